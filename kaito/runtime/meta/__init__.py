@@ -1,0 +1,20 @@
+"""The vocabulary of the Kubernetes API: objects, keys, conditions, selectors. Pure data, no I/O."""
+
+from kaito.runtime.meta.condition import (
+    Condition as Condition,
+    ConditionStatus as ConditionStatus,
+    find_condition as find_condition,
+    remove_condition as remove_condition,
+    set_condition as set_condition,
+)
+from kaito.runtime.meta.key import GroupVersionKind as GroupVersionKind, ObjectKey as ObjectKey
+from kaito.runtime.meta.model import MicroTime as MicroTime, Model as Model, Time as Time
+from kaito.runtime.meta.resource import (
+    ObjectMeta as ObjectMeta,
+    OwnerReference as OwnerReference,
+    Resource as Resource,
+)
+from kaito.runtime.meta.selector import (
+    LabelSelector as LabelSelector,
+    LabelSelectorRequirement as LabelSelectorRequirement,
+)

@@ -1,0 +1,47 @@
+"""Names of things: which object (`ObjectKey`) and which kind (`GroupVersionKind`).
+
+Keys are plain frozen values: they travel through queues, caches and logs without any reference to the object.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectKey:
+    """Namespace and name of one object; the namespace is empty for cluster-scoped kinds."""
+
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `namespace/name`, or `name` for a cluster-scoped object."""
+        namespace, _, name = text.rpartition("/")
+        return cls(namespace, name)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupVersionKind:
+    """An API group (empty for the core group), its version and a kind."""
+
+    group: str
+    version: str
+    kind: str
+
+    @classmethod
+    def of(cls, api_version: str, kind: str) -> Self:
+        """Split an `apiVersion` such as `apps/v1` or `v1`."""
+        group, _, version = api_version.rpartition("/")
+        return cls(group, version, kind)
+
+    @property
+    def api_version(self) -> str:
+        """The `apiVersion` string of an object of this kind."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def __str__(self) -> str:
+        return f"{self.kind}.{self.version}.{self.group}" if self.group else f"{self.kind}.{self.version}"

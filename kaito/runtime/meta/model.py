@@ -1,0 +1,51 @@
+"""The pydantic base of every API type: camelCase on the wire, snake_case in Python, frozen, lossless.
+
+Every struct of every kind derives from `Model`. It guarantees that a field it does not know survives a
+read-modify-write, and that `to_dict` emits only what somebody set, which is what server-side apply needs: a field
+left out is a field not owned.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, the form of `metav1.Time`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_micro_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, the form of `metav1.MicroTime` (leases, events)."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="always")]
+"""A moment with one second of resolution (`metav1.Time`)."""
+
+MicroTime = Annotated[datetime, PlainSerializer(format_micro_time, return_type=str, when_used="always")]
+"""A moment with one microsecond of resolution (`metav1.MicroTime`)."""
+
+
+class Model(BaseModel):
+    """A struct of the Kubernetes API: frozen, camelCase aliases, unknown fields kept."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="allow",
+        frozen=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="strings",
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form as a dict: set fields only, no nulls, wire names."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+    def evolve(self, **changes: Any) -> Self:
+        """A copy with some fields replaced, validated; names are the Python ones."""
+        values = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
+        return type(self)(**{**(self.model_extra or {}), **values, **changes})

@@ -1,0 +1,69 @@
+"""Label selectors: the `LabelSelector` of the API, its string form for requests, and matching in memory.
+
+The same semantics as the API server: every requirement must hold; an empty selector matches everything, an absent
+one nothing (callers decide about absence).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from kaito.runtime.meta.model import Model
+
+Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+
+
+class LabelSelectorRequirement(Model):
+    """One expression over a label's value."""
+
+    key: str
+    operator: Operator
+    values: list[str] = Field(default_factory=list[str])
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether the labels satisfy the expression; `NotIn` also holds when the label is absent."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value is not None and value in self.values
+            case "NotIn":
+                return value is None or value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+
+    def __str__(self) -> str:
+        match self.operator:
+            case "In":
+                return f"{self.key} in ({','.join(sorted(self.values))})"
+            case "NotIn":
+                return f"{self.key} notin ({','.join(sorted(self.values))})"
+            case "Exists":
+                return self.key
+            case "DoesNotExist":
+                return f"!{self.key}"
+
+
+class LabelSelector(Model):
+    """Equality labels and expressions, all of which must hold."""
+
+    match_labels: dict[str, str] = Field(default_factory=dict[str, str])
+    match_expressions: list[LabelSelectorRequirement] = Field(default_factory=list[LabelSelectorRequirement])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it selects everything."""
+        return not self.match_labels and not self.match_expressions
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether the labels satisfy every requirement."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            requirement.matches(labels) for requirement in self.match_expressions
+        )
+
+    def __str__(self) -> str:
+        """The `labelSelector` query parameter."""
+        equalities = [f"{key}={value}" for key, value in sorted(self.match_labels.items())]
+        return ",".join([*equalities, *map(str, self.match_expressions)])

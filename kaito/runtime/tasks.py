@@ -1,0 +1,59 @@
+"""Tasks with an owner: the only module that starts tasks.
+
+`TaskScope` is a task group for background work: leaving its body cancels what still runs and waits for it, so no task
+outlives the object that started it. The first failure of a task cancels the body and comes out of the scope bare, not
+wrapped in a group, when it is the only one.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar, final
+
+T = TypeVar("T")
+
+
+@final
+class TaskScope:
+    """Owns background tasks for the length of an `async with` body."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._group = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+        try:
+            await self._group.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start `work` as a task named `<scope>.<name>`; it is cancelled when the scope is left."""
+        task = self._group.create_task(work, name=f"{self._name}.{name}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def cancel(self) -> None:
+        """Ask every running task to stop; leaving the scope waits for them."""
+        for task in self._running:
+            task.cancel()
+
+
+async def settle(task: asyncio.Task[T]) -> T | None:
+    """Wait for a task that was told to stop; its cancellation is a normal end, its failure is raised."""
+    await asyncio.wait([task])
+    return None if task.cancelled() else task.result()
