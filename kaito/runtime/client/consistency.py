@@ -1,0 +1,96 @@
+"""The seam between `Api` and the cache: cached reads, and the promise that a reader sees its own writes.
+
+`Api` calls it, `kaito.runtime.cache` implements it; the protocol lives here because the cache stands above the client.
+A write goes to the server inside `writing(kind, key)` and is reported by `wrote` or `deleted` before that scope ends.
+A read first awaits `caught_up`: true means the cache holds at least what this process wrote before the read began,
+false means the wait ran out (object outside the informer's selector, watch lagging) and `Api` reads live instead.
+Reads themselves are synchronous: between `caught_up` and the read nothing else runs.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
+
+R = TypeVar("R", bound=Resource)
+
+Consistency = Literal["own-writes", "cached", "live"]
+"""How fresh a read must be: never older than our own writes (default), whatever the cache holds, or the server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexKey(Generic[R]):
+    """One value of one index, made by calling an `Index`: `by_workspace("phi")`."""
+
+    kind: type[R]
+    name: str
+    """Name of the index, unique per kind."""
+    value: str
+    values_of: Callable[[R], Sequence[str]]
+    """The index function, for answering the same question from a live list."""
+
+    def matches(self, obj: R) -> bool:
+        """Whether the object is filed under the value."""
+        return self.value in self.values_of(obj)
+
+
+class Reader(Protocol):
+    """The cache as `Api` sees it."""
+
+    def declares(self, kind: type[Resource]) -> bool:
+        """Whether an informer of the kind is declared, synced or not."""
+        ...
+
+    def get(self, kind: type[R], key: ObjectKey) -> R | None:
+        """The cached object, private to the caller, or None.
+
+        Raises:
+            UndeclaredKind: nothing declares the kind, or the key is outside the declared namespaces.
+            CacheNotSynced: the first list has not arrived.
+        """
+        ...
+
+    def list(
+        self,
+        kind: type[R],
+        *,
+        namespace: str = "",
+        labels: LabelSelector | None = None,
+        owner: str = "",
+        index: IndexKey[R] | None = None,
+    ) -> list[R]:
+        """The cached objects that match everything given, ordered by namespace and name.
+
+        `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Raises as `get`.
+        """
+        ...
+
+    async def caught_up(
+        self,
+        kind: type[Resource],
+        key: ObjectKey | None = None,
+        *,
+        namespace: str = "",
+    ) -> bool:
+        """Wait until the cache reflects every own write begun before this call, for one key or a whole kind.
+
+        Returns at once when nothing is pending; False when the wait ran out (2 seconds by default).
+        """
+        ...
+
+    def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
+        """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored."""
+        ...
+
+    def wrote(self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str) -> None:
+        """A write succeeded: reads of the key must be at least at `resource_version`.
+
+        A version equal to the stored one (a no-op write) registers nothing.
+        """
+        ...
+
+    def deleted(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
+        """A delete completed (nothing left on the server): reads must not show that UID any more."""
+        ...
