@@ -8,7 +8,14 @@ from kaito.runtime.meta.condition import (
     set_condition as set_condition,
 )
 from kaito.runtime.meta.key import GroupVersionKind as GroupVersionKind, ObjectKey as ObjectKey
-from kaito.runtime.meta.model import MicroTime as MicroTime, Model as Model, Time as Time
+from kaito.runtime.meta.model import (
+    IntOrString as IntOrString,
+    MicroTime as MicroTime,
+    Model as Model,
+    Time as Time,
+    wire_name as wire_name,
+)
+from kaito.runtime.meta.quantity import Quantity as Quantity
 from kaito.runtime.meta.resource import (
     ObjectMeta as ObjectMeta,
     OwnerReference as OwnerReference,

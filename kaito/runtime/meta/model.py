@@ -8,8 +8,21 @@ left out is a field not owned.
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
+
+_INITIALISMS = {"id": "ID", "ids": "IDs", "ip": "IP", "ips": "IPs", "url": "URL", "uri": "URI", "uuid": "UUID"} | {
+    "cidr": "CIDR",
+    "cidrs": "CIDRs",
+    "pid": "PID",
+    "ipc": "IPC",
+}
+"""Words the API writes in capitals unless they come first (Kubernetes API conventions, "Naming conventions")."""
+
+
+def wire_name(name: str) -> str:
+    """The JSON name of a field: `pod_ip` is `podIP`, `provider_id` is `providerID`, `from_` is `from`."""
+    first, *rest = name.strip("_").split("_")
+    return first + "".join(_INITIALISMS.get(word) or word[:1].upper() + word[1:] for word in rest)
 
 
 def format_time(moment: datetime) -> str:
@@ -28,12 +41,18 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_us
 MicroTime = Annotated[datetime, PlainSerializer(format_micro_time, return_type=str, when_used="always")]
 """A moment with one microsecond of resolution (`metav1.MicroTime`)."""
 
+IntOrString = Annotated[
+    int | str,
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}),
+]
+"""A number or a text such as `25%` or the name of a port (`intstr.IntOrString`)."""
+
 
 class Model(BaseModel):
     """A struct of the Kubernetes API: frozen, camelCase aliases, unknown fields kept."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel,
+        alias_generator=wire_name,
         populate_by_name=True,
         extra="allow",
         frozen=True,
