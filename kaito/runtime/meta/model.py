@@ -58,6 +58,7 @@ class Model(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         ser_json_inf_nan="strings",
+        defer_build=True,  # schemas of kinds nobody uses are never built: start-up time is a promise
     )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Webhook configurations: what the API server asks before it stores an object."""
+
+from typing import Literal
+
+from kaito.runtime.meta import LabelSelector, Model, Resource
+
+
+class ServiceReference(Model):
+    """A service inside the cluster."""
+
+    namespace: str
+    name: str
+    path: str | None = None
+    port: int | None = None
+
+
+class WebhookClientConfig(Model):
+    """Where a webhook listens and which CA signed its certificate (base64 PEM)."""
+
+    url: str | None = None
+    service: ServiceReference | None = None
+    ca_bundle: str | None = None
+
+
+class RuleWithOperations(Model):
+    """Which requests a webhook is asked about."""
+
+    operations: list[str] = []
+    api_groups: list[str] = []
+    api_versions: list[str] = []
+    resources: list[str] = []
+    scope: str | None = None
+
+
+class MatchCondition(Model):
+    """A CEL filter in front of a webhook."""
+
+    name: str
+    expression: str
+
+
+class ValidatingWebhook(Model):
+    """One question that may refuse a request."""
+
+    name: str
+    client_config: WebhookClientConfig = WebhookClientConfig()
+    rules: list[RuleWithOperations] = []
+    failure_policy: Literal["Fail", "Ignore"] | None = None
+    match_policy: Literal["Exact", "Equivalent"] | None = None
+    side_effects: Literal["None", "NoneOnDryRun", "Some", "Unknown"] | None = None
+    timeout_seconds: int | None = None
+    admission_review_versions: list[str] = []
+    namespace_selector: LabelSelector | None = None
+    object_selector: LabelSelector | None = None
+    match_conditions: list[MatchCondition] = []
+
+
+class MutatingWebhook(ValidatingWebhook):
+    """One question whose answer may change the object."""
+
+    reinvocation_policy: Literal["Never", "IfNeeded"] | None = None
+
+
+class ValidatingWebhookConfiguration(
+    Resource, api="admissionregistration.k8s.io/v1", kind="ValidatingWebhookConfiguration", namespaced=False
+):
+    """A set of validating webhooks."""
+
+    webhooks: list[ValidatingWebhook] = []
+
+
+class MutatingWebhookConfiguration(
+    Resource, api="admissionregistration.k8s.io/v1", kind="MutatingWebhookConfiguration", namespaced=False
+):
+    """A set of mutating webhooks."""
+
+    webhooks: list[MutatingWebhook] = []

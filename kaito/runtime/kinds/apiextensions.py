@@ -1,0 +1,87 @@
+"""CustomResourceDefinitions, as far as an operator reads or patches them; `kaito.runtime.crd` writes them."""
+
+from typing import Any, Literal
+
+from kaito.runtime.kinds.admission import WebhookClientConfig
+from kaito.runtime.meta import Model, Resource, Time
+
+
+class CustomResourceDefinitionNames(Model):
+    """What the API calls the kind."""
+
+    plural: str
+    kind: str
+    singular: str | None = None
+    list_kind: str | None = None
+    short_names: list[str] = []
+    categories: list[str] = []
+
+
+class CustomResourceDefinitionVersion(Model):
+    """One version; the schema is an OpenAPI v3 structure."""
+
+    name: str
+    served: bool
+    storage: bool
+    deprecated: bool | None = None
+    deprecation_warning: str | None = None
+    schema_: dict[str, Any] = {}
+    subresources: dict[str, Any] | None = None
+    additional_printer_columns: list[dict[str, Any]] = []
+    selectable_fields: list[dict[str, Any]] = []
+
+
+class WebhookConversion(Model):
+    """Who converts, and in which review versions."""
+
+    conversion_review_versions: list[str] = []
+    client_config: WebhookClientConfig | None = None
+
+
+class CustomResourceConversion(Model):
+    """How objects move between versions."""
+
+    strategy: Literal["None", "Webhook"]
+    webhook: WebhookConversion | None = None
+
+
+class CustomResourceDefinitionSpec(Model):
+    """A kind defined by the cluster's users."""
+
+    group: str
+    names: CustomResourceDefinitionNames
+    scope: Literal["Namespaced", "Cluster"]
+    versions: list[CustomResourceDefinitionVersion] = []
+    conversion: CustomResourceConversion | None = None
+    preserve_unknown_fields: bool | None = None
+
+
+class CustomResourceDefinitionCondition(Model):
+    """`Established`, `NamesAccepted`, `NonStructuralSchema`, `Terminating`."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: Time | None = None
+
+
+class CustomResourceDefinitionStatus(Model):
+    """Whether the kind is served."""
+
+    conditions: list[CustomResourceDefinitionCondition] = []
+    stored_versions: list[str] = []
+
+
+class CustomResourceDefinition(
+    Resource, api="apiextensions.k8s.io/v1", kind="CustomResourceDefinition", namespaced=False
+):
+    """A kind defined by the cluster's users."""
+
+    spec: CustomResourceDefinitionSpec
+    status: CustomResourceDefinitionStatus = CustomResourceDefinitionStatus()
+
+    @property
+    def is_established(self) -> bool:
+        """Whether the API server serves the kind."""
+        return any(c.type == "Established" and c.status == "True" for c in self.status.conditions)

@@ -1,0 +1,46 @@
+"""Jobs: pods that run to completion."""
+
+from typing import Any, Literal
+
+from kaito.runtime.kinds.apps import WorkloadCondition
+from kaito.runtime.kinds.pod import PodTemplateSpec
+from kaito.runtime.meta import LabelSelector, Model, Resource, Time
+
+
+class JobSpec(Model):
+    """What to run, how often, and when to give up."""
+
+    template: PodTemplateSpec = PodTemplateSpec()
+    parallelism: int | None = None
+    completions: int | None = None
+    completion_mode: Literal["NonIndexed", "Indexed"] | None = None
+    backoff_limit: int | None = None
+    active_deadline_seconds: int | None = None
+    ttl_seconds_after_finished: int | None = None
+    selector: LabelSelector | None = None
+    manual_selector: bool | None = None
+    suspend: bool | None = None
+    pod_failure_policy: dict[str, Any] | None = None
+
+
+class JobStatus(Model):
+    """The observed state of a job."""
+
+    active: int = 0
+    ready: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    start_time: Time | None = None
+    completion_time: Time | None = None
+    conditions: list[WorkloadCondition] = []
+
+
+class Job(Resource, api="batch/v1", kind="Job"):
+    """Pods that run to completion."""
+
+    spec: JobSpec = JobSpec()
+    status: JobStatus = JobStatus()
+
+    def has_condition(self, condition_type: Literal["Complete", "Failed", "Suspended", "SuccessCriteriaMet"]) -> bool:
+        """Whether the condition is True."""
+        return any(c.type == condition_type and c.status == "True" for c in self.status.conditions)

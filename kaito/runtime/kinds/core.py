@@ -1,0 +1,262 @@
+"""The core group but for pods: nodes, services, configuration, storage claims, namespaces."""
+
+import base64
+from typing import Self
+
+from kaito.runtime.kinds.pod import LocalObjectReference, NodeSelector, PersistentVolumeClaimSpec
+from kaito.runtime.meta import IntOrString, Model, Quantity, Resource, Time
+
+
+class ObjectReference(Model):
+    """A reference to any object, as events and bindings carry it."""
+
+    api_version: str | None = None
+    kind: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    field_path: str | None = None
+
+
+class NamespaceSpec(Model):
+    """Finalizers of the namespace itself."""
+
+    finalizers: list[str] = []
+
+
+class NamespaceStatus(Model):
+    """`Active` or `Terminating`."""
+
+    phase: str = ""
+
+
+class Namespace(Resource, api="v1", kind="Namespace", namespaced=False):
+    """A scope for names."""
+
+    spec: NamespaceSpec = NamespaceSpec()
+    status: NamespaceStatus = NamespaceStatus()
+
+
+class Taint(Model):
+    """Keeps pods that do not tolerate it off the node."""
+
+    key: str
+    effect: str
+    value: str | None = None
+    time_added: Time | None = None
+
+
+class NodeSpec(Model):
+    """How the node was made and whether it takes pods."""
+
+    provider_id: str | None = None
+    unschedulable: bool = False
+    taints: list[Taint] = []
+    pod_cidr: str | None = None
+
+
+class NodeCondition(Model):
+    """A condition of a node: `Ready`, `MemoryPressure`, `DiskPressure`."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_heartbeat_time: Time | None = None
+    last_transition_time: Time | None = None
+
+
+class NodeAddress(Model):
+    """An address of a node by type: `InternalIP`, `Hostname`."""
+
+    type: str
+    address: str
+
+
+class NodeSystemInfo(Model):
+    """What runs on the node."""
+
+    machine_id: str = ""
+    system_uuid: str = ""
+    boot_id: str = ""
+    kernel_version: str = ""
+    os_image: str = ""
+    operating_system: str = ""
+    architecture: str = ""
+    container_runtime_version: str = ""
+    kubelet_version: str = ""
+    kube_proxy_version: str = ""
+
+
+class NodeStatus(Model):
+    """The kubelet's report."""
+
+    capacity: dict[str, Quantity] = {}
+    allocatable: dict[str, Quantity] = {}
+    conditions: list[NodeCondition] = []
+    addresses: list[NodeAddress] = []
+    node_info: NodeSystemInfo = NodeSystemInfo()
+    phase: str | None = None
+
+
+class Node(Resource, api="v1", kind="Node", namespaced=False):
+    """A machine that runs pods."""
+
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+    def condition(self, condition_type: str) -> NodeCondition | None:
+        """The condition of that type, if present."""
+        return next((condition for condition in self.status.conditions if condition.type == condition_type), None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the kubelet reports Ready and the node is not being deleted."""
+        ready = self.condition("Ready")
+        return ready is not None and ready.status == "True" and not self.deleting
+
+
+class ServicePort(Model):
+    """One port of a service."""
+
+    port: int
+    name: str | None = None
+    protocol: str | None = None
+    target_port: IntOrString | None = None
+    node_port: int | None = None
+    app_protocol: str | None = None
+
+
+class ServiceSpec(Model):
+    """Which pods, on which ports, reachable how."""
+
+    type: str | None = None
+    cluster_ip: str | None = None
+    cluster_ips: list[str] = []
+    selector: dict[str, str] = {}
+    ports: list[ServicePort] = []
+    external_name: str | None = None
+    session_affinity: str | None = None
+    publish_not_ready_addresses: bool | None = None
+    internal_traffic_policy: str | None = None
+    ip_families: list[str] = []
+    ip_family_policy: str | None = None
+
+
+class LoadBalancerIngress(Model):
+    """An outside address of a service."""
+
+    ip: str | None = None
+    hostname: str | None = None
+
+
+class LoadBalancerStatus(Model):
+    """Outside addresses of a service."""
+
+    ingress: list[LoadBalancerIngress] = []
+
+
+class ServiceStatus(Model):
+    """The observed state of a service."""
+
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+
+
+class Service(Resource, api="v1", kind="Service"):
+    """A stable name and address for pods."""
+
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+
+class ConfigMap(Resource, api="v1", kind="ConfigMap"):
+    """Configuration as text, or as base64 in `binary_data`."""
+
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
+    immutable: bool | None = None
+
+
+class Secret(Resource, api="v1", kind="Secret"):
+    """Confidential data; values are base64."""
+
+    type: str | None = None
+    data: dict[str, str] = {}
+    string_data: dict[str, str] = {}
+    immutable: bool | None = None
+
+    def value(self, key: str) -> bytes | None:
+        """The decoded value of a key, if present."""
+        encoded = self.data.get(key)
+        return None if encoded is None else base64.b64decode(encoded)
+
+    def with_values(self, **values: bytes) -> Self:
+        """A copy with these keys set; use `with_value` for keys that are not identifiers."""
+        return self.evolve(data=self.data | {key: base64.b64encode(value).decode() for key, value in values.items()})
+
+    def with_value(self, key: str, value: bytes) -> Self:
+        """A copy with one key set, for example `tls.crt`."""
+        return self.evolve(data=self.data | {key: base64.b64encode(value).decode()})
+
+    def __repr__(self) -> str:
+        """Never the values: objects end up in logs."""
+        return f"Secret({self.key}, keys={sorted(self.data)})"
+
+    __str__ = __repr__
+
+
+class ServiceAccount(Resource, api="v1", kind="ServiceAccount"):
+    """The identity of pods towards the API server."""
+
+    secrets: list[ObjectReference] = []
+    image_pull_secrets: list[LocalObjectReference] = []
+    automount_service_account_token: bool | None = None
+
+
+class PersistentVolumeClaimStatus(Model):
+    """Whether storage was found."""
+
+    phase: str = ""
+    access_modes: list[str] = []
+    capacity: dict[str, Quantity] = {}
+
+
+class PersistentVolumeClaim(Resource, api="v1", kind="PersistentVolumeClaim"):
+    """A request for storage."""
+
+    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
+    status: PersistentVolumeClaimStatus = PersistentVolumeClaimStatus()
+
+
+class VolumeNodeAffinity(Model):
+    """From which nodes a volume is reachable."""
+
+    required: NodeSelector | None = None
+
+
+class PersistentVolumeSpec(Model):
+    """A piece of storage."""
+
+    capacity: dict[str, Quantity] = {}
+    access_modes: list[str] = []
+    claim_ref: ObjectReference | None = None
+    persistent_volume_reclaim_policy: str | None = None
+    storage_class_name: str | None = None
+    volume_mode: str | None = None
+    node_affinity: VolumeNodeAffinity | None = None
+
+
+class PersistentVolumeStatus(Model):
+    """Whether a volume is free or bound."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class PersistentVolume(Resource, api="v1", kind="PersistentVolume", namespaced=False):
+    """Storage of the cluster."""
+
+    spec: PersistentVolumeSpec = PersistentVolumeSpec()
+    status: PersistentVolumeStatus = PersistentVolumeStatus()

@@ -1,0 +1,31 @@
+"""Events of the `events.k8s.io` group."""
+
+from typing import Literal
+
+from kaito.runtime.kinds.core import ObjectReference
+from kaito.runtime.meta import MicroTime, Model, Resource, Time
+
+
+class EventSeries(Model):
+    """A run of the same event."""
+
+    count: int
+    last_observed_time: MicroTime
+
+
+class Event(Resource, api="events.k8s.io/v1", kind="Event"):
+    """Something that happened to an object."""
+
+    event_time: MicroTime | None = None
+    series: EventSeries | None = None
+    reporting_controller: str = ""
+    reporting_instance: str = ""
+    action: str = ""
+    reason: str = ""
+    regarding: ObjectReference = ObjectReference()
+    related: ObjectReference | None = None
+    note: str = ""
+    type: Literal["", "Normal", "Warning"] = ""
+    deprecated_count: int | None = None
+    deprecated_first_timestamp: Time | None = None
+    deprecated_last_timestamp: Time | None = None
