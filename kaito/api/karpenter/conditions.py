@@ -1,0 +1,79 @@
+"""Condition types and reasons of claims, in both generations of Karpenter's API.
+
+gpu-provisioner writes them, the workspace controller reads them. A claim is Ready when its three stages (launched,
+registered, initialized) are; a Machine spells the stages with a prefix, and reports trouble as False where a
+NodeClaim says Unknown. Names and reasons are Karpenter's (v1.7, and v0.29 for Machine).
+"""
+
+from typing import Final, NamedTuple
+
+READY: Final = "Ready"
+"""Root condition of both kinds."""
+
+DRAINED: Final = "Drained"
+VOLUMES_DETACHED: Final = "VolumesDetached"
+INSTANCE_TERMINATING: Final = "InstanceTerminating"
+NODE_READY: Final = "NodeReady"
+"""Informational: mirrors the node's own Ready, so that trouble after initialization shows on the claim."""
+
+
+class Stages(NamedTuple):
+    """The condition types of one kind's stages, in the order they are reached."""
+
+    launched: str
+    registered: str
+    initialized: str
+
+
+NODE_CLAIM_STAGES: Final = Stages("Launched", "Registered", "Initialized")
+MACHINE_STAGES: Final = Stages("MachineLaunched", "MachineRegistered", "MachineInitialized")
+
+# ── reasons ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+AWAITING_RECONCILIATION: Final = "AwaitingReconciliation"
+"""Nothing looked at the claim yet. Readers show it only when no stage has anything better to say."""
+
+LAUNCH_FAILED: Final = "LaunchFailed"
+"""The cloud refused or failed; the message has its words, at most 800 characters."""
+
+INSUFFICIENT_CAPACITY: Final = "InsufficientCapacity"
+"""The cloud has no machine of that size in that region or zone now."""
+
+QUOTA_EXCEEDED: Final = "QuotaExceeded"
+"""The subscription's quota does not allow another machine of that family."""
+
+UNSUPPORTED_INSTANCE_TYPE: Final = "UnsupportedInstanceType"
+"""The cloud does not offer that size there, or it has no GPU."""
+
+UNAUTHORIZED: Final = "Unauthorized"
+"""The provisioner's identity may not do that."""
+
+INVALID_CLAIM: Final = "InvalidClaim"
+"""The claim itself cannot be fulfilled: no instance type, more than one, or a name the cloud refuses."""
+
+LAUNCH_TIMEOUT: Final = "LaunchTimeout"
+REGISTRATION_TIMEOUT: Final = "RegistrationTimeout"
+
+NOT_LAUNCHED: Final = "MachineNotLaunched"
+"""Machine only: a later stage waits for the launch."""
+
+NODE_NOT_FOUND: Final = "NodeNotFound"
+MULTIPLE_NODES_FOUND: Final = "MultipleNodesFound"
+NODE_NOT_READY: Final = "NodeNotReady"
+STARTUP_TAINTS_EXIST: Final = "StartupTaintsExist"
+EPHEMERAL_TAINTS_EXIST: Final = "KnownEphemeralTaintsExist"
+RESOURCE_NOT_REGISTERED: Final = "ResourceNotRegistered"
+RECONCILING_DEPENDENTS: Final = "ReconcilingDependents"
+UNHEALTHY_DEPENDENTS: Final = "UnhealthyDependents"
+DRAINING: Final = "Draining"
+AWAITING_VOLUME_DETACHMENT: Final = "AwaitingVolumeDetachment"
+TERMINATION_GRACE_PERIOD_ELAPSED: Final = "TerminationGracePeriodElapsed"
+
+UNAVAILABLE_MESSAGE: Final = "all requested instance types were unavailable during launch"
+"""Text that readers of claims (Karpenter, upstream Kaito's RAGEngine) look for to tell a launch that cannot succeed
+from one that is slow."""
+
+TERMINAL_LAUNCH_REASONS: Final = frozenset(
+    {INSUFFICIENT_CAPACITY, QUOTA_EXCEEDED, UNSUPPORTED_INSTANCE_TYPE, UNAUTHORIZED, INVALID_CLAIM}
+)
+"""Launch reasons that waiting a minute does not cure."""

@@ -1,0 +1,62 @@
+"""NodeClaim, `karpenter.sh/v1`: Karpenter's node request of today."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter.claim import Claim, ClaimSpec, ClaimStatus
+from kaito.runtime.meta import Model, Time
+
+KAITO_NODE_CLASS_GROUP = "kaito.sh"
+KAITO_NODE_CLASS_KIND = "KaitoNodeClass"
+
+
+class NodeClassRef(Model):
+    """The cloud provider's settings for the node, by reference."""
+
+    group: Annotated[str, Field(json_schema_extra={"maxLength": 253, "pattern": "^[^/]*$"})]
+    """API group of the node class; `kaito.sh` for claims that gpu-provisioner fulfils."""
+
+    kind: Annotated[str, Field(json_schema_extra={"maxLength": 63})]
+    """Kind of the node class; `KaitoNodeClass` for claims that gpu-provisioner fulfils."""
+
+    name: Annotated[str, Field(json_schema_extra={"maxLength": 253})]
+    """Name of the node class."""
+
+
+class NodeClaimSpec(ClaimSpec):
+    """The node that is asked for. It cannot be changed."""
+
+    node_class_ref: NodeClassRef
+    """Who fulfils the claim, and with which settings."""
+
+    termination_grace_period: (
+        Annotated[str, Field(json_schema_extra={"maxLength": 32, "pattern": "^([0-9]+(s|m|h))+$"})] | None
+    ) = None
+    """How long draining may take before the remaining pods are deleted by force, for example `1h`. Absent waits for
+    ever."""
+
+    expire_after: (
+        Annotated[str, Field(json_schema_extra={"maxLength": 32, "pattern": "^(([0-9]+(s|m|h))+|Never)$"})] | None
+    ) = None
+    """Longest life of the node, or `Never`. gpu-provisioner does not expire nodes, so no default is stored."""
+
+
+class NodeClaimStatus(ClaimStatus):
+    """What became of the request."""
+
+    last_pod_event_time: Time | None = None
+    """Written by Karpenter only."""
+
+
+class NodeClaim(Claim, api="karpenter.sh/v1", kind="NodeClaim", namespaced=False):
+    """A request for one node (Karpenter v1)."""
+
+    stages: ClassVar[words.Stages] = words.NODE_CLAIM_STAGES
+
+    spec: NodeClaimSpec
+    """The node that is asked for. Cannot be changed."""
+
+    status: NodeClaimStatus = Field(default_factory=NodeClaimStatus)
+    """What became of it."""

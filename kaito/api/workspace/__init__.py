@@ -1,0 +1,18 @@
+"""The Workspace kind: what nodes, and what to run on them. Fields, status and validation."""
+
+from kaito.api.workspace.data import DataDestination as DataDestination, DataSource as DataSource
+from kaito.api.workspace.inference import Adapter as Adapter, InferenceSpec as InferenceSpec
+from kaito.api.workspace.kind import Workspace as Workspace, WorkspaceV1Alpha1 as WorkspaceV1Alpha1
+from kaito.api.workspace.preset import PresetOptions as PresetOptions, PresetSpec as PresetSpec
+from kaito.api.workspace.resource import (
+    NodeSelector as NodeSelector,
+    Partition as Partition,
+    ResourceSpec as ResourceSpec,
+)
+from kaito.api.workspace.status import (
+    PerformanceMetric as PerformanceMetric,
+    PerformanceStatus as PerformanceStatus,
+    WorkspaceState as WorkspaceState,
+    WorkspaceStatus as WorkspaceStatus,
+)
+from kaito.api.workspace.tuning import TuningSpec as TuningSpec

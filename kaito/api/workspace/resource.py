@@ -1,0 +1,71 @@
+"""`workspace.resource`: which nodes a Workspace needs, and how it recognises them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kaito.api.schema import LabelKey, LabelValue, ObjectName
+from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model
+
+INSTANCE_TYPE_LIMIT = 63
+"""Longest instance type: it becomes the value of the node label `node.kubernetes.io/instance-type`."""
+
+
+class NodeSelectorRequirement(LabelSelectorRequirement):
+    """One expression over a node label."""
+
+    key: LabelKey
+    values: Annotated[list[LabelValue], Field(json_schema_extra={"maxItems": 16})] = Field(default_factory=list[str])
+    """Values for `In` and `NotIn`; empty for `Exists` and `DoesNotExist`."""
+
+
+class NodeSelector(LabelSelector):
+    """Labels that the nodes of the workspace carry. New nodes are created with `matchLabels`; every requirement,
+    expressions included, decides which nodes count as the workspace's own. Must not be empty."""
+
+    match_labels: Annotated[dict[str, LabelValue], Field(json_schema_extra={"maxProperties": 32})] = Field(
+        default_factory=dict[str, str]
+    )
+    """Labels with exactly these values. Keys below `kaito.sh` that the controllers own and all of `karpenter.sh` are
+    reserved."""
+
+    match_expressions: Annotated[list[NodeSelectorRequirement], Field(json_schema_extra={"maxItems": 16})] = Field(  # type: ignore[assignment]  # list of a narrower requirement; never written to
+        default_factory=list[NodeSelectorRequirement]
+    )
+    """Expressions that must hold as well."""
+
+
+class Partition(Model):
+    """A share of a node's GPUs instead of the whole node."""
+
+    mode: Literal["mig", "accelerator"]
+    """`mig` takes one slice of a GPU with Multi-Instance GPU; `accelerator` takes `count` whole GPUs of a node."""
+
+    profile: Annotated[str, Field(json_schema_extra={"maxLength": 16})] | None = None
+    """MIG profile such as `1g.10gb`. With mode `mig` only, and required there."""
+
+    count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 64})] | None = None
+    """Whole GPUs. With mode `accelerator` only, and required there."""
+
+
+class ResourceSpec(Model):
+    """The nodes a Workspace needs."""
+
+    count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 128, "format": "int32"})] = 1
+    """Number of nodes. For inference the model's size is estimated as well, and the larger number wins. Cannot be
+    changed."""
+
+    instance_type: Annotated[str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT})] = ""
+    """The cloud's name of the machine size, for example `Standard_NC24ads_A100_v4`. Required unless the controller runs
+    with `--node-api byo`, where nodes are yours and this must be empty. Cannot be changed once set."""
+
+    label_selector: NodeSelector
+    """Labels that the workspace's nodes carry. Cannot be changed."""
+
+    preferred_nodes: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 128})] = Field(
+        default_factory=list[str]
+    )
+    """Names of existing nodes to use before new ones are created. They must match the label selector."""
+
+    partition: Partition | None = None
+    """Run on a part of a node's GPUs. Cannot be changed."""
