@@ -1,0 +1,134 @@
+"""Structured logs: one JSON object a line on stderr, with the reconcile at hand in every line.
+
+Every module takes its logger from `get_logger`, which works without any set-up (controller-runtime stays silent until
+its logger is set). `Manager.run` calls `configure` with the settings. Context travels in `contextvars`: a line logged
+deep inside a reconcile, or by a task it started, carries `controller`, `kind`, `namespace`, `name` and `reconcileID`.
+Lines of libraries that use `logging` come out in the same form.
+"""
+
+import logging
+import sys
+import uuid
+from collections.abc import Generator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+from kaito.runtime.meta import ObjectKey
+
+BoundLogger = FilteringBoundLogger
+"""What `get_logger` returns: `debug`, `info`, `warning`, `error`, `exception` with a text and key/values; `bind`."""
+
+LogFormat = Literal["json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_NUMBERS: dict[LogLevel, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def get_logger(name: str, **values: object) -> BoundLogger:
+    """A logger whose lines carry `logger=name` and the values."""
+    return cast("BoundLogger", structlog.get_logger(logger=name, **values))
+
+
+@contextmanager
+def reconcile_context(controller: str, kind: str, key: object) -> Generator[str]:
+    """Put the reconcile's identity into every line logged inside; yields the new reconcile id.
+
+    Names as in controller-runtime, so that existing log queries keep working.
+    """
+    reconcile_id = str(uuid.uuid4())
+    values: dict[str, object] = {"controller": controller, "kind": kind}
+    if isinstance(key, ObjectKey):
+        values |= {"namespace": key.namespace, "name": key.name}
+    else:
+        values |= {"name": str(key)}
+    with structlog.contextvars.bound_contextvars(**values, reconcileID=reconcile_id):
+        yield reconcile_id
+
+
+def configure(log_format: LogFormat = "json", level: LogLevel = "info") -> None:
+    """Choose form and level for the whole process, libraries that use `logging` included.
+
+    Args:
+        log_format: `json` for machines, `console` for people.
+        level: anything less important is dropped.
+    """
+    _configure_structlog(log_format, _NUMBERS[level])
+    handler = _StderrHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_context()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_form(log_format)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(_NUMBERS[level], logging.WARNING) if level != "debug" else logging.INFO)
+
+
+def _configure_structlog(log_format: LogFormat, level: int) -> None:
+    structlog.configure(
+        processors=[*_context(), *_form(log_format)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_StderrLines,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _context() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _form(log_format: LogFormat) -> list[Processor]:
+    if log_format == "console":
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    return [
+        structlog.processors.format_exc_info,
+        _kubernetes_names,
+        structlog.processors.JSONRenderer(default=str),
+    ]
+
+
+def _kubernetes_names(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """`ts`, `level`, `msg` first: the keys and the order readers of Kubernetes components' logs know."""
+    first = {"ts": event.pop("timestamp", ""), "level": event.pop("level", ""), "msg": event.pop("event", "")}
+    return first | dict(event)
+
+
+class _StderrLines:
+    """Writes each line to the current `sys.stderr` at once, so that redirections made later are honoured."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; a failure to format is reported by `logging` itself."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - the boundary of `logging`: its own way to report a broken record
+            self.handleError(record)
+
+
+if not structlog.is_configured():
+    _configure_structlog("json", logging.INFO)

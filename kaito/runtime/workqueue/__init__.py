@@ -1,0 +1,15 @@
+"""The work queue: which key to reconcile next, never the same key twice at once.
+
+Sources add keys, workers take them; `kaito.runtime.controller` owns one queue per controller.
+"""
+
+from kaito.runtime.workqueue.backoff import Backoff as Backoff
+from kaito.runtime.workqueue.cause import Cause as Cause, merge_causes as merge_causes
+from kaito.runtime.workqueue.limiter import (
+    BucketLimiter as BucketLimiter,
+    ExponentialLimiter as ExponentialLimiter,
+    LongestOf as LongestOf,
+    RateLimiter as RateLimiter,
+)
+from kaito.runtime.workqueue.queue import Item as Item, QueueRow as QueueRow, WorkQueue as WorkQueue
+from kaito.runtime.workqueue.stats import Buckets as Buckets, QueueStats as QueueStats

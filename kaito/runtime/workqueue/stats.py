@@ -1,0 +1,50 @@
+"""What a queue counts, as plain numbers: cheap enough for the hot path, read by `kaito.runtime.metrics` at a scrape.
+
+The bucket bounds are controller-runtime's, so that existing dashboards keep working.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+QUEUE_BOUNDS_SECONDS = tuple(1e-8 * 10**k for k in range(12))
+"""Histogram bounds of `workqueue_queue_duration_seconds` and `workqueue_work_duration_seconds`."""
+
+
+class Buckets:
+    """A histogram: counts per upper bound, and the sum of what was observed."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float] = QUEUE_BOUNDS_SECONDS) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value into the first bucket whose bound is not below it."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """`(le, count so far)` for each bound and `+Inf`, the exposition format's shape."""
+        seen = 0
+        rows: list[tuple[str, float]] = []
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            seen += count
+            rows.append((bound, float(seen)))
+        return rows
+
+
+@dataclass(slots=True)
+class QueueStats:
+    """Counters of one queue since it was made."""
+
+    adds: int = 0
+    """Keys that became ready; an add that meets a queued key does not count."""
+    retries: int = 0
+    """Adds with a delay."""
+    queue_duration: Buckets = field(default_factory=Buckets)
+    """Seconds from ready to hand-out."""
+    work_duration: Buckets = field(default_factory=Buckets)
+    """Seconds from hand-out to done."""
