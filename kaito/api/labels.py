@@ -14,6 +14,10 @@ WORKSPACE: Final = "kaito.sh/workspace"
 WORKSPACE_NAMESPACE: Final = "kaito.sh/workspacenamespace"
 """Label on cluster-scoped things (claims, pools, nodes): namespace of that Workspace."""
 
+WORKSPACE_UID: Final = "kaito.sh/workspace-uid"
+"""Label on claims: UID of the Workspace they were made for, so that one created again under the old name inherits
+nothing."""
+
 RAGENGINE: Final = "kaito.sh/ragengine"
 """Label on claims and nodes of a RAGEngine: its name. Upstream's kind; a claim that carries it is ours to provision."""
 
@@ -147,6 +151,19 @@ REVISION_HASH: Final = "workspace.kaito.io/hash"
 REVISION_NAME: Final = "workspace.kaito.io/name"
 """Label on ControllerRevisions: name of the Workspace."""
 
+CLAIM_INDEX: Final = "kaito.sh/claim-index"
+"""Annotation on claims: which node of the Workspace it is, counted from 0."""
+
+PROVISION_ATTEMPTS: Final = "kaito.sh/provision-attempts"
+"""Annotation on Workspaces: JSON of the replacement claims so far and when the next is due. Written by the workspace
+controller, so that a restart neither forgets the pause nor buys twice."""
+
+TEMPLATE_HASH: Final = "kaito.sh/template-hash"
+"""Annotation on workloads: digest of the pod template as rendered."""
+
+CONFIG_HASH: Final = "kaito.sh/config-hash"
+"""Annotation on pod templates: digest of the ConfigMap the pods mount, so that an edit rolls them."""
+
 # ── Workspace: annotations a user may set ────────────────────────────────────────────────────────────────────────────
 
 ENABLE_LOAD_BALANCER: Final = "kaito.sh/enablelb"
@@ -175,6 +192,7 @@ RESERVED_KEYS: Final = frozenset(
         RAGENGINE_NAMESPACE,
         MANAGED_BY,
         CLAIM_UID,
+        WORKSPACE_UID,
         MACHINE_TYPE,
         CREATION_TIMESTAMP,
         KARPENTER_WORKSPACE,

@@ -43,8 +43,8 @@ class Machine(Claim, api="karpenter.sh/v1alpha5", kind="Machine", namespaced=Fal
 
     stages: ClassVar[words.Stages] = words.MACHINE_STAGES
 
-    spec: MachineSpec = Field(default_factory=MachineSpec)
+    spec: MachineSpec = Field(default_factory=MachineSpec)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """The node that is asked for."""
 
-    status: MachineStatus = Field(default_factory=MachineStatus)
+    status: MachineStatus = Field(default_factory=MachineStatus)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """What became of it."""

@@ -55,8 +55,8 @@ class NodeClaim(Claim, api="karpenter.sh/v1", kind="NodeClaim", namespaced=False
 
     stages: ClassVar[words.Stages] = words.NODE_CLAIM_STAGES
 
-    spec: NodeClaimSpec
+    spec: NodeClaimSpec  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """The node that is asked for. Cannot be changed."""
 
-    status: NodeClaimStatus = Field(default_factory=NodeClaimStatus)
+    status: NodeClaimStatus = Field(default_factory=NodeClaimStatus)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """What became of it."""

@@ -1,0 +1,101 @@
+"""Rules about `inference`: preset or template, and adapters."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from kaito.api.violation import Violation
+from kaito.api.workspace.inference import ADAPTER_LIMIT, Adapter, InferenceSpec
+from kaito.api.workspace.kind import Workspace
+from kaito.api.workspace.preset import PresetSpec
+from kaito.api.workspace.validation.policy import Rule
+
+_DNS_1123_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_STRENGTH: Final = re.compile(r"0?\.\d+|0(\.\d*)?|1(\.0*)?")
+
+
+def preset_or_template(workspace: Workspace) -> Iterator[Violation]:
+    """One thing to serve."""
+    inference = workspace.inference
+    if inference is None:
+        return
+    if inference.preset and inference.template is not None:
+        yield Violation("inference.template", "preset and template are both set: remove one")
+    if not inference.preset and inference.template is None:
+        yield Violation(
+            "inference.preset",
+            "neither preset nor template is set: name a model in inference.preset.name, or give a pod template",
+        )
+    if inference.template is not None:
+        yield from _template(inference)
+
+
+def _template(inference: InferenceSpec) -> Iterator[Violation]:
+    spec: Any = (inference.template or {}).get("spec")
+    if not isinstance(spec, Mapping) or not cast("Mapping[str, Any]", spec).get("containers"):
+        yield Violation("inference.template.spec.containers", "is empty: a pod needs at least one container")
+    if inference.adapters:
+        yield Violation("inference.adapters", "belong to a preset: remove them, or use inference.preset")
+    if inference.config:
+        yield Violation("inference.config", "belongs to a preset: remove it, or mount the ConfigMap in the template")
+
+
+def preset_shape(workspace: Workspace) -> Iterator[Violation]:
+    """A private model needs an image to come from."""
+    if workspace.inference and workspace.inference.preset:
+        yield from check_preset(workspace.inference.preset, "inference.preset")
+    if workspace.tuning:
+        yield from check_preset(workspace.tuning.preset, "tuning.preset")
+
+
+def check_preset(preset: PresetSpec, path: str) -> Iterator[Violation]:
+    """The rules of a preset wherever it stands."""
+    options = preset.preset_options
+    if preset.access_mode == "private" and not options.image:
+        yield Violation(
+            f"{path}.presetOptions.image", "is empty: access mode private needs the image that holds the model"
+        )
+    if preset.access_mode == "public" and options.image:
+        yield Violation(
+            f"{path}.accessMode", "is public, but presetOptions.image is set: use private, or remove the image"
+        )
+
+
+def adapters_valid(workspace: Workspace) -> Iterator[Violation]:
+    """Each adapter has a name of its own, one source and a strength from 0 to 1; at most ten of them."""
+    adapters = workspace.inference.adapters if workspace.inference else []
+    if len(adapters) > ADAPTER_LIMIT:
+        yield Violation("inference.adapters", f"{len(adapters)} adapters: at most {ADAPTER_LIMIT} are possible")
+    counts = Counter(adapter.source.name for adapter in adapters)
+    for index, adapter in enumerate(adapters):
+        path = f"inference.adapters[{index}]"
+        yield from _adapter(adapter, path)
+        if adapter.source.name and counts[adapter.source.name] > 1:
+            yield Violation(f"{path}.source.name", f"{adapter.source.name!r} is used twice: give each adapter its own")
+
+
+def _adapter(adapter: Adapter, path: str) -> Iterator[Violation]:
+    source = adapter.source
+    if not source.name:
+        yield Violation(f"{path}.source.name", "is empty: name the adapter, for example my-adapter")
+    elif not _DNS_1123_SUBDOMAIN.fullmatch(source.name):
+        yield Violation(
+            f"{path}.source.name", f"{source.name!r} is not a name: use lower-case letters, digits, '-' and '.'"
+        )
+    if source.urls:
+        yield Violation(f"{path}.source.urls", "cannot hold an adapter: use image or volumeSource")
+    elif len(source.kinds) != 1:
+        given = " and ".join(source.kinds) or "nothing"
+        yield Violation(f"{path}.source", f"has {given}: set exactly one of image and volumeSource")
+    if adapter.strength and not _STRENGTH.fullmatch(adapter.strength):
+        yield Violation(
+            f"{path}.strength", f'{adapter.strength!r} is not a number from 0 to 1 as text, for example "0.5"'
+        )
+
+
+RULES: Final = (
+    Rule.always("preset-or-template", preset_or_template),
+    Rule.always("preset-shape", preset_shape),
+    Rule.always("adapters-valid", adapters_valid),
+)

@@ -1,0 +1,121 @@
+"""Rules about `resource`: instance type, selector, count and partition."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from kaito.api import labels
+from kaito.api.violation import Violation
+from kaito.api.workspace.kind import Workspace
+from kaito.api.workspace.validation.policy import Policy, Rule
+
+_MIG_PROFILE: Final = re.compile(r"\d+g\.\d+gb")
+_LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+
+
+def instance_type_given(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """Nodes are bought by instance type; with existing nodes there is nothing to buy."""
+    instance_type = workspace.resource.instance_type
+    if policy.node_api == "byo":
+        if instance_type:
+            yield Violation(
+                "resource.instanceType",
+                f"{instance_type!r} is set, but this controller uses existing nodes (--node-api byo): remove it, and "
+                "label your GPU nodes as resource.labelSelector says",
+            )
+    elif not instance_type:
+        yield Violation(
+            "resource.instanceType", "is empty: name the machine size, for example Standard_NC24ads_A100_v4"
+        )
+    elif not _LABEL_VALUE.fullmatch(instance_type):
+        yield Violation("resource.instanceType", f"{instance_type!r} is not an instance type: it must fit a node label")
+
+
+def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """An empty selector would take every node of the cluster."""
+    selector = workspace.resource.label_selector
+    if selector.is_empty:
+        yield Violation(
+            "resource.labelSelector",
+            "is empty and would match every node: add a label, for example matchLabels: {apps: my-model}",
+        )
+    elif policy.node_api != "byo" and not selector.match_labels:
+        yield Violation(
+            "resource.labelSelector.matchLabels",
+            "is empty: new nodes are labelled with it, so at least one label is needed next to matchExpressions",
+        )
+    for index, expression in enumerate(selector.match_expressions):
+        path = f"resource.labelSelector.matchExpressions[{index}].values"
+        wants_values = expression.operator in {"In", "NotIn"}
+        if wants_values and not expression.values:
+            yield Violation(path, f"is empty: operator {expression.operator} needs at least one value")
+        if not wants_values and expression.values:
+            yield Violation(path, f"must be empty with operator {expression.operator}")
+
+
+def selector_keys_free(workspace: Workspace) -> Iterator[Violation]:
+    """Keys that the controllers or Karpenter own would be fought over."""
+    selector = workspace.resource.label_selector
+    remedy = "is a reserved label key: use one of your own, for example apps"
+    for key in selector.match_labels:
+        if labels.is_reserved(key):
+            yield Violation("resource.labelSelector.matchLabels", f"{key!r} {remedy}")
+    for index, expression in enumerate(selector.match_expressions):
+        if labels.is_reserved(expression.key):
+            yield Violation(f"resource.labelSelector.matchExpressions[{index}].key", f"{expression.key!r} {remedy}")
+
+
+def selector_not_contradictory(workspace: Workspace) -> Iterator[Violation]:
+    """An expression must not contradict `matchLabels`: no node could satisfy both."""
+    selector = workspace.resource.label_selector
+    for index, expression in enumerate(selector.match_expressions):
+        if expression.key in selector.match_labels and not expression.matches(selector.match_labels):
+            yield Violation(
+                f"resource.labelSelector.matchExpressions[{index}]",
+                f"({expression}) contradicts matchLabels, so no node can match: remove one of the two",
+            )
+
+
+def count_positive(workspace: Workspace) -> Iterator[Violation]:
+    """At least one node; tuning runs on exactly one."""
+    count = workspace.resource.count
+    if count < 1:
+        yield Violation("resource.count", f"{count} is less than 1: a Workspace needs at least one node")
+    if workspace.tuning and count > 1:
+        yield Violation(
+            "resource.count", f"{count} nodes for tuning: a tuning Job runs on one node, set 1 or remove it"
+        )
+
+
+def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """`mig` has a profile, `accelerator` a count; and only where the controller honours it."""
+    partition = workspace.resource.partition
+    if partition is None:
+        return
+    if not policy.partitions:
+        yield Violation("resource.partition", "this controller gives a workload whole nodes: remove it")
+        return
+    if workspace.tuning:
+        yield Violation("resource.partition", "tuning takes a whole node: remove it")
+    if partition.mode == "mig":
+        if partition.count is not None:
+            yield Violation("resource.partition.count", "belongs to mode accelerator: remove it, or change the mode")
+        if not partition.profile or not _MIG_PROFILE.fullmatch(partition.profile):
+            yield Violation(
+                "resource.partition.profile", f"{partition.profile or ''!r} is not a MIG profile such as 1g.10gb"
+            )
+    else:
+        if partition.profile:
+            yield Violation("resource.partition.profile", "belongs to mode mig: remove it, or change the mode")
+        if not partition.count or partition.count < 1:
+            yield Violation("resource.partition.count", "is missing: mode accelerator needs the number of GPUs")
+
+
+RULES: Final = (
+    Rule("instance-type-given", instance_type_given),
+    Rule("selector-not-empty", selector_selects),
+    Rule.always("selector-keys-free", selector_keys_free),
+    Rule.always("selector-not-contradictory", selector_not_contradictory),
+    Rule.always("count-positive", count_positive),
+    Rule("partition-shape", partition_shape),
+)

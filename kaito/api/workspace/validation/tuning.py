@@ -1,0 +1,54 @@
+"""Rules about `tuning`: method, where data comes from, where the result goes."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from kaito.api.violation import Violation
+from kaito.api.workspace.kind import Workspace
+from kaito.api.workspace.validation.addresses import refusal
+from kaito.api.workspace.validation.policy import Rule
+
+METHODS: Final = ("lora", "qlora")
+
+
+def method_known(workspace: Workspace) -> Iterator[Violation]:
+    """LoRA or QLoRA, in any case."""
+    if workspace.tuning and workspace.tuning.method.lower() not in METHODS:
+        yield Violation("tuning.method", f"{workspace.tuning.method!r} is not a method: use {' or '.join(METHODS)}")
+
+
+def input_valid(workspace: Workspace) -> Iterator[Violation]:
+    """One kind of source; URLs may not reach into the cluster or the cloud's metadata service."""
+    if workspace.tuning is None:
+        return
+    source = workspace.tuning.input
+    if len(source.kinds) != 1:
+        given = " and ".join(source.kinds) or "nothing"
+        yield Violation("tuning.input", f"has {given}: set exactly one of urls, volumeSource and image")
+    for index, url in enumerate(source.urls):
+        if reason := refusal(url):
+            yield Violation(f"tuning.input.urls[{index}]", reason)
+
+
+def output_valid(workspace: Workspace) -> Iterator[Violation]:
+    """One destination; pushing needs credentials."""
+    if workspace.tuning is None:
+        return
+    output = workspace.tuning.output
+    if len(output.kinds) != 1:
+        given = " and ".join(output.kinds) or "nothing"
+        yield Violation("tuning.output", f"has {given}: set exactly one of image and volumeSource")
+    if output.image and not output.image_push_secret:
+        yield Violation(
+            "tuning.output.imagePushSecret",
+            "is empty: name the Secret (type kubernetes.io/dockerconfigjson) that may push the image",
+        )
+    if output.image_push_secret and not output.image:
+        yield Violation("tuning.output.imagePushSecret", "is set without image: remove it, or set image")
+
+
+RULES: Final = (
+    Rule.always("method-known", method_known),
+    Rule.always("input-valid", input_valid),
+    Rule.always("output-valid", output_valid),
+)
