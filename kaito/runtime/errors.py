@@ -14,6 +14,7 @@
     │   └── ServerError     5xx  carries retry_after when the server sent it
     ├── TransportError           no answer: refused, reset, timed out, TLS
     │   └── RequestTimeout
+    ├── UnreadableObject         the answer does not fit the model of its kind
     ├── ConfigurationError       wrong use, found at construction or start
     │   └── UndeclaredKind       a cached read of a kind nobody declared
     ├── CacheNotSynced           a cached read before the informer's first list
@@ -167,6 +168,10 @@ class TransportError(KaitoRuntimeError):
 
 class RequestTimeout(TransportError):
     """No answer within the request's time limit."""
+
+
+class UnreadableObject(KaitoRuntimeError):
+    """An object (or a whole answer) of the server does not fit the model; the message names kind and field."""
 
 
 class ConfigurationError(KaitoRuntimeError):

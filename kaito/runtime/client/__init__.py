@@ -1,1 +1,15 @@
-"""Talking to the API server."""
+"""Talking to the API server: a transport, the typed live client on it, and what reconcilers hold, `Api`.
+
+`Client` reads and writes live. `Api` reads from the manager's cache (never older than its own writes) and fences its
+writes by the lease. `Transport` is the seam where sockets or the in-memory server are plugged in.
+"""
+
+from kaito.runtime.client.agent import user_agent as user_agent
+from kaito.runtime.client.client import Client as Client, Removal as Removal
+from kaito.runtime.client.codec import ResourceList as ResourceList
+from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
+from kaito.runtime.client.location import Discovery as Discovery, Location as Location
+from kaito.runtime.client.observe import RequestObserver as RequestObserver
+from kaito.runtime.client.patch import JsonPatch as JsonPatch, MergePatch as MergePatch, Patch as Patch
+from kaito.runtime.client.sender import failure as failure
+from kaito.runtime.client.transport import Reply as Reply, StreamReply as StreamReply, Transport as Transport

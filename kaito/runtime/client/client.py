@@ -1,0 +1,423 @@
+"""The typed, live client: every verb of the Kubernetes API over any transport.
+
+Reconcilers use `Api` (cached reads, fenced writes), which is built on this; start-up code, webhooks, leases and tests
+use it directly. Every call either returns what the server answered, as the kind's model, or raises an `ApiError` or
+`TransportError`. Writes are never repeated when they may have happened already (see `sender`).
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, final
+
+from kaito.runtime.client import codec
+from kaito.runtime.client.agent import user_agent as own_agent
+from kaito.runtime.client.codec import ResourceList
+from kaito.runtime.client.limiter import RequestLimiter
+from kaito.runtime.client.location import Discovery, Location
+from kaito.runtime.client.observe import RequestObserver, Unobserved
+from kaito.runtime.client.patch import MergePatch, Patch, contains
+from kaito.runtime.client.path import Query, field_query, label_query, resource_path, with_query
+from kaito.runtime.client.sender import ApiRequest, Repeat, Sender
+from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
+from kaito.runtime.errors import AlreadyExists, ConfigurationError, Conflict, Gone, NotFound, TransportError
+from kaito.runtime.meta import LabelSelector, Resource
+
+R = TypeVar("R", bound=Resource)
+
+PAGE_SIZE = 500
+"""Objects asked for in one page of a list, client-go's figure."""
+
+Propagation = Literal["Background", "Foreground", "Orphan"]
+FieldValidation = Literal["Ignore", "Warn", "Strict"]
+Labels = LabelSelector | Mapping[str, str] | str | None
+Fields = Mapping[str, str] | str | None
+
+_APPLY = "application/apply-patch+yaml"  # JSON is YAML
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a delete did."""
+
+    existed: bool
+    """False: the object (or the one with the given UID) was gone already."""
+    resource_version: str = ""
+    """The version of an object that stays for its finalizers or grace period; empty when it is gone."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left on the server."""
+        return not self.resource_version
+
+
+@final
+class Client:
+    """Reads and writes objects of any kind, live."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        field_manager: str,
+        user_agent: str = "",
+        discovery: Discovery | None = None,
+        field_validation: FieldValidation = "Warn",
+        qps: float = 0.0,
+        burst: int = 0,
+        observer: RequestObserver | None = None,
+        dice: random.Random | None = None,
+        timeout: float = REQUEST_SECONDS,
+    ) -> None:
+        """Prepare a client; nothing is sent.
+
+        Args:
+            transport: where requests go; the caller closes it.
+            field_manager: the name under which the server records our changes.
+            user_agent: as the server logs it; default the field manager and this package's version.
+            discovery: finds kinds declared without a plural.
+            field_validation: what the server does about fields it does not know.
+            qps: client-side limit in requests a second; 0 or less is none.
+            burst: requests let through at once before `qps` counts.
+            observer: told about every attempt, for metrics.
+            dice: randomness of the pauses between attempts.
+            timeout: seconds of one call, all its attempts together.
+        """
+        if not field_manager:
+            message = "a client needs a field manager: the name under which the server records its changes"
+            raise ConfigurationError(message)
+        self.field_manager = field_manager
+        self.transport = transport
+        self._discovery = discovery
+        self._field_validation = field_validation
+        self._timeout = timeout
+        self._sender = Sender(
+            transport,
+            user_agent=user_agent or own_agent(field_manager),
+            limiter=RequestLimiter(qps, burst),
+            observer=observer or Unobserved(),
+            dice=dice or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
+        )
+
+    # Reads
+
+    async def get(self, kind: type[R], name: str, namespace: str = "") -> R:
+        """The object.
+
+        Raises:
+            NotFound: there is none.
+        """
+        target = await self._object_target(kind, name, namespace)
+        return codec.decode(kind, await self._read(kind, target))
+
+    async def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
+        """The object, or None when there is none."""
+        try:
+            return await self.get(kind, name, namespace)
+        except NotFound:
+            return None
+
+    async def list(
+        self, kind: type[R], *, namespace: str = "", labels: Labels = None, fields: Fields = None
+    ) -> ResourceList[R]:
+        """All objects that match, read in pages; an empty namespace means all of them."""
+        selectors = {"labelSelector": label_query(labels), "fieldSelector": field_query(fields)}
+        path = await self.collection(kind, namespace)
+        try:
+            return await self._list(kind, path, selectors, limit=PAGE_SIZE)
+        except Gone:
+            # The snapshot behind the page token was compacted away: read all in one answer, as client-go's pager does.
+            return await self._list(kind, path, selectors, limit=None)
+
+    async def _list(self, kind: type[R], path: str, selectors: Query, *, limit: int | None) -> ResourceList[R]:
+        found: ResourceList[R] = ResourceList()
+        token: str | None = None
+        while True:
+            target = with_query(path, {**selectors, "limit": limit, "continue": token})
+            page = codec.page(await self._read(kind, target), f"GET {target}")
+            found.extend(await codec.items(kind, page))
+            found.resource_version = page.metadata.resource_version
+            token = page.metadata.continue_
+            if not token:
+                return found
+
+    # Writes
+
+    async def create(self, obj: R, *, dry_run: bool = False) -> R:
+        """Create the object; with `generate_name` the server invents the name.
+
+        When the connection breaks before the answer, an object with a fixed name is sent once more: if it then exists
+        and says all that was sent, it is ours.
+
+        Raises:
+            AlreadyExists: somebody else created it.
+            Invalid: validation or admission refused it.
+        """
+        kind = type(obj)
+        document = codec.for_create(obj)
+        try:
+            return await self._post(obj, document, dry_run=dry_run)
+        except TransportError:
+            if not obj.name:
+                raise
+        try:
+            return await self._post(obj, document, dry_run=dry_run)
+        except AlreadyExists:
+            existing = await self.get(kind, obj.name, obj.namespace)
+            if contains(existing.to_dict(), document):
+                return existing
+            raise
+
+    async def _post(self, obj: R, document: Mapping[str, Any], *, dry_run: bool) -> R:
+        path = await self.collection(type(obj), obj.namespace, writing=True)
+        target = with_query(path, self._options(dry_run=dry_run))
+        return await self._write(obj, "POST", target, codec.encode(document), Repeat.ONLY_IF_REFUSED)
+
+    async def update(self, obj: R, *, dry_run: bool = False) -> R:
+        """Replace the object; its resourceVersion guards against changes made since it was read.
+
+        Raises:
+            Conflict: somebody changed it meanwhile.
+            NotFound: it is gone.
+        """
+        return await self._put(obj, "", dry_run=dry_run)
+
+    async def update_status(self, obj: R, *, dry_run: bool = False) -> R:
+        """Replace the status; everything else is ignored by the server. Raises as `update`."""
+        return await self._put(obj, "status", dry_run=dry_run)
+
+    async def _put(self, obj: R, subresource: str, *, dry_run: bool) -> R:
+        target = await self._object_target(
+            type(obj), obj.name, obj.namespace, subresource, self._options(dry_run=dry_run)
+        )
+        return await self._write(obj, "PUT", target, codec.encode(obj.to_dict()), Repeat.WHEN_UNANSWERED)
+
+    async def apply(
+        self,
+        obj: R,
+        *,
+        force: bool = True,
+        field_manager: str | None = None,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> R:
+        """Make the fields set in `obj` true, owning them (server-side apply); creates the object when missing.
+
+        Fields applied before by the same manager and absent now are removed. A UID set in `obj` forbids creation.
+
+        Raises:
+            Conflict: without `force`, another manager owns a field and wants another value.
+        """
+        options = self._options(dry_run=dry_run) | {"fieldManager": field_manager or self.field_manager, "force": force}
+        target = await self._object_target(type(obj), obj.name, obj.namespace, subresource, options)
+        body = codec.encode(codec.for_apply(obj))
+        return await self._write(obj, "PATCH", target, body, Repeat.ON_ANY_TROUBLE, _APPLY)
+
+    async def patch(self, target: R, patch: Patch, *, subresource: str = "", dry_run: bool = False) -> R:
+        """Change the object by a patch; an empty patch is not sent and returns `target` as it is.
+
+        Raises:
+            NotFound: it is gone.
+            Conflict: the patch names a resourceVersion that is not current.
+            Invalid: a `test` of a JSON patch failed, or the result is not valid.
+        """
+        if patch.is_empty:
+            return target
+        path = await self._object_target(
+            type(target), target.name, target.namespace, subresource, self._options(dry_run=dry_run)
+        )
+        body = codec.encode(patch.document)
+        return await self._write(target, "PATCH", path, body, Repeat.ONLY_IF_REFUSED, patch.content_type)
+
+    async def delete(
+        self,
+        target: Resource,
+        *,
+        if_uid: bool = True,
+        propagation: Propagation | None = None,
+        grace_seconds: int | None = None,
+    ) -> bool:
+        """Ask for deletion; False when it was gone already.
+
+        `if_uid` (when the target has a UID) deletes only that very object, never one recreated under its name.
+        """
+        removal = await self.remove(target, if_uid=if_uid, propagation=propagation, grace_seconds=grace_seconds)
+        return removal.existed
+
+    async def remove(
+        self,
+        target: Resource,
+        *,
+        if_uid: bool = True,
+        propagation: Propagation | None = None,
+        grace_seconds: int | None = None,
+    ) -> Removal:
+        """`delete`, telling also whether something is left."""
+        uid = target.uid if if_uid else ""
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if propagation is not None:
+            options["propagationPolicy"] = propagation
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        path = await self._object_target(type(target), target.name, target.namespace)
+        request = ApiRequest("DELETE", path, Repeat.WHEN_UNANSWERED, body=codec.encode(options), timeout=self._timeout)
+        try:
+            reply = await self._sender.send(request)
+        except NotFound:
+            return Removal(existed=False)
+        except Conflict:
+            # A failed precondition means the object we meant is gone; any other conflict is the caller's to see.
+            present = await self.find(type(target), target.name, target.namespace)
+            if uid and (present is None or present.uid != uid):
+                return Removal(existed=False)
+            raise
+        return _removal(codec.json_object(reply.body, str(request)))
+
+    async def delete_all(
+        self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
+    ) -> None:
+        """Delete every object that matches (not atomic). A namespaced kind needs the namespace."""
+        path = await self.collection(kind, namespace, writing=True)
+        query = {"labelSelector": label_query(labels), "fieldSelector": field_query(fields)}
+        request = ApiRequest("DELETE", with_query(path, query), Repeat.WHEN_UNANSWERED, timeout=self._timeout)
+        await self._sender.send(request)
+
+    async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
+        """Ask for a pod's eviction; False when it was gone already.
+
+        Raises:
+            TooManyRequests: a disruption budget forbids it now.
+        """
+        eviction: dict[str, Any] = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}} if pod.uid else {},
+        }
+        if grace_seconds is not None:
+            eviction["deleteOptions"]["gracePeriodSeconds"] = grace_seconds
+        path = await self._object_target(type(pod), pod.name, pod.namespace, "eviction")
+        request = ApiRequest("POST", path, Repeat.ONLY_IF_REFUSED, body=codec.encode(eviction), timeout=self._timeout)
+        try:
+            await self._sender.send(request)
+        except NotFound:
+            return False
+        return True
+
+    async def scale(self, target: Resource, replicas: int) -> None:
+        """Set the number of replicas through the `scale` subresource."""
+        path = await self._object_target(type(target), target.name, target.namespace, "scale", self._options())
+        body = codec.encode({"spec": {"replicas": replicas}})
+        request = ApiRequest(
+            "PATCH",
+            path,
+            Repeat.ONLY_IF_REFUSED,
+            body=body,
+            content_type=MergePatch.content_type,
+            timeout=self._timeout,
+        )
+        await self._sender.send(request)
+
+    # Anything else
+
+    async def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Any request of the API as plain JSON: `raw("GET", "/version")`. Raises as the typed verbs do."""
+        request = ApiRequest(
+            method.upper(),
+            with_query(path, query or {}),
+            Repeat.ON_ANY_TROUBLE if method.upper() in {"GET", "HEAD"} else Repeat.ONLY_IF_REFUSED,
+            body=None if body is None else codec.encode(body),
+            content_type=content_type,
+            timeout=self._timeout,
+        )
+        reply = await self._sender.send(request)
+        return codec.json_object(reply.body, str(request)) if reply.body else {}
+
+    async def collection(self, kind: type[Resource], namespace: str = "", *, writing: bool = False) -> str:
+        """The path of a kind's objects, of one namespace or all.
+
+        Raises:
+            ConfigurationError: `writing` a namespaced kind without saying where.
+        """
+        location = await self._locate(kind)
+        if writing and location.namespaced and not namespace:
+            message = f"{kind.kind} lives in a namespace, and none is given"
+            raise ConfigurationError(message)
+        return resource_path(kind.api_version, location.plural, namespace=namespace if location.namespaced else "")
+
+    async def _object_target(
+        self, kind: type[Resource], name: str, namespace: str, subresource: str = "", query: Query | None = None
+    ) -> str:
+        location = await self._locate(kind)
+        if not name:
+            message = f"{kind.kind}: a name is needed"
+            raise ConfigurationError(message)
+        if location.namespaced and not namespace:
+            message = f"{kind.kind} {name!r} lives in a namespace, and none is given"
+            raise ConfigurationError(message)
+        path = resource_path(
+            kind.api_version,
+            location.plural,
+            namespace=namespace if location.namespaced else "",
+            name=name,
+            subresource=subresource,
+        )
+        return with_query(path, query or {})
+
+    async def _locate(self, kind: type[Resource]) -> Location:
+        if kind.plural:
+            return Location(kind.plural, kind.namespaced)
+        if self._discovery is None:
+            message = f"{kind.kind} has no plural: declare it with plural=, or give the client a discovery"
+            raise ConfigurationError(message)
+        return await self._discovery.locate(kind.gvk())
+
+    def _options(self, *, dry_run: bool = False) -> dict[str, str | int | bool | None]:
+        return {
+            "fieldManager": self.field_manager,
+            "fieldValidation": self._field_validation,
+            "dryRun": "All" if dry_run else None,
+        }
+
+    async def _read(self, kind: type[Resource], target: str) -> bytes:
+        try:
+            reply = await self._sender.send(ApiRequest("GET", target, Repeat.ON_ANY_TROUBLE, timeout=self._timeout))
+        except NotFound as error:
+            self._doubt(kind, error)
+            raise
+        return reply.body
+
+    async def _write(
+        self, obj: R, method: str, target: str, body: bytes, repeat: Repeat, content_type: str = "application/json"
+    ) -> R:
+        request = ApiRequest(method, target, repeat, body=body, content_type=content_type, timeout=self._timeout)
+        try:
+            reply = await self._sender.send(request)
+        except NotFound as error:
+            self._doubt(type(obj), error)
+            raise
+        return codec.decode(type(obj), reply.body)
+
+    def _doubt(self, kind: type[Resource], error: NotFound) -> None:
+        """A 404 that names no object means the resource itself is not served any more: discover it again."""
+        if not kind.plural and self._discovery is not None and not error.details.get("name"):
+            self._discovery.forget(kind.gvk())
+
+
+def _removal(answer: Mapping[str, Any]) -> Removal:
+    """Whether the object in a delete's answer stays: only with finalizers, or for its grace period."""
+    metadata: Mapping[str, Any] = answer.get("metadata") or {}
+    stays = answer.get("kind") != "Status" and (
+        bool(metadata.get("finalizers")) or int(metadata.get("deletionGracePeriodSeconds") or 0) > 0
+    )
+    return Removal(existed=True, resource_version=str(metadata.get("resourceVersion", "")) if stays else "")

@@ -1,0 +1,85 @@
+"""Patches: what to change, and in which of the API's formats. The type is always explicit, never guessed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeGuard, final
+
+from kaito.runtime.meta import Resource
+
+Json = dict[str, Any]
+
+
+def is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a JSON value is an object."""
+    return isinstance(value, Mapping)
+
+
+def merge_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
+    """The JSON merge patch (RFC 7386) that turns `before` into `after`; `{}` when they are equal.
+
+    Lists are replaced whole, as the format demands.
+    """
+    patch: Json = {name: None for name in before if name not in after}
+    for name, new in after.items():
+        old = before.get(name)
+        if name in before and old == new:
+            continue
+        patch[name] = merge_diff(old, new) if is_object(old) and is_object(new) else new
+    return patch
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MergePatch:
+    """A JSON merge patch: null removes a field, lists are replaced whole."""
+
+    content_type: ClassVar[str] = "application/merge-patch+json"
+    document: Json
+
+    @classmethod
+    def between(cls, before: Resource, after: Resource, *, lock: bool = False) -> Self:
+        """The difference of two states; `lock` makes it fail with `Conflict` unless `before` is current."""
+        document = merge_diff(before.to_dict(), after.to_dict())
+        if lock and document:
+            document.setdefault("metadata", {})["resourceVersion"] = before.metadata.resource_version
+        return cls(document)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it changes nothing; such a patch is never sent."""
+        return not self.document
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class JsonPatch:
+    """A JSON patch (RFC 6902): operations in order, all or none."""
+
+    content_type: ClassVar[str] = "application/json-patch+json"
+    document: Sequence[Json]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it changes nothing; such a patch is never sent."""
+        return not self.document
+
+
+Patch = MergePatch | JsonPatch
+
+
+def pointer(*path: str | int) -> str:
+    """A JSON pointer (RFC 6901): `pointer("metadata", "annotations", "a/b")` is `/metadata/annotations/a~1b`."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def contains(whole: object, part: object) -> bool:
+    """Whether `whole` holds everything `part` says: objects may have more fields, lists more items behind."""
+    if is_object(part):
+        return is_object(whole) and all(name in whole and contains(whole[name], part[name]) for name in part)
+    if isinstance(part, list):
+        return (
+            isinstance(whole, list)
+            and len(whole) >= len(part)  # pyright: ignore[reportUnknownArgumentType] -- JSON
+            and all(map(contains, whole, part))  # pyright: ignore[reportUnknownArgumentType] -- JSON
+        )
+    return whole == part

@@ -1,0 +1,66 @@
+"""URLs of the Kubernetes API: `/apis/apps/v1/namespaces/default/deployments/web/status?fieldManager=me`."""
+
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.meta import LabelSelector
+
+Query = Mapping[str, str | int | bool | None]
+
+
+def group_path(api_version: str) -> str:
+    """The root of one group version: `/api/v1` for the core group, else `/apis/<group>/<version>`."""
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def resource_path(
+    api_version: str,
+    plural: str,
+    *,
+    namespace: str = "",
+    name: str = "",
+    subresource: str = "",
+) -> str:
+    """The path of a collection, an object or its subresource; every part is quoted, so no name can leave its place."""
+    parts = [group_path(api_version)]
+    if namespace:
+        parts.append(f"namespaces/{_segment(namespace)}")
+    parts.append(plural)
+    if name:
+        parts.append(_segment(name))
+    if subresource:
+        parts.append(subresource)
+    return "/".join(parts)
+
+
+def _segment(name: str) -> str:
+    if name in {".", ".."} or "/" in name or "%" in name:
+        # The API server refuses these as path segments too (apimachinery, IsValidPathSegmentName).
+        message = f"{name!r} cannot be the name of an object"
+        raise ConfigurationError(message)
+    return quote(name, safe="")
+
+
+def with_query(path: str, query: Query) -> str:
+    """The path and its query; parameters that are None or empty are left out."""
+    pairs = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in query.items()
+        if value is not None and value != ""
+    }
+    return f"{path}?{urlencode(pairs, quote_via=quote)}" if pairs else path
+
+
+def label_query(labels: LabelSelector | Mapping[str, str] | str | None) -> str:
+    """The `labelSelector` parameter of any of the accepted spellings."""
+    if labels is None or isinstance(labels, str):
+        return labels or ""
+    return str(labels if isinstance(labels, LabelSelector) else LabelSelector(match_labels=dict(labels)))
+
+
+def field_query(fields: Mapping[str, str] | str | None) -> str:
+    """The `fieldSelector` parameter."""
+    if fields is None or isinstance(fields, str):
+        return fields or ""
+    return ",".join(f"{path}={value}" for path, value in sorted(fields.items()))
