@@ -57,3 +57,18 @@ async def settle(task: asyncio.Task[T]) -> T | None:
     """Wait for a task that was told to stop; its cancellation is a normal end, its failure is raised."""
     await asyncio.wait([task])
     return None if task.cancelled() else task.result()
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Run coroutines at the same time and wait for all; the results in their order.
+
+    The first failure cancels the others. A single failure comes out bare, several as an ExceptionGroup.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failures:
+        if len(failures.exceptions) == 1:
+            raise failures.exceptions[0] from None
+        raise
+    return [task.result() for task in tasks]

@@ -1,0 +1,114 @@
+"""Volumes as folders: what a pod's volumes hold, written below the pod's own folder.
+
+ConfigMaps, secrets and projected sources become files; empty dirs and claims become folders; a claim's folder outlives
+its pod. The reader is asked for objects at the moment of writing, as a kubelet does at mount time.
+"""
+
+import base64
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import final
+
+from kaito.runtime.kinds import ConfigMap, Container, KeyToPath, Pod, Secret, Volume
+
+
+class MountProblem(Exception):
+    """A volume cannot be set up yet; the message names the object that is missing."""
+
+
+GetConfigMap = Callable[[str, str], Awaitable[ConfigMap | None]]
+GetSecret = Callable[[str, str], Awaitable[Secret | None]]
+
+
+@final
+class Volumes:
+    """Sets up the volumes of pods below one folder."""
+
+    def __init__(self, root: Path, config_map: GetConfigMap, secret: GetSecret) -> None:
+        self._root = root
+        self._config_map = config_map
+        self._secret = secret
+
+    async def prepare(self, pod: Pod, folder: Path) -> dict[str, Path]:
+        """Volume name to folder, everything written.
+
+        Raises:
+            MountProblem: a ConfigMap or Secret that is not optional does not exist.
+        """
+        return {
+            volume.name: await self._one(pod, volume, folder / "volumes" / volume.name) for volume in pod.spec.volumes
+        }
+
+    async def _one(self, pod: Pod, volume: Volume, folder: Path) -> Path:
+        if volume.host_path is not None:
+            return Path(volume.host_path.path)
+        if volume.persistent_volume_claim is not None:
+            folder = self._root / "claims" / pod.namespace / volume.persistent_volume_claim.claim_name
+        folder.mkdir(parents=True, exist_ok=True)
+        if volume.config_map is not None:
+            source = volume.config_map
+            await self._write_config_map(
+                pod.namespace, source.name, source.items, folder, optional=bool(source.optional)
+            )
+        if volume.secret is not None:
+            origin = volume.secret
+            await self._write_secret(
+                pod.namespace, origin.secret_name, origin.items, folder, optional=bool(origin.optional)
+            )
+        for entry in ((volume.model_extra or {}).get("projected") or {}).get("sources", []):
+            await self._write_projected(pod.namespace, entry, folder)
+        return folder
+
+    async def _write_projected(self, namespace: str, source: dict[str, dict[str, object]], folder: Path) -> None:
+        for kind, write in (("configMap", self._write_config_map), ("secret", self._write_secret)):
+            part = source.get(kind)
+            if part is not None:
+                raw = part.get("items")
+                items = [KeyToPath.model_validate(item) for item in raw] if isinstance(raw, list) else []
+                await write(namespace, str(part.get("name", "")), items, folder, optional=bool(part.get("optional")))
+
+    async def _write_config_map(
+        self, namespace: str, name: str, items: list[KeyToPath], folder: Path, *, optional: bool
+    ) -> None:
+        config_map = await self._config_map(namespace, name)
+        if config_map is None:
+            return _missing("configmap", namespace, name, optional=optional)
+        data = {key: value.encode() for key, value in config_map.data.items()}
+        binary = {key: base64.b64decode(value) for key, value in config_map.binary_data.items()}
+        return _write(data | binary, items, folder, mode=0o644)
+
+    async def _write_secret(
+        self, namespace: str, name: str, items: list[KeyToPath], folder: Path, *, optional: bool
+    ) -> None:
+        secret = await self._secret(namespace, name)
+        if secret is None:
+            return _missing("secret", namespace, name, optional=optional)
+        return _write({key: base64.b64decode(value) for key, value in secret.data.items()}, items, folder, mode=0o600)
+
+
+def _missing(kind: str, namespace: str, name: str, *, optional: bool) -> None:
+    if not optional:
+        raise MountProblem(f'{kind} "{namespace}/{name}" not found')
+
+
+def _write(data: dict[str, bytes], items: list[KeyToPath], folder: Path, *, mode: int) -> None:
+    paths = {item.key: item.path for item in items} if items else {key: key for key in data}
+    for key, path in paths.items():
+        if key in data:
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, mode), "wb") as file:
+                file.write(data[key])
+
+
+def mounts_of(container: Container, volumes: dict[str, Path]) -> dict[str, Path]:
+    """Mount path to folder for one container, sub-paths applied."""
+    mounts: dict[str, Path] = {}
+    for mount in container.volume_mounts:
+        folder = volumes[mount.name] / mount.sub_path if mount.sub_path else volumes[mount.name]
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+        mounts[mount.mount_path] = folder
+    return mounts

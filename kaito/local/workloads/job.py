@@ -1,0 +1,72 @@
+"""The Job controller of the local cluster: pods that run to completion, counted and retried up to the backoff limit.
+
+Indexed jobs and parallelism above one are not offered here; the fields Kaito's tuning jobs use are (Kubernetes
+documentation, "Jobs").
+"""
+
+from typing import Any, Literal
+
+from kaito.runtime import Again, Controller, ObjectMeta, Request
+from kaito.runtime.kinds import Job, Pod
+from kaito.runtime.meta.model import format_time
+
+DEFAULT_BACKOFF_LIMIT = 6
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+RETRY_BASE_SECONDS = 2.0
+
+
+def jobs() -> Controller[Job]:
+    """The controller, ready to be given to a manager."""
+    return Controller(Job, converge, name="job", workers=2).owns(Pod)
+
+
+async def converge(request: Request[Job]) -> Again | None:
+    """Run one pod at a time until one succeeds or too many failed."""
+    job = request.object
+    if job.has_condition("Complete") or job.has_condition("Failed"):
+        return None
+    pods = await request.api.list(Pod, namespace=job.namespace, owned_by=job)
+    failed = [pod for pod in pods if pod.status.phase == "Failed"]
+    succeeded = [pod for pod in pods if pod.status.phase == "Succeeded"]
+    active = [pod for pod in pods if pod.status.phase not in {"Failed", "Succeeded"} and not pod.deleting]
+    limit = DEFAULT_BACKOFF_LIMIT if job.spec.backoff_limit is None else job.spec.backoff_limit
+    too_many = len(failed) > limit
+    if not active and not succeeded and not too_many and not job.spec.suspend:
+        active = [await request.api.create(pod_of(job, attempt=len(failed)))]
+    now = format_time(request.clock.now())
+    async with request.status() as status:
+        status.set(
+            active=len(active),
+            ready=sum(pod.is_ready for pod in active),
+            succeeded=len(succeeded),
+            failed=len(failed),
+            start_time=job.status.start_time or request.clock.now(),
+        )
+        if succeeded:
+            status.set(
+                completion_time=request.clock.now(), conditions=[_condition("Complete", "CompletionsReached", now)]
+            )
+        elif too_many:
+            status.set(conditions=[_condition("Failed", "BackoffLimitExceeded", now)])
+    return None
+
+
+def pod_of(job: Job, *, attempt: int) -> Pod:
+    """The pod of one attempt; its name is deterministic, so that a repeated create is refused, not doubled."""
+    template = job.spec.template
+    return Pod(
+        metadata=ObjectMeta(
+            name=f"{job.name}-{attempt}",
+            namespace=job.namespace,
+            labels=template.metadata.labels | {JOB_NAME_LABEL: job.name, "job-name": job.name},
+            annotations=template.metadata.annotations,
+            owner_references=[job.owner_reference()],
+        ),
+        spec=template.spec,
+    )
+
+
+def _condition(kind: Literal["Complete", "Failed"], reason: str, now: str) -> dict[str, Any]:
+    messages = {"CompletionsReached": "Reached expected number of succeeded pods"}
+    message = messages.get(reason, "Job has reached the specified backoff limit")
+    return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now}
