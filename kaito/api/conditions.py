@@ -64,6 +64,12 @@ CLAIM_KIND_MISSING: Final = "ClaimKindNotInstalled"
 PROVISION_TIMEOUT: Final = "NodeProvisionTimeout"
 """A claim did not become ready within `--node-provision-timeout`; it is replaced after a growing pause."""
 
+CLAIM_REPLACEMENT_PENDING: Final = "ReplacementPending"
+"""A claim went away or was given up; the message says when the next one is created."""
+
+CLAIMS_PENDING: Final = "ClaimsPending"
+"""Claims are about to be created."""
+
 RESOURCES_READY: Final = "ResourcesReady"
 RESOURCES_NOT_READY: Final = "ResourcesNotReady"
 
@@ -81,6 +87,9 @@ CONFIG_NOT_FOUND: Final = "ConfigNotFound"
 SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105 - the reason's name, not a secret
 """A Secret the Workspace names does not exist in its namespace."""
 
+MODEL_RESOLVED: Final = "ModelResolved"
+"""Type and reason: the preset is in the catalogue and fits the instance type."""
+
 # ── reasons: inference ───────────────────────────────────────────────────────────────────────────────────────────────
 
 INFERENCE_SERVING: Final = "WorkspaceInferenceStatusSuccess"
@@ -96,6 +105,7 @@ CONTAINER_START_ERROR: Final = "ContainerStartError"
 CONTAINER_OOM_KILLED: Final = "ContainerOOMKilled"
 CONTAINER_CRASH_LOOP: Final = "ContainerCrashLoopBackOff"
 POD_EVICTED: Final = "PodEvicted"
+POD_FAILED: Final = "PodFailed"
 UNSCHEDULABLE: Final = "Unschedulable"
 NODE_DISK_PRESSURE: Final = "NodeDiskPressure"
 NODE_MEMORY_PRESSURE: Final = "NodeMemoryPressure"
