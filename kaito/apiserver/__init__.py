@@ -1,0 +1,13 @@
+"""An in-memory Kubernetes API server that speaks the real wire protocol.
+
+For unit tests, simulations and `kaito up`. It knows nothing of `kaito.runtime`: both implement the same protocol
+independently, and the contract tests compare this one with a real kube-apiserver. `ApiServer.handle` serves a request
+without any socket (also under a virtual-time event loop); `serve` puts it on one. `Fault` scripts trouble.
+"""
+
+from kaito.apiserver.faults import ConnectionDropped, Fault
+from kaito.apiserver.http import Served, serve
+from kaito.apiserver.server import ApiServer
+from kaito.apiserver.wire import HttpRequest, HttpResponse
+
+__all__ = ["ApiServer", "ConnectionDropped", "Fault", "HttpRequest", "HttpResponse", "Served", "serve"]

@@ -1,0 +1,191 @@
+"""Structural schemas: what an object may look like, how it is pruned and what is filled in.
+
+A `Schema` is a thin, lazily compiled view of an OpenAPI v3 schema: of a CRD version or of a built-in type. The writing
+modules call `prune` and `fill_defaults` on a private copy of the object; `validation` and `apply` walk the same class.
+The order of the steps and their details follow `apiextensions-apiserver/pkg/apiserver/schema`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kaito.apiserver.wire import Json, Object, copy_json
+
+_REF = "#/components/schemas/"
+
+
+class Schema:
+    """One node of a structural schema. Children are compiled when first asked for, so recursion is harmless."""
+
+    __slots__ = (
+        "_additional",
+        "_definitions",
+        "_items",
+        "_properties",
+        "default",
+        "embedded",
+        "has_default",
+        "int_or_string",
+        "list_keys",
+        "list_type",
+        "map_type",
+        "merge_key",
+        "merge_strategy",
+        "nullable",
+        "preserve",
+        "raw",
+        "rules",
+        "type",
+    )
+
+    def __init__(self, raw: Object, definitions: Mapping[str, Object] | None = None) -> None:
+        self._definitions = definitions or {}
+        if "$ref" in raw:
+            target = self._definitions[str(raw["$ref"]).removeprefix(_REF)]
+            raw = {**target, **{key: value for key, value in raw.items() if key != "$ref"}}
+        self.raw = raw
+        self.type: str = raw.get("type", "")
+        self.int_or_string: bool = raw.get("x-kubernetes-int-or-string", False) or raw.get("format") == "int-or-string"
+        self.preserve: bool = raw.get("x-kubernetes-preserve-unknown-fields", False)
+        self.embedded: bool = raw.get("x-kubernetes-embedded-resource", False)
+        self.nullable: bool = raw.get("nullable", False)
+        self.has_default = "default" in raw
+        self.default: Json = raw.get("default")
+        self.list_type: str = raw.get("x-kubernetes-list-type", "atomic")
+        self.list_keys: tuple[str, ...] = tuple(raw.get("x-kubernetes-list-map-keys", ()))
+        self.map_type: str = raw.get("x-kubernetes-map-type", "granular")
+        self.merge_key: str = raw.get("x-kubernetes-patch-merge-key", "")
+        self.merge_strategy: str = raw.get("x-kubernetes-patch-strategy", "")
+        self.rules: list[Object] = raw.get("x-kubernetes-validations") or []
+        self._properties: dict[str, Schema] = {}
+        self._items: Schema | None = None
+        self._additional: Schema | None = None
+
+    def declares(self, name: str) -> bool:
+        """Return whether a property is written out in the schema."""
+        return name in (self.raw.get("properties") or {})
+
+    def declared(self) -> dict[str, Schema]:
+        """Return the written-out properties."""
+        names: Object = self.raw.get("properties") or {}
+        return {name: self._property(name, raw) for name, raw in names.items()}
+
+    def child(self, name: str) -> Schema | None:
+        """Return the schema of a property: the declared one, else that of additional properties, else None."""
+        found = self._properties.get(name)
+        if found is not None:
+            return found
+        raw = (self.raw.get("properties") or {}).get(name)
+        return self.additional if raw is None else self._property(name, raw)
+
+    @property
+    def additional(self) -> Schema | None:
+        """Schema of properties that are not written out, or None."""
+        raw = self.raw.get("additionalProperties")
+        if self._additional is None and isinstance(raw, dict):
+            self._additional = Schema(raw, self._definitions)
+        return self._additional
+
+    @property
+    def open(self) -> bool:
+        """Whether unknown properties are kept without a schema of their own."""
+        return self.preserve or self.raw.get("additionalProperties") is True
+
+    @property
+    def items(self) -> Schema | None:
+        """Schema of list items, or None."""
+        raw = self.raw.get("items")
+        if self._items is None and isinstance(raw, dict):
+            self._items = Schema(raw, self._definitions)
+        return self._items
+
+    def _property(self, name: str, raw: Object) -> Schema:
+        found = self._properties.get(name)
+        if found is None:
+            found = self._properties[name] = Schema(raw, self._definitions)
+        return found
+
+
+_ROOT_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
+
+
+def prune(value: Json, schema: Schema, *, root: bool = True, path: str = "") -> list[str]:
+    """Remove what the schema does not know, in place; return the paths of what went.
+
+    The root and embedded resources keep apiVersion, kind and metadata whatever the schema says.
+    """
+    if isinstance(value, dict):
+        return _prune_object(value, schema, root=root or schema.embedded, path=path)
+    if isinstance(value, list):
+        items = schema.items
+        removed: list[str] = []
+        if items is not None:
+            entries: list[Json] = value
+            for index, item in enumerate(entries):
+                removed += prune(item, items, root=False, path=f"{path}[{index}]")
+        return removed
+    return []
+
+
+def _prune_object(value: Object, schema: Schema, *, root: bool, path: str) -> list[str]:
+    removed: list[str] = []
+    for name in list(value):
+        if root and name in _ROOT_FIELDS:
+            continue
+        here = f"{path}.{name}" if path else name
+        child = schema.child(name)
+        if child is not None:
+            item = value[name]
+            if isinstance(item, dict | list):
+                removed += prune(item, child, root=False, path=here)
+        elif not schema.open:
+            del value[name]
+            removed.append(here)
+    return removed
+
+
+def drop_nulls(value: Json, schema: Schema) -> None:
+    """Remove nulls where the schema neither allows them nor has a default, in place."""
+    if isinstance(value, dict):
+        source: Object = value
+        for name in list(source):
+            child = schema.child(name)
+            if child is None:
+                continue
+            if source[name] is None:
+                if not child.nullable and not child.has_default:
+                    del source[name]
+            else:
+                drop_nulls(source[name], child)
+    elif isinstance(value, list) and schema.items is not None:
+        entries: list[Json] = value
+        for item in entries:
+            drop_nulls(item, schema.items)
+
+
+def fill_defaults(value: Json, schema: Schema) -> None:
+    """Fill in the defaults of the schema, in place: parents before their children."""
+    if isinstance(value, dict):
+        source: Object = value
+        declared = schema.declared()
+        for name, child in declared.items():
+            missing = name not in source or (source[name] is None and not child.nullable)
+            if missing and child.has_default:
+                source[name] = copy_json(child.default)
+            if name in source:
+                fill_defaults(source[name], child)
+        additional = schema.additional
+        if additional is not None:
+            for name, item in source.items():
+                if name in declared:
+                    continue
+                if item is None and not additional.nullable and additional.has_default:
+                    source[name] = copy_json(additional.default)
+                fill_defaults(source[name], additional)
+    elif isinstance(value, list) and schema.items is not None:
+        items = schema.items
+        entries: list[Json] = value
+        for index, item in enumerate(entries):
+            if item is None and not items.nullable and items.has_default:
+                entries[index] = copy_json(items.default)
+            fill_defaults(entries[index], items)

@@ -1,0 +1,287 @@
+"""`ApiServer`: an in-memory Kubernetes API server, without a socket.
+
+`handle` is the only door: the aiohttp adapter (`serve`), in-process transports and tests all go through it. It starts no
+tasks and no threads and reads no clock but the one it is given; waiting happens in the running event loop only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kaito.apiserver import discovery, errors, reads
+from kaito.apiserver.admission import Admission
+from kaito.apiserver.builtin import BUILTIN
+from kaito.apiserver.core import Context, Core
+from kaito.apiserver.definitions import Definitions
+from kaito.apiserver.deletion import delete_one
+from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
+from kaito.apiserver.kinds import Registry
+from kaito.apiserver.presentation import negotiate
+from kaito.apiserver.routes import Target, UnknownPath, parse
+from kaito.apiserver.selectors import selection
+from kaito.apiserver.store import Change, Store, Stored
+from kaito.apiserver.watch import open_watch
+from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, raw_response, text_response
+from kaito.apiserver.writes import Writer
+
+VERSION: Object = {
+    "major": "1",
+    "minor": "35",
+    "gitVersion": "v1.35.4+kaito",
+    "gitCommit": "",
+    "gitTreeState": "clean",
+    "buildDate": "1970-01-01T00:00:00Z",
+    "goVersion": "",
+    "compiler": "CPython",
+    "platform": "any",
+}
+"""Answer of `/version`: the Kubernetes release whose behaviour the contract tests compare with."""
+
+INITIAL_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+REQUEST_LOG_LIMIT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One line of the request log."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    status: int
+    user_agent: str
+    verb: str = ""
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+    subresource: str = ""
+
+
+class ApiServer:
+    """One API server with its objects.
+
+    Args:
+        now: the clock for time stamps; the real UTC time by default.
+        history: how many changes of each resource type watches can resume over.
+        seed: makes uids and generated names repeatable.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime] | None = None,
+        history: int = 1000,
+        seed: int | None = None,
+    ) -> None:
+        clock = now or (lambda: datetime.now(UTC))
+        self._core = Core(Registry(BUILTIN), Store(history), clock, random.Random(seed))  # noqa: S311 - names, not secrets
+        self._definitions = Definitions(self._core)
+        self._admission = Admission(self._core)
+        self._writer = Writer(self._core, self._admission)
+        self.faults = Faults()
+        self.requests: deque[Served] = deque(maxlen=REQUEST_LOG_LIMIT)
+        """Every request handled so far, oldest first."""
+        self._core.store.delivery = self._delivery
+        self._create_namespaces()
+
+    @property
+    def resource_version(self) -> int:
+        """The newest resource version given out."""
+        return self._core.store.rv
+
+    def inject(self, fault: Fault) -> Fault:
+        """Add a fault; see `Fault`."""
+        if fault.expire:
+            self.expire_history()
+        return self.faults.add(fault)
+
+    def expire_history(self) -> None:
+        """Forget all watch history: resuming from any earlier resource version gets 410."""
+        for _, channel in self._core.store.channels():
+            channel.expire(self._core.store.rv)
+
+    def cut_watches(self, kind: str = "") -> int:
+        """End the open watches of a kind (or all of them) and return how many there were."""
+        count = 0
+        for resource in self._core.registry.stored_types():
+            if kind in {"", resource.kind}:
+                for watcher in list(self._core.store.channel(resource.storage).watchers):
+                    watcher.close()
+                    count += 1
+        return count
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        """Serve one request. Never raises but `ConnectionDropped`, which a fault asks for."""
+        asked, target = self._look(request)
+        faults = self.faults.for_request(request, asked)
+        response = await suffer(faults)
+        if response is None:
+            response = await self._answer(request, target)
+            _bend_watch(response, faults)
+            if any(fault.drop_connection for fault in faults):
+                raise ConnectionDropped(request.path)
+        self.requests.append(
+            Served(
+                request.method,
+                request.path,
+                request.query,
+                response.status,
+                request.headers.get("user-agent", ""),
+                asked.verb,
+                asked.kind,
+                asked.name,
+                asked.namespace,
+                asked.subresource,
+            )
+        )
+        return response
+
+    def _look(self, request: HttpRequest) -> tuple[Asked, Target | errors.StatusError | None]:
+        try:
+            target = parse(self._core.registry, request)
+        except UnknownPath:
+            return Asked(), None
+        except errors.StatusError as error:
+            return Asked(), error
+        return Asked(target.verb, target.resource.kind, target.name, target.namespace, target.subresource), target
+
+    async def _answer(self, request: HttpRequest, target: Target | errors.StatusError | None) -> HttpResponse:
+        context = _context(request)
+        try:
+            if isinstance(target, errors.StatusError):
+                raise target
+            response = self._plain(request) if target is None else await self._serve(request, target, context)
+        except errors.StatusError as error:
+            headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+            response = json_response(error.status(), error.code, headers)
+        if isinstance(target, Target) and target.resource.deprecation:
+            context.warnings.append(target.resource.deprecation)
+        if context.warnings:
+            response.headers["warning"] = ", ".join(_warning(text) for text in context.warnings)
+        return response
+
+    def _plain(self, request: HttpRequest) -> HttpResponse:
+        found = discovery.discover(self._core.registry, request)
+        if found is not None:
+            return found
+        path = request.path.rstrip("/")
+        if path in {"/healthz", "/readyz", "/livez"} or path.startswith(("/healthz/", "/readyz/", "/livez/")):
+            return text_response("ok")
+        if path == "/version":
+            return json_response(VERSION)
+        return text_response("404 page not found\n", 404)
+
+    async def _serve(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse:
+        core = self._core
+        show = negotiate(core, request, lists=target.verb == "list")
+        match target.verb:
+            case "get":
+                return raw_response(reads.get(core, target, request, show))
+            case "list":
+                return raw_response(reads.list_objects(core, target, request, show))
+            case "watch":
+                stream = open_watch(core, target, request, show)
+                return HttpResponse(200, {"content-type": "application/json", "transfer-encoding": "chunked"}, stream)
+            case "create":
+                stored = await self._writer.create(target, request, context)
+                return raw_response(show.one(target.resource, stored), 201)
+            case "update":
+                stored = await self._writer.update(target, request, context)
+                return raw_response(show.one(target.resource, stored))
+            case "patch":
+                stored = await self._writer.patch(target, request, context)
+                return raw_response(show.one(target.resource, stored))
+            case "delete":
+                return self._delete(target, request, context)
+            case _:
+                return self._delete_collection(target, request, context)
+
+    def _delete(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
+        show = negotiate(self._core, request, lists=False)
+        stored, gone = delete_one(self._core, target, request, context, reads.find(self._core, target))
+        resource = target.resource
+        if not gone or resource.storage == "pods":
+            return raw_response(show.one(resource, stored))
+        details: Object = {"name": stored.key[1], "kind": resource.plural, "uid": stored.uid}
+        if resource.group:
+            details["group"] = resource.group
+        return json_response(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        )
+
+    def _delete_collection(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
+        core, resource = self._core, target.resource
+        show = negotiate(core, request, lists=True)
+        chosen = selection(resource, target.namespace, request.param("labelSelector"), request.param("fieldSelector"))
+        channel = core.store.channel(resource.storage)
+        items = [channel.objects[key] for key in sorted(channel.objects) if chosen.matches(channel.objects[key].data)]
+        deleted: list[Stored] = []
+        for stored in items:
+            if channel.objects.get(stored.key) is stored:
+                deleted.append(delete_one(core, target, request, context, stored)[0])
+        return raw_response(show.many(resource, deleted, {"resourceVersion": str(core.store.rv)}))
+
+    def _delivery(self, storage: str, change: Change) -> float | None:
+        del storage
+        return self.faults.delivery(None, change)
+
+    def _create_namespaces(self) -> None:
+        from kaito.apiserver.builtin_defaults import fill_builtin_defaults
+        from kaito.apiserver.lifecycle import prepare_create
+
+        resource = self._core.registry.find("", "v1", "namespaces")
+        if resource is None:
+            return
+        for name in INITIAL_NAMESPACES:
+            data: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            fill_builtin_defaults(data, resource)
+            prepare_create(self._core, resource, data)
+            self._core.store.create(resource.storage, ("", name), data)
+
+
+def _context(request: HttpRequest) -> Context:
+    product = request.headers.get("user-agent", "").partition("/")[0] or "unknown"
+    return Context(
+        user="admin",
+        groups=("system:masters", "system:authenticated"),
+        manager=request.param("fieldManager") or product,
+        warnings=[],
+        dry_run=request.param("dryRun") == "All",
+        field_validation=request.param("fieldValidation") or "Warn",
+    )
+
+
+def _warning(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
+
+
+def _bend_watch(response: HttpResponse, faults: list[Fault]) -> None:
+    for fault in faults:
+        if isinstance(response.body, bytes):
+            return
+        if fault.garbage:
+            response.body = _after(b'{"type":"ADDED","obj\n', response.body)
+        if fault.cut_after is not None:
+            response.body = _cut(response.body, fault.cut_after)
+
+
+async def _after(line: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield line
+    async for chunk in stream:
+        yield chunk
+
+
+async def _cut(stream: AsyncIterator[bytes], lines: int) -> AsyncIterator[bytes]:
+    if lines <= 0:
+        return
+    async for chunk in stream:
+        parts = chunk.splitlines(keepends=True)
+        yield b"".join(parts[:lines])
+        lines -= len(parts)
+        if lines <= 0:
+            return

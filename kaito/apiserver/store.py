@@ -1,0 +1,200 @@
+"""Objects, one resource version counter, and the bounded history that watches resume from.
+
+The writing modules call `create`, `replace` and `remove`; reads and watches look. Guarantees: resource versions
+are unique and increase over all resources; a stored object is never mutated; every watcher of a resource sees its
+events in order; history beyond the limit is forgotten and `Channel.floor` says from where on it is complete.
+Not asynchronous: nothing here awaits, so each call is atomic on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from kaito.apiserver.wire import Object, encode
+
+Key: TypeAlias = tuple[str, str]
+"""Namespace ("" for cluster-scoped objects) and name."""
+
+
+@dataclass(slots=True, eq=False)
+class Stored:
+    """One state of one object. `data` is in the storage version and must not be mutated."""
+
+    key: Key
+    rv: int
+    data: Object
+    views: dict[str, Object] = field(default_factory=dict[str, Object])
+    """The object as other versions serve it, by apiVersion; filled by the registry."""
+    encoded: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """JSON of the views, by apiVersion."""
+
+    @property
+    def metadata(self) -> Object:
+        """The object's metadata."""
+        metadata: Object = self.data["metadata"]
+        return metadata
+
+    @property
+    def uid(self) -> str:
+        """The object's uid."""
+        return str(self.metadata.get("uid", ""))
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One write: what an object was and what it became."""
+
+    type: str
+    """ADDED, MODIFIED or DELETED."""
+    rv: int
+    stored: Stored
+    """The new state; for DELETED the last state carrying the resource version of the deletion."""
+    previous: Stored | None
+    lines: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """Encoded watch lines shared by all watchers, by apiVersion and event type."""
+
+
+class Watcher:
+    """One subscription to a channel: a buffer of changes and a flag that wakes its reader."""
+
+    def __init__(self) -> None:
+        self.pending: deque[Change] = deque()
+        self.wake = asyncio.Event()
+        self.cut = False
+        """Set to end the stream from the server side."""
+
+    def push(self, change: Change) -> None:
+        """Deliver a change."""
+        self.pending.append(change)
+        self.wake.set()
+
+    def close(self) -> None:
+        """End the stream after what is pending."""
+        self.cut = True
+        self.wake.set()
+
+
+class Channel:
+    """Everything the server keeps of one resource type."""
+
+    def __init__(self, history: int) -> None:
+        self.objects: dict[Key, Stored] = {}
+        self.history: deque[Change] = deque(maxlen=history)
+        self.floor = 0
+        """Watches and exact lists from a lower resource version are answered 410."""
+        self.watchers: set[Watcher] = set()
+
+    def record(self, change: Change) -> None:
+        """Append a change to the history, forgetting the oldest beyond the limit."""
+        if len(self.history) == self.history.maxlen:
+            self.floor = self.history[0].rv
+        self.history.append(change)
+
+    def expire(self, rv: int) -> None:
+        """Forget all history up to and including a resource version."""
+        while self.history and self.history[0].rv <= rv:
+            self.history.popleft()
+        self.floor = max(self.floor, rv)
+
+    def since(self, rv: int) -> list[Change]:
+        """Return the changes after a resource version."""
+        return [change for change in self.history if change.rv > rv]
+
+
+Listener: TypeAlias = Callable[[str, Change], None]
+"""Called after each write with the storage name of the resource and the change."""
+Delivery: TypeAlias = Callable[[str, Change], float | None]
+"""Says when watchers get a change: seconds to hold it back, or None to lose it."""
+
+
+class Store:
+    """All channels and the counter."""
+
+    def __init__(self, history: int) -> None:
+        self._history = history
+        self._channels: dict[str, Channel] = {}
+        self.rv = 1
+        """The newest resource version given out."""
+        self.listeners: list[Listener] = []
+        self.delivery: Delivery = lambda _storage, _change: 0.0
+
+    def channel(self, storage: str) -> Channel:
+        """Return the channel of a resource type, made on first use."""
+        found = self._channels.get(storage)
+        if found is None:
+            found = self._channels[storage] = Channel(self._history)
+            found.floor = 0
+        return found
+
+    def channels(self) -> list[tuple[str, Channel]]:
+        """Return all channels with their storage names."""
+        return list(self._channels.items())
+
+    def get(self, storage: str, key: Key) -> Stored | None:
+        """Return the current state of an object, or None."""
+        return self.channel(storage).objects.get(key)
+
+    def create(self, storage: str, key: Key, data: Object) -> Stored:
+        """Store a new object; `data` becomes the store's and gets its resource version."""
+        stored = self._stamp(key, data)
+        self.channel(storage).objects[key] = stored
+        self._publish(storage, Change("ADDED", stored.rv, stored, None))
+        return stored
+
+    def replace(self, storage: str, previous: Stored, data: Object) -> Stored:
+        """Store the next state of an object."""
+        stored = self._stamp(previous.key, data)
+        self.channel(storage).objects[previous.key] = stored
+        self._publish(storage, Change("MODIFIED", stored.rv, stored, previous))
+        return stored
+
+    def remove(self, storage: str, previous: Stored, data: Object | None = None) -> Stored:
+        """Forget an object; watchers see `data` (default: its last state) with the deletion's resource version."""
+        final = dict(previous.data if data is None else data)
+        final["metadata"] = dict(final["metadata"])
+        stored = self._stamp(previous.key, final)
+        del self.channel(storage).objects[previous.key]
+        self._publish(storage, Change("DELETED", stored.rv, stored, previous))
+        return stored
+
+    def drop(self, storage: str) -> None:
+        """Forget a resource type (its definition is gone) and end its watches."""
+        channel = self._channels.pop(storage, None)
+        if channel is not None:
+            for watcher in list(channel.watchers):
+                watcher.close()
+
+    def _stamp(self, key: Key, data: Object) -> Stored:
+        self.rv += 1
+        data["metadata"]["resourceVersion"] = str(self.rv)
+        return Stored(key, self.rv, data)
+
+    def _publish(self, storage: str, change: Change) -> None:
+        channel = self.channel(storage)
+        channel.record(change)
+        delay = self.delivery(storage, change)
+        if delay is not None:
+            for watcher in channel.watchers:
+                if delay > 0:
+                    asyncio.get_running_loop().call_later(delay, watcher.push, change)
+                else:
+                    watcher.push(change)
+        for listener in self.listeners:
+            listener(storage, change)
+
+
+def watch_line(event_type: str, body: bytes) -> bytes:
+    """Return one line of a watch stream."""
+    return b'{"type":"' + event_type.encode() + b'","object":' + body + b"}\n"
+
+
+def encode_view(stored: Stored, api_version: str, view: Object) -> bytes:
+    """Return the JSON of a view of a stored object, encoded once."""
+    found = stored.encoded.get(api_version)
+    if found is None:
+        found = stored.encoded[api_version] = encode(view)
+    return found

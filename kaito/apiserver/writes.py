@@ -1,0 +1,249 @@
+"""Create, update and patch: from a request to the next state of an object.
+
+The order is the real server's: decode, shape, mutate (admission), fill in metadata, validate, admit, store. Between load
+and store admission may wait, so a write that lost a race is tried again when the client gave no resource version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from kaito.apiserver import bodies, deletion, errors, lifecycle, reads
+from kaito.apiserver.admission import Admission
+from kaito.apiserver.builtin_rules import create_rules, update_rules
+from kaito.apiserver.cel import rule_errors
+from kaito.apiserver.core import Context, Core
+from kaito.apiserver.fieldmanagers import record_apply, record_write
+from kaito.apiserver.kinds import Resource, view
+from kaito.apiserver.patch import json_patch, merge_patch
+from kaito.apiserver.routes import Target
+from kaito.apiserver.store import Stored
+from kaito.apiserver.strategic import strategic_patch
+from kaito.apiserver.validation import validate
+from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json
+
+Change: TypeAlias = Callable[[Object], Object]
+"""Makes the wanted object from the current one (as the request's version shows it)."""
+
+ATTEMPTS = 5
+"""Tries of a patch that loses races (`patch.go` maxPatchConflicts retries)."""
+
+
+class Writer:
+    """The writing verbs of one server."""
+
+    def __init__(self, core: Core, admission: Admission) -> None:
+        self._core = core
+        self._admission = admission
+
+    async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
+        """Create the object in the body."""
+        data = bodies.decode_object(request, target.resource, context)
+        if data.get("metadata", {}) and (data["metadata"] or {}).get("resourceVersion"):
+            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+        bodies.match_url(data, target)
+        return await self.create_object(target, data, context, generated=not data["metadata"].get("name"))
+
+    async def create_object(
+        self,
+        target: Target,
+        data: Object,
+        context: Context,
+        *,
+        generated: bool = False,
+        applied: Object | None = None,
+    ) -> Stored:
+        """Create an object that is decoded already (and perhaps came from an apply)."""
+        resource, core = target.resource, self._core
+        self._check_namespace(target, str(data["metadata"].get("name", "")))
+        bodies.shape(data, resource, context)
+        data = await self._admission.mutate(target, "CREATE", data, None, context)
+        bodies.shape(data, resource, context)
+        lifecycle.prepare_create(core, resource, data)
+        create_rules(core, resource, data)
+        self._validate(resource, data, None)
+        await self._admission.validate(target, "CREATE", data, None, context)
+        if applied is not None:
+            record_apply(core, resource, data, None, applied, context, force=True)
+        else:
+            record_write(core, resource, data, None, context, "")
+        key = (target.namespace, str(data["metadata"]["name"]))
+        if core.store.get(resource.storage, key) is not None:
+            raise (errors.generate_name_conflict if generated else errors.already_exists)(
+                resource.group, resource.plural, key[1]
+            )
+        kept = bodies.to_storage(data, resource)
+        if context.dry_run:
+            return Stored(key, 0, kept)
+        return core.store.create(resource.storage, key, kept)
+
+    def _check_namespace(self, target: Target, name: str) -> None:
+        """Refuse creation in a namespace that is missing (404) or on its way out (403)."""
+        if not target.resource.namespaced:
+            return
+        namespace = self._core.store.get("namespaces", ("", target.namespace))
+        if namespace is None:
+            raise errors.not_found("", "namespaces", target.namespace)
+        if namespace.metadata.get("deletionTimestamp"):
+            resource = target.resource
+            why = f"unable to create new content in namespace {target.namespace} because it is being terminated"
+            refusal = errors.forbidden(resource.group, resource.plural, name, why)
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {target.namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            refusal.details = {**(refusal.details or {}), "causes": [cause]}
+            raise refusal
+
+    async def update(self, target: Target, request: HttpRequest, context: Context) -> Stored:
+        """Replace an object by the one in the body."""
+        sent = bodies.decode_object(request, target.resource, context)
+        bodies.match_url(sent, target)
+
+        def change(_current: Object) -> Object:
+            return copy_json(sent)
+
+        return await self.change(target, change, context, patching=False)
+
+    async def patch(self, target: Target, request: HttpRequest, context: Context) -> Stored:
+        """Patch an object with the type of patch that the Content-Type names."""
+        kind = bodies.media_type(request)
+        if kind.startswith("application/apply-patch"):
+            return await self._apply(target, request, context)
+        body = bodies.decode_body(request)
+        apply: Callable[[Json, Json], Json]
+        match kind:
+            case "application/merge-patch+json":
+                apply = merge_patch
+            case "application/json-patch+json":
+                apply = json_patch
+            case "application/strategic-merge-patch+json" if not target.resource.custom:
+                apply = strategic_patch(target.resource)
+            case _:
+                raise _patch_type_refused(target.resource, kind)
+        if kind != "application/json-patch+json" and not isinstance(body, dict):
+            raise errors.bad_request("json: cannot unmarshal the patch into a map")
+
+        def change(current: Object) -> Object:
+            patched = apply(current, body)
+            if not isinstance(patched, dict):
+                raise errors.bad_request("the patched document is not an object")
+            return copy_json(patched)
+
+        return await self.change(target, change, context, patching=True)
+
+    async def _apply(self, target: Target, request: HttpRequest, context: Context) -> Stored:
+        raise errors.StatusError(501, "NotImplemented", "server-side apply")
+
+    async def change(
+        self,
+        target: Target,
+        change: Change,
+        context: Context,
+        *,
+        patching: bool,
+        applied: Object | None = None,
+        force: bool = False,
+    ) -> Stored:
+        """Bring an object from its current state to a wanted one."""
+        for attempt in range(ATTEMPTS):
+            old = reads.find(self._core, target)
+            current = view(old, target.resource)
+            wanted = change(current)
+            stated = _stated_version(wanted, current, patching=patching)
+            data = await self._prepare(target, wanted, old, context, patching=patching)
+            now = self._core.store.get(target.resource.storage, old.key)
+            if now is old:
+                return self._commit(target, data, old, context, applied=applied, force=force)
+            if stated or attempt == ATTEMPTS - 1:
+                break
+        raise errors.conflict(target.resource.group, target.resource.plural, target.name)
+
+    async def _prepare(self, target: Target, data: Object, old: Stored, context: Context, *, patching: bool) -> Object:
+        resource = target.resource
+        bodies.check_kind(data, resource)
+        bodies.match_url(data, target)
+        bodies.shape(data, resource, context)
+        if not patching and lifecycle.needs_resource_version(resource) and not data["metadata"].get("resourceVersion"):
+            error = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+            raise errors.invalid(resource.group, resource.kind, target.name, [error])
+        lifecycle.check_unchanged_identity(resource, data, old)
+        previous = view(old, resource)
+        shown = Stored(old.key, old.rv, previous)
+        lifecycle.prepare_update(resource, data, shown, target.subresource)
+        data = await self._admission.mutate(target, "UPDATE", data, previous, context)
+        bodies.shape(data, resource, context)
+        lifecycle.prepare_update(resource, data, shown, target.subresource)
+        update_rules(resource, data, previous, target.subresource)
+        found = lifecycle.update_errors(resource, data, shown)
+        if found:
+            raise errors.invalid(resource.group, resource.kind, target.name, found)
+        self._validate(resource, data, previous)
+        await self._admission.validate(target, "UPDATE", data, previous, context)
+        return data
+
+    def _validate(self, resource: Resource, data: Object, old: Object | None) -> None:
+        """Refuse (422) an object that its metadata rules, its schema or its CEL rules do not allow."""
+        found = lifecycle.create_errors(resource, data) if old is None else []
+        if resource.custom and resource.schema is not None:
+            schema_errors = validate(data, resource.schema) if old is None else validate(data, resource.schema, old=old)
+            found += schema_errors
+            if not schema_errors:
+                found += rule_errors(data, resource.schema, old)
+        if found:
+            raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
+
+    def _commit(
+        self,
+        target: Target,
+        data: Object,
+        old: Stored,
+        context: Context,
+        *,
+        applied: Object | None,
+        force: bool,
+    ) -> Stored:
+        resource = target.resource
+        previous = view(old, resource)
+        if applied is None:
+            record_write(self._core, resource, data, previous, context, target.subresource)
+        else:
+            record_apply(self._core, resource, data, previous, applied, context, force=force)
+        data["metadata"]["resourceVersion"] = old.metadata["resourceVersion"]
+        if same_but_times(data, previous):
+            return old
+        kept = bodies.to_storage(data, resource)
+        if context.dry_run:
+            return Stored(old.key, old.rv, kept)
+        if deletion.finished(resource, kept, old):
+            return self._core.store.remove(resource.storage, old, kept)
+        return self._core.store.replace(resource.storage, old, kept)
+
+
+def same_but_times(data: Object, previous: Object) -> bool:
+    """Return whether a write changes nothing but the times of its managed fields: then it is not stored."""
+    if {**data, "metadata": None} != {**previous, "metadata": None}:
+        return False
+    return _without_times(data["metadata"]) == _without_times(previous["metadata"])
+
+
+def _without_times(metadata: Object) -> Object:
+    managers: list[Object] = metadata.get("managedFields") or []
+    plain = [{key: value for key, value in manager.items() if key != "time"} for manager in managers]
+    return {**metadata, "managedFields": plain}
+
+
+def _stated_version(wanted: Object, current: Object, *, patching: bool) -> bool:
+    metadata: Json = wanted.get("metadata")
+    stated = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    return bool(stated) and not (patching and stated == current["metadata"]["resourceVersion"])
+
+
+def _patch_type_refused(resource: Resource, kind: str) -> errors.StatusError:
+    accepted = ["application/json-patch+json", "application/merge-patch+json"]
+    if not resource.custom:
+        accepted.append("application/strategic-merge-patch+json")
+    accepted.append("application/apply-patch+yaml")
+    return errors.unsupported_media_type(", ".join(accepted), kind)
