@@ -1,0 +1,283 @@
+"""The conditions of a Workspace, computed from what the steps saw: pure, so that truth can be tested in a table.
+
+A condition is True only while it is true, False names the cause in words, Unknown means nobody has looked yet. Each
+aspect has one function; `verdicts` asks them all. Inference is judged by its pods, not by whether nodes could be
+placed again; but a pod on a node that is not Ready is no endpoint (Kubernetes takes it out of the Service), so it does
+not count.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, Self, final
+
+from kaito.api import Claim, Workspace, conditions as words
+from kaito.api.workspace import WorkspaceState
+from kaito.runtime.kinds import Job, Pod, StatefulSet
+from kaito.workspace import pods as pod_faults
+from kaito.workspace.nodes import NodesReport
+from kaito.workspace.plan import Plan, Refusal
+from kaito.workspace.settings import NodeApi
+
+
+class Verdict(NamedTuple):
+    """One condition as it should read."""
+
+    type: str
+    holds: bool | None
+    reason: str
+    message: str
+
+    @classmethod
+    def true(cls, type: str, reason: str, message: str) -> Self:  # noqa: A002 - the API's word
+        """The condition holds."""
+        return cls(type=type, holds=True, reason=reason, message=message)
+
+    @classmethod
+    def false(cls, type: str, reason: str, message: str) -> Self:  # noqa: A002 - the API's word
+        """The condition does not hold, and why."""
+        return cls(type=type, holds=False, reason=reason, message=message)
+
+    @classmethod
+    def unknown(cls, type: str, reason: str, message: str) -> Self:  # noqa: A002 - the API's word
+        """Nobody has looked yet."""
+        return cls(type=type, holds=None, reason=reason, message=message)
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class ClaimsReport:
+    """What became of the claims."""
+
+    wanted: int = 0
+    """Claims the Workspace needs."""
+    claims: Sequence[Claim] = ()
+    """Its claims, deleting ones included, sorted by name."""
+    failure: tuple[str, str] | None = None
+    """Reason and message of what the API server refused in this pass."""
+    retry_at: datetime | None = None
+    """When a lost claim is replaced."""
+    given_up: Sequence[str] = ()
+    """Why claims were deleted in this pass."""
+
+    @property
+    def live(self) -> list[Claim]:
+        """Claims that are not being deleted."""
+        return [claim for claim in self.claims if not claim.deleting]
+
+    @property
+    def ready(self) -> list[Claim]:
+        """Claims that are Ready and stay."""
+        return [claim for claim in self.live if claim.is_ready]
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Observation:
+    """Everything one pass saw. Steps fill it in; None means the step was not reached."""
+
+    plan: Plan | None = None
+    refusal: Refusal | None = None
+    claims: ClaimsReport | None = None
+    nodes: NodesReport | None = None
+    workload: StatefulSet | None = None
+    job: Job | None = None
+    pods: Sequence[Pod] = field(default_factory=tuple[Pod, ...])
+    conflict: str = ""
+    """An object of the workload's name that belongs to somebody else, in words."""
+
+
+def verdicts(workspace: Workspace, seen: Observation, node_api: NodeApi) -> list[Verdict]:
+    """Every condition the Workspace should have after this pass, in the order people read them."""
+    nodes = _nodes(seen)
+    claims = None if node_api is NodeApi.BYO else _claims(seen, node_api)
+    resource = _resource(seen, claims, nodes)
+    found = [_model(workspace, seen), claims, nodes, resource]
+    if workspace.tuning is not None:
+        job = _job(seen)
+        whole = _tuning_whole(seen, resource, job)
+        found.append(job)
+    else:
+        inference = _inference(seen, resource)
+        whole = _inference_whole(resource, inference)
+        found.append(inference)
+    return [*(verdict for verdict in found if verdict is not None), whole, whole._replace(type=words.WORKSPACE_READY)]
+
+
+def state(workspace: Workspace, seen: Observation, whole: Verdict) -> WorkspaceState:
+    """The one-word summary. Inference never goes back to Pending once it answered."""
+    if workspace.tuning is None:
+        if whole.holds:
+            return "Ready"
+        return "NotReady" if workspace.status.state in {"Ready", "NotReady"} else "Pending"
+    if seen.job is None:
+        return "Pending"
+    if seen.job.has_condition("Complete"):
+        return "Succeeded"
+    if seen.job.has_condition("Failed"):
+        return "Failed"
+    return "Running" if seen.job.status.active or seen.job.status.ready else "Pending"
+
+
+def claim_condition_type(node_api: NodeApi) -> str:
+    """The condition that speaks about claims of this kind."""
+    return words.MACHINE_READY if node_api is NodeApi.MACHINE else words.NODE_CLAIM_READY
+
+
+def _model(workspace: Workspace, seen: Observation) -> Verdict | None:
+    if not workspace.preset_name:
+        return None
+    if seen.refusal is not None:
+        return Verdict.false(words.MODEL_RESOLVED, seen.refusal.reason, seen.refusal.message)
+    if seen.plan is None:
+        return Verdict.unknown(words.MODEL_RESOLVED, words.PENDING, "the preset has not been looked up yet")
+    hardware = seen.plan.hardware
+    size = f" of {hardware.instance_type}" if hardware.instance_type else ""
+    notes = "".join(f"; {note}" for note in seen.plan.notes)
+    message = f"{workspace.preset_name} on {hardware.count} node{'s' if hardware.count != 1 else ''}{size}{notes}"
+    return Verdict.true(words.MODEL_RESOLVED, words.MODEL_RESOLVED, message)
+
+
+def _claims(seen: Observation, node_api: NodeApi) -> Verdict | None:
+    kind = claim_condition_type(node_api)
+    machine = node_api is NodeApi.MACHINE
+    report = seen.claims
+    if report is None:
+        return (
+            None if seen.refusal else Verdict.unknown(kind, words.CLAIMS_PENDING, "claims have not been looked at yet")
+        )
+    count = f"{len(report.ready)} of {report.wanted} {'machines' if machine else 'node claims'} ready"
+    if report.failure is not None:
+        return Verdict.false(kind, *report.failure)
+    if report.given_up:
+        return Verdict.false(kind, words.PROVISION_TIMEOUT, f"{count}; given up: {'; '.join(report.given_up)}")
+    if report.retry_at is not None:
+        when = report.retry_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Verdict.false(kind, words.CLAIM_REPLACEMENT_PENDING, f"{count}; the next one is created at {when}")
+    if len(report.ready) >= report.wanted:
+        return Verdict.true(kind, words.MACHINES_READY if machine else words.CLAIMS_READY, count)
+    for claim in report.live:
+        trouble = None if claim.is_ready else claim.trouble()
+        if trouble is not None and trouble.reason:
+            return Verdict.false(kind, trouble.reason, f"{count}; {claim.kind} {claim.name}: {trouble.message}")
+    return Verdict.false(kind, words.MACHINE_NOT_READY if machine else words.CLAIM_NOT_READY, count)
+
+
+def _nodes(seen: Observation) -> Verdict | None:
+    report = seen.nodes
+    if report is None:
+        if seen.refusal:
+            return None
+        return Verdict.unknown(words.NODES_READY, words.NODE_NOT_READY, "nodes have not been looked at yet")
+    count = f"{len(report.usable)} of {report.wanted} nodes ready"
+    warning = f"; warning: under pressure: {', '.join(report.pressures)}" if report.pressures else ""
+    if report.enough:
+        return Verdict.true(words.NODES_READY, words.NODES_READY_REASON, count + warning)
+    if report.gpu_faults and len(report.usable) + len(report.gpu_faults) >= report.wanted:
+        text = "; ".join((count, *report.gpu_faults))
+        return Verdict.false(words.NODES_READY, words.NODE_PLUGINS_NOT_READY, text + warning)
+    text = "; ".join((count, *report.faults, *report.gpu_faults))
+    return Verdict.false(words.NODES_READY, words.NODE_NOT_READY, text + warning)
+
+
+def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) -> Verdict:
+    if seen.refusal is not None:
+        return Verdict.false(words.RESOURCE_READY, seen.refusal.reason, seen.refusal.message)
+    for cause in (claims, nodes):
+        if cause is not None and cause.holds is not True:
+            return cause._replace(type=words.RESOURCE_READY)
+    return Verdict.true(words.RESOURCE_READY, words.RESOURCES_READY, nodes.message if nodes else "")
+
+
+def _inference(seen: Observation, resource: Verdict) -> Verdict:
+    workload = seen.workload
+    if seen.conflict:
+        return Verdict.false(words.INFERENCE_READY, words.NAME_CONFLICT, seen.conflict)
+    if workload is None:
+        if resource.holds is None:
+            return Verdict.unknown(words.INFERENCE_READY, words.WAITING_FOR_RESOURCES, resource.message)
+        reason = seen.refusal.reason if seen.refusal else words.WAITING_FOR_RESOURCES
+        return Verdict.false(words.INFERENCE_READY, reason, resource.message)
+    wanted = 1 if workload.spec.replicas is None else workload.spec.replicas
+    ready = workload.status.ready_replicas
+    count = f"{ready} of {wanted} inference pods ready"
+    if ready >= wanted:
+        lost = _on_lost_nodes(seen)
+        if lost:
+            return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, lost)
+        return Verdict.true(words.INFERENCE_READY, words.INFERENCE_SERVING, count)
+    fault = pod_faults.classify(seen.pods)
+    if fault is not None:
+        return Verdict.false(words.INFERENCE_READY, fault.reason, f"{count}; {fault.message}")
+    lost = _on_lost_nodes(seen)
+    if lost:
+        return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, f"{count}; {lost}")
+    return Verdict.false(words.INFERENCE_READY, words.INFERENCE_PENDING, count)
+
+
+def _on_lost_nodes(seen: Observation) -> str:
+    """Which pods sit on nodes that are not Ready, in words; empty when none does."""
+    report = seen.nodes
+    if report is None:
+        return ""
+    placed = [(pod.name, pod.spec.node_name) for pod in seen.pods if pod.spec.node_name and not pod.deleting]
+    lost = [f"pod {name} is on node {node}, which is not Ready" for name, node in placed if node not in report.alive]
+    if not placed and not report.alive:
+        return "; ".join(("no node of the workspace is Ready", *report.faults))
+    return "; ".join(lost)
+
+
+def _inference_whole(resource: Verdict, inference: Verdict) -> Verdict:
+    for cause in (resource, inference):
+        if cause.holds is not True:
+            return cause._replace(type=words.WORKSPACE_SUCCEEDED)
+    return Verdict.true(words.WORKSPACE_SUCCEEDED, words.SUCCEEDED, inference.message)
+
+
+def _job(seen: Observation) -> Verdict:
+    job = seen.job
+    if seen.conflict:
+        return Verdict.false(words.JOB_STARTED, words.NAME_CONFLICT, seen.conflict)
+    if job is None:
+        return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, "the tuning job has not been created yet")
+    if job.has_condition("Complete"):
+        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job has completed")
+    if job.has_condition("Failed"):
+        return Verdict.false(words.JOB_STARTED, words.JOB_FAILED, _job_failure(seen))
+    if job.status.ready:
+        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job is running")
+    fault = pod_faults.classify(seen.pods)
+    if fault is not None:
+        return Verdict.false(words.JOB_STARTED, fault.reason, fault.message)
+    if job.status.active:
+        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job is starting")
+    return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, "the tuning job has no pod yet")
+
+
+def _job_failure(seen: Observation) -> str:
+    fault = pod_faults.classify(seen.pods)
+    conditions = seen.job.status.conditions if seen.job else ()
+    said = next((c.message or c.reason for c in conditions if c.type == "Failed" and c.status == "True"), "")
+    return "; ".join(filter(None, ("the tuning job failed", said, fault.message if fault else "")))
+
+
+def _tuning_whole(seen: Observation, resource: Verdict, job: Verdict) -> Verdict:
+    kind = words.WORKSPACE_SUCCEEDED
+    if seen.job is not None and seen.job.has_condition("Complete"):
+        return Verdict.true(kind, words.SUCCEEDED, "tuning has completed")
+    if seen.job is not None and seen.job.has_condition("Failed"):
+        return Verdict.false(kind, words.FAILED, job.message)
+    if resource.holds is not True:
+        return resource._replace(type=kind)
+    if job.holds is not True:
+        return job._replace(type=kind)
+    return Verdict.false(kind, words.PENDING, job.message)
+
+
+def transitions(before: Sequence[tuple[str, str]], after: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Verdicts whose status differs from the stored one: what is worth an event."""
+    known = dict(before)
+    for verdict in after:
+        old, new = known.get(verdict.type), {True: "True", False: "False", None: "Unknown"}[verdict.holds]
+        if old is not None and old != new:
+            yield verdict
