@@ -1,0 +1,162 @@
+"""An event loop whose time is simulated: nothing ever sleeps, an hour passes in microseconds.
+
+Tests run on it through the pytest plugin, or by `run(main())`. When no callback is ready the loop jumps to its next
+timer instead of waiting. It guarantees that the same program with the same seed interleaves in the same way, that a
+program that can never go on is reported with what every task waits for (`Deadlock`), and that time cannot run away
+silently (`TimeRanAway`). Work in threads (`asyncio.to_thread`) is waited for in real time while virtual time stands
+still. Sockets are not for this loop: their peers live in real time.
+"""
+
+import asyncio
+import random
+import selectors
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar, cast, final
+
+T = TypeVar("T")
+
+HORIZON_SECONDS = 30 * 24 * 3600.0
+"""Virtual time after which a test is surely waiting for something that will never come."""
+
+STACK_FRAMES = 4
+"""Innermost frames shown per task in a report."""
+
+
+class Deadlock(Exception):
+    """No callback is ready, no timer is set: the program can never go on. Lists what each task waits for."""
+
+
+class TimeRanAway(Exception):
+    """Periodic timers kept the loop alive beyond its horizon while the test waited for something else."""
+
+
+def describe_tasks(loop: asyncio.AbstractEventLoop) -> str:
+    """Each unfinished task with its innermost frames, for a human reader."""
+    lines: list[str] = []
+    for task in sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name()):
+        lines.append(f"  {task.get_name()}")
+        lines.extend(
+            f"    {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+            for frame in task.get_stack(limit=STACK_FRAMES)
+        )
+    return "\n".join(lines)
+
+
+class _JumpingSelector(selectors.BaseSelector):
+    """Asks the loop to move its clock where a real selector would sleep."""
+
+    def __init__(self) -> None:
+        self._real = selectors.DefaultSelector()
+        self.idle: Callable[[float | None], bool] = lambda _: True
+        """Told the time to the next timer; answers whether the clock has moved (else wait in real time)."""
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """As the real one."""
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """As the real one."""
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """As the real one."""
+        return self._real.modify(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready now; if nothing is, virtual time moves on."""
+        ready = self._real.select(0)
+        if ready or timeout == 0:
+            return ready
+        return [] if self.idle(timeout) else self._real.select(None)
+
+    def close(self) -> None:
+        """As the real one."""
+        self._real.close()
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """As the real one."""
+        return self._real.get_map()
+
+
+@final
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """A loop in simulated time, which starts at 0.
+
+    Args:
+        seed: None runs tasks in the order they became ready, as asyncio does; a number shuffles the steps of tasks
+            that are ready at the same moment, reproducibly, to find code that relies on an order nobody promised.
+        horizon: virtual seconds after which `TimeRanAway` is raised.
+    """
+
+    def __init__(self, *, seed: int | None = None, horizon: float = HORIZON_SECONDS) -> None:
+        self._virtual_now = 0.0
+        self._horizon = horizon
+        self._in_threads = 0
+        self._awaiting_quiet: list[asyncio.Future[None]] = []
+        self._chance = None if seed is None else random.Random(seed)  # noqa: S311 - an order, not a secret
+        selector = _JumpingSelector()
+        selector.idle = self._idle
+        super().__init__(selector)
+
+    def time(self) -> float:
+        """Seconds of virtual time since the loop was made."""
+        return self._virtual_now
+
+    async def quiet(self) -> None:
+        """Wait until nothing can happen without time moving on."""
+        future: asyncio.Future[None] = self.create_future()
+        self._awaiting_quiet.append(future)
+        await future
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """As asyncio's; virtual time stands still until the thread is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._in_threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: asyncio.Future[Any]) -> None:
+        self._in_threads -= 1
+
+    def _idle(self, until_timer: float | None) -> bool:
+        if self._in_threads:
+            return False
+        if self._awaiting_quiet:
+            waiting, self._awaiting_quiet = self._awaiting_quiet, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+            return True
+        if until_timer is None:
+            message = f"nothing can happen any more; tasks wait for:\n{describe_tasks(self)}"
+            raise Deadlock(message)
+        self._virtual_now += until_timer
+        if self._virtual_now > self._horizon:
+            message = f"still waiting after {self._horizon:.0f} virtual seconds; tasks:\n{describe_tasks(self)}"
+            raise TimeRanAway(message)
+        return True
+
+    def _run_once(self) -> None:
+        if self._chance is not None:
+            self._shuffle(self._chance)
+        cast("Any", super())._run_once()
+
+    def _shuffle(self, chance: random.Random) -> None:
+        """Permute the ready steps of tasks among their places. Plain callbacks keep theirs: asyncio promises FIFO."""
+        ready: deque[asyncio.Handle] = cast("Any", self)._ready
+        places = [place for place, handle in enumerate(ready) if _is_task_step(handle)]
+        handles = [ready[place] for place in places]
+        chance.shuffle(handles)
+        for place, handle in zip(places, handles, strict=True):
+            ready[place] = handle
+
+
+def _is_task_step(handle: asyncio.Handle) -> bool:
+    return isinstance(getattr(cast("Any", handle)._callback, "__self__", None), asyncio.Task)
+
+
+def run(main: Coroutine[Any, Any, T], *, seed: int | None = None) -> T:
+    """Run a coroutine to its end in virtual time."""
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(seed=seed)) as runner:
+        return runner.run(main)
