@@ -40,6 +40,7 @@ class ControlPlane:
     Args:
         folder: where data, certificates and logs go; a temporary folder that is removed at the end by default.
         port: the API server's port, any free one by default.
+        service_cidr: where cluster IPs come from.
         extra_arguments: more flags for kube-apiserver.
 
     Raises:
@@ -47,7 +48,14 @@ class ControlPlane:
         RuntimeError: a process did not become ready; the message ends with its log's last lines.
     """
 
-    def __init__(self, folder: Path | None = None, *, port: int = 0, extra_arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        port: int = 0,
+        service_cidr: str = "10.0.0.0/16",
+        extra_arguments: tuple[str, ...] = (),
+    ) -> None:
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="kaito-envtest-"))
         self.port = port or free_port()
@@ -58,6 +66,7 @@ class ControlPlane:
         self.api_server: subprocess.Popen[bytes] | None = None
         self.etcd: subprocess.Popen[bytes] | None = None
         self._etcd_url = f"http://127.0.0.1:{free_port()}"
+        self._service_cidr = service_cidr
         self._extra_arguments = extra_arguments
         self._logs: list[IO[bytes]] = []
 
@@ -135,7 +144,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={self.folder / 'service-account.key'}",
             f"--service-account-issuer={self.url}/",
             "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.0.0.0/16",
+            f"--service-cluster-ip-range={self._service_cidr}",
             "--allow-privileged=true",
             "--disable-admission-plugins=ServiceAccount",
             "--endpoint-reconciler-type=none",
