@@ -1,0 +1,77 @@
+"""Loads LoRA adapters with PEFT: each selectable by itself, all of them combined at their strengths by
+default.
+
+Used by `load` and `model`. PEFT's names are module names and may not hold dots, so adapters are numbered
+inside. Guarantees that a broken adapter is reported with its own name and that, after `activate`, exactly
+the chosen one is in effect.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, final
+
+from kaito_presets.errors import AdapterError
+from kaito_presets.inference.adapters import Adapter
+
+log = logging.getLogger(__name__)
+
+COMBINED: Final = "combined"
+
+
+@final
+class LoadedAdapters:
+    """The adapters inside one model, which PEFT has changed in place."""
+
+    def __init__(self, model: Any, adapters: Sequence[Adapter], combination_type: str, base_name: str) -> None:
+        from peft import PeftModel
+
+        self._internal = {adapter.name: f"adapter_{index}" for index, adapter in enumerate(adapters)}
+        self.names = tuple(self._internal)
+        peft: Any = None
+        for adapter in adapters:
+            _warn_about_other_base(adapter, base_name)
+            internal = self._internal[adapter.name]
+            try:
+                if peft is None:
+                    peft = PeftModel.from_pretrained(model, str(adapter.path), adapter_name=internal)
+                else:
+                    peft.load_adapter(str(adapter.path), adapter_name=internal)
+            except Exception as error:
+                raise AdapterError(adapter.name, f"cannot be loaded: {type(error).__name__}: {error}") from error
+        self._peft = peft
+        self._combine(adapters, combination_type)
+        self._active: str | None = None
+        self._enabled = True
+        self.activate(None)
+
+    def _combine(self, adapters: Sequence[Adapter], combination_type: str) -> None:
+        names = [self._internal[adapter.name] for adapter in adapters]
+        weights = [adapter.strength for adapter in adapters]
+        density = {"density": 0.5} if combination_type.startswith(("ties", "dare", "magnitude")) else {}
+        try:
+            self._peft.add_weighted_adapter(names, weights, COMBINED, combination_type=combination_type, **density)
+        except ValueError as error:
+            together = ", ".join(adapter.name for adapter in adapters)
+            raise AdapterError(together, f"cannot be combined with {combination_type}: {error}") from error
+        self._peft.eval()
+
+    def activate(self, adapter: str | None) -> None:
+        """Put an adapter in effect: a name, "" for none, None for the combination."""
+        wanted = "" if adapter == "" else COMBINED if adapter is None else self._internal[adapter]
+        if wanted == self._active:
+            return
+        tuner = self._peft.base_model
+        if wanted:
+            if not self._enabled:
+                tuner.enable_adapter_layers()
+            tuner.set_adapter(wanted, inference_mode=True)
+        else:
+            tuner.disable_adapter_layers()
+        self._enabled = bool(wanted)
+        self._active = wanted
+
+
+def _warn_about_other_base(adapter: Adapter, base_name: str) -> None:
+    if adapter.base_model and Path(adapter.base_model).name.lower() != Path(base_name).name.lower():
+        log.warning("adapter %s was tuned for %s, served here is %s", adapter.name, adapter.base_model, base_name)

@@ -1,0 +1,157 @@
+"""From a model source to a model in memory: a directory (plain, or an image layer mounted as a volume) or a
+Hugging Face id.
+
+Used by `model`. Guarantees that whatever the libraries raise becomes a `ModelLoadError` naming the source,
+that nothing is downloaded unless `--allow_remote_files` says so, and that the numbers format suits the
+device (a V100 has no bfloat16).
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kaito_presets.errors import ConfigurationError, ModelLoadError
+from kaito_presets.inference.options import InferenceOptions
+
+log = logging.getLogger(__name__)
+
+FIRST_BFLOAT16_CAPABILITY = (8, 0)
+"""NVIDIA Ampere; older GPUs emulate bfloat16 slowly or not at all (CUDA programming guide)."""
+
+
+def check_source(options: InferenceOptions) -> None:
+    """Refuse a source that cannot be right before anything heavy is imported.
+
+    Raises:
+        ModelLoadError: a path that does not exist or holds no model.
+    """
+    source = options.pretrained_model_name_or_path
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+            raise ModelLoadError(f"{source} holds no config.json (found: {found})")
+    elif path.is_absolute() or source.startswith("."):
+        raise ModelLoadError(f"model directory {source} does not exist")
+    elif not options.allow_remote_files and source.count("/") != 1:
+        raise ModelLoadError(f"{source} is neither a directory nor a Hugging Face id (organisation/name)")
+
+
+def load_tokenizer(options: InferenceOptions) -> Any:
+    """The tokenizer, with the chat template of the options if one is given."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            options.pretrained_model_name_or_path, **_source_arguments(options)
+        )
+    except Exception as error:
+        raise _load_error(options, "tokenizer", error) from error
+    if options.chat_template:
+        tokenizer.chat_template = _chat_template(options.chat_template)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(options: InferenceOptions) -> Any:
+    """The model on its device, in evaluation mode.
+
+    Raises:
+        ModelLoadError: the libraries refused it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = options.pretrained_model_name_or_path
+    try:
+        config = AutoConfig.from_pretrained(source, **_source_arguments(options))
+    except Exception as error:
+        raise _load_error(options, "configuration", error) from error
+    arguments: dict[str, Any] = {"dtype": resolve_dtype(options.torch_dtype, config)}
+    device_map = _device_map(options)
+    if device_map is not None:
+        arguments["device_map"] = device_map
+    if options.load_in_4bit or options.load_in_8bit:
+        arguments["quantization_config"] = _quantization(options, arguments["dtype"])
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, config=config, **arguments, **_source_arguments(options)
+        )
+    except Exception as error:
+        raise _load_error(options, "weights", error) from error
+    return model.eval()
+
+
+def resolve_dtype(wanted: str | None, config: Any) -> torch.dtype:
+    """The number format: what was asked for, else what checkpoint and device have in common.
+
+    Raises:
+        ConfigurationError: not the name of a floating-point torch dtype.
+    """
+    stored = getattr(config, "dtype", None)
+    if wanted not in (None, "auto"):
+        dtype = getattr(torch, str(wanted).removeprefix("torch."), None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ConfigurationError(f"--torch_dtype: {wanted!r} is not auto or a floating-point type of torch")
+    else:
+        dtype = stored if isinstance(stored, torch.dtype) else torch.float32
+    if dtype == torch.bfloat16 and torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability(0)
+        if capability < FIRST_BFLOAT16_CAPABILITY:
+            log.warning("this GPU (compute capability %d.%d) has no bfloat16; float16 is used", *capability)
+            dtype = torch.float16
+    return dtype
+
+
+def _device_map(options: InferenceOptions) -> str | None:
+    """None leaves the model on the CPU and spares importing accelerate."""
+    if options.device_map == "cpu" or not torch.cuda.is_available():
+        return None
+    return options.device_map
+
+
+def _quantization(options: InferenceOptions, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if options.load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _source_arguments(options: InferenceOptions) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "local_files_only": not options.allow_remote_files,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    if options.revision:
+        arguments["revision"] = options.revision
+    if options.cache_dir:
+        arguments["cache_dir"] = options.cache_dir
+    if options.force_download:
+        arguments["force_download"] = True
+    if token := os.environ.get("HF_TOKEN"):
+        arguments["token"] = token
+    return arguments
+
+
+def _chat_template(value: str) -> str:
+    if "{" in value or "\n" in value:
+        return value.encode().decode("unicode_escape") if "\\n" in value else value
+    try:
+        return Path(value).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--chat_template: {error}") from error
+
+
+def _load_error(options: InferenceOptions, part: str, error: Exception) -> ModelLoadError:
+    hint = ""
+    if not options.allow_remote_files and not Path(options.pretrained_model_name_or_path).is_dir():
+        hint = " (downloads are off; --allow_remote_files allows them)"
+    first_line = str(error).partition("\n")[0]
+    source = options.pretrained_model_name_or_path
+    return ModelLoadError(f"cannot load the {part} of {source}: {type(error).__name__}: {first_line}{hint}")

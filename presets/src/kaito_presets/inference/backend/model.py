@@ -1,0 +1,331 @@
+"""`TransformersModel`: the language model over transformers, as the scheduler and the service need it.
+
+Made by `main` through `open_model`. One batch per (adapter in effect, rope regime); a step advances each of
+them once. Methods that step belong to the scheduler's thread; text methods may be called from any.
+"""
+
+import inspect
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, cast, final
+
+import torch
+import transformers
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import get_layer_types_and_kwargs
+
+from kaito_presets.errors import BadRequest, ConfigurationError
+from kaito_presets.inference.adapters import Adapter
+from kaito_presets.inference.backend.adapters import LoadedAdapters
+from kaito_presets.inference.backend.batch import Batch
+from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
+from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
+from kaito_presets.inference.backend.sampling import Sampler, TransformersPlan, make_plan
+from kaito_presets.inference.language_model import Emission, Message, ModelInfo, Option, OutOfMemory, Row, TokenLogprob
+from kaito_presets.inference.options import InferenceOptions
+
+log = logging.getLogger(__name__)
+
+BATCHABLE_LAYERS: Final = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""Layers whose whole state is keys and values per position; models with others (state spaces, …) run row by
+row."""
+WARM_UP_TOKENS: Final = 8
+
+BatchKey = tuple[str | None, bool]
+
+
+def open_model(options: InferenceOptions, adapters: Sequence[Adapter]) -> "TransformersModel":
+    """Load model, tokenizer and adapters, and prove that they answer.
+
+    Raises:
+        ModelLoadError: names what could not be loaded.
+    """
+    check_source(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    tokenizer = load_tokenizer(options)
+    model = load_model(options)
+    loaded = None
+    if adapters:
+        loaded = LoadedAdapters(model, adapters, options.combination_type, options.pretrained_model_name_or_path)
+    result = TransformersModel(options, model, tokenizer, loaded)
+    result.warm_up(choose_threads=options.threads == 0)
+    return result
+
+
+@final
+class TransformersModel:
+    """Implements `language_model.LanguageModel`."""
+
+    def __init__(self, options: InferenceOptions, model: Any, tokenizer: Any, adapters: LoadedAdapters | None) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._adapters = adapters
+        self._sampler = Sampler()
+        self._batches: dict[BatchKey, Batch] = {}
+        self._place: dict[Row, BatchKey] = {}
+        self._newest: dict[BatchKey, torch.Tensor] = {}
+        self._generation_config = _generation_config(model, tokenizer)
+        text_config = model.config.get_text_config(decoder=True)
+        kinds = set(get_layer_types_and_kwargs(text_config)[0])
+        self._batchable = kinds <= BATCHABLE_LAYERS
+        self._windowed = kinds != {"full_attention"}
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._rope = _LongRope(text_config)
+        self._layers: int = text_config.num_hidden_layers
+        self._token_bytes = cache_bytes_per_token(model.config, model.dtype)
+        self._budget_tokens = max(64, cache_budget_bytes(model.device) // self._token_bytes)
+        self.info = ModelInfo(
+            name=options.name,
+            context_tokens=_context(options, text_config, self._budget_tokens),
+            created=round(time.time()),  # noqa: TID251 - a wall-clock stamp on the wire
+            adapters=adapters.names if adapters else (),
+            engine="transformers",
+            engine_version=transformers.__version__,
+            source=options.pretrained_model_name_or_path,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+        )
+
+    def plan(self, options: Mapping[str, Option]) -> TransformersPlan:
+        """See `LanguageModel.plan`."""
+        plan = make_plan(self._generation_config, options)
+        if self._batchable or plan.alone:
+            return plan
+        return TransformersPlan(
+            plan.config, plan.key, plan.end_tokens, alone=True, length=plan.length,
+            needs_history=plan.needs_history, greedy=plan.greedy,
+        )  # fmt: skip
+
+    # Text.
+
+    def encode(self, text: str) -> list[int]:
+        """See `LanguageModel.encode`."""
+        return list(self._tokenizer(text, add_special_tokens=True)["input_ids"])
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """See `LanguageModel.encode_chat`."""
+        if not self._tokenizer.chat_template:
+            raise BadRequest("this model has no chat template; give one with --chat_template or send a prompt")
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            encoded = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        except Exception as error:  # templates raise what they like
+            raise BadRequest(f"the model's chat template refuses these messages: {error}", param="messages") from error
+        return list(encoded["input_ids"])
+
+    def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
+        """See `LanguageModel.decode`."""
+        text = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=clean_up_spaces
+        )
+        return str(text)
+
+    # Stepping.
+
+    def fits(self, live: Sequence[Row], candidate: Row) -> bool:
+        """See `LanguageModel.fits`; every row takes as many columns as the longest."""
+        longest = max(len(row.prompt) + row.max_new_tokens for row in (*live, candidate))
+        return (len(live) + 1) * longest <= self._budget_tokens
+
+    def begin(self, rows: Sequence[Row]) -> list[Emission]:
+        """See `LanguageModel.begin`."""
+        groups: dict[BatchKey, list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row.adapter, self._rope.is_long(row)), []).append(row)
+        emissions: list[Emission] = []
+        for key, members in groups.items():
+            batch = self._batches.setdefault(key, self._new_batch())
+            self._place.update((row, key) for row in members)
+            logits = self._forward(key, lambda batch=batch, members=members: batch.join(members))
+            tokens, found = self._sampler.choose(members, logits)
+            before = self._newest.get(key)
+            self._newest[key] = tokens if before is None else torch.cat([before, tokens])
+            emissions += _emissions(members, tokens, found)
+        return emissions
+
+    def step(self) -> list[Emission]:
+        """See `LanguageModel.step`."""
+        emissions: list[Emission] = []
+        for key, batch in self._batches.items():
+            if not batch.rows:
+                continue
+            newest = self._newest[key]
+            logits = self._forward(key, lambda batch=batch, newest=newest: batch.step(newest[:, None]))
+            tokens, found = self._sampler.choose(batch.rows, logits)
+            self._newest[key] = tokens
+            emissions += _emissions(batch.rows, tokens, found)
+        return emissions
+
+    def leave(self, rows: Sequence[Row]) -> None:
+        """See `LanguageModel.leave`."""
+        groups: dict[BatchKey, list[Row]] = {}
+        for row in rows:
+            groups.setdefault(self._place.pop(row), []).append(row)
+        self._sampler.forget(rows)
+        for key, members in groups.items():
+            batch = self._batches[key]
+            position = {id(row): index for index, row in enumerate(batch.rows)}
+            batch.leave(members)
+            if batch.rows:
+                order = [position[id(row)] for row in batch.rows]
+                self._newest[key] = self._newest[key][order]
+            else:
+                del self._newest[key]
+                # An empty default batch keeps its buffer for the next request; the others give their memory back.
+                if len(self._batches) > 1:
+                    del self._batches[key]
+
+    def reset(self) -> None:
+        """See `LanguageModel.reset`."""
+        self._batches.clear()
+        self._newest.clear()
+        self._sampler.forget(list(self._place))
+        self._place.clear()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
+        """See `LanguageModel.run_alone`."""
+        plan = cast("TransformersPlan", row.plan)
+        tokens = torch.tensor([list(row.prompt)], device=self._model.device)
+        if row.seed is not None:
+            torch.manual_seed(row.seed)
+
+        def generate() -> torch.Tensor:
+            try:
+                result: torch.Tensor = self._model.generate(
+                    input_ids=tokens,
+                    attention_mask=torch.ones_like(tokens),
+                    generation_config=plan.config,
+                    max_new_tokens=row.max_new_tokens,
+                    max_length=None,
+                    stopping_criteria=StoppingCriteriaList([_Abandoned(stopped)]),
+                )
+            except (ValueError, TypeError) as error:
+                raise BadRequest(f"generate_kwargs: {error}") from error
+            return result
+
+        output = self._forward((row.adapter, False), generate)
+        pad = self._tokenizer.pad_token_id
+        sequences: list[list[int]] = []
+        for sequence in output[:, len(row.prompt) :].tolist():
+            end = next((index + 1 for index, token in enumerate(sequence) if token in plan.end_tokens), len(sequence))
+            tail = sequence[:end]
+            while len(tail) > 1 and tail[-1] == pad and pad not in plan.end_tokens:
+                tail.pop()
+            sequences.append(tail)
+        return sequences
+
+    def warm_up(self, *, choose_threads: bool) -> None:
+        """Generate a few tokens: proves that the model answers, and finds the number of CPU threads that is
+        fastest."""
+        if not choose_threads or self._model.device.type != "cpu" or torch.get_num_threads() == 1:
+            self._time_tokens()
+            return
+        most = torch.get_num_threads()
+        timings: dict[int, float] = {}
+        for threads in sorted({1, most}):
+            torch.set_num_threads(threads)
+            self._time_tokens()
+            timings[threads] = self._time_tokens()
+        best = min(timings, key=lambda threads: timings[threads])
+        torch.set_num_threads(best)
+        log.info("cpu threads: %d (of %d; fastest when tried)", best, most)
+
+    def _time_tokens(self) -> float:
+        row = Row(
+            prompt=self.encode("a"),
+            plan=self.plan({"do_sample": False, "eos_token_id": []}),
+            max_new_tokens=WARM_UP_TOKENS,
+        )
+        if row.plan.alone:
+            started = time.perf_counter()
+            self.run_alone(row, lambda: False)
+            return time.perf_counter() - started
+        self.begin([row])
+        started = time.perf_counter()
+        for _ in range(WARM_UP_TOKENS):
+            self.step()
+        seconds = time.perf_counter() - started
+        self.leave([row])
+        return seconds
+
+    def _new_batch(self) -> Batch:
+        return Batch(
+            self._model,
+            layers=self._layers,
+            pad_token=self._tokenizer.pad_token_id or 0,
+            needs_window_mask=self._windowed,
+            keep_logits=self._keeps_logits,
+        )
+
+    def _forward(self, key: BatchKey, work: Callable[[], torch.Tensor]) -> torch.Tensor:
+        adapter, long = key
+        if self._adapters:
+            self._adapters.activate(adapter)
+        self._rope.use(long=long)
+        try:
+            with torch.inference_mode():
+                return work()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(str(error)) from error
+
+
+@final
+class _LongRope:
+    """Keeps rows of Phi-3's two rotary regimes apart.
+
+    A "longrope" model rotates with one set of frequencies up to its original context and with another beyond
+    it, chosen per forward pass for all rows. A row that may grow beyond therefore uses the long set from its
+    first token on (as vLLM does), in a batch of its own.
+    """
+
+    def __init__(self, config: Any) -> None:
+        parameters = getattr(config, "rope_parameters", None)
+        self._parameters: dict[str, Any] | None = None
+        if isinstance(parameters, dict) and parameters.get("rope_type") == "longrope":
+            self._parameters = parameters
+            self._limit = int(parameters["original_max_position_embeddings"])
+
+    def is_long(self, row: Row) -> bool:
+        return self._parameters is not None and len(row.prompt) + row.max_new_tokens > self._limit
+
+    def use(self, *, long: bool) -> None:
+        if self._parameters is not None:
+            # The rotary module compares the highest position with this number at each pass.
+            self._parameters["original_max_position_embeddings"] = 0 if long else self._limit
+
+
+@final
+class _Abandoned(StoppingCriteria):
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:  # noqa: ARG002
+        return torch.full((input_ids.shape[0],), self._stopped(), device=input_ids.device)  # type: ignore[return-value]
+
+
+def _emissions(rows: Sequence[Row], tokens: torch.Tensor, found: Sequence[TokenLogprob | None]) -> list[Emission]:
+    return [Emission(row, token, logprob) for row, token, logprob in zip(rows, tokens.tolist(), found, strict=True)]
+
+
+def _generation_config(model: Any, tokenizer: Any) -> GenerationConfig:
+    """The model's own, completed from the tokenizer; with lengths only if the model states them."""
+    config: GenerationConfig = model.generation_config or GenerationConfig()
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return config
+
+
+def _context(options: InferenceOptions, config: Any, budget_tokens: int) -> int:
+    known = int(getattr(config, "max_position_embeddings", 0) or 2048)
+    if options.max_model_len and options.max_model_len > known:
+        raise ConfigurationError(f"--max_model_len {options.max_model_len} exceeds the model's own limit of {known}")
+    context = min(options.max_model_len or known, budget_tokens)
+    if context < min(options.max_model_len or known, known):
+        log.warning("memory allows a context of %d tokens (the model has %d)", context, known)
+    return context

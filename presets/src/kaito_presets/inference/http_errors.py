@@ -1,0 +1,120 @@
+"""Turns exceptions into answers: `{"detail": …}` for Kaito's own routes, OpenAI's error object for `/v1/…`.
+
+Used as the middleware of every server in this package. Guarantees that a client always gets JSON with the
+status that the exception tree assigns, that 429 carries Retry-After, and that an unforeseen exception is
+logged and becomes a 500 without its insides.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from kaito_presets.errors import BadRequest, Overloaded, RequestError
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+class InvalidBody(Exception):
+    """The body is not JSON or not of the right types; `details` has FastAPI's shape, which clients of
+    `/chat` know."""
+
+    def __init__(self, details: list[dict[str, Any]]) -> None:
+        super().__init__(str(details))
+        self.details = details
+
+    def sentence(self) -> str:
+        """All of it in one line."""
+        return "; ".join(f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}" for detail in self.details)
+
+
+async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
+    """The JSON body as `model`.
+
+    Raises:
+        InvalidBody: not JSON, or wrong types.
+    """
+    raw = await request.read()
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        details = [
+            {
+                "type": detail["type"],
+                "loc": ["body", *detail["loc"]],
+                "msg": detail["msg"],
+                "input": _brief(detail["input"]),
+            }
+            for detail in error.errors(include_url=False, include_context=False)
+        ]
+        raise InvalidBody(details) from error
+
+
+def is_openai_route(request: web.Request) -> bool:
+    """Whether errors take OpenAI's shape."""
+    return request.path.startswith("/v1/")
+
+
+def openai_error(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, object]:
+    """OpenAI's error object."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(request: web.Request, error: RequestError) -> web.Response:
+    """The answer to a request that failed with `error`."""
+    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Overloaded) else {}
+    if is_openai_route(request):
+        document = openai_error(error.message, kind=error.kind, param=error.param, code=error.code)
+    else:
+        document = {"detail": error.message}
+    return web.json_response(document, status=error.status, headers=headers)
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The boundary of every route."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        if error.status >= 500:
+            log.warning("%s %s: %s", request.method, request.path, error)
+        return error_response(request, error)
+    except InvalidBody as error:
+        if is_openai_route(request):
+            return error_response(request, BadRequest(error.sentence(), param=_parameter(error)))
+        return web.json_response({"detail": error.details}, status=422)
+    except web.HTTPRequestEntityTooLarge as error:
+        failure = BadRequest(f"the request body is larger than {request.app['max_request_bytes']} bytes")
+        response = error_response(request, failure)
+        response.set_status(error.status)
+        return response
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        response = error_response(request, BadRequest(f"{request.method} {request.path}: {error.reason}"))
+        response.set_status(error.status)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except (ConnectionResetError, TimeoutError):
+        raise  # the client is gone; aiohttp closes the connection
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return error_response(request, RequestError("internal error; the log of the server has the cause"))
+
+
+def _parameter(error: InvalidBody) -> str | None:
+    location = error.details[0]["loc"][1:] if error.details else []
+    return ".".join(str(part) for part in location) or None
+
+
+def _brief(value: object) -> object:
+    """The offending input, without sending megabytes back."""
+    text = json.dumps(value, default=str)
+    return value if len(text) <= 200 else text[:200] + "…"

@@ -1,0 +1,130 @@
+"""`kaito-inference`: the program in the container of the transformers runtime.
+
+Called as a console script or through `/workspace/tfs/inference_api.py`. Order matters for start-up: options
+are checked without torch, the port opens, then torch is imported and the model loaded on a thread while
+health answers 503, then it turns 200.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from kaito_presets.errors import PresetError
+from kaito_presets.inference.adapters import Adapter, find_adapters
+from kaito_presets.inference.language_model import LanguageModel
+from kaito_presets.inference.metrics import Metrics
+from kaito_presets.inference.options import InferenceOptions, read_options, read_strengths
+from kaito_presets.inference.scheduler import Scheduler
+from kaito_presets.inference.server import Lifecycle, application
+from kaito_presets.inference.service import Service
+
+log = logging.getLogger("kaito_presets.inference")
+
+
+def main() -> int:
+    """Run the server until SIGTERM; returns the exit code."""
+    try:
+        options = read_options(sys.argv[1:])
+        adapters = find_adapters(options.adapters_dir, read_strengths())
+        if options.dry_run:
+            print(json.dumps(resolved_plan(options, adapters), indent=2))  # noqa: T201 - what --dry_run is for
+            return 0
+        logging.basicConfig(
+            level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+        )
+        return asyncio.run(serve(options, adapters))
+    except PresetError as error:
+        print(f"kaito-inference: {error}", file=sys.stderr)  # noqa: T201 - the last line of the log is the reason
+        return error.exit_code
+
+
+def resolved_plan(options: InferenceOptions, adapters: Sequence[Adapter]) -> dict[str, object]:
+    """What the server would do, as JSON."""
+    source = Path(options.pretrained_model_name_or_path)
+    return {
+        "options": options.model_dump(mode="json"),
+        "source": "directory" if source.is_dir() else "hugging face",
+        "adapters": [
+            {"name": adapter.name, "path": str(adapter.path), "strength": adapter.strength, "rank": adapter.rank}
+            for adapter in adapters
+        ],
+    }
+
+
+async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
+    """Listen, load, serve, drain."""
+    metrics = Metrics()
+    lifecycle = Lifecycle(options.name)
+    app = application(
+        lifecycle,
+        metrics,
+        conversational=options.pipeline == "conversational",
+        max_request_bytes=options.max_request_bytes,
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    # handler_cancellation: a client that goes away cancels its handler, which ends its generation.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, options.host, options.port)
+        await site.start()
+        for address in runner.addresses:
+            log.info("listening on %s", address)
+        async with asyncio.TaskGroup() as group:
+            loading = group.create_task(_load(options, adapters, lifecycle, metrics), name="load")
+            await _first_of(stopping, loading)
+            if loading.done() and not stopping.is_set():
+                await stopping.wait()
+            log.info("stopping: requests under way have %.0f s", options.drain_seconds)
+            loading.cancel()
+            await lifecycle.drain(options.drain_seconds)
+    except ExceptionGroup as group_error:
+        raise group_error.exceptions[0] from None
+    finally:
+        await runner.cleanup()
+    return 0
+
+
+async def _first_of(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(event.wait())
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+
+async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycle: Lifecycle, metrics: Metrics) -> None:
+    def load() -> LanguageModel:
+        # The import takes seconds; it happens here, on the thread, while the port already answers.
+        from kaito_presets.inference.backend.model import open_model
+
+        return open_model(options, adapters)
+
+    started = asyncio.get_running_loop().time()
+    model = await asyncio.to_thread(load)
+    scheduler = Scheduler(
+        model, queue_limit=options.max_queue_size, batch_limit=options.max_batch_size, observer=metrics
+    )
+    scheduler.start()
+    for adapter in adapters:
+        metrics.adapter_loaded.labels(adapter.name).set(adapter.strength)
+    metrics.model_loaded.set(1)
+    lifecycle.ready(Service(model, scheduler, metrics))
+    info = model.info
+    seconds = asyncio.get_running_loop().time() - started
+    log.info(
+        "ready after %.1f s: %s on %s (%s), context %d tokens, adapters: %s",
+        seconds, info.name, info.device, info.dtype, info.context_tokens, ", ".join(info.adapters) or "none",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,313 @@
+"""OpenAI's routes: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, whole or streamed as server-sent
+events.
+
+Mounted by `server`. Shapes follow the OpenAI API reference; the judge is the official Python client (see the
+tests). `created` of a model is the time it was loaded. A client that goes away ends its generation: the
+handler is cancelled or its write fails.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from kaito_presets.errors import BadRequest, RequestError, UnknownModel
+from kaito_presets.inference.http_errors import openai_error, read_body
+from kaito_presets.inference.language_model import Message, Option, TokenLogprob
+from kaito_presets.inference.openai_schema import ChatCompletionBody, CompletionBody, SamplingFields
+from kaito_presets.inference.service import Completion, Generation, Piece, Service
+
+DEFAULT_COMPLETION_TOKENS: Final = 16
+"""`max_tokens` of the legacy completions route when absent (OpenAI API reference)."""
+
+GetService = Callable[[], Service]
+Document = dict[str, Any]
+
+
+def routes(service: GetService) -> list[web.RouteDef]:
+    """The routes over `service()`, which raises while there is none."""
+
+    async def models(_: web.Request) -> web.Response:
+        loaded = service()
+        data = [_model_document(loaded, name) for name in loaded.model_names()]
+        return web.json_response({"object": "list", "data": data})
+
+    async def model(request: web.Request) -> web.Response:
+        loaded, name = service(), request.match_info["name"]
+        if name not in loaded.model_names():
+            raise UnknownModel(f"the model {name!r} does not exist", param="model")
+        return web.json_response(_model_document(loaded, name))
+
+    async def chat_completions(request: web.Request) -> web.StreamResponse:
+        loaded = service()
+        body = await read_body(request, ChatCompletionBody)
+        return await _chat(request, body, loaded)
+
+    async def completions(request: web.Request) -> web.StreamResponse:
+        loaded = service()
+        body = await read_body(request, CompletionBody)
+        return await _complete(request, body, loaded)
+
+    return [
+        web.get("/v1/models", models),
+        web.get("/v1/models/{name:.+}", model),
+        web.post("/v1/chat/completions", chat_completions),
+        web.post("/v1/completions", completions),
+    ]
+
+
+def _model_document(service: Service, name: str) -> Document:
+    info = service.info
+    return {
+        "id": name,
+        "object": "model",
+        "created": info.created,
+        "owned_by": "kaito",
+        "root": info.source,
+        "parent": None if name == info.name else info.name,
+        "max_model_len": info.context_tokens,
+    }
+
+
+def _options(body: SamplingFields) -> dict[str, Option]:
+    """Sampling options under transformers' names. OpenAI samples unless the temperature is 0."""
+    options: dict[str, Option] = {"do_sample": body.temperature != 0}
+    if body.temperature:
+        options["temperature"] = body.temperature
+    if body.top_p is not None:
+        options["top_p"] = body.top_p
+    if body.top_k is not None:
+        options["top_k"] = max(0, body.top_k)
+    elif body.temperature != 0:
+        options["top_k"] = 0  # transformers' own default of 50 is not OpenAI's
+    if body.min_p is not None:
+        options["min_p"] = body.min_p
+    if body.repetition_penalty is not None:
+        options["repetition_penalty"] = body.repetition_penalty
+    if body.min_tokens:
+        options["min_new_tokens"] = body.min_tokens
+    if body.ignore_eos:
+        options["eos_token_id"] = []
+    return options
+
+
+def _seed(body: SamplingFields) -> int | None:
+    return None if body.seed is None else body.seed % 2**63
+
+
+async def _chat(request: web.Request, body: ChatCompletionBody, service: Service) -> web.StreamResponse:
+    adapter = service.adapter_of(body.model)
+    prompt = await service.encode([Message(message.role, message.text) for message in body.messages])
+    generation = Generation(
+        prompt=prompt,
+        options=_options(body),
+        max_new_tokens=body.new_tokens,
+        stop=body.stops,
+        count=body.n or 1,
+        seed=_seed(body),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        adapter=adapter,
+    )
+    frame = _Frame("chat.completion", "chatcmpl", body.model or service.info.name, request)
+    if body.stream:
+        return await _stream_chat(request, body, service, generation, frame)
+    answers = await service.complete(generation)
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": answer.text},
+            "logprobs": _chat_logprobs(service, answer.logprobs) if body.logprobs else None,
+            "finish_reason": answer.finish,
+        }
+        for index, answer in enumerate(answers)
+    ]
+    return web.json_response(frame.document(choices=choices, usage=_usage([prompt], answers)), headers=frame.headers)
+
+
+async def _stream_chat(
+    request: web.Request, body: ChatCompletionBody, service: Service, generation: Generation, frame: "_Frame"
+) -> web.StreamResponse:
+    def choice(piece: Piece) -> Document:
+        delta: Document = {"content": piece.text} if piece.text or not piece.finish else {}
+        return {
+            "index": piece.index,
+            "delta": delta,
+            "logprobs": _chat_logprobs(service, piece.logprobs) if body.logprobs else None,
+            "finish_reason": piece.finish,
+        }
+
+    first = [
+        {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        for index in range(generation.count)
+    ]
+    stream = _EventStream(request, frame, usage=body.wants_usage_chunk)
+    return await stream.run(service, [generation], lambda _, piece: choice(piece), first)
+
+
+async def _complete(request: web.Request, body: CompletionBody, service: Service) -> web.StreamResponse:
+    adapter = service.adapter_of(body.model)
+    prompts = [
+        await service.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts
+    ]  # fmt: skip
+    if not prompts:
+        raise BadRequest("prompt is empty", param="prompt")
+    generations = [
+        Generation(
+            prompt=prompt,
+            options=_options(body),
+            max_new_tokens=body.max_tokens,
+            default_new_tokens=DEFAULT_COMPLETION_TOKENS,
+            stop=body.stops,
+            count=body.n or 1,
+            seed=_seed(body),
+            logprobs=body.logprobs,
+            adapter=adapter,
+        )
+        for prompt in prompts
+    ]
+    heads = [service.decode(prompt) if body.echo else "" for prompt in prompts]
+    frame = _Frame("text_completion", "cmpl", body.model or service.info.name, request)
+    count = body.n or 1
+
+    def choice(group: int, piece: Piece) -> Document:
+        return {
+            "index": group * count + piece.index,
+            "text": piece.text,
+            "logprobs": _text_logprobs(service, piece.logprobs) if body.logprobs is not None else None,
+            "finish_reason": piece.finish,
+        }
+
+    if body.stream:
+        first = [
+            {"index": group * count + index, "text": head, "logprobs": None, "finish_reason": None}
+            for group, head in enumerate(heads)
+            for index in range(count)
+            if head
+        ]
+        stream = _EventStream(request, frame, usage=body.wants_usage_chunk)
+        return await stream.run(service, generations, choice, first)
+    groups = [await service.complete(generation) for generation in generations]
+    choices = [
+        choice(group, Piece(index, heads[group] + answer.text, answer.finish, answer.logprobs))
+        for group, answers in enumerate(groups)
+        for index, answer in enumerate(answers)
+    ]
+    usage = _usage(prompts, [answer for answers in groups for answer in answers])
+    return web.json_response(frame.document(choices=choices, usage=usage), headers=frame.headers)
+
+
+def _usage(prompts: Sequence[Sequence[int]], answers: Sequence[Completion]) -> Document:
+    return _usage_document(sum(len(prompt) for prompt in prompts), sum(answer.new_tokens for answer in answers))
+
+
+def _usage_document(prompt_tokens: int, new_tokens: int) -> Document:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": new_tokens,
+        "total_tokens": prompt_tokens + new_tokens,
+    }
+
+
+def _token_document(service: Service, token: int, logprob: float) -> Document:
+    text = service.decode([token], special=True)
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+def _chat_logprobs(service: Service, logprobs: Sequence[TokenLogprob]) -> Document:
+    content = [
+        _token_document(service, item.token, item.logprob)
+        | {"top_logprobs": [_token_document(service, token, logprob) for token, logprob in item.top]}
+        for item in logprobs
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _text_logprobs(service: Service, logprobs: Sequence[TokenLogprob]) -> Document:
+    tokens = [service.decode([item.token], special=True) for item in logprobs]
+    offsets: list[int] = []
+    position = 0
+    for token in tokens:
+        offsets.append(position)
+        position += len(token)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [item.logprob for item in logprobs],
+        "top_logprobs": [
+            {service.decode([token], special=True): logprob for token, logprob in item.top} for item in logprobs
+        ],
+        "text_offset": offsets,
+    }
+
+
+class _Frame:
+    """What every answer of a request has in common."""
+
+    def __init__(self, kind: str, prefix: str, model: str, request: web.Request) -> None:
+        identity = request.headers.get("x-request-id") or uuid.uuid4().hex
+        self.kind = kind
+        self.headers = {"x-request-id": identity}
+        self._common = {"id": f"{prefix}-{identity}", "created": round(time.time()), "model": model}  # noqa: TID251 - a wall-clock stamp on the wire
+
+    def document(self, *, choices: Sequence[Document], usage: Document | None = None, chunk: bool = False) -> Document:
+        """An answer, or one chunk of it."""
+        kind = f"{self.kind}.chunk" if chunk and self.kind == "chat.completion" else self.kind
+        document: Document = {**self._common, "object": kind, "choices": list(choices)}
+        if usage is not None:
+            document["usage"] = usage
+        return document
+
+
+class _EventStream:
+    """An answer as server-sent events. An error after the first byte becomes an event, for the status is
+    already sent."""
+
+    def __init__(self, request: web.Request, frame: _Frame, *, usage: bool) -> None:
+        self._request = request
+        self._frame = frame
+        self._usage = usage
+        self._response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+            | frame.headers
+        )
+
+    async def run(
+        self,
+        service: Service,
+        generations: Sequence[Generation],
+        choice: Callable[[int, Piece], Document],
+        first: Sequence[Document],
+    ) -> web.StreamResponse:
+        """Stream all generations, one after the other."""
+        new_tokens = 0
+        for group, generation in enumerate(generations):
+            pieces = service.stream(generation)
+            try:
+                async for piece in pieces:
+                    new_tokens += piece.new_tokens
+                    if not self._response.prepared:
+                        # The first token is there: from here on the request is accepted and the status is 200.
+                        await self._response.prepare(self._request)
+                        for document in first:
+                            await self._send(self._frame.document(choices=[document], chunk=True))
+                    if piece.text or piece.finish or piece.logprobs:
+                        await self._send(self._frame.document(choices=[choice(group, piece)], chunk=True))
+            except RequestError as error:
+                if not self._response.prepared:
+                    raise
+                await self._send(openai_error(error.message, kind=error.kind, param=error.param, code=error.code))
+                break
+            finally:
+                await pieces.aclose()
+        else:
+            if self._usage:
+                usage = _usage_document(sum(len(generation.prompt) for generation in generations), new_tokens)
+                await self._send(self._frame.document(choices=[], usage=usage, chunk=True))
+            await self._response.write(b"data: [DONE]\n\n")
+        await self._response.write_eof()
+        return self._response
+
+    async def _send(self, document: Document) -> None:
+        await self._response.write(b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n")

@@ -1,0 +1,138 @@
+"""The HTTP server: routes, and the life cycle loading → healthy → draining.
+
+Built by `main` around a `Lifecycle`; used whole by the tests with a fake model. Guarantees: the port answers
+before the model is loaded (503, so that a liveness probe can tell slow from dead); readiness is 200 only
+after the model has produced a token; after `Lifecycle.drain` no new generation starts and those under way
+end by themselves or at the deadline.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Final, Literal, final
+
+from aiohttp import web
+
+from kaito_presets import __version__
+from kaito_presets.errors import Unavailable
+from kaito_presets.inference import chat, openai_routes
+from kaito_presets.inference.http_errors import Handler, errors_as_json, read_body
+from kaito_presets.inference.metrics import Metrics
+from kaito_presets.inference.service import Service
+
+log = logging.getLogger(__name__)
+
+DRAIN_POLL_SECONDS: Final = 0.02
+PROMETHEUS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+State = Literal["Loading", "Healthy", "Draining"]
+
+
+@final
+class Lifecycle:
+    """Where the server is in its life, and the service once there is one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state: State = "Loading"
+        self._service: Service | None = None
+
+    @property
+    def service(self) -> Service:
+        """The loaded model.
+
+        Raises:
+            Unavailable: still loading, or draining.
+        """
+        if self._service is None or self.state != "Healthy":
+            reason = "is shutting down" if self.state == "Draining" else "is still loading its model"
+            raise Unavailable(f"the server {reason}")
+        return self._service
+
+    def ready(self, service: Service) -> None:
+        """The model answers."""
+        self._service = service
+        if self.state == "Loading":
+            self.state = "Healthy"
+
+    async def drain(self, seconds: float) -> bool:
+        """Refuse new generations and wait for those under way; True if all of them ended in time."""
+        self.state = "Draining"
+        service = self._service
+        if service is None:
+            return True
+        service.scheduler.close()
+        deadline = time.monotonic() + seconds
+        # Once in a life, and the state belongs to a thread: polling is simpler than a second way to signal.
+        while service.scheduler.busy and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        finished = not service.scheduler.busy
+        if not finished:
+            log.warning("drain: %.0f s are over, requests under way are ended", seconds)
+        await asyncio.to_thread(service.scheduler.stop)
+        service.close()
+        return finished
+
+
+def application(
+    lifecycle: Lifecycle, metrics: Metrics, *, conversational: bool = False, max_request_bytes: int = 4 * 2**20
+) -> web.Application:
+    """All routes."""
+    app = web.Application(middlewares=[_measuring(metrics), errors_as_json], client_max_size=max_request_bytes)
+    app["max_request_bytes"] = max_request_bytes
+
+    async def root(_: web.Request) -> web.Response:
+        return web.json_response({"message": "Server is running"})
+
+    async def health(_: web.Request) -> web.Response:
+        healthy = lifecycle.state == "Healthy"
+        return web.json_response({"status": lifecycle.state}, status=200 if healthy else 503)
+
+    async def version(_: web.Request) -> web.Response:
+        document = {"version": __version__, "engine": "transformers", "engine_version": "", "model": lifecycle.name}
+        if lifecycle.state == "Healthy":
+            info = lifecycle.service.info
+            document |= {"engine": info.engine, "engine_version": info.engine_version}
+        return web.json_response(document)
+
+    async def metrics_page(request: web.Request) -> web.Response:
+        if "application/json" in request.headers.get("Accept", ""):
+            return web.json_response(metrics.json())
+        return web.Response(body=metrics.prometheus(), headers={"Content-Type": PROMETHEUS_TEXT})
+
+    async def chat_route(request: web.Request) -> web.Response:
+        service = lifecycle.service
+        body = await read_body(request, chat.ChatRequest)
+        response = await chat.answer(body, service, conversational=conversational)
+        return web.json_response(response.model_dump())
+
+    app.add_routes(
+        [
+            web.get("/", root),
+            web.get("/health", health),
+            web.get("/healthz", health),
+            web.get("/version", version),
+            web.get("/metrics", metrics_page),
+            web.post("/chat", chat_route),
+            *openai_routes.routes(lambda: lifecycle.service),
+        ]
+    )
+    return app
+
+
+def _measuring(metrics: Metrics):
+    @web.middleware
+    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.monotonic()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource else "unknown"
+        code = "499"  # the client went away; nginx's number for it
+        try:
+            response = await handler(request)
+            code = str(response.status)
+            return response
+        finally:
+            metrics.requests.labels(route, code).inc()
+            metrics.duration.labels(route).observe(time.monotonic() - started)
+
+    return measure

@@ -1,0 +1,280 @@
+"""Text in, text out: what the routes call, above tokens and batches.
+
+Called by the `/chat` and OpenAI routes. Guarantees that prompt and output together fit the context or the
+request is refused (an answer is never silently cut short by a long prompt), that stop strings end
+generation, that abandoning a request (the task is cancelled, the stream is closed) frees its place in the
+batch, and that every generated token is counted once.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol, final
+
+from kaito_presets.errors import BadRequest, PromptTooLong, UnknownModel
+from kaito_presets.inference.language_model import LanguageModel, Message, ModelInfo, Option, Row, TokenLogprob
+from kaito_presets.inference.scheduler import Scheduler, Ticket
+from kaito_presets.inference.text import IncrementalDecoder, StopStrings
+
+INLINE_CHARACTERS: Final = 8_000
+"""Shorter prompts are tokenised on the event loop (well under a millisecond); longer ones on a thread."""
+
+Prompt = str | Sequence[int] | Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One request for text."""
+
+    prompt: Sequence[int]
+    options: Mapping[str, Option]
+    max_new_tokens: int | None = None
+    """None: what the options say, else `default_new_tokens`, else the rest of the context."""
+    default_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    count: int = 1
+    seed: int | None = None
+    logprobs: int | None = None
+    adapter: str | None = None
+    clean_up_spaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the answer number `index`."""
+
+    index: int
+    text: str
+    finish: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    new_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer."""
+
+    text: str
+    finish: str
+    new_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Observer(Protocol):
+    """Learns about requests; implemented by the metrics."""
+
+    def started(self, prompt_tokens: int) -> None:
+        """A request was queued."""
+        ...
+
+    def first_token(self, seconds: float) -> None:
+        """The first token of a row came after `seconds`."""
+        ...
+
+    def generated(self, tokens: int, seconds: float) -> None:
+        """A row ended with `tokens` tokens after `seconds`."""
+        ...
+
+
+@final
+class Service:
+    """A loaded model and its scheduler."""
+
+    def __init__(self, model: LanguageModel, scheduler: Scheduler, observer: Observer) -> None:
+        self._model = model
+        self.scheduler = scheduler
+        self._observer = observer
+        # One thread: the tokenizers behind the model are not promised to be re-entrant.
+        self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is being served."""
+        return self._model.info
+
+    @property
+    def base_name(self) -> str:
+        """Name under which the model answers without any adapter."""
+        return f"{self.info.name}:base"
+
+    def model_names(self) -> list[str]:
+        """Every name `model=` accepts: the served name first."""
+        if not self.info.adapters:
+            return [self.info.name]
+        return [self.info.name, self.base_name, *self.info.adapters]
+
+    def adapter_of(self, model: str | None) -> str | None:
+        """The adapter that the model name of a request selects, in the terms of `Row.adapter`.
+
+        Raises:
+            UnknownModel: nothing of that name is served here.
+        """
+        if model is None or model == self.info.name:
+            return None
+        if model in self.info.adapters:
+            return model
+        if self.info.adapters and model == self.base_name:
+            return ""
+        raise UnknownModel(
+            f"the model {model!r} does not exist; served here: {', '.join(self.model_names())}", param="model"
+        )
+
+    async def encode(self, prompt: str | Sequence[Message]) -> list[int]:
+        """Token ids of a text or of a conversation."""
+        if isinstance(prompt, str):
+            if len(prompt) < INLINE_CHARACTERS:
+                return self._model.encode(prompt)
+            return await self._on_thread(lambda: self._model.encode(prompt))
+        if sum(len(message.content) for message in prompt) < INLINE_CHARACTERS:
+            return self._model.encode_chat(prompt)
+        return await self._on_thread(lambda: self._model.encode_chat(prompt))
+
+    def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
+        """Text of token ids."""
+        return self._model.decode(tokens, clean_up_spaces=clean_up_spaces, special=special)
+
+    async def complete(self, request: Generation) -> list[Completion]:
+        """Generate the whole answer (all `count` of them).
+
+        Raises:
+            RequestError: refused, failed, or the server is busy.
+        """
+        started = time.monotonic()
+        tickets = self._submit(request, incremental=bool(request.stop))
+        try:
+            parts = [self._complete_one(request, ticket, started) for ticket in tickets]
+            groups = [await part for part in parts] if len(parts) == 1 else await asyncio.gather(*parts)
+            return [completion for group in groups for completion in group]
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
+
+    async def stream(self, request: Generation) -> AsyncGenerator[Piece, None]:
+        """Generate piece by piece; pieces of several answers come interleaved. Close the generator to
+        stop."""
+        started = time.monotonic()
+        tickets = self._submit(request, incremental=True)
+        merged: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
+
+        async def forward(index: int, ticket: Ticket) -> None:
+            try:
+                async for piece in self._pieces(request, ticket, index, started):
+                    merged.put_nowait(piece)
+            except Exception as error:  # noqa: BLE001 - carried to the reader, which raises it
+                merged.put_nowait(error)
+
+        try:
+            if len(tickets) == 1:
+                async for piece in self._pieces(request, tickets[0], 0, started):
+                    yield piece
+                return
+            async with asyncio.TaskGroup() as group:
+                for index, ticket in enumerate(tickets):
+                    group.create_task(forward(index, ticket))
+                open_answers = len(tickets)
+                while open_answers:
+                    item = await merged.get()
+                    if isinstance(item, BaseException):
+                        raise item
+                    open_answers -= item.finish is not None
+                    yield item
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
+
+    def close(self) -> None:
+        """Release the tokenizer's thread."""
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+
+    async def _on_thread(self, work: "Encode") -> list[int]:
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+
+    def _submit(self, request: Generation, *, incremental: bool) -> list[Ticket]:
+        plan = self._model.plan(request.options)
+        room = self.info.context_tokens - len(request.prompt)
+        wanted = request.max_new_tokens if request.max_new_tokens is not None else plan.length
+        if not request.prompt:
+            raise BadRequest("the prompt holds no token", param="prompt")
+        if room < 1 or (wanted is not None and wanted > room):
+            raise PromptTooLong(
+                f"this model's context is {self.info.context_tokens} tokens; the prompt has {len(request.prompt)}"
+                + (f" and {wanted} new tokens were asked for" if wanted is not None else ""),
+                param="prompt",
+            )
+        if wanted is None:
+            wanted = min(room, request.default_new_tokens or room)
+        rows = [
+            Row(
+                prompt=request.prompt,
+                plan=plan,
+                max_new_tokens=wanted,
+                adapter=request.adapter,
+                # Several answers of one seeded request must differ from each other, and be the same next time.
+                seed=None if request.seed is None else request.seed + index,
+                logprobs=request.logprobs,
+            )
+            for index in range(request.count)
+        ]
+        tickets = self.scheduler.submit(rows, incremental=incremental)
+        self._observer.started(len(request.prompt))
+        return tickets
+
+    async def _complete_one(self, request: Generation, ticket: Ticket, started: float) -> list[Completion]:
+        if ticket.incremental:
+            return [await self._complete_incrementally(request, ticket, started)]
+        event = await ticket.next()
+        self._observer.first_token(event.at - started)
+        self._observer.generated(len(event.tokens), time.monotonic() - started)
+        finish = event.finish or "length"
+        return [
+            Completion(
+                self._model.decode(tokens, clean_up_spaces=request.clean_up_spaces),
+                finish,
+                len(tokens),
+                tuple(event.logprobs),
+            )
+            for tokens in (event.sequences or [event.tokens])
+        ]
+
+    async def _complete_incrementally(self, request: Generation, ticket: Ticket, started: float) -> Completion:
+        text, count, finish = "", 0, "length"
+        logprobs: list[TokenLogprob] = []
+        async for piece in self._pieces(request, ticket, 0, started):
+            text += piece.text
+            count += piece.new_tokens
+            logprobs.extend(piece.logprobs)
+            finish = piece.finish or finish
+        return Completion(text, finish, count, tuple(logprobs))
+
+    async def _pieces(
+        self, request: Generation, ticket: Ticket, index: int, started: float
+    ) -> AsyncGenerator[Piece, None]:
+        decoder = IncrementalDecoder(lambda tokens: self._model.decode(tokens, clean_up_spaces=request.clean_up_spaces))
+        stops = StopStrings(request.stop)
+        total = 0
+        finish: str | None = None
+        while finish is None:
+            event = await ticket.next()
+            if not total and event.tokens:
+                self._observer.first_token(event.at - started)
+            total += len(event.tokens)
+            text = stops.push("".join(decoder.push(token) for token in event.tokens))
+            finish = event.finish
+            if finish and not stops.found:
+                text += stops.push(decoder.flush())
+                text += stops.flush()
+            if stops.found:
+                ticket.cancel()
+                finish = "stop"
+            yield Piece(index, text, finish, tuple(event.logprobs), len(event.tokens))
+        self._observer.generated(total, time.monotonic() - started)
+
+
+class Encode(Protocol):
+    """A deferred call of the tokenizer."""
+
+    def __call__(self) -> list[int]:
+        """Token ids."""
+        ...
