@@ -1,0 +1,324 @@
+"""The ARM surface of the simulator: which request does what, and how the answers look on the wire.
+
+Routes and shapes are those of the REST references of `Microsoft.ContainerService/managedClusters/agentPools` and
+`Microsoft.Compute` (skus, usages). Paths are matched without regard to case, as ARM does.
+"""
+
+import asyncio
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kaito.cloud.azure.simulator.faults import Fault, FaultScript, OperationFault
+from kaito.cloud.azure.simulator.pools import Cluster, Operation, Pool
+from kaito.cloud.azure.simulator.wire import Answer, ArmError, Exchange
+from kaito.runtime.meta.model import format_time
+
+API_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(-preview)?$")
+REMEMBERED_REQUESTS = 10_000
+PAGE_SIZE = 100
+
+_CLUSTER = (
+    r"/subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
+    r"/providers/microsoft\.containerservice/managedclusters/(?P<cluster>[^/]+)"
+)
+_LOCATION = r"/subscriptions/(?P<subscription>[^/]+)/providers/microsoft\.containerservice/locations/[^/]+"
+
+_COMPUTE = r"/subscriptions/(?P<subscription>[^/]+)/providers/microsoft\.compute"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request in the log: for assertions about what a client did."""
+
+    method: str
+    path: str
+    pool: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way to a handler: the exchange, the names in its path, and the fault it drew."""
+
+    exchange: Exchange
+    names: Mapping[str, str]
+    fault: Fault | None
+
+    @property
+    def operation_fault(self) -> OperationFault | None:
+        """How the operation that this call starts shall end."""
+        return self.fault.operation if self.fault else None
+
+
+class ArmApi:
+    """Answers exchanges from the state of one cluster, after the fault script had its say."""
+
+    def __init__(self, cluster: Cluster, faults: FaultScript) -> None:
+        self._cluster = cluster
+        self._faults = faults
+        self.requests: deque[Recorded] = deque(maxlen=REMEMBERED_REQUESTS)
+        self._routes: list[tuple[str, re.Pattern[str], Callable[[Call], Answer]]] = [
+            (method, re.compile(f"^{pattern}/?$", re.IGNORECASE), handler)
+            for method, pattern, handler in (
+                ("GET", _CLUSTER, self._get_cluster),
+                ("GET", rf"{_CLUSTER}/agentpools", self._list_pools),
+                ("GET", rf"{_CLUSTER}/agentpools/(?P<pool>[^/]+)", self._get_pool),
+                ("PUT", rf"{_CLUSTER}/agentpools/(?P<pool>[^/]+)", self._put_pool),
+                ("DELETE", rf"{_CLUSTER}/agentpools/(?P<pool>[^/]+)", self._delete_pool),
+                ("POST", rf"{_CLUSTER}/agentpools/(?P<pool>[^/]+)/abort", self._abort_pool),
+                ("GET", rf"{_LOCATION}/operations/(?P<operation>[^/]+)", self._get_operation),
+                ("GET", rf"{_LOCATION}/operationresults/(?P<operation>[^/]+)", self._get_operation_result),
+                ("GET", rf"{_COMPUTE}/skus", self._list_sizes),
+                ("GET", rf"{_COMPUTE}/locations/(?P<location>[^/]+)/usages", self._list_usages),
+            )
+        ]
+
+    async def handle(self, exchange: Exchange) -> Answer:
+        """The answer to one request; may take its time, or never come, if a fault says so."""
+        pool = _pool_of(exchange.path)
+        fault = self._faults.take(exchange.method, exchange.path, pool)
+        if fault is not None and fault.delay:
+            await asyncio.sleep(fault.delay)
+        if fault is not None and fault.hang:
+            await asyncio.Event().wait()
+        if fault is not None and not fault.after and fault.operation is None and not fault.truncate and _answers(fault):
+            answer = _scripted(fault)
+        else:
+            answer = self._dispatch(exchange, fault)
+            if fault is not None and fault.after and _answers(fault):
+                answer = _scripted(fault)
+            if fault is not None and fault.truncate:
+                body = answer.encode()
+                answer = Answer(answer.status, body[: len(body) // 2], answer.headers)
+        self.requests.append(Recorded(exchange.method, exchange.path, pool, answer.status))
+        return answer
+
+    def _dispatch(self, exchange: Exchange, fault: Fault | None) -> Answer:
+        try:
+            _check_version(exchange)
+            known_path = False
+            for method, pattern, handler in self._routes:
+                match = pattern.match(exchange.path)
+                if match is None:
+                    continue
+                known_path = True
+                if method == exchange.method:
+                    self._check_scope(match.groupdict())
+                    return handler(Call(exchange, match.groupdict(), fault))
+            if known_path:
+                raise ArmError(405, "MethodNotAllowed", f"The method {exchange.method} is not allowed here.")
+            raise ArmError(404, "InvalidResourceType", f"The resource type could not be found: {exchange.path}")
+        except ArmError as error:
+            return error.answer()
+
+    def _check_scope(self, names: Mapping[str, str]) -> None:
+        settings = self._cluster.settings
+        if names["subscription"].lower() != settings.subscription_id.lower():
+            message = f"The subscription '{names['subscription']}' could not be found."
+            raise ArmError(404, "SubscriptionNotFound", message)
+        if "group" in names and names["group"].lower() != settings.resource_group.lower():
+            raise ArmError(404, "ResourceGroupNotFound", f"Resource group '{names['group']}' could not be found.")
+        if "cluster" in names and names["cluster"].lower() != settings.cluster.lower():
+            message = (
+                f"The Resource 'Microsoft.ContainerService/managedClusters/{names['cluster']}' under resource group "
+                f"'{names['group']}' was not found."
+            )
+            raise ArmError(404, "ResourceNotFound", message)
+
+    def _get_cluster(self, _call: Call) -> Answer:
+        settings = self._cluster.settings
+        return Answer(
+            body={
+                "id": settings.cluster_id,
+                "name": settings.cluster,
+                "type": "Microsoft.ContainerService/ManagedClusters",
+                "location": settings.location,
+                "properties": {
+                    "provisioningState": "Succeeded",
+                    "powerState": {"code": "Running"},
+                    "kubernetesVersion": settings.kubernetes_version,
+                    "currentKubernetesVersion": settings.kubernetes_version,
+                    "nodeResourceGroup": settings.node_resource_group,
+                },
+            }
+        )
+
+    def _list_pools(self, call: Call) -> Answer:
+        pools = [self._document(pool) for _, pool in sorted(self._cluster.pools.items())]
+        return _page(call.exchange, pools)
+
+    def _get_pool(self, call: Call) -> Answer:
+        return Answer(body=self._document(self._pool(call.names["pool"])))
+
+    def _put_pool(self, call: Call) -> Answer:
+        if call.exchange.headers.get("if-none-match") == "*" and call.names["pool"] in self._cluster.pools:
+            message = f"The agent pool '{call.names['pool']}' already exists."
+            raise ArmError(412, "PreconditionFailed", message)
+        pool, new = self._cluster.put(call.names["pool"], call.exchange.json(), call.operation_fault)
+        headers = (
+            self._operation_headers(call.exchange, pool, location=False)
+            if self._cluster.settings.operation_header
+            else {}
+        )
+        return Answer(201 if new else 200, self._document(pool), headers)
+
+    def _delete_pool(self, call: Call) -> Answer:
+        pool = self._cluster.delete(call.names["pool"], call.operation_fault)
+        if pool is None:
+            if self._cluster.settings.delete_gone_status == 204:
+                return Answer(204)
+            raise _no_such_pool(call.names["pool"])
+        return Answer(202, headers=self._operation_headers(call.exchange, pool, location=True))
+
+    def _abort_pool(self, call: Call) -> Answer:
+        pool = self._pool(call.names["pool"])
+        self._cluster.delete(pool.name)
+        return Answer(202, headers=self._operation_headers(call.exchange, pool, location=True))
+
+    def _get_operation(self, call: Call) -> Answer:
+        operation = self._operation(call.names["operation"])
+        body: dict[str, Any] = {
+            "name": operation.id,
+            "status": operation.status,
+            "startTime": format_time(operation.started),
+        }
+        if operation.ended is not None:
+            body["endTime"] = format_time(operation.ended)
+        if operation.error:
+            body["error"] = operation.error
+        running = operation.status == "InProgress"
+        return Answer(body=body, headers={"Retry-After": self._cluster.settings.retry_after} if running else {})
+
+    def _get_operation_result(self, call: Call) -> Answer:
+        operation = self._operation(call.names["operation"])
+        if operation.status != "InProgress":
+            return Answer(204)
+        here = f"{call.exchange.base_url}{call.exchange.path}?api-version={call.exchange.query['api-version']}"
+        return Answer(202, headers={"Location": here, "Retry-After": self._cluster.settings.retry_after})
+
+    def _list_sizes(self, call: Call) -> Answer:
+        wanted = re.search(r"location eq '([^']+)'", call.exchange.query.get("$filter", ""))
+        here = wanted is None or wanted.group(1).lower() == self._cluster.settings.location.lower()
+        return _page(call.exchange, self._cluster.catalogue.listing(self._cluster.settings.location) if here else [])
+
+    def _list_usages(self, _call: Call) -> Answer:
+        usages = [
+            {
+                "limit": limit,
+                "unit": "Count",
+                "currentValue": used,
+                "name": {"value": family, "localizedValue": f"{family} vCPUs"},
+            }
+            for family, (used, limit) in self._cluster.usages().items()
+        ]
+        return Answer(body={"value": usages})
+
+    def _pool(self, name: str) -> Pool:
+        pool = self._cluster.pools.get(name)
+        if pool is None:
+            raise _no_such_pool(name)
+        return pool
+
+    def _operation(self, operation_id: str) -> Operation:
+        operation = self._cluster.operations.get(operation_id)
+        if operation is None or operation.lost:
+            raise ArmError(404, "NotFound", f"The operation {operation_id} could not be found.")
+        return operation
+
+    def _operation_headers(self, exchange: Exchange, pool: Pool, *, location: bool) -> dict[str, str]:
+        if pool.operation is None:
+            return {}
+        settings = self._cluster.settings
+        base = (
+            f"{exchange.base_url}/subscriptions/{settings.subscription_id}/providers/Microsoft.ContainerService"
+            f"/locations/{settings.location}"
+        )
+        headers = {
+            "Azure-AsyncOperation": f"{base}/operations/{pool.operation.id}?api-version=2016-03-30",
+            "Retry-After": settings.retry_after,
+        }
+        if location:
+            headers["Location"] = f"{base}/operationresults/{pool.operation.id}?api-version=2016-03-30"
+        return headers
+
+    def _document(self, pool: Pool) -> dict[str, Any]:
+        settings = self._cluster.settings
+        properties: dict[str, Any] = {
+            "count": 1,
+            "osDiskType": "Managed",
+            "kubeletDiskType": "OS",
+            "maxPods": 110,
+            "type": "VirtualMachineScaleSets",
+            "mode": "User",
+            "osType": "Linux",
+            "osSKU": "Ubuntu",
+            "enableFIPS": False,
+            "nodeLabels": {},
+            "nodeTaints": [],
+            "upgradeSettings": {"maxSurge": "10%"},
+            "orchestratorVersion": settings.kubernetes_version,
+            **pool.properties,
+            "currentOrchestratorVersion": settings.kubernetes_version,
+            "nodeImageVersion": node_image(pool),
+            "provisioningState": pool.state,
+            "powerState": {"code": "Running"},
+            "eTag": pool.incarnation,
+        }
+        if pool.error:
+            properties["status"] = {"provisioningError": pool.error}
+        return {
+            "id": f"{settings.cluster_id}/agentPools/{pool.name}",
+            "name": pool.name,
+            "type": "Microsoft.ContainerService/managedClusters/agentPools",
+            "properties": properties,
+        }
+
+
+def node_image(pool: Pool) -> str:
+    """The node image AKS would pick for the pool's OS."""
+    if pool.properties.get("osSKU") == "AzureLinux":
+        return "AKSAzureLinux-V3gen2-202608.01.0"
+    return "AKSUbuntu-2204gen2containerd-202608.01.0"
+
+
+def _pool_of(path: str) -> str:
+    found = re.search(r"/agentpools/([^/]+)", path, re.IGNORECASE)
+    return found.group(1) if found else ""
+
+
+def _no_such_pool(name: str) -> ArmError:
+    return ArmError(404, "NotFound", f"Agent Pool not found: the agent pool '{name}' could not be found.", flat=True)
+
+
+def _check_version(exchange: Exchange) -> None:
+    version = exchange.query.get("api-version", "")
+    if not version:
+        raise ArmError(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
+    if not API_VERSION.match(version):
+        raise ArmError(400, "InvalidApiVersionParameter", f"The api-version '{version}' is invalid.")
+
+
+def _answers(fault: Fault) -> bool:
+    return fault.status is not None or fault.drop
+
+
+def _scripted(fault: Fault) -> Answer:
+    return Answer(fault.status or 500, fault.body, fault.headers, drop=fault.drop)
+
+
+def _page(exchange: Exchange, items: list[dict[str, Any]]) -> Answer:
+    start = int(exchange.query.get("$skiptoken", "0"))
+    body: dict[str, Any] = {"value": items[start : start + PAGE_SIZE]}
+    if start + PAGE_SIZE < len(items):
+        version = exchange.query["api-version"]
+        body["nextLink"] = f"{exchange.base_url}{exchange.path}?api-version={version}&%24skiptoken={start + PAGE_SIZE}"
+    return Answer(body=body)
+
+
+def decode(answer: Answer) -> Any:
+    """The answer's body as a client would see it."""
+    return json.loads(answer.encode() or b"null")

@@ -1,0 +1,178 @@
+"""Node objects as AKS, kubelet and device plugin write them: pure functions of a pool and what it reports."""
+
+from datetime import datetime
+from typing import Any
+
+from kaito.cloud.azure.simulator.api import node_image
+from kaito.cloud.azure.simulator.pools import Pool
+from kaito.cloud.azure.simulator.settings import SimulatorSettings
+from kaito.runtime.kinds import Node
+from kaito.runtime.kinds.core import NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Taint
+from kaito.runtime.meta import ObjectMeta, Quantity
+
+UNINITIALIZED = Taint(key="node.cloudprovider.kubernetes.io/uninitialized", value="true", effect="NoSchedule")
+NOT_READY = (
+    Taint(key="node.kubernetes.io/not-ready", effect="NoSchedule"),
+    Taint(key="node.kubernetes.io/not-ready", effect="NoExecute"),
+)
+UNREACHABLE = (
+    Taint(key="node.kubernetes.io/unreachable", effect="NoSchedule"),
+    Taint(key="node.kubernetes.io/unreachable", effect="NoExecute"),
+)
+MEMORY_OVERHEAD = 0.02
+"""Part of a machine's memory that firmware and kernel keep."""
+CPU_RESERVED = 0.02
+MEMORY_RESERVED = 0.07
+"""Parts kept from pods: close enough to the AKS reservations for scheduling decisions."""
+PODS = 110
+DEFAULT_DISK_GIB = 128
+
+
+def born(name: str, pool: Pool, settings: SimulatorSettings) -> Node:
+    """The object the kubelet registers: labels and taints of the pool, no providerID yet, not Ready."""
+    texts: list[str] = pool.properties.get("nodeTaints") or []
+    taints = [_taint(text) for text in texts]
+    return Node(
+        metadata=ObjectMeta(name=name, labels=_labels(name, pool, settings)),
+        spec=NodeSpec(taints=[*taints, UNINITIALIZED, *NOT_READY]),
+    )
+
+
+def with_provider_id(node: Node, provider_id: str) -> Node:
+    """The cloud node manager has found the machine: its id is in, the taint that waited for it is out."""
+    taints = [taint for taint in node.spec.taints if taint.key != UNINITIALIZED.key]
+    return node.evolve(spec=node.spec.evolve(provider_id=provider_id, taints=taints))
+
+
+def with_readiness_taints(node: Node, *, ready: bool, gpus: int) -> Node:
+    """What the node controller does about taints, and the device plugin about labels, after a report."""
+    managed = {taint.key for taint in (*NOT_READY, *UNREACHABLE)}
+    taints = [taint for taint in node.spec.taints if taint.key not in managed]
+    if not ready:
+        taints += NOT_READY
+    labels = dict(node.labels) | ({"accelerator": "nvidia"} if gpus else {})
+    if _same(taints, node.spec.taints) and labels == node.labels:
+        return node
+    return node.evolve(spec=node.spec.evolve(taints=taints), metadata=node.metadata.evolve(labels=labels))
+
+
+def with_unreachable_taint(node: Node) -> Node:
+    """The node controller gave the node up."""
+    taints = [taint for taint in node.spec.taints if taint.key != UNREACHABLE[0].key]
+    return node.evolve(spec=node.spec.evolve(taints=[*taints, *UNREACHABLE]))
+
+
+def reporting(node: Node, pool: Pool, *, ready: bool, gpus: int, now: datetime) -> Node:
+    """The kubelet's report: conditions, capacity and allocatable."""
+    conditions = [
+        _condition(node, "MemoryPressure", "False", "KubeletHasSufficientMemory", now),
+        _condition(node, "DiskPressure", "False", "KubeletHasNoDiskPressure", now),
+        _condition(node, "PIDPressure", "False", "KubeletHasSufficientPID", now),
+        _condition(node, "Ready", "True", "KubeletReady", now)
+        if ready
+        else _condition(node, "Ready", "False", "KubeletNotReady", now),
+    ]
+    capacity = _capacity(pool, gpus)
+    return node.evolve(
+        status=NodeStatus(
+            capacity=capacity,
+            allocatable=_allocatable(capacity),
+            conditions=conditions,
+            addresses=[NodeAddress(type="Hostname", address=node.name)],
+            node_info=_system(pool),
+        )
+    )
+
+
+def unknown(node: Node, now: datetime) -> Node:
+    """No heartbeat for too long: every condition is Unknown."""
+    conditions = [
+        _condition(node, condition.type, "Unknown", "NodeStatusUnknown", now) for condition in node.status.conditions
+    ]
+    return node.evolve(status=node.status.evolve(conditions=conditions))
+
+
+def _labels(name: str, pool: Pool, settings: SimulatorSettings) -> dict[str, str]:
+    own: dict[str, str] = dict(pool.properties.get("nodeLabels") or {})
+    zones: list[Any] = list(pool.properties.get("availabilityZones") or [])
+    accelerator = {"kubernetes.azure.com/accelerator": "nvidia"} if pool.size.gpus else {}
+    return {
+        **own,
+        **accelerator,
+        "agentpool": pool.name,
+        "kubernetes.azure.com/agentpool": pool.name,
+        "kubernetes.azure.com/cluster": settings.node_resource_group,
+        "kubernetes.azure.com/mode": "user",
+        "kubernetes.azure.com/role": "agent",
+        "kubernetes.azure.com/node-image-version": node_image(pool),
+        "kubernetes.azure.com/os-sku": str(pool.properties.get("osSKU", "Ubuntu")),
+        "kubernetes.azure.com/nodepool-type": "VirtualMachineScaleSets",
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/arch": "arm64" if pool.size.architecture == "Arm64" else "amd64",
+        "kubernetes.io/os": "linux",
+        "node.kubernetes.io/instance-type": pool.size.name,
+        "beta.kubernetes.io/instance-type": pool.size.name,
+        "topology.kubernetes.io/region": settings.location,
+        "topology.kubernetes.io/zone": f"{settings.location}-{zones[0]}" if zones else "0",
+    }
+
+
+def _taint(text: str) -> Taint:
+    """`key=value:effect`, the form of the pool's `nodeTaints`."""
+    pair, _, effect = text.rpartition(":")
+    key, _, value = pair.partition("=")
+    return Taint(key=key, value=value, effect=effect) if value else Taint(key=key, effect=effect)
+
+
+def _capacity(pool: Pool, gpus: int) -> dict[str, Quantity]:
+    memory_kib = int(pool.size.memory_gib * (1 - MEMORY_OVERHEAD) * 2**20)
+    disk = int(pool.properties.get("osDiskSizeGB") or DEFAULT_DISK_GIB)
+    amounts = {
+        "cpu": Quantity(str(pool.size.vcpus)),
+        "memory": Quantity(f"{memory_kib}Ki"),
+        "ephemeral-storage": Quantity(f"{disk}Gi"),
+        "pods": Quantity(str(PODS)),
+    }
+    return amounts | ({"nvidia.com/gpu": Quantity(str(gpus))} if gpus else {})
+
+
+def _allocatable(capacity: dict[str, Quantity]) -> dict[str, Quantity]:
+    milli = int(capacity["cpu"].milli * (1 - CPU_RESERVED))
+    memory_kib = int(int(capacity["memory"]) * (1 - MEMORY_RESERVED) / 1024)
+    return capacity | {"cpu": Quantity(f"{milli}m"), "memory": Quantity(f"{memory_kib}Ki")}
+
+
+def _system(pool: Pool) -> NodeSystemInfo:
+    azure_linux = pool.properties.get("osSKU") == "AzureLinux"
+    return NodeSystemInfo(
+        os_image="Microsoft Azure Linux 3.0" if azure_linux else "Ubuntu 22.04.5 LTS",
+        operating_system="linux",
+        architecture="arm64" if pool.size.architecture == "Arm64" else "amd64",
+        container_runtime_version="containerd://1.7.27",
+        kubelet_version=f"v{pool.properties.get('orchestratorVersion', '1.33.2')}",
+        kernel_version="5.15.0-1089-azure",
+        kube_proxy_version="",
+        machine_id=pool.incarnation,
+        boot_id=pool.incarnation,
+        system_uuid=pool.incarnation,
+    )
+
+
+def _condition(node: Node, kind: str, status: str, reason: str, now: datetime) -> NodeCondition:
+    old = node.condition(kind)
+    since = old.last_transition_time if old is not None and old.status == status else now
+    return NodeCondition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message="",
+        last_heartbeat_time=now,
+        last_transition_time=since or now,
+    )
+
+
+def _same(left: list[Taint], right: list[Taint]) -> bool:
+    def identity(taint: Taint) -> tuple[str, str, str]:
+        return taint.key, taint.value or "", taint.effect
+
+    return sorted(map(identity, left)) == sorted(map(identity, right))

@@ -1,0 +1,89 @@
+"""The simulator put together: cluster state, fault script, ARM surface, and the nodes that join.
+
+    async with Simulator() as simulator, serve(simulator) as url:
+        ...
+
+Tests use it in Python; `python -m kaito.cloud.azure.simulator` runs it as a process.
+"""
+
+from types import TracebackType
+from typing import Any, Self
+
+from kaito.cloud.azure.simulator.api import ArmApi
+from kaito.cloud.azure.simulator.faults import FaultScript
+from kaito.cloud.azure.simulator.knobs import KnobBoard
+from kaito.cloud.azure.simulator.nodes import NodeSimulator, NodeSink
+from kaito.cloud.azure.simulator.pools import Cluster
+from kaito.cloud.azure.simulator.settings import SimulatorSettings
+from kaito.runtime.clock import Clock, SystemClock
+
+
+class Simulator:
+    """A subscription with one managed cluster; its state lives as long as the object."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings = SimulatorSettings(),
+        *,
+        nodes: NodeSink | None = None,
+        clock: Clock = SystemClock(),
+    ) -> None:
+        self.settings = settings
+        self.cluster = Cluster(settings, clock=clock)
+        self.faults = FaultScript()
+        self.api = ArmApi(self.cluster, self.faults)
+        self.knobs = KnobBoard()
+        self._nodes = NodeSimulator(self.cluster, self.knobs, nodes, clock=clock) if nodes is not None else None
+
+    async def __aenter__(self) -> Self:
+        await self.cluster.__aenter__()
+        if self._nodes is not None:
+            await self._nodes.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._nodes is not None:
+                await self._nodes.__aexit__(exc_type, exc, traceback)
+        finally:
+            await self.cluster.__aexit__(exc_type, exc, traceback)
+
+    def reset(self) -> None:
+        """Forget pools, operations, faults, ledgers, knobs and the request log."""
+        self.cluster.forget_everything()
+        self.cluster.quota.clear()
+        self.cluster.capacity.clear()
+        self.faults.clear()
+        self.knobs.clear()
+        self.api.requests.clear()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state, for people and assertions."""
+        return {
+            "pools": [
+                {
+                    "name": pool.name,
+                    "state": pool.state,
+                    "vmSize": pool.size.name,
+                    "count": pool.count,
+                    "nodeLabels": pool.properties.get("nodeLabels") or {},
+                    "tags": pool.properties.get("tags") or {},
+                }
+                for _, pool in sorted(self.cluster.pools.items())
+            ],
+            "operations": [
+                {"id": operation.id, "pool": operation.pool, "kind": operation.kind, "status": operation.status}
+                for operation in self.cluster.operations.values()
+                if operation.status == "InProgress"
+            ],
+            "faults": [fault.model_dump(mode="json", exclude_defaults=True) for fault in self.faults.active()],
+            "quota": {
+                family: {"used": used, "limit": limit} for family, (used, limit) in self.cluster.usages().items()
+            },
+            "capacity": dict(self.cluster.capacity),
+        }
