@@ -1,0 +1,16 @@
+"""CustomResourceDefinitions from pydantic models: the models are the only source of the schema.
+
+manifest = crd([Version(model=Memcached, storage=True, columns=[Column("Ready", ".status.readyReplicas")])])
+Path("config/crd/memcached.yaml").write_text(to_yaml(manifest))
+"""
+
+from kaito.runtime.crd.declare import (
+    Column as Column,
+    Rule as Rule,
+    Scale as Scale,
+    Version as Version,
+    rules as rules,
+)
+from kaito.runtime.crd.dump import to_yaml as to_yaml
+from kaito.runtime.crd.manifest import crd as crd
+from kaito.runtime.crd.schema import structural_schema as structural_schema
