@@ -1,0 +1,81 @@
+"""The control plane of the local cluster: the in-memory API server, or a real kube-apiserver with etcd.
+
+Both end in the same two things: a kubeconfig file and a range for cluster IPs that lies on loopback, so that
+`curl http://$CLUSTERIP/` reaches a Service from this machine.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from kaito.apiserver import ApiServer, serve
+from kaito.local.network import SERVICE_NETWORK
+from kaito.local.processes import ChildEnded, child
+
+ControlPlaneKind = Literal["memory", "real"]
+
+REAL_START_SECONDS = 600.0
+"""A real control plane may have to be built first (about five minutes, once)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """A running control plane."""
+
+    kubeconfig: Path
+    server: ApiServer | None
+    """The in-memory server, when it is one."""
+
+
+@contextlib.asynccontextmanager
+async def control_plane(kind: ControlPlaneKind, folder: Path) -> AsyncIterator[ControlPlane]:
+    """Run a control plane for the length of the body.
+
+    Raises:
+        ChildEnded: the real one could not be started.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = _in_memory(folder) if kind == "memory" else _real(folder)
+    async with opened as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def _in_memory(folder: Path) -> AsyncIterator[ControlPlane]:
+    server = ApiServer(service_cidr=str(SERVICE_NETWORK))
+    async with serve(server, token=secrets.token_urlsafe(18)) as served:
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(served.kubeconfig()))
+        kubeconfig.chmod(0o600)
+        yield ControlPlane(kubeconfig, server)
+
+
+@contextlib.asynccontextmanager
+async def _real(folder: Path) -> AsyncIterator[ControlPlane]:
+    log = folder / "envtest.log"
+    log.unlink(missing_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "hack.envtest",
+        "--folder",
+        folder / "real",
+        "--service-cidr",
+        str(SERVICE_NETWORK),
+    ]
+    async with child("control plane", command, log, env=dict(os.environ)) as process:
+        async with asyncio.timeout(REAL_START_SECONDS):
+            while not (found := re.search(r"KUBECONFIG=(\S+)", log.read_text())):
+                if process.returncode is not None:
+                    raise ChildEnded("control plane", process.returncode, log)
+                await asyncio.sleep(0.2)
+        yield ControlPlane(Path(found.group(1)), None)

@@ -1,0 +1,151 @@
+"""`kaito demo`: one Workspace from manifest to answer and back to nothing, with a timeline.
+
+Everything it prints it has seen: the manifest is applied to the API server, the question goes through the Service, and
+the end is reached when machine, pool, node and pods are gone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from kaito.api.karpenter import Machine, NodeClaim
+from kaito.api.workspace import Workspace, WorkspaceV1Alpha1
+from kaito.local.cluster import LocalCluster, local_cluster
+from kaito.local.facts import COLUMNS
+from kaito.local.options import Options
+from kaito.local.view import View
+from kaito.runtime import ObjectMeta
+from kaito.runtime.kinds import Node, Pod
+from kaito.runtime.meta import find_condition
+from kaito.runtime.tasks import TaskScope
+
+PROMPT = "What is the capital of France?"
+READY_SECONDS = 300.0
+GONE_SECONDS = 120.0
+POLL_SECONDS = 0.2
+
+MANIFEST = """\
+apiVersion: kaito.sh/v1alpha1
+kind: Workspace
+metadata:
+  name: workspace-phi-3-mini
+resource:
+  instanceType: "Standard_NC6s_v3"
+  labelSelector:
+    matchLabels:
+      apps: phi-3
+inference:
+  preset:
+    name: phi-3-mini-4k-instruct
+"""
+"""The first manifest of the founding document (config/samples holds the same)."""
+
+
+async def demo(options: Options, view: View, sample: Path | None = None) -> None:
+    """Run the whole story once.
+
+    Raises:
+        TimeoutError: a step took longer than it should; the view's last lines say which.
+    """
+    manifest = sample.read_text() if sample else MANIFEST
+    view.say("starting the control plane, both managers and the simulated cloud")
+    async with TaskScope("demo") as scope, local_cluster(options, scope) as cluster:
+        view.say(f"up; kubeconfig {cluster.kubeconfig}, logs in {cluster.logs}")
+        scope.spawn(view.follow(cluster), name="view")
+        workspace = await _apply(cluster, view, manifest)
+        await _until(lambda: _is_ready(cluster, workspace), READY_SECONDS, "the Workspace to become ready")
+        await _show_table(cluster, view)
+        await _ask(cluster, view, workspace)
+        view.say(f"kubectl delete workspace {workspace.name}")
+        await cluster.api.delete(workspace)
+        await _until(lambda: _is_gone(cluster), GONE_SECONDS, "machine, pool, node and pods to go")
+        await asyncio.sleep(2 * POLL_SECONDS)  # lets the view print the last change
+        view.say("everything is gone; stopping")
+    view.plain(timeline(view))
+
+
+async def _apply(cluster: LocalCluster, view: View, manifest: str) -> Workspace:
+    view.plain("")
+    for line in manifest.splitlines():
+        view.plain(f"         {line}")
+    view.plain("")
+    document: dict[str, Any] = yaml.safe_load(manifest)
+    wanted = WorkspaceV1Alpha1.model_validate(document)
+    wanted = wanted.evolve(metadata=ObjectMeta(name=wanted.name, namespace=wanted.namespace or "default"))
+    view.say(f"kubectl apply workspace {wanted.name}")
+    applied = await cluster.manager.client.apply(wanted, field_manager="kubectl")
+    return await cluster.manager.client.get(Workspace, applied.name, applied.namespace)
+
+
+async def _is_ready(cluster: LocalCluster, workspace: Workspace) -> bool:
+    now = await cluster.api.find(Workspace, workspace.name, workspace.namespace)
+    conditions = now.status.conditions if now else []
+    return all((found := find_condition(conditions, column)) is not None and found.is_true for column in COLUMNS)
+
+
+async def _is_gone(cluster: LocalCluster) -> bool:
+    claim = Machine if cluster.options.node_api == "machine" else NodeClaim
+    kinds = (Workspace, claim, Node, Pod)
+    return not any([await cluster.api.list(kind) for kind in kinds])
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            while not await condition():
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError as error:
+        message = f"waited {seconds:.0f} seconds for {what}"
+        raise TimeoutError(message) from error
+
+
+async def _show_table(cluster: LocalCluster, view: View) -> None:
+    """What `kubectl get workspace` shows: the server's own table."""
+    path = "/apis/kaito.sh/v1alpha1/namespaces/default/workspaces"
+    table = await cluster.manager.client.raw(
+        "GET", path, headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    )
+    columns = [i for i, column in enumerate(table["columnDefinitions"]) if not column.get("priority")]
+    rows = [[table["columnDefinitions"][i]["name"].upper() for i in columns]]
+    rows += [[str(row["cells"][i]) for i in columns] for row in table["rows"]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    view.plain("")
+    view.say("kubectl get workspace")
+    for row in rows:
+        view.plain("         " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    view.plain("")
+
+
+async def _ask(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
+    url = next(e.url for e in cluster.proxy.endpoints if e.service == workspace.key and e.port == 80)
+    view.say(f'curl -X POST {url}/chat -d \'{{"prompt":"{PROMPT}"}}\'')
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/chat", json={"prompt": PROMPT}) as answer:
+        body = await answer.text()
+        answer.raise_for_status()
+    view.say(f"{answer.status} {answer.reason}: {body[:300]}")
+    view.plain("         (a tiny model with random weights: the words mean nothing, every part on the way is real)")
+
+
+def timeline(view: View) -> str:
+    """When each part of the chain first reached its goal."""
+    goals = {
+        "workspace": ("WorkspaceReady=True", "Workspace ready"),
+        "machine": ("Ready", "machine Ready"),
+        "nodeclaim": ("Ready", "node claim Ready"),
+        "agent pool": ("Succeeded", "agent pool Succeeded"),
+        "node": ("Ready, ", "node Ready with its GPU"),
+        "pod": ("Running, ready", "inference server answers /health"),
+    }
+    reached: dict[str, float] = {}
+    for moment, fact in view.timeline:
+        goal, label = goals.get(fact.kind, ("\0", ""))
+        if label not in reached and (
+            fact.state == goal or (goal[0] != "\0" and goal in fact.state and goal != "Ready")
+        ):
+            reached[label] = moment
+    lines = [f"  {moment:6.1f}s  {label}" for label, moment in sorted(reached.items(), key=lambda item: item[1])]
+    return "\n".join(["", "timeline", *lines])

@@ -1,0 +1,111 @@
+"""The kubelet's loop: which pods are to run on this machine's nodes, and which runners must end.
+
+Every node of the local cluster is this machine. Starting is event driven; ending also covers what no event tells (a pod
+that was deleted at once, a node that is gone), by comparing runners with the cache twice a second.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any, final
+
+from kaito.local.kubelet.environment import Environment
+from kaito.local.kubelet.images import Images
+from kaito.local.kubelet.pod import PodRunner
+from kaito.local.kubelet.volumes import Volumes
+from kaito.local.network import PodAddresses
+from kaito.runtime import Again, Api, ApiError, Controller, NotFound, Request
+from kaito.runtime.client import Client, MergePatch
+from kaito.runtime.clock import Clock
+from kaito.runtime.kinds import ConfigMap, Node, Pod, Secret
+from kaito.runtime.tasks import TaskScope
+
+SWEEP_SECONDS = 0.5
+FINISHED = {"Succeeded", "Failed"}
+
+
+@final
+class Kubelet:
+    """Runs the pods bound to any node of the local cluster."""
+
+    def __init__(self, folder: Path, images: Images, client: Client, clock: Clock, scope: TaskScope) -> None:
+        self._folder = folder
+        self._images = images
+        self._client = client
+        self._clock = clock
+        self._scope = scope
+        self._addresses = PodAddresses()
+        self._volumes = Volumes(folder, self._config_map, self._secret)
+        self._runners: dict[str, PodRunner] = {}
+        self._ending: set[str] = set()
+
+    def controllers(self) -> list[Controller[Pod]]:
+        """The controller that starts pods."""
+        return [Controller(Pod, self._start, name="kubelet", workers=4)]
+
+    def log_file(self, namespace: str, pod: str, container: str) -> Path | None:
+        """The log of a container, for `kubectl logs`; the pod's only container when none is named."""
+        for runner in self._runners.values():
+            if (runner.pod.namespace, runner.pod.name) == (namespace, pod):
+                return runner.log_of(container or runner.pod.spec.containers[0].name)
+        return None
+
+    async def _start(self, request: Request[Pod]) -> Again | None:
+        pod = request.object
+        if not pod.spec.node_name or pod.status.phase in FINISHED or pod.uid in self._runners or pod.deleting:
+            return None
+        runner = PodRunner(
+            pod,
+            ip=self._addresses.take(pod.uid),
+            folder=self._folder / "pods" / f"{pod.namespace}_{pod.name}_{pod.uid[:8]}",
+            images=self._images,
+            volumes=self._volumes,
+            environment=Environment(pod, self._addresses.take(pod.uid), self._config_map, self._secret),
+            clock=self._clock,
+        )
+        self._runners[pod.uid] = runner
+        self._scope.spawn(runner.run(self._publish), name=f"pod.{pod.key}")
+        return None
+
+    async def sweep(self, api: Api) -> None:
+        """End what should not run: deleted pods, pods of nodes that are gone."""
+        pods = {pod.uid: pod for pod in await api.list(Pod)}
+        nodes = {node.name for node in await api.list(Node)}
+        for uid in [uid for uid in self._runners if uid not in pods]:
+            self._end(uid, None)
+        for uid, pod in pods.items():
+            if not pod.spec.node_name:
+                continue
+            if pod.deleting or pod.spec.node_name not in nodes:
+                self._end(uid, pod)
+
+    async def stop(self) -> None:
+        """End every pod's processes at once."""
+        for runner in self._runners.values():
+            for worker in [*runner.init_workers, *runner.workers]:
+                await worker.stop(2)
+
+    def _end(self, uid: str, pod: Pod | None) -> None:
+        if uid not in self._ending:
+            self._ending.add(uid)
+            self._scope.spawn(self._end_pod(uid, pod), name=f"end.{uid}")
+
+    async def _end_pod(self, uid: str, pod: Pod | None) -> None:
+        runner = self._runners.get(uid)
+        if runner is not None:
+            await runner.stop()
+        if pod is not None:
+            with contextlib.suppress(ApiError):  # the next sweep tries again
+                await self._client.delete(pod, grace_seconds=0)
+        self._runners.pop(uid, None)
+        self._ending.discard(uid)
+        self._addresses.give_back(uid)
+
+    async def _publish(self, pod: Pod, status: dict[str, Any]) -> None:
+        with contextlib.suppress(NotFound):  # deleted meanwhile; the sweep ends the runner
+            await self._client.patch(pod, MergePatch({"status": status}), subresource="status")
+
+    async def _config_map(self, namespace: str, name: str) -> ConfigMap | None:
+        return await self._client.find(ConfigMap, name, namespace)
+
+    async def _secret(self, namespace: str, name: str) -> Secret | None:
+        return await self._client.find(Secret, name, namespace)

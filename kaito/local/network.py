@@ -1,0 +1,56 @@
+"""Addresses on loopback: one per pod, one per Service, so that well-known ports never collide.
+
+On Linux all of 127.0.0.0/8 answers. Where it does not (macOS), every pod shares 127.0.0.1 and only one can own a port;
+`has_loopback_range` tells which world this is.
+"""
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterator
+from typing import final
+
+POD_NETWORK = ipaddress.IPv4Network("127.64.0.0/16")
+SERVICE_NETWORK = ipaddress.IPv4Network("127.96.0.0/16")
+
+
+def has_loopback_range() -> bool:
+    """Whether addresses of 127.0.0.0/8 other than 127.0.0.1 can be bound."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((str(POD_NETWORK[10]), 0))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            return False
+    return True
+
+
+@final
+class PodAddresses:
+    """Hands out pod addresses; an address returns to the end of the line when its pod is gone."""
+
+    def __init__(self) -> None:
+        self._fresh: Iterator[ipaddress.IPv4Address] = POD_NETWORK.hosts() if has_loopback_range() else iter(())
+        self._held: dict[str, str] = {}
+        self._returned: list[str] = []
+
+    def take(self, uid: str) -> str:
+        """The address of the pod with that UID, the same at every call."""
+        if uid not in self._held:
+            fresh = next(self._fresh, None)
+            self._held[uid] = str(fresh) if fresh else self._returned.pop(0) if self._returned else "127.0.0.1"
+        return self._held[uid]
+
+    def give_back(self, uid: str) -> None:
+        """The pod is gone."""
+        address = self._held.pop(uid, None)
+        if address and address != "127.0.0.1":
+            self._returned.append(address)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,30 @@
+"""`kaito up`: the local cluster, kept running for the reader to play with."""
+
+import asyncio
+
+from kaito.local.cluster import local_cluster
+from kaito.local.options import Options
+from kaito.local.view import View
+from kaito.runtime.tasks import TaskScope
+
+HINTS = """
+  export KUBECONFIG={kubeconfig}
+  kubectl apply -f config/samples/            # or any Workspace of your own
+  kubectl get workspaces,machines,nodes,pods
+  kubectl describe workspace workspace-phi-3-mini
+  curl -X POST http://$(kubectl get svc workspace-phi-3-mini -o jsonpath='{{.spec.clusterIP}}')/chat \\
+       -H 'Content-Type: application/json' -d '{{"prompt":"What is the capital of France?"}}'
+  curl -X POST {arm_url}/__admin/faults ...   # trouble in the cloud: docs/local.md
+
+Ctrl-C ends everything.
+"""
+
+
+async def up(options: Options, view: View) -> None:
+    """Run until cancelled."""
+    view.say("starting the control plane, both managers and the simulated cloud")
+    async with TaskScope("up") as scope, local_cluster(options, scope) as cluster:
+        view.say(f"up; logs in {cluster.logs}")
+        view.plain(HINTS.format(kubeconfig=cluster.kubeconfig, arm_url=cluster.arm_url))
+        scope.spawn(view.follow(cluster), name="view")
+        await asyncio.Event().wait()
