@@ -119,10 +119,7 @@ class ClaimStatus(Model):
     allocatable: dict[str, Quantity] = Field(default_factory=dict[str, Quantity])
     """What of it pods can use."""
 
-    conditions: Annotated[
-        list[Condition],
-        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
-    ] = Field(default_factory=list[Condition])
+    conditions: list[Condition] = Field(default_factory=list[Condition])
     """Stages of the request, and their root `Ready`."""
 
 

@@ -5,28 +5,63 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from kaito.api.karpenter import conditions as words
-from kaito.api.karpenter.claim import Claim, ClaimSpec, ClaimStatus
+from kaito.api.karpenter.claim import Claim, ClaimSpec, ClaimStatus, Requirement
+from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import Model, Time
 
 KAITO_NODE_CLASS_GROUP = "kaito.sh"
 KAITO_NODE_CLASS_KIND = "KaitoNodeClass"
 
+_REQUIREMENT_RULES = (
+    Rule(
+        "self.all(x, x.operator != 'In' || (has(x.values) && size(x.values) > 0))",
+        "requirements with operator 'In' must have a value defined",
+    ),
+    Rule(
+        "self.all(x, !(x.operator in ['Gt', 'Lt', 'Gte', 'Lte']) || "
+        "(has(x.values) && size(x.values) == 1 && x.values[0].matches('^[0-9]+$')))",
+        "requirements operator 'Gt', 'Lt', 'Gte' or 'Lte' must have a single positive integer value",
+    ),
+    Rule(
+        "self.all(x, x.operator != 'In' || !has(x.minValues) || (has(x.values) && size(x.values) >= x.minValues))",
+        "requirements with 'minValues' must have at least that many values specified in the 'values' field",
+    ),
+    Rule(
+        "self.all(x, x.key in ['karpenter.sh/capacity-type', 'karpenter.sh/nodepool'] || "
+        "!x.key.matches('^([^/]*[.])?karpenter[.]sh/'))",
+        'label domain "karpenter.sh" is restricted',
+    ),
+    Rule(
+        "self.all(x, x.key != 'kubernetes.io/hostname')",
+        'label "kubernetes.io/hostname" is restricted',
+    ),
+)
+"""Karpenter v1.14's rules, with `has()` where the original fails on absent values instead of saying why."""
+
 
 class NodeClassRef(Model):
     """The cloud provider's settings for the node, by reference."""
 
-    group: Annotated[str, Field(json_schema_extra={"maxLength": 253, "pattern": "^[^/]*$"})]
+    group: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 253, "pattern": "^[^/]*$"})]
     """API group of the node class; `kaito.sh` for claims that gpu-provisioner fulfils."""
 
-    kind: Annotated[str, Field(json_schema_extra={"maxLength": 63})]
+    kind: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 63})]
     """Kind of the node class; `KaitoNodeClass` for claims that gpu-provisioner fulfils."""
 
-    name: Annotated[str, Field(json_schema_extra={"maxLength": 253})]
+    name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 253})]
     """Name of the node class."""
 
 
 class NodeClaimSpec(ClaimSpec):
     """The node that is asked for. It cannot be changed."""
+
+    rules: ClassVar = [Rule("self == oldSelf", "spec is immutable")]
+
+    requirements: Annotated[
+        list[Requirement],
+        Field(json_schema_extra=field_rules(*_REQUIREMENT_RULES, maxItems=100, **{"x-kubernetes-list-type": "atomic"})),
+    ]
+    """Constraints on the node's labels; the instance type is one of them."""
 
     node_class_ref: NodeClassRef
     """Who fulfils the claim, and with which settings."""

@@ -1,10 +1,11 @@
 """Where data comes from and goes to: datasets and adapters in, tuning results out."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from kaito.api.schema import ImageReference, ObjectName, RawObject, Url
+from kaito.runtime.crd import Rule
 from kaito.runtime.meta import Model
 
 
@@ -37,6 +38,18 @@ class DataSource(Model):
 
 class DataDestination(Model):
     """Where results go. Exactly one of `volumeSource` and `image`."""
+
+    rules: ClassVar = [
+        Rule(
+            "(has(self.image) && self.image != '') != has(self.volumeSource)",
+            "set exactly one of image and volumeSource",
+        ),
+        Rule(
+            "(has(self.image) && self.image != '') == (has(self.imagePushSecret) && self.imagePushSecret != '')",
+            "imagePushSecret names the Secret that may push image: set both or neither",
+            field_path=".imagePushSecret",
+        ),
+    ]
 
     volume_source: RawObject | None = None
     """A core/v1 VolumeSource that results are written to."""

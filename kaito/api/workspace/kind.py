@@ -5,12 +5,15 @@ v1beta1 is stored. v1alpha1 has the same field tree, so the API server converts 
 for the CRD and for clients that still speak it.
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from kaito.api.workspace.inference import InferenceSpec
 from kaito.api.workspace.resource import ResourceSpec
 from kaito.api.workspace.status import WorkspaceStatus
 from kaito.api.workspace.tuning import TuningSpec
+from kaito.runtime.crd import Rule
 from kaito.runtime.meta import Resource
 
 NAME_LIMIT = 52
@@ -20,6 +23,44 @@ NAME_LIMIT = 52
 
 class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
     """A model to serve or to tune, and the GPU nodes it needs. Exactly one of inference and tuning."""
+
+    rules: ClassVar = [
+        Rule(
+            f"size(self.metadata.name) <= {NAME_LIMIT}",
+            f"metadata.name is too long for the Service and pods of that name: use at most {NAME_LIMIT} characters",
+        ),
+        Rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name cannot name a Service: begin with a lower-case letter, go on with such letters, digits "
+            "and '-', end with a letter or digit",
+        ),
+        Rule(
+            "has(self.inference) || has(self.tuning)",
+            "neither inference nor tuning is set: set one, for example inference.preset.name",
+        ),
+        Rule(
+            "!(has(self.inference) && has(self.tuning))",
+            "inference and tuning are both set: remove one, or make a second Workspace",
+        ),
+        Rule(
+            "has(self.inference) == has(oldSelf.inference)",
+            "inference cannot be added or removed later: delete the Workspace and create a new one",
+        ),
+        Rule(
+            "has(self.tuning) == has(oldSelf.tuning)",
+            "tuning cannot be added or removed later: delete the Workspace and create a new one",
+        ),
+        Rule(
+            "!has(self.tuning) || !has(self.resource.count) || self.resource.count <= 1",
+            "a tuning Job runs on one node: set resource.count to 1 or remove it",
+            field_path=".resource.count",
+        ),
+        Rule(
+            "!has(self.tuning) || !has(self.resource.partition)",
+            "tuning takes a whole node: remove resource.partition",
+            field_path=".resource.partition",
+        ),
+    ]
 
     resource: ResourceSpec
     """The nodes this workspace needs."""

@@ -1,13 +1,16 @@
 """`preset` of inference and tuning: a model by name, and how to get at it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from kaito.api.schema import ImageReference, ObjectName
+from kaito.runtime.crd import Rule
 from kaito.runtime.meta import Model
 
 AccessMode = Literal["public", "private"]
+
+_FIXED = "cannot be changed: delete the Workspace and create a new one"
 
 
 class PresetOptions(Model):
@@ -27,6 +30,23 @@ class PresetOptions(Model):
 
 class PresetSpec(Model):
     """A model of the catalogue, by name."""
+
+    rules: ClassVar = [
+        Rule("self.name == oldSelf.name", _FIXED, field_path=".name"),
+        Rule("self.accessMode == oldSelf.accessMode", _FIXED, field_path=".accessMode"),
+        Rule(
+            "(has(self.presetOptions) && has(self.presetOptions.image) ? self.presetOptions.image : '') == "
+            "(has(oldSelf.presetOptions) && has(oldSelf.presetOptions.image) ? oldSelf.presetOptions.image : '')",
+            _FIXED,
+            field_path=".presetOptions.image",
+        ),
+        Rule(
+            "self.accessMode != 'private' || (has(self.presetOptions) && has(self.presetOptions.image) && "
+            "self.presetOptions.image != '')",
+            "accessMode private needs presetOptions.image, the image that holds the model",
+            field_path=".presetOptions.image",
+        ),
+    ]
 
     name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 128})]
     """Preset name such as `phi-3-mini-4k-instruct`, or a Hugging Face id `org/model` that the catalogue knows. Case

@@ -1,14 +1,23 @@
 """`workspace.resource`: which nodes a Workspace needs, and how it recognises them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from kaito.api import labels
 from kaito.api.schema import LabelKey, LabelValue, ObjectName
+from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model
 
 INSTANCE_TYPE_LIMIT = 63
 """Longest instance type: it becomes the value of the node label `node.kubernetes.io/instance-type`."""
+
+
+_RESERVED = ", ".join(f"'{key}'" for key in sorted(labels.RESERVED_KEYS))
+_FREE_KEY = f"!(k in [{_RESERVED}]) && " + " && ".join(
+    f"!k.startsWith('{domain}/')" for domain in labels.RESERVED_DOMAINS
+)
+"""CEL: the label key `k` is the user's to use. The same rule as `labels.is_reserved`."""
 
 
 class NodeSelectorRequirement(LabelSelectorRequirement):
@@ -22,6 +31,19 @@ class NodeSelectorRequirement(LabelSelectorRequirement):
 class NodeSelector(LabelSelector):
     """Labels that the nodes of the workspace carry. New nodes are created with `matchLabels`; every requirement,
     expressions included, decides which nodes count as the workspace's own. Must not be empty."""
+
+    rules: ClassVar = [
+        Rule(
+            "(has(self.matchLabels) && size(self.matchLabels) > 0) || "
+            "(has(self.matchExpressions) && size(self.matchExpressions) > 0)",
+            "is empty and would match every node: add a label, for example matchLabels: {apps: my-model}",
+        ),
+        Rule(
+            f"!has(self.matchLabels) || self.matchLabels.all(k, {_FREE_KEY})",
+            "has a label key reserved for the controllers: use one of your own, for example apps",
+            field_path=".matchLabels",
+        ),
+    ]
 
     match_labels: Annotated[dict[str, LabelValue], Field(json_schema_extra={"maxProperties": 32})] = Field(
         default_factory=dict[str, str]
@@ -38,6 +60,17 @@ class NodeSelector(LabelSelector):
 class Partition(Model):
     """A share of a node's GPUs instead of the whole node."""
 
+    rules: ClassVar = [
+        Rule(
+            "self.mode != 'mig' || (has(self.profile) && !has(self.count))",
+            "mode mig needs a profile such as 1g.10gb and no count",
+        ),
+        Rule(
+            "self.mode != 'accelerator' || (has(self.count) && !has(self.profile))",
+            "mode accelerator needs the count of GPUs and no profile",
+        ),
+    ]
+
     mode: Literal["mig", "accelerator"]
     """`mig` takes one slice of a GPU with Multi-Instance GPU; `accelerator` takes `count` whole GPUs of a node."""
 
@@ -51,6 +84,26 @@ class Partition(Model):
 class ResourceSpec(Model):
     """The nodes a Workspace needs."""
 
+    rules: ClassVar = [
+        Rule(
+            "!has(oldSelf.instanceType) || oldSelf.instanceType == '' || !has(self.instanceType) || "
+            "self.instanceType == '' || self.instanceType == oldSelf.instanceType",
+            "cannot be changed once set: delete the Workspace and create a new one",
+            field_path=".instanceType",
+        ),
+        Rule(
+            "!has(oldSelf.count) || !has(self.count) || self.count == oldSelf.count",
+            "cannot be changed: delete the Workspace and create a new one",
+            field_path=".count",
+        ),
+        Rule(
+            "has(self.partition) == has(oldSelf.partition) && "
+            "(!has(self.partition) || self.partition == oldSelf.partition)",
+            "cannot be added, changed or removed: delete the Workspace and create a new one",
+            field_path=".partition",
+        ),
+    ]
+
     count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 128, "format": "int32"})] = 1
     """Number of nodes. For inference the model's size is estimated as well, and the larger number wins. Cannot be
     changed."""
@@ -59,7 +112,15 @@ class ResourceSpec(Model):
     """The cloud's name of the machine size, for example `Standard_NC24ads_A100_v4`. Required unless the controller runs
     with `--node-api byo`, where nodes are yours and this must be empty. Cannot be changed once set."""
 
-    label_selector: NodeSelector
+    label_selector: Annotated[
+        NodeSelector,
+        Field(
+            json_schema_extra=field_rules(
+                Rule("self == oldSelf", "cannot be changed: delete the Workspace and create a new one"),
+                **{"x-kubernetes-map-type": "atomic"},
+            )
+        ),
+    ]
     """Labels that the workspace's nodes carry. Cannot be changed."""
 
     preferred_nodes: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 128})] = Field(

@@ -38,10 +38,7 @@ class WorkspaceStatus(Model):
     observed_generation: int = 0
     """Generation of the Workspace that this status describes."""
 
-    conditions: Annotated[
-        list[Condition],
-        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
-    ] = Field(default_factory=list[Condition])
+    conditions: list[Condition] = Field(default_factory=list[Condition])
     """One entry per aspect: ResourceReady, InferenceReady, WorkspaceReady and so on, each with its reason in words."""
 
     worker_nodes: list[str] = Field(default_factory=list[str])

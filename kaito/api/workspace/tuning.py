@@ -1,17 +1,34 @@
 """`workspace.tuning`: fine-tune a preset on data and put the adapter somewhere."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from kaito.api.schema import ObjectName
 from kaito.api.workspace.data import DataDestination, DataSource
 from kaito.api.workspace.preset import PresetSpec
+from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import Model
+
+_FIXED = "cannot be changed: delete the Workspace and create a new one"
 
 
 class TuningSpec(Model):
     """What to tune, on which data, and where the result goes. Runs as a Job on one node."""
+
+    rules: ClassVar = [
+        Rule(
+            "self.method.matches('^[qQ]?[lL][oO][rR][aA]$')",
+            "is not a method: use lora or qlora",
+            field_path=".method",
+        ),
+        Rule("self.method == oldSelf.method", _FIXED, field_path=".method"),
+        Rule(
+            "(has(self.input.name) ? self.input.name : '') == (has(oldSelf.input.name) ? oldSelf.input.name : '')",
+            _FIXED,
+            field_path=".input.name",
+        ),
+    ]
 
     preset: PresetSpec
     """The base model. Cannot be changed."""
@@ -23,7 +40,23 @@ class TuningSpec(Model):
     """ConfigMap (same namespace) whose key `training_config.yaml` holds the training settings; absent takes the
     defaults of the method."""
 
-    input: DataSource
+    input: Annotated[
+        DataSource,
+        Field(
+            json_schema_extra=field_rules(
+                Rule(
+                    "[has(self.urls) && size(self.urls) > 0, has(self.volumeSource), "
+                    "has(self.image) && self.image != ''].exists_one(given, given)",
+                    "set exactly one of urls, volumeSource and image",
+                ),
+                Rule(
+                    "!has(self.urls) || self.urls.all(u, u.matches('^https?://[^/]+'))",
+                    "must be absolute http or https URLs",
+                    field_path=".urls",
+                ),
+            )
+        ),
+    ]
     """The dataset."""
 
     output: DataDestination

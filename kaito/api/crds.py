@@ -1,0 +1,82 @@
+"""The CustomResourceDefinitions of Kaito's kinds, made from the models.
+
+`hack/generate.py` writes them to `config/crd`; `kaito up` and the tests apply the same manifests directly.
+"""
+
+from typing import Any, Final
+
+from kaito.api.karpenter import Machine, NodeClaim
+from kaito.api.workspace import Workspace, WorkspaceV1Alpha1
+from kaito.runtime.crd import Column, Version, crd
+
+_AGE: Final = Column("Age", ".metadata.creationTimestamp", "date")
+
+
+def _condition(name: str, condition_type: str, *, priority: int = 0) -> Column:
+    return Column(name, f'.status.conditions[?(@.type=="{condition_type}")].status', priority=priority)
+
+
+WORKSPACE_COLUMNS: Final = (
+    Column("Instance", ".resource.instanceType"),
+    _condition("ResourceReady", "ResourceReady"),
+    _condition("InferenceReady", "InferenceReady"),
+    _condition("WorkspaceReady", "WorkspaceReady"),
+    _condition("JobStarted", "JobStarted", priority=1),
+    _condition("WorkspaceSucceeded", "WorkspaceSucceeded", priority=1),
+    Column("TargetNodeCount", ".status.targetNodeCount", "integer", priority=1),
+    Column("State", ".status.state", priority=1),
+    _AGE,
+)
+"""The same in both versions: kubectl asks for the preferred one, whatever the manifest said. Without `-o wide` they are
+NAME INSTANCE RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE."""
+
+_MACHINE_COLUMNS: Final = (
+    Column("Type", r".metadata.labels.node\.kubernetes\.io/instance-type"),
+    Column("Zone", r".metadata.labels.topology\.kubernetes\.io/zone"),
+    Column("Node", ".status.nodeName"),
+    _condition("Ready", "Ready"),
+    _AGE,
+    Column("Capacity", r".metadata.labels.karpenter\.sh/capacity-type", priority=1),
+    Column("Provisioner", r".metadata.labels.karpenter\.sh/provisioner-name", priority=1),
+    Column("Template", ".spec.machineTemplateRef.name", priority=1),
+)
+
+_NODE_CLAIM_COLUMNS: Final = (
+    Column("Type", r".metadata.labels.node\.kubernetes\.io/instance-type"),
+    Column("Capacity", r".metadata.labels.karpenter\.sh/capacity-type"),
+    Column("Zone", r".metadata.labels.topology\.kubernetes\.io/zone"),
+    Column("Node", ".status.nodeName"),
+    _condition("Ready", "Ready"),
+    _AGE,
+    Column("ImageID", ".status.imageID", priority=1),
+    Column("ID", ".status.providerID", priority=1),
+    Column("NodePool", r".metadata.labels.karpenter\.sh/nodepool", priority=1),
+    Column("NodeClass", ".spec.nodeClassRef.name", priority=1),
+)
+
+
+def workspace_crd() -> dict[str, Any]:
+    """`workspaces.kaito.sh`: v1beta1 stored, v1alpha1 served, one field tree."""
+    return crd(
+        [
+            Version(model=WorkspaceV1Alpha1, columns=WORKSPACE_COLUMNS),
+            Version(model=Workspace, storage=True, columns=WORKSPACE_COLUMNS),
+        ],
+        short_names=("wk", "wks"),
+        categories=("workspace",),
+    )
+
+
+def machine_crd() -> dict[str, Any]:
+    """`machines.karpenter.sh`."""
+    return crd([Version(model=Machine, storage=True, columns=_MACHINE_COLUMNS)], categories=("karpenter",))
+
+
+def node_claim_crd() -> dict[str, Any]:
+    """`nodeclaims.karpenter.sh`."""
+    return crd([Version(model=NodeClaim, storage=True, columns=_NODE_CLAIM_COLUMNS)], categories=("karpenter",))
+
+
+def manifests() -> tuple[dict[str, Any], ...]:
+    """Every CustomResourceDefinition of Kaito."""
+    return workspace_crd(), machine_crd(), node_claim_crd()

@@ -1,0 +1,83 @@
+"""The preset catalogue: every model by each of its names.
+
+Looked up without regard to case, by short name, alias or Hugging Face id. An id that the catalogue does not know is
+refused: its size is unknown, so nothing could be planned, and asking Hugging Face at admission would make the API
+server wait for the internet.
+"""
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from kaito.models.errors import UnknownPreset
+from kaito.models.preset import Preset
+
+INFERENCE_FIELD = "inference.preset.name"
+TUNING_FIELD = "tuning.preset.name"
+
+
+class _Catalogue(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    presets: list[Preset]
+
+
+@cache
+def _by_name() -> Mapping[str, Preset]:
+    text = resources.files("kaito.models").joinpath("data", "presets.yaml").read_text(encoding="utf-8")
+    presets = _Catalogue.model_validate(yaml.load(text, Loader=_loader())).presets  # noqa: S506 - a safe loader, see _loader
+    return MappingProxyType({name: preset for preset in presets for name in preset.names})
+
+
+def _loader() -> type[yaml.SafeLoader] | type[yaml.CSafeLoader]:
+    """The C loader where PyYAML was built with it: five times faster, and start-up time is a promise."""
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@cache
+def presets() -> tuple[Preset, ...]:
+    """Every preset that can be run, in the catalogue's order."""
+    return tuple({preset.name: preset for preset in _by_name().values() if preset.supported}.values())
+
+
+def find(name: str) -> Preset | None:
+    """The preset that answers to that name and can be run, or None."""
+    preset = _by_name().get(name.strip().lower())
+    return preset if preset and preset.supported else None
+
+
+def get(name: str, *, field: str = INFERENCE_FIELD) -> Preset:
+    """The preset that answers to that name.
+
+    Raises:
+        UnknownPreset: the catalogue does not know it, or it was retired; the message has the nearest names.
+    """
+    preset = find(name)
+    if preset:
+        return preset
+    retired = _by_name().get(name.strip().lower())
+    if retired:
+        raise UnknownPreset(field, f"{name!r} is {retired.status} and no longer served: {_instead(retired)}")
+    if "/" in name:
+        raise UnknownPreset(
+            field,
+            f"{name!r} is not in the catalogue, so its size is unknown: choose a catalogued model"
+            f"{_did_you_mean(name)}, or run it through inference.template",
+        )
+    raise UnknownPreset(field, f"{name!r} is not a preset: choose one of the catalogue{_did_you_mean(name)}")
+
+
+def _instead(retired: Preset) -> str:
+    family = [preset.name for preset in presets() if preset.family == retired.family]
+    return f"use {family[0]}" if family else f"use a preset such as {presets()[0].name}, or inference.template"
+
+
+def _did_you_mean(name: str) -> str:
+    supported = [key for key, preset in _by_name().items() if preset.supported]
+    near = difflib.get_close_matches(name.strip().lower(), supported, n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else f", for example {presets()[0].name}"
