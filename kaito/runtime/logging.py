@@ -34,7 +34,7 @@ _NUMBERS: dict[LogLevel, int] = {
 
 def get_logger(name: str, **values: object) -> BoundLogger:
     """A logger whose lines carry `logger=name` and the values."""
-    return cast("BoundLogger", structlog.get_logger(logger=name, **values))
+    return cast("BoundLogger", structlog.get_logger(name, **values))
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def configure(log_format: LogFormat = "json", level: LogLevel = "info") -> None:
     handler = _StderrHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_context()],
+            foreign_pre_chain=_context(),
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_form(log_format)],
         )
     )
@@ -86,6 +86,7 @@ def _context() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
+        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
@@ -110,8 +111,8 @@ def _kubernetes_names(_: object, __: str, event: MutableMapping[str, Any]) -> Mu
 class _StderrLines:
     """Writes each line to the current `sys.stderr` at once, so that redirections made later are honoured."""
 
-    def __init__(self, *_: object) -> None:
-        pass
+    def __init__(self, name: str = "") -> None:
+        self.name = name
 
     def msg(self, message: str) -> None:
         """Write one line."""

@@ -1,6 +1,51 @@
 """Testing operators: an in-memory cluster in virtual time. For your tests as well as ours.
 
-`World` is the cluster: put objects, run a manager in it, `settle()`, look. The pytest plugin
-(`pytest_plugins = ["kaito.runtime.testing.pytest"]`) gives it as the `world` fixture. `VirtualTimeLoop` alone serves
-tests that only need time. Production code never imports this package.
+    # conftest.py
+    pytest_plugins = ["kaito.runtime.testing.pytest"]
+
+    # test_memcached.py
+    async def test_scales(world: World) -> None:
+        world.put(Memcached(metadata=ObjectMeta(name="cache"), spec=MemcachedSpec(size=3)))
+        async with world.manager(controller):
+            await world.settle()
+        assert world.get(Deployment, "cache").spec.replicas == 3
+
+`World` is the cluster, `workloads()` its stand-in for Kubernetes' own workload controllers, `node()` and `pod()` make
+ready ones. `VirtualTimeLoop` alone serves tests that only need time. Production code never imports this package.
+Names are loaded when they are used: the in-memory server stays unloaded where only the plugin is.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kaito.runtime.testing.builders import node as node, pod as pod
+    from kaito.runtime.testing.transport import InMemoryTransport as InMemoryTransport
+    from kaito.runtime.testing.virtual import (
+        Deadlock as Deadlock,
+        TimeRanAway as TimeRanAway,
+        VirtualTimeLoop as VirtualTimeLoop,
+    )
+    from kaito.runtime.testing.workloads import workloads as workloads
+    from kaito.runtime.testing.world import NotSettled as NotSettled, World as World
+
+_HOMES = {
+    "Deadlock": "virtual",
+    "InMemoryTransport": "transport",
+    "NotSettled": "world",
+    "TimeRanAway": "virtual",
+    "VirtualTimeLoop": "virtual",
+    "World": "world",
+    "node": "builders",
+    "pod": "builders",
+    "workloads": "workloads",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name from its module on first use."""
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -94,6 +94,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._horizon = horizon
         self._in_threads = 0
         self._awaiting_quiet: list[asyncio.Future[None]] = []
+        self._awaiting_tick: list[asyncio.Future[None]] = []
         self._chance = None if seed is None else random.Random(seed)  # noqa: S311 - an order, not a secret
         selector = _JumpingSelector()
         selector.idle = self._idle
@@ -107,6 +108,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Wait until nothing can happen without time moving on."""
         future: asyncio.Future[None] = self.create_future()
         self._awaiting_quiet.append(future)
+        await future
+
+    async def tick(self) -> None:
+        """Wait until time has moved on to the next timer.
+
+        Raises:
+            Deadlock: no timer is set.
+        """
+        future: asyncio.Future[None] = self.create_future()
+        self._awaiting_tick.append(future)
         await future
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
@@ -123,10 +134,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if self._in_threads:
             return False
         if self._awaiting_quiet:
-            waiting, self._awaiting_quiet = self._awaiting_quiet, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+            _release(self._awaiting_quiet)
             return True
         if until_timer is None:
             message = f"nothing can happen any more; tasks wait for:\n{describe_tasks(self)}"
@@ -135,6 +143,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if self._virtual_now > self._horizon:
             message = f"still waiting after {self._horizon:.0f} virtual seconds; tasks:\n{describe_tasks(self)}"
             raise TimeRanAway(message)
+        _release(self._awaiting_tick)
         return True
 
     def _run_once(self) -> None:
@@ -150,6 +159,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         chance.shuffle(handles)
         for place, handle in zip(places, handles, strict=True):
             ready[place] = handle
+
+
+def _release(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+    waiting.clear()
 
 
 def _is_task_step(handle: asyncio.Handle) -> bool:

@@ -1,0 +1,185 @@
+"""The client's transport, ending in an `ApiServer` of the same process: no sockets, any event loop.
+
+`World` gives one to each manager. It passes bytes as they are, keeps the promises of `Transport` (time limits, typed
+failures, streams that end when closed), and can break every open stream at once.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import cast, final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from kaito.apiserver.faults import ConnectionDropped
+from kaito.apiserver.server import ApiServer
+from kaito.apiserver.wire import HttpRequest, HttpResponse
+from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
+from kaito.runtime.errors import RequestTimeout, TransportError
+
+
+@final
+class InMemoryTransport:
+    """Requests to one `ApiServer`.
+
+    Args:
+        server: the server.
+        latency: seconds added to every request.
+        headers: sent with every request, for example an `x-remote-user`.
+    """
+
+    def __init__(self, server: ApiServer, *, latency: float = 0.0, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        self.server = server
+        self.latency = latency
+        self.reachable = True
+        """Set to False to refuse every new connection, as a partitioned network does after a reset."""
+        self.in_flight = 0
+        """Unary requests without an answer yet."""
+        self._headers = headers
+        self._closed = False
+        self._streams: set[_InMemoryStream] = set()
+
+    @property
+    def host(self) -> str:
+        """The label of metrics."""
+        return "in-memory"
+
+    @property
+    def open_streams(self) -> int:
+        """Watches and logs being read."""
+        return len(self._streams)
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: bytes | None = None,
+        timeout: float = REQUEST_SECONDS,
+    ) -> Reply:
+        """Send one request and read the whole answer; raises as `Transport.request`."""
+        self.in_flight += 1
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._send(method, target, headers, body)
+                return Reply(response.status, _lower(response.headers), await _whole(response.body))
+        except TimeoutError as error:
+            message = f"{method} {target}: no answer within {timeout:g} s"
+            raise RequestTimeout(message) from error
+        finally:
+            self.in_flight -= 1
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = CONNECT_SECONDS,
+        idle: float | None = None,
+    ) -> AsyncGenerator["_InMemoryStream"]:
+        """Open a response that is read piece by piece; raises as `Transport.stream`."""
+        try:
+            async with asyncio.timeout(max(connect, self.latency * 2)):
+                response = await self._send(method, target, headers, None)
+        except TimeoutError as error:
+            message = f"{method} {target}: no connection within {connect:g} s"
+            raise RequestTimeout(message) from error
+        stream = _InMemoryStream(response, idle, f"{method} {target}")
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)
+            await stream.close()
+
+    async def _send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HttpResponse:
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        if self._closed or not self.reachable:
+            message = f"{method} {target}: {'transport is closed' if self._closed else 'connection refused'}"
+            raise TransportError(message)
+        parts = urlsplit(target)
+        request = HttpRequest(
+            method,
+            unquote(parts.path),
+            tuple(parse_qsl(parts.query, keep_blank_values=True)),
+            {**self._headers, **_lower(headers)},
+            body or b"",
+        )
+        try:
+            return await self.server.handle(request)
+        except ConnectionDropped as error:
+            message = f"{method} {target}: connection reset"
+            raise TransportError(message) from error
+
+    def break_streams(self) -> None:
+        """Reset every open stream, as a failing load balancer does."""
+        for stream in tuple(self._streams):
+            stream.reset()
+
+    async def close(self) -> None:
+        """Break every stream; further requests fail."""
+        self._closed = True
+        self.break_streams()
+
+
+@final
+class _InMemoryStream:
+    def __init__(self, response: HttpResponse, idle: float | None, request: str) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = _lower(response.headers)
+        self._body = response.body
+        self._idle = idle
+        self._request = request
+        self._reset = False
+        self._reading: asyncio.Timeout | None = None
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """The body as it arrives."""
+        if isinstance(self._body, bytes):
+            yield self._body
+            return
+        while (chunk := await self._next(self._body)) is not None:
+            yield chunk
+
+    async def read(self) -> bytes:
+        """The whole rest of the body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def _next(self, body: AsyncIterator[bytes]) -> bytes | None:
+        self._check()
+        try:
+            async with asyncio.timeout(self._idle) as self._reading:
+                return await anext(body, None)
+        except TimeoutError as error:
+            self._check()
+            message = f"{self._request}: silent for {self._idle} s"
+            raise RequestTimeout(message) from error
+        finally:
+            self._reading = None
+
+    def _check(self) -> None:
+        if self._reset:
+            message = f"{self._request}: connection reset"
+            raise TransportError(message)
+
+    def reset(self) -> None:
+        """Break the connection: a reader waiting for the next chunk fails now."""
+        self._reset = True
+        if self._reading is not None:
+            self._reading.reschedule(asyncio.get_running_loop().time())
+
+    async def close(self) -> None:
+        """Tell the server that nobody reads any more."""
+        if not isinstance(self._body, bytes):
+            await cast("AsyncGenerator[bytes]", self._body).aclose()
+
+
+async def _whole(body: bytes | AsyncIterator[bytes]) -> bytes:
+    return body if isinstance(body, bytes) else b"".join([chunk async for chunk in body])
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
