@@ -1,0 +1,150 @@
+"""What each program may do in the cluster, declared once; `generate.py` writes it to `config/rbac`.
+
+Least privilege: a verb is here because some line of code sends it, and the comment says which. Server-side apply needs
+`create` and `patch`; `get list watch` are an informer.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+NAMESPACE = "kaito-system"
+INFORMER = ("get", "list", "watch")
+APPLY = ("create", "patch", "update")
+LEASE = ("get", "list", "watch", "create", "update", "patch")
+"""Leader election: upstream Kaito's role lacks update and patch, so its leader can never renew."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One RBAC rule and why it is there."""
+
+    why: str
+    groups: tuple[str, ...]
+    resources: tuple[str, ...]
+    verbs: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+    def manifest(self) -> dict[str, Any]:
+        """The entry of `rules`."""
+        entry: dict[str, Any] = {"apiGroups": list(self.groups), "resources": list(self.resources)}
+        if self.names:
+            entry["resourceNames"] = list(self.names)
+        return entry | {"verbs": list(self.verbs)}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program, its service account and its rules."""
+
+    name: str
+    cluster: tuple[Rule, ...]
+    namespaced: tuple[Rule, ...]
+    account_annotations: tuple[tuple[str, str], ...] = ()
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """ServiceAccount, roles and bindings."""
+        account: dict[str, Any] = {"name": self.name, "namespace": NAMESPACE}
+        if self.account_annotations:
+            account["annotations"] = dict(self.account_annotations)
+        return [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
+            _role("ClusterRole", self.name, self.cluster),
+            self._binding("ClusterRole"),
+            _role("Role", self.name, self.namespaced),
+            self._binding("Role"),
+        ]
+
+    def _binding(self, kind: str) -> dict[str, Any]:
+        metadata = {"name": self.name} | ({"namespace": NAMESPACE} if kind == "Role" else {})
+        return {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": f"{kind}Binding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": self.name},
+            "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": NAMESPACE}],
+        }
+
+
+def _role(kind: str, name: str, rules: Iterable[Rule], labels: dict[str, str] | None = None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name} | ({"namespace": NAMESPACE} if kind == "Role" else {})
+    if labels:
+        metadata["labels"] = labels
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": kind,
+        "metadata": metadata,
+        "rules": [rule.manifest() for rule in rules],
+    }
+
+
+_EVENTS = Rule("events on the objects they concern", ("", "events.k8s.io"), ("events",), ("create", "patch"))
+_ELECTION = Rule("leader election", ("coordination.k8s.io",), ("leases",), LEASE)
+_ACCESS_REVIEWS = (
+    Rule("secured metrics: who asks", ("authentication.k8s.io",), ("tokenreviews",), ("create",)),
+    Rule("secured metrics: may they", ("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
+)
+
+WORKSPACE_CONTROLLER = Program(
+    "workspace-controller",
+    cluster=(
+        Rule("the kind it reconciles; update and patch for the finalizer and revision", ("kaito.sh",), ("workspaces",),
+             (*INFORMER, "update", "patch")),
+        Rule("its status", ("kaito.sh",), ("workspaces/status",), ("get", "update", "patch")),
+        Rule("owner references that block deletion", ("kaito.sh",), ("workspaces/finalizers",), ("update",)),
+        Rule("claims: one per node", ("karpenter.sh",), ("machines", "nodeclaims"), (*INFORMER, *APPLY, "delete")),
+        Rule("readiness and GPU capacity; patch labels them", ("",), ("nodes",), (*INFORMER, "patch")),
+        Rule("why a workload is not ready", ("",), ("pods",), INFORMER),
+        Rule("the workload's Services and configuration", ("",), ("services", "configmaps"),
+             (*INFORMER, *APPLY, "delete")),
+        Rule("the workload and its revisions", ("apps",), ("statefulsets", "deployments", "controllerrevisions"),
+             (*INFORMER, *APPLY, "delete")),
+        Rule("tuning", ("batch",), ("jobs",), (*INFORMER, *APPLY, "delete")),
+        Rule("presence of the Secrets a Workspace names; never listed", ("",), ("secrets",), ("get",)),
+        Rule("volumes of adapters and data", ("",), ("persistentvolumeclaims",), INFORMER),
+        Rule("which claims the cluster can hold", ("apiextensions.k8s.io",), ("customresourcedefinitions",), INFORMER),
+        Rule("the webhook's certificate authority", ("admissionregistration.k8s.io",),
+             ("validatingwebhookconfigurations",), INFORMER),
+        Rule("the same, written", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),
+             ("update", "patch"), names=("validation.workspace.kaito.sh",)),
+        _EVENTS,
+        *_ACCESS_REVIEWS,
+    ),
+    namespaced=(
+        _ELECTION,
+        Rule("the webhook's certificate", ("",), ("secrets",), (*INFORMER, "create")),
+        Rule("the same, rotated", ("",), ("secrets",), ("update", "patch"), names=("workspace-webhook-cert",)),
+    ),
+)  # fmt: skip
+
+GPU_PROVISIONER = Program(
+    "gpu-provisioner",
+    cluster=(
+        Rule("the kinds it reconciles; delete replaces claims that cannot launch", ("karpenter.sh",),
+             ("machines", "nodeclaims"), (*INFORMER, "update", "patch", "delete")),
+        Rule("their status", ("karpenter.sh",), ("machines/status", "nodeclaims/status"), ("get", "update", "patch")),
+        Rule("owner references that block deletion", ("karpenter.sh",), ("machines/finalizers", "nodeclaims/finalizers"),
+             ("update",)),
+        Rule("registration, initialization, termination", ("",), ("nodes",), (*INFORMER, "update", "patch", "delete")),
+        Rule("draining a node; delete where the grace period is over", ("",), ("pods",), (*INFORMER, "delete")),
+        Rule("the same", ("",), ("pods/eviction",), ("create",)),
+        Rule("volumes that a node still holds", ("storage.k8s.io",), ("volumeattachments",), INFORMER),
+        Rule("which claims the cluster can hold", ("apiextensions.k8s.io",), ("customresourcedefinitions",), INFORMER),
+        _EVENTS,
+        *_ACCESS_REVIEWS,
+    ),
+    namespaced=(_ELECTION,),
+)  # fmt: skip
+
+_WORKSPACES = Rule("", ("kaito.sh",), ("workspaces",), (*INFORMER, "create", "update", "patch", "delete"))
+_AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
+
+
+def user_roles() -> list[dict[str, Any]]:
+    """Roles for people, added to the cluster's own admin, edit and view."""
+    read = Rule("", ("kaito.sh",), ("workspaces", "workspaces/status"), INFORMER)
+    editors = {f"{_AGGREGATE}admin": "true", f"{_AGGREGATE}edit": "true"}
+    return [
+        _role("ClusterRole", "workspace-editor", (_WORKSPACES, read), editors),
+        _role("ClusterRole", "workspace-viewer", (read,), {f"{_AGGREGATE}view": "true"}),
+    ]
