@@ -69,7 +69,7 @@ async def local_cluster(options: Options, scope: TaskScope) -> AsyncIterator[Loc
     async with control_plane(options.control_plane, folder) as plane:
         images = Images(presets, model, base_environment=_pod_environment())
         async with (
-            _agent(options, plane, folder, images, scope) as (manager, proxy),
+            _agent(options, plane, folder, images) as (manager, proxy),
             _cloud(options, plane, logs, scope) as arm_url,
             _managers(options, plane, logs, arm_url, scope),
         ):
@@ -78,7 +78,7 @@ async def local_cluster(options: Options, scope: TaskScope) -> AsyncIterator[Loc
 
 @contextlib.asynccontextmanager
 async def _agent(
-    options: Options, plane: ControlPlane, folder: Path, images: Images, scope: TaskScope
+    options: Options, plane: ControlPlane, folder: Path, images: Images
 ) -> AsyncIterator[tuple[Manager, ServiceProxy]]:
     """What kubelet, scheduler, workload controllers and kube-proxy do, in this process."""
     proxy = ServiceProxy()
@@ -126,7 +126,7 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
     log = logs / "arm-simulator.log"
     command = [sys.executable, "-m", "kaito.cloud.azure.simulator", "--port", str(port)]
     command += ["--kubeconfig", str(plane.kubeconfig), "--speed", str(options.speed)]
-    async with child("arm-simulator", command, log, env=_manager_environment()) as process:
+    async with child(command, log, env=_manager_environment()) as process:
         scope.spawn(ended("arm-simulator", process, log), name="arm-simulator")
         await wait_until_listening(port, process, log)
         yield f"http://127.0.0.1:{port}"
@@ -149,7 +149,7 @@ async def _managers(
             health = f"--health-probe-bind-address=127.0.0.1:{free_port()}"
             environment = _manager_environment() | CLOUD_ENVIRONMENT
             command = [binaries / name, *arguments, health]
-            process = await stack.enter_async_context(child(name, command, log, env=environment))
+            process = await stack.enter_async_context(child(command, log, env=environment))
             scope.spawn(ended(name, process, log), name=name)
         yield
 

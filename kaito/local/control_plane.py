@@ -72,7 +72,7 @@ async def _real(folder: Path) -> AsyncIterator[ControlPlane]:
         "--service-cidr",
         str(SERVICE_NETWORK),
     ]
-    async with child("control plane", command, log, env=dict(os.environ)) as process:
+    async with child(command, log, env=dict(os.environ)) as process:
         async with asyncio.timeout(REAL_START_SECONDS):
             while not (found := re.search(r"KUBECONFIG=(\S+)", log.read_text())):
                 if process.returncode is not None:

@@ -35,7 +35,7 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 @contextlib.asynccontextmanager
 async def child(
-    name: str, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str]
+    command: Sequence[str | Path], log: Path, *, env: Mapping[str, str]
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a process for the length of the body: SIGTERM at the end, SIGKILL after ten seconds."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ async def run(name: str, command: Sequence[str | Path], log: Path, *, env: Mappi
     Raises:
         ChildEnded: its exit code is not 0.
     """
-    async with child(name, command, log, env=env) as process:
+    async with child(command, log, env=env) as process:
         code = await process.wait()
     if code:
         raise ChildEnded(name, code, log)

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import final
 
-from kaito.runtime.kinds import ConfigMap, Container, KeyToPath, Pod, Secret, Volume
+from kaito.runtime.kinds import ConfigMap, Container, Pod, Secret, Volume
+from kaito.runtime.kinds.pod import KeyToPath
 
 
 class MountProblem(Exception):
