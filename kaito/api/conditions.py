@@ -100,6 +100,9 @@ WAITING_FOR_RESOURCES: Final = "WaitingForResources"
 NAME_CONFLICT: Final = "NameConflict"
 """An object of the workload's name exists and belongs to somebody else."""
 
+WORKLOAD_REFUSED: Final = "WorkloadRefused"
+"""The API server refuses the rendered workload, for example for a field of `inference.template`."""
+
 IMAGE_PULL_ERROR: Final = "ImagePullError"
 CONTAINER_START_ERROR: Final = "ContainerStartError"
 CONTAINER_OOM_KILLED: Final = "ContainerOOMKilled"

@@ -154,6 +154,9 @@ REVISION_NAME: Final = "workspace.kaito.io/name"
 CLAIM_INDEX: Final = "kaito.sh/claim-index"
 """Annotation on claims: which node of the Workspace it is, counted from 0."""
 
+PREFERRED: Final = "kaito.sh/preferred-node"
+"""Label `true` on nodes that a Workspace took by `preferredNodes`: they are released, not deleted, with it."""
+
 PROVISION_ATTEMPTS: Final = "kaito.sh/provision-attempts"
 """Annotation on Workspaces: JSON of the replacement claims so far and when the next is due. Written by the workspace
 controller, so that a restart neither forgets the pause nor buys twice."""
@@ -193,6 +196,7 @@ RESERVED_KEYS: Final = frozenset(
         MANAGED_BY,
         CLAIM_UID,
         WORKSPACE_UID,
+        PREFERRED,
         MACHINE_TYPE,
         CREATION_TIMESTAMP,
         KARPENTER_WORKSPACE,
