@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
+from kaito.apiserver.builtin_schemas import builtin_schema
 from kaito.apiserver.kinds import Resource
 
 _STATUS = frozenset({"status"})
@@ -139,3 +143,13 @@ BUILTIN: tuple[Resource, ...] = (
     ),
     _row("authorization.k8s.io/v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", verbs=_CREATE_ONLY),
 )
+
+
+@cache
+def builtin_resources() -> tuple[Resource, ...]:
+    """Return the table with the schemas of the Kubernetes release."""
+    found: list[Resource] = []
+    for row in BUILTIN:
+        schema = builtin_schema(row.group, row.version, row.kind)
+        found.append(replace(row, schema=schema, ownership_schema=schema))
+    return tuple(found)

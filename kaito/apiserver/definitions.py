@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kaito.apiserver.builtin_schemas import ownership_schema
 from kaito.apiserver.core import Core
 from kaito.apiserver.kinds import Column, Resource, Scale
 from kaito.apiserver.schema import Schema
@@ -39,6 +40,7 @@ def _resource(spec: Object, names: Object, version: Object, storage_version: str
     warning = ""
     if version.get("deprecated"):
         warning = version.get("deprecationWarning") or f"{group}/{name} {names['kind']} is deprecated"
+    schema = Schema({"x-kubernetes-preserve-unknown-fields": True} if spec.get("preserveUnknownFields") else raw)
     return Resource(
         group=group,
         version=name,
@@ -52,7 +54,8 @@ def _resource(spec: Object, names: Object, version: Object, storage_version: str
         subresources=frozenset(part for part in ("status", "scale") if subresources.get(part) is not None),
         storage_version=storage_version,
         custom=True,
-        schema=None if spec.get("preserveUnknownFields") else Schema(raw),
+        schema=schema,
+        ownership_schema=ownership_schema(schema),
         columns=tuple(_column(item) for item in version.get("additionalPrinterColumns") or ()),
         scale=None if scale is None else _scale(scale),
         selectable_fields=tuple(str(item["jsonPath"]).lstrip(".") for item in version.get("selectableFields") or ()),

@@ -7,7 +7,7 @@ all read from here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kaito.apiserver.wire import Object
@@ -63,6 +63,8 @@ class Resource:
     has_generation: bool = False
     """Whether `metadata.generation` counts changes of this type (always for custom resources)."""
     schema: Schema | None = None
+    ownership_schema: Schema | None = None
+    """The schema with the server's own metadata, along which server-side apply merges and counts owners."""
     columns: tuple[Column, ...] = ()
     scale: Scale | None = None
     selectable_fields: tuple[str, ...] = ()
@@ -192,8 +194,3 @@ def convert(data: Object, resource: Resource, api_version: str) -> Object:
         prune(converted, resource.schema)
         fill_defaults(converted, resource.schema)
     return converted
-
-
-def with_schema(resource: Resource, schema: Schema | None) -> Resource:
-    """Return the resource with a schema."""
-    return replace(resource, schema=schema)

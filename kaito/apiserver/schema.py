@@ -14,6 +14,18 @@ from kaito.apiserver.wire import Json, Object, copy_json
 _REF = "#/components/schemas/"
 
 
+def _resolved(raw: Object, definitions: Mapping[str, Object]) -> Object:
+    """Follow a reference, which built-in documents write as `allOf` with one part."""
+    parts = raw.get("allOf")
+    if parts and len(parts) == 1 and "$ref" in parts[0]:
+        raw = {**{key: value for key, value in raw.items() if key != "allOf"}, **parts[0]}
+    if "$ref" not in raw:
+        return raw
+    name = str(raw["$ref"]).removeprefix(_REF)
+    own = {key: value for key, value in raw.items() if key != "$ref"}
+    return {**definitions[name], **own, "x-quantity": name.endswith("resource.Quantity")}
+
+
 class Schema:
     """One node of a structural schema. Children are compiled when first asked for, so recursion is harmless."""
 
@@ -32,7 +44,9 @@ class Schema:
         "merge_key",
         "merge_strategy",
         "nullable",
+        "opaque",
         "preserve",
+        "quantity",
         "raw",
         "rules",
         "type",
@@ -40,22 +54,26 @@ class Schema:
 
     def __init__(self, raw: Object, definitions: Mapping[str, Object] | None = None) -> None:
         self._definitions = definitions or {}
-        if "$ref" in raw:
-            target = self._definitions[str(raw["$ref"]).removeprefix(_REF)]
-            raw = {**target, **{key: value for key, value in raw.items() if key != "$ref"}}
+        builtin = definitions is not None
+        if builtin:
+            raw = _resolved(raw, self._definitions)
         self.raw = raw
         self.type: str = raw.get("type", "")
         self.int_or_string: bool = raw.get("x-kubernetes-int-or-string", False) or raw.get("format") == "int-or-string"
         self.preserve: bool = raw.get("x-kubernetes-preserve-unknown-fields", False)
         self.embedded: bool = raw.get("x-kubernetes-embedded-resource", False)
         self.nullable: bool = raw.get("nullable", False)
-        self.has_default = "default" in raw
+        self.has_default = bool(raw.get("default")) if builtin else "default" in raw
+        """Built-in schemas state Go's zero values as defaults; those are what absence means anyway."""
         self.default: Json = raw.get("default")
         self.list_type: str = raw.get("x-kubernetes-list-type", "atomic")
         self.list_keys: tuple[str, ...] = tuple(raw.get("x-kubernetes-list-map-keys", ()))
         self.map_type: str = raw.get("x-kubernetes-map-type", "granular")
         self.merge_key: str = raw.get("x-kubernetes-patch-merge-key", "")
         self.merge_strategy: str = raw.get("x-kubernetes-patch-strategy", "")
+        self.opaque = builtin and not (raw.get("properties") or raw.get("additionalProperties") or raw.get("items"))
+        """A built-in type that holds arbitrary JSON (RawExtension, FieldsV1, JSON)."""
+        self.quantity = builtin and raw.get("x-quantity", False)
         self.rules: list[Object] = raw.get("x-kubernetes-validations") or []
         self._properties: dict[str, Schema] = {}
         self._items: Schema | None = None
@@ -89,7 +107,7 @@ class Schema:
     @property
     def open(self) -> bool:
         """Whether unknown properties are kept without a schema of their own."""
-        return self.preserve or self.raw.get("additionalProperties") is True
+        return self.preserve or self.opaque or self.raw.get("additionalProperties") is True
 
     @property
     def items(self) -> Schema | None:

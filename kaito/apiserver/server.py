@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from kaito.apiserver import discovery, errors, reads
 from kaito.apiserver.admission import Admission
-from kaito.apiserver.builtin import BUILTIN
+from kaito.apiserver.builtin import builtin_resources
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.definitions import Definitions
 from kaito.apiserver.deletion import delete_one
@@ -78,7 +78,7 @@ class ApiServer:
         seed: int | None = None,
     ) -> None:
         clock = now or (lambda: datetime.now(UTC))
-        self._core = Core(Registry(BUILTIN), Store(history), clock, random.Random(seed))  # noqa: S311 - names, not secrets
+        self._core = Core(Registry(builtin_resources()), Store(history), clock, random.Random(seed))  # noqa: S311 - names, not secrets
         self._definitions = Definitions(self._core)
         self._admission = Admission(self._core)
         self._writer = Writer(self._core, self._admission)

@@ -14,16 +14,19 @@ from kaito.apiserver.admission import Admission
 from kaito.apiserver.builtin_rules import create_rules, update_rules
 from kaito.apiserver.cel import rule_errors
 from kaito.apiserver.core import Context, Core
-from kaito.apiserver.fieldmanagers import record_apply, record_write
+from kaito.apiserver.fieldmanagers import plan_apply, record_write
 from kaito.apiserver.kinds import Resource, view
 from kaito.apiserver.patch import json_patch, merge_patch
 from kaito.apiserver.routes import Target
+from kaito.apiserver.schema import prune
 from kaito.apiserver.store import Stored
 from kaito.apiserver.strategic import strategic_patch
 from kaito.apiserver.validation import validate
 from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json
 
-Change: TypeAlias = Callable[[Object], Object]
+Managed: TypeAlias = list[Object] | None
+"""`managedFields` that an apply has worked out; None to account for the write afterwards."""
+Change: TypeAlias = Callable[[Object], tuple[Object, Managed]]
 """Makes the wanted object from the current one (as the request's version shows it)."""
 
 ATTEMPTS = 5
@@ -52,7 +55,7 @@ class Writer:
         context: Context,
         *,
         generated: bool = False,
-        applied: Object | None = None,
+        managed: Managed = None,
     ) -> Stored:
         """Create an object that is decoded already (and perhaps came from an apply)."""
         resource, core = target.resource, self._core
@@ -64,8 +67,8 @@ class Writer:
         create_rules(core, resource, data)
         self._validate(resource, data, None)
         await self._admission.validate(target, "CREATE", data, None, context)
-        if applied is not None:
-            record_apply(core, resource, data, None, applied, context, force=True)
+        if managed is not None:
+            data["metadata"]["managedFields"] = managed
         else:
             record_write(core, resource, data, None, context, "")
         key = (target.namespace, str(data["metadata"]["name"]))
@@ -102,8 +105,8 @@ class Writer:
         sent = bodies.decode_object(request, target.resource, context)
         bodies.match_url(sent, target)
 
-        def change(_current: Object) -> Object:
-            return copy_json(sent)
+        def change(_current: Object) -> tuple[Object, Managed]:
+            return copy_json(sent), None
 
         return await self.change(target, change, context, patching=False)
 
@@ -126,16 +129,41 @@ class Writer:
         if kind != "application/json-patch+json" and not isinstance(body, dict):
             raise errors.bad_request("json: cannot unmarshal the patch into a map")
 
-        def change(current: Object) -> Object:
+        def change(current: Object) -> tuple[Object, Managed]:
             patched = apply(current, body)
             if not isinstance(patched, dict):
                 raise errors.bad_request("the patched document is not an object")
-            return copy_json(patched)
+            return copy_json(patched), None
 
         return await self.change(target, change, context, patching=True)
 
     async def _apply(self, target: Target, request: HttpRequest, context: Context) -> Stored:
-        raise errors.StatusError(501, "NotImplemented", "server-side apply")
+        """Serve a server-side apply: merge what the client owns into the object, or create it."""
+        core, resource = self._core, target.resource
+        if not request.param("fieldManager"):
+            missing = errors.required("fieldManager", "is required for apply patch")
+            raise errors.invalid("meta.k8s.io", "PatchOptions", "", [missing])
+        config = bodies.decode_object(request, resource, context)
+        bodies.match_url(config, target)
+        check_configuration(config, resource, target)
+        force = request.flag("force")
+
+        def change(current: Object) -> tuple[Object, Managed]:
+            live = current or None
+            applied = plan_apply(
+                core, resource, live, config, context, subresource=target.subresource, force=force
+            )
+            data = copy_json(applied.data)
+            data["metadata"].pop("managedFields", None)
+            return data, applied.managed
+
+        if core.store.get(resource.storage, (target.namespace, target.name)) is None and not target.subresource:
+            if config["metadata"].get("uid"):
+                why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
+                raise errors.conflict(resource.group, resource.plural, target.name, why)
+            data, managed = change({})
+            return await self.create_object(target, data, context, managed=managed)
+        return await self.change(target, change, context, patching=True)
 
     async def change(
         self,
@@ -144,19 +172,17 @@ class Writer:
         context: Context,
         *,
         patching: bool,
-        applied: Object | None = None,
-        force: bool = False,
     ) -> Stored:
         """Bring an object from its current state to a wanted one."""
         for attempt in range(ATTEMPTS):
             old = reads.find(self._core, target)
             current = view(old, target.resource)
-            wanted = change(current)
+            wanted, managed = change(current)
             stated = _stated_version(wanted, current, patching=patching)
             data = await self._prepare(target, wanted, old, context, patching=patching)
             now = self._core.store.get(target.resource.storage, old.key)
             if now is old:
-                return self._commit(target, data, old, context, applied=applied, force=force)
+                return self._commit(target, data, old, context, managed)
             if stated or attempt == ATTEMPTS - 1:
                 break
         raise errors.conflict(target.resource.group, target.resource.plural, target.name)
@@ -195,22 +221,13 @@ class Writer:
         if found:
             raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
 
-    def _commit(
-        self,
-        target: Target,
-        data: Object,
-        old: Stored,
-        context: Context,
-        *,
-        applied: Object | None,
-        force: bool,
-    ) -> Stored:
+    def _commit(self, target: Target, data: Object, old: Stored, context: Context, managed: Managed) -> Stored:
         resource = target.resource
         previous = view(old, resource)
-        if applied is None:
+        if managed is None:
             record_write(self._core, resource, data, previous, context, target.subresource)
-        else:
-            record_apply(self._core, resource, data, previous, applied, context, force=force)
+        elif managed:
+            data["metadata"]["managedFields"] = managed
         data["metadata"]["resourceVersion"] = old.metadata["resourceVersion"]
         if same_but_times(data, previous):
             return old
@@ -220,6 +237,20 @@ class Writer:
         if deletion.finished(resource, kept, old):
             return self._core.store.remove(resource.storage, old, kept)
         return self._core.store.replace(resource.storage, old, kept)
+
+
+def check_configuration(config: Object, resource: Resource, target: Target) -> None:
+    """Refuse an applied configuration that carries managed fields or fields its schema does not declare."""
+    if config["metadata"].get("managedFields") is not None:
+        raise errors.bad_request("metadata.managedFields must be nil")
+    if resource.ownership_schema is None:
+        return
+    unknown = prune(copy_json(config), resource.ownership_schema)
+    if unknown:
+        where = f"({target.namespace}/{target.name}; {resource.api_version}, Kind={resource.kind})"
+        problems = [f".{path}: field not declared in schema" for path in unknown]
+        text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
+        raise errors.StatusError(500, "", f"failed to create typed patch object {where}: {text}")
 
 
 def same_but_times(data: Object, previous: Object) -> bool:
