@@ -20,6 +20,7 @@ from kaito.apiserver.definitions import Definitions
 from kaito.apiserver.deletion import delete_one
 from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
 from kaito.apiserver.kinds import Registry
+from kaito.apiserver.openapi import OpenApi
 from kaito.apiserver.presentation import negotiate
 from kaito.apiserver.routes import Target, UnknownPath, parse
 from kaito.apiserver.selectors import selection
@@ -82,6 +83,7 @@ class ApiServer:
         self._definitions = Definitions(self._core)
         self._admission = Admission(self._core)
         self._writer = Writer(self._core, self._admission)
+        self._openapi = OpenApi(self._core.registry)
         self.faults = Faults()
         self.requests: deque[Served] = deque(maxlen=REQUEST_LOG_LIMIT)
         """Every request handled so far, oldest first."""
@@ -171,6 +173,10 @@ class ApiServer:
         path = request.path.rstrip("/")
         if path in {"/healthz", "/readyz", "/livez"} or path.startswith(("/healthz/", "/readyz/", "/livez/")):
             return text_response("ok")
+        if path.startswith("/openapi/"):
+            document = self._openapi.serve(path)
+            if document is not None:
+                return raw_response(document)
         if path == "/version":
             return json_response(VERSION)
         return text_response("404 page not found\n", 404)
@@ -193,8 +199,8 @@ class ApiServer:
                 stored = await self._writer.update(target, request, context)
                 return raw_response(show.one(target.resource, stored))
             case "patch":
-                stored = await self._writer.patch(target, request, context)
-                return raw_response(show.one(target.resource, stored))
+                stored, created = await self._writer.patch(target, request, context)
+                return raw_response(show.one(target.resource, stored), 201 if created else 200)
             case "delete":
                 return self._delete(target, request, context)
             case _:

@@ -110,8 +110,8 @@ class Writer:
 
         return await self.change(target, change, context, patching=False)
 
-    async def patch(self, target: Target, request: HttpRequest, context: Context) -> Stored:
-        """Patch an object with the type of patch that the Content-Type names."""
+    async def patch(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
+        """Patch an object with the type of patch that the Content-Type names; say whether an apply created it."""
         kind = bodies.media_type(request)
         if kind.startswith("application/apply-patch"):
             return await self._apply(target, request, context)
@@ -135,9 +135,9 @@ class Writer:
                 raise errors.bad_request("the patched document is not an object")
             return copy_json(patched), None
 
-        return await self.change(target, change, context, patching=True)
+        return await self.change(target, change, context, patching=True), False
 
-    async def _apply(self, target: Target, request: HttpRequest, context: Context) -> Stored:
+    async def _apply(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
         """Serve a server-side apply: merge what the client owns into the object, or create it."""
         core, resource = self._core, target.resource
         if not request.param("fieldManager"):
@@ -162,8 +162,8 @@ class Writer:
                 why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
                 raise errors.conflict(resource.group, resource.plural, target.name, why)
             data, managed = change({})
-            return await self.create_object(target, data, context, managed=managed)
-        return await self.change(target, change, context, patching=True)
+            return await self.create_object(target, data, context, managed=managed), True
+        return await self.change(target, change, context, patching=True), False
 
     async def change(
         self,
