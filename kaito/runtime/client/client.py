@@ -5,8 +5,9 @@ use it directly. Every call either returns what the server answered, as the kind
 `TransportError`. Writes are never repeated when they may have happened already (see `sender`).
 """
 
+import copy
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, final
 
@@ -44,6 +45,8 @@ class Removal:
     """False: the object (or the one with the given UID) was gone already."""
     resource_version: str = ""
     """The version of an object that stays for its finalizers or grace period; empty when it is gone."""
+    uid: str = ""
+    """Whose deletion it is, when the server said so."""
 
     @property
     def is_gone(self) -> bool:
@@ -91,6 +94,7 @@ class Client:
         self._discovery = discovery
         self._field_validation = field_validation
         self._timeout = timeout
+        self._fence: Callable[[], None] | None = None
         self._sender = Sender(
             transport,
             user_agent=user_agent or own_agent(field_manager),
@@ -98,6 +102,12 @@ class Client:
             observer=observer or Unobserved(),
             dice=dice or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
         )
+
+    def fenced(self, fence: Callable[[], None]) -> "Client":
+        """The same client, calling `fence` right before every attempt of a write; what it raises stops the write."""
+        clone = copy.copy(self)
+        clone._fence = fence
+        return clone
 
     # Reads
 
@@ -262,7 +272,7 @@ class Client:
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         path = await self._object_target(type(target), target.name, target.namespace)
-        request = ApiRequest("DELETE", path, Repeat.WHEN_UNANSWERED, body=codec.encode(options), timeout=self._timeout)
+        request = self._request("DELETE", path, Repeat.WHEN_UNANSWERED, codec.encode(options))
         try:
             reply = await self._sender.send(request)
         except NotFound:
@@ -281,7 +291,7 @@ class Client:
         """Delete every object that matches (not atomic). A namespaced kind needs the namespace."""
         path = await self.collection(kind, namespace, writing=True)
         query = {"labelSelector": label_query(labels), "fieldSelector": field_query(fields)}
-        request = ApiRequest("DELETE", with_query(path, query), Repeat.WHEN_UNANSWERED, timeout=self._timeout)
+        request = self._request("DELETE", with_query(path, query), Repeat.WHEN_UNANSWERED)
         await self._sender.send(request)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
@@ -299,7 +309,7 @@ class Client:
         if grace_seconds is not None:
             eviction["deleteOptions"]["gracePeriodSeconds"] = grace_seconds
         path = await self._object_target(type(pod), pod.name, pod.namespace, "eviction")
-        request = ApiRequest("POST", path, Repeat.ONLY_IF_REFUSED, body=codec.encode(eviction), timeout=self._timeout)
+        request = self._request("POST", path, Repeat.ONLY_IF_REFUSED, codec.encode(eviction))
         try:
             await self._sender.send(request)
         except NotFound:
@@ -310,14 +320,7 @@ class Client:
         """Set the number of replicas through the `scale` subresource."""
         path = await self._object_target(type(target), target.name, target.namespace, "scale", self._options())
         body = codec.encode({"spec": {"replicas": replicas}})
-        request = ApiRequest(
-            "PATCH",
-            path,
-            Repeat.ONLY_IF_REFUSED,
-            body=body,
-            content_type=MergePatch.content_type,
-            timeout=self._timeout,
-        )
+        request = self._request("PATCH", path, Repeat.ONLY_IF_REFUSED, body, MergePatch.content_type)
         await self._sender.send(request)
 
     # Anything else
@@ -332,14 +335,12 @@ class Client:
         content_type: str = "application/json",
     ) -> dict[str, Any]:
         """Any request of the API as plain JSON: `raw("GET", "/version")`. Raises as the typed verbs do."""
-        request = ApiRequest(
-            method.upper(),
-            with_query(path, query or {}),
-            Repeat.ON_ANY_TROUBLE if method.upper() in {"GET", "HEAD"} else Repeat.ONLY_IF_REFUSED,
-            body=None if body is None else codec.encode(body),
-            content_type=content_type,
-            timeout=self._timeout,
-        )
+        verb = method.upper()
+        if verb in {"GET", "HEAD"}:
+            request = ApiRequest(verb, with_query(path, query or {}), Repeat.ON_ANY_TROUBLE, timeout=self._timeout)
+        else:
+            document = None if body is None else codec.encode(body)
+            request = self._request(verb, with_query(path, query or {}), Repeat.ONLY_IF_REFUSED, document, content_type)
         reply = await self._sender.send(request)
         return codec.json_object(reply.body, str(request)) if reply.body else {}
 
@@ -397,10 +398,23 @@ class Client:
             raise
         return reply.body
 
+    def _request(
+        self,
+        method: str,
+        target: str,
+        repeat: Repeat,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> ApiRequest:
+        """A request that changes something, and so is fenced."""
+        return ApiRequest(
+            method, target, repeat, body=body, content_type=content_type, timeout=self._timeout, guard=self._fence
+        )
+
     async def _write(
         self, obj: R, method: str, target: str, body: bytes, repeat: Repeat, content_type: str = "application/json"
     ) -> R:
-        request = ApiRequest(method, target, repeat, body=body, content_type=content_type, timeout=self._timeout)
+        request = self._request(method, target, repeat, body, content_type)
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
@@ -416,8 +430,10 @@ class Client:
 
 def _removal(answer: Mapping[str, Any]) -> Removal:
     """Whether the object in a delete's answer stays: only with finalizers, or for its grace period."""
+    if answer.get("kind") == "Status":
+        details: Mapping[str, Any] = answer.get("details") or {}
+        return Removal(existed=True, uid=str(details.get("uid", "")))
     metadata: Mapping[str, Any] = answer.get("metadata") or {}
-    stays = answer.get("kind") != "Status" and (
-        bool(metadata.get("finalizers")) or int(metadata.get("deletionGracePeriodSeconds") or 0) > 0
-    )
-    return Removal(existed=True, resource_version=str(metadata.get("resourceVersion", "")) if stays else "")
+    stays = bool(metadata.get("finalizers")) or int(metadata.get("deletionGracePeriodSeconds") or 0) > 0
+    version = str(metadata.get("resourceVersion", "")) if stays else ""
+    return Removal(existed=True, resource_version=version, uid=str(metadata.get("uid", "")))

@@ -18,7 +18,7 @@ import json
 import random
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, final
@@ -63,6 +63,8 @@ class ApiRequest:
     content_type: str = "application/json"
     accept: str = "application/json"
     timeout: float = REQUEST_SECONDS
+    guard: Callable[[], None] | None = None
+    """Called right before every attempt; raises when the request must not be sent any more (lost lease)."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -95,6 +97,7 @@ class Sender:
             ApiError: the server refused; typed by status.
             RequestTimeout: no answer within the request's timeout, repetitions included.
             TransportError: no answer.
+            Whatever the request's guard raises.
         """
         deadline = monotonic() + request.timeout
         budget = WAIT_BUDGET_SECONDS
@@ -114,6 +117,8 @@ class Sender:
         host = self._transport.host
         if held := await self._limiter.wait():
             self._observer.limited(method=request.method, host=host, seconds=held)
+        if request.guard is not None:
+            request.guard()
         started = monotonic()
         result: Reply | ApiError | TransportError
         received = 0
