@@ -8,7 +8,7 @@ growing pause kept on the Workspace, the third by giving up claims that do not l
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Self, final
 
 from kaito.api import Claim, labels
@@ -42,7 +42,7 @@ class Attempts:
             return cls(
                 serial=int(record.get("serial", 0)),
                 failures=int(record.get("failures", 0)),
-                since=datetime.fromisoformat(since) if since else None,
+                since=datetime.fromisoformat(since).astimezone(UTC) if since else None,
             )
         except (ValueError, TypeError, AttributeError):
             return cls()

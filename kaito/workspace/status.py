@@ -6,17 +6,18 @@ placed again; but a pod on a node that is not Ready is no endpoint (Kubernetes t
 not count.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Self, final
 
 from kaito.api import Claim, Workspace, conditions as words
 from kaito.api.workspace import WorkspaceState
-from kaito.runtime.kinds import Job, Pod, StatefulSet
+from kaito.runtime.kinds import Job, Node, Pod, StatefulSet
+from kaito.runtime.meta import Quantity
 from kaito.workspace import pods as pod_faults
 from kaito.workspace.nodes import NodesReport
-from kaito.workspace.plan import Plan, Refusal
+from kaito.workspace.plan import Hardware, Plan, Refusal
 from kaito.workspace.settings import NodeApi
 
 
@@ -83,8 +84,17 @@ class Observation:
     workload: StatefulSet | None = None
     job: Job | None = None
     pods: Sequence[Pod] = field(default_factory=tuple[Pod, ...])
-    conflict: str = ""
-    """An object of the workload's name that belongs to somebody else, in words."""
+    problem: tuple[str, str] | None = None
+    """Reason and message of what keeps the workload from being applied."""
+    node_objects: Mapping[str, Node] = field(default_factory=dict[str, Node])
+    """The Workspace's nodes by name, for the steps after the one that read them."""
+
+    def hardware(self, workspace: Workspace) -> Hardware:
+        """The nodes planned; without a plan what the Workspace itself says, to judge the nodes it has."""
+        if self.plan is not None:
+            return self.plan.hardware
+        wanted = workspace.status.target_node_count or workspace.resource.count
+        return Hardware(count=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
 
 
 def verdicts(workspace: Workspace, seen: Observation, node_api: NodeApi) -> list[Verdict]:
@@ -191,8 +201,8 @@ def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) 
 
 def _inference(seen: Observation, resource: Verdict) -> Verdict:
     workload = seen.workload
-    if seen.conflict:
-        return Verdict.false(words.INFERENCE_READY, words.NAME_CONFLICT, seen.conflict)
+    if workload is None and seen.problem is not None:
+        return Verdict.false(words.INFERENCE_READY, *seen.problem)
     if workload is None:
         if resource.holds is None:
             return Verdict.unknown(words.INFERENCE_READY, words.WAITING_FOR_RESOURCES, resource.message)
@@ -205,7 +215,8 @@ def _inference(seen: Observation, resource: Verdict) -> Verdict:
         lost = _on_lost_nodes(seen)
         if lost:
             return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, lost)
-        return Verdict.true(words.INFERENCE_READY, words.INFERENCE_SERVING, count)
+        warning = f"; warning: {seen.problem[1]}" if seen.problem else ""
+        return Verdict.true(words.INFERENCE_READY, words.INFERENCE_SERVING, count + warning)
     fault = pod_faults.classify(seen.pods)
     if fault is not None:
         return Verdict.false(words.INFERENCE_READY, fault.reason, f"{count}; {fault.message}")
@@ -236,8 +247,8 @@ def _inference_whole(resource: Verdict, inference: Verdict) -> Verdict:
 
 def _job(seen: Observation) -> Verdict:
     job = seen.job
-    if seen.conflict:
-        return Verdict.false(words.JOB_STARTED, words.NAME_CONFLICT, seen.conflict)
+    if seen.problem is not None:
+        return Verdict.false(words.JOB_STARTED, *seen.problem)
     if job is None:
         return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, "the tuning job has not been created yet")
     if job.has_condition("Complete"):
@@ -272,12 +283,3 @@ def _tuning_whole(seen: Observation, resource: Verdict, job: Verdict) -> Verdict
     if job.holds is not True:
         return job._replace(type=kind)
     return Verdict.false(kind, words.PENDING, job.message)
-
-
-def transitions(before: Sequence[tuple[str, str]], after: Sequence[Verdict]) -> Iterator[Verdict]:
-    """Verdicts whose status differs from the stored one: what is worth an event."""
-    known = dict(before)
-    for verdict in after:
-        old, new = known.get(verdict.type), {True: "True", False: "False", None: "Unknown"}[verdict.holds]
-        if old is not None and old != new:
-            yield verdict

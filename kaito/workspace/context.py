@@ -1,0 +1,69 @@
+"""One pass over one Workspace: what the steps share and leave for each other.
+
+`controller` makes a `Pass` for every reconcile and hands it from step to step. A step looks, acts and notes what it saw
+in `seen`; it neither sleeps nor writes status. What must not stop the later steps, but must be retried, is deferred.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import final
+
+from kaito.api import Workspace
+from kaito.runtime import Again, Api, Request
+from kaito.workspace.metrics import WorkspaceMetrics
+from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.status import Observation
+
+
+@final
+@dataclass(slots=True)
+class Pass:
+    """The state of one reconcile."""
+
+    request: Request[Workspace]
+    settings: WorkspaceSettings
+    metrics: WorkspaceMetrics
+    seen: Observation = field(default_factory=Observation)
+    """What the steps saw; the status is computed from it."""
+    placeable: bool = False
+    """Whether nodes and claims are ready, so that a workload may be created."""
+    errors: list[Exception] = field(default_factory=list[Exception])
+    """Failures of steps that did not stop the pass; the first one is raised at its end, for a retry with backoff."""
+    wakes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    """When to look again, in seconds from now, and why."""
+
+    @property
+    def workspace(self) -> Workspace:
+        """The object being reconciled, as it was when the pass began."""
+        return self.request.object
+
+    @property
+    def api(self) -> Api:
+        """Reads and writes of this pass."""
+        return self.request.api
+
+    @property
+    def now(self) -> datetime:
+        """The current moment."""
+        return self.request.clock.now()
+
+    def wake(self, after: float, why: str) -> None:
+        """Look again after so many seconds, or earlier."""
+        self.wakes.append((max(after, 0.0), why))
+
+    def wake_at(self, moment: datetime, why: str) -> None:
+        """Look again at that moment, or earlier."""
+        self.wake((moment - self.now).total_seconds(), why)
+
+    def outcome(self) -> Again | None:
+        """The earliest wish to look again.
+
+        Raises:
+            Exception: the first deferred failure.
+        """
+        if self.errors:
+            raise self.errors[0]
+        if not self.wakes:
+            return None
+        after, why = min(self.wakes)
+        return Again(after=after, why=why)

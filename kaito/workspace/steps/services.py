@@ -1,0 +1,19 @@
+"""Step: the two Services of an inference Workspace, before its pods look for each other."""
+
+from kaito.runtime.kinds import Service
+from kaito.workspace.context import Pass
+from kaito.workspace.manifests.service import client_service, headless_service
+from kaito.workspace.steps.takeover import foreign
+
+
+async def ensure(run: Pass) -> None:
+    """Apply both Services once a workload may be placed; a Service of somebody else is left alone and told about."""
+    plan = run.seen.plan
+    if plan is None or run.workspace.inference is None or not run.placeable:
+        return
+    first_pod_only = plan.serving is not None and plan.serving.distributed
+    for service in (client_service(run.workspace, first_pod_only=first_pod_only), headless_service(run.workspace)):
+        present = await run.api.find(Service, service.name, service.namespace)
+        if present is not None and foreign(run, present):
+            continue
+        await run.api.ensure(service, owner=run.workspace)
