@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaito.api.definitions import custom_resource_definitions
+from kaito.api import crds
 from kaito.api.karpenter import Machine, NodeClaim
 from kaito.api.workspace import Workspace
 from kaito.local.cloud import CLOUD_ENVIRONMENT, wait_until_listening
@@ -107,7 +107,7 @@ async def _agent(
         for controller in [*kubelet.controllers(), *proxy.controllers(), stateful_sets(), jobs(), scheduler()]:
             manager.add(controller)
         manager.add(Controller.every(SWEEP_SECONDS, sweep, name="sweep"))
-        for definition in custom_resource_definitions():
+        for definition in crds.manifests():
             await manager.client.apply(CustomResourceDefinition.model_validate(definition))
         async with KubeletServer(kubelet, folder) as server:
             kubelet.port = server.port

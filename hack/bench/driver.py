@@ -1,0 +1,79 @@
+"""A driver that makes nodes and workloads ready at once, so that only the workspace controller's own time counts.
+
+It plays provisioner, node, StatefulSet controller and kubelet on a real API server: a claim gets its node and turns
+Ready, a StatefulSet turns ready, and nothing takes any time but the requests themselves. A small operator on the
+framework, run as its own process: `python -m hack.bench.driver KUBECONFIG machine`.
+"""
+
+import sys
+from pathlib import Path
+
+from kaito.api import labels
+from kaito.api.karpenter import Claim, Machine, NodeClaim
+from kaito.runtime import Again, Controller, Manager, ObjectMeta, Quantity, Request, Settings
+from kaito.runtime.client import MergePatch
+from kaito.runtime.kinds import Node, StatefulSet
+from kaito.runtime.kinds.core import NodeCondition, NodeSpec, NodeStatus
+from kaito.runtime.predicate import changed
+
+GPUS = Quantity("1")
+
+
+async def give_node(request: Request[Claim]) -> Again | None:
+    """Create the claim's node, ready with its GPU, and mark the claim Ready."""
+    claim = request.object
+    if claim.is_ready:
+        return None
+    client = request.api
+    await client.ensure(
+        Node(
+            metadata=ObjectMeta(name=claim.name, labels=claim.labels | {labels.INSTANCE_TYPE: claim.instance_type}),
+            spec=NodeSpec(provider_id=f"bench:///{claim.name}"),
+        )
+    )
+    capacity = {labels.NVIDIA_GPU: GPUS}
+    ready = NodeCondition(type="Ready", status="True", reason="KubeletReady", message="bench")
+    status = NodeStatus(capacity=capacity, allocatable=capacity, conditions=[ready])
+    node = Node(metadata=ObjectMeta(name=claim.name))
+    await client.patch(node, MergePatch({"status": status.to_dict()}), subresource="status")
+    async with request.status() as scope:
+        for stage in (claim.stages.launched, claim.stages.registered, claim.stages.initialized, "Ready"):
+            scope.condition(stage, True, "Bench")  # noqa: FBT003
+        scope.set(node_name=claim.name, provider_id=f"bench:///{claim.name}", capacity=capacity)
+    return None
+
+
+async def make_ready(request: Request[StatefulSet]) -> Again | None:
+    """Report every replica ready."""
+    workload = request.object
+    replicas = workload.spec.replicas or 1
+    async with request.status() as status:
+        status.set(
+            observed_generation=workload.metadata.generation,
+            replicas=replicas,
+            ready_replicas=replicas,
+            available_replicas=replicas,
+            current_replicas=replicas,
+            updated_replicas=replicas,
+        )
+    return None
+
+
+def main() -> None:
+    """Run until stopped."""
+    kubeconfig, node_api = sys.argv[1:3]
+    kind: type[Claim] = Machine if node_api == "machine" else NodeClaim
+    settings = Settings(
+        kubeconfig=Path(kubeconfig),
+        metrics_bind_address="0",
+        health_probe_bind_address="0",
+        leader_elect=False,
+        log_level="warning",
+    )
+    claims = Controller(kind, give_node, name="driver-claims", workers=16, when=changed("generation"))
+    workloads = Controller(StatefulSet, make_ready, name="driver-workloads", workers=16, when=changed("generation"))
+    Manager(settings, controllers=[claims, workloads], name="bench-driver").run()
+
+
+if __name__ == "__main__":
+    main()

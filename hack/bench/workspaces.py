@@ -1,0 +1,168 @@
+"""N Workspaces created at once on a real API server: how long until all are InferenceReady, and at what cost.
+
+The controller is the real binary in its own process; a driver (`hack.bench.driver`) makes nodes and workloads ready
+at once. Reported: wall time, the controller's CPU and memory, its requests by status code and its reconciles.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from hack.bench.process import Cost, cost_of
+from hack.envtest import ControlPlane
+from hack.envtest.control_plane import free_port
+from kaito.api import crds
+from kaito.api.workspace import Workspace
+from kaito.runtime.client import Client, connect
+from kaito.runtime.kinds import CustomResourceDefinition
+from kaito.runtime.meta import find_condition
+from kaito.runtime.tasks import together
+
+Process = subprocess.Popen[bytes]
+
+BINARIES = Path(sys.executable).parent
+GIVE_UP_SECONDS = 300.0
+CREATE_CONCURRENCY = 16
+
+
+def workspace(index: int) -> Workspace:
+    """One Workspace of the contract's first kind."""
+    name = f"phi-{index:04d}"
+    return Workspace.model_validate(
+        {
+            "metadata": {"name": name, "namespace": "default"},
+            "resource": {
+                "instanceType": "Standard_NC6s_v3",
+                "labelSelector": {"matchLabels": {"apps": name}},
+            },
+            "inference": {"preset": {"name": "phi-3-mini-4k-instruct"}},
+        }
+    )
+
+
+async def measure(control_plane: ControlPlane, count: int, node_api: str) -> dict[str, Any]:
+    """Run the benchmark on a running control plane."""
+    async with connect(control_plane.kubeconfig, field_manager="bench", user_agent="bench/1") as client:
+        for definition in crds.manifests():
+            await client.apply(CustomResourceDefinition.model_validate(definition))
+        await asyncio.sleep(1.0)  # the API server publishes new types within a second
+        metrics = free_port()
+        controller, driver = _start(control_plane, metrics, node_api)
+        try:
+            await _until_up(metrics)
+            before = cost_of(controller.pid)
+            seconds = await _run(client, count)
+            after = cost_of(controller.pid)
+            scraped = _scrape(metrics)
+        finally:
+            for process in (controller, driver):
+                process.terminate()
+                process.wait(30)
+    return _report(count, node_api, seconds, before, after, scraped)
+
+
+def _start(control_plane: ControlPlane, metrics: int, node_api: str) -> tuple[Process, Process]:
+    """The controller and the driver, logging into the control plane's folder."""
+    common = [f"--kubeconfig={control_plane.kubeconfig}", f"--node-api={node_api}", "--health-probe-bind-address=0"]
+    flags = [f"--metrics-bind-address=127.0.0.1:{metrics}", "--leader-elect=false", "--webhook=false"]
+    with (control_plane.folder / "controller.log").open("wb") as log:
+        controller = subprocess.Popen([str(BINARIES / "workspace-controller"), *common, *flags], stdout=log, stderr=log)
+        driver = [sys.executable, "-m", "hack.bench.driver", str(control_plane.kubeconfig), node_api]
+        return controller, subprocess.Popen(driver, stderr=log)
+
+
+async def _run(client: Client, count: int) -> float:
+    """Create them all, wait for all; seconds from the first create."""
+    slots = asyncio.Semaphore(CREATE_CONCURRENCY)
+
+    async def create(index: int) -> None:
+        async with slots:
+            await client.create(workspace(index))
+
+    started = time.monotonic()
+    await together(*(create(index) for index in range(count)))
+    while True:
+        found = await client.list(Workspace, namespace="default")
+        ready = sum(_is_inference_ready(w) for w in found)
+        if ready == count:
+            return time.monotonic() - started
+        if time.monotonic() - started > GIVE_UP_SECONDS:
+            message = f"only {ready} of {count} became ready within {GIVE_UP_SECONDS:.0f} s"
+            raise TimeoutError(message)
+        await asyncio.sleep(0.5)
+
+
+def _is_inference_ready(found: Workspace) -> bool:
+    condition = find_condition(found.status.conditions, "InferenceReady")
+    return condition is not None and condition.is_true
+
+
+async def _until_up(port: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                if 'controller="workspace"' in await asyncio.to_thread(_fetch, port):
+                    break
+            except OSError:
+                pass
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(2.0)  # caches have synced; the driver too
+
+
+def _fetch(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def _scrape(port: int) -> dict[str, float]:
+    text = _fetch(port)
+    wanted = ("rest_client_requests_total", "controller_runtime_reconcile_total")
+    return {
+        match.group(1): float(match.group(2))
+        for match in re.finditer(r"^(\S+?(?:\{.*?\})?) (\S+)$", text, re.MULTILINE)
+        if match.group(1).startswith(wanted) and float(match.group(2))
+    }
+
+
+def _report(
+    count: int, node_api: str, seconds: float, before: Cost, after: Cost, scraped: dict[str, float]
+) -> dict[str, Any]:
+    codes: dict[str, int] = {}
+    for series, value in scraped.items():
+        code = re.search(r'code="(\d+)"', series)
+        if code:
+            codes[code.group(1)] = codes.get(code.group(1), 0) + int(value)
+    reconciles = sum(
+        value for series, value in scraped.items() if "reconcile_total" in series and 'controller="workspace"' in series
+    )
+    cpu = after.cpu_seconds - before.cpu_seconds
+    return {
+        "benchmark": "workspaces",
+        "count": count,
+        "node_api": node_api,
+        "wall_seconds": round(seconds, 2),
+        "controller_cpu_ms_per_workspace": round(1000 * cpu / count, 1),
+        "controller_peak_rss_mib": round(after.peak_rss_mib, 1),
+        "controller_rss_before_mib": round(before.rss_mib, 1),
+        "requests_by_code": codes,
+        "requests_per_workspace": round(sum(codes.values()) / count, 1),
+        "reconciles_per_workspace": round(reconciles / count, 1),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Run for each count and print one JSON line each."""
+    parser = argparse.ArgumentParser(prog="python -m hack.bench workspaces")
+    parser.add_argument("--count", type=int, nargs="+", default=[50, 300])
+    parser.add_argument("--node-api", choices=("machine", "nodeclaim"), default="machine")
+    options = parser.parse_args(arguments)
+    for count in options.count:
+        with ControlPlane() as control_plane:
+            print(json.dumps(asyncio.run(measure(control_plane, count, options.node_api))), flush=True)
