@@ -1,0 +1,166 @@
+"""The Azure provider: instances are agent pools of one managed cluster, operations are ARM's."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any, cast, final
+
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.mgmt.containerservice.models import AgentPool
+
+from kaito.cloud.azure import pools
+from kaito.cloud.azure.arm import Arm, is_success
+from kaito.cloud.azure.errors import PARENT_CODES, operation_error, retry_after
+from kaito.cloud.azure.offerings import Offerings
+from kaito.cloud.azure.settings import AzureSettings
+from kaito.cloud.errors import CloudUnavailable, OperationCanceled
+from kaito.cloud.metrics import CloudMetrics
+from kaito.cloud.provider import Instance, InstancePlan, InstanceType, Progress, Started
+
+OPERATION_HEADER = "Azure-AsyncOperation"
+LONGEST_PAUSE = timedelta(minutes=2).total_seconds()
+"""A `Retry-After` beyond this is not believed."""
+
+
+@final
+class AzureProvider:
+    """Implements `kaito.cloud.provider.Provider` over ARM."""
+
+    name = "azure"
+
+    def __init__(self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None) -> None:
+        """Prepare; nothing is sent. `transport` replaces the SDK's sockets."""
+        self._arm = Arm(settings, metrics, transport=transport)
+        self._scope = (settings.resource_group, settings.cluster)
+        self._offerings = Offerings(self._arm, metrics)
+
+    def name_problem(self, name: str) -> str | None:
+        """Why AKS would refuse the name."""
+        return pools.name_problem(name)
+
+    def instance_name(self, provider_id: str) -> str | None:
+        """The pool that a machine belongs to."""
+        return pools.pool_of(provider_id)
+
+    async def get(self, name: str) -> Instance | None:
+        """The pool, or None."""
+        pool = await self._arm.call("get", lambda: self._find(name))
+        return pools.to_instance(pool) if pool is not None else None
+
+    async def list(self) -> list[Instance]:
+        """Every pool of the cluster."""
+
+        async def read() -> list[Instance]:
+            return [pools.to_instance(pool) async for pool in self._arm.containers.agent_pools.list(*self._scope)]
+
+        return await self._arm.call("list", read)
+
+    async def create(self, plan: InstancePlan) -> Started:
+        """PUT with `If-None-Match: *`, so that an existing pool is never reconfigured."""
+
+        async def put() -> Started:
+            poller = await self._arm.containers.agent_pools.begin_create_or_update(
+                *self._scope,
+                plan.name,
+                pools.to_model(plan),
+                etag="*",
+                match_condition=MatchConditions.IfMissing,
+                polling=False,
+                cls=_answer_headers,
+            )
+            return _started(cast("Mapping[str, str]", await poller.result()))
+
+        return await self._arm.call("create", put)
+
+    async def delete(self, name: str) -> Started | None:
+        """DELETE; None when the pool is not there."""
+
+        async def remove() -> Started | None:
+            try:
+                poller = await self._arm.containers.agent_pools.begin_delete(
+                    *self._scope, name, polling=False, cls=_answer_headers
+                )
+            except ResourceNotFoundError:  # the pool, its cluster or the whole group: in any case it is gone
+                return None
+            return _started(cast("Mapping[str, str]", await poller.result()))
+
+        return await self._arm.call("delete", remove)
+
+    async def progress(self, operation: str) -> Progress:
+        """Read the operation's status address once."""
+        if not operation or not self._arm.is_ours(operation):
+            return Progress("lost")
+        return await self._arm.call("progress", lambda: self._read_operation(operation))
+
+    async def check(self, plan: InstancePlan) -> None:
+        """Size offered, not restricted, in stock as far as known, quota left."""
+        await self._offerings.check(plan)
+
+    async def instance_type(self, name: str) -> InstanceType | None:
+        """From the location's listing."""
+        return await self._offerings.find(name)
+
+    def unavailable(self, instance_type: str) -> None:
+        """The size ran out."""
+        self._offerings.out_of_stock(instance_type)
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._arm.close()
+
+    async def _find(self, name: str) -> AgentPool | None:
+        try:
+            return await self._arm.containers.agent_pools.get(*self._scope, name)
+        except ResourceNotFoundError as error:
+            # A missing group or cluster is an error: "no such pool" would let the caller create into nowhere.
+            code = error.error.code if error.error is not None else ""
+            if code in PARENT_CODES or _is_about_the_cluster(str(error)):
+                raise
+            return None
+
+    async def _read_operation(self, operation: str) -> Progress:
+        response = await self._arm.fetch(operation)
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            return Progress("lost")
+        if not is_success(response):
+            raise HttpResponseError(response=cast("Any", response))
+        wait = _pause(response.headers)
+        if response.status_code == HTTPStatus.ACCEPTED:
+            return Progress("running", retry_after=wait)
+        document: object = response.json() if response.content else {"status": "Succeeded"}
+        if not isinstance(document, Mapping):
+            raise CloudUnavailable("the operation's status is not a JSON object")
+        return _progress(cast("Mapping[str, Any]", document), wait)
+
+
+def _progress(document: Mapping[str, Any], wait: float | None) -> Progress:
+    error = cast("Mapping[str, Any]", document.get("error") or {})
+    match str(document.get("status", "")).lower():
+        case "succeeded":
+            return Progress("succeeded")
+        case "failed":
+            return Progress("failed", error=operation_error(error or {"message": "the operation failed"}))
+        case "canceled":
+            message = str(error.get("message") or "the operation was canceled")
+            return Progress("canceled", error=OperationCanceled(message, code=str(error.get("code") or "Canceled")))
+        case _:
+            return Progress("running", retry_after=wait)
+
+
+def _answer_headers(response: Any, _model: Any, _headers: Any) -> Mapping[str, str]:
+    """Given to the SDK as `cls`: the answer's headers instead of the deserialised body."""
+    return cast("Mapping[str, str]", response.http_response.headers)
+
+
+def _started(headers: Mapping[str, str]) -> Started:
+    return Started(headers.get(OPERATION_HEADER) or headers.get("Location") or "", _pause(headers))
+
+
+def _pause(headers: Mapping[str, str]) -> float | None:
+    wait = retry_after(headers)
+    return min(wait, LONGEST_PAUSE) if wait is not None else None
+
+
+def _is_about_the_cluster(text: str) -> bool:
+    return "Microsoft.ContainerService/managedClusters/" in text and "agentPools" not in text

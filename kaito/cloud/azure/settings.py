@@ -1,0 +1,50 @@
+"""Where the cluster is in Azure, and how to talk to ARM. Built by the provisioner from flags and environment."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kaito.cloud.azure.credential import CredentialMode
+
+PUBLIC_ARM = "https://management.azure.com"
+API_VERSION = "2026-08-01"
+"""Of `Microsoft.ContainerService`: the one the pinned SDK major was generated for."""
+
+
+class AzureSettings(BaseModel):
+    """Validated once at start; every value has been trimmed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    subscription_id: str = Field(min_length=1)
+    resource_group: str = Field(min_length=1)
+    cluster: str = Field(min_length=1)
+    location: str = ""
+    """Empty asks the cluster itself."""
+    endpoint: str = PUBLIC_ARM
+    """Resource manager of the cloud in use; a simulator's address together with the `fake` credential."""
+    credential_mode: CredentialMode = "workload"
+    client_id: str = ""
+    tenant_id: str = ""
+    api_version: str = API_VERSION
+    requests_per_second: float = Field(default=8.0, gt=0)
+    """Sustained rate of ARM requests over all claims. ARM refills a subscription's buckets with 10 (writes and
+    deletes) and 25 (reads) tokens a second; the rest is left to other clients of the subscription."""
+    request_burst: int = Field(default=40, gt=0)
+    request_timeout: float = Field(default=60.0, gt=0)
+    """Seconds without an answer after which a request is given up."""
+    attempts: int = Field(default=3, ge=1)
+    """Tries of one request within one call; what still fails goes back to the work queue."""
+    unavailable_seconds: float = 3600.0
+    """How long a size that ran out of capacity is not tried again while others are listed."""
+
+    @model_validator(mode="after")
+    def _plain_http_only_for_nobody(self) -> Self:
+        secure = self.endpoint.startswith("https://")
+        if not secure and self.credential_mode != "fake":
+            message = (
+                f"the ARM endpoint {self.endpoint} is not https: a real credential is only sent encrypted "
+                "(use --azure-credential fake for a simulator)"
+            )
+            raise ValueError(message)
+        return self

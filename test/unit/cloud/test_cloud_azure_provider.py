@@ -1,0 +1,341 @@
+"""The Azure provider: the real SDK on the simulator, without sockets, in virtual time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from kaito.cloud.azure.provider import AzureProvider
+from kaito.cloud.azure.settings import AzureSettings
+from kaito.cloud.azure.simulator import Fault, Simulator, SimulatorSettings, named
+from kaito.cloud.azure.simulator.inprocess import InProcessTransport
+from kaito.cloud.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Busy,
+    CloudError,
+    CloudUnavailable,
+    ClusterMissing,
+    InstanceTypeUnavailable,
+    InsufficientCapacity,
+    InvalidRequest,
+    OperationCanceled,
+    QuotaExceeded,
+    Throttled,
+)
+from kaito.cloud.metrics import CloudMetrics
+from kaito.cloud.provider import InstancePlan, Marker, Progress
+from kaito.runtime.clock import LoopClock, monotonic
+
+pytestmark = pytest.mark.virtual_time
+
+ENDPOINT = "http://simulator"
+A100 = "Standard_NC24ads_A100_v4"
+MARKER = Marker("uid-1", "NodeClaim", "ws1", "cluster-1")
+PLAN = InstancePlan(name="ws1", instance_type=A100, marker=MARKER, disk_gib=1024, labels={"kaito.sh/workspace": "phi"})
+
+
+NODE_ID = (
+    "azure:///subscriptions/s/resourceGroups/MC_a/providers/Microsoft.Compute/virtualMachineScaleSets"
+    "/aks-ws1-12345678-vmss/virtualMachines/0"
+)
+
+
+def settings(**changes: Any) -> AzureSettings:
+    values: dict[str, Any] = {
+        "subscription_id": SimulatorSettings().subscription_id,
+        "resource_group": "kaito",
+        "cluster": "kaito",
+        "endpoint": ENDPOINT,
+        "credential_mode": "fake",
+        **changes,
+    }
+    return AzureSettings(**values)
+
+
+def provider_for(simulator: Simulator, **changes: Any) -> AzureProvider:
+    return AzureProvider(
+        settings(**changes), CloudMetrics(CollectorRegistry()), transport=InProcessTransport(simulator.api)
+    )
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(clock=LoopClock()) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def azure(simulator: Simulator) -> AsyncIterator[AzureProvider]:
+    provider = provider_for(simulator)
+    yield provider
+    await provider.close()
+
+
+async def finish(azure: AzureProvider, operation: str) -> Progress:
+    progress = await azure.progress(operation)
+    for _ in range(1000):
+        if progress.state != "running":
+            break
+        await asyncio.sleep(progress.retry_after or 30)
+        progress = await azure.progress(operation)
+    return progress
+
+
+async def test_creation_is_submitted_and_then_polled(azure: AzureProvider) -> None:
+    started = await azure.create(PLAN)
+    assert monotonic() == 0, "create does not wait for the machine"
+    assert started.retry_after == 10
+    instance = await azure.get("ws1")
+    assert instance is not None
+    assert (instance.state, instance.marker, instance.instance_type) == ("creating", MARKER, A100)
+    assert instance.labels == {"kaito.sh/workspace": "phi"}
+
+    assert (await finish(azure, started.operation)).state == "succeeded"
+    assert monotonic() == 300
+    ready = await azure.get("ws1")
+    assert ready is not None
+    assert ready.state == "ready"
+
+
+async def test_deletion_is_submitted_and_ends_with_nothing(azure: AzureProvider) -> None:
+    await finish(azure, (await azure.create(PLAN)).operation)
+    started = await azure.delete("ws1")
+    assert started is not None
+    deleting = await azure.get("ws1")
+    assert deleting is not None
+    assert deleting.state == "deleting"
+    assert (await finish(azure, started.operation)).state == "succeeded"
+    assert await azure.get("ws1") is None
+    assert await azure.delete("ws1") is None
+    assert await azure.list() == []
+
+
+async def test_an_absent_pool_may_also_be_deleted_with_204() -> None:
+    async with Simulator(SimulatorSettings(delete_gone_status=204), clock=LoopClock()) as simulator:
+        azure = provider_for(simulator)
+        started = await azure.delete("ws1")
+        assert started is not None
+        assert started.operation == ""
+        assert await azure.get("ws1") is None
+
+
+async def test_an_existing_pool_is_never_reconfigured(azure: AzureProvider, simulator: Simulator) -> None:
+    simulator.cluster.put("ws1", {"properties": {"vmSize": "Standard_D2s_v5"}})
+    with pytest.raises(AlreadyExists):
+        await azure.create(PLAN)
+    foreign = await azure.get("ws1")
+    assert foreign is not None
+    assert (foreign.marker, foreign.instance_type) == (None, "Standard_D2s_v5")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ("quota", QuotaExceeded, "Insufficient vcpu quota requested 24, remaining 0"),
+        ("quota-nested", QuotaExceeded, "Current Limit: 24, Current Usage: 24, Additional Required: 24"),
+        ("sku", InstanceTypeUnavailable, "not allowed in your subscription"),
+        ("unauthorized", AccessDenied, "does not have authorization"),
+        ("throttled", Throttled, "being throttled"),
+        ("server-error", CloudUnavailable, "Internal server error"),
+        ("busy", Busy, "is in progress"),
+        ("drop", CloudUnavailable, "Connection aborted"),
+    ],
+)
+async def test_each_refusal_has_its_type(
+    azure: AzureProvider, simulator: Simulator, fault: str, kind: type[CloudError], words: str
+) -> None:
+    simulator.faults.add(named(fault, times=None))
+    with pytest.raises(kind, match=words):
+        await azure.create(PLAN)
+    if fault != "drop":
+        assert len(simulator.api.requests) == 1, "answered errors are repeated by the work queue, not by the SDK"
+
+
+async def test_a_bad_name_is_an_invalid_request(azure: AzureProvider) -> None:
+    with pytest.raises(InvalidRequest, match="invalid"):
+        await azure.create(replace(PLAN, name="Bad-Name"))
+    assert azure.name_problem("ws0123456789a") is not None
+    assert azure.name_problem("ws1") is None
+
+
+async def test_a_hanging_request_is_given_up(azure: AzureProvider, simulator: Simulator) -> None:
+    simulator.faults.add(named("hang", times=None))
+    with pytest.raises(CloudUnavailable, match="no answer from Azure within 60 seconds"):
+        await azure.get("ws1")
+    assert monotonic() == 60
+
+
+async def test_an_unreadable_answer_is_no_answer(azure: AzureProvider, simulator: Simulator) -> None:
+    await azure.create(PLAN)
+    simulator.faults.add(Fault(method="GET", pool="ws1", truncate=True))
+    with pytest.raises(CloudUnavailable):
+        await azure.get("ws1")
+
+
+async def test_an_accepted_put_without_an_answer_leaves_our_pool(azure: AzureProvider, simulator: Simulator) -> None:
+    simulator.faults.add(named("accepted-then-dropped"))
+    with pytest.raises((CloudUnavailable, AlreadyExists)):
+        await azure.create(PLAN)
+    instance = await azure.get("ws1")
+    assert instance is not None
+    assert instance.marker == MARKER
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "kind"),
+    [("capacity", "failed", InsufficientCapacity), ("canceled", "canceled", OperationCanceled)],
+)
+async def test_an_operation_that_ends_badly_says_why(
+    azure: AzureProvider, simulator: Simulator, fault: str, state: str, kind: type[CloudError]
+) -> None:
+    simulator.faults.add(named(fault))
+    progress = await finish(azure, (await azure.create(PLAN)).operation)
+    assert progress.state == state
+    assert isinstance(progress.error, kind)
+    pool = await azure.get("ws1")
+    assert pool is not None
+    assert (pool.state, type(pool.error)) == (state, kind), "the pool itself still tells after the operation is lost"
+
+
+async def test_a_lost_operation_is_not_a_lost_pool(azure: AzureProvider, simulator: Simulator) -> None:
+    simulator.faults.add(named("status-lost"))
+    started = await azure.create(PLAN)
+    assert (await azure.progress(started.operation)).state == "lost"
+    assert await azure.get("ws1") is not None
+    assert (await azure.progress("")).state == "lost"
+
+
+async def test_our_token_is_only_sent_to_our_endpoint(azure: AzureProvider, simulator: Simulator) -> None:
+    assert (await azure.progress("https://evil.example/operations/1")).state == "lost"
+    assert (await azure.progress("http://simulator.evil.example/operations/1")).state == "lost"
+    assert not simulator.api.requests
+    with pytest.raises(ValidationError, match="only sent encrypted"):
+        settings(credential_mode="workload")
+
+
+async def test_a_missing_cluster_is_not_a_missing_pool(simulator: Simulator) -> None:
+    azure = provider_for(simulator, cluster="other")
+    with pytest.raises(ClusterMissing):
+        await azure.get("ws1")
+    with pytest.raises(ClusterMissing):
+        await azure.create(PLAN)
+    assert await azure.delete("ws1") is None, "with the cluster, the pool is gone"
+    with pytest.raises(ClusterMissing):
+        await provider_for(simulator, resource_group="other").get("ws1")
+
+
+async def test_one_throttled_request_holds_all_back(azure: AzureProvider, simulator: Simulator) -> None:
+    simulator.faults.add(named("throttled", headers={"Retry-After": "30"}))
+    with pytest.raises(Throttled) as refused:
+        await azure.get("ws1")
+    assert refused.value.retry_after == 30
+    with pytest.raises(Throttled) as held:
+        await azure.get("ws2")
+    assert held.value.retry_after == pytest.approx(30)
+    assert len(simulator.api.requests) == 1, "the second request was not sent"
+    await asyncio.sleep(30)
+    assert await azure.get("ws2") is None
+
+
+async def test_the_request_rate_is_bounded(simulator: Simulator) -> None:
+    azure = provider_for(simulator, requests_per_second=2, request_burst=5)
+    answered = 0
+
+    async def ask() -> None:
+        nonlocal answered
+        while True:
+            try:
+                await azure.get("ws1")
+            except Throttled as held:
+                await asyncio.sleep(held.retry_after or 1)
+            else:
+                answered += 1
+                return
+
+    await asyncio.gather(*(ask() for _ in range(25)))
+    assert answered == 25
+    assert monotonic() >= 10
+
+
+async def test_the_size_is_checked_before_anything_is_bought(azure: AzureProvider, simulator: Simulator) -> None:
+    await azure.check(PLAN)
+    with pytest.raises(InstanceTypeUnavailable, match="Standard_Imaginary is not offered in eastus"):
+        await azure.check(replace(PLAN, instance_type="Standard_Imaginary"))
+    simulator.cluster.catalogue.restrict("Standard_NC6s_v3")
+    await asyncio.sleep(13 * 3600)
+    with pytest.raises(InstanceTypeUnavailable, match="NotAvailableForSubscription"):
+        await azure.check(replace(PLAN, instance_type="Standard_NC6s_v3"))
+    size = await azure.instance_type(A100.lower())
+    assert size is not None
+    assert (size.name, size.gpus, size.vcpus) == (A100, 1, 24)
+
+
+async def test_quota_is_checked_with_numbers_and_noticed_when_raised(
+    azure: AzureProvider, simulator: Simulator
+) -> None:
+    simulator.cluster.quota["standardncadsa100v4family"] = 12
+    with pytest.raises(QuotaExceeded, match=r"needs 24 vCPUs of quota StandardNCADSA100v4Family.*limit 12, in use 0"):
+        await azure.check(PLAN)
+    simulator.cluster.quota["standardncadsa100v4family"] = 24
+    await asyncio.sleep(30)
+    await azure.check(PLAN)
+    simulator.cluster.quota["cores"] = 1
+    await asyncio.sleep(30)
+    with pytest.raises(QuotaExceeded, match="quota cores"):
+        await azure.check(PLAN)
+
+
+async def test_without_the_right_to_read_sizes_nothing_is_refused(azure: AzureProvider, simulator: Simulator) -> None:
+    simulator.faults.add(named("unauthorized", path="/skus", times=None))
+    await azure.check(replace(PLAN, instance_type="Standard_Imaginary"))
+    assert await azure.instance_type(A100) is None
+
+
+async def test_sizes_are_read_once_for_many_claims(azure: AzureProvider, simulator: Simulator) -> None:
+    await asyncio.gather(*(azure.check(PLAN) for _ in range(20)))
+    assert len([entry for entry in simulator.api.requests if entry.path.endswith("/skus")]) == 1
+    assert len([entry for entry in simulator.api.requests if entry.path.endswith("/usages")]) == 1
+
+
+async def test_a_size_that_ran_out_is_left_alone_for_a_while(azure: AzureProvider) -> None:
+    azure.unavailable(A100)
+    with pytest.raises(InsufficientCapacity):
+        await azure.check(PLAN)
+    await asyncio.sleep(3601)
+    await azure.check(PLAN)
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "pool"),
+    [
+        (NODE_ID, "ws1"),
+        (NODE_ID.lower(), "ws1"),
+        ("azure:///subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/plain", None),
+        ("aws:///us-west-2a/i-0", None),
+        ("", None),
+    ],
+)
+def test_the_pool_is_read_from_the_provider_id(provider_id: str, pool: str | None) -> None:
+    azure = AzureProvider(settings(), CloudMetrics(CollectorRegistry()))
+    assert azure.instance_name(provider_id) == pool
+
+
+async def test_spot_zones_and_the_image_family_reach_the_pool(azure: AzureProvider, simulator: Simulator) -> None:
+    await azure.create(
+        replace(PLAN, spot=True, zones=("3",), image_family="azurelinux", taints=("sku=gpu:NoSchedule",))
+    )
+    properties = simulator.cluster.pools["ws1"].properties
+    assert properties["scaleSetPriority"] == "Spot"
+    assert properties["spotMaxPrice"] == -1
+    assert properties["availabilityZones"] == ["3"]
+    assert properties["osSKU"] == "AzureLinux"
+    assert properties["nodeTaints"] == ["sku=gpu:NoSchedule"]
+    assert properties["osDiskSizeGB"] == 1024
+    assert properties["count"] == 1
+    assert properties["type"] == "VirtualMachineScaleSets"
+    assert properties["mode"] == "User"

@@ -1,0 +1,53 @@
+"""The Azure provider over a real socket: what virtual time cannot show."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from kaito.cloud.azure.provider import AzureProvider
+from kaito.cloud.azure.settings import AzureSettings
+from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
+from kaito.cloud.azure.simulator.server import serve
+from kaito.cloud.metrics import CloudMetrics
+from kaito.cloud.provider import InstancePlan, Marker
+
+
+async def finished(azure: AzureProvider, operation: str) -> None:
+    for _ in range(200):
+        if (await azure.progress(operation)).state != "running":
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the operation did not end")
+
+
+async def test_a_pool_lives_and_dies_over_http_and_requests_are_counted() -> None:
+    registry = CollectorRegistry()
+    async with (
+        Simulator(SimulatorSettings(speed=3000, retry_after_seconds=0)) as simulator,
+        serve(simulator) as url,
+    ):
+        azure = AzureProvider(
+            AzureSettings(
+                subscription_id=simulator.settings.subscription_id,
+                resource_group="kaito",
+                cluster="kaito",
+                endpoint=url,
+                credential_mode="fake",
+            ),
+            CloudMetrics(registry),
+        )
+        marker = Marker("uid", "Machine", "ws1", "here")
+        plan = InstancePlan(name="ws1", instance_type="Standard_NC6s_v3", marker=marker, disk_gib=100)
+        await azure.check(plan)
+        started = await azure.create(plan)
+        await finished(azure, started.operation)
+        (instance,) = await azure.list()
+        assert (instance.state, instance.marker) == ("ready", marker)
+        removed = await azure.delete("ws1")
+        assert removed is not None
+        await finished(azure, removed.operation)
+        assert await azure.get("ws1") is None
+        await azure.close()
+    assert registry.get_sample_value("gpu_provisioner_arm_requests_total", {"op": "create", "code": "ok"}) == 1
+    assert registry.get_sample_value("gpu_provisioner_quota_remaining", {"family": "cores"}) == 100_000
