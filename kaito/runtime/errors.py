@@ -15,8 +15,10 @@
     ├── TransportError           no answer: refused, reset, timed out, TLS
     │   └── RequestTimeout
     ├── UnreadableObject         the answer does not fit the model of its kind
+    ├── AlreadyOwned             the object has another controller, or one of the same name with another UID
     ├── ConfigurationError       wrong use, found at construction or start
     │   └── UndeclaredKind       a cached read of a kind nobody declared
+    │       └── UndeclaredNamespace  a cached read outside the namespaces declared for the kind
     ├── CacheNotSynced           a cached read before the informer's first list
     ├── NotLeader                a write after leadership was lost (fenced)
     ├── Terminal                 raised by reconcilers: do not retry until the object changes
@@ -25,7 +27,7 @@
 `aiohttp` and credential errors are translated in `kaito.runtime.client.transport` only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -174,6 +176,10 @@ class UnreadableObject(KaitoRuntimeError):
     """An object (or a whole answer) of the server does not fit the model; the message names kind and field."""
 
 
+class AlreadyOwned(KaitoRuntimeError):
+    """The object is controlled by something else. An owner recreated under its name is something else, too."""
+
+
 class ConfigurationError(KaitoRuntimeError):
     """The program is put together wrongly; the message names what and the remedy."""
 
@@ -187,6 +193,19 @@ class UndeclaredKind(ConfigurationError):
             f"or name it in live= to read it from the API server each time"
         )
         self.kind = kind
+
+
+class UndeclaredNamespace(UndeclaredKind):
+    """A cached read in a namespace that the kind's `Cached(..., namespaces=...)` leaves out: not the same as absent."""
+
+    def __init__(self, kind: str, namespace: str, declared: Sequence[str]) -> None:
+        super().__init__(kind)
+        self.namespace = namespace
+        message = (
+            f"{kind} in namespace {namespace!r} is read from the cache, which keeps only {', '.join(declared)}: "
+            f"add the namespace to Cached({kind}, namespaces=...) or read it live"
+        )
+        self.args = (message,)
 
 
 class CacheNotSynced(KaitoRuntimeError):

@@ -1,0 +1,347 @@
+"""What a reconcile holds: reads from the cache that are never older than our own writes, and fenced writes.
+
+The manager makes one `Api` and every `Request` carries it. Kinds the cache declares are read from it, kinds named
+`live` from the server, all others are refused: no read silently starts a cluster-wide watch. Every write first asks the
+fence (is this process still the leader?), is recorded under the manager's field owner, and is reported to the cache so
+that the next read sees it.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal, Protocol, TypeVar, final
+
+from kaito.runtime.client import codec
+from kaito.runtime.client.applied import AppliedObjects
+from kaito.runtime.client.client import Client, Propagation
+from kaito.runtime.client.consistency import Consistency, IndexKey, Reader
+from kaito.runtime.client.patch import MergePatch, Patch
+from kaito.runtime.client.status import StatusScope
+from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.errors import (
+    ConfigurationError,
+    Conflict,
+    KaitoRuntimeError,
+    NotFound,
+    NotLeader,
+    UndeclaredKind,
+    api_error,
+)
+from kaito.runtime.logging import get_logger
+from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
+from kaito.runtime.ownership import check_controller, controlled_by, is_owned_by, same_owner
+
+R = TypeVar("R", bound=Resource)
+
+STATUS_ATTEMPTS = 4
+"""Tries of one status write when others keep changing the object (client-go's backoff preset)."""
+
+STATUS_FLUSH_SECONDS = 5.0
+"""Longest the status write of a cancelled reconcile may take: shutdown and deadlines wait for it."""
+
+log = get_logger(__name__)
+
+
+class EventSink(Protocol):
+    """Takes events; `kaito.runtime.recorder` is one."""
+
+    def record(
+        self,
+        regarding: Resource,
+        type: Literal["Normal", "Warning"],  # noqa: A002 -- the API's word
+        reason: str,
+        note: str,
+        *,
+        action: str,
+        related: Resource | None = None,
+    ) -> None:
+        """Send the event some time; never blocks, never raises."""
+        ...
+
+
+@final
+class Api:
+    """Reads and writes of reconcilers."""
+
+    def __init__(
+        self,
+        client: Client,
+        reader: Reader,
+        *,
+        live: Collection[type[Resource]] = (),
+        fence: Callable[[], None] | None = None,
+        events: EventSink | None = None,
+        clock: Clock | None = None,
+        dice: random.Random | None = None,
+    ) -> None:
+        """Join a client and a cache.
+
+        Args:
+            client: sends; its field manager is the owner of what `ensure` and `apply` write.
+            reader: the cache.
+            live: kinds read from the server each time.
+            fence: called before every attempt of every write; raises `NotLeader`.
+            events: where `event` goes; without one events are dropped.
+            clock: time of conditions.
+            dice: randomness of pauses between attempts.
+        """
+        self.client = client if fence is None else client.fenced(fence)
+        self._reader = reader
+        self._live = frozenset(kind.gvk() for kind in live)
+        self._events = events
+        self._clock: Clock = clock or SystemClock()
+        self._dice = dice or random.Random()  # noqa: S311 -- spreads retries, guards nothing
+        self._applied = AppliedObjects()
+
+    # Reads
+
+    async def get(self, kind: type[R], name: str, namespace: str = "", *, consistency: Consistency = "own-writes") -> R:
+        """The object.
+
+        Raises:
+            NotFound: there is none.
+            UndeclaredKind: nothing declares the kind.
+            CacheNotSynced: the kind's first list has not arrived.
+        """
+        obj = await self.find(kind, name, namespace, consistency=consistency)
+        if obj is None:
+            key = ObjectKey(namespace, name)
+            raise api_error(
+                404,
+                {
+                    "message": f'{kind.plural} "{name}" not found',
+                    "reason": "NotFound",
+                    "details": {"name": name, "group": kind.group(), "kind": kind.plural},
+                },
+                request=f"get {kind.kind} {key}",
+            )
+        return obj
+
+    async def find(
+        self, kind: type[R], name: str, namespace: str = "", *, consistency: Consistency = "own-writes"
+    ) -> R | None:
+        """The object, or None. Raises as `get`, but for NotFound."""
+        if self._reads_live(kind, consistency):
+            return await self.client.find(kind, name, namespace)
+        key = _key(kind, namespace, name)
+        if consistency == "own-writes" and not await self._reader.caught_up(kind, key):
+            return await self.client.find(kind, name, namespace)
+        return self._reader.get(kind, key)
+
+    async def list(
+        self,
+        kind: type[R],
+        *,
+        namespace: str = "",
+        labels: LabelSelector | Mapping[str, str] | None = None,
+        owned_by: Resource | None = None,
+        index: IndexKey[R] | None = None,
+        consistency: Consistency = "own-writes",
+    ) -> list[R]:
+        """The objects that match everything given, ordered by namespace and name.
+
+        `owned_by` compares UIDs: the children of a former object of the same name are not listed. Raises as `get`.
+        """
+        if owned_by is not None and not owned_by.uid:
+            message = f"{owned_by.kind} {owned_by.key} has no uid: it cannot own anything yet"
+            raise ConfigurationError(message)
+        selector = LabelSelector(match_labels=dict(labels)) if isinstance(labels, Mapping) else labels
+        namespace = namespace if kind.namespaced else ""
+        if not self._reads_live(kind, consistency) and (
+            consistency == "cached" or await self._reader.caught_up(kind, namespace=namespace)
+        ):
+            owner = "" if owned_by is None else owned_by.uid
+            return self._reader.list(kind, namespace=namespace, labels=selector, owner=owner, index=index)
+        found = await self.client.list(kind, namespace=namespace, labels=selector)
+        matching = [
+            obj
+            for obj in found
+            if (owned_by is None or is_owned_by(obj, owned_by)) and (index is None or index.matches(obj))
+        ]
+        return sorted(matching, key=lambda obj: obj.key)
+
+    def _reads_live(self, kind: type[Resource], consistency: Consistency) -> bool:
+        declared = self._reader.declares(kind)
+        if not declared and kind.gvk() not in self._live:
+            raise UndeclaredKind(kind.kind)
+        return consistency == "live" or not declared
+
+    # Writes
+
+    async def create(self, obj: R, *, dry_run: bool = False) -> R:
+        """Create the object. Raises as `Client.create`."""
+        return await self._write(obj, lambda: self.client.create(obj, dry_run=dry_run), dry_run=dry_run)
+
+    async def update(self, obj: R) -> R:
+        """Replace the object, unless it changed since it was read. Raises as `Client.update`."""
+        self._applied.forget(type(obj), obj.key)
+        return await self._write(obj, lambda: self.client.update(obj))
+
+    async def update_status(self, obj: R) -> R:
+        """Replace the status, unless the object changed since it was read; `status()` is usually better."""
+        return await self._write(obj, lambda: self.client.update_status(obj))
+
+    async def apply(self, obj: R, *, force: bool = True, subresource: str = "") -> R:
+        """Make the fields set in `obj` true, owning them. Raises as `Client.apply`."""
+        self._applied.forget(type(obj), obj.key)
+        return await self._write(obj, lambda: self.client.apply(obj, force=force, subresource=subresource))
+
+    async def patch(self, target: R, patch: Patch, *, subresource: str = "") -> R:
+        """Change the object by a patch; an empty one is not sent. Raises as `Client.patch`."""
+        if patch.is_empty:
+            return target
+        return await self._write(target, lambda: self.client.patch(target, patch, subresource=subresource))
+
+    async def delete(
+        self,
+        target: Resource,
+        *,
+        if_uid: bool = True,
+        propagation: Propagation | None = None,
+        grace_seconds: int | None = None,
+    ) -> bool:
+        """Ask for deletion; False when it was gone already. Arguments as `Client.delete`."""
+        kind, key = type(target), target.key
+        self._applied.forget(kind, key)
+        with self._reader.writing(kind, key):
+            removal = await self.client.remove(
+                target, if_uid=if_uid, propagation=propagation, grace_seconds=grace_seconds
+            )
+            uid = removal.uid or target.uid
+            if not removal.is_gone:
+                self._reader.wrote(kind, key, removal.resource_version, uid)
+            elif uid:
+                self._reader.deleted(kind, key, uid)
+        return removal.existed
+
+    async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False) -> R:
+        """Make the object exist with the fields set in `obj`: server-side apply, sent only when something differs.
+
+        The same `obj` again costs no request as long as nobody changed what it says (the comparison needs the kind in
+        the cache). Fields ensured before and absent now are removed.
+
+        Args:
+            obj: the fields to own, and no others: build it, do not read it.
+            owner: becomes the controller; `obj` takes its namespace when it names none.
+            adopt: take over from a former owner of the same name and kind.
+
+        Raises:
+            ConfigurationError: the owner lives in another namespace.
+            AlreadyOwned: the existing object has another controller.
+        """
+        desired = obj if owner is None else controlled_by(obj, owner)
+        document = codec.for_apply(desired)
+        cached = await self._cached_counterpart(desired)
+        if cached is not None:
+            if owner is not None:
+                cached = await self._checked_ownership(cached, owner, adopt=adopt)
+            if self._applied.is_current(desired, document, cached):
+                return cached
+        result = await self._write(desired, lambda: self.client.apply(desired))
+        self._applied.remember(desired, document, result)
+        return result
+
+    async def _cached_counterpart(self, desired: R) -> R | None:
+        kind = type(desired)
+        if not self._reader.declares(kind) or not await self._reader.caught_up(kind, desired.key):
+            return None
+        return self._reader.get(kind, desired.key)
+
+    async def _checked_ownership(self, present: R, owner: Resource, *, adopt: bool) -> R:
+        """Refuse a stranger's object; take a former owner's reference out, which apply cannot (it is not ours)."""
+        reference = owner.owner_reference()
+        check_controller(present, reference, adopt=adopt)
+        references = present.metadata.owner_references
+        if not any(same_owner(former, reference) and former.uid != reference.uid for former in references):
+            return present
+        adopted = controlled_by(present, owner, adopt=adopt)
+        return await self.patch(present, MergePatch.between(present, adopted, lock=True))
+
+    async def _write(self, obj: R, send: Callable[[], Any], *, dry_run: bool = False) -> R:
+        kind = type(obj)
+        with self._reader.writing(kind, obj.key):
+            try:
+                result: R = await send()
+            except NotFound:
+                self._applied.forget(kind, obj.key)
+                raise
+            if not dry_run:
+                self._report(kind, result)
+        return result
+
+    def _report(self, kind: type[Resource], result: Resource) -> None:
+        """Tell the cache what it must show. A deleting object without finalizers or grace period is gone by now."""
+        metadata = result.metadata
+        if result.deleting and not metadata.finalizers and not metadata.deletion_grace_period_seconds:
+            self._applied.forget(kind, result.key)
+            self._reader.deleted(kind, result.key, result.uid)
+        else:
+            self._reader.wrote(kind, result.key, metadata.resource_version, result.uid)
+
+    # Status and events
+
+    @asynccontextmanager
+    async def status(self, obj: R) -> AsyncGenerator[StatusScope[R]]:
+        """Collect changes of the object's status; leaving the scope writes them, in one request, if they differ.
+
+        Written on every way out, exceptions and cancellation included, but not after the lease was lost.
+
+        Raises:
+            Conflict: others changed the object again and again.
+        """
+        scope = StatusScope(obj, now=self._clock.now())
+        try:
+            yield scope
+        except NotLeader:
+            raise
+        except BaseException as error:
+            await self._flush_after(error, scope, obj)
+            raise
+        await self._flush(scope, obj)
+
+    async def _flush_after(self, error: BaseException, scope: StatusScope[R], obj: R) -> None:
+        """Write the status although the reconcile failed; its own error stays the one that is raised."""
+        try:
+            async with asyncio.timeout(STATUS_FLUSH_SECONDS):
+                await self._flush(scope, obj)
+        except (KaitoRuntimeError, TimeoutError) as failure:
+            error.add_note(f"the status of {obj.kind} {obj.key} could not be written either: {failure}")
+            log.warning("status not written", kind=obj.kind, key=str(obj.key), error=str(failure))
+
+    async def _flush(self, scope: StatusScope[R], obj: R) -> None:
+        present = obj
+        for attempt in range(1, STATUS_ATTEMPTS + 1):
+            patch = scope.patch_for(present)
+            try:
+                await self.patch(present, patch, subresource="status")
+                return
+            except NotFound:
+                return  # nothing left to report about
+            except Conflict:
+                if attempt == STATUS_ATTEMPTS:
+                    raise
+            # client-go's DefaultBackoff: 10 ms, factor 5, jitter 0.1
+            await asyncio.sleep(0.01 * 5.0 ** (attempt - 1) * (1.0 + 0.1 * self._dice.random()))
+            newer = await self.client.find(type(obj), obj.name, obj.namespace)
+            if newer is None or newer.uid != obj.uid:
+                return
+            present = newer
+
+    def event(
+        self,
+        obj: Resource,
+        type: Literal["Normal", "Warning"],  # noqa: A002 -- the API's word
+        reason: str,
+        note: str,
+        *,
+        action: str = "Reconcile",
+        related: Resource | None = None,
+    ) -> None:
+        """Tell people something about the object, for `kubectl describe`; never blocks, may be dropped."""
+        if self._events is not None:
+            self._events.record(obj, type, reason, note, action=action, related=related)
+
+
+def _key(kind: type[Resource], namespace: str, name: str) -> ObjectKey:
+    return ObjectKey(namespace if kind.namespaced else "", name)

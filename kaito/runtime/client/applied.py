@@ -1,0 +1,76 @@
+"""The memory behind `Api.ensure`: what was applied last, so that the same object twice costs one request."""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, final
+
+from kaito.runtime.client.codec import encode
+from kaito.runtime.client.patch import contains
+from kaito.runtime.meta import ObjectKey, Resource
+
+REMEMBERED = 16384
+"""Objects remembered, the least recently ensured forgotten first: about 4 MiB. A forgotten one costs one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    digest: bytes
+    uid: str
+    generation: int
+    resource_version: str
+
+
+@final
+class AppliedObjects:
+    """What this process applied, by kind and key."""
+
+    def __init__(self) -> None:
+        self._applied: OrderedDict[tuple[type[Resource], ObjectKey], _Applied] = OrderedDict()
+
+    def is_current(self, desired: Resource, document: dict[str, Any], live: Resource) -> bool:
+        """Whether applying `document` again would change nothing.
+
+        True when it is what was applied last, to this very object, and since then either nobody wrote the object, or
+        only parts that are not ours: the same generation and our metadata intact, or every field of ours as we said.
+        """
+        key = (type(desired), desired.key)
+        last = self._applied.get(key)
+        if last is None or last.uid != live.uid or last.digest != _digest(document):
+            return False
+        self._applied.move_to_end(key)
+        found = live.to_dict()
+        if not document.keys() <= found.keys():
+            return False  # the cache holds metadata only: what the caller would get back is not the object
+        if live.metadata.resource_version == last.resource_version:
+            return True
+        metadata_intact = contains(found.get("metadata", {}), document.get("metadata", {}))
+        same_generation = live.metadata.generation == last.generation > 0
+        return metadata_intact and (same_generation or contains(found, document))
+
+    def remember(self, desired: Resource, document: dict[str, Any], result: Resource) -> None:
+        """`document` was applied and gave `result`."""
+        key = (type(desired), desired.key)
+        self._applied[key] = _Applied(
+            _digest(document), result.uid, result.metadata.generation, result.metadata.resource_version
+        )
+        self._applied.move_to_end(key)
+        if len(self._applied) > REMEMBERED:
+            self._applied.popitem(last=False)
+
+    def forget(self, kind: type[Resource], key: ObjectKey) -> None:
+        """The object was deleted or changed by other means."""
+        self._applied.pop((kind, key), None)
+
+
+def _digest(document: dict[str, Any]) -> bytes:
+    """Equal for equal documents, whatever the order of their keys."""
+    return hashlib.blake2b(encode(_sorted(document)), digest_size=16).digest()
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- JSON
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]  # pyright: ignore[reportUnknownVariableType] -- JSON
+    return value
