@@ -58,7 +58,7 @@ async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
     Raises:
         Invalid: others keep changing the list.
     """
-    present: Resource | None = obj
+    present = obj
     for attempt in range(1, ATTEMPTS + 1):
         places = [place for place, name in enumerate(present.metadata.finalizers) if name == finalizer]
         if not places:
@@ -72,14 +72,15 @@ async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
                 raise
         else:
             return
-        present = await _now(api, obj)
-        if present is None:
+        newer = await _now(api, obj)
+        if newer is None:
             return
+        present = newer
 
 
 def _removal(places: list[int], finalizer: str) -> JsonPatch:
     """From the back, so that the places in front stay where they are; `test` makes sure that they are."""
-    operations: list[dict[str, object]] = []
+    operations: list[dict[str, str]] = []
     for place in reversed(places):
         path = pointer("metadata", "finalizers", place)
         operations += [{"op": "test", "path": path, "value": finalizer}, {"op": "remove", "path": path}]
