@@ -1,0 +1,23 @@
+"""Informers and the cache they fill: objects of declared kinds, kept in memory and followed by watches.
+
+`Cached` and `Index` say what to keep, `Cache` keeps it and answers reads, `View` is its synchronous face for mappers,
+`Informer` tells handlers what changed as `Event`s. How it works, from the wire up: `collection` (addresses), `watch`
+(one stream), `reflector` (the list/watch protocol), `entry` and `store` (objects as text), `shard` (what a fill or an
+event changes), `delivery` (one handler), `own_writes` (read-your-writes), `informer`, `cache`.
+"""
+
+from kaito.runtime.cache.cache import Cache as Cache, Hold as Hold
+from kaito.runtime.cache.declaration import ALL_NAMESPACES as ALL_NAMESPACES, Cached as Cached
+from kaito.runtime.cache.delivery import Subscription as Subscription
+from kaito.runtime.cache.entry import Header as Header, Owner as Owner, UnreadableObject as UnreadableObject
+from kaito.runtime.cache.event import (
+    Event as Event,
+    EventType as EventType,
+    Snapshot as Snapshot,
+    generic as generic,
+    generic_key as generic_key,
+)
+from kaito.runtime.cache.index import Index as Index
+from kaito.runtime.cache.informer import Informer as Informer, InformerHealth as InformerHealth
+from kaito.runtime.cache.stats import KindStats as KindStats
+from kaito.runtime.cache.view import View as View

@@ -1,0 +1,350 @@
+"""The manager's cache: one informer per declared kind, synchronous reads, and own-writes consistency for `Api`.
+
+The manager makes it and runs it, sources acquire informers from it, `Api` and `View` read it. A read of an undeclared
+kind is an error, never a new watch. Informers may come and go while it runs: `acquire` starts one or shares it, the
+last `release` stops it and frees its memory.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, Generic, TypeVar, cast, final
+
+from kaito.runtime.cache.declaration import Cached
+from kaito.runtime.cache.entry import decode
+from kaito.runtime.cache.index import Index
+from kaito.runtime.cache.informer import Informer, InformerHealth
+from kaito.runtime.cache.shard import Shard
+from kaito.runtime.cache.stats import KindStats
+from kaito.runtime.client.consistency import IndexKey
+from kaito.runtime.client.transport import Transport
+from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind
+from kaito.runtime.meta import GroupVersionKind, LabelSelector, ObjectKey, Resource
+from kaito.runtime.tasks import TaskScope
+
+R = TypeVar("R", bound=Resource)
+
+OWN_WRITES_SECONDS = 2.0
+"""Longest wait of a read for own writes; then it is answered by the server instead."""
+
+
+@final
+class Hold(Generic[R]):
+    """A share in an informer."""
+
+    def __init__(self, informer: Informer[R], release: Callable[[], None]) -> None:
+        self._release = release
+        self._released = False
+        self.informer = informer
+
+    def release(self) -> None:
+        """Give the share back; the last one stops an informer that nothing else declares. Harmless when repeated."""
+        if not self._released:
+            self._released = True
+            self._release()
+
+
+class _Held:
+    """An informer, who wants it, and its task."""
+
+    __slots__ = ("declared", "holds", "informer", "task")
+
+    def __init__(self, informer: Informer[Any]) -> None:
+        self.informer = informer
+        self.declared = False
+        self.holds = 0
+        self.task: asyncio.Task[None] | None = None
+
+
+@final
+class Cache:
+    """Objects of the declared kinds, in memory.
+
+    Args:
+        transport: The network.
+        kinds: What to keep.
+        namespaces: Default for declarations that name none; empty means the whole cluster.
+        clock: Wall time, for metrics.
+        jitter: Randomness of waits and watch lengths; seed it for repeatable runs.
+        streaming: Fill by WatchList where the server knows it.
+        own_writes_seconds: Longest wait of a read for own writes.
+
+    Raises:
+        ConfigurationError: two declarations of one kind that contradict each other.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        kinds: Sequence[Cached] = (),
+        *,
+        namespaces: Sequence[str] = (),
+        clock: Clock | None = None,
+        jitter: random.Random | None = None,
+        streaming: bool = True,
+        own_writes_seconds: float = OWN_WRITES_SECONDS,
+    ) -> None:
+        self._transport = transport
+        self._namespaces = tuple(namespaces)
+        self._clock = clock or SystemClock()
+        self._jitter = jitter or random.SystemRandom()
+        self._streaming = streaming
+        self._own_writes_seconds = own_writes_seconds
+        self._held: dict[GroupVersionKind, _Held] = {}
+        self._scope: TaskScope | None = None
+        for kind in kinds:
+            self.declare(kind)
+
+    # Declaring.
+
+    def declare(self, cached: Cached) -> None:
+        """Keep a kind for as long as the cache runs. Before the start only; later, `acquire`.
+
+        A plain declaration, as a watching controller makes it, is content with whatever another says; indexes add up.
+
+        Raises:
+            ConfigurationError: it contradicts an earlier one, or the cache runs.
+        """
+        if self._scope is not None:
+            raise ConfigurationError(f"{cached!r}: the cache runs already; use acquire()")
+        held = self._held.get(cached.kind.gvk())
+        if held is None:
+            held = self._held[cached.kind.gvk()] = _Held(self._informer(cached))
+        else:
+            known = held.informer.declaration
+            merged = self._merge(known, cached)
+            if merged is not known:
+                held.informer = self._informer(merged)
+        held.declared = True
+
+    def _merge(self, known: Cached, new: Cached) -> Cached:
+        new = self._placed(new)
+        if known.same_objects(new) or self._is_plain(new):
+            more = [index for index in new.indexes if index not in known.indexes]
+            return known.with_indexes(more) if more else known
+        if self._is_plain(known):
+            return new.with_indexes(known.indexes)
+        raise ConfigurationError(
+            f"{known!r} and {new!r} contradict each other: declare the kind once "
+            f"(one informer keeps one form of each object; whole and metadata-only cannot be mixed)"
+        )
+
+    def _is_plain(self, cached: Cached) -> bool:
+        return cached.same_objects(self._placed(Cached(cached.kind)))
+
+    def _placed(self, cached: Cached) -> Cached:
+        """The declaration with the cache's namespaces, unless it says its own."""
+        if cached.namespaces or not cached.kind.namespaced or not self._namespaces:
+            return cached
+        return cached.in_namespaces(self._namespaces)
+
+    def _informer(self, cached: Cached) -> Informer[Any]:
+        return Informer(
+            cached.kind,
+            self._placed(cached),
+            self._transport,
+            clock=self._clock,
+            jitter=self._jitter,
+            streaming=self._streaming,
+        )
+
+    def acquire(self, cached: Cached | type[R]) -> Hold[R]:
+        """A share in the informer of a kind, which is started if the cache runs and nobody had it.
+
+        Raises:
+            ConfigurationError: the kind is kept in another form, or with fewer indexes (see `add_index`).
+        """
+        wanted = cached if isinstance(cached, Cached) else Cached(cached)
+        held = self._held.get(wanted.kind.gvk())
+        if held is None:
+            held = self._held[wanted.kind.gvk()] = _Held(self._informer(wanted))
+            if self._scope is not None:
+                self._start(held)
+        else:
+            merged = self._merge(held.informer.declaration, wanted)
+            if merged is not held.informer.declaration:
+                raise ConfigurationError(f"{held.informer.declaration!r} is kept already and is less than {wanted!r}")
+        held.holds += 1
+        return Hold(cast("Informer[R]", held.informer), partial(self._release, wanted.kind))
+
+    def _release(self, kind: type[Resource]) -> None:
+        held = self._held[kind.gvk()]
+        held.holds -= 1
+        if held.holds <= 0 and not held.declared:
+            del self._held[kind.gvk()]
+            if held.task is not None:
+                held.task.cancel()
+
+    async def add_index(self, index: Index[Any]) -> None:
+        """Keep a further index of a kind that is kept already; it answers completely when this returns.
+
+        Raises:
+            UndeclaredKind: nothing keeps the kind.
+            ConfigurationError: another index has its name.
+        """
+        await self.informer(index.kind).add_index(index)
+
+    # Running.
+
+    async def run(self) -> None:
+        """Run every informer until cancelled.
+
+        Raises:
+            InvariantError: an informer ended by itself.
+        """
+        async with TaskScope("cache") as scope:
+            self._scope = scope
+            try:
+                for held in self._held.values():
+                    self._start(held)
+                await scope.spawn(_for_ever(), name="alive")
+            finally:
+                self._scope = None
+
+    def _start(self, held: _Held) -> None:
+        if self._scope is not None:
+            held.task = self._scope.spawn(held.informer.run(), name=held.informer.stats.kind)
+
+    async def wait_synced(self, timeout: float | None = None) -> None:
+        """Wait until every informer has its initial list.
+
+        Raises:
+            CacheNotSynced: not within `timeout` seconds; the message says which kinds, and what the server answered.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                for held in list(self._held.values()):
+                    await held.informer.wait_synced()
+        except TimeoutError as error:
+            missing = [str(held.informer.not_synced()) for held in self._held.values() if not held.informer.synced]
+            raise CacheNotSynced("; ".join(missing)) from error
+
+    @property
+    def synced(self) -> bool:
+        """Whether every informer has its initial list."""
+        return all(held.informer.synced for held in self._held.values())
+
+    @property
+    def idle(self) -> bool:
+        """No handler has anything buffered or under way."""
+        return all(held.informer.idle for held in self._held.values())
+
+    def health(self) -> list[InformerHealth]:
+        """How every reflector is doing."""
+        return [row for held in self._held.values() for row in held.informer.health()]
+
+    def stats(self) -> list[KindStats]:
+        """Counters per kind."""
+        return [held.informer.measured() for held in self._held.values()]
+
+    def informer(self, kind: type[R]) -> Informer[R]:
+        """The informer of a kind.
+
+        Raises:
+            UndeclaredKind: nothing keeps the kind.
+        """
+        held = self._held.get(kind.gvk())
+        if held is None:
+            raise UndeclaredKind(kind.kind)
+        return cast("Informer[R]", held.informer)
+
+    # Reading (`kaito.runtime.client.consistency.Reader`).
+
+    def declares(self, kind: type[Resource]) -> bool:
+        """Whether an informer of the kind is declared, synced or not."""
+        return kind.gvk() in self._held
+
+    def get(self, kind: type[R], key: ObjectKey) -> R | None:
+        """The cached object, private to the caller, or None.
+
+        Raises:
+            UndeclaredKind: nothing declares the kind, or the key is outside the declared namespaces.
+            CacheNotSynced: the first list has not arrived.
+            UnreadableObject: the object does not fit its model.
+        """
+        informer = self.informer(kind)
+        entry = informer.get(key)
+        return None if entry is None else decode(entry, kind, metadata_only=informer.metadata_only)
+
+    def list(
+        self,
+        kind: type[R],
+        *,
+        namespace: str = "",
+        labels: LabelSelector | None = None,
+        owner: str = "",
+        index: IndexKey[R] | None = None,
+    ) -> "list[R]":
+        """The cached objects that match everything given, ordered by namespace and name.
+
+        `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Only what is
+        returned is decoded. Raises as `get`, and:
+
+        Raises:
+            ConfigurationError: the index is not declared.
+        """
+        informer = self.informer(kind)
+        shards = informer.shards(namespace)
+        if index is not None:
+            informer.check_index(index.name)
+        entries = (
+            entry
+            for shard in shards
+            for entry in shard.store.select(
+                namespace=namespace,
+                owner=owner,
+                index=index.name if index is not None else "",
+                value=index.value if index is not None else "",
+            )
+        )
+        chosen = [entry for entry in entries if labels is None or labels.matches(entry.header.labels)]
+        chosen.sort(key=lambda entry: (entry.header.key.namespace, entry.header.key.name))
+        return [decode(entry, kind, metadata_only=informer.metadata_only) for entry in chosen]
+
+    def keys(self, kind: type[Resource]) -> Iterator[ObjectKey]:
+        """Every cached key of a kind, in no order. Raises as `get`."""
+        return (key for shard in self.informer(kind).shards("") for key in shard.store.keys())  # noqa: SIM118
+
+    async def caught_up(
+        self,
+        kind: type[Resource],
+        key: ObjectKey | None = None,
+        *,
+        namespace: str = "",
+    ) -> bool:
+        """Wait until the cache reflects every own write begun before this call, for one key or a whole kind.
+
+        Returns at once when nothing is pending, or when what is pending is known to be late; False means: read live.
+        """
+        held = self._held.get(kind.gvk())
+        if held is None:
+            return True
+        return await held.informer.caught_up(key, namespace, limit=self._own_writes_seconds)
+
+    def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
+        """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored."""
+        shard = self._shard(kind, key)
+        return nullcontext() if shard is None else shard.own_writes.writing(key)
+
+    def wrote(self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str) -> None:
+        """A write succeeded: reads of the key must be at least at `resource_version`."""
+        shard = self._shard(kind, key)
+        if shard is not None:
+            shard.own_writes.wrote(key, resource_version, uid)
+
+    def deleted(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
+        """A delete completed (nothing left on the server): reads must not show that UID any more."""
+        shard = self._shard(kind, key)
+        if shard is not None:
+            shard.own_writes.deleted(key, uid)
+
+    def _shard(self, kind: type[Resource], key: ObjectKey) -> "Shard | None":
+        held = self._held.get(kind.gvk())
+        return None if held is None else held.informer.shard_of(key)
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()

@@ -1,0 +1,118 @@
+"""A collection of objects as the server addresses it: path, selectors, representation, and how it says no.
+
+The reflector asks it for targets and headers; nothing here does any I/O.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from kaito.runtime.client.path import resource_path, with_query
+from kaito.runtime.errors import ApiError, api_error
+from kaito.runtime.meta import Resource
+
+PAGE_SIZE: Final = 500
+"""Objects per page of a LIST (client-go's pager); servers answering from their watch cache may ignore it."""
+
+_PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+_STATUS = msgspec.json.Decoder(dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The objects of one kind in one namespace (empty: all), narrowed by selectors."""
+
+    path: str
+    labels: str = ""
+    fields: str = ""
+    metadata_only: bool = False
+
+    @property
+    def list_headers(self) -> Mapping[str, str]:
+        """Headers of a LIST. A server that cannot reduce objects to their metadata sends them whole."""
+        return {"accept": f"{_PARTIAL_LIST},application/json" if self.metadata_only else "application/json"}
+
+    @property
+    def watch_headers(self) -> Mapping[str, str]:
+        """Headers of a WATCH."""
+        return {"accept": f"{_PARTIAL},application/json" if self.metadata_only else "application/json"}
+
+    def list_target(self, *, version: str, limit: int, token: str) -> str:
+        """The target of one page: not older than `version` (`0`: anything, empty: the newest)."""
+        if token:
+            return self._target({"limit": str(limit) if limit else "", "continue": token})
+        return self._target(
+            {
+                "limit": str(limit) if limit else "",
+                "resourceVersion": version,
+                "resourceVersionMatch": "NotOlderThan" if version not in {"", "0"} else "",
+            }
+        )
+
+    def watch_target(self, *, version: str, seconds: int) -> str:
+        """The target of a watch of what happens after `version`."""
+        return self._target(
+            {
+                "watch": "true",
+                "allowWatchBookmarks": "true",
+                "resourceVersion": version,
+                "timeoutSeconds": str(seconds),
+            }
+        )
+
+    def stream_target(self, *, version: str, seconds: int) -> str:
+        """The target of a watch that begins with everything there is (WatchList)."""
+        return self._target(
+            {
+                "watch": "true",
+                "allowWatchBookmarks": "true",
+                "sendInitialEvents": "true",
+                "resourceVersionMatch": "NotOlderThan",
+                "resourceVersion": version,
+                "timeoutSeconds": str(seconds),
+            }
+        )
+
+    def _target(self, parameters: Mapping[str, str]) -> str:
+        return with_query(self.path, {"labelSelector": self.labels, "fieldSelector": self.fields, **parameters})
+
+
+def collection_path(kind: type[Resource], namespace: str = "") -> str:
+    """The path of a kind's collection: `/apis/apps/v1/namespaces/default/deployments`."""
+    return resource_path(kind.api_version, kind.plural, namespace=namespace)
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, *, request: str) -> ApiError:
+    """The typed error for an answer with an error status."""
+    asked = headers.get("retry-after", "")
+    return api_error(
+        status,
+        _status_object(body),
+        retry_after=float(asked) if asked.isdigit() else None,
+        request=request,
+    )
+
+
+def event_error(text: bytes | msgspec.Raw, *, request: str) -> ApiError:
+    """The typed error in the object of an ERROR event."""
+    status = _status_object(bytes(text))
+    code = status.get("code") if isinstance(status, dict) else None
+    return api_error(code if isinstance(code, int) else 500, status, request=request)
+
+
+def version_too_large(error: ApiError) -> bool:
+    """Whether the server has not caught up with the version asked for (it was restored, or another one answered)."""
+    return any(cause.get("reason") == "ResourceVersionTooLarge" for cause in error.causes) or (
+        "Too large resource version" in error.message
+    )
+
+
+def _status_object(body: bytes) -> dict[str, Any] | str:
+    try:
+        return _STATUS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body.decode(errors="replace")

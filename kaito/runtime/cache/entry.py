@@ -1,0 +1,162 @@
+"""One cached object: its JSON text without the dropped paths, and a small header that needs no decoding.
+
+The reflector makes entries from what the server sends, the store files them, readers decode them: every decode builds
+a new object, so what a caller does to it cannot reach the cache or another caller. Labels, owners and versions are
+read from the header, so selecting objects decodes only the selected ones.
+"""
+
+import sys
+from typing import Final, TypeVar, cast
+
+import msgspec
+import pydantic
+
+from kaito.runtime.cache.jsontext import Cuts, Raw, cut, fields_of
+from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource
+
+R = TypeVar("R", bound=Resource)
+
+_IDENTITY: Final = ("apiVersion", "kind")
+"""Never stored: lists leave them out, watches send them, and the class of the object knows them."""
+
+
+class Owner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An owner reference as the header keeps it."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+
+    @property
+    def group(self) -> str:
+        """The owner's API group; versions of one kind are the same owner."""
+        return self.api_version.rpartition("/")[0]
+
+
+class _Metadata(msgspec.Struct, rename="camel", gc=False):
+    name: str
+    namespace: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    generation: int | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    owner_references: tuple[Owner, ...] | None = None
+
+
+class Header(msgspec.Struct, frozen=True, gc=False):
+    """What can be asked of a cached object without decoding it."""
+
+    key: ObjectKey
+    uid: str
+    resource_version: str
+    version: int
+    """`resource_version` as a number, -1 when the server's versions are not numbers."""
+    generation: int
+    deletion_timestamp: str
+    """RFC 3339, empty while the object is not being deleted."""
+    labels: dict[str, str]
+    owners: tuple[Owner, ...]
+
+    @property
+    def deleting(self) -> bool:
+        """Whether deletion was requested and finalizers (or a grace period) keep the object."""
+        return bool(self.deletion_timestamp)
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """An object as the store keeps it."""
+
+    header: Header
+    text: bytes
+    """JSON without `apiVersion`, `kind` and the dropped paths."""
+
+
+class UnreadableObject(KaitoRuntimeError):
+    """An object on the server does not fit its model; the message names the object and the fields.
+
+    It stays in the cache under its key, so that events and owners still work; only reading it fails.
+    """
+
+
+class Undecodable(KaitoRuntimeError):
+    """What the server sent is not an object with a name."""
+
+
+_METADATA = msgspec.json.Decoder(_Metadata)
+_NO_LABELS: dict[str, str] = {}
+
+
+def version_number(resource_version: str) -> int:
+    """A resourceVersion as a number, -1 if it is none (old or foreign servers; Kubernetes promises numbers since
+    1.35)."""
+    return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else -1
+
+
+def make_entry(text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False) -> Entry:
+    """The entry for an object as the server sent it.
+
+    Raises:
+        Undecodable: not a JSON object, or one without `metadata.name`.
+    """
+    try:
+        fields = fields_of(text)
+        meta = _METADATA.decode(fields["metadata"])
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+        message = f"not an object with metadata: {bytes(text)[:200]!r}: {error}"
+        raise Undecodable(message) from error
+    if metadata_only:
+        fields = {"metadata": fields["metadata"]}
+    for name in _IDENTITY:
+        fields.pop(name, None)
+    cut(fields, drop)
+    return Entry(_header(meta), msgspec.json.encode(fields))
+
+
+def _header(meta: _Metadata) -> Header:
+    resource_version = meta.resource_version or ""
+    return Header(
+        key=ObjectKey(sys.intern(meta.namespace or ""), meta.name),
+        uid=meta.uid or "",
+        resource_version=resource_version,
+        version=version_number(resource_version),
+        generation=meta.generation or 0,
+        deletion_timestamp=meta.deletion_timestamp or "",
+        labels=meta.labels or _NO_LABELS,
+        owners=meta.owner_references or (),
+    )
+
+
+class _Partial(pydantic.BaseModel):
+    metadata: ObjectMeta
+
+
+def decode(entry: Entry, kind: type[R], *, metadata_only: bool = False) -> R:
+    """A new object of the kind, private to the caller.
+
+    Of a metadata-only entry only `metadata` is there: reading another field of the object raises `AttributeError`
+    rather than show a default that the cluster does not have.
+
+    Raises:
+        UnreadableObject: the object does not fit the model.
+    """
+    try:
+        if not metadata_only:
+            return kind.model_validate_json(entry.text)
+        metadata = _Partial.model_validate_json(entry.text).metadata
+    except pydantic.ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        message = f"{kind.kind} {entry.header.key} does not fit its model: {fields}"
+        raise UnreadableObject(message) from error
+    return _only_metadata(kind, metadata)
+
+
+def _only_metadata(kind: type[R], metadata: ObjectMeta) -> R:
+    obj = cast("R", kind.model_construct(_fields_set={"metadata"}, metadata=metadata))  # pyright: ignore[reportUnnecessaryCast] -- mypy loses R
+    for name in kind.model_fields:
+        if name != "metadata":
+            vars(obj).pop(name, None)
+    return obj

@@ -1,0 +1,291 @@
+"""One kind kept in memory: a shard and a reflector per namespace, and the handlers that are told.
+
+Made by the cache from a `Cached` declaration. Sources subscribe handlers, the cache reads entries. Three barriers tell
+how far it is: the shards are `synced` (the initial list is stored), a subscription is `synced` (its handler has
+processed that list), and a controller waits for all of its subscriptions.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, final
+
+from kaito.runtime.cache.collection import Collection, collection_path
+from kaito.runtime.cache.declaration import Cached
+from kaito.runtime.cache.delivery import Deliver, Subscription
+from kaito.runtime.cache.entry import Entry
+from kaito.runtime.cache.index import Index
+from kaito.runtime.cache.own_writes import Concern
+from kaito.runtime.cache.reflector import Reflector
+from kaito.runtime.cache.shard import Shard
+from kaito.runtime.cache.stats import KindStats
+from kaito.runtime.client.transport import Transport
+from kaito.runtime.clock import Clock, monotonic
+from kaito.runtime.errors import CacheNotSynced, ConfigurationError, InvariantError, UndeclaredNamespace
+from kaito.runtime.meta import ObjectKey, Resource
+from kaito.runtime.tasks import TaskScope
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class InformerHealth:
+    """How one reflector is doing: for readiness, and for the message when a start fails."""
+
+    kind: str
+    namespace: str
+    """Empty for the whole cluster."""
+    synced: bool
+    """The initial list is in the store."""
+    watching: bool
+    """A watch is open now."""
+    silent_seconds: float
+    """Since the server last said anything; infinite before the first word."""
+    error: str
+    """The last list or watch error, in the server's words; empty when the last attempt succeeded."""
+
+
+@final
+class Informer(Generic[R]):
+    """Follows a kind and tells handlers."""
+
+    def __init__(
+        self,
+        kind: type[R],
+        declaration: Cached,
+        transport: Transport,
+        *,
+        clock: Clock,
+        jitter: random.Random,
+        streaming: bool,
+    ) -> None:
+        self.kind = kind
+        self.declaration = declaration
+        gvk = kind.gvk()
+        self.stats = KindStats(f"{gvk.kind}.{gvk.group}" if gvk.group else gvk.kind)
+        self._clock = clock
+        self._jitter = jitter
+        self._subscriptions: list[Subscription[R]] = []
+        self._shards: dict[str, Shard] = {}
+        self._reflectors: dict[str, Reflector] = {}
+        self._scope: TaskScope | None = None
+        self._synced = asyncio.Event()
+        for namespace in declaration.namespaces or ("",):
+            shard = Shard(declaration, listeners=self._subscriptions, received=self._received)
+            self._shards[namespace] = shard
+            self._reflectors[namespace] = Reflector(
+                f"{self.stats.kind} in {namespace}" if namespace else self.stats.kind,
+                transport,
+                Collection(
+                    collection_path(kind, namespace),
+                    labels=declaration.labels,
+                    fields=declaration.fields,
+                    metadata_only=self.metadata_only,
+                ),
+                shard,
+                self.stats,
+                jitter=jitter,
+                streaming=streaming,
+            )
+
+    @property
+    def metadata_only(self) -> bool:
+        """Whether nothing but metadata is kept."""
+        return self.declaration.only == "metadata"
+
+    def _received(self) -> None:
+        self.stats.last_event = self._clock.now().timestamp()
+        if not self._synced.is_set() and all(shard.synced for shard in self._shards.values()):
+            self._synced.set()
+
+    # Running.
+
+    async def run(self) -> None:
+        """Follow the kind until cancelled.
+
+        Raises:
+            InvariantError: a reflector ended by itself.
+        """
+        async with TaskScope(f"informer.{self.stats.kind}") as scope:
+            self._scope = scope
+            try:
+                for subscription in self._subscriptions:
+                    scope.spawn(subscription.run(), name=f"handler.{subscription.name}")
+                followers = [
+                    scope.spawn(reflector.run(), name=f"reflector.{namespace or '*'}")
+                    for namespace, reflector in self._reflectors.items()
+                ]
+                await asyncio.wait(followers, return_when=asyncio.FIRST_COMPLETED)
+                raise InvariantError(f"a reflector of {self.stats.kind} ended")
+            finally:
+                self._scope = None
+
+    @property
+    def synced(self) -> bool:
+        """Whether every shard has its initial list."""
+        return self._synced.is_set()
+
+    async def wait_synced(self) -> None:
+        """Wait for `synced`."""
+        await self._synced.wait()
+
+    def health(self) -> list[InformerHealth]:
+        """One row per reflector."""
+        now = monotonic()
+        return [
+            InformerHealth(
+                kind=self.stats.kind,
+                namespace=namespace,
+                synced=self._shards[namespace].synced,
+                watching=reflector.watching,
+                silent_seconds=now - reflector.last_heard,
+                error=str(reflector.error or ""),
+            )
+            for namespace, reflector in self._reflectors.items()
+        ]
+
+    def measured(self) -> KindStats:
+        """The counters, with objects and bytes as of now."""
+        self.stats.objects = sum(len(shard.store) for shard in self._shards.values())
+        self.stats.size = sum(shard.store.size for shard in self._shards.values())
+        return self.stats
+
+    @property
+    def idle(self) -> bool:
+        """No handler has anything buffered or under way."""
+        return all(subscription.idle for subscription in self._subscriptions)
+
+    # Telling.
+
+    def subscribe(self, deliver: Deliver[R], *, name: str) -> Subscription[R]:
+        """Tell `deliver` everything that is there (as creations flagged initial), then every change.
+
+        It is called with one event at a time, in order. May be called before or while the informer runs.
+        """
+        subscription = Subscription(
+            name,
+            self.kind,
+            deliver,
+            self.stats,
+            stored=self._stored,
+            left=self._unsubscribed,
+            fills=len(self._shards),
+            jitter=self._jitter,
+            metadata_only=self.metadata_only,
+        )
+        for shard in self._shards.values():
+            if shard.synced:
+                for change in shard.initial():
+                    subscription.put(change)
+                subscription.filled()
+        self._subscriptions.append(subscription)
+        if self._scope is not None:
+            self._scope.spawn(subscription.run(), name=f"handler.{name}")
+        return subscription
+
+    def _unsubscribed(self, subscription: Subscription[R]) -> None:
+        self._subscriptions.remove(subscription)
+
+    def _stored(self, key: ObjectKey) -> Entry | None:
+        shard = self.shard_of(key)
+        return shard.stored(key) if shard is not None else None
+
+    # Reading.
+
+    def shard_of(self, key: ObjectKey) -> Shard | None:
+        """The shard that covers the key, or None when it is outside the declared namespaces."""
+        return self._shards.get("") or self._shards.get(key.namespace)
+
+    def get(self, key: ObjectKey) -> Entry | None:
+        """The entry of the key.
+
+        Raises:
+            UndeclaredNamespace: outside the declared namespaces.
+            CacheNotSynced: the first list has not arrived.
+        """
+        return self._readable(key.namespace)[0].stored(key)
+
+    def shards(self, namespace: str) -> list[Shard]:
+        """The synced shards that cover the namespace (empty: all declared ones). Raises as `get`."""
+        return self._readable(namespace) if namespace else self._readable_all()
+
+    def _readable(self, namespace: str) -> list[Shard]:
+        shard = self._shards.get("") or self._shards.get(namespace)
+        if shard is None:
+            raise UndeclaredNamespace(self.kind.kind, namespace, self.declaration.namespaces)
+        if not shard.synced:
+            raise self.not_synced()
+        return [shard]
+
+    def _readable_all(self) -> list[Shard]:
+        if not self.synced:
+            raise self.not_synced()
+        return list(self._shards.values())
+
+    def not_synced(self) -> CacheNotSynced:
+        """The error that says what is missing and why."""
+        reasons = [
+            f"{row.kind}{' in ' + row.namespace if row.namespace else ''}: {row.error or 'no answer yet'}"
+            for row in self.health()
+            if not row.synced
+        ]
+        return CacheNotSynced(f"the first list has not arrived: {'; '.join(reasons)}")
+
+    @property
+    def resource_version(self) -> str:
+        """The version a list of the whole cache is at; of several namespaces the last one's."""
+        return next(reversed(self._shards.values())).version
+
+    async def add_index(self, index: Index[Any]) -> None:
+        """Keep a further index, filled before this returns.
+
+        Raises:
+            ConfigurationError: another index has its name.
+        """
+        if index in self.declaration.indexes:
+            return
+        self.declaration = self.declaration.with_indexes([index])
+        for shard in self._shards.values():
+            await shard.add_index(index)
+
+    def check_index(self, name: str) -> None:
+        """Refuse an index nobody declared.
+
+        Raises:
+            ConfigurationError: unknown, or still being filled.
+        """
+        if not all(shard.store.has_index(name) for shard in self._shards.values()):
+            raise ConfigurationError(
+                f"{self.kind.kind} has no index {name!r}: add it to Cached({self.kind.kind}, indexes=[...])"
+            )
+
+    # Own writes.
+
+    async def caught_up(self, key: ObjectKey | None, namespace: str, *, limit: float) -> bool:
+        """Whether reads of the key, or of the namespace (empty: all), show every own write begun before this call.
+
+        Waits at most `limit` seconds.
+        """
+        concerns = self._concerns(key, namespace)
+        if not concerns:
+            return True
+        started = monotonic()
+        try:
+            async with asyncio.timeout(limit):
+                met = [await shard.own_writes.wait(concern) for shard, concern in concerns]
+        except TimeoutError:
+            for shard, concern in concerns:
+                shard.own_writes.give_up(concern)
+            met = [False]
+        self.stats.waited("caught_up" if all(met) else "live", monotonic() - started)
+        return all(met)
+
+    def _concerns(self, key: ObjectKey | None, namespace: str) -> "Sequence[tuple[Shard, Concern]]":
+        if key is not None:
+            shard = self.shard_of(key)
+            shards = [shard] if shard is not None else []
+        else:
+            shards = [shard for name, shard in self._shards.items() if not namespace or name in {"", namespace}]
+        asked = [(shard, shard.own_writes.concern(key, namespace)) for shard in shards]
+        return [(shard, concern) for shard, concern in asked if concern]

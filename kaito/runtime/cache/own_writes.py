@@ -1,0 +1,217 @@
+"""What this process wrote and one shard has not shown yet, so that reads can wait for it.
+
+`Api` reports writes through the cache, the shard reports its progress, reads ask `concern` and wait on futures; nothing
+polls. A floor is met when the stored object is as new as the write, or when the shard has seen any later version (of a
+watch, everything before it has arrived then, bookmarks included), or the deleted UID is not the stored one. Floors that
+time out are remembered as late: reads that need them go live at once, without waiting again, until they are met.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Protocol, final
+
+from kaito.runtime.cache.entry import Entry, version_number
+from kaito.runtime.logging import get_logger
+from kaito.runtime.meta import ObjectKey
+
+_log = get_logger(__name__)
+
+
+class Progress(Protocol):
+    """What a shard holds, and how far it is."""
+
+    @property
+    def number(self) -> int:
+        """The last resourceVersion received, as a number; -1 before the first."""
+        ...
+
+    def stored(self, key: ObjectKey) -> Entry | None:
+        """The entry of the key."""
+        ...
+
+
+def _future() -> "asyncio.Future[None]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    floor: int
+    gone: str
+    future: "asyncio.Future[None]" = field(default_factory=_future)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is still missing of one key."""
+
+    floor: int = -1
+    uid: str = ""
+    gone: str = ""
+    late: bool = False
+    waiters: list[_Waiter] = field(default_factory=list[_Waiter])
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """What a read has to wait for, as of the moment it was asked."""
+
+    flights: "tuple[asyncio.Future[None], ...]"
+    keys: frozenset[ObjectKey]
+
+    def __bool__(self) -> bool:
+        return bool(self.flights or self.keys)
+
+
+@final
+class OwnWrites:
+    """The own writes of one shard."""
+
+    def __init__(self, kind: str, progress: Progress, *, warn: Callable[[], bool] = lambda: True) -> None:
+        self._kind = kind
+        self._progress = progress
+        self._warn = warn
+        self._enabled = True
+        self._flights: dict[ObjectKey, set[asyncio.Future[None]]] = {}
+        self._pending: dict[ObjectKey, _Pending] = {}
+        self._floors: list[tuple[int, ObjectKey]] = []
+
+    # Reported by the client.
+
+    @contextmanager
+    def writing(self, key: ObjectKey) -> Generator[None]:
+        """A write of the key is under way."""
+        flight = _future()
+        self._flights.setdefault(key, set()).add(flight)
+        try:
+            yield
+        finally:
+            flights = self._flights[key]
+            flights.discard(flight)
+            if not flights:
+                del self._flights[key]
+            if not flight.done():
+                flight.set_result(None)
+
+    def wrote(self, key: ObjectKey, resource_version: str, uid: str) -> None:
+        """A write succeeded with this version; one that changed nothing, or that is visible already, is ignored."""
+        floor = version_number(resource_version)
+        if floor < 0:
+            self._disable(resource_version)
+        if not self._enabled or self._met(key, floor, ""):
+            return
+        pending = self._pending.setdefault(key, _Pending())
+        if floor > pending.floor:
+            pending.floor = floor
+            pending.uid = uid
+            heappush(self._floors, (floor, key))
+
+    def deleted(self, key: ObjectKey, uid: str) -> None:
+        """A delete completed: the UID must not be shown any more.
+
+        Ignored when the shard neither shows the UID nor still waits for it: its deletion has arrived already.
+        """
+        pending = self._pending.get(key)
+        stored = self._progress.stored(key)
+        if not self._enabled or not (
+            (stored is not None and stored.header.uid == uid) or (pending is not None and pending.uid == uid)
+        ):
+            return
+        self._pending.setdefault(key, _Pending()).gone = uid
+
+    def _disable(self, resource_version: str) -> None:
+        if self._enabled and self._warn():
+            _log.warning(
+                "resource versions are not numbers: reads of this kind may be older than own writes",
+                kind=self._kind,
+                resource_version=resource_version,
+            )
+        self._enabled = False
+
+    # Reported by the shard.
+
+    def moved(self, key: ObjectKey | None = None) -> None:
+        """The shard progressed, by a change of `key` or by a bookmark."""
+        if not self._pending:
+            self._floors.clear()
+            return
+        if key is not None:
+            self._check(key)
+        while self._floors and self._floors[0][0] <= self._progress.number:
+            self._check(heappop(self._floors)[1])
+
+    def replaced(self) -> None:
+        """The shard was filled anew."""
+        for key in list(self._pending):
+            self._check(key)
+
+    def _check(self, key: ObjectKey) -> None:
+        pending = self._pending.get(key)
+        if pending is None:
+            return
+        waiting: list[_Waiter] = []
+        for waiter in pending.waiters:
+            if not self._met(key, waiter.floor, waiter.gone):
+                waiting.append(waiter)
+            elif not waiter.future.done():
+                waiter.future.set_result(None)
+        pending.waiters = waiting
+        if self._met(key, pending.floor, pending.gone):
+            del self._pending[key]
+
+    def _met(self, key: ObjectKey, floor: int, gone: str) -> bool:
+        stored = self._progress.stored(key)
+        if gone and stored is not None and stored.header.uid == gone:
+            return False
+        return self._progress.number >= floor or (stored is not None and stored.header.version >= floor)
+
+    # Asked by reads.
+
+    def concern(self, key: ObjectKey | None, namespace: str) -> Concern:
+        """What a read of the key, or of all keys in the namespace (empty: all), must wait for.
+
+        Writes begun later do not count.
+        """
+
+        def concerned(keys: Iterable[ObjectKey]) -> Iterator[ObjectKey]:
+            if key is not None:
+                return (each for each in keys if each == key)
+            return (each for each in keys if not namespace or each.namespace == namespace)
+
+        if not self._flights and not self._pending:
+            return _NOTHING
+        flying = list(concerned(self._flights))
+        flights = tuple(flight for each in flying for flight in self._flights[each])
+        return Concern(flights, frozenset([*flying, *concerned(self._pending)]))
+
+    async def wait(self, concern: Concern) -> bool:
+        """Wait until the shard shows everything of the concern; False at once when a part of it is known to be late."""
+        if concern.flights:
+            await asyncio.wait(concern.flights)
+        for key in concern.keys:
+            pending = self._pending.get(key)
+            if pending is None:
+                continue
+            if pending.late:
+                return False
+            waiter = _Waiter(pending.floor, pending.gone)
+            pending.waiters.append(waiter)
+            try:
+                await waiter.future
+            finally:
+                if waiter in pending.waiters:
+                    pending.waiters.remove(waiter)
+        return True
+
+    def give_up(self, concern: Concern) -> None:
+        """The wait ran out: what is missing now is late."""
+        for key in concern.keys:
+            pending = self._pending.get(key)
+            if pending is not None:
+                pending.late = True
+
+
+_NOTHING = Concern((), frozenset())

@@ -1,0 +1,80 @@
+"""How long the reflector waits before it asks again, and why a watch ended.
+
+The numbers are client-go's reflector's: 0.8 s, doubling to 30 s, each wait in [d, 2d), forgotten after 120 quiet
+seconds. Each reflector has its own: a shared one let a busy watch stall a healthy one (stackable trino-operator #936).
+"""
+
+import random
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, final
+
+FIRST_SECONDS: Final = 0.8
+LONGEST_SECONDS: Final = 30.0
+RESET_SECONDS: Final = 120.0
+"""A failure after this much quiet starts again at the first wait."""
+
+
+@final
+class ReconnectDelay:
+    """The growing wait of one reflector."""
+
+    def __init__(self, jitter: random.Random) -> None:
+        self._jitter = jitter
+        self._base = FIRST_SECONDS
+        self._last: float | None = None
+
+    def next(self, now: float, *, at_least: float = 0.0) -> float:
+        """Seconds to wait after a failure at `now`; `at_least` is what the server asked for (`Retry-After`)."""
+        if self._last is not None and now - self._last > RESET_SECONDS:
+            self._base = FIRST_SECONDS
+        base = self._base
+        self._base = min(base * 2, LONGEST_SECONDS)
+        wait = max(base * (1 + self._jitter.random()), at_least)
+        self._last = now + wait
+        return wait
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    word: str
+    relist: bool
+    pause: bool
+
+
+class Ending(Enum):
+    """Why a watch ended; the value is the `reason` label of metrics, and says what follows."""
+
+    CLOSED = _How("closed", relist=False, pause=False)
+    """The server closed it in good order, as it does every few minutes."""
+    STALLED = _How("stalled", relist=False, pause=False)
+    """Nothing came for too long, on a connection that may be half open."""
+    BROKEN = _How("broken", relist=False, pause=True)
+    """Refused, reset or timed out: the server may be away, what we know is still true."""
+    THROTTLED = _How("throttled", relist=False, pause=True)
+    """429."""
+    UNAUTHORIZED = _How("unauthorized", relist=False, pause=True)
+    """401 although the transport reloaded its credentials."""
+    EXPIRED = _How("expired", relist=True, pause=True)
+    """410: the server no longer has the history after our version."""
+    EMPTY = _How("empty", relist=True, pause=True)
+    """Closed at once without a single event: it would go on for ever (client-go calls it a very short watch)."""
+    MALFORMED = _How("malformed", relist=True, pause=True)
+    """Not a watch stream: a proxy's page, a cut line, an event of an unknown type."""
+    FAILED = _How("failed", relist=True, pause=True)
+    """Any other error of the server."""
+
+    @property
+    def reason(self) -> str:
+        """The word for logs and metrics."""
+        return self.value.word
+
+    @property
+    def relist(self) -> bool:
+        """Whether the store has to be filled anew."""
+        return self.value.relist
+
+    @property
+    def pause(self) -> bool:
+        """Whether to wait the growing delay first."""
+        return self.value.pause

@@ -1,0 +1,411 @@
+"""Keeps a shard equal to a collection on the server: fill it, follow it, and fill it again when following is
+impossible.
+
+The protocol is client-go's reflector's, written for asyncio: a stream that begins with everything (WatchList) or a
+paged LIST, then a WATCH from there, resumed for as long as the server has the history. One reflector per informer and
+namespace; its task ends only by cancellation. It never raises what the cluster does wrong: it remembers it in `error`,
+waits, and tries again, because RBAC is granted and CRDs are installed later than operators start.
+"""
+
+import asyncio
+import random
+from typing import Final, NoReturn, Protocol, final
+
+import msgspec
+
+from kaito.runtime.cache.collection import (
+    PAGE_SIZE,
+    Collection,
+    event_error,
+    refusal,
+    version_too_large,
+)
+from kaito.runtime.cache.entry import Entry, Undecodable
+from kaito.runtime.cache.jsontext import Raw
+from kaito.runtime.cache.reconnect import Ending, ReconnectDelay
+from kaito.runtime.cache.stats import KindStats
+from kaito.runtime.cache.store import Store
+from kaito.runtime.cache.watch import Frame, Turn, WatchStream
+from kaito.runtime.client.transport import Transport
+from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import ApiError, Gone, KaitoRuntimeError, TransportError
+from kaito.runtime.logging import get_logger
+
+WATCH_SECONDS: Final = (300, 600)
+"""Range of `timeoutSeconds`, drawn per watch, so that servers do not get all reconnects at once (client-go)."""
+
+STALL_SECONDS: Final = 180.0
+"""Silence after which a connection is given up once its server has sent bookmarks, which come about every minute."""
+
+GRACE_SECONDS: Final = 5.0
+"""Silence beyond `timeoutSeconds` that is tolerated from a server that never sent a bookmark."""
+
+FILL_STALL_SECONDS: Final = 30.0
+"""Silence before the end bookmark of a filling stream that means: this server does not know WatchList."""
+
+REOPEN_SECONDS: Final = 1.0
+"""Watches are opened at most this often: some servers and proxies close every stream at once."""
+
+LIST_SECONDS: Final = 120.0
+"""Time limit of one page. A server answering from its watch cache sends everything in one."""
+
+_END_OF_INITIAL_EVENTS = "k8s.io/initial-events-end"
+
+_log = get_logger(__name__)
+
+
+class Sink(Protocol):
+    """Where a reflector puts what it receives."""
+
+    @property
+    def version(self) -> str:
+        """The last resourceVersion received, empty before the first fill."""
+        ...
+
+    def admit(self, text: Raw) -> Entry:
+        """The entry of an object. Raises `Undecodable`."""
+        ...
+
+    def fresh(self) -> Store:
+        """An empty store with the shard's indexes."""
+        ...
+
+    async def replace(self, store: Store, version: str) -> None:
+        """Swap the store in and tell the handlers the difference."""
+        ...
+
+    def apply(self, entry: Entry, *, deleted: bool) -> None:
+        """One object was added, modified or deleted."""
+        ...
+
+    def advance(self, version: str) -> None:
+        """Nothing happened up to this version."""
+        ...
+
+
+class _ListMeta(msgspec.Struct, rename={"resource_version": "resourceVersion", "token": "continue"}):
+    resource_version: str = ""
+    token: str = ""
+
+
+class _Page(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[Raw] | None = None
+
+
+class _BookmarkMeta(msgspec.Struct, rename={"resource_version": "resourceVersion"}):
+    resource_version: str = ""
+    annotations: dict[str, str] | None = None
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _BookmarkMeta
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+_BOOKMARK = msgspec.json.Decoder(_Bookmark)
+
+
+@final
+class Reflector:
+    """Follows one collection into one sink.
+
+    Args:
+        name: For logs: the kind, and the namespace if there is one.
+        transport: The network.
+        collection: What to follow.
+        sink: Where it goes.
+        stats: Counters of the kind.
+        jitter: Randomness of waits and watch lengths.
+        streaming: Fill by WatchList while the server knows it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        transport: Transport,
+        collection: Collection,
+        sink: Sink,
+        stats: KindStats,
+        *,
+        jitter: random.Random,
+        streaming: bool = True,
+    ) -> None:
+        self._name = name
+        self._transport = transport
+        self._collection = collection
+        self._sink = sink
+        self._stats = stats
+        self._jitter = jitter
+        self._delay = ReconnectDelay(jitter)
+        self._streaming = streaming
+        self._filling: Store | None = None
+        self._bookmarks = False
+        self._paged = False
+        self._version_lost = False
+        self._last_open = float("-inf")
+        self._watch_seconds = WATCH_SECONDS[0]
+        self.error: Exception | None = None
+        """The last list or watch error, until one succeeds."""
+        self.watching = False
+        """A watch is open."""
+        self.last_heard = float("-inf")
+        """When the server last said anything, on the loop's clock."""
+
+    async def run(self) -> NoReturn:
+        """Follow the collection until cancelled."""
+        reason = "start"
+        while True:
+            ending = await self._fill(reason)
+            while ending is None or not ending.relist:
+                if ending is not None:
+                    await self._between(ending)
+                ending = await self._watch()
+            await self._between(ending)
+            reason = ending.reason
+
+    # Filling.
+
+    async def _fill(self, reason: str) -> Ending | None:
+        """Fill the store, however long it takes; the ending of the stream if one was used and has ended since."""
+        while True:
+            try:
+                if self._streaming:
+                    filled, ending = await self._fill_by_stream()
+                    if filled:
+                        self._count(reason)
+                        return ending
+                await self._fill_by_list()
+            except (ApiError, TransportError, Undecodable) as error:
+                await self._failed(error)
+            else:
+                self._count(reason)
+                return None
+
+    def _count(self, reason: str) -> None:
+        if reason != "start":
+            self._stats.relists[reason] += 1
+
+    async def _fill_by_stream(self) -> tuple[bool, Ending | None]:
+        """Whether a stream filled the store, and how that stream ended; not filled means: use LIST now.
+
+        Raises:
+            ApiError, TransportError: the server is not there or busy; the same again later.
+        """
+        while True:
+            self._filling = self._sink.fresh()
+            version = "" if self._version_lost else self._sink.version
+            try:
+                ending = await self._stream(self._collection.stream_target(version=version, seconds=self._length()))
+            except ApiError as error:
+                if error.code in {401, 429}:
+                    raise
+                if (isinstance(error, Gone) or version_too_large(error)) and version:
+                    self._version_lost = True
+                    continue
+                if error.code in {400, 422}:
+                    self._give_up_streaming(str(error))
+                return False, None
+            if self._filled():
+                self._version_lost = False
+                return True, ending
+            match ending:
+                case Ending.STALLED:
+                    self._give_up_streaming(f"no end of the initial events and {FILL_STALL_SECONDS} s of silence")
+                case Ending.BROKEN | Ending.THROTTLED | Ending.UNAUTHORIZED:
+                    raise self.error if isinstance(self.error, KaitoRuntimeError) else TransportError(ending.reason)
+                case Ending.EXPIRED if version:
+                    self._version_lost = True
+                    continue
+                case _:
+                    pass
+            return False, None
+
+    def _filled(self) -> bool:
+        return self._filling is None
+
+    def _give_up_streaming(self, why: str) -> None:
+        self._streaming = False
+        _log.info("the server cannot stream lists, using LIST", collection=self._name, why=why)
+
+    async def _fill_by_list(self) -> None:
+        version = "" if self._version_lost else self._sink.version or "0"
+        try:
+            await self._list(version)
+        except ApiError as error:
+            if not version or not (isinstance(error, Gone) or version_too_large(error)):
+                raise
+            self._version_lost = True
+            await self._list("")
+        self._version_lost = False
+        self.error = None
+
+    async def _list(self, version: str) -> None:
+        """One whole LIST, page by page; an expired continue token restarts it in one piece."""
+        limit = PAGE_SIZE if self._paged or version in {"", "0"} else 0
+        store = self._sink.fresh()
+        turn = Turn()
+        token = ""
+        while True:
+            try:
+                page = await self._page(version=version, limit=limit, token=token)
+            except Gone:
+                if not token:
+                    raise
+                store, token, limit = self._sink.fresh(), "", 0
+                continue
+            for text in page.items or ():
+                entry = self._admit(text)
+                if entry is not None:
+                    store.put(entry)
+                    await turn.worked(len(entry.text))
+            token = page.metadata.token
+            if not token:
+                await self._sink.replace(store, page.metadata.resource_version)
+                return
+            self._paged = self._paged or version == "0"
+
+    async def _page(self, *, version: str, limit: int, token: str) -> _Page:
+        target = self._collection.list_target(version=version, limit=limit, token=token)
+        headers = self._collection.list_headers
+        reply = await self._transport.request("GET", target, headers=headers, timeout=LIST_SECONDS)
+        self.last_heard = monotonic()
+        if reply.status != 200:
+            raise refusal(reply.status, reply.headers, reply.body, request=f"GET {target}")
+        try:
+            return _PAGE.decode(reply.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Undecodable(f"GET {target}: not a list: {reply.body[:200]!r}: {error}") from error
+
+    def _admit(self, text: Raw) -> Entry | None:
+        try:
+            return self._sink.admit(text)
+        except Undecodable as error:
+            self._stats.undecodable += 1
+            _log.warning("object skipped", collection=self._name, error=str(error))
+            return None
+
+    # Following.
+
+    async def _watch(self) -> Ending:
+        target = self._collection.watch_target(version=self._sink.version, seconds=self._length())
+        try:
+            return await self._stream(target)
+        except ApiError as error:
+            self.error = error
+            return _ending_of(error)
+
+    async def _stream(self, target: str) -> Ending:
+        self._last_open = monotonic()
+        stream = WatchStream(
+            self._transport,
+            target,
+            self._collection,
+            silence=self._silence,
+            take=self._take,
+            opened=self._opened,
+        )
+        try:
+            ending = await stream.run()
+        finally:
+            self.watching = False
+        if stream.error is not None:
+            self.error = stream.error
+        return ending
+
+    def _opened(self) -> None:
+        self.watching = True
+        self.last_heard = monotonic()
+        if self._filling is None:
+            self.error = None
+
+    def _length(self) -> int:
+        self._watch_seconds = self._jitter.randrange(*WATCH_SECONDS)
+        return self._watch_seconds
+
+    def _silence(self) -> float:
+        self.last_heard = monotonic()
+        if self._filling is not None:
+            return FILL_STALL_SECONDS
+        return STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
+
+    async def _take(self, frame: Frame) -> Ending | None:
+        match frame.type:
+            case "ADDED" | "MODIFIED" | "DELETED":
+                self._object(frame)
+            case "BOOKMARK":
+                return await self._bookmark(frame)
+            case "ERROR":
+                error = event_error(frame.object, request=f"watch of {self._name}")
+                self.error = error
+                self._stats.events["ERROR"] += 1
+                return _ending_of(error)
+            case unknown:
+                self.error = ValueError(f"watch of {self._name}: unknown event type {unknown!r}")
+                return Ending.MALFORMED
+        return None
+
+    def _object(self, frame: Frame) -> None:
+        self._stats.events[frame.type] += 1
+        entry = self._admit(frame.object)
+        if entry is None:
+            return
+        if self._filling is None:
+            self._sink.apply(entry, deleted=frame.type == "DELETED")
+        elif frame.type == "DELETED":
+            self._filling.remove(entry.header.key)
+        else:
+            self._filling.put(entry)
+
+    async def _bookmark(self, frame: Frame) -> Ending | None:
+        self._stats.events["BOOKMARK"] += 1
+        self._bookmarks = True
+        try:
+            metadata = _BOOKMARK.decode(frame.object).metadata
+        except msgspec.DecodeError as error:
+            self.error = ValueError(f"watch of {self._name}: not a bookmark: {error}")
+            return Ending.MALFORMED
+        if self._filling is None:
+            self._sink.advance(metadata.resource_version)
+        elif (metadata.annotations or {}).get(_END_OF_INITIAL_EVENTS) == "true":
+            store, self._filling = self._filling, None
+            self.error = None
+            await self._sink.replace(store, metadata.resource_version)
+        return None
+
+    # Between attempts.
+
+    async def _failed(self, error: Exception) -> None:
+        self.error = error
+        wait = self._delay.next(monotonic(), at_least=_asked(error))
+        _log.warning("list failed", collection=self._name, error=str(error), retry_in_seconds=round(wait, 1))
+        await asyncio.sleep(wait)
+
+    async def _between(self, ending: Ending) -> None:
+        self._stats.restarts[ending.reason] += 1
+        if ending.pause:
+            wait = self._delay.next(monotonic(), at_least=max(_asked(self.error), self._spacing()))
+            _log.warning(
+                "watch ended",
+                collection=self._name,
+                reason=ending.reason,
+                error=str(self.error or ""),
+                relist=ending.relist,
+                retry_in_seconds=round(wait, 1),
+            )
+        else:
+            wait = self._spacing()
+            _log.debug("watch ended", collection=self._name, reason=ending.reason)
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    def _spacing(self) -> float:
+        return max(0.0, self._last_open + REOPEN_SECONDS - monotonic())
+
+
+def _ending_of(error: ApiError) -> Ending:
+    return {410: Ending.EXPIRED, 429: Ending.THROTTLED, 401: Ending.UNAUTHORIZED}.get(error.code, Ending.FAILED)
+
+
+def _asked(error: Exception | None) -> float:
+    return (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0

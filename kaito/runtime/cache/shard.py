@@ -1,0 +1,160 @@
+"""The cached objects of one kind in one namespace (or the whole cluster), and the changes that come out of them.
+
+The reflector writes it; the informer reads it. Whatever comes in is stored first and told second, so a handler that
+reads the cache finds at least its own event there.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, final
+
+from kaito.runtime.cache.declaration import Cached
+from kaito.runtime.cache.entry import Entry, make_entry, version_number
+from kaito.runtime.cache.event import Change, EventType
+from kaito.runtime.cache.index import Index
+from kaito.runtime.cache.jsontext import Raw, cuts
+from kaito.runtime.cache.own_writes import OwnWrites
+from kaito.runtime.cache.store import Store
+from kaito.runtime.cache.watch import Turn
+from kaito.runtime.clock import monotonic
+from kaito.runtime.meta import ObjectKey
+
+
+class Listener(Protocol):
+    """Whoever is told about changes."""
+
+    def put(self, change: Change) -> None:
+        """A change, after it was stored."""
+        ...
+
+    def filled(self) -> None:
+        """The shard's initial list was told completely."""
+        ...
+
+
+@final
+class Shard:
+    """Objects and progress of one collection."""
+
+    def __init__(self, declaration: Cached, *, listeners: Sequence[Listener], received: Callable[[], None]) -> None:
+        self._declaration = declaration
+        self._drop = cuts(declaration.drop)
+        self._metadata_only = declaration.only == "metadata"
+        self._indexes: list[Index[Any]] = list(declaration.indexes)
+        self._listeners = listeners
+        self._received = received
+        self.store = self.fresh()
+        self.version = ""
+        """The last resourceVersion received: of a list, an event or a bookmark."""
+        self.number = -1
+        """`version` as a number; -1 before the first, or when it is none."""
+        self.synced = False
+        """The first fill is in the store."""
+        self.own_writes = OwnWrites(declaration.kind.kind, self)
+
+    def stored(self, key: ObjectKey) -> Entry | None:
+        """The entry of the key."""
+        return self.store.get(key)
+
+    # The reflector's side.
+
+    def admit(self, text: Raw) -> Entry:
+        """The entry of an object as the server sent it. Raises `Undecodable`."""
+        return make_entry(text, self._drop, metadata_only=self._metadata_only)
+
+    def fresh(self) -> Store:
+        """An empty store with the shard's indexes."""
+        return Store(self._indexes, metadata_only=self._metadata_only)
+
+    async def replace(self, store: Store, version: str) -> None:
+        """Swap the filled store in at once, then tell what that changed: deletions first, then every object.
+
+        Later subscribers get the new store as their initial list, so only those listening at the swap are told.
+        """
+        for index in self._indexes:
+            if not store.has_index(index.name):  # Declared while the store was being filled.
+                await _file(store, index)
+        old, self.store = self.store, store
+        first, self.synced = not self.synced, True
+        self._advance(version)
+        self.own_writes.replaced()
+        self._received()
+        turn = Turn()
+        listeners = tuple(self._listeners)
+        if listeners:
+            for change in _difference(old, list(store), store, first=first):
+                for listener in listeners:
+                    listener.put(change)
+                await turn.worked(0)
+        if first:
+            for listener in listeners:
+                listener.filled()
+
+    def apply(self, entry: Entry, *, deleted: bool) -> None:
+        """Store one change, then tell it."""
+        self._advance(entry.header.resource_version)
+        self._received()
+        key = entry.header.key
+        old = self.store.remove(key) if deleted else self.store.put(entry)
+        self.own_writes.moved(key)
+        at = monotonic()
+        for change in _removal(key, old, entry, at) if deleted else _changes(key, old, entry, at, initial=False):
+            for listener in self._listeners:
+                listener.put(change)
+
+    def advance(self, version: str) -> None:
+        """Nothing happened up to this version."""
+        self._advance(version)
+        self.own_writes.moved()
+
+    def _advance(self, version: str) -> None:
+        if version:
+            self.version = version
+            self.number = version_number(version)
+
+    # The informer's side.
+
+    async def add_index(self, index: Index[Any]) -> None:
+        """File every object under a further index; reads may use it when this returns."""
+        self._indexes.append(index)
+        await _file(self.store, index)
+
+    def initial(self) -> Iterator[Change]:
+        """Everything in the store, for a handler that comes late."""
+        at = monotonic()
+        for entry in list(self.store):
+            yield Change(EventType.CREATE, entry.header.key, None, entry, at, initial=True)
+
+
+async def _file(store: Store, index: Index[Any]) -> None:
+    store.start_index(index)
+    turn = Turn()
+    for key in list(store.keys()):
+        store.fill_index(index.name, (key,))
+        await turn.worked(0)
+    store.finish_index(index.name)
+
+
+def _difference(old: Store, entries: Sequence[Entry], new: Store, *, first: bool) -> Iterator[Change]:
+    at = monotonic()
+    for key in [key for key in old.keys() if key not in new]:  # noqa: SIM118 -- iterating a store gives entries
+        yield Change(EventType.DELETE, key, old.get(key), None, at, state_unknown=True)
+    for entry in entries:
+        key = entry.header.key
+        yield from _changes(key, old.get(key), entry, at, initial=first)
+
+
+def _removal(key: ObjectKey, old: Entry | None, last: Entry, at: float) -> Iterator[Change]:
+    """What a deletion means: nothing when the object was not known."""
+    if old is not None:
+        yield Change(EventType.DELETE, key, last, None, at)
+
+
+def _changes(key: ObjectKey, old: Entry | None, new: Entry, at: float, *, initial: bool) -> Iterator[Change]:
+    """What a new state means: a UID that differs is another object, whose predecessor's deletion was missed."""
+    if old is not None and old.header.uid != new.header.uid:
+        yield Change(EventType.DELETE, key, old, None, at, state_unknown=True)
+        old = None
+    if old is None:
+        yield Change(EventType.CREATE, key, None, new, at, initial=initial)
+    else:
+        yield Change(EventType.UPDATE, key, old, new, at)

@@ -1,0 +1,176 @@
+"""The objects of one informer: by key, by namespace, by owner and by declared index.
+
+Plain dictionaries on the event loop: no method awaits, so what one reads is consistent by construction. The shard
+writes it, cache and view read it. It counts the bytes it holds.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, final
+
+from kaito.runtime.cache.entry import Entry, UnreadableObject, decode
+from kaito.runtime.cache.index import Index
+from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.meta import ObjectKey
+
+_UNFILED = "\x00unfiled"
+"""Where objects go whose index function failed: no real value can be equal to it (values come from JSON of the API)."""
+
+
+class _Table:
+    """The keys filed under each value of one index, and the values of each key."""
+
+    __slots__ = ("index", "keys", "values")
+
+    def __init__(self, index: Index[Any]) -> None:
+        self.index = index
+        self.keys: dict[str, set[ObjectKey]] = {}
+        self.values: dict[ObjectKey, tuple[str, ...]] = {}
+
+    def file(self, key: ObjectKey, values: tuple[str, ...]) -> None:
+        self.drop(key)
+        if values:
+            self.values[key] = values
+            for value in values:
+                self.keys.setdefault(value, set()).add(key)
+
+    def drop(self, key: ObjectKey) -> None:
+        for value in self.values.pop(key, ()):
+            keys = self.keys[value]
+            keys.discard(key)
+            if not keys:
+                del self.keys[value]
+
+
+@final
+class Store:
+    """Entries and their indexes."""
+
+    def __init__(self, indexes: Iterable[Index[Any]] = (), *, metadata_only: bool = False) -> None:
+        self._metadata_only = metadata_only
+        self._entries: dict[ObjectKey, Entry] = {}
+        self._namespaces: dict[str, dict[ObjectKey, None]] = {}
+        self._owners: dict[str, set[ObjectKey]] = {}
+        self._tables = {index.name: _Table(index) for index in indexes}
+        self._unfinished: dict[str, _Table] = {}
+        self.size = 0
+        """Bytes of JSON text held."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def keys(self) -> Iterable[ObjectKey]:
+        """Every key."""
+        return self._entries.keys()
+
+    def get(self, key: ObjectKey) -> Entry | None:
+        """The entry of the key."""
+        return self._entries.get(key)
+
+    def put(self, entry: Entry) -> Entry | None:
+        """File the entry in place of its key's old one, which is returned."""
+        key = entry.header.key
+        old = self._entries.get(key)
+        if old is None:
+            self._namespaces.setdefault(key.namespace, {})[key] = None
+        else:
+            self.size -= len(old.text)
+            self._disown(old)
+        self._entries[key] = entry
+        self.size += len(entry.text)
+        for owner in entry.header.owners:
+            self._owners.setdefault(owner.uid, set()).add(key)
+        for table in (*self._tables.values(), *self._unfinished.values()):
+            table.file(key, self._values(table.index, entry))
+        return old
+
+    def remove(self, key: ObjectKey) -> Entry | None:
+        """Forget the key; its entry is returned."""
+        old = self._entries.pop(key, None)
+        if old is None:
+            return None
+        self.size -= len(old.text)
+        namespace = self._namespaces[key.namespace]
+        del namespace[key]
+        if not namespace:
+            del self._namespaces[key.namespace]
+        self._disown(old)
+        for table in (*self._tables.values(), *self._unfinished.values()):
+            table.drop(key)
+        return old
+
+    def _disown(self, entry: Entry) -> None:
+        for owner in entry.header.owners:
+            keys = self._owners.get(owner.uid)
+            if keys is not None:
+                keys.discard(entry.header.key)
+                if not keys:
+                    del self._owners[owner.uid]
+
+    def _values(self, index: Index[Any], entry: Entry) -> tuple[str, ...]:
+        try:
+            return tuple(index.values(decode(entry, index.kind, metadata_only=self._metadata_only)))
+        except Exception:  # noqa: BLE001 -- foreign code: the object must stay readable by key; lists by index say so
+            return (_UNFILED,)
+
+    # Indexes that come late are filled step by step, so that a big store does not hold up the loop.
+
+    def has_index(self, name: str) -> bool:
+        """Whether an index of that name is complete."""
+        return name in self._tables
+
+    def start_index(self, index: Index[Any]) -> None:
+        """Begin to file entries under a further index; reads cannot use it before `finish_index`."""
+        self._unfinished[index.name] = _Table(index)
+
+    def fill_index(self, name: str, keys: Iterable[ObjectKey]) -> None:
+        """File some more entries under an unfinished index; keys that left the store meanwhile are skipped."""
+        table = self._unfinished[name]
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None:
+                table.file(key, self._values(table.index, entry))
+
+    def finish_index(self, name: str) -> None:
+        """Every entry is filed: reads may use the index."""
+        self._tables[name] = self._unfinished.pop(name)
+
+    # Reading.
+
+    def select(self, *, namespace: str = "", owner: str = "", index: str = "", value: str = "") -> Iterator[Entry]:
+        """Entries in the namespace (empty: all), owned by that UID, filed under the value; in no order.
+
+        Raises:
+            ConfigurationError: no such index.
+            UnreadableObject: objects are unfiled, so the answer could miss one.
+        """
+        keys: Iterable[ObjectKey]
+        if index:
+            keys = self._filed(index, value)
+            if owner:
+                keys = [key for key in keys if key in self._owners.get(owner, ())]
+        elif owner:
+            keys = self._owners.get(owner, ())
+        elif namespace:
+            return (self._entries[key] for key in self._namespaces.get(namespace, ()))
+        else:
+            return iter(self._entries.values())
+        return (self._entries[key] for key in keys if not namespace or key.namespace == namespace)
+
+    def _filed(self, name: str, value: str) -> Iterable[ObjectKey]:
+        table = self._tables.get(name)
+        if table is None:
+            raise ConfigurationError(f"no index named {name!r} is declared: add it to Cached(..., indexes=[...])")
+        unfiled = table.keys.get(_UNFILED)
+        if unfiled:
+            some = ", ".join(map(str, sorted(unfiled)[:3]))
+            raise UnreadableObject(
+                f"{len(unfiled)} objects of {table.index.kind.kind} could not be filed by index {name!r} "
+                f"(the object does not fit its model, or the index function failed on it): {some}"
+            )
+        return table.keys.get(value, ())

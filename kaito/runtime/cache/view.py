@@ -1,0 +1,70 @@
+"""`View`: synchronous reads of the cache, for mappers and predicates.
+
+A view never waits and never asks the server: it shows what the informers hold, which may be older than this process's
+own writes. Reconcilers use `request.api` instead.
+"""
+
+from builtins import list as List  # noqa: N812 -- `list` is a method here
+from collections.abc import Mapping
+from typing import TypeVar, final
+
+from kaito.runtime.cache.cache import Cache
+from kaito.runtime.client.consistency import IndexKey
+from kaito.runtime.errors import NotFound
+from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
+
+R = TypeVar("R", bound=Resource)
+
+
+@final
+class View:
+    """What the informers hold, by kind."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
+        """The object, or None.
+
+        Raises:
+            UndeclaredKind: nothing declares the kind.
+            CacheNotSynced: its first list has not arrived.
+        """
+        return self._cache.get(kind, ObjectKey(namespace, name))
+
+    def get(self, kind: type[R], name: str, namespace: str = "") -> R:
+        """The object. Raises as `find`, and:
+
+        Raises:
+            NotFound: the cache has no such object.
+        """
+        found = self.find(kind, name, namespace)
+        if found is None:
+            raise NotFound(
+                f"{kind.kind} {ObjectKey(namespace, name)} is not in the cache",
+                code=404,
+                reason="NotFound",
+                details={"kind": kind.kind, "group": kind.group(), "name": name},
+            )
+        return found
+
+    def list(
+        self,
+        kind: type[R],
+        *,
+        namespace: str = "",
+        labels: LabelSelector | Mapping[str, str] | None = None,
+        owned_by: Resource | None = None,
+        index: IndexKey[R] | None = None,
+    ) -> List[R]:
+        """The objects that match everything given, ordered by namespace and name. Raises as `find`."""
+        selector = (
+            labels if labels is None or isinstance(labels, LabelSelector) else LabelSelector(match_labels=dict(labels))
+        )
+        return self._cache.list(
+            kind,
+            namespace=namespace,
+            labels=selector,
+            owner=owned_by.uid if owned_by is not None else "",
+            index=index,
+        )

@@ -1,0 +1,143 @@
+"""One watch stream: opened, cut into frames, timed, closed.
+
+The reflector runs one at a time and takes the frames. The stream ends by itself with an `Ending`, or raises the error
+with which the server refused to open it. A connection on which nothing arrives for too long is given up: HTTP/1.1 has
+no ping, and a half-open connection looks exactly like a quiet one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import msgspec
+
+from kaito.runtime.cache.collection import Collection, refusal
+from kaito.runtime.cache.jsontext import LineSplitter, LineTooLong, Raw
+from kaito.runtime.cache.reconnect import Ending
+from kaito.runtime.client.transport import Transport
+from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import TransportError
+
+YIELD_FRAMES: Final = 64
+YIELD_BYTES: Final = 256 * 1024
+"""The loop gets a turn after so many frames or bytes: about 3 ms of work. Counted, not timed, so that a simulated run
+is repeatable."""
+
+SHORT_SECONDS: Final = 1.0
+"""A stream that ends sooner, without a frame, is an error (client-go's "very short watch")."""
+
+
+class Frame(msgspec.Struct, gc=False):
+    """One line of a watch: what happened, and the object as text."""
+
+    type: str
+    object: Raw
+
+
+Take = Callable[[Frame], Awaitable[Ending | None]]
+"""Handles a frame; an ending stops the stream."""
+
+_FRAME = msgspec.json.Decoder(Frame)
+
+
+@final
+class Turn:
+    """Counts work and gives the loop a turn when there was enough of it."""
+
+    __slots__ = ("_bytes", "_items")
+
+    def __init__(self) -> None:
+        self._items = 0
+        self._bytes = 0
+
+    async def worked(self, size: int) -> None:
+        """One more item of `size` bytes is done."""
+        self._items += 1
+        self._bytes += size
+        if self._items >= YIELD_FRAMES or self._bytes >= YIELD_BYTES:
+            self._items = self._bytes = 0
+            await asyncio.sleep(0)
+
+
+@final
+class WatchStream:
+    """A watch that is run once.
+
+    Args:
+        transport: The network.
+        target: What to open, from the `Collection`.
+        collection: For the headers.
+        silence: Seconds without a byte after which the stream is given up, asked again after every chunk.
+        take: Called with every frame, in order.
+        opened: Called once when the server accepted the watch.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        target: str,
+        collection: Collection,
+        *,
+        silence: Callable[[], float],
+        take: Take,
+        opened: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._target = target
+        self._headers = collection.watch_headers
+        self._silence = silence
+        self._take = take
+        self._opened = opened
+        self.error: Exception | None = None
+        """What broke the stream, for the log and for readiness."""
+
+    async def run(self) -> Ending:
+        """Open the stream and hand out its frames until it ends.
+
+        Raises:
+            ApiError: the server refused the watch.
+        """
+        started = monotonic()
+        try:
+            async with asyncio.timeout(self._silence()) as limit:
+                frames, ending = await self._read(limit)
+        except TimeoutError:
+            return Ending.STALLED
+        except TransportError as error:
+            self.error = error
+            return Ending.BROKEN
+        except LineTooLong as error:
+            self.error = error
+            return Ending.MALFORMED
+        if ending is Ending.CLOSED and not frames and monotonic() - started < SHORT_SECONDS:
+            return Ending.EMPTY
+        return ending
+
+    async def _read(self, limit: asyncio.Timeout) -> tuple[int, Ending]:
+        lines = LineSplitter()
+        turn = Turn()
+        frames = 0
+        async with self._transport.stream("GET", self._target, headers=self._headers) as reply:
+            if reply.status != 200:
+                raise refusal(reply.status, reply.headers, await reply.read(), request=f"GET {self._target}")
+            self._opened()
+            async for chunk in reply.chunks():
+                limit.reschedule(None)  # Our own work is not the server's silence.
+                for line in lines.feed(chunk):
+                    frames += 1
+                    ending = await self._line(line)
+                    if ending is not None:
+                        return frames, ending
+                    await turn.worked(len(line))
+                limit.reschedule(monotonic() + self._silence())
+            rest = lines.rest()
+            ending = await self._line(rest) if rest else None
+            return frames + bool(rest), ending or Ending.CLOSED
+
+    async def _line(self, line: bytes) -> Ending | None:
+        try:
+            frame = _FRAME.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.error = ValueError(f"not a watch event: {line[:200]!r}: {error}")
+            return Ending.MALFORMED
+        return await self._take(frame)

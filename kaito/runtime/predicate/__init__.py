@@ -1,0 +1,240 @@
+"""Predicates: which events are worth a reconcile.
+
+Given as `when=` to a controller or one of its watches, combined with `&`, `|` and `~`:
+
+    when=changed("generation", "labels", "status.readyReplicas") & ~labelled("paused=true")
+
+A predicate looks at headers and at single values of the stored text, so dropping an event costs no decoding. One that
+raises is an error of the handler: the event is tried again later.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, TypeVar, final, runtime_checkable
+
+from kaito.runtime.cache.event import Event, EventType, Snapshot
+from kaito.runtime.cache.jsontext import Path, parse_path, same_value
+from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Resource
+
+R = TypeVar("R", bound=Resource)
+
+_META: Final = frozenset(
+    {"generation", "resourceVersion", "labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"}
+)
+"""Names that `changed` finds in the metadata."""
+
+
+@runtime_checkable
+class Predicate(Protocol):
+    """Decides about an event."""
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        """Whether the event goes on to the handler."""
+        ...
+
+    def __and__(self, other: "Predicate", /) -> "Predicate": ...
+
+    def __or__(self, other: "Predicate", /) -> "Predicate": ...
+
+    def __invert__(self) -> "Predicate": ...
+
+
+class _Combinable:
+    __slots__ = ()
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        raise NotImplementedError
+
+    def __and__(self, other: Predicate, /) -> "Predicate":
+        return _Both(self, other)
+
+    def __or__(self, other: Predicate, /) -> "Predicate":
+        return _Either(self, other)
+
+    def __invert__(self) -> "Predicate":
+        return _Not(self)
+
+
+@final
+class _Both(_Combinable):
+    __slots__ = ("_left", "_right")
+
+    def __init__(self, left: Predicate, right: Predicate) -> None:
+        self._left = left
+        self._right = right
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        return self._left(event) and self._right(event)
+
+    def __repr__(self) -> str:
+        return f"({self._left} & {self._right})"
+
+
+@final
+class _Either(_Combinable):
+    __slots__ = ("_left", "_right")
+
+    def __init__(self, left: Predicate, right: Predicate) -> None:
+        self._left = left
+        self._right = right
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        return self._left(event) or self._right(event)
+
+    def __repr__(self) -> str:
+        return f"({self._left} | {self._right})"
+
+
+@final
+class _Not(_Combinable):
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Predicate) -> None:
+        self._inner = inner
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        return not self._inner(event)
+
+    def __repr__(self) -> str:
+        return f"~{self._inner}"
+
+
+@final
+class _Changed(_Combinable):
+    __slots__ = ("_names", "_paths")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        if not names:
+            raise ConfigurationError("changed() needs at least one field")
+        self._names = names
+        try:
+            self._paths = tuple(_path(name) for name in names)
+        except ValueError as error:
+            raise ConfigurationError(f"changed(): {error}") from error
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        if event.type is not EventType.UPDATE or event.old is None or event.new is None:
+            return True
+        return any(_differs(path, event.old, event.new) for path in self._paths)
+
+    def __repr__(self) -> str:
+        return f"changed({', '.join(map(repr, self._names))})"
+
+
+def _path(name: str) -> Path:
+    return ("metadata", name) if name in _META else parse_path(name)
+
+
+def _differs(path: Path, old: Snapshot[Any], new: Snapshot[Any]) -> bool:
+    match path:
+        case ("metadata", "generation"):
+            return old.header.generation != new.header.generation
+        case ("metadata", "resourceVersion"):
+            return old.header.resource_version != new.header.resource_version
+        case ("metadata", "labels"):
+            return old.header.labels != new.header.labels
+        case _:
+            return not same_value(old.text_at(path), new.text_at(path))
+
+
+def changed(*fields: str) -> Predicate:
+    """Updates pass when one of the fields differs; creations, deletions and generic events always pass.
+
+    Fields are wire names: `generation`, `resourceVersion`, `labels`, `annotations` and other metadata by their last
+    name, everything else by its path, `status.readyReplicas`, `metadata.annotations[example.com/key]`. Several of them
+    are any of them. Kinds without a status subresource never change their generation; use `spec` there.
+
+    Raises:
+        ConfigurationError: no field, or a malformed path.
+    """
+    return _Changed(fields)
+
+
+@final
+class _Labelled(_Combinable):
+    __slots__ = ("_selector",)
+
+    def __init__(self, selector: LabelSelector) -> None:
+        self._selector = selector
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        latest = event.latest
+        return latest is not None and self._selector.matches(latest.header.labels)
+
+    def __repr__(self) -> str:
+        return f"labelled({str(self._selector)!r})"
+
+
+def labelled(selector: LabelSelector | Mapping[str, str] | str) -> Predicate:
+    """Events pass when the object (its new state in an update) has the labels.
+
+    `"app"` means that the label is there, `"app=web,tier!=db"` compares. Prefer `Cached(labels=...)` where every
+    handler wants the same: then the server sends nothing else.
+
+    Raises:
+        ConfigurationError: a text that is not such a list.
+    """
+    if isinstance(selector, str):
+        selector = _parse_selector(selector)
+    elif not isinstance(selector, LabelSelector):
+        selector = LabelSelector(match_labels=dict(selector))
+    return _Labelled(selector)
+
+
+def _parse_selector(text: str) -> LabelSelector:
+    requirements: list[LabelSelectorRequirement] = []
+    for term in filter(None, (term.strip() for term in text.split(","))):
+        if "!=" in term:
+            key, _, value = term.partition("!=")
+            requirements.append(LabelSelectorRequirement(key=key.strip(), operator="NotIn", values=[value.strip()]))
+        elif "=" in term:
+            key, _, value = term.replace("==", "=").partition("=")
+            requirements.append(LabelSelectorRequirement(key=key.strip(), operator="In", values=[value.strip()]))
+        elif term.startswith("!"):
+            requirements.append(LabelSelectorRequirement(key=term[1:].strip(), operator="DoesNotExist"))
+        else:
+            requirements.append(LabelSelectorRequirement(key=term, operator="Exists"))
+    if not requirements or any(not r.key or any(mark in r.key for mark in " ()") for r in requirements):
+        raise ConfigurationError(
+            f"labelled({text!r}): write it as app=web,tier!=db,canary,!legacy or use a LabelSelector"
+        )
+    return LabelSelector(match_expressions=requirements)
+
+
+@final
+class _Matching(_Combinable):
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[Any], bool]) -> None:
+        self._function = function
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        latest = event.latest
+        return latest is not None and self._function(latest.object)
+
+    def __repr__(self) -> str:
+        return f"matching({getattr(self._function, '__qualname__', self._function)})"
+
+
+def matching(function: Callable[[R], bool]) -> Predicate:
+    """Events pass when the function says so of the object (its new state in an update). Decodes the object."""
+    return _Matching(function)
+
+
+@final
+class _On(_Combinable):
+    __slots__ = ("_types",)
+
+    def __init__(self, types: frozenset[EventType]) -> None:
+        self._types = types
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        return event.type in self._types
+
+    def __repr__(self) -> str:
+        return f"on({', '.join(sorted(self._types))})"
+
+
+def on(*types: EventType) -> Predicate:
+    """Events pass when they are of one of the types."""
+    return _On(frozenset(types))

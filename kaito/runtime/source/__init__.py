@@ -1,0 +1,16 @@
+"""Sources: where a controller's events come from.
+
+A `KindSource` watches a kind through the cache's informer, a `ChannelSource` takes events that the program itself
+sends. The controller starts each with its queue and waits until `synced` before it starts workers.
+"""
+
+from kaito.runtime.cache.event import (
+    Event as Event,
+    EventType as EventType,
+    Snapshot as Snapshot,
+    generic as generic,
+    generic_key as generic_key,
+)
+from kaito.runtime.source.channel import Channel as Channel, ChannelSource as ChannelSource
+from kaito.runtime.source.kind import KindSource as KindSource
+from kaito.runtime.source.source import Source as Source, Started as Started

@@ -1,0 +1,99 @@
+"""`KindSource`: every event of a kind, from the cache's informer through a predicate to a handler."""
+
+from collections.abc import Awaitable
+from typing import Generic, TypeVar, final
+
+from kaito.runtime.cache.cache import Cache, Hold
+from kaito.runtime.cache.declaration import Cached
+from kaito.runtime.cache.delivery import Subscription
+from kaito.runtime.cache.event import Event
+from kaito.runtime.cache.view import View
+from kaito.runtime.handler import Enqueue, Handler
+from kaito.runtime.meta import Resource
+from kaito.runtime.predicate import Predicate
+from kaito.runtime.tasks import TaskScope
+
+R = TypeVar("R", bound=Resource)
+
+
+@final
+class KindSource(Generic[R]):
+    """Watches a kind.
+
+    Args:
+        kind: The kind.
+        handler: What to do with its events.
+        when: Which of them; all by default.
+        name: For logs and metrics, default the kind's name in lower case.
+    """
+
+    def __init__(
+        self,
+        kind: type[R],
+        handler: Handler[R],
+        *,
+        when: Predicate | None = None,
+        name: str = "",
+    ) -> None:
+        self.kind = kind
+        self.name = name or kind.kind.lower()
+        self._handler = handler
+        self._when = when
+
+    @property
+    def cached(self) -> Cached:
+        """What it needs of the cache: the kind, in whatever form others declare it."""
+        return Cached(self.kind)
+
+    def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedKind[R]":  # noqa: ARG002 -- the protocol's; the informer owns the task
+        """Begin to deliver events to `queue`.
+
+        Raises:
+            ConfigurationError: the cache keeps the kind in a form that contradicts this one.
+        """
+        view = View(cache)
+        handler, when = self._handler, self._when
+
+        def deliver(event: Event[R]) -> Awaitable[None] | None:
+            if when is not None and not when(event):
+                return None
+            return handler(event, queue, view)
+
+        hold: Hold[R] = cache.acquire(self.kind)
+        return StartedKind(hold, hold.informer.subscribe(deliver, name=self.name))
+
+    def __repr__(self) -> str:
+        return f"KindSource({self.kind.kind}, {self._handler})"
+
+
+@final
+class StartedKind(Generic[R]):
+    """A subscription at an informer, and a share in it."""
+
+    def __init__(self, hold: Hold[R], subscription: Subscription[R]) -> None:
+        self._hold = hold
+        self._subscription = subscription
+
+    async def wait_synced(self) -> None:
+        """Wait until the handler has processed the initial list."""
+        await self._subscription.wait_synced()
+
+    @property
+    def synced(self) -> bool:
+        """Whether the handler has processed the initial list."""
+        return self._subscription.synced
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is buffered or being handled; failed events may wait for their next try."""
+        return self._subscription.idle
+
+    @property
+    def trouble(self) -> str:
+        """The last list or watch error of the informer."""
+        return "" if self._hold.informer.synced else str(self._hold.informer.not_synced())
+
+    def stop(self) -> None:
+        """Unsubscribe, and give back the share in the informer."""
+        self._subscription.cancel()
+        self._hold.release()
