@@ -128,7 +128,6 @@ def parser() -> argparse.ArgumentParser:
     _add_node_flags(flags)
     flags.add_argument("--default-inference-cpu", default="1", help="CPU request of preset workloads")
     flags.add_argument("--default-inference-memory", default="4Gi", help="memory request of preset workloads")
-    flags.add_argument("--cluster-domain", default="cluster.local", help="DNS domain of the cluster")
     flags.add_argument("--concurrency", type=int, default=16, help="Workspaces reconciled at the same time")
     return flags
 
@@ -229,7 +228,6 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             deletion_timeout=args.deletion_timeout,
             default_inference_cpu=args.default_inference_cpu,
             default_inference_memory=args.default_inference_memory,
-            cluster_domain=args.cluster_domain,
             concurrency=args.concurrency,
             **environment,  # pyright: ignore[reportArgumentType] # pydantic checks the environment's words
         )

@@ -52,8 +52,6 @@ class Serving:
     """How long loading the model may take."""
     downloads: bool = False
     """Whether the server fetches the weights when it starts, into a volume; otherwise they are in the image."""
-    distributed: bool = False
-    """Whether the nodes serve one model together; only the first pod answers then."""
 
 
 @final

@@ -56,8 +56,5 @@ class WorkspaceSettings(BaseModel):
     default_inference_memory: str = "4Gi"
     """Memory request of the same containers."""
 
-    cluster_domain: str = "cluster.local"
-    """DNS domain of the cluster, for the leader address of multi-node serving."""
-
     concurrency: int = Field(default=16, ge=1)
     """Workspaces reconciled at the same time."""

@@ -138,7 +138,8 @@ def _model(workspace: Workspace, seen: Observation) -> Verdict | None:
     if not workspace.preset_name:
         return None
     if seen.refusal is not None:
-        return Verdict.false(words.MODEL_RESOLVED, seen.refusal.reason, seen.refusal.message)
+        holds = None if seen.refusal.waiting else False
+        return Verdict(words.MODEL_RESOLVED, holds, seen.refusal.reason, seen.refusal.message)
     if seen.plan is None:
         return Verdict.unknown(words.MODEL_RESOLVED, words.PENDING, "the preset has not been looked up yet")
     hardware = seen.plan.hardware

@@ -1,6 +1,6 @@
 """The StatefulSet that serves a model: from a preset, or from the user's own pod template.
 
-One pod a node, with stable names (the pods of a distributed model find each other by them). The template carries
+One pod a node, each with the whole model. The template carries
 digests of its inputs, so that any change that matters rolls the pods and nothing else does.
 """
 
@@ -101,12 +101,7 @@ def _probe(*, period: int, failures: int, timeout: int) -> dict[str, Any]:
 
 
 def _probes(serving: Serving) -> dict[str, Any]:
-    """Loading may take `readiness_seconds`; after that three failures take the pod out, or restart it.
-
-    The pods of a distributed model but the first serve no HTTP: they are ready when their process runs.
-    """
-    if serving.distributed:
-        return {}
+    """Loading may take `readiness_seconds`; after that three failures take the pod out, or restart it."""
     loading = math.ceil(serving.readiness_seconds / PROBE_PERIOD_SECONDS)
     return {
         "startupProbe": _probe(period=PROBE_PERIOD_SECONDS, failures=loading, timeout=3),
@@ -120,9 +115,6 @@ def _preset_template(workspace: Workspace, plan: Plan, serving: Serving, setting
     adapters = adapter_parts(inference.adapters if inference else (), serving)
     volumes = storage(plan)
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(serving.env.items())]
-    if serving.distributed:
-        index = "metadata.labels['apps.kubernetes.io/pod-index']"
-        env.append({"name": "POD_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}})
     container = {
         "name": workspace.name,
         "image": serving.image,

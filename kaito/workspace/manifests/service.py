@@ -10,30 +10,24 @@ SERVER_PORT = 5000
 TORCH_PORT = 29500
 """torch.distributed's rendezvous port, part of the founding contract."""
 
-_POD_NAME = "statefulset.kubernetes.io/pod-name"
-
 
 def headless_name(workspace: Workspace) -> str:
     """Name of the Service that gives pods their DNS names."""
     return f"{workspace.name}-headless"
 
 
-def client_service(workspace: Workspace, *, first_pod_only: bool) -> Service:
+def client_service(workspace: Workspace) -> Service:
     """What clients call: port 80 to the server, 29500 for torch.
 
-    Only ready pods are behind it. With `first_pod_only` the nodes serve one model together and only the first pod
-    answers HTTP. A load balancer (annotation `kaito.sh/enablelb`) carries port 80 alone: the other is unauthenticated.
+    Every ready pod is behind it: each serves the whole model. A load balancer (annotation `kaito.sh/enablelb`) carries port 80 alone: the other is unauthenticated.
     """
     public = labels.is_true(workspace.annotations.get(labels.ENABLE_LOAD_BALANCER))
     ports = [ServicePort(name="http", port=80, target_port=SERVER_PORT, protocol="TCP")]
     if not public:
         ports.append(ServicePort(name="torch", port=TORCH_PORT, target_port=TORCH_PORT, protocol="TCP"))
-    selector = pod_labels(workspace)
-    if first_pod_only:
-        selector[_POD_NAME] = f"{workspace.name}-0"
     return Service(
         metadata=ObjectMeta(name=workspace.name, namespace=workspace.namespace, labels=pod_labels(workspace)),
-        spec=ServiceSpec(type="LoadBalancer" if public else "ClusterIP", selector=selector, ports=ports),
+        spec=ServiceSpec(type="LoadBalancer" if public else "ClusterIP", selector=pod_labels(workspace), ports=ports),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from kaito.api import Claim, Machine, conditions as words, labels
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import AlreadyExists, ApiError, NotFound
+from kaito.runtime.meta import find_condition
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import claims_index
 from kaito.workspace.manifests.claim import claim, claim_kind
@@ -37,11 +38,11 @@ async def ensure(run: Pass) -> None:
         return
     report = ClaimsReport(wanted=_wanted(run, plan.hardware, existing), claims=existing)
     run.seen.claims = report
-    decision = _decide(run, report, kind)
+    decision = _decide(run, report)
     if decision.create and decision.attempts.failures:
         # A replacement is bought only against the server's own word: the cache of a fresh process may be behind.
         report.claims = await _existing(run, kind, live=True)
-        decision = _decide(run, report, kind)
+        decision = _decide(run, report)
     await _record(run, decision.attempts)
     await _give_up(run, report, decision)
     await _create(run, report, decision, plan.hardware)
@@ -75,9 +76,8 @@ def _wanted(run: Pass, hardware: Hardware, existing: Sequence[Claim]) -> int:
     return max(hardware.count - len(free), 0)
 
 
-def _decide(run: Pass, report: ClaimsReport, kind: type[Claim]) -> Decision:
-    type_ = claim_condition_type(run.settings.node_api)
-    last = next((c for c in run.workspace.status.conditions if c.type == type_), None)
+def _decide(run: Pass, report: ClaimsReport) -> Decision:
+    last = find_condition(run.workspace.status.conditions, claim_condition_type(run.settings.node_api))
     situation = Situation(
         now=run.now,
         wanted=report.wanted,

@@ -8,11 +8,9 @@ from kaito.workspace.steps.takeover import foreign
 
 async def ensure(run: Pass) -> None:
     """Apply both Services once a workload may be placed; a Service of somebody else is left alone and told about."""
-    plan = run.seen.plan
-    if plan is None or run.workspace.inference is None or not run.placeable:
+    if run.seen.plan is None or run.workspace.inference is None or not run.placeable:
         return
-    first_pod_only = plan.serving is not None and plan.serving.distributed
-    for service in (client_service(run.workspace, first_pod_only=first_pod_only), headless_service(run.workspace)):
+    for service in (client_service(run.workspace), headless_service(run.workspace)):
         present = await run.api.find(Service, service.name, service.namespace)
         if present is not None and foreign(run, present):
             continue

@@ -22,7 +22,7 @@ def with_adapters(workspace: Workspace, *adapters: dict[str, Any]) -> Workspace:
 
 
 def test_the_client_service_is_the_founding_contract(phi: Workspace) -> None:
-    service = client_service(phi, first_pod_only=False)
+    service = client_service(phi)
     assert service.name == "workspace-phi-3-mini"
     assert service.spec.type == "ClusterIP"
     assert [(p.name, p.port, p.target_port) for p in service.spec.ports] == [
@@ -35,7 +35,7 @@ def test_the_client_service_is_the_founding_contract(phi: Workspace) -> None:
 
 @pytest.mark.parametrize("word", ["True", "true"])
 def test_a_load_balancer_carries_http_only(phi: Workspace, word: str) -> None:
-    service = client_service(phi.with_metadata(annotations={labels.ENABLE_LOAD_BALANCER: word}), first_pod_only=False)
+    service = client_service(phi.with_metadata(annotations={labels.ENABLE_LOAD_BALANCER: word}))
     assert service.spec.type == "LoadBalancer"
     assert [p.port for p in service.spec.ports] == [80]
 
@@ -44,11 +44,6 @@ def test_the_headless_service_names_pods_before_they_are_ready(phi: Workspace) -
     service = headless_service(phi)
     assert (service.name, service.spec.cluster_ip) == ("workspace-phi-3-mini-headless", "None")
     assert service.spec.publish_not_ready_addresses
-
-
-def test_only_the_first_pod_of_a_distributed_model_answers(phi: Workspace) -> None:
-    selector = client_service(phi, first_pod_only=True).spec.selector
-    assert selector["statefulset.kubernetes.io/pod-name"] == "workspace-phi-3-mini-0"
 
 
 def test_the_workload_of_a_preset(phi: Workspace, plan: Plan, settings: WorkspaceSettings) -> None:
