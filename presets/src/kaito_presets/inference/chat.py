@@ -20,8 +20,8 @@ from kaito_presets.inference.service import Generation, Service
 DEFAULT_NEW_TOKENS: Final = 200
 """Upstream's number (v0.3 `UnifiedRequestModel`), counted in new tokens."""
 
-# Upstream's defaults that differ from transformers' own; the request overrides them.
 DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": 10}
+"""Upstream's defaults of `generate_kwargs` that differ from transformers' own."""
 
 
 class ChatMessage(BaseModel):
@@ -106,7 +106,8 @@ def _generation(request: ChatRequest, tokens: list[int], context: int) -> Genera
     seed = _whole_number(asked, "seed")
     return Generation(
         prompt=tokens,
-        options={**DEFAULT_OPTIONS, **asked},
+        options=asked,
+        defaults=DEFAULT_OPTIONS,
         max_new_tokens=new_tokens,
         default_new_tokens=DEFAULT_NEW_TOKENS,
         seed=seed,

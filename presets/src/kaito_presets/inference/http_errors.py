@@ -90,7 +90,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
             return error_response(request, BadRequest(error.sentence(), param=_parameter(error)))
         return web.json_response({"detail": error.details}, status=422)
     except web.HTTPRequestEntityTooLarge as error:
-        failure = BadRequest(f"the request body is larger than {request.app['max_request_bytes']} bytes")
+        failure = BadRequest(f"the request body is larger than {request.client_max_size} bytes")
         response = error_response(request, failure)
         response.set_status(error.status)
         return response
@@ -116,5 +116,7 @@ def _parameter(error: InvalidBody) -> str | None:
 
 def _brief(value: object) -> object:
     """The offending input, without sending megabytes back."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     text = json.dumps(value, default=str)
     return value if len(text) <= 200 else text[:200] + "…"

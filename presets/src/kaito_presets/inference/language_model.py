@@ -107,8 +107,8 @@ class LanguageModel(Protocol):
         """What was loaded."""
         ...
 
-    def plan(self, options: Mapping[str, Option]) -> SamplingPlan:
-        """Resolve generation options over the model's own generation config.
+    def plan(self, options: Mapping[str, Option], defaults: Mapping[str, Option]) -> SamplingPlan:
+        """Resolve generation options: `defaults` < the model's own generation config < `options`.
 
         Raises:
             BadRequest: unknown option or impossible value.
@@ -136,7 +136,10 @@ class LanguageModel(Protocol):
         ...
 
     def begin(self, rows: Sequence[Row]) -> list[Emission]:
-        """Read the prompts of `rows`, which join the batch; returns the first token of each."""
+        """Read the prompts of `rows`, which join the batch; returns the first token of each.
+
+        If it raises, none of `rows` is in the batch and the rows that were there are unharmed.
+        """
         ...
 
     def step(self) -> list[Emission]:

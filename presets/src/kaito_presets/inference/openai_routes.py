@@ -6,10 +6,11 @@ tests). `created` of a model is the time it was loaded. A client that goes away 
 handler is cancelled or its write fails.
 """
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -73,16 +74,14 @@ def _model_document(service: Service, name: str) -> Document:
 
 
 def _options(body: SamplingFields) -> dict[str, Option]:
-    """Sampling options under transformers' names. OpenAI samples unless the temperature is 0."""
-    options: dict[str, Option] = {"do_sample": body.temperature != 0}
-    if body.temperature:
-        options["temperature"] = body.temperature
+    """What the request says, under transformers' names."""
+    options: dict[str, Option] = {}
+    if body.temperature is not None:
+        options |= {"do_sample": body.temperature != 0, "temperature": body.temperature}
     if body.top_p is not None:
         options["top_p"] = body.top_p
     if body.top_k is not None:
         options["top_k"] = max(0, body.top_k)
-    elif body.temperature != 0:
-        options["top_k"] = 0  # transformers' own default of 50 is not OpenAI's
     if body.min_p is not None:
         options["min_p"] = body.min_p
     if body.repetition_penalty is not None:
@@ -92,6 +91,10 @@ def _options(body: SamplingFields) -> dict[str, Option]:
     if body.ignore_eos:
         options["eos_token_id"] = []
     return options
+
+
+DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": 0}
+"""OpenAI's API samples the whole distribution; a model's own generation config takes precedence, as in vLLM."""
 
 
 def _seed(body: SamplingFields) -> int | None:
@@ -104,6 +107,7 @@ async def _chat(request: web.Request, body: ChatCompletionBody, service: Service
     generation = Generation(
         prompt=prompt,
         options=_options(body),
+        defaults=DEFAULT_OPTIONS,
         max_new_tokens=body.new_tokens,
         stop=body.stops,
         count=body.n or 1,
@@ -158,6 +162,7 @@ async def _complete(request: web.Request, body: CompletionBody, service: Service
         Generation(
             prompt=prompt,
             options=_options(body),
+            defaults=DEFAULT_OPTIONS,
             max_new_tokens=body.max_tokens,
             default_new_tokens=DEFAULT_COMPLETION_TOKENS,
             stop=body.stops,
@@ -189,7 +194,7 @@ async def _complete(request: web.Request, body: CompletionBody, service: Service
         ]
         stream = _EventStream(request, frame, usage=body.wants_usage_chunk)
         return await stream.run(service, generations, choice, first)
-    groups = [await service.complete(generation) for generation in generations]
+    groups = await _complete_all(service, generations)
     choices = [
         choice(group, Piece(index, heads[group] + answer.text, answer.finish, answer.logprobs))
         for group, answers in enumerate(groups)
@@ -197,6 +202,16 @@ async def _complete(request: web.Request, body: CompletionBody, service: Service
     ]
     usage = _usage(prompts, [answer for answers in groups for answer in answers])
     return web.json_response(frame.document(choices=choices, usage=usage), headers=frame.headers)
+
+
+async def _complete_all(service: Service, generations: Sequence[Generation]) -> list[list[Completion]]:
+    """All prompts of a request side by side; if one fails the others are abandoned."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(service.complete(generation)) for generation in generations]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _usage(prompts: Sequence[Sequence[int]], answers: Sequence[Completion]) -> Document:

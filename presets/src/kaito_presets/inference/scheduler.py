@@ -184,16 +184,9 @@ class Scheduler:
             self._run_alone(joining[0])
             return
         if joining:
-            self._live.update((ticket.row, ticket) for ticket in joining)
-            self._report()
-            self._advance(lambda: self._model.begin([ticket.row for ticket in joining]))
+            self._begin(joining)
         if self._live:
-            started = self._clock()
-            count = len(self._live)
-            self._advance(self._model.step)
-            self._step_seconds = self._clock() - started
-            if self._observer:
-                self._observer.step_done(count, self._step_seconds)
+            self._step()
 
     def _next_to_join(self) -> list[Ticket]:
         """Waiting tickets that fit now, in order; a ticket that runs alone waits for an empty batch and
@@ -222,16 +215,32 @@ class Scheduler:
                 joining.append(self._waiting.popleft())
         return joining
 
-    def _advance(self, work: Callable[[], list[Emission]]) -> None:
+    def _begin(self, joining: Sequence[Ticket]) -> None:
         try:
-            emissions = work()
-        except Exception as error:
-            log.exception("generation failed; %d request(s) answered with an error", len(self._live))
+            emissions = self._model.begin([ticket.row for ticket in joining])
+        except Exception as error:  # the boundary: whatever the libraries raise fails these rows only
+            log.exception("reading %d prompt(s) failed", len(joining))
+            self._fail(joining, _failure(error))
+            return
+        self._live.update((ticket.row, ticket) for ticket in joining)
+        self._report()
+        self._accept(emissions)
+
+    def _step(self) -> None:
+        started = self._clock()
+        count = len(self._live)
+        try:
+            emissions = self._model.step()
+        except Exception as error:  # the same boundary; the state of the batch is unknown now
+            log.exception("generation failed; %d request(s) answered with an error", count)
             self._fail(list(self._live.values()), _failure(error))
             self._live.clear()
             self._model.reset()
             self._report()
             return
+        self._step_seconds = self._clock() - started
+        if self._observer:
+            self._observer.step_done(count, self._step_seconds)
         self._accept(emissions)
 
     def _accept(self, emissions: Sequence[Emission]) -> None:

@@ -79,7 +79,6 @@ def application(
 ) -> web.Application:
     """All routes."""
     app = web.Application(middlewares=[_measuring(metrics), errors_as_json], client_max_size=max_request_bytes)
-    app["max_request_bytes"] = max_request_bytes
 
     async def root(_: web.Request) -> web.Response:
         return web.json_response({"message": "Server is running"})

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, final
 
 from kaito_presets.errors import BadRequest, PromptTooLong, UnknownModel
@@ -30,6 +30,9 @@ class Generation:
 
     prompt: Sequence[int]
     options: Mapping[str, Option]
+    """What the request asks for."""
+    defaults: Mapping[str, Option] = field(default_factory=dict[str, Option])
+    """What its route asks for where neither the request nor the model's generation config does."""
     max_new_tokens: int | None = None
     """None: what the options say, else `default_new_tokens`, else the rest of the context."""
     default_new_tokens: int | None = None
@@ -192,7 +195,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
     def _submit(self, request: Generation, *, incremental: bool) -> list[Ticket]:
-        plan = self._model.plan(request.options)
+        plan = self._model.plan(request.options, request.defaults)
         room = self.info.context_tokens - len(request.prompt)
         wanted = request.max_new_tokens if request.max_new_tokens is not None else plan.length
         if not request.prompt:

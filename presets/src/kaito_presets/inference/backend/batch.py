@@ -128,7 +128,11 @@ class Batch:
         if not self.rows:
             self._reserve(len(rows), width)
             self._extent.rows, self._extent.columns = len(rows), 0
-            logits = self._read(tokens, starts, self._cache, self._extent)
+            try:
+                logits = self._read(tokens, starts, self._cache, self._extent)
+            except Exception:
+                self._extent.rows = self._extent.columns = 0
+                raise
             self.rows, self._starts = list(rows), starts
         else:
             own = DynamicCache()

@@ -31,6 +31,7 @@ BATCHABLE_LAYERS: Final = frozenset({"full_attention", "sliding_attention", "chu
 """Layers whose whole state is keys and values per position; models with others (state spaces, …) run row by
 row."""
 WARM_UP_TOKENS: Final = 8
+_NO_DEFAULTS: Final[Mapping[str, Option]] = {}
 
 BatchKey = tuple[str | None, bool]
 
@@ -88,9 +89,9 @@ class TransformersModel:
             dtype=str(model.dtype).removeprefix("torch."),
         )
 
-    def plan(self, options: Mapping[str, Option]) -> TransformersPlan:
+    def plan(self, options: Mapping[str, Option], defaults: Mapping[str, Option] = _NO_DEFAULTS) -> TransformersPlan:
         """See `LanguageModel.plan`."""
-        plan = make_plan(self._generation_config, options)
+        plan = make_plan(self._generation_config, options, defaults)
         if self._batchable or plan.alone:
             return plan
         return TransformersPlan(
@@ -135,15 +136,22 @@ class TransformersModel:
         for row in rows:
             groups.setdefault((row.adapter, self._rope.is_long(row)), []).append(row)
         emissions: list[Emission] = []
-        for key, members in groups.items():
-            batch = self._batches.setdefault(key, self._new_batch())
-            self._place.update((row, key) for row in members)
-            logits = self._forward(key, lambda batch=batch, members=members: batch.join(members))
-            tokens, found = self._sampler.choose(members, logits)
-            before = self._newest.get(key)
-            self._newest[key] = tokens if before is None else torch.cat([before, tokens])
-            emissions += _emissions(members, tokens, found)
+        try:
+            for key, members in groups.items():
+                emissions += self._begin_group(key, members)
+        except Exception:
+            self.leave([row for row in rows if row in self._place])
+            raise
         return emissions
+
+    def _begin_group(self, key: BatchKey, members: list[Row]) -> list[Emission]:
+        batch = self._batches.setdefault(key, self._new_batch())
+        logits = self._forward(key, lambda: batch.join(members))
+        tokens, found = self._sampler.choose(members, logits)
+        before = self._newest.get(key)
+        self._newest[key] = tokens if before is None else torch.cat([before, tokens])
+        self._place.update((row, key) for row in members)
+        return _emissions(members, tokens, found)
 
     def step(self) -> list[Emission]:
         """See `LanguageModel.step`."""

@@ -71,13 +71,16 @@ class TransformersPlan:
     greedy: bool
 
 
-def make_plan(base: GenerationConfig, options: Mapping[str, Option]) -> TransformersPlan:
-    """Resolve `options` over the model's generation config.
+def make_plan(
+    base: GenerationConfig, options: Mapping[str, Option], defaults: Mapping[str, Option]
+) -> TransformersPlan:
+    """Resolve `defaults` < the model's generation config < `options`.
 
     Raises:
         BadRequest: unknown, refused or impossible option.
     """
     config = copy.deepcopy(base)
+    stated = config.to_diff_dict()
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for name in chosen:
         if (
@@ -88,6 +91,7 @@ def make_plan(base: GenerationConfig, options: Mapping[str, Option]) -> Transfor
         ):
             raise BadRequest(f"generate_kwargs.{name}: not an option of this server", param=name)
     _check_ranges(chosen)
+    chosen = {name: value for name, value in defaults.items() if name not in stated} | chosen
     if chosen.get("temperature") == 0:
         chosen |= {"do_sample": False, "temperature": None}
     if chosen.get("eos_token_id") == []:

@@ -1,0 +1,148 @@
+"""A language model without torch: tokens are characters, answers are a function of the prompt, trouble is scripted.
+
+Used by the tests of everything above the seam `kaito_presets.inference.language_model`.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kaito_presets.errors import BadRequest
+from kaito_presets.inference.language_model import (
+    Emission,
+    Message,
+    ModelInfo,
+    Option,
+    OutOfMemory,
+    Row,
+    TokenLogprob,
+)
+
+END = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FakePlan:
+    end_tokens: frozenset[int] = frozenset({END})
+    alone: bool = False
+    length: int | None = None
+    options: Mapping[str, Option] = field(default_factory=dict[str, Option])
+
+
+def shout(prompt: str) -> str:
+    """The default answer: the prompt in capitals."""
+    return prompt.upper()
+
+
+class FakeModel:
+    """Echoes in capitals; `hold()` makes every step wait for `allow(n)`."""
+
+    def __init__(
+        self,
+        *,
+        reply: Callable[[str], str] = shout,
+        context: int = 1000,
+        adapters: tuple[str, ...] = (),
+        room: int = 1000,
+    ) -> None:
+        self.info = ModelInfo(
+            name="fake", context_tokens=context, created=1_700_000_000, adapters=adapters, engine="fake"
+        )
+        self._reply = reply
+        self._room = room
+        self._live: list[Row] = []
+        self._permits: threading.Semaphore | None = None
+        self.batch_sizes: list[int] = []
+        self.begun: list[str] = []
+        self.resets = 0
+        self.seen: list[Row] = []
+        self.fail_next_step = False
+
+    # Script.
+
+    def hold(self) -> None:
+        self._permits = threading.Semaphore(0)
+
+    def allow(self, steps: int) -> None:
+        assert self._permits is not None
+        self._permits.release(steps)
+
+    def release(self) -> None:
+        permits, self._permits = self._permits, None
+        assert permits is not None
+        permits.release(10_000)
+
+    # Text.
+
+    def plan(self, options: Mapping[str, Option], defaults: Mapping[str, Option]) -> FakePlan:
+        if "nonsense" in options:
+            raise BadRequest("generate_kwargs.nonsense: not an option", param="nonsense")
+        merged = {**defaults, **options}
+        return FakePlan(alone=merged.get("num_beams", 1) != 1, options=merged)
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        if any(message.role not in ("system", "user", "assistant") for message in messages):
+            raise BadRequest("roles must be system, user or assistant", param="messages")
+        return self.encode(messages[-1].content)
+
+    def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
+        text = "".join(chr(token) if token != END else "<end>" * special for token in tokens)
+        return text.replace(" ,", ",") if clean_up_spaces else text
+
+    # Stepping.
+
+    def fits(self, live: Sequence[Row], candidate: Row) -> bool:
+        return len(live) < self._room
+
+    def begin(self, rows: Sequence[Row]) -> list[Emission]:
+        self.begun += [self.decode(row.prompt) for row in rows]
+        self.seen += rows
+        for row in rows:
+            self._maybe_fail(row)
+        self._live += rows
+        return [self._next(row) for row in rows]
+
+    def step(self) -> list[Emission]:
+        permits = self._permits
+        if permits is not None:
+            permits.acquire()
+        if self.fail_next_step:
+            self.fail_next_step = False
+            raise RuntimeError("scripted failure")
+        self.batch_sizes.append(len(self._live))
+        return [self._next(row) for row in self._live]
+
+    def leave(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._live.remove(row)
+
+    def reset(self) -> None:
+        self.resets += 1
+        self._live.clear()
+
+    def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
+        assert not self._live, "a row that runs alone must have the model for itself"
+        self._maybe_fail(row)
+        answer = self.encode(self._answer(row))[: row.max_new_tokens]
+        return [answer, [*answer[:1], END]]
+
+    def _answer(self, row: Row) -> str:
+        text = self._reply(self.decode(row.prompt))
+        return f"[{row.adapter}]{text}" if row.adapter is not None else text
+
+    def _next(self, row: Row) -> Emission:
+        answer = self.encode(self._answer(row))
+        position = len(row.produced)
+        token = answer[position] if position < len(answer) else END
+        top = tuple((token + offset, -0.5 - offset) for offset in range(row.logprobs or 0))
+        return Emission(row, token, None if row.logprobs is None else TokenLogprob(token, -0.5, top))
+
+    def _maybe_fail(self, row: Row) -> None:
+        text = self.decode(row.prompt)
+        if "explode" in text:
+            raise RuntimeError("scripted failure")
+        if "out of memory" in text:
+            raise OutOfMemory("scripted")

@@ -1,0 +1,140 @@
+"""`POST /chat`: every field, every refusal."""
+
+import io
+import json
+
+import pytest
+from fake_model import FakeModel
+from running_server import Serve
+
+
+async def test_answers_a_prompt_with_the_prompt_in_front(serve: Serve) -> None:
+    server = await serve()
+    assert await server.post("/chat", {"prompt": "abc"}) == (200, {"Result": "abcABC"})
+
+
+async def test_the_content_type_of_the_request_does_not_matter(serve: Serve) -> None:
+    server = await serve()
+    async with server.session.post(server.url + "/chat", data=b'{"prompt": "abc"}') as response:
+        assert (response.status, await response.json()) == (200, {"Result": "abcABC"})
+
+
+@pytest.mark.parametrize(
+    ("body", "result"),
+    [
+        ({"return_full_text": False}, "ABC"),
+        ({"prefix": "x", "return_full_text": False}, "XABC"),
+        ({"prefix": "x"}, "xabcXABC"),
+        ({"generate_kwargs": {"max_new_tokens": 2}, "return_full_text": False}, "AB"),
+        ({"generate_kwargs": {"max_length": 5}, "return_full_text": False}, "AB"),
+        ({"generate_kwargs": None}, "abcABC"),
+        ({"messages": None}, "abcABC"),
+        ({"generate_kwargs": {"num_beams": 4}, "return_full_text": False}, "ABCA"),
+    ],
+)
+async def test_fields_are_honoured(serve: Serve, body: dict[str, object], result: str) -> None:
+    server = await serve()
+    assert await server.post("/chat", {"prompt": "abc"} | body) == (200, {"Result": result})
+
+
+async def test_spaces_are_cleaned_up_on_request(serve: Serve) -> None:
+    server = await serve()
+    body = {"prompt": "a , b", "return_full_text": False}
+    assert await server.post("/chat", body) == (200, {"Result": "A , B"})
+    assert await server.post("/chat", body | {"clean_up_tokenization_spaces": True}) == (200, {"Result": "A, B"})
+
+
+async def test_messages_are_answered_with_the_text_of_the_last_one(serve: Serve) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    for conversational in (False, True):
+        server = await serve(conversational=conversational)
+        assert await server.post("/chat", {"messages": messages}) == (200, {"Result": "HELLO"})
+
+
+async def test_the_answer_is_200_new_tokens_long_unless_asked_otherwise(serve: Serve) -> None:
+    server = await serve(FakeModel(reply=lambda _: "y" * 900, context=1000))
+    _, body = await server.post("/chat", {"prompt": "x" * 300, "return_full_text": False})
+    assert body == {"Result": "y" * 200}
+
+
+async def test_a_long_prompt_gets_what_is_left_of_the_context(serve: Serve) -> None:
+    server = await serve(FakeModel(reply=lambda _: "y" * 900, context=1000))
+    _, body = await server.post("/chat", {"prompt": "x" * 950, "return_full_text": False})
+    assert body == {"Result": "y" * 50}
+
+
+async def test_hole_drops_the_left_of_a_prompt_that_does_not_fit(serve: Serve) -> None:
+    server = await serve(FakeModel(context=10))
+    body = {
+        "prompt": "abcdefghijklmno",
+        "handle_long_generation": "hole",
+        "return_full_text": False,
+        "generate_kwargs": {"max_new_tokens": 4},
+    }
+    assert await server.post("/chat", body) == (200, {"Result": "JKLM"})
+    _, full = await server.post("/chat", body | {"return_full_text": True})
+    assert full == {"Result": "jklmnoJKLM"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({}, 400, "prompt required"),
+        ({"prompt": ""}, 400, "prompt required"),
+        ({"prompt": "x" * 1001}, 400, "context is 1000 tokens; the prompt has 1001"),
+        ({"prompt": "abc", "generate_kwargs": {"max_new_tokens": 998}}, 400, "998 new tokens"),
+        ({"prompt": "abc", "generate_kwargs": {"max_length": 3}}, 400, "use max_new_tokens"),
+        ({"prompt": "abc", "generate_kwargs": {"max_new_tokens": -1}}, 400, "max_new_tokens must be a positive"),
+        ({"prompt": "abc", "generate_kwargs": {"max_new_tokens": "many"}}, 400, "max_new_tokens must be a positive"),
+        ({"prompt": "abc", "generate_kwargs": {"nonsense": 1}}, 400, "nonsense"),
+        ({"messages": [{"role": "pope", "content": "x"}]}, 400, "roles must be"),
+    ],
+)
+async def test_bad_requests_are_refused_with_the_reason(
+    serve: Serve, body: dict[str, object], status: int, words: str
+) -> None:
+    server = await serve()
+    code, answer = await server.post("/chat", body)
+    assert code == status
+    assert isinstance(answer, dict)
+    assert words in str(answer["detail"])
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        (b"no json", ["body"]),
+        (b'{"prompt": 7}', ["body", "prompt"]),
+        (b'{"prompt": "x", "generate_kwargs": 3}', ["body", "generate_kwargs"]),
+        (b'{"prompt": "x", "handle_long_generation": "crop"}', ["body", "handle_long_generation"]),
+        (b'{"messages": [{"role": "user"}]}', ["body", "messages", 0, "content"]),
+        (b'{"promt": "x"}', ["body", "promt"]),
+    ],
+)
+async def test_wrong_types_are_422_in_fastapis_shape(serve: Serve, body: bytes, location: list[object]) -> None:
+    server = await serve()
+    async with server.session.post(server.url + "/chat", data=body) as response:
+        assert response.status == 422
+        document = json.loads(await response.text())
+    assert document["detail"][0]["loc"] == location
+    assert set(document["detail"][0]) == {"type", "loc", "msg", "input"}
+
+
+async def test_conversational_mode_needs_messages(serve: Serve) -> None:
+    server = await serve(conversational=True)
+    assert await server.post("/chat", {}) == (400, {"detail": "Conversational parameter messages required"})
+
+
+async def test_a_huge_body_is_refused_and_the_server_goes_on(serve: Serve) -> None:
+    server = await serve(max_request_bytes=50_000)
+    body = io.BytesIO(json.dumps({"prompt": "x" * 10_000_000}).encode())
+    async with server.session.post(server.url + "/chat", data=body) as response:
+        assert response.status == 413
+        assert "50000 bytes" in (await response.json())["detail"]
+    assert (await server.post("/chat", {"prompt": "abc"}))[0] == 200
+
+
+async def test_wrong_method_and_unknown_path_are_json_too(serve: Serve) -> None:
+    server = await serve()
+    assert (await server.get("/chat"))[0] == 405
+    assert (await server.get("/nowhere"))[0] == 404
