@@ -57,7 +57,7 @@ class NodeClaimSpec(ClaimSpec):
 
     rules: ClassVar = [Rule("self == oldSelf", "spec is immutable")]
 
-    requirements: Annotated[
+    requirements: Annotated[  # pyright: ignore[reportGeneralTypeIssues]  # required here; fields are keyword-only
         list[Requirement],
         Field(json_schema_extra=field_rules(*_REQUIREMENT_RULES, maxItems=100, **{"x-kubernetes-list-type": "atomic"})),
     ]
