@@ -6,7 +6,7 @@ wrapped in a group, when it is the only one.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
@@ -72,3 +72,48 @@ async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
             raise failures.exceptions[0] from None
         raise
     return [task.result() for task in tasks]
+
+
+@final
+class TaskPool:
+    """Owns background tasks that must be stopped by a deadline rather than waited for without end.
+
+    `TaskScope` is the better owner wherever waiting is safe. A manager stopping foreign code uses this: what does not
+    end in time is reported by name and left behind, for a process that is about to exit.
+
+    Args:
+        name: prefix of the tasks' names.
+        ended: called with the name of a task that ended by itself, and with its error if it failed. Not called for
+            tasks that were told to stop and obeyed.
+    """
+
+    def __init__(self, name: str, *, ended: Callable[[str, BaseException | None], None]) -> None:
+        self._name = name
+        self._ended = ended
+        self._running: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Start `work` as a task named `<pool>.<name>`."""
+        task = asyncio.get_running_loop().create_task(work, name=f"{self._name}.{name}")
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None or not self._stopping:
+            self._ended(task.get_name(), error)
+
+    async def stop(self, timeout: float | None) -> list[str]:
+        """Cancel every task and wait for them, `timeout` seconds at most; the names of those still running then."""
+        self._stopping = True
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=timeout)
+        return sorted(task.get_name() for task in self._running)

@@ -11,5 +11,10 @@ from kaito.runtime.workqueue.limiter import (
     LongestOf as LongestOf,
     RateLimiter as RateLimiter,
 )
-from kaito.runtime.workqueue.queue import Item as Item, QueueRow as QueueRow, WorkQueue as WorkQueue
+from kaito.runtime.workqueue.queue import (
+    AGING_STEP_SECONDS as AGING_STEP_SECONDS,
+    Item as Item,
+    QueueRow as QueueRow,
+    WorkQueue as WorkQueue,
+)
 from kaito.runtime.workqueue.stats import Buckets as Buckets, QueueStats as QueueStats

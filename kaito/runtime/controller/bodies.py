@@ -1,0 +1,87 @@
+"""From a key to a call of the user's function: what the workers run.
+
+For an object controller: read the object, see to the finalizers, call reconcile or cleanup. For a periodic controller:
+call the function and come back after its period.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from kaito.runtime.client import Api
+from kaito.runtime.clock import Clock
+from kaito.runtime.controller.declaration import Controller
+from kaito.runtime.controller.engine import Body
+from kaito.runtime.controller.periodic import Periodic
+from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
+from kaito.runtime.logging import get_logger
+from kaito.runtime.meta import ObjectKey, Resource
+from kaito.runtime.reconcile import Again, Request, Tick
+from kaito.runtime.workqueue import Item
+
+R = TypeVar("R", bound=Resource)
+
+
+def object_body(
+    controller: Controller[R], api: Api, clock: Clock, forget: Callable[[ObjectKey], None]
+) -> Body[ObjectKey]:
+    """The body of an object controller; `forget` drops what the queue remembers of a key that is gone."""
+    log = get_logger(f"controller.{controller.name}")
+
+    async def run(item: Item[ObjectKey]) -> Again | None:
+        obj = await api.find(controller.kind, item.key.name, item.key.namespace)
+        if obj is None:
+            forget(item.key)
+            return None
+
+        def request(current: R) -> Request[R]:
+            return Request(
+                key=item.key,
+                object=current,
+                api=api,
+                log=log,
+                causes=item.causes,
+                attempt=item.attempt,
+                clock=clock,
+            )
+
+        if obj.deleting:
+            return await _clean_up(controller, request(obj))
+        for finalizer in controller.finalizers:
+            obj = await add_finalizer(api, obj, finalizer)
+        return await controller.reconcile(request(obj))
+
+    return run
+
+
+async def _clean_up(controller: Controller[R], request: Request[R]) -> Again | None:
+    """Run each cleanup whose finalizer is still there. One that fails does not keep the others from running."""
+    soonest: Again | None = None
+    errors: list[Exception] = []
+    for finalizer, cleanup in controller.finalizers.items():
+        if not has_finalizer(request.object, finalizer):
+            continue
+        try:
+            again = await cleanup(request)
+            if again is None:
+                await remove_finalizer(request.api, request.object, finalizer)
+            elif soonest is None or again.after < soonest.after:
+                soonest = again
+        except Exception as error:  # noqa: BLE001 - collected and raised below
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        message = f"{len(errors)} cleanups failed"
+        raise ExceptionGroup(message, errors)
+    return soonest
+
+
+def tick_body(periodic: Periodic, api: Api, clock: Clock) -> Body[str]:
+    """The body of a periodic controller."""
+    log = get_logger(f"controller.{periodic.name}")
+
+    async def run(item: Item[str]) -> Again | None:
+        again = await periodic.function(Tick(api=api, log=log, attempt=item.attempt, clock=clock))
+        return again or Again(periodic.seconds, "period")
+
+    return run
