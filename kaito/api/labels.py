@@ -30,6 +30,19 @@ MANAGED_BY: Final = "kaito.sh/managed-by"
 CLAIM_UID: Final = "kaito.sh/claim-uid"
 """Label on agent pools and nodes: UID of the claim they were made for, so that a reused name is no confusion."""
 
+CLAIM_NAME: Final = "kaito.sh/claim"
+"""Label on agent pools and nodes: name of the claim they were made for."""
+
+CLAIM_KIND: Final = "kaito.sh/claim-kind"
+"""Label on agent pools and nodes: `Machine` or `NodeClaim`, because both may exist under one name."""
+
+GPU_PROVISIONER: Final = "gpu-provisioner"
+"""Value of `kaito.sh/managed-by` that this project's provisioner writes."""
+
+ARM_OPERATION: Final = "kaito.sh/arm-operation"
+"""Annotation on claims: status address of the cloud operation under way. Written by gpu-provisioner, so that a
+restart goes on where it was. Removed when the instance is there."""
+
 CREATED_BY_INFERENCESET: Final = "inferenceset.kaito.sh/created-by"
 """Label on Workspaces and their pods: name of the InferenceSet that made them (upstream's kind)."""
 
@@ -195,6 +208,8 @@ RESERVED_KEYS: Final = frozenset(
         RAGENGINE_NAMESPACE,
         MANAGED_BY,
         CLAIM_UID,
+        CLAIM_NAME,
+        CLAIM_KIND,
         WORKSPACE_UID,
         PREFERRED,
         MACHINE_TYPE,
