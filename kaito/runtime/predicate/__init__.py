@@ -151,6 +151,30 @@ def changed(*fields: str) -> Predicate:
 
 
 @final
+class _Differs(_Combinable):
+    __slots__ = ("_view",)
+
+    def __init__(self, view: Callable[[Any], object]) -> None:
+        self._view = view
+
+    def __call__(self, event: Event[Any], /) -> bool:
+        if event.type is not EventType.UPDATE or event.old is None or event.new is None:
+            return True
+        return self._view(event.old.object) != self._view(event.new.object)
+
+    def __repr__(self) -> str:
+        return f"differs({getattr(self._view, '__qualname__', self._view)})"
+
+
+def differs(view: Callable[[R], object]) -> Predicate:
+    """Updates pass when the function gives another value for the new state than for the old; all else passes.
+
+    For what no path can say, for example "Ready turned" in a list of conditions with heartbeats. Decodes both states.
+    """
+    return _Differs(view)
+
+
+@final
 class _Labelled(_Combinable):
     __slots__ = ("_selector",)
 
