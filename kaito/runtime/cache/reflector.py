@@ -143,6 +143,7 @@ class Reflector:
         self._bookmarks = False
         self._paged = False
         self._version_lost = False
+        self._reason = ""
         self._last_open = float("-inf")
         self._watch_seconds = WATCH_SECONDS[0]
         self.error: Exception | None = None
@@ -168,23 +169,26 @@ class Reflector:
 
     async def _fill(self, reason: str) -> Ending | None:
         """Fill the store, however long it takes; the ending of the stream if one was used and has ended since."""
+        self._reason = reason
         while True:
             try:
                 if self._streaming:
                     filled, ending = await self._fill_by_stream()
                     if filled:
-                        self._count(reason)
                         return ending
                 await self._fill_by_list()
             except (ApiError, TransportError, Undecodable) as error:
                 await self._failed(error)
             else:
-                self._count(reason)
                 return None
 
-    def _count(self, reason: str) -> None:
-        if reason != "start":
-            self._stats.relists[reason] += 1
+    async def _swap(self, store: Store, version: str) -> None:
+        """The store is full."""
+        self.error = None
+        self._version_lost = False
+        if self._reason != "start":
+            self._stats.relists[self._reason] += 1
+        await self._sink.replace(store, version)
 
     async def _fill_by_stream(self) -> tuple[bool, Ending | None]:
         """Whether a stream filled the store, and how that stream ended; not filled means: use LIST now.
@@ -207,7 +211,6 @@ class Reflector:
                     self._give_up_streaming(str(error))
                 return False, None
             if self._filled():
-                self._version_lost = False
                 return True, ending
             match ending:
                 case Ending.STALLED:
@@ -237,8 +240,6 @@ class Reflector:
                 raise
             self._version_lost = True
             await self._list("")
-        self._version_lost = False
-        self.error = None
 
     async def _list(self, version: str) -> None:
         """One whole LIST, page by page; an expired continue token restarts it in one piece."""
@@ -261,7 +262,7 @@ class Reflector:
                     await turn.worked(len(entry.text))
             token = page.metadata.token
             if not token:
-                await self._sink.replace(store, page.metadata.resource_version)
+                await self._swap(store, page.metadata.resource_version)
                 return
             self._paged = self._paged or version == "0"
 
@@ -369,8 +370,7 @@ class Reflector:
             self._sink.advance(metadata.resource_version)
         elif (metadata.annotations or {}).get(_END_OF_INITIAL_EVENTS) == "true":
             store, self._filling = self._filling, None
-            self.error = None
-            await self._sink.replace(store, metadata.resource_version)
+            await self._swap(store, metadata.resource_version)
         return None
 
     # Between attempts.

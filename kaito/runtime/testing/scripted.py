@@ -1,0 +1,174 @@
+"""A transport that says what a script tells it to: for the corners of the protocol that no healthy server shows.
+
+Answers are given in order, whatever is asked; every call is recorded with its time. When the script is at an end, streams
+stay open and silent, and unary requests fail the test.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, final
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
+from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import TransportError
+
+Piece: TypeAlias = bytes | float | Exception
+"""Of a stream: bytes to send, seconds to wait, or a failure to raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as the transport saw it."""
+
+    at: float
+    """Seconds on the loop's clock."""
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+
+    @property
+    def is_watch(self) -> bool:
+        """A watch, streaming a list or not."""
+        return self.query.get("watch") == "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A streamed answer. It ends after its pieces unless `stays` open."""
+
+    pieces: tuple[Piece, ...] = ()
+    status: int = 200
+    stays: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes, with the pauses and failures between them."""
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                yield piece
+            elif isinstance(piece, Exception):
+                raise piece
+            else:
+                await asyncio.sleep(piece)
+        if self.stays:
+            await asyncio.Event().wait()
+
+    async def read(self) -> bytes:
+        """All bytes."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+Answer: TypeAlias = Reply | Stream | Exception
+
+
+@final
+class ScriptedTransport:
+    """Gives the answers in order and remembers the calls."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self._answers = list(answers)
+        self.calls: list[Call] = []
+
+    @property
+    def host(self) -> str:
+        """The label of metrics."""
+        return "scripted"
+
+    @property
+    def lists(self) -> list[Call]:
+        """The calls that were not watches."""
+        return [call for call in self.calls if not call.is_watch]
+
+    @property
+    def watches(self) -> list[Call]:
+        """The calls that were."""
+        return [call for call in self.calls if call.is_watch]
+
+    def then(self, *answers: Answer) -> None:
+        """Continue the script."""
+        self._answers.extend(answers)
+
+    def _next(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
+        parts = urlsplit(target)
+        call = Call(monotonic(), method, parts.path, dict(parse_qsl(parts.query)), dict(headers))
+        self.calls.append(call)
+        if self._answers:
+            return self._answers.pop(0)
+        if call.is_watch:
+            return Stream(stays=True)
+        raise AssertionError(f"the script has no answer for {method} {target}")
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: bytes | None = None,  # noqa: ARG002 -- the protocol's
+        timeout: float = REQUEST_SECONDS,  # noqa: ARG002 -- the protocol's
+    ) -> Reply:
+        """The next answer."""
+        answer = self._next(method, target, headers)
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, Stream):
+            return Reply(answer.status, answer.headers, await answer.read())
+        return answer
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = CONNECT_SECONDS,  # noqa: ARG002 -- the protocol's
+        idle: float | None = None,  # noqa: ARG002 -- the protocol's
+    ) -> AsyncGenerator[Stream]:
+        """The next answer."""
+        answer = self._next(method, target, headers)
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer if isinstance(answer, Stream) else Stream((answer.body,), answer.status, headers=answer.headers)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+REFUSED = TransportError("connection refused")
+
+
+def status(code: int, reason: str, message: str = "", **details: Any) -> Reply:
+    """An error answer with a Status object."""
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
+    return Reply(code, {}, msgspec.json.encode(body | {"message": message or reason, "details": details}))
+
+
+def listing(version: str, *items: Mapping[str, Any], token: str = "") -> Reply:
+    """A page of a LIST."""
+    metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
+    return Reply(200, {}, msgspec.json.encode({"metadata": metadata, "items": items}))
+
+
+def frame(verb: str, obj: Mapping[str, Any]) -> bytes:
+    """One event of a watch, as a line."""
+    return msgspec.json.encode({"type": verb, "object": obj}) + b"\n"
+
+
+def bookmark(version: str, *, ends_initial: bool = False) -> bytes:
+    """A bookmark; with `ends_initial` the one that ends the initial events of a streamed list."""
+    metadata: dict[str, Any] = {"resourceVersion": version}
+    if ends_initial:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    return frame("BOOKMARK", {"metadata": metadata})
+
+
+def error_event(code: int, reason: str, message: str = "") -> bytes:
+    """An ERROR event."""
+    return frame("ERROR", {"kind": "Status", "code": code, "reason": reason, "message": message or reason})
