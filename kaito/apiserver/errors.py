@@ -24,6 +24,8 @@ _LABELS = {
     "FieldValueTooMany": "Too many",
     "InternalError": "Internal error",
 }
+OMITTED = object()
+"""Value of an error whose message does not repeat it."""
 _WITHOUT_VALUE = frozenset({"FieldValueRequired", "FieldValueForbidden", "FieldValueTooLong", "InternalError"})
 
 
@@ -58,7 +60,7 @@ class FieldError:
     def body(self) -> str:
         """The message without the field name, as it appears in `details.causes[].message`."""
         text = _LABELS[self.reason]
-        if self.reason not in _WITHOUT_VALUE:
+        if self.reason not in _WITHOUT_VALUE and self.value is not OMITTED:
             text += f": {render_value(self.value)}"
         return f"{text}: {self.detail}" if self.detail else text
 

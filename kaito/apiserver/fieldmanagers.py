@@ -54,13 +54,13 @@ class ManagerKey:
     api_version: str
     subresource: str = ""
 
-    def show(self, time: str) -> str:
+    def show(self) -> str:
         """Return the manager as conflict messages name it."""
         text = errors.quote(self.manager)
         if self.subresource:
             text += f" with subresource {errors.quote(self.subresource)}"
         if self.operation == "Update":
-            text += f" using {self.api_version}" + (f" at {time}" if time else "")
+            text += f" using {self.api_version}"
         return text
 
 
@@ -111,7 +111,7 @@ def encode_ownership(ownership: Ownership, before: Ownership, now: str) -> list[
     def order(entry: Object) -> tuple[int, str, str, str, str]:
         return (
             entry["operation"] != "Apply",
-            str(entry.get("time", "")) if entry["operation"] != "Apply" else "",
+            str(entry.get("time", "")),
             entry["manager"],
             entry["apiVersion"],
             str(entry.get("subresource", "")),
@@ -290,17 +290,17 @@ def _settle_conflicts(
         if other != key and paths & touched:
             conflicts[other] = paths & touched
     if conflicts and not force:
-        raise _conflict_error(conflicts, current.times)
+        raise _conflict_error(conflicts)
     for other, paths in list(current.sets.items()):
         if other != key:
             current.sets[other] = paths - conflicts.get(other, EMPTY) - removed
 
 
-def _conflict_error(conflicts: Managers, times: dict[ManagerKey, str]) -> errors.StatusError:
+def _conflict_error(conflicts: Managers) -> errors.StatusError:
     causes: list[Object] = []
     named: dict[str, list[str]] = {}
     for key in sorted(conflicts, key=lambda key: key.manager):
-        who = key.show(times.get(key, ""))
+        who = key.show()
         for path in sorted(conflicts[key]):
             where = fieldset.show(path)
             causes.append({"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": where})

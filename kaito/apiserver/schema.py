@@ -37,6 +37,7 @@ class Schema:
         "default",
         "embedded",
         "has_default",
+        "has_rules",
         "int_or_string",
         "list_keys",
         "list_type",
@@ -75,6 +76,8 @@ class Schema:
         """A built-in type that holds arbitrary JSON (RawExtension, FieldsV1, JSON)."""
         self.quantity = builtin and raw.get("x-quantity", False)
         self.rules: list[Object] = raw.get("x-kubernetes-validations") or []
+        self.has_rules: bool | None = None
+        """Whether this schema or one below it has CEL rules; worked out when first asked."""
         self._properties: dict[str, Schema] = {}
         self._items: Schema | None = None
         self._additional: Schema | None = None

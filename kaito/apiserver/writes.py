@@ -216,8 +216,7 @@ class Writer:
         if resource.custom and resource.schema is not None:
             schema_errors = validate(data, resource.schema) if old is None else validate(data, resource.schema, old=old)
             found += schema_errors
-            if not schema_errors:
-                found += rule_errors(data, resource.schema, old)
+            found += unchecked(found) or rule_errors(data, resource.schema, old)
         if found:
             raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
 
@@ -237,6 +236,28 @@ class Writer:
         if deletion.finished(resource, kept, old):
             return self._core.store.remove(resource.storage, old, kept)
         return self._core.store.replace(resource.storage, old, kept)
+
+
+_BLOCKING = frozenset(
+    {
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    }
+)
+
+
+def unchecked(found: list[errors.FieldError]) -> list[errors.FieldError]:
+    """Return the notice that CEL rules were not evaluated, when the errors so far leave values they could not handle."""
+    if not any(error.reason in _BLOCKING for error in found):
+        return []
+    notice = (
+        "some validation rules were not checked because the object was invalid; "
+        "correct the existing errors to complete validation"
+    )
+    return [errors.invalid_value("<nil>", None, notice)]
 
 
 def check_configuration(config: Object, resource: Resource, target: Target) -> None:
