@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
@@ -50,3 +51,13 @@ async def serve() -> AsyncIterator[Serve]:
         await server.lifecycle.drain(0)
         server.scheduler.stop()
         await runner.cleanup()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Phi-3 directory."""
+    from kaito_presets.tiny_model import TinyModelOptions, write_tiny_model
+
+    directory = tmp_path_factory.mktemp("tiny-phi-3")
+    write_tiny_model(TinyModelOptions(directory=directory))
+    return directory

@@ -119,6 +119,7 @@ class Batch:
         self._mask = torch.zeros((0, 0), dtype=torch.bool, device=self._device)
         self._positions = torch.zeros((0, 1), dtype=torch.long, device=self._device)
 
+    @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> torch.Tensor:
         """Read the prompts of `rows`; returns the logits of their next token, `[len(rows), vocabulary]`."""
         width = max(len(row.prompt) for row in rows)
@@ -141,6 +142,7 @@ class Batch:
         self._describe_rows()
         return logits
 
+    @torch.inference_mode()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Feed the newest token of every row (`[rows, 1]`); returns the logits of the next, `[rows,
         vocabulary]`."""
@@ -164,6 +166,7 @@ class Batch:
         self._positions[:rows] += 1
         return output.logits[:, -1]
 
+    @torch.inference_mode()
     def leave(self, gone: Sequence[Row]) -> None:
         """Take rows out; the last row takes the place of each."""
         leaving = {id(row) for row in gone}

@@ -203,7 +203,7 @@ class TransformersModel:
 
         def generate() -> torch.Tensor:
             try:
-                result: torch.Tensor = self._model.generate(
+                result: torch.Tensor = self._model.generate(  # under no_grad by itself
                     input_ids=tokens,
                     attention_mask=torch.ones_like(tokens),
                     generation_config=plan.config,
@@ -275,8 +275,7 @@ class TransformersModel:
             self._adapters.activate(adapter)
         self._rope.use(long=long)
         try:
-            with torch.inference_mode():
-                return work()
+            return work()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(str(error)) from error
 
