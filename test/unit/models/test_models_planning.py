@@ -15,6 +15,7 @@ from kaito.models.commands import (
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, RuntimeUnsupported, TuningUnsupported
 from kaito.models.gpu import InstanceType
 from kaito.models.planning import Parallelism, parallelism, plan_inference, plan_tuning
+from kaito.models.preset import Preset
 from kaito.models.sources import Download, WeightsInImage
 
 V100 = instance_types.get("Standard_NC6s_v3")
@@ -25,7 +26,7 @@ PHI_128K = catalogue.get("phi-3-mini-128k-instruct")
 
 
 @pytest.mark.parametrize("preset", [PHI_4K, PHI_128K], ids=lambda preset: preset.name)
-def test_phi_3_mini_on_v100_is_served_by_transformers_in_float16(preset: catalogue.Preset) -> None:
+def test_phi_3_mini_on_v100_is_served_by_transformers_in_float16(preset: Preset) -> None:
     plan = plan_inference(preset, V100)
 
     assert (plan.runtime, plan.dtype, plan.nodes, plan.gpus) == ("transformers", "float16", 1, 1)
@@ -102,8 +103,8 @@ def test_a_model_too_large_says_both_numbers_and_a_size_that_fits() -> None:
     assert caught.value.field == "resource.instanceType"
     assert caught.value.reason == "InstanceTypeTooSmall"
     assert caught.value.message == (
-        f"{A100} is too small for llama-3.3-70b-instruct: it takes about 143.7 GiB, 67.2 GiB are usable: choose a larger "
-        "one, for example Standard_NC80adis_H100_v5"
+        f"{A100} is too small for llama-3.3-70b-instruct: it takes about 143.7 GiB, 67.2 GiB are usable: choose a "
+        "larger one, for example Standard_NC80adis_H100_v5"
     )
     assert str(A100) == "Standard_NC24ads_A100_v4 (1 x NVIDIA A100, 80 GiB each)"
 

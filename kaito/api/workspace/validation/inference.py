@@ -1,7 +1,6 @@
 """Rules about `inference`: preset or template, and adapters."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -67,12 +66,14 @@ def adapters_valid(workspace: Workspace) -> Iterator[Violation]:
     adapters = workspace.inference.adapters if workspace.inference else []
     if len(adapters) > ADAPTER_LIMIT:
         yield Violation("inference.adapters", f"{len(adapters)} adapters: at most {ADAPTER_LIMIT} are possible")
-    counts = Counter(adapter.source.name for adapter in adapters)
+    names: set[str] = set()
     for index, adapter in enumerate(adapters):
         path = f"inference.adapters[{index}]"
         yield from _adapter(adapter, path)
-        if adapter.source.name and counts[adapter.source.name] > 1:
+        if adapter.source.name in names:
             yield Violation(f"{path}.source.name", f"{adapter.source.name!r} is used twice: give each adapter its own")
+        if adapter.source.name:
+            names.add(adapter.source.name)
 
 
 def _adapter(adapter: Adapter, path: str) -> Iterator[Violation]:

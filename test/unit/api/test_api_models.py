@@ -1,0 +1,156 @@
+"""The kinds as data: manifests survive a round trip, versions are one tree, both claims answer the same questions."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from kaito.api import Claim, Machine, NodeClaim, Workspace, WorkspaceV1Alpha1
+from kaito.api.karpenter import Requirement, Taint
+
+FOUNDING = """
+apiVersion: kaito.sh/v1alpha1
+kind: Workspace
+metadata: {name: workspace-phi-3-mini}
+resource:
+  instanceType: "Standard_NC6s_v3"
+  labelSelector: {matchLabels: {apps: phi-3}}
+inference:
+  preset: {name: phi-3-mini-4k-instruct}
+---
+apiVersion: kaito.sh/v1alpha1
+kind: Workspace
+metadata: {name: workspace-phi-3-mini-adapter}
+resource:
+  instanceType: "Standard_NC6s_v3"
+  labelSelector: {matchLabels: {apps: phi-3-adapter}}
+inference:
+  preset: {name: phi-3-mini-128k-instruct}
+  adapters:
+  - source: {name: phi-3-adapter, image: "registry.example/adapter:0.0.1"}
+    strength: "1.0"
+---
+apiVersion: kaito.sh/v1alpha1
+kind: Workspace
+metadata: {name: workspace-tuning-phi-3}
+resource:
+  instanceType: "Standard_NC6s_v3"
+  labelSelector: {matchLabels: {app: tuning-phi-3}}
+tuning:
+  preset: {name: phi-3-mini-128k-instruct}
+  method: qlora
+  input: {urls: ["https://datasets.example/train.parquet?download=true"]}
+  output: {image: "registry.example/image:0.0.1", imagePushSecret: registry-secret}
+"""
+
+
+@pytest.mark.parametrize("manifest", list(yaml.safe_load_all(FOUNDING)), ids=lambda m: m["metadata"]["name"])
+def test_a_founding_manifest_survives_a_round_trip(manifest: dict[str, Any]) -> None:
+    assert WorkspaceV1Alpha1.model_validate(manifest).to_dict() == manifest
+
+
+def test_both_versions_are_one_tree() -> None:
+    manifest = next(yaml.safe_load_all(FOUNDING))
+    old = WorkspaceV1Alpha1.model_validate(manifest)
+    new = Workspace.model_validate(manifest)
+
+    assert old.to_dict() | {"apiVersion": "kaito.sh/v1beta1"} == new.to_dict()
+    assert set(WorkspaceV1Alpha1.model_fields) == set(Workspace.model_fields)
+
+
+def test_fields_nobody_knows_survive() -> None:
+    manifest = next(yaml.safe_load_all(FOUNDING)) | {"apiVersion": "kaito.sh/v1beta1", "futureField": {"a": 1}}
+    manifest["inference"] = manifest["inference"] | {"futureToo": True}
+
+    assert Workspace.model_validate(manifest).with_metadata(labels={"a": "b"}).to_dict()["futureField"] == {"a": 1}
+    assert Workspace.model_validate(manifest).to_dict()["inference"]["futureToo"] is True
+
+
+def test_the_preset_name_is_read_wherever_it_stands() -> None:
+    names = [Workspace.model_validate(m).preset_name for m in yaml.safe_load_all(FOUNDING)]
+
+    assert names == ["phi-3-mini-4k-instruct", "phi-3-mini-128k-instruct", "phi-3-mini-128k-instruct"]
+
+
+def claim(kind: type[Claim], **status: Any) -> Claim:
+    return kind.model_validate(
+        {
+            "metadata": {
+                "name": "ws0123456789",
+                "labels": {"kaito.sh/workspace": "phi", "kaito.sh/workspacenamespace": "team"},
+            },
+            "spec": {
+                "nodeClassRef": {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"},
+                "requirements": [
+                    {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["Standard_NC6s_v3", "x"]},
+                    {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["Standard_NC6s_v3"]},
+                    {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]},
+                ],
+                "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+                "resources": {"requests": {"storage": "87Gi"}},
+            },
+            "status": status,
+        }
+    )
+
+
+KINDS = pytest.mark.parametrize("kind", [Machine, NodeClaim])
+
+
+@KINDS
+def test_a_claim_tells_its_instance_type_owner_and_disk(kind: type[Claim]) -> None:
+    asked = claim(kind)
+
+    assert asked.instance_type == "Standard_NC6s_v3"
+    assert asked.owner == ("team", "phi")
+    assert int(asked.spec.resources.requests["storage"]) == 87 * 2**30
+    assert str(asked.spec.taints[0]) == "sku=gpu:NoSchedule"
+    assert not asked.namespaced
+
+
+@KINDS
+def test_an_instance_type_left_open_is_no_answer(kind: type[Claim]) -> None:
+    asked = claim(kind)
+    spec = asked.spec.evolve(requirements=[Requirement.is_in("node.kubernetes.io/instance-type", "a", "b")])
+
+    assert asked.evolve(spec=spec).instance_type == ""
+    assert asked.evolve(spec=spec.evolve(requirements=[])).instance_type == ""
+
+
+@KINDS
+def test_ready_is_the_condition_and_the_node_name_where_there_is_none(kind: type[Claim]) -> None:
+    assert not claim(kind).is_ready
+    assert claim(kind, nodeName="node-1").is_ready
+    assert claim(kind, conditions=[{"type": "Ready", "status": "True"}]).is_ready
+    assert not claim(kind, nodeName="node-1", conditions=[{"type": "Ready", "status": "False"}]).is_ready
+
+
+@KINDS
+def test_trouble_is_the_first_stage_with_something_to_say(kind: type[Claim]) -> None:
+    launched, registered, initialized = kind.stages
+    waiting = {"type": registered, "status": "Unknown", "reason": "AwaitingReconciliation", "message": "waiting"}
+    speaking = {"type": initialized, "status": "False", "reason": "NodeNotReady", "message": "kubelet stopped"}
+    done = {"type": launched, "status": "True", "reason": launched}
+
+    trouble = claim(kind, conditions=[done, waiting, speaking]).trouble()
+    assert trouble is not None
+    assert trouble.message == "kubelet stopped"
+    only_waiting = claim(kind, conditions=[done, waiting]).trouble()
+    assert only_waiting is not None
+    assert only_waiting.message == "waiting"
+    assert claim(kind, conditions=[done]).trouble() is None
+
+
+@KINDS
+def test_the_providers_spelling_of_ids_is_kept(kind: type[Claim]) -> None:
+    status = claim(kind, providerID="azure:///x", imageID="img", capacity={"nvidia.com/gpu": 1}).to_dict()["status"]
+
+    assert status == {"providerID": "azure:///x", "imageID": "img", "capacity": {"nvidia.com/gpu": "1"}}
+
+
+def test_taints_match_by_key_and_effect() -> None:
+    taint = Taint(key="sku", value="gpu", effect="NoSchedule")
+
+    assert taint.matches(Taint(key="sku", effect="NoSchedule"))
+    assert not taint.matches(Taint(key="sku", value="gpu", effect="NoExecute"))
+    assert str(Taint(key="karpenter.sh/unregistered", effect="NoExecute")) == "karpenter.sh/unregistered:NoExecute"
