@@ -1,9 +1,12 @@
 """How cached objects are found by the Workspace they belong to, without walking all of them."""
 
+from typing import cast
+
 from kaito.api import Claim, Machine, NodeClaim, Workspace
-from kaito.runtime import Index
+from kaito.runtime.cache import Index
+from kaito.runtime.client import IndexKey
 from kaito.runtime.kinds import Node, Pod
-from kaito.runtime.meta import Resource
+from kaito.runtime.meta import ObjectKey, Resource
 from kaito.workspace.ownership import owner_key, pod_owner_key
 
 
@@ -30,6 +33,7 @@ PODS = Index(Pod, _by_pod_owner, name="by-workspace")
 WORKSPACES_BY_CONFIG = Index(Workspace, _by_config, name="by-config")
 
 
-def claims_index(kind: type[Claim]) -> Index:
-    """The index of that kind of claim."""
-    return MACHINES if kind is Machine else NODE_CLAIMS
+def claims_of(kind: type[Claim], key: ObjectKey) -> IndexKey[Claim]:
+    """The question: which claims of that kind name this Workspace as their owner?"""
+    index = MACHINES if issubclass(kind, Machine) else NODE_CLAIMS
+    return cast("IndexKey[Claim]", index(str(key)))

@@ -8,11 +8,11 @@ from collections.abc import Hashable, Iterable
 
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.cache import EventType, View
+from kaito.runtime.handler import label_key
 from kaito.runtime.kinds import ConfigMap, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
 from kaito.workspace.indexes import WORKSPACES_BY_CONFIG
-from kaito.workspace.ownership import owner_key
 from kaito.workspace.pods import classify
 
 _LATER = on(EventType.UPDATE, EventType.DELETE)
@@ -48,9 +48,11 @@ WORKLOAD_CHANGED = _LATER & changed("generation", "status.readyReplicas", "statu
 JOB_CHANGED = _LATER & changed("generation", "status")
 
 
-def owner_of_node(node: Node, _view: View) -> ObjectKey | None:
-    """The Workspace that a provisioned or preferred node belongs to."""
-    return owner_key(node)
+owner = label_key(labels.WORKSPACE, labels.WORKSPACE_NAMESPACE)
+"""The Workspace that a claim or a node names as its owner."""
+
+owner_of_pod = label_key(labels.WORKSPACE)
+"""The Workspace that a pod names as its owner."""
 
 
 def users_of_node(node: Node, view: View) -> Iterable[ObjectKey]:

@@ -19,7 +19,8 @@ def headless_name(workspace: Workspace) -> str:
 def client_service(workspace: Workspace) -> Service:
     """What clients call: port 80 to the server, 29500 for torch.
 
-    Every ready pod is behind it: each serves the whole model. A load balancer (annotation `kaito.sh/enablelb`) carries port 80 alone: the other is unauthenticated.
+    Every ready pod is behind it: each serves the whole model. A load balancer (annotation `kaito.sh/enablelb`) carries
+    port 80 alone: the other is for pods among themselves.
     """
     public = labels.is_true(workspace.annotations.get(labels.ENABLE_LOAD_BALANCER))
     ports = [ServicePort(name="http", port=80, target_port=SERVER_PORT, protocol="TCP")]

@@ -8,9 +8,11 @@ termination message. The Job carries a digest of its inputs: an edit makes a new
 import json
 from typing import Any
 
+import yaml
+
 from kaito.api import Workspace, labels
 from kaito.api.workspace import TuningSpec
-from kaito.runtime.kinds import Job, JobSpec, PodTemplateSpec
+from kaito.runtime.kinds import ConfigMap, Job, JobSpec, PodTemplateSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.digest import digest
 from kaito.workspace.manifests.adapters import PodParts, puller
@@ -24,6 +26,44 @@ from kaito.workspace.settings import WorkspaceSettings
 DATA_DIR = "/mnt/data"
 RESULTS_DIR = "/mnt/results"
 PUSH_CREDENTIALS_DIR = "/root/.docker"
+PUSH_CREDENTIALS_FILE = f"{PUSH_CREDENTIALS_DIR}/config.json"
+
+_LORA = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
+_QUANTIZATION = {
+    "lora": {"load_in_4bit": False},
+    "qlora": {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_use_double_quant": True,
+    },
+}
+"""Defaults of upstream Kaito v0.12's templates `lora-params-template` and `qlora-params-template`."""
+
+
+def training_config(workspace: Workspace, tuning: TuningSpec) -> ConfigMap:
+    """The settings of a run that names none: its method's defaults, owned by the Workspace and gone with it."""
+    document = {
+        "training_config": {
+            "ModelConfig": {"torch_dtype": "bfloat16", "local_files_only": True, "device_map": "auto"},
+            "QuantizationConfig": _QUANTIZATION[tuning.method.lower()],
+            "LoraConfig": _LORA,
+            "TrainingArguments": {
+                "output_dir": RESULTS_DIR,
+                "ddp_find_unused_parameters": False,
+                "save_strategy": "epoch",
+                "per_device_train_batch_size": 1,
+            },
+            "DataCollator": {"mlm": True},
+            "DatasetConfig": {"shuffle_dataset": True, "train_test_split": 1},
+        }
+    }
+    return ConfigMap(
+        metadata=ObjectMeta(
+            name=f"{workspace.name}-training", namespace=workspace.namespace, labels=pod_labels(workspace)
+        ),
+        data={"training_config.yaml": yaml.safe_dump(document, sort_keys=False)},
+    )
 
 
 def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) -> Job:

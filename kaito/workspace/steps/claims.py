@@ -7,7 +7,7 @@ from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import AlreadyExists, ApiError, NotFound
 from kaito.runtime.meta import find_condition
 from kaito.workspace.context import Pass
-from kaito.workspace.indexes import claims_index
+from kaito.workspace.indexes import claims_of
 from kaito.workspace.manifests.claim import claim, claim_kind
 from kaito.workspace.ownership import owner_labels, owns
 from kaito.workspace.plan import Hardware
@@ -57,7 +57,7 @@ async def _existing(run: Pass, kind: type[Claim], *, live: bool = False) -> list
     if live:
         found = await run.api.list(kind, labels=owner_labels(run.workspace), consistency="live")
     else:
-        found = await run.api.list(kind, index=claims_index(kind)(str(run.workspace.key)))
+        found = await run.api.list(kind, index=claims_of(kind, run.workspace.key))
     return [each for each in found if owns(run.workspace, each)]
 
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from kaito.api import Workspace, conditions as words
-from kaito.runtime.client import StatusScope
+from kaito.runtime.client.status import StatusScope
 from kaito.workspace.context import Pass
 from kaito.workspace.status import Verdict, claim_condition_type, state, verdicts
 
@@ -16,7 +16,7 @@ _ANNOUNCED = {
 """Conditions whose change is worth an event: reason when it becomes true, and when it stops being true."""
 
 
-def conclude(run: Pass, status: StatusScope) -> None:
+def conclude(run: Pass, status: StatusScope[Workspace]) -> None:
     """Set every condition and field. What the pass did not get to look at keeps its last verdict."""
     found = verdicts(run.workspace, run.seen, run.settings.node_api)
     for verdict in found:
@@ -36,7 +36,7 @@ def conclude(run: Pass, status: StatusScope) -> None:
         status.set(target_node_count=run.seen.plan.hardware.count)
 
 
-def _announce(run: Pass, status: StatusScope, verdict: Verdict) -> None:
+def _announce(run: Pass, status: StatusScope[Workspace], verdict: Verdict) -> None:
     """An event, and the time it took, when a condition turns. The first False of a new Workspace is no news."""
     before = status.find(verdict.type)
     was = before is not None and before.is_true

@@ -44,7 +44,8 @@ async def _take_preferred(run: Pass, hardware: Hardware, *, missing: int) -> lis
     """Label free preferred nodes as the Workspace's own, so that nobody else takes them and pods may land there."""
     if missing <= 0 or not run.workspace.resource.preferred_nodes:
         return []
-    named = [await run.api.find(Node, name) for name in run.workspace.resource.preferred_nodes]
+    wanted = run.workspace.resource.preferred_nodes
+    named = [await run.api.find(Node, name, consistency="live") for name in wanted]
     free = nodes.preferred(run.workspace, hardware, [node for node in named if node is not None])
     ours = {**owner_labels(run.workspace), labels.PREFERRED: labels.TRUE}
     return [await run.api.patch(node, MergePatch({"metadata": {"labels": ours}})) for node in free[:missing]]

@@ -8,11 +8,11 @@ what it left behind (the orphan collector keeps trying).
 from collections.abc import Sequence
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, conditions as words, labels
-from kaito.runtime import Again, Request
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import NotFound
 from kaito.runtime.kinds import Job, Node, StatefulSet
-from kaito.workspace.indexes import NODES, claims_index
+from kaito.runtime.reconcile import Again, Request
+from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.ownership import owner_labels, owns
 from kaito.workspace.settings import WorkspaceSettings
@@ -60,7 +60,7 @@ async def _delete_claims(request: Request[Workspace], settings: WorkspaceSetting
     remaining: list[Claim] = []
     for kind in (Machine, NodeClaim):
         if kind is claim_kind(settings.node_api):
-            found: Sequence[Claim] = await api.list(kind, index=claims_index(kind)(str(workspace.key)))
+            found: Sequence[Claim] = await api.list(kind, index=claims_of(kind, workspace.key))
         else:
             found = await _claims_of_other_kind(request, kind)
         own = [claim for claim in found if owns(workspace, claim)]

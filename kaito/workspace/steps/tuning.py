@@ -1,0 +1,57 @@
+"""Step: the Job that tunes, and what its pod says. An edited Workspace gets a new Job once the old one is gone."""
+
+from kaito.api import conditions as words, labels
+from kaito.runtime.errors import BadRequest, Forbidden, Invalid
+from kaito.runtime.kinds import Job, Pod
+from kaito.workspace.context import Pass
+from kaito.workspace.indexes import PODS
+from kaito.workspace.manifests.tuning import training_config, tuning_job
+from kaito.workspace.plan import Plan
+from kaito.workspace.steps.takeover import foreign
+
+REPLACED_SECONDS = 5.0
+"""How often the end of a deleted Job is looked for although nothing was heard."""
+
+
+async def ensure(run: Pass) -> None:
+    """Create the Job once the node is ready; replace it when its inputs changed; look at its pods."""
+    if run.workspace.tuning is None:
+        return
+    present = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
+    if present is not None and foreign(run, present):
+        return
+    if run.seen.plan is not None:
+        present = await _converge(run, run.seen.plan, present)
+    run.seen.job = present
+    if present is not None:
+        run.seen.pods = await run.api.list(Pod, index=PODS(str(run.workspace.key)))
+
+
+async def _converge(run: Pass, plan: Plan, present: Job | None) -> Job | None:
+    """A Job's template cannot be changed, so a Job with another digest is deleted and made again."""
+    wanted = tuning_job(run.workspace, plan, run.settings)
+    if present is not None:
+        if present.deleting:
+            run.wake(REPLACED_SECONDS, "the old tuning job is going away")
+        elif present.annotations.get(labels.TEMPLATE_HASH) != wanted.annotations[labels.TEMPLATE_HASH]:
+            await run.api.delete(present, propagation="Foreground")
+            run.request.event("Normal", "JobReplaced", f"deleted Job {present.name}: its inputs changed")
+            run.wake(REPLACED_SECONDS, "the old tuning job is going away")
+        return present
+    if not run.placeable:
+        return None
+    return await _create(run, wanted)
+
+
+async def _create(run: Pass, wanted: Job) -> Job | None:
+    tuning = run.workspace.tuning
+    if tuning is not None and not tuning.config:
+        await run.api.ensure(training_config(run.workspace, tuning), owner=run.workspace)
+    try:
+        made = await run.api.ensure(wanted, owner=run.workspace)
+    except (Invalid, BadRequest, Forbidden) as refused:
+        run.seen.problem = (words.WORKLOAD_REFUSED, f"the API server refuses the job: {refused.message}")
+        run.errors.append(refused)
+        return None
+    run.request.event("Normal", "JobCreated", f"created Job {made.name}")
+    return made
