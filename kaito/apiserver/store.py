@@ -63,13 +63,26 @@ class Watcher:
 
     def __init__(self) -> None:
         self.pending: deque[Change] = deque()
+        self.held: deque[Change] = deque()
+        """Changes that lag (fault injection). A watch never reorders: what comes after a held change is held too."""
+        self._held_until = 0.0
         self.wake = asyncio.Event()
         self.cut = False
         """Set to end the stream from the server side."""
 
-    def push(self, change: Change) -> None:
-        """Deliver a change."""
-        self.pending.append(change)
+    def push(self, change: Change, *, lag: float = 0.0) -> None:
+        """Deliver a change, `lag` seconds late, and not before those pushed earlier."""
+        if lag <= 0 and not self.held:
+            self.pending.append(change)
+            self.wake.set()
+            return
+        loop = asyncio.get_running_loop()
+        self.held.append(change)
+        self._held_until = max(self._held_until, loop.time() + lag)
+        loop.call_at(self._held_until, self._release)
+
+    def _release(self) -> None:
+        self.pending.append(self.held.popleft())
         self.wake.set()
 
     def close(self) -> None:
@@ -179,10 +192,7 @@ class Store:
         delay = self.delivery(storage, change)
         if delay is not None:
             for watcher in channel.watchers:
-                if delay > 0:
-                    asyncio.get_running_loop().call_later(delay, watcher.push, change)
-                else:
-                    watcher.push(change)
+                watcher.push(change, lag=delay)
         for listener in self.listeners:
             listener(storage, change)
 

@@ -13,6 +13,8 @@ from kaito.apiserver.kinds import Column, Resource
 from kaito.apiserver.wire import Json, Object, encode
 
 NAME = Column("Name", "string", ".metadata.name", "name", "Name must be unique within a namespace.")
+AGE_TEXT = Column("Age", "string", "")
+"""The age column of built-in types, whose cells are computed."""
 AGE = Column("Age", "date", ".metadata.creationTimestamp", "", "Creation time of the object.")
 
 

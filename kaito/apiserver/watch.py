@@ -201,7 +201,10 @@ class WatchStream(AsyncIterator[bytes]):
         return watch_line(event, self._show.event(self.target.resource, stored))
 
     def _bookmark(self, *, initial: bool) -> bytes:
-        metadata: Object = {"creationTimestamp": None, "resourceVersion": str(self._core.store.rv)}
+        held = self.watcher.held
+        # A bookmark promises that everything up to it was sent.
+        version = held[0].rv - 1 if held else self._core.store.rv
+        metadata: Object = {"creationTimestamp": None, "resourceVersion": str(version)}
         if initial:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
         return watch_line("BOOKMARK", self._show.bookmark(self.target.resource, metadata))
