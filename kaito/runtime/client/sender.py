@@ -28,7 +28,7 @@ from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.patch import is_object
 from kaito.runtime.client.transport import REQUEST_SECONDS, Reply, Transport
 from kaito.runtime.clock import monotonic
-from kaito.runtime.errors import ApiError, RequestTimeout, TransportError, api_error
+from kaito.runtime.errors import ApiError, TransportError, api_error
 from kaito.runtime.logging import get_logger
 
 ATTEMPTS = 4
@@ -156,8 +156,6 @@ class Sender:
         self, request: ApiRequest, error: ApiError | TransportError, attempt: int
     ) -> float | None:
         """Seconds to wait before the same request is sent again, or None when it must not be."""
-        if isinstance(error, RequestTimeout):
-            return None  # its time is used up
         if isinstance(error, TransportError):
             return None if request.repeat is Repeat.ONLY_IF_REFUSED else self._backoff(attempt)
         if error.code == 429:

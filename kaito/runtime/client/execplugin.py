@@ -1,0 +1,187 @@
+"""Credential plugins of a kubeconfig (`user.exec`): programs that print a token or a certificate.
+
+Follows "client-go credential plugins" of the Kubernetes documentation. Both output streams are read at once (a plugin
+that fills the pipe of the one not read would hang), and a plugin has 60 seconds. There is no terminal to ask on.
+"""
+
+import asyncio
+import json
+import os
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, final
+
+from kaito.runtime.client.patch import is_object
+from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.errors import ConfigurationError, TransportError
+from kaito.runtime.logging import get_logger
+
+PLUGIN_SECONDS = 60.0
+"""Longest a plugin may take; it may have to ask an identity provider."""
+
+EXPIRY_SKEW = timedelta(minutes=5)
+"""A credential is replaced this long before it expires."""
+
+_CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecCredential:
+    """What a plugin printed."""
+
+    token: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
+    expires: datetime | None = None
+
+
+@final
+class ExecPlugin:
+    """One configured plugin."""
+
+    def __init__(self, config: Mapping[str, Any], cluster: Mapping[str, Any], *, directory: str = "") -> None:
+        """Take the `exec` entry of a user, and the cluster it is used for.
+
+        Raises:
+            ConfigurationError: the entry is incomplete, or the plugin wants to ask somebody.
+        """
+        for name in ("command", "apiVersion"):
+            if not config.get(name):
+                message = f"exec plugin without {name}"
+                raise ConfigurationError(message)
+        if config.get("interactiveMode") == "Always":
+            message = f"exec plugin {config['command']} must ask on a terminal, and there is none"
+            raise ConfigurationError(message)
+        command = str(config["command"])
+        self._command = str(Path(directory, command)) if "/" in command else command
+        arguments: list[Any] = config.get("args") or []
+        variables: list[dict[str, Any]] = config.get("env") or []
+        self._arguments = [str(argument) for argument in arguments]
+        self._variables = {str(item["name"]): str(item["value"]) for item in variables}
+        self._api_version = str(config["apiVersion"])
+        self._hint = str(config.get("installHint") or "")
+        spec: dict[str, Any] = {"interactive": False}
+        if config.get("provideClusterInfo"):
+            spec["cluster"] = {name: cluster[name] for name in _CLUSTER_INFO if name in cluster}
+        self._info = json.dumps({"apiVersion": self._api_version, "kind": "ExecCredential", "spec": spec})
+
+    async def run(self) -> ExecCredential:
+        """Run the plugin.
+
+        Raises:
+            TransportError: it does not exist, fails, takes too long, or prints something else.
+        """
+        environment = os.environ | self._variables | {"KUBERNETES_EXEC_INFO": self._info}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._command, *self._arguments, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+            )
+        except OSError as error:
+            message = f"credential plugin {self._command} does not start: {error.strerror}. {self._hint}".rstrip()
+            raise TransportError(message) from error
+        try:
+            async with asyncio.timeout(PLUGIN_SECONDS):
+                printed, complaint = await process.communicate()
+        except TimeoutError as error:
+            message = f"credential plugin {self._command} took longer than {PLUGIN_SECONDS:g} s"
+            raise TransportError(message) from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            words = complaint.decode("utf-8", "replace").strip()[-512:]
+            message = f"credential plugin {self._command} ended with {process.returncode}: {words}"
+            raise TransportError(message)
+        return self._parse(printed)
+
+    def _parse(self, printed: bytes) -> ExecCredential:
+        problem = ""
+        try:
+            answer: object = json.loads(printed)
+        except ValueError:
+            answer = None
+        if not is_object(answer) or answer.get("kind") != "ExecCredential" or not is_object(answer.get("status")):
+            problem = "did not print an ExecCredential"
+        elif answer.get("apiVersion") != self._api_version:
+            problem = f"answers in {answer.get('apiVersion')}, configured is {self._api_version}"
+        else:
+            status: Mapping[str, Any] = answer["status"]
+            expiry = str(status.get("expirationTimestamp") or "")
+            credential = ExecCredential(
+                token=str(status.get("token") or ""),
+                certificate=str(status.get("clientCertificateData") or ""),
+                key=str(status.get("clientKeyData") or ""),
+                expires=datetime.fromisoformat(expiry) if expiry else None,
+            )
+            if credential.token or (credential.certificate and credential.key):
+                return credential
+            problem = "printed neither a token nor a certificate with its key"
+        message = f"credential plugin {self._command} {problem}"
+        raise TransportError(message)
+
+
+@final
+class ExecCredentials:
+    """The credentials of a plugin: run again before they expire, and when the server refuses them."""
+
+    def __init__(self, plugin: ExecPlugin, *, clock: Clock | None = None) -> None:
+        self._plugin = plugin
+        self._clock = clock or SystemClock()
+        self._credential: ExecCredential | None = None
+        self._refreshing = asyncio.Lock()
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+
+    async def header(self) -> str:
+        """The bearer token; empty when the plugin gives certificates."""
+        async with self._refreshing:
+            credential = self._credential
+            if credential is None:
+                credential = await self._refresh()
+            elif credential.expires is not None and self._clock.now() >= credential.expires - EXPIRY_SKEW:
+                try:
+                    credential = await self._refresh()
+                except TransportError as error:
+                    if self._clock.now() >= (credential.expires or self._clock.now()):
+                        raise
+                    log.warning("credential plugin failed, keeping the last credential", error=str(error))
+        return _header(credential)
+
+    async def refused(self, header: str) -> bool:
+        """Run the plugin again, unless that has happened since."""
+        async with self._refreshing:
+            if self._credential is None or _header(self._credential) == header:
+                before = self._credential
+                return _header(await self._refresh()) != header or self._credential != before
+        return True
+
+    async def certificate_files(self) -> tuple[str, str]:
+        """Files of the plugin's client certificate and key, kept up to date; empty names when it gives tokens."""
+        await self.header()
+        if self._directory is None:
+            return "", ""
+        return str(Path(self._directory.name, "tls.crt")), str(Path(self._directory.name, "tls.key"))
+
+    async def _refresh(self) -> ExecCredential:
+        credential = await self._plugin.run()
+        if credential.certificate:
+            await asyncio.to_thread(self._store, credential)
+        self._credential = credential
+        return credential
+
+    def _store(self, credential: ExecCredential) -> None:
+        """`ssl` reads certificates from files only. The directory is private (0700) and goes with this object."""
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="kaito-exec-")
+        Path(self._directory.name, "tls.key").write_text(credential.key)
+        Path(self._directory.name, "tls.crt").write_text(credential.certificate)
+
+
+def _header(credential: ExecCredential) -> str:
+    return f"Bearer {credential.token}" if credential.token else ""

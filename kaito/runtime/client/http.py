@@ -1,0 +1,301 @@
+"""The transport over sockets: aiohttp, with everything that keeps an operator alive for months.
+
+The manager makes one per process (the lease a second one, in its own loop). Requests and watches use separate
+connection pools, so that no request ever waits for a watch. Every request has a time limit, every stream an idle limit.
+Credentials are fetched per request and refreshed on 401; when a CA or client certificate changes on disk, new requests
+get a new pool and the old one closes after its last answer. aiohttp's exceptions end here.
+"""
+
+import asyncio
+import io
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import aiohttp
+import yarl
+
+from kaito.runtime.client.access import Access
+from kaito.runtime.client.tls import client_context, fingerprint
+from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
+from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import RequestTimeout, TransportError
+from kaito.runtime.logging import get_logger
+
+UNARY_CONNECTIONS = 64
+"""Connections for requests; further requests wait for one, within their time limit."""
+
+HEADER_SECONDS = 30.0
+"""Longest a stream may take to answer with its headers: a server that accepts and never answers is noticed."""
+
+KEEPALIVE_SECONDS = 90.0
+"""An unused connection is kept this long (Go's default transport)."""
+
+TLS_CHECK_SECONDS = 60.0
+"""How often certificate files are looked at."""
+
+_TCP_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""A peer that vanished without a word is noticed after a minute; HTTP/1.1 has no ping."""
+
+log = get_logger(__name__)
+
+
+def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _TCP_KEEPALIVE:
+        if hasattr(socket, name):  # spelled differently outside of Linux
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
+@final
+class _Pool:
+    """The two sessions that were made with one set of certificates."""
+
+    def __init__(self, context: ssl.SSLContext | None, mark: bytes) -> None:
+        self.mark = mark
+        self.unary = self._session(context, limit=UNARY_CONNECTIONS)
+        self.watches = self._session(context, limit=0)
+        self.users = 0
+
+    @staticmethod
+    def _session(context: ssl.SSLContext | None, *, limit: int) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=limit,
+            ssl=context if context is not None else True,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            socket_factory=_keepalive_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,  # would read ~/.netrc in a thread for every request; proxies come from the kubeconfig
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            read_bufsize=2**18,
+        )
+
+    @contextmanager
+    def used(self) -> Generator[None]:
+        """Keeps the pool open."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+
+    async def close(self) -> None:
+        """Close now; who still reads gets an error."""
+        await self.unary.close()
+        await self.watches.close()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _HttpStream:
+    """A response being read."""
+
+    status: int
+    headers: Mapping[str, str]
+    _content: aiohttp.StreamReader
+    _what: str
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        while True:
+            with _translated(self._what):
+                chunk = await self._content.readany()
+            if not chunk:
+                return
+            yield chunk
+
+    async def read(self) -> bytes:
+        """The whole rest of the body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+@final
+class HttpTransport:
+    """Requests to one API server over HTTP/1.1."""
+
+    def __init__(self, access: Access) -> None:
+        """Prepare; the first request connects. Belongs to the event loop of its first request."""
+        self._access = access
+        self._base = access.server.rstrip("/")
+        self._secure = self._base.startswith("https:")
+        self._pool: _Pool | None = None
+        self._retired: list[_Pool] = []
+        self._checked_at = 0.0
+        self._opening = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return yarl.URL(self._base).authority
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: bytes | None = None,
+        timeout: float = REQUEST_SECONDS,
+    ) -> Reply:
+        """Send one request and read the whole answer; raises as `Transport.request`."""
+        what = f"{method} {target}"
+        try:
+            async with asyncio.timeout(timeout):
+                reply, sent = await self._unary(method, target, headers, body)
+                if reply.status == 401 and await self._access.credentials.refused(sent):
+                    reply, _ = await self._unary(method, target, headers, body)
+                return reply
+        except TimeoutError as error:
+            message = f"{what}: no answer within {timeout:g} s"
+            raise RequestTimeout(message) from error
+
+    async def _unary(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+    ) -> tuple[Reply, str]:
+        authorization = await self._access.credentials.header()
+        pool = await self._current_pool()
+        with pool.used(), self._doubting(), _translated(f"{method} {target}"):
+            async with pool.unary.request(
+                method,
+                self._url(target),
+                headers=self._headers(headers, authorization),
+                data=None if body is None else io.BytesIO(body),  # written in pieces: a large one blocks nobody
+                **self._options(),
+            ) as response:
+                content = await response.read()
+                return Reply(response.status, _lower(response.headers), content), authorization
+
+    @contextmanager
+    def _doubting(self) -> Generator[None]:
+        """After a failed connection look at the certificate files before the next one: the CA may have been rotated."""
+        try:
+            yield
+        except TransportError:
+            self._checked_at = -TLS_CHECK_SECONDS
+            raise
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = CONNECT_SECONDS,
+        idle: float | None = None,
+    ) -> AsyncGenerator[_HttpStream]:
+        """Open a response that is read piece by piece; raises as `Transport.stream`."""
+        what = f"{method} {target}"
+        limits = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=idle)
+        for final_try in (False, True):
+            authorization = await self._access.credentials.header()
+            pool = await self._current_pool()
+            with pool.used():
+                response = await self._open(pool, method, target, self._headers(headers, authorization), limits)
+                try:
+                    if response.status != 401 or final_try or not await self._access.credentials.refused(authorization):
+                        yield _HttpStream(response.status, _lower(response.headers), response.content, what)
+                        return
+                finally:
+                    response.close()  # a stream is never read to its end: its connection is of no further use
+
+    async def _open(
+        self, pool: _Pool, method: str, target: str, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        with self._doubting(), _translated(f"{method} {target}"):
+            async with asyncio.timeout(HEADER_SECONDS):
+                return await pool.watches.request(
+                    method, self._url(target), headers=headers, timeout=limits, **self._options()
+                )
+
+    def _url(self, target: str) -> yarl.URL:
+        return yarl.URL(self._base + target, encoded=True)
+
+    def _headers(self, headers: Mapping[str, str], authorization: str) -> dict[str, str]:
+        made = {"accept-encoding": "identity", **self._access.headers, **headers}
+        if authorization:
+            made["authorization"] = authorization
+        return made
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"allow_redirects": False}
+        if self._access.proxy:
+            options["proxy"] = self._access.proxy
+        if self._access.tls.server_name and self._secure:
+            options["server_hostname"] = self._access.tls.server_name
+        return options
+
+    async def _current_pool(self) -> _Pool:
+        if self._closed:
+            message = f"{self.host}: the transport is closed"
+            raise TransportError(message)
+        for retired in [retired for retired in self._retired if not retired.users]:
+            self._retired.remove(retired)
+            await retired.close()
+        pool = self._pool
+        if pool is not None and (not self._secure or monotonic() - self._checked_at < TLS_CHECK_SECONDS):
+            return pool
+        async with self._opening:
+            if self._pool is not pool:
+                return await self._current_pool()
+            self._checked_at = monotonic()
+            return await self._renewed_pool(pool)
+
+    async def _renewed_pool(self, pool: _Pool | None) -> _Pool:
+        """The same pool, or a new one when the certificates changed."""
+        material = self._access.tls
+        mark = await asyncio.to_thread(fingerprint, material) if self._secure else b""
+        if pool is not None and pool.mark == mark:
+            return pool
+        try:
+            context = await asyncio.to_thread(client_context, material) if self._secure else None
+        except Exception as error:
+            if pool is None:
+                raise
+            log.warning("certificates changed but are not usable, keeping the last ones", error=str(error))
+            return pool
+        renewed = _Pool(context, mark)
+        self._pool = renewed
+        if pool is not None:
+            self._retired.append(pool)
+            log.info("certificates changed, using new connections", host=self.host)
+        return renewed
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        pools = [*self._retired, *([self._pool] if self._pool is not None else [])]
+        self._retired, self._pool = [], None
+        for pool in pools:
+            await pool.close()
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    lowered: dict[str, str] = {}
+    for name, value in headers.items():
+        key = name.lower()
+        lowered[key] = f"{lowered[key]}, {value}" if key in lowered else value
+    return lowered
+
+
+@contextmanager
+def _translated(what: str) -> Generator[None]:
+    """The one place where aiohttp's and the operating system's errors become ours."""
+    try:
+        yield
+    except TimeoutError as error:  # also aiohttp's ServerTimeoutError: connect, sock_read
+        message = f"{what}: {str(error) or 'timed out'}"
+        raise RequestTimeout(message) from error
+    except (aiohttp.ClientError, OSError) as error:  # SSLError is an OSError
+        message = f"{what}: {str(error) or type(error).__name__}"
+        raise TransportError(message) from error

@@ -1,0 +1,183 @@
+"""Kubeconfig files, read by kubernetes_asyncio, with credential plugins run by us.
+
+Only `find_access` imports this, and only when there is a kubeconfig. The library's loader knows the file format
+(several files, inline and named certificates, OIDC); its plugin runner has no time limit and hangs on a chatty plugin,
+so plugins are ours (`execplugin`).
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, final
+
+from kaito.runtime.client.access import Access, Credentials, TlsMaterial
+from kaito.runtime.client.execplugin import ExecCredentials, ExecPlugin
+from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import ConfigurationError, TransportError
+from kaito.runtime.logging import get_logger
+
+REFRESH_SECONDS = 60.0
+"""How often credentials are looked at: a token file may have changed, a token may be about to expire."""
+
+log = get_logger(__name__)
+
+
+@contextmanager
+def _without_generated_code() -> Generator[None]:
+    """Import the library's `config` package without its `client` package.
+
+    The package's `__init__` imports 859 modules of generated models and API classes (0.5 s, 62 MiB measured), of which
+    the loader uses none: it only fills attributes of the configuration object it is given. Bare packages stand in
+    while it is imported, and leave no trace afterwards.
+    """
+    if "kubernetes_asyncio" in sys.modules:  # the embedding program pays for it anyway
+        yield
+        return
+    spec = importlib.util.find_spec("kubernetes_asyncio")
+    if spec is None or spec.submodule_search_locations is None:
+        message = "kubernetes_asyncio is needed to read a kubeconfig"
+        raise ConfigurationError(message)
+    package, client = ModuleType("kubernetes_asyncio"), ModuleType("kubernetes_asyncio.client")
+    package.__path__ = list(spec.submodule_search_locations)
+    client.__dict__.update(ApiClient=object, Configuration=object)
+    sys.modules |= {package.__name__: package, client.__name__: client}
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == package.__name__]:
+            del sys.modules[name]
+
+
+def _library() -> ModuleType:
+    with _without_generated_code():
+        return importlib.import_module("kubernetes_asyncio.config.kube_config")
+
+
+@dataclass
+class _Target:
+    """What the loader fills in; the names are those of the library's `Configuration`."""
+
+    api_key: dict[str, str] = field(default_factory=dict[str, str])
+    host: str = ""
+    ssl_ca_cert: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify_ssl: bool = True
+    tls_server_name: str | None = None
+    proxy: str | None = None
+
+
+@final
+class _LoaderCredentials:
+    """Token, token file, basic authentication or OIDC, as the library's loader reads them; looked at once a minute."""
+
+    def __init__(self, loader: Any, target: _Target) -> None:
+        self._loader = loader
+        self._target = target
+        self._loaded_at = monotonic()
+        self._refreshing = asyncio.Lock()
+
+    async def header(self) -> str:
+        """The header; the last good one while the source cannot be read."""
+        async with self._refreshing:
+            if monotonic() - self._loaded_at >= REFRESH_SECONDS:
+                await self._load()
+        return self._current()
+
+    async def refused(self, header: str) -> bool:
+        """Read again now, unless that has happened since."""
+        async with self._refreshing:
+            if self._current() == header:
+                await self._load()
+        return self._current() not in {"", header}
+
+    def _current(self) -> str:
+        return self._target.api_key.get("BearerToken", "")
+
+    async def _load(self) -> None:
+        self._loaded_at = monotonic()
+        try:
+            await self._loader.load_and_set(self._target)
+        except Exception as error:  # noqa: BLE001 -- the library raises whatever it meets; the last token may still do
+            log.warning("credentials not refreshed, keeping the last ones", error=str(error))
+
+
+async def kubeconfig_access(paths: str, context: str = "", *, strict_x509: bool = False) -> Access:
+    """The access a kubeconfig describes. `paths` may name several files, separated as in `$KUBECONFIG`.
+
+    Raises:
+        ConfigurationError: the files do not exist, or do not describe a usable access.
+        TransportError: a credential plugin failed.
+    """
+    try:
+        return await _access(_library(), paths, context, strict_x509=strict_x509)
+    except (ConfigurationError, TransportError):
+        raise
+    except Exception as error:  # the library raises ConfigException, AssertionError, TypeError, YAMLError, OSError …
+        message = f"kubeconfig {paths} is not usable: {error}"
+        raise ConfigurationError(message) from error
+
+
+async def _access(library: ModuleType, paths: str, context: str, *, strict_x509: bool) -> Access:
+    merger = library.KubeConfigMerger(paths)
+    if merger.config is None:
+        message = f"kubeconfig {paths} does not exist"
+        raise ConfigurationError(message)
+
+    def persist(_: object) -> None:
+        merger.save_changes()  # a refreshed OIDC token is of use to kubectl as well
+
+    loader: Any = library.KubeConfigLoader(
+        config_dict=merger.config,
+        config_base_path=None,
+        active_context=context or None,
+        config_persister=persist,
+    )
+    entry: Any = loader._user
+    user: dict[str, Any] = {} if entry is None else entry.value
+    cluster: Any = loader._cluster
+    target = _Target()
+    credentials: Credentials
+    if entry is not None and "exec" in user:
+        loader._load_cluster_info()
+        loader._set_config(target)
+        directory = str(Path(entry.path or paths).parent)
+        credentials = ExecCredentials(ExecPlugin(user["exec"], cluster.value, directory=directory))
+        certificate, key = await credentials.certificate_files()
+        target.cert_file, target.key_file = certificate or target.cert_file, key or target.key_file
+    else:
+        await loader.load_and_set(target)
+        credentials = _LoaderCredentials(loader, target)
+    return Access(
+        server=target.host,
+        credentials=credentials,
+        tls=TlsMaterial(
+            ca_file=target.ssl_ca_cert or "",
+            certificate_file=target.cert_file or "",
+            key_file=target.key_file or "",
+            verify=target.verify_ssl,
+            server_name=target.tls_server_name or "",
+            strict_x509=strict_x509,
+        ),
+        proxy=target.proxy or "",
+        headers=_impersonation(user),
+        namespace=str(loader.current_context["context"].get("namespace") or ""),
+    )
+
+
+def _impersonation(user: Mapping[str, Any]) -> dict[str, str]:
+    """Headers for `as` of the user entry.
+
+    Raises:
+        ConfigurationError: groups or extras are impersonated, which needs repeated headers.
+    """
+    if user.get("as-groups") or user.get("as-user-extra") or user.get("as-uid"):
+        message = "as-groups, as-uid and as-user-extra of a kubeconfig are not supported; as is"
+        raise ConfigurationError(message)
+    return {"impersonate-user": str(user["as"])} if user.get("as") else {}
