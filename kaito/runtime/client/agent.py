@@ -1,7 +1,6 @@
 """Who we say we are: the User-Agent of every request, in client-go's form."""
 
 import platform
-from importlib import metadata
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -14,6 +13,8 @@ def user_agent(binary: str, version: str = "") -> str:
 
 
 def _own_version() -> str:
+    from importlib import metadata  # 30 ms that only a process with a client needs
+
     try:
         return metadata.version("kaito")
     except metadata.PackageNotFoundError:  # a checkout on the path, not installed
