@@ -1,0 +1,85 @@
+"""N clients against one server, closed loop; counts what came back. Used by `bench.py`."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+
+import aiohttp
+
+
+@dataclass
+class Load:
+    """What the clients saw."""
+
+    clients: int
+    tokens: int = 0
+    seconds: float = 0.0
+    errors: int = 0
+    first_tokens: list[float] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
+
+
+async def chat_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
+    """`POST /chat`, whole answers; every answer is exactly `tokens` long."""
+    load = Load(clients)
+    options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+    stop_at = time.perf_counter() + seconds
+
+    async def client(session: aiohttp.ClientSession, number: int) -> None:
+        turn = 0
+        while time.perf_counter() < stop_at:
+            body = {"prompt": prompts[(number + turn) % len(prompts)], "generate_kwargs": options}
+            turn += 1
+            started = time.perf_counter()
+            async with session.post(url + "/chat", json=body) as response:
+                await response.read()
+                load.errors += response.status != 200
+            load.tokens += tokens
+            load.answers.append(time.perf_counter() - started)
+
+    await _run(load, client)
+    return load
+
+
+async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
+    """`/v1/completions`, streamed: the time to the first token, and the rate while streaming."""
+    load = Load(clients)
+    stop_at = time.perf_counter() + seconds
+
+    async def client(session: aiohttp.ClientSession, number: int) -> None:
+        turn = 0
+        while time.perf_counter() < stop_at:
+            body = {
+                "prompt": prompts[(number + turn) % len(prompts)],
+                "max_tokens": tokens,
+                "min_tokens": tokens,
+                "temperature": 0,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+            turn += 1
+            started = time.perf_counter()
+            first = None
+            async with session.post(url + "/v1/completions", json=body) as response:
+                async for line in response.content:
+                    if line.startswith(b"data: {"):
+                        first = first or time.perf_counter()
+                        event = json.loads(line[6:])
+                        load.tokens += (event.get("usage") or {}).get("completion_tokens", 0)
+                load.errors += response.status != 200
+            load.answers.append(time.perf_counter() - started)
+            load.first_tokens.append((first or time.perf_counter()) - started)
+
+    await _run(load, client)
+    return load
+
+
+async def _run(load: Load, client) -> None:
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number in range(load.clients):
+                group.create_task(client(session, number))
+        load.seconds = time.perf_counter() - started
