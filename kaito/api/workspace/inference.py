@@ -66,6 +66,11 @@ class InferenceSpec(Model):
             "belong to a preset: remove them, or use preset instead of template",
             field_path=".adapters",
         ),
+        Rule(
+            "!has(self.config) || self.config == '' || has(self.preset)",
+            "belongs to a preset: remove it, or mount the ConfigMap in the template",
+            field_path=".config",
+        ),
     ]
 
     preset: PresetSpec | None = None

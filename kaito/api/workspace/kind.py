@@ -25,6 +25,7 @@ class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
     """A model to serve or to tune, and the GPU nodes it needs. Exactly one of inference and tuning."""
 
     rules: ClassVar = [
+        # The API server allows no field path into metadata, so these two name the field in the message.
         Rule(
             f"size(self.metadata.name) <= {NAME_LIMIT}",
             f"metadata.name is too long for the Service and pods of that name: use at most {NAME_LIMIT} characters",
@@ -37,18 +38,22 @@ class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
         Rule(
             "has(self.inference) || has(self.tuning)",
             "neither inference nor tuning is set: set one, for example inference.preset.name",
+            field_path=".inference",
         ),
         Rule(
             "!(has(self.inference) && has(self.tuning))",
             "inference and tuning are both set: remove one, or make a second Workspace",
+            field_path=".tuning",
         ),
         Rule(
             "has(self.inference) == has(oldSelf.inference)",
-            "inference cannot be added or removed later: delete the Workspace and create a new one",
+            "cannot be added or removed later: delete the Workspace and create a new one",
+            field_path=".inference",
         ),
         Rule(
             "has(self.tuning) == has(oldSelf.tuning)",
-            "tuning cannot be added or removed later: delete the Workspace and create a new one",
+            "cannot be added or removed later: delete the Workspace and create a new one",
+            field_path=".tuning",
         ),
         Rule(
             "!has(self.tuning) || !has(self.resource.count) || self.resource.count <= 1",

@@ -46,6 +46,12 @@ class PresetSpec(Model):
             "accessMode private needs presetOptions.image, the image that holds the model",
             field_path=".presetOptions.image",
         ),
+        Rule(
+            "self.accessMode != 'public' || !has(self.presetOptions) || !has(self.presetOptions.image) || "
+            "self.presetOptions.image == ''",
+            "is public, but presetOptions.image is set: use private, or remove the image",
+            field_path=".accessMode",
+        ),
     ]
 
     name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 128})]

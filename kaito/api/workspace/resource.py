@@ -6,8 +6,11 @@ from pydantic import Field
 
 from kaito.api import labels
 from kaito.api.schema import LabelKey, LabelValue, ObjectName
-from kaito.runtime.crd import Rule, rules as field_rules
+from kaito.runtime.crd import Rule
 from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model
+from kaito.runtime.meta.selector import Operator
+
+_LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 
 INSTANCE_TYPE_LIMIT = 63
 """Longest instance type: it becomes the value of the node label `node.kubernetes.io/instance-type`."""
@@ -23,7 +26,20 @@ _FREE_KEY = f"!(k in [{_RESERVED}]) && " + " && ".join(
 class NodeSelectorRequirement(LabelSelectorRequirement):
     """One expression over a node label."""
 
+    rules: ClassVar = [
+        Rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+            "operators In and NotIn need at least one value, Exists and DoesNotExist none",
+            field_path=".values",
+        ),
+    ]
+
     key: LabelKey
+    """Label key."""
+
+    operator: Operator
+    """`In` and `NotIn` compare with the values, `Exists` and `DoesNotExist` look for the key only."""
+
     values: Annotated[list[LabelValue], Field(json_schema_extra={"maxItems": 16})] = Field(default_factory=list[str])
     """Values for `In` and `NotIn`; empty for `Exists` and `DoesNotExist`."""
 
@@ -43,6 +59,12 @@ class NodeSelector(LabelSelector):
             "has a label key reserved for the controllers: use one of your own, for example apps",
             field_path=".matchLabels",
         ),
+        Rule(
+            f"!has(self.matchExpressions) || self.matchExpressions.map(e, e.key).all(k, {_FREE_KEY})",
+            "has a label key reserved for the controllers: use one of your own, for example apps",
+            field_path=".matchExpressions",
+        ),
+        Rule("self == oldSelf", "cannot be changed: delete the Workspace and create a new one"),
     ]
 
     match_labels: Annotated[dict[str, LabelValue], Field(json_schema_extra={"maxProperties": 32})] = Field(
@@ -108,19 +130,13 @@ class ResourceSpec(Model):
     """Number of nodes. For inference the model's size is estimated as well, and the larger number wins. Cannot be
     changed."""
 
-    instance_type: Annotated[str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT})] = ""
+    instance_type: Annotated[
+        str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": _LABEL_VALUE})
+    ] = ""
     """The cloud's name of the machine size, for example `Standard_NC24ads_A100_v4`. Required unless the controller runs
     with `--node-api byo`, where nodes are yours and this must be empty. Cannot be changed once set."""
 
-    label_selector: Annotated[
-        NodeSelector,
-        Field(
-            json_schema_extra=field_rules(
-                Rule("self == oldSelf", "cannot be changed: delete the Workspace and create a new one"),
-                **{"x-kubernetes-map-type": "atomic"},
-            )
-        ),
-    ]
+    label_selector: Annotated[NodeSelector, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})]
     """Labels that the workspace's nodes carry. Cannot be changed."""
 
     preferred_nodes: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 128})] = Field(
