@@ -1,0 +1,256 @@
+"""Reads are never older than this process's own writes: waited for, then read live, and never by polling."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.client import Client
+from kaito.runtime.client.api import Api
+from kaito.runtime.client.patch import MergePatch
+from kaito.runtime.clock import LoopClock, monotonic
+from kaito.runtime.errors import NotFound
+from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.meta import ObjectKey, ObjectMeta
+from kaito.runtime.tasks import TaskScope
+from kaito.runtime.testing import World
+from kaito.runtime.testing.scripted import ScriptedTransport, listing
+
+KEY = ObjectKey("default", "mine")
+
+
+def config_map(name: str, *, labels: dict[str, str] | None = None, finalizers: list[str] | None = None) -> ConfigMap:
+    meta = ObjectMeta(name=name, namespace="default", labels=labels or {}, finalizers=finalizers or [])
+    return ConfigMap(metadata=meta, data={"a": "1"})
+
+
+@asynccontextmanager
+async def running(world: World, *kinds: Cached, latency: float = 0.0) -> AsyncIterator[tuple[Cache, Api]]:
+    transport = world.transport(latency=latency)
+    cache = Cache(transport, kinds or [Cached(ConfigMap)], clock=LoopClock())
+    async with TaskScope("test") as scope:
+        scope.spawn(cache.run(), name="cache")
+        await cache.wait_synced(60)
+        world.forget_requests()
+        yield cache, Api(Client(transport, field_manager="test"), cache)
+
+
+def outcomes(cache: Cache) -> dict[str, int]:
+    return dict(cache.stats()[0].waits)
+
+
+@pytest.mark.conformance(32)
+async def test_an_own_create_is_in_the_next_list_although_the_watch_lags(world: World) -> None:
+    async with running(world) as (cache, api):
+        world.lag(ConfigMap, 0.5)
+        started = monotonic()
+        await api.create(config_map("mine"))
+        assert cache.get(ConfigMap, KEY) is None
+        listed = [found.name for found in await api.list(ConfigMap, namespace="default")]
+        assert "mine" in listed
+        assert monotonic() - started == pytest.approx(0.5, abs=0.01)
+        assert world.count("list") == 0
+        assert outcomes(cache) == {"caught_up": 1}
+
+
+@pytest.mark.conformance(32)
+async def test_an_own_change_is_in_the_next_read_and_other_keys_are_not_waited_for(world: World) -> None:
+    world.put(config_map("mine"))
+    world.put(config_map("other"))
+    async with running(world) as (_, api):
+        world.lag(ConfigMap, 0.5)
+        mine = await api.get(ConfigMap, "mine", "default")
+        await api.patch(mine, MergePatch({"data": {"a": "2"}}))
+        started = monotonic()
+        await api.get(ConfigMap, "other", "default")
+        await api.list(ConfigMap, namespace="kube-system")
+        assert monotonic() == started
+        assert (await api.get(ConfigMap, "mine", "default", consistency="cached")).data["a"] == "1"
+        assert (await api.get(ConfigMap, "mine", "default")).data["a"] == "2"
+        assert monotonic() - started == pytest.approx(0.5, abs=0.01)
+        assert world.count("get") == 0
+
+
+@pytest.mark.conformance(33)
+async def test_an_own_delete_reads_as_absent(world: World) -> None:
+    world.put(config_map("mine"))
+    async with running(world) as (cache, api):
+        world.lag(ConfigMap, 0.5)
+        await api.delete(await api.get(ConfigMap, "mine", "default"))
+        assert cache.get(ConfigMap, KEY) is not None
+        with pytest.raises(NotFound):
+            await api.get(ConfigMap, "mine", "default")
+        assert world.count("get") == 0
+
+
+@pytest.mark.conformance(33)
+async def test_an_own_delete_followed_by_anothers_create_reads_as_the_new_object(world: World) -> None:
+    world.put(config_map("mine"))
+    async with running(world) as (_, api):
+        world.lag(ConfigMap, 0.5)
+        old = await api.get(ConfigMap, "mine", "default")
+        await api.delete(old)
+        new = world.put(config_map("mine"))
+        read = await api.find(ConfigMap, "mine", "default")
+        assert read is None or read.uid == new.uid
+        await world.advance(1)
+        assert (await api.get(ConfigMap, "mine", "default")).uid == new.uid
+
+
+@pytest.mark.conformance(33)
+async def test_an_own_create_and_delete_in_a_row_read_as_absent(world: World) -> None:
+    async with running(world) as (cache, api):
+        world.lag(ConfigMap, 0.5)
+        mine = await api.create(config_map("mine"))
+        await api.delete(mine)
+        assert await api.find(ConfigMap, "mine", "default") is None
+        await world.advance(3)
+        assert cache.get(ConfigMap, KEY) is None
+        assert await api.find(ConfigMap, "mine", "default") is None
+
+
+async def test_a_delete_that_finalizers_hold_reads_as_deleting(world: World) -> None:
+    world.put(config_map("mine", finalizers=["example.com/hold"]))
+    async with running(world) as (_, api):
+        world.lag(ConfigMap, 0.5)
+        await api.delete(await api.get(ConfigMap, "mine", "default"))
+        assert (await api.get(ConfigMap, "mine", "default")).deleting
+
+
+@pytest.mark.conformance(34)
+async def test_an_object_outside_the_selector_is_read_live_after_two_seconds_and_then_without_waiting(
+    world: World,
+) -> None:
+    async with running(world, Cached(ConfigMap, labels="app")) as (cache, api):
+        await api.create(config_map("mine"))
+        started = monotonic()
+        assert (await api.get(ConfigMap, "mine", "default")).data == {"a": "1"}
+        assert monotonic() - started == pytest.approx(2)
+        assert (await api.get(ConfigMap, "mine", "default")).data == {"a": "1"}
+        assert monotonic() - started == pytest.approx(2)
+        assert world.count("get", ConfigMap) == 2
+        assert outcomes(cache) == {"live": 2}
+
+        # Any later version of the stream, a bookmark included, proves that the object is not of this selection.
+        world.put(config_map("selected", labels={"app": "x"}))
+        await world.advance(1)
+        world.forget_requests()
+        assert await api.find(ConfigMap, "mine", "default") is None
+        assert world.count("get", ConfigMap) == 0
+
+
+async def test_a_write_that_changes_nothing_is_not_waited_for(world: World) -> None:
+    world.put(config_map("mine"))
+    async with running(world) as (cache, api):
+        mine = await api.get(ConfigMap, "mine", "default")
+        world.lag(ConfigMap, 0.5)
+        await api.patch(mine, MergePatch({"data": {"a": "1"}}))
+        started = monotonic()
+        await api.get(ConfigMap, "mine", "default")
+        assert monotonic() == started
+        assert outcomes(cache) == {}
+
+
+async def test_a_read_waits_for_a_write_under_way(world: World) -> None:
+    world.put(config_map("mine"))
+    async with running(world, latency=0.3) as (cache, api):
+        mine = cache.get(ConfigMap, KEY)
+        assert mine is not None
+        async with TaskScope("writer") as scope:
+            write = scope.spawn(api.patch(mine, MergePatch({"data": {"a": "2"}})), name="write")
+            await asyncio.sleep(0.1)
+            read = await api.get(ConfigMap, "mine", "default")
+            assert read.data["a"] == "2"
+            assert write.done()
+
+
+async def test_a_failed_write_is_not_waited_for(world: World) -> None:
+    async with running(world) as (_, api):
+        world.fail_next("POST", ConfigMap, status=403)
+        with pytest.raises(Exception, match="POST"):
+            await api.create(config_map("mine"))
+        started = monotonic()
+        assert await api.find(ConfigMap, "mine", "default") is None
+        assert monotonic() == started
+
+
+async def test_writes_begun_after_the_read_do_not_hold_it_up(world: World) -> None:
+    world.put(config_map("mine"))
+    async with running(world) as (cache, _):
+        version = int(cache.informer(ConfigMap).resource_version)
+        cache.wrote(ConfigMap, KEY, str(version + 1), "uid")
+        async with TaskScope("reader") as scope:
+            read = scope.spawn(cache.caught_up(ConfigMap, KEY), name="read")
+            await asyncio.sleep(0.1)
+            cache.wrote(ConfigMap, KEY, str(version + 1000), "uid")
+            world.put(config_map("other"))
+            await asyncio.sleep(0.1)
+            assert read.done()
+            assert read.result()
+        assert not await cache.caught_up(ConfigMap, KEY)
+
+
+async def test_a_relist_settles_what_the_watch_missed(world: World) -> None:
+    world.put(config_map("mine"))
+    async with running(world) as (_, api):
+        mine = await api.get(ConfigMap, "mine", "default")
+        world.lag(ConfigMap, 3600)
+        await api.delete(mine)
+        world.server.expire_history()
+        world.cut_watches()
+        assert await api.find(ConfigMap, "mine", "default") is None
+
+
+async def test_servers_without_numeric_versions_get_no_promise_and_one_warning(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(world) as (cache, _):
+        cache.wrote(ConfigMap, KEY, "abc", "uid")
+        cache.wrote(ConfigMap, KEY, "abd", "uid")
+        assert await cache.caught_up(ConfigMap, KEY)
+        assert await cache.caught_up(ConfigMap)
+        assert capfd.readouterr().err.count("not numbers") == 1
+
+
+async def test_undeclared_kinds_and_foreign_namespaces_are_none_of_its_business(world: World) -> None:
+    async with running(world, Cached(ConfigMap, namespaces=["a"])) as (cache, _):
+        with cache.writing(ConfigMap, KEY):
+            cache.wrote(ConfigMap, KEY, "999999", "uid")
+            cache.deleted(ConfigMap, KEY, "uid")
+        assert await cache.caught_up(ConfigMap)
+        assert await cache.caught_up(ConfigMap, KEY)
+
+
+@pytest.mark.virtual_time
+async def test_a_wait_before_the_first_list_ends_with_it() -> None:
+    listed = listing("9", {"metadata": {"name": "mine", "namespace": "default", "uid": "u", "resourceVersion": "8"}})
+    transport = ScriptedTransport()
+    cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), streaming=False)
+    cache.wrote(ConfigMap, KEY, "8", "u")
+    assert not await cache.caught_up(ConfigMap, KEY)
+    transport.then(listed)
+    async with TaskScope("test") as scope:
+        scope.spawn(cache.run(), name="cache")
+        await cache.wait_synced(1)
+        assert await cache.caught_up(ConfigMap, KEY)
+
+
+@pytest.mark.seeds(20)
+async def test_whatever_the_interleaving_a_reader_sees_its_own_writes(world: World) -> None:
+    async with running(world) as (_, api):
+        world.lag(ConfigMap, 0.05)
+
+        async def write_and_read(name: str) -> None:
+            mine = await api.create(config_map(name))
+            for turn in range(5):
+                await api.patch(mine, MergePatch({"data": {"turn": str(turn)}}))
+                assert (await api.get(ConfigMap, name, "default")).data["turn"] == str(turn)
+            await api.delete(mine)
+            assert await api.find(ConfigMap, name, "default") is None
+            assert name not in [found.name for found in await api.list(ConfigMap, namespace="default")]
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(write_and_read(f"c{number}"))
