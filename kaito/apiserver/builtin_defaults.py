@@ -1,4 +1,4 @@
-"""Defaults and checks of built-in types that their schemas do not express."""
+"""Defaults of built-in types that their schemas do not express."""
 
 from __future__ import annotations
 

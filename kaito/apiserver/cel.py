@@ -157,9 +157,7 @@ def _check_rules(value: Json, old: Json, schema: Schema, path: str, *, root: boo
             yield error
 
 
-def _broken(
-    program: Program, rule: Object, names: Object, value: Json, schema: Schema, path: str
-) -> FieldError | None:
+def _broken(program: Program, rule: Object, names: Object, value: Json, schema: Schema, path: str) -> FieldError | None:
     where = path or "<nil>"
     try:
         if program.evaluate(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from kaito.apiserver.kinds import Registry, Resource
@@ -24,6 +24,8 @@ class Core:
     store: Store
     now: Callable[[], datetime]
     chance: random.Random
+    tokens: dict[str, str] = field(default_factory=dict[str, str])
+    """Bearer tokens and the users they stand for."""
 
     def timestamp(self) -> str:
         """Return the current time as `metav1.Time` prints it."""

@@ -52,7 +52,7 @@ def prepare_update(resource: Resource, data: Object, old: Stored, subresource: s
     previous = old.data
     if subresource == "status":
         _status_only(resource, data, previous)
-    elif resource.has_status() and not subresource:
+    elif resource.has_status() and subresource not in {"binding", "finalize"}:
         data.pop("status", None)
         if "status" in previous:
             data["status"] = previous["status"]
@@ -76,9 +76,9 @@ def _status_only(resource: Resource, data: Object, previous: Object) -> None:
     sent: Object = data["metadata"]
     keep = copy_json(previous)
     metadata: Object = keep["metadata"]
-    metadata["managedFields"] = sent.get("managedFields", metadata.get("managedFields"))
-    if metadata["managedFields"] is None:
-        del metadata["managedFields"]
+    managed = sent.get("managedFields", metadata.get("managedFields"))
+    if managed is not None:
+        metadata["managedFields"] = managed
     if not resource.custom:
         for name in ("labels", "annotations", "finalizers"):
             metadata.pop(name, None)

@@ -119,7 +119,9 @@ def _paths(resources: list[Resource]) -> Object:
         scope = "/namespaces/{namespace}" if resource.namespaced else ""
         collection: Object = {"post": _operation(resource, "post", _WRITE)}
         if "list" in resource.verbs:
-            collection["get"] = _operation(resource, "list", [_parameter("labelSelector"), _parameter("watch", "boolean")])
+            collection["get"] = _operation(
+                resource, "list", [_parameter("labelSelector"), _parameter("watch", "boolean")]
+            )
             paths[f"{root}{scope}/{resource.plural}/{{name}}"] = {
                 "get": _operation(resource, "get", []),
                 "put": _operation(resource, "put", _WRITE),
@@ -214,7 +216,11 @@ def _as_version_2(value: Json) -> Json:
             converted[key] = str(item).replace(_REF, "#/definitions/")
         elif key == "content":
             converted["schema"] = _as_version_2(item["application/json"]["schema"])
-        elif key not in _NOT_IN_VERSION_2 or not isinstance(item, bool | list | dict) or key in source.get("properties", {}):
+        elif (
+            key not in _NOT_IN_VERSION_2
+            or not isinstance(item, bool | list | dict)
+            or key in source.get("properties", {})
+        ):
             converted[key] = _as_version_2(item)
     if converted.get("in") == "query":
         converted.update(converted.pop("schema", {}))

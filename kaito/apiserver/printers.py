@@ -93,7 +93,9 @@ def _node(data: Object, now: datetime) -> list[Json]:
         status += ",SchedulingDisabled"
     labels: Object = data["metadata"].get("labels") or {}
     prefix = "node-role.kubernetes.io/"
-    roles = {key.removeprefix(prefix) for key in labels if key.startswith(prefix)} | {labels.get("kubernetes.io/role", "")}
+    roles = {key.removeprefix(prefix) for key in labels if key.startswith(prefix)} | {
+        labels.get("kubernetes.io/role", "")
+    }
     addresses: list[Object] = lookup(data, ("status", "addresses")) or []
     by_type = {item.get("type"): item.get("address") for item in reversed(addresses)}
     info = ("status", "nodeInfo")
@@ -146,7 +148,11 @@ def _stateful_set(data: Object, now: datetime) -> list[Json]:
 
 
 def _replica_set(data: Object, now: datetime) -> list[Json]:
-    counts = [_number(data, "spec", "replicas"), _number(data, "status", "replicas"), _number(data, "status", "readyReplicas")]
+    counts = [
+        _number(data, "spec", "replicas"),
+        _number(data, "status", "replicas"),
+        _number(data, "status", "readyReplicas"),
+    ]
     selector = format_selector(lookup(data, ("spec", "selector")))
     return [_name(data), *counts, _age(data, now), *_containers(data, "spec", "template", "spec"), selector]
 
@@ -392,9 +398,7 @@ _EVENT_COLUMNS = ("Last Seen", "Type", "Reason", "Object", "Subobject+", "Source
 
 PRINTERS: dict[str, Printer] = {
     "pods": Printer(
-        _columns(
-            "Name", "Ready", "Status", "Restarts", "Age", "IP+", "Node+", "Nominated Node+", "Readiness Gates+"
-        ),
+        _columns("Name", "Ready", "Status", "Restarts", "Age", "IP+", "Node+", "Nominated Node+", "Readiness Gates+"),
         pod_cells,
     ),
     "nodes": Printer(
@@ -413,12 +417,15 @@ PRINTERS: dict[str, Printer] = {
         _node,
     ),
     "namespaces": Printer(_columns("Name", "Status", "Age"), _shown(("status", "phase"))),
-    "services": Printer(
-        _columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "Selector+"), _service
+    "services": Printer(_columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "Selector+"), _service),
+    "configmaps": Printer(
+        _columns("Name", "Data", "Age"),
+        lambda data, now: [
+            _name(data),
+            len(data.get("data") or ()) + len(data.get("binaryData") or ()),
+            _age(data, now),
+        ],
     ),
-    "configmaps": Printer(_columns("Name", "Data", "Age"), lambda data, now: [
-        _name(data), len(data.get("data") or ()) + len(data.get("binaryData") or ()), _age(data, now)
-    ]),
     "secrets": Printer(_columns("Name", "Type", "Data", "Age"), _counted("data", ("type",))),
     "serviceaccounts": Printer(_columns("Name", "Age"), _shown()),
     "endpoints": Printer(_columns("Name", "Endpoints", "Age"), _endpoints),
@@ -478,15 +485,11 @@ PRINTERS: dict[str, Printer] = {
     "controllerrevisions.apps": Printer(_columns("Name", "Controller", "Revision", "Age"), _revision),
     "jobs.batch": Printer(_columns("Name", "Status", "Completions", "Duration", "Age", *_WIDE, "Selector+"), _job),
     "cronjobs.batch": Printer(
-        _columns(
-            "Name", "Schedule", "Timezone", "Suspend", "Active#", "Last Schedule", "Age", *_WIDE, "Selector+"
-        ),
+        _columns("Name", "Schedule", "Timezone", "Suspend", "Active#", "Last Schedule", "Age", *_WIDE, "Selector+"),
         _cron_job,
     ),
     "leases.coordination.k8s.io": Printer(_columns("Name", "Holder", "Age"), _shown(("spec", "holderIdentity"))),
-    "endpointslices.discovery.k8s.io": Printer(
-        _columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _slice
-    ),
+    "endpointslices.discovery.k8s.io": Printer(_columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _slice),
     "storageclasses.storage.k8s.io": Printer(
         _columns("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),
         _storage_class,

@@ -14,9 +14,7 @@ def parse_quantity(text: str) -> Decimal:
     """Return the number that a quantity stands for; raises `ValueError` when it is not one."""
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
-        raise ValueError(
-            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-        )
+        raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
     number, exponent, suffix = match.groups()
     try:
         if exponent:

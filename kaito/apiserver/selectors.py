@@ -273,3 +273,19 @@ class Selection:
 def selection(resource: Resource, namespace: str, labels: str, fields: str) -> Selection:
     """Parse the selectors of a request."""
     return Selection(namespace, tuple(parse_labels(labels)), tuple(parse_fields(fields, resource)))
+
+
+def selector_matches(selector: Object, labels: Object | None) -> bool:
+    """Return whether labels meet a `metav1.LabelSelector` (an empty one matches everything)."""
+    have = labels or {}
+    wanted: Object = selector.get("matchLabels") or {}
+    if any(have.get(key) != value for key, value in wanted.items()):
+        return False
+    operators = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!"}
+    expressions: list[Object] = selector.get("matchExpressions") or []
+    return all(
+        Requirement(str(item["key"]), operators[str(item["operator"])], frozenset(item.get("values") or ())).matches(
+            have
+        )
+        for item in expressions
+    )

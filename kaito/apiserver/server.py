@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kaito.apiserver import discovery, errors, reads
 from kaito.apiserver.admission import Admission
 from kaito.apiserver.builtin import builtin_resources
+from kaito.apiserver.cleanup import Cleanup
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.definitions import Definitions
 from kaito.apiserver.deletion import delete_one
 from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
+from kaito.apiserver.gc import Collector
 from kaito.apiserver.kinds import Registry
 from kaito.apiserver.openapi import OpenApi
 from kaito.apiserver.presentation import negotiate
 from kaito.apiserver.routes import Target, UnknownPath, parse
 from kaito.apiserver.selectors import selection
 from kaito.apiserver.store import Change, Store, Stored
+from kaito.apiserver.subresources import LogSource, Subresources, review
 from kaito.apiserver.watch import open_watch
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, raw_response, text_response
 from kaito.apiserver.writes import Writer
@@ -69,6 +72,9 @@ class ApiServer:
         now: the clock for time stamps; the real UTC time by default.
         history: how many changes of each resource type watches can resume over.
         seed: makes uids and generated names repeatable.
+        collect_garbage: whether owner garbage collection and namespace deletion run inside the server. A bare control
+            plane (kube-apiserver and etcd) has neither; their controllers live in kube-controller-manager.
+        tokens: bearer tokens and the users they stand for; with any given, requests without one get 401.
     """
 
     def __init__(
@@ -77,13 +83,19 @@ class ApiServer:
         now: Callable[[], datetime] | None = None,
         history: int = 1000,
         seed: int | None = None,
+        collect_garbage: bool = True,
+        tokens: Mapping[str, str] | None = None,
     ) -> None:
         clock = now or (lambda: datetime.now(UTC))
-        self._core = Core(Registry(builtin_resources()), Store(history), clock, random.Random(seed))  # noqa: S311 - names, not secrets
+        self._core = Core(Registry(builtin_resources()), Store(history), clock, random.Random(seed), dict(tokens or {}))  # noqa: S311 - names, not secrets
         self._definitions = Definitions(self._core)
         self._admission = Admission(self._core)
         self._writer = Writer(self._core, self._admission)
         self._openapi = OpenApi(self._core.registry)
+        self._subresources = Subresources(self._core, self._writer)
+        Cleanup(self._core, namespaces=collect_garbage)
+        if collect_garbage:
+            Collector(self._core)
         self.faults = Faults()
         self.requests: deque[Served] = deque(maxlen=REQUEST_LOG_LIMIT)
         """Every request handled so far, oldest first."""
@@ -100,6 +112,10 @@ class ApiServer:
         if fault.expire:
             self.expire_history()
         return self.faults.add(fault)
+
+    def serve_logs(self, source: LogSource | None) -> None:
+        """Let a kubelet answer requests for pod logs."""
+        self._subresources.logs = source
 
     def expire_history(self) -> None:
         """Forget all watch history: resuming from any earlier resource version gets 410."""
@@ -118,11 +134,14 @@ class ApiServer:
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """Serve one request. Never raises but `ConnectionDropped`, which a fault asks for."""
+        context = self._authenticate(request)
+        if context is None:
+            return json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
         asked, target = self._look(request)
         faults = self.faults.for_request(request, asked)
         response = await suffer(faults)
         if response is None:
-            response = await self._answer(request, target)
+            response = await self._answer(request, target, context)
             _bend_watch(response, faults)
             if any(fault.drop_connection for fault in faults):
                 raise ConnectionDropped(request.path)
@@ -151,8 +170,19 @@ class ApiServer:
             return Asked(), error
         return Asked(target.verb, target.resource.kind, target.name, target.namespace, target.subresource), target
 
-    async def _answer(self, request: HttpRequest, target: Target | errors.StatusError | None) -> HttpResponse:
+    def _authenticate(self, request: HttpRequest) -> Context | None:
+        """Return who asks, or None for a missing or wrong token where tokens are required."""
         context = _context(request)
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token in self._core.tokens:
+            context.user, context.groups = self._core.tokens[token], ("system:authenticated",)
+        elif self._core.tokens:
+            return None
+        return context
+
+    async def _answer(
+        self, request: HttpRequest, target: Target | errors.StatusError | None, context: Context
+    ) -> HttpResponse:
         try:
             if isinstance(target, errors.StatusError):
                 raise target
@@ -183,6 +213,12 @@ class ApiServer:
 
     async def _serve(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse:
         core = self._core
+        if target.subresource:
+            answered = await self._subresources.serve(request, target, context)
+            if answered is not None:
+                return answered
+        if target.resource.verbs == ("create",):
+            return review(core, target, request, context)
         show = negotiate(core, request, lists=target.verb == "list")
         match target.verb:
             case "get":

@@ -150,9 +150,7 @@ class Writer:
 
         def change(current: Object) -> tuple[Object, Managed]:
             live = current or None
-            applied = plan_apply(
-                core, resource, live, config, context, subresource=target.subresource, force=force
-            )
+            applied = plan_apply(core, resource, live, config, context, subresource=target.subresource, force=force)
             data = copy_json(applied.data)
             data["metadata"].pop("managedFields", None)
             return data, applied.managed
@@ -172,8 +170,9 @@ class Writer:
         context: Context,
         *,
         patching: bool,
+        recorded_as: str = "",
     ) -> Stored:
-        """Bring an object from its current state to a wanted one."""
+        """Bring an object from its current state to a wanted one; `recorded_as` is the subresource of its ownership."""
         for attempt in range(ATTEMPTS):
             old = reads.find(self._core, target)
             current = view(old, target.resource)
@@ -182,7 +181,7 @@ class Writer:
             data = await self._prepare(target, wanted, old, context, patching=patching)
             now = self._core.store.get(target.resource.storage, old.key)
             if now is old:
-                return self._commit(target, data, old, context, managed)
+                return self._commit(target, data, old, context, managed, recorded_as or target.subresource)
             if stated or attempt == ATTEMPTS - 1:
                 break
         raise errors.conflict(target.resource.group, target.resource.plural, target.name)
@@ -220,11 +219,13 @@ class Writer:
         if found:
             raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
 
-    def _commit(self, target: Target, data: Object, old: Stored, context: Context, managed: Managed) -> Stored:
+    def _commit(
+        self, target: Target, data: Object, old: Stored, context: Context, managed: Managed, subresource: str
+    ) -> Stored:
         resource = target.resource
         previous = view(old, resource)
         if managed is None:
-            record_write(self._core, resource, data, previous, context, target.subresource)
+            record_write(self._core, resource, data, previous, context, subresource)
         elif managed:
             data["metadata"]["managedFields"] = managed
         data["metadata"]["resourceVersion"] = old.metadata["resourceVersion"]
