@@ -1,14 +1,206 @@
-"""Defaults of built-in types that their schemas do not express."""
+"""Defaults of built-in types that their schemas do not express (the `zz_generated.defaults` of Kubernetes).
+
+`fill_builtin_defaults` runs on every write of a built-in type, after pruning.
+"""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
+
+from kaito.apiserver.definitions import default_definition
 from kaito.apiserver.kinds import Resource
+from kaito.apiserver.pod_defaults import fill_pod, fill_pod_spec
 from kaito.apiserver.wire import Object
+
+RBAC = "rbac.authorization.k8s.io"
 
 
 def fill_builtin_defaults(data: Object, resource: Resource) -> None:
     """Fill in what the real server defaults, in place."""
-    if resource.storage == "namespaces":
-        data.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
-        data.setdefault("status", {}).setdefault("phase", "Active")
-        data["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = data["metadata"].get("name", "")
+    fill = _DEFAULTS.get(resource.storage)
+    if fill is not None:
+        fill(data)
+
+
+def _template(data: Object) -> None:
+    template: Object = data.setdefault("spec", {}).setdefault("template", {})
+    fill_pod_spec(template.setdefault("spec", {}))
+
+
+def _deployment(data: Object) -> None:
+    _template(data)
+    spec: Object = data["spec"]
+    spec.setdefault("replicas", 1)
+    strategy: Object = spec.setdefault("strategy", {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling: Object = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", "25%")
+        rolling.setdefault("maxSurge", "25%")
+    spec.setdefault("revisionHistoryLimit", 10)
+    spec.setdefault("progressDeadlineSeconds", 600)
+
+
+def _stateful_set(data: Object) -> None:
+    _template(data)
+    spec: Object = data["spec"]
+    spec.setdefault("replicas", 1)
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    strategy: Object = spec.setdefault("updateStrategy", {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        strategy.setdefault("rollingUpdate", {}).setdefault("partition", 0)
+    spec.setdefault("revisionHistoryLimit", 10)
+    retention: Object = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
+    retention.setdefault("whenDeleted", "Retain")
+    retention.setdefault("whenScaled", "Retain")
+    for claim in spec.get("volumeClaimTemplates") or ():
+        claim.setdefault("apiVersion", "v1")
+        claim.setdefault("kind", "PersistentVolumeClaim")
+        _claim(claim)
+
+
+def _replica_set(data: Object) -> None:
+    _template(data)
+    data["spec"].setdefault("replicas", 1)
+
+
+def _daemon_set(data: Object) -> None:
+    _template(data)
+    spec: Object = data["spec"]
+    strategy: Object = spec.setdefault("updateStrategy", {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling: Object = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
+    spec.setdefault("revisionHistoryLimit", 10)
+
+
+def _job_spec(spec: Object) -> None:
+    fill_pod_spec(spec.setdefault("template", {}).setdefault("spec", {}))
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = spec["parallelism"] = 1
+    spec.setdefault("parallelism", 1)
+    spec.setdefault("backoffLimit", 6)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
+
+
+def _job(data: Object) -> None:
+    _job_spec(data.setdefault("spec", {}))
+
+
+def _cron_job(data: Object) -> None:
+    spec: Object = data.setdefault("spec", {})
+    spec.setdefault("concurrencyPolicy", "Allow")
+    spec.setdefault("suspend", False)
+    spec.setdefault("successfulJobsHistoryLimit", 3)
+    spec.setdefault("failedJobsHistoryLimit", 1)
+    template: Object = spec.setdefault("jobTemplate", {}).setdefault("spec", {}).setdefault("template", {})
+    fill_pod_spec(template.setdefault("spec", {}))
+
+
+def _service(data: Object) -> None:
+    spec: Object = data.setdefault("spec", {})
+    spec.setdefault("sessionAffinity", "None")
+    kind = spec.setdefault("type", "ClusterIP")
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        if port.get("targetPort") in {None, "", 0}:
+            port["targetPort"] = port.get("port")
+    if kind in {"NodePort", "LoadBalancer"}:
+        spec.setdefault("externalTrafficPolicy", "Cluster")
+    if kind == "LoadBalancer":
+        spec.setdefault("allocateLoadBalancerNodePorts", True)
+    if kind != "ExternalName":
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+    data.setdefault("status", {}).setdefault("loadBalancer", {})
+
+
+def _secret(data: Object) -> None:
+    data.setdefault("type", "Opaque")
+    plain: Object = data.pop("stringData", None) or {}
+    for name, value in plain.items():
+        data.setdefault("data", {})[name] = base64.b64encode(str(value).encode()).decode()
+
+
+def _claim(data: Object) -> None:
+    data.setdefault("status", {}).setdefault("phase", "Pending")
+    data.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+    resources: Object = data["spec"].get("resources") or {}
+    for name, value in (resources.get("limits") or {}).items():
+        resources.setdefault("requests", {}).setdefault(name, value)
+
+
+def _volume(data: Object) -> None:
+    data.setdefault("status", {}).setdefault("phase", "Pending")
+    data.setdefault("spec", {}).setdefault("persistentVolumeReclaimPolicy", "Retain")
+    data["spec"].setdefault("volumeMode", "Filesystem")
+
+
+def _storage_class(data: Object) -> None:
+    data.setdefault("reclaimPolicy", "Delete")
+    data.setdefault("volumeBindingMode", "Immediate")
+
+
+def _driver(data: Object) -> None:
+    spec: Object = data.setdefault("spec", {})
+    spec.setdefault("attachRequired", True)
+    spec.setdefault("podInfoOnMount", False)
+    spec.setdefault("storageCapacity", False)
+    spec.setdefault("fsGroupPolicy", "ReadWriteOnceWithFSType")
+    spec.setdefault("volumeLifecycleModes", ["Persistent"])
+    spec.setdefault("requiresRepublish", False)
+    spec.setdefault("seLinuxMount", False)
+
+
+def _binding(data: Object) -> None:
+    role: Object = data.setdefault("roleRef", {})
+    role["apiGroup"] = role.get("apiGroup") or RBAC
+    for subject in data.get("subjects") or ():
+        if subject.get("kind") in {"User", "Group"}:
+            subject["apiGroup"] = subject.get("apiGroup") or RBAC
+
+
+def _hooks(data: Object) -> None:
+    for hook in data.get("webhooks") or ():
+        hook.setdefault("failurePolicy", "Fail")
+        hook.setdefault("matchPolicy", "Equivalent")
+        hook.setdefault("namespaceSelector", {})
+        hook.setdefault("objectSelector", {})
+        hook.setdefault("timeoutSeconds", 10)
+        if data["kind"].startswith("Mutating"):
+            hook.setdefault("reinvocationPolicy", "Never")
+        service = (hook.get("clientConfig") or {}).get("service")
+        if service is not None:
+            service.setdefault("port", 443)
+        for rule in hook.get("rules") or ():
+            rule.setdefault("scope", "*")
+
+
+def _budget(data: Object) -> None:
+    data.setdefault("status", {})
+
+
+_DEFAULTS: dict[str, Callable[[Object], None]] = {
+    "pods": fill_pod,
+    "deployments.apps": _deployment,
+    "statefulsets.apps": _stateful_set,
+    "replicasets.apps": _replica_set,
+    "replicationcontrollers": _replica_set,
+    "daemonsets.apps": _daemon_set,
+    "jobs.batch": _job,
+    "cronjobs.batch": _cron_job,
+    "services": _service,
+    "secrets": _secret,
+    "persistentvolumeclaims": _claim,
+    "persistentvolumes": _volume,
+    "storageclasses.storage.k8s.io": _storage_class,
+    "csidrivers.storage.k8s.io": _driver,
+    "rolebindings.rbac.authorization.k8s.io": _binding,
+    "clusterrolebindings.rbac.authorization.k8s.io": _binding,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
+    "poddisruptionbudgets.policy": _budget,
+    "customresourcedefinitions.apiextensions.k8s.io": default_definition,
+}

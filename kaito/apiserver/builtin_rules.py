@@ -1,15 +1,396 @@
-"""Rules of built-in types at creation and update: what is allocated, and what may not change."""
+"""Rules of built-in types at creation and update: what is allocated, what must be there, and what may not change.
+
+Only rules that matter to operators and their manifests, in the words of `kubernetes/pkg/apis/*/validation`.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Callable
+from typing import TypeAlias
+
+from kaito.apiserver import errors
 from kaito.apiserver.core import Core
+from kaito.apiserver.definition_rules import definition_errors, definition_update_errors
+from kaito.apiserver.definitions import STORAGE as DEFINITIONS
+from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, required
 from kaito.apiserver.kinds import Resource
-from kaito.apiserver.wire import Object
+from kaito.apiserver.pod_defaults import admit_new_pod
+from kaito.apiserver.selectors import selector_matches
+from kaito.apiserver.wire import Json, Object, copy_json, lookup
+
+SERVICE_RANGE = ipaddress.ip_network("10.0.0.0/16")
+"""Cluster addresses handed to Services (`--service-cluster-ip-range`)."""
+FIRST_NODE_PORT = 30000
+IMMUTABLE = "field is immutable"
+
+Check: TypeAlias = Callable[[Object], list[FieldError]]
+UpdateCheck: TypeAlias = Callable[[Object, Object], list[FieldError]]
 
 
 def create_rules(core: Core, resource: Resource, data: Object) -> None:
-    """Complete and check a new object of a built-in type."""
+    """Complete and check a new object of a built-in type; raises 422."""
+    if resource.custom:
+        return
+    _complete(core, resource.storage, data)
+    check = _CHECKS.get(resource.storage)
+    _refuse(resource, data, check(data) if check is not None else [])
 
 
-def update_rules(resource: Resource, data: Object, old: Object, subresource: str) -> None:
-    """Refuse a change of what is immutable."""
+def update_rules(core: Core, resource: Resource, data: Object, old: Object, subresource: str) -> None:
+    """Refuse a change of what is immutable (422)."""
+    if resource.custom or subresource:
+        return
+    if resource.storage == "namespaces":
+        data["spec"], data["status"] = copy_json(old.get("spec", {})), copy_json(old.get("status", {}))
+    if resource.storage == "services":
+        _keep_service_fields(data["spec"], old["spec"])
+        _allocate(core, data["spec"])
+    update_check = _UPDATE_CHECKS.get(resource.storage)
+    found = update_check(data, old) if update_check is not None else []
+    if not found and resource.storage in _CHECKS and resource.storage != "pods":
+        found = _CHECKS[resource.storage](data)
+    _refuse(resource, data, found)
+
+
+def _refuse(resource: Resource, data: Object, found: list[FieldError]) -> None:
+    if found:
+        raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
+
+
+def _complete(core: Core, storage: str, data: Object) -> None:
+    match storage:
+        case "namespaces":
+            data.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+            data["status"] = {"phase": "Active"}
+            name = data["metadata"]["name"]
+            data["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+        case "pods":
+            admit_new_pod(data)
+        case "services":
+            _allocate(core, data["spec"])
+        case "jobs.batch":
+            _select_job_pods(data)
+        case _ if storage in _WITH_STATUS:
+            data["status"] = _WITH_STATUS[storage]
+        case "customresourcedefinitions.apiextensions.k8s.io":
+            data["metadata"].setdefault("finalizers", []).append("customresourcecleanup.apiextensions.k8s.io")
+            data.pop("status", None)
+        case _:
+            pass
+
+
+_WITH_STATUS: dict[str, Object] = {
+    "deployments.apps": {},
+    "statefulsets.apps": {"replicas": 0, "availableReplicas": 0},
+    "replicasets.apps": {"replicas": 0},
+    "daemonsets.apps": {
+        "currentNumberScheduled": 0,
+        "desiredNumberScheduled": 0,
+        "numberMisscheduled": 0,
+        "numberReady": 0,
+    },
+    "cronjobs.batch": {},
+    "persistentvolumeclaims": {"phase": "Pending"},
+    "persistentvolumes": {"phase": "Pending"},
+}
+"""Status that a new object starts with, whatever was sent."""
+
+
+def _allocate(core: Core, spec: Object) -> None:
+    """Give a Service its cluster address and node ports."""
+    if spec.get("type") == "ExternalName":
+        return
+    services = [stored.data["spec"] for stored in core.store.channel("services").objects.values()]
+    if not spec.get("clusterIP"):
+        spec["clusterIP"] = (spec.get("clusterIPs") or [None])[0] or _free_address(services)
+    spec["clusterIPs"] = spec.get("clusterIPs") or [spec["clusterIP"]]
+    spec.setdefault("ipFamilies", ["IPv4"])
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    if spec.get("type") in {"NodePort", "LoadBalancer"}:
+        used = {port.get("nodePort") for service in services for port in service.get("ports") or ()}
+        for port in spec.get("ports") or ():
+            if not port.get("nodePort"):
+                port["nodePort"] = next(number for number in range(FIRST_NODE_PORT, 32768) if number not in used)
+                used.add(port["nodePort"])
+
+
+def _free_address(services: list[Object]) -> str:
+    used = {service.get("clusterIP") for service in services}
+    first = int(SERVICE_RANGE.network_address) + 10
+    return next(
+        address
+        for number in range(first, int(SERVICE_RANGE.broadcast_address))
+        if (address := str(ipaddress.ip_address(number))) not in used
+    )
+
+
+def _keep_service_fields(spec: Object, old: Object) -> None:
+    """Carry over allocated fields that an update leaves out (`patchAllocatedValues`)."""
+    if spec.get("type") == "ExternalName":
+        return
+    for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+        if not spec.get(name) and old.get(name):
+            spec[name] = old[name]
+    known = {(port.get("port"), port.get("protocol")): port.get("nodePort") for port in old.get("ports") or ()}
+    if spec.get("type") in {"NodePort", "LoadBalancer"}:
+        for port in spec.get("ports") or ():
+            number = known.get((port.get("port"), port.get("protocol")))
+            if number and not port.get("nodePort"):
+                port["nodePort"] = number
+
+
+def _select_job_pods(data: Object) -> None:
+    """Label a Job's pods by its uid and select them by that."""
+    data["status"] = {}
+    spec: Object = data["spec"]
+    if spec.get("manualSelector"):
+        return
+    uid, name = data["metadata"]["uid"], data["metadata"]["name"]
+    labels: Object = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
+    labels.update(
+        {
+            "batch.kubernetes.io/controller-uid": uid,
+            "batch.kubernetes.io/job-name": name,
+            "controller-uid": uid,
+            "job-name": name,
+        }
+    )
+    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+
+
+def _pod_spec_errors(spec: Object, path: str, policies: tuple[str, ...] = ("Always", "OnFailure", "Never")) -> list[FieldError]:
+    found: list[FieldError] = []
+    containers: list[Object] = spec.get("containers") or []
+    if not containers:
+        found.append(required(f"{path}.containers"))
+    seen: set[str] = set()
+    volumes = {item.get("name") for item in spec.get("volumes") or ()}
+    for index, container in enumerate(containers):
+        here = f"{path}.containers[{index}]"
+        name = str(container.get("name") or "")
+        if not name:
+            found.append(required(f"{here}.name"))
+        elif name in seen:
+            found.append(errors.duplicate(f"{here}.name", name))
+        seen.add(name)
+        if not container.get("image"):
+            found.append(required(f"{here}.image"))
+        for position, mount in enumerate(container.get("volumeMounts") or ()):
+            if mount.get("name") not in volumes and not _claimed(spec, mount):
+                where = f"{here}.volumeMounts[{position}].name"
+                found.append(FieldError("FieldValueNotFound", where, mount.get("name")))
+    policy = spec.get("restartPolicy")
+    if policy not in policies:
+        found.append(errors.unsupported(f"{path}.restartPolicy", policy, policies))
+    return found
+
+
+def _claimed(spec: Object, mount: Object) -> bool:
+    return mount.get("name") in spec.get("-claims", ())
+
+
+def _pod(data: Object) -> list[FieldError]:
+    return _pod_spec_errors(data["spec"], "spec")
+
+
+def _workload(data: Object) -> list[FieldError]:
+    spec: Object = data["spec"]
+    found: list[FieldError] = []
+    selector: Json = spec.get("selector")
+    if selector is None:
+        found.append(required("spec.selector"))
+    elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        kind = str(data["kind"]).lower()
+        found.append(invalid_value("spec.selector", selector, f"empty selector is invalid for {kind}"))
+    labels: Object = lookup(spec, ("template", "metadata", "labels")) or {}
+    if selector and not selector_matches(selector, labels):
+        why = "`selector` does not match template `labels`"
+        found.append(invalid_value("spec.template.metadata.labels", labels, why))
+    claims = [lookup(item, ("metadata", "name")) for item in spec.get("volumeClaimTemplates") or ()]
+    template = {**(lookup(spec, ("template", "spec")) or {}), "-claims": claims}
+    found += _pod_spec_errors(template, "spec.template.spec", ("Always",))
+    replicas = spec.get("replicas")
+    if isinstance(replicas, int) and replicas < 0:
+        found.append(invalid_value("spec.replicas", replicas, "must be greater than or equal to 0"))
+    return found
+
+
+def _job(data: Object) -> list[FieldError]:
+    spec: Object = lookup(data, ("spec", "template", "spec")) or {}
+    found = _pod_spec_errors(spec, "spec.template.spec")
+    policy = spec.get("restartPolicy")
+    if policy == "Always":
+        found.append(errors.unsupported("spec.template.spec.restartPolicy", policy, ("OnFailure", "Never")))
+    return found
+
+
+def _service(data: Object) -> list[FieldError]:
+    spec: Object = data["spec"]
+    ports: list[Object] = spec.get("ports") or []
+    found: list[FieldError] = []
+    if not ports and spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
+        found.append(required("spec.ports"))
+    names: set[str] = set()
+    for index, port in enumerate(ports):
+        here = f"spec.ports[{index}]"
+        name = str(port.get("name") or "")
+        if not name and len(ports) > 1:
+            found.append(required(f"{here}.name"))
+        elif name and name in names:
+            found.append(errors.duplicate(f"{here}.name", name))
+        names.add(name)
+        number = port.get("port")
+        if not isinstance(number, int) or not 1 <= number <= 65535:
+            found.append(invalid_value(f"{here}.port", number or 0, "must be between 1 and 65535, inclusive"))
+    return found
+
+
+def _binding(data: Object) -> list[FieldError]:
+    return [] if lookup(data, ("roleRef", "name")) else [required("roleRef.name")]
+
+
+_CHECKS: dict[str, Check] = {
+    "pods": _pod,
+    "deployments.apps": _workload,
+    "statefulsets.apps": _workload,
+    "replicasets.apps": _workload,
+    "daemonsets.apps": _workload,
+    "jobs.batch": _job,
+    "services": _service,
+    "rolebindings.rbac.authorization.k8s.io": _binding,
+    "clusterrolebindings.rbac.authorization.k8s.io": _binding,
+    DEFINITIONS: definition_errors,
+}
+
+
+def _selector_change(data: Object, old: Object) -> list[FieldError]:
+    selector = lookup(data, ("spec", "selector"))
+    if selector != lookup(old, ("spec", "selector")):
+        return [invalid_value("spec.selector", selector, IMMUTABLE)]
+    return []
+
+
+_STATEFUL_CHANGEABLE = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+)
+
+
+def _stateful_set_change(data: Object, old: Object) -> list[FieldError]:
+    def fixed(spec: Object) -> Object:
+        return {name: value for name, value in spec.items() if name not in _STATEFUL_CHANGEABLE}
+
+    if fixed(data["spec"]) == fixed(old["spec"]):
+        return []
+    named = ", ".join(f"'{name}'" for name in _STATEFUL_CHANGEABLE[:-1])
+    why = f"updates to statefulset spec for fields other than {named} and 'minReadySeconds' are forbidden"
+    return [forbidden_field("spec", why)]
+
+
+def _job_change(data: Object, old: Object) -> list[FieldError]:
+    found = _selector_change(data, old)
+    suspended = bool(lookup(old, ("spec", "suspend"))) and not lookup(old, ("status", "startTime"))
+    if lookup(data, ("spec", "template")) != lookup(old, ("spec", "template")) and not suspended:
+        found.append(invalid_value("spec.template", lookup(data, ("spec", "template")), IMMUTABLE))
+    for name in ("completions", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"):
+        if data["spec"].get(name) != old["spec"].get(name):
+            found.append(invalid_value(f"spec.{name}", data["spec"].get(name), IMMUTABLE))
+    return found
+
+
+def _service_change(data: Object, old: Object) -> list[FieldError]:
+    spec, before = data["spec"], old["spec"]
+    if spec.get("type") == "ExternalName" or before.get("type") == "ExternalName":
+        return []
+    if spec.get("clusterIP") != before.get("clusterIP"):
+        return [invalid_value("spec.clusterIPs[0]", spec.get("clusterIPs"), "may not change once set")]
+    return []
+
+
+_POD_CHANGEABLE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates")
+
+
+def _pod_change(data: Object, old: Object) -> list[FieldError]:
+    def fixed(spec: Object) -> Object:
+        kept = copy_json({name: value for name, value in spec.items() if name not in _POD_CHANGEABLE})
+        for field in ("containers", "initContainers"):
+            for container in kept.get(field) or ():
+                container.pop("image", None)
+        result: Object = kept
+        return result
+
+    if fixed(data["spec"]) == fixed(old["spec"]):
+        return []
+    why = (
+        "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+        "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+        "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+    )
+    return [forbidden_field("spec", why)]
+
+
+def _frozen(data: Object, old: Object) -> list[FieldError]:
+    """Return the errors of changing an immutable ConfigMap or Secret, or a Secret's type."""
+    found: list[FieldError] = []
+    if data.get("type") != old.get("type"):
+        found.append(invalid_value("type", data.get("type"), IMMUTABLE))
+    if old.get("immutable"):
+        if not data.get("immutable"):
+            found.append(forbidden_field("immutable", f"{IMMUTABLE} when `immutable` is set"))
+        for name in ("data", "binaryData"):
+            if data.get(name) != old.get(name):
+                found.append(forbidden_field(name, f"{IMMUTABLE} when `immutable` is set"))
+    return found
+
+
+def _claim_change(data: Object, old: Object) -> list[FieldError]:
+    def fixed(spec: Object) -> Object:
+        return {name: value for name, value in spec.items() if name not in {"resources", "volumeName"}}
+
+    if fixed(data["spec"]) == fixed(old["spec"]):
+        return []
+    why = (
+        "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+    )
+    return [forbidden_field("spec", why)]
+
+
+def _binding_change(data: Object, old: Object) -> list[FieldError]:
+    if data.get("roleRef") != old.get("roleRef"):
+        return [invalid_value("roleRef", data.get("roleRef"), "cannot change roleRef")]
+    return []
+
+
+def _storage_class_change(data: Object, old: Object) -> list[FieldError]:
+    found: list[FieldError] = []
+    if data.get("parameters") != old.get("parameters"):
+        found.append(forbidden_field("parameters", "updates to parameters are forbidden."))
+    if data.get("provisioner") != old.get("provisioner"):
+        found.append(forbidden_field("provisioner", "updates to provisioner are forbidden."))
+    if data.get("reclaimPolicy") != old.get("reclaimPolicy"):
+        found.append(forbidden_field("reclaimPolicy", "updates to reclaimPolicy are forbidden."))
+    return found
+
+
+_UPDATE_CHECKS: dict[str, UpdateCheck] = {
+    "deployments.apps": _selector_change,
+    "replicasets.apps": _selector_change,
+    "daemonsets.apps": _selector_change,
+    "statefulsets.apps": _stateful_set_change,
+    "jobs.batch": _job_change,
+    "services": _service_change,
+    "pods": _pod_change,
+    "configmaps": _frozen,
+    "secrets": _frozen,
+    "persistentvolumeclaims": _claim_change,
+    "rolebindings.rbac.authorization.k8s.io": _binding_change,
+    "clusterrolebindings.rbac.authorization.k8s.io": _binding_change,
+    "storageclasses.storage.k8s.io": _storage_class_change,
+    DEFINITIONS: definition_update_errors,
+}

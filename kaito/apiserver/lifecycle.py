@@ -55,7 +55,7 @@ def prepare_update(resource: Resource, data: Object, old: Stored, subresource: s
     elif resource.has_status() and subresource not in {"binding", "finalize"}:
         data.pop("status", None)
         if "status" in previous:
-            data["status"] = previous["status"]
+            data["status"] = copy_json(previous["status"])
     metadata, was = data["metadata"], old.metadata
     for name in _SYSTEM_FIELDS:
         metadata.pop(name, None)

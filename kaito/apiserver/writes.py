@@ -61,8 +61,10 @@ class Writer:
         resource, core = target.resource, self._core
         self._check_namespace(target, str(data["metadata"].get("name", "")))
         bodies.shape(data, resource, context)
-        data = await self._admission.mutate(target, "CREATE", data, None, context)
-        bodies.shape(data, resource, context)
+        mutated = await self._admission.mutate(target, "CREATE", data, None, context)
+        if mutated is not data:
+            data = mutated
+            bodies.shape(data, resource, context)
         lifecycle.prepare_create(core, resource, data)
         create_rules(core, resource, data)
         self._validate(resource, data, None)
@@ -198,10 +200,12 @@ class Writer:
         previous = view(old, resource)
         shown = Stored(old.key, old.rv, previous)
         lifecycle.prepare_update(resource, data, shown, target.subresource)
-        data = await self._admission.mutate(target, "UPDATE", data, previous, context)
-        bodies.shape(data, resource, context)
-        lifecycle.prepare_update(resource, data, shown, target.subresource)
-        update_rules(resource, data, previous, target.subresource)
+        mutated = await self._admission.mutate(target, "UPDATE", data, previous, context)
+        if mutated is not data:
+            data = mutated
+            bodies.shape(data, resource, context)
+            lifecycle.prepare_update(resource, data, shown, target.subresource)
+        update_rules(self._core, resource, data, previous, target.subresource)
         found = lifecycle.update_errors(resource, data, shown)
         if found:
             raise errors.invalid(resource.group, resource.kind, target.name, found)
