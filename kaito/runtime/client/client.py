@@ -23,6 +23,7 @@ from kaito.runtime.client.sender import ApiRequest, Repeat, Sender
 from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
 from kaito.runtime.errors import AlreadyExists, ConfigurationError, Conflict, Gone, NotFound, TransportError
 from kaito.runtime.meta import LabelSelector, Resource
+from kaito.runtime.tracing import NO_TRACER, Tracer
 
 R = TypeVar("R", bound=Resource)
 
@@ -70,6 +71,7 @@ class Client:
         burst: int = 0,
         observer: RequestObserver | None = None,
         dice: random.Random | None = None,
+        tracer: Tracer = NO_TRACER,
         timeout: float = REQUEST_SECONDS,
     ) -> None:
         """Prepare a client; nothing is sent.
@@ -84,6 +86,7 @@ class Client:
             burst: requests let through at once before `qps` counts.
             observer: told about every attempt, for metrics.
             dice: randomness of the pauses between attempts.
+            tracer: makes a span of every call.
             timeout: seconds of one call, all its attempts together.
         """
         if not field_manager:
@@ -101,6 +104,7 @@ class Client:
             limiter=RequestLimiter(qps, burst),
             observer=observer or Unobserved(),
             dice=dice or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
+            tracer=tracer,
         )
 
     def fenced(self, fence: Callable[[], None]) -> "Client":

@@ -30,6 +30,7 @@ from kaito.runtime.client.transport import REQUEST_SECONDS, Reply, Transport
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, TransportError, api_error
 from kaito.runtime.logging import get_logger
+from kaito.runtime.tracing import NO_TRACER, Tracer
 
 ATTEMPTS = 4
 """The first try and three repetitions."""
@@ -82,12 +83,14 @@ class Sender:
         limiter: RequestLimiter,
         observer: RequestObserver,
         dice: random.Random,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._transport = transport
         self._user_agent = user_agent
         self._limiter = limiter
         self._observer = observer
         self._dice = dice
+        self._tracer = tracer
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     async def send(self, request: ApiRequest) -> Reply:
@@ -99,6 +102,14 @@ class Sender:
             TransportError: no answer.
             Whatever the request's guard raises.
         """
+        path = request.target.partition("?")[0]
+        attributes = {"http.request.method": request.method, "url.path": path, "server.address": self._transport.host}
+        with self._tracer.start_as_current_span(f"{request.method} {path}", attributes=attributes) as span:
+            reply = await self._send(request)
+            span.set_attribute("http.response.status_code", reply.status)
+            return reply
+
+    async def _send(self, request: ApiRequest) -> Reply:
         deadline = monotonic() + request.timeout
         budget = WAIT_BUDGET_SECONDS
         for attempt in range(1, ATTEMPTS + 1):

@@ -14,12 +14,16 @@ class ListMeta(Model):
 
 
 def untyped_kind(api: str, kind: str, *, plural: str = "", namespaced: bool = True) -> type["Untyped"]:
-    """A class for a kind without a model: every field but metadata is reached through `Untyped.field`."""
+    """A class for a kind without a model: every field but metadata is reached through `Untyped.field`.
+
+    Without a plural the client asks the server for it, and for whether the kind has namespaces.
+    """
 
     class Kind(Untyped, api=api, kind=kind, plural=plural, namespaced=namespaced):
         """An object without a model."""
 
     Kind.__name__ = Kind.__qualname__ = kind
+    Kind.plural = plural
     return Kind
 
 
