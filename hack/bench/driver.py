@@ -2,7 +2,8 @@
 
 It plays provisioner, node, StatefulSet controller and kubelet on a real API server: a claim gets its node and turns
 Ready, a StatefulSet turns ready, and nothing takes any time but the requests themselves. A small operator on the
-framework, run as its own process: `python -m hack.bench.driver KUBECONFIG machine`.
+framework, run as its own process: `python -m hack.bench.driver KUBECONFIG machine|nodeclaim|workloads`; the last
+leaves claims and nodes to somebody else.
 """
 
 import sys
@@ -62,7 +63,6 @@ async def make_ready(request: Request[StatefulSet]) -> Again | None:
 def main() -> None:
     """Run until stopped."""
     kubeconfig, node_api = sys.argv[1:3]
-    kind: type[Claim] = Machine if node_api == "machine" else NodeClaim
     settings = Settings(
         kubeconfig=Path(kubeconfig),
         metrics_bind_address="0",
@@ -70,9 +70,14 @@ def main() -> None:
         leader_elect=False,
         log_level="warning",
     )
-    claims = Controller(kind, give_node, name="driver-claims", workers=16, when=changed("generation"))
+    kinds: dict[str, type[Claim]] = {"machine": Machine, "nodeclaim": NodeClaim}
     workloads = Controller(StatefulSet, make_ready, name="driver-workloads", workers=16, when=changed("generation"))
-    Manager(settings, controllers=[claims, workloads], name="bench-driver").run()
+    claims = [
+        Controller(kind, give_node, name="driver-claims", workers=16, when=changed("generation"))
+        for name, kind in kinds.items()
+        if name == node_api
+    ]
+    Manager(settings, controllers=[workloads, *claims], name="bench-driver").run()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
 from kaito.api import crds
 from kaito.api.workspace import Workspace
-from kaito.runtime.client import Client, connect
+from kaito.runtime.client import Client
+from kaito.runtime.client.connect import connect
 from kaito.runtime.kinds import CustomResourceDefinition
 from kaito.runtime.meta import find_condition
 from kaito.runtime.tasks import together

@@ -5,6 +5,7 @@ the end is reached when machine, pool, node and pods are gone.
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,8 @@ async def _until(condition: Callable[[], Awaitable[bool]], seconds: float, what:
 async def _show_table(cluster: LocalCluster, view: View) -> None:
     """What `kubectl get workspace` shows: the server's own table."""
     path = "/apis/kaito.sh/v1alpha1/namespaces/default/workspaces"
-    table = await cluster.manager.client.raw(
-        "GET", path, headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
-    )
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    table = json.loads((await cluster.manager.client.transport.request("GET", path, headers=accept)).body)
     columns = [i for i, column in enumerate(table["columnDefinitions"]) if not column.get("priority")]
     rows = [[table["columnDefinitions"][i]["name"].upper() for i in columns]]
     rows += [[str(row["cells"][i]) for i in columns] for row in table["rows"]]
