@@ -5,7 +5,7 @@ Parts of the framework receive the object and use its attributes; queues count f
 Nothing is ever labelled by object name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, final
 
 from prometheus_client import (
@@ -26,6 +26,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from kaito.runtime.cache.stats import WAIT_BUCKETS, KindStats
 from kaito.runtime.workqueue.queue import WorkQueue
 from kaito.runtime.workqueue.stats import QUEUE_BOUNDS_SECONDS, Buckets
 
@@ -67,12 +68,13 @@ class Metrics:
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
         self._queues: dict[str, WorkQueue[Any]] = {}
+        self._cache_stats: list[Callable[[], Iterable[KindStats]]] = []
         self.registry.register(_QueueCollector(self._queues))
+        self.registry.register(_CacheCollector(self._cache_stats))
         self._reconciles()
         self._requests()
         self._election()
         self._webhooks()
-        self._caches()
         self._process()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -93,7 +95,7 @@ class Metrics:
         )
         self.reconcile_panics = self._counter(
             f"{cr}_reconcile_panics_total",
-            "Reconciles that failed with an error of no known kind (a bug more likely than the cluster).",
+            "Reconciles that failed with a programming error (TypeError, KeyError, AssertionError and the like).",
             controller,
         )
         self.reconcile_timeouts = self._counter(
@@ -175,25 +177,6 @@ class Metrics:
             "certwatcher_read_certificate_errors_total", "Times the serving certificate could not be used."
         )
 
-    def _caches(self) -> None:
-        self.cache_objects = self._gauge(f"{PREFIX}_cache_objects", "Objects held by the informer.", "kind")
-        self.cache_bytes = self._gauge(f"{PREFIX}_cache_bytes", "Bytes held by the informer.", "kind")
-        self.cache_last_event = self._gauge(
-            f"{PREFIX}_cache_last_event_timestamp_seconds", "When the informer last heard from the server.", "kind"
-        )
-        self.watch_events = self._counter(f"{PREFIX}_watch_events_total", "Watch events received.", "kind", "type")
-        self.watch_restarts = self._counter(f"{PREFIX}_watch_restarts_total", "Watches reopened.", "kind", "reason")
-        self.relists = self._counter(f"{PREFIX}_relists_total", "Lists after the first.", "kind", "reason")
-        self.ryw_waits = self._counter(
-            f"{PREFIX}_ryw_waits_total", "Reads that waited for the process's own writes.", "kind", "outcome"
-        )
-        self.ryw_seconds = self._histogram(
-            f"{PREFIX}_ryw_wait_seconds", "How long reads waited for own writes.", LATENCY_BOUNDS_SECONDS, "kind"
-        )
-        self.handler_errors = self._counter(
-            f"{PREFIX}_handler_errors_total", "Event handlers, mappers and predicates that raised.", "kind"
-        )
-
     def _process(self) -> None:
         self.loop_lag = self._gauge(f"{PREFIX}_loop_lag_seconds", "How late the event loop last ran a timer.")
 
@@ -204,6 +187,10 @@ class Metrics:
     def forget_queue(self, queue: WorkQueue[Any]) -> None:
         """Stop exporting the queue."""
         self._queues.pop(queue.name, None)
+
+    def watch_cache(self, stats: Callable[[], Iterable[KindStats]]) -> None:
+        """Export the counters of a cache's informers."""
+        self._cache_stats.append(stats)
 
     def value(self, name: str, **labels: str) -> float:
         """The current value of one series, by its exposition name; 0.0 when it does not exist yet. For tests."""
@@ -303,3 +290,86 @@ class _QueueCollector(Collector):
             buckets = read(queue)
             family.add_metric([name, name], buckets.cumulative(), buckets.total)
         return family
+
+
+@final
+class _CacheCollector(Collector):
+    """Reads the informers' counters at a scrape."""
+
+    def __init__(self, sources: list[Callable[[], Iterable[KindStats]]]) -> None:
+        self._sources = sources
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing at registration."""
+        yield from ()
+
+    def collect(self) -> Iterator[Metric]:
+        """One family per metric, one sample per kind."""
+        stats = [each for source in self._sources for each in source()]
+        yield _kinds("cache_objects", "Objects held by the informer.", stats, lambda kind: kind.objects)
+        yield _kinds("cache_bytes", "Bytes of JSON held by the informer.", stats, lambda kind: kind.size)
+        yield _kinds(
+            "cache_last_event_timestamp_seconds",
+            "When the informer last heard of a change.",
+            stats,
+            lambda kind: kind.last_event,
+        )
+        yield _tallies("watch_events", "Watch events received.", "type", stats, lambda kind: kind.events)
+        yield _tallies("watch_restarts", "Watches that ended.", "reason", stats, lambda kind: kind.restarts)
+        yield _tallies("relists", "Times the store was filled.", "reason", stats, lambda kind: kind.relists)
+        yield _tallies(
+            "handler_errors", "Events a handler failed on.", "handler", stats, lambda kind: kind.handler_errors
+        )
+        yield _tallies("ryw_waits", "Reads that waited for own writes.", "outcome", stats, lambda kind: kind.waits)
+        waits = HistogramMetricFamily(
+            f"{PREFIX}_ryw_wait_seconds", "How long reads waited for own writes.", labels=["kind"]
+        )
+        for kind in stats:
+            seen = 0
+            rows: list[tuple[str, float]] = []
+            for bound, count in zip((*map(str, WAIT_BUCKETS), "+Inf"), kind.wait_counts, strict=True):
+                seen += count
+                rows.append((bound, float(seen)))
+            waits.add_metric([kind.kind], rows, kind.wait_seconds)
+        yield waits
+
+
+def _kinds(name: str, text: str, stats: Iterable[KindStats], read: Callable[[KindStats], float]) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["kind"])
+    for kind in stats:
+        family.add_metric([kind.kind], read(kind))
+    return family
+
+
+def _tallies(
+    name: str, text: str, label: str, stats: Iterable[KindStats], read: Callable[[KindStats], Mapping[str, int]]
+) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["kind", label])
+    for kind in stats:
+        for value, count in read(kind).items():
+            family.add_metric([kind.kind, value], count)
+    return family
+
+
+@final
+class RequestMetrics:
+    """Counts the client's requests; a `RequestObserver`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
+        """An attempt ended."""
+        metrics = self._metrics
+        metrics.requests.labels(code, method, host).inc()
+        metrics.request_seconds.labels(method, host).observe(seconds)
+        metrics.request_bytes.labels(method, host).observe(sent)
+        metrics.response_bytes.labels(method, host).observe(received)
+
+    def retried(self, *, method: str, host: str, code: str) -> None:
+        """An attempt will be repeated."""
+        self._metrics.request_retries.labels(code, method, host).inc()
+
+    def limited(self, *, method: str, host: str, seconds: float) -> None:
+        """The client's own limit held a request."""
+        self._metrics.throttled_seconds.labels(method, host).observe(seconds)

@@ -109,11 +109,16 @@ class TaskPool:
         if error is not None or not self._stopping:
             self._ended(task.get_name(), error)
 
+    def cancel(self) -> None:
+        """Tell every task to stop; `stop` waits for them."""
+        if not self._stopping:
+            self._stopping = True
+            for task in self._running:
+                task.cancel()
+
     async def stop(self, timeout: float | None) -> list[str]:
         """Cancel every task and wait for them, `timeout` seconds at most; the names of those still running then."""
-        self._stopping = True
-        for task in self._running:
-            task.cancel()
+        self.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=timeout)
         return sorted(task.get_name() for task in self._running)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         TimeRanAway as TimeRanAway,
         VirtualTimeLoop as VirtualTimeLoop,
     )
-    from kaito.runtime.testing.workloads import workloads as workloads
+    from kaito.runtime.testing.cluster import workloads as workloads
     from kaito.runtime.testing.world import NotSettled as NotSettled, World as World
 
 _HOMES = {
@@ -38,7 +38,7 @@ _HOMES = {
     "World": "world",
     "node": "builders",
     "pod": "builders",
-    "workloads": "workloads",
+    "workloads": "cluster",
 }
 
 

@@ -24,7 +24,7 @@ class InMemoryTransport:
     Args:
         server: the server.
         latency: seconds added to every request.
-        headers: sent with every request, for example an `x-remote-user`.
+        headers: sent with every request instead of the client's own of the same name.
     """
 
     def __init__(self, server: ApiServer, *, latency: float = 0.0, headers: Mapping[str, str] = NO_HEADERS) -> None:
@@ -105,7 +105,7 @@ class InMemoryTransport:
             method,
             unquote(parts.path),
             tuple(parse_qsl(parts.query, keep_blank_values=True)),
-            {**self._headers, **_lower(headers)},
+            _lower(headers) | _lower(self._headers),
             body or b"",
         )
         try:

@@ -13,6 +13,7 @@ not know are installed as CRDs generated from their models. Nothing here sleeps 
 """
 
 import asyncio
+import random
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
@@ -24,13 +25,16 @@ import msgspec
 from kaito.apiserver.faults import Fault
 from kaito.apiserver.server import ApiServer, Served
 from kaito.apiserver.wire import HttpRequest
+from kaito.runtime.cache import Cached
 from kaito.runtime.client import codec
 from kaito.runtime.client.path import label_query, resource_path
 from kaito.runtime.client.sender import failure
 from kaito.runtime.clock import LoopClock, monotonic
+from kaito.runtime.controller import Controller, Periodic
 from kaito.runtime.crd import Version, crd
 from kaito.runtime.errors import AlreadyExists, NotFound
 from kaito.runtime.kinds import Event
+from kaito.runtime.manager import Manager, Runnable, Settings
 from kaito.runtime.meta import LabelSelector, Resource
 from kaito.runtime.testing.transport import InMemoryTransport
 from kaito.runtime.testing.virtual import VirtualTimeLoop
@@ -209,6 +213,51 @@ class World:
         transport = InMemoryTransport(self.server, latency=latency, headers={"user-agent": agent} if agent else {})
         self._transports.append(transport)
         return transport
+
+    def manager(
+        self,
+        *controllers: Controller[Any] | Periodic,
+        cache: Sequence[Cached] = (),
+        live: Sequence[type[Resource]] = (),
+        lease: str | None = None,
+        runnables: Sequence[Runnable] = (),
+        settings: Settings | None = None,
+        transport: InMemoryTransport | None = None,
+        name: str = "test",
+        agent: str = "",
+        seed: int = 1,
+    ) -> Manager:
+        """A manager on this cluster, in its time, without HTTP endpoints; use it with `async with`.
+
+        Kinds it needs are installed first. `settle` waits for its queues. Without `lease` it leads at once. Arguments
+        are those of `Manager`; `agent` overrides the user agent its requests are logged under.
+        """
+        declared = [kind for controller in controllers for kind in getattr(controller, "kinds", ())]
+        self.install(*declared, *(cached.kind for cached in cache), *live)
+        manager = Manager(
+            settings or Settings(metrics_bind_address="0", health_probe_bind_address="0"),
+            controllers=controllers,
+            cache=cache,
+            live=live,
+            lease=lease,
+            runnables=runnables,
+            transport=transport or self.transport(agent=agent),
+            clock=self.clock,
+            name=name,
+            dice=random.Random(seed),  # noqa: S311 - waits, not secrets
+        )
+        self.watch_over(manager)
+        return manager
+
+    async def start(self, *controllers: Controller[Any] | Periodic) -> None:
+        """Run controllers that stand for the cluster's own, such as `workloads()`, until the end of the test.
+
+        Their requests are neither counted nor hit by faults.
+        """
+        from kaito.runtime.testing.cluster import CACHE
+
+        manager = self.manager(*controllers, cache=CACHE, name="cluster", agent=CLUSTER_AGENT)
+        await self._stack.enter_async_context(manager)
 
     def watch_over(self, busy: Busy) -> None:
         """Have `settle` wait for something of yours too."""

@@ -1,0 +1,424 @@
+"""`Manager`: one process of an operator. Starts everything in order, keeps it running, stops it in order.
+
+    Manager(Settings.from_env(), controllers=[controller], lease="memcached-operator").run()
+
+Start, each step awaited before the next: HTTP endpoints, webhooks, caches (first lists), runnables that every replica
+runs, the controllers' sources (so that a standby is warm), the election; and when it is won, workers and elected
+runnables. Stop: sources at once; then runnables, workers, caches, webhooks, endpoints; the lease last, and released
+only if everything ended. The first failure of anything stops all. In tests `kaito.runtime.testing.World` runs it.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar, final
+
+from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.client import Api, Client, Transport
+from kaito.runtime.clock import Clock, SystemClock, monotonic
+from kaito.runtime.controller import Controller, Engine, Periodic, Running, Services, build
+from kaito.runtime.errors import ConfigurationError, NotLeader
+from kaito.runtime.health import Checks
+from kaito.runtime.logging import get_logger
+from kaito.runtime.manager.checks import add_default_checks
+from kaito.runtime.manager.leadership import Leadership
+from kaito.runtime.manager.pulse import Pulse
+from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
+from kaito.runtime.manager.serving import Endpoints
+from kaito.runtime.manager.settings import Settings
+from kaito.runtime.meta import Resource
+from kaito.runtime.metrics import Metrics, RequestMetrics
+from kaito.runtime.tasks import TaskPool, TaskScope
+from kaito.runtime.tracing import NO_TRACER, Tracer
+
+T = TypeVar("T")
+
+LOST_LEASE_GRACE_SECONDS = 2.0
+"""After a lost lease everything elected gets this long to notice, then the process exits: another one leads already."""
+
+AnyController = Controller[Any] | Periodic
+
+_log = get_logger(__name__)
+
+
+@final
+class Manager:
+    """Everything one process runs.
+
+    Args:
+        settings: addresses, credentials, limits.
+        controllers: what to reconcile. Their kinds are cached without being named in `cache`.
+        cache: further kinds to keep in memory, or selectors, indexes and forms of watched ones.
+        live: kinds that `api` reads from the server each time.
+        lease: name of the lease; without it (or with `settings.leader_elect` off) this process always leads.
+        runnables: other work.
+        transport: the network; found through the settings when left out. A given one is not closed.
+        clock: wall time.
+        name: of the operator, in logs, events and the user agent; the lease's name by default.
+        field_manager: owner of the fields it writes; the name by default.
+        tracer: where reconciles become spans.
+        dice: randomness of waits; seed it for repeatable runs.
+
+    Raises:
+        ConfigurationError: two controllers or runnables of one name, a kind both cached and live.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        controllers: Sequence[AnyController] = (),
+        cache: Sequence[Cached] = (),
+        live: Sequence[type[Resource]] = (),
+        lease: str | None = None,
+        runnables: Sequence[Runnable] = (),
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        name: str = "",
+        field_manager: str = "",
+        tracer: Tracer = NO_TRACER,
+        dice: random.Random | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.name = name or lease or "manager"
+        self.field_manager = field_manager or self.name
+        self.metrics = Metrics(process=True)
+        self.healthz = Checks("healthz")
+        """Add your own: the process is restarted when one fails for long."""
+        self.readyz = Checks("readyz")
+        """Add your own: the process gets no traffic while one fails."""
+        self._declared = list(controllers)
+        self._cached = list(cache)
+        self._live = list(live)
+        self._lease = lease
+        self._runnables = list(runnables)
+        self._given_transport = transport
+        self._clock = clock or SystemClock()
+        self._tracer = tracer
+        self._dice = dice or random.SystemRandom()
+        self._check()
+
+        self._stages = {name: TaskPool(name, ended=self._ended) for name in _STOP_ORDER}
+        self._running: dict[str, Running] = {}
+        self._parts: _Parts | None = None
+        self._leadership: Leadership | None = None
+        self._pulse: Pulse | None = None
+        self._endpoints = Endpoints(self.settings)
+        self._stack = AsyncExitStack()
+        self._used = self._stopping = False
+        self._leads = asyncio.Event()
+        self._stop_asked = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._failure: asyncio.Future[BaseException] | None = None
+
+    def _check(self) -> None:
+        names = [declared.name for declared in self._declared]
+        for name in names:
+            if names.count(name) > 1:
+                message = f"two controllers are named {name!r}: give one of them another name="
+                raise ConfigurationError(message)
+        names = [runnable.name for runnable in self._runnables]
+        for name in names:
+            if names.count(name) > 1:
+                message = f"two runnables are named {name!r}"
+                raise ConfigurationError(message)
+        cached = {cached.kind.gvk() for cached in self._cached}
+        cached |= {kind.gvk() for declared in self._declared for kind in _kinds(declared)}
+        for kind in self._live:
+            if kind.gvk() in cached:
+                message = f"{kind.kind} is cached (a controller watches it, or cache= names it) and live: choose one"
+                raise ConfigurationError(message)
+        if len(self.field_manager) > 128:
+            message = f"field manager {self.field_manager!r} is longer than 128 characters"
+            raise ConfigurationError(message)
+
+    # -- what users reach for ----------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        """The live client, not fenced. Started managers only."""
+        return self._started.client
+
+    @property
+    def cache(self) -> Cache:
+        """The informers. Started managers only."""
+        return self._started.cache
+
+    @property
+    def api(self) -> Api:
+        """What reconcilers get. Started managers only."""
+        return self._started.api
+
+    @property
+    def _started(self) -> "_Parts":
+        if self._parts is None:
+            message = f"manager {self.name} has not started"
+            raise ConfigurationError(message)
+        return self._parts
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether elected work runs here."""
+        return self._leads.is_set()
+
+    async def wait_elected(self) -> None:
+        """Wait until elected work runs here."""
+        await self._leads.wait()
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where the HTTP endpoints listen, once started."""
+        return self._endpoints
+
+    def busy(self) -> Sequence[str]:
+        """What is going on, for tests that wait for rest; empty at rest. Delayed work does not count."""
+        busy = [phrase for running in self._running.values() for phrase in running.engine.busy()]
+        if self._parts is not None and not self._parts.cache.idle:
+            busy.append(f"{self.name}: a handler has events")
+        return busy
+
+    @property
+    def queues(self) -> Sequence[Any]:
+        """The controllers' queues."""
+        return [running.engine.queue for running in self._running.values()]
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until a signal, in an event loop of its own. The process's main function.
+
+        The first SIGINT or SIGTERM stops in order, the second exits at once.
+
+        Raises:
+            SystemExit: always; 0 after a clean stop, 1 after a failure, a lost lease, or a stop that took too long.
+        """
+        from kaito.runtime.manager.process import run_process
+
+        run_process(self)
+
+    async def start(self) -> None:
+        """Run until `stop` is called or something fails; the failure is raised."""
+        async with self:
+            await self.wait_stop()
+
+    async def wait_stop(self) -> None:
+        """Wait until somebody calls `stop`."""
+        await self._stop_asked.wait()
+
+    async def stop(self) -> None:
+        """Make `start` return, and wait until everything has stopped."""
+        self._stop_asked.set()
+        if self._used:
+            await self._finished.wait()
+
+    async def __aenter__(self) -> Self:
+        """Start everything; returns when sources are synced (a standby does not wait for its election)."""
+        if self._used:
+            message = f"manager {self.name}: a manager runs once; make another"
+            raise ConfigurationError(message)
+        self._used = True
+        try:
+            async with AsyncExitStack() as stack:
+                await self._start(stack)
+                self._stack = stack.pop_all()
+        except BaseException:
+            self._finished.set()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Stop everything; raises what made it stop, if something failed."""
+        try:
+            return await self._stack.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._finished.set()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        self._failure = asyncio.get_running_loop().create_future()
+        scope = await stack.enter_async_context(TaskScope(self.name))
+        scope.spawn(self._watch(self._failure), name="watch")
+        _log.info("starting", manager=self.name)
+        parts = self._parts = await self._make_parts(stack)
+        stack.push_async_callback(self._stop_in_order)
+        self._pulse = await stack.enter_async_context(Pulse(self.metrics, watch=self._in_real_time))
+        self._add_checks(self._pulse)
+        for declared in self._declared:
+            self._running[declared.name] = build(declared, parts.services)
+        await self._start_endpoints()
+        await self._start_caches(parts.cache)
+        for runnable in self._runnables:
+            if not runnable.leader_elected:
+                self._spawn("runnables", runnable)
+        await self._start_sources()
+        await self._start_election()
+
+    async def _make_parts(self, stack: AsyncExitStack) -> "_Parts":
+        transport = self._given_transport
+        if transport is None:
+            transport = await self._connect()
+            stack.push_async_callback(transport.close)
+        settings = self.settings
+        client = Client(
+            transport,
+            field_manager=self.field_manager,
+            qps=settings.kube_client_qps,
+            burst=settings.kube_client_burst,
+            observer=RequestMetrics(self.metrics),
+            dice=self._dice,
+        )
+        cache = Cache(transport, self._cached, namespaces=settings.namespaces, clock=self._clock, jitter=self._dice)
+        for declared in self._declared:
+            for kind in _kinds(declared):
+                cache.declare(Cached(kind))
+        self.metrics.watch_cache(cache.stats)
+        if self._lease is not None and settings.leader_elect:
+            raise NotImplementedError
+        fence = None if self._leadership is None else self._leadership.check
+        api = Api(client, cache, live=self._live, fence=fence, clock=self._clock, dice=self._dice)
+        services = Services(cache, api, self._clock, self.metrics, self._tracer, self._dice.random)
+        return _Parts(transport, client, cache, api, services)
+
+    async def _connect(self) -> Transport:
+        from kaito.runtime.client.access import find_access
+        from kaito.runtime.client.http import HttpTransport
+
+        return HttpTransport(await find_access(self.settings.kubeconfig, self.settings.context))
+
+    # -- starting, step by step --------------------------------------------------------------------------------------
+
+    async def _start_endpoints(self) -> None:
+        _log.info("starting", stage="endpoints")
+        await self._endpoints.start(
+            health=(self.healthz, self.readyz),
+            metrics=self.metrics,
+            queues=lambda: self.queues,
+            cache=self.cache.health,
+        )
+
+    async def _start_caches(self, cache: Cache) -> None:
+        _log.info("starting", stage="caches")
+        self._spawn("caches", Background("cache", cache.run))
+        await cache.wait_synced(self.settings.cache_sync_seconds)
+
+    async def _start_sources(self) -> None:
+        _log.info("starting", stage="sources")
+        for running in self._running.values():
+            self._spawn("sources", Background(running.engine.name, running.run_sources))
+        for running in self._running.values():
+            await running.engine.wait_ready()
+
+    async def _start_election(self) -> None:
+        _log.info("starting", stage="election")
+        leadership = self._leadership
+        if leadership is None:
+            self._start_elected()
+            return
+        await leadership.start()
+        self._spawn("elected", Background("lead", lambda: self._lead(leadership)))
+
+    async def _lead(self, leadership: Leadership) -> None:
+        await leadership.elected()
+        self._start_elected()
+        reason = await leadership.lost()
+        message = f"leader election lost: {reason}"
+        raise NotLeader(message)
+
+    def _start_elected(self) -> None:
+        _log.info("starting", stage="elected")
+        for running in self._running.values():
+            self._spawn("elected", Background(running.engine.name, running.engine.run_workers))
+        for runnable in self._runnables:
+            if runnable.leader_elected:
+                self._spawn("elected", runnable)
+        self._leads.set()
+
+    def _spawn(self, stage: str, runnable: Runnable) -> None:
+        one_shot = bool(getattr(runnable, "one_shot", False))
+        self._stages[stage].spawn(_once(runnable) if one_shot else runnable.run(), name=runnable.name)
+
+    def _add_checks(self, pulse: Pulse) -> None:
+        add_default_checks(
+            self.healthz,
+            self.readyz,
+            cache=lambda: self._parts.cache if self._parts is not None else None,
+            engines=self._engines,
+            pulse=pulse,
+            leadership=lambda: self._leadership,
+        )
+
+    def _engines(self) -> Sequence[Engine[Any]]:
+        return [running.engine for running in self._running.values()]
+
+    @property
+    def _in_real_time(self) -> bool:
+        return self._given_transport is None or self._given_transport.host != "in-memory"
+
+    # -- stopping ----------------------------------------------------------------------------------------------------
+
+    def _ended(self, name: str, error: BaseException | None) -> None:
+        if self._stopping:
+            if error is not None:
+                _log.error("failed while stopping", task=name, error=str(error), exc_info=error)
+            return
+        if error is None:
+            error = UnexpectedEnd(f"{name} ended by itself")
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_result(error)
+
+    async def _watch(self, failure: "asyncio.Future[BaseException]") -> None:
+        raise await failure
+
+    async def _stop_in_order(self) -> None:
+        self._stopping = True
+        lost = self._leadership is not None and self._leads.is_set() and self._leadership_is_lost()
+        grace = LOST_LEASE_GRACE_SECONDS if lost else self.settings.graceful_shutdown_seconds
+        deadline = monotonic() + grace
+        _log.info("stopping", manager=self.name, grace_seconds=grace)
+        for running in self._running.values():
+            running.engine.close()
+        self._stages["sources"].cancel()
+        left: list[str] = []
+        for stage in _STOP_ORDER:
+            _log.info("stopping", stage=stage)
+            left += await self._stages[stage].stop(max(0.0, deadline - monotonic()))
+        _log.info("stopping", stage="endpoints")
+        await self._endpoints.stop()
+        self._leads.clear()
+        if self._leadership is not None:
+            _log.info("stopping", stage="election")
+            await self._leadership.stop(release=not left and not lost)
+        if left:
+            message = f"still running after {grace:g} s: {', '.join(left)}"
+            raise ShutdownTimedOut(message)
+        _log.info("stopped", manager=self.name)
+
+    def _leadership_is_lost(self) -> bool:
+        failure = self._failure
+        return failure is not None and failure.done() and isinstance(failure.result(), NotLeader)
+
+
+_STOP_ORDER = ("runnables", "elected", "sources", "caches")
+
+
+class _Parts:
+    """What exists once the manager has started."""
+
+    def __init__(self, transport: Transport, client: Client, cache: Cache, api: Api, services: Services) -> None:
+        self.transport = transport
+        self.client = client
+        self.cache = cache
+        self.api = api
+        self.services = services
+
+
+async def _once(runnable: Runnable) -> None:
+    await runnable.run()
+    await asyncio.Event().wait()
+
+
+def _kinds(declared: AnyController) -> Sequence[type[Resource]]:
+    return declared.kinds if isinstance(declared, Controller) else ()

@@ -1,0 +1,142 @@
+"""`Settings`: what an operator's binary is told at start, from its environment or its flags.
+
+Read once, in `main`; nothing deeper in the framework looks at the environment. Numbers are controller-runtime's
+defaults unless said otherwise.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.logging import LogFormat, LogLevel
+
+Seconds = Annotated[float, Field(ge=0)]
+
+OFF = "0"
+"""A bind address that means: do not serve."""
+
+RENEW_JITTER = 1.2
+"""Retry periods are stretched by up to this factor (client-go's `JitterFactor`)."""
+
+
+class Settings(BaseModel):
+    """Settings of a manager; wrong values are refused at construction, all at once, with their names.
+
+    Raises:
+        pydantic.ValidationError: a value that cannot work. `from_env` raises `ConfigurationError` instead.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    metrics_bind_address: str = ":8080"
+    """Where `/metrics` and `/debug/*` are served; `0` is off."""
+    metrics_secure: bool = False
+    """Ask the API server who the reader of the metrics port is, and whether it may (TokenReview, SubjectAccessReview).
+    Serves HTTPS with a self-signed certificate unless `metrics_cert_dir` names one."""
+    metrics_cert_dir: Path | None = None
+    """Directory with `tls.crt` and `tls.key` for the metrics port."""
+    health_probe_bind_address: str = ":8081"
+    """Where `/healthz` and `/readyz` are served; `0` is off."""
+    webhook_bind_address: str = ""
+    """Address the webhook server listens on; all interfaces by default."""
+    webhook_port: int = Field(default=9443, ge=0, le=65535)
+    """Port of the webhook server; 0 takes a free one."""
+    webhook_cert_dir: Path | None = None
+    """Directory with `tls.crt` and `tls.key`; without it the manager makes and rotates its own certificate."""
+    webhook_service: str = ""
+    """Name of the Service in front of the webhook server; the manager's name by default."""
+    leader_elect: bool = True
+    """Run leader-elected work only while holding the lease (needs `lease=` of the manager)."""
+    leader_election_namespace: str = ""
+    """Namespace of the lease; that of the pod by default."""
+    lease_duration_seconds: Seconds = 15.0
+    """How long others wait after the last renewal they saw."""
+    renew_deadline_seconds: Seconds = 10.0
+    """How long a leader tries to renew before it gives up."""
+    retry_period_seconds: Seconds = 2.0
+    """Pause between two tries."""
+    identity: str = ""
+    """Name of this process in the lease and in events; pod name (or host name) and a random part by default."""
+    kubeconfig: Path | None = None
+    """Kubeconfig file; without it `$KUBECONFIG`, `~/.kube/config`, or the pod's service account."""
+    context: str = ""
+    """Context of the kubeconfig; its current one by default."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to watch; all when empty."""
+    kube_client_qps: float = -1.0
+    """Client-side limit of requests a second; 0 or less leaves limiting to the API server."""
+    kube_client_burst: int = Field(default=0, ge=0)
+    """Requests let through at once before the limit counts."""
+    cache_sync_seconds: Seconds = 120.0
+    """How long the first lists of all kinds may take."""
+    graceful_shutdown_seconds: Seconds = 30.0
+    """How long everything together may take to stop."""
+    log_format: LogFormat = "json"
+    """`json` for machines, `console` for people."""
+    log_level: LogLevel = "info"
+    """Least important lines that are written."""
+
+    @field_validator("metrics_bind_address", "health_probe_bind_address")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        parse_bind_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _lease_times(self) -> Self:
+        slowest_retry = self.retry_period_seconds * RENEW_JITTER
+        if not self.lease_duration_seconds > self.renew_deadline_seconds > slowest_retry:
+            message = (
+                f"lease_duration_seconds ({self.lease_duration_seconds:g}) > renew_deadline_seconds "
+                f"({self.renew_deadline_seconds:g}) > {RENEW_JITTER} * retry_period_seconds ({slowest_retry:g}) "
+                "must hold"
+            )
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def from_env(cls, prefix: str = "KAITO_", environment: Mapping[str, str] | None = None) -> Self:
+        """Read `<PREFIX><FIELD>` for every field, for example `KAITO_METRICS_BIND_ADDRESS`.
+
+        Lists are separated by commas. Variables with the prefix that name no field are left alone: they may be the
+        program's own.
+
+        Raises:
+            ConfigurationError: a value that cannot work; the message names the variable.
+        """
+        source = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            text = source.get(f"{prefix}{name.upper()}")
+            if text is None:
+                continue
+            is_list = field.annotation == tuple[str, ...]
+            values[name] = tuple(part.strip() for part in text.split(",") if part.strip()) if is_list else text
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{prefix}{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" if each["loc"] else each["msg"]
+                for each in error.errors()
+            )
+            message = f"settings from the environment: {wrong}"
+            raise ConfigurationError(message) from error
+
+
+def parse_bind_address(address: str) -> tuple[str | None, int] | None:
+    """Host and port of `:8080`, `127.0.0.1:8080`, `[::1]:8080`; host None is every interface. None for `0` (off).
+
+    Raises:
+        ValueError: anything else.
+    """
+    if address in {"", OFF}:
+        return None
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        message = f"{address!r} is not a bind address: use ':8080', '127.0.0.1:8080', '[::1]:8080', or '0' for off"
+        raise ValueError(message)
+    return host.strip("[]") or None, int(port)
