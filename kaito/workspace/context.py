@@ -26,8 +26,6 @@ class Pass:
     metrics: WorkspaceMetrics
     seen: Observation = field(default_factory=Observation)
     """What the steps saw; the status is computed from it."""
-    placeable: bool = False
-    """Whether nodes and claims are ready, so that a workload may be created."""
     errors: list[Exception] = field(default_factory=list[Exception])
     """Failures of steps that did not stop the pass; the first one is raised at its end, for a retry with backoff."""
     wakes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
@@ -42,6 +40,12 @@ class Pass:
     def api(self) -> Api:
         """Reads and writes of this pass."""
         return self.request.api
+
+    @property
+    def placeable(self) -> bool:
+        """Whether nodes and claims are ready, so that a workload may be created."""
+        claims, nodes = self.seen.claims, self.seen.nodes
+        return nodes is not None and nodes.enough and (claims is None or len(claims.ready) >= claims.wanted)
 
     @property
     def now(self) -> datetime:

@@ -1,0 +1,71 @@
+"""The workspace controller as a process: `workspace-controller`, also `python cmd/workspace-controller`.
+
+The only place of the room that reads the command line and the environment.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from kaito import __version__
+from kaito.runtime.client import Transport
+from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.manager import Manager, Settings
+from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
+from kaito.workspace.flags import Invocation, parse
+from kaito.workspace.manifests.claim import claim_kind
+from kaito.workspace.orphans import orphan_collector
+from kaito.workspace.settings import WorkspaceSettings
+
+NAME = "kaito-workspace-controller"
+"""Field manager of everything applied, and reporter of events."""
+
+LEASE = "workspace-controller.kaito.sh"
+
+
+def workspace_manager(
+    workspace: WorkspaceSettings,
+    settings: Settings,
+    *,
+    webhook: bool = False,
+    transport: Transport | None = None,
+    clock: Clock | None = None,
+) -> Manager:
+    """The whole controller, ready to start; tests plug in a transport and a clock."""
+    reconciler = WorkspaceReconciler(workspace)
+    kind = claim_kind(workspace.node_api)
+    periodic = [] if kind is None else [orphan_collector(kind)]
+    return Manager(
+        settings,
+        controllers=[workspace_controller(reconciler), *periodic],
+        cache=cached_kinds(workspace),
+        live=live_kinds(workspace),
+        lease=LEASE,
+        transport=transport,
+        clock=clock or SystemClock(),
+        field_manager=NAME,
+        name=NAME,
+    )
+
+
+def runtime_settings(invocation: Invocation) -> Settings:
+    """The part of the command line that every manager understands."""
+    return Settings(
+        metrics_bind_address=invocation.metrics_bind_address,
+        health_probe_bind_address=invocation.health_probe_bind_address,
+        webhook_port=invocation.webhook_port,
+        leader_elect=invocation.leader_elect,
+        leader_election_namespace=invocation.leader_election_namespace,
+        kubeconfig=invocation.kubeconfig,
+        context=invocation.context,
+        kube_client_qps=invocation.kube_client_qps,
+        kube_client_burst=invocation.kube_client_burst,
+        log_format=invocation.log_format,
+        log_level=invocation.log_level,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until told to stop. Exits with 2 on wrong flags, 1 on failure or a lost lease."""
+    invocation = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    workspace_manager(invocation.workspace, runtime_settings(invocation), webhook=invocation.webhook).run()

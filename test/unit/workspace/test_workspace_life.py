@@ -1,0 +1,107 @@
+"""The whole life of a Workspace, on the in-memory API server in virtual time, over both kinds of claims."""
+
+from typing import TYPE_CHECKING
+
+from kaito.api import Workspace, labels
+from kaito.runtime.kinds import Service, StatefulSet
+
+if TYPE_CHECKING:
+    from test.unit.workspace.conftest import Cluster
+
+
+async def test_from_manifest_to_answer(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    cluster.apply(phi)
+    async with cluster.controller():
+        await world.settle()
+        claim = cluster.claim()
+        assert claim.instance_type == "Standard_NC6s_v3"
+        assert cluster.columns() == ("False", "False", "False")
+        assert cluster.workspace().status.state == "Pending"
+
+        node = cluster.join(claim)
+        await world.settle()
+        assert cluster.columns() == ("True", "False", "False")
+        assert cluster.workspace().status.worker_nodes == [node.name]
+        workload = world.get(StatefulSet, phi.name)
+        assert workload.spec.replicas == 1
+        service = world.get(Service, phi.name)
+        assert [(p.port, p.target_port) for p in service.spec.ports] == [(80, 5000), (29500, 29500)]
+
+        cluster.serve()
+        await world.settle()
+        assert cluster.columns() == ("True", "True", "True")
+        status = cluster.workspace().status
+        assert (status.state, status.target_node_count) == ("Ready", 1)
+        assert status.observed_generation == cluster.workspace().metadata.generation
+
+
+async def test_a_quiet_cluster_costs_nothing(cluster: "Cluster", phi: Workspace) -> None:
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        cluster.world.forget_requests()
+        await cluster.world.advance(3600)
+        written = [r for r in cluster.world.requests if r.method != "GET"]
+        assert written == []
+
+
+async def test_a_workspace_costs_few_requests(cluster: "Cluster", phi: Workspace) -> None:
+    async with cluster.controller():
+        await cluster.world.settle()
+        cluster.world.forget_requests()
+        cluster.apply(phi)
+        await cluster.until_serving()
+        world = cluster.world
+        assert world.count("create", cluster.kind) == 1
+        assert world.count("patch", Service) == 2
+        assert world.count("patch", StatefulSet) == 1
+        assert world.count("patch", Workspace, subresource="status") <= 3
+        assert world.count("patch", Workspace, subresource="") == 1  # the finalizer
+        assert [r for r in world.requests if r.status == 409] == []
+
+
+async def test_deletion_removes_workload_then_claims_then_the_workspace(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        claim = cluster.claim()
+        world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}})
+        world.delete(Workspace, phi.name)
+        await world.settle()
+        assert world.find(StatefulSet, phi.name) is None
+        assert cluster.claim().deleting
+        assert cluster.told()["WorkspaceDeleting"][:2] == ("True", "WaitingForClaims")
+        assert claim.name in cluster.told()["WorkspaceDeleting"][2]
+
+        world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": []}})
+        await world.settle()
+        assert world.find(Workspace, phi.name) is None
+        assert cluster.claims() == []
+
+
+async def test_deletion_while_provisioning_leaves_no_claim(cluster: "Cluster", phi: Workspace) -> None:
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.world.settle()
+        assert len(cluster.claims()) == 1
+        cluster.world.delete(Workspace, phi.name)
+        await cluster.world.settle()
+        assert cluster.claims() == []
+        assert cluster.world.find(Workspace, phi.name) is None
+
+
+async def test_a_stuck_provisioner_cannot_pin_the_workspace(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    cluster.apply(phi)
+    async with cluster.controller():
+        await world.settle()
+        claim = cluster.claim()
+        world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}})
+        world.delete(Workspace, phi.name)
+        await world.advance(1100)
+        assert world.find(Workspace, phi.name) is not None
+        await world.advance(200)
+        assert world.find(Workspace, phi.name) is None
+        assert any(e.reason == "DeletionTimedOut" and claim.name in (e.note or "") for e in world.events())
