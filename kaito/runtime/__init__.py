@@ -1,1 +1,117 @@
-"""The controller framework."""
+"""An asyncio controller framework for Kubernetes, in controller-runtime's shape. The guided tour:
+
+    from kaito.runtime import Again, Controller, Manager, Model, Request, Resource, Settings
+    from kaito.runtime.kinds import Deployment
+
+**Kinds** are pydantic models. `Resource` is the base of a kind, `Model` of every struct inside one; `ObjectMeta`,
+`ObjectKey`, `OwnerReference`, `Condition`, `LabelSelector` and `Quantity` are the API's vocabulary. Built-in kinds are
+in `kaito.runtime.kinds`; `kaito.runtime.crd` makes a CustomResourceDefinition from yours.
+
+**Reconciling** is one async function per kind. It gets a `Request` (the object, and an `Api` to read and write with)
+and returns None when done, `Again(after, why)` to be called again, or raises: `Terminal` is final until something
+changes, anything else is retried with `Backoff`. A `Controller` says what triggers it and how often it may run:
+
+    controller = Controller(Memcached, converge, workers=4).owns(Deployment, when=changed("status.readyReplicas"))
+
+**Running** is the `Manager`'s business, told by `Settings`: it starts caches, controllers, probes and metrics in order,
+keeps the lease, and stops in order on a signal.
+
+    Manager(Settings.from_env(), controllers=[controller], lease="memcached-operator").run()
+
+**Reading** goes to the cache, which never shows less than this process has written. What is cached is declared: watched
+kinds are, others by `Cached` (selectors, namespaces, metadata only) with `Index`es to find by. A `View` is the cache's
+synchronous face for mappers. `Client` talks to the API server directly; the server's refusals are `ApiError`s, among
+them `NotFound`, `AlreadyExists` and `Conflict` (the whole tree is in `kaito.runtime.errors`).
+
+**Testing** is `kaito.runtime.testing`: a cluster in memory, in virtual time.
+
+Names are loaded on first use, so that importing the data types does not load the network.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kaito.runtime.cache import Cached, Index, View
+    from kaito.runtime.client import Api, Client
+    from kaito.runtime.controller import Controller
+    from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound, Terminal
+    from kaito.runtime.manager import Manager, Settings
+    from kaito.runtime.meta import (
+        Condition,
+        LabelSelector,
+        Model,
+        ObjectKey,
+        ObjectMeta,
+        OwnerReference,
+        Quantity,
+        Resource,
+    )
+    from kaito.runtime.predicate import changed
+    from kaito.runtime.reconcile import Again, Request
+    from kaito.runtime.workqueue import Backoff
+
+__all__ = [
+    "Again",
+    "AlreadyExists",
+    "Api",
+    "ApiError",
+    "Backoff",
+    "Cached",
+    "Client",
+    "Condition",
+    "Conflict",
+    "Controller",
+    "Index",
+    "LabelSelector",
+    "Manager",
+    "Model",
+    "NotFound",
+    "ObjectKey",
+    "ObjectMeta",
+    "OwnerReference",
+    "Quantity",
+    "Request",
+    "Resource",
+    "Settings",
+    "Terminal",
+    "View",
+    "changed",
+]
+
+_HOMES = {
+    "cache": ("Cached", "Index", "View"),
+    "client": ("Api", "Client"),
+    "controller": ("Controller",),
+    "errors": ("AlreadyExists", "ApiError", "Conflict", "NotFound", "Terminal"),
+    "manager": ("Manager", "Settings"),
+    "meta": (
+        "Condition",
+        "LabelSelector",
+        "Model",
+        "ObjectKey",
+        "ObjectMeta",
+        "OwnerReference",
+        "Quantity",
+        "Resource",
+    ),
+    "predicate": ("changed",),
+    "reconcile": ("Again", "Request"),
+    "workqueue": ("Backoff",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load an exported name from its module."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

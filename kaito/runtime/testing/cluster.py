@@ -122,7 +122,7 @@ async def _node(api: Api, selector: Mapping[str, str]) -> str:
 
 
 async def _start(api: Api, pod: Pod) -> Pod:
-    running = {
+    running: dict[str, Any] = {
         "phase": "Running",
         "conditions": [{"type": kind, "status": "True"} for kind in ("PodScheduled", "ContainersReady", "Ready")],
         "containerStatuses": [
