@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Generic, TypeVar, cast, final
+from typing import Any, Generic, TypeVar, cast, final, overload
 
 from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.entry import decode
@@ -150,6 +150,11 @@ class Cache:
             jitter=self._jitter,
             streaming=self._streaming,
         )
+
+    @overload
+    def acquire(self, cached: type[R]) -> Hold[R]: ...
+    @overload
+    def acquire(self, cached: Cached) -> Hold[Any]: ...
 
     def acquire(self, cached: Cached | type[R]) -> Hold[R]:
         """A share in the informer of a kind, which is started if the cache runs and nobody had it.

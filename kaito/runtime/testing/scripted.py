@@ -1,7 +1,7 @@
 """A transport that says what a script tells it to: for the corners of the protocol that no healthy server shows.
 
-Answers are given in order, whatever is asked; every call is recorded with its time. When the script is at an end, streams
-stay open and silent, and unary requests fail the test.
+Answers are given in order, whatever is asked; every call is recorded with its time. When the script is at an end,
+streams stay open and silent, and unary requests fail the test.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Reads are never older than this process's own writes: waited for, then read live, and never by polling."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -27,7 +27,7 @@ def config_map(name: str, *, labels: dict[str, str] | None = None, finalizers: l
 
 
 @asynccontextmanager
-async def running(world: World, *kinds: Cached, latency: float = 0.0) -> AsyncIterator[tuple[Cache, Api]]:
+async def running(world: World, *kinds: Cached, latency: float = 0.0) -> AsyncGenerator[tuple[Cache, Api]]:
     transport = world.transport(latency=latency)
     cache = Cache(transport, kinds or [Cached(ConfigMap)], clock=LoopClock())
     async with TaskScope("test") as scope:

@@ -1,6 +1,6 @@
 """Reading the cache: what is declared is there, private to its reader, ordered and selectable; the rest is refused."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,7 +17,7 @@ by_colour = Index(ConfigMap, lambda found: [found.data["colour"]] if "colour" in
 
 
 @asynccontextmanager
-async def running(world: World, *kinds: Cached, namespaces: tuple[str, ...] = ()) -> AsyncIterator[Cache]:
+async def running(world: World, *kinds: Cached, namespaces: tuple[str, ...] = ()) -> AsyncGenerator[Cache]:
     cache = Cache(world.transport(), kinds, clock=LoopClock(), namespaces=namespaces)
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
@@ -207,7 +207,7 @@ async def test_one_informer_per_namespace_and_nothing_outside(world: World) -> N
     async with running(world, Cached(ConfigMap, namespaces=["a", "b"])) as cache:
         assert [found.namespace for found in cache.list(ConfigMap)] == ["a", "b"]
         assert {row.namespace for row in cache.health()} == {"a", "b"}
-        with pytest.raises(UndeclaredNamespace, match="ConfigMap in namespace 'c' .* keeps only a, b"):
+        with pytest.raises(UndeclaredNamespace, match=r"ConfigMap in namespace 'c' .* keeps only a, b"):
             cache.get(ConfigMap, ObjectKey("c", "one"))
         with pytest.raises(UndeclaredNamespace):
             cache.list(ConfigMap, namespace="c")

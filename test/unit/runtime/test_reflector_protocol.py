@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ OPEN = Stream(stays=True)
 
 
 @asynccontextmanager
-async def reflected(*answers: Answer, streaming: bool = False) -> AsyncIterator[tuple[ScriptedTransport, Cache]]:
+async def reflected(*answers: Answer, streaming: bool = False) -> AsyncGenerator[tuple[ScriptedTransport, Cache]]:
     transport = ScriptedTransport(*answers)
     cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), jitter=random.Random(1), streaming=streaming)
     async with TaskScope("test") as scope:
@@ -207,11 +208,11 @@ async def test_waits_double_to_thirty_seconds_with_jitter_and_start_anew_after_t
     async with reflected(listing("7"), *[REFUSED] * 12, watch(130.0), REFUSED, OPEN) as (transport, _):
         await after(700)
         at = [call.at for call in transport.watches]
-        waits = [after - before for before, after in zip(at, at[1:], strict=False)]
+        waits = [later - earlier for earlier, later in pairwise(at)]
         for step, wait in enumerate(waits[:12]):
             least = max(1.0, min(0.8 * 2**step, 30.0))
             assert least <= wait < max(2 * least, 1.7), (step, wait)
-        # The stream that lived 130 s ended in good order and was reopened at once; the refusal after it is a new trouble.
+        # The stream that lived 130 s ended in good order and was reopened at once; the refusal after it is new trouble.
         assert waits[12] == pytest.approx(130)
         assert waits[13] < 1.7
         assert len(transport.lists) == 1
@@ -314,7 +315,7 @@ async def test_why_nothing_arrives_is_known_and_named_until_it_is_over() -> None
         assert sentence in health(cache).error
         with pytest.raises(CacheNotSynced, match="cannot list resource"):
             cache.list(ConfigMap)
-        with pytest.raises(CacheNotSynced, match="ConfigMap.*cannot list resource"):
+        with pytest.raises(CacheNotSynced, match=r"ConfigMap.*cannot list resource"):
             await cache.wait_synced(0.1)
         await after(10)
         assert names(cache) == ["a"]
@@ -325,7 +326,7 @@ async def test_why_nothing_arrives_is_known_and_named_until_it_is_over() -> None
 async def test_any_other_refusal_of_the_watch_waits_and_relists() -> None:
     async with reflected(
         listing("7", config_map("a", 5)), status(500, "InternalError"), listing("9", config_map("b", 9)), OPEN
-    ) as (transport, cache):
+    ) as (_, cache):
         await after(0.5)
         assert health(cache).error
         assert not health(cache).watching

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ OPEN = Stream(stays=True)
 
 
 @asynccontextmanager
-async def reflected(*answers: Answer) -> AsyncIterator[tuple[ScriptedTransport, Cache]]:
+async def reflected(*answers: Answer) -> AsyncGenerator[tuple[ScriptedTransport, Cache]]:
     transport = ScriptedTransport(*answers)
     cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), jitter=random.Random(1))
     async with TaskScope("test") as scope:
