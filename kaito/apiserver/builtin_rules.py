@@ -19,8 +19,6 @@ from kaito.apiserver.pod_defaults import admit_new_pod
 from kaito.apiserver.selectors import selector_matches
 from kaito.apiserver.wire import Json, Object, copy_json, lookup
 
-SERVICE_RANGE = ipaddress.ip_network("10.0.0.0/16")
-"""Cluster addresses handed to Services (`--service-cluster-ip-range`)."""
 FIRST_NODE_PORT = 30000
 IMMUTABLE = "field is immutable"
 
@@ -103,7 +101,7 @@ def _allocate(core: Core, spec: Object) -> None:
         return
     services = [stored.data["spec"] for stored in core.store.channel("services").objects.values()]
     if not spec.get("clusterIP"):
-        spec["clusterIP"] = (spec.get("clusterIPs") or [None])[0] or _free_address(services)
+        spec["clusterIP"] = (spec.get("clusterIPs") or [None])[0] or _free_address(services, core.service_range)
     spec["clusterIPs"] = spec.get("clusterIPs") or [spec["clusterIP"]]
     spec.setdefault("ipFamilies", ["IPv4"])
     spec.setdefault("ipFamilyPolicy", "SingleStack")
@@ -115,12 +113,12 @@ def _allocate(core: Core, spec: Object) -> None:
                 used.add(port["nodePort"])
 
 
-def _free_address(services: list[Object]) -> str:
+def _free_address(services: list[Object], within: ipaddress.IPv4Network) -> str:
     used = {service.get("clusterIP") for service in services}
-    first = int(SERVICE_RANGE.network_address) + 10
+    first = int(within.network_address) + 10
     return next(
         address
-        for number in range(first, int(SERVICE_RANGE.broadcast_address))
+        for number in range(first, int(within.broadcast_address))
         if (address := str(ipaddress.ip_address(number))) not in used
     )
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 
 from kaito.apiserver.kinds import Registry, Resource
 from kaito.apiserver.store import Store
@@ -26,6 +27,8 @@ class Core:
     chance: random.Random
     tokens: dict[str, str] = field(default_factory=dict[str, str])
     """Bearer tokens and the users they stand for."""
+    service_range: IPv4Network = IPv4Network("10.0.0.0/16")
+    """Where cluster IPs come from (`--service-cluster-ip-range`)."""
 
     def timestamp(self) -> str:
         """Return the current time as `metav1.Time` prints it."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 
 from kaito.apiserver import discovery, errors, reads
 from kaito.apiserver.admission import Admission
@@ -75,6 +76,7 @@ class ApiServer:
         collect_garbage: whether owner garbage collection and namespace deletion run inside the server. A bare control
             plane (kube-apiserver and etcd) has neither; their controllers live in kube-controller-manager.
         tokens: bearer tokens and the users they stand for; with any given, requests without one get 401.
+        service_cidr: where cluster IPs of Services come from.
     """
 
     def __init__(
@@ -85,9 +87,12 @@ class ApiServer:
         seed: int | None = None,
         collect_garbage: bool = True,
         tokens: Mapping[str, str] | None = None,
+        service_cidr: str = "10.0.0.0/16",
     ) -> None:
         clock = now or (lambda: datetime.now(UTC))
-        self._core = Core(Registry(builtin_resources()), Store(history), clock, random.Random(seed), dict(tokens or {}))  # noqa: S311 - names, not secrets
+        chance = random.Random(seed)  # noqa: S311 - names, not secrets
+        registry, store = Registry(builtin_resources()), Store(history)
+        self._core = Core(registry, store, clock, chance, dict(tokens or {}), IPv4Network(service_cidr))
         self._definitions = Definitions(self._core)
         self._admission = Admission(self._core)
         self._writer = Writer(self._core, self._admission)
