@@ -145,7 +145,7 @@ def decode(entry: Entry, kind: type[R], *, metadata_only: bool = False) -> R:
     """
     try:
         if not metadata_only:
-            return kind.model_validate_json(entry.text)
+            return kind.from_json(entry.text)
         metadata = _Partial.model_validate_json(entry.text).metadata
     except pydantic.ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())

@@ -77,7 +77,7 @@ def decode(kind: type[R], body: bytes) -> R:
         UnreadableObject: a field does not fit the model.
     """
     try:
-        return kind.model_validate_json(body)
+        return kind.from_json(body)
     except ValidationError as error:
         raise unreadable(kind, error) from error
 
