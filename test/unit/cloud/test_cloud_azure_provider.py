@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from kaito.cloud.azure.provider import AzureProvider
@@ -59,7 +58,7 @@ def settings(**changes: Any) -> AzureSettings:
 
 def provider_for(simulator: Simulator, **changes: Any) -> AzureProvider:
     return AzureProvider(
-        settings(**changes), CloudMetrics(CollectorRegistry()), transport=InProcessTransport(simulator.api)
+        settings(**changes), CloudMetrics(), transport=InProcessTransport(simulator.api)
     )
 
 
@@ -321,7 +320,7 @@ async def test_a_size_that_ran_out_is_left_alone_for_a_while(azure: AzureProvide
     ],
 )
 def test_the_pool_is_read_from_the_provider_id(provider_id: str, pool: str | None) -> None:
-    azure = AzureProvider(settings(), CloudMetrics(CollectorRegistry()))
+    azure = AzureProvider(settings(), CloudMetrics())
     assert azure.instance_name(provider_id) == pool
 
 

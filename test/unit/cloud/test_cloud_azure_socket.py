@@ -22,7 +22,8 @@ async def finished(azure: AzureProvider, operation: str) -> None:
 
 
 async def test_a_pool_lives_and_dies_over_http_and_requests_are_counted() -> None:
-    registry = CollectorRegistry()
+    registry, metrics = CollectorRegistry(), CloudMetrics()
+    metrics.register(registry)
     async with (
         Simulator(SimulatorSettings(speed=3000, retry_after_seconds=0)) as simulator,
         serve(simulator) as url,
@@ -35,7 +36,7 @@ async def test_a_pool_lives_and_dies_over_http_and_requests_are_counted() -> Non
                 endpoint=url,
                 credential_mode="fake",
             ),
-            CloudMetrics(registry),
+            metrics,
         )
         marker = Marker("uid", "Machine", "ws1", "here")
         plan = InstancePlan(name="ws1", instance_type="Standard_NC6s_v3", marker=marker, disk_gib=100)

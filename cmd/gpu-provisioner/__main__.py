@@ -1,0 +1,3 @@
+from kaito.provisioner.main import main
+
+main()

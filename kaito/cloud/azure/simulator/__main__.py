@@ -1,0 +1,96 @@
+"""The simulator as a process: `python -m kaito.cloud.azure.simulator --port 7443 --kubeconfig … --speed 60`.
+
+Prints one line with its address once it listens. With a kubeconfig the machines of its pools join that cluster.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from kaito.cloud.azure.simulator.faults import NAMED, named
+from kaito.cloud.azure.simulator.server import serve
+from kaito.cloud.azure.simulator.settings import SimulatorSettings
+from kaito.cloud.azure.simulator.simulator import Simulator
+from kaito.runtime.client import Client
+from kaito.runtime.client.access import find_access
+from kaito.runtime.client.http import HttpTransport
+
+FIELD_MANAGER = "arm-simulator"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every flag, with its default and meaning."""
+    defaults = SimulatorSettings()
+    flags = argparse.ArgumentParser(
+        prog="python -m kaito.cloud.azure.simulator",
+        description="Azure Resource Manager for one managed cluster, in memory.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    flags.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no authentication")
+    flags.add_argument("--port", type=int, default=7443, help="0 takes a free one")
+    flags.add_argument("--kubeconfig", type=Path, default=None, help="cluster the machines join; without it none joins")
+    flags.add_argument("--context", default="", help="context of the kubeconfig")
+    flags.add_argument("--speed", type=float, default=defaults.speed, help="simulated seconds in a real one")
+    flags.add_argument("--subscription", default=defaults.subscription_id)
+    flags.add_argument("--resource-group", default=defaults.resource_group)
+    flags.add_argument("--cluster", default=defaults.cluster)
+    flags.add_argument("--location", default=defaults.location)
+    flags.add_argument("--kubernetes-version", default=defaults.kubernetes_version)
+    flags.add_argument("--provision-seconds", type=float, default=defaults.provision_seconds, help="simulated")
+    flags.add_argument("--delete-seconds", type=float, default=defaults.delete_seconds, help="simulated")
+    flags.add_argument("--quota", action="append", default=[], metavar="FAMILY=VCPUS", help="limit of a family; repeat")
+    flags.add_argument(
+        "--fault", action="append", default=[], choices=sorted(NAMED), help="scripted trouble, once; repeat"
+    )
+    return flags
+
+
+def settings_of(args: argparse.Namespace) -> SimulatorSettings:
+    """The settings a command line asks for."""
+    return SimulatorSettings(
+        subscription_id=args.subscription,
+        resource_group=args.resource_group,
+        cluster=args.cluster,
+        location=args.location,
+        kubernetes_version=args.kubernetes_version,
+        speed=args.speed,
+        provision_seconds=args.provision_seconds,
+        delete_seconds=args.delete_seconds,
+    )
+
+
+async def run(args: argparse.Namespace) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        nodes = None
+        if args.kubeconfig is not None:
+            transport = HttpTransport(await find_access(args.kubeconfig, args.context))
+            stack.push_async_callback(transport.close)
+            nodes = Client(transport, field_manager=FIELD_MANAGER)
+        simulator = await stack.enter_async_context(Simulator(settings_of(args), nodes=nodes))
+        for entry in args.quota:
+            family, _, limit = entry.partition("=")
+            simulator.cluster.quota[family.lower()] = int(limit)
+        for fault in args.fault:
+            simulator.faults.add(named(fault))
+        url = await stack.enter_async_context(serve(simulator, host=args.host, port=args.port))
+        sys.stdout.write(f"arm simulator listening on {url}\n")
+        sys.stdout.flush()
+        await stopped.wait()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse and run."""
+    asyncio.run(run(parser().parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Garbage collection: instances whose claim is gone, and claims whose instance or node is.
+
+The ordinary way never leaves any; this is for finalizers removed by force, instances deleted at the portal, crashes of
+the cloud. Deleting somebody's GPUs by mistake is worse than keeping an orphan for a while, so an instance goes only if
+it carries our marker, a live read says its claim is gone, two scans in a row saw it so, and only a few at once.
+"""
+
+from datetime import datetime
+from typing import final
+
+from kaito.api.karpenter import Claim
+from kaito.cloud.errors import CloudError
+from kaito.cloud.provider import Instance
+from kaito.provisioner import reasons
+from kaito.provisioner.context import Tools, nodepool
+from kaito.provisioner.nodes import is_managed, nodes_of
+from kaito.runtime import Again
+from kaito.runtime.errors import ApiError, KaitoRuntimeError
+from kaito.runtime.kinds import Node
+from kaito.runtime.reconcile import Tick
+
+SHARE_AT_ONCE = 0.5
+"""Of all our instances, at most this part is deleted in one scan; at least one."""
+
+
+@final
+class Collector:
+    """Remembers what the scan before found."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._orphans: set[str] = set()
+        self._broken: set[str] = set()
+
+    async def scan(self, tick: Tick) -> Again | None:
+        """Look at every instance and every claim once."""
+        installation = await self._tools.installation.id(tick.api)
+        try:
+            instances = await self._tools.cloud.list()
+        except CloudError as error:
+            tick.log.warning("no scan: the cloud does not list its instances", error=str(error))
+            return None
+        ours = [i for i in instances if i.marker is not None and i.marker.installation == installation]
+        await self._collect_instances(tick, ours)
+        await self._collect_claims(tick, {instance.name: instance for instance in ours})
+        return None
+
+    async def _collect_instances(self, tick: Tick, ours: list[Instance]) -> None:
+        orphans = [instance for instance in ours if await self._is_orphan(tick, instance)]
+        self._tools.metrics.orphans.set(len(orphans))
+        seen_twice = [instance for instance in orphans if instance.name in self._orphans]
+        self._orphans = {instance.name for instance in orphans}
+        limit = min(self._tools.settings.orphans_at_once, max(int(len(ours) * SHARE_AT_ONCE), 1))
+        for instance in seen_twice[:limit]:
+            await self._delete_instance(tick, instance)
+
+    async def _is_orphan(self, tick: Tick, instance: Instance) -> bool:
+        marker = instance.marker
+        if instance.state == "deleting" or marker is None or self._is_young(instance, tick.clock.now()):
+            return False
+        kind = next((kind for kind in self._tools.kinds if kind.kind == marker.claim_kind), None)
+        if kind is None:
+            return False  # a kind this process does not serve: not ours to judge
+        cached = await tick.api.find(kind, marker.claim_name)
+        if cached is not None and cached.uid == marker.claim_uid:
+            return False
+        try:
+            claim = await tick.api.find(kind, marker.claim_name, consistency="live")
+        except KaitoRuntimeError as error:
+            tick.log.warning("cannot tell whether the claim exists", instance=instance.name, error=str(error))
+            return False
+        return (claim is None or claim.uid != marker.claim_uid) and await self._kind_is_served(tick, kind)
+
+    async def _kind_is_served(self, tick: Tick, kind: type[Claim]) -> bool:
+        """A missing definition answers 404 for every claim, which says nothing about any of them."""
+        try:
+            await tick.api.client.list(kind, labels=None)
+        except ApiError:
+            return False
+        return True
+
+    def _is_young(self, instance: Instance, now: datetime) -> bool:
+        created = instance.created
+        return created is not None and (now - created).total_seconds() < self._tools.settings.orphan_grace
+
+    async def _delete_instance(self, tick: Tick, instance: Instance) -> None:
+        if self._tools.settings.collect_dry_run:
+            tick.log.warning("orphan found, dry run: not deleted", instance=instance.name)
+            return
+        try:
+            await self._tools.cloud.delete(instance.name)
+        except CloudError as error:
+            tick.log.warning("orphan not deleted", instance=instance.name, error=str(error))
+            return
+        tick.log.warning("orphan deleted", instance=instance.name, instance_type=instance.instance_type)
+
+    async def _collect_claims(self, tick: Tick, instances: dict[str, Instance]) -> None:
+        broken: dict[str, tuple[Claim, str]] = {}
+        for kind in self._tools.kinds:
+            for claim in await tick.api.list(kind):
+                why = await self._breakage(tick, claim, instances.get(claim.name))
+                if why:
+                    broken[claim.uid] = (claim, why)
+        seen_twice = [entry for uid, entry in broken.items() if uid in self._broken]
+        self._broken = set(broken)
+        for claim, why in seen_twice:
+            tick.api.event(claim, "Warning", reasons.INSTANCE_GONE, f"{why}: the claim is deleted")
+            self._tools.metrics.disrupted.labels("garbage_collected", nodepool(claim)).inc()
+            await tick.api.delete(claim)
+
+    async def _breakage(self, tick: Tick, claim: Claim, instance: Instance | None) -> str:
+        """Why a registered claim can never be ready again; empty when it can."""
+        registered = claim.condition(claim.stages.registered)
+        if claim.deleting or not is_managed(claim) or registered is None or not registered.is_true:
+            return ""
+        node = next((n for n in await nodes_of(tick.api, claim) if n.name == claim.status.node_name), None)
+        if instance is not None and instance.marker is not None and instance.marker.claim_uid == claim.uid:
+            return "" if node is not None else f"node {claim.status.node_name} is gone, its machine cannot join again"
+        if node is not None and _reports_ready(node):
+            return ""  # a running node is better evidence than a list
+        try:
+            present = await self._tools.cloud.get(claim.name)
+        except CloudError:
+            return ""
+        return "" if present is not None else f"agent pool {claim.name} is gone"
+
+
+def _reports_ready(node: Node) -> bool:
+    ready = node.condition("Ready")
+    return ready is not None and ready.status == "True"

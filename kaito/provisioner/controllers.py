@@ -1,0 +1,62 @@
+"""The provisioner's controllers: one for each kind of claim, one for the nodes, a periodic one for the rest."""
+
+from functools import partial
+
+from kaito.api import labels
+from kaito.api.karpenter import Claim
+from kaito.provisioner.collect import Collector
+from kaito.provisioner.context import Tools
+from kaito.provisioner.nodes import NODES_BY_CLAIM, OURS, claim_key, is_managed
+from kaito.provisioner.reconcile import converge, let_go
+from kaito.provisioner.termination import observe, terminate
+from kaito.runtime import Cached, Controller
+from kaito.runtime.controller.periodic import Periodic
+from kaito.runtime.kinds import Node
+from kaito.runtime.predicate import changed, labelled, matching
+from kaito.runtime.workqueue import Backoff
+
+CLAIM_BACKOFF = Backoff(base=1.0, cap=60.0)
+"""Karpenter's for claims: what fails here usually needs the API server or the cloud to recover."""
+
+NODE_BACKOFF = Backoff(base=0.1, cap=10.0)
+
+
+def claim_controller(kind: type[Claim], tools: Tools) -> Controller[Claim]:
+    """Claims of one kind that ask for us; a change of their node wakes them."""
+    node_changes = changed(
+        "labels", "deletionTimestamp", "spec", "status.conditions", "status.capacity", "status.allocatable"
+    )
+    return (
+        Controller(
+            kind,
+            partial(converge, tools=tools),
+            workers=tools.settings.workers,
+            backoff=CLAIM_BACKOFF,
+            when=matching(is_managed) & changed("generation", "deletionTimestamp"),
+        )
+        .watches(Node, to=claim_key, when=labelled(OURS | {labels.CLAIM_KIND: kind.kind}) & node_changes)
+        .finalizes(labels.TERMINATION_FINALIZER, partial(let_go, tools=tools))
+    )
+
+
+def node_controller(tools: Tools) -> Controller[Node]:
+    """Nodes of our instances: they get our finalizer when they join, and are drained before they go."""
+    return Controller(
+        Node,
+        partial(observe, tools=tools),
+        name="node-termination",
+        workers=tools.settings.workers,
+        backoff=NODE_BACKOFF,
+        when=labelled(OURS) & changed("deletionTimestamp", "finalizers"),
+    ).finalizes(labels.TERMINATION_FINALIZER, partial(terminate, tools=tools))
+
+
+def controllers(tools: Tools) -> list[Controller[Claim] | Controller[Node] | Periodic]:
+    """All of them."""
+    scan = Controller.every(tools.settings.collect_every, Collector(tools).scan, name="garbage-collection")
+    return [*(claim_controller(kind, tools) for kind in tools.kinds), node_controller(tools), scan]
+
+
+def cached() -> list[Cached]:
+    """Only the nodes we made are kept in memory."""
+    return [Cached(Node, labels=OURS, indexes=[NODES_BY_CLAIM])]

@@ -1,0 +1,51 @@
+"""What the process remembers about claims between reconciles: failed attempts, and when to try again.
+
+Losing it costs one early attempt after a restart, nothing else: everything that matters is in the cluster and in the
+cloud. Keys are claim UIDs.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+from kaito.runtime.clock import monotonic
+
+
+@dataclass(slots=True)
+class Attempt:
+    """Failures in a row of one claim."""
+
+    failures: int = 0
+    not_before: float = 0.0
+    """Loop time before which the cloud is left alone."""
+
+
+@final
+class Ledger:
+    """Attempts by claim."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[str, Attempt] = {}
+
+    def wait(self, uid: str) -> float:
+        """Seconds until the next attempt is due; 0 when it is."""
+        attempt = self._attempts.get(uid)
+        return max(attempt.not_before - monotonic(), 0.0) if attempt else 0.0
+
+    def failed(self, uid: str) -> int:
+        """Count a failure; returns how many in a row there were."""
+        attempt = self._attempts.setdefault(uid, Attempt())
+        attempt.failures += 1
+        return attempt.failures
+
+    def failures(self, uid: str) -> int:
+        """Failures in a row so far."""
+        attempt = self._attempts.get(uid)
+        return attempt.failures if attempt else 0
+
+    def postpone(self, uid: str, seconds: float) -> None:
+        """Leave the cloud alone for that long."""
+        self._attempts.setdefault(uid, Attempt()).not_before = monotonic() + seconds
+
+    def forget(self, uid: str) -> None:
+        """The claim is launched, or gone."""
+        self._attempts.pop(uid, None)

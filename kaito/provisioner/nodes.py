@@ -1,0 +1,52 @@
+"""Which nodes belong to which claim, and which claims are ours to serve.
+
+The labels come from the instance itself (the cloud puts them on every node it makes for it), so a node is known from
+the moment it joins.
+"""
+
+from collections.abc import Sequence
+
+from kaito.api import labels
+from kaito.api.karpenter import Claim, NodeClaim
+from kaito.api.karpenter.nodeclaim import KAITO_NODE_CLASS_GROUP, KAITO_NODE_CLASS_KIND
+from kaito.runtime import Api, Index, ObjectKey
+from kaito.runtime.kinds import Node
+
+NODES_BY_CLAIM = Index(Node, lambda node: [uid] if (uid := node.labels.get(labels.CLAIM_UID)) else [], name="by-claim")
+"""Nodes by the UID of the claim they were made for."""
+
+OURS = {labels.MANAGED_BY: labels.GPU_PROVISIONER}
+"""Labels of the nodes this provisioner made."""
+
+
+async def nodes_of(api: Api, claim: Claim) -> list[Node]:
+    """The nodes made for a claim, by name."""
+    return await api.list(Node, index=NODES_BY_CLAIM(claim.uid))
+
+
+def claim_key(node: Node, _view: object = None) -> ObjectKey | None:
+    """The claim a node was made for; a mapper, too."""
+    name = node.labels.get(labels.CLAIM_NAME)
+    return ObjectKey("", name) if name else None
+
+
+async def claim_of(api: Api, node: Node, kinds: Sequence[type[Claim]]) -> Claim | None:
+    """The very claim a node was made for, or None when it is gone."""
+    key = claim_key(node)
+    for kind in kinds:
+        if key is None or kind.kind != node.labels.get(labels.CLAIM_KIND, kind.kind):
+            continue
+        claim = await api.find(kind, key.name)
+        if claim is not None and claim.uid == node.labels.get(labels.CLAIM_UID):
+            return claim
+    return None
+
+
+def is_managed(claim: Claim) -> bool:
+    """Whether the claim asks for us: by its owner's label, or by the node class (NodeClaim)."""
+    if labels.WORKSPACE in claim.labels or labels.RAGENGINE in claim.labels:
+        return True
+    if not isinstance(claim, NodeClaim):
+        return False
+    reference = claim.spec.node_class_ref
+    return (reference.group, reference.kind) == (KAITO_NODE_CLASS_GROUP, KAITO_NODE_CLASS_KIND)

@@ -1,0 +1,169 @@
+"""From a claim to what to create: pure, and it refuses what cannot be fulfilled with words for the user.
+
+Rules are upstream gpu-provisioner's (v0.4) where it has any; what it accepted and ignored is refused here.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Literal
+
+from kaito.api import labels
+from kaito.api.karpenter import Claim, Machine
+from kaito.cloud.provider import ImageFamily, InstancePlan, Marker, Provider
+from kaito.provisioner.settings import ProvisionerSettings
+
+SMALLEST_DISK_GIB = 30
+LARGEST_DISK_GIB = 2048
+"""Bounds of an AKS node's operating system disk."""
+
+GIB = 2**30
+MACHINE_TYPE_CPU, MACHINE_TYPE_GPU = "cpu", "gpu"
+
+_UNDERSTOOD = frozenset(
+    {
+        labels.INSTANCE_TYPE,
+        labels.AZURE_SKU_NAME,
+        labels.OS,
+        labels.ARCH,
+        labels.ZONE,
+        labels.CAPACITY_TYPE,
+        labels.NODEPOOL,
+        labels.PROVISIONER_NAME,
+        labels.MACHINE_TYPE,
+    }
+)
+
+
+class Unfulfillable(Exception):
+    """The claim cannot become an instance as it is; the message tells the user why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The instance a claim asks for; several sizes are tried in the listed order."""
+
+    instance_types: tuple[str, ...]
+    instance: InstancePlan
+    """With the first size; see `with_type`."""
+
+    def with_type(self, instance_type: str, *, gpus: int | None) -> InstancePlan:
+        """The instance with one of the sizes; `gpus` is what the size holds, None when unknown."""
+        is_gpu = gpus > 0 if gpus is not None else instance_type.lower().startswith("standard_n")
+        plan = self.instance
+        return InstancePlan(
+            name=plan.name,
+            instance_type=instance_type,
+            marker=plan.marker,
+            disk_gib=plan.disk_gib,
+            image_family=plan.image_family,
+            labels={**plan.labels, labels.MACHINE_TYPE: MACHINE_TYPE_GPU if is_gpu else MACHINE_TYPE_CPU},
+            taints=plan.taints,
+            tags=plan.tags,
+            zones=plan.zones,
+            spot=plan.spot,
+            created=plan.created,
+        )
+
+
+def plan_for(claim: Claim, *, provider: Provider, installation: str, settings: ProvisionerSettings) -> Plan:
+    """What to create for a claim.
+
+    Raises:
+        Unfulfillable: the claim's name, requirements or resources are refused.
+    """
+    problem = provider.name_problem(claim.name)
+    if problem:
+        raise Unfulfillable(problem)
+    instance_types = _instance_types(claim)
+    _check_requirements(claim)
+    instance = InstancePlan(
+        name=claim.name,
+        instance_type=instance_types[0],
+        marker=marker_for(claim, installation),
+        disk_gib=_disk_gib(claim, settings),
+        image_family=image_family(claim.annotations.get(labels.NODE_IMAGE_FAMILY, ""))[0],
+        labels=_node_labels(claim),
+        taints=tuple(str(taint) if taint.value else f"{taint.key}=:{taint.effect}" for taint in claim.spec.taints),
+        tags=_tags(claim),
+        zones=tuple(zone.rpartition("-")[2] for zone in claim.spec.values(labels.ZONE)),
+        spot=claim.spec.values(labels.CAPACITY_TYPE) == ("spot",),
+        created=claim.metadata.creation_timestamp,
+    )
+    return Plan(instance_types, instance)
+
+
+def marker_for(claim: Claim, installation: str) -> Marker:
+    """How the claim's instance is recognised as the claim's."""
+    return Marker(claim_uid=claim.uid, claim_kind=claim.kind, claim_name=claim.name, installation=installation)
+
+
+def image_family(text: str) -> tuple[ImageFamily, bool]:
+    """The family an annotation names, in any case, and whether the word was understood; Ubuntu otherwise."""
+    families: Mapping[str, ImageFamily] = {"": "ubuntu", "ubuntu": "ubuntu", "azurelinux": "azurelinux"}
+    found = families.get(text.strip().lower())
+    return (found, True) if found else ("ubuntu", False)
+
+
+def _instance_types(claim: Claim) -> tuple[str, ...]:
+    listed = claim.spec.values(labels.INSTANCE_TYPE)
+    if not listed:
+        raise Unfulfillable(
+            f"the claim has no requirement {labels.INSTANCE_TYPE} with operator In and a value: name the size to create"
+        )
+    return tuple(dict.fromkeys(listed))
+
+
+def _check_requirements(claim: Claim) -> None:
+    for requirement in claim.spec.requirements:
+        if requirement.key in _UNDERSTOOD and requirement.operator not in {"In", "Exists"}:
+            raise Unfulfillable(
+                f"requirement {requirement.key} with operator {requirement.operator} is not supported: use In"
+            )
+    _check_fixed(claim, labels.OS, "linux")
+    _check_fixed(claim, labels.ARCH, "amd64", "arm64")
+    _check_fixed(claim, labels.CAPACITY_TYPE, "on-demand", "spot")
+
+
+def _check_fixed(claim: Claim, key: str, *possible: str) -> None:
+    asked = claim.spec.values(key)
+    if asked and not set(asked) & set(possible):
+        raise Unfulfillable(f"requirement {key} In {list(asked)} cannot be met: possible are {', '.join(possible)}")
+
+
+def _disk_gib(claim: Claim, settings: ProvisionerSettings) -> int:
+    request = claim.spec.resources.requests.get("storage")
+    if request is None and settings.default_disk_gib:
+        return settings.default_disk_gib
+    if request is None or request.value <= 0:
+        raise Unfulfillable(f"the storage request of claim {claim.name} must be more than 0: it is the disk's size")
+    gib = math.ceil(request.value / GIB)
+    if not SMALLEST_DISK_GIB <= gib <= LARGEST_DISK_GIB:
+        raise Unfulfillable(
+            f"the storage request {request} is a disk of {gib} GiB: possible are {SMALLEST_DISK_GIB} to "
+            f"{LARGEST_DISK_GIB} GiB"
+        )
+    return gib
+
+
+def _node_labels(claim: Claim) -> dict[str, str]:
+    pool: tuple[str, Literal["kaito", "default"]] = (
+        (labels.PROVISIONER_NAME, "default") if isinstance(claim, Machine) else (labels.NODEPOOL, "kaito")
+    )
+    created = claim.metadata.creation_timestamp
+    stamp = {labels.CREATION_TIMESTAMP: created.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")} if created else {}
+    return {
+        pool[0]: pool[1],
+        **claim.labels,
+        **stamp,
+        labels.MANAGED_BY: labels.GPU_PROVISIONER,
+        labels.CLAIM_NAME: claim.name,
+        labels.CLAIM_KIND: claim.kind,
+        labels.CLAIM_UID: claim.uid,
+    }
+
+
+def _tags(claim: Claim) -> dict[str, str]:
+    namespace, workspace = claim.owner
+    return {"kaito-workspace": workspace, "kaito-namespace": namespace} if workspace else {}

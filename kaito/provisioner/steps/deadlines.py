@@ -1,0 +1,70 @@
+"""Deadlines: a claim that will never get a usable node does not wait for one for ever.
+
+Counted from the condition that began the wait, so that a restart changes nothing. A launch that fails with a reason
+(quota, capacity, size) has no deadline: the claim stays, says why, and is served when the reason goes.
+"""
+
+from kaito.api.karpenter import conditions as words
+from kaito.provisioner import reasons
+from kaito.provisioner.context import Pass
+
+
+def enforce_deadlines(run: Pass) -> None:
+    """Look at the stage the claim is in."""
+    launched, registered, initialized = run.claim.stages
+    if not run.report.holds(launched):
+        _launch(run, launched)
+    elif not run.report.holds(registered):
+        _registration(run, launched)
+    elif not run.report.holds(initialized):
+        _initialization(run, registered, initialized)
+
+
+def _launch(run: Pass, launched: str) -> None:
+    said, before = run.report.statements.get(launched), run.report.condition(launched)
+    if (said is not None and said.status == "False") or before is None or before.status != "Unknown":
+        return
+    remaining = run.settings.launch_timeout - run.age(before.last_transition_time)
+    if remaining > 0:
+        run.wake(remaining, "launch deadline")
+        return
+    message = (
+        f"no instance within {run.settings.launch_timeout:.0f} s; last: {said.message if said else before.message}"
+    )
+    run.report.launched("False", words.LAUNCH_TIMEOUT, message)
+    _expire(run, words.LAUNCH_TIMEOUT, "launch_timeout", message)
+
+
+def _registration(run: Pass, launched: str) -> None:
+    since = run.report.condition(launched)
+    waited = run.age(since.last_transition_time) if since is not None and since.is_true else 0.0
+    remaining = run.settings.registration_timeout - waited
+    if remaining > 0:
+        run.wake(remaining, "registration deadline")
+        return
+    message = f"no node joined within {run.settings.registration_timeout:.0f} s of the launch"
+    run.report.registered("False", words.REGISTRATION_TIMEOUT, message)
+    _expire(run, words.REGISTRATION_TIMEOUT, "registration_timeout", message)
+
+
+def _initialization(run: Pass, registered: str, initialized: str) -> None:
+    since, before = run.report.condition(registered), run.report.condition(initialized)
+    waited = run.age(since.last_transition_time) if since is not None and since.is_true else 0.0
+    remaining = run.settings.initialization_timeout - waited
+    if remaining > 0:
+        run.wake(remaining, "initialization deadline")
+        return
+    said = run.report.statements.get(initialized)
+    cause = f"{said.reason}: {said.message}" if said else "its node is not in the cluster"
+    message = f"the node is not usable {run.settings.initialization_timeout:.0f} s after it joined; {cause}"
+    run.report.initialized("Unknown", reasons.INITIALIZATION_TIMEOUT, message)
+    if before is None or before.reason != reasons.INITIALIZATION_TIMEOUT:
+        run.event(reasons.INITIALIZATION_TIMEOUT, message, warning=True)
+    if run.settings.replace_uninitialized:
+        _expire(run, reasons.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
+
+
+def _expire(run: Pass, reason: str, metric: str, message: str) -> None:
+    run.event(reason, f"{message}: the claim is deleted", warning=True)
+    run.tools.metrics.disrupted.labels(metric, run.nodepool).inc()
+    run.expired = True
