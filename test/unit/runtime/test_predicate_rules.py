@@ -19,8 +19,9 @@ Text = dict[str, Any]
 
 
 def state(**fields: Any) -> Text:
-    metadata = {"name": "web", "namespace": "ns", "uid": "u", "resourceVersion": "1", "generation": 1}
-    return {"metadata": metadata | fields.pop("metadata", {}), "spec": {}, "status": {}} | fields
+    metadata: Text = {"name": "web", "namespace": "ns", "uid": "u", "resourceVersion": "1", "generation": 1}
+    metadata.update(fields.pop("metadata", {}))
+    return {"metadata": metadata, "spec": {}, "status": {}} | fields
 
 
 def event(kind: EventType, old: Text | None, new: Text | None) -> Event[Deployment]:
