@@ -4,6 +4,7 @@ Made by `main` through `open_model`. One batch per (adapter in effect, rope regi
 them once. Methods that step belong to the scheduler's thread; text methods may be called from any.
 """
 
+import dataclasses
 import inspect
 import logging
 import time
@@ -94,10 +95,7 @@ class TransformersModel:
         plan = make_plan(self._generation_config, options, defaults)
         if self._batchable or plan.alone:
             return plan
-        return TransformersPlan(
-            plan.config, plan.key, plan.end_tokens, alone=True, length=plan.length,
-            needs_history=plan.needs_history, greedy=plan.greedy,
-        )  # fmt: skip
+        return dataclasses.replace(plan, alone=True)
 
     # Text.
 

@@ -67,6 +67,10 @@ class TransformersPlan:
     end_tokens: frozenset[int]
     alone: bool
     length: int | None
+    shortest: int
+    """New tokens before an end token is allowed."""
+    shortest_with_prompt: int
+    """The same, counting the prompt."""
     needs_history: bool
     greedy: bool
 
@@ -112,10 +116,9 @@ def make_plan(
         end_tokens=frozenset(end if isinstance(end, list) else [] if end is None else [end]),
         alone=alone,
         length=config.max_new_tokens,
-        needs_history=(config.repetition_penalty or 1.0) != 1.0
-        or bool(config.no_repeat_ngram_size)
-        or bool(config.min_new_tokens)
-        or bool(config.min_length),
+        shortest=config.min_new_tokens or 0,
+        shortest_with_prompt=config.min_length or 0,
+        needs_history=(config.repetition_penalty or 1.0) != 1.0 or bool(config.no_repeat_ngram_size),
         greedy=not config.do_sample,
     )
 
@@ -171,10 +174,12 @@ class Sampler:
         self._warpers: dict[str, LogitsProcessorList] = {}
         self._generators: dict[int, torch.Generator] = {}
 
+    @torch.inference_mode()
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> tuple[torch.Tensor, list[TokenLogprob | None]]:
         """The next token of every row (`[rows]`, on the device) and the log probabilities that were asked
         for."""
         plans = [_plan(row) for row in rows]
+        _forbid_early_ends(rows, plans, logits)
         if all(plan.greedy and not plan.needs_history for plan in plans):
             chosen = logits.argmax(dim=-1)
         else:
@@ -251,6 +256,18 @@ def _warpers(config: GenerationConfig) -> LogitsProcessorList:
     return warpers
 
 
+def _forbid_early_ends(rows: Sequence[Row], plans: Sequence[TransformersPlan], logits: torch.Tensor) -> None:
+    """No end token before the shortest length; rows with the same end tokens in one operation."""
+    forbidden: dict[frozenset[int], list[int]] = {}
+    for index, (row, plan) in enumerate(zip(rows, plans, strict=True)):
+        produced = len(row.produced)
+        if produced < plan.shortest or produced + len(row.prompt) < plan.shortest_with_prompt:
+            forbidden.setdefault(plan.end_tokens, []).append(index)
+    for ends, indexes in forbidden.items():
+        if ends:
+            logits[torch.tensor(indexes)[:, None], torch.tensor(list(ends))] = -torch.inf
+
+
 def _with_history(row: Row, plan: TransformersPlan, scores: torch.Tensor) -> torch.Tensor:
     config = plan.config
     history: Any = torch.tensor([[*row.prompt, *row.produced]], device=scores.device)
@@ -259,10 +276,6 @@ def _with_history(row: Row, plan: TransformersPlan, scores: torch.Tensor) -> tor
         values = RepetitionPenaltyLogitsProcessor(penalty=config.repetition_penalty)(history, values)
     if config.no_repeat_ngram_size:
         values = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)(history, values)
-    too_short = len(row.produced) < (config.min_new_tokens or 0) or history.shape[1] < (config.min_length or 0)
-    if too_short and plan.end_tokens:
-        values = values.clone()
-        values[:, list(plan.end_tokens)] = -torch.inf
     return values
 
 
