@@ -10,7 +10,7 @@ from typing import Any
 
 NAMESPACE = "kaito-system"
 INFORMER = ("get", "list", "watch")
-APPLY = ("create", "patch", "update")
+APPLY = ("create", "patch")
 LEASE = ("get", "list", "watch", "create", "update", "patch")
 """Leader election: upstream Kaito's role lacks update and patch, so its leader can never renew."""
 
@@ -92,17 +92,14 @@ WORKSPACE_CONTROLLER = Program(
              (*INFORMER, "update", "patch")),
         Rule("its status", ("kaito.sh",), ("workspaces/status",), ("get", "update", "patch")),
         Rule("owner references that block deletion", ("kaito.sh",), ("workspaces/finalizers",), ("update",)),
-        Rule("claims: one per node", ("karpenter.sh",), ("machines", "nodeclaims"), (*INFORMER, *APPLY, "delete")),
+        Rule("claims: one per node", ("karpenter.sh",), ("machines", "nodeclaims"), (*INFORMER, "create", "delete")),
         Rule("readiness and GPU capacity; patch labels them", ("",), ("nodes",), (*INFORMER, "patch")),
         Rule("why a workload is not ready", ("",), ("pods",), INFORMER),
-        Rule("the workload's Services and configuration", ("",), ("services", "configmaps"),
-             (*INFORMER, *APPLY, "delete")),
-        Rule("the workload and its revisions", ("apps",), ("statefulsets", "deployments", "controllerrevisions"),
-             (*INFORMER, *APPLY, "delete")),
+        Rule("the way to the workload", ("",), ("services",), (*INFORMER, *APPLY)),
+        Rule("edits of a configuration; the training configuration", ("",), ("configmaps",), (*INFORMER, *APPLY)),
+        Rule("serving", ("apps",), ("statefulsets",), (*INFORMER, *APPLY, "delete")),
         Rule("tuning", ("batch",), ("jobs",), (*INFORMER, *APPLY, "delete")),
         Rule("presence of the Secrets a Workspace names; never listed", ("",), ("secrets",), ("get",)),
-        Rule("volumes of adapters and data", ("",), ("persistentvolumeclaims",), INFORMER),
-        Rule("which claims the cluster can hold", ("apiextensions.k8s.io",), ("customresourcedefinitions",), INFORMER),
         Rule("the webhook's certificate authority", ("admissionregistration.k8s.io",),
              ("validatingwebhookconfigurations",), INFORMER),
         Rule("the same, written", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),
@@ -126,10 +123,11 @@ GPU_PROVISIONER = Program(
         Rule("owner references that block deletion", ("karpenter.sh",),
              ("machines/finalizers", "nodeclaims/finalizers"), ("update",)),
         Rule("registration, initialization, termination", ("",), ("nodes",), (*INFORMER, "update", "patch", "delete")),
-        Rule("draining a node; delete where the grace period is over", ("",), ("pods",), (*INFORMER, "delete")),
+        Rule("draining a node; delete where the grace period is over", ("",), ("pods",), ("get", "list", "delete")),
         Rule("the same", ("",), ("pods/eviction",), ("create",)),
-        Rule("volumes that a node still holds", ("storage.k8s.io",), ("volumeattachments",), INFORMER),
-        Rule("which claims the cluster can hold", ("apiextensions.k8s.io",), ("customresourcedefinitions",), INFORMER),
+        Rule("volumes that a node still holds", ("storage.k8s.io",), ("volumeattachments",), ("get", "list")),
+        Rule("whose volumes those are", ("",), ("persistentvolumeclaims",), ("get",)),
+        Rule("the cluster's identity, its UID", ("",), ("namespaces",), ("get",), names=("kube-system",)),
         _EVENTS,
         *_ACCESS_REVIEWS,
     ),
