@@ -87,7 +87,9 @@ class Stack:
         self.programs = {
             "simulator": self._program("simulator", [*simulator, f"--kubeconfig={kubeconfig}"]),
             "driver": self._program("driver", driver),
-            "gpu-provisioner": self._program("gpu-provisioner", [*provisioner, f"--arm-endpoint={self.arm_url}"]),
+            "gpu-provisioner": self._program(
+                "gpu-provisioner", [*provisioner, f"--arm-endpoint={self.arm_url}", "--azure-credential=fake"]
+            ),
             "workspace-controller": self._program("workspace-controller", [*controller, "--webhook=false"]),
         }
 
@@ -122,7 +124,7 @@ class Stack:
     async def pools(self) -> dict[str, str]:
         """Agent pools of the cloud and their provisioning state."""
         state = await self.admin("GET", "state")
-        return {pool["name"]: pool["provisioningState"] for pool in state["pools"]}
+        return {pool["name"]: pool["state"] for pool in state["pools"]}
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl against the API server; its output."""

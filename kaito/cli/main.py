@@ -54,6 +54,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     from kaito.local.options import Options
     from kaito.local.up import up
     from kaito.local.view import View
+    from kaito.runtime.logging import configure
 
     options = Options(
         folder=arguments.folder,
@@ -62,6 +63,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         speed=arguments.speed,
         presets=arguments.presets,
     )
+    configure("console", "warning")
     _cancel_on_signals()
     await (demo(options, View(), arguments.sample) if arguments.command == "demo" else up(options, View()))
 

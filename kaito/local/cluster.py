@@ -4,6 +4,7 @@
 The managers and the cloud are separate processes that know each other only through their APIs, as in a real cluster.
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -23,15 +24,24 @@ from kaito.local.kubelet.server import KubeletServer
 from kaito.local.network import free_port
 from kaito.local.options import Options
 from kaito.local.presets import find, tiny_model
-from kaito.local.processes import child, ended
+from kaito.local.processes import child, watched
 from kaito.local.proxy import ServiceProxy
 from kaito.local.scheduler import scheduler
 from kaito.local.workloads.job import jobs
 from kaito.local.workloads.stateful_set import stateful_sets
-from kaito.runtime import Again, Api, Cached, Controller, Manager, Settings
+from kaito.runtime.cache import Cached
+from kaito.runtime.client import Api, Client
+from kaito.runtime.client.connect import connect
 from kaito.runtime.clock import SystemClock
-from kaito.runtime.kinds import ConfigMap, CustomResourceDefinition, Job, Node, Secret, Service, StatefulSet
+from kaito.runtime.controller import Controller
+from kaito.runtime.errors import ApiError
+from kaito.runtime.kinds import CustomResourceDefinition, Node
+from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.reconcile import Again, Tick
 from kaito.runtime.tasks import TaskScope
+
+DEFINITIONS_SECONDS = 30.0
+"""How long the API server may take to serve new kinds; usually a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,6 @@ async def _agent(
     options: Options, plane: ControlPlane, folder: Path, images: Images
 ) -> AsyncIterator[tuple[Manager, ServiceProxy]]:
     """What kubelet, scheduler, workload controllers and kube-proxy do, in this process."""
-    proxy = ServiceProxy()
     settings = Settings(
         kubeconfig=plane.kubeconfig,
         metrics_bind_address="0",
@@ -90,33 +99,50 @@ async def _agent(
         log_level="warning",
     )
     claim = Machine if options.node_api == "machine" else NodeClaim
-    async with TaskScope("pods") as pods:
+    async with connect(plane.kubeconfig, field_manager="kaito-local") as client, TaskScope("pods") as pods:
+        await _install_definitions(client)
+        proxy, kubelet = ServiceProxy(), Kubelet(folder, images, client, SystemClock(), pods)
+
+        async def sweep(tick: Tick) -> Again | None:
+            await kubelet.sweep(tick.api)
+            await proxy.sweep(tick.api)
+            return None
+
         manager = Manager(
             settings,
             name="kaito-local",
-            cache=[Cached(Workspace), Cached(claim), Cached(Node), Cached(Service), Cached(StatefulSet), Cached(Job)],
-            live=[ConfigMap, Secret, CustomResourceDefinition],
+            controllers=[
+                kubelet.controller(),
+                proxy.controller(),
+                stateful_sets(),
+                jobs(),
+                scheduler(client),
+                Controller.every(SWEEP_SECONDS, sweep, name="sweep"),
+            ],
+            cache=[Cached(Workspace), Cached(claim), Cached(Node)],
         )
-        kubelet = Kubelet(folder, images, manager.client, SystemClock(), pods)
-
-        async def sweep(_: object) -> Again | None:
-            await kubelet.sweep(manager.api)
-            await proxy.sweep(manager.api)
-            return None
-
-        for controller in [*kubelet.controllers(), *proxy.controllers(), stateful_sets(), jobs(), scheduler()]:
-            manager.add(controller)
-        manager.add(Controller.every(SWEEP_SECONDS, sweep, name="sweep"))
-        for definition in crds.manifests():
-            await manager.client.apply(CustomResourceDefinition.model_validate(definition))
-        async with KubeletServer(kubelet, folder) as server:
+        async with KubeletServer(kubelet, folder) as server, manager:
             kubelet.port = server.port
             if plane.server is not None:
-                plane.server.logs = server.read
-            async with manager:
-                yield manager, proxy
-                await kubelet.stop()
+                plane.server.serve_logs(server.answer)
+            yield manager, proxy
+            await kubelet.stop()
         proxy.close()
+
+
+async def _install_definitions(client: Client) -> None:
+    """Apply the CRDs and wait until the API server serves them."""
+    for definition in crds.manifests():
+        await client.apply(CustomResourceDefinition.model_validate(definition))
+    async with asyncio.timeout(DEFINITIONS_SECONDS):
+        for kind in (Workspace, Machine, NodeClaim):
+            while True:
+                try:
+                    await client.list(kind)
+                except ApiError:
+                    await asyncio.sleep(0.2)
+                else:
+                    break
 
 
 @contextlib.asynccontextmanager
@@ -127,9 +153,9 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
     command = [sys.executable, "-m", "kaito.cloud.azure.simulator", "--port", str(port)]
     command += ["--kubeconfig", str(plane.kubeconfig), "--speed", str(options.speed)]
     async with child(command, log, env=_manager_environment()) as process:
-        scope.spawn(ended("arm-simulator", process, log), name="arm-simulator")
         await wait_until_listening(port, process, log)
-        yield f"http://127.0.0.1:{port}"
+        with watched(scope, "arm-simulator", process, log):
+            yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.asynccontextmanager
@@ -138,19 +164,24 @@ async def _managers(
 ) -> AsyncIterator[None]:
     """The two binaries, as they run in a cluster."""
     binaries = Path(sys.executable).parent
-    common = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]
+    common: list[str | Path] = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]
     commands = {
-        "workspace-controller": [*common, f"--node-api={options.node_api}"],
-        "gpu-provisioner": [*common, f"--node-api={options.node_api}", f"--arm-endpoint={arm_url}"],
+        "workspace-controller": [*common, f"--node-api={options.node_api}", "--webhook=false"],
+        "gpu-provisioner": [
+            *common,
+            f"--node-api={options.node_api}",
+            f"--arm-endpoint={arm_url}",
+            "--azure-credential=fake",
+        ],
     }
     async with contextlib.AsyncExitStack() as stack:
         for name, arguments in commands.items():
             log = logs / f"{name}.log"
             health = f"--health-probe-bind-address=127.0.0.1:{free_port()}"
             environment = _manager_environment() | CLOUD_ENVIRONMENT
-            command = [binaries / name, *arguments, health]
+            command: list[str | Path] = [binaries / name, *arguments, health]
             process = await stack.enter_async_context(child(command, log, env=environment))
-            scope.spawn(ended(name, process, log), name=name)
+            stack.enter_context(watched(scope, name, process, log))
         yield
 
 

@@ -63,7 +63,7 @@ async def _in_memory(folder: Path) -> AsyncIterator[ControlPlane]:
 async def _real(folder: Path) -> AsyncIterator[ControlPlane]:
     log = folder / "envtest.log"
     log.unlink(missing_ok=True)
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "hack.envtest",

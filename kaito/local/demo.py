@@ -19,9 +19,8 @@ from kaito.local.cluster import LocalCluster, local_cluster
 from kaito.local.facts import COLUMNS
 from kaito.local.options import Options
 from kaito.local.view import View
-from kaito.runtime import ObjectMeta
 from kaito.runtime.kinds import Node, Pod
-from kaito.runtime.meta import find_condition
+from kaito.runtime.meta import ObjectMeta, find_condition
 from kaito.runtime.tasks import TaskScope
 
 PROMPT = "What is the capital of France?"

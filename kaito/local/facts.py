@@ -54,7 +54,7 @@ async def pools(cluster: LocalCluster, session: aiohttp.ClientSession) -> list[F
             state: dict[str, Any] = await answer.json()
     except aiohttp.ClientError:
         return []
-    return [Fact("agent pool", pool["name"], str(pool["provisioningState"])) for pool in state.get("pools", [])]
+    return [Fact("agent pool", pool["name"], str(pool["state"])) for pool in state.get("pools", [])]
 
 
 def workspace_state(workspace: Workspace) -> str:

@@ -9,8 +9,10 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from kaito.runtime.tasks import TaskScope
 
 STOP_GRACE_SECONDS = 10.0
 TAIL_LINES = 15
@@ -54,13 +56,18 @@ async def child(
         await _end(process)
 
 
-async def ended(name: str, process: asyncio.subprocess.Process, log: Path) -> None:
-    """Wait for the child and complain.
+@contextlib.contextmanager
+def watched(scope: TaskScope, name: str, process: asyncio.subprocess.Process, log: Path) -> Iterator[None]:
+    """While the body runs, the child's end is a failure of the scope: `ChildEnded`."""
 
-    Raises:
-        ChildEnded: when it happens.
-    """
-    raise ChildEnded(name, await process.wait(), log)
+    async def complain() -> None:
+        raise ChildEnded(name, await process.wait(), log)
+
+    watcher = scope.spawn(complain(), name=name)
+    try:
+        yield
+    finally:
+        watcher.cancel()
 
 
 async def run(name: str, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str]) -> None:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import final
 
 from kaito.local.network import SERVICE_NETWORK
-from kaito.runtime import Again, Api, Controller, ObjectKey, Request
+from kaito.runtime.client import Api
+from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import Pod, Service
 from kaito.runtime.kinds.core import ServicePort
+from kaito.runtime.meta import ObjectKey
+from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.tasks import together
 
 CHUNK_BYTES = 65536
@@ -45,9 +48,9 @@ class ServiceProxy:
         """Every listener."""
         return [endpoint for _, endpoint in self._listeners.values()]
 
-    def controllers(self) -> list[Controller[Service]]:
-        """The controller that opens listeners, and the sweep that closes those of deleted Services."""
-        return [Controller(Service, self._open, name="service-proxy", workers=1)]
+    def controller(self) -> Controller[Service]:
+        """The controller that opens listeners."""
+        return Controller(Service, self._open, name="service-proxy", workers=1)
 
     async def sweep(self, api: Api) -> None:
         """Close the listeners of Services that are gone."""

@@ -4,23 +4,31 @@ A node fits when it is ready and schedulable, its taints are tolerated, node sel
 the extended resources a pod asks for (GPUs) are free. Scoring is the name's order: there is nothing to balance here.
 """
 
+import contextlib
 from collections.abc import Iterable
 from decimal import Decimal
 
-from kaito.runtime import Again, Controller, Request
+from kaito.runtime.client import Client
+from kaito.runtime.controller import Controller
+from kaito.runtime.errors import Conflict, NotFound
 from kaito.runtime.kinds import Node, Pod
 from kaito.runtime.kinds.core import Taint
 from kaito.runtime.kinds.pod import NodeSelectorRequirement, NodeSelectorTerm, Toleration
+from kaito.runtime.reconcile import Again, Request
 
 RETRY_SECONDS = 1.0
 
 
-def scheduler() -> Controller[Pod]:
-    """The controller, ready to be given to a manager."""
-    return Controller(Pod, schedule, name="scheduler", workers=1)
+def scheduler(client: Client) -> Controller[Pod]:
+    """The controller, ready to be given to a manager that caches nodes."""
+
+    async def run(request: Request[Pod]) -> Again | None:
+        return await schedule(request, client)
+
+    return Controller(Pod, run, name="scheduler", workers=1)
 
 
-async def schedule(request: Request[Pod]) -> Again | None:
+async def schedule(request: Request[Pod], client: Client) -> Again | None:
     """Bind the pod, or say in its PodScheduled condition why it cannot be."""
     pod = request.object
     if pod.spec.node_name or pod.deleting or pod.status.phase in {"Failed", "Succeeded"}:
@@ -30,7 +38,7 @@ async def schedule(request: Request[Pod]) -> Again | None:
     problems = {node.name: problem_of(pod, node, others) for node in nodes}
     fitting = sorted(name for name, problem in problems.items() if problem is None)
     if fitting:
-        await request.api.bind(pod, fitting[0])
+        await bind(client, pod, fitting[0])
         return None
     reasons = sorted({problem for problem in problems.values() if problem})
     message = f"0/{len(nodes)} nodes are available: {', '.join(reasons) or 'no nodes in the cluster'}."
@@ -40,6 +48,16 @@ async def schedule(request: Request[Pod]) -> Again | None:
             conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}],
         )
     return Again(RETRY_SECONDS, why="no node fits")
+
+
+async def bind(client: Client, pod: Pod, node: str) -> None:
+    """Bind the pod through its subresource; one that somebody else bound, or deleted, is left alone."""
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/binding"
+    target = {"apiVersion": "v1", "kind": "Node", "name": node}
+    metadata = {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}
+    with contextlib.suppress(Conflict, NotFound):
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target}
+        await client.raw("POST", path, body=body)
 
 
 def problem_of(pod: Pod, node: Node, others: Iterable[Pod]) -> str | None:

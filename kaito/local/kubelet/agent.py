@@ -4,6 +4,7 @@ Every node of the local cluster is this machine. Starting is event driven; endin
 that was deleted at once, a node that is gone), by comparing runners with the cache twice a second.
 """
 
+import asyncio
 import contextlib
 from pathlib import Path
 from typing import Any, final
@@ -13,10 +14,12 @@ from kaito.local.kubelet.images import Images
 from kaito.local.kubelet.pod import PodRunner
 from kaito.local.kubelet.volumes import Volumes
 from kaito.local.network import PodAddresses
-from kaito.runtime import Again, Api, ApiError, Controller, NotFound, Request
-from kaito.runtime.client import Client, MergePatch
+from kaito.runtime.client import Api, Client, MergePatch
 from kaito.runtime.clock import Clock
+from kaito.runtime.controller import Controller
+from kaito.runtime.errors import ApiError, NotFound, TransportError
 from kaito.runtime.kinds import ConfigMap, Node, Pod, Secret
+from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.tasks import TaskScope
 
 SWEEP_SECONDS = 0.5
@@ -37,10 +40,13 @@ class Kubelet:
         self._volumes = Volumes(folder, self._config_map, self._secret)
         self._runners: dict[str, PodRunner] = {}
         self._ending: set[str] = set()
+        self._announced: set[str] = set()
+        self.port = 0
+        """Where this kubelet serves logs; nodes are told it once it is known."""
 
-    def controllers(self) -> list[Controller[Pod]]:
+    def controller(self) -> Controller[Pod]:
         """The controller that starts pods."""
-        return [Controller(Pod, self._start, name="kubelet", workers=4)]
+        return Controller(Pod, self._start, name="kubelet", workers=4)
 
     def log_file(self, namespace: str, pod: str, container: str) -> Path | None:
         """The log of a container, for `kubectl logs`; the pod's only container when none is named."""
@@ -69,7 +75,7 @@ class Kubelet:
     async def sweep(self, api: Api) -> None:
         """End what should not run: deleted pods, pods of nodes that are gone."""
         pods = {pod.uid: pod for pod in await api.list(Pod)}
-        nodes = {node.name for node in await api.list(Node)}
+        nodes = {node.name for node in await self._announce(api)}
         for uid in [uid for uid in self._runners if uid not in pods]:
             self._end(uid, None)
         for uid, pod in pods.items():
@@ -77,6 +83,18 @@ class Kubelet:
                 continue
             if pod.deleting or pod.spec.node_name not in nodes:
                 self._end(uid, pod)
+
+    async def _announce(self, api: Api) -> list[Node]:
+        """All nodes, told where their kubelet listens (`kubectl logs` asks the API server, and that asks us)."""
+        nodes = await api.list(Node)
+        for node in nodes:
+            if self.port and node.uid not in self._announced:
+                endpoint = {"daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}}}
+                addresses = {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}
+                with contextlib.suppress(NotFound):
+                    await self._client.patch(node, MergePatch({"status": endpoint | addresses}), subresource="status")
+                self._announced.add(node.uid)
+        return nodes
 
     async def stop(self) -> None:
         """End every pod's processes at once."""
@@ -101,8 +119,15 @@ class Kubelet:
         self._addresses.give_back(uid)
 
     async def _publish(self, pod: Pod, status: dict[str, Any]) -> None:
-        with contextlib.suppress(NotFound):  # deleted meanwhile; the sweep ends the runner
-            await self._client.patch(pod, MergePatch({"status": status}), subresource="status")
+        while True:
+            try:
+                await self._client.patch(pod, MergePatch({"status": status}), subresource="status")
+            except NotFound:
+                return  # deleted meanwhile; the sweep ends the runner
+            except (ApiError, TransportError):
+                await asyncio.sleep(SWEEP_SECONDS)
+            else:
+                return
 
     async def _config_map(self, namespace: str, name: str) -> ConfigMap | None:
         return await self._client.find(ConfigMap, name, namespace)

@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from kaito.apiserver import HttpRequest, HttpResponse
+
 POLL_SECONDS = 0.2
 CHUNK_BYTES = 65536
 
@@ -59,6 +61,15 @@ class KubeletServer:
     ) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def answer(self, namespace: str, pod: str, request: HttpRequest) -> HttpResponse | None:
+        """The in-memory API server's way to a pod's log."""
+        query = dict(request.query)
+        tail, follow = query.get("tailLines"), query.get("follow") == "true"
+        container = query.get("container", "")
+        lines = int(tail) if tail else None
+        chunks = await self.read(namespace, pod, container, tail_lines=lines, follow=follow)
+        return None if chunks is None else HttpResponse(200, {"content-type": "text/plain"}, chunks)
 
     async def read(
         self, namespace: str, pod: str, container: str, *, tail_lines: int | None = None, follow: bool = False

@@ -6,9 +6,11 @@ documentation, "Jobs").
 
 from typing import Any, Literal
 
-from kaito.runtime import Again, Controller, ObjectMeta, Request
+from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import Job, Pod
+from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.meta.model import format_time
+from kaito.runtime.reconcile import Again, Request
 
 DEFAULT_BACKOFF_LIMIT = 6
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"

@@ -7,10 +7,12 @@ Pods come up in parallel or in order as the set says; a rollout replaces one old
 import hashlib
 import json
 
-from kaito.runtime import Again, Controller, ObjectMeta, Request
+from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import PersistentVolumeClaim, Pod, StatefulSet
 from kaito.runtime.kinds.pod import PersistentVolumeClaimVolumeSource, Volume
+from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.predicate import changed
+from kaito.runtime.reconcile import Again, Request
 
 REVISION_LABEL = "controller-revision-hash"
 POD_NAME_LABEL = "statefulset.kubernetes.io/pod-name"
