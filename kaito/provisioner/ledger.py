@@ -25,6 +25,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._attempts: dict[str, Attempt] = {}
+        self._pace: dict[str, float] = {}
 
     def wait(self, uid: str) -> float:
         """Seconds until the next attempt is due; 0 when it is."""
@@ -46,6 +47,16 @@ class Ledger:
         """Leave the cloud alone for that long."""
         self._attempts.setdefault(uid, Attempt()).not_before = monotonic() + seconds
 
+    def keep_pace(self, uid: str, seconds: float | None) -> None:
+        """The cloud said how often to look at the claim's operation; None leaves what it said before."""
+        if seconds is not None:
+            self._pace[uid] = seconds
+
+    def pace(self, uid: str, default: float) -> float:
+        """Seconds until the next look at the claim's operation."""
+        return self._pace.get(uid, default)
+
     def forget(self, uid: str) -> None:
         """The claim is launched, or gone."""
         self._attempts.pop(uid, None)
+        self._pace.pop(uid, None)

@@ -50,7 +50,7 @@ async def terminate(request: Request[Node], *, tools: Tools) -> Again | None:
         draining = await _drain(request, claim, tools)
         if draining is not None:
             return draining
-        wait = await end_instance(tools.cloud, name, uid, tools.settings)
+        wait = await end_instance(tools, name, uid)
     except CloudError as error:
         found = failure(error, max(request.attempt, 1), tools.settings)
         request.log.warning("the cloud refused", reason=found.reason, error=str(error))

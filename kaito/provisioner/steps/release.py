@@ -10,9 +10,8 @@ from datetime import datetime, timedelta
 from kaito.api import labels
 from kaito.api.karpenter import Claim, NodeClaim, conditions as words
 from kaito.cloud.errors import CloudError
-from kaito.cloud.provider import Provider
 from kaito.provisioner import reasons
-from kaito.provisioner.context import Pass
+from kaito.provisioner.context import Pass, Tools
 from kaito.provisioner.failures import failure
 from kaito.provisioner.nodes import nodes_of
 from kaito.provisioner.settings import ProvisionerSettings
@@ -59,7 +58,7 @@ async def _nodes_left(run: Pass) -> bool:
 
 async def _instance_gone(run: Pass) -> bool:
     try:
-        wait = await end_instance(run.cloud, run.claim.name, run.claim.uid, run.settings)
+        wait = await end_instance(run.tools, run.claim.name, run.claim.uid)
     except CloudError as error:
         found = failure(error, run.tools.ledger.failed(run.claim.uid), run.settings)
         run.report.say(words.INSTANCE_TERMINATING, "Unknown", found.reason, found.message)
@@ -72,21 +71,21 @@ async def _instance_gone(run: Pass) -> bool:
     return True
 
 
-async def end_instance(cloud: Provider, name: str, claim_uid: str, settings: ProvisionerSettings) -> float | None:
+async def end_instance(tools: Tools, name: str, claim_uid: str) -> float | None:
     """One step towards an instance's end: seconds until the next look, or None when it is gone (or not the claim's).
 
     Raises:
         CloudError: the cloud refused.
     """
-    instance = await cloud.get(name)
+    instance = await tools.cloud.get(name)
     if instance is None or instance.marker is None or instance.marker.claim_uid != claim_uid:
         return None
-    if instance.state == "deleting":
-        return settings.poll_interval
-    started = await cloud.delete(name)
-    if started is None:
-        return None
-    return started.retry_after or settings.poll_interval
+    if instance.state != "deleting":
+        started = await tools.cloud.delete(name)
+        if started is None:
+            return None
+        tools.ledger.keep_pace(claim_uid, started.retry_after)
+    return tools.ledger.pace(claim_uid, tools.settings.poll_interval)
 
 
 def grace_period(claim: Claim, settings: ProvisionerSettings) -> float:
