@@ -1,0 +1,192 @@
+"""What reconcilers hold: reads that never miss an own write, and refuse what nobody declared."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kaito.runtime.cache import Cached, Index
+from kaito.runtime.client import Api
+from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import Conflict, NotFound, NotLeader, UndeclaredKind
+from kaito.runtime.kinds import ConfigMap, Namespace, Pod, Secret, Service
+from kaito.runtime.meta import LabelSelector, ObjectMeta
+from kaito.runtime.recorder import EventList
+from kaito.runtime.testing.world import World
+
+by_app = Index(ConfigMap, lambda obj: [obj.data["app"]] if "app" in obj.data else [], name="by-app")
+
+
+@pytest.fixture
+async def api(world: World) -> AsyncIterator[Api]:
+    cached = [Cached(ConfigMap, indexes=[by_app]), Cached(Namespace), Cached(Secret, labels="seen=yes")]
+    async with world.manager(cache=cached, live=[Service]) as manager:
+        world.forget_requests()
+        yield manager.api
+
+
+def config(name: str, namespace: str = "default", **data: str) -> ConfigMap:
+    return ConfigMap(metadata=ObjectMeta(name=name, namespace=namespace), data=data)
+
+
+@pytest.mark.conformance(29)
+async def test_a_kind_nobody_declared_is_refused_by_name(api: Api) -> None:
+    with pytest.raises(UndeclaredKind, match="Pod is read from the cache but nothing declares it"):
+        await api.get(Pod, "a", "default")
+    with pytest.raises(UndeclaredKind):
+        await api.list(Pod)
+    with pytest.raises(UndeclaredKind):
+        await api.find(Pod, "a", "default", consistency="live")
+
+
+async def test_declared_kinds_are_read_without_a_request(api: Api, world: World) -> None:
+    world.put(config("a", k="v"))
+    await world.settle()
+    assert (await api.get(ConfigMap, "a", "default")).data == {"k": "v"}
+    assert [obj.name for obj in await api.list(ConfigMap, namespace="default")] == ["a"]
+    assert world.count("get") + world.count("list") == 0
+
+
+async def test_live_kinds_are_read_from_the_server_each_time(api: Api, world: World) -> None:
+    assert await api.find(Service, "a", "default") is None
+    assert world.count("get", Service) == 1
+
+
+async def test_not_found_says_what_was_looked_for(api: Api) -> None:
+    with pytest.raises(NotFound, match='get ConfigMap default/none: configmaps "none" not found') as caught:
+        await api.get(ConfigMap, "none", "default")
+    assert caught.value.details["name"] == "none"
+
+
+@pytest.mark.conformance(31)
+async def test_changing_what_was_read_changes_no_later_read(api: Api, world: World) -> None:
+    world.put(config("a", k="v"))
+    await world.settle()
+    (await api.get(ConfigMap, "a", "default")).data["k"] = "changed"
+    assert (await api.get(ConfigMap, "a", "default")).data == {"k": "v"}
+
+
+@pytest.mark.conformance(32)
+async def test_an_own_create_is_in_the_next_list_although_the_cache_lags(api: Api, world: World) -> None:
+    world.lag(ConfigMap, 0.5)
+    started = monotonic()
+    await api.create(config("a"))
+    assert await api.list(ConfigMap, namespace="default", consistency="cached") == []
+    assert [obj.name for obj in await api.list(ConfigMap, namespace="default")] == ["a"]
+    assert monotonic() - started == pytest.approx(0.5, abs=0.01)
+    assert world.count("list") == 0
+
+
+async def test_an_own_change_is_in_the_next_get(api: Api, world: World) -> None:
+    made = await api.create(config("a", k="1"))
+    world.lag(ConfigMap, 0.5)
+    await api.update(made.evolve(data={"k": "2"}))
+    assert (await api.get(ConfigMap, "a", "default")).data == {"k": "2"}
+    assert world.count("get") == 0
+
+
+@pytest.mark.conformance(33)
+async def test_an_own_delete_is_not_found_next(api: Api, world: World) -> None:
+    made = await api.create(config("a"))
+    await world.settle()
+    world.lag(ConfigMap, 0.5)
+    assert await api.delete(made) is True
+    assert await api.find(ConfigMap, "a", "default") is None
+    assert world.count("get") == 0
+
+
+@pytest.mark.conformance(33)
+async def test_after_an_own_delete_somebody_elses_object_of_that_name_is_seen(api: Api, world: World) -> None:
+    made = await api.create(config("a", k="ours"))
+    await world.settle()
+    world.lag(ConfigMap, 0.5)
+    await api.delete(made)
+    theirs = world.put(config("a", k="theirs"))
+    await world.advance(1)
+    assert (await api.get(ConfigMap, "a", "default")).uid == theirs.uid
+
+
+async def test_removing_the_last_finalizer_is_a_delete(api: Api, world: World) -> None:
+    made = await api.create(config("a").with_metadata(finalizers=["example.com/x"]))
+    await api.delete(made)
+    deleting = await api.get(ConfigMap, "a", "default")
+    assert deleting.deleting
+    world.lag(ConfigMap, 0.5)
+    await api.update(deleting.with_metadata(finalizers=[]))
+    assert await api.find(ConfigMap, "a", "default") is None
+
+
+@pytest.mark.conformance(34)
+async def test_a_written_object_outside_the_selector_is_read_live_after_a_while(api: Api, world: World) -> None:
+    started = monotonic()
+    await api.create(Secret(metadata=ObjectMeta(name="hidden", namespace="default")))
+    assert (await api.get(Secret, "hidden", "default")).name == "hidden"
+    assert monotonic() - started == pytest.approx(2.0, abs=0.1)
+    assert world.count("get", Secret) == 1
+
+
+async def test_a_live_read_skips_the_cache(api: Api, world: World) -> None:
+    world.lag(ConfigMap, 100)
+    world.put(config("a"))
+    assert await api.find(ConfigMap, "a", "default") is None
+    assert (await api.get(ConfigMap, "a", "default", consistency="live")).name == "a"
+    assert [obj.name for obj in await api.list(ConfigMap, namespace="default", consistency="live")] == ["a"]
+
+
+@pytest.mark.parametrize("consistency", ["own-writes", "live"])
+async def test_lists_are_filtered_and_ordered_alike_from_cache_and_server(
+    api: Api, world: World, consistency: str
+) -> None:
+    owner = world.put(config("owner"))
+    for name, namespace, app in (("c", "default", "x"), ("b", "default", "y"), ("a", "kube-system", "x")):
+        child = config(name, namespace, app=app).with_metadata(labels={"app": app})
+        if name == "c":
+            child = child.with_metadata(owner_references=[owner.owner_reference()])
+        world.put(child)
+    await world.settle()
+    assert consistency in {"own-writes", "live"}
+    level = "live" if consistency == "live" else "own-writes"
+    by_label = await api.list(ConfigMap, labels={"app": "x"}, consistency=level)
+    assert [str(obj.key) for obj in by_label] == ["default/c", "kube-system/a"]
+    selector = LabelSelector(match_labels={"app": "y"})
+    assert [obj.name for obj in await api.list(ConfigMap, labels=selector, consistency=level)] == ["b"]
+    assert [obj.name for obj in await api.list(ConfigMap, owned_by=owner, consistency=level)] == ["c"]
+    indexed = await api.list(ConfigMap, index=by_app("x"), namespace="default", consistency=level)
+    assert [obj.name for obj in indexed] == ["c"]
+
+
+async def test_cluster_scoped_reads_ignore_a_namespace(api: Api, world: World) -> None:
+    world.put(Namespace(metadata=ObjectMeta(name="team")))
+    await world.settle()
+    assert (await api.get(Namespace, "team", "whatever")).name == "team"
+    assert "team" in [obj.name for obj in await api.list(Namespace, namespace="whatever")]
+
+
+async def test_the_fence_stops_writes_and_lets_reads_through(api: Api, world: World) -> None:
+    def lost() -> None:
+        message = "lease lost"
+        raise NotLeader(message)
+
+    fenced = Api(api.client, api._reader, fence=lost)
+    made = await api.create(config("a"))
+    assert (await fenced.get(ConfigMap, "a", "default")).uid == made.uid
+    for write in (fenced.create(config("b")), fenced.delete(made), fenced.ensure(config("c")), fenced.update(made)):
+        with pytest.raises(NotLeader):
+            await write
+    assert {obj.name for obj in world.list(ConfigMap, namespace="default")} == {"a"}
+
+
+async def test_conflicts_of_an_update_are_the_callers(api: Api, world: World) -> None:
+    made = await api.create(config("a", k="1"))
+    world.put(config("a", k="2"))
+    with pytest.raises(Conflict):
+        await api.update(made)
+
+
+async def test_events_go_to_the_sink(api: Api) -> None:
+    sink = EventList()
+    telling = Api(api.client, api._reader, events=sink)
+    telling.event(config("a"), "Warning", "Broken", "it broke")
+    api.event(config("a"), "Normal", "Fine", "never blocks")
+    assert [(event.type, event.reason, event.note, event.action) for event in sink.events] == [
+        ("Warning", "Broken", "it broke", "Reconcile")
+    ]

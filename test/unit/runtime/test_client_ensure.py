@@ -1,0 +1,163 @@
+"""`ensure`: one request for what is new, none for what is already so."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kaito.runtime.cache import Cached
+from kaito.runtime.client import Api
+from kaito.runtime.errors import AlreadyOwned, ConfigurationError
+from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Service
+from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.ownership import controlled_by, controller_of, is_owned_by, owned_by
+from kaito.runtime.testing.world import World
+
+
+@pytest.fixture
+async def api(world: World) -> AsyncIterator[Api]:
+    async with world.manager(cache=[Cached(ConfigMap), Cached(Deployment)], live=[Service]) as manager:
+        yield manager.api
+
+
+def config(name: str = "child", **data: str) -> ConfigMap:
+    return ConfigMap(metadata=ObjectMeta(name=name, namespace="default", labels={"app": "x"}), data=data)
+
+
+def deployment(cpu: str = "1000m") -> Deployment:
+    return Deployment.model_validate(
+        {
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {
+                "replicas": 2,
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": {
+                    "metadata": {"labels": {"app": "web"}},
+                    "spec": {"containers": [{"name": "main", "image": "b", "resources": {"requests": {"cpu": cpu}}}]},
+                },
+            },
+        }
+    )
+
+
+@pytest.mark.conformance(36)
+async def test_twice_is_one_request(api: Api, world: World) -> None:
+    first = await api.ensure(config(k="v"))
+    second = await api.ensure(config(k="v"))
+    assert first.metadata.resource_version == second.metadata.resource_version
+    assert second.data == {"k": "v"}
+    assert world.count("PATCH") == 1
+    assert world.count("get") == 0
+
+
+async def test_something_else_is_another_request_and_drops_what_is_not_said_any_more(api: Api, world: World) -> None:
+    await api.ensure(config(a="1", b="2"))
+    assert (await api.ensure(config(a="1"))).data == {"a": "1"}
+    assert world.count("PATCH") == 2
+
+
+async def test_a_foreign_field_is_left_alone_and_costs_nothing(api: Api, world: World) -> None:
+    await api.ensure(config(a="1"))
+    world.patch(ConfigMap, "child", {"data": {"theirs": "x"}, "metadata": {"annotations": {"note": "y"}}})
+    await world.settle()
+    assert (await api.ensure(config(a="1"))).data == {"a": "1", "theirs": "x"}
+    assert world.count("PATCH") == 1
+
+
+@pytest.mark.parametrize(
+    "drift", [{"data": {"a": "changed"}}, {"data": None}, {"metadata": {"labels": {"app": "changed"}}}]
+)
+async def test_drift_is_put_right(api: Api, world: World, drift: dict[str, object]) -> None:
+    await api.ensure(config(a="1"))
+    world.patch(ConfigMap, "child", drift)
+    await world.settle()
+    restored = await api.ensure(config(a="1"))
+    assert (restored.data, restored.labels) == ({"a": "1"}, {"app": "x"})
+
+
+async def test_a_deleted_object_is_made_again(api: Api, world: World) -> None:
+    first = await api.ensure(config())
+    world.delete(ConfigMap, "child")
+    await world.settle()
+    assert (await api.ensure(config())).uid != first.uid
+
+
+async def test_an_object_recreated_by_somebody_is_put_right(api: Api, world: World) -> None:
+    await api.ensure(config(a="1"))
+    world.delete(ConfigMap, "child")
+    world.put(config(a="1"))
+    await world.settle()
+    await api.ensure(config(a="1"))
+    assert world.count("PATCH") == 2  # its fields are not ours until they are applied
+
+
+async def test_status_written_by_others_and_normalised_amounts_cost_nothing(api: Api, world: World) -> None:
+    await api.ensure(deployment())
+    world.patch(Deployment, "web", {"status": {"replicas": 1, "readyReplicas": 1}}, subresource="status")
+    await world.settle()
+    found = await api.ensure(deployment())
+    assert found.status.ready_replicas == 1
+    assert world.count("PATCH") == 1
+
+
+async def test_a_live_kind_is_applied_each_time(api: Api, world: World) -> None:
+    service = Service.model_validate(
+        {"metadata": {"name": "s", "namespace": "default"}, "spec": {"ports": [{"port": 80}]}}
+    )
+    first = await api.ensure(service)
+    assert (await api.ensure(service)).metadata.resource_version == first.metadata.resource_version
+    assert world.count("PATCH") == 2
+
+
+async def test_the_owner_is_set_and_gives_its_namespace(api: Api, world: World) -> None:
+    owner = world.put(config("owner"))
+    child = await api.ensure(ConfigMap(metadata=ObjectMeta(name="child")), owner=owner)
+    assert child.namespace == "default"
+    reference = controller_of(child.metadata)
+    assert reference is not None
+    assert (reference.uid, reference.controller, reference.block_owner_deletion) == (owner.uid, True, True)
+    assert is_owned_by(child, owner)
+
+
+async def test_an_owner_in_another_namespace_is_refused_before_anything_is_sent(api: Api, world: World) -> None:
+    owner = world.put(config("owner"))
+    stranger = config().with_metadata(namespace="kube-system")
+    with pytest.raises(ConfigurationError, match="of another namespace"):
+        await api.ensure(stranger, owner=owner)
+    with pytest.raises(ConfigurationError, match="cluster-scoped"):
+        controlled_by(Namespace(metadata=ObjectMeta(name="n")), owner)
+    assert world.count("PATCH") == 0
+
+
+async def test_another_controllers_object_is_refused(api: Api, world: World) -> None:
+    first, second = world.put(config("first")), world.put(config("second"))
+    await api.ensure(config(), owner=first)
+    with pytest.raises(AlreadyOwned, match=r"child is controlled by ConfigMap first"):
+        await api.ensure(config(), owner=second)
+    assert is_owned_by(world.get(ConfigMap, "child"), first)
+
+
+async def test_a_recreated_owner_waits_for_the_garbage_collector_or_adopts(api: Api, world: World) -> None:
+    old = world.put(config("owner"))
+    await api.ensure(config(), owner=old)
+    world.patch(ConfigMap, "child", {"metadata": {"finalizers": ["example.com/keep"]}})
+    world.delete(ConfigMap, "owner")
+    new = world.put(config("owner"))
+    await world.settle()
+    with pytest.raises(AlreadyOwned, match="which is gone"):
+        await api.ensure(config(), owner=new)
+    child = await api.ensure(config(), owner=new, adopt=True)
+    assert [reference.uid for reference in child.metadata.owner_references] == [new.uid]
+
+
+async def test_a_second_owner_that_does_not_control(world: World) -> None:
+    one, two = world.put(config("one")), world.put(config("two"))
+    child = owned_by(controlled_by(config(), one), two)
+    assert [(r.name, r.controller) for r in child.metadata.owner_references] == [("one", True), ("two", None)]
+    assert owned_by(child, two) == child
+    with pytest.raises(AlreadyOwned):
+        controlled_by(child, two)
+
+
+def test_an_owner_without_a_uid_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no uid yet"):
+        controlled_by(config(), config("owner"))
