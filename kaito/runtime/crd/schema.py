@@ -20,6 +20,7 @@ from kaito.runtime.meta import Condition, Model, ObjectMeta, Resource
 Schema = dict[str, Any]
 
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
+RULES = "x-kubernetes-validations"
 
 _ORDER = (
     "description",
@@ -88,7 +89,7 @@ class _Generator(GenerateJsonSchema):
         produced = super().model_schema(schema)
         given: Iterable[Rule] = getattr(model, "rules", ())
         if validations := [rule.to_schema() for rule in given]:
-            produced["x-kubernetes-validations"] = validations
+            produced[RULES] = validations
         if issubclass(model, Condition):
             produced["x-list-key"] = "type"
         return produced
@@ -157,16 +158,19 @@ class _Builder:
         return {name: schema[name] for name in (*_ORDER, *extensions) if name in schema}
 
     def _resolve(self, raw: Schema, path: str, inside: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:
-        """Replace references and one-element `allOf` by what they mean; words at the place win over the target's."""
+        """Replace references and one-element `allOf` by what they mean.
+
+        Words at the place win over the target's; rules add up, because a model's own must hold wherever it stands.
+        """
         while True:
             if "$ref" in raw:
                 name = str(raw["$ref"]).rpartition("/")[2]
                 if name in inside:
                     self._refuse(path, f"{name} contains itself; give the field WithJsonSchema or a depth")
                 inside = (*inside, name)
-                raw = self._definitions[name] | {key: value for key, value in raw.items() if key != "$ref"}
+                raw = _at_place(self._definitions[name], raw, "$ref")
             elif len(raw.get("allOf", ())) == 1:
-                raw = raw["allOf"][0] | {key: value for key, value in raw.items() if key != "allOf"}
+                raw = _at_place(raw["allOf"][0], raw, "allOf")
             else:
                 return raw, inside
 
@@ -217,6 +221,14 @@ _TRANSLATED: dict[str, Callable[[Any], Schema]] = {
 """JSON Schema 2020-12 words that OpenAPI v3.0 and Kubernetes spell differently."""
 
 _IGNORED = frozenset({"title", "$defs", "examples", "deprecated", "propertyNames", "x-list-key"})
+
+
+def _at_place(target: Schema, place: Schema, reference: str) -> Schema:
+    """What a reference means where it stands."""
+    combined = target | {key: value for key, value in place.items() if key != reference}
+    if RULES in target and RULES in place:
+        combined[RULES] = [*target[RULES], *place[RULES]]
+    return combined
 
 
 def _drop_defaults(schema: Schema) -> None:

@@ -124,6 +124,14 @@ def test_rules_stand_on_models_and_on_fields() -> None:
     assert spec_of("backup")["x-kubernetes-validations"][0]["fieldPath"] == ".keep"
 
 
+def test_rules_of_a_field_add_to_those_of_its_model() -> None:
+    class Holder(Resource, api="db.example.com/v1", kind="Holder"):
+        copies: Backup = Field(json_schema_extra=rules(Rule("self == oldSelf", "fixed")))
+
+    schema = structural_schema(Holder)["properties"]["copies"]
+    assert [rule["message"] for rule in schema["x-kubernetes-validations"]] == ["keep at least one", "fixed"]
+
+
 def test_free_form_objects_keep_unknown_fields() -> None:
     template = spec_of("template")["properties"]
     assert template["metadata"] == {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
