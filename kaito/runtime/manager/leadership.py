@@ -26,6 +26,11 @@ class Leadership(Protocol):
         """
         ...
 
+    @property
+    def remaining(self) -> float:
+        """Seconds for which writes pass the fence; 0 when they do not."""
+        ...
+
     def late(self) -> str | None:
         """What is wrong with the renewals, for the health check; None when all is well or another leads."""
         ...

@@ -9,34 +9,40 @@ only if everything ended. The first failure of anything stops all. In tests `kai
 """
 
 import asyncio
+import platform
 import random
+import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar, final
+from typing import Any, Self, final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
-from kaito.runtime.controller import Controller, Engine, Periodic, Running, Services, build
+from kaito.runtime.controller import Controller, Engine, Periodic, Running, build
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
+from kaito.runtime.kinds import Lease
 from kaito.runtime.logging import get_logger
 from kaito.runtime.manager.checks import add_default_checks
+from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.leadership import Leadership
+from kaito.runtime.manager.parts import Network, Parts, find_network, make_parts
 from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.serving import Endpoints
 from kaito.runtime.manager.settings import Settings
-from kaito.runtime.meta import Resource
-from kaito.runtime.metrics import Metrics, RequestMetrics
+from kaito.runtime.meta import ObjectMeta, Resource
+from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskPool, TaskScope
 from kaito.runtime.tracing import NO_TRACER, Tracer
 
-T = TypeVar("T")
-
 LOST_LEASE_GRACE_SECONDS = 2.0
 """After a lost lease everything elected gets this long to notice, then the process exits: another one leads already."""
+
+RECORDER_SECONDS = 5.0
+"""The last events, those about the stop among them, get this long to be sent."""
 
 AnyController = Controller[Any] | Periodic
 
@@ -98,13 +104,14 @@ class Manager:
         self._clock = clock or SystemClock()
         self._tracer = tracer
         self._dice = dice or random.SystemRandom()
+        self._identity = self.settings.identity or f"{platform.node()}_{uuid.uuid4()}"
         self._check()
 
-        self._stages = {name: TaskPool(name, ended=self._ended) for name in _STOP_ORDER}
+        self._stages = {name: TaskPool(name, ended=self._ended) for name in (*_STOP_ORDER, "events")}
         self._running: dict[str, Running] = {}
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._leadership: Leadership | None = None
-        self._pulse: Pulse | None = None
+        self._pulse = Pulse(self.metrics)
         self._endpoints = Endpoints(self.settings)
         self._stack = AsyncExitStack()
         self._used = self._stopping = False
@@ -152,7 +159,7 @@ class Manager:
         return self._started.api
 
     @property
-    def _started(self) -> "_Parts":
+    def _started(self) -> Parts:
         if self._parts is None:
             message = f"manager {self.name} has not started"
             raise ConfigurationError(message)
@@ -242,51 +249,49 @@ class Manager:
         scope = await stack.enter_async_context(TaskScope(self.name))
         scope.spawn(self._watch(self._failure), name="watch")
         _log.info("starting", manager=self.name)
-        parts = self._parts = await self._make_parts(stack)
+        network = await find_network(self.settings, self._given_transport, stack)
+        parts = self._parts = self._make_parts(network)
         stack.push_async_callback(self._stop_in_order)
-        self._pulse = await stack.enter_async_context(Pulse(self.metrics, watch=self._in_real_time))
+        await stack.enter_async_context(self._pulse)
         self._add_checks(self._pulse)
         for declared in self._declared:
             self._running[declared.name] = build(declared, parts.services)
         await self._start_endpoints()
         await self._start_caches(parts.cache)
+        self._spawn("events", Background("recorder", parts.recorder.run))
         for runnable in self._runnables:
             if not runnable.leader_elected:
                 self._spawn("runnables", runnable)
         await self._start_sources()
         await self._start_election()
 
-    async def _make_parts(self, stack: AsyncExitStack) -> "_Parts":
-        transport = self._given_transport
-        if transport is None:
-            transport = await self._connect()
-            stack.push_async_callback(transport.close)
-        settings = self.settings
-        client = Client(
-            transport,
+    def _make_parts(self, network: Network) -> Parts:
+        if self._lease is not None and self.settings.leader_elect:
+            self._leadership = make_leadership(
+                self._lease,
+                self._identity,
+                self.settings,
+                network,
+                owner=self.field_manager,
+                clock=self._clock,
+                jitter=self._dice.random,
+                metrics=self.metrics,
+                pulse=self._pulse,
+            )
+        return make_parts(
+            network,
+            self.settings,
+            name=self.name,
+            identity=self._identity,
             field_manager=self.field_manager,
-            qps=settings.kube_client_qps,
-            burst=settings.kube_client_burst,
-            observer=RequestMetrics(self.metrics),
+            cached=[*self._cached, *(Cached(kind) for declared in self._declared for kind in _kinds(declared))],
+            live=self._live,
+            fence=None if self._leadership is None else self._leadership.check,
+            clock=self._clock,
             dice=self._dice,
+            metrics=self.metrics,
+            tracer=self._tracer,
         )
-        cache = Cache(transport, self._cached, namespaces=settings.namespaces, clock=self._clock, jitter=self._dice)
-        for declared in self._declared:
-            for kind in _kinds(declared):
-                cache.declare(Cached(kind))
-        self.metrics.watch_cache(cache.stats)
-        if self._lease is not None and settings.leader_elect:
-            raise NotImplementedError
-        fence = None if self._leadership is None else self._leadership.check
-        api = Api(client, cache, live=self._live, fence=fence, clock=self._clock, dice=self._dice)
-        services = Services(cache, api, self._clock, self.metrics, self._tracer, self._dice.random)
-        return _Parts(transport, client, cache, api, services)
-
-    async def _connect(self) -> Transport:
-        from kaito.runtime.client.access import find_access
-        from kaito.runtime.client.http import HttpTransport
-
-        return HttpTransport(await find_access(self.settings.kubeconfig, self.settings.context))
 
     # -- starting, step by step --------------------------------------------------------------------------------------
 
@@ -322,10 +327,22 @@ class Manager:
 
     async def _lead(self, leadership: Leadership) -> None:
         await leadership.elected()
+        self._tell_election("became leader")
         self._start_elected()
         reason = await leadership.lost()
         message = f"leader election lost: {reason}"
         raise NotLeader(message)
+
+    def _tell_election(self, what: str) -> None:
+        lease = Lease(metadata=ObjectMeta(name=self._lease or "", namespace=self._lease_namespace))
+        self._started.recorder.record(
+            lease, "Normal", "LeaderElection", f"{self._identity} {what}", action="LeaderElection"
+        )
+        self.metrics.leader.labels(self._lease or "").set(what == "became leader")
+
+    @property
+    def _lease_namespace(self) -> str:
+        return self.settings.leader_election_namespace or self._started.network.namespace
 
     def _start_elected(self) -> None:
         _log.info("starting", stage="elected")
@@ -352,10 +369,6 @@ class Manager:
 
     def _engines(self) -> Sequence[Engine[Any]]:
         return [running.engine for running in self._running.values()]
-
-    @property
-    def _in_real_time(self) -> bool:
-        return self._given_transport is None or self._given_transport.host != "in-memory"
 
     # -- stopping ----------------------------------------------------------------------------------------------------
 
@@ -387,10 +400,13 @@ class Manager:
             left += await self._stages[stage].stop(max(0.0, deadline - monotonic()))
         _log.info("stopping", stage="endpoints")
         await self._endpoints.stop()
-        self._leads.clear()
         if self._leadership is not None:
             _log.info("stopping", stage="election")
+            if self._leads.is_set():
+                self._tell_election("stopped leading")
             await self._leadership.stop(release=not left and not lost)
+        self._leads.clear()
+        await self._stages["events"].stop(RECORDER_SECONDS)
         if left:
             message = f"still running after {grace:g} s: {', '.join(left)}"
             raise ShutdownTimedOut(message)
@@ -402,17 +418,6 @@ class Manager:
 
 
 _STOP_ORDER = ("runnables", "elected", "sources", "caches")
-
-
-class _Parts:
-    """What exists once the manager has started."""
-
-    def __init__(self, transport: Transport, client: Client, cache: Cache, api: Api, services: Services) -> None:
-        self.transport = transport
-        self.client = client
-        self.cache = cache
-        self.api = api
-        self.services = services
 
 
 async def _once(runnable: Runnable) -> None:

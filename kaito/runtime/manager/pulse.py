@@ -24,18 +24,22 @@ BLOCKED_SECONDS = 1.0
 _log = get_logger(__name__)
 
 
+def in_real_time(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop's clock is the machine's. A simulated one cannot be late, and threads cannot follow it."""
+    return abs(loop.time() - time.monotonic()) < BLOCKED_SECONDS
+
+
 @final
 class Pulse:
-    """Beats as long as the loop runs its timers. `async with`, inside the loop.
+    """Beats as long as the loop runs its timers. `async with`, inside the loop. Does nothing in simulated time.
 
     Args:
         metrics: where the lag is exported.
-        watch: also start the thread that reports a blocked loop; off in virtual time.
     """
 
-    def __init__(self, metrics: Metrics, *, watch: bool = True) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._watch = watch
+        self._watch = True
         self._beaten_at = time.monotonic()
         self._due = 0.0
         self._lag = 0.0
@@ -45,6 +49,7 @@ class Pulse:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
+        self._watch = in_real_time(loop)
         self._due = loop.time()
         self._beat(loop)
         if self._watch:

@@ -1,0 +1,9 @@
+"""Leader election on a Lease, with a fence: one replica works, and it writes only while it surely leads.
+
+`Elector` is the algorithm; `ThreadLeadership` runs it in a thread of its own (production), `LocalLeadership` in the
+main loop (virtual time). The manager chooses; users only name the lease: `Manager(..., lease="memcached-operator")`.
+"""
+
+from kaito.runtime.lease.elector import Elector as Elector, LeaseTerms as LeaseTerms
+from kaito.runtime.lease.local import LocalLeadership as LocalLeadership
+from kaito.runtime.lease.thread import ThreadLeadership as ThreadLeadership
