@@ -6,7 +6,7 @@ left out is a field not owned.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic_core import from_json
@@ -52,11 +52,10 @@ IntOrString = Annotated[
 def without_nulls(value: Any) -> Any:
     """JSON without the object members that are null."""
     if isinstance(value, dict):
-        members: dict[str, Any] = value
+        members = cast("dict[str, Any]", value)
         return {name: without_nulls(member) for name, member in members.items() if member is not None}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [without_nulls(item) for item in items]
+        return [without_nulls(item) for item in cast("list[Any]", value)]
     return value
 
 
