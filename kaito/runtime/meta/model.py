@@ -55,7 +55,7 @@ def without_nulls(value: Any) -> Any:
         members = cast("dict[str, Any]", value)
         return {name: without_nulls(member) for name, member in members.items() if member is not None}
     if isinstance(value, list):
-        return [without_nulls(item) for item in cast("list[Any]", value)]
+        return [without_nulls(item) for item in value]  # pyright: ignore[reportUnknownVariableType] -- JSON
     return value
 
 
