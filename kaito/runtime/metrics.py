@@ -192,9 +192,9 @@ class Metrics:
         """Export the counters of a cache's informers."""
         self._cache_stats.append(stats)
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, metric: str, /, **labels: str) -> float:
         """The current value of one series, by its exposition name; 0.0 when it does not exist yet. For tests."""
-        return self.registry.get_sample_value(name, labels) or 0.0
+        return self.registry.get_sample_value(metric, labels) or 0.0
 
     def exposition(self) -> bytes:
         """The text format of Prometheus."""
