@@ -21,7 +21,15 @@ from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import Query, field_query, label_query, resource_path, with_query
 from kaito.runtime.client.sender import ApiRequest, Repeat, Sender
 from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
-from kaito.runtime.errors import AlreadyExists, ConfigurationError, Conflict, Gone, NotFound, TransportError
+from kaito.runtime.errors import (
+    AlreadyExists,
+    ConfigurationError,
+    Conflict,
+    Gone,
+    NotFound,
+    RequestTimeout,
+    TransportError,
+)
 from kaito.runtime.meta import LabelSelector, Resource
 from kaito.runtime.tracing import NO_TRACER, Tracer
 
@@ -171,6 +179,8 @@ class Client:
         document = codec.for_create(obj)
         try:
             return await self._post(obj, document, dry_run=dry_run)
+        except RequestTimeout:
+            raise  # the call's time is used up
         except TransportError:
             if not obj.name:
                 raise

@@ -1,7 +1,7 @@
 """`connect`: a live client of its own, for scripts and tools that are not a manager."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from kaito.runtime.client.access import find_access
@@ -12,7 +12,7 @@ from kaito.runtime.client.http import HttpTransport
 @contextlib.asynccontextmanager
 async def connect(
     kubeconfig: Path | None = None, *, context: str = "", field_manager: str, user_agent: str = ""
-) -> AsyncIterator[Client]:
+) -> AsyncGenerator[Client]:
     """A client for the length of the body.
 
     Args:

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.client import Api
+from kaito.runtime.client import Api, Consistency
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import Conflict, NotFound, NotLeader, UndeclaredKind
 from kaito.runtime.kinds import ConfigMap, Namespace, Pod, Secret, Service
+from kaito.runtime.manager import Manager
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.runtime.recorder import EventList
 from kaito.runtime.testing.world import World
@@ -17,11 +18,16 @@ by_app = Index(ConfigMap, lambda obj: [obj.data["app"]] if "app" in obj.data els
 
 
 @pytest.fixture
-async def api(world: World) -> AsyncIterator[Api]:
+async def manager(world: World) -> AsyncIterator[Manager]:
     cached = [Cached(ConfigMap, indexes=[by_app]), Cached(Namespace), Cached(Secret, labels="seen=yes")]
     async with world.manager(cache=cached, live=[Service]) as manager:
         world.forget_requests()
-        yield manager.api
+        yield manager
+
+
+@pytest.fixture
+async def api(manager: Manager) -> Api:
+    return manager.api
 
 
 def config(name: str, namespace: str = "default", **data: str) -> ConfigMap:
@@ -134,7 +140,7 @@ async def test_a_live_read_skips_the_cache(api: Api, world: World) -> None:
 
 @pytest.mark.parametrize("consistency", ["own-writes", "live"])
 async def test_lists_are_filtered_and_ordered_alike_from_cache_and_server(
-    api: Api, world: World, consistency: str
+    api: Api, world: World, consistency: Consistency
 ) -> None:
     owner = world.put(config("owner"))
     for name, namespace, app in (("c", "default", "x"), ("b", "default", "y"), ("a", "kube-system", "x")):
@@ -143,14 +149,12 @@ async def test_lists_are_filtered_and_ordered_alike_from_cache_and_server(
             child = child.with_metadata(owner_references=[owner.owner_reference()])
         world.put(child)
     await world.settle()
-    assert consistency in {"own-writes", "live"}
-    level = "live" if consistency == "live" else "own-writes"
-    by_label = await api.list(ConfigMap, labels={"app": "x"}, consistency=level)
+    by_label = await api.list(ConfigMap, labels={"app": "x"}, consistency=consistency)
     assert [str(obj.key) for obj in by_label] == ["default/c", "kube-system/a"]
     selector = LabelSelector(match_labels={"app": "y"})
-    assert [obj.name for obj in await api.list(ConfigMap, labels=selector, consistency=level)] == ["b"]
-    assert [obj.name for obj in await api.list(ConfigMap, owned_by=owner, consistency=level)] == ["c"]
-    indexed = await api.list(ConfigMap, index=by_app("x"), namespace="default", consistency=level)
+    assert [obj.name for obj in await api.list(ConfigMap, labels=selector, consistency=consistency)] == ["b"]
+    assert [obj.name for obj in await api.list(ConfigMap, owned_by=owner, consistency=consistency)] == ["c"]
+    indexed = await api.list(ConfigMap, index=by_app("x"), namespace="default", consistency=consistency)
     assert [obj.name for obj in indexed] == ["c"]
 
 
@@ -161,12 +165,12 @@ async def test_cluster_scoped_reads_ignore_a_namespace(api: Api, world: World) -
     assert "team" in [obj.name for obj in await api.list(Namespace, namespace="whatever")]
 
 
-async def test_the_fence_stops_writes_and_lets_reads_through(api: Api, world: World) -> None:
+async def test_the_fence_stops_writes_and_lets_reads_through(api: Api, manager: Manager, world: World) -> None:
     def lost() -> None:
         message = "lease lost"
         raise NotLeader(message)
 
-    fenced = Api(api.client, api._reader, fence=lost)
+    fenced = Api(api.client, manager.cache, fence=lost)
     made = await api.create(config("a"))
     assert (await fenced.get(ConfigMap, "a", "default")).uid == made.uid
     for write in (fenced.create(config("b")), fenced.delete(made), fenced.ensure(config("c")), fenced.update(made)):
@@ -182,9 +186,9 @@ async def test_conflicts_of_an_update_are_the_callers(api: Api, world: World) ->
         await api.update(made)
 
 
-async def test_events_go_to_the_sink(api: Api) -> None:
+async def test_events_go_to_the_sink(api: Api, manager: Manager) -> None:
     sink = EventList()
-    telling = Api(api.client, api._reader, events=sink)
+    telling = Api(api.client, manager.cache, events=sink)
     telling.event(config("a"), "Warning", "Broken", "it broke")
     api.event(config("a"), "Normal", "Fine", "never blocks")
     assert [(event.type, event.reason, event.note, event.action) for event in sink.events] == [
