@@ -304,7 +304,7 @@ async def test_the_standby_is_warm_and_the_election_is_told(world: World) -> Non
         async with candidate(world, "b") as standby:
             world.put(ConfigMap(metadata=ObjectMeta(name="source")))
             await world.settle()
-            assert standby.queues[0].depth() == {0: 1}
+            assert standby.queues[0].depth() == {0: 2}  # the source and the leader's copy of it
             assert standby.cache.synced
             assert standby.readyz.report().healthy
             assert leader.metrics.value("leader_election_master_status", name="op") == 1
