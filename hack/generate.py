@@ -1,4 +1,4 @@
-"""Write the generated files of `config/`: CRDs from `kaito.api`, roles from `hack/rbac.py`.
+"""Write the generated files: CRDs from `kaito.api`, roles from `hack/rbac.py`, `docs/reference` from the code.
 
 python hack/generate.py            write them
 python hack/generate.py --check    write nothing; exit 1 naming every file that differs from what would be written
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import rbac
+import reference
 
 from kaito.api.crds import manifests
 from kaito.runtime.crd import to_yaml
@@ -29,7 +30,7 @@ def generated() -> dict[Path, str]:
         reasons = (*HEADER, *(f"{', '.join(r.resources)}: {r.why}" for r in (*program.cluster, *program.namespaced)))
         files[Path("config", "rbac", f"{program.name}.yaml")] = to_yaml(*program.manifests(), header=reasons)
     files[Path("config", "rbac", "users.yaml")] = to_yaml(*rbac.user_roles(), header=HEADER)
-    return files
+    return files | reference.pages()
 
 
 def drift(files: dict[Path, str]) -> list[str]:
@@ -44,7 +45,7 @@ def drift(files: dict[Path, str]) -> list[str]:
             differences.append("\n".join([*list(lines)[:40]]))
     for folder in {path.parent for path in files}:
         known = {path.name for path in files if path.parent == folder} | {"kustomization.yaml"}
-        differences += [f"{folder / f.name}: nothing generates it" for f in sorted((ROOT / folder).glob("*.yaml"))
+        differences += [f"{folder / f.name}: nothing generates it" for f in sorted((ROOT / folder).iterdir())
                         if f.name not in known]  # fmt: skip
     return differences
 

@@ -42,6 +42,8 @@ ALIASES: Final = {WORKSPACE_SUCCEEDED: WORKSPACE_READY}
 # ── reasons: nodes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 NODES_READY_REASON: Final = "NodesReady"
+"""As many nodes as wanted are ready."""
+
 NODE_NOT_READY: Final = "NodeNotReady"
 """Too few ready nodes."""
 
@@ -49,11 +51,16 @@ NODE_PLUGINS_NOT_READY: Final = "NodePluginsNotReady"
 """Nodes are ready but do not advertise their GPUs yet: the device plugin is missing or still starting."""
 
 CLAIMS_READY: Final = "NodeClaimsReady"
+"""As many NodeClaims as wanted are Ready."""
+
 CLAIM_NOT_READY: Final = "NodeClaimNotReady"
 """Claims are on their way, and none has said why it is not ready."""
 
 MACHINES_READY: Final = "MachinesReady"
+"""As many Machines as wanted are Ready."""
+
 MACHINE_NOT_READY: Final = "MachineNotReady"
+"""Machines are on their way, and none has said why it is not ready."""
 
 CLAIM_CREATE_FAILED: Final = "NodeClaimCreateFailed"
 """The API server refused a claim; the message carries its answer."""
@@ -71,13 +78,22 @@ CLAIMS_PENDING: Final = "ClaimsPending"
 """Claims are about to be created."""
 
 RESOURCES_READY: Final = "ResourcesReady"
+"""Claims and nodes are ready."""
+
 RESOURCES_NOT_READY: Final = "ResourcesNotReady"
+"""Nodes are missing, and nothing says more."""
 
 # ── reasons: planning ────────────────────────────────────────────────────────────────────────────────────────────────
 
 UNKNOWN_PRESET: Final = "UnknownPreset"
+"""The catalogue has no such preset; the message has the nearest names."""
+
 UNKNOWN_INSTANCE_TYPE: Final = "UnknownInstanceType"
+"""The instance type does not exist, or has no GPU that can be used."""
+
 INSTANCE_TYPE_TOO_SMALL: Final = "InstanceTypeTooSmall"
+"""The model does not fit; the message has both numbers and a size that would do."""
+
 INVALID_SPEC: Final = "InvalidSpec"
 """The object was stored although a rule refuses it (webhook off, older CRD); the message has every violation."""
 
@@ -93,7 +109,11 @@ MODEL_RESOLVED: Final = "ModelResolved"
 # ── reasons: inference ───────────────────────────────────────────────────────────────────────────────────────────────
 
 INFERENCE_SERVING: Final = "WorkspaceInferenceStatusSuccess"
+"""Every pod is ready."""
+
 INFERENCE_PENDING: Final = "WorkspaceInferenceStatusPending"
+"""Pods are starting, and nothing is wrong so far."""
+
 WAITING_FOR_RESOURCES: Final = "WaitingForResources"
 """Nodes are not ready yet, so there is no pod to look at."""
 
@@ -104,26 +124,56 @@ WORKLOAD_REFUSED: Final = "WorkloadRefused"
 """The API server refuses the rendered workload, for example for a field of `inference.template`."""
 
 IMAGE_PULL_ERROR: Final = "ImagePullError"
+"""The node cannot pull an image of the pod."""
+
 CONTAINER_START_ERROR: Final = "ContainerStartError"
+"""A container cannot be created or started."""
+
 CONTAINER_OOM_KILLED: Final = "ContainerOOMKilled"
+"""A container used more memory than it may and was killed."""
+
 CONTAINER_CRASH_LOOP: Final = "ContainerCrashLoopBackOff"
+"""A container ends again and again; the message has its exit code and last words."""
+
 POD_EVICTED: Final = "PodEvicted"
+"""The node evicted the pod."""
+
 POD_FAILED: Final = "PodFailed"
+"""The pod ended with an error."""
+
 UNSCHEDULABLE: Final = "Unschedulable"
+"""No node takes the pod; the message has the scheduler's words."""
+
 NODE_DISK_PRESSURE: Final = "NodeDiskPressure"
+"""The node runs out of disk."""
+
 NODE_MEMORY_PRESSURE: Final = "NodeMemoryPressure"
+"""The node runs out of memory."""
 
 # ── reasons: tuning ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 JOB_PENDING: Final = "WorkspaceTuningJobStatusPending"
+"""The tuning Job has no running pod yet."""
+
 JOB_RUNNING: Final = "WorkspaceTuningJobStatusStarted"
+"""The tuning Job runs, or ran."""
+
 JOB_FAILED: Final = "WorkspaceTuningJobStatusFailed"
+"""The tuning Job failed; the message says why."""
 
 # ── reasons: the whole ───────────────────────────────────────────────────────────────────────────────────────────────
 
 SUCCEEDED: Final = "WorkspaceSucceeded"
+"""Inference answers, or tuning completed."""
+
 PENDING: Final = "WorkspacePending"
+"""Not there yet; the message says what is awaited."""
+
 FAILED: Final = "WorkspaceFailed"
+"""Tuning failed, or the Workspace can never succeed as it is."""
+
 DELETING: Final = "WorkspaceDeleting"
+"""Deletion was requested."""
+
 WAITING_FOR_CLAIMS: Final = "WaitingForClaims"
 """Deletion waits for claims (and the machines behind them) to go."""

@@ -47,9 +47,16 @@ CREATED_BY_INFERENCESET: Final = "inferenceset.kaito.sh/created-by"
 """Label on Workspaces and their pods: name of the InferenceSet that made them (upstream's kind)."""
 
 KARPENTER_WORKSPACE: Final = "karpenter.kaito.sh/workspace-name"
+"""Label that upstream Kaito's Karpenter mode puts on nodes. Reserved."""
+
 KARPENTER_WORKSPACE_NAMESPACE: Final = "karpenter.kaito.sh/workspace-namespace"
+"""Its namespace. Reserved."""
+
 KARPENTER_INFERENCESET: Final = "karpenter.kaito.sh/inferenceset"
+"""The same for upstream's InferenceSet. Reserved."""
+
 KARPENTER_INFERENCESET_NAMESPACE: Final = "karpenter.kaito.sh/inferenceset-namespace"
+"""Its namespace. Reserved."""
 
 # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -57,10 +64,19 @@ INSTANCE_TYPE: Final = "node.kubernetes.io/instance-type"
 """Well-known node label and claim requirement: the cloud's name of the machine size."""
 
 ARCH: Final = "kubernetes.io/arch"
+"""Well-known node label and claim requirement: processor architecture, `amd64`."""
+
 OS: Final = "kubernetes.io/os"
+"""Well-known node label and claim requirement: operating system, `linux`."""
+
 ZONE: Final = "topology.kubernetes.io/zone"
+"""Well-known node label: availability zone."""
+
 REGION: Final = "topology.kubernetes.io/region"
+"""Well-known node label: region."""
+
 HOSTNAME: Final = "kubernetes.io/hostname"
+"""Well-known node label: host name. Claims may not require one."""
 
 MACHINE_TYPE: Final = "kaito.sh/machine-type"
 """Label on pools and nodes, and requirement on Machines: `gpu` or `cpu`. Written by gpu-provisioner."""
@@ -72,6 +88,7 @@ ACCELERATOR: Final = "accelerator"
 """Node label that the NVIDIA device plugin's DaemonSet selects; value `nvidia`. Written by the workspace controller."""
 
 ACCELERATOR_NVIDIA: Final = "nvidia"
+"""Value of `accelerator`."""
 
 AGENT_POOL: Final = "agentpool"
 """Node label written by AKS: name of the agent pool."""
@@ -83,12 +100,19 @@ AZURE_SKU_NAME: Final = "karpenter.azure.com/sku-name"
 """Requirement on NodeClaims for Azure: the VM size once more, as Azure's Karpenter spells it."""
 
 GPU_PRODUCT: Final = "nvidia.com/gpu.product"
+"""Node label of GPU feature discovery: name of the GPU, words joined by dashes."""
+
 GPU_COUNT: Final = "nvidia.com/gpu.count"
+"""Node label of GPU feature discovery: number of GPUs."""
+
 GPU_MEMORY: Final = "nvidia.com/gpu.memory"
-"""Node label of GPU feature discovery: memory of one GPU in MiB (`product` its name, `count` how many)."""
+"""Node label of GPU feature discovery: memory of one GPU in MiB."""
 
 CUDA_MAJOR: Final = "nvidia.com/cuda.compute.major"
+"""Node label of GPU feature discovery: compute capability, before the point."""
+
 CUDA_MINOR: Final = "nvidia.com/cuda.compute.minor"
+"""The same, behind the point."""
 
 NVIDIA_GPU: Final = "nvidia.com/gpu"
 """Extended resource of the NVIDIA device plugin, and key of the taint clouds put on GPU nodes."""
@@ -106,11 +130,13 @@ NODEPOOL: Final = "karpenter.sh/nodepool"
 installed beside us leaves them alone."""
 
 NODEPOOL_KAITO: Final = "kaito"
+"""Value of `karpenter.sh/nodepool` on our claims."""
 
 PROVISIONER_NAME: Final = "karpenter.sh/provisioner-name"
 """Label and requirement of a Machine (Karpenter before v1); Kaito's Machines say `default`."""
 
 PROVISIONER_DEFAULT: Final = "default"
+"""Value of `karpenter.sh/provisioner-name` on our Machines."""
 
 CAPACITY_TYPE: Final = "karpenter.sh/capacity-type"
 """Label: `spot`, `on-demand` or `reserved`."""
@@ -146,6 +172,7 @@ TAINT_SKU: Final = "sku"
 """Taint key on Kaito's GPU nodes: `sku=gpu:NoSchedule`, so that only workloads that tolerate it land there."""
 
 TAINT_SKU_GPU: Final = "gpu"
+"""Value of the taint `sku`."""
 
 # ── Workspace: finalizer and revision ────────────────────────────────────────────────────────────────────────────────
 

@@ -130,7 +130,7 @@ def _credentials(workspace: Workspace, preset: Preset) -> Iterator[Violation]:
     spec = workspace.inference.preset if workspace.inference else workspace.tuning.preset if workspace.tuning else None
     if spec is None or spec.access_mode == "private":
         return
-    if preset.gated and not spec.preset_options.model_access_secret:
+    if preset.gated and not preset.image_tag and not spec.preset_options.model_access_secret:
         yield Violation(
             f"{field}.presetOptions.modelAccessSecret",
             f"is empty, and {preset.repository} is gated: name the Secret whose key HF_TOKEN holds a token with access",

@@ -13,7 +13,7 @@ from kaito.models.errors import InstanceTypeTooSmall, PlanError, TuningUnsupport
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
 from kaito.models.preset import Preset, RuntimeName
-from kaito.models.runtime import choose_runtime, dtype_on
+from kaito.models.runtime import check_gpu, choose_runtime, dtype_on
 from kaito.models.sizing import (
     DEFAULT_CONTEXT,
     TRANSFORMERS_UTILISATION,
@@ -153,7 +153,7 @@ def plan_tuning(preset: Preset, instance: InstanceType, *, method: str) -> Tunin
     """
     if preset.tuning is None:
         raise TuningUnsupported("tuning.preset.name", f"{preset.name} cannot be tuned: choose one of {_tunable()}")
-    choose_runtime(preset, instance, wanted="transformers")
+    check_gpu(instance)
     needed, available = tuning_need(preset, method), instance.gpu_memory * TRANSFORMERS_UTILISATION
     warnings: tuple[str, ...] = ()
     if needed > available:

@@ -30,7 +30,7 @@ def choose_runtime(
         NoGpu: the images cannot use that GPU at all.
         RuntimeUnsupported: no runtime, or not the wanted one, serves this preset on this GPU.
     """
-    _check_gpu(instance)
+    check_gpu(instance)
     obstacles = {name: _obstacle(name, preset, instance) for name in ("transformers", "vllm")}
     if wanted:
         if obstacle := obstacles[wanted]:
@@ -48,7 +48,12 @@ def dtype_on(preset: Preset, instance: InstanceType) -> str:
     return preset.dtype if preset.quantization or instance.gpu.has_bfloat16 else "float16"
 
 
-def _check_gpu(instance: InstanceType) -> None:
+def check_gpu(instance: InstanceType) -> None:
+    """Refuse GPUs that the images have no software for.
+
+    Raises:
+        NoGpu: another vendor, or too old.
+    """
     gpu = instance.gpu
     if gpu.vendor != "nvidia":
         raise NoGpu(

@@ -11,8 +11,14 @@ READY: Final = "Ready"
 """Root condition of both kinds."""
 
 DRAINED: Final = "Drained"
+"""Every pod that can be moved has left the node, which is being terminated."""
+
 VOLUMES_DETACHED: Final = "VolumesDetached"
+"""No volume is attached to the node any more."""
+
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
+"""The cloud was asked to delete the machine."""
+
 NODE_READY: Final = "NodeReady"
 """Informational: mirrors the node's own Ready, so that trouble after initialization shows on the claim."""
 
@@ -52,22 +58,46 @@ INVALID_CLAIM: Final = "InvalidClaim"
 """The claim itself cannot be fulfilled: no instance type, more than one, or a name the cloud refuses."""
 
 LAUNCH_TIMEOUT: Final = "LaunchTimeout"
+"""The cloud did not finish the machine in time; the claim is deleted."""
+
 REGISTRATION_TIMEOUT: Final = "RegistrationTimeout"
+"""The machine is there, but its node did not join in time; the claim is deleted."""
 
 NOT_LAUNCHED: Final = "MachineNotLaunched"
 """Machine only: a later stage waits for the launch."""
 
 NODE_NOT_FOUND: Final = "NodeNotFound"
+"""No node has joined for this machine yet."""
+
 MULTIPLE_NODES_FOUND: Final = "MultipleNodesFound"
+"""More than one node says it is this machine."""
+
 NODE_NOT_READY: Final = "NodeNotReady"
+"""The node has joined, and its kubelet does not report Ready."""
+
 STARTUP_TAINTS_EXIST: Final = "StartupTaintsExist"
+"""A startup taint of the claim is still on the node."""
+
 EPHEMERAL_TAINTS_EXIST: Final = "KnownEphemeralTaintsExist"
+"""A taint that Kubernetes puts on starting nodes is still there."""
+
 RESOURCE_NOT_REGISTERED: Final = "ResourceNotRegistered"
+"""The node does not advertise something the claim asked for, such as its GPUs."""
+
 RECONCILING_DEPENDENTS: Final = "ReconcilingDependents"
+"""A stage is not there yet; the message lists which."""
+
 UNHEALTHY_DEPENDENTS: Final = "UnhealthyDependents"
+"""A stage failed; the message lists which."""
+
 DRAINING: Final = "Draining"
+"""Pods are being evicted from the node."""
+
 AWAITING_VOLUME_DETACHMENT: Final = "AwaitingVolumeDetachment"
+"""Volumes are still attached to the node."""
+
 TERMINATION_GRACE_PERIOD_ELAPSED: Final = "TerminationGracePeriodElapsed"
+"""The time for draining or detaching is over; termination goes on without."""
 
 UNAVAILABLE_MESSAGE: Final = "all requested instance types were unavailable during launch"
 """Text that readers of claims (Karpenter, upstream Kaito's RAGEngine) look for to tell a launch that cannot succeed

@@ -127,7 +127,7 @@ class ResourceSpec(Model):
     ]
 
     count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 128, "format": "int32"})] = 1
-    """Number of nodes. For inference the model's size is estimated as well, and the larger number wins. Cannot be
+    """Number of nodes. Each serves the whole model and takes its share of the requests; tuning runs on one. Cannot be
     changed."""
 
     instance_type: Annotated[

@@ -209,6 +209,15 @@ def test_the_founding_tuning_manifest_is_planned_without_a_warning() -> None:
     ]
 
 
+TUNABLE = [p for p in catalogue.presets() if p.tuning]
+
+
+@pytest.mark.parametrize("preset", TUNABLE, ids=lambda preset: preset.name)
+def test_what_can_be_tuned_can_be_tuned_and_served_on_a_large_gpu(preset: Preset) -> None:
+    assert plan_tuning(preset, A100X8, method="lora").warnings == ()
+    assert plan_inference(preset, A100X8, adapters=True).runtime == "transformers"
+
+
 def test_tuning_with_too_little_memory_warns_with_both_numbers() -> None:
     plan = plan_tuning(catalogue.get("phi-4"), V100, method="LoRA")
 
