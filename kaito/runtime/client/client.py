@@ -133,10 +133,16 @@ class Client:
         return codec.decode(kind, await self._read(kind, target))
 
     async def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
-        """The object, or None when there is none."""
+        """The object, or None when there is none.
+
+        Raises:
+            NotFound: the server does not serve the kind at all.
+        """
         try:
             return await self.get(kind, name, namespace)
-        except NotFound:
+        except NotFound as error:
+            if not error.details.get("name"):  # a 404 that names no object is about the resource
+                raise
             return None
 
     async def list(
