@@ -26,10 +26,9 @@ class Judgement:
 
 def judge(workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings) -> Judgement:
     """Judge a Workspace as created, or as updated from `old`."""
-    api = settings.node_api.value
     found = [
-        *validate(workspace, old, policy=Policy(node_api=api)),
-        *check(workspace, old, node_api=api, cloud=settings.cloud),
+        *validate(workspace, old, policy=Policy(node_api=settings.node_api.value)),
+        *check(workspace, old, node_api=settings.node_api.value, cloud=settings.cloud),
     ]
     return Judgement(
         errors=tuple(str(violation) for violation in found if violation.severity == "error"),

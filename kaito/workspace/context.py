@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import final
 
 from kaito.api import Workspace
-from kaito.runtime.client.api import Api
-from kaito.runtime.reconcile import Again, Request
+from kaito.runtime import Again, Api, Request
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.status import Observation

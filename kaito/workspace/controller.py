@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, final
 
 from kaito.api import Machine, NodeClaim, Workspace, labels
+from kaito.runtime import Again, Request
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import ConfigMap, Job, Node, Pod, Secret, Service, StatefulSet
 from kaito.runtime.meta import Resource
-from kaito.runtime.reconcile import Again, Request
 from kaito.workspace import wakeups
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG

@@ -15,6 +15,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from kaito import __version__
+from kaito.runtime.logging import LogFormat, LogLevel
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 FEATURE_GATES = {"vLLM": True, "disableNodeAutoProvisioning": False}
@@ -64,9 +65,9 @@ class Invocation:
     """Requests a second; below 0 is unlimited."""
     kube_client_burst: int
     """Requests that may be sent at once above that rate."""
-    log_format: str
+    log_format: LogFormat
     """`json` or `console`."""
-    log_level: str
+    log_level: LogLevel
     """`debug`, `info`, `warning` or `error`."""
 
 

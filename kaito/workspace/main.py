@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kaito import __version__
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.manager import Manager, Settings

@@ -15,6 +15,11 @@ from kaito.workspace.settings import NodeApi
 _BLOCKING_EFFECTS = frozenset({"NoSchedule", "NoExecute"})
 _NONE = Quantity(0)
 
+_MIRRORS = frozenset(
+    {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/unschedulable"}
+)
+"""Taints that Kubernetes derives from what is judged directly here. They come and go a moment later than it."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,12 @@ def _fault(node: Node, hardware: Hardware, *, any_type: bool = False) -> str | N
     if node.spec.unschedulable:
         return "is cordoned"
     blocking = next(
-        (t for t in node.spec.taints if t.effect in _BLOCKING_EFFECTS and not tolerates(TOLERATIONS, t)), None
+        (
+            taint
+            for taint in node.spec.taints
+            if taint.effect in _BLOCKING_EFFECTS and taint.key not in _MIRRORS and not tolerates(TOLERATIONS, taint)
+        ),
+        None,
     )
     if blocking is not None:
         return f"has the taint {blocking.key}{f'={blocking.value}' if blocking.value else ''}:{blocking.effect}"

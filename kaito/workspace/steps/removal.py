@@ -8,10 +8,10 @@ what it left behind (the orphan collector keeps trying).
 from collections.abc import Sequence
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, conditions as words, labels
+from kaito.runtime import Again, Request
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import NotFound
 from kaito.runtime.kinds import Job, Node, StatefulSet
-from kaito.runtime.reconcile import Again, Request
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.ownership import owner_labels, owns

@@ -158,7 +158,7 @@ class Cluster:
     # what the provisioner, the nodes and the workload controllers do
 
     def claims(self) -> list[Machine] | list[NodeClaim]:
-        return self.world.list(self.kind)  # type: ignore[type-var, return-value]  # one of the two kinds
+        return self.world.list(self.kind)  # type: ignore[return-value]  # one of the two kinds
 
     def claim(self) -> Machine | NodeClaim:
         (only,) = self.claims()

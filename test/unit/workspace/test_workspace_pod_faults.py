@@ -16,13 +16,13 @@ def pod(name: str = "ws-0", *, init: dict[str, Any] | None = None, **status: Any
     return Pod.model_validate({"metadata": {"name": name, "namespace": "default"}, "status": status})
 
 
-WAITING_FOR_IMAGE = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}
-CRASHING = {
+WAITING_FOR_IMAGE: dict[str, Any] = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}
+CRASHING: dict[str, Any] = {
     "restartCount": 3,
     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
     "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "weights not found\n"}},
 }
-KILLED = {
+KILLED: dict[str, Any] = {
     "restartCount": 1,
     "state": {"running": {}},
     "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
@@ -78,7 +78,7 @@ def test_a_pod_that_is_going_away_explains_nothing() -> None:
 
 
 def test_running_between_two_crashes_is_still_a_crash_loop() -> None:
-    between = CRASHING | {"state": {"running": {}}, "ready": False}
+    between: dict[str, Any] = CRASHING | {"state": {"running": {}}, "ready": False}
     fault = classify([pod(main=between)])
     assert fault is not None
     assert fault.reason == "ContainerCrashLoopBackOff"

@@ -68,7 +68,8 @@ def test_only_the_missing_place_is_filled(case: Case) -> None:
 
 def test_enough_claims_leave_nothing_to_do_but_to_watch_the_clock(case: Case) -> None:
     decision = case.decide(case.claim(age=60), before=True)
-    assert decision.create == decision.give_up == ()
+    assert not decision.create
+    assert not decision.give_up
     assert decision.retry_at == NOW + timedelta(seconds=case.settings.node_provision_timeout - 60)
 
 

@@ -45,14 +45,13 @@ async def test_a_claim_that_never_launches_is_replaced_after_a_growing_pause(
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.settle()
-        names, counts = {cluster.claim().name}, []
+        names, counts = {cluster.claim().name}, list[int]()
         for _ in range(8):
             await cluster.world.advance(300)
             counts.append(len(cluster.claims()))
             names |= {claim.name for claim in cluster.claims()}
         assert max(counts) == 1
         assert len(names) >= 2
-        assert any("given up" in event.note for event in cluster.world.events() if event.note) or len(names) >= 2
         reasons = {event.reason for event in cluster.world.events()}
         assert f"{cluster.kind.kind}GivenUp" in reasons
 
