@@ -53,7 +53,7 @@ async def serve(
 ) -> AsyncIterator[Served]:
     """Serve an API server on a socket; port 0 takes a free one. With a token, requests without it get 401."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.router.add_route("*", "/{path:.*}", _Adapter(server, token))
+    app.router.add_route("*", "/{path:.*}", _Adapter(server, token).__call__)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
