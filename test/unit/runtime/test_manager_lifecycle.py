@@ -1,0 +1,181 @@
+"""Start and stop: in order, once, and with the first failure told."""
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import pytest
+import structlog
+
+from kaito.runtime.cache import Cached
+from kaito.runtime.clock import monotonic
+from kaito.runtime.controller import Controller
+from kaito.runtime.errors import CacheNotSynced, ConfigurationError
+from kaito.runtime.kinds import ConfigMap, Secret
+from kaito.runtime.manager import Background, Manager, Settings, ShutdownTimedOut, UnexpectedEnd
+from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.reconcile import Again, Request
+from kaito.runtime.testing import World
+
+
+class Journal:
+    """Writes down when runnables start and stop."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def runnable(self, name: str, *, elected: bool, stop_seconds: float = 0.0) -> Background:
+        async def run() -> None:
+            self.lines.append(f"{name} runs")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(stop_seconds)
+                self.lines.append(f"{name} stopped")
+
+        return Background(name, run, leader_elected=elected)
+
+
+def controller(journal: Journal | None = None) -> Controller[ConfigMap]:
+    async def converge(request: Request[ConfigMap]) -> Again | None:
+        if journal is not None:
+            journal.lines.append(f"reconcile {request.key.name}")
+        return None
+
+    return Controller(ConfigMap, converge)
+
+
+def stages(lines: list[MutableMapping[str, Any]]) -> list[str]:
+    return [f"{line['event']} {line['stage']}" for line in lines if "stage" in line]
+
+
+@pytest.mark.conformance(42)
+async def test_start_and_stop_follow_their_order(world: World) -> None:
+    journal = Journal()
+    world.put(ConfigMap(metadata=ObjectMeta(name="a")))
+    runnables = [journal.runnable("elected", elected=True), journal.runnable("plain", elected=False)]
+    with structlog.testing.capture_logs() as lines:
+        async with world.manager(controller(journal), lease="op", runnables=runnables) as manager:
+            await manager.wait_elected()
+            await world.settle()
+        assert journal.lines == ["plain runs", "elected runs", "reconcile a", "plain stopped", "elected stopped"]
+        assert stages(lines) == [
+            "starting endpoints",
+            "starting caches",
+            "starting sources",
+            "starting election",
+            "starting elected",
+            "stopping runnables",
+            "stopping elected",
+            "stopping sources",
+            "stopping caches",
+            "stopping endpoints",
+            "stopping election",
+        ]
+
+
+async def test_a_manager_runs_once(world: World) -> None:
+    manager = world.manager(controller())
+    async with manager:
+        pass
+    with pytest.raises(ConfigurationError, match="runs once"):
+        await manager.start()
+
+
+def test_parts_exist_only_once_started() -> None:
+    with pytest.raises(ConfigurationError, match="has not started"):
+        _ = Manager(Settings()).api
+
+
+async def test_stop_ends_start(world: World) -> None:
+    manager = world.manager(controller())
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(manager.start())
+        await world.settle()
+        assert not running.done()
+        await manager.stop()
+        assert running.done()
+
+
+async def _story(manager: Manager, seconds: float = 60) -> None:
+    async with manager:
+        await asyncio.sleep(seconds)
+
+
+async def _fail() -> None:
+    message = "out of luck"
+    raise OSError(message)
+
+
+async def _nothing() -> None:
+    return
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"), [(_fail, OSError, "out of luck"), (_nothing, UnexpectedEnd, "ended by itself")]
+)
+async def test_the_end_of_any_runnable_stops_the_manager(
+    world: World, function: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    journal = Journal()
+    runnables = [journal.runnable("other", elected=True), Background("r", function)]
+    with pytest.raises(error, match=message):
+        await _story(world.manager(controller(), runnables=runnables))
+    assert journal.lines == ["other runs", "other stopped"]
+    assert monotonic() == 0
+
+
+async def test_a_one_shot_may_return(world: World) -> None:
+    await _story(world.manager(controller(), runnables=[Background("once", _nothing, one_shot=True)]))
+    assert monotonic() == 60
+
+
+async def test_a_stop_waits_for_the_graceful_period_and_names_what_is_left(world: World) -> None:
+    journal = Journal()
+    settings = Settings(metrics_bind_address="0", health_probe_bind_address="0", graceful_shutdown_seconds=5)
+    stubborn = journal.runnable("stubborn", elected=False, stop_seconds=60)
+    manager = world.manager(controller(), runnables=[stubborn], settings=settings)
+    with pytest.raises(ShutdownTimedOut, match=r"after 5 s: runnables\.stubborn"):
+        await _story(manager, 10)
+    assert monotonic() == 15
+    await asyncio.sleep(60)
+    assert journal.lines[-1] == "stubborn stopped"
+
+
+async def test_a_slow_but_obedient_runnable_is_waited_for(world: World) -> None:
+    journal = Journal()
+    await _story(world.manager(controller(), runnables=[journal.runnable("slow", elected=True, stop_seconds=20)]), 1)
+    assert journal.lines == ["slow runs", "slow stopped"]
+    assert monotonic() == 21
+
+
+async def test_after_a_timed_out_stop_the_lease_is_not_released(world: World) -> None:
+    from kaito.runtime.kinds import Lease
+
+    settings = Settings(
+        metrics_bind_address="0", health_probe_bind_address="0", graceful_shutdown_seconds=2, identity="a"
+    )
+    stubborn = Journal().runnable("stubborn", elected=True, stop_seconds=60)
+    manager = world.manager(controller(), runnables=[stubborn], settings=settings, lease="op")
+    with pytest.raises(ShutdownTimedOut):
+        await _story(manager, 10)
+    assert world.get(Lease, "op").spec.holder_identity == "a"
+    await asyncio.sleep(60)
+
+
+async def test_a_failing_start_stops_what_had_started(world: World) -> None:
+    journal = Journal()
+    world.fail_next("GET", Secret, status=403, times=None)
+    manager = world.manager(
+        controller(journal), cache=[Cached(Secret)], runnables=[journal.runnable("r", elected=False)]
+    )
+    with pytest.raises(CacheNotSynced, match="Secret"):
+        await _story(manager)
+    assert journal.lines == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_undeclared_kinds_are_refused_with_the_remedy(world: World) -> None:
+    async with world.manager(controller()) as manager:
+        with pytest.raises(ConfigurationError, match=r"Cached\(Secret\)"):
+            await manager.api.get(Secret, "s", "default")
