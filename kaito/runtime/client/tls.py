@@ -34,7 +34,9 @@ def client_context(material: TlsMaterial) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # SSLError is an OSError
         message = f"TLS files not usable (CA {material.ca_file or 'of the system'}): {error}"
         raise ConfigurationError(message) from error
-    if not material.strict_x509:
+    if material.strict_x509:  # said either way: the default depends on Python's version
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    else:
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not material.verify:
         context.check_hostname = False

@@ -12,9 +12,10 @@ import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar, cast, final
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast, final
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 HORIZON_SECONDS = 30 * 24 * 3600.0
 """Virtual time after which a test is surely waiting for something that will never come."""
@@ -120,12 +121,23 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._awaiting_tick.append(future)
         await future
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         """As asyncio's; virtual time stands still until the thread is done."""
         future = super().run_in_executor(executor, func, *args)
         self._in_threads += 1
         future.add_done_callback(self._thread_done)
         return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """As asyncio's; it waits for a thread, too."""
+        self._in_threads += 1
+        try:
+            if timeout is None:
+                await super().shutdown_default_executor()
+            else:  # Python 3.12 and later
+                await cast("Any", super()).shutdown_default_executor(timeout)
+        finally:
+            self._in_threads -= 1
 
     def _thread_done(self, _: asyncio.Future[Any]) -> None:
         self._in_threads -= 1
