@@ -143,16 +143,12 @@ class Provider(Protocol):
         """Whether the plan has a chance: the size is offered here and the quota is enough, as last seen.
 
         Raises:
-            InstanceTypeUnavailable, QuotaExceeded, InsufficientCapacity: it has none now.
+            InstanceTypeUnavailable, QuotaExceeded: it has none now.
         """
         ...
 
     async def instance_type(self, name: str) -> InstanceType | None:
         """What the size holds; None when unknown."""
-        ...
-
-    def unavailable(self, instance_type: str) -> None:
-        """Remember that the cloud had no machine of the size just now; `check` refuses it for a while."""
         ...
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the process remembers about claims between reconciles: failed attempts, and when to try again.
+"""What the process remembers between reconciles: failed attempts of claims, when to try again, sizes that ran out.
 
 Losing it costs one early attempt after a restart, nothing else: everything that matters is in the cluster and in the
 cloud. Keys are claim UIDs.
@@ -26,6 +26,7 @@ class Ledger:
     def __init__(self) -> None:
         self._attempts: dict[str, Attempt] = {}
         self._pace: dict[str, float] = {}
+        self._out_of_stock: dict[str, float] = {}
 
     def wait(self, uid: str) -> float:
         """Seconds until the next attempt is due; 0 when it is."""
@@ -55,6 +56,14 @@ class Ledger:
     def pace(self, uid: str, default: float) -> float:
         """Seconds until the next look at the claim's operation."""
         return self._pace.get(uid, default)
+
+    def out_of_stock(self, instance_type: str, seconds: float) -> None:
+        """The cloud had no machine of the size."""
+        self._out_of_stock[instance_type.lower()] = monotonic() + seconds
+
+    def is_out_of_stock(self, instance_type: str) -> bool:
+        """Whether the cloud had none a short while ago."""
+        return self._out_of_stock.get(instance_type.lower(), 0.0) > monotonic()
 
     def forget(self, uid: str) -> None:
         """The claim is launched, or gone."""

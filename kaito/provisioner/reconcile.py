@@ -7,6 +7,7 @@ how things are in one status write, and never waits for a machine.
 from kaito.api.karpenter import Claim
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass, Tools
+from kaito.provisioner.nodes import is_managed
 from kaito.provisioner.steps.deadlines import enforce_deadlines
 from kaito.provisioner.steps.initialize import initialize
 from kaito.provisioner.steps.launch import launch
@@ -18,6 +19,8 @@ from kaito.runtime.errors import Invalid
 
 async def converge(request: Request[Claim], *, tools: Tools) -> Again | None:
     """One pass over a claim that is wanted."""
+    if not is_managed(request.object):
+        return None  # it does not ask for us (any more): a timer of an earlier claim of the name woke us
     run = Pass.of(request, tools)
     try:
         if await launch(run):

@@ -56,6 +56,9 @@ class ProvisionerSettings(BaseModel):
 
     capacity_retry_cap: float = Field(default=1800.0, gt=0)
 
+    out_of_stock: float = Field(default=3600.0, ge=0)
+    """How long a size without capacity comes last in a claim that lists several."""
+
     denied_retry: float = Field(default=300.0, gt=0)
     """Between attempts while our identity is refused or the cluster is missing."""
 

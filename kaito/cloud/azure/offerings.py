@@ -18,7 +18,6 @@ from kaito.cloud.errors import (
     AccessDenied,
     CloudError,
     InstanceTypeUnavailable,
-    InsufficientCapacity,
     QuotaExceeded,
 )
 from kaito.cloud.metrics import CloudMetrics
@@ -59,12 +58,6 @@ class Offerings:
         self._usage_at: float | None = None
         self._denied = False
         self._lock = asyncio.Lock()
-        self._out_of_stock: dict[str, float] = {}
-
-    def out_of_stock(self, instance_type: str) -> None:
-        """The cloud had none just now."""
-        until = monotonic() + self._arm.settings.unavailable_seconds
-        self._out_of_stock[instance_type.lower()] = until
 
     async def find(self, instance_type: str) -> InstanceType | None:
         """What the size holds, or None when it is unknown here or we may not ask."""
@@ -76,7 +69,6 @@ class Offerings:
 
         Raises:
             InstanceTypeUnavailable: unknown, or restricted for the subscription or in every zone asked for.
-            InsufficientCapacity: it ran out a short while ago.
             QuotaExceeded: fewer vCPUs left than one machine has.
         """
         offering = await self._offering(plan.instance_type)
@@ -96,10 +88,6 @@ class Offerings:
             raise InstanceTypeUnavailable(
                 f"the VM size {plan.instance_type} is restricted in zone {zones} of {self._location}",
                 code="SkuNotAvailable",
-            )
-        if self._out_of_stock.get(plan.instance_type.lower(), 0.0) > monotonic():
-            raise InsufficientCapacity(
-                f"{self._location} had no capacity for {plan.instance_type} a short while ago", code="AllocationFailed"
             )
         await self._check_quota(offering.type, spot=plan.spot)
 

@@ -94,16 +94,12 @@ class AzureProvider:
         return await self._arm.call("progress", lambda: self._read_operation(operation))
 
     async def check(self, plan: InstancePlan) -> None:
-        """Size offered, not restricted, in stock as far as known, quota left."""
+        """Size offered, not restricted, quota left."""
         await self._offerings.check(plan)
 
     async def instance_type(self, name: str) -> InstanceType | None:
         """From the location's listing."""
         return await self._offerings.find(name)
-
-    def unavailable(self, instance_type: str) -> None:
-        """The size ran out."""
-        self._offerings.out_of_stock(instance_type)
 
     async def close(self) -> None:
         """Close connections."""

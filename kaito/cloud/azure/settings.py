@@ -35,8 +35,6 @@ class AzureSettings(BaseModel):
     """Seconds without an answer after which a request is given up."""
     attempts: int = Field(default=3, ge=1)
     """Tries of one request within one call; what still fails goes back to the work queue."""
-    unavailable_seconds: float = 3600.0
-    """How long a size that ran out of capacity is not tried again while others are listed."""
 
     @model_validator(mode="after")
     def _plain_http_only_for_nobody(self) -> Self:

@@ -26,7 +26,7 @@ from kaito.runtime.meta import ConditionStatus
 CONFLICT_SECONDS = 300.0
 """Between looks at a stranger's instance of our name."""
 
-Unavailable = (InstanceTypeUnavailable, QuotaExceeded, InsufficientCapacity)
+Unavailable = (InstanceTypeUnavailable, QuotaExceeded)
 
 
 async def launch(run: Pass) -> bool:
@@ -96,9 +96,9 @@ async def _start(run: Pass, plan: Plan) -> None:
 
 
 async def _choose(run: Pass, plan: Plan) -> InstancePlan:
-    """The first listed size that has a chance; raises why none has."""
+    """The first listed size that has a chance, those that just ran out last; raises why none has."""
     refusals: list[CloudError] = []
-    for name in plan.instance_types:
+    for name in sorted(plan.instance_types, key=run.tools.ledger.is_out_of_stock):  # stable: in the listed order
         size = await run.cloud.instance_type(name)
         candidate = plan.with_type(size.name if size else name, gpus=size.gpus if size else None)
         try:
@@ -154,7 +154,7 @@ async def _clear(run: Pass, plan: Plan, instance: Instance, error: CloudError | 
     """The instance ended badly: it goes, the reason stays, and the next attempt starts from nothing."""
     error = error or OperationFailed(f"agent pool {instance.name} is {instance.state}")
     if isinstance(error, InsufficientCapacity):
-        run.cloud.unavailable(instance.instance_type)
+        run.tools.ledger.out_of_stock(instance.instance_type, run.settings.out_of_stock)
     await run.cloud.delete(instance.name)
     _failed(run, error, instance.instance_type)
     if isinstance(error, InsufficientCapacity) and len(plan.instance_types) > 1:

@@ -57,9 +57,7 @@ def settings(**changes: Any) -> AzureSettings:
 
 
 def provider_for(simulator: Simulator, **changes: Any) -> AzureProvider:
-    return AzureProvider(
-        settings(**changes), CloudMetrics(), transport=InProcessTransport(simulator.api)
-    )
+    return AzureProvider(settings(**changes), CloudMetrics(), transport=InProcessTransport(simulator.api))
 
 
 @pytest.fixture
@@ -299,14 +297,6 @@ async def test_sizes_are_read_once_for_many_claims(azure: AzureProvider, simulat
     await asyncio.gather(*(azure.check(PLAN) for _ in range(20)))
     assert len([entry for entry in simulator.api.requests if entry.path.endswith("/skus")]) == 1
     assert len([entry for entry in simulator.api.requests if entry.path.endswith("/usages")]) == 1
-
-
-async def test_a_size_that_ran_out_is_left_alone_for_a_while(azure: AzureProvider) -> None:
-    azure.unavailable(A100)
-    with pytest.raises(InsufficientCapacity):
-        await azure.check(PLAN)
-    await asyncio.sleep(3601)
-    await azure.check(PLAN)
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,32 @@ import json
 from collections.abc import AsyncIterator, MutableMapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from azure.core.exceptions import HttpResponseError, ServiceResponseError, ServiceResponseTimeoutError
 from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.core.utils import CaseInsensitiveDict
 
-from kaito.cloud.azure.simulator.api import ArmApi
 from kaito.cloud.azure.simulator.wire import Answer, Exchange
 
 READ_TIMEOUT_SECONDS = 300.0
 """The SDK's own default for reading an answer; clients pass `read_timeout`."""
 
 
+class Handler(Protocol):
+    """Whatever answers: the simulator's `ArmApi`, or something between it and the SDK."""
+
+    async def handle(self, exchange: Exchange) -> Answer:
+        """The answer to one request."""
+        ...
+
+
 @final
 class InProcessTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):  # type: ignore[misc]  # mypy does not follow the SDK
     """Hands each request of the SDK to the simulator in the same process."""
 
-    def __init__(self, api: ArmApi, *, read_timeout: float = READ_TIMEOUT_SECONDS) -> None:
+    def __init__(self, api: Handler, *, read_timeout: float = READ_TIMEOUT_SECONDS) -> None:
         self._api = api
         self._read_timeout = read_timeout
 

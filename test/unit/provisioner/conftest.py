@@ -1,0 +1,273 @@
+"""A cluster, a cloud and the provisioner between them, all in virtual time.
+
+The cloud is the real Azure SDK on the ARM simulator, without sockets; its machines join the in-memory cluster. Tests
+that take `stage` run once for Machines and once for NodeClaims.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+
+import pytest
+
+from kaito.api import labels
+from kaito.api.karpenter import Claim, Machine, NodeClaim
+from kaito.cloud.azure.provider import AzureProvider
+from kaito.cloud.azure.settings import AzureSettings
+from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
+from kaito.cloud.azure.simulator.inprocess import InProcessTransport
+from kaito.cloud.azure.simulator.pools import Pool
+from kaito.cloud.azure.simulator.wire import Answer, Exchange
+from kaito.cloud.metrics import CloudMetrics
+from kaito.provisioner.context import Tools
+from kaito.provisioner.controllers import cached, controllers
+from kaito.provisioner.settings import ProvisionerSettings
+from kaito.runtime import Client, Condition, Manager
+from kaito.runtime.client import Reply, StreamReply
+from kaito.runtime.client.transport import NO_HEADERS
+from kaito.runtime.errors import TransportError
+from kaito.runtime.kinds import Node
+from kaito.runtime.testing import World
+from kaito.runtime.testing.transport import InMemoryTransport
+
+A100 = "Standard_NC24ads_A100_v4"
+H100 = "Standard_NC40ads_H100_v5"
+KINDS: tuple[type[Claim], ...] = (Machine, NodeClaim)
+
+
+class Stage:
+    """What a scenario acts on and looks at."""
+
+    def __init__(self, world: World, kind: type[Claim], simulator: Simulator) -> None:
+        self.world = world
+        self.kind = kind
+        self.simulator = simulator
+        self.settings = ProvisionerSettings()
+        self.azure: dict[str, Any] = {}
+        self.tools: Tools | None = None
+        self._running: AsyncExitStack | None = None
+
+    # the provisioner
+
+    async def start(
+        self, kinds: tuple[type[Claim], ...] = KINDS, *, life: "Life | None" = None, **changes: Any
+    ) -> Manager:
+        """Start the provisioner; `changes` are of its settings, `life` ends it early."""
+        self.settings = self.settings.model_copy(update=changes)
+        azure = AzureSettings(
+            subscription_id=self.simulator.settings.subscription_id,
+            resource_group="kaito",
+            cluster="kaito",
+            endpoint="http://simulator",
+            credential_mode="fake",
+            **self.azure,
+        )
+        arm = InProcessTransport(MortalArm(self.simulator, life) if life else self.simulator.api)
+        provider = AzureProvider(azure, CloudMetrics(), transport=arm)
+        self.tools = Tools(cloud=provider, settings=self.settings, kinds=kinds)
+        manager = self.world.manager(
+            *controllers(self.tools),
+            cache=cached(),
+            name="gpu-provisioner",
+            transport=MortalTransport(self.world.transport(), life) if life else None,  # type: ignore[arg-type]  # same face
+        )
+        self._running = AsyncExitStack()
+        await self._running.enter_async_context(manager)
+        await self.world.settle()
+        return manager
+
+    async def stop(self) -> None:
+        """Stop the provisioner as a restart does: what it only remembered is lost."""
+        if self._running is not None:
+            await self._running.aclose()
+            self._running = None
+
+    # acting
+
+    def claim(self, name: str = "ws1", *sizes: str, storage: str | None = "1024Gi", **metadata: Any) -> Claim:
+        """Create a claim as the workspace controller does."""
+        return self.world.put(claim_manifest(self.kind, name, *sizes, storage=storage, **metadata))
+
+    def put(self, name: str, change: Callable[[dict[str, Any]], None], *sizes: str) -> Claim:
+        """Create a claim that differs from the usual one."""
+        document = claim_manifest(self.kind, name, *sizes).to_dict()
+        change(document)
+        return self.world.put(self.kind.model_validate(document))
+
+    def delete(self, name: str = "ws1") -> None:
+        """Delete the claim as a user does."""
+        self.world.delete(self.kind, name)
+
+    # looking
+
+    def get(self, name: str = "ws1") -> Claim:
+        """The claim as the cluster has it."""
+        return self.world.get(self.kind, name)
+
+    def find(self, name: str = "ws1") -> Claim | None:
+        """The claim, or None when it is gone."""
+        return self.world.find(self.kind, name)
+
+    def condition(self, condition_type: str, name: str = "ws1") -> Condition:
+        """A condition of the claim; `launched`, `registered` and `initialized` are spelled as the kind does."""
+        stages = self.kind.stages._asdict()
+        found = self.get(name).condition(stages.get(condition_type, condition_type))
+        assert found is not None, f"{name} has no condition {condition_type}"
+        return found
+
+    def pool(self, name: str = "ws1") -> Pool:
+        """The agent pool as the cloud has it."""
+        return self.simulator.cluster.pools[name]
+
+    @property
+    def pools(self) -> list[str]:
+        """Names of the agent pools in the cloud."""
+        return sorted(self.simulator.cluster.pools)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes in the cluster."""
+        return self.world.list(Node)
+
+    def node(self) -> Node:
+        """The only node."""
+        (node,) = self.nodes
+        return node
+
+    def calls(self, method: str, pool: str = "ws1") -> int:
+        """How often the provisioner asked the cloud."""
+        return sum(r.method == method and r.pool == pool for r in self.simulator.api.requests)
+
+    async def until(self, what: str, holds: Callable[[], bool], *, within: float = 3600.0, step: float = 5.0) -> None:
+        """Let time pass until something holds."""
+        waited = 0.0
+        while not holds():
+            assert waited < within, f"not within {within:g} s: {what}"
+            await self.world.advance(step)
+            waited += step
+
+    async def until_ready(self, name: str = "ws1", *, within: float = 900.0) -> Claim:
+        """Let time pass until the claim is Ready."""
+        await self.until(f"{name} ready", lambda: self.get(name).is_ready, within=within)
+        return self.get(name)
+
+    async def until_gone(self, name: str = "ws1", *, within: float = 900.0) -> None:
+        """Let time pass until the claim is gone."""
+        await self.until(f"{name} gone", lambda: self.find(name) is None, within=within)
+
+
+class Life:
+    """How many more requests a process gets through, to the cluster and to the cloud together."""
+
+    def __init__(self, requests: int) -> None:
+        self.left = requests
+
+    def spend(self) -> None:
+        """One request was served."""
+        self.left -= 1
+
+    @property
+    def over(self) -> bool:
+        """Nothing gets out, and no answer comes in any more."""
+        return self.left <= 0
+
+
+class MortalTransport:
+    """The way to the cluster of a process that dies: its last request takes effect and is never answered."""
+
+    def __init__(self, inner: InMemoryTransport, life: Life) -> None:
+        self._inner, self._life = inner, life
+        self.host = inner.host
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: bytes | None = None,
+        timeout: float = 30.0,
+    ) -> Reply:
+        if self._life.over:
+            raise TransportError("the process is dead")
+        reply = await self._inner.request(method, target, headers=headers, body=body, timeout=timeout)
+        if method != "GET":
+            self._life.spend()
+        if self._life.over:
+            self._inner.break_streams()
+            raise TransportError("the process is dead")
+        return reply
+
+    def stream(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = 5.0,
+        idle: float | None = None,
+    ) -> AbstractAsyncContextManager[StreamReply]:
+        if self._life.over:
+            raise TransportError("the process is dead")
+        return self._inner.stream(method, target, headers=headers, connect=connect, idle=idle)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class MortalArm:
+    """The way to the cloud of a process that dies."""
+
+    def __init__(self, simulator: Simulator, life: Life) -> None:
+        self._simulator, self._life = simulator, life
+
+    async def handle(self, exchange: Exchange) -> Answer:
+        if self._life.over:
+            return Answer(drop=True)
+        answer = await self._simulator.api.handle(exchange)
+        if exchange.method != "GET":
+            self._life.spend()
+        return Answer(drop=True) if self._life.over else answer
+
+
+def claim_manifest(
+    kind: type[Claim], name: str = "ws1", *sizes: str, storage: str | None = "1024Gi", **metadata: Any
+) -> Claim:
+    """A claim as the workspace controller writes it."""
+    is_machine = kind is Machine
+    requirements = [
+        {"key": labels.INSTANCE_TYPE, "operator": "In", "values": list(sizes or (A100,))},
+        {"key": labels.OS, "operator": "In", "values": ["linux"]},
+    ]
+    spec: dict[str, Any] = {
+        "requirements": requirements,
+        "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+    }
+    if storage is not None:
+        spec["resources"] = {"requests": {"storage": storage}}
+    if is_machine:
+        spec["machineTemplateRef"] = {"name": name}
+    else:
+        spec["nodeClassRef"] = {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"}
+    pool = {labels.PROVISIONER_NAME: "default"} if is_machine else {labels.NODEPOOL: "kaito"}
+    owner = {labels.WORKSPACE: "phi", labels.WORKSPACE_NAMESPACE: "default"}
+    document = {
+        "metadata": {"name": name, "labels": {**pool, **owner, "apps": "phi-3"}, **metadata},
+        "spec": spec,
+    }
+    return kind.model_validate(document)
+
+
+@pytest.fixture(params=KINDS, ids=[kind.kind for kind in KINDS])
+async def stage(world: World, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """An empty cluster and an empty cloud; the provisioner is not running yet."""
+    world.install(*KINDS)
+    nodes = Client(world.transport(agent="cluster/1"), field_manager="machines")
+    async with Simulator(SimulatorSettings(), nodes=nodes, clock=world.clock) as simulator:
+        stage = Stage(world, request.param, simulator)
+        try:
+            yield stage
+        finally:
+            await stage.stop()
+            await asyncio.sleep(0)

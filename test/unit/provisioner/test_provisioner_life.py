@@ -1,0 +1,277 @@
+"""A claim's ordinary life: launched, registered, initialized, ready; and gone again with everything it had."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kaito.api import labels
+from kaito.api.karpenter import Machine, NodeClaim
+from kaito.runtime.kinds import Node
+from kaito.runtime.meta.model import format_time
+
+if TYPE_CHECKING:
+    from test.unit.provisioner.conftest import Stage
+
+A100 = "Standard_NC24ads_A100_v4"
+
+
+async def test_a_claim_becomes_a_ready_node(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.world.settle()
+    assert stage.condition("launched").reason == "AgentPoolCreating"
+    assert stage.pools == ["ws1"]
+
+    claim = await stage.until_ready()
+    node = stage.node()
+    assert claim.status.node_name == node.name
+    assert claim.status.provider_id == node.spec.provider_id
+    assert [c.status for stage_name in claim.stages if (c := claim.condition(stage_name))] == ["True"] * 3
+    assert claim.labels[labels.INSTANCE_TYPE] == A100
+    assert int(claim.status.capacity["nvidia.com/gpu"]) == 1
+    assert claim.status.image_id.startswith("AKSUbuntu")
+    assert labels.ARM_OPERATION not in claim.annotations
+    assert labels.TERMINATION_FINALIZER in node.metadata.finalizers
+    assert [owner.uid for owner in node.metadata.owner_references] == [claim.uid]
+    assert node.labels[labels.REGISTERED] == node.labels[labels.INITIALIZED] == "true"
+    assert node.labels["apps"] == "phi-3"
+    assert [taint.key for taint in node.spec.taints] == ["sku"]
+    assert stage.calls("PUT") == 1
+    events = {event.reason for event in stage.world.events(claim)}
+    assert {"Launching", "Launched", "Registered", "Initialized"} <= events
+
+
+async def test_the_pool_is_the_claim_in_azures_words(stage: "Stage") -> None:
+    await stage.start()
+    claim = stage.claim(annotations={labels.NODE_IMAGE_FAMILY: "AzureLinux"})
+    await stage.world.settle()
+    properties = stage.pool().properties
+    assert (properties["count"], properties["vmSize"], properties["osDiskSizeGB"]) == (1, A100, 1024)
+    assert (properties["osType"], properties["osSKU"], properties["mode"]) == ("Linux", "AzureLinux", "User")
+    assert properties["nodeTaints"] == ["sku=gpu:NoSchedule"]
+    created = claim.metadata.creation_timestamp
+    assert created is not None
+    assert (
+        properties["nodeLabels"].items()
+        >= {
+            labels.WORKSPACE: "phi",
+            labels.MACHINE_TYPE: "gpu",
+            labels.CREATION_TIMESTAMP: format_time(created).replace(":", "-"),
+            labels.MANAGED_BY: "gpu-provisioner",
+            labels.CLAIM_UID: claim.uid,
+        }.items()
+    )
+    assert properties["tags"]["kaito-claim-uid"] == claim.uid
+    assert properties["tags"]["kaito-workspace"] == "phi"
+
+
+async def test_conditions_come_in_order_and_say_what_is_awaited(stage: "Stage") -> None:
+    stage.simulator.knobs.set(join_delay=400, gpu_delay=60)
+    await stage.start()
+    stage.claim()
+    await stage.world.settle()
+    seen: list[tuple[str, ...]] = []
+
+    def record() -> bool:
+        claim = stage.get()
+        conditions = [claim.condition(name) for name in claim.stages]
+        state = tuple(c.reason if c is not None else "" for c in conditions)
+        if not seen or seen[-1] != state:
+            seen.append(state)
+        return claim.is_ready and all(c is not None and c.is_true for c in conditions)
+
+    await stage.until("all stages", record, step=1)
+    launched, registered, initialized = stage.kind.stages
+    waiting = "AwaitingReconciliation"
+    assert seen[0] == ("AgentPoolCreating", waiting, waiting)
+    assert seen[-1] == (launched, registered, initialized)
+    order = [state for state in seen if state[0] == launched]
+    assert [state[1] for state in order][:3] == ["NodeNotFound", "ProviderIDMissing", registered]
+    rest = list(dict.fromkeys(state[2] for state in order if state[1] == registered))
+    assert rest[-2:] == ["ResourceNotRegistered", initialized]
+    assert "NodeNotReady" in rest
+
+
+async def test_trouble_is_false_on_a_machine_and_unknown_on_a_node_claim(stage: "Stage") -> None:
+    stage.simulator.knobs.set(never_join=True)
+    await stage.start()
+    stage.claim()
+    await stage.world.advance(320)
+    registered, ready = stage.condition("registered"), stage.condition("Ready")
+    assert registered.reason == "NodeNotFound"
+    if stage.kind is Machine:
+        assert (registered.status, ready.status, ready.reason) == ("False", "False", "NodeNotFound")
+    else:
+        assert (registered.status, ready.status, ready.reason) == ("Unknown", "Unknown", "ReconcilingDependents")
+        assert ready.message == "Registered=Unknown, Initialized=Unknown"
+
+
+async def test_deletion_takes_everything_in_order(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.until_ready()
+    stage.delete()
+    await stage.world.settle()
+    node = stage.node()
+    assert node.deleting
+    assert any(taint.key == labels.TAINT_DISRUPTED for taint in node.spec.taints)
+    assert node.labels[labels.EXCLUDE_FROM_LOAD_BALANCERS] == "karpenter"
+    assert stage.pool().state == "Deleting"
+    await stage.world.advance(100)
+    assert stage.find() is not None, "the claim waits for the machine"
+    assert stage.nodes, "the node object is the last to go"
+
+    await stage.until_gone(within=60)
+    assert stage.pools == []
+    assert stage.nodes == []
+    assert stage.calls("DELETE") == 1
+
+
+async def test_the_end_follows_the_pools_end_within_seconds(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.until_ready()
+    stage.delete()
+    await stage.until("pool gone", lambda: not stage.pools, step=1)
+    await stage.until_gone(within=25)
+
+
+async def test_a_claim_deleted_while_its_pool_is_created_leaves_nothing(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.world.advance(60)
+    assert stage.pool().state == "Creating"
+    stage.delete()
+    await stage.until_gone(within=200)
+    assert stage.pools == []
+    assert stage.nodes == []
+
+
+async def test_deletion_waits_where_azure_refuses_to_delete_what_it_creates(stage: "Stage") -> None:
+    cluster = stage.simulator.cluster
+    cluster.settings = cluster.settings.model_copy(update={"delete_while_creating": False})
+    await stage.start()
+    stage.claim()
+    await stage.world.advance(60)
+    stage.delete()
+    await stage.world.advance(60)
+    assert stage.condition("InstanceTerminating").reason == "CloudBusy"
+    await stage.until_gone(within=600)
+    assert stage.pools == []
+
+
+async def test_a_ready_claim_costs_no_cloud_calls(stage: "Stage") -> None:
+    await stage.start(collect_every=1e6)
+    stage.claim()
+    await stage.until_ready()
+    stage.simulator.api.requests.clear()
+    stage.world.forget_requests()
+    await stage.world.advance(3600)
+    assert list(stage.simulator.api.requests) == []
+    assert stage.world.count("patch") == 0
+
+
+async def test_claims_that_do_not_ask_for_us_are_left_alone(stage: "Stage") -> None:
+    def foreign(document: dict[str, Any]) -> None:
+        document["metadata"]["labels"] = {"team": "blue"}
+        if stage.kind is NodeClaim:
+            group, kind = "karpenter.azure.com", "AKSNodeClass"
+            document["spec"]["nodeClassRef"] = {"group": group, "kind": kind, "name": "default"}
+
+    await stage.start()
+    stage.put("other", foreign)
+    await stage.world.advance(60)
+    assert stage.get("other").metadata.finalizers == []
+    assert stage.get("other").status.conditions == []
+    assert stage.pools == []
+
+
+async def test_a_node_claim_of_our_class_needs_no_label(stage: "Stage") -> None:
+    if stage.kind is Machine:
+        pytest.skip("Machines have no node class")
+    await stage.start()
+    stage.put("ws2", lambda document: document["metadata"].pop("labels"))
+    await stage.until_ready("ws2")
+    assert stage.node().labels[labels.MANAGED_BY] == "gpu-provisioner"
+    stage.delete("ws2")
+    await stage.until_gone("ws2")
+    assert stage.nodes == []
+
+
+async def test_the_nodes_health_shows_on_the_claim_and_recovers(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.until_ready()
+    stage.simulator.knobs.set(not_ready=True)
+    await stage.world.advance(5)
+    ready = stage.condition("Ready")
+    assert (ready.status, ready.reason) == ("False", "NodeNotReady")
+    assert "KubeletNotReady" in ready.message
+    assert "NodeUnhealthy" in {event.reason for event in stage.world.events(stage.get())}
+    assert stage.condition("initialized").is_true, "what was reached stays reached"
+
+    stage.simulator.knobs.set(not_ready=False)
+    await stage.world.advance(5)
+    assert stage.condition("Ready").is_true
+
+
+async def test_a_silent_machine_is_not_ready(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.until_ready()
+    stage.simulator.knobs.set(heartbeat_stop=True)
+    await stage.world.advance(60)
+    assert stage.condition("Ready").reason == "NodeNotReady"
+
+
+async def test_a_second_node_of_the_pool_changes_nothing_once_registered(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    claim = await stage.until_ready()
+    node = stage.node()
+    twin = node.evolve(
+        metadata=node.metadata.evolve(name=f"{node.name[:-1]}1", uid="", resource_version="", finalizers=[])
+    )
+    stage.world.put(twin)
+    await stage.world.advance(300)
+    assert stage.get().is_ready
+    assert stage.get().status.node_name == claim.status.node_name
+    stage.delete()
+    await stage.until_gone()
+    assert stage.world.list(Node) == []
+
+
+async def test_two_machines_before_registration_are_told_and_resolved(stage: "Stage") -> None:
+    stage.simulator.knobs.set(join_twice=True)
+    await stage.start()
+    stage.claim()
+    await stage.world.advance(320)
+    assert stage.condition("registered").reason == "MultipleNodesFound"
+    spare = stage.nodes[1]
+    stage.world.delete(Node, spare.name)
+    stage.world.patch(Node, spare.name, {"metadata": {"finalizers": None}})
+    await stage.until_ready()
+
+
+async def test_the_resource_group_may_be_spelled_in_lower_case(stage: "Stage") -> None:
+    stage.simulator.knobs.set(lowercase_resource_group=True)
+    await stage.start()
+    stage.claim()
+    claim = await stage.until_ready()
+    assert "mc_kaito" in claim.status.provider_id
+
+
+async def test_startup_taints_hold_initialization_until_somebody_removes_them(stage: "Stage") -> None:
+    def starting(document: dict[str, Any]) -> None:
+        document["spec"]["startupTaints"] = [{"key": "example.com/starting", "effect": "NoSchedule"}]
+
+    await stage.start()
+    stage.put("ws1", starting)
+    await stage.world.advance(400)
+    initialized = stage.condition("initialized")
+    assert initialized.reason == "StartupTaintsExist"
+    assert 'StartupTaint "example.com/starting:NoSchedule" still exists' in initialized.message
+    node = stage.node()
+    taints = [taint for taint in node.spec.taints if taint.key != "example.com/starting"]
+    stage.world.put(node.evolve(spec=node.spec.evolve(taints=taints)))
+    await stage.until_ready(within=30)

@@ -1,0 +1,97 @@
+"""A provisioner that dies anywhere and starts again ends in the same place, with never more pools than claims."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kaito.api import labels
+
+if TYPE_CHECKING:
+    from test.unit.provisioner.conftest import Stage
+
+BIRTH_WRITES = 12
+"""More writes, to cluster and cloud together, than one claim takes until it is ready."""
+
+END_WRITES = 14
+"""And until it is gone again."""
+
+
+@pytest.mark.parametrize("requests", range(1, BIRTH_WRITES))
+async def test_killed_after_any_write_it_goes_on_after_a_restart(stage: "Stage", requests: int) -> None:
+    from test.unit.provisioner.conftest import Life
+
+    stage.claim()
+    await stage.start(life=Life(requests))
+    for _ in range(40):
+        await stage.world.advance(10)
+        assert len(stage.pools) <= 1
+    await stage.stop()
+
+    await stage.start()
+    await stage.until_ready(within=1200)
+    assert stage.pools == ["ws1"]
+    assert stage.calls("PUT") == 1, "a second creation was never asked for"
+    stage.delete()
+    await stage.until_gone(within=400)
+    assert (stage.pools, stage.nodes) == ([], [])
+
+
+@pytest.mark.parametrize("requests", range(1, END_WRITES))
+async def test_killed_after_any_write_of_the_end_it_finishes_after_a_restart(stage: "Stage", requests: int) -> None:
+    from test.unit.provisioner.conftest import Life
+
+    await stage.start()
+    stage.claim()
+    await stage.until_ready()
+    await stage.stop()
+    stage.delete()
+    await stage.start(life=Life(requests))
+    for _ in range(10):
+        await stage.world.advance(10)
+    await stage.stop()
+
+    await stage.start()
+    await stage.until_gone(within=600)
+    assert (stage.pools, stage.nodes) == ([], [])
+    assert stage.calls("DELETE") == 1
+
+
+async def test_the_operation_under_way_is_written_on_the_claim(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.world.advance(30)
+    operation = stage.get().annotations[labels.ARM_OPERATION]
+    assert operation.startswith("http://simulator/subscriptions/")
+    await stage.stop()
+
+    await stage.world.advance(3600)
+    await stage.start()
+    await stage.until_ready(within=60)
+    assert stage.calls("PUT") == 1
+
+
+async def test_deleted_while_nobody_looked(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.world.advance(30)
+    await stage.stop()
+    stage.delete()
+    await stage.world.advance(3600)
+    assert stage.pools == ["ws1"]
+    await stage.start()
+    await stage.until_gone(within=300)
+    assert (stage.pools, stage.nodes) == ([], [])
+
+
+@pytest.mark.seeds(5)
+async def test_any_interleaving_ends_the_same(stage: "Stage") -> None:
+    await stage.start()
+    for name in ("ws1", "ws2", "ws3"):
+        stage.claim(name)
+    await stage.world.advance(100)
+    stage.delete("ws2")
+    await stage.until_ready("ws1")
+    await stage.until_ready("ws3")
+    await stage.until_gone("ws2")
+    assert stage.pools == ["ws1", "ws3"]
+    assert len(stage.nodes) == 2
