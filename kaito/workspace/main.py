@@ -5,14 +5,16 @@ The only place of the room that reads the command line and the environment.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from kaito.api import Workspace
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.manager import Manager, Settings
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
 from kaito.workspace.flags import Invocation, parse
 from kaito.workspace.manifests.claim import claim_kind
+from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector
 from kaito.workspace.settings import WorkspaceSettings
 
@@ -31,10 +33,11 @@ def workspace_manager(
     clock: Clock | None = None,
 ) -> Manager:
     """The whole controller, ready to start; tests plug in a transport and a clock."""
-    reconciler = WorkspaceReconciler(workspace)
+    metrics = WorkspaceMetrics()
+    reconciler = WorkspaceReconciler(workspace, metrics)
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind)]
-    return Manager(
+    manager = Manager(
         settings,
         controllers=[workspace_controller(reconciler), *periodic],
         cache=cached_kinds(workspace),
@@ -45,6 +48,13 @@ def workspace_manager(
         field_manager=NAME,
         name=NAME,
     )
+    metrics.register(manager.metrics.registry, lambda: _known_workspaces(manager))
+    return manager
+
+
+def _known_workspaces(manager: Manager) -> Iterable[Workspace]:
+    """What the cache holds, for the gauges; only the leader speaks, or every replica would be counted."""
+    return manager.cache.list(Workspace) if manager.is_leader else ()
 
 
 def runtime_settings(invocation: Invocation) -> Settings:

@@ -11,9 +11,9 @@ _ANNOUNCED = {
     words.RESOURCE_READY: ("ResourcesReady", "ResourcesNotReady"),
     words.INFERENCE_READY: ("InferenceReady", "InferenceNotReady"),
     words.JOB_STARTED: ("TuningStarted", "TuningNotRunning"),
-    words.WORKSPACE_SUCCEEDED: ("WorkspaceSucceeded", "WorkspaceNotReady"),
 }
-"""Conditions whose change is worth an event: reason when it becomes true, and when it stops being true."""
+"""Conditions whose change is worth an event: reason when it becomes true, and when it stops being true. The whole
+(WorkspaceSucceeded) is their sum and would only repeat them, except for the end of tuning."""
 
 
 def conclude(run: Pass, status: StatusScope[Workspace]) -> None:
@@ -44,6 +44,8 @@ def _announce(run: Pass, status: StatusScope[Workspace], verdict: Verdict) -> No
         return
     if verdict.holds:
         _measure(run, verdict.type)
+    if verdict.type == words.WORKSPACE_SUCCEEDED and run.workspace.tuning is not None and verdict.holds:
+        run.request.event("Normal", "TuningSucceeded", verdict.message)
     if verdict.type in _ANNOUNCED:
         became, ceased = _ANNOUNCED[verdict.type]
         if verdict.holds:
