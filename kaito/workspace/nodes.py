@@ -54,7 +54,7 @@ def report(workspace: Workspace, hardware: Hardware, nodes: Iterable[Node], *, n
     faults: list[str] = []
     gpu_faults: list[str] = []
     for node in own:
-        fault = _fault(node, hardware)
+        fault = _fault(node, hardware, any_type=labels.PREFERRED in node.labels)
         missing = None if fault else _missing_gpus(node, hardware)
         if fault:
             faults.append(f"node {node.name} {fault}")

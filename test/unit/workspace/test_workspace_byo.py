@@ -1,0 +1,113 @@
+"""Nodes of the user's own: found by the full selector, never claimed, never deleted; Karpenter need not be there."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kaito.api import Workspace, labels
+from kaito.runtime.kinds import Node, StatefulSet
+from kaito.runtime.testing import World, builders
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+if TYPE_CHECKING:
+    from test.unit.workspace.conftest import Cluster
+
+A100 = {labels.GPU_PRODUCT: "NVIDIA-A100-SXM4-80GB", labels.GPU_COUNT: "1", labels.GPU_MEMORY: "81920"}
+
+
+@pytest.fixture
+def settings() -> WorkspaceSettings:
+    return WorkspaceSettings(node_api=NodeApi.BYO)
+
+
+@pytest.fixture
+def own(phi: Workspace) -> Workspace:
+    return phi.evolve(resource=phi.resource.evolve(instance_type=""))
+
+
+def gpu_node(world: World, name: str, **extra: str) -> Node:
+    node_labels = {"apps": "phi-3", **A100, **extra}
+    return world.put(builders.node(name, labels=node_labels, capacity={labels.NVIDIA_GPU: "1"}))
+
+
+async def test_a_workspace_waits_for_a_node_that_matches(cluster: "Cluster", own: Workspace) -> None:
+    cluster.apply(own)
+    async with cluster.controller():
+        await cluster.world.settle()
+        assert cluster.columns() == ("False", "False", "False")
+        assert "no ready node matches" in cluster.told()["ResourceReady"][2]
+        assert "apps" in cluster.told()["ResourceReady"][2]
+
+        gpu_node(cluster.world, "mine")
+        await cluster.world.settle()
+        assert cluster.columns()[0] == "True"
+        cluster.serve()
+        await cluster.world.settle()
+        assert cluster.columns() == ("True", "True", "True")
+        assert "MachineReady" not in cluster.told()
+        assert "NodeClaimReady" not in cluster.told()
+
+
+async def test_a_node_without_gpu_labels_is_told_with_the_remedy(cluster: "Cluster", own: Workspace) -> None:
+    cluster.world.put(builders.node("plain", labels={"apps": "phi-3"}))
+    cluster.apply(own)
+    async with cluster.controller():
+        await cluster.world.settle()
+        assert "GPU feature discovery" in cluster.told()["ResourceReady"][2]
+        assert "plain" in cluster.told()["ResourceReady"][2]
+
+
+async def test_the_nodes_stay_when_the_workspace_goes(cluster: "Cluster", own: Workspace) -> None:
+    gpu_node(cluster.world, "mine")
+    cluster.apply(own)
+    async with cluster.controller():
+        await cluster.world.settle()
+        cluster.serve()
+        await cluster.world.settle()
+        cluster.world.delete(Workspace, own.name)
+        await cluster.world.settle()
+        assert cluster.world.find(Workspace, own.name) is None
+        assert cluster.world.find(StatefulSet, own.name) is None
+        assert cluster.world.find(Node, "mine", "") is not None
+
+
+async def test_a_node_that_loses_its_label_no_longer_counts(cluster: "Cluster", own: Workspace) -> None:
+    gpu_node(cluster.world, "mine")
+    cluster.apply(own)
+    async with cluster.controller():
+        await cluster.world.settle()
+        cluster.serve()
+        await cluster.world.settle()
+        cluster.world.patch(Node, "mine", {"metadata": {"labels": {"apps": "other"}}})
+        await cluster.world.settle()
+        assert cluster.columns()[0] == "False"
+
+
+async def test_the_instance_type_must_be_left_out(cluster: "Cluster", phi: Workspace) -> None:
+    gpu_node(cluster.world, "mine")
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.world.settle()
+        assert cluster.told()["ResourceReady"][1] == "InvalidSpec"
+        assert "resource.instanceType" in cluster.told()["ResourceReady"][2]
+
+
+async def test_karpenters_kinds_need_not_be_installed(
+    world: World, own: Workspace, settings: WorkspaceSettings
+) -> None:
+    from kaito.api import crds
+    from kaito.runtime.manager import Settings
+    from kaito.workspace.main import workspace_manager
+
+    world.install(next(d for d in crds.manifests() if d["metadata"]["name"] == "workspaces.kaito.sh"))
+    gpu_node(world, "mine")
+    world.put(own)
+    quiet = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
+    manager = workspace_manager(settings, quiet, transport=world.transport(), clock=world.clock)
+    world.watch_over(manager)
+    async with manager:
+        await world.settle()
+        assert world.find(StatefulSet, own.name) is not None
+        world.delete(Workspace, own.name)
+        await world.settle()
+        assert world.find(Workspace, own.name) is None
