@@ -4,14 +4,34 @@ from __future__ import annotations
 
 from kaito.apiserver import errors
 from kaito.apiserver.builtin_defaults import fill_builtin_defaults
+from kaito.apiserver.coercion import Coercer
 from kaito.apiserver.core import Context
 from kaito.apiserver.duplicates import duplicate_fields
 from kaito.apiserver.events import convert_event, is_event
-from kaito.apiserver.kinds import Resource
+from kaito.apiserver.kinds import Resource, version_of
 from kaito.apiserver.objectmeta import prune_metadata
 from kaito.apiserver.routes import Target
-from kaito.apiserver.schema import drop_nulls, fill_defaults, prune
+from kaito.apiserver.schema import drop_nulls, fill_defaults, fill_zeros, prune
 from kaito.apiserver.wire import JSON_TYPE, YAML_TYPES, HttpRequest, Json, Object, decode, decode_yaml
+
+
+class BodyError(errors.StatusError):
+    """The body is not JSON or YAML (400)."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(400, "BadRequest", f"error decoding patch: {why}")
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:1024].decode(errors="replace")
+
+
+def _json_word(value: Json) -> str:
+    return {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
 
 
 def media_type(request: HttpRequest) -> str:
@@ -28,20 +48,27 @@ def decode_body(request: HttpRequest) -> Json:
         if kind == JSON_TYPE or kind.endswith("+json"):
             return decode(request.body)
     except ValueError as error:
-        raise errors.bad_request(f"error decoding the body: {error}") from error
-    raise errors.unsupported_media_type("application/json, application/yaml", kind)
+        raise BodyError(str(error)) from error
+    raise errors.unsupported_media_type("application/json, application/yaml")
 
 
-def decode_object(request: HttpRequest, resource: Resource, context: Context) -> Object:
-    """Return the object in a create or update body, its duplicate fields reported."""
+def decode_object(
+    request: HttpRequest, resource: Resource, context: Context, *, complete: bool = False
+) -> Object:
+    """Return the object in a body, its duplicate fields reported; a complete one must say what it is."""
+    unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): couldn't get version/kind; "
     if not request.body:
-        raise errors.bad_request("the request body is empty")
-    value = decode_body(request)
+        raise errors.bad_request(f"{unrecognized}json parse error: unexpected end of JSON input (<empty>)")
+    try:
+        value = decode_body(request)
+    except BodyError as error:
+        raise errors.bad_request(f"{unrecognized}json parse error: {error} ({_excerpt(request.body)})") from error
     if not isinstance(value, dict):
-        raise errors.bad_request(
-            f"couldn't get version/kind; json parse error: cannot unmarshal body of {resource.kind}"
-        )
+        text = f"{unrecognized}json parse error: json: cannot unmarshal {_json_word(value)} into Go value"
+        raise errors.bad_request(f"{text} ({request.body[:1024].hex()})")
     data: Object = value
+    if complete and not (data.get("apiVersion") and data.get("kind")):
+        raise errors.bad_request(f"invalid object type: {_gvk(data)}")
     check_kind(data, resource)
     if media_type(request) == JSON_TYPE and context.field_validation != "Ignore":
         found = [f'duplicate field "{path}"' for path in duplicate_fields(request.body)]
@@ -53,20 +80,33 @@ def check_kind(data: Object, resource: Resource) -> None:
     """Refuse (400) a body of another type than the URL's; fill in apiVersion and kind where missing."""
     api_version, kind = data.get("apiVersion"), data.get("kind")
     if not kind and resource.custom:
-        raise errors.bad_request(f"Object 'Kind' is missing in '{errors.render_value(data)}'")
+        unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): "
+        raise errors.bad_request(f"{unrecognized}Object 'Kind' is missing in '{errors.render_value(data)}'")
+    if resource.custom and api_version == resource.api_version and kind != resource.kind:
+        wrong = errors.invalid_value("kind", kind, f"must be {resource.kind}")
+        name = str((data.get("metadata") or {}).get("name") or "")
+        raise errors.invalid(resource.group, str(kind), name, [wrong])
     if (api_version and api_version != resource.api_version) or (kind and kind != resource.kind):
-        got_group, _, got_version = str(api_version or resource.api_version).rpartition("/")
-        if resource.custom or kind == resource.kind:
-            message = (
-                f"the API version in the data ({api_version}) does not match the expected API version "
-                f"({resource.api_version})"
-            )
-        else:
-            wanted = f'{resource.kind} in version "{resource.version}"'
-            message = f"{wanted} cannot be handled as a {kind}: the object provided is unrecognized"
-        del got_group, got_version
-        raise errors.bad_request(message)
+        raise errors.bad_request(_wrong_kind(str(api_version or resource.api_version), str(kind or resource.kind), resource))
     data["apiVersion"], data["kind"] = resource.api_version, resource.kind
+
+
+def _gvk(data: Object) -> str:
+    group, _, version = str(data.get("apiVersion") or "").rpartition("/")
+    return f"{group}/{version}, Kind={data.get('kind') or ''}"
+
+
+def _wrong_kind(api_version: str, kind: str, resource: Resource) -> str:
+    version = version_of(api_version)
+    head = f'{kind} in version "{version}" cannot be handled as a {resource.kind}: '
+    if resource.custom:
+        return (
+            f"the API version in the data ({api_version}) does not match the expected API version ({resource.api_version})"
+        )
+    if kind == resource.kind:
+        return f'{head}no kind "{kind}" is registered for version "{api_version}" in scheme "pkg/runtime/scheme.go:111"'
+    group = resource.group.partition(".")[0] or "core"
+    return f"{head}converting ({version}.{kind}) to ({group}.{resource.kind}): unknown conversion"
 
 
 def match_url(data: Object, target: Target) -> None:
@@ -107,14 +147,16 @@ def report_fields(problems: list[str], resource: Resource, context: Context) -> 
 
 def shape(data: Object, resource: Resource, context: Context) -> None:
     """Prune, drop nulls and fill in defaults, in place; unknown fields are reported."""
-    unknown = prune_metadata(data["metadata"])
+    unknown = prune_metadata(data["metadata"], f'{resource.kind} in version "{resource.version}"', resource.kind)
     if resource.schema is not None:
         unknown += prune(data, resource.schema)
         report_fields([f'unknown field "{path}"' for path in unknown], resource, context)
+        if not resource.custom:
+            Coercer(resource.kind, resource.version).coerce(data, resource.schema)
         drop_nulls(data, resource.schema)
         fill_defaults(data, resource.schema)
-    else:
-        report_fields([f'unknown field "{path}"' for path in unknown], resource, context)
+        if not resource.custom:
+            fill_zeros(data, resource.schema)
     if not resource.custom:
         fill_builtin_defaults(data, resource)
 

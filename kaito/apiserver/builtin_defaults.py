@@ -21,6 +21,24 @@ def fill_builtin_defaults(data: Object, resource: Resource) -> None:
     fill = _DEFAULTS.get(resource.storage)
     if fill is not None:
         fill(data)
+    times = _CONDITION_TIMES.get(resource.storage, ())
+    if times:
+        for condition in (data.get("status") or {}).get("conditions") or ():
+            for name in times:
+                condition.setdefault(name, None)
+
+
+_CONDITION_TIMES: dict[str, tuple[str, ...]] = {
+    "pods": ("lastProbeTime", "lastTransitionTime"),
+    "nodes": ("lastHeartbeatTime", "lastTransitionTime"),
+    "deployments.apps": ("lastTransitionTime", "lastUpdateTime"),
+    "statefulsets.apps": ("lastTransitionTime",),
+    "replicasets.apps": ("lastTransitionTime",),
+    "daemonsets.apps": ("lastTransitionTime",),
+    "jobs.batch": ("lastProbeTime", "lastTransitionTime"),
+    "persistentvolumeclaims": ("lastProbeTime", "lastTransitionTime"),
+}
+"""Times of conditions that are printed as null when nobody has set them."""
 
 
 def _template(data: Object) -> None:
@@ -83,11 +101,13 @@ def _job_spec(spec: Object) -> None:
     spec.setdefault("backoffLimit", 6)
     spec.setdefault("completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
+    spec.setdefault("manualSelector", False)
     spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
 
 
 def _job(data: Object) -> None:
-    _job_spec(data.setdefault("spec", {}))
+    spec: Object = data.setdefault("spec", {})
+    _job_spec(spec)
 
 
 def _cron_job(data: Object) -> None:
@@ -178,8 +198,31 @@ def _hooks(data: Object) -> None:
             rule.setdefault("scope", "*")
 
 
-def _budget(data: Object) -> None:
-    data.setdefault("status", {})
+def _namespace(data: Object) -> None:
+    name = data["metadata"].get("name")
+    if name:
+        data["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+
+
+def _node(data: Object) -> None:
+    status: Object = data.setdefault("status", {})
+    capacity: Object = status.get("capacity") or {}
+    if capacity:
+        allocatable: Object = status.setdefault("allocatable", {})
+        for name, value in capacity.items():
+            allocatable.setdefault(name, value)
+
+
+def _event(data: Object) -> None:
+    data.setdefault("source", {})
+    for name in ("firstTimestamp", "lastTimestamp", "eventTime"):
+        data.setdefault(name, None)
+
+
+def _new_event(data: Object) -> None:
+    data.setdefault("deprecatedSource", {})
+    for name in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp", "eventTime"):
+        data.setdefault(name, None)
 
 
 _DEFAULTS: dict[str, Callable[[Object], None]] = {
@@ -201,6 +244,8 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "clusterrolebindings.rbac.authorization.k8s.io": _binding,
     "validatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
-    "poddisruptionbudgets.policy": _budget,
+    "namespaces": _namespace,
+    "nodes": _node,
+    "events": lambda data: _new_event(data) if "regarding" in data else _event(data),
     "customresourcedefinitions.apiextensions.k8s.io": default_definition,
 }

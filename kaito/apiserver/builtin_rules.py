@@ -6,6 +6,7 @@ Only rules that matter to operators and their manifests, in the words of `kubern
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -19,24 +20,35 @@ from kaito.apiserver.pod_defaults import admit_new_pod
 from kaito.apiserver.selectors import selector_matches
 from kaito.apiserver.wire import Json, Object, copy_json, lookup
 
+NOT_READY = "node.kubernetes.io/not-ready"
+"""Taint of a new node (admission plugin TaintNodesByCondition); the node lifecycle controller takes it off."""
 FIRST_NODE_PORT = 30000
 IMMUTABLE = "field is immutable"
+IN_PORT_RANGE = "must be between 1 and 65535, inclusive"
+_CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_CONFIG_KEY_MESSAGE = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
+    "'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)
 
 Check: TypeAlias = Callable[[Object], list[FieldError]]
 UpdateCheck: TypeAlias = Callable[[Object, Object], list[FieldError]]
 
 
-def create_rules(core: Core, resource: Resource, data: Object) -> None:
-    """Complete and check a new object of a built-in type; raises 422."""
-    if resource.custom:
-        return
-    _complete(core, resource.storage, data)
-    check = _CHECKS.get(resource.storage)
-    _refuse(resource, data, check(data) if check is not None else [])
+def complete_new(core: Core, resource: Resource, data: Object) -> None:
+    """Give a new object of a built-in type what the server itself decides, in place."""
+    if not resource.custom:
+        _complete(core, resource.storage, data)
 
 
-def update_rules(core: Core, resource: Resource, data: Object, old: Object, subresource: str) -> None:
-    """Refuse a change of what is immutable (422)."""
+def create_problems(resource: Resource, data: Object) -> list[FieldError]:
+    """Return what is wrong with a new object of a built-in type."""
+    check = None if resource.custom else _CHECKS.get(resource.storage)
+    return [] if check is None else check(data)
+
+
+def complete_update(core: Core, resource: Resource, data: Object, old: Object, subresource: str) -> None:
+    """Carry over what an update of a built-in type may leave out, in place."""
     if resource.custom or subresource:
         return
     if resource.storage == "namespaces":
@@ -44,16 +56,17 @@ def update_rules(core: Core, resource: Resource, data: Object, old: Object, subr
     if resource.storage == "services":
         _keep_service_fields(data["spec"], old["spec"])
         _allocate(core, data["spec"])
-    update_check = _UPDATE_CHECKS.get(resource.storage)
-    found = update_check(data, old) if update_check is not None else []
-    if not found and resource.storage in _CHECKS and resource.storage != "pods":
+
+
+def update_problems(resource: Resource, data: Object, old: Object, subresource: str) -> list[FieldError]:
+    """Return what is wrong with an updated object of a built-in type, changes of what is immutable included."""
+    if resource.custom or subresource:
+        return []
+    found: list[FieldError] = []
+    if resource.storage in _CHECKS and resource.storage != "pods":
         found = _CHECKS[resource.storage](data)
-    _refuse(resource, data, found)
-
-
-def _refuse(resource: Resource, data: Object, found: list[FieldError]) -> None:
-    if found:
-        raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
+    update_check = _UPDATE_CHECKS.get(resource.storage)
+    return found if update_check is None else found + update_check(data, old)
 
 
 def _complete(core: Core, storage: str, data: Object) -> None:
@@ -65,6 +78,16 @@ def _complete(core: Core, storage: str, data: Object) -> None:
             data["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
         case "pods":
             admit_new_pod(data)
+        case "nodes":
+            taints: list[Object] = data.setdefault("spec", {}).setdefault("taints", [])
+            if not any(item.get("key") == NOT_READY for item in taints):
+                taints.append({"key": NOT_READY, "effect": "NoSchedule"})
+        case "persistentvolumeclaims" | "persistentvolumes":
+            short = "pvc" if storage.endswith("claims") else "pv"
+            finalizers: list[str] = data["metadata"].setdefault("finalizers", [])
+            if f"kubernetes.io/{short}-protection" not in finalizers:
+                finalizers.append(f"kubernetes.io/{short}-protection")
+            data["status"] = {"phase": "Pending"}
         case "services":
             _allocate(core, data["spec"])
         case "jobs.batch":
@@ -72,8 +95,10 @@ def _complete(core: Core, storage: str, data: Object) -> None:
         case _ if storage in _WITH_STATUS:
             data["status"] = _WITH_STATUS[storage]
         case "customresourcedefinitions.apiextensions.k8s.io":
-            data["metadata"].setdefault("finalizers", []).append("customresourcecleanup.apiextensions.k8s.io")
-            data.pop("status", None)
+            versions: list[Object] = data["spec"].get("versions") or []
+            kept = [version["name"] for version in versions if version.get("storage")]
+            names: Object = {"kind": "", "plural": ""}
+            data["status"] = {"acceptedNames": names, "conditions": None, "storedVersions": kept}
         case _:
             pass
 
@@ -89,8 +114,6 @@ _WITH_STATUS: dict[str, Object] = {
         "numberReady": 0,
     },
     "cronjobs.batch": {},
-    "persistentvolumeclaims": {"phase": "Pending"},
-    "persistentvolumes": {"phase": "Pending"},
 }
 """Status that a new object starts with, whatever was sent."""
 
@@ -130,6 +153,8 @@ def _keep_service_fields(spec: Object, old: Object) -> None:
     for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
         if not spec.get(name) and old.get(name):
             spec[name] = old[name]
+    if spec.get("clusterIPs") == old.get("clusterIPs") and spec["clusterIP"] != old.get("clusterIP"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
     known = {(port.get("port"), port.get("protocol")): port.get("nodePort") for port in old.get("ports") or ()}
     if spec.get("type") in {"NodePort", "LoadBalancer"}:
         for port in spec.get("ports") or ():
@@ -155,6 +180,8 @@ def _select_job_pods(data: Object) -> None:
         }
     )
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    if not data["metadata"].get("labels"):
+        data["metadata"]["labels"] = dict(labels)
 
 
 def _pod_spec_errors(spec: Object, path: str, policies: tuple[str, ...] = ("Always", "OnFailure", "Never")) -> list[FieldError]:
@@ -169,8 +196,7 @@ def _pod_spec_errors(spec: Object, path: str, policies: tuple[str, ...] = ("Alwa
         name = str(container.get("name") or "")
         if not name:
             found.append(required(f"{here}.name"))
-        elif name in seen:
-            found.append(errors.duplicate(f"{here}.name", name))
+        repeated = bool(name) and name in seen
         seen.add(name)
         if not container.get("image"):
             found.append(required(f"{here}.image"))
@@ -178,6 +204,8 @@ def _pod_spec_errors(spec: Object, path: str, policies: tuple[str, ...] = ("Alwa
             if mount.get("name") not in volumes and not _claimed(spec, mount):
                 where = f"{here}.volumeMounts[{position}].name"
                 found.append(FieldError("FieldValueNotFound", where, mount.get("name")))
+        if repeated:
+            found.append(errors.duplicate(f"{here}.name", name))
     policy = spec.get("restartPolicy")
     if policy not in policies:
         found.append(errors.unsupported(f"{path}.restartPolicy", policy, policies))
@@ -202,7 +230,7 @@ def _workload(data: Object) -> list[FieldError]:
         kind = str(data["kind"]).lower()
         found.append(invalid_value("spec.selector", selector, f"empty selector is invalid for {kind}"))
     labels: Object = lookup(spec, ("template", "metadata", "labels")) or {}
-    if selector and not selector_matches(selector, labels):
+    if selector is None or not selector_matches(selector, labels):
         why = "`selector` does not match template `labels`"
         found.append(invalid_value("spec.template.metadata.labels", labels, why))
     claims = [lookup(item, ("metadata", "name")) for item in spec.get("volumeClaimTemplates") or ()]
@@ -219,7 +247,7 @@ def _job(data: Object) -> list[FieldError]:
     found = _pod_spec_errors(spec, "spec.template.spec")
     policy = spec.get("restartPolicy")
     if policy == "Always":
-        found.append(errors.unsupported("spec.template.spec.restartPolicy", policy, ("OnFailure", "Never")))
+        found.append(required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'))
     return found
 
 
@@ -229,7 +257,7 @@ def _service(data: Object) -> list[FieldError]:
     found: list[FieldError] = []
     if not ports and spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
         found.append(required("spec.ports"))
-    names: set[str] = set()
+    names = set[str]()
     for index, port in enumerate(ports):
         here = f"spec.ports[{index}]"
         name = str(port.get("name") or "")
@@ -240,7 +268,10 @@ def _service(data: Object) -> list[FieldError]:
         names.add(name)
         number = port.get("port")
         if not isinstance(number, int) or not 1 <= number <= 65535:
-            found.append(invalid_value(f"{here}.port", number or 0, "must be between 1 and 65535, inclusive"))
+            found.append(invalid_value(f"{here}.port", number or 0, IN_PORT_RANGE))
+        target = port.get("targetPort")
+        if isinstance(target, int) and not 1 <= target <= 65535:
+            found.append(invalid_value(f"{here}.targetPort", target, IN_PORT_RANGE))
     return found
 
 
@@ -248,7 +279,18 @@ def _binding(data: Object) -> list[FieldError]:
     return [] if lookup(data, ("roleRef", "name")) else [required("roleRef.name")]
 
 
+def _keys(data: Object) -> list[FieldError]:
+    return [
+        invalid_value(f"{field}[{key}]", key, _CONFIG_KEY_MESSAGE)
+        for field in ("data", "binaryData")
+        for key in data.get(field) or ()
+        if not _CONFIG_KEY.fullmatch(key)
+    ]
+
+
 _CHECKS: dict[str, Check] = {
+    "configmaps": _keys,
+    "secrets": _keys,
     "pods": _pod,
     "deployments.apps": _workload,
     "statefulsets.apps": _workload,

@@ -10,13 +10,12 @@ import asyncio
 
 from kaito.apiserver.core import Core
 from kaito.apiserver.definitions import STORAGE as DEFINITIONS
-from kaito.apiserver.deletion import DeleteOptions, delete
+from kaito.apiserver.deletion import CRD_FINALIZER, DeleteOptions, delete
 from kaito.apiserver.gc import Work, remove_finalizer
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.store import Change, Stored
 from kaito.apiserver.wire import Object, copy_json
 
-CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 NAMESPACES = "namespaces"
 
 

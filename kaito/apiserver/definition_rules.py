@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kaito.apiserver.cel import RuleSyntaxError, compile_rule
 from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, required, unsupported
+from kaito.apiserver.schema import Schema
+from kaito.apiserver.validation import validate
 from kaito.apiserver.wire import Json, Object, lookup
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -36,19 +38,23 @@ def _version_errors(versions: list[Object]) -> list[FieldError]:
     found: list[FieldError] = []
     if sum(bool(version.get("storage")) for version in versions) != 1:
         found.append(invalid_value("spec.versions", versions, "must have exactly one version marked as storage version"))
-    for index, version in enumerate(versions):
+    schemas: list[Json] = [lookup(version, ("schema", "openAPIV3Schema")) for version in versions]
+    if schemas and schemas[0] is not None and all(schema == schemas[0] for schema in schemas):
+        # Equal schemas are one schema to the real server, and its messages say so.
+        return found + _root_errors(schemas[0], "spec.validation.openAPIV3Schema")
+    for index, schema in enumerate(schemas):
         here = f"spec.versions[{index}].schema.openAPIV3Schema"
-        schema: Json = lookup(version, ("schema", "openAPIV3Schema"))
-        if schema is None:
-            found.append(required(here, "schemas are required"))
-            continue
-        if schema.get("type") != "object":
-            if schema.get("type"):
-                found.append(invalid_value(f"{here}.type", schema["type"], "must be object at the root"))
-            else:
-                found.append(required(f"{here}.type", "must not be empty at the root"))
-        found += _schema_errors(schema, here, root=True)
+        found += [required(here)] if schema is None else _root_errors(schema, here)
     return found
+
+
+def _root_errors(schema: Object, here: str) -> list[FieldError]:
+    found: list[FieldError] = []
+    if not schema.get("type"):
+        found.append(required(f"{here}.type", "must not be empty at the root"))
+    elif schema["type"] != "object":
+        found.append(invalid_value(f"{here}.type", schema["type"], "must be object at the root"))
+    return found + _schema_errors(schema, here, root=True)
 
 
 def _schema_errors(schema: Object, path: str, *, root: bool = False) -> list[FieldError]:
@@ -61,6 +67,13 @@ def _schema_errors(schema: Object, path: str, *, root: bool = False) -> list[Fie
         found.append(required(f"{path}.type", "must not be empty for specified object fields"))
     if schema.get("additionalProperties") is not None and schema.get("properties"):
         found.append(forbidden_field(f"{path}.additionalProperties", "additionalProperties and properties are mutual exclusive"))
+    if kind == "array" and schema.get("items") is None:
+        found.append(required(f"{path}.items", "must be specified"))
+    if "default" in schema and not root:
+        found += [
+            FieldError(error.reason, f"{path}.default", error.value, error.detail)
+            for error in validate(schema["default"], Schema(schema), "")
+        ]
     found += _list_type_errors(schema, path)
     found += _rule_errors(schema, path)
     for name, child in (schema.get("properties") or {}).items():
@@ -105,7 +118,7 @@ def _rule_errors(schema: Object, path: str) -> list[FieldError]:
                 compile_rule(str(rule[name]))
             except RuleSyntaxError as error:
                 where = f"{path}.x-kubernetes-validations[{index}].{name}"
-                found.append(invalid_value(where, rule[name], f"compilation failed: ERROR: <input>: {error}"))
+                found.append(invalid_value(where, rule, f"compilation failed: ERROR: <input>: {error}"))
     return found
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from kaito.apiserver.builtin_schemas import ownership_schema
-from kaito.apiserver.core import Core
+from kaito.apiserver.core import Context, Core
+from kaito.apiserver.fieldmanagers import record_write
 from kaito.apiserver.kinds import Column, Resource, Scale
 from kaito.apiserver.schema import Schema
 from kaito.apiserver.store import Change, Stored
 from kaito.apiserver.wire import Object, copy_json
 
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
+
+
+VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+"""Verbs of custom resources, in the order in which the real server lists them."""
 
 
 def default_definition(data: Object) -> None:
@@ -53,6 +58,7 @@ def _resource(spec: Object, names: Object, version: Object, storage_version: str
         categories=tuple(names.get("categories") or ()),
         subresources=frozenset(part for part in ("status", "scale") if subresources.get(part) is not None),
         storage_version=storage_version,
+        verbs=VERBS,
         custom=True,
         schema=schema,
         ownership_schema=ownership_schema(schema),
@@ -137,4 +143,8 @@ class Definitions:
         current = next(str(version["name"]) for version in spec["versions"] if version.get("storage"))
         stored_versions: list[str] = status.get("storedVersions") or []
         status["storedVersions"] = stored_versions if current in stored_versions else [*stored_versions, current]
+        holder = self._core.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        if holder is not None:
+            context = Context("system:apiserver", (), "kube-apiserver", [])
+            record_write(self._core, holder, data, stored.data, context, "status")
         self._core.store.replace(STORAGE, stored, data)

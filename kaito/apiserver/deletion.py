@@ -17,6 +17,9 @@ from kaito.apiserver.store import Stored
 from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json
 
 DEFAULT_POD_GRACE_SECONDS = 30
+CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+"""Holds a deleted definition until its objects are gone."""
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 
 
@@ -40,7 +43,7 @@ def delete_options(request: HttpRequest) -> DeleteOptions:
     preconditions: Object = given.get("preconditions") or {}
     propagation = str(given.get("propagationPolicy") or request.param("propagationPolicy"))
     if propagation not in {"", "Background", "Foreground", "Orphan"}:
-        bad = errors.unsupported("propagationPolicy", propagation, ["Background", "Foreground", "Orphan", ""])
+        bad = errors.unsupported("propagationPolicy", propagation, ["Foreground", "Background", "Orphan", "nil"])
         raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [bad])
     orphan = given.get("orphanDependents")
     if not propagation and orphan is not None:
@@ -60,12 +63,18 @@ def check_preconditions(resource: Resource, stored: Stored, options: DeleteOptio
     """Refuse (409) to delete another object than the client meant."""
     name = stored.key[1]
     if options.uid and options.uid != stored.uid:
-        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {stored.uid}"
-        raise errors.conflict(resource.group, resource.plural, name, why)
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({stored.uid}). "
+            "The object might have been deleted and then recreated"
+        )
+        raise errors.conflict(resource.group, resource.kind, name, why)
     current = str(stored.metadata["resourceVersion"])
     if options.rv and options.rv != current:
-        why = f"Precondition failed: ResourceVersion in precondition: {options.rv}, ResourceVersion in object meta: {current}"
-        raise errors.conflict(resource.group, resource.plural, name, why)
+        why = (
+            f"the ResourceVersion in the precondition ({options.rv}) does not match the ResourceVersion in record "
+            f"({current}). The object might have been modified"
+        )
+        raise errors.conflict(resource.group, resource.kind, name, why)
 
 
 def finished(resource: Resource, data: Object, old: Stored) -> bool:
@@ -107,11 +116,14 @@ def delete(core: Core, resource: Resource, stored: Stored, options: DeleteOption
     check_preconditions(resource, stored, options)
     finalizers = _finalizers(stored, options)
     grace = _grace(resource, stored, options)
-    waits = bool(finalizers) or grace > 0 or (resource.storage == "namespaces" and _holds(stored))
+    waits = resource.storage == DEFINITIONS or bool(finalizers) or grace > 0 or (resource.storage == "namespaces" and _holds(stored))
     if not waits:
         if options.dry_run:
             return stored, True
-        return core.store.remove(resource.storage, stored), True
+        final = stored.data
+        if "deletionGracePeriodSeconds" in stored.metadata:
+            final = {**final, "metadata": {**stored.metadata, "deletionGracePeriodSeconds": 0}}
+        return core.store.remove(resource.storage, stored, final), True
     marked = _mark(core, resource, stored, finalizers, grace)
     if marked == stored.data or options.dry_run:
         return stored, False
@@ -132,12 +144,29 @@ def _mark(core: Core, resource: Resource, stored: Stored, finalizers: list[str],
     earlier = metadata.get("deletionGracePeriodSeconds")
     if "deletionTimestamp" not in metadata or (earlier is not None and grace < earlier):
         metadata["deletionTimestamp"] = timestamp(core.now() + timedelta(seconds=grace))
+        if resource.storage == DEFINITIONS:
+            metadata["finalizers"] = list(dict.fromkeys([*finalizers, CRD_FINALIZER]))
+            _terminate_definition(data, core.timestamp())
+            return data
         metadata["deletionGracePeriodSeconds"] = grace
         if "generation" in metadata and "deletionTimestamp" not in stored.metadata:
             metadata["generation"] += 1
         if resource.storage == "namespaces":
             data.setdefault("status", {})["phase"] = "Terminating"
     return data
+
+
+def _terminate_definition(data: Object, now: str) -> None:
+    conditions: list[Object] = data.setdefault("status", {}).setdefault("conditions", [])
+    conditions.append(
+        {
+            "type": "Terminating",
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": "InstanceDeletionPending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        }
+    )
 
 
 def delete_one(

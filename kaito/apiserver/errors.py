@@ -234,16 +234,15 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", message, details={})
 
 
-def not_acceptable(accepted: str) -> StatusError:
+def not_acceptable() -> StatusError:
     """Return 406 for an Accept header that cannot be met."""
-    message = f"only the following media types are accepted: {accepted}"
-    return StatusError(406, "NotAcceptable", message)
+    message = "406: Not Acceptable\n\nAvailable representations: application/json, application/json;stream=watch"
+    return StatusError(406, "NotAcceptable", message, details={})
 
 
-def unsupported_media_type(accepted: str, got: str) -> StatusError:
+def unsupported_media_type(accepted: str) -> StatusError:
     """Return 415 for a body or patch of a type that the resource does not take."""
     message = "the body of the request was in an unknown format - accepted media types include: " + accepted
-    del got
     return StatusError(415, "UnsupportedMediaType", message)
 
 

@@ -31,4 +31,8 @@ def convert_event(data: Object, api_version: str) -> Object:
         return data
     names = _OLD_NAMES if api_version == "v1" else _NEW_NAMES
     converted = {names.get(name, name): value for name, value in data.items()}
+    if api_version != "v1":
+        for name in ("reportingController", "reportingInstance"):
+            if not converted.get(name):
+                converted.pop(name, None)
     return {**converted, "apiVersion": api_version}

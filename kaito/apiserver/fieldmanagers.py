@@ -15,9 +15,9 @@ from kaito.apiserver import errors, fieldset
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.fieldset import EMPTY, FieldSet, Path
 from kaito.apiserver.kinds import Resource
-from kaito.apiserver.schema import Schema
-from kaito.apiserver.typed import DuplicateItems, compare, fields_of, merge, remove, with_named_parents
-from kaito.apiserver.wire import Object
+from kaito.apiserver.schema import Schema, zero_value
+from kaito.apiserver.typed import compare, fields_of, merge, remove, with_named_parents
+from kaito.apiserver.wire import Object, encode
 
 STRIPPED: FieldSet = frozenset(
     {
@@ -53,6 +53,15 @@ class ManagerKey:
     operation: str
     api_version: str
     subresource: str = ""
+
+    def order(self) -> str:
+        """Return the text that managers are sorted by: their entry as JSON."""
+        parts: Object = {"manager": self.manager, "operation": self.operation}
+        if self.operation == "Update":
+            parts["apiVersion"] = self.api_version
+        if self.subresource:
+            parts["subresource"] = self.subresource
+        return encode(parts).decode()
 
     def show(self) -> str:
         """Return the manager as conflict messages name it."""
@@ -141,13 +150,17 @@ def record_write(
     if old is not None and (sent == [] or sent == [{}]):
         metadata.pop("managedFields", None)
         return
+    if old is not None and not was.sets and not sent:
+        return  # an object that nobody owned fields of is counted from its first apply on
     if old is not None and same_content(data, old) and sent == old["metadata"].get("managedFields"):
         return
     current = decode_ownership(metadata) if sent else Ownership(dict(was.sets), dict(was.times))
+    if subresource in {"binding", "finalize"}:
+        return
     schema = resource.ownership_schema
     key = ManagerKey(context.manager, "Update", resource.api_version, subresource)
     keep = _kept(resource, subresource)
-    plain_old = _without_managed(old) if old is not None else _empty_like(data)
+    plain_old = _without_managed(old) if old is not None else _empty_like(data, resource)
     difference = compare(plain_old, _without_managed(data), schema)
     touched = _filtered(frozenset(difference.added | difference.changed), keep)
     removed = _filtered(frozenset(difference.removed), keep)
@@ -196,8 +209,11 @@ def _without_managed(data: Object) -> Object:
     return {**data, "metadata": metadata}
 
 
-def _empty_like(data: Object) -> Object:
-    return {"apiVersion": data["apiVersion"], "kind": data["kind"], "metadata": {}}
+def _empty_like(data: Object, resource: Resource) -> Object:
+    schema = resource.ownership_schema
+    zero: Object = {} if resource.custom or schema is None else zero_value(schema)
+    nulls: Object = {name: None for name, value in data.items() if value is None}
+    return {**zero, **nulls, "apiVersion": data["apiVersion"], "kind": data["kind"], "metadata": {}}
 
 
 @dataclass(slots=True)
@@ -221,12 +237,12 @@ def plan_apply(
     """Return the merged object and its owners.
 
     Raises:
-        StatusError: 409 when fields belong to others and `force` is not given; 400 for duplicate list items.
+        StatusError: 409 when fields belong to others and `force` is not given.
     """
     schema = resource.ownership_schema
     was = decode_ownership(live["metadata"]) if live is not None else Ownership({}, {})
     current = Ownership(dict(was.sets), dict(was.times))
-    base = _without_managed(live) if live is not None else _empty_like(config)
+    base = _without_managed(live) if live is not None else {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}
     if live is not None and not was.sets:
         _claim_first(current, resource, base, schema)
     key = ManagerKey(context.manager, "Apply", resource.api_version, subresource)
@@ -234,10 +250,7 @@ def plan_apply(
     for other in [other for other in current.sets if _same_applier(other, key)]:
         last = current.sets.pop(other)
     keep = _kept(resource, subresource)
-    try:
-        merged: Object = merge(base, config, schema)
-    except DuplicateItems as error:
-        raise errors.internal(f"failed to create typed patch object: duplicate entries for key {error}") from error
+    merged: Object = merge(base, config, schema)
     current.sets[key] = _filtered(frozenset(fields_of(config, schema)), keep)
     merged = _prune(merged, current.sets, last, schema)
     _settle_conflicts(current, key, base, merged, schema, keep, force=force)
@@ -299,9 +312,9 @@ def _settle_conflicts(
 def _conflict_error(conflicts: Managers) -> errors.StatusError:
     causes: list[Object] = []
     named: dict[str, list[str]] = {}
-    for key in sorted(conflicts, key=lambda key: key.manager):
+    for key in sorted(conflicts, key=ManagerKey.order):
         who = key.show()
-        for path in sorted(conflicts[key]):
+        for path in fieldset.in_order(conflicts[key]):
             where = fieldset.show(path)
             causes.append({"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": where})
             named.setdefault(who, []).append(where)

@@ -65,6 +65,18 @@ def from_fields(tree: Object, prefix: Path = ()) -> FieldSet:
     return frozenset(found)
 
 
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return paths as the real server lists them: on each level the members first, then what lies below."""
+    found = list(paths)
+    heads = sorted({path[0] for path in found if path})
+    ordered = [(head,) for head in heads if (head,) in found]
+    result: list[Path] = list(ordered)
+    for head in heads:
+        below = [path[1:] for path in found if len(path) > 1 and path[0] == head]
+        result += [(head, *rest) for rest in in_order(below)]
+    return result
+
+
 def show(path: Path) -> str:
     """Return a path as conflicts print it: `.spec.containers[name="x"].image`."""
     return "".join(_show_element(element) for element in path)

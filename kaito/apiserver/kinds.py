@@ -157,6 +157,10 @@ class Registry:
         """Return whether anything is served under a group and version."""
         return any(found.group == group and found.version == version for found in self._by_path.values())
 
+    def has_builtin_group(self, group: str) -> bool:
+        """Return whether a group has built-in types."""
+        return any(found.group == group and not found.custom for found in self._by_path.values())
+
     def has_group(self, group: str) -> bool:
         """Return whether anything is served under a group."""
         return any(found.group == group for found in self._by_path.values())

@@ -66,7 +66,7 @@ def prepare_update(resource: Resource, data: Object, old: Stored, subresource: s
         metadata["namespace"] = was["namespace"]
     metadata.pop("generation", None)
     if "generation" in was:
-        changed = spec_changed(resource, previous, data)
+        changed = subresource != "binding" and spec_changed(resource, previous, data)
         metadata["generation"] = was["generation"] + 1 if changed else was["generation"]
     _order(data)
 
@@ -124,12 +124,15 @@ def update_errors(resource: Resource, data: Object, old: Stored) -> list[errors.
     return found
 
 
-def check_unchanged_identity(resource: Resource, data: Object, old: Stored) -> None:
-    """Refuse an update whose uid or resource version is not the stored one (409)."""
+def check_unchanged_identity(resource: Resource, data: Object, old: Stored, *, patching: bool) -> None:
+    """Refuse an update whose uid or resource version is not the stored one (409; 422 for a patched uid)."""
     metadata = data["metadata"]
     name = old.key[1]
     uid = metadata.get("uid")
     if uid and uid != old.uid:
+        if patching:
+            error = errors.invalid_value("metadata.uid", uid, "field is immutable")
+            raise errors.invalid(resource.group, resource.kind, name, [error])
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
         raise errors.conflict(resource.group, resource.plural, name, why)
     rv = metadata.get("resourceVersion")
@@ -137,6 +140,19 @@ def check_unchanged_identity(resource: Resource, data: Object, old: Stored) -> N
         raise errors.conflict(resource.group, resource.plural, name)
 
 
+CREATED_BY_UPDATE = frozenset(
+    {
+        "leases.coordination.k8s.io",
+        "events",
+        "endpoints",
+        "limitranges",
+        "roles.rbac.authorization.k8s.io",
+        "rolebindings.rbac.authorization.k8s.io",
+        "clusterroles.rbac.authorization.k8s.io",
+        "clusterrolebindings.rbac.authorization.k8s.io",
+    }
+)
+"""Built-in types whose strategy has `AllowCreateOnUpdate() == true`."""
 _CONDITIONAL = frozenset(
     {
         "customresourcedefinitions.apiextensions.k8s.io",

@@ -111,7 +111,7 @@ def metadata_errors(resource: Resource, metadata: Object) -> list[FieldError]:
         found += [invalid_value("metadata.name", name, why) for why in name_problems(resource, str(name))]
     if resource.namespaced and not metadata.get("namespace"):
         found.append(required("metadata.namespace"))
-    return found + _label_errors(metadata) + _annotation_errors(metadata) + _reference_errors(metadata)
+    return found + _label_errors(metadata) + _annotation_errors(metadata) + _finalizer_errors(resource, metadata) + _reference_errors(metadata)
 
 
 def _label_errors(metadata: Object) -> list[FieldError]:
@@ -135,15 +135,31 @@ def _annotation_errors(metadata: Object) -> list[FieldError]:
     return found
 
 
-def _reference_errors(metadata: Object) -> list[FieldError]:
+_STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
+
+
+def _finalizer_errors(resource: Resource, metadata: Object) -> list[FieldError]:
     found: list[FieldError] = []
     finalizers: list[Json] = metadata.get("finalizers") or []
-    for name in finalizers:
+    for index, name in enumerate(finalizers):
         found += [invalid_value("metadata.finalizers", name, why) for why in qualified_problems(str(name))]
+        if not resource.custom and "/" not in str(name) and name not in _STANDARD_FINALIZERS:
+            if resource.storage == _DEFINITIONS:
+                continue
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            found.append(invalid_value(f"metadata.finalizers[{index}]", name, why))
+    return found
+
+
+_DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+
+
+def _reference_errors(metadata: Object) -> list[FieldError]:
+    found: list[FieldError] = []
     references: list[Object] = metadata.get("ownerReferences") or []
     controllers: list[Object] = []
-    for index, reference in enumerate(references):
-        path = f"metadata.ownerReferences[{index}]"
+    path = "metadata.ownerReferences"
+    for reference in references:
         messages = {
             "apiVersion": "version must not be empty",
             "kind": "must not be empty",

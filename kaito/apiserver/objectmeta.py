@@ -21,8 +21,19 @@ _MAPS = frozenset({"labels", "annotations"})
 _REFERENCE = frozenset({"apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"})
 
 
-def prune_metadata(metadata: Object) -> list[str]:
+def prune_metadata(metadata: Object, described: str, kind: str) -> list[str]:
     """Remove unknown and null fields, in place, and return the paths of the unknown ones; 400 for wrong types."""
+    try:
+        return _prune(metadata)
+    except _WrongTypeError as error:
+        raise errors.bad_request(f"{described} cannot be handled as a {kind}: {error}") from error
+
+
+class _WrongTypeError(Exception):
+    """A field of the metadata has the wrong type."""
+
+
+def _prune(metadata: Object) -> list[str]:
     unknown: list[str] = []
     for name in list(metadata):
         value = metadata[name]
@@ -52,7 +63,7 @@ def _check_map(metadata: Object, name: str, value: Json) -> None:
         if item is None:
             entries[key] = ""
         else:
-            _expect(isinstance(item, str), f"{name}.{key}", "string", item)
+            _expect(isinstance(item, str), name, "string", item)
     metadata[name] = entries
 
 
@@ -71,6 +82,6 @@ def _check_references(value: Json) -> list[str]:
 def _expect(fits: bool, path: str, wanted: str, value: Json) -> None:
     if not fits:
         kind = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
-        raise errors.bad_request(
+        raise _WrongTypeError(
             f"json: cannot unmarshal {kind} into Go struct field ObjectMeta.metadata.{path} of type {wanted}"
         )

@@ -28,26 +28,23 @@ def json_patch(target: Json, operations: Json) -> Json:
         StatusError: 400 for a malformed patch, 422 when an operation cannot be done (a failed `test` included).
     """
     if not isinstance(operations, list):
-        raise bad_request("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp")
     steps: list[Object] = operations
     document = copy_json(target)
+    # The real server's library lets "replace" of a missing key pass, and tells nothing about what failed.
     for step in steps:
         if not isinstance(step, dict):
             raise bad_request("json: cannot unmarshal value into Go value of type jsonpatch.Operation")
         try:
             document = _apply(document, step)
         except _PatchError as error:
-            raise _unprocessable(str(error)) from error
+            text = "the server rejected our request due to an error in our request"
+            raise StatusError(422, "Invalid", text, details={}) from error
     return document
 
 
 class _PatchError(Exception):
     """An operation does not fit the document."""
-
-
-def _unprocessable(why: str) -> StatusError:
-    text = f"the server rejected our request due to an error in our request: {why}"
-    return StatusError(422, "Invalid", text, details={})
 
 
 def _apply(document: Json, step: Object) -> Json:
@@ -64,7 +61,7 @@ def _apply(document: Json, step: Object) -> Json:
             _remove(document, path)
             return document
         case "replace":
-            if path:
+            if path and _has(document, path):
                 _remove(document, path)
             return _add(document, path, copy_json(step.get("value")))
         case "move":
@@ -115,6 +112,14 @@ def _get(document: Json, path: list[str]) -> Json:
     for part in path:
         document = _step(document, part, path)
     return document
+
+
+def _has(document: Json, path: list[str]) -> bool:
+    try:
+        _get(document, path)
+    except _PatchError:
+        return isinstance(_get(document, path[:-1]), list)
+    return True
 
 
 def _add(document: Json, path: list[str], value: Json) -> Json:

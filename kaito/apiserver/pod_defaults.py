@@ -32,6 +32,11 @@ def fill_pod(data: Object) -> None:
     """Fill in what only pods themselves get: status, requests from limits, the class of service, and admission's fields."""
     spec: Object = data.setdefault("spec", {})
     fill_pod_spec(spec)
+    status: Object = data.setdefault("status", {})
+    if status.get("podIP") and not status.get("podIPs"):
+        status["podIPs"] = [{"ip": status["podIP"]}]
+    elif status.get("podIPs"):
+        status["podIP"] = status["podIPs"][0].get("ip")
     spec.setdefault("enableServiceLinks", True)
     for field in ("initContainers", "containers"):
         for container in spec.get(field) or ():

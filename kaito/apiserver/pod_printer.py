@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from kaito.apiserver.table import age, human_duration, parse_time
+from kaito.apiserver.durations import age, human_duration, parse_time
 from kaito.apiserver.wire import Json, Object, lookup
 
 

@@ -73,13 +73,25 @@ class Presentation:
         kind = "PartialObjectMetadataList" if partial else resource.listed_kind
         api_version = META if partial else resource.api_version
         head = encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})
-        bodies = b",".join(self._body(resource, stored) for stored in items)
+        bodies = b",".join(self._item(resource, stored) for stored in items)
         return head[:-1] + b',"items":[' + bodies + b"]}"
 
     def _body(self, resource: Resource, stored: Stored) -> bytes:
         if self.form == "metadata":
             return encode(_partial(stored))
         return encode_view(stored, resource.api_version, view(stored, resource))
+
+    def _item(self, resource: Resource, stored: Stored) -> bytes:
+        """Return an object inside a list: built-in types leave apiVersion and kind to the list."""
+        if self.form == "metadata" or resource.custom:
+            return self._body(resource, stored)
+        key = f"item {resource.api_version}"
+        found = stored.encoded.get(key)
+        if found is None:
+            shown = view(stored, resource)
+            bare = {name: value for name, value in shown.items() if name not in {"apiVersion", "kind"}}
+            found = stored.encoded[key] = encode(bare)
+        return found
 
     def _table(
         self,
@@ -99,6 +111,8 @@ class Presentation:
                 row["object"] = data
             elif self.include == "Metadata":
                 row["object"] = _partial(stored)
+            else:
+                row["object"] = None
             rows.append(row)
         table: Object = {
             "kind": "Table",
@@ -135,4 +149,4 @@ def negotiate(core: Core, request: HttpRequest, *, lists: bool) -> Presentation:
             return Presentation(core, "metadata")
         if wanted == "PartialObjectMetadata" and request.flag("watch"):
             return Presentation(core, "metadata")
-    raise errors.not_acceptable("application/json")
+    raise errors.not_acceptable()

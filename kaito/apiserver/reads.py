@@ -74,8 +74,10 @@ def list_objects(core: Core, target: Target, request: HttpRequest, show: Present
 
 def _page(core: Core, channel: Channel, request: HttpRequest) -> _Page:
     limit_text, token = request.param("limit"), request.param("continue")
-    limit = int(limit_text) if limit_text.isdigit() else 0
-    rv = parse_rv(request.param("resourceVersion"))
+    if limit_text and not limit_text.isdigit():
+        raise errors.bad_request(f'strconv.ParseInt: parsing "{limit_text}": invalid syntax')
+    limit = int(limit_text or 0)
+    rv = parse_rv(request.param("resourceVersion"), "invalid resource version: ")
     match = request.param("resourceVersionMatch")
     _check_match(request, rv, match, token)
     if token:
@@ -138,7 +140,7 @@ def _continued(channel: Channel, token: str, limit: int) -> _Page:
         namespace, name = body["start"]
         rv = int(body["rv"])
     except (ValueError, binascii.Error, KeyError, TypeError) as error:
-        raise errors.bad_request(f"continue key is not valid: {error}") from error
+        raise errors.bad_request(f"invalid continue token: continue key is not valid: {error}") from error
     last = (str(namespace), str(name))
     if rv > 0 and rv < channel.floor:
         raise errors.expired(_EXPIRED_TOKEN, _token(-1, last))

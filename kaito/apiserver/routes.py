@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from kaito.apiserver.errors import method_not_allowed, no_such_resource
+from kaito.apiserver.errors import method_not_allowed, no_such_resource, not_found
 from kaito.apiserver.kinds import Registry, Resource
 from kaito.apiserver.wire import HttpRequest
 
@@ -38,6 +38,8 @@ def parse(registry: Registry, request: HttpRequest) -> Target:
     parts = [unquote(part) for part in request.path.strip("/").split("/")]
     group, version, rest = _group_version(parts)
     if not registry.has_group_version(group, version):
+        if registry.has_builtin_group(group):
+            raise no_such_resource()
         raise UnknownPath(request.path)
     namespace, rest = _namespace(rest)
     resource = registry.find(group, version, rest[0]) if rest else None
@@ -50,11 +52,11 @@ def parse(registry: Registry, request: HttpRequest) -> Target:
     if name and resource.namespaced and not namespace:
         raise no_such_resource()
     if subresource and subresource not in resource.subresources:
-        raise no_such_resource()
+        raise not_found(resource.group, resource.plural, name) if resource.custom else no_such_resource()
     verb = _verb(request, name=name, subresource=subresource)
     if verb not in resource.verbs and not subresource:
         raise method_not_allowed()
-    if verb == "create" and resource.namespaced and not namespace and "list" in resource.verbs:
+    if verb in {"create", "deletecollection"} and resource.namespaced and not namespace and "list" in resource.verbs:
         raise method_not_allowed()
     return Target(verb, resource, namespace, name, subresource)
 

@@ -23,7 +23,7 @@ def _resolved(raw: Object, definitions: Mapping[str, Object]) -> Object:
         return raw
     name = str(raw["$ref"]).removeprefix(_REF)
     own = {key: value for key, value in raw.items() if key != "$ref"}
-    return {**definitions[name], **own, "x-quantity": name.endswith("resource.Quantity")}
+    return {**definitions[name], **own, "x-name": name, "x-quantity": name.endswith("resource.Quantity")}
 
 
 class Schema:
@@ -54,10 +54,10 @@ class Schema:
     )
 
     def __init__(self, raw: Object, definitions: Mapping[str, Object] | None = None) -> None:
-        self._definitions = definitions or {}
+        self._definitions = definitions
         builtin = definitions is not None
-        if builtin:
-            raw = _resolved(raw, self._definitions)
+        if definitions is not None:
+            raw = _resolved(raw, definitions)
         self.raw = raw
         self.type: str = raw.get("type", "")
         self.int_or_string: bool = raw.get("x-kubernetes-int-or-string", False) or raw.get("format") == "int-or-string"
@@ -210,3 +210,44 @@ def fill_defaults(value: Json, schema: Schema) -> None:
             if item is None and not items.nullable and items.has_default:
                 entries[index] = copy_json(items.default)
             fill_defaults(entries[index], items)
+
+
+def fill_zeros(value: Json, schema: Schema) -> None:
+    """Fill in what Go prints even when it is empty, in place: structs, and required scalars of built-in types."""
+    if isinstance(value, list):
+        entries: list[Json] = value
+        if schema.items is not None:
+            for item in entries:
+                fill_zeros(item, schema.items)
+        return
+    if not isinstance(value, dict):
+        return
+    source: Object = value
+    for name, child in schema.declared().items():
+        if name == "metadata" and name not in source and "apiVersion" in source:
+            continue
+        if name not in source:
+            zero = child.raw.get("default")
+            if zero == {} and child.declared():
+                source[name] = {}
+            elif zero is not None and not zero and not isinstance(zero, dict | list):
+                source[name] = zero
+        if name in source and name != "metadata":
+            fill_zeros(source[name], child)
+
+
+def zero_value(schema: Schema) -> Json:
+    """Return what an empty object of a built-in type looks like: Go structs inside it are there, though empty.
+
+    Ownership of a created object is counted against this, so that nobody owns fields that are always there.
+    """
+    zero: Object = {}
+    needed: list[str] = schema.raw.get("required") or []
+    for name, child in schema.declared().items():
+        if child.raw.get("default") == {} and child.declared():
+            zero[name] = zero_value(child)
+        elif name in needed and child.type in {"array", "object"}:
+            zero[name] = None
+        elif "default" in child.raw and not child.has_default and not child.declared():
+            zero[name] = child.raw["default"]
+    return zero

@@ -19,6 +19,9 @@ _VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
 _KEY = re.compile(r"^([a-z0-9A-Z.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 
 
+_OPERATORS = frozenset({"=", "==", "!=", "!", "<", ">", "("})
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """One comma-separated part of a label selector."""
@@ -85,6 +88,8 @@ class _Parser:
 
     def value(self) -> str:
         token = "" if self.peek() in {",", ")", ""} else self.next()
+        if token in _OPERATORS:
+            raise self.failure(f"found '{token}', expected: identifier")
         if not _VALUE.match(token) or len(token) > 63:
             raise self.failure(
                 f'values[0][x]: Invalid value: "{token}": a valid label must be an empty string or consist of alphanumeric characters'
@@ -94,6 +99,8 @@ class _Parser:
     def values(self) -> frozenset[str]:
         if self.next() != "(":
             raise self.failure("found values without an opening parenthesis, expected: '('")
+        if self.index >= len(self.tokens):
+            raise self.failure("found '', expected: ',', ')' or identifier")
         found = {self.value()}
         while self.peek() == ",":
             self.next()
@@ -208,9 +215,9 @@ def parse_fields(text: str, resource: Resource) -> list[FieldRequirement]:
             allowed.add("metadata.namespace")
         if path not in allowed:
             what = f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
-            if not resource.custom:
+            if resource.custom or resource.storage in _SELECTABLE:
                 what = f"field label not supported: {path}"
-            raise bad_request(what if resource.custom else f"{what}")
+            raise bad_request(what)
         found.append(FieldRequirement(path, re.sub(r"\\(.)", r"\1", value), operator == "!="))
     return found
 

@@ -46,6 +46,22 @@ VERSION: Object = {
 }
 """Answer of `/version`: the Kubernetes release whose behaviour the contract tests compare with."""
 
+RETURNED_WHEN_DELETED = frozenset(
+    {
+        "pods",
+        "services",
+        "serviceaccounts",
+        "namespaces",
+        "persistentvolumes",
+        "persistentvolumeclaims",
+        "podtemplates",
+        "resourcequotas",
+        "storageclasses.storage.k8s.io",
+        "csidrivers.storage.k8s.io",
+        "csinodes.storage.k8s.io",
+    }
+)
+"""Built-in types whose registry has `ReturnDeletedObject`: a completed delete answers with the object."""
 INITIAL_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 REQUEST_LOG_LIMIT = 100_000
 
@@ -237,8 +253,8 @@ class ApiServer:
                 stored = await self._writer.create(target, request, context)
                 return raw_response(show.one(target.resource, stored), 201)
             case "update":
-                stored = await self._writer.update(target, request, context)
-                return raw_response(show.one(target.resource, stored))
+                stored, created = await self._writer.update(target, request, context)
+                return raw_response(show.one(target.resource, stored), 201 if created else 200)
             case "patch":
                 stored, created = await self._writer.patch(target, request, context)
                 return raw_response(show.one(target.resource, stored), 201 if created else 200)
@@ -251,7 +267,7 @@ class ApiServer:
         show = negotiate(self._core, request, lists=False)
         stored, gone = delete_one(self._core, target, request, context, reads.find(self._core, target))
         resource = target.resource
-        if not gone or resource.storage == "pods":
+        if not gone or resource.storage in RETURNED_WHEN_DELETED:
             return raw_response(show.one(resource, stored))
         details: Object = {"name": stored.key[1], "kind": resource.plural, "uid": stored.uid}
         if resource.group:
@@ -266,11 +282,11 @@ class ApiServer:
         chosen = selection(resource, target.namespace, request.param("labelSelector"), request.param("fieldSelector"))
         channel = core.store.channel(resource.storage)
         items = [channel.objects[key] for key in sorted(channel.objects) if chosen.matches(channel.objects[key].data)]
-        deleted: list[Stored] = []
+        listed = core.store.rv
         for stored in items:
             if channel.objects.get(stored.key) is stored:
-                deleted.append(delete_one(core, target, request, context, stored)[0])
-        return raw_response(show.many(resource, deleted, {"resourceVersion": str(core.store.rv)}))
+                delete_one(core, target, request, context, stored)
+        return raw_response(show.many(resource, items, {"resourceVersion": str(listed)}))
 
     def _delivery(self, storage: str, change: Change) -> float | None:
         del storage

@@ -12,9 +12,10 @@ from typing import TypeAlias
 from kaito.apiserver import bodies, errors, reads
 from kaito.apiserver.core import Context, Core, timestamp
 from kaito.apiserver.deletion import delete, delete_options
+from kaito.apiserver.fieldmanagers import record_write
 from kaito.apiserver.kinds import Resource, Scale, view
 from kaito.apiserver.patch import json_patch, merge_patch
-from kaito.apiserver.printers import format_selector
+from kaito.apiserver.cells import format_selector
 from kaito.apiserver.routes import Target
 from kaito.apiserver.selectors import selector_matches
 from kaito.apiserver.store import Stored
@@ -222,7 +223,8 @@ class Subresources:
 def review(core: Core, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
     """Answer a review: everybody is the administrator here, and may do everything."""
     data = bodies.decode_object(request, target.resource, context)
-    data.setdefault("metadata", {})["creationTimestamp"] = None
+    data.setdefault("metadata", {})
+    record_write(core, target.resource, data, None, context, "")
     user: Object = {"username": context.user, "groups": list(context.groups)}
     match target.resource.kind:
         case "TokenReview":
@@ -241,4 +243,4 @@ def _token_status(core: Core, token: str) -> Object:
     prefix = "system:serviceaccount:"
     if token.startswith(prefix):
         return {"authenticated": True, "user": {"username": token}}
-    return {"authenticated": False, "user": {}, "error": "invalid bearer token"}
+    return {"user": {}, "error": "invalid bearer token"}

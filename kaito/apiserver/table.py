@@ -6,16 +6,37 @@ Custom resources bring their columns as JSON paths (`additionalPrinterColumns`);
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
 
+from kaito.apiserver.durations import age
 from kaito.apiserver.jsonpath import find_all
 from kaito.apiserver.kinds import Column, Resource
-from kaito.apiserver.wire import Json, Object, encode
+from kaito.apiserver.printers import PRINTERS
+from kaito.apiserver.wire import Json, Object, decode, encode
 
-NAME = Column("Name", "string", ".metadata.name", "name", "Name must be unique within a namespace.")
-AGE_TEXT = Column("Age", "string", "")
-"""The age column of built-in types, whose cells are computed."""
-AGE = Column("Age", "date", ".metadata.creationTimestamp", "", "Creation time of the object.")
+_API_DOCS = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
+NAME = Column(
+    "Name",
+    "string",
+    ".metadata.name",
+    "name",
+    "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a "
+    "client to request the generation of an appropriate name automatically. Name is primarily intended for creation "
+    "idempotence and configuration definition. Cannot be updated. More info: "
+    "https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+)
+AGE = Column(
+    "Age",
+    "date",
+    ".metadata.creationTimestamp",
+    "",
+    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to "
+    "be set in happens-before order across separate operations. Clients may not set this value. It is represented in "
+    "RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: "
+    f"{_API_DOCS}#metadata",
+)
 
 
 def _definition(column: Column) -> Object:
@@ -28,25 +49,24 @@ def _definition(column: Column) -> Object:
     }
 
 
+@cache
+def _builtin_columns() -> dict[str, list[Object]]:
+    found: dict[str, list[Object]] = decode((files("kaito.apiserver") / "data" / "builtin-columns.json").read_bytes())
+    return found
+
+
 def table_columns(resource: Resource) -> list[Object]:
     """Return the `columnDefinitions` of a type."""
-    from kaito.apiserver.printers import PRINTERS
-
-    printer = PRINTERS.get(resource.storage)
-    if printer is not None:
-        return [_definition(column) for column in printer.columns]
+    if not resource.custom and resource.storage in PRINTERS:
+        return _builtin_columns()[resource.storage]
     return [_definition(NAME), *(_definition(column) for column in resource.columns or (AGE,))]
 
 
 def table_row(resource: Resource, data: Object, now: datetime) -> list[Json]:
     """Return the cells of one object."""
-    from kaito.apiserver.printers import PRINTERS
-
-    printer = PRINTERS.get(resource.storage)
-    if printer is not None:
-        return printer.cells(data, now)
-    if not resource.columns and not resource.custom:
-        return [data["metadata"]["name"], age(data["metadata"].get("creationTimestamp"), now)]
+    cells = None if resource.custom else PRINTERS.get(resource.storage)
+    if cells is not None:
+        return cells(data, now)
     return [data["metadata"]["name"], *(_cell(column, data, now) for column in resource.columns or (AGE,))]
 
 
@@ -70,52 +90,3 @@ def _text(value: Json) -> str:
     if isinstance(value, str):
         return value
     return encode(value).decode()
-
-
-def parse_time(text: Json) -> datetime | None:
-    """Return a `metav1.Time` or `MicroTime`, or None when it is not one."""
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def age(text: Json, now: datetime) -> str:
-    """Return the age of a time stamp as kubectl shows it, `<unknown>` without one."""
-    moment = parse_time(text)
-    return "<unknown>" if moment is None else human_duration((now - moment).total_seconds())
-
-
-def human_duration(total: float) -> str:
-    """Return a duration in at most two units (`apimachinery/pkg/util/duration.HumanDuration`)."""
-    seconds = int(total)
-    if seconds < -1:
-        return "<invalid>"
-    if seconds < 0:
-        return "0s"
-    if seconds < 120:
-        return f"{seconds}s"
-    minutes, hours = seconds // 60, seconds // 3600
-    if minutes < 10:
-        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    return _days(hours)
-
-
-def _days(hours: int) -> str:
-    days, years = hours // 24, hours // 24 // 365
-    if hours < 24 * 8:
-        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
-    if hours < 24 * 365 * 2:
-        return f"{days}d"
-    if hours < 24 * 365 * 8:
-        return f"{years}y{days % 365}d" if days % 365 else f"{years}y"
-    return f"{years}y"

@@ -17,10 +17,6 @@ MISSING = object()
 """Marks an absent value where None would mean null."""
 
 
-class DuplicateItems(Exception):
-    """An applied list of type map or set has two items with one key; carries the printable path."""
-
-
 def _is_atomic_map(schema: Schema | None) -> bool:
     return schema is not None and (schema.map_type == "atomic" or schema.opaque)
 
@@ -137,11 +133,7 @@ def _indexed(value: Json, schema: Schema) -> Object:
 
 
 def merge(live: Json, config: Json, schema: Schema | None) -> Json:
-    """Return the live value with a configuration merged in.
-
-    Raises:
-        DuplicateItems: a keyed list in the configuration names an item twice.
-    """
+    """Return the live value with a configuration merged in; its keyed lists name no item twice."""
     if config is MISSING:
         return live
     if live is MISSING:
@@ -161,9 +153,6 @@ def _merge_lists(live: list[Json], config: list[Json], schema: Schema) -> list[J
     """Merge keyed lists: items keep the live order, except that shared ones follow the configuration's order."""
     lives = [item_element(item, schema) for item in live]
     configs = [item_element(item, schema) for item in config]
-    if len(set(configs)) != len(configs):
-        twice = next(element for element in configs if configs.count(element) > 1)
-        raise DuplicateItems(fieldset.show((twice,)))
     known, wanted = _indexed(live, schema), dict(zip(configs, config, strict=True))
     shared = [element for element in configs if element in known]
     merged: list[Json] = []
@@ -201,6 +190,22 @@ def _merge_lists(live: list[Json], config: list[Json], schema: Schema) -> list[J
             if shared and shared[0] == element:
                 shared = shared[1:]
     return merged
+
+
+def repeated_items(value: Json, schema: Schema | None, path: str = "") -> list[tuple[str, str]]:
+    """Return path and key of items that a keyed list names more than once."""
+    found: list[tuple[str, str]] = []
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, dict | list):
+                found += repeated_items(item, _child(schema, name), f"{path}.{name}")
+    elif isinstance(value, list) and schema is not None and is_keyed(schema):
+        entries: list[Json] = value
+        elements = [item_element(item, schema) for item in entries]
+        found += [(path, fieldset.show((one,))) for one in dict.fromkeys(elements) if elements.count(one) > 1]
+        for element, item in zip(elements, entries, strict=True):
+            found += repeated_items(item, schema.items, path + fieldset.show((element,)))
+    return found
 
 
 def remove(value: Json, paths: FieldSet, schema: Schema | None) -> Json:

@@ -71,10 +71,6 @@ def validate(value: Json, schema: Schema, path: str = "", old: Json = _MISSING) 
     return errors
 
 
-def _label(path: str) -> str:
-    return path or '""'
-
-
 def _type_errors(value: Json, schema: Schema, path: str) -> list[FieldError]:
     actual = type_name(value)
     wanted = ["integer", "string"] if schema.int_or_string else ([schema.type] if schema.type else [])
@@ -106,20 +102,20 @@ def _combined_errors(value: Json, schema: Schema, path: str) -> list[FieldError]
         errors += validate(value, Schema(part), path)
     options: list[Object] = raw.get("anyOf") or []
     if options and not schema.int_or_string and all(validate(value, Schema(part), path) for part in options):
-        errors.append(invalid_value(path, "", f"{_label(path)} must validate at least one schema (anyOf)"))
+        errors.append(invalid_value("<nil>", "", f"{quote(path)} must validate at least one schema (anyOf)"))
         errors += validate(value, Schema(options[0]), path)
     choices: list[Object] = raw.get("oneOf") or []
     if choices:
         valid = sum(not validate(value, Schema(part), path) for part in choices)
         if valid != 1:
             found = "Found none valid" if valid == 0 else f"Found {valid} valid alternatives"
-            text = f"{_label(path)} must validate one and only one schema (oneOf). {found}"
-            errors.append(invalid_value(path or "<nil>", "", text))
+            text = f"{quote(path)} must validate one and only one schema (oneOf). {found}"
+            errors.append(invalid_value("<nil>", "", text))
             if valid == 0:
                 errors += validate(value, Schema(choices[0]), path)
     negated: Object | None = raw.get("not")
     if negated is not None and not validate(value, Schema(negated), path):
-        errors.append(invalid_value(path or "<nil>", "", f"{_label(path)} must not validate the schema (not)"))
+        errors.append(invalid_value("<nil>", "", f"{quote(path)} must not validate the schema (not)"))
     return errors
 
 

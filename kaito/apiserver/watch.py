@@ -69,13 +69,13 @@ def _invalid_options(error: errors.FieldError) -> errors.StatusError:
     return errors.invalid("meta.k8s.io", "ListOptions", "", [error])
 
 
-def parse_rv(text: str) -> int | None:
+def parse_rv(text: str, prefix: str = "") -> int | None:
     """Return the number of a resource version parameter; None when it is empty."""
     if not text:
         return None
     if not text.isdigit():
         raise errors.bad_request(
-            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+            f'{prefix}resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
         )
     return int(text)
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from kaito.apiserver import bodies, deletion, errors, lifecycle, reads
 from kaito.apiserver.admission import Admission
-from kaito.apiserver.builtin_rules import create_rules, update_rules
+from kaito.apiserver.builtin_rules import complete_new, complete_update, create_problems, update_problems
 from kaito.apiserver.cel import rule_errors
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.fieldmanagers import plan_apply, record_write
@@ -21,6 +21,7 @@ from kaito.apiserver.routes import Target
 from kaito.apiserver.schema import prune
 from kaito.apiserver.store import Stored
 from kaito.apiserver.strategic import strategic_patch
+from kaito.apiserver.typed import repeated_items
 from kaito.apiserver.validation import validate
 from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json
 
@@ -44,7 +45,8 @@ class Writer:
         """Create the object in the body."""
         data = bodies.decode_object(request, target.resource, context)
         if data.get("metadata", {}) and (data["metadata"] or {}).get("resourceVersion"):
-            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+            # The real server forgot to give this refusal a code of its own.
+            raise errors.StatusError(500, "", "resourceVersion should not be set on objects to be created")
         bodies.match_url(data, target)
         return await self.create_object(target, data, context, generated=not data["metadata"].get("name"))
 
@@ -61,18 +63,18 @@ class Writer:
         resource, core = target.resource, self._core
         self._check_namespace(target, str(data["metadata"].get("name", "")))
         bodies.shape(data, resource, context)
+        if managed is not None:
+            data["metadata"]["managedFields"] = managed
+        else:
+            record_write(core, resource, data, None, context, "")
         mutated = await self._admission.mutate(target, "CREATE", data, None, context)
         if mutated is not data:
             data = mutated
             bodies.shape(data, resource, context)
         lifecycle.prepare_create(core, resource, data)
-        create_rules(core, resource, data)
+        complete_new(core, resource, data)
         self._validate(resource, data, None)
         await self._admission.validate(target, "CREATE", data, None, context)
-        if managed is not None:
-            data["metadata"]["managedFields"] = managed
-        else:
-            record_write(core, resource, data, None, context, "")
         key = (target.namespace, str(data["metadata"]["name"]))
         if core.store.get(resource.storage, key) is not None:
             raise (errors.generate_name_conflict if generated else errors.already_exists)(
@@ -102,15 +104,18 @@ class Writer:
             refusal.details = {**(refusal.details or {}), "causes": [cause]}
             raise refusal
 
-    async def update(self, target: Target, request: HttpRequest, context: Context) -> Stored:
-        """Replace an object by the one in the body."""
+    async def update(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
+        """Replace an object by the one in the body; say whether a type that allows it was created instead."""
         sent = bodies.decode_object(request, target.resource, context)
         bodies.match_url(sent, target)
 
         def change(_current: Object) -> tuple[Object, Managed]:
             return copy_json(sent), None
 
-        return await self.change(target, change, context, patching=False)
+        exists = self._core.store.get(target.resource.storage, (target.namespace, target.name)) is not None
+        if not exists and target.resource.storage in lifecycle.CREATED_BY_UPDATE and not target.subresource:
+            return await self.create_object(target, copy_json(sent), context), True
+        return await self.change(target, change, context, patching=False), False
 
     async def patch(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
         """Patch an object with the type of patch that the Content-Type names; say whether an apply created it."""
@@ -127,9 +132,11 @@ class Writer:
             case "application/strategic-merge-patch+json" if not target.resource.custom:
                 apply = strategic_patch(target.resource)
             case _:
-                raise _patch_type_refused(target.resource, kind)
+                raise _patch_type_refused(kind)
         if kind != "application/json-patch+json" and not isinstance(body, dict):
-            raise errors.bad_request("json: cannot unmarshal the patch into a map")
+            word = "array" if isinstance(body, list) else "value"
+            text = f"error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+            raise errors.bad_request(text)
 
         def change(current: Object) -> tuple[Object, Managed]:
             patched = apply(current, body)
@@ -145,9 +152,9 @@ class Writer:
         if not request.param("fieldManager"):
             missing = errors.required("fieldManager", "is required for apply patch")
             raise errors.invalid("meta.k8s.io", "PatchOptions", "", [missing])
-        config = bodies.decode_object(request, resource, context)
+        config = bodies.decode_object(request, resource, context, complete=True)
+        check_configuration(config, resource)
         bodies.match_url(config, target)
-        check_configuration(config, resource, target)
         force = request.flag("force")
 
         def change(current: Object) -> tuple[Object, Managed]:
@@ -195,8 +202,8 @@ class Writer:
         bodies.shape(data, resource, context)
         if not patching and lifecycle.needs_resource_version(resource) and not data["metadata"].get("resourceVersion"):
             error = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
-            raise errors.invalid(resource.group, resource.kind, target.name, [error])
-        lifecycle.check_unchanged_identity(resource, data, old)
+            raise errors.invalid(resource.group, resource.plural, target.name, [error])
+        lifecycle.check_unchanged_identity(resource, data, old, patching=patching)
         previous = view(old, resource)
         shown = Stored(old.key, old.rv, previous)
         lifecycle.prepare_update(resource, data, shown, target.subresource)
@@ -205,17 +212,20 @@ class Writer:
             data = mutated
             bodies.shape(data, resource, context)
             lifecycle.prepare_update(resource, data, shown, target.subresource)
-        update_rules(self._core, resource, data, previous, target.subresource)
+        complete_update(self._core, resource, data, previous, target.subresource)
         found = lifecycle.update_errors(resource, data, shown)
-        if found:
-            raise errors.invalid(resource.group, resource.kind, target.name, found)
-        self._validate(resource, data, previous)
+        found += update_problems(resource, data, previous, target.subresource)
+        self._validate(resource, data, previous, found)
         await self._admission.validate(target, "UPDATE", data, previous, context)
         return data
 
-    def _validate(self, resource: Resource, data: Object, old: Object | None) -> None:
+    def _validate(
+        self, resource: Resource, data: Object, old: Object | None, earlier: list[errors.FieldError] | None = None
+    ) -> None:
         """Refuse (422) an object that its metadata rules, its schema or its CEL rules do not allow."""
-        found = lifecycle.create_errors(resource, data) if old is None else []
+        found = list(earlier or ())
+        if old is None:
+            found += lifecycle.create_errors(resource, data) + create_problems(resource, data)
         if resource.custom and resource.schema is not None:
             schema_errors = validate(data, resource.schema) if old is None else validate(data, resource.schema, old=old)
             found += schema_errors
@@ -239,7 +249,8 @@ class Writer:
         if context.dry_run:
             return Stored(old.key, old.rv, kept)
         if deletion.finished(resource, kept, old):
-            return self._core.store.remove(resource.storage, old, kept)
+            self._core.store.remove(resource.storage, old, kept)
+            return Stored(old.key, old.rv, kept)
         return self._core.store.replace(resource.storage, old, kept)
 
 
@@ -265,17 +276,24 @@ def unchecked(found: list[errors.FieldError]) -> list[errors.FieldError]:
     return [errors.invalid_value("<nil>", None, notice)]
 
 
-def check_configuration(config: Object, resource: Resource, target: Target) -> None:
+def check_configuration(config: Object, resource: Resource) -> None:
     """Refuse an applied configuration that carries managed fields or fields its schema does not declare."""
-    if config["metadata"].get("managedFields") is not None:
+    metadata: Object = config.get("metadata") or {}
+    if metadata.get("managedFields") is not None:
         raise errors.bad_request("metadata.managedFields must be nil")
     if resource.ownership_schema is None:
         return
     unknown = prune(copy_json(config), resource.ownership_schema)
+    name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
+    where = f"({name}; {resource.group}/{resource.version}, Kind={resource.kind})"
     if unknown:
-        where = f"({target.namespace}/{target.name}; {resource.api_version}, Kind={resource.kind})"
         problems = [f".{path}: field not declared in schema" for path in unknown]
         text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
+        raise errors.StatusError(500, "", f"failed to create typed patch object {where}: {text}")
+    twice = repeated_items(config, resource.ownership_schema)
+    if twice:
+        path, key = twice[0]
+        text = f"{path}: duplicate entries for key {key}"
         raise errors.StatusError(500, "", f"failed to create typed patch object {where}: {text}")
 
 
@@ -298,9 +316,8 @@ def _stated_version(wanted: Object, current: Object, *, patching: bool) -> bool:
     return bool(stated) and not (patching and stated == current["metadata"]["resourceVersion"])
 
 
-def _patch_type_refused(resource: Resource, kind: str) -> errors.StatusError:
-    accepted = ["application/json-patch+json", "application/merge-patch+json"]
-    if not resource.custom:
-        accepted.append("application/strategic-merge-patch+json")
-    accepted.append("application/apply-patch+yaml")
-    return errors.unsupported_media_type(", ".join(accepted), kind)
+def _patch_type_refused(kind: str) -> errors.StatusError:
+    if kind == "application/strategic-merge-patch+json":
+        known = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+        return errors.unsupported_media_type(known)
+    return errors.StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})

@@ -1,0 +1,141 @@
+"""Fixtures of the contract tests: the in-memory API server and a real kube-apiserver behind one small client.
+
+Every test that takes `server` runs twice, on `memory` and on `real`. Where Kubernetes cannot be had (no binaries, no Go), the
+real runs are skipped and say so. The client is aiohttp and nothing of `kaito.runtime`: these tests compare two servers,
+not a client with a server.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from hack.envtest import ControlPlane, Unavailable
+from kaito.apiserver import ApiServer, serve
+
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response, decoded."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass
+class Server:
+    """One of the two servers, and the namespace that belongs to the test."""
+
+    name: str
+    url: str
+    session: aiohttp.ClientSession
+    kubeconfig: Path
+    namespace: str
+    kubernetes: tuple[int, int] = (1, 35)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        content: str = JSON,
+        headers: Mapping[str, str] | None = None,
+        **query: str,
+    ) -> Answer:
+        """Send a request; `{ns}` in the path is the test's namespace."""
+        data = body if isinstance(body, bytes) else (json.dumps(body).encode() if body is not None else None)
+        sent = {"content-type": content, "user-agent": "contract/1.0", **(headers or {})}
+        url = self.url + path.replace("{ns}", self.namespace)
+        async with self.session.request(method, url, data=data, headers=sent, params=query) as response:
+            raw = await response.read()
+            decoded = json.loads(raw) if "json" in response.content_type else raw.decode()
+            return Answer(response.status, decoded, dict(response.headers))
+
+    async def ok(self, method: str, path: str, body: object = None, content: str = JSON, **query: str) -> Any:
+        """Send a request that has to succeed, and return its body."""
+        answer = await self.call(method, path, body, content, **query)
+        assert answer.status in {200, 201, 202}, answer.body
+        return answer.body
+
+    async def events(self, path: str, count: int, **query: str) -> list[dict[str, Any]]:
+        """Return the first events of a watch."""
+        found: list[dict[str, Any]] = []
+        async for event in self.watch(path, **query):
+            found.append(event)
+            if len(found) == count:
+                break
+        return found
+
+    async def watch(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield the events of a watch; it ends with the server's stream."""
+        url = self.url + path.replace("{ns}", self.namespace)
+        async with self.session.get(url, params={"watch": "1", **query}) as response:
+            assert response.status == 200, await response.text()
+            buffer = b""
+            async for chunk in response.content.iter_any():
+                buffer += chunk
+                *lines, buffer = buffer.split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """One real control plane for the whole run."""
+    try:
+        plane = ControlPlane()
+        plane.start()
+    except Unavailable as error:
+        pytest.skip(f"no real kube-apiserver to compare with: {error}")
+    try:
+        yield plane
+    finally:
+        plane.stop()
+
+
+async def _ready(server: Server) -> Server:
+    await server.ok("POST", "/api/v1/namespaces", {"metadata": {"name": server.namespace}})
+    return server
+
+
+@pytest.fixture
+async def memory(tmp_path: Path) -> AsyncIterator[Server]:
+    """The in-memory server on a socket, as bare as a real control plane (no garbage collection)."""
+    async with serve(ApiServer(collect_garbage=False)) as at, aiohttp.ClientSession() as session:
+        kubeconfig = tmp_path / "memory.kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(at.kubeconfig()))
+        yield await _ready(Server("memory", at.url, session, kubeconfig, f"t-{uuid.uuid4().hex[:8]}"))
+
+
+@pytest.fixture
+async def real(control_plane: ControlPlane) -> AsyncIterator[Server]:
+    """The real server."""
+    context = ssl.create_default_context(cafile=str(control_plane.ca_file))
+    connector = aiohttp.TCPConnector(ssl=context)
+    headers = {"authorization": f"Bearer {control_plane.token}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        name = f"t-{uuid.uuid4().hex[:8]}"
+        yield await _ready(Server("real", control_plane.url, session, control_plane.kubeconfig, name))
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real)])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Either server: tests that take it hold for both. Not async, or it could not ask for an async fixture."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
