@@ -7,7 +7,9 @@ that fills the pipe of the one not read would hang), and a plugin has 60 seconds
 import asyncio
 import json
 import os
+import shutil
 import tempfile
+import weakref
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -136,7 +138,7 @@ class ExecCredentials:
         self._clock = clock or SystemClock()
         self._credential: ExecCredential | None = None
         self._refreshing = asyncio.Lock()
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._directory: Path | None = None
 
     async def header(self) -> str:
         """The bearer token; empty when the plugin gives certificates."""
@@ -166,7 +168,7 @@ class ExecCredentials:
         await self.header()
         if self._directory is None:
             return "", ""
-        return str(Path(self._directory.name, "tls.crt")), str(Path(self._directory.name, "tls.key"))
+        return str(self._directory / "tls.crt"), str(self._directory / "tls.key")
 
     async def _refresh(self) -> ExecCredential:
         credential = await self._plugin.run()
@@ -178,9 +180,10 @@ class ExecCredentials:
     def _store(self, credential: ExecCredential) -> None:
         """`ssl` reads certificates from files only. The directory is private (0700) and goes with this object."""
         if self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="kaito-exec-")
-        Path(self._directory.name, "tls.key").write_text(credential.key)
-        Path(self._directory.name, "tls.crt").write_text(credential.certificate)
+            self._directory = Path(tempfile.mkdtemp(prefix="exec-credential-"))
+            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        (self._directory / "tls.key").write_text(credential.key)
+        (self._directory / "tls.crt").write_text(credential.certificate)
 
 
 def _header(credential: ExecCredential) -> str:

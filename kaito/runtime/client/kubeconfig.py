@@ -139,12 +139,14 @@ async def _access(library: ModuleType, paths: str, context: str, *, strict_x509:
         active_context=context or None,
         config_persister=persist,
     )
-    entry: Any = loader._user
-    user: dict[str, Any] = {} if entry is None else entry.value
+    entry: Any = loader._user  # public nowhere
+    if entry is None:  # an anonymous context; the loader forgets that there is such a thing
+        entry = loader._user = library.ConfigNode("users", {})
+    user: dict[str, Any] = entry.value
     cluster: Any = loader._cluster
     target = _Target()
     credentials: Credentials
-    if entry is not None and "exec" in user:
+    if "exec" in user:
         loader._load_cluster_info()
         loader._set_config(target)
         directory = str(Path(entry.path or paths).parent)
