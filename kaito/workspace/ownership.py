@@ -47,7 +47,12 @@ def owns(workspace: Workspace, claim: Claim) -> bool:
 
 
 def belongs(workspace: Workspace, node: Node, *, node_api: NodeApi) -> bool:
-    """Whether the node is one of the Workspace's: the full selector, and the owner labels unless nodes are byo."""
+    """Whether the node is one of the Workspace's: the full selector, and the owner labels unless nodes are byo.
+
+    Provisioners copy the claim's labels to the node, the owner's UID among them; a node without it counts by name.
+    """
     if not workspace.resource.label_selector.matches(node.labels):
         return False
-    return node_api is NodeApi.BYO or owner_key(node) == workspace.key
+    if node_api is NodeApi.BYO:
+        return True
+    return owner_key(node) == workspace.key and node.labels.get(labels.WORKSPACE_UID, workspace.uid) == workspace.uid

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kaito.api import Claim, Machine, conditions as words, labels
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import AlreadyExists, ApiError, NotFound
-from kaito.runtime.meta import find_condition
+from kaito.runtime.meta import Condition, find_condition
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import claims_of
 from kaito.workspace.manifests.claim import claim, claim_kind
@@ -13,6 +13,7 @@ from kaito.workspace.ownership import owner_labels, owns
 from kaito.workspace.plan import Hardware
 from kaito.workspace.provisioning import Attempts, Decision, Situation, decide
 from kaito.workspace.status import ClaimsReport, claim_condition_type
+from kaito.workspace.steps.tuning import is_finished
 
 _NOT_IN_PLACE = frozenset(
     {
@@ -20,7 +21,6 @@ _NOT_IN_PLACE = frozenset(
         words.CLAIM_REPLACEMENT_PENDING,
         words.CLAIM_CREATE_FAILED,
         words.CLAIM_KIND_MISSING,
-        words.UNKNOWN_PRESET,
     }
 )
 """Reasons with which the last pass left claims missing on purpose: their absence now is no loss."""
@@ -35,6 +35,10 @@ async def ensure(run: Pass) -> None:
     plan = run.seen.plan
     if plan is None:
         run.seen.claims = ClaimsReport(wanted=len(existing), claims=existing) if existing else None
+        return
+    if await is_finished(run, plan):
+        # Nothing will run there any more: a node lost now is not bought again.
+        run.seen.claims = ClaimsReport(wanted=len(existing), claims=existing)
         return
     report = ClaimsReport(wanted=_wanted(run, plan.hardware, existing), claims=existing)
     run.seen.claims = report
@@ -77,7 +81,7 @@ def _wanted(run: Pass, hardware: Hardware, existing: Sequence[Claim]) -> int:
 
 
 def _decide(run: Pass, report: ClaimsReport) -> Decision:
-    last = find_condition(run.workspace.status.conditions, claim_condition_type(run.settings.node_api))
+    last = _last_verdict(run)
     situation = Situation(
         now=run.now,
         wanted=report.wanted,
@@ -88,6 +92,11 @@ def _decide(run: Pass, report: ClaimsReport) -> Decision:
         ready_before=last is not None and last.is_true,
     )
     return decide(situation, run.settings)
+
+
+def _last_verdict(run: Pass) -> Condition | None:
+    """What the last pass said about claims."""
+    return find_condition(run.workspace.status.conditions, claim_condition_type(run.settings.node_api))
 
 
 async def _record(run: Pass, attempts: Attempts) -> None:
@@ -119,7 +128,9 @@ async def _create(run: Pass, report: ClaimsReport, decision: Decision, hardware:
             missing_kind = isinstance(refused, NotFound)
             reason = words.CLAIM_KIND_MISSING if missing_kind else words.CLAIM_CREATE_FAILED
             report.failure = (reason, f"{wanted.kind} {wanted.name} could not be created: {refused.message}")
-            run.request.event("Warning", f"{wanted.kind}CreationFailed", refused.message)
+            last = _last_verdict(run)
+            if last is None or (last.reason, last.message) != report.failure:
+                run.request.event("Warning", f"{wanted.kind}CreationFailed", refused.message)
             run.errors.append(refused)
             break
     if created:

@@ -27,6 +27,17 @@ async def ensure(run: Pass) -> None:
         run.seen.pods = await run.api.list(Pod, index=PODS(str(run.workspace.key)))
 
 
+async def is_finished(run: Pass, plan: Plan) -> bool:
+    """Whether the Workspace tunes, and the Job for what it says now has ended, well or not."""
+    if run.workspace.tuning is None:
+        return False
+    job = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
+    if job is None or job.deleting or not (job.has_condition("Complete") or job.has_condition("Failed")):
+        return False
+    wanted = tuning_job(run.workspace, plan, run.settings)
+    return job.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations[labels.TEMPLATE_HASH]
+
+
 async def _converge(run: Pass, plan: Plan, present: Job | None) -> Job | None:
     """A Job's template cannot be changed, so a Job with another digest is deleted and made again."""
     wanted = tuning_job(run.workspace, plan, run.settings)

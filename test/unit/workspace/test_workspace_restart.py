@@ -79,7 +79,7 @@ async def test_a_lagging_cache_never_creates_twice(cluster: "Cluster", phi: Work
 async def test_a_workspace_made_again_under_its_name_inherits_nothing(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
-        await cluster.world.settle()
+        await cluster.until_serving()
         old = cluster.claim()
     cluster.world.patch(Workspace, phi.name, {"metadata": {"finalizers": []}})
     cluster.world.delete(Workspace, phi.name)
@@ -89,5 +89,6 @@ async def test_a_workspace_made_again_under_its_name_inherits_nothing(cluster: "
         names = [claim.name for claim in cluster.claims()]
         assert len(names) == 2
         assert old.name in names, "younger than ten minutes: the collector waits"
+        assert cluster.columns()[0] == "False", "the old node is not its node"
         await cluster.world.advance(1000)
         assert old.name not in [claim.name for claim in cluster.claims()]

@@ -85,6 +85,8 @@ async def test_a_refused_create_is_told_and_tried_again(cluster: "Cluster", phi:
         assert cluster.told()["ResourceReady"][1] == "NodeClaimCreateFailed"
         await cluster.world.advance(10)
         assert len(cluster.claims()) == 1
+        refusals = [e for e in cluster.world.events() if e.reason == f"{cluster.kind.kind}CreationFailed"]
+        assert len(refusals) == 1, "an event for the news, not for every retry"
 
 
 async def test_a_node_not_ready_and_back(cluster: "Cluster", phi: Workspace) -> None:

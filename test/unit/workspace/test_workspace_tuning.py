@@ -155,3 +155,16 @@ async def test_data_from_an_image_or_a_volume(
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         assert ("persistentVolumeClaim" in volumes["data-volume"]) is not bool(expected)
         assert "--push-image" not in " ".join(spec["containers"][0]["command"])
+
+
+async def test_a_node_lost_after_the_end_is_not_bought_again(cluster: "Cluster", tuning: Workspace) -> None:
+    cluster.world.put(push_secret())
+    cluster.apply(tuning)
+    async with cluster.controller():
+        await created(cluster)
+        finish(cluster, "Complete", succeeded=1)
+        await cluster.world.settle()
+        cluster.world.delete(cluster.kind, cluster.claim().name)
+        await cluster.world.advance(1200)
+        assert cluster.claims() == []
+        assert cluster.told(NAME)["WorkspaceReady"][0] == "True"
