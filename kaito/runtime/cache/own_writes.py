@@ -4,6 +4,10 @@
 polls. A floor is met when the stored object is as new as the write, or when the shard has seen any later version (of a
 watch, everything before it has arrived then, bookmarks included), or the deleted UID is not the stored one. Floors that
 time out are remembered as late: reads that need them go live at once, without waiting again, until they are met.
+
+An object that this process wrote and the shard passed by is outside the informer's selector. Whether it is read must
+not depend on when the next bookmark comes: reads of its key go live for as long as the shard does not show it, lists
+do not contain it.
 """
 
 import asyncio
@@ -11,11 +15,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from kaito.runtime.cache.entry import Entry, version_number
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey
+
+OUTSIDE_KEYS: Final = 1024
+"""Keys remembered as outside the selector, the latest ones; of a forgotten one the cache says that it is absent."""
 
 _log = get_logger(__name__)
 
@@ -61,6 +68,8 @@ class Concern:
 
     flights: "tuple[asyncio.Future[None], ...]"
     keys: frozenset[ObjectKey]
+    single: bool
+    """It is the read of one key, not a list."""
 
     def __bool__(self) -> bool:
         return bool(self.flights or self.keys)
@@ -78,6 +87,7 @@ class OwnWrites:
         self._flights: dict[ObjectKey, set[asyncio.Future[None]]] = {}
         self._pending: dict[ObjectKey, _Pending] = {}
         self._floors: list[tuple[int, ObjectKey]] = []
+        self._outside: dict[ObjectKey, None] = {}
 
     # Reported by the client.
 
@@ -101,7 +111,11 @@ class OwnWrites:
         floor = version_number(resource_version)
         if floor < 0:
             self._disable(resource_version)
-        if not self._enabled or self._met(key, floor, ""):
+        if not self._enabled:
+            return
+        if self._met(key, floor, ""):
+            if self._progress.stored(key) is None:
+                self._mark_outside(key)
             return
         pending = self._pending.setdefault(key, _Pending())
         if floor > pending.floor:
@@ -114,6 +128,7 @@ class OwnWrites:
 
         Ignored when the shard neither shows the UID nor still waits for it: its deletion has arrived already.
         """
+        self._outside.pop(key, None)
         pending = self._pending.get(key)
         stored = self._progress.stored(key)
         if not self._enabled or not (
@@ -135,18 +150,45 @@ class OwnWrites:
 
     def moved(self, key: ObjectKey | None = None) -> None:
         """The shard progressed, by a change of `key` or by a bookmark."""
+        if key is not None:
+            self._heard_of(key)
         if not self._pending:
             self._floors.clear()
             return
-        if key is not None:
-            self._check(key)
         while self._floors and self._floors[0][0] <= self._progress.number:
-            self._check(heappop(self._floors)[1])
+            self._passed(heappop(self._floors)[1])
+
+    def _heard_of(self, key: ObjectKey) -> None:
+        self._outside.pop(key, None)
+        pending = self._pending.get(key)
+        if pending is None:
+            return
+        # The server calls it deleted at the very version of our write: the write moved it out of the selector.
+        moved_out = self._progress.stored(key) is None and pending.floor == self._progress.number
+        self._check(key)
+        if moved_out:
+            self._mark_outside(key)
+
+    def _passed(self, key: ObjectKey) -> None:
+        """The shard went beyond the floor of a key without a word about it."""
+        pending = self._pending.get(key)
+        if pending is None:
+            return
+        self._check(key)
+        if key not in self._pending and not pending.gone and self._progress.stored(key) is None:
+            self._mark_outside(key)
+
+    def _mark_outside(self, key: ObjectKey) -> None:
+        self._outside[key] = None
+        while len(self._outside) > OUTSIDE_KEYS:
+            del self._outside[next(iter(self._outside))]
 
     def replaced(self) -> None:
         """The shard was filled anew."""
+        for key in [key for key in self._outside if self._progress.stored(key) is not None]:
+            del self._outside[key]
         for key in list(self._pending):
-            self._check(key)
+            self._passed(key)
 
     def _check(self, key: ObjectKey) -> None:
         pending = self._pending.get(key)
@@ -181,11 +223,12 @@ class OwnWrites:
                 return (each for each in keys if each == key)
             return (each for each in keys if not namespace or each.namespace == namespace)
 
-        if not self._flights and not self._pending:
+        if not self._flights and not self._pending and key not in self._outside:
             return _NOTHING
         flying = list(concerned(self._flights))
         flights = tuple(flight for each in flying for flight in self._flights[each])
-        return Concern(flights, frozenset([*flying, *concerned(self._pending)]))
+        outside = [key] if key is not None and key in self._outside else []
+        return Concern(flights, frozenset([*flying, *concerned(self._pending), *outside]), single=key is not None)
 
     async def wait(self, concern: Concern) -> bool:
         """Wait until the shard shows everything of the concern; False at once when a part of it is known to be late."""
@@ -193,18 +236,21 @@ class OwnWrites:
             await asyncio.wait(concern.flights)
         for key in concern.keys:
             pending = self._pending.get(key)
-            if pending is None:
-                continue
-            if pending.late:
-                return False
-            waiter = _Waiter(pending.floor, pending.gone)
-            pending.waiters.append(waiter)
-            try:
-                await waiter.future
-            finally:
-                if waiter in pending.waiters:
-                    pending.waiters.remove(waiter)
-        return True
+            if pending is not None:
+                if pending.late:
+                    return False
+                await self._shown(pending)
+        return not (concern.single and self._outside.keys() & concern.keys)
+
+    @staticmethod
+    async def _shown(pending: _Pending) -> None:
+        waiter = _Waiter(pending.floor, pending.gone)
+        pending.waiters.append(waiter)
+        try:
+            await waiter.future
+        finally:
+            if waiter in pending.waiters:
+                pending.waiters.remove(waiter)
 
     def give_up(self, concern: Concern) -> None:
         """The wait ran out: what is missing now is late."""
@@ -214,4 +260,4 @@ class OwnWrites:
                 pending.late = True
 
 
-_NOTHING = Concern((), frozenset())
+_NOTHING = Concern((), frozenset(), single=False)

@@ -20,7 +20,7 @@ from kaito.runtime.cache.collection import (
     refusal,
     version_too_large,
 )
-from kaito.runtime.cache.entry import Entry, Undecodable
+from kaito.runtime.cache.entry import Entry, Undecodable, version_number
 from kaito.runtime.cache.jsontext import Raw
 from kaito.runtime.cache.reconnect import Ending, ReconnectDelay
 from kaito.runtime.cache.stats import KindStats
@@ -367,6 +367,11 @@ class Reflector:
             self.error = ValueError(f"watch of {self._name}: not a bookmark: {error}")
             return Ending.MALFORMED
         if self._filling is None:
+            if 0 <= version_number(metadata.resource_version) < version_number(self._sink.version):
+                # Restored from a backup, the server would keep silent until it reaches our version again.
+                self.error = ValueError(f"the server is at {metadata.resource_version}, before {self._sink.version}")
+                self._version_lost = True
+                return Ending.EXPIRED
             self._sink.advance(metadata.resource_version)
         elif (metadata.annotations or {}).get(_END_OF_INITIAL_EVENTS) == "true":
             store, self._filling = self._filling, None

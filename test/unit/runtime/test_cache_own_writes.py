@@ -133,12 +133,35 @@ async def test_an_object_outside_the_selector_is_read_live_after_two_seconds_and
         assert world.count("get", ConfigMap) == 2
         assert outcomes(cache) == {"live": 2}
 
-        # Any later version of the stream, a bookmark included, proves that the object is not of this selection.
+
+@pytest.mark.conformance(34)
+async def test_that_an_object_is_outside_the_selector_is_remembered_until_it_comes_in(world: World) -> None:
+    async with running(world, Cached(ConfigMap, labels="app")) as (cache, api):
+        mine = await api.create(config_map("mine"))
         world.put(config_map("selected", labels={"app": "x"}))
         await world.advance(1)
+        # The stream went beyond our write: the answer must not depend on whether it has already, nor on bookmarks.
+        started = monotonic()
+        assert (await api.get(ConfigMap, "mine", "default")).data == {"a": "1"}
+        assert [found.name for found in await api.list(ConfigMap)] == ["selected"]
+        assert monotonic() == started
+        assert world.count("list", ConfigMap) == 0
+
+        world.patch(ConfigMap, "mine", {"metadata": {"labels": {"app": "x"}}})
+        await world.advance(1)
         world.forget_requests()
-        assert await api.find(ConfigMap, "mine", "default") is None
+        assert (await api.get(ConfigMap, "mine", "default")).labels == {"app": "x"}
         assert world.count("get", ConfigMap) == 0
+
+        # Our own write moves it out again.
+        world.lag(ConfigMap, 0.5)
+        await api.patch(mine, MergePatch({"metadata": {"labels": {"app": None}}}))
+        assert (await api.get(ConfigMap, "mine", "default")).labels == {}
+        assert cache.get(ConfigMap, KEY) is None
+        assert world.count("get", ConfigMap) == 1
+
+        await api.delete(mine)
+        assert await api.find(ConfigMap, "mine", "default") is None
 
 
 async def test_a_write_that_changes_nothing_is_not_waited_for(world: World) -> None:

@@ -237,6 +237,18 @@ async def test_a_bookmark_moves_the_version_and_nothing_else() -> None:
         assert told == ["<create ConfigMap ns/a initial>"]
 
 
+async def test_a_server_that_went_back_in_time_is_noticed_at_its_next_bookmark_and_listed_anew() -> None:
+    async with reflected(
+        listing("700", config_map("a", 500)),
+        watch(60.0, bookmark("20"), stays=True),
+        listing("21", config_map("b", 19)),
+    ) as (transport, cache):
+        await after(65)
+        assert names(cache) == ["b"]
+        assert [call.query.get("resourceVersion") for call in transport.lists] == ["0", None]
+        assert transport.watches[-1].query["resourceVersion"] == "21"
+
+
 @pytest.mark.conformance(24)
 async def test_a_silent_connection_is_given_up_three_minutes_after_the_last_bookmark() -> None:
     async with reflected(listing("7", config_map("a", 5)), watch(60.0, bookmark("8"), stays=True), OPEN) as (
