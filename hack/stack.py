@@ -83,13 +83,12 @@ class Stack:
         simulator = [sys.executable, "-m", "kaito.cloud.azure.simulator", f"--port={arm_port}", "--speed=120"]
         controller = [str(BINARIES / "workspace-controller"), *common, health, f"--node-api={node_api}"]
         provisioner = [str(BINARIES / "gpu-provisioner"), *common, health, f"--node-api={node_api}"]
+        provisioner += ["--azure-credential=fake", "--poll-interval=1s", "--quota-retry=2s"]
         driver = [sys.executable, "-m", "hack.bench.driver", str(kubeconfig), "workloads"]
         self.programs = {
             "simulator": self._program("simulator", [*simulator, f"--kubeconfig={kubeconfig}"]),
             "driver": self._program("driver", driver),
-            "gpu-provisioner": self._program(
-                "gpu-provisioner", [*provisioner, f"--arm-endpoint={self.arm_url}", "--azure-credential=fake"]
-            ),
+            "gpu-provisioner": self._program("gpu-provisioner", [*provisioner, f"--arm-endpoint={self.arm_url}"]),
             "workspace-controller": self._program("workspace-controller", [*controller, "--webhook=false"]),
         }
 

@@ -5,10 +5,13 @@ Both end in the same two things: a kubeconfig file and a range for cluster IPs t
 """
 
 import asyncio
+import base64
 import contextlib
 import os
 import re
 import secrets
+import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from typing import Literal
 import yaml
 
 from kaito.apiserver import ApiServer, serve
+from kaito.local.certificate import certificate_of, write_certificate
 from kaito.local.network import SERVICE_NETWORK
 from kaito.local.processes import ChildEnded, child
 
@@ -52,9 +56,13 @@ async def control_plane(kind: ControlPlaneKind, folder: Path) -> AsyncIterator[C
 @contextlib.asynccontextmanager
 async def _in_memory(folder: Path) -> AsyncIterator[ControlPlane]:
     server = ApiServer(service_cidr=str(SERVICE_NETWORK))
-    async with serve(server, token=secrets.token_urlsafe(18)) as served:
+    certificate = write_certificate(folder / "apiserver.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    authority = base64.b64encode(certificate_of(certificate).encode()).decode()
+    async with serve(server, tls=tls, token=secrets.token_urlsafe(18)) as served:
         kubeconfig = folder / "kubeconfig"
-        kubeconfig.write_text(yaml.safe_dump(served.kubeconfig()))
+        kubeconfig.write_text(yaml.safe_dump(served.kubeconfig(ca=authority)))
         kubeconfig.chmod(0o600)
         yield ControlPlane(kubeconfig, server)
 
@@ -63,6 +71,7 @@ async def _in_memory(folder: Path) -> AsyncIterator[ControlPlane]:
 async def _real(folder: Path) -> AsyncIterator[ControlPlane]:
     log = folder / "envtest.log"
     log.unlink(missing_ok=True)
+    shutil.rmtree(folder / "real", ignore_errors=True)  # every run starts with an empty cluster
     command: list[str | Path] = [
         sys.executable,
         "-m",

@@ -8,19 +8,14 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, final
 
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from kaito.apiserver import HttpRequest, HttpResponse
+from kaito.local.certificate import write_certificate
 
 POLL_SECONDS = 0.2
 CHUNK_BYTES = 65536
@@ -50,7 +45,7 @@ class KubeletServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(_write_certificate(self._folder))
+        context.load_cert_chain(write_certificate(self._folder / "kubelet.pem"))
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
         self.port = int(self._runner.addresses[0][1])
@@ -111,28 +106,3 @@ async def _chunks(path: Path, tail_lines: int | None, *, follow: bool) -> AsyncI
                 await asyncio.sleep(POLL_SECONDS)
             else:
                 return
-
-
-def _write_certificate(folder: Path) -> Path:
-    """A self-signed certificate and key in one file; the API server does not verify kubelets by default."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubelet")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "kubelet.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    path.chmod(0o600)
-    return path

@@ -1,0 +1,136 @@
+"""`kaito up` as a person uses it: kubectl and curl, the death of a process, bad Workspaces, a deletion."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = ROOT / "presets" / ".venv"
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not (PRESETS / "bin" / "kaito-inference").exists(), reason="run `make presets-env` first"),
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed"),
+]
+
+
+class Up:
+    """A running `kaito up`."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        self.kubeconfig = kubeconfig
+
+    def kubectl(self, *arguments: str) -> str:
+        result = subprocess.run(
+            ["kubectl", *arguments],
+            env={**os.environ, "KUBECONFIG": self.kubeconfig},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return result.stdout + result.stderr
+
+    def condition(self, workspace: str, name: str) -> str:
+        path = f'{{.status.conditions[?(@.type=="{name}")].status}}'
+        return self.kubectl("get", "workspace", workspace, "-o", f"jsonpath={path}")
+
+    def container(self, pod: str) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.kubectl("get", "pod", pod, "-o", "json"))["status"][
+            "containerStatuses"
+        ][0]
+        return found
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("up")
+    output = folder / "output"
+    command = [Path(sys.executable).parent / "kaito", "up", f"--folder={folder}", f"--presets={PRESETS}"]
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
+    try:
+        until(lambda: "export KUBECONFIG" in output.read_text() or process.poll() is not None, "kaito up")
+        found = re.search(r"KUBECONFIG=(\S+)", output.read_text())
+        assert found, output.read_text()
+        yield Up(found.group(1))
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, output.read_text()
+
+
+def test_a_workspace_answers_chat_survives_a_death_and_goes(up: Up) -> None:
+    name = "workspace-phi-3-mini"
+    assert "created" in up.kubectl("apply", "-f", "config/samples/workspace-phi-3-mini.yaml")
+    until(lambda: up.condition(name, "WorkspaceReady") == "True", "the Workspace to be ready")
+
+    address = up.kubectl("get", "service", name, "-o", "jsonpath={.spec.clusterIP}")
+    question = ["curl", "-s", "-X", "POST", f"http://{address}/chat", "-H", "accept: application/json"]
+    question += ["-H", "Content-Type: application/json", "-d", '{"prompt":"What is the capital of France?"}']
+    answer = json.loads(subprocess.run(question, capture_output=True, check=True).stdout)
+    assert answer["Result"].startswith("What is the capital of France?")
+    assert "ready after" in up.kubectl("logs", f"{name}-0")
+
+    pid = int(str(up.container(f"{name}-0")["containerID"]).removeprefix("process://"))
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: up.condition(name, "InferenceReady") == "False", "the death to be told", 20)
+    until(lambda: "137" in up.kubectl("describe", "workspace", name), "the exit code in words", 20)
+    until(lambda: up.condition(name, "WorkspaceReady") == "True", "recovery")
+    assert up.container(f"{name}-0")["restartCount"] == 1
+
+    assert "deleted" in up.kubectl("delete", "workspace", name, "--timeout=60s")
+    assert "No resources found" in up.kubectl("get", "machines")
+    until(lambda: "No resources found" in up.kubectl("get", "nodes"), "the node to go", 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "remedy"),
+    [
+        ({"inference": {"preset": {"name": "phi-4000"}}}, "inference.preset.name", "phi"),
+        ({"resource": {"instanceType": "Standard_XX"}}, "resource.instanceType", "Standard_"),
+        ({"resource": {"labelSelector": {}}}, "labelSelector", "label"),
+    ],
+)
+def test_a_bad_workspace_is_refused_or_told(up: Up, change: dict[str, object], field: str, remedy: str) -> None:
+    good: dict[str, dict[str, object]] = {
+        "resource": {"instanceType": "Standard_NC6s_v3", "labelSelector": {"matchLabels": {"apps": "bad"}}},
+        "inference": {"preset": {"name": "phi-3-mini-4k-instruct"}},
+    }
+    document = {"apiVersion": "kaito.sh/v1alpha1", "kind": "Workspace", "metadata": {"name": "bad"}, **good}
+    for part, fields in change.items():
+        assert isinstance(fields, dict)
+        document[part] = {**good[part], **fields}
+    said = subprocess.run(
+        ["kubectl", "apply", "-f", "-"],
+        input=json.dumps(document),
+        env={**os.environ, "KUBECONFIG": up.kubeconfig},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        if said.returncode:
+            assert field in said.stderr
+            assert remedy in said.stderr
+        else:
+            until(lambda: up.condition("bad", "ResourceReady") == "False", "the condition")
+            described = up.kubectl("describe", "workspace", "bad")
+            assert field in described
+            assert remedy in described
+    finally:
+        up.kubectl("delete", "workspace", "bad", "--ignore-not-found", "--timeout=30s")
