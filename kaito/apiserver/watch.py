@@ -174,13 +174,14 @@ class WatchStream(AsyncIterator[bytes]):
         event = self._event(change)
         if event is None:
             return
+        shown = change.stored if event == change.type or event == "ADDED" else departed(change)
         if self._show.plain:
             key = f"{event}:{self.target.resource.api_version}"
             line = change.lines.get(key)
             if line is None:
-                line = change.lines[key] = self._line(event, change.stored)
+                line = change.lines[key] = self._line(event, shown)
         else:
-            line = self._line(event, change.stored)
+            line = self._line(event, shown)
         self._queue.append(line)
 
     def _event(self, change: Change) -> str | None:
@@ -208,6 +209,13 @@ class WatchStream(AsyncIterator[bytes]):
         if initial:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
         return watch_line("BOOKMARK", self._show.bookmark(self.target.resource, metadata))
+
+
+def departed(change: Change) -> Stored:
+    """Return what leaves a selection by a change: the last state inside, at the resource version of the change."""
+    data = change.stored.data if change.previous is None else change.previous.data
+    metadata = {**data["metadata"], "resourceVersion": str(change.rv)}
+    return Stored(change.stored.key, change.rv, {**data, "metadata": metadata})
 
 
 def open_watch(core: Core, target: Target, request: HttpRequest, show: Presentation) -> WatchStream:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,14 @@ class Server:
     async def events(self, path: str, count: int, **query: str) -> list[dict[str, Any]]:
         """Return the first events of a watch."""
         found: list[dict[str, Any]] = []
-        async for event in self.watch(path, **query):
-            found.append(event)
-            if len(found) == count:
-                break
+        async with aclosing(self.watch(path, **query)) as stream:
+            async for event in stream:
+                found.append(event)
+                if len(found) == count:
+                    break
         return found
 
-    async def watch(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, path: str, **query: str) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of a watch; it ends with the server's stream."""
         url = self.url + path.replace("{ns}", self.namespace)
         async with self.session.get(url, params={"watch": "1", **query}) as response:
