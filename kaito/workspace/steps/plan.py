@@ -1,42 +1,33 @@
 """First step: what does the Workspace need? Or why can nobody say.
 
 Runs the same rules as admission, because an object may have been stored while the webhook was off, and then everything
-that admission cannot know: ConfigMaps, Secrets, and nodes of the user's own. Those are read live, when named: a
-cluster's Secrets do not belong in a cache.
+that admission cannot know: ConfigMaps, Secrets, and nodes of the user's own. ConfigMaps and Secrets are read live, when
+named: a cluster's Secrets do not belong in a cache.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from kaito.api import Workspace, conditions as words, labels
+from kaito.api import conditions as words, labels
 from kaito.api.violation import Violation
-from kaito.api.workspace import PresetSpec, TuningSpec
 from kaito.api.workspace.validation import Policy, validate
-from kaito.models.admission import check, instance_type_of, preset_of, wanted_runtime
-from kaito.models.commands import inference_command, inference_environment, tuning_command
+from kaito.models.admission import check, instance_type_of, preset_of
 from kaito.models.errors import PlanError
 from kaito.models.gpu import InstanceType
 from kaito.models.nodes import instance_type_of as instance_type_of_node
-from kaito.models.planning import InferencePlan, TuningPlan, plan_inference, plan_tuning
-from kaito.models.preset import Preset
-from kaito.models.sources import Download, model_source
 from kaito.runtime.kinds import ConfigMap, Node, Secret
-from kaito.runtime.meta import Quantity
 from kaito.workspace.context import Pass
 from kaito.workspace.digest import config_digest
-from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE, training_config
-from kaito.workspace.plan import Hardware, Plan, Refusal, Serving
-from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.manifests.tuning import training_config
+from kaito.workspace.plan import Plan, Refusal
+from kaito.workspace.serving import access_secret, inference_plan, template_plan, tuning_plan
+from kaito.workspace.settings import NodeApi
 
 INFERENCE_KEY = "inference_config.yaml"
 TRAINING_KEY = "training_config.yaml"
-BASE_IMAGE = "kaito-base:0.5.0"
-"""Image of the servers without weights; tag of upstream Kaito v0.12."""
 
 MISSING_SECONDS = 30.0
 """How often a missing Secret is looked for: Secrets are not watched."""
-
-_NO_STORAGE = Quantity("1024Gi")
-"""Disk for a pod template, whose image sizes nobody knows (upstream Kaito v0.12)."""
 
 
 class Refused(Exception):
@@ -60,42 +51,27 @@ async def decide(run: Pass) -> None:
 
 
 async def _plan(run: Pass) -> Plan:
-    workspace, settings = run.workspace, run.settings
-    notes = _obey(validate(workspace, policy=Policy(node_api=settings.node_api.value)))
+    """Rules about fields, then the catalogue, then what the cluster must have.
+
+    Raises:
+        PlanError: the catalogue or the table of instance types says no.
+        Refused: a rule, or something missing, does.
+    """
+    workspace, node_api = run.workspace, run.settings.node_api.value
+    notes = _obey(validate(workspace, policy=Policy(node_api=node_api)))
     preset = preset_of(workspace)
     instance = await _instance(run)
-    if preset is None:
-        gpus = instance.gpus if instance else 0
-        hardware = Hardware(
-            count=_count(workspace),
-            instance_type=workspace.resource.instance_type,
-            gpus=gpus,
-            gpu_resource=instance.gpu.resource_name if instance else labels.NVIDIA_GPU,
-            disk=_NO_STORAGE,
-        )
-        return Plan(hardware=hardware, serving=None, notes=notes)
-    assert instance is not None  # noqa: S101 - only a template may do without, see `instance_type_of`
+    if preset is None or instance is None:
+        plan = template_plan(workspace, instance)
+        return replace(plan, notes=(*notes, *plan.notes))
+    if workspace.tuning is not None:
+        plan = tuning_plan(workspace, workspace.tuning, preset, instance, run.settings)
+    else:
+        plan = inference_plan(workspace, preset, instance, run.settings)
+    _obey(check(workspace, node_api=node_api, cloud=run.settings.cloud))
     await _require_secrets(run)
     config_map, config_hash = await _config(run)
-    if workspace.tuning is not None:
-        tuned = plan_tuning(preset, instance, method=workspace.tuning.method)
-        _obey(check(workspace, node_api=settings.node_api.value, cloud=settings.cloud))
-        return Plan(
-            hardware=_hardware(workspace, tuned, count=1),
-            serving=_tuning(workspace, workspace.tuning, tuned, settings),
-            config_map=config_map,
-            config_hash=config_hash,
-            notes=(*notes, *tuned.warnings),
-        )
-    served = _served(workspace, preset, instance, settings)
-    _obey(check(workspace, node_api=settings.node_api.value, cloud=settings.cloud))
-    return Plan(
-        hardware=_hardware(workspace, served, count=served.nodes),
-        serving=_serving(workspace, served, settings),
-        config_map=config_map,
-        config_hash=config_hash,
-        notes=(*notes, *served.warnings),
-    )
+    return replace(plan, notes=(*notes, *plan.notes), config_map=config_map, config_hash=config_hash)
 
 
 def _obey(found: Sequence[Violation]) -> tuple[str, ...]:
@@ -111,110 +87,29 @@ def _obey(found: Sequence[Violation]) -> tuple[str, ...]:
 
 
 async def _instance(run: Pass) -> InstanceType | None:
-    """The instance type: by name, or as the first ready node of the user's own tells; None for a template only."""
+    """The instance type: by name, or as the nodes of the user's own tell. None for a pod template only.
+
+    Raises:
+        PlanError: the name is not in the table.
+        Refused: no node of the user's own matches, or none tells what it has.
+    """
     workspace, settings = run.workspace, run.settings
     if settings.node_api is not NodeApi.BYO:
         return instance_type_of(workspace, settings.cloud)
     selector = workspace.resource.label_selector
-    ready = [node for node in await run.api.list(Node, labels=selector) if node.is_ready]
-    for node in ready:
+    matching = await run.api.list(Node, labels=selector)
+    for node in sorted(matching, key=lambda node: not node.is_ready):
         found = instance_type_of_node(node.labels, settings.cloud)
         if found is not None:
             return found
     if workspace.inference is not None and workspace.inference.template is not None:
         return None
-    if not ready:
-        raise Refused(words.NODE_NOT_READY, f"no ready node matches the label selector {selector}", waiting=True)
-    names = ", ".join(node.name for node in ready)
+    if not matching:
+        raise Refused(words.NODE_NOT_READY, f"no node matches the label selector {selector}", waiting=True)
+    names = ", ".join(node.name for node in matching)
     wanted = f"{labels.GPU_PRODUCT}, {labels.GPU_COUNT} and {labels.GPU_MEMORY}"
     message = f"{names} do not tell which GPUs they have: install GPU feature discovery, or set the labels {wanted}"
     raise Refused(words.UNKNOWN_INSTANCE_TYPE, message, waiting=True)
-
-
-def _count(workspace: Workspace) -> int:
-    """Nodes the user asked for; the annotation overrides."""
-    override = workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, "")
-    return int(override) if override.isdigit() and int(override) > 0 else max(workspace.resource.count, 1)
-
-
-def _hardware(workspace: Workspace, planned: InferencePlan | TuningPlan, *, count: int) -> Hardware:
-    return Hardware(
-        count=count,
-        instance_type=workspace.resource.instance_type,
-        gpus=planned.gpus,
-        gpu_resource=planned.resource_name,
-        disk=planned.disk,
-    )
-
-
-def _served(workspace: Workspace, preset: Preset, instance: InstanceType, settings: WorkspaceSettings) -> InferencePlan:
-    inference = workspace.inference
-    return plan_inference(
-        preset,
-        instance,
-        nodes=_count(workspace),
-        runtime=wanted_runtime(workspace) if settings.vllm else "transformers",
-        adapters=bool(inference and inference.adapters),
-        cloud=settings.cloud,
-        bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
-    )
-
-
-def _preset_spec(workspace: Workspace) -> PresetSpec | None:
-    if workspace.tuning is not None:
-        return workspace.tuning.preset
-    return workspace.inference.preset if workspace.inference else None
-
-
-def _images(workspace: Workspace, preset: Preset, settings: WorkspaceSettings) -> tuple[str, str, tuple[str, ...]]:
-    """Image to run, image with the registry client, and the secrets for the first."""
-    base = f"{settings.registry}/{BASE_IMAGE}"
-    given = _preset_spec(workspace)
-    if given is not None and given.access_mode == "private":
-        return given.preset_options.image, base, tuple(given.preset_options.image_pull_secrets)
-    image = preset.image(settings.registry) or base
-    return image, image, ()
-
-
-def _serving(workspace: Workspace, planned: InferencePlan, settings: WorkspaceSettings) -> Serving:
-    inference, preset, given = workspace.inference, planned.preset, _preset_spec(workspace)
-    private = given is not None and given.access_mode == "private"
-    source = model_source(preset, private_image=private)
-    image, tools_image, pull_secrets = _images(workspace, preset, settings)
-    command = inference_command(
-        planned,
-        source=source,
-        adapters=bool(inference and inference.adapters),
-        config=bool(inference and inference.config),
-    )
-    return Serving(
-        model=preset.name,
-        image=image,
-        tools_image=tools_image,
-        pull_secrets=pull_secrets,
-        command=tuple(command),
-        env=inference_environment(planned),
-        access_secret=given.preset_options.model_access_secret if given else "",
-        readiness_seconds=planned.readiness_timeout.total_seconds(),
-        downloads=isinstance(source, Download),
-    )
-
-
-def _tuning(workspace: Workspace, tuning: TuningSpec, planned: TuningPlan, settings: WorkspaceSettings) -> Serving:
-    private = tuning.preset.access_mode == "private"
-    source = model_source(planned.preset, private_image=private)
-    image, tools_image, pull_secrets = _images(workspace, planned.preset, settings)
-    return Serving(
-        model=planned.preset.name,
-        image=image,
-        tools_image=tools_image,
-        pull_secrets=pull_secrets,
-        command=tuple(
-            tuning_command(planned, source=source, push_image=tuning.output.image, docker_config=PUSH_CREDENTIALS_FILE)
-        ),
-        access_secret=tuning.preset.preset_options.model_access_secret,
-        downloads=isinstance(source, Download),
-    )
 
 
 async def _config(run: Pass) -> tuple[str, str]:
@@ -230,8 +125,7 @@ async def _config(run: Pass) -> tuple[str, str]:
     part = workspace.tuning or workspace.inference
     if part is None or not part.config:
         return "", ""
-    key = TRAINING_KEY if workspace.tuning else INFERENCE_KEY
-    field = "tuning.config" if workspace.tuning else "inference.config"
+    field, key = ("tuning.config", TRAINING_KEY) if workspace.tuning else ("inference.config", INFERENCE_KEY)
     found = await run.api.find(ConfigMap, part.config, workspace.namespace, consistency="live")
     if found is None:
         message = f"{field}: ConfigMap {part.config!r} does not exist in namespace {workspace.namespace}"
@@ -247,13 +141,11 @@ async def _require_secrets(run: Pass) -> None:
     Raises:
         Refused: one does not.
     """
-    workspace, given = run.workspace, _preset_spec(run.workspace)
-    needed: dict[str, str] = {}
-    if given is not None and given.preset_options.model_access_secret:
-        needed[given.preset_options.model_access_secret] = "presetOptions.modelAccessSecret"
-    if workspace.tuning is not None and workspace.tuning.output.image_push_secret:
-        needed[workspace.tuning.output.image_push_secret] = "tuning.output.imagePushSecret"
-    for name, field in needed.items():
-        if await run.api.find(Secret, name, workspace.namespace, consistency="live") is None:
+    workspace = run.workspace
+    needed = {"presetOptions.modelAccessSecret": access_secret(workspace)}
+    if workspace.tuning is not None:
+        needed["tuning.output.imagePushSecret"] = workspace.tuning.output.image_push_secret
+    for field, name in needed.items():
+        if name and await run.api.find(Secret, name, workspace.namespace, consistency="live") is None:
             message = f"{field}: Secret {name!r} does not exist in namespace {workspace.namespace}"
             raise Refused(words.SECRET_NOT_FOUND, message, waiting=True)

@@ -35,7 +35,7 @@ async def test_a_workspace_waits_for_a_node_that_matches(cluster: "Cluster", own
     async with cluster.controller():
         await cluster.world.settle()
         assert cluster.columns() == ("False", "False", "False")
-        assert "no ready node matches" in cluster.told()["ResourceReady"][2]
+        assert "no node matches" in cluster.told()["ResourceReady"][2]
         assert "apps" in cluster.told()["ResourceReady"][2]
 
         gpu_node(cluster.world, "mine")
