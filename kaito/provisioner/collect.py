@@ -51,8 +51,10 @@ class Collector:
         seen_twice = [instance for instance in orphans if instance.name in self._orphans]
         self._orphans = {instance.name for instance in orphans}
         limit = min(self._tools.settings.orphans_at_once, max(int(len(ours) * SHARE_AT_ONCE), 1))
-        for instance in seen_twice[:limit]:
-            await self._delete_instance(tick, instance)
+        deleted = 0
+        for instance in seen_twice:
+            if deleted < limit and await self._delete_instance(tick, instance):
+                deleted += 1
 
     async def _is_orphan(self, tick: Tick, instance: Instance) -> bool:
         marker = instance.marker
@@ -83,16 +85,18 @@ class Collector:
         created = instance.created
         return created is not None and (now - created).total_seconds() < self._tools.settings.orphan_grace
 
-    async def _delete_instance(self, tick: Tick, instance: Instance) -> None:
+    async def _delete_instance(self, tick: Tick, instance: Instance) -> bool:
+        """Whether it is on its way out; one that cannot be deleted does not use up the others' turn."""
         if self._tools.settings.collect_dry_run:
             tick.log.warning("orphan found, dry run: not deleted", instance=instance.name)
-            return
+            return False
         try:
             await self._tools.cloud.delete(instance.name)
         except CloudError as error:
             tick.log.warning("orphan not deleted", instance=instance.name, error=str(error))
-            return
+            return False
         tick.log.warning("orphan deleted", instance=instance.name, instance_type=instance.instance_type)
+        return True
 
     async def _collect_claims(self, tick: Tick, instances: dict[str, Instance]) -> None:
         broken: dict[str, tuple[Claim, str]] = {}

@@ -124,7 +124,7 @@ def _add_cloud_flags(flags: _Parser, environ: Mapping[str, str]) -> None:
 def _add_claim_flags(flags: _Parser) -> None:
     defaults = ProvisionerSettings()
     flags.add_argument(
-        "--node-api", type=NodeApi, choices=list(NodeApi), default=NodeApi.AUTO, help="which claims are served"
+        "--node-api", choices=[api.value for api in NodeApi], default="auto", help="which claims are served"
     )
     flags.add_argument("--installation-id", default="", help="mark on our agent pools; empty: UID of kube-system")
     flags.add_argument("--concurrency", type=int, default=defaults.workers, help="claims worked on at the same time")
@@ -162,7 +162,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             refuse(f"which cluster? set --azure-{field.replace('_', '-')} or {ENVIRONMENT[field]}")
     try:
         return Invocation(
-            manager=_manager(args), provisioner=_provisioner(args), azure=_azure(args), node_api=args.node_api
+            manager=_manager(args), provisioner=_provisioner(args), azure=_azure(args), node_api=NodeApi(args.node_api)
         )
     except ValidationError as invalid:
         refuse("; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors()))

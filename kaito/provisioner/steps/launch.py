@@ -163,8 +163,8 @@ async def _clear(run: Pass, plan: Plan, instance: Instance, error: CloudError | 
 
 
 def _creating(run: Pass, retry_after: float | None) -> None:
-    elapsed = run.age(run.claim.metadata.creation_timestamp)
-    message = f"agent pool {run.claim.name} is being created, {elapsed:.0f} s since the claim"
+    minutes = int(run.age(run.claim.metadata.creation_timestamp) // 60)  # not finer: each text is one more write
+    message = f"agent pool {run.claim.name} is being created, {minutes} min since the claim"
     run.report.launched("Unknown", reasons.AGENT_POOL_CREATING, message)
     run.wake(retry_after or run.settings.poll_interval, "agent pool creating")
 

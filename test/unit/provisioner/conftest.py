@@ -167,8 +167,7 @@ class Life:
         """One request was served."""
         self.left -= 1
 
-    @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Nothing gets out, and no answer comes in any more."""
         return self.left <= 0
 
@@ -189,12 +188,12 @@ class MortalTransport:
         body: bytes | None = None,
         timeout: float = 30.0,
     ) -> Reply:
-        if self._life.over:
+        if self._life.is_over():
             raise TransportError("the process is dead")
         reply = await self._inner.request(method, target, headers=headers, body=body, timeout=timeout)
         if method != "GET":
             self._life.spend()
-        if self._life.over:
+        if self._life.is_over():
             self._inner.break_streams()
             raise TransportError("the process is dead")
         return reply
@@ -208,7 +207,7 @@ class MortalTransport:
         connect: float = 5.0,
         idle: float | None = None,
     ) -> AbstractAsyncContextManager[StreamReply]:
-        if self._life.over:
+        if self._life.is_over():
             raise TransportError("the process is dead")
         return self._inner.stream(method, target, headers=headers, connect=connect, idle=idle)
 
@@ -223,12 +222,12 @@ class MortalArm:
         self._simulator, self._life = simulator, life
 
     async def handle(self, exchange: Exchange) -> Answer:
-        if self._life.over:
+        if self._life.is_over():
             return Answer(drop=True)
         answer = await self._simulator.api.handle(exchange)
         if exchange.method != "GET":
             self._life.spend()
-        return Answer(drop=True) if self._life.over else answer
+        return Answer(drop=True) if self._life.is_over() else answer
 
 
 def claim_manifest(

@@ -1,0 +1,89 @@
+"""Claims that will never get a usable node: they end, or say so, after their time."""
+
+from typing import TYPE_CHECKING
+
+from kaito.cloud.azure.simulator import named
+from kaito.runtime.errors import NotFound
+
+if TYPE_CHECKING:
+    from test.unit.provisioner.conftest import Stage
+
+
+async def test_a_creation_that_never_ends_is_given_up_with_an_event(stage: "Stage") -> None:
+    stage.simulator.faults.add(named("never-ends"))
+    await stage.start(launch_timeout=1800)
+    claim = stage.claim()
+    await stage.world.advance(1700)
+    assert stage.condition("launched").reason == "AgentPoolCreating"
+    assert "28 min since the claim" in stage.condition("launched").message
+    await stage.until_gone(within=600)
+    assert stage.pools == []
+    events = {event.reason: event.note for event in stage.world.events(claim)}
+    assert "no instance within 1800 s" in (events["LaunchTimeout"] or "")
+
+
+async def test_the_launch_deadline_survives_restarts(stage: "Stage") -> None:
+    stage.simulator.faults.add(named("never-ends"))
+    await stage.start()
+    stage.claim()
+    for _ in range(3):
+        await stage.world.advance(550)
+        await stage.stop()
+        await stage.start()
+    await stage.until_gone(within=400)
+
+
+async def test_a_node_that_never_joins_is_given_up(stage: "Stage") -> None:
+    stage.simulator.knobs.set(never_join=True)
+    await stage.start(registration_timeout=900)
+    claim = stage.claim()
+    await stage.world.advance(1100)
+    assert stage.condition("registered").reason == "NodeNotFound"
+    await stage.until_gone(within=400)
+    assert stage.pools == []
+    assert "RegistrationTimeout" in {event.reason for event in stage.world.events(claim)}
+
+
+async def test_missing_gpus_are_told_and_the_claim_stays(stage: "Stage") -> None:
+    stage.simulator.knobs.set(gpu_count_override=0)
+    await stage.start(initialization_timeout=1200)
+    claim = stage.claim()
+    await stage.world.advance(600)
+    initialized = stage.condition("initialized")
+    assert initialized.reason == "ResourceNotRegistered"
+    assert "0 of 1 GPUs are registered" in initialized.message
+    await stage.world.advance(3600)
+    initialized = stage.condition("initialized")
+    assert initialized.reason == "InitializationTimeout"
+    assert "0 of 1 GPUs" in initialized.message
+    assert [event.reason for event in stage.world.events(claim)].count("InitializationTimeout") == 1
+
+    stage.simulator.knobs.set(gpu_count_override=None)
+    await stage.until_ready(within=30)
+
+
+async def test_missing_gpus_may_cost_the_claim_its_node(stage: "Stage") -> None:
+    stage.simulator.knobs.set(gpu_count_override=0)
+    await stage.start(initialization_timeout=1200, replace_uninitialized=True)
+    stage.claim()
+    await stage.until_gone(within=2400)
+    assert stage.pools == []
+
+
+async def test_the_reason_is_written_before_the_claim_goes(stage: "Stage") -> None:
+    stage.simulator.knobs.set(never_join=True)
+    await stage.start(registration_timeout=900)
+    stage.claim()
+    reason = ""
+
+    def gone() -> bool:
+        nonlocal reason
+        try:
+            reason = stage.condition("registered").reason
+        except NotFound:
+            return True
+        return False
+
+    await stage.world.advance(10)
+    await stage.until("gone", gone, within=2400, step=1)
+    assert reason == "RegistrationTimeout"

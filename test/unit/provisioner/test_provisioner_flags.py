@@ -1,0 +1,90 @@
+"""The command line: upstream's environment names, defaults, and refusals with the remedy."""
+
+import pytest
+
+from kaito.provisioner.flags import duration, parse
+from kaito.provisioner.settings import NodeApi
+
+ENVIRONMENT = {
+    "ARM_SUBSCRIPTION_ID": " sub ",
+    "ARM_RESOURCE_GROUP": "group",
+    "AZURE_CLUSTER_NAME": "cluster",
+    "LOCATION": "eastus",
+    "AZURE_CLIENT_ID": "client",
+    "AZURE_TENANT_ID": "tenant",
+}
+
+
+def test_the_charts_environment_is_enough() -> None:
+    invocation = parse([], ENVIRONMENT)
+    azure = invocation.azure
+    assert (azure.subscription_id, azure.resource_group, azure.cluster) == ("sub", "group", "cluster")
+    assert (azure.location, azure.client_id, azure.tenant_id) == ("eastus", "client", "tenant")
+    assert azure.credential_mode == "workload"
+    assert azure.endpoint == "https://management.azure.com"
+    assert invocation.manager.leader_elect, "two replicas must not both act"
+    assert invocation.node_api is NodeApi.AUTO
+
+
+def test_flags_win_over_the_environment() -> None:
+    invocation = parse(
+        [
+            "--azure-cluster=other",
+            "--node-api=machine",
+            "--leader-elect=false",
+            "--launch-timeout=1h30m",
+            "--quota-retry=90s",
+            "--gc-dry-run",
+            "--metrics-bind-address=0",
+        ],
+        ENVIRONMENT,
+    )
+    assert invocation.azure.cluster == "other"
+    assert invocation.node_api is NodeApi.MACHINE
+    assert not invocation.manager.leader_elect
+    assert invocation.manager.metrics_bind_address == "0"
+    assert invocation.provisioner.launch_timeout == 5400
+    assert invocation.provisioner.quota_retry == 90
+    assert invocation.provisioner.collect_dry_run
+
+
+@pytest.mark.parametrize(
+    ("mode", "credential"), [("", "workload"), ("self-hosted", "workload"), ("managed", "managed")]
+)
+def test_the_deployment_mode_picks_the_credential(mode: str, credential: str) -> None:
+    assert parse([], {**ENVIRONMENT, "DEPLOYMENT_MODE": mode}).azure.credential_mode == credential
+
+
+def test_a_simulator_needs_the_fake_credential_in_words() -> None:
+    simulator = "--arm-endpoint=http://127.0.0.1:7443"
+    assert parse([simulator, "--azure-credential=fake"], ENVIRONMENT).azure.endpoint == "http://127.0.0.1:7443"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "words"),
+    [
+        (["--arm-endpoint=http://127.0.0.1:7443"], "", "--azure-credential fake"),
+        ([], "ARM_SUBSCRIPTION_ID", "--azure-subscription-id or ARM_SUBSCRIPTION_ID"),
+        ([], "ARM_RESOURCE_GROUP", "--azure-resource-group or ARM_RESOURCE_GROUP"),
+        ([], "AZURE_CLUSTER_NAME", "--azure-cluster or AZURE_CLUSTER_NAME"),
+        (["--node-api=byo"], "", "invalid choice"),
+        (["--launch-timeout=soon"], "", "not a duration"),
+        (["--leader-elect=perhaps"], "", "neither true nor false"),
+        (["--concurrency=0"], "", "workers"),
+        (["--metrics-bind-address=8080"], "", "metrics_bind_address"),
+        (["--gc"], "", "unrecognized arguments"),
+    ],
+)
+def test_wrong_flags_are_refused_with_the_remedy(
+    arguments: list[str], missing: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != missing}
+    with pytest.raises(SystemExit) as refused:
+        parse(arguments, environment)
+    assert refused.value.code == 2
+    assert words in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h30m", 5400), ("500ms", 0.5), ("7", 7)])
+def test_durations_are_gos(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
