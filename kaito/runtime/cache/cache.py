@@ -9,16 +9,17 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast, final, overload
 
 from kaito.runtime.cache.declaration import Cached
-from kaito.runtime.cache.entry import decode
+from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.informer import Informer, InformerHealth
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
-from kaito.runtime.client.consistency import IndexKey
+from kaito.runtime.client.consistency import IndexKey, Scope
 from kaito.runtime.client.transport import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind
@@ -45,6 +46,24 @@ class Hold(Generic[R]):
         if not self._released:
             self._released = True
             self._release()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Selected(Generic[R]):
+    """A cached object that has been selected and not yet decoded."""
+
+    _entry: Entry
+    _kind: type[R]
+    _metadata_only: bool
+
+    def decode(self) -> R:
+        """A new object, private to the caller.
+
+        Raises:
+            UnreadableObject: it does not fit its model.
+        """
+        return decode(self._entry, self._kind, metadata_only=self._metadata_only)
 
 
 class _Held:
@@ -291,6 +310,19 @@ class Cache:
         Raises:
             ConfigurationError: the index is not declared.
         """
+        chosen = self.select(kind, namespace=namespace, labels=labels, owner=owner, index=index)
+        return [undecoded.decode() for undecoded in chosen]
+
+    def select(
+        self,
+        kind: type[R],
+        *,
+        namespace: str = "",
+        labels: LabelSelector | None = None,
+        owner: str = "",
+        index: IndexKey[R] | None = None,
+    ) -> Sequence[Selected[R]]:
+        """As `list`, with the decoding left to the caller, who can let the loop turn between objects."""
         informer = self.informer(kind)
         shards = informer.shards(namespace)
         if index is not None:
@@ -307,7 +339,15 @@ class Cache:
         )
         chosen = [entry for entry in entries if labels is None or labels.matches(entry.header.labels)]
         chosen.sort(key=lambda entry: (entry.header.key.namespace, entry.header.key.name))
-        return [decode(entry, kind, metadata_only=informer.metadata_only) for entry in chosen]
+        return [Selected(entry, kind, informer.metadata_only) for entry in chosen]
+
+    def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:
+        """What to ask the server for to get what the cache would show of the namespace (empty: of all it follows).
+
+        Raises:
+            UndeclaredKind: nothing declares the kind, or the namespace is outside the declared ones.
+        """
+        return self.informer(kind).scopes(namespace)
 
     def keys(self, kind: type[Resource]) -> Iterator[ObjectKey]:
         """Every cached key of a kind, in no order. Raises as `get`."""

@@ -20,6 +20,7 @@ from kaito.runtime.cache.own_writes import Concern
 from kaito.runtime.cache.reflector import Reflector
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
+from kaito.runtime.client.consistency import Scope
 from kaito.runtime.client.transport import Transport
 from kaito.runtime.clock import Clock, monotonic
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError, InvariantError, UndeclaredNamespace
@@ -222,6 +223,21 @@ class Informer(Generic[R]):
         if not self.synced:
             raise self.not_synced()
         return list(self._shards.values())
+
+    def scopes(self, namespace: str) -> list[Scope]:
+        """What the informer follows of the namespace (empty: all of it).
+
+        Raises:
+            UndeclaredNamespace: outside the declared namespaces.
+        """
+        declared = self.declaration
+        if not namespace:
+            namespaces = list(self._shards)
+        elif "" in self._shards or namespace in self._shards:
+            namespaces = [namespace]
+        else:
+            raise UndeclaredNamespace(self.kind.kind, namespace, declared.namespaces)
+        return [Scope(each, declared.labels, declared.fields) for each in namespaces]
 
     def not_synced(self) -> CacheNotSynced:
         """The error that says what is missing and why."""

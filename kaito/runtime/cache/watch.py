@@ -6,7 +6,8 @@ no ping, and a half-open connection looks exactly like a quiet one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, final
 
 import msgspec
@@ -121,15 +122,16 @@ class WatchStream:
             if reply.status != 200:
                 raise refusal(reply.status, reply.headers, await reply.read(), request=f"GET {self._target}")
             self._opened()
-            async for chunk in reply.chunks():
-                limit.reschedule(None)  # Our own work is not the server's silence.
-                for line in lines.feed(chunk):
-                    frames += 1
-                    ending = await self._line(line)
-                    if ending is not None:
-                        return frames, ending
-                    await turn.worked(len(line))
-                limit.reschedule(monotonic() + self._silence())
+            async with _closing(reply.chunks()) as chunks:
+                async for chunk in chunks:
+                    limit.reschedule(None)  # Our own work is not the server's silence.
+                    for line in lines.feed(chunk):
+                        frames += 1
+                        ending = await self._line(line)
+                        if ending is not None:
+                            return frames, ending
+                        await turn.worked(len(line))
+                    limit.reschedule(monotonic() + self._silence())
             rest = lines.rest()
             ending = await self._line(rest) if rest else None
             return frames + bool(rest), ending or Ending.CLOSED
@@ -141,3 +143,13 @@ class WatchStream:
             self.error = ValueError(f"not a watch event: {line[:200]!r}: {error}")
             return Ending.MALFORMED
         return await self._take(frame)
+
+
+@asynccontextmanager
+async def _closing(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
+    """Ends a generator that is left early; the loop would do it in a task of its own."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()

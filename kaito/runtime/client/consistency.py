@@ -36,6 +36,29 @@ class IndexKey(Generic[R]):
         return self.value in self.values_of(obj)
 
 
+R_co = TypeVar("R_co", bound=Resource, covariant=True)
+
+
+class Undecoded(Protocol[R_co]):
+    """A cached object that has been selected and not yet decoded. It does not change any more, whatever the cache
+    does."""
+
+    def decode(self) -> R_co:
+        """A new object, private to the caller."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an informer follows: the part of a kind that the cache knows, in one namespace (empty: all)."""
+
+    namespace: str
+    labels: str = ""
+    """The `labelSelector` parameter."""
+    fields: str = ""
+    """The `fieldSelector` parameter."""
+
+
 class Reader(Protocol):
     """The cache as `Api` sees it."""
 
@@ -64,6 +87,26 @@ class Reader(Protocol):
         """The cached objects that match everything given, ordered by namespace and name.
 
         `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Raises as `get`.
+        """
+        ...
+
+    def select(
+        self,
+        kind: type[R],
+        *,
+        namespace: str = "",
+        labels: LabelSelector | None = None,
+        owner: str = "",
+        index: IndexKey[R] | None = None,
+    ) -> Sequence[Undecoded[R]]:
+        """As `list`, with the decoding left to the caller, who can let the loop turn between objects."""
+        ...
+
+    def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:
+        """What to ask the server for to get what the cache would show of the namespace (empty: of all it follows).
+
+        Raises:
+            UndeclaredKind: nothing declares the kind, or the namespace is outside the declared ones.
         """
         ...
 

@@ -11,8 +11,8 @@ from kaito.runtime.client import Client
 from kaito.runtime.client.api import Api
 from kaito.runtime.client.patch import MergePatch
 from kaito.runtime.clock import LoopClock, monotonic
-from kaito.runtime.errors import NotFound
-from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.errors import NotFound, UndeclaredNamespace
+from kaito.runtime.kinds import ConfigMap, Namespace
 from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
@@ -162,6 +162,41 @@ async def test_that_an_object_is_outside_the_selector_is_remembered_until_it_com
 
         await api.delete(mine)
         assert await api.find(ConfigMap, "mine", "default") is None
+
+
+async def test_a_list_that_falls_back_asks_the_server_the_question_the_cache_would_answer(world: World) -> None:
+    for namespace in ("a", "b", "c"):
+        world.put(Namespace(metadata=ObjectMeta(name=namespace)))
+        for name, labels in (("in", {"app": "x"}), ("out", {"other": "x"})):
+            world.put(ConfigMap(metadata=ObjectMeta(name=name, namespace=namespace, labels=labels)))
+    async with running(world, Cached(ConfigMap, namespaces=["a", "b"], labels="app")) as (cache, api):
+        key = ObjectKey("b", "in")
+        cache.wrote(ConfigMap, key, "999999", "uid")
+        assert [str(found.key) for found in await api.list(ConfigMap)] == ["a/in", "b/in"]
+        assert world.count("list", ConfigMap) == 2
+        world.forget_requests()
+        assert [str(found.key) for found in await api.list(ConfigMap, namespace="a")] == ["a/in"]
+        assert world.count() == 0
+        assert [str(found.key) for found in await api.list(ConfigMap, namespace="b")] == ["b/in"]
+        assert await api.list(ConfigMap, namespace="b", labels={"app": "y"}) == []
+        with pytest.raises(UndeclaredNamespace):
+            await api.list(ConfigMap, namespace="c")
+        assert len(await api.list(ConfigMap, namespace="c", consistency="live")) == 2
+
+
+async def test_a_long_list_lets_the_loop_turn_and_shows_one_moment(world: World) -> None:
+    for number in range(200):
+        world.put(config_map(f"c{number:03}"))
+    async with running(world) as (cache, api):
+        async with TaskScope("reader") as scope:
+            reading = scope.spawn(api.list(ConfigMap, namespace="default"), name="read")
+            turns = 0
+            while not reading.done():
+                await asyncio.sleep(0)
+                turns += 1
+            assert turns >= 200 // 32
+            assert len(reading.result()) == 200
+        assert len(cache.list(ConfigMap, namespace="default")) == 200
 
 
 async def test_a_write_that_changes_nothing_is_not_waited_for(world: World) -> None:
