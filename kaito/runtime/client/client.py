@@ -336,12 +336,14 @@ class Client:
             return False
         return True
 
-    async def scale(self, target: Resource, replicas: int) -> None:
-        """Set the number of replicas through the `scale` subresource."""
+    async def scale(self, target: Resource, replicas: int) -> str:
+        """Set the number of replicas through the `scale` subresource; the object's new resourceVersion."""
         path = await self._object_target(type(target), target.name, target.namespace, "scale", self._options())
         body = codec.encode({"spec": {"replicas": replicas}})
         request = self._request("PATCH", path, Repeat.ONLY_IF_REFUSED, body, MergePatch.content_type)
-        await self._sender.send(request)
+        reply = await self._sender.send(request)
+        metadata: Mapping[str, Any] = codec.json_object(reply.body, str(request)).get("metadata") or {}
+        return str(metadata.get("resourceVersion", ""))
 
     # Anything else
 
