@@ -1,4 +1,5 @@
-"""A language model without torch: tokens are characters, answers are a function of the prompt, trouble is scripted.
+"""A language model without torch: tokens are characters, answers are a function of the prompt, trouble is
+scripted.
 
 Used by the tests of everything above the seam `kaito_presets.inference.language_model`.
 """

@@ -62,6 +62,24 @@ class PushError(PresetError):
     exit_code = 6
 
 
+class NotAnAdapter(PresetError):
+    """The directory or the image does not hold what an adapter consists of."""
+
+    exit_code = 3
+
+
+class RegistryError(PresetError):
+    """A registry cannot be used, after retries where they make sense."""
+
+    exit_code = 5
+
+
+class CredentialsRefused(RegistryError):
+    """The registry does not accept the credentials (or wants some); retrying does not help."""
+
+    exit_code = 4
+
+
 class RequestError(PresetError):
     """One request cannot be served. `code` and `param` are those of OpenAI's error object."""
 

@@ -94,7 +94,8 @@ def _options(body: SamplingFields) -> dict[str, Option]:
 
 
 DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": 0}
-"""OpenAI's API samples the whole distribution; a model's own generation config takes precedence, as in vLLM."""
+"""OpenAI's API samples the whole distribution; a model's own generation config takes precedence, as in
+vLLM."""
 
 
 def _seed(body: SamplingFields) -> int | None:

@@ -64,7 +64,9 @@ def load_model(options: InferenceOptions) -> Any:
         ModelLoadError: the libraries refused it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # a log is not a terminal
     source = options.pretrained_model_name_or_path
     try:
         config = AutoConfig.from_pretrained(source, **_source_arguments(options))

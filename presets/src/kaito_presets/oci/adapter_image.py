@@ -1,0 +1,252 @@
+"""What an adapter image is: any image that holds `/data/adapter_config.json` and
+`/data/adapter_model.safetensors`.
+
+Used by the tuning job, by `kaito-push-adapter` and by `kaito-pull-adapter`. Packing is deterministic (the
+same files give the same digest: sorted, no times, root-owned); unpacking applies layers in order with their
+whiteouts, writes regular files only, and never outside the target.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import platform
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Final
+
+from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
+from kaito_presets.oci.credentials import Credentials, find_credentials
+from kaito_presets.oci.reference import Reference
+from kaito_presets.oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
+
+CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
+REQUIRED: Final = ("adapter_config.json", "adapter_model.safetensors")
+OPTIONAL: Final = ("kaito_adapter.json", "README.md")
+WHITEOUT: Final = ".wh."
+OPAQUE: Final = ".wh..wh..opq"
+
+
+def push_adapter(
+    directory: Path,
+    reference: Reference,
+    *,
+    docker_configs: Sequence[Path] = (),
+    plain_http: bool = False,
+    annotations: Mapping[str, str] | None = None,
+) -> str:
+    """Pack the adapter of `directory` and push it; returns the manifest's digest.
+
+    Raises:
+        NotAnAdapter: the directory lacks a file.
+        CredentialsRefused, RegistryError: the registry did not take it.
+    """
+    missing = [name for name in REQUIRED if not (directory / name).is_file()]
+    if missing:
+        raise NotAnAdapter(f"{directory} is not an adapter directory: {', '.join(missing)} missing")
+    credentials = find_credentials(reference, docker_configs)
+    registry = Registry(reference, credentials[0] if credentials else None, plain_http=plain_http)
+    with tempfile.TemporaryDirectory() as scratch:
+        layer = Path(scratch) / "layer.tar.gz"
+        diff_id, digest = pack(directory, layer)
+        config = _config(diff_id)
+        config_digest = "sha256:" + hashlib.sha256(config).hexdigest()
+        registry.push_blob(layer, digest, layer.stat().st_size)
+        registry.push_blob(config, config_digest, len(config))
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG_TYPE, "digest": config_digest, "size": len(config)},
+            "layers": [{"mediaType": LAYER_TYPE, "digest": digest, "size": layer.stat().st_size}],
+            "annotations": dict(sorted((annotations or {}).items())),
+        }
+        return registry.push_manifest(json.dumps(manifest, separators=(",", ":")).encode(), MANIFEST)
+
+
+def pack(directory: Path, target: Path) -> tuple[str, str]:
+    """Write the layer; returns the digests of the plain and of the compressed archive."""
+    plain, packed = hashlib.sha256(), hashlib.sha256()
+    with target.open("wb") as raw:
+        compressed = gzip.GzipFile(filename="", mode="wb", fileobj=_Hashing(raw, packed), mtime=0)  # type: ignore[arg-type]  # typeshed wants a whole IO; gzip writes and flushes
+        with compressed, tarfile.open(fileobj=_Hashing(compressed, plain), mode="w|") as archive:  # type: ignore[call-overload]  # the same
+            folder = tarfile.TarInfo("data")
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(folder)
+            for name in sorted((*REQUIRED, *OPTIONAL)):
+                if not (directory / name).is_file():
+                    continue
+                entry = tarfile.TarInfo(f"data/{name}")
+                entry.size, entry.mode = (directory / name).stat().st_size, 0o644
+                with (directory / name).open("rb") as file:
+                    archive.addfile(entry, file)
+    return f"sha256:{plain.hexdigest()}", f"sha256:{packed.hexdigest()}"
+
+
+def pull_image(
+    reference: Reference,
+    directory: Path,
+    *,
+    docker_configs: Sequence[Path] = (),
+    plain_http: bool = False,
+    path: str = "/data",
+) -> list[str]:
+    """Write what the image holds under `path` to `directory`; returns the names of the files.
+
+    Each docker config's credentials are tried in turn, then anonymous access.
+
+    Raises:
+        NotAnAdapter: the image holds nothing there.
+        CredentialsRefused, RegistryError: the image cannot be had.
+    """
+    attempts: list[Credentials | None] = [*find_credentials(reference, docker_configs), None]
+    for index, credentials in enumerate(attempts):
+        registry = Registry(reference, credentials, plain_http=plain_http)
+        try:
+            layers = _layers(registry, reference)
+            break
+        except CredentialsRefused:
+            if index == len(attempts) - 1:
+                raise
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
+        tree = Path(scratch) / "tree"
+        tree.mkdir()
+        blob = Path(scratch) / "layer"
+        for layer in layers:
+            registry.pull_blob(str(layer["digest"]), blob)
+            with _decompressed(blob, str(layer.get("mediaType", ""))) as stream:
+                apply_layer(stream, tree, path)
+        names = sorted(str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file())
+        if not names:
+            raise NotAnAdapter(f"{reference} holds no file under {path}")
+        _move_into_place(tree, directory)
+    return names
+
+
+def apply_layer(stream: IO[bytes], tree: Path, path: str) -> None:
+    """Apply one layer's changes below `path` to `tree` (OCI image specification, "Applying changesets").
+
+    Raises:
+        RegistryError: not an archive, or it holds a path that leads outside.
+    """
+    prefix = PurePosixPath(path.strip("/"))
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as archive:
+            for entry in archive:
+                inside = _inside(entry.name, prefix)
+                if inside is None:
+                    continue
+                target = tree / inside
+                if inside.name == OPAQUE:
+                    shutil.rmtree(target.parent, ignore_errors=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                elif inside.name.startswith(WHITEOUT):
+                    _remove(target.with_name(inside.name.removeprefix(WHITEOUT)))
+                elif entry.isdir():
+                    target.mkdir(parents=True, exist_ok=True)
+                elif entry.isreg():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    content = archive.extractfile(entry)
+                    if content is not None:
+                        with content, target.open("wb") as file:
+                            shutil.copyfileobj(content, file)
+                # Links and devices have no place among data files.
+    except tarfile.TarError as error:
+        raise RegistryError(f"a layer is not a tar archive: {error}") from error
+
+
+def _inside(name: str, prefix: PurePosixPath) -> PurePosixPath | None:
+    """The path of an entry relative to `prefix`, None if it is elsewhere."""
+    path = PurePosixPath(name.lstrip("/"))
+    parts = [part for part in path.parts if part != "."]
+    if ".." in parts:
+        raise RegistryError(f"a layer holds the path {name!r}, which leads outside")
+    path = PurePosixPath(*parts)
+    if path == prefix or prefix not in path.parents:
+        return None
+    return path.relative_to(prefix)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _decompressed(blob: Path, media_type: str) -> IO[bytes]:
+    if "zstd" in media_type:
+        raise RegistryError(f"layers of type {media_type} are not supported; build the image with gzip layers")
+    with blob.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(blob, "rb") if packed else blob.open("rb")  # type: ignore[return-value]  # GzipFile is an IO[bytes]
+
+
+def _layers(registry: Registry, reference: Reference) -> list[dict[str, Any]]:
+    document, media_type = registry.manifest(reference.version)
+    if media_type in (INDEX, DOCKER_LIST) or "manifests" in document:
+        document, _ = registry.manifest(_choose_platform(document.get("manifests", []), reference))
+    layers = document.get("layers")
+    if not isinstance(layers, list):
+        raise RegistryError(f"{reference} has a manifest without layers ({media_type or 'unknown type'})")
+    return layers
+
+
+def _choose_platform(manifests: Sequence[Mapping[str, Any]], reference: Reference) -> str:
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    real = [entry for entry in manifests if entry.get("platform", {}).get("os") != "unknown"]  # attestations
+    ours = [entry for entry in real if entry.get("platform", {}).get("architecture") in (None, machine)]
+    if not real:
+        raise RegistryError(f"{reference} is an index without images")
+    return str((ours or real)[0]["digest"])
+
+
+def _move_into_place(tree: Path, directory: Path) -> None:
+    """By renaming if the directory is not there yet; file by file if it is (a mount point cannot be
+    replaced)."""
+    if not directory.exists():
+        tree.rename(directory)
+        return
+    for file in sorted(tree.rglob("*")):
+        target = directory / file.relative_to(tree)
+        if file.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            shutil.copyfile(file, target)
+
+
+def _config(diff_id: str) -> bytes:
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "kaito-push-adapter"}],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+class _Hashing(io.RawIOBase):
+    """A file that is hashed while it is written."""
+
+    def __init__(self, inner: IO[bytes] | gzip.GzipFile, digest: Any) -> None:
+        self._inner = inner
+        self._digest = digest
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Hash and pass on."""
+        self._digest.update(data)
+        return self._inner.write(data)
+
+    def flush(self) -> None:
+        """Pass on."""
+        if not self._inner.closed:
+            self._inner.flush()

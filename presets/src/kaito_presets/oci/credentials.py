@@ -1,0 +1,110 @@
+"""Registry credentials from docker's configuration file, which is also what a `dockerconfigjson` secret
+holds.
+
+Used by `registry`. Matching follows Kubernetes: host first, then the longest path prefix.
+"""
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaito_presets.errors import ConfigurationError
+from kaito_presets.oci.reference import DOCKER_HUB, Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user with a password, or a token that can be exchanged."""
+
+    user: str = ""
+    password: str = ""
+    identity_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credentials(user={self.user!r})"  # never the secret
+
+    @property
+    def basic(self) -> str:
+        """Value of an Authorization header."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+def find_credentials(reference: Reference, files: Sequence[Path]) -> list[Credentials]:
+    """Credentials for a registry from each file that has some, in order; the default locations when no file
+    is given.
+
+    Raises:
+        ConfigurationError: a file that was named cannot be read.
+    """
+    found: list[Credentials] = []
+    for file, required in [(file, True) for file in files] or [(file, False) for file in default_files()]:
+        if not required and not file.is_file():
+            continue
+        credentials = _match(reference, _entries(file))
+        if credentials:
+            found.append(credentials)
+    return found
+
+
+def default_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where docker itself looks."""
+    folder = environment.get("DOCKER_CONFIG")
+    return [Path(folder) / "config.json" if folder else Path.home() / ".docker" / "config.json"]
+
+
+def _entries(file: Path) -> Mapping[str, Any]:
+    path = file / "config.json" if file.is_dir() else file
+    if file.is_dir() and not path.exists():
+        path = file / ".dockerconfigjson"  # a secret mounted without renaming its key
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        entries = document.get("auths", {}) if "auths" in document or "credHelpers" in document else document
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"docker config {path}: {error}") from error
+    if not isinstance(entries, dict):
+        raise ConfigurationError(f"docker config {path}: auths is not an object")
+    return entries
+
+
+def _match(reference: Reference, entries: Mapping[str, Any]) -> Credentials | None:
+    best: tuple[int, Any] | None = None
+    for key, entry in entries.items():
+        length = _match_length(reference, key)
+        if length and (best is None or length > best[0]):
+            best = (length, entry)
+    return _read_entry(best[1]) if best else None
+
+
+def _match_length(reference: Reference, key: str) -> int:
+    """How much of the key matches; 0 for not at all."""
+    plain = key.removeprefix("https://").removeprefix("http://").rstrip("/")
+    host, _, path = plain.partition("/")
+    if path in ("v1", "v2"):
+        path = ""
+    hosts: Iterable[str] = (reference.host,)
+    if reference.host == DOCKER_HUB:
+        hosts = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
+    if host not in hosts:
+        return 0
+    if path and not (reference.path + "/").startswith(path + "/"):
+        return 0
+    return len(host) + len(path)
+
+
+def _read_entry(entry: Any) -> Credentials | None:
+    if not isinstance(entry, dict):
+        return None
+    if entry.get("identitytoken"):
+        return Credentials(identity_token=str(entry["identitytoken"]))
+    if entry.get("username"):
+        return Credentials(str(entry["username"]), str(entry.get("password", "")))
+    try:
+        user, colon, password = base64.b64decode(str(entry.get("auth", "")), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return Credentials(user, password) if colon else None

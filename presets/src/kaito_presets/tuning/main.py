@@ -1,0 +1,79 @@
+"""`kaito-tuning`: the program in the container of a tuning job.
+
+Called as a console script or through `/workspace/tfs/fine_tuning.py`. Maps every outcome to an exit code
+(see `errors`) and leaves the reason as the last line of the log and in the container's termination message.
+"""
+
+import json
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from kaito_presets.errors import PresetError
+from kaito_presets.tuning.config import TrainingConfig, read_training_config
+from kaito_presets.tuning.options import TuningOptions, read_options
+from kaito_presets.tuning.progress import Progress
+from kaito_presets.tuning.run import Plan, make_plan, run
+
+log = logging.getLogger("kaito_presets.tuning")
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Where Kubernetes reads the last words of a container (pod.spec.containers.terminationMessagePath)."""
+INTERRUPTED = 128 + signal.SIGTERM
+
+
+def main() -> int:
+    """Run the job; returns the exit code."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    progress = Progress()
+    stop = threading.Event()
+    try:
+        options = read_options(sys.argv[1:])
+        config = read_training_config(options.config)
+        if options.dry_run:
+            plan = make_plan(options, config, progress)
+            print(json.dumps(_described(plan, options, config), indent=2))  # noqa: T201 - what --dry-run is for
+            return 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        if options.metrics_port >= 0:
+            progress.serve(options.metrics_port)
+        return 0 if run(options, config, progress, stop) else INTERRUPTED
+    except PresetError as error:
+        progress.phase("failed", str(error))
+        _last_words(str(error))
+        return error.exit_code
+    except Exception as error:
+        log.exception("tuning failed")
+        progress.phase("failed", str(error))
+        _last_words(f"{type(error).__name__}: {error}")
+        return 1
+    finally:
+        progress.close()
+
+
+def _described(plan: Plan, options: TuningOptions, config: TrainingConfig) -> dict[str, object]:
+    return {
+        "model": plan.source,
+        "method": options.method,
+        "bits": config.bits(options.method),
+        "output": str(plan.output),
+        "image": str(plan.image) if plan.image else None,
+        "files": [str(file) for file in plan.dataset.files],
+        "columns": list(plan.dataset.columns),
+        "shape": plan.dataset.shape,
+        "examples": {"train": len(plan.dataset.train), "evaluate": len(plan.dataset.evaluate)},
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _last_words(text: str) -> None:
+    print(f"kaito-tuning: {text}", file=sys.stderr)  # noqa: T201 - the last line of the log is the reason
+    if TERMINATION_LOG.exists():
+        TERMINATION_LOG.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Flags and environment of the tuning job.
+
+Read once by `main`. What the operator decides comes as a flag; what the user decides stands in
+`training_config.yaml`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, Field
+
+from kaito_presets.command_line import raw_values, validated
+from kaito_presets.errors import ConfigurationError
+from kaito_presets.tuning.config import Method, TrainingConfig
+
+DATA_URLS_VARIABLE: Final = "DATA_URLS"
+
+
+class TuningOptions(BaseModel, extra="forbid", frozen=True):
+    """Tune a model with LoRA or QLoRA and push the adapter as an image."""
+
+    config: Path | None = Field(None, description="training_config.yaml; default: all defaults")
+    model: str | None = Field(
+        None, description="model directory or Hugging Face id; else ModelConfig's, else /workspace/tfs/weights"
+    )
+    model_name: str | None = Field(None, description="preset name, written into the adapter's metadata")
+    method: Method = Field("qlora", description="lora or qlora")
+    data_dir: Path = Field(Path("/mnt/data"), description="where data lies or is downloaded to")
+    data_urls: tuple[str, ...] = Field((), description="files to download first; also from DATA_URLS")
+    base_dir: Path = Field(Path("/mnt"), description="output and dataset paths must lie below it")
+    output_dir: Path | None = Field(
+        None, description="where checkpoints and adapter go; else TrainingArguments.output_dir, else BASE/output"
+    )
+    push_image: str | None = Field(None, description="image reference to push the adapter to")
+    docker_config: Path | None = Field(None, description="credentials, content of a dockerconfigjson secret")
+    plain_http: bool = Field(default=False, description="talk to the registry without TLS (loopback always does)")
+    metrics_port: int = Field(
+        5000, ge=-1, le=65535, description="port of /metrics, /healthz, /progress; 0 picks one, -1 none"
+    )
+    skip_memory_check: bool = Field(default=False, description="train even if the estimate says it cannot fit")
+    dry_run: bool = Field(default=False, description="check everything that needs no model, print the plan, exit")
+
+    def model_source(self, config: TrainingConfig) -> str:
+        """Where the base model is."""
+        return self.model or config.ModelConfig.pretrained_model_name_or_path or "/workspace/tfs/weights"
+
+    def output(self, config: TrainingConfig) -> Path:
+        """The output directory.
+
+        Raises:
+            ConfigurationError: not strictly below `base_dir`.
+        """
+        base = self.base_dir.resolve()
+        chosen = self.output_dir or Path(config.TrainingArguments.output_dir or "output")
+        path = (base / chosen).resolve()
+        if base not in path.parents:
+            raise ConfigurationError(f"output directory {chosen} must lie below {base} (--base-dir)")
+        return path
+
+
+def read_options(arguments: list[str], environment: Mapping[str, str] = os.environ) -> TuningOptions:
+    """Resolve flags and environment.
+
+    Raises:
+        ConfigurationError: names the flag.
+    """
+    values = raw_values(TuningOptions, arguments, program="kaito-tuning")
+    if not values.get("data_urls") and environment.get(DATA_URLS_VARIABLE, "").strip():
+        values["data_urls"] = _urls(environment[DATA_URLS_VARIABLE])
+    return validated(TuningOptions, values)
+
+
+def _urls(text: str) -> list[str]:
+    if not text.lstrip().startswith("["):
+        return text.split()
+    try:
+        urls = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{DATA_URLS_VARIABLE}: not a JSON list: {error}") from error
+    return [str(url) for url in urls]

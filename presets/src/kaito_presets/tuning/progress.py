@@ -1,0 +1,133 @@
+"""Tells the world how a tuning run goes: a JSON line in the log for each report, `/progress`, and Prometheus
+metrics.
+
+Written by `run` and `train`; read by the operator (log, `/progress`) and by Prometheus. The server is a
+daemon thread of the standard library, because training owns the main thread.
+"""
+
+import json
+import logging
+import threading
+import time
+from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, final
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "KAITO_TUNING_PROGRESS "
+"""Marks the lines of the log that hold a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where the run is."""
+
+    phase: str
+    """starting, data, loading, training, saving, pushing, completed, failed"""
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    loss: float | None = None
+    learning_rate: float | None = None
+    eval_loss: float | None = None
+    examples: int = 0
+    eta_seconds: float | None = None
+    message: str = ""
+
+
+@final
+class Progress:
+    """The current report and everybody who reads it."""
+
+    def __init__(self) -> None:
+        self.report = Report("starting")
+        self._registry = CollectorRegistry()
+        self._gauges = {
+            name: Gauge(f"kaito_tuning_{name}", text, registry=self._registry)
+            for name, text in (
+                ("step", "Optimizer steps done."),
+                ("total_steps", "Optimizer steps of the whole run."),
+                ("epoch", "Passes over the data."),
+                ("loss", "Training loss of the last report."),
+                ("learning_rate", "Learning rate of the last report."),
+                ("eval_loss", "Evaluation loss of the last report."),
+                ("examples", "Examples trained on."),
+                ("eta_seconds", "Estimated time to the last step."),
+            )
+        }
+        self._completed = Gauge("kaito_tuning_completed", "1 when the adapter is written.", registry=self._registry)
+        self._server: ThreadingHTTPServer | None = None
+
+    def tell(self, report: Report) -> None:
+        """Replace the current report."""
+        self.report = report
+        values = asdict(report)
+        for name, gauge in self._gauges.items():
+            if values[name] is not None:
+                gauge.set(values[name])
+        self._completed.set(report.phase in ("pushing", "completed"))
+        log.info("%s%s", PREFIX, json.dumps({name: value for name, value in values.items() if value not in (None, "")}))
+
+    def phase(self, name: str, message: str = "") -> None:
+        """Move to another phase; the numbers stay."""
+        values = asdict(self.report) | {"phase": name, "message": message}
+        self.tell(Report(**values))
+
+    def serve(self, port: int) -> int:
+        """Start the HTTP server; returns its port."""
+        progress = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self._answer(generate_latest(progress._registry), "text/plain; version=0.0.4; charset=utf-8")
+                elif path == "/progress":
+                    self._answer(json.dumps(asdict(progress.report)).encode(), "application/json")
+                elif path in ("/healthz", "/health"):
+                    self._answer(b'{"status": "Healthy"}', "application/json")
+                else:
+                    self.send_error(404)
+
+            def _answer(self, body: bytes, content_type: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+                log.debug(format, *args)
+
+        self._server = ThreadingHTTPServer(("0.0.0.0", port), Handler)  # noqa: S104 - a server in a pod
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="progress", daemon=True).start()
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop the HTTP server."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+@final
+class Pace:
+    """Estimates the time left from the steps done since this process started (a resumed run begins in the
+    middle)."""
+
+    def __init__(self, *, first_step: int = 0, clock: Any = time.monotonic) -> None:
+        self._clock = clock
+        self._first = first_step
+        self._started = clock()
+
+    def eta_seconds(self, step: int, total: int) -> float | None:
+        """Seconds until `total`, None before the first step."""
+        done = step - self._first
+        if done <= 0:
+            return None
+        return float((self._clock() - self._started) / done * (total - step))

@@ -1,0 +1,122 @@
+"""One tuning run from start to end, in order: data, checks, training (resumed if it was interrupted),
+metadata, push.
+
+Called by `main`. Cheap checks come first; a finished adapter is never trained again, a pushed one is never
+lost.
+"""
+
+import logging
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kaito_presets.errors import PushError, RegistryError
+from kaito_presets.oci.adapter_image import push_adapter
+from kaito_presets.oci.reference import Reference, parse_reference
+from kaito_presets.tuning.config import TrainingConfig
+from kaito_presets.tuning.dataset import Dataset, load_dataset
+from kaito_presets.tuning.download import download_all
+from kaito_presets.tuning.options import TuningOptions
+from kaito_presets.tuning.progress import Progress
+from kaito_presets.tuning.record import claim_output, fingerprint, is_completed, last_checkpoint, write_metadata
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do; made of everything that can be checked without a model."""
+
+    source: str
+    output: Path
+    dataset: Dataset
+    image: Reference | None
+
+
+def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress) -> Plan:
+    """Check configuration and data.
+
+    Raises:
+        PresetError: configuration or data are wrong.
+    """
+    config.bits(options.method)
+    output = options.output(config)
+    image = parse_reference(options.push_image) if options.push_image else None
+    progress.phase("data")
+    download_all(options.data_urls, options.data_dir)
+    dataset = load_dataset(config.DatasetConfig, options.data_dir, options.base_dir)
+    log.info(
+        "dataset: %d examples to train, %d to evaluate, as %s, from %s; columns: %s",
+        len(dataset.train), len(dataset.evaluate), dataset.shape,
+        ", ".join(file.name for file in dataset.files), ", ".join(dataset.columns),
+    )  # fmt: skip
+    return Plan(options.model_source(config), output, dataset, image)
+
+
+def run(options: TuningOptions, config: TrainingConfig, progress: Progress, stop: threading.Event) -> bool:
+    """Do it; False if it was asked to stop before the end.
+
+    Raises:
+        PresetError: says what went wrong; see `errors` for the exit codes.
+    """
+    plan = make_plan(options, config, progress)
+    claim_output(plan.output, fingerprint(config, options.method, plan.source, plan.dataset))
+    if is_completed(plan.output):
+        log.info("the adapter in %s is complete", plan.output)
+    elif not _train(options, config, plan, progress, stop):
+        return False
+    if plan.image:
+        progress.phase("pushing", str(plan.image))
+        _push(options, plan, plan.image)
+    progress.phase("completed", str(plan.image or plan.output))
+    return True
+
+
+def _train(
+    options: TuningOptions, config: TrainingConfig, plan: Plan, progress: Progress, stop: threading.Event
+) -> bool:
+    # torch and transformers take seconds to import; everything above fails without them.
+    from kaito_presets.tuning.train import Job, check_arguments, train
+
+    check_arguments(config)
+    checkpoint = last_checkpoint(plan.output)
+    if checkpoint:
+        log.info("resuming from %s", checkpoint.name)
+    job = Job(
+        config=config,
+        method=options.method,
+        source=plan.source,
+        dataset=plan.dataset,
+        output=plan.output,
+        checkpoint=checkpoint,
+        check_memory=not options.skip_memory_check,
+    )
+    outcome = train(job, progress, stop)
+    if not outcome.finished:
+        log.info("stopped at step %d; the next start goes on from there", outcome.steps)
+        return False
+    write_metadata(
+        plan.output,
+        base_model=options.model_name or Path(plan.source).name,
+        method=options.method,
+        steps=outcome.steps,
+        loss=outcome.loss,
+        target_modules=list(outcome.targets),
+        trainable_parameters=outcome.trainable,
+        examples=len(plan.dataset.train),
+        data_files=[file.name for file in plan.dataset.files],
+        report={key: value for key, value in asdict(progress.report).items() if value not in (None, "")},
+    )
+    return True
+
+
+def _push(options: TuningOptions, plan: Plan, image: Reference) -> None:
+    annotations = {"sh.kaito.model.name": options.model_name or Path(plan.source).name}
+    try:
+        digest = push_adapter(
+            plan.output, image, docker_configs=[options.docker_config] if options.docker_config else [],
+            plain_http=options.plain_http, annotations=annotations,
+        )  # fmt: skip
+    except RegistryError as error:
+        raise PushError(f"cannot push the adapter: {error}; it is kept in {plan.output}") from error
+    log.info("pushed %s@%s", image, digest)

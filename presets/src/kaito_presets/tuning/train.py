@@ -1,0 +1,393 @@
+"""Training itself: quantised base model, LoRA layers, transformers' Trainer with checkpoints.
+
+Called by `run` with data that is already checked. The one module of the job that imports torch, transformers
+and PEFT. Guarantees that only the adapter is trained and saved, that LoRA targets which match nothing are an
+error naming what could be matched, and that a run which cannot fit in memory fails before the weights are
+read.
+"""
+
+import dataclasses
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from kaito_presets.errors import ConfigurationError, DataError, InsufficientMemory, ModelLoadError
+from kaito_presets.inference.machine import read_machine
+from kaito_presets.tuning.config import Method, ModelSection, TrainingConfig
+from kaito_presets.tuning.dataset import Dataset
+from kaito_presets.tuning.examples import IGNORED, Tokens, tokenize
+from kaito_presets.tuning.memory import GIB, Dimensions, estimate_bytes
+from kaito_presets.tuning.progress import Pace, Progress, Report
+
+log = logging.getLogger(__name__)
+
+OWN_KEYS: Final = frozenset({"max_length", "output_dir", "gradient_checkpointing"})
+"""Keys of TrainingArguments that are ours, not the library's."""
+REFUSED_KEYS: Final = frozenset(
+    {"push_to_hub", "hub_token", "deepspeed", "fsdp", "resume_from_checkpoint", "report_to"}
+)
+"""Keys of the library that this job decides or does not do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a training ended."""
+
+    finished: bool
+    """False: it was asked to stop; a checkpoint was saved."""
+    steps: int
+    loss: float | None
+    targets: tuple[str, ...]
+    trainable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a training needs."""
+
+    config: TrainingConfig
+    method: Method
+    source: str
+    dataset: Dataset
+    output: Path
+    checkpoint: Path | None
+    check_memory: bool
+
+
+def check_arguments(config: TrainingConfig) -> None:
+    """Refuse keys of TrainingArguments that the installed library does not know.
+
+    Raises:
+        ConfigurationError: names them.
+    """
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    for name in config.TrainingArguments.extra_keys():
+        if name in REFUSED_KEYS:
+            raise ConfigurationError(f"TrainingArguments.{name} cannot be set for this job")
+        if name not in known:
+            raise ConfigurationError(f"TrainingArguments.{name}: unknown to this server and to the library")
+
+
+def train(job: Job, progress: Progress, stop: threading.Event) -> Outcome:
+    """Train, save the adapter to `job.output`; returns early with a checkpoint once `stop` is set.
+
+    Raises:
+        PresetError: configuration, data, model or memory.
+    """
+    section = job.config.TrainingArguments
+    disable_progress_bar()
+    set_seed(section.seed)
+    progress.phase("loading")
+    tokenizer = _tokenizer(job)
+    train_set = tokenize(tokenizer, job.dataset.train, section.max_length)
+    eval_set = tokenize(tokenizer, job.dataset.evaluate, section.max_length)
+    if not train_set:
+        raise DataError("no example is left for training")
+    longest = max(len(tokens.input_ids) for tokens in (*train_set, *eval_set))
+    arguments = _arguments(job, evaluate=bool(eval_set))
+    bits = job.config.bits(job.method)
+    if job.check_memory:
+        _check_memory(job, bits, longest)
+    model, targets = _model(job, bits)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    log.info("training %d numbers in %s", trainable, ", ".join(targets))
+    callback = _Reporter(progress, stop, len(train_set))
+    collate = _Collator(tokenizer.pad_token_id, job.config.DataCollator.pad_to_multiple_of)
+    trainer: Any = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=_Examples(train_set),
+        eval_dataset=_Examples(eval_set) if eval_set else None,
+        data_collator=collate,
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)  # prints dictionaries; our reports replace it
+    result = trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
+    steps = int(trainer.state.global_step)
+    if callback.interrupted:
+        return Outcome(finished=False, steps=steps, loss=None, targets=targets, trainable=trainable)
+    progress.phase("saving")
+    model.save_pretrained(str(job.output))
+    return Outcome(finished=True, steps=steps, loss=float(result.training_loss), targets=targets, trainable=trainable)
+
+
+def _tokenizer(job: Job) -> Any:
+    section = job.config.ModelConfig
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(job.source, **_source_arguments(section))
+    except Exception as error:
+        raise _load_error(job, "tokenizer", error) from error
+    if section.chat_template:
+        inline = "{" in section.chat_template or "\n" in section.chat_template
+        template = section.chat_template if inline else Path(section.chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = template
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _source_arguments(section: ModelSection) -> dict[str, Any]:
+    values = section.model_dump(
+        include={"local_files_only", "trust_remote_code", "revision", "cache_dir", "force_download"}
+    )
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _dtype(name: str | None, fallback: torch.dtype, key: str) -> torch.dtype:
+    dtype = fallback if name in (None, "auto") else getattr(torch, str(name).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ConfigurationError(f"{key}: {name!r} is not a floating-point type of torch")
+    if dtype == torch.bfloat16 and torch.cuda.is_available() and torch.cuda.get_device_capability(0) < (8, 0):
+        log.warning("%s: this GPU has no bfloat16; float16 is used", key)
+        return torch.float16
+    return dtype
+
+
+def _model_dtype(job: Job, config: Any) -> torch.dtype:
+    stored = getattr(config, "dtype", None)
+    fallback = stored if isinstance(stored, torch.dtype) else torch.float32
+    return _dtype(job.config.ModelConfig.torch_dtype, fallback, "ModelConfig.torch_dtype")
+
+
+def _config(job: Job) -> Any:
+    try:
+        return AutoConfig.from_pretrained(job.source, **_source_arguments(job.config.ModelConfig))
+    except Exception as error:
+        raise _load_error(job, "configuration", error) from error
+
+
+def _check_memory(job: Job, bits: int | None, longest: int) -> None:
+    """Compare the estimate with what is free; the model is built without weights for that."""
+    config = _config(job)
+    with torch.device("meta"):
+        skeleton: Any = AutoModelForCausalLM.from_config(config)
+    linear = _linear_layers(skeleton)
+    linear_numbers = sum(module.weight.numel() for module in linear.values())
+    total = sum(parameter.numel() for parameter in skeleton.parameters())
+    rank = job.config.LoraConfig.r
+    section = job.config.TrainingArguments
+    text = config.get_text_config(decoder=True)
+    need = estimate_bytes(
+        Dimensions(
+            linear_parameters=linear_numbers,
+            other_parameters=total - linear_numbers,
+            adapter_parameters=sum(rank * sum(module.weight.shape) for module in linear.values()),
+            layers=text.num_hidden_layers,
+            hidden_size=text.hidden_size,
+            vocabulary=text.vocab_size,
+            batch=section.per_device_train_batch_size,
+            length=longest,
+            bytes_per_weight=_model_dtype(job, config).itemsize,
+            checkpointing=section.gradient_checkpointing,
+        ),
+        bits,
+    )
+    free, where = _free_memory()
+    log.info("memory: about %.1f GiB needed, %.1f GiB free %s", need / GIB, free / GIB, where)
+    if need > free:
+        raise InsufficientMemory(
+            f"this run needs about {need / GIB:.1f} GiB and {free / GIB:.1f} GiB are free {where}; lower max_length "
+            f"(the longest example has {longest} tokens), the batch size ({section.per_device_train_batch_size}) "
+            f"or the rank ({rank}), use qlora, or take a larger instance"
+        )
+
+
+def _free_memory() -> tuple[int, str]:
+    if torch.cuda.is_available():
+        return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())), "on the GPUs"
+    machine = read_machine()
+    return (machine.available_bytes if machine else 2**62), "in memory"
+
+
+def _model(job: Job, bits: int | None) -> tuple[Any, tuple[str, ...]]:
+    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+
+    section = job.config.ModelConfig
+    config = _config(job)
+    arguments: dict[str, Any] = {"dtype": _model_dtype(job, config), "config": config}
+    on_gpu = torch.cuda.is_available() and section.device_map != "cpu"
+    arguments["device_map"] = section.device_map if on_gpu else {"": "cpu"}
+    if bits:
+        arguments["quantization_config"] = _quantization(job, bits)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(job.source, **arguments, **_source_arguments(section))
+    except Exception as error:
+        raise _load_error(job, "weights", error) from error
+    checkpointing = job.config.TrainingArguments.gradient_checkpointing
+    if bits:
+        model = prepare_model_for_kbit_training(
+            model, use_gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    elif checkpointing:
+        model.enable_input_require_grads()
+    model.config.use_cache = False
+    lora = job.config.LoraConfig.model_dump(exclude={"target_modules"})
+    targets = choose_targets(model, job.config.LoraConfig.target_modules)
+    try:
+        lora_config = LoraConfig(task_type=TaskType.CAUSAL_LM, target_modules=list(targets), **lora)
+        return get_peft_model(model, lora_config), targets
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"LoraConfig: {error}") from error
+
+
+def _quantization(job: Job, bits: int) -> BitsAndBytesConfig:
+    section = job.config.QuantizationConfig
+    if bits == 4 and section.bnb_4bit_quant_type == "fp4" and not torch.cuda.is_available():
+        raise ConfigurationError("QuantizationConfig.bnb_4bit_quant_type fp4 needs a GPU; nf4 works everywhere")
+    values = section.model_dump(exclude={"quant_method", "load_in_4bit", "load_in_8bit", "bnb_4bit_compute_dtype"})
+    compute = _dtype(section.bnb_4bit_compute_dtype, torch.float32, "QuantizationConfig.bnb_4bit_compute_dtype")
+    return BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_compute_dtype=compute, **values)
+
+
+def _linear_layers(model: Any) -> dict[str, Any]:
+    """Linear layers by full name, without the output head (quantised layers derive from `Linear` too)."""
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
+
+
+def choose_targets(model: Any, wanted: list[str] | str | None) -> tuple[str, ...]:
+    """The layers that get an adapter, by the last part of their name.
+
+    Raises: ModelLoadError: a wanted name matches no linear layer. (Upstream names unfused layers for Phi-3,
+        which fuses them; PEFT then adapts the few that exist and says nothing.)
+    """
+    present = sorted({name.rpartition(".")[2] for name in _linear_layers(model)})
+    if wanted is None or wanted == "all-linear":
+        return tuple(present)
+    names = [wanted] if isinstance(wanted, str) else wanted
+    missing = [name for name in names if name.rpartition(".")[2] not in present]
+    if missing:
+        raise ModelLoadError(
+            f"LoraConfig.target_modules: {', '.join(missing)} match nothing; this model has {', '.join(present)}"
+        )
+    return tuple(names)
+
+
+def _arguments(job: Job, *, evaluate: bool) -> TrainingArguments:
+    section = job.config.TrainingArguments
+    on_gpu = torch.cuda.is_available() and not section.use_cpu
+    dtype = _model_dtype(job, _config(job))
+    values = section.model_dump(exclude={*OWN_KEYS, *section.extra_keys()})
+    values |= {
+        "output_dir": str(job.output),
+        "use_cpu": not on_gpu,
+        "bf16": section.bf16 if section.bf16 is not None else on_gpu and dtype == torch.bfloat16,
+        "fp16": section.fp16 if section.fp16 is not None else on_gpu and dtype == torch.float16,
+        # The library's new name for gradient checkpointing.
+        "activation_checkpointing": section.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False} if section.gradient_checkpointing else None,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "dataloader_pin_memory": on_gpu,
+    }
+    values |= section.extra_keys()
+    if evaluate:
+        values.setdefault("eval_strategy", "epoch")
+    if not on_gpu and values["bf16"]:
+        raise ConfigurationError("TrainingArguments.bf16 needs a GPU that has it; leave it out here")
+    try:
+        return TrainingArguments(**values)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"TrainingArguments: {error}") from error
+
+
+def _load_error(job: Job, part: str, error: Exception) -> ModelLoadError:
+    first = str(error).partition("\n")[0]
+    return ModelLoadError(f"cannot load the {part} of {job.source}: {type(error).__name__}: {first}")
+
+
+@final
+class _Examples(torch.utils.data.Dataset[dict[str, list[int]]]):
+    def __init__(self, examples: list[Tokens]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        example = self._examples[index]
+        return {"input_ids": example.input_ids, "labels": example.labels}
+
+
+@final
+class _Collator:
+    """Pads on the right; padding is neither attended to nor learned."""
+
+    def __init__(self, pad: int, multiple: int | None) -> None:
+        self._pad = pad
+        self._multiple = multiple or 1
+
+    def __call__(self, examples: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        width = max(len(example["input_ids"]) for example in examples)
+        width = -(-width // self._multiple) * self._multiple
+
+        def rows(key: str, filler: int) -> torch.Tensor:
+            return torch.tensor([example[key] + [filler] * (width - len(example[key])) for example in examples])
+
+        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
+        return {"input_ids": rows("input_ids", self._pad), "labels": rows("labels", IGNORED), "attention_mask": mask}
+
+
+@final
+class _Reporter(TrainerCallback):
+    """Reports each logged step and carries a request to stop into the loop."""
+
+    def __init__(self, progress: Progress, stop: threading.Event, examples: int) -> None:
+        self._progress = progress
+        self._stop = stop
+        self._examples = examples
+        self._pace: Pace | None = None
+        self._loss: float | None = None
+        self._eval_loss: float | None = None
+        self.interrupted = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self._pace = Pace(first_step=state.global_step)
+        self._progress.tell(Report("training", state.global_step, state.max_steps, examples=self._examples))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        if self._stop.is_set() and state.global_step < state.max_steps:
+            self.interrupted = True
+            control.should_save = args.save_strategy != "no"
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+        values: dict[str, float] = logs or {}
+        self._loss = values.get("loss", self._loss)
+        self._eval_loss = values.get("eval_loss", self._eval_loss)
+        self._progress.tell(
+            Report(
+                "training",
+                step=state.global_step,
+                total_steps=state.max_steps,
+                epoch=round(state.epoch or 0.0, 3),
+                loss=self._loss,
+                learning_rate=values.get("learning_rate", self._progress.report.learning_rate),
+                eval_loss=self._eval_loss,
+                examples=self._examples,
+                eta_seconds=self._pace.eta_seconds(state.global_step, state.max_steps) if self._pace else None,
+            )
+        )
