@@ -111,6 +111,7 @@ async def _give_up(run: Pass, report: ClaimsReport, decision: Decision) -> None:
     reasons: list[str] = []
     for each, why in decision.give_up:
         if await run.api.delete(each):
+            run.request.log.warning("claim given up", claim=each.name, why=why)
             run.request.event("Warning", f"{each.kind}GivenUp", f"deleted {each.kind} {each.name}: {why}")
         reasons.append(f"{each.name}: {why}")
     report.given_up = reasons
@@ -153,6 +154,7 @@ async def _create_one(run: Pass, wanted: Machine | Claim) -> Claim:
             raise
         return present
     run.metrics.claim_creates.labels(made.kind, "success").inc()
+    run.request.log.info("claim created", claim=made.name, instance_type=made.instance_type)
     note = f"created {made.kind} {made.name} for a node of type {made.instance_type}"
     run.request.event("Normal", f"{made.kind}Created", note)
     return made

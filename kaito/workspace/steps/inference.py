@@ -38,7 +38,9 @@ async def _apply(run: Pass, plan: Plan, present: StatefulSet | None) -> Stateful
         run.errors.append(refused)
         return present
     if present is None:
+        run.request.log.info("workload created", replicas=applied.spec.replicas)
         run.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
     elif applied.metadata.generation != present.metadata.generation:
+        run.request.log.info("workload updated", generation=applied.metadata.generation)
         run.request.event("Normal", "StatefulSetUpdated", f"updated StatefulSet {applied.name}; its pods are replaced")
     return applied

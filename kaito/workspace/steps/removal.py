@@ -67,6 +67,7 @@ async def _delete_claims(request: Request[Workspace], settings: WorkspaceSetting
         for claim in own:
             if not claim.deleting:
                 await api.delete(claim)
+                request.log.info("claim deleted", claim=claim.name)
         remaining.extend(own)
     return remaining
 

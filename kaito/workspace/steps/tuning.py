@@ -64,5 +64,6 @@ async def _create(run: Pass, wanted: Job) -> Job | None:
         run.seen.problem = (words.WORKLOAD_REFUSED, f"the API server refuses the job: {refused.message}")
         run.errors.append(refused)
         return None
+    run.request.log.info("tuning job created")
     run.request.event("Normal", "JobCreated", f"created Job {made.name}")
     return made
