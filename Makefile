@@ -6,7 +6,6 @@ export UV_SYSTEM_CERTS := 1
 export PYTHONPATH := $(CURDIR)
 
 UV := .tools/bin/uv
-PRESETS_ENV := UV_PROJECT_ENVIRONMENT=$(CURDIR)/presets/.venv
 PYTEST := .venv/bin/python -m pytest
 
 .PHONY: help
@@ -14,7 +13,7 @@ help: ## Print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: sync presets-env ## One Workspace from kubectl apply to a /chat answer, on this machine
+demo: sync presets-env ## One Workspace from manifest to a /chat answer, on this machine
 	@.venv/bin/kaito demo
 
 .PHONY: up
@@ -61,7 +60,29 @@ $(UV):
 	@python3 -m venv .tools || { echo "python3 lacks its venv module; on Debian: apt-get install python3-venv"; rm -rf .tools; exit 1; }
 	@.tools/bin/pip --disable-pip-version-check -q install 'uv>=0.8'
 
-.venv/.synced: pyproject.toml uv.lock presets/pyproject.toml | $(UV)
-	@echo "installing Kaito and its tools into .venv (downloads about 130 MiB)"
-	@$(UV) sync --frozen -q
+# Environments are installed from requirements/*.txt: exact versions with hashes, exported from the workspace's
+# resolution by `make lock`. They name no registry, so a mirror serves as well.
+.venv/.synced: requirements/dev.txt pyproject.toml | $(UV)
+	@echo "installing Kaito and its tools into .venv (a download of about 150 MiB)"
+	@$(UV) venv -q --allow-existing .venv
+	@$(UV) pip sync -q --python .venv --require-hashes requirements/dev.txt
+	@$(UV) pip install -q --python .venv --no-deps -e .
 	@touch $@
+
+presets/.venv/.synced: requirements/presets.txt presets/pyproject.toml | $(UV)
+	@echo "installing the serving stack into presets/.venv (a download of about 3 GiB, 5 GiB on disk: PyTorch with CUDA)"
+	@$(UV) venv -q --allow-existing presets/.venv
+	@$(UV) pip sync --python presets/.venv --require-hashes requirements/presets.txt
+	@$(UV) pip install -q --python presets/.venv --no-deps -e presets
+	@touch $@
+
+EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate
+.PHONY: lock
+lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
+	@$(UV) lock
+	@mkdir -p requirements
+	@$(EXPORT) --package kaito -o requirements/dev.txt
+	@$(EXPORT) --package kaito --no-default-groups -o requirements/kaito.txt
+	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test -o requirements/presets.txt
+	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt
+	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt
