@@ -33,10 +33,12 @@ from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.serving import Endpoints
 from kaito.runtime.manager.settings import Settings
+from kaito.runtime.manager.webhooks import Webhooks
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskPool, TaskScope
 from kaito.runtime.tracing import NO_TRACER, Tracer
+from kaito.runtime.webhook import Conversion, Webhook
 
 LOST_LEASE_GRACE_SECONDS = 2.0
 """After a lost lease everything elected gets this long to notice, then the process exits: another one leads already."""
@@ -59,6 +61,8 @@ class Manager:
         cache: further kinds to keep in memory, or selectors, indexes and forms of watched ones.
         live: kinds that `api` reads from the server each time.
         lease: name of the lease; without it (or with `settings.leader_elect` off) this process always leads.
+        webhooks: admission to answer.
+        conversions: kinds with several versions to convert.
         runnables: other work.
         transport: the network; found through the settings when left out. A given one is not closed.
         clock: wall time.
@@ -79,6 +83,8 @@ class Manager:
         cache: Sequence[Cached] = (),
         live: Sequence[type[Resource]] = (),
         lease: str | None = None,
+        webhooks: Sequence[Webhook[Any]] = (),
+        conversions: Sequence[Conversion[Any]] = (),
         runnables: Sequence[Runnable] = (),
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -107,7 +113,12 @@ class Manager:
         self._identity = self.settings.identity or f"{platform.node()}_{uuid.uuid4()}"
         self._check()
 
-        self._stages = {name: TaskPool(name, ended=self._ended) for name in (*_STOP_ORDER, "events")}
+        self._webhooks: Webhooks | None = None
+        if webhooks or conversions:
+            self._webhooks = Webhooks(
+                webhooks, conversions, settings=self.settings, name=self.name, metrics=self.metrics, clock=self._clock
+            )
+        self._stages = {name: TaskPool(name, ended=self._ended) for name in (*_STOP_ORDER, "webhooks", "events")}
         self._running: dict[str, Running] = {}
         self._parts: Parts | None = None
         self._leadership: Leadership | None = None
@@ -178,6 +189,11 @@ class Manager:
     def endpoints(self) -> Endpoints:
         """Where the HTTP endpoints listen, once started."""
         return self._endpoints
+
+    @property
+    def webhook_port(self) -> int | None:
+        """The port webhooks are served on, once started; None without webhooks."""
+        return self._webhooks.port if self._webhooks is not None else None
 
     def busy(self) -> Sequence[str]:
         """What is going on, for tests that wait for rest; empty at rest. Delayed work does not count."""
@@ -257,6 +273,7 @@ class Manager:
         for declared in self._declared:
             self._running[declared.name] = build(declared, parts.services)
         await self._start_endpoints()
+        await self._start_webhooks(parts)
         await self._start_caches(parts.cache)
         self._spawn("events", Background("recorder", parts.recorder.run))
         for runnable in self._runnables:
@@ -303,6 +320,14 @@ class Manager:
             queues=lambda: self.queues,
             cache=self.cache.health,
         )
+
+    async def _start_webhooks(self, parts: Parts) -> None:
+        if self._webhooks is None:
+            return
+        _log.info("starting", stage="webhooks")
+        keeper = self._webhooks.prepare(parts.client, parts.network.namespace, self._dice)
+        self._spawn("webhooks", keeper)
+        await self._webhooks.start()
 
     async def _start_caches(self, cache: Cache) -> None:
         _log.info("starting", stage="caches")
@@ -366,6 +391,8 @@ class Manager:
             pulse=pulse,
             leadership=lambda: self._leadership,
         )
+        if self._webhooks is not None:
+            self._webhooks.add_checks(self.readyz)
 
     def _engines(self) -> Sequence[Engine[Any]]:
         return [running.engine for running in self._running.values()]
@@ -398,6 +425,10 @@ class Manager:
         for stage in _STOP_ORDER:
             _log.info("stopping", stage=stage)
             left += await self._stages[stage].stop(max(0.0, deadline - monotonic()))
+        if self._webhooks is not None:
+            _log.info("stopping", stage="webhooks")
+            await self._webhooks.stop()
+            left += await self._stages["webhooks"].stop(max(0.0, deadline - monotonic()))
         _log.info("stopping", stage="endpoints")
         await self._endpoints.stop()
         if self._leadership is not None:

@@ -49,6 +49,10 @@ class Settings(BaseModel):
     """Directory with `tls.crt` and `tls.key`; without it the manager makes and rotates its own certificate."""
     webhook_service: str = ""
     """Name of the Service in front of the webhook server; the manager's name by default."""
+    webhook_hosts: tuple[str, ...] = ()
+    """Further names or addresses the API server may reach the webhook server by, for example `127.0.0.1`."""
+    webhook_client_ca: Path | None = None
+    """Serve only callers with a certificate of this CA."""
     leader_elect: bool = True
     """Run leader-elected work only while holding the lease (needs `lease=` of the manager)."""
     leader_election_namespace: str = ""

@@ -1,0 +1,86 @@
+"""The manager's webhooks: a server and whatever supplies its certificate."""
+
+import random
+from collections.abc import Sequence
+from typing import Any, final
+
+from kaito.runtime.certs import CertificateFiles, CertificateKeeper, Identity, Injector, ServingContext
+from kaito.runtime.client import Client
+from kaito.runtime.clock import Clock
+from kaito.runtime.health import Checks
+from kaito.runtime.manager.runnable import Runnable
+from kaito.runtime.manager.settings import Settings
+from kaito.runtime.metrics import Metrics
+from kaito.runtime.webhook import Conversion, Webhook, WebhookServer
+
+
+@final
+class Webhooks:
+    """Server and certificate of one manager.
+
+    Raises:
+        ConfigurationError: paths or kinds used twice.
+    """
+
+    def __init__(
+        self,
+        webhooks: Sequence[Webhook[Any]],
+        conversions: Sequence[Conversion[Any]],
+        *,
+        settings: Settings,
+        name: str,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._clock = clock
+        self._conversions = conversions
+        self._serving = ServingContext(metrics)
+        self._server = WebhookServer(
+            webhooks,
+            conversions,
+            metrics=metrics,
+            host=settings.webhook_bind_address or None,
+            port=settings.webhook_port,
+            client_ca=settings.webhook_client_ca,
+        )
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens, once started."""
+        return self._server.port
+
+    def prepare(self, client: Client, namespace: str, dice: random.Random) -> Runnable:
+        """What keeps the certificate: to be run as long as the server serves."""
+        settings = self._settings
+        if settings.webhook_cert_dir is not None:
+            return CertificateFiles(settings.webhook_cert_dir, self._serving)
+        service = settings.webhook_service or self._name
+        names = [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local", *settings.webhook_hosts]
+        crds = [f"{conversion.hub.plural}.{conversion.hub.group()}" for conversion in self._conversions]
+        injector = Injector(client, Identity(service, namespace, settings.webhook_hosts), crds=crds)
+        return CertificateKeeper(
+            client,
+            self._serving,
+            injector,
+            secret=f"{self._name}-webhook-cert",
+            namespace=namespace,
+            names=names,
+            clock=self._clock,
+            dice=dice,
+        )
+
+    async def start(self) -> None:
+        """Wait for a certificate, then serve. Without one the process is alive and not ready; nothing is fatal."""
+        await self._serving.wait_ready()
+        await self._server.start(self._serving.context)
+
+    def add_checks(self, readyz: Checks) -> None:
+        """Ready means: a valid certificate, and a server that listens."""
+        readyz.add("webhook-cert", lambda: self._serving.check(self._clock.now()))
+        readyz.add("webhook-listening", lambda: None if self._server.listening else "not listening yet")
+
+    async def stop(self) -> None:
+        """Serve no more."""
+        await self._server.stop()

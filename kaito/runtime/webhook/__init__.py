@@ -1,0 +1,13 @@
+"""Webhooks: the API server asks before it stores (admission), and when versions differ (conversion).
+
+Users declare `Webhook`s and `Conversion`s and give them to the manager, which serves them over TLS with a certificate
+that it makes and renews itself (`kaito.runtime.certs`).
+"""
+
+from kaito.runtime.webhook.conversion import (
+    Conversion as Conversion,
+    ConversionError as ConversionError,
+    Spoke as Spoke,
+)
+from kaito.runtime.webhook.declaration import Admission as Admission, Problem as Problem, Webhook as Webhook
+from kaito.runtime.webhook.server import WebhookServer as WebhookServer

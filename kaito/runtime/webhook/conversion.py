@@ -1,0 +1,147 @@
+"""Conversion between the versions of a kind: one version is the hub, every other one converts to and from it.
+
+    Conversion(v1.Memcached, Spoke(v1beta1.Memcached, to_hub=up, from_hub=down))
+
+The API server sends whole batches; the first object that cannot be converted fails its batch, as the protocol demands.
+Whatever the functions do to metadata, only labels and annotations may differ afterwards: the API server would refuse
+anything else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, final
+
+import msgspec
+
+from kaito.runtime.client import codec
+from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.meta import Resource
+
+H = TypeVar("H", bound=Resource)
+S = TypeVar("S", bound=Resource)
+
+GROUP_VERSION = "apiextensions.k8s.io/v1"
+
+_MAY_DIFFER = ("labels", "annotations")
+
+
+class ConversionError(Exception):
+    """An object cannot be converted; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoke(Generic[S, H]):
+    """A version, and the way to the hub and back."""
+
+    kind: type[S]
+    to_hub: Callable[[S], H]
+    from_hub: Callable[[H], S]
+
+
+@final
+class Conversion(Generic[H]):
+    """All versions of one kind.
+
+    Args:
+        hub: the version every conversion goes through; usually the stored one.
+        spokes: all other versions.
+
+    Raises:
+        ConfigurationError: the versions are not of one kind, or one is given twice.
+    """
+
+    def __init__(self, hub: type[H], *spokes: Spoke[Any, H]) -> None:
+        self.hub = hub
+        kinds = [hub, *(spoke.kind for spoke in spokes)]
+        if len({(kind.group(), kind.kind) for kind in kinds}) != 1:
+            message = f"Conversion: {', '.join(str(kind.gvk()) for kind in kinds)} are not versions of one kind"
+            raise ConfigurationError(message)
+        versions = [kind.api_version for kind in kinds]
+        if len(set(versions)) != len(versions):
+            message = f"Conversion of {hub.kind}: a version is given twice: {', '.join(versions)}"
+            raise ConfigurationError(message)
+        self._spokes = {spoke.kind.api_version: spoke for spoke in spokes}
+
+    @property
+    def group_kind(self) -> tuple[str, str]:
+        """Group and kind."""
+        return self.hub.group(), self.hub.kind
+
+    def convert(self, document: Mapping[str, Any], wanted: str) -> dict[str, Any]:
+        """The object in another version.
+
+        Raises:
+            ConversionError: a version is unknown or the same, the object does not fit its model, or a function failed.
+        """
+        given = str(document.get("apiVersion"))
+        name = f"{self.hub.kind} {_metadata(document).get('name', '')}"
+        if given == wanted:
+            message = f"{name} is of version {given} already"
+            raise ConversionError(message)
+        for version in (given, wanted):
+            if version != self.hub.api_version and version not in self._spokes:
+                message = f"{name}: no conversion of {version} is known"
+                raise ConversionError(message)
+        try:
+            converted = self._through_hub(document, given, wanted)
+        except Exception as error:
+            message = f"{name} from {given} to {wanted}: {type(error).__name__}: {error}"
+            raise ConversionError(message) from error
+        return _with_metadata_of(document, converted)
+
+    def _through_hub(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
+        text = msgspec.json.encode(document)
+        if given == self.hub.api_version:
+            hub = codec.decode(self.hub, text)
+        else:
+            spoke = self._spokes[given]
+            hub = spoke.to_hub(codec.decode(spoke.kind, text))
+        if wanted == self.hub.api_version:
+            return hub.to_dict()
+        result: Resource = self._spokes[wanted].from_hub(hub)
+        return result.to_dict()
+
+
+def _with_metadata_of(document: Mapping[str, Any], converted: dict[str, Any]) -> dict[str, Any]:
+    metadata: dict[str, Any] = {name: value for name, value in _metadata(document).items() if name not in _MAY_DIFFER}
+    made = _metadata(converted)
+    metadata |= {name: made[name] for name in _MAY_DIFFER if name in made}
+    return converted | {"metadata": metadata}
+
+
+def _metadata(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata: Mapping[str, Any] | None = document.get("metadata")
+    return metadata or {}
+
+
+def review(conversions: Mapping[tuple[str, str], Conversion[Any]], body: bytes) -> dict[str, Any]:
+    """The answer to a ConversionReview; a body that is none gets an answer that says so."""
+    uid = ""
+    try:
+        document: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+        request: Mapping[str, Any] = document.get("request") or {}
+        uid = str(request.get("uid", ""))
+        if document.get("apiVersion") != GROUP_VERSION or document.get("kind") != "ConversionReview" or not uid:
+            message = f"expected a ConversionReview of {GROUP_VERSION} with a uid"
+            raise ConversionError(message)
+        wanted = str(request.get("desiredAPIVersion"))
+        converted = [_convert(conversions, each, wanted) for each in request.get("objects") or ()]
+    except (ConversionError, msgspec.DecodeError) as error:
+        result = {"status": "Failure", "message": str(error)}
+        return _answer({"uid": uid, "convertedObjects": [], "result": result})
+    return _answer({"uid": uid, "convertedObjects": converted, "result": {"status": "Success"}})
+
+
+def _convert(
+    conversions: Mapping[tuple[str, str], Conversion[Any]], document: Mapping[str, Any], wanted: str
+) -> dict[str, Any]:
+    group = str(document.get("apiVersion", "")).rpartition("/")[0]
+    key = (group, str(document.get("kind", "")))
+    if wanted.rpartition("/")[0] != group or key not in conversions:
+        message = f"no conversion of {key[1]}.{group} to {wanted} is known"
+        raise ConversionError(message)
+    return conversions[key].convert(document, wanted)
+
+
+def _answer(response: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": GROUP_VERSION, "kind": "ConversionReview", "response": response}

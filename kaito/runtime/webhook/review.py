@@ -1,0 +1,139 @@
+"""AdmissionReview in and out: v1 and v1beta1, answered in the version that was asked.
+
+Whatever is wrong with a request, the answer is a review with apiVersion and kind, and the uid if it could be read:
+otherwise the API server reports a protocol error and nobody sees the reason (a weakness of controller-runtime).
+"""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from kaito.runtime.client.patch import is_object
+from kaito.runtime.errors import ApiError
+from kaito.runtime.webhook.declaration import Problem
+from kaito.runtime.webhook.patching import Operation
+
+GROUP = "admission.k8s.io"
+VERSIONS = ("v1", "v1beta1")
+
+_REASONS = {400: "BadRequest", 403: "Forbidden", 413: "RequestEntityTooLarge", 422: "Invalid", 500: "InternalError"}
+_OBJECTS = msgspec.json.Decoder(dict[str, Any])
+_UID = re.compile(rb'"uid"\s*:\s*"([^"]{1,64})"')
+
+
+class BadReview(Exception):
+    """The body is not a review; carries what the answer needs."""
+
+    def __init__(self, message: str, *, version: str = "v1", uid: str = "", code: int = 400) -> None:
+        super().__init__(message)
+        self.version = version
+        self.uid = uid
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A question, still untyped."""
+
+    version: str
+    uid: str
+    request: Mapping[str, Any]
+
+
+def parse(body: bytes) -> Review:
+    """The question in a request's body.
+
+    Raises:
+        BadReview: it is none.
+    """
+    uid = guess_uid(body)
+    try:
+        document = _OBJECTS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message = f"the body is not a JSON object: {error}"
+        raise BadReview(message, uid=uid) from error
+    group, _, version = str(document.get("apiVersion", "")).rpartition("/")
+    if group != GROUP or version not in VERSIONS or document.get("kind") != "AdmissionReview":
+        message = (
+            f"expected an AdmissionReview of {GROUP}/v1 or v1beta1, got {document.get('apiVersion')!r}, "
+            f"{document.get('kind')!r}"
+        )
+        raise BadReview(message, uid=uid, version=version if version in VERSIONS else "v1")
+    request: object = document.get("request")
+    if not is_object(request) or not isinstance(request.get("uid"), str):
+        message = "the review has no request with a uid"
+        raise BadReview(message, version=version, uid=uid)
+    return Review(version, str(request["uid"]), request)
+
+
+def guess_uid(body: bytes) -> str:
+    """The first uid in a body that may not even be JSON; that of the request comes first in what API servers send."""
+    found = _UID.search(body[:4096])
+    return found.group(1).decode(errors="replace") if found else ""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """An answer."""
+
+    allowed: bool
+    code: int = 200
+    reason: str = ""
+    message: str = ""
+    causes: Sequence[Mapping[str, Any]] = ()
+    patch: Sequence[Operation] = ()
+    warnings: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def encode(self, version: str, uid: str) -> bytes:
+        """The review to send."""
+        response: dict[str, Any] = {"uid": uid, "allowed": self.allowed, "status": self._status()}
+        if self.patch:
+            response["patch"] = base64.b64encode(msgspec.json.encode(self.patch)).decode()
+            response["patchType"] = "JSONPatch"
+        if self.warnings:
+            response["warnings"] = list(self.warnings)
+        return msgspec.json.encode(
+            {"apiVersion": f"{GROUP}/{version}", "kind": "AdmissionReview", "response": response}
+        )
+
+    def _status(self) -> dict[str, Any]:
+        if self.allowed:
+            return {"code": 200}
+        details = dict(self.details) | ({"causes": list(self.causes)} if self.causes else {})
+        status: dict[str, Any] = {
+            "status": "Failure",
+            "code": self.code,
+            "reason": self.reason or _REASONS.get(self.code, ""),
+            "message": self.message,
+        }
+        return status | ({"details": details} if details else {})
+
+
+def refused(problems: Sequence[Problem], *, what: str, warnings: Sequence[str] = ()) -> Verdict:
+    """The refusal for problems: 422 with a cause per field, or 403 when no field is to blame."""
+    message = "; ".join(map(str, problems))
+    causes = [
+        {"reason": "FieldValueInvalid", "field": problem.field, "message": problem.message}
+        for problem in problems
+        if problem.field
+    ]
+    if not causes:
+        return Verdict(allowed=False, code=403, message=message, warnings=warnings)
+    return Verdict(allowed=False, code=422, message=f"{what} is invalid: {message}", causes=causes, warnings=warnings)
+
+
+def from_error(error: ApiError, *, warnings: Sequence[str] = ()) -> Verdict:
+    """The refusal for an API error: its own code, reason and details."""
+    return Verdict(
+        allowed=False,
+        code=error.code,
+        reason=error.reason,
+        message=error.message,
+        details=error.details,
+        warnings=warnings,
+    )
