@@ -132,8 +132,6 @@ def encode_ownership(ownership: Ownership, before: Ownership, now: str) -> list[
 def _kept(resource: Resource, subresource: str) -> Callable[[Path], bool]:
     """Return which paths an endpoint may own: status through its own endpoint only, and nothing else there."""
     if subresource == "status":
-        if resource.custom:
-            return lambda path: path[0] == "f:status"
         return lambda path: path[0] in {"f:status", "f:metadata"}
     if resource.has_status():
         return lambda path: path[0] != "f:status"

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network
 
 from kaito.apiserver import discovery, errors, reads
-from kaito.apiserver.admission import Admission
+from kaito.apiserver.admission import Admission, WebhookCaller
 from kaito.apiserver.builtin import builtin_resources
 from kaito.apiserver.cleanup import Cleanup
 from kaito.apiserver.core import Context, Core
@@ -22,7 +22,7 @@ from kaito.apiserver.definitions import Definitions
 from kaito.apiserver.deletion import delete_one
 from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
 from kaito.apiserver.gc import Collector
-from kaito.apiserver.kinds import Registry
+from kaito.apiserver.kinds import Registry, view
 from kaito.apiserver.openapi import OpenApi
 from kaito.apiserver.presentation import negotiate
 from kaito.apiserver.routes import Target, UnknownPath, parse
@@ -30,6 +30,7 @@ from kaito.apiserver.selectors import selection
 from kaito.apiserver.store import Change, Store, Stored
 from kaito.apiserver.subresources import LogSource, Subresources, review
 from kaito.apiserver.watch import open_watch
+from kaito.apiserver.webhook_client import call_webhook
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, raw_response, text_response
 from kaito.apiserver.writes import Writer
 
@@ -91,6 +92,7 @@ class ApiServer:
         seed: makes uids and generated names repeatable.
         collect_garbage: whether owner garbage collection and namespace deletion run inside the server. A bare control
             plane (kube-apiserver and etcd) has neither; their controllers live in kube-controller-manager.
+        webhooks: how admission webhooks are reached; over HTTP by default, a function of the same process in tests.
         tokens: bearer tokens and the users they stand for; with any given, requests without one get 401.
         service_cidr: where cluster IPs of Services come from.
     """
@@ -104,13 +106,14 @@ class ApiServer:
         collect_garbage: bool = True,
         tokens: Mapping[str, str] | None = None,
         service_cidr: str = "10.0.0.0/16",
+        webhooks: WebhookCaller = call_webhook,
     ) -> None:
         clock = now or (lambda: datetime.now(UTC))
         chance = random.Random(seed)  # noqa: S311 - names, not secrets
         registry, store = Registry(builtin_resources()), Store(history)
         self._core = Core(registry, store, clock, chance, dict(tokens or {}), IPv4Network(service_cidr))
         self._definitions = Definitions(self._core)
-        self._admission = Admission(self._core)
+        self._admission = Admission(self._core, webhooks)
         self._writer = Writer(self._core, self._admission)
         self._openapi = OpenApi(self._core.registry)
         self._subresources = Subresources(self._core, self._writer)
@@ -259,14 +262,16 @@ class ApiServer:
                 stored, created = await self._writer.patch(target, request, context)
                 return raw_response(show.one(target.resource, stored), 201 if created else 200)
             case "delete":
-                return self._delete(target, request, context)
+                return await self._delete(target, request, context)
             case _:
-                return self._delete_collection(target, request, context)
+                return await self._delete_collection(target, request, context)
 
-    def _delete(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
+    async def _delete(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
         show = negotiate(self._core, request, lists=False)
-        stored, gone = delete_one(self._core, target, request, context, reads.find(self._core, target))
         resource = target.resource
+        found = reads.find(self._core, target)
+        await self._admission.validate(target, "DELETE", None, view(found, resource), context)
+        stored, gone = delete_one(self._core, target, request, context, reads.find(self._core, target))
         if not gone or resource.storage in RETURNED_WHEN_DELETED:
             return raw_response(show.one(resource, stored))
         details: Object = {"name": stored.key[1], "kind": resource.plural, "uid": stored.uid}
@@ -276,7 +281,7 @@ class ApiServer:
             {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
         )
 
-    def _delete_collection(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
+    async def _delete_collection(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
         core, resource = self._core, target.resource
         show = negotiate(core, request, lists=True)
         chosen = selection(resource, target.namespace, request.param("labelSelector"), request.param("fieldSelector"))
@@ -285,7 +290,9 @@ class ApiServer:
         listed = core.store.rv
         for stored in items:
             if channel.objects.get(stored.key) is stored:
-                delete_one(core, target, request, context, stored)
+                await self._admission.validate(target, "DELETE", None, view(stored, resource), context)
+                if channel.objects.get(stored.key) is stored:
+                    delete_one(core, target, request, context, stored)
         return raw_response(show.many(resource, items, {"resourceVersion": str(listed)}))
 
     def _delivery(self, storage: str, change: Change) -> float | None:

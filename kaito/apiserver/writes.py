@@ -187,15 +187,31 @@ class Writer:
             current = view(old, target.resource)
             wanted, managed = change(current)
             stated = _stated_version(wanted, current, patching=patching)
-            data = await self._prepare(target, wanted, old, context, patching=patching)
+            data = await self._prepare(
+                target, wanted, old, context, managed, patching=patching, recorded_as=recorded_as or target.subresource
+            )
             now = self._core.store.get(target.resource.storage, old.key)
             if now is old:
-                return self._commit(target, data, old, context, managed, recorded_as or target.subresource)
+                return self._commit(target, data, old, context)
             if stated or attempt == ATTEMPTS - 1:
                 break
         raise errors.conflict(target.resource.group, target.resource.plural, target.name)
 
-    async def _prepare(self, target: Target, data: Object, old: Stored, context: Context, *, patching: bool) -> Object:
+    async def _prepare(
+        self,
+        target: Target,
+        data: Object,
+        old: Stored,
+        context: Context,
+        managed: Managed,
+        *,
+        patching: bool,
+        recorded_as: str,
+    ) -> Object:
+        """Return the next state, checked and admitted.
+
+        Ownership is counted before the server itself completes the object, as the real one does.
+        """
         resource = target.resource
         bodies.check_kind(data, resource)
         bodies.match_url(data, target)
@@ -205,6 +221,10 @@ class Writer:
             raise errors.invalid(resource.group, resource.plural, target.name, [error])
         lifecycle.check_unchanged_identity(resource, data, old, patching=patching)
         previous = view(old, resource)
+        if managed is None:
+            record_write(self._core, resource, data, previous, context, recorded_as)
+        elif managed:
+            data["metadata"]["managedFields"] = managed
         shown = Stored(old.key, old.rv, previous)
         lifecycle.prepare_update(resource, data, shown, target.subresource)
         mutated = await self._admission.mutate(target, "UPDATE", data, previous, context)
@@ -233,15 +253,9 @@ class Writer:
         if found:
             raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
 
-    def _commit(
-        self, target: Target, data: Object, old: Stored, context: Context, managed: Managed, subresource: str
-    ) -> Stored:
+    def _commit(self, target: Target, data: Object, old: Stored, context: Context) -> Stored:
         resource = target.resource
         previous = view(old, resource)
-        if managed is None:
-            record_write(self._core, resource, data, previous, context, subresource)
-        elif managed:
-            data["metadata"]["managedFields"] = managed
         data["metadata"]["resourceVersion"] = old.metadata["resourceVersion"]
         if same_but_times(data, previous):
             return old

@@ -7,6 +7,7 @@ not a client with a server.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import uuid
@@ -23,6 +24,8 @@ import yaml
 from hack.envtest import ControlPlane, Unavailable
 from kaito.apiserver import ApiServer, serve
 
+SETTLE_SECONDS = 0.02
+"""aiohttp closes transports in the loop's next rounds; without them Python warns of unclosed sockets."""
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -66,7 +69,7 @@ class Server:
         async with self.session.request(method, url, data=data, headers=sent, params=query) as response:
             raw = await response.read()
             decoded = json.loads(raw) if "json" in response.content_type else raw.decode()
-            return Answer(response.status, decoded, dict(response.headers))
+            return Answer(response.status, decoded, response.headers)
 
     async def ok(self, method: str, path: str, body: object = None, content: str = JSON, **query: str) -> Any:
         """Send a request that has to succeed, and return its body."""
@@ -123,6 +126,8 @@ async def memory(tmp_path: Path) -> AsyncIterator[Server]:
         kubeconfig = tmp_path / "memory.kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(at.kubeconfig()))
         yield await _ready(Server("memory", at.url, session, kubeconfig, f"t-{uuid.uuid4().hex[:8]}"))
+        await session.close()
+        await asyncio.sleep(SETTLE_SECONDS)
 
 
 @pytest.fixture
@@ -134,6 +139,8 @@ async def real(control_plane: ControlPlane) -> AsyncIterator[Server]:
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         name = f"t-{uuid.uuid4().hex[:8]}"
         yield await _ready(Server("real", control_plane.url, session, control_plane.kubeconfig, name))
+        await session.close()
+        await asyncio.sleep(SETTLE_SECONDS)
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real)])
