@@ -7,11 +7,11 @@ from the store.
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable
 from typing import Final, Generic, TypeVar, final
 
+from kaito.runtime.cache.buffer import ChangeBuffer, Waiting
 from kaito.runtime.cache.entry import Entry
 from kaito.runtime.cache.event import Change, Event, EventType
 from kaito.runtime.cache.stats import KindStats
@@ -31,14 +31,13 @@ TURN_EVENTS: Final = 64
 _log = get_logger(__name__)
 
 
-class _Failures:
-    """A failed change that waits for its next try."""
+class _Retry:
+    """A failed change on its way back into the buffer."""
 
-    __slots__ = ("change", "count", "timer")
+    __slots__ = ("timer", "waiting")
 
-    def __init__(self, change: Change, count: int, timer: asyncio.TimerHandle) -> None:
-        self.change = change
-        self.count = count
+    def __init__(self, waiting: Waiting, timer: asyncio.TimerHandle) -> None:
+        self.waiting = waiting
         self.timer = timer
 
 
@@ -61,6 +60,8 @@ class Subscription(Generic[R]):
         fills: int,
         jitter: random.Random,
         metadata_only: bool,
+        entries: Callable[[], Iterable[Entry]],
+        resync: float,
     ) -> None:
         self.name = name
         self._kind = kind
@@ -71,10 +72,13 @@ class Subscription(Generic[R]):
         self._fills = fills
         self._jitter = jitter
         self._metadata_only = metadata_only
-        self._buffer: deque[Change | None] = deque()
+        self._entries = entries
+        self._resync_seconds = resync
+        self._resync_timer: asyncio.TimerHandle | None = None
+        self._buffer = ChangeBuffer()
         self._wake = asyncio.Event()
         self._synced = asyncio.Event()
-        self._retries: dict[tuple[EventType, ObjectKey], _Failures] = {}
+        self._retries: dict[tuple[EventType, ObjectKey], _Retry] = {}
         self._busy = False
         self.cancelled = False
         """No further events are delivered."""
@@ -83,12 +87,12 @@ class Subscription(Generic[R]):
 
     def put(self, change: Change) -> None:
         """Deliver the change when its turn comes."""
-        self._buffer.append(change)
+        self._buffer.put(change)
         self._wake.set()
 
     def filled(self) -> None:
         """One shard's whole initial list has been put."""
-        self._buffer.append(None)
+        self._buffer.mark()
         self._wake.set()
 
     # Called by whoever subscribed.
@@ -106,7 +110,7 @@ class Subscription(Generic[R]):
     @property
     def idle(self) -> bool:
         """Nothing is buffered or being handled; failed events may wait for their next try."""
-        return not self._buffer and not self._busy
+        return not len(self._buffer) and not self._busy
 
     def __len__(self) -> int:
         """Events buffered."""
@@ -117,9 +121,11 @@ class Subscription(Generic[R]):
         if not self.cancelled:
             self.cancelled = True
             self._buffer.clear()
-            for failures in self._retries.values():
-                failures.timer.cancel()
+            for retry in self._retries.values():
+                retry.timer.cancel()
             self._retries.clear()
+            if self._resync_timer is not None:
+                self._resync_timer.cancel()
             self._wake.set()
             self._left(self)
 
@@ -128,53 +134,51 @@ class Subscription(Generic[R]):
     async def run(self) -> None:
         """Deliver events until cancelled."""
         handled = 0
+        self._arm_resync()
         try:
             while not self.cancelled:
-                if not self._buffer:
+                if not len(self._buffer):
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                change = self._buffer.popleft()
-                if change is None:
+                waiting = self._buffer.take()
+                if waiting is None:
                     self._fills -= 1
                     if self._fills <= 0:
                         self._synced.set()
                     continue
-                await self._handle(change)
+                await self._handle(waiting)
                 handled += 1
                 if handled % TURN_EVENTS == 0:
                     await asyncio.sleep(0)
         finally:
             self.cancel()
 
-    async def _handle(self, change: Change) -> None:
+    async def _handle(self, waiting: Waiting) -> None:
         self._busy = True
         try:
-            result = self._deliver(Event(change, self._kind, metadata_only=self._metadata_only))
+            result = self._deliver(Event(waiting.change, self._kind, metadata_only=self._metadata_only))
             if isawaitable(result):
                 await result
         except Exception as error:  # noqa: BLE001 -- a handler is foreign code; others must go on, and the key comes again
-            self._failed(change, error)
-        else:
-            failures = self._retries.pop((change.type, change.key), None)
-            if failures is not None:
-                failures.timer.cancel()
+            self._failed(waiting, error)
         finally:
             self._busy = False
 
-    def _failed(self, change: Change, error: Exception) -> None:
+    def _failed(self, waiting: Waiting, error: Exception) -> None:
         self._stats.handler_errors[self.name] += 1
+        change = waiting.change
+        tries = waiting.tries + 1
         earlier = self._retries.pop((change.type, change.key), None)
-        count = 0
-        if earlier is not None:
+        if earlier is not None:  # Two failures of one object become one: from the oldest state to the newest.
             earlier.timer.cancel()
-            count = earlier.count + 1
-            if change.type is EventType.UPDATE and earlier.change.old is not None:
-                change = change._replace(old=earlier.change.old)
-        ceiling = min(RETRY_FIRST_SECONDS * 2 ** min(count, 16), RETRY_LONGEST_SECONDS)
+            tries = max(tries, earlier.waiting.tries + 1)
+            change = change._replace(old=earlier.waiting.change.old)
+        ceiling = min(RETRY_FIRST_SECONDS * 2 ** min(tries - 1, 16), RETRY_LONGEST_SECONDS)
         wait = ceiling * (0.5 + self._jitter.random() / 2)
-        timer = asyncio.get_running_loop().call_later(wait, self._again, change)
-        self._retries[change.type, change.key] = _Failures(change, count, timer)
+        again = Waiting(change, tries)
+        timer = asyncio.get_running_loop().call_later(wait, self._again, again)
+        self._retries[change.type, change.key] = _Retry(again, timer)
         _log.error(
             "event handler failed",
             handler=self.name,
@@ -186,15 +190,28 @@ class Subscription(Generic[R]):
             exc_info=error,
         )
 
-    def _again(self, change: Change) -> None:
-        """Buffer a failed change anew, with the state of now; of an object that is gone only the deletion is left to
-        tell."""
-        if self.cancelled:
-            return
+    def _again(self, waiting: Waiting) -> None:
+        """Buffer a failed change anew, with the newest state; of an object that is gone its deletion tells all."""
+        change = waiting.change
+        self._retries.pop((change.type, change.key), None)
         if change.type in {EventType.CREATE, EventType.UPDATE}:
             current = self._stored(change.key)
             if current is None:
-                self._retries.pop((change.type, change.key), None)
                 return
             change = change._replace(new=current)
-        self.put(change._replace(at=monotonic()))
+        waiting.change = change._replace(at=monotonic())
+        self._buffer.put_again(waiting)
+        self._wake.set()
+
+    def _resync(self) -> None:
+        """Tell the handler every object once more, as an update without change."""
+        at = monotonic()
+        for entry in self._entries():
+            self._buffer.put(Change(EventType.UPDATE, entry.header.key, entry, entry, at))
+        self._wake.set()
+        self._arm_resync()
+
+    def _arm_resync(self) -> None:
+        if self._resync_seconds > 0:
+            wait = self._resync_seconds * (0.9 + self._jitter.random() / 5)
+            self._resync_timer = asyncio.get_running_loop().call_later(wait, self._resync)

@@ -159,10 +159,12 @@ class Informer(Generic[R]):
 
     # Telling.
 
-    def subscribe(self, deliver: Deliver[R], *, name: str) -> Subscription[R]:
+    def subscribe(self, deliver: Deliver[R], *, name: str, resync: float = 0.0) -> Subscription[R]:
         """Tell `deliver` everything that is there (as creations flagged initial), then every change.
 
-        It is called with one event at a time, in order. May be called before or while the informer runs.
+        It is called with one event at a time, in order. May be called before or while the informer runs. Every `resync`
+        seconds (give or take a tenth; 0 = never) it is told everything once more, as updates without change; nothing is
+        fetched for that.
         """
         subscription = Subscription(
             name,
@@ -174,6 +176,8 @@ class Informer(Generic[R]):
             fills=len(self._shards),
             jitter=self._jitter,
             metadata_only=self.metadata_only,
+            entries=self._all,
+            resync=resync,
         )
         for shard in self._shards.values():
             if shard.synced:
@@ -187,6 +191,9 @@ class Informer(Generic[R]):
 
     def _unsubscribed(self, subscription: Subscription[R]) -> None:
         self._subscriptions.remove(subscription)
+
+    def _all(self) -> list[Entry]:
+        return [entry for shard in self._shards.values() for entry in shard.store]
 
     def _stored(self, key: ObjectKey) -> Entry | None:
         shard = self.shard_of(key)

@@ -25,6 +25,7 @@ class KindSource(Generic[R]):
         handler: What to do with its events.
         when: Which of them; all by default.
         name: For logs and metrics, default the kind's name in lower case.
+        resync: Seconds after which every object is told once more, as an update without change; 0 = never.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class KindSource(Generic[R]):
         *,
         when: Predicate | None = None,
         name: str = "",
+        resync: float = 0.0,
     ) -> None:
+        self.resync = resync
         self.kind = kind
         self.name = name or kind.kind.lower()
         self._handler = handler
@@ -60,7 +63,7 @@ class KindSource(Generic[R]):
             return handler(event, queue, view)
 
         hold: Hold[R] = cache.acquire(self.kind)
-        return StartedKind(hold, hold.informer.subscribe(deliver, name=self.name))
+        return StartedKind(hold, hold.informer.subscribe(deliver, name=self.name, resync=self.resync))
 
     def __repr__(self) -> str:
         return f"KindSource({self.kind.kind}, {self._handler})"

@@ -304,6 +304,67 @@ async def test_a_failed_event_of_an_object_that_is_gone_leaves_only_its_deletion
         assert cache.stats()[0].handler_errors == {"h": 1}
 
 
+@pytest.mark.conformance(27)
+async def test_a_later_success_does_not_make_up_for_an_earlier_failure() -> None:
+    told: list[tuple[str, str]] = []
+
+    def handler(event: Event[ConfigMap]) -> None:
+        if event.type is not EventType.UPDATE or event.old is None or event.new is None:
+            return
+        if event.old.header.resource_version == "8" and len(told) < 1:
+            raise RuntimeError("not today")
+        told.append((event.old.header.resource_version, event.new.header.resource_version))
+
+    async with running(
+        listing("7", config_map("a", 8)),
+        Stream((0.1, frame("MODIFIED", config_map("a", 9)), frame("MODIFIED", config_map("a", 10))), stays=True),
+    ) as cache:
+        cache.informer(ConfigMap).subscribe(handler, name="h")
+        await asyncio.sleep(60)
+        # The step from 8, which nobody has seen, comes again and reaches to the newest state.
+        assert told == [("9", "10"), ("8", "10")]
+
+
+async def test_a_handler_that_cannot_keep_up_sees_fewer_larger_steps_that_still_fit_together() -> None:
+    gate = asyncio.Event()
+    steps: list[tuple[str, str, str]] = []
+
+    async def slow(event: Event[ConfigMap]) -> None:
+        await gate.wait()
+        old = event.old.header.resource_version if event.old else ""
+        new = event.new.header.resource_version if event.new else ""
+        steps.append((event.key.name, old, new))
+
+    changes = [frame("MODIFIED", config_map(f"c{number % 10}", 100 + number)) for number in range(5_000)]
+    first = [config_map(f"c{number}", number + 1) for number in range(10)]
+    async with running(listing("50", *first), Stream((1.0, *changes), stays=True)) as cache:
+        subscription = cache.informer(ConfigMap).subscribe(slow, name="slow")
+        await asyncio.sleep(2)
+        assert len(subscription) <= 1024 + 10
+        gate.set()
+        await asyncio.sleep(1)
+        assert subscription.idle
+        for name in {name for name, _, _ in steps}:
+            own = [(old, new) for each, old, new in steps if each == name]
+            assert own[-1][1] == cache.list(ConfigMap)[int(name[1:])].metadata.resource_version
+            assert all(earlier[1] == later[0] for earlier, later in pairwise(own))
+
+
+async def test_a_resync_tells_everything_once_more_without_asking_the_server() -> None:
+    async with running(listing("7", config_map("a", 5), config_map("b", 6)), OPEN) as cache:
+        told: list[tuple[float, bool, int]] = []
+        cache.informer(ConfigMap).subscribe(
+            lambda event: told.append((monotonic(), event.unchanged, event.priority)), name="resynced", resync=100.0
+        )
+        once = Ear(cache)
+        await asyncio.sleep(250)
+        assert [(unchanged, priority) for _, unchanged, priority in told] == [(False, -100)] * 2 + [(True, -100)] * 4
+        assert 90 <= told[2][0] <= 110
+        assert 180 <= told[4][0] <= 220
+        assert len(once.words()) == 2
+        assert cache.stats()[0].relists == {}
+
+
 @pytest.mark.conformance(28)
 async def test_a_slow_handler_blocks_neither_the_store_nor_the_others() -> None:
     async def slow(_: Event[ConfigMap]) -> None:
