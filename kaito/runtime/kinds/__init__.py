@@ -1,48 +1,144 @@
 """Narrow models of the built-in kinds: the fields operators use; all others survive as unknown fields.
 
-Reading never needs a None check for a struct (`pod.status.phase`), and writing emits only what was set.
+Reading never needs a None check for a struct (`pod.status.phase`), and writing emits only what was set. Every kind and
+every struct inside one is importable from here.
 """
 
 from kaito.runtime.kinds.admission import (
+    MatchCondition as MatchCondition,
+    MutatingWebhook as MutatingWebhook,
     MutatingWebhookConfiguration as MutatingWebhookConfiguration,
+    RuleWithOperations as RuleWithOperations,
+    ServiceReference as ServiceReference,
+    ValidatingWebhook as ValidatingWebhook,
     ValidatingWebhookConfiguration as ValidatingWebhookConfiguration,
+    WebhookClientConfig as WebhookClientConfig,
 )
-from kaito.runtime.kinds.apiextensions import CustomResourceDefinition as CustomResourceDefinition
+from kaito.runtime.kinds.apiextensions import (
+    CustomResourceConversion as CustomResourceConversion,
+    CustomResourceDefinition as CustomResourceDefinition,
+    CustomResourceDefinitionCondition as CustomResourceDefinitionCondition,
+    CustomResourceDefinitionNames as CustomResourceDefinitionNames,
+    CustomResourceDefinitionSpec as CustomResourceDefinitionSpec,
+    CustomResourceDefinitionStatus as CustomResourceDefinitionStatus,
+    CustomResourceDefinitionVersion as CustomResourceDefinitionVersion,
+    WebhookConversion as WebhookConversion,
+)
 from kaito.runtime.kinds.apps import (
     ControllerRevision as ControllerRevision,
     DaemonSet as DaemonSet,
+    DaemonSetSpec as DaemonSetSpec,
+    DaemonSetStatus as DaemonSetStatus,
     Deployment as Deployment,
     DeploymentSpec as DeploymentSpec,
+    DeploymentStatus as DeploymentStatus,
+    DeploymentStrategy as DeploymentStrategy,
+    RollingUpdateDeployment as RollingUpdateDeployment,
+    RollingUpdateStatefulSet as RollingUpdateStatefulSet,
     StatefulSet as StatefulSet,
+    StatefulSetRetentionPolicy as StatefulSetRetentionPolicy,
     StatefulSetSpec as StatefulSetSpec,
+    StatefulSetStatus as StatefulSetStatus,
+    StatefulSetUpdateStrategy as StatefulSetUpdateStrategy,
+    WorkloadCondition as WorkloadCondition,
 )
-from kaito.runtime.kinds.batch import Job as Job, JobSpec as JobSpec
-from kaito.runtime.kinds.coordination import Lease as Lease, LeaseSpec as LeaseSpec
+from kaito.runtime.kinds.batch import (
+    Job as Job,
+    JobSpec as JobSpec,
+    JobStatus as JobStatus,
+)
+from kaito.runtime.kinds.coordination import (
+    Lease as Lease,
+    LeaseSpec as LeaseSpec,
+)
 from kaito.runtime.kinds.core import (
     ConfigMap as ConfigMap,
+    LoadBalancerIngress as LoadBalancerIngress,
+    LoadBalancerStatus as LoadBalancerStatus,
     Namespace as Namespace,
+    NamespaceSpec as NamespaceSpec,
+    NamespaceStatus as NamespaceStatus,
     Node as Node,
+    NodeAddress as NodeAddress,
+    NodeCondition as NodeCondition,
+    NodeSpec as NodeSpec,
+    NodeStatus as NodeStatus,
+    NodeSystemInfo as NodeSystemInfo,
     ObjectReference as ObjectReference,
     PersistentVolume as PersistentVolume,
     PersistentVolumeClaim as PersistentVolumeClaim,
+    PersistentVolumeClaimStatus as PersistentVolumeClaimStatus,
+    PersistentVolumeSpec as PersistentVolumeSpec,
+    PersistentVolumeStatus as PersistentVolumeStatus,
     Secret as Secret,
     Service as Service,
     ServiceAccount as ServiceAccount,
     ServicePort as ServicePort,
     ServiceSpec as ServiceSpec,
+    ServiceStatus as ServiceStatus,
     Taint as Taint,
+    VolumeNodeAffinity as VolumeNodeAffinity,
 )
-from kaito.runtime.kinds.events import Event as Event
+from kaito.runtime.kinds.events import (
+    Event as Event,
+    EventSeries as EventSeries,
+)
 from kaito.runtime.kinds.pod import (
+    Affinity as Affinity,
+    Capabilities as Capabilities,
+    ConfigMapVolumeSource as ConfigMapVolumeSource,
     Container as Container,
+    ContainerPort as ContainerPort,
+    ContainerState as ContainerState,
+    ContainerStateRunning as ContainerStateRunning,
+    ContainerStateTerminated as ContainerStateTerminated,
+    ContainerStateWaiting as ContainerStateWaiting,
+    ContainerStatus as ContainerStatus,
+    CsiVolumeSource as CsiVolumeSource,
+    EmptyDirVolumeSource as EmptyDirVolumeSource,
+    EnvFromSource as EnvFromSource,
     EnvVar as EnvVar,
+    EnvVarSource as EnvVarSource,
+    EphemeralVolumeSource as EphemeralVolumeSource,
+    ExecAction as ExecAction,
+    FieldSelector as FieldSelector,
+    HostPathVolumeSource as HostPathVolumeSource,
+    HttpGetAction as HttpGetAction,
+    HttpHeader as HttpHeader,
+    KeySelector as KeySelector,
+    KeyToPath as KeyToPath,
+    Lifecycle as Lifecycle,
+    LifecycleHandler as LifecycleHandler,
+    LocalObjectReference as LocalObjectReference,
+    NodeAffinity as NodeAffinity,
+    NodeSelector as NodeSelector,
+    NodeSelectorRequirement as NodeSelectorRequirement,
+    NodeSelectorTerm as NodeSelectorTerm,
+    PersistentVolumeClaimSpec as PersistentVolumeClaimSpec,
+    PersistentVolumeClaimTemplate as PersistentVolumeClaimTemplate,
+    PersistentVolumeClaimVolumeSource as PersistentVolumeClaimVolumeSource,
     Pod as Pod,
+    PodAffinity as PodAffinity,
+    PodAffinityTerm as PodAffinityTerm,
+    PodCondition as PodCondition,
+    PodIP as PodIP,
+    PodSecurityContext as PodSecurityContext,
     PodSpec as PodSpec,
+    PodStatus as PodStatus,
     PodTemplateSpec as PodTemplateSpec,
+    PreferredSchedulingTerm as PreferredSchedulingTerm,
     Probe as Probe,
+    ResourceFieldSelector as ResourceFieldSelector,
+    ResourceRequirements as ResourceRequirements,
+    SecretVolumeSource as SecretVolumeSource,
+    SecurityContext as SecurityContext,
+    TcpSocketAction as TcpSocketAction,
     Toleration as Toleration,
+    TopologySpreadConstraint as TopologySpreadConstraint,
     Volume as Volume,
     VolumeMount as VolumeMount,
+    VolumeResourceRequirements as VolumeResourceRequirements,
+    WeightedPodAffinityTerm as WeightedPodAffinityTerm,
 )
 from kaito.runtime.kinds.storage import StorageClass as StorageClass
 from kaito.runtime.kinds.untyped import Untyped as Untyped, untyped_kind as untyped_kind
