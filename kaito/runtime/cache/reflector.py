@@ -176,6 +176,7 @@ class Reflector:
                     filled, ending = await self._fill_by_stream()
                     if filled:
                         return ending
+                self._filling = None  # what a stream began is not gone on with: later events belong into the store
                 await self._fill_by_list()
             except (ApiError, TransportError, Undecodable) as error:
                 await self._failed(error)

@@ -103,6 +103,7 @@ async def test_a_stream_that_ends_in_good_order_is_reopened_from_the_last_versio
         assert cache.stats()[0].restarts == {"closed": 1}
 
 
+@pytest.mark.conformance("client-04")
 async def test_streams_that_the_server_closes_at_once_are_reopened_at_most_once_a_second() -> None:
     closing = [watch(frame("MODIFIED", config_map("a", 8 + turn))) for turn in range(60)]
     async with reflected(listing("7", config_map("a", 5)), *closing) as (transport, _):
@@ -111,6 +112,7 @@ async def test_streams_that_the_server_closes_at_once_are_reopened_at_most_once_
         assert len(transport.lists) == 1
 
 
+@pytest.mark.conformance("client-04")
 async def test_a_stream_that_ends_at_once_without_an_event_is_an_error() -> None:
     async with reflected(listing("7"), watch(), listing("8", config_map("a", 8)), OPEN) as (transport, cache):
         await after(3)
@@ -120,6 +122,7 @@ async def test_a_stream_that_ends_at_once_without_an_event_is_an_error() -> None
         assert cache.stats()[0].relists == {"empty": 1}
 
 
+@pytest.mark.conformance("client-05")
 @pytest.mark.conformance(14)
 @pytest.mark.parametrize(
     "gone",
@@ -155,6 +158,7 @@ async def test_an_expired_version_on_the_list_itself_asks_for_the_newest_at_once
         assert transport.lists[2].at == transport.lists[1].at
 
 
+@pytest.mark.conformance("client-05")
 @pytest.mark.conformance(14)
 async def test_a_continue_token_that_expires_restarts_the_list_in_one_piece() -> None:
     async with reflected(
@@ -264,6 +268,7 @@ async def test_a_silent_connection_is_given_up_three_minutes_after_the_last_book
         assert cache.stats()[0].restarts == {"stalled": 1}
 
 
+@pytest.mark.conformance("client-03")
 @pytest.mark.conformance(24)
 async def test_a_connection_without_bookmarks_is_given_up_when_the_server_should_have_closed_it() -> None:
     async with reflected(listing("7", config_map("a", 5)), watch(stays=True), OPEN) as (transport, _):
@@ -285,6 +290,7 @@ async def test_refused_credentials_resume_the_watch_once_they_are_renewed() -> N
         assert cache.stats()[0].restarts == {"unauthorized": 1}
 
 
+@pytest.mark.conformance("client-07")
 @pytest.mark.parametrize(
     "noise",
     [
@@ -308,6 +314,7 @@ async def test_what_is_no_watch_stream_is_counted_and_leads_to_a_relist(noise: b
         assert cache.stats()[0].relists == {"malformed": 1}
 
 
+@pytest.mark.conformance("client-07")
 async def test_an_object_without_metadata_is_counted_and_the_stream_goes_on() -> None:
     async with reflected(
         listing("7", {"spec": {}}, config_map("a", 5)),
