@@ -48,7 +48,7 @@ def test_defaults_do_not_leak_into_manifests(kind: type[Resource]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_unknown_fields_survive(kind: type[Resource]) -> None:
-    manifest = sample(kind).to_dict() | {"somethingNew": {"deep": [1, None, {"x": True}]}}
+    manifest: dict[str, Any] = sample(kind).to_dict() | {"somethingNew": {"deep": [1, None, {"x": True}]}}
     manifest["metadata"]["managedFields"] = [{"manager": "m"}]
     read = kind.model_validate(manifest)
     assert read.to_dict() == manifest
