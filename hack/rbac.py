@@ -100,9 +100,9 @@ WORKSPACE_CONTROLLER = Program(
         Rule("serving", ("apps",), ("statefulsets",), (*INFORMER, *APPLY, "delete")),
         Rule("tuning", ("batch",), ("jobs",), (*INFORMER, *APPLY, "delete")),
         Rule("presence of the Secrets a Workspace names; never listed", ("",), ("secrets",), ("get",)),
-        Rule("the webhook's certificate authority", ("admissionregistration.k8s.io",),
-             ("validatingwebhookconfigurations",), INFORMER),
-        Rule("the same, written", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),
+        Rule("which webhook configurations point here", ("admissionregistration.k8s.io",),
+             ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"), INFORMER),
+        Rule("the CA bundle in ours", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),
              ("update", "patch"), names=("validation.workspace.kaito.sh",)),
         _EVENTS,
         *_ACCESS_REVIEWS,
@@ -110,7 +110,8 @@ WORKSPACE_CONTROLLER = Program(
     namespaced=(
         _ELECTION,
         Rule("the webhook's certificate", ("",), ("secrets",), (*INFORMER, "create")),
-        Rule("the same, rotated", ("",), ("secrets",), ("update", "patch"), names=("workspace-webhook-cert",)),
+        Rule("the same, rotated", ("",), ("secrets",), ("update", "patch"),
+             names=("workspace-controller-webhook-cert",)),
     ),
 )  # fmt: skip
 

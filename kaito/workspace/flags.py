@@ -57,6 +57,10 @@ class Invocation:
     """Whether to serve admission."""
     webhook_port: int
     """Port of the admission server."""
+    webhook_cert_dir: Path | None
+    """Directory with `tls.crt` and `tls.key`; without it the controller makes and rotates its own certificate."""
+    webhook_hosts: tuple[str, ...]
+    """Further names the API server reaches the admission server by, where there is no Service."""
     kubeconfig: Path | None
     """Cluster and credentials; without it the environment's, then the pod's."""
     context: str
@@ -111,6 +115,10 @@ def feature_gates(text: str) -> dict[str, bool]:
     return gates
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
 class _Parser(argparse.ArgumentParser):
     def switch(self, name: str, *, default: bool, help: str) -> None:  # noqa: A002 - argparse's word
         self.add_argument(name, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
@@ -140,6 +148,8 @@ def _add_manager_flags(flags: _Parser) -> None:
     flags.add_argument("--leader-election-namespace", default="", help="namespace of the lease; empty: the pod's")
     flags.switch("--webhook", default=True, help="serve validating admission")
     flags.add_argument("--webhook-port", type=int, default=9443, help="port of the admission server")
+    flags.add_argument("--webhook-cert-dir", type=Path, default=None, help="tls.crt and tls.key; default: self-made")
+    flags.add_argument("--webhook-hosts", type=_names, default=(), help="further names of the admission server, a,b")
     flags.add_argument("--kubeconfig", type=Path, default=None, help="kubeconfig file; default: environment, then pod")
     flags.add_argument("--context", default="", help="context of the kubeconfig")
     flags.add_argument("--kube-client-qps", type=float, default=-1.0, help="API requests a second; below 0: unlimited")
@@ -244,6 +254,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
         leader_election_namespace=args.leader_election_namespace,
         webhook=args.webhook,
         webhook_port=args.webhook_port,
+        webhook_cert_dir=args.webhook_cert_dir,
+        webhook_hosts=args.webhook_hosts,
         kubeconfig=args.kubeconfig,
         context=args.context,
         kube_client_qps=args.kube_client_qps,

@@ -11,6 +11,7 @@ from kaito.api import Workspace
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.manager import Manager, Settings
+from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
 from kaito.workspace.flags import Invocation, parse
 from kaito.workspace.manifests.claim import claim_kind
@@ -18,8 +19,11 @@ from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector
 from kaito.workspace.settings import WorkspaceSettings
 
-NAME = "kaito-workspace-controller"
-"""Field manager of everything applied, and reporter of events."""
+NAME = "workspace-controller"
+"""Of the process: its Service, its certificate's Secret (`workspace-controller-webhook-cert`), reporter of events."""
+
+FIELD_MANAGER = "kaito-workspace-controller"
+"""Owner of every field applied. Never change it: fields of the old owner would stay behind."""
 
 LEASE = "workspace-controller.kaito.sh"
 
@@ -43,9 +47,10 @@ def workspace_manager(
         cache=cached_kinds(workspace),
         live=live_kinds(workspace),
         lease=LEASE,
+        webhooks=[workspace_webhook(workspace)] if webhook else (),
         transport=transport,
         clock=clock or SystemClock(),
-        field_manager=NAME,
+        field_manager=FIELD_MANAGER,
         name=NAME,
     )
     metrics.register(manager.metrics.registry, lambda: _known_workspaces(manager))
@@ -63,6 +68,8 @@ def runtime_settings(invocation: Invocation) -> Settings:
         metrics_bind_address=invocation.metrics_bind_address,
         health_probe_bind_address=invocation.health_probe_bind_address,
         webhook_port=invocation.webhook_port,
+        webhook_cert_dir=invocation.webhook_cert_dir,
+        webhook_hosts=invocation.webhook_hosts,
         leader_elect=invocation.leader_elect,
         leader_election_namespace=invocation.leader_election_namespace,
         kubeconfig=invocation.kubeconfig,
