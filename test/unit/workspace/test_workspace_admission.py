@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.workspace.admission import judge
+from kaito.runtime.webhook import Admission
+from kaito.workspace.admission import judge, workspace_webhook
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 SETTINGS = WorkspaceSettings()
@@ -18,9 +19,12 @@ def changed(workspace: Workspace, **parts: Any) -> Workspace:
     return Workspace.model_validate(document)
 
 
+def errors_of(workspace: Workspace, old: Workspace | None = None, settings: WorkspaceSettings = SETTINGS) -> list[str]:
+    return [str(violation) for violation in judge(workspace, old, settings) if violation.severity == "error"]
+
+
 def test_the_founding_documents_manifest_is_admitted(phi: Workspace) -> None:
-    judgement = judge(phi, None, SETTINGS)
-    assert judgement.errors == ()
+    assert errors_of(phi) == []
 
 
 @pytest.mark.parametrize(
@@ -39,37 +43,53 @@ def test_the_founding_documents_manifest_is_admitted(phi: Workspace) -> None:
 def test_bad_input_is_refused_naming_field_and_remedy(
     phi: Workspace, parts: dict[str, Any], field: str, remedy: str
 ) -> None:
-    errors = judge(changed(phi, **parts), None, SETTINGS).errors
+    errors = errors_of(changed(phi, **parts))
     assert any(field in error and remedy in error for error in errors), errors
 
 
 def test_own_nodes_have_no_instance_type(phi: Workspace) -> None:
     own = WorkspaceSettings(node_api=NodeApi.BYO)
-    assert any("resource.instanceType" in error for error in judge(phi, None, own).errors)
-    assert judge(changed(phi, resource={"instanceType": ""}), None, own).errors == ()
+    assert any("resource.instanceType" in error for error in errors_of(phi, settings=own))
+    assert errors_of(changed(phi, resource={"instanceType": ""}), settings=own) == []
 
 
 def test_an_update_answers_only_for_itself(phi: Workspace) -> None:
     old = changed(phi, inference={"preset": {"name": "retired-preset"}})
     labelled = old.with_metadata(labels={"team": "a"})
-    assert judge(old, None, SETTINGS).errors
-    assert judge(labelled, old, SETTINGS).errors == ()
+    assert errors_of(old)
+    assert errors_of(labelled, old) == []
 
 
 def test_the_instance_type_of_a_live_workspace_stays(phi: Workspace) -> None:
     larger = changed(phi, resource={"instanceType": "Standard_NC12s_v3"})
-    assert any("resource.instanceType" in error for error in judge(larger, phi, SETTINGS).errors)
+    assert any("resource.instanceType" in error for error in errors_of(larger, phi))
 
 
 def test_a_workspace_that_is_going_away_passes(phi: Workspace) -> None:
     leaving = changed(phi, resource={"instanceType": "nonsense"}).with_metadata(
         deletion_timestamp="2030-01-01T00:00:00Z"
     )
-    assert judge(leaving, phi, SETTINGS).errors == ()
+    assert errors_of(leaving, phi) == []
 
 
 def test_bypassing_the_size_check_is_a_warning(phi: Workspace) -> None:
     large = changed(phi, inference={"preset": {"name": "phi-3-medium-4k-instruct"}})
-    judgement = judge(large.with_metadata(annotations={labels.BYPASS_RESOURCE_CHECKS: "True"}), None, SETTINGS)
-    assert judgement.errors == ()
-    assert any("too small" in warning for warning in judgement.warnings)
+    bypassed = large.with_metadata(annotations={labels.BYPASS_RESOURCE_CHECKS: "True"})
+    assert errors_of(bypassed) == []
+    assert any("too small" in str(violation) for violation in judge(bypassed, None, SETTINGS))
+
+
+def test_the_webhook_tells_errors_and_warnings_apart(phi: Workspace) -> None:
+    validate = workspace_webhook(SETTINGS).validate
+    assert validate is not None
+    large = changed(phi, inference={"preset": {"name": "phi-3-medium-4k-instruct"}})
+    refused = Admission("CREATE", large)
+    validate(refused)
+    assert [problem.field for problem in refused.problems] == ["resource.instanceType"]
+    bypassed = Admission("CREATE", large.with_metadata(annotations={labels.BYPASS_RESOURCE_CHECKS: "true"}))
+    validate(bypassed)
+    assert bypassed.problems == []
+    assert bypassed.warnings
+    gone: Admission[Workspace] = Admission("DELETE", None, large)
+    validate(gone)
+    assert gone.problems == []
