@@ -3,22 +3,19 @@
 `observe` reads the agent's cache and the cloud's state once; the view prints what changed since the last time.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from kaito.api.karpenter import Machine, NodeClaim
+from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.api.workspace import Workspace
 from kaito.local.cluster import LocalCluster
 from kaito.runtime.kinds import Node, Pod, Service
-from kaito.runtime.meta import Condition, find_condition
+from kaito.runtime.meta import find_condition
 
 COLUMNS = ("ResourceReady", "InferenceReady", "WorkspaceReady")
 """The conditions behind the columns of `kubectl get workspace`."""
-
-CLAIM_STEPS = ("Launched", "Registered", "Initialized", "Ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ async def observe(cluster: LocalCluster, session: aiohttp.ClientSession) -> list
     api = cluster.api
     claim = Machine if cluster.options.node_api == "machine" else NodeClaim
     workspaces = [Fact("workspace", str(w.key), workspace_state(w)) for w in await api.list(Workspace)]
-    claims = [Fact(claim.kind.lower(), c.name, claim_state(c.status.conditions)) for c in await api.list(claim)]
+    claims = [Fact(claim.kind.lower(), c.name, claim_state(c)) for c in await api.list(claim)]
     nodes = [Fact("node", node.name, node_state(node)) for node in await api.list(Node)]
     pods = [Fact("pod", str(pod.key), pod_state(pod)) for pod in await api.list(Pod)]
     services = {service.key for service in await api.list(Service) if service.spec.selector}
@@ -69,11 +66,11 @@ def workspace_state(workspace: Workspace) -> str:
     return f"{deleting}{shown}" + (f"  ({cause.reason}: {cause.message})" if cause else "")
 
 
-def claim_state(conditions: Iterable[Condition]) -> str:
+def claim_state(claim: Claim) -> str:
     """The furthest step of the claim's life, or what holds it up."""
-    known = {condition.type: condition for condition in conditions}
+    known = {condition.type: condition for condition in claim.status.conditions}
     reached = ""
-    for step in CLAIM_STEPS:
+    for step in (claim.stages.launched, claim.stages.registered, claim.stages.initialized, "Ready"):
         condition = known.get(step)
         if condition is None or condition.status != "True":
             waiting = f"{condition.reason}: {condition.message}" if condition and condition.message else ""
