@@ -8,6 +8,7 @@ from kaito.runtime.client.agent import user_agent as user_agent
 from kaito.runtime.client.api import Api as Api, EventSink as EventSink
 from kaito.runtime.client.client import Client as Client, Removal as Removal
 from kaito.runtime.client.codec import ResourceList as ResourceList
+from kaito.runtime.client.connect import connect as connect
 from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
 from kaito.runtime.client.location import Discovery as Discovery, Location as Location
 from kaito.runtime.client.observe import RequestObserver as RequestObserver

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from kaito.runtime.client.access import find_access
 from kaito.runtime.client.client import Client
-from kaito.runtime.client.http import HttpTransport
 
 
 @contextlib.asynccontextmanager
@@ -24,6 +23,8 @@ async def connect(
     Raises:
         ConfigurationError: there is no cluster to talk to; the message names the places looked at.
     """
+    from kaito.runtime.client.http import HttpTransport  # only who connects pays for the network
+
     transport = HttpTransport(await find_access(kubeconfig, context))
     try:
         yield Client(transport, field_manager=field_manager, user_agent=user_agent)

@@ -1,8 +1,12 @@
 """CustomResourceDefinitions from pydantic models: the models are the only source of the schema.
 
+`Field` is pydantic's own: bounds, defaults and patterns of a field, `size: int = Field(default=1, ge=1)`.
+
 manifest = crd([Version(model=Memcached, storage=True, columns=[Column("Ready", ".status.readyReplicas")])])
 Path("config/crd/memcached.yaml").write_text(to_yaml(manifest))
 """
+
+from pydantic import Field as Field
 
 from kaito.runtime.crd.declare import (
     Column as Column,
