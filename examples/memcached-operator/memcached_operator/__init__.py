@@ -1,0 +1,1 @@
+"""An operator that runs memcached: the example of kaito.runtime's tutorial."""

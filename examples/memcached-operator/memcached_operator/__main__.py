@@ -1,0 +1,14 @@
+"""The process: `python -m memcached_operator`, or the command `memcached-operator`."""
+
+from kaito.runtime import Manager, Settings
+
+from memcached_operator.controller import cache, controller
+
+
+def main() -> None:
+    """Run until a signal."""
+    Manager(Settings.from_env("MEMCACHED_"), controllers=[controller], cache=cache, lease="memcached-operator").run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What keeps a Memcached true, and what ends it in order."""
+
+from kaito.runtime import Again, Cached, Controller, ObjectKey, Request, View, changed
+from kaito.runtime.kinds import Deployment, Secret, Service
+
+from memcached_operator.api import Memcached
+from memcached_operator.manifests import deployment_for, service_for
+
+
+async def converge(request: Request[Memcached]) -> None:
+    """Make the cluster look like the spec, and say how far that is."""
+    memcached, api = request.object, request.api
+    async with request.status() as status:
+        version = ""
+        if name := memcached.spec.auth_secret:
+            secret = await api.find(Secret, name, memcached.namespace)
+            if secret is None:
+                status.condition("Ready", holds=False, reason="SecretMissing", message=f"Secret {name} does not exist")
+                return  # its creation calls us again
+            version = secret.metadata.resource_version
+        await api.ensure(service_for(memcached), owner=memcached)
+        deployment = await api.ensure(deployment_for(memcached, version), owner=memcached)
+
+        wanted, ready = memcached.spec.size, deployment.status.ready_replicas
+        observed = deployment.status.observed_generation == deployment.metadata.generation
+        is_ready = observed and ready >= wanted
+        status.set(ready_replicas=ready)
+        reason = "AllReady" if is_ready else "Scaling"
+        if status.condition("Ready", is_ready, reason, f"{ready} of {wanted} servers are ready"):
+            request.event("Normal", reason, f"{ready} of {wanted} servers are ready")
+
+
+async def clean_up(request: Request[Memcached]) -> Again | None:
+    """Take the address away first, and the servers when clients have had time to leave."""
+    memcached, api = request.object, request.api
+    service = await api.find(Service, memcached.name, memcached.namespace)
+    if service is not None and not service.deleting:
+        await api.delete(service)
+    asked_at = memcached.metadata.deletion_timestamp
+    gone_for = (request.clock.now() - asked_at).total_seconds() if asked_at else 0.0
+    left = memcached.spec.drain_seconds - gone_for
+    return Again(left, "clients are leaving") if left > 0 else None
+
+
+def using(secret: Secret, view: View) -> list[ObjectKey]:
+    """The Memcacheds that use a Secret."""
+    return [m.key for m in view.list(Memcached, namespace=secret.namespace) if m.spec.auth_secret == secret.name]
+
+
+controller = (
+    Controller(Memcached, converge, workers=4, deadline=60, when=changed("generation", "finalizers"))
+    .owns(Deployment, when=changed("generation", "status.readyReplicas", "status.observedGeneration"))
+    .owns(Service, when=changed("spec"))
+    .watches(Secret, to=using)
+    .finalizes("cache.example.com/drain", clean_up)
+)
+
+cache = [Cached(Secret, only="metadata")]  # the version is enough: no password is kept in memory

@@ -1,0 +1,82 @@
+from kaito.runtime import ObjectMeta
+from kaito.runtime.kinds import Deployment, Secret, Service
+from kaito.runtime.meta import find_condition
+from kaito.runtime.testing import World, workloads
+
+from memcached_operator.api import Memcached, MemcachedSpec, definition
+from memcached_operator.controller import cache, controller
+
+
+def memcached(**spec: object) -> Memcached:
+    return Memcached(metadata=ObjectMeta(name="sessions"), spec=MemcachedSpec.model_validate(spec))
+
+
+def readiness(world: World) -> tuple[str, str, str]:
+    ready = find_condition(world.get(Memcached, "sessions").status.conditions, "Ready")
+    assert ready is not None
+    return ready.status, ready.reason, ready.message
+
+
+async def test_servers_come_and_the_status_says_so(world: World) -> None:
+    world.install(definition())
+    await world.start(*workloads(ready_after=20))
+    async with world.manager(controller, cache=cache):
+        world.put(memcached(size=3))
+        await world.settle()
+        assert world.get(Service, "sessions").spec.selector["app.kubernetes.io/instance"] == "sessions"
+        assert readiness(world) == ("False", "Scaling", "0 of 3 servers are ready")
+
+        await world.advance(20)
+        assert readiness(world) == ("True", "AllReady", "3 of 3 servers are ready")
+
+
+async def test_nothing_is_written_when_nothing_changes(world: World) -> None:
+    await world.start(*workloads())
+    async with world.manager(controller, cache=cache):
+        world.put(memcached())
+        await world.settle()
+        world.forget_requests()
+        await world.advance(3600)
+        assert world.count("PATCH") == world.count("POST") == world.count("PUT") == 0
+
+
+async def test_a_missing_secret_is_named_and_its_arrival_noticed(world: World) -> None:
+    await world.start(*workloads())
+    async with world.manager(controller, cache=cache):
+        world.put(memcached(authSecret="users"))
+        await world.settle()
+        assert readiness(world) == ("False", "SecretMissing", "Secret users does not exist")
+
+        world.put(Secret(metadata=ObjectMeta(name="users")).with_values(auth=b"app:hunter2"))
+        await world.settle()
+        assert readiness(world)[0] == "True"
+
+        before = world.get(Deployment, "sessions").metadata.generation
+        world.put(Secret(metadata=ObjectMeta(name="users")).with_values(auth=b"app:changed"))
+        await world.settle()
+        assert world.get(Deployment, "sessions").metadata.generation == before + 1
+
+
+async def test_clients_get_time_to_leave(world: World) -> None:
+    await world.start(*workloads())
+    async with world.manager(controller, cache=cache):
+        world.put(memcached(drainSeconds=30))
+        await world.settle()
+        world.delete(Memcached, "sessions")
+        await world.settle()
+        assert world.find(Service, "sessions") is None
+        assert world.find(Deployment, "sessions") is not None
+
+        await world.advance(30)
+        assert world.find(Memcached, "sessions") is None
+        assert world.find(Deployment, "sessions") is None
+
+
+async def test_a_server_in_trouble_costs_time_and_nothing_else(world: World) -> None:
+    await world.start(*workloads())
+    async with world.manager(controller, cache=cache):
+        world.fail_next("PATCH", Deployment, status=429, retry_after=7)
+        world.fail_next("PATCH", Deployment, drop_connection=True)
+        world.put(memcached(size=2))
+        await world.advance(60)
+        assert readiness(world) == ("True", "AllReady", "2 of 2 servers are ready")
