@@ -17,9 +17,11 @@ from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.informer import Informer, InformerHealth
+from kaito.runtime.cache.requests import Requests
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
 from kaito.runtime.client.consistency import IndexKey, Scope
+from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.transport import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind
@@ -90,6 +92,8 @@ class Cache:
         jitter: Randomness of waits and watch lengths; seed it for repeatable runs.
         streaming: Fill by WatchList where the server knows it.
         own_writes_seconds: Longest wait of a read for own writes.
+        user_agent: Who asks, as the server logs it.
+        observer: Told about every list and every opened watch.
 
     Raises:
         ConfigurationError: two declarations of one kind that contradict each other.
@@ -105,8 +109,10 @@ class Cache:
         jitter: random.Random | None = None,
         streaming: bool = True,
         own_writes_seconds: float = OWN_WRITES_SECONDS,
+        user_agent: str = "",
+        observer: RequestObserver | None = None,
     ) -> None:
-        self._transport = transport
+        self._requests = Requests(transport, user_agent=user_agent, observer=observer)
         self._namespaces = tuple(namespaces)
         self._clock = clock or SystemClock()
         self._jitter = jitter or random.SystemRandom()
@@ -164,7 +170,7 @@ class Cache:
         return Informer(
             cached.kind,
             self._placed(cached),
-            self._transport,
+            self._requests,
             clock=self._clock,
             jitter=self._jitter,
             streaming=self._streaming,

@@ -11,7 +11,7 @@ from typing import Final, TypeVar, cast
 import msgspec
 import pydantic
 
-from kaito.runtime.cache.jsontext import Cuts, Raw, cut, fields_of
+from kaito.runtime.cache.jsontext import Cuts, Raw, cut, fields_of, shown
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource
 
@@ -106,7 +106,7 @@ def make_entry(text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False) ->
         fields = fields_of(text)
         meta = _METADATA.decode(fields["metadata"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
-        message = f"not an object with metadata: {bytes(text)[:200]!r}: {error}"
+        message = f"not an object with metadata: {shown(bytes(text))}: {error}"
         raise Undecodable(message) from error
     if metadata_only:
         fields = {"metadata": fields["metadata"]}
@@ -150,7 +150,7 @@ def decode(entry: Entry, kind: type[R], *, metadata_only: bool = False) -> R:
     except pydantic.ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         message = f"{kind.kind} {entry.header.key} does not fit its model: {fields}"
-        raise UnreadableObject(message) from error
+        raise UnreadableObject(message) from None  # the cause would print values, perhaps those of a Secret
     return _only_metadata(kind, metadata)
 
 

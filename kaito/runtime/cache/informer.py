@@ -18,10 +18,10 @@ from kaito.runtime.cache.entry import Entry
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.own_writes import Concern
 from kaito.runtime.cache.reflector import Reflector
+from kaito.runtime.cache.requests import Requests
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
 from kaito.runtime.client.consistency import Scope
-from kaito.runtime.client.transport import Transport
 from kaito.runtime.clock import Clock, monotonic
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError, InvariantError, UndeclaredNamespace
 from kaito.runtime.meta import ObjectKey, Resource
@@ -55,7 +55,7 @@ class Informer(Generic[R]):
         self,
         kind: type[R],
         declaration: Cached,
-        transport: Transport,
+        requests: Requests,
         *,
         clock: Clock,
         jitter: random.Random,
@@ -77,7 +77,7 @@ class Informer(Generic[R]):
             self._shards[namespace] = shard
             self._reflectors[namespace] = Reflector(
                 f"{self.stats.kind} in {namespace}" if namespace else self.stats.kind,
-                transport,
+                requests,
                 Collection(
                     collection_path(kind, namespace),
                     labels=declaration.labels,

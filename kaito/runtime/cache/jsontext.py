@@ -125,6 +125,14 @@ def same_value(left: bytes | None, right: bytes | None) -> bool:
     return cast(object, _ANY.decode(left)) == cast(object, _ANY.decode(right))
 
 
+def shown(text: bytes) -> str:
+    """What may be logged of a text that is not what it should be: a page of a proxy, but no object, it may be a
+    Secret."""
+    if text.lstrip()[:1] in {b"{", b"["}:
+        return f"{len(text)} bytes of JSON"
+    return repr(text[:100].decode(errors="replace"))
+
+
 class LineTooLong(ValueError):
     """A line of the stream is longer than the limit."""
 

@@ -9,24 +9,20 @@ waits, and tries again, because RBAC is granted and CRDs are installed later tha
 
 import asyncio
 import random
+from functools import partial
 from typing import Final, NoReturn, Protocol, final
 
 import msgspec
 
-from kaito.runtime.cache.collection import (
-    PAGE_SIZE,
-    Collection,
-    event_error,
-    refusal,
-    version_too_large,
-)
+from kaito.runtime.cache.collection import Collection, event_error, version_too_large
 from kaito.runtime.cache.entry import Entry, Undecodable, version_number
 from kaito.runtime.cache.jsontext import Raw
+from kaito.runtime.cache.listing import ANY_VERSION, NEWEST, Lister
 from kaito.runtime.cache.reconnect import Ending, ReconnectDelay
+from kaito.runtime.cache.requests import Requests
 from kaito.runtime.cache.stats import KindStats
 from kaito.runtime.cache.store import Store
-from kaito.runtime.cache.watch import Frame, Turn, WatchStream
-from kaito.runtime.client.transport import Transport
+from kaito.runtime.cache.watch import Frame, Take, WatchStream
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, Gone, KaitoRuntimeError, TransportError
 from kaito.runtime.logging import get_logger
@@ -45,9 +41,6 @@ FILL_STALL_SECONDS: Final = 30.0
 
 REOPEN_SECONDS: Final = 1.0
 """Watches are opened at most this often: some servers and proxies close every stream at once."""
-
-LIST_SECONDS: Final = 120.0
-"""Time limit of one page. A server answering from its watch cache sends everything in one."""
 
 _END_OF_INITIAL_EVENTS = "k8s.io/initial-events-end"
 
@@ -83,16 +76,6 @@ class Sink(Protocol):
         ...
 
 
-class _ListMeta(msgspec.Struct, rename={"resource_version": "resourceVersion", "token": "continue"}):
-    resource_version: str = ""
-    token: str = ""
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMeta
-    items: list[Raw] | None = None
-
-
 class _BookmarkMeta(msgspec.Struct, rename={"resource_version": "resourceVersion"}):
     resource_version: str = ""
     annotations: dict[str, str] | None = None
@@ -102,7 +85,6 @@ class _Bookmark(msgspec.Struct):
     metadata: _BookmarkMeta
 
 
-_PAGE = msgspec.json.Decoder(_Page)
 _BOOKMARK = msgspec.json.Decoder(_Bookmark)
 
 
@@ -112,7 +94,7 @@ class Reflector:
 
     Args:
         name: For logs: the kind, and the namespace if there is one.
-        transport: The network.
+        requests: The network.
         collection: What to follow.
         sink: Where it goes.
         stats: Counters of the kind.
@@ -123,7 +105,7 @@ class Reflector:
     def __init__(
         self,
         name: str,
-        transport: Transport,
+        requests: Requests,
         collection: Collection,
         sink: Sink,
         stats: KindStats,
@@ -132,16 +114,15 @@ class Reflector:
         streaming: bool = True,
     ) -> None:
         self._name = name
-        self._transport = transport
+        self._requests = requests
         self._collection = collection
         self._sink = sink
         self._stats = stats
         self._jitter = jitter
         self._delay = ReconnectDelay(jitter)
+        self._lister = Lister(requests, collection, fresh=sink.fresh, admit=self._admit)
         self._streaming = streaming
-        self._filling: Store | None = None
         self._bookmarks = False
-        self._paged = False
         self._version_lost = False
         self._reason = ""
         self._last_open = float("-inf")
@@ -155,37 +136,36 @@ class Reflector:
 
     async def run(self) -> NoReturn:
         """Follow the collection until cancelled."""
-        reason = "start"
+        self._reason = "start"
         while True:
-            ending = await self._fill(reason)
+            ending = await self._fill()
             while ending is None or not ending.relist:
                 if ending is not None:
                     await self._between(ending)
                 ending = await self._watch()
             await self._between(ending)
-            reason = ending.reason
+            self._reason = ending.reason
 
     # Filling.
 
-    async def _fill(self, reason: str) -> Ending | None:
+    async def _fill(self) -> Ending | None:
         """Fill the store, however long it takes; the ending of the stream if one was used and has ended since."""
-        self._reason = reason
         while True:
             try:
                 if self._streaming:
                     filled, ending = await self._fill_by_stream()
                     if filled:
                         return ending
-                self._filling = None  # what a stream began is not gone on with: later events belong into the store
-                await self._fill_by_list()
+                version = NEWEST if self._version_lost else self._sink.version or ANY_VERSION
+                await self._filled(*await self._lister.list(version))
             except (ApiError, TransportError, Undecodable) as error:
                 await self._failed(error)
             else:
                 return None
 
-    async def _swap(self, store: Store, version: str) -> None:
-        """The store is full."""
+    async def _filled(self, store: Store, version: str) -> None:
         self.error = None
+        self.last_heard = monotonic()
         self._version_lost = False
         if self._reason != "start":
             self._stats.relists[self._reason] += 1
@@ -198,10 +178,14 @@ class Reflector:
             ApiError, TransportError: the server is not there or busy; the same again later.
         """
         while True:
-            self._filling = self._sink.fresh()
-            version = "" if self._version_lost else self._sink.version
+            initial = _InitialEvents(self._sink.fresh())
+            version = NEWEST if self._version_lost else self._sink.version
             try:
-                ending = await self._stream(self._collection.stream_target(version=version, seconds=self._length()))
+                ending = await self._stream(
+                    self._collection.stream_target(version=version, seconds=self._length()),
+                    partial(self._take_initial, initial),
+                    initial,
+                )
             except ApiError as error:
                 if error.code in {401, 429}:
                     raise
@@ -211,7 +195,7 @@ class Reflector:
                 if error.code in {400, 422}:
                     self._give_up_streaming(str(error))
                 return False, None
-            if self._filled():
+            if initial.complete:
                 return True, ending
             match ending:
                 case Ending.STALLED:
@@ -225,59 +209,31 @@ class Reflector:
                     pass
             return False, None
 
-    def _filled(self) -> bool:
-        return self._filling is None
-
     def _give_up_streaming(self, why: str) -> None:
         self._streaming = False
         _log.info("the server cannot stream lists, using LIST", collection=self._name, why=why)
 
-    async def _fill_by_list(self) -> None:
-        version = "" if self._version_lost else self._sink.version or "0"
-        try:
-            await self._list(version)
-        except ApiError as error:
-            if not version or not (isinstance(error, Gone) or version_too_large(error)):
-                raise
-            self._version_lost = True
-            await self._list("")
-
-    async def _list(self, version: str) -> None:
-        """One whole LIST, page by page; an expired continue token restarts it in one piece."""
-        limit = PAGE_SIZE if self._paged or version in {"", "0"} else 0
-        store = self._sink.fresh()
-        turn = Turn()
-        token = ""
-        while True:
-            try:
-                page = await self._page(version=version, limit=limit, token=token)
-            except Gone:
-                if not token:
-                    raise
-                store, token, limit = self._sink.fresh(), "", 0
-                continue
-            for text in page.items or ():
-                entry = self._admit(text)
+    async def _take_initial(self, initial: "_InitialEvents", frame: Frame) -> Ending | None:
+        """A frame of a stream that began with everything; after the end bookmark it is a watch like any other."""
+        if initial.complete:
+            return await self._take(frame)
+        match frame.type:
+            case "ADDED" | "MODIFIED" | "DELETED":
+                self._stats.events[frame.type] += 1
+                entry = self._admit(frame.object)
                 if entry is not None:
-                    store.put(entry)
-                    await turn.worked(len(entry.text))
-            token = page.metadata.token
-            if not token:
-                await self._swap(store, page.metadata.resource_version)
-                return
-            self._paged = self._paged or version == "0"
-
-    async def _page(self, *, version: str, limit: int, token: str) -> _Page:
-        target = self._collection.list_target(version=version, limit=limit, token=token)
-        headers = self._collection.list_headers
-        reply = await self._transport.request("GET", target, headers=headers, timeout=LIST_SECONDS)
-        self.last_heard = monotonic()
-        if reply.status != 200:
-            raise refusal(reply.status, reply.headers, reply.body, request=f"GET {target}")
-        try:
-            return _PAGE.decode(reply.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Undecodable(f"GET {target}: not a list: {reply.body[:200]!r}: {error}") from error
+                    initial.put(entry, deleted=frame.type == "DELETED")
+                return None
+            case "BOOKMARK":
+                bookmark = self._bookmark(frame)
+                if bookmark is None:
+                    return Ending.MALFORMED
+                if (bookmark.annotations or {}).get(_END_OF_INITIAL_EVENTS) == "true":
+                    initial.complete = True
+                    await self._filled(initial.store, bookmark.resource_version)
+                return None
+            case _:
+                return await self._take(frame)
 
     def _admit(self, text: Raw) -> Entry | None:
         try:
@@ -292,21 +248,26 @@ class Reflector:
     async def _watch(self) -> Ending:
         target = self._collection.watch_target(version=self._sink.version, seconds=self._length())
         try:
-            return await self._stream(target)
+            return await self._stream(target, self._take)
         except ApiError as error:
             self.error = error
             return _ending_of(error)
 
-    async def _stream(self, target: str) -> Ending:
+    async def _stream(self, target: str, take: Take, initial: "_InitialEvents | None" = None) -> Ending:
+        def silence() -> float:
+            self.last_heard = monotonic()
+            if initial is not None and not initial.complete:
+                return FILL_STALL_SECONDS
+            return STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
+
+        def opened() -> None:
+            self.watching = True
+            self.last_heard = monotonic()
+            if initial is None:
+                self.error = None
+
         self._last_open = monotonic()
-        stream = WatchStream(
-            self._transport,
-            target,
-            self._collection,
-            silence=self._silence,
-            take=self._take,
-            opened=self._opened,
-        )
+        stream = WatchStream(self._requests, target, self._collection, silence=silence, take=take, opened=opened)
         try:
             ending = await stream.run()
         finally:
@@ -315,28 +276,21 @@ class Reflector:
             self.error = stream.error
         return ending
 
-    def _opened(self) -> None:
-        self.watching = True
-        self.last_heard = monotonic()
-        if self._filling is None:
-            self.error = None
-
     def _length(self) -> int:
         self._watch_seconds = self._jitter.randrange(*WATCH_SECONDS)
         return self._watch_seconds
 
-    def _silence(self) -> float:
-        self.last_heard = monotonic()
-        if self._filling is not None:
-            return FILL_STALL_SECONDS
-        return STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
-
     async def _take(self, frame: Frame) -> Ending | None:
         match frame.type:
             case "ADDED" | "MODIFIED" | "DELETED":
-                self._object(frame)
+                self._stats.events[frame.type] += 1
+                entry = self._admit(frame.object)
+                if entry is not None:
+                    self._sink.apply(entry, deleted=frame.type == "DELETED")
+                return None
             case "BOOKMARK":
-                return await self._bookmark(frame)
+                bookmark = self._bookmark(frame)
+                return Ending.MALFORMED if bookmark is None else self._advance(bookmark.resource_version)
             case "ERROR":
                 error = event_error(frame.object, request=f"watch of {self._name}")
                 self.error = error
@@ -345,38 +299,23 @@ class Reflector:
             case unknown:
                 self.error = ValueError(f"watch of {self._name}: unknown event type {unknown!r}")
                 return Ending.MALFORMED
-        return None
 
-    def _object(self, frame: Frame) -> None:
-        self._stats.events[frame.type] += 1
-        entry = self._admit(frame.object)
-        if entry is None:
-            return
-        if self._filling is None:
-            self._sink.apply(entry, deleted=frame.type == "DELETED")
-        elif frame.type == "DELETED":
-            self._filling.remove(entry.header.key)
-        else:
-            self._filling.put(entry)
-
-    async def _bookmark(self, frame: Frame) -> Ending | None:
+    def _bookmark(self, frame: Frame) -> _BookmarkMeta | None:
         self._stats.events["BOOKMARK"] += 1
         self._bookmarks = True
         try:
-            metadata = _BOOKMARK.decode(frame.object).metadata
+            return _BOOKMARK.decode(frame.object).metadata
         except msgspec.DecodeError as error:
             self.error = ValueError(f"watch of {self._name}: not a bookmark: {error}")
-            return Ending.MALFORMED
-        if self._filling is None:
-            if 0 <= version_number(metadata.resource_version) < version_number(self._sink.version):
-                # Restored from a backup, the server would keep silent until it reaches our version again.
-                self.error = ValueError(f"the server is at {metadata.resource_version}, before {self._sink.version}")
-                self._version_lost = True
-                return Ending.EXPIRED
-            self._sink.advance(metadata.resource_version)
-        elif (metadata.annotations or {}).get(_END_OF_INITIAL_EVENTS) == "true":
-            store, self._filling = self._filling, None
-            await self._swap(store, metadata.resource_version)
+            return None
+
+    def _advance(self, version: str) -> Ending | None:
+        if 0 <= version_number(version) < version_number(self._sink.version):
+            # Restored from a backup, the server would keep silent until it reaches our version again.
+            self.error = ValueError(f"the server is at {version}, before {self._sink.version}")
+            self._version_lost = True
+            return Ending.EXPIRED
+        self._sink.advance(version)
         return None
 
     # Between attempts.
@@ -389,8 +328,10 @@ class Reflector:
 
     async def _between(self, ending: Ending) -> None:
         self._stats.restarts[ending.reason] += 1
+        spacing = max(0.0, self._last_open + REOPEN_SECONDS - monotonic())
+        wait = spacing
         if ending.pause:
-            wait = self._delay.next(monotonic(), at_least=max(_asked(self.error), self._spacing()))
+            wait = self._delay.next(monotonic(), at_least=max(_asked(self.error), spacing))
             _log.warning(
                 "watch ended",
                 collection=self._name,
@@ -400,13 +341,25 @@ class Reflector:
                 retry_in_seconds=round(wait, 1),
             )
         else:
-            wait = self._spacing()
             _log.debug("watch ended", collection=self._name, reason=ending.reason)
         if wait > 0:
             await asyncio.sleep(wait)
 
-    def _spacing(self) -> float:
-        return max(0.0, self._last_open + REOPEN_SECONDS - monotonic())
+
+class _InitialEvents:
+    """What a stream has sent of the initial state."""
+
+    __slots__ = ("complete", "store")
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.complete = False
+
+    def put(self, entry: Entry, *, deleted: bool) -> None:
+        if deleted:
+            self.store.remove(entry.header.key)
+        else:
+            self.store.put(entry)
 
 
 def _ending_of(error: ApiError) -> Ending:

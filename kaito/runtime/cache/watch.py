@@ -13,9 +13,9 @@ from typing import Final, final
 import msgspec
 
 from kaito.runtime.cache.collection import Collection, refusal
-from kaito.runtime.cache.jsontext import LineSplitter, LineTooLong, Raw
+from kaito.runtime.cache.jsontext import LineSplitter, LineTooLong, Raw, shown
 from kaito.runtime.cache.reconnect import Ending
-from kaito.runtime.client.transport import Transport
+from kaito.runtime.cache.requests import Requests
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import TransportError
 
@@ -65,7 +65,7 @@ class WatchStream:
     """A watch that is run once.
 
     Args:
-        transport: The network.
+        requests: The network.
         target: What to open, from the `Collection`.
         collection: For the headers.
         silence: Seconds without a byte after which the stream is given up, asked again after every chunk.
@@ -75,7 +75,7 @@ class WatchStream:
 
     def __init__(
         self,
-        transport: Transport,
+        requests: Requests,
         target: str,
         collection: Collection,
         *,
@@ -83,7 +83,7 @@ class WatchStream:
         take: Take,
         opened: Callable[[], None],
     ) -> None:
-        self._transport = transport
+        self._requests = requests
         self._target = target
         self._headers = collection.watch_headers
         self._silence = silence
@@ -118,7 +118,7 @@ class WatchStream:
         lines = LineSplitter()
         turn = Turn()
         frames = 0
-        async with self._transport.stream("GET", self._target, headers=self._headers) as reply:
+        async with self._requests.stream(self._target, self._headers) as reply:
             if reply.status != 200:
                 raise refusal(reply.status, reply.headers, await reply.read(), request=f"GET {self._target}")
             self._opened()
@@ -140,7 +140,7 @@ class WatchStream:
         try:
             frame = _FRAME.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.error = ValueError(f"not a watch event: {line[:200]!r}: {error}")
+            self.error = ValueError(f"not a watch event: {shown(line)}: {error}")
             return Ending.MALFORMED
         return await self._take(frame)
 

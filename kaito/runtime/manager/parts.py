@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from kaito.runtime.cache import Cache, Cached
-from kaito.runtime.client import Api, Client, Transport
+from kaito.runtime.client import Api, Client, Transport, user_agent
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller import Services
 from kaito.runtime.discovery import ServerDiscovery
@@ -81,16 +81,25 @@ def make_parts(
     Raises:
         ConfigurationError: declarations of one kind that contradict each other.
     """
+    observer = RequestMetrics(metrics)
     client = Client(
         network.transport,
         field_manager=field_manager,
         discovery=ServerDiscovery(network.transport),
         qps=settings.kube_client_qps,
         burst=settings.kube_client_burst,
-        observer=RequestMetrics(metrics),
+        observer=observer,
         dice=dice,
     )
-    cache = Cache(network.transport, cached, namespaces=settings.namespaces, clock=clock, jitter=dice)
+    cache = Cache(
+        network.transport,
+        cached,
+        namespaces=settings.namespaces,
+        clock=clock,
+        jitter=dice,
+        user_agent=user_agent(field_manager),
+        observer=observer,
+    )
     metrics.watch_cache(cache.stats)
     recorder = EventRecorder(
         client,

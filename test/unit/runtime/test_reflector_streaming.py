@@ -97,10 +97,14 @@ async def test_the_store_is_filled_at_the_end_bookmark_and_the_same_stream_goes_
 )
 async def test_a_server_that_does_not_know_it_is_listed_from_then_on(refusal: Answer) -> None:
     async with reflected(
-        refusal, listing("7", config_map("a", 5)), status(410, "Expired"), listing("9", config_map("b", 8)), OPEN
+        refusal,
+        listing("7", config_map("a", 5)),
+        status(410, "Expired"),
+        listing("9", config_map("b", 8)),
+        stream(3.0, frame("ADDED", config_map("c", 10)), stays=True),
     ) as (transport, cache):
-        await asyncio.sleep(5)
-        assert names(cache) == ["b"]
+        await asyncio.sleep(10)
+        assert names(cache) == ["b", "c"]
         assert sum("sendInitialEvents" in call.query for call in transport.calls) == 1
         assert len(transport.lists) == 2
 
