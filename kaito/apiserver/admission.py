@@ -1,8 +1,9 @@
 """Admission: webhooks that see every write before it is stored, and may change or refuse it.
 
-Configured by the stored `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects, as in a real cluster.
-How a webhook is reached is a callable: over HTTPS by default (`webhook_client`), or in the same process for tests, which is
-also the only way to reach one configured by a Service reference, since nothing routes cluster addresses here.
+Configured by the stored `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects, as in a real
+cluster. How a webhook is reached is a callable: over HTTPS by default (`webhook_client`), or in the same process for
+tests, which is also the only way to reach one configured by a Service reference, since nothing routes cluster
+addresses here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from kaito.apiserver.kinds import Resource
 from kaito.apiserver.patch import json_patch
 from kaito.apiserver.routes import Target
 from kaito.apiserver.selectors import selector_matches
-from kaito.apiserver.wire import Json, Object, copy_json, decode
+from kaito.apiserver.wire import Json, Object, copy_json, decode, is_object
 
 GROUP = "admissionregistration.k8s.io"
 MUTATING = f"mutatingwebhookconfigurations.{GROUP}"
@@ -50,7 +51,7 @@ class Admission:
             if answer is None or not answer.get("patch"):
                 continue
             patched = json_patch(data, decode(base64.b64decode(answer["patch"])))
-            if isinstance(patched, dict):
+            if is_object(patched):
                 data = patched
         return data
 
@@ -107,10 +108,12 @@ class Admission:
             async with asyncio.timeout(float(hook.get("timeoutSeconds") or 10)):
                 answer = await self.caller(hook.get("clientConfig") or {}, review)
             response: Json = answer.get("response")
-            if not isinstance(response, dict):
+            if not is_object(response):
                 raise WebhookError("webhook response was absent")
             if response.get("uid") != uid:
-                raise WebhookError(f"expected response.uid {errors.quote(uid)}, got {errors.quote(str(response.get('uid')))}")
+                raise WebhookError(
+                    f"expected response.uid {errors.quote(uid)}, got {errors.quote(str(response.get('uid')))}"
+                )
         except (WebhookError, TimeoutError) as error:
             if hook.get("failurePolicy") == "Ignore":
                 return None

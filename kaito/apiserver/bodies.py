@@ -12,7 +12,7 @@ from kaito.apiserver.kinds import Resource, version_of
 from kaito.apiserver.objectmeta import prune_metadata
 from kaito.apiserver.routes import Target
 from kaito.apiserver.schema import drop_nulls, fill_defaults, fill_zeros, prune
-from kaito.apiserver.wire import JSON_TYPE, YAML_TYPES, HttpRequest, Json, Object, decode, decode_yaml
+from kaito.apiserver.wire import JSON_TYPE, YAML_TYPES, HttpRequest, Json, Object, decode, decode_yaml, is_object, part
 
 
 class BodyError(errors.StatusError):
@@ -31,7 +31,9 @@ def _excerpt(body: bytes) -> str:
 
 
 def _json_word(value: Json) -> str:
-    return {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+    names: dict[type, str] = {list: "array", str: "string", bool: "bool"}
+    kind: type = value.__class__
+    return names.get(kind, "number")
 
 
 def media_type(request: HttpRequest) -> str:
@@ -52,18 +54,17 @@ def decode_body(request: HttpRequest) -> Json:
     raise errors.unsupported_media_type("application/json, application/yaml")
 
 
-def decode_object(
-    request: HttpRequest, resource: Resource, context: Context, *, complete: bool = False
-) -> Object:
+def decode_object(request: HttpRequest, resource: Resource, context: Context, *, complete: bool = False) -> Object:
     """Return the object in a body, its duplicate fields reported; a complete one must say what it is."""
-    unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): couldn't get version/kind; "
+    unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): "
+    unrecognized += "couldn't get version/kind; "
     if not request.body:
         raise errors.bad_request(f"{unrecognized}json parse error: unexpected end of JSON input (<empty>)")
     try:
         value = decode_body(request)
     except BodyError as error:
         raise errors.bad_request(f"{unrecognized}json parse error: {error} ({_excerpt(request.body)})") from error
-    if not isinstance(value, dict):
+    if not is_object(value):
         text = f"{unrecognized}json parse error: json: cannot unmarshal {_json_word(value)} into Go value"
         raise errors.bad_request(f"{text} ({request.body[:1024].hex()})")
     data: Object = value
@@ -84,10 +85,12 @@ def check_kind(data: Object, resource: Resource) -> None:
         raise errors.bad_request(f"{unrecognized}Object 'Kind' is missing in '{errors.render_value(data)}'")
     if resource.custom and api_version == resource.api_version and kind != resource.kind:
         wrong = errors.invalid_value("kind", kind, f"must be {resource.kind}")
-        name = str((data.get("metadata") or {}).get("name") or "")
+        name = str(part(data, "metadata").get("name") or "")
         raise errors.invalid(resource.group, str(kind), name, [wrong])
     if (api_version and api_version != resource.api_version) or (kind and kind != resource.kind):
-        raise errors.bad_request(_wrong_kind(str(api_version or resource.api_version), str(kind or resource.kind), resource))
+        raise errors.bad_request(
+            _wrong_kind(str(api_version or resource.api_version), str(kind or resource.kind), resource)
+        )
     data["apiVersion"], data["kind"] = resource.api_version, resource.kind
 
 
@@ -100,9 +103,8 @@ def _wrong_kind(api_version: str, kind: str, resource: Resource) -> str:
     version = version_of(api_version)
     head = f'{kind} in version "{version}" cannot be handled as a {resource.kind}: '
     if resource.custom:
-        return (
-            f"the API version in the data ({api_version}) does not match the expected API version ({resource.api_version})"
-        )
+        f"the API version in the data ({api_version}) does not match the expected API version "
+        f"({resource.api_version})"
     if kind == resource.kind:
         return f'{head}no kind "{kind}" is registered for version "{api_version}" in scheme "pkg/runtime/scheme.go:111"'
     group = resource.group.partition(".")[0] or "core"
@@ -114,7 +116,7 @@ def match_url(data: Object, target: Target) -> None:
     metadata: Json = data.get("metadata")
     if metadata is None:
         metadata = data["metadata"] = {}
-    if not isinstance(metadata, dict):
+    if not is_object(metadata):
         raise errors.bad_request("metadata must be an object")
     if not target.resource.namespaced:
         metadata.pop("namespace", None)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from kaito.apiserver.definitions import default_definition
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.pod_defaults import fill_pod, fill_pod_spec
-from kaito.apiserver.wire import Object
+from kaito.apiserver.wire import Json, Object, part
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -23,7 +23,8 @@ def fill_builtin_defaults(data: Object, resource: Resource) -> None:
         fill(data)
     times = _CONDITION_TIMES.get(resource.storage, ())
     if times:
-        for condition in (data.get("status") or {}).get("conditions") or ():
+        conditions: list[Object] = part(data, "status").get("conditions") or []
+        for condition in conditions:
             for name in times:
                 condition.setdefault(name, None)
 
@@ -148,7 +149,7 @@ def _claim(data: Object) -> None:
     data.setdefault("status", {}).setdefault("phase", "Pending")
     data.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
     resources: Object = data["spec"].get("resources") or {}
-    for name, value in (resources.get("limits") or {}).items():
+    for name, value in part(resources, "limits").items():
         resources.setdefault("requests", {}).setdefault(name, value)
 
 
@@ -191,7 +192,7 @@ def _hooks(data: Object) -> None:
         hook.setdefault("timeoutSeconds", 10)
         if data["kind"].startswith("Mutating"):
             hook.setdefault("reinvocationPolicy", "Never")
-        service = (hook.get("clientConfig") or {}).get("service")
+        service: Json = part(hook, "clientConfig").get("service")
         if service is not None:
             service.setdefault("port", 443)
         for rule in hook.get("rules") or ():

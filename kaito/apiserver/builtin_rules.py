@@ -18,7 +18,7 @@ from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, r
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.pod_defaults import admit_new_pod
 from kaito.apiserver.selectors import selector_matches
-from kaito.apiserver.wire import Json, Object, copy_json, lookup
+from kaito.apiserver.wire import Json, Object, copy_json, lookup, part
 
 NOT_READY = "node.kubernetes.io/not-ready"
 """Taint of a new node (admission plugin TaintNodesByCondition); the node lifecycle controller takes it off."""
@@ -184,7 +184,9 @@ def _select_job_pods(data: Object) -> None:
         data["metadata"]["labels"] = dict(labels)
 
 
-def _pod_spec_errors(spec: Object, path: str, policies: tuple[str, ...] = ("Always", "OnFailure", "Never")) -> list[FieldError]:
+def _pod_spec_errors(
+    spec: Object, path: str, policies: tuple[str, ...] = ("Always", "OnFailure", "Never")
+) -> list[FieldError]:
     found: list[FieldError] = []
     containers: list[Object] = spec.get("containers") or []
     if not containers:
@@ -234,7 +236,7 @@ def _workload(data: Object) -> list[FieldError]:
         why = "`selector` does not match template `labels`"
         found.append(invalid_value("spec.template.metadata.labels", labels, why))
     claims = [lookup(item, ("metadata", "name")) for item in spec.get("volumeClaimTemplates") or ()]
-    template = {**(lookup(spec, ("template", "spec")) or {}), "-claims": claims}
+    template: Object = {**part(spec, "template", "spec"), "-claims": claims}
     found += _pod_spec_errors(template, "spec.template.spec", ("Always",))
     replicas = spec.get("replicas")
     if isinstance(replicas, int) and replicas < 0:
@@ -383,9 +385,8 @@ def _frozen(data: Object, old: Object) -> list[FieldError]:
     if old.get("immutable"):
         if not data.get("immutable"):
             found.append(forbidden_field("immutable", f"{IMMUTABLE} when `immutable` is set"))
-        for name in ("data", "binaryData"):
-            if data.get(name) != old.get(name):
-                found.append(forbidden_field(name, f"{IMMUTABLE} when `immutable` is set"))
+        changed = [name for name in ("data", "binaryData") if data.get(name) != old.get(name)]
+        found += [forbidden_field(name, f"{IMMUTABLE} when `immutable` is set") for name in changed]
     return found
 
 
@@ -395,9 +396,7 @@ def _claim_change(data: Object, old: Object) -> list[FieldError]:
 
     if fixed(data["spec"]) == fixed(old["spec"]):
         return []
-    why = (
-        "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-    )
+    why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
     return [forbidden_field("spec", why)]
 
 

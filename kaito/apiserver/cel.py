@@ -1,7 +1,7 @@
-"""CEL rules of custom resources (`x-kubernetes-validations`): compiled once, evaluated with the real server's rules around them.
+"""CEL rules of custom resources (`x-kubernetes-validations`): compiled once, evaluated as the real server does.
 
-cel-python evaluates; this module adds what Kubernetes does: which fields rules see, transition rules (`oldSelf`) only where
-an old value can be matched, `messageExpression`, `reason`, `fieldPath`, and no errors for what did not change.
+cel-python evaluates; this module adds what Kubernetes does: which fields rules see, transition rules (`oldSelf`) only
+where an old value can be matched, `messageExpression`, `reason`, `fieldPath`, and no errors for what did not change.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import celpy
+from celpy.celparser import CELParseError
 from celpy.evaluation import CELEvalError
 
 from kaito.apiserver.cel_functions import FUNCTIONS
@@ -19,7 +20,7 @@ from kaito.apiserver.cel_values import Optional, to_cel
 from kaito.apiserver.errors import OMITTED, FieldError, duplicate, forbidden_field, invalid_value, required
 from kaito.apiserver.schema import Schema
 from kaito.apiserver.validation import item_key
-from kaito.apiserver.wire import Json, Object
+from kaito.apiserver.wire import Json, Object, is_list, is_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Program:
 
 
 def _desugar(source: str) -> str:
-    """Rewrite optional selection, which cel-python's grammar lacks, into calls: `a.?b` becomes `a.optionalField("b")`."""
+    """Rewrite optional selection, which cel-python's grammar lacks: `a.?b` becomes `a.optionalField("b")`."""
     text, depth_closers = "", list[int]()
     position = depth = 0
     while position < len(source):
@@ -83,13 +84,14 @@ def _desugar(source: str) -> str:
 @lru_cache(maxsize=4096)
 def compile_rule(source: str) -> Program:
     """Return the compiled form of an expression; raises `RuleSyntaxError`."""
-    environment = celpy.Environment()
+    environment: Json = celpy.Environment()  # cel-python is typed in parts only; nothing of it leaves this module
     try:
         tree = environment.compile(_desugar(source.strip()))
-    except celpy.CELParseError as error:
+    except CELParseError as error:
         raise RuleSyntaxError(str(error).strip() or "syntax error") from error
     bare = _TOKEN.sub(lambda match: "" if match["string"] else match[0], source)
-    return Program(source, environment.program(tree, functions=FUNCTIONS), re.search(r"\boldSelf\b", bare) is not None)
+    transition = re.search(r"\boldSelf\b", bare) is not None
+    return Program(source, environment.program(tree, functions=FUNCTIONS), transition)
 
 
 def rule_errors(data: Object, schema: Schema, old: Object | None) -> list[FieldError]:
@@ -104,7 +106,7 @@ def _has_rules(schema: Schema) -> bool:
     if schema.has_rules is None:
         children = list(schema.declared().values())
         children += [child for child in (schema.additional, schema.items) if child is not None]
-        schema.has_rules = bool(schema.rules) or any([_has_rules(child) for child in children])
+        schema.has_rules = bool(schema.rules) or any(list(map(_has_rules, children)))
     return schema.has_rules
 
 
@@ -113,7 +115,7 @@ def _check(value: Json, old: Json, schema: Schema, path: str, *, root: bool = Fa
         return
     if schema.rules:
         yield from _check_rules(value, old, schema, path, root=root)
-    if isinstance(value, dict):
+    if is_object(value):
         declared = schema.declared()
         for name, item in value.items():
             child = schema.child(name)
@@ -122,12 +124,12 @@ def _check(value: Json, old: Json, schema: Schema, path: str, *, root: bool = Fa
             here = f"{path}.{name}" if path else name
             if name not in declared:
                 here = f"{path}[{name}]"
-            before = old.get(name, _MISSING) if isinstance(old, dict) else _MISSING
+            before = old.get(name, _MISSING) if is_object(old) else _MISSING
             yield from _check(item, before, child, here)
-    elif isinstance(value, list) and schema.items is not None:
+    elif is_list(value) and schema.items is not None:
         entries: list[Json] = value
         matches: Object = {}
-        if schema.list_type == "map" and isinstance(old, list):
+        if schema.list_type == "map" and is_list(old):
             olds: list[Json] = old
             matches = {item_key(item, schema): item for item in olds}
         for index, item in enumerate(entries):
@@ -152,9 +154,9 @@ def _check_rules(value: Json, old: Json, schema: Schema, path: str, *, root: boo
             if previous is None:
                 continue
             names["oldSelf"] = previous
-        error = _broken(program, rule, names, value, schema, path)
-        if error is not None and not (unchanged and not program.transition):
-            yield error
+        broken = _broken(program, rule, names, value, schema, path)
+        if broken is not None and not (unchanged and not program.transition):
+            yield broken
 
 
 def _broken(program: Program, rule: Object, names: Object, value: Json, schema: Schema, path: str) -> FieldError | None:

@@ -9,6 +9,8 @@ import ipaddress
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from itertools import pairwise
+from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from celpy import celtypes
@@ -17,6 +19,7 @@ from celpy.evaluation import CELEvalError
 from kaito.apiserver.cel_values import CelValue, Optional
 from kaito.apiserver.quantities import parse_quantity
 
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _string = celtypes.StringType
 _int = celtypes.IntType
 
@@ -63,7 +66,7 @@ def _extreme(choose: Callable[..., CelValue], name: str) -> Callable[[CelValue],
 
 
 def _is_sorted(items: CelValue) -> celtypes.BoolType:
-    pairs = zip(items, items[1:], strict=False)
+    pairs = pairwise(items)
     return _bool(all(bool(first <= second) for first, second in pairs))
 
 
@@ -87,12 +90,12 @@ def _substring(text: CelValue, start: CelValue, end: CelValue = None) -> CelValu
 
 
 def _find(text: CelValue, pattern: CelValue) -> CelValue:
-    match = re.search(pattern, text)
+    match = re.search(str(pattern), str(text))
     return _string(match[0] if match else "")
 
 
 def _find_all(text: CelValue, pattern: CelValue, limit: CelValue = -1) -> CelValue:
-    found = [_string(match[0]) for match in re.finditer(pattern, text)]
+    found = [_string(match[0]) for match in re.finditer(str(pattern), str(text))]
     return celtypes.ListType(found if int(limit) < 0 else found[: int(limit)])
 
 
@@ -151,7 +154,7 @@ def _parses(parse: Callable[[CelValue], object]) -> Callable[[CelValue], celtype
     return check
 
 
-def _ip(text: CelValue) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _ip(text: CelValue) -> IpAddress:
     return ipaddress.ip_address(str(text))
 
 
@@ -159,23 +162,75 @@ def _compare(first: Decimal, second: Decimal) -> CelValue:
     return _int((first > second) - (first < second))
 
 
+def _has_value(optional: Optional) -> CelValue:
+    return _bool(optional.present)
+
+
+def _or_value(optional: Optional, other: CelValue) -> CelValue:
+    return optional.value if optional.present else other
+
+
+def _or(optional: Optional, other: Optional) -> Optional:
+    return optional if optional.present else other
+
+
+def _char_at(text: str, index: int) -> CelValue:
+    return _string(text[int(index)] if 0 <= int(index) < len(text) else "")
+
+
+def _of_text(change: Callable[[str], str]) -> Callable[[CelValue], CelValue]:
+    return lambda text: _string(change(str(text)))
+
+
+def _of_url(pick: Callable[[SplitResult], str]) -> Callable[[SplitResult], CelValue]:
+    return lambda url: _string(pick(url))
+
+
+def _of_ip(check: Callable[[IpAddress], bool]) -> Callable[[IpAddress], CelValue]:
+    return lambda address: _bool(check(address))
+
+
+def _family(address: IpAddress) -> CelValue:
+    return _int(address.version)
+
+
+def _quantity(text: CelValue) -> Decimal:
+    return parse_quantity(str(text))
+
+
+def _greater(first: Decimal, second: Decimal) -> CelValue:
+    return _bool(first > second)
+
+
+def _less(first: Decimal, second: Decimal) -> CelValue:
+    return _bool(first < second)
+
+
+def _as_integer(value: Decimal) -> CelValue:
+    return _int(int(value))
+
+
+def _as_float(value: Decimal) -> CelValue:
+    return celtypes.DoubleType(float(value))
+
+
 FUNCTIONS: dict[str, Callable[..., CelValue]] = {
     "optionalField": _optional_field,
     "optionalIndex": _optional_index,
-    "hasValue": lambda optional: _bool(optional.present),
+    "hasValue": _has_value,
     "value": _value,
-    "orValue": lambda optional, other: optional.value if optional.present else other,
-    "or": lambda optional, other: optional if optional.present else other,
+    "orValue": _or_value,
+    "or": _or,
     "sum": _sum,
     "min": _extreme(min, "min"),
     "max": _extreme(max, "max"),
     "isSorted": _is_sorted,
     "indexOf": _index_of,
     "lastIndexOf": _last_index_of,
-    "charAt": lambda text, index: _string(text[int(index)] if 0 <= int(index) < len(text) else ""),
-    "lowerAscii": lambda text: _string(str(text).lower()),
-    "upperAscii": lambda text: _string(str(text).upper()),
-    "trim": lambda text: _string(str(text).strip()),
+    "charAt": _char_at,
+    "lowerAscii": _of_text(str.lower),
+    "upperAscii": _of_text(str.upper),
+    "trim": _of_text(str.strip),
     "substring": _substring,
     "replace": _replace,
     "split": _split,
@@ -185,23 +240,23 @@ FUNCTIONS: dict[str, Callable[..., CelValue]] = {
     "format": _format,
     "url": _url,
     "isURL": _parses(_url),
-    "getScheme": lambda url: _string(url.scheme),
-    "getHost": lambda url: _string(url.netloc.rpartition("@")[2]),
-    "getHostname": lambda url: _string(url.hostname or ""),
-    "getPort": lambda url: _string("" if url.port is None else str(url.port)),
-    "getEscapedPath": lambda url: _string(url.path),
+    "getScheme": _of_url(lambda url: url.scheme),
+    "getHost": _of_url(lambda url: url.netloc.rpartition("@")[2]),
+    "getHostname": _of_url(lambda url: url.hostname or ""),
+    "getPort": _of_url(lambda url: "" if url.port is None else str(url.port)),
+    "getEscapedPath": _of_url(lambda url: url.path),
     "isIP": _parses(_ip),
     "ip": _ip,
-    "family": lambda address: _int(address.version),
-    "isLoopback": lambda address: _bool(address.is_loopback),
-    "isLinkLocalUnicast": lambda address: _bool(address.is_link_local),
-    "isUnspecified": lambda address: _bool(address.is_unspecified),
+    "family": _family,
+    "isLoopback": _of_ip(lambda address: address.is_loopback),
+    "isLinkLocalUnicast": _of_ip(lambda address: address.is_link_local),
+    "isUnspecified": _of_ip(lambda address: address.is_unspecified),
     "isCIDR": _parses(lambda text: ipaddress.ip_network(str(text), strict=False)),
-    "isQuantity": _parses(lambda text: parse_quantity(str(text))),
-    "quantity": lambda text: parse_quantity(str(text)),
+    "isQuantity": _parses(_quantity),
+    "quantity": _quantity,
     "compareTo": _compare,
-    "isGreaterThan": lambda first, second: _bool(first > second),
-    "isLessThan": lambda first, second: _bool(first < second),
-    "asInteger": lambda value: _int(int(value)),
-    "asApproximateFloat": lambda value: celtypes.DoubleType(float(value)),
+    "isGreaterThan": _greater,
+    "isLessThan": _less,
+    "asInteger": _as_integer,
+    "asApproximateFloat": _as_float,
 }

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from celpy import celtypes
 
 from kaito.apiserver.schema import Schema
-from kaito.apiserver.wire import Json
+from kaito.apiserver.wire import Json, is_list, is_object
 
 CelValue: TypeAlias = Json
 """A value of cel-python; its own union type is too wide to be of help."""
@@ -73,7 +73,7 @@ def to_cel(value: Json, schema: Schema | None, *, root: bool = False) -> CelValu
     The root and embedded objects show apiVersion, kind and of metadata only name and generateName; other fields are
     shown when the schema declares them.
     """
-    if isinstance(value, dict):
+    if is_object(value):
         shown: dict[CelValue, CelValue] = {}
         for name, item in value.items():
             child = schema.child(name) if schema is not None else None
@@ -87,7 +87,7 @@ def to_cel(value: Json, schema: Schema | None, *, root: bool = False) -> CelValu
                 continue
             shown[celtypes.StringType(name)] = to_cel(item, child) if child is not None else plain(item)
         return celtypes.MapType(shown)
-    if isinstance(value, list):
+    if is_list(value):
         items: list[Json] = value
         inner = schema.items if schema is not None else None
         return celtypes.ListType([to_cel(item, inner) if inner is not None else plain(item) for item in items])
@@ -120,9 +120,9 @@ def plain(value: Json) -> CelValue:
         return celtypes.DoubleType(value)
     if isinstance(value, str):
         return celtypes.StringType(value)
-    if isinstance(value, list):
+    if is_list(value):
         items: list[Json] = value
         return celtypes.ListType([plain(item) for item in items])
-    if isinstance(value, dict):
+    if is_object(value):
         return celtypes.MapType({celtypes.StringType(name): plain(item) for name, item in value.items()})
     return None

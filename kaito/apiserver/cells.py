@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from kaito.apiserver.durations import age
-from kaito.apiserver.wire import Json, Object, lookup
+from kaito.apiserver.wire import Json, Object, lookup, part
 
 Cells: TypeAlias = Callable[[Object, datetime], list[Json]]
 """Fills the row of an object, the columns of `-o wide` included."""
@@ -49,7 +49,7 @@ def format_selector(selector: Json) -> str:
     """Return a label selector in its textual form."""
     if not selector:
         return "<none>"
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    parts = [f"{key}={value}" for key, value in part(selector, "matchLabels").items()]
     for item in selector.get("matchExpressions") or ():
         values = ",".join(item.get("values") or ())
         forms = {

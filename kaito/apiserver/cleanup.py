@@ -1,7 +1,7 @@
 """Deletion of what holds other objects: namespaces and custom resource definitions.
 
-Both are only marked at first; their contents are deleted, and they go when the last object has gone. Driven by the store's
-changes like `gc`. In a real cluster the namespace controller and the CRD finalizer do this.
+Both are only marked at first; their contents are deleted, and they go when the last object has gone. Driven by the
+store's changes like `gc`. In a real cluster the namespace controller and the CRD finalizer do this.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ class Cleanup:
         left = 0 if resource is None else self._delete_all(resource, None)
         current = self._core.store.get(DEFINITIONS, definition.key)
         holder = self._core.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-        if not left and current is not None and holder is not None:
-            if CRD_FINALIZER in (current.metadata.get("finalizers") or ()):
-                remove_finalizer(self._core, holder, current, CRD_FINALIZER)
+        if left or current is None or holder is None:
+            return
+        if CRD_FINALIZER in (current.metadata.get("finalizers") or ()):
+            remove_finalizer(self._core, holder, current, CRD_FINALIZER)
 
     def _delete_all(self, resource: Resource, namespace: str | None) -> int:
         """Delete the objects of a type; return how many are left because something holds them."""

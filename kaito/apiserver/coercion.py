@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 
+from kaito.apiserver.durations import parse_time
 from kaito.apiserver.errors import bad_request
 from kaito.apiserver.quantities import canonical_quantity
 from kaito.apiserver.schema import Schema
-from kaito.apiserver.durations import parse_time
-from kaito.apiserver.wire import Json, Object
+from kaito.apiserver.wire import Json, Object, is_list, is_object
 
 _JSON_WORDS = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
@@ -65,10 +65,10 @@ class Coercer:
             case "boolean":
                 self._expect(isinstance(value, bool), value, path, "bool", owner)
             case "array":
-                self._expect(isinstance(value, list), value, path, f"[]{_go_name(schema.items)}", owner)
+                self._expect(is_list(value), value, path, f"[]{_go_name(schema.items)}", owner)
                 return self._list(value, schema.items, path, owner)
             case "object":
-                self._expect(isinstance(value, dict), value, path, _go_name(schema), owner)
+                self._expect(is_object(value), value, path, _go_name(schema), owner)
                 self._object(value, schema, path, _struct(schema) or owner)
             case _:
                 pass
@@ -83,8 +83,10 @@ class Coercer:
         try:
             return canonical_quantity(value)
         except (ValueError, TypeError) as error:
-            raise bad_request(f"{self._head}quantities must match the regular expression "
-                              f"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$' ({path})") from error
+            raise bad_request(
+                f"{self._head}quantities must match the regular expression "
+                f"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$' ({path})"
+            ) from error
 
     def _formatted(self, value: str, form: str) -> str:
         if form == "byte":
@@ -97,7 +99,7 @@ class Coercer:
             raise bad_request(self._head + text)
         return value
 
-    def _expect(self, fits: bool, value: Json, path: str, wanted: str, owner: str) -> None:  # noqa: FBT001
+    def _expect(self, fits: bool, value: Json, path: str, wanted: str, owner: str) -> None:
         if not fits:
             got = _JSON_WORDS[type(value)]
             where = f"{owner}.{path}"

@@ -17,6 +17,9 @@ _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of generated name suffixes: no vowels, no look-alikes (apimachinery `util/rand`)."""
 
 
+DEFAULT_SERVICE_RANGE = IPv4Network("10.0.0.0/16")
+
+
 @dataclass(slots=True)
 class Core:
     """What one server is made of."""
@@ -27,7 +30,7 @@ class Core:
     chance: random.Random
     tokens: dict[str, str] = field(default_factory=dict[str, str])
     """Bearer tokens and the users they stand for."""
-    service_range: IPv4Network = IPv4Network("10.0.0.0/16")
+    service_range: IPv4Network = DEFAULT_SERVICE_RANGE
     """Where cluster IPs come from (`--service-cluster-ip-range`)."""
 
     def timestamp(self) -> str:

@@ -6,7 +6,7 @@ from kaito.apiserver.cel import RuleSyntaxError, compile_rule
 from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, required, unsupported
 from kaito.apiserver.schema import Schema
 from kaito.apiserver.validation import validate
-from kaito.apiserver.wire import Json, Object, lookup
+from kaito.apiserver.wire import Json, Object, is_object, lookup, part
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
@@ -30,14 +30,18 @@ def definition_errors(data: Object) -> list[FieldError]:
             found.append(unsupported("spec.scope", spec["scope"], ("Cluster", "Namespaced")))
         else:
             found.append(required("spec.scope"))
-    found += [required(f"spec.names.{part}") for part in ("plural", "singular", "kind", "listKind") if not names.get(part)]
+    found += [
+        required(f"spec.names.{part}") for part in ("plural", "singular", "kind", "listKind") if not names.get(part)
+    ]
     return found + _version_errors(spec.get("versions") or [])
 
 
 def _version_errors(versions: list[Object]) -> list[FieldError]:
     found: list[FieldError] = []
     if sum(bool(version.get("storage")) for version in versions) != 1:
-        found.append(invalid_value("spec.versions", versions, "must have exactly one version marked as storage version"))
+        found.append(
+            invalid_value("spec.versions", versions, "must have exactly one version marked as storage version")
+        )
     schemas: list[Json] = [lookup(version, ("schema", "openAPIV3Schema")) for version in versions]
     if schemas and schemas[0] is not None and all(schema == schemas[0] for schema in schemas):
         # Equal schemas are one schema to the real server, and its messages say so.
@@ -66,7 +70,9 @@ def _schema_errors(schema: Object, path: str, *, root: bool = False) -> list[Fie
     if not kind and not flexible and not root:
         found.append(required(f"{path}.type", "must not be empty for specified object fields"))
     if schema.get("additionalProperties") is not None and schema.get("properties"):
-        found.append(forbidden_field(f"{path}.additionalProperties", "additionalProperties and properties are mutual exclusive"))
+        found.append(
+            forbidden_field(f"{path}.additionalProperties", "additionalProperties and properties are mutual exclusive")
+        )
     if kind == "array" and schema.get("items") is None:
         found.append(required(f"{path}.items", "must be specified"))
     if "default" in schema and not root:
@@ -76,12 +82,12 @@ def _schema_errors(schema: Object, path: str, *, root: bool = False) -> list[Fie
         ]
     found += _list_type_errors(schema, path)
     found += _rule_errors(schema, path)
-    for name, child in (schema.get("properties") or {}).items():
+    for name, child in part(schema, "properties").items():
         if not (root and name == "metadata"):
             found += _schema_errors(child, f"{path}.properties[{name}]")
-    if isinstance(schema.get("items"), dict):
+    if is_object(schema.get("items")):
         found += _schema_errors(schema["items"], f"{path}.items")
-    if isinstance(schema.get("additionalProperties"), dict):
+    if is_object(schema.get("additionalProperties")):
         found += _schema_errors(schema["additionalProperties"], f"{path}.additionalProperties")
     return found
 
@@ -94,8 +100,8 @@ def _list_type_errors(schema: Object, path: str) -> list[FieldError]:
         why = "must not be empty if x-kubernetes-list-type is map"
         return [required(f"{path}.x-kubernetes-list-map-keys", why)]
     items: Object = schema.get("items") or {}
-    properties: Object = items.get("properties") or {}
-    needed = set(items.get("required") or ())
+    properties = part(items, "properties")
+    needed: list[str] = items.get("required") or []
     found: list[FieldError] = []
     for key in keys:
         if key not in properties:
@@ -103,7 +109,13 @@ def _list_type_errors(schema: Object, path: str) -> list[FieldError]:
             found.append(invalid_value(where, [key], "entries must all be names of item properties"))
         elif key not in needed and "default" not in properties[key]:
             where = f"{path}.items.properties[{key}].default"
-            found.append(required(where, "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"))
+            found.append(
+                required(
+                    where,
+                    "this property is in x-kubernetes-list-map-keys, so it must have a default or be a "
+                    "required property",
+                )
+            )
     return found
 
 

@@ -8,7 +8,7 @@ from kaito.apiserver.fieldmanagers import record_write
 from kaito.apiserver.kinds import Column, Resource, Scale
 from kaito.apiserver.schema import Schema
 from kaito.apiserver.store import Change, Stored
-from kaito.apiserver.wire import Object, copy_json
+from kaito.apiserver.wire import Object, copy_json, part
 
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
 
@@ -40,7 +40,7 @@ def served_resources(data: Object) -> list[Resource]:
 def _resource(spec: Object, names: Object, version: Object, storage_version: str) -> Resource:
     subresources: Object = version.get("subresources") or {}
     scale: Object | None = subresources.get("scale")
-    raw: Object = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    raw: Object = part(version, "schema").get("openAPIV3Schema") or {}
     group, name = str(spec["group"]), str(version["name"])
     warning = ""
     if version.get("deprecated"):

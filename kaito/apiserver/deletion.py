@@ -14,7 +14,7 @@ from kaito.apiserver.core import Context, Core, timestamp
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.routes import Target
 from kaito.apiserver.store import Stored
-from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json
+from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json, is_object, part
 
 DEFAULT_POD_GRACE_SECONDS = 30
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -39,7 +39,7 @@ def delete_options(request: HttpRequest) -> DeleteOptions:
     from kaito.apiserver.bodies import decode_body
 
     body: Json = decode_body(request) if request.body.strip() else None
-    given: Object = body if isinstance(body, dict) else {}
+    given: Object = body if is_object(body) else {}
     preconditions: Object = given.get("preconditions") or {}
     propagation = str(given.get("propagationPolicy") or request.param("propagationPolicy"))
     if propagation not in {"", "Background", "Foreground", "Orphan"}:
@@ -82,16 +82,16 @@ def finished(resource: Resource, data: Object, old: Stored) -> bool:
     metadata = data["metadata"]
     if not old.metadata.get("deletionTimestamp") or metadata.get("finalizers"):
         return False
-    if resource.storage == "namespaces" and (data.get("spec") or {}).get("finalizers"):
+    if resource.storage == "namespaces" and part(data, "spec").get("finalizers"):
         return False
     return not metadata.get("deletionGracePeriodSeconds")
 
 
 def _grace(resource: Resource, stored: Stored, options: DeleteOptions) -> int:
     """Return the seconds an object is given; only pods that run on a node have any."""
-    if resource.storage != "pods" or not (stored.data.get("spec") or {}).get("nodeName"):
+    if resource.storage != "pods" or not part(stored.data, "spec").get("nodeName"):
         return 0
-    if (stored.data.get("status") or {}).get("phase") in {"Failed", "Succeeded"}:
+    if part(stored.data, "status").get("phase") in {"Failed", "Succeeded"}:
         return 0
     if options.grace is not None:
         return max(options.grace, 1) if options.grace < 0 else options.grace
@@ -116,7 +116,12 @@ def delete(core: Core, resource: Resource, stored: Stored, options: DeleteOption
     check_preconditions(resource, stored, options)
     finalizers = _finalizers(stored, options)
     grace = _grace(resource, stored, options)
-    waits = resource.storage == DEFINITIONS or bool(finalizers) or grace > 0 or (resource.storage == "namespaces" and _holds(stored))
+    waits = (
+        resource.storage == DEFINITIONS
+        or bool(finalizers)
+        or grace > 0
+        or (resource.storage == "namespaces" and _holds(stored))
+    )
     if not waits:
         if options.dry_run:
             return stored, True
@@ -131,11 +136,11 @@ def delete(core: Core, resource: Resource, stored: Stored, options: DeleteOption
 
 
 def _holds(stored: Stored) -> bool:
-    return bool((stored.data.get("spec") or {}).get("finalizers"))
+    return bool(part(stored.data, "spec").get("finalizers"))
 
 
 def _mark(core: Core, resource: Resource, stored: Stored, finalizers: list[str], grace: int) -> Object:
-    data = copy_json(stored.data)
+    data: Object = copy_json(stored.data)
     metadata: Object = data["metadata"]
     if finalizers:
         metadata["finalizers"] = finalizers

@@ -65,8 +65,7 @@ def resource_list(registry: Registry, group: str, version: str) -> Object:
         if resource.categories:
             entry["categories"] = list(resource.categories)
         entries.append(entry)
-        for name in sorted(resource.subresources):
-            entries.append(_listed_subresource(resource, name))
+        entries += [_listed_subresource(resource, name) for name in sorted(resource.subresources)]
     api_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": entries}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kaito.apiserver.wire import Json
+from kaito.apiserver.wire import Json, is_list
 
 
 class _Seen(dict[str, Json]):
@@ -37,7 +37,7 @@ def _walk(value: Json, path: str) -> list[str]:
         found += [prefix + name for name in value.repeated]
         for name, item in value.items():
             found += _walk(item, prefix + name)
-    elif isinstance(value, list):
+    elif is_list(value):
         items: list[Json] = value
         for index, item in enumerate(items):
             found += _walk(item, f"{path}[{index}]")

@@ -190,7 +190,8 @@ def already_exists(group: str, resource: str, name: str) -> StatusError:
 
 def generate_name_conflict(group: str, resource: str, name: str) -> StatusError:
     """Return 409 for a generated name that is taken."""
-    message = f"{qualified(group, resource)} {quote(name)} already exists, the server was not able to generate a unique name for the object"
+    taken = f"{qualified(group, resource)} {quote(name)} already exists"
+    message = f"{taken}, the server was not able to generate a unique name for the object"
     return StatusError(409, "AlreadyExists", message, details=_details(group, resource, name), retry_after=1)
 
 

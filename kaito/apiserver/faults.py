@@ -1,8 +1,8 @@
 """Fault injection: scripted trouble for the clients under test.
 
-A `Fault` says which requests it hits, what happens to them and how often. Tests add them with
-`ApiServer.inject`; the request handler asks `Faults` before it serves. All waiting goes through the running event loop, so
-virtual time works.
+A `Fault` says which requests it hits, what happens to them and how often. Tests add them with `ApiServer.inject`; the
+request handler asks `Faults` before it serves. All waiting goes through the running event loop, so virtual time
+works.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from kaito.apiserver.fieldset import EMPTY, FieldSet, Path
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.schema import Schema, zero_value
 from kaito.apiserver.typed import compare, fields_of, merge, remove, with_named_parents
-from kaito.apiserver.wire import Object, encode
+from kaito.apiserver.wire import Object, encode, part
 
 STRIPPED: FieldSet = frozenset(
     {
@@ -97,7 +97,7 @@ def decode_ownership(metadata: Object) -> Ownership:
         )
         if key.operation == "Apply":  # an apply entry is one manager's, whatever its version
             key = ManagerKey(key.manager, "Apply", key.api_version, key.subresource)
-        found.sets[key] = fieldset.from_fields(entry.get("fieldsV1") or {})
+        found.sets[key] = fieldset.from_fields(part(entry, "fieldsV1"))
         found.times[key] = str(entry.get("time", ""))
     return found
 
@@ -240,7 +240,8 @@ def plan_apply(
     schema = resource.ownership_schema
     was = decode_ownership(live["metadata"]) if live is not None else Ownership({}, {})
     current = Ownership(dict(was.sets), dict(was.times))
-    base = _without_managed(live) if live is not None else {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}
+    bare: Object = {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}
+    base = bare if live is None else _without_managed(live)
     if live is not None and not was.sets:
         _claim_first(current, resource, base, schema)
     key = ManagerKey(context.manager, "Apply", resource.api_version, subresource)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ async def serve(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
     token: str | None = None,
-) -> AsyncIterator[Served]:
+) -> AsyncGenerator[Served, None]:
     """Serve an API server on a socket; port 0 takes a free one. With a token, requests without it get 401."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_route("*", "/{path:.*}", _Adapter(server, token).__call__)

@@ -1,4 +1,4 @@
-"""The JSONPath dialect of printer columns and selectable fields (`k8s.io/client-go/util/jsonpath`, as far as CRDs use it).
+"""The JSONPath dialect of printer columns and selectable fields, as far as CRDs use it (client-go `util/jsonpath`).
 
 Fields, quoted fields, indexes, `[*]` and filters `[?(@.a=="b")]`. Paths are compiled once and cached.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeAlias
 
-from kaito.apiserver.wire import Json
+from kaito.apiserver.wire import Json, is_list, is_object
 
 Step: TypeAlias = Callable[[Json], list[Json]]
 
@@ -22,14 +22,14 @@ _STEP = re.compile(
 
 def _field(name: str) -> Step:
     def step(value: Json) -> list[Json]:
-        return [value[name]] if isinstance(value, dict) and name in value else []
+        return [value[name]] if is_object(value) and name in value else []
 
     return step
 
 
 def _index(position: int) -> Step:
     def step(value: Json) -> list[Json]:
-        if not isinstance(value, list):
+        if not is_list(value):
             return []
         items: list[Json] = value
         return [items[position]] if -len(items) <= position < len(items) else []
@@ -38,9 +38,9 @@ def _index(position: int) -> Step:
 
 
 def _each(value: Json) -> list[Json]:
-    if isinstance(value, list):
+    if is_list(value):
         return list(value)
-    return list(value.values()) if isinstance(value, dict) else []
+    return list(value.values()) if is_object(value) else []
 
 
 def _filter(path: str, operator: str | None, literal: str | None) -> Step:

@@ -1,7 +1,7 @@
 """What the server serves: `Resource`, one served version of one type, and the `Registry` of all of them.
 
-Built-in types come from the table in `builtin`, custom ones from `definitions`. Discovery, routing, storage and printing
-all read from here.
+Built-in types come from the table in `builtin`, custom ones from `definitions`. Discovery, routing, storage and
+printing all read from here.
 """
 
 from __future__ import annotations

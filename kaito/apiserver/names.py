@@ -1,4 +1,4 @@
-"""Validation of object metadata: names, labels, annotations, finalizers, owner references (`apimachinery` validation)."""
+"""Validation of object metadata: names, labels, annotations, finalizers, owner references, as in `apimachinery`."""
 
 from __future__ import annotations
 
@@ -15,24 +15,32 @@ _QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 
 SUBDOMAIN_MESSAGE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
+    "'.', and must start and end "
     "with an alphanumeric character (e.g. 'example.com', regex used for validation is "
     r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
 LABEL_MESSAGE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
-    "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and "
+    "must start and end with an "
+    "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
 LABEL_1035_MESSAGE = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
-    "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
+    "alphabetic character, and end "
+    "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation "
+    "is '[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
 QUALIFIED_MESSAGE = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
-    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character "
+    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
 LABEL_VALUE_MESSAGE = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or "
+    "'.', and must start and end with "
     "an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
     "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 )
@@ -56,7 +64,7 @@ def valid_generate_name(prefix: str) -> bool:
 def name_problems(resource: Resource, name: str) -> list[str]:
     """Return what is wrong with an object's name, in the words of the real server."""
     if resource.storage in _PATH_NAMED:
-        bad = [part for part in (".", "..") if name == part] or [part for part in "/%" if part in name]
+        bad: list[str] = [word for word in (".", "..") if name == word] or [sign for sign in "/%" if sign in name]
         return (
             [f"may not be '{bad[0]}'"]
             if bad and bad[0] in {".", ".."}
@@ -111,7 +119,13 @@ def metadata_errors(resource: Resource, metadata: Object) -> list[FieldError]:
         found += [invalid_value("metadata.name", name, why) for why in name_problems(resource, str(name))]
     if resource.namespaced and not metadata.get("namespace"):
         found.append(required("metadata.namespace"))
-    return found + _label_errors(metadata) + _annotation_errors(metadata) + _finalizer_errors(resource, metadata) + _reference_errors(metadata)
+    return (
+        found
+        + _label_errors(metadata)
+        + _annotation_errors(metadata)
+        + _finalizer_errors(resource, metadata)
+        + _reference_errors(metadata)
+    )
 
 
 def _label_errors(metadata: Object) -> list[FieldError]:

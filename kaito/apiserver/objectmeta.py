@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kaito.apiserver import errors
-from kaito.apiserver.wire import Json, Object
+from kaito.apiserver.wire import Json, Object, is_list, is_object
 
 _STRINGS = frozenset(
     {
@@ -46,7 +46,7 @@ def _prune(metadata: Object) -> list[str]:
         elif name == "ownerReferences":
             unknown += _check_references(value)
         elif name == "finalizers":
-            _expect(isinstance(value, list), name, "[]string", value)
+            _expect(is_list(value), name, "[]string", value)
         elif name not in {"generation", "deletionGracePeriodSeconds", "managedFields"}:
             del metadata[name]
             unknown.append(f"metadata.{name}")
@@ -57,7 +57,7 @@ def _prune(metadata: Object) -> list[str]:
 
 
 def _check_map(metadata: Object, name: str, value: Json) -> None:
-    _expect(isinstance(value, dict), name, "map[string]string", value)
+    _expect(is_object(value), name, "map[string]string", value)
     entries: Object = value
     for key, item in list(entries.items()):
         if item is None:
@@ -68,11 +68,11 @@ def _check_map(metadata: Object, name: str, value: Json) -> None:
 
 
 def _check_references(value: Json) -> list[str]:
-    _expect(isinstance(value, list), "ownerReferences", "[]v1.OwnerReference", value)
+    _expect(is_list(value), "ownerReferences", "[]v1.OwnerReference", value)
     references: list[Object] = value
     unknown: list[str] = []
     for index, reference in enumerate(references):
-        _expect(isinstance(reference, dict), f"ownerReferences[{index}]", "v1.OwnerReference", reference)
+        _expect(is_object(reference), f"ownerReferences[{index}]", "v1.OwnerReference", reference)
         for name in set(reference) - _REFERENCE:
             del reference[name]
             unknown.append(f"metadata.ownerReferences[{index}].{name}")
@@ -81,7 +81,9 @@ def _check_references(value: Json) -> list[str]:
 
 def _expect(fits: bool, path: str, wanted: str, value: Json) -> None:
     if not fits:
-        kind = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+        names: dict[type, str] = {dict: "object", list: "array", str: "string", bool: "bool"}
+        seen: type = value.__class__
+        kind = names.get(seen, "number")
         raise _WrongTypeError(
             f"json: cannot unmarshal {kind} into Go struct field ObjectMeta.metadata.{path} of type {wanted}"
         )

@@ -1,7 +1,7 @@
-"""OpenAPI documents: v3 for each group version and v2 for everything, as `kubectl explain`, `apply` and `create` read them.
+"""OpenAPI documents: v3 for each group version and v2 for everything, as kubectl reads them.
 
-Definitions of built-in kinds come from the Kubernetes release, those of custom resources from their CRDs. Paths are listed
-with what clients look up there: the kind of each operation and the parameters of writes.
+Definitions of built-in kinds come from the Kubernetes release, those of custom resources from their CRDs. Paths are
+listed with what clients look up there: the kind of each operation and the parameters of writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from kaito.apiserver.builtin_schemas import OBJECT_META, definition_name, definitions
 from kaito.apiserver.discovery import group_versions
 from kaito.apiserver.kinds import Registry, Resource
-from kaito.apiserver.wire import Json, Object, copy_json, encode
+from kaito.apiserver.wire import Json, Object, copy_json, encode, is_list, is_object, part
 
 _REF = "#/components/schemas/"
 _ALWAYS = (
@@ -22,12 +22,14 @@ _ALWAYS = (
     "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
 )
 _API_VERSION = (
-    "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to "
+    "APIVersion defines the versioned schema of this representation of an object. Servers "
+    "should convert recognized schemas to "
     "the latest internal value, and may reject unrecognized values. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources"
 )
 _KIND = (
-    "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint "
+    "Kind is a string value representing the REST resource this object represents. Servers may "
+    "infer this from the endpoint "
     "the client submits requests to. Cannot be updated. In CamelCase. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"
 )
@@ -50,8 +52,8 @@ def _gvk(resource: Resource) -> Object:
 
 
 def _custom_definition(resource: Resource) -> Object:
-    raw = dict(resource.schema.raw) if resource.schema is not None else {"type": "object"}
-    properties: Object = dict(raw.get("properties") or {})
+    raw: Object = {**(resource.schema.raw if resource.schema is not None else {})}
+    properties: Object = {**part(raw, "properties")}
     properties["apiVersion"] = {"type": "string", "description": _API_VERSION}
     properties["kind"] = {"type": "string", "description": _KIND}
     properties["metadata"] = {"allOf": [{"$ref": _REF + OBJECT_META}], "description": _METADATA}
@@ -62,13 +64,13 @@ def _custom_definition(resource: Resource) -> Object:
 
 
 def _references(value: Json) -> Iterable[str]:
-    if isinstance(value, dict):
+    if is_object(value):
         for key, item in value.items():
             if key == "$ref" and isinstance(item, str):
                 yield item.removeprefix(_REF)
             else:
                 yield from _references(item)
-    elif isinstance(value, list):
+    elif is_list(value):
         items: list[Json] = value
         for item in items:
             yield from _references(item)
@@ -76,7 +78,7 @@ def _references(value: Json) -> Iterable[str]:
 
 def _schemas(resources: list[Resource]) -> Object:
     found: Object = {}
-    wanted = list(_ALWAYS)
+    wanted: list[str] = [*_ALWAYS]
     for resource in resources:
         name = schema_name(resource)
         if resource.custom:
@@ -193,7 +195,8 @@ class OpenApi:
             "paths": _paths(resources),
             "definitions": _schemas(resources),
         }
-        return _as_version_2(copy_json(document))
+        converted: Object = _as_version_2(copy_json(document))
+        return converted
 
 
 _NOT_IN_VERSION_2 = frozenset({"nullable", "oneOf", "anyOf", "not"})
@@ -201,14 +204,14 @@ _NOT_IN_VERSION_2 = frozenset({"nullable", "oneOf", "anyOf", "not"})
 
 def _as_version_2(value: Json) -> Json:
     """Return a document in OpenAPI v2's dialect: references, and no keywords that v2 does not have."""
-    if isinstance(value, list):
+    if is_list(value):
         items: list[Json] = value
         return [_as_version_2(item) for item in items]
-    if not isinstance(value, dict):
+    if not is_object(value):
         return value
     source: Object = value
     parts = source.get("allOf")
-    if isinstance(parts, list) and len(parts) == 1 and "$ref" in parts[0]:
+    if is_list(parts) and len(parts) == 1 and "$ref" in parts[0]:
         return {"$ref": parts[0]["$ref"].replace(_REF, "#/definitions/")}
     converted: Object = {}
     for key, item in source.items():

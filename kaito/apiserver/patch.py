@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from kaito.apiserver.errors import StatusError, bad_request
-from kaito.apiserver.wire import Json, Object, copy_json
+from kaito.apiserver.wire import Json, Object, copy_json, is_list, is_object
 
 
 def merge_patch(target: Json, patch: Json) -> Json:
     """Return the target with a merge patch applied: null removes, objects merge, the rest replaces."""
-    if not isinstance(patch, dict):
+    if not is_object(patch):
         return copy_json(patch)
     changes: Object = patch
-    base: Object = target if isinstance(target, dict) else {}
+    base: Object = target if is_object(target) else {}
     result = dict(base)
     for key, value in changes.items():
         if value is None:
@@ -27,13 +27,15 @@ def json_patch(target: Json, operations: Json) -> Json:
     Raises:
         StatusError: 400 for a malformed patch, 422 when an operation cannot be done (a failed `test` included).
     """
-    if not isinstance(operations, list):
-        raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp")
+    if not is_list(operations):
+        raise bad_request(
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+        )
     steps: list[Object] = operations
     document = copy_json(target)
     # The real server's library lets "replace" of a missing key pass, and tells nothing about what failed.
     for step in steps:
-        if not isinstance(step, dict):
+        if not is_object(step):
             raise bad_request("json: cannot unmarshal value into Go value of type jsonpatch.Operation")
         try:
             document = _apply(document, step)
@@ -98,11 +100,11 @@ def _index(part: str, size: int, path: list[str], *, insert: bool = False) -> in
 
 
 def _step(value: Json, part: str, path: list[str]) -> Json:
-    if isinstance(value, dict):
+    if is_object(value):
         if part not in value:
             raise _PatchError(f"missing path: /{'/'.join(path)}")
         return value[part]
-    if isinstance(value, list):
+    if is_list(value):
         items: list[Json] = value
         return items[_index(part, len(items), path)]
     raise _PatchError(f"missing path: /{'/'.join(path)}")
@@ -118,7 +120,7 @@ def _has(document: Json, path: list[str]) -> bool:
     try:
         _get(document, path)
     except _PatchError:
-        return isinstance(_get(document, path[:-1]), list)
+        return is_list(_get(document, path[:-1]))
     return True
 
 
@@ -126,9 +128,9 @@ def _add(document: Json, path: list[str], value: Json) -> Json:
     if not path:
         return value
     parent = _get(document, path[:-1])
-    if isinstance(parent, dict):
+    if is_object(parent):
         parent[path[-1]] = value
-    elif isinstance(parent, list):
+    elif is_list(parent):
         items: list[Json] = parent
         items.insert(_index(path[-1], len(items), path, insert=True), value)
     else:
@@ -141,7 +143,7 @@ def _remove(document: Json, path: list[str]) -> None:
         raise _PatchError("cannot remove the whole document")
     parent = _get(document, path[:-1])
     _step(parent, path[-1], path)
-    if isinstance(parent, dict):
+    if is_object(parent):
         del parent[path[-1]]
     else:
         items: list[Json] = parent

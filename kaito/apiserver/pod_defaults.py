@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kaito.apiserver.wire import Json, Object
+from kaito.apiserver.wire import Json, Object, is_object, part
 
 _DIGEST = re.compile(r"@[a-z0-9]+:")
 DEFAULT_MODE = 0o644
@@ -29,7 +29,7 @@ def fill_pod_spec(spec: Object) -> None:
 
 
 def fill_pod(data: Object) -> None:
-    """Fill in what only pods themselves get: status, requests from limits, the class of service, and admission's fields."""
+    """Fill in what only pods themselves get: service links, addresses in their status, requests from limits."""
     spec: Object = data.setdefault("spec", {})
     fill_pod_spec(spec)
     status: Object = data.setdefault("status", {})
@@ -61,15 +61,14 @@ def admit_new_pod(data: Object) -> None:
 def qos_class(spec: Object) -> str:
     """Return the quality-of-service class of a pod (`pkg/apis/core/helper/qos`)."""
     containers: list[Object] = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
-    pairs = [
-        ((item.get("resources") or {}).get("requests") or {}, (item.get("resources") or {}).get("limits") or {})
-        for item in containers
-    ]
+    pairs = [(part(item, "resources", "requests"), part(item, "resources", "limits")) for item in containers]
     names = ("cpu", "memory")
     if not any(name in requests or name in limits for requests, limits in pairs for name in names):
         return "BestEffort"
     guaranteed = all(
-        name in limits and requests.get(name, limits[name]) == limits[name] for requests, limits in pairs for name in names
+        name in limits and requests.get(name, limits[name]) == limits[name]
+        for requests, limits in pairs
+        for name in names
     )
     return "Guaranteed" if guaranteed else "Burstable"
 
@@ -91,13 +90,13 @@ def _fill_container(container: Object, *, host_network: bool) -> None:
         if host_network and "containerPort" in port:
             port.setdefault("hostPort", port["containerPort"])
     for variable in container.get("env") or ():
-        reference: Json = (variable.get("valueFrom") or {}).get("fieldRef")
+        reference: Json = part(variable, "valueFrom").get("fieldRef")
         if reference is not None:
             reference.setdefault("apiVersion", "v1")
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.get(name) is not None:
             _fill_probe(container[name])
-    for hook in (container.get("lifecycle") or {}).values():
+    for hook in part(container, "lifecycle").values():
         _fill_http(hook)
 
 
@@ -112,7 +111,7 @@ def _fill_probe(probe: Object) -> None:
 
 
 def _fill_http(handler: Json) -> None:
-    request: Json = handler.get("httpGet") if isinstance(handler, dict) else None
+    request: Json = handler.get("httpGet") if is_object(handler) else None
     if request is not None:
         request.setdefault("path", "/")
         request.setdefault("scheme", "HTTP")
@@ -126,6 +125,6 @@ def _fill_volume(volume: Object) -> None:
             volume[kind].setdefault("defaultMode", DEFAULT_MODE)
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
-    for source in (volume.get("projected") or {}).get("sources") or ():
+    for source in part(volume, "projected").get("sources") or ():
         if source.get("serviceAccountToken") is not None:
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)

@@ -137,7 +137,8 @@ def negotiate(core: Core, request: HttpRequest, *, lists: bool) -> Presentation:
         media, _, parameters = part.strip().partition(";")
         if media.strip() not in {"application/json", "*/*", "application/*"}:
             continue
-        options = dict(item.strip().partition("=")[::2] for item in parameters.split(";") if "=" in item)
+        pairs = [item.strip().partition("=") for item in parameters.split(";") if "=" in item]
+        options = {name: value for name, _, value in pairs}
         wanted = options.get("as", "")
         if not wanted:
             return Presentation(core, "object")

@@ -192,7 +192,13 @@ def _slice(data: Object, now: datetime) -> list[Json]:
     ports = [str(port.get("port")) for port in data.get("ports") or ()]
     found = [str(address) for endpoint in data.get("endpoints") or () for address in endpoint.get("addresses") or ()]
     shown = ",".join(found[:3]) + (f" + {len(found) - 3} more..." if len(found) > 3 else "")
-    return [name_of(data), data.get("addressType", ""), ",".join(ports) or "<unset>", shown or "<unset>", age_of(data, now)]
+    return [
+        name_of(data),
+        data.get("addressType", ""),
+        ",".join(ports) or "<unset>",
+        shown or "<unset>",
+        age_of(data, now),
+    ]
 
 
 def _budget(data: Object, now: datetime) -> list[Json]:

@@ -23,7 +23,7 @@ def parse_quantity(text: str) -> Decimal:
     except InvalidOperation as error:
         raise ValueError(f"unable to parse quantity's value: {text}") from error
     if suffix in _BINARY:
-        return value * 1024 ** _BINARY[suffix]
+        return value * Decimal(1024) ** _BINARY[suffix]
     return value * Decimal(10) ** _DECIMAL[suffix or ""]
 
 

@@ -1,7 +1,7 @@
 """Get and list: consistent, paged, selected, and honest about resource versions.
 
-Rules of `resourceVersion`, `resourceVersionMatch`, `limit` and `continue` are those of the Kubernetes API concepts page.
-Pages of one list show one moment: the state at the list's resource version is rebuilt from history.
+Rules of `resourceVersion`, `resourceVersionMatch`, `limit` and `continue` are those of the Kubernetes API concepts
+page. Pages of one list show one moment: the state at the list's resource version is rebuilt from history.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kaito.apiserver.store import Channel, Key, Stored
 from kaito.apiserver.watch import parse_rv
 from kaito.apiserver.wire import HttpRequest, Object, decode, encode
 
-_EXPIRED_TOKEN = (
+_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
@@ -143,5 +143,5 @@ def _continued(channel: Channel, token: str, limit: int) -> _Page:
         raise errors.bad_request(f"invalid continue token: continue key is not valid: {error}") from error
     last = (str(namespace), str(name))
     if rv > 0 and rv < channel.floor:
-        raise errors.expired(_EXPIRED_TOKEN, _token(-1, last))
+        raise errors.expired(_EXPIRED, _token(-1, last))
     return _Page(max(rv, 0), last, limit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kaito.apiserver.wire import Json, Object, copy_json
+from kaito.apiserver.wire import Json, Object, copy_json, is_list, is_nested, is_object, part
 
 _REF = "#/components/schemas/"
 
@@ -84,11 +84,11 @@ class Schema:
 
     def declares(self, name: str) -> bool:
         """Return whether a property is written out in the schema."""
-        return name in (self.raw.get("properties") or {})
+        return name in part(self.raw, "properties")
 
     def declared(self) -> dict[str, Schema]:
         """Return the written-out properties."""
-        names: Object = self.raw.get("properties") or {}
+        names: dict[str, Object] = part(self.raw, "properties")
         return {name: self._property(name, raw) for name, raw in names.items()}
 
     def child(self, name: str) -> Schema | None:
@@ -96,14 +96,15 @@ class Schema:
         found = self._properties.get(name)
         if found is not None:
             return found
-        raw = (self.raw.get("properties") or {}).get(name)
+        properties: dict[str, Object] = self.raw.get("properties") or {}
+        raw = properties.get(name)
         return self.additional if raw is None else self._property(name, raw)
 
     @property
     def additional(self) -> Schema | None:
         """Schema of properties that are not written out, or None."""
         raw = self.raw.get("additionalProperties")
-        if self._additional is None and isinstance(raw, dict):
+        if self._additional is None and is_object(raw):
             self._additional = Schema(raw, self._definitions)
         return self._additional
 
@@ -116,7 +117,7 @@ class Schema:
     def items(self) -> Schema | None:
         """Schema of list items, or None."""
         raw = self.raw.get("items")
-        if self._items is None and isinstance(raw, dict):
+        if self._items is None and is_object(raw):
             self._items = Schema(raw, self._definitions)
         return self._items
 
@@ -135,9 +136,9 @@ def prune(value: Json, schema: Schema, *, root: bool = True, path: str = "") -> 
 
     The root and embedded resources keep apiVersion, kind and metadata whatever the schema says.
     """
-    if isinstance(value, dict):
+    if is_object(value):
         return _prune_object(value, schema, root=root or schema.embedded, path=path)
-    if isinstance(value, list):
+    if is_list(value):
         items = schema.items
         removed: list[str] = []
         if items is not None:
@@ -157,7 +158,7 @@ def _prune_object(value: Object, schema: Schema, *, root: bool, path: str) -> li
         child = schema.child(name)
         if child is not None:
             item = value[name]
-            if isinstance(item, dict | list):
+            if is_nested(item):
                 removed += prune(item, child, root=False, path=here)
         elif not schema.open:
             del value[name]
@@ -167,7 +168,7 @@ def _prune_object(value: Object, schema: Schema, *, root: bool, path: str) -> li
 
 def drop_nulls(value: Json, schema: Schema) -> None:
     """Remove nulls where the schema neither allows them nor has a default, in place."""
-    if isinstance(value, dict):
+    if is_object(value):
         source: Object = value
         for name in list(source):
             child = schema.child(name)
@@ -178,7 +179,7 @@ def drop_nulls(value: Json, schema: Schema) -> None:
                     del source[name]
             else:
                 drop_nulls(source[name], child)
-    elif isinstance(value, list) and schema.items is not None:
+    elif is_list(value) and schema.items is not None:
         entries: list[Json] = value
         for item in entries:
             drop_nulls(item, schema.items)
@@ -186,7 +187,7 @@ def drop_nulls(value: Json, schema: Schema) -> None:
 
 def fill_defaults(value: Json, schema: Schema) -> None:
     """Fill in the defaults of the schema, in place: parents before their children."""
-    if isinstance(value, dict):
+    if is_object(value):
         source: Object = value
         declared = schema.declared()
         for name, child in declared.items():
@@ -203,7 +204,7 @@ def fill_defaults(value: Json, schema: Schema) -> None:
                 if item is None and not additional.nullable and additional.has_default:
                     source[name] = copy_json(additional.default)
                 fill_defaults(source[name], additional)
-    elif isinstance(value, list) and schema.items is not None:
+    elif is_list(value) and schema.items is not None:
         items = schema.items
         entries: list[Json] = value
         for index, item in enumerate(entries):
@@ -214,13 +215,13 @@ def fill_defaults(value: Json, schema: Schema) -> None:
 
 def fill_zeros(value: Json, schema: Schema) -> None:
     """Fill in what Go prints even when it is empty, in place: structs, and required scalars of built-in types."""
-    if isinstance(value, list):
+    if is_list(value):
         entries: list[Json] = value
         if schema.items is not None:
             for item in entries:
                 fill_zeros(item, schema.items)
         return
-    if not isinstance(value, dict):
+    if not is_object(value):
         return
     source: Object = value
     for name, child in schema.declared().items():
@@ -230,7 +231,7 @@ def fill_zeros(value: Json, schema: Schema) -> None:
             zero = child.raw.get("default")
             if zero == {} and child.declared():
                 source[name] = {}
-            elif zero is not None and not zero and not isinstance(zero, dict | list):
+            elif zero is not None and not zero and not is_nested(zero):
                 source[name] = zero
         if name in source and name != "metadata":
             fill_zeros(source[name], child)

@@ -81,7 +81,8 @@ class _Parser:
         token = self.next()
         if not _KEY.match(token):
             raise self.failure(
-                f"<nil>: Invalid value: \"{token}\": name part must consist of alphanumeric characters, '-', '_' or '.', "
+                f'<nil>: Invalid value: "{token}": name part must consist of alphanumeric characters, '
+                f"'-', '_' or '.', "
                 "and must start and end with an alphanumeric character"
             )
         return token
@@ -92,7 +93,8 @@ class _Parser:
             raise self.failure(f"found '{token}', expected: identifier")
         if not _VALUE.match(token) or len(token) > 63:
             raise self.failure(
-                f'values[0][x]: Invalid value: "{token}": a valid label must be an empty string or consist of alphanumeric characters'
+                f'values[0][x]: Invalid value: "{token}": a valid label must be an empty string or consist of '
+                "alphanumeric characters"
             )
         return token
 
@@ -235,7 +237,7 @@ def field_value(data: Object, path: str) -> str:
     if path == "status.successful":
         return str(lookup(data, ("status", "succeeded")) or 0)
     value: Json = lookup(data, (head, *(rest.split(".") if rest else ())))
-    if value is None and path in {"status.replicas"}:
+    if value is None and path == "status.replicas":
         return "0"
     if value is None and path in {"spec.unschedulable", "spec.hostNetwork"}:
         return "false"

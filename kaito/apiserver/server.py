@@ -1,7 +1,7 @@
 """`ApiServer`: an in-memory Kubernetes API server, without a socket.
 
-`handle` is the only door: the aiohttp adapter (`serve`), in-process transports and tests all go through it. It starts no
-tasks and no threads and reads no clock but the one it is given; waiting happens in the running event loop only.
+`handle` is the only door: the aiohttp adapter (`serve`), in-process transports and tests all go through it. It starts
+no tasks and no threads and reads no clock but the one it is given; waiting happens in the running event loop only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kaito.apiserver.openapi import OpenApi
 from kaito.apiserver.presentation import negotiate
 from kaito.apiserver.routes import Target, UnknownPath, parse
 from kaito.apiserver.selectors import selection
-from kaito.apiserver.store import Change, Store, Stored
+from kaito.apiserver.store import Change, Store
 from kaito.apiserver.subresources import LogSource, Subresources, review
 from kaito.apiserver.watch import open_watch
 from kaito.apiserver.webhook_client import call_webhook

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from kaito.apiserver.errors import bad_request
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.schema import Schema
-from kaito.apiserver.wire import Json, Object, copy_json
+from kaito.apiserver.wire import Json, Object, copy_json, is_list, is_object
 
 _ORDER = "$setElementOrder/"
 _DELETE = "$deleteFromPrimitiveList/"
@@ -32,19 +32,19 @@ def _child(schema: Schema | None, name: str) -> Schema | None:
 
 def _plain(value: Json) -> Json:
     """Return a patch value without its directives, for places where nothing is there to merge into."""
-    if isinstance(value, dict):
+    if is_object(value):
         items: Object = value
         if items.get("$patch") == "delete":
             return None
         return {name: _plain(item) for name, item in items.items() if not name.startswith("$") and item is not None}
-    if isinstance(value, list):
+    if is_list(value):
         entries: list[Json] = value
-        return [_plain(item) for item in entries if not (isinstance(item, dict) and item.get("$patch") == "delete")]
+        return [_plain(item) for item in entries if not (is_object(item) and item.get("$patch") == "delete")]
     return copy_json(value)
 
 
 def _merge_map(target: Json, patch: Object, schema: Schema | None) -> Object:
-    base: Object = dict(target) if isinstance(target, dict) else {}
+    base: Object = dict(target) if is_object(target) else {}
     directive = patch.get("$patch")
     if directive == "replace":
         plain: Object = _plain({name: item for name, item in patch.items() if name != "$patch"})
@@ -54,35 +54,40 @@ def _merge_map(target: Json, patch: Object, schema: Schema | None) -> Object:
     retained = patch.get("$retainKeys")
     if retained is not None:
         base = {name: item for name, item in base.items() if name in retained}
-    for name, item in patch.items():
-        if name.startswith(_DELETE):
-            listed = name.removeprefix(_DELETE)
-            base[listed] = [entry for entry in base.get(listed) or [] if entry not in item]
+    _delete_from_lists(base, patch)
     for name, item in patch.items():
         if name.startswith("$"):
             continue
         child = _child(schema, name)
         if item is None:
             base.pop(name, None)
-        elif isinstance(item, dict):
+        elif is_object(item):
             base[name] = _merge_map(base.get(name), item, child)
-        elif isinstance(item, list):
+        elif is_list(item):
             base[name] = _merge_list(base.get(name), item, child, patch.get(_ORDER + name))
         else:
             base[name] = item
     for name, order in patch.items():
         listed = name.removeprefix(_ORDER)
-        if name.startswith(_ORDER) and listed not in patch and isinstance(base.get(listed), list):
+        if name.startswith(_ORDER) and listed not in patch and is_list(base.get(listed)):
             base[listed] = _ordered(base[listed], base[listed], order, _child(schema, listed))
     return base
 
 
+def _delete_from_lists(base: Object, patch: Object) -> None:
+    for name, item in patch.items():
+        if name.startswith(_DELETE):
+            listed = name.removeprefix(_DELETE)
+            entries: list[Json] = base.get(listed) or []
+            base[listed] = [entry for entry in entries if entry not in item]
+
+
 def _merge_list(target: Json, patch: list[Json], schema: Schema | None, order: Json) -> list[Json]:
-    live: list[Json] = target if isinstance(target, list) else []
+    live: list[Json] = target if is_list(target) else []
     if schema is None or "merge" not in schema.merge_strategy.split(","):
         plain: list[Json] = _plain(patch)
         return plain
-    if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
+    if any(is_object(item) and item.get("$patch") == "replace" for item in patch):
         kept: list[Json] = _plain([item for item in patch if item.get("$patch") != "replace"])
         return kept
     if not schema.merge_key:
@@ -96,7 +101,7 @@ def _merge_items(live: list[Json], patch: list[Json], schema: Schema) -> list[Js
     key = schema.merge_key
     merged: list[Json] = list(live)
     for item in patch:
-        if not isinstance(item, dict) or key not in item:
+        if not is_object(item) or key not in item:
             raise bad_request(f"map: {item} does not contain declared merge key: {key}")
         change: Object = item
         position = next((index for index, entry in enumerate(merged) if entry.get(key) == change[key]), None)
@@ -114,7 +119,7 @@ def _ordered(live: list[Json], merged: list[Json], order: list[Json], schema: Sc
     key = schema.merge_key if schema is not None else ""
 
     def identity(item: Json) -> Json:
-        return item.get(key) if key and isinstance(item, dict) else item
+        return item.get(key) if key and is_object(item) else item
 
     wanted = [identity(item) for item in order]
     before = [identity(item) for item in live]

@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from kaito.apiserver import bodies, errors, reads
+from kaito.apiserver.cells import format_selector
 from kaito.apiserver.core import Context, Core, timestamp
 from kaito.apiserver.deletion import delete, delete_options
 from kaito.apiserver.fieldmanagers import record_write
 from kaito.apiserver.kinds import Resource, Scale, view
 from kaito.apiserver.patch import json_patch, merge_patch
-from kaito.apiserver.cells import format_selector
 from kaito.apiserver.routes import Target
 from kaito.apiserver.selectors import selector_matches
 from kaito.apiserver.store import Stored
@@ -130,7 +130,7 @@ class Subresources:
         body: Object = bodies.decode_body(request)
         stored = reads.find(self._core, target)
         self._check_budgets(stored)
-        inner = body.get("deleteOptions") or {}
+        inner: Object = body.get("deleteOptions") or {}
         options = delete_options(HttpRequest("DELETE", request.path, request.query, {}, encode(inner)))
         options.dry_run = options.dry_run or context.dry_run
         delete(self._core, target.resource, stored, options)

@@ -32,7 +32,8 @@ AGE = Column(
     "date",
     ".metadata.creationTimestamp",
     "",
-    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to "
+    "CreationTimestamp is a timestamp representing the server time when this object was "
+    "created. It is not guaranteed to "
     "be set in happens-before order across separate operations. Clients may not set this value. It is represented in "
     "RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: "
     f"{_API_DOCS}#metadata",

@@ -1,7 +1,7 @@
 """Walks over values along their schemas: which fields a value has, how two differ, how one merges into the other.
 
-The semantics are those of `structured-merge-diff`: maps merge by key and lists of type map or set by item unless the schema
-calls them atomic; without a schema maps merge and lists are atomic. Inputs are never mutated.
+The semantics are those of `structured-merge-diff`: maps merge by key and lists of type map or set by item unless the
+schema calls them atomic; without a schema maps merge and lists are atomic. Inputs are never mutated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from kaito.apiserver import fieldset
 from kaito.apiserver.fieldset import FieldSet, Path
 from kaito.apiserver.schema import Schema
-from kaito.apiserver.wire import Json, Object
+from kaito.apiserver.wire import Json, Object, is_list, is_nested, is_object
 
 MISSING = object()
 """Marks an absent value where None would mean null."""
@@ -28,7 +28,7 @@ def is_keyed(schema: Schema | None) -> bool:
 
 def item_element(item: Json, schema: Schema) -> str:
     """Return the path element of an item of a keyed list."""
-    if schema.list_type == "set" or not isinstance(item, dict):
+    if schema.list_type == "set" or not is_object(item):
         return fieldset.by_value(item)
     keys: Object = {}
     for name in schema.list_keys:
@@ -50,7 +50,7 @@ def _child(schema: Schema | None, name: str) -> Schema | None:
 
 def fields_of(value: Json, schema: Schema | None, path: Path = ()) -> set[Path]:
     """Return the paths of everything a value sets."""
-    if isinstance(value, dict) and not _is_atomic_map(schema):
+    if is_object(value) and not _is_atomic_map(schema):
         found: set[Path] = set()
         for name, item in value.items():
             here = (*path, fieldset.field(name))
@@ -58,7 +58,7 @@ def fields_of(value: Json, schema: Schema | None, path: Path = ()) -> set[Path]:
             if item is None or item == {} or schema is None or not schema.declares(name):
                 found.add(here)
         return found
-    if isinstance(value, list) and schema is not None and is_keyed(schema):
+    if is_list(value) and schema is not None and is_keyed(schema):
         found = set()
         entries: list[Json] = value
         for item in entries:
@@ -112,23 +112,23 @@ def _compare(old: Json, new: Json, schema: Schema | None, path: Path, out: Diffe
 
 
 def _as_map(value: Json) -> Object:
-    return value if isinstance(value, dict) else {}
+    return value if is_object(value) else {}
 
 
 def _granular_map(old: Json, new: Json, schema: Schema | None) -> bool:
-    if _is_atomic_map(schema) or not any(isinstance(value, dict) and value for value in (old, new)):
+    if _is_atomic_map(schema) or not any(is_object(value) and value for value in (old, new)):
         return False
-    return all(isinstance(value, dict) or value is MISSING or value is None for value in (old, new))
+    return all(is_object(value) or value is MISSING or value is None for value in (old, new))
 
 
 def _granular_list(old: Json, new: Json, schema: Schema) -> bool:
-    if not is_keyed(schema) or not any(isinstance(value, list) and value for value in (old, new)):
+    if not is_keyed(schema) or not any(is_list(value) and value for value in (old, new)):
         return False
-    return all(isinstance(value, list) or value is MISSING or value is None for value in (old, new))
+    return all(is_list(value) or value is MISSING or value is None for value in (old, new))
 
 
 def _indexed(value: Json, schema: Schema) -> Object:
-    entries: list[Json] = value if isinstance(value, list) else []
+    entries: list[Json] = value if is_list(value) else []
     return {item_element(item, schema): item for item in entries}
 
 
@@ -195,11 +195,11 @@ def _merge_lists(live: list[Json], config: list[Json], schema: Schema) -> list[J
 def repeated_items(value: Json, schema: Schema | None, path: str = "") -> list[tuple[str, str]]:
     """Return path and key of items that a keyed list names more than once."""
     found: list[tuple[str, str]] = []
-    if isinstance(value, dict):
+    if is_object(value):
         for name, item in value.items():
-            if isinstance(item, dict | list):
+            if is_nested(item):
                 found += repeated_items(item, _child(schema, name), f"{path}.{name}")
-    elif isinstance(value, list) and schema is not None and is_keyed(schema):
+    elif is_list(value) and schema is not None and is_keyed(schema):
         entries: list[Json] = value
         elements = [item_element(item, schema) for item in entries]
         found += [(path, fieldset.show((one,))) for one in dict.fromkeys(elements) if elements.count(one) > 1]
@@ -212,7 +212,7 @@ def remove(value: Json, paths: FieldSet, schema: Schema | None) -> Json:
     """Return a value without the members of a set; None when nothing is left of a map or list."""
     if not paths:
         return value
-    if isinstance(value, dict) and value:
+    if is_object(value) and value:
         if _is_atomic_map(schema):
             return None
         kept: Object = {}
@@ -223,7 +223,7 @@ def remove(value: Json, paths: FieldSet, schema: Schema | None) -> Json:
             below = fieldset.under(paths, element)
             kept[name] = remove(item, below, _child(schema, name)) if below else item
         return kept or None
-    if isinstance(value, list) and value:
+    if is_list(value) and value:
         if schema is None or not is_keyed(schema):
             return None
         rest: list[Json] = []

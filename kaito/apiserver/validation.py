@@ -22,7 +22,7 @@ from kaito.apiserver.errors import (
 )
 from kaito.apiserver.formats import matches_format
 from kaito.apiserver.schema import Schema
-from kaito.apiserver.wire import Json, Object, encode
+from kaito.apiserver.wire import Json, Object, encode, is_list, is_object
 
 _MISSING = object()
 
@@ -45,7 +45,7 @@ def type_name(value: Json) -> str:
         return "number"
     if isinstance(value, str):
         return "string"
-    return "array" if isinstance(value, list) else "object"
+    return "array" if is_list(value) else "object"
 
 
 def validate(value: Json, schema: Schema, path: str = "", old: Json = _MISSING) -> list[FieldError]:
@@ -60,9 +60,9 @@ def validate(value: Json, schema: Schema, path: str = "", old: Json = _MISSING) 
     if errors:
         return errors
     errors = _enum_errors(value, schema, path) + _combined_errors(value, schema, path)
-    if isinstance(value, dict):
+    if is_object(value):
         errors += _object_errors(value, schema, path, old)
-    elif isinstance(value, list):
+    elif is_list(value):
         errors += _list_errors(value, schema, path, old)
     elif isinstance(value, str):
         errors += _string_errors(value, schema, path)
@@ -133,7 +133,7 @@ def _object_errors(value: Object, schema: Schema, path: str, old: Json) -> list[
         child = schema.child(name)
         if child is None or (not path and name == "metadata"):
             continue
-        previous = old.get(name, _MISSING) if isinstance(old, dict) else _MISSING
+        previous = old.get(name, _MISSING) if is_object(old) else _MISSING
         errors += validate(item, child, prefix + name, previous)
     return errors
 
@@ -154,7 +154,7 @@ def _list_errors(value: list[Json], schema: Schema, path: str, old: Json) -> lis
 
 
 def _correlator(schema: Schema, old: Json) -> Callable[[Json], Json]:
-    if schema.list_type != "map" or not isinstance(old, list):
+    if schema.list_type != "map" or not is_list(old):
         return lambda _item: _MISSING
     olds: list[Json] = old
     by_key = {item_key(item, schema): item for item in olds}
@@ -163,7 +163,7 @@ def _correlator(schema: Schema, old: Json) -> Callable[[Json], Json]:
 
 def item_key(item: Json, schema: Schema) -> str:
     """Return the identity of an item of a list of type map: its keys' values, as compact JSON."""
-    if not isinstance(item, dict):
+    if not is_object(item):
         return encode(item).decode()
     keys: Object = {}
     for key in schema.list_keys:
@@ -180,7 +180,7 @@ def list_key_errors(value: list[Json], schema: Schema, path: str) -> list[FieldE
     errors: list[FieldError] = []
     seen: set[str] = set()
     for index, item in enumerate(value):
-        by_key = schema.list_type == "map" and isinstance(item, dict)
+        by_key = schema.list_type == "map" and is_object(item)
         identity = item_key(item, schema) if by_key else encode(item).decode()
         if identity in seen:
             shown: Json = {key: item.get(key) for key in schema.list_keys} if by_key else item

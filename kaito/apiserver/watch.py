@@ -1,8 +1,8 @@
 """Watch streams: everything that happens to a selection of objects after a resource version.
 
 `open_watch` validates the request and subscribes at once, so nothing that happens afterwards is missed; the returned
-`WatchStream` is the body of the response. The protocol is that of the Kubernetes API concepts page: bookmarks about once
-a minute, `sendInitialEvents` with its end bookmark, an ERROR event 410 when history no longer reaches back.
+`WatchStream` is the body of the response. The protocol is that of the Kubernetes API concepts page: bookmarks about
+once a minute, `sendInitialEvents` with its end bookmark, an ERROR event 410 when history no longer reaches back.
 """
 
 from __future__ import annotations

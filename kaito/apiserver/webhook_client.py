@@ -8,7 +8,7 @@ import ssl
 import aiohttp
 
 from kaito.apiserver.admission import WebhookError
-from kaito.apiserver.wire import Object, decode, encode
+from kaito.apiserver.wire import Object, decode, encode, is_object
 
 
 async def call_webhook(config: Object, review: Object) -> Object:
@@ -37,7 +37,7 @@ async def call_webhook(config: Object, review: Object) -> Object:
         raise WebhookError(f'failed to call webhook: Post "{url}": {error}') from error
     except ValueError as error:
         raise WebhookError(f"could not get REST client: {error}") from error
-    if not isinstance(decoded, dict):
+    if not is_object(decoded):
         raise WebhookError("webhook response is not an object")
     found: Object = decoded
     return found

@@ -54,7 +54,14 @@ def _daemon_set(data: Object, now: datetime) -> list[Json]:
     counts = [number_at(data, "status", field) for field in fields]
     nodes = format_labels(lookup(data, ("spec", "template", "spec", "nodeSelector")))
     selector = format_selector(lookup(data, ("spec", "selector")))
-    return [name_of(data), *counts, nodes, age_of(data, now), *container_cells(data, "spec", "template", "spec"), selector]
+    return [
+        name_of(data),
+        *counts,
+        nodes,
+        age_of(data, now),
+        *container_cells(data, "spec", "template", "spec"),
+        selector,
+    ]
 
 
 def _job(data: Object, now: datetime) -> list[Json]:

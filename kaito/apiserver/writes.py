@@ -1,7 +1,8 @@
 """Create, update and patch: from a request to the next state of an object.
 
-The order is the real server's: decode, shape, mutate (admission), fill in metadata, validate, admit, store. Between load
-and store admission may wait, so a write that lost a race is tried again when the client gave no resource version.
+The order is the real server's: decode, shape, mutate (admission), fill in metadata, validate, admit, store. Between
+load and store admission may wait, so a write that lost a race is tried again when the client gave no resource
+version.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from kaito.apiserver.store import Stored
 from kaito.apiserver.strategic import strategic_patch
 from kaito.apiserver.typed import repeated_items
 from kaito.apiserver.validation import validate
-from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json
+from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json, is_list, is_object, part
 
 Managed: TypeAlias = list[Object] | None
 """`managedFields` that an apply has worked out; None to account for the write afterwards."""
@@ -44,7 +45,7 @@ class Writer:
     async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
         """Create the object in the body."""
         data = bodies.decode_object(request, target.resource, context)
-        if data.get("metadata", {}) and (data["metadata"] or {}).get("resourceVersion"):
+        if part(data, "metadata").get("resourceVersion"):
             # The real server forgot to give this refusal a code of its own.
             raise errors.StatusError(500, "", "resourceVersion should not be set on objects to be created")
         bodies.match_url(data, target)
@@ -133,14 +134,16 @@ class Writer:
                 apply = strategic_patch(target.resource)
             case _:
                 raise _patch_type_refused(kind)
-        if kind != "application/json-patch+json" and not isinstance(body, dict):
-            word = "array" if isinstance(body, list) else "value"
-            text = f"error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+        if kind != "application/json-patch+json" and not is_object(body):
+            word = "array" if is_list(body) else "value"
+            text = (
+                f"error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+            )
             raise errors.bad_request(text)
 
         def change(current: Object) -> tuple[Object, Managed]:
             patched = apply(current, body)
-            if not isinstance(patched, dict):
+            if not is_object(patched):
                 raise errors.bad_request("the patched document is not an object")
             return copy_json(patched), None
 
@@ -166,7 +169,8 @@ class Writer:
 
         if core.store.get(resource.storage, (target.namespace, target.name)) is None and not target.subresource:
             if config["metadata"].get("uid"):
-                why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
+                uid = config["metadata"]["uid"]
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise errors.conflict(resource.group, resource.plural, target.name, why)
             data, managed = change({})
             return await self.create_object(target, data, context, managed=managed), True
@@ -280,7 +284,7 @@ _BLOCKING = frozenset(
 
 
 def unchecked(found: list[errors.FieldError]) -> list[errors.FieldError]:
-    """Return the notice that CEL rules were not evaluated, when the errors so far leave values they could not handle."""
+    """Return the notice that CEL rules were not evaluated, when the errors leave values they could not handle."""
     if not any(error.reason in _BLOCKING for error in found):
         return []
     notice = (
@@ -326,7 +330,7 @@ def _without_times(metadata: Object) -> Object:
 
 def _stated_version(wanted: Object, current: Object, *, patching: bool) -> bool:
     metadata: Json = wanted.get("metadata")
-    stated = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    stated = metadata.get("resourceVersion") if is_object(metadata) else None
     return bool(stated) and not (patching and stated == current["metadata"]["resourceVersion"])
 
 
