@@ -73,10 +73,10 @@ async def _tell(api: Api, pod: Pod, *, deadline: datetime | None, now: datetime)
         left = max(int((deadline - now).total_seconds()), 0)
         leaving = pod.metadata.deletion_timestamp
         if leaving is None or leaving > deadline:
-            await api.client.delete(pod, grace_seconds=left)
+            await api.delete(pod, grace_seconds=left)
         return
     if not pod.deleting and not labels.is_true(pod.annotations.get(labels.DO_NOT_DISRUPT)):
-        await api.client.evict(pod)
+        await api.evict(pod)
 
 
 def _is_exempt(pod: Pod) -> bool:
