@@ -57,18 +57,18 @@ async def _plan(run: Pass) -> Plan:
         PlanError: the catalogue or the table of instance types says no.
         Refused: a rule, or something missing, does.
     """
-    workspace, node_api = run.workspace, run.settings.node_api.value
-    notes = _obey(validate(workspace, policy=Policy(node_api=node_api)))
+    workspace, settings = run.workspace, run.settings
+    notes = _obey(validate(workspace, policy=Policy(node_api=settings.node_api.value)))
     preset = preset_of(workspace)
     instance = await _instance(run)
     if preset is None or instance is None:
         plan = template_plan(workspace, instance)
         return replace(plan, notes=(*notes, *plan.notes))
     if workspace.tuning is not None:
-        plan = tuning_plan(workspace, workspace.tuning, preset, instance, run.settings)
+        plan = tuning_plan(workspace, workspace.tuning, preset, instance, settings)
     else:
-        plan = inference_plan(workspace, preset, instance, run.settings)
-    _obey(check(workspace, node_api=node_api, cloud=run.settings.cloud))
+        plan = inference_plan(workspace, preset, instance, settings)
+    _obey(check(workspace, node_api=settings.node_api.value, cloud=settings.cloud))
     await _require_secrets(run)
     config_map, config_hash = await _config(run)
     return replace(plan, notes=(*notes, *plan.notes), config_map=config_map, config_hash=config_hash)
