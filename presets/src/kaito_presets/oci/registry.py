@@ -7,6 +7,7 @@ to.
 """
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Final, final
@@ -39,19 +41,14 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
-@final
+@dataclass(frozen=True, slots=True)
 class _Response:
-    """Status, headers and an open body."""
+    """Status, headers and body; the body of a download is left open instead."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: IO[bytes]) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    def read(self) -> bytes:
-        """The whole body."""
-        with self.body:
-            return self.body.read()
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = b""
+    stream: IO[bytes] | None = None
 
 
 Body = bytes | Path | None
@@ -117,7 +114,7 @@ class Registry:
         """A manifest or index, and its media type."""
         accept = f"{MANIFEST}, {INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
         response = self._send("GET", f"manifests/{version}", headers={"Accept": accept})
-        raw = response.read()
+        raw = response.content
         if version.startswith("sha256:") and "sha256:" + hashlib.sha256(raw).hexdigest() != version:
             raise RegistryError(f"{self._reference}: manifest {version} does not match its digest")
         try:
@@ -130,10 +127,11 @@ class Registry:
         """Download a blob and verify its digest."""
         for attempt in range(self._tries):
             try:
-                response = self._send("GET", f"blobs/{digest}")
+                response = self._send("GET", f"blobs/{digest}", stream=True)
                 found = hashlib.sha256()
-                with response.body, target.open("wb") as file:
-                    while piece := response.body.read(PIECE_BYTES):
+                body = response.stream or io.BytesIO()
+                with body, target.open("wb") as file:
+                    while piece := body.read(PIECE_BYTES):
                         found.update(piece)
                         file.write(piece)
                 if f"sha256:{found.hexdigest()}" != digest:
@@ -155,12 +153,13 @@ class Registry:
         headers: Mapping[str, str] | None = None,
         expected: Sequence[int] = (200, 201, 202),
         accept_missing: bool = False,
+        stream: bool = False,
     ) -> _Response:
         """One request with retries."""
         for attempt in range(self._tries):
             try:
                 response = self._once(
-                    method, urljoin(self._base, path), headers or {}, data, accept_missing=accept_missing
+                    method, urljoin(self._base, path), headers or {}, data, accept_missing=accept_missing, stream=stream
                 )
             except (OSError, HTTPException, RegistryError) as error:
                 if attempt == self._tries - 1 or not _is_temporary(error):
@@ -173,13 +172,20 @@ class Registry:
         raise AssertionError("unreachable: the last attempt raises or returns")
 
     def _once(
-        self, method: str, url: str, headers: Mapping[str, str], data: Body, *, accept_missing: bool = False
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        data: Body,
+        *,
+        accept_missing: bool = False,
+        stream: bool = False,
     ) -> _Response:
         """One request; answers an authentication challenge once."""
-        response = _open(method, url, headers, data, self._authorization)
+        response = _open(method, url, headers, data, self._authorization, stream=stream)
         if response.status == 401:
             self._authorization = self._answer(response.headers.get("www-authenticate", ""))
-            response = _open(method, url, headers, data, self._authorization)
+            response = _open(method, url, headers, data, self._authorization, stream=stream)
         if response.status in (401, 403):
             who = f"user {self._credentials.user!r}" if self._credentials else "anonymous access"
             raise CredentialsRefused(f"{self._reference}: the registry refuses {who} ({_reason(response)})")
@@ -216,7 +222,7 @@ class Registry:
             )
         if response.status >= 400:
             raise _Status(response.status, _reason(response), None)
-        document = json.loads(response.read())
+        document = json.loads(response.content)
         return f"Bearer {document.get('token') or document.get('access_token')}"
 
     def _pause(self, attempt: int, error: Exception) -> None:
@@ -249,21 +255,15 @@ def _is_temporary(error: Exception) -> bool:
 def _reason(response: _Response) -> str:
     """The registry's own words, if it has some."""
     try:
-        errors = json.loads(response.read())["errors"]
+        errors = json.loads(response.content)["errors"]
         return "; ".join(str(error.get("message") or error.get("code")) for error in errors) or str(response.status)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"status {response.status}"
 
 
-@final
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects of reads (blob storage); a redirected upload would lose its body."""
-
-
-_opener: Final = urllib.request.build_opener(_SafeRedirects())
-
-
-def _open(method: str, url: str, headers: Mapping[str, str], data: Body, authorization: str | None) -> _Response:
+def _open(
+    method: str, url: str, headers: Mapping[str, str], data: Body, authorization: str | None, *, stream: bool = False
+) -> _Response:
     request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s) by construction
     if authorization:
         # Not repeated to the host of a redirect.
@@ -271,19 +271,23 @@ def _open(method: str, url: str, headers: Mapping[str, str], data: Body, authori
     if isinstance(data, Path):
         with data.open("rb") as file:
             request.data = file
-            return _exchange(request)
+            return _exchange(request, stream=stream)
     request.data = data
-    return _exchange(request)
+    return _exchange(request, stream=stream)
 
 
-def _exchange(request: urllib.request.Request) -> _Response:
+def _exchange(request: urllib.request.Request, *, stream: bool) -> _Response:
     try:
-        response = _opener.open(request, timeout=TIMEOUT_SECONDS)
+        response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except urllib.error.HTTPError as error:
-        return _Response(error.code, _lower(error.headers), error)
+        with error:
+            return _Response(error.code, _lower(error.headers), error.read())
     except urllib.error.URLError as error:
         raise ConnectionError(f"{urlsplit(request.full_url).netloc}: {error.reason}") from error
-    return _Response(response.status, _lower(response.headers), response)
+    if stream:
+        return _Response(response.status, _lower(response.headers), stream=response)
+    with response:
+        return _Response(response.status, _lower(response.headers), response.read())
 
 
 def _lower(headers: Any) -> dict[str, str]:

@@ -232,12 +232,14 @@ def _choose(section: DatasetSection, columns: Sequence[str]) -> tuple[str | None
     if "messages" in columns:
         return "messages", None, None, None
     for prompt, answer in (
-        ("prompt", "completion"), ("question", "answer"), ("prompt", "response"), ("context", "response"),
+        ("prompt", "completion"), ("question", "answer"), ("prompt", "response"),
     ):  # fmt: skip
         if prompt in columns and answer in columns:
             return None, prompt, answer, None
     if "instruction" in columns and (answer_column := _first(columns, ("response", "output"))):
         return None, _first(columns, ("context", "input")), answer_column, "instruction"
+    if "context" in columns and "response" in columns:
+        return None, "context", "response", None
     return None, None, _first(columns, ("text",)), None
 
 

@@ -71,10 +71,7 @@ def _conversation(tokenizer: Any, turns: Sequence[Turn]) -> Tokens:
     except Exception as error:  # templates raise what they like
         raise DataError(f"the chat template refuses a conversation: {error}") from error
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    learned = [
-        any(begin <= start < end for begin, end in spans) if stop > start else False
-        for start, stop in encoded["offset_mapping"]
-    ]
+    learned = [any(begin <= start < stop <= end for begin, end in spans) for start, stop in encoded["offset_mapping"]]
     ids: list[int] = encoded["input_ids"]
     return Tokens(ids, [token if keep else IGNORED for token, keep in zip(ids, learned, strict=True)])
 

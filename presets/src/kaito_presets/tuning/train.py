@@ -45,6 +45,10 @@ REFUSED_KEYS: Final = frozenset(
 """Keys of the library that this job decides or does not do."""
 
 
+FEW_PARAMETERS: Final = 10_000_000
+"""Below this, handing work to several CPU threads costs more than the work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a training ended."""
@@ -105,6 +109,8 @@ def train(job: Job, progress: Progress, stop: threading.Event) -> Outcome:
     if job.check_memory:
         _check_memory(job, bits, longest)
     model, targets = _model(job, bits)
+    if not torch.cuda.is_available() and model.num_parameters() < FEW_PARAMETERS:
+        torch.set_num_threads(1)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     log.info("training %d numbers in %s", trainable, ", ".join(targets))
     callback = _Reporter(progress, stop, len(train_set))

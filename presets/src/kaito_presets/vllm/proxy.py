@@ -1,0 +1,270 @@
+"""The routes of the wrapper: `/chat` translated, the OpenAI routes passed through, health and metrics of
+both.
+
+Built by `main`, used whole by the tests with a stub engine. Guarantees: `/chat` works on this runtime as on
+the other; streams pass through piece by piece; a client that goes away closes its request to the engine,
+which stops generating; more requests than the engine can queue sensibly are answered with 429.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, Literal, final
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from kaito_presets import __version__
+from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, PromptTooLong, Unavailable
+from kaito_presets.inference.chat import ChatRequest, ChatResponse
+from kaito_presets.inference.http_errors import Handler, errors_as_json, read_body
+from kaito_presets.vllm import translate
+
+log = logging.getLogger(__name__)
+
+HOP_BY_HOP: Final = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length"}
+)
+"""Headers that belong to one connection (RFC 9110, 7.6.1), and those aiohttp sets itself."""
+PIECE_BYTES: Final = 65536
+
+State = Literal["Loading", "Healthy", "Draining"]
+
+
+@final
+class Proxy:
+    """Everything between the port of the pod and the port of the engine."""
+
+    def __init__(
+        self, engine_url: str, *, model: str, adapters: Sequence[str] = (), in_flight_limit: int | None = None
+    ) -> None:
+        self._engine = engine_url.rstrip("/")
+        self._model = model
+        # The contract: an adapter of the workspace is in effect. vLLM cannot mix several, so only a single one is.
+        self._chat_model = adapters[0] if len(adapters) == 1 else model
+        if len(adapters) > 1:
+            log.warning("/chat answers with the base model; adapters are chosen with model=%s", "|".join(adapters))
+        self._limit = in_flight_limit
+        self._in_flight = 0
+        self._session: aiohttp.ClientSession | None = None
+        self.state: State = "Loading"
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "kaito_http_requests", "Requests answered.", ("route", "code"), registry=self._registry
+        )
+        self._rejected = Counter("kaito_ratelimit_rejected", "Requests answered with 429.", registry=self._registry)
+        self._gauge = Gauge("kaito_generation_in_flight", "Requests under way.", registry=self._registry)
+
+    @property
+    def idle(self) -> bool:
+        """No request is under way."""
+        return self._in_flight == 0
+
+    def application(self, max_request_bytes: int = 16 * 2**20) -> web.Application:
+        """All routes."""
+        app = web.Application(middlewares=[self._counting(), errors_as_json], client_max_size=max_request_bytes)
+        app.add_routes(
+            [
+                web.get("/", self._root),
+                web.get("/health", self._health),
+                web.get("/healthz", self._health),
+                web.get("/version", self._version),
+                web.get("/metrics", self._metrics),
+                web.post("/chat", self._chat),
+                web.route("*", "/{path:.*}", self._pass_on),
+            ]
+        )
+        app.cleanup_ctx.append(self._sessions)
+        return app
+
+    async def engine_is_healthy(self) -> bool:
+        """Whether the engine answers its own health check."""
+        try:
+            async with self._client().get(self._engine + "/health", timeout=aiohttp.ClientTimeout(total=5)) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _sessions(self, _: web.Application):
+        # No total timeout: an answer takes as long as it takes; a dead engine closes its connections.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        yield
+        await self._session.close()
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise Unavailable("the server is not started")
+        return self._session
+
+    def _ready(self) -> None:
+        if self.state != "Healthy":
+            reason = "is shutting down" if self.state == "Draining" else "is still loading its model"
+            raise Unavailable(f"the server {reason}")
+
+    # Our own routes.
+
+    async def _root(self, _: web.Request) -> web.Response:
+        return web.json_response({"message": "Server is running"})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        healthy = self.state == "Healthy" and await self.engine_is_healthy()
+        status = self.state if healthy or self.state != "Healthy" else "Unhealthy"
+        return web.json_response({"status": status}, status=200 if healthy else 503)
+
+    async def _version(self, _: web.Request) -> web.Response:
+        engine_version = ""
+        if self.state == "Healthy":
+            async with self._client().get(self._engine + "/version") as response:
+                engine_version = str((await response.json()).get("version", "")) if response.status == 200 else ""
+        return web.json_response(
+            {"version": __version__, "engine": "vllm", "engine_version": engine_version, "model": self._model}
+        )
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        body = generate_latest(self._registry)
+        try:
+            async with self._client().get(self._engine + "/metrics") as response:
+                if response.status == 200:
+                    body += await response.read()
+        except aiohttp.ClientError:
+            pass  # still loading: our own numbers are all there is
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        self._ready()
+        body = await read_body(request, ChatRequest)
+        with _Place(self):
+            if body.messages:
+                messages = [message.model_dump() for message in body.messages]
+                fields = translate.sampling(body, await self._count(body, {"messages": messages}))
+                document = await self._ask("/v1/chat/completions", {"messages": messages, **fields})
+                text = translate.result_text(body, document, "")
+            elif body.prompt:
+                text = await self._complete(body, (body.prefix or "") + body.prompt)
+            else:
+                raise BadRequest("Text generation parameter prompt required", param="prompt")
+        return web.json_response(ChatResponse(Result=text).model_dump())
+
+    async def _complete(self, body: ChatRequest, prompt: str) -> str:
+        tokens: list[int] | None = None
+        context = 0
+        if translate.needs_token_count(body):
+            tokens, context = await self._tokenize({"prompt": prompt})
+        fields = translate.sampling(body, None if tokens is None else len(tokens))
+        sent: str | list[int] = prompt
+        head = prompt
+        if body.handle_long_generation == "hole" and tokens is not None:
+            keep = context - int(fields["max_tokens"])
+            if keep < 1:
+                raise PromptTooLong(f"{fields['max_tokens']} new tokens do not fit a context of {context}")
+            if len(tokens) > keep:
+                sent = tokens[-keep:]
+                head = str((await self._ask("/detokenize", {"tokens": sent}))["prompt"])
+        document = await self._ask("/v1/completions", {"prompt": sent, **fields})
+        return translate.result_text(body, document, head if body.return_full_text else "")
+
+    async def _count(self, body: ChatRequest, subject: dict[str, Any]) -> int | None:
+        if not translate.needs_token_count(body):
+            return None
+        tokens, _ = await self._tokenize(subject)
+        return len(tokens)
+
+    async def _tokenize(self, subject: dict[str, Any]) -> tuple[list[int], int]:
+        document = await self._ask("/tokenize", subject)
+        return list(document["tokens"]), int(document["max_model_len"])
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """One JSON request to the engine; its errors become ours."""
+        try:
+            async with self._client().post(self._engine + path, json={"model": self._chat_model, **body}) as response:
+                document: dict[str, Any] = await response.json(content_type=None)
+                status = response.status
+        except (aiohttp.ClientError, ValueError) as error:
+            raise GenerationFailed(f"the engine does not answer: {error}") from error
+        if status == 200:
+            return document
+        message = _message(document)
+        if status == 429:
+            raise Overloaded(message, retry_after_seconds=1)
+        if 400 <= status < 500:
+            raise BadRequest(message)
+        raise GenerationFailed(message)
+
+    # The engine's routes.
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        self._ready()
+        with _Place(self, counted=request.method == "POST"):
+            headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+            body = await request.read()
+            try:
+                async with self._client().request(
+                    request.method, self._engine + request.raw_path, data=body or None, headers=headers,
+                    allow_redirects=False,
+                ) as upstream:  # fmt: skip
+                    return await self._relay(request, upstream)
+            except aiohttp.ClientConnectionError as error:
+                raise GenerationFailed(f"the engine does not answer: {error}") from error
+
+    async def _relay(self, request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        headers = {name: value for name, value in upstream.headers.items() if name.lower() not in HOP_BY_HOP}
+        response = web.StreamResponse(status=upstream.status, headers=headers)
+        await response.prepare(request)
+        async for piece in upstream.content.iter_any():
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    def enter(self) -> None:
+        """Take a place; 429 if there is none."""
+        if self._limit is not None and self._in_flight >= self._limit:
+            self._rejected.inc()
+            raise Overloaded(f"{self._in_flight} requests are under way", retry_after_seconds=1)
+        self._in_flight += 1
+        self._gauge.set(self._in_flight)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._in_flight -= 1
+        self._gauge.set(self._in_flight)
+
+    def _counting(self):
+        @web.middleware
+        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+            code = "499"
+            try:
+                response = await handler(request)
+                code = str(response.status)
+                return response
+            finally:
+                route = request.path if request.path in ("/chat", "/health", "/healthz", "/metrics") else "engine"
+                self._requests.labels(route, code).inc()
+
+        return count
+
+
+class _Place:
+    """A request under way, for as long as the `with` lasts."""
+
+    def __init__(self, proxy: Proxy, *, counted: bool = True) -> None:
+        self._proxy = proxy
+        self._counted = counted
+
+    def __enter__(self) -> None:
+        if self._counted:
+            self._proxy.enter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._counted:
+            self._proxy.leave()
+
+
+def _message(document: Any) -> str:
+    """The words of an error of OpenAI's or FastAPI's shape."""
+    if isinstance(document, dict):
+        error = document.get("error")
+        if isinstance(error, dict) and error.get("message"):
+            return str(error["message"])
+        return str(document.get("message") or document.get("detail") or document)
+    return str(document)

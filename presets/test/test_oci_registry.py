@@ -1,0 +1,237 @@
+"""Pushing to and pulling from a real registry, with credentials, and from one that misbehaves."""
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
+from kaito_presets.oci.adapter_image import pull_image, push_adapter
+from kaito_presets.oci.reference import parse_reference
+from kaito_presets.oci.registry import TRIES, Registry
+from real_registry import registry_command
+
+# bcrypt of "secret"; the registry accepts nothing else.
+HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+
+
+@contextmanager
+def running(folder: Path, *, secured: bool) -> Iterator[str]:
+    program = registry_command()
+    if program is None:
+        pytest.skip("no registry: neither docker-registry, KAITO_TEST_REGISTRY nor Go is on this machine")
+    folder.mkdir()
+    htpasswd = None
+    if secured:
+        htpasswd = folder / "htpasswd"
+        htpasswd.write_text(HTPASSWD)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        program.command(port, folder, htpasswd),
+        env=os.environ | program.environment(port, folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("registries") / "open", secured=False) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def secured_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("registries") / "secured", secured=True) as host:
+        yield host
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(os.urandom(300_000))
+    (folder / "kaito_adapter.json").write_text("{}")
+    return folder
+
+
+def docker_config(folder: Path, host: str, password: str) -> Path:
+    file = folder / f"{password}.json"
+    auth = base64.b64encode(f"user:{password}".encode()).decode()
+    file.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    return file
+
+
+@pytest.mark.registry
+def test_an_adapter_makes_the_round_trip(open_registry: str, adapter: Path, tmp_path: Path) -> None:
+    reference = parse_reference(f"{open_registry}/team/adapter:0.0.1")
+    digest = push_adapter(adapter, reference, annotations={"sh.kaito.model.name": "phi"})
+    assert push_adapter(adapter, reference, annotations={"sh.kaito.model.name": "phi"}) == digest
+    names = pull_image(reference, tmp_path / "pulled")
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "kaito_adapter.json"]
+    assert all((tmp_path / "pulled" / name).read_bytes() == (adapter / name).read_bytes() for name in names)
+    by_digest = parse_reference(f"{open_registry}/team/adapter@{digest}")
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    assert pull_image(by_digest, mounted) == names
+    request = urllib.request.Request(f"http://{open_registry}/v2/team/adapter/manifests/0.0.1")
+    request.add_header("Accept", "application/vnd.oci.image.manifest.v1+json")
+    with urllib.request.urlopen(request) as response:
+        manifest = json.load(response)
+    assert manifest["annotations"] == {"sh.kaito.model.name": "phi"}
+    assert [layer["mediaType"] for layer in manifest["layers"]] == ["application/vnd.oci.image.layer.v1.tar+gzip"]
+
+
+@pytest.mark.registry
+def test_credentials_from_the_secret_are_used(secured_registry: str, adapter: Path, tmp_path: Path) -> None:
+    reference = parse_reference(f"{secured_registry}/adapter:1")
+    right = docker_config(tmp_path, secured_registry, "secret")
+    wrong = docker_config(tmp_path, secured_registry, "guess")
+    with pytest.raises(CredentialsRefused, match="credentials"):
+        push_adapter(adapter, reference)
+    with pytest.raises(CredentialsRefused, match="refuses user 'user'"):
+        push_adapter(adapter, reference, docker_configs=[wrong])
+    push_adapter(adapter, reference, docker_configs=[right])
+    # For a pull each of several secrets is tried.
+    assert pull_image(reference, tmp_path / "pulled", docker_configs=[wrong, right])
+    with pytest.raises(CredentialsRefused):
+        pull_image(reference, tmp_path / "not", docker_configs=[wrong])
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.registry
+def test_what_is_not_there_is_said(open_registry: str, adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="404"):
+        pull_image(parse_reference(f"{open_registry}/absent:1"), tmp_path / "x")
+    reference = parse_reference(f"{open_registry}/adapter:2")
+    push_adapter(adapter, reference)
+    with pytest.raises(NotAnAdapter, match="no file under /models"):
+        pull_image(reference, tmp_path / "x", path="/models")
+
+
+# A registry that misbehaves.
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers from a list; afterwards with 201."""
+
+    script: list[tuple[int, dict[str, str]]] = []
+    seen: list[tuple[str, str, str | None]] = []
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        type(self).seen.append((self.command, self.path, self.headers.get("Authorization")))
+        body = b"{}"
+        if self.path.startswith("/token"):
+            status, headers = 200, {}
+            body = b'{"token": "bearer-token"}'
+        elif type(self).script:
+            status, headers = type(self).script.pop(0)
+        else:
+            status, headers = 201, {}
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(0 if self.command == "HEAD" else len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def scripted() -> Iterator[str]:
+    Scripted.script, Scripted.seen = [], []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def client(host: str, sleep: Callable[[float], None]) -> Registry:
+    return Registry(parse_reference(f"{host}/x:1"), None, sleep=sleep)
+
+
+def test_temporary_failures_are_retried_with_growing_pauses(scripted: str) -> None:
+    pauses: list[float] = []
+    Scripted.script = [(503, {}), (500, {}), (429, {"Retry-After": "7"}), (201, {})]
+    client(scripted, pauses.append).push_manifest(b"{}", "x/y")
+    assert pauses == [1.0, 2.0, 7.0]
+
+
+def test_an_upload_that_breaks_is_begun_anew(scripted: str) -> None:
+    pauses: list[float] = []
+    Scripted.script = [(404, {}), (202, {"Location": "/up/1"}), (502, {}), (202, {"Location": "/up/2"}), (201, {})]
+    client(scripted, pauses.append).push_blob(b"abc", "sha256:" + "0" * 64, 3)
+    puts = [path for method, path, _ in Scripted.seen if method == "PUT"]
+    assert [path.partition("?")[0] for path in puts] == ["/up/1", "/up/2"]
+
+
+def test_it_gives_up_with_the_last_reason(scripted: str) -> None:
+    pauses: list[float] = []
+    Scripted.script = [(503, {})] * 50
+    with pytest.raises(RegistryError, match=r"x:1: PUT manifests/1: status 503"):
+        client(scripted, pauses.append).push_manifest(b"{}", "x/y")
+    assert len(pauses) == TRIES - 1
+
+
+def test_a_registry_that_is_not_there_is_retried_then_named() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    pauses: list[float] = []
+    with pytest.raises(RegistryError, match=host):
+        client(host, pauses.append).push_manifest(b"{}", "x/y")
+    assert len(pauses) == TRIES - 1
+
+
+def test_a_bearer_challenge_is_answered_with_a_token(scripted: str) -> None:
+    challenge = f'Bearer realm="http://{scripted}/token",service="s",scope="repository:x:pull,push"'
+    Scripted.script = [(401, {"WWW-Authenticate": challenge})]
+    client(scripted, lambda _: None).push_manifest(b"{}", "x/y")
+    assert [(method, auth) for method, _, auth in Scripted.seen] == [
+        ("PUT", None),
+        ("GET", None),
+        ("PUT", "Bearer bearer-token"),
+    ]
+    assert "scope=repository%3Ax%3Apull%2Cpush" in Scripted.seen[1][1]

@@ -1,0 +1,44 @@
+"""Incremental decoding and stop strings."""
+
+import random
+
+import pytest
+from kaito_presets.inference.text import IncrementalDecoder, StopStrings
+
+
+def decode_bytes(tokens: "list[int] | tuple[int, ...]") -> str:
+    return bytes(tokens).decode("utf-8", errors="replace")
+
+
+@pytest.mark.parametrize("text", ["plain", "naïve café", "日本語テキスト", "🎉 party 👩‍👩‍👧", ""])
+def test_pieces_add_up_and_never_hold_half_a_character(text: str) -> None:
+    decoder = IncrementalDecoder(lambda tokens: decode_bytes(list(tokens)))
+    pieces = [decoder.push(byte) for byte in text.encode()]
+    assert "".join(pieces) + decoder.flush() == text
+    assert "\ufffd" not in "".join(pieces)
+
+
+def test_invalid_bytes_do_not_hold_the_stream_for_ever() -> None:
+    decoder = IncrementalDecoder(lambda tokens: decode_bytes(list(tokens)))
+    pieces = [decoder.push(0xFF) for _ in range(40)]
+    assert any(pieces)
+    assert len("".join(pieces) + decoder.flush()) == 40
+
+
+def test_stop_strings_are_found_wherever_the_pieces_break() -> None:
+    chance = random.Random(3)
+    for _ in range(300):
+        text = "".join(chance.choices("abc", k=30))
+        stops = ["".join(chance.choices("abc", k=chance.randint(2, 4))) for _ in range(2)]
+        positions = [text.find(stop) for stop in stops if stop in text]
+        stopper = StopStrings(stops)
+        found = ""
+        for character in text:
+            if not stopper.found:
+                found += stopper.push(character)
+        if not stopper.found:
+            found += stopper.flush()
+        assert stopper.found == bool(positions)
+        # Of two stop strings the one that is complete first ends the text, as in OpenAI's API.
+        ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+        assert found == (text[: min(ends)[1]] if ends else text)

@@ -1,0 +1,229 @@
+"""Finding, reading, mapping and downloading training data."""
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kaito_presets.errors import ConfigurationError, DataError
+from kaito_presets.tuning.config import DatasetSection
+from kaito_presets.tuning.dataset import Dataset, Example, Turn, load_dataset
+from kaito_presets.tuning.download import TRIES, download_all, file_names
+
+ROWS = [{"question": f"q{index}", "answer": f"a{index}"} for index in range(10)]
+
+
+def load(folder: Path, **section: Any) -> Dataset:
+    section.setdefault("shuffle_dataset", False)
+    return load_dataset(DatasetSection(**section), folder, folder.parent)
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    result = tmp_path / "data"
+    result.mkdir()
+    return result
+
+
+def test_every_kind_of_file_is_read_the_same(folder: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import ipc, parquet
+
+    table = pyarrow.Table.from_pylist(ROWS)
+    parquet.write_table(table, folder / "x.parquet")
+    expected = load(folder)
+    assert expected.train[0] == Example("q0", "a0")
+    assert expected.shape == "prompt and completion"
+    (folder / "x.parquet").unlink()
+
+    def with_arrow() -> None:
+        with ipc.new_file(str(folder / "x.arrow"), table.schema) as writer:
+            writer.write_table(table)
+
+    writers = {
+        "x.json": lambda: (folder / "x.json").write_text(json.dumps(ROWS)),
+        "x.jsonl": lambda: write_jsonl(folder / "x.jsonl", ROWS),
+        "x.json.gz": lambda: (folder / "x.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode())),
+        "x.csv": lambda: (folder / "x.csv").write_text(
+            "question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in ROWS)
+        ),
+        "x.arrow": with_arrow,
+    }
+    for name, write in writers.items():
+        write()
+        assert load(folder).train == expected.train, name
+        (folder / name).unlink()
+
+
+def test_all_files_are_used_in_name_order(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    write_jsonl(folder / "b.jsonl", ROWS[5:])
+    write_jsonl(folder / "sub" / "c.jsonl", [{"question": "last", "answer": "one"}])
+    write_jsonl(folder / "a.jsonl", ROWS[:5])
+    (folder / ".hidden.jsonl").write_text("not json")
+    (folder / "README.md").write_text("not data")
+    assert [example.prompt for example in load(folder).train] == [*(row["question"] for row in ROWS), "last"]
+
+
+def test_the_shuffle_follows_its_seed_and_the_split_its_share(folder: Path) -> None:
+    write_jsonl(folder / "x.jsonl", ROWS)
+    one = load(folder, shuffle_dataset=True, shuffle_seed=1, train_test_split=0.8)
+    same = load(folder, shuffle_dataset=True, shuffle_seed=1, train_test_split=0.8)
+    other = load(folder, shuffle_dataset=True, shuffle_seed=2, train_test_split=0.8)
+    assert one == same
+    assert one.train != other.train
+    assert (len(one.train), len(one.evaluate)) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "section", "example"),
+    [
+        ({"messages": [{"role": "assistant", "content": "x"}]}, {}, Example(turns=(Turn("assistant", "x"),))),
+        ({"prompt": "p", "completion": "c"}, {}, Example("p", "c")),
+        ({"text": "t", "other": 1}, {}, Example("", "t")),
+        ({"instruction": "i", "context": "c", "response": "r"}, {}, Example("i\n\nc", "r")),
+        ({"instruction": "i", "context": "", "response": "r"}, {}, Example("i", "r")),
+        ({"in": "p", "out": 7}, {"context_column": "in", "response_column": "out"}, Example("p", "7")),
+        ({"in": "p", "out": "t"}, {"response_column": "out"}, Example("", "t")),
+        ({"chat": '[{"role":"assistant","content":"x"}]'}, {"messages_column": "chat"},
+         Example(turns=(Turn("assistant", "x"),))),
+        ({"a": "1", "b": "2", "c": "3"},
+         {"instruction_column": "a", "context_column": "b", "response_column": "c"}, Example("1\n\n2", "3")),
+    ],
+)  # fmt: skip
+def test_columns_are_mapped(folder: Path, row: dict[str, Any], section: dict[str, Any], example: Example) -> None:
+    write_jsonl(folder / "x.jsonl", [row])
+    assert load(folder, **section).train == (example,)
+
+
+@pytest.mark.parametrize(
+    ("files", "section", "words"),
+    [
+        ({}, {}, "no data file in"),
+        ({"x.txt": "hello"}, {}, "found x.txt"),
+        ({"x.jsonl": ""}, {}, "dataset is empty: no record in x.jsonl"),
+        ({"x.csv": "question,answer\n"}, {}, "dataset is empty"),
+        ({"x.jsonl": '{"a": 1, "b": 2}'}, {}, "the columns are: a, b"),
+        ({"x.jsonl": '{"a": 1, "b": 2}'}, {"response_column": "c"}, "no column 'c'; its columns are: a, b"),
+        ({"x.jsonl": '{"messages": "{"}'}, {}, "record 0, column 'messages'"),
+        ({"x.jsonl": '{"messages": [{"role": "user", "content": "x"}]}'}, {}, "no message of the assistant"),
+        ({"x.jsonl": '{"messages": [{"rle": "user"}]}'}, {}, "list of {role, content}"),
+        ({"x.jsonl": '{"text": {"a": 1}}'}, {}, "expected text, found dict"),
+        ({"x.jsonl": "[1, 2]"}, {}, "expected objects, found int"),
+        ({"x.json": "{broken"}, {}, "x.json cannot be read as json"),
+        ({"x.parquet": "not parquet"}, {}, "x.parquet cannot be read as parquet"),
+        ({"x.jsonl": "{}", "y.csv": "a\n1\n"}, {}, "several kinds"),
+        ({}, {"dataset_path": "absent.csv"}, "does not exist"),
+        ({}, {"dataset_path": "../../etc/passwd"}, "must lie below"),
+    ],
+)
+def test_wrong_data_fails_with_what_was_seen(
+    folder: Path, files: dict[str, str], section: dict[str, Any], words: str
+) -> None:
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(DataError, match=words):
+        load(folder, **section)
+
+
+# Downloads.
+
+
+class Source(BaseHTTPRequestHandler):
+    """Serves `content`; breaks, redirects and refuses as scripted in the path."""
+
+    content = b"0123456789" * 1000
+    calls: list[str] = []
+    ranges: list[str | None] = []
+    failures_left = 0
+
+    def do_GET(self) -> None:
+        type(self).calls.append(self.path)
+        type(self).ranges.append(self.headers.get("Range"))
+        if self.path.startswith("/gone"):
+            self.send_error(404)
+        elif self.path.startswith("/redirect"):
+            self.send_response(302)
+            self.send_header("Location", "/file.json")
+            self.end_headers()
+        elif type(self).failures_left:
+            type(self).failures_left -= 1
+            if self.path.startswith("/busy"):
+                self.send_error(503)
+                return
+            self._send(self.content[:3000])  # promises everything, sends a part
+        elif start := self.headers.get("Range"):
+            offset = int(start.removeprefix("bytes=").rstrip("-"))
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(self.content) - offset))
+            self.end_headers()
+            self.wfile.write(self.content[offset:])
+        else:
+            self._send(b"" if self.path == "/empty" else self.content)
+
+    def _send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content) if body else 0))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def source() -> Iterator[str]:
+    Source.calls, Source.ranges, Source.failures_left = [], [], 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Source)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_files_are_downloaded_and_not_twice(source: str, folder: Path) -> None:
+    urls = [f"{source}/data/train.parquet?download=true", f"{source}/redirect/other.json"]
+    files = download_all(urls, folder)
+    assert [file.name for file in files] == ["train.parquet", "other.json"]
+    assert all(file.read_bytes() == Source.content for file in files)
+    download_all(urls, folder)
+    assert len(Source.calls) == 3  # two files, one redirect
+
+
+@pytest.mark.parametrize("path", ["/broken.json", "/busy.json"])
+def test_an_interrupted_download_is_tried_again_and_continued(source: str, folder: Path, path: str) -> None:
+    Source.failures_left = 2
+    pauses: list[float] = []
+    (file,) = download_all([source + path], folder, sleep=pauses.append)
+    assert file.read_bytes() == Source.content
+    assert pauses == [1.0, 2.0]
+    assert (Source.ranges[-1] is not None) == (path == "/broken.json")
+
+
+def test_failures_name_the_url(source: str, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.json.*404.*tried 1 times"):
+        download_all([f"{source}/gone.json"], folder)
+    with pytest.raises(DataError, match="is empty"):
+        download_all([f"{source}/empty"], folder)
+    Source.failures_left = TRIES
+    with pytest.raises(DataError, match=f"tried {TRIES} times"):
+        download_all([f"{source}/busy.json"], folder, sleep=lambda _: None)
+    assert list(folder.iterdir()) == []
+
+
+def test_names_never_collide_and_never_leave_the_folder() -> None:
+    names = file_names(["http://a/x.csv", "http://b/x.csv?y=1", "http://c/dir/..%2f.evil", "http://d"])
+    assert len(set(names)) == 4
+    assert all("/" not in name and not name.startswith(".") for name in names)
+    for url in ("file:///etc/passwd", "ftp://x/y", "x"):
+        with pytest.raises(ConfigurationError, match="only http"):
+            file_names([url])

@@ -1,0 +1,150 @@
+"""`/chat` and the rest of the wrapper's routes in front of a stub engine, over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from kaito_presets.vllm.proxy import Proxy
+from kaito_presets.vllm.translate import clean_up_spaces
+from openai import AsyncOpenAI
+from stub_engine import StubEngine
+
+
+class Wrapped:
+    def __init__(self, url: str, proxy: Proxy, engine: StubEngine, session: ClientSession) -> None:
+        self.url, self.proxy, self.engine, self.session = url, proxy, engine, session
+
+    async def chat(self, **body: object) -> tuple[int, Any]:
+        async with self.session.post(self.url + "/chat", json=body) as response:
+            return response.status, await response.json()
+
+
+async def listen(app: web.Application, runners: list[web.AppRunner]) -> str:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    runners.append(runner)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+
+@pytest.fixture
+async def wrapped() -> AsyncIterator[Wrapped]:
+    runners: list[web.AppRunner] = []
+    engine = StubEngine()
+    engine_url = await listen(engine.application(), runners)
+    proxy = Proxy(engine_url, model="phi", adapters=["phi-3-adapter"], in_flight_limit=2)
+    url = await listen(proxy.application(), runners)
+    async with ClientSession() as session:
+        proxy.state = "Healthy"
+        yield Wrapped(url, proxy, engine, session)
+    for runner in reversed(runners):
+        await runner.cleanup()
+
+
+async def test_a_prompt_becomes_a_completion_with_the_seeds_defaults(wrapped: Wrapped) -> None:
+    assert await wrapped.chat(prompt="abc") == (200, {"Result": "abcABC"})
+    assert wrapped.engine.bodies == [{"model": "phi-3-adapter", "prompt": "abc", "max_tokens": 200, "top_k": 10}]
+
+
+async def test_fields_of_the_contract(wrapped: Wrapped) -> None:
+    assert await wrapped.chat(prompt="bc", prefix="a", return_full_text=False) == (200, {"Result": "ABC"})
+    assert await wrapped.chat(prompt="a .", clean_up_tokenization_spaces=True) == (200, {"Result": "a .A."})
+    assert await wrapped.chat(messages=[{"role": "user", "content": "hi"}]) == (200, {"Result": "HI"})
+    twice = await wrapped.chat(prompt="x", return_full_text=False, generate_kwargs={"num_return_sequences": 2})
+    assert twice == (200, {"Result": "XX"})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_new_tokens": 5, "temperature": 0.5, "top_p": 0.9}, {"max_tokens": 5, "temperature": 0.5, "top_p": 0.9}),
+        ({"do_sample": False}, {"temperature": 0, "top_k": None}),
+        ({"max_length": 10}, {"max_tokens": 7}),
+        ({"repetition_penalty": 1.1, "seed": 3, "min_new_tokens": 2}, {"repetition_penalty": 1.1, "min_tokens": 2}),
+        ({"eos_token_id": 7, "num_beams": 1, "early_stopping": False}, {"stop_token_ids": [7]}),
+    ],
+)
+async def test_options_are_translated(wrapped: Wrapped, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    status, _ = await wrapped.chat(prompt="abc", generate_kwargs=options)
+    assert status == 200
+    assert {key: wrapped.engine.bodies[-1].get(key) for key in expected} == expected
+
+
+async def test_hole_keeps_the_right_end_of_the_prompt(wrapped: Wrapped) -> None:
+    prompt = "".join(chr(97 + index % 26) for index in range(100))
+    body = {"prompt": prompt, "handle_long_generation": "hole", "generate_kwargs": {"max_new_tokens": 60}}
+    assert await wrapped.chat(**body) == (200, {"Result": prompt[-4:] + prompt[-4:].upper()})
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({}, 400, "prompt required"),
+        ({"prompt": 7}, 422, "string"),
+        ({"prompt": "x", "generate_kwargs": {"num_beams": 4}}, 400, "num_beams=4 has no counterpart"),
+        ({"prompt": "x", "generate_kwargs": {"nonsense": 4}}, 400, "nonsense"),
+        ({"prompt": "abc", "generate_kwargs": {"max_length": 2}}, 400, "use max_new_tokens"),
+        ({"prompt": "abc", "generate_kwargs": {"max_new_tokens": 5000}}, 400, "context exceeded"),
+    ],
+)
+async def test_errors(wrapped: Wrapped, body: dict[str, Any], status: int, words: str) -> None:
+    code, answer = await wrapped.chat(**body)
+    assert code == status
+    assert words in str(answer["detail"])
+
+
+async def test_openai_routes_pass_through_with_streams(wrapped: Wrapped) -> None:
+    async with AsyncOpenAI(base_url=wrapped.url + "/v1", api_key="unused", max_retries=0) as api:
+        stream = await api.completions.create(model="phi", prompt="hello", max_tokens=10, stream=True)
+        text = "".join([chunk.choices[0].text async for chunk in stream])
+    assert text == "HELLO"
+
+
+async def test_too_many_requests_are_refused_and_health_still_answers(wrapped: Wrapped) -> None:
+    wrapped.engine.hold = asyncio.Event()
+    tasks = [asyncio.create_task(wrapped.chat(prompt="x")) for _ in range(2)]  # noqa: TID251 - awaited below
+    async with asyncio.timeout(10):
+        while len(wrapped.engine.bodies) < 2:  # noqa: ASYNC110 - the stub is only looked at
+            await asyncio.sleep(0.01)
+    async with wrapped.session.post(wrapped.url + "/v1/responses", json={}) as response:
+        assert response.status == 429
+        assert response.headers["Retry-After"] == "1"
+        assert (await response.json())["error"]["code"] == "rate_limit_exceeded"
+    async with wrapped.session.get(wrapped.url + "/health") as response:
+        assert response.status == 200
+    async with wrapped.session.get(wrapped.url + "/metrics") as response:
+        text = await response.text()
+    assert "kaito_ratelimit_rejected_total 1.0" in text
+    assert "vllm:num_requests_running" in text
+    wrapped.engine.hold.set()
+    assert [(await task)[0] for task in tasks] == [200, 200]
+
+
+async def test_a_client_that_goes_away_releases_its_place(wrapped: Wrapped) -> None:
+    wrapped.engine.hold = asyncio.Event()
+    task = asyncio.create_task(wrapped.chat(prompt="x"))  # noqa: TID251 - awaited below
+    async with asyncio.timeout(10):
+        while not wrapped.engine.bodies:  # noqa: ASYNC110 - the stub is only looked at
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while not (wrapped.proxy.idle and wrapped.engine.cancelled):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_states_are_told(wrapped: Wrapped) -> None:
+    wrapped.proxy.state = "Loading"
+    async with wrapped.session.get(wrapped.url + "/healthz") as response:
+        assert (response.status, await response.json()) == (503, {"status": "Loading"})
+    assert (await wrapped.chat(prompt="x"))[0] == 503
+    wrapped.proxy.state = "Healthy"
+    async with wrapped.session.get(wrapped.url + "/version") as response:
+        version = await response.json()
+    assert (version["engine"], version["engine_version"], version["model"]) == ("vllm", "9.9", "phi")
+
+
+def test_clean_up_is_transformers_own() -> None:
+    assert clean_up_spaces("do n't , you ?") == "don't, you?"
