@@ -67,7 +67,7 @@ DropReason = Literal["queue-full", "spam", "refused", "unreachable"]
 K = TypeVar("K")
 V = TypeVar("V")
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +300,10 @@ class EventRecorder:
             series.created = True  # an earlier try got through
         except ApiError as error:
             if not _is_terminating(error):
-                log.warning("event refused", reason=series.event.reason, note=series.event.note, error=str(error))
+                _log.warning("event refused", reason=series.event.reason, note=series.event.note, error=str(error))
                 self._drop("refused")
         except KaitoRuntimeError as error:
-            log.warning("event not sent", reason=series.event.reason, note=series.event.note, error=str(error))
+            _log.warning("event not sent", reason=series.event.reason, note=series.event.note, error=str(error))
             self._drop("unreachable")
         finally:
             self._sending = False

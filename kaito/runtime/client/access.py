@@ -21,7 +21,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_FILE_SECONDS = 60.0
 """A token file is read again after this time, or at once when the server refuses the token (client-go: 1 minute)."""
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Credentials(Protocol):
@@ -111,7 +111,7 @@ class TokenFile:
             token = (await asyncio.to_thread(self._path.read_text)).strip()
         except OSError as error:
             if not self._complained:
-                log.warning("token file unreadable, keeping the last token", path=str(self._path), error=str(error))
+                _log.warning("token file unreadable, keeping the last token", path=str(self._path), error=str(error))
             self._complained = True
             return
         self._complained = False

@@ -44,7 +44,7 @@ DECODED_AT_ONCE = 32
 STATUS_FLUSH_SECONDS = 5.0
 """Longest the status write of a cancelled reconcile may take: shutdown and deadlines wait for it."""
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class EventSink(Protocol):
@@ -90,7 +90,7 @@ class Api:
             clock: time of conditions.
             dice: randomness of pauses between attempts.
         """
-        self.client = client if fence is None else client.fenced(fence)
+        self.client: Client = client if fence is None else client.fenced(fence)
         self._reader = reader
         self._live = frozenset(kind.gvk() for kind in live)
         self._events = events
@@ -331,7 +331,7 @@ class Api:
                 await self._flush(scope, obj)
         except (KaitoRuntimeError, TimeoutError) as failure:
             error.add_note(f"the status of {obj.kind} {obj.key} could not be written either: {failure}")
-            log.warning("status not written", kind=obj.kind, key=str(obj.key), error=str(failure))
+            _log.warning("status not written", kind=obj.kind, key=str(obj.key), error=str(failure))
 
     async def _flush(self, scope: StatusScope[R], obj: R) -> None:
         present = obj

@@ -30,7 +30,7 @@ EXPIRY_SKEW = timedelta(minutes=5)
 
 _CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class ExecCredentials:
                 except TransportError as error:
                     if self._clock.now() >= (credential.expires or self._clock.now()):
                         raise
-                    log.warning("credential plugin failed, keeping the last credential", error=str(error))
+                    _log.warning("credential plugin failed, keeping the last credential", error=str(error))
         return _header(credential)
 
     async def refused(self, header: str) -> bool:

@@ -40,7 +40,7 @@ TLS_CHECK_SECONDS = 60.0
 _TCP_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A peer that vanished without a word is noticed after a minute; HTTP/1.1 has no ping."""
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
@@ -262,13 +262,13 @@ class HttpTransport:
         except Exception as error:
             if pool is None:
                 raise
-            log.warning("certificates changed but are not usable, keeping the last ones", error=str(error))
+            _log.warning("certificates changed but are not usable, keeping the last ones", error=str(error))
             return pool
         renewed = _Pool(context, mark)
         self._pool = renewed
         if pool is not None:
             self._retired.append(pool)
-            log.info("certificates changed, using new connections", host=self.host)
+            _log.info("certificates changed, using new connections", host=self.host)
         return renewed
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ from kaito.runtime.logging import get_logger
 REFRESH_SECONDS = 60.0
 """How often credentials are looked at: a token file may have changed, a token may be about to expire."""
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ class _LoaderCredentials:
         try:
             await self._loader.load_and_set(self._target)
         except Exception as error:  # noqa: BLE001 -- the library raises whatever it meets; the last token may still do
-            log.warning("credentials not refreshed, keeping the last ones", error=str(error))
+            _log.warning("credentials not refreshed, keeping the last ones", error=str(error))
 
 
 async def kubeconfig_access(paths: str, context: str = "", *, strict_x509: bool = False) -> Access:

@@ -42,7 +42,7 @@ _SERVER_ERRORS = frozenset({500, 502, 503, 504})
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 _WARNINGS_REMEMBERED = 1024
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Repeat(Enum):
@@ -189,7 +189,7 @@ class Sender:
             self._warned[text] = None
             if len(self._warned) > _WARNINGS_REMEMBERED:
                 self._warned.popitem(last=False)
-            log.warning("api server warning", warning=re.sub(r"\\(.)", r"\1", text))
+            _log.warning("api server warning", warning=re.sub(r"\\(.)", r"\1", text))
 
 
 def failure(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ApiError:

@@ -6,7 +6,7 @@ left out is a field not owned.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic_core import from_json
@@ -62,7 +62,7 @@ def without_nulls(value: Any) -> Any:
 class Model(BaseModel):
     """A struct of the Kubernetes API: frozen, camelCase aliases, unknown fields kept."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         alias_generator=wire_name,
         populate_by_name=True,
         extra="allow",

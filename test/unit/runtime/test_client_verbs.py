@@ -282,7 +282,7 @@ async def test_a_namespace_is_demanded_before_anything_is_sent(client: Client, w
 
 
 async def test_every_write_names_the_field_manager(client: Client) -> None:
-    made = await client.create(config("a"))
+    made = await client.create(config("a", k="v"))
     fields = made.metadata.model_extra or {}
     assert fields["managedFields"][0]["manager"] == "test-manager"
 
