@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self, final
 
 from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.certs import CertificateFiles
 from kaito.runtime.client import Api, Client, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.controller import Controller, Engine, Periodic, Running, build
@@ -25,6 +26,7 @@ from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
 from kaito.runtime.logging import get_logger
+from kaito.runtime.manager.access import Gatekeeper
 from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.leadership import Leadership
@@ -319,7 +321,11 @@ class Manager:
             metrics=self.metrics,
             queues=lambda: self.queues,
             cache=self.cache.health,
+            gatekeeper=Gatekeeper(self.client, self._dice.random),
         )
+        serving, directory = self._endpoints.metrics_serving, self.settings.metrics_cert_dir
+        if serving is not None and directory is not None:
+            self._spawn("runnables", CertificateFiles(directory, serving))
 
     async def _start_webhooks(self, parts: Parts) -> None:
         if self._webhooks is None:

@@ -1,13 +1,19 @@
 """The manager's HTTP servers for probes and metrics: bound at start, closed at the end."""
 
+import platform
+import ssl
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any, final
 
 from aiohttp import web
 
+from kaito.runtime.certs import ServingContext
+from kaito.runtime.certs.authority import new_authority, new_leaf
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.health import Checks
 from kaito.runtime.logging import get_logger
+from kaito.runtime.manager.access import Gatekeeper
 from kaito.runtime.manager.endpoints import health_app, metrics_app
 from kaito.runtime.manager.settings import Settings, parse_bind_address
 from kaito.runtime.metrics import Metrics
@@ -33,6 +39,8 @@ class Endpoints:
         """The port probes are answered on, once started; None when off."""
         self.metrics_port: int | None = None
         """The port of the metrics, once started; None when off."""
+        self.metrics_serving: ServingContext | None = None
+        """The certificate of the metrics port, when it is secured."""
 
     async def start(
         self,
@@ -41,18 +49,31 @@ class Endpoints:
         metrics: Metrics,
         queues: Callable[[], Iterable[WorkQueue[Any]]],
         cache: Callable[[], Sequence[Any]],
+        gatekeeper: Gatekeeper,
     ) -> None:
         """Listen on every address that is not off.
 
         Raises:
             ConfigurationError: an address is in use or not ours.
         """
-        self.health_port = await self._serve("health", self._settings.health_probe_bind_address, health_app(*health))
-        self.metrics_port = await self._serve(
-            "metrics", self._settings.metrics_bind_address, metrics_app(metrics, queues=queues, cache=cache)
-        )
+        settings = self._settings
+        self.health_port = await self._serve("health", settings.health_probe_bind_address, health_app(*health))
+        guards = [gatekeeper.middleware()] if settings.metrics_secure else []
+        app = metrics_app(metrics, queues=queues, cache=cache, middlewares=guards)
+        context = self._metrics_context(metrics) if settings.metrics_secure else None
+        self.metrics_port = await self._serve("metrics", settings.metrics_bind_address, app, context)
 
-    async def _serve(self, what: str, address: str, app: web.Application) -> int | None:
+    def _metrics_context(self, metrics: Metrics) -> ssl.SSLContext:
+        """TLS for the metrics port: the given files, else a certificate of our own that readers cannot verify."""
+        self.metrics_serving = serving = ServingContext(metrics)
+        if self._settings.metrics_cert_dir is None:
+            now = datetime.now(UTC)
+            serving.load(new_leaf(new_authority("metrics", now), [platform.node() or "localhost", "127.0.0.1"], now))
+        return serving.context
+
+    async def _serve(
+        self, what: str, address: str, app: web.Application, context: ssl.SSLContext | None = None
+    ) -> int | None:
         bind = parse_bind_address(address)
         if bind is None:
             return None
@@ -61,7 +82,7 @@ class Endpoints:
         await runner.setup()
         self._runners.append(runner)
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, ssl_context=context).start()
         except OSError as error:
             message = f"cannot serve {what} on {address}: {error}"
             raise ConfigurationError(message) from error

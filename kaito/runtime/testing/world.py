@@ -110,7 +110,10 @@ class World:
         try:
             stored = self._send("POST", path, manifest)
         except AlreadyExists:
-            stored = self._send("PUT", _path(type(obj), namespace, name), manifest)
+            target = _path(type(obj), namespace, name)
+            present: dict[str, Any] = msgspec.json.decode(self._send("GET", target))
+            manifest["metadata"]["resourceVersion"] = present["metadata"]["resourceVersion"]
+            stored = self._send("PUT", target, manifest)
         stored_object: dict[str, Any] = msgspec.json.decode(stored)
         status = manifest.get("status")
         if status is not None and stored_object.get("status") != status:
@@ -180,7 +183,10 @@ class World:
         try:
             self._send("POST", path, manifest)
         except AlreadyExists:
-            self._send("PUT", f"{path}/{manifest['metadata']['name']}", manifest)
+            target = f"{path}/{manifest['metadata']['name']}"
+            present: dict[str, Any] = msgspec.json.decode(self._send("GET", target))
+            version = {"resourceVersion": present["metadata"]["resourceVersion"]}
+            self._send("PUT", target, dict(manifest) | {"metadata": manifest["metadata"] | version})
 
     def _is_served(self, kind: type[Resource]) -> bool:
         try:
