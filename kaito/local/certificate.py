@@ -41,3 +41,9 @@ def certificate_of(path: Path) -> str:
     """The certificate alone, without the key, as PEM text."""
     text = path.read_text()
     return text[text.index("-----BEGIN CERTIFICATE-----") :]
+
+
+def key_of(path: Path) -> str:
+    """The key alone, as PEM text."""
+    text = path.read_text()
+    return text[: text.index("-----BEGIN CERTIFICATE-----")]

@@ -16,12 +16,13 @@ from pathlib import Path
 from kaito.api import crds
 from kaito.api.karpenter import Machine, NodeClaim
 from kaito.api.workspace import Workspace
-from kaito.local.cloud import CLOUD_ENVIRONMENT, wait_until_listening
+from kaito.local.admission import LocalWebhook
+from kaito.local.cloud import CLOUD_ENVIRONMENT
 from kaito.local.control_plane import ControlPlane, control_plane
 from kaito.local.kubelet.agent import SWEEP_SECONDS, Kubelet
 from kaito.local.kubelet.images import Images
 from kaito.local.kubelet.server import KubeletServer
-from kaito.local.network import free_port
+from kaito.local.network import free_port, wait_until_listening
 from kaito.local.options import Options
 from kaito.local.presets import find, tiny_model
 from kaito.local.processes import child, watched
@@ -153,8 +154,8 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
     command = [sys.executable, "-m", "kaito.cloud.azure.simulator", "--port", str(port)]
     command += ["--kubeconfig", str(plane.kubeconfig), "--speed", str(options.speed)]
     async with child(command, log, env=_manager_environment()) as process:
-        await wait_until_listening(port, process, log)
         with watched(scope, "arm-simulator", process, log):
+            await wait_until_listening(port)
             yield f"http://127.0.0.1:{port}"
 
 
@@ -162,17 +163,14 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
 async def _managers(
     options: Options, plane: ControlPlane, logs: Path, arm_url: str, scope: TaskScope
 ) -> AsyncIterator[None]:
-    """The two binaries, as they run in a cluster."""
+    """The two binaries, as they run in a cluster, and the admission of Workspaces."""
     binaries = Path(sys.executable).parent
     common: list[str | Path] = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]
+    common += [f"--node-api={options.node_api}"]
+    webhook = LocalWebhook(logs.parent / "webhook", free_port())
     commands = {
-        "workspace-controller": [*common, f"--node-api={options.node_api}", "--webhook=false"],
-        "gpu-provisioner": [
-            *common,
-            f"--node-api={options.node_api}",
-            f"--arm-endpoint={arm_url}",
-            "--azure-credential=fake",
-        ],
+        "workspace-controller": [*common, *webhook.flags()],
+        "gpu-provisioner": [*common, f"--arm-endpoint={arm_url}", "--azure-credential=fake", "--poll-interval=1s"],
     }
     async with contextlib.AsyncExitStack() as stack:
         for name, arguments in commands.items():
@@ -182,6 +180,9 @@ async def _managers(
             command: list[str | Path] = [binaries / name, *arguments, health]
             process = await stack.enter_async_context(child(command, log, env=environment))
             stack.enter_context(watched(scope, name, process, log))
+        await wait_until_listening(webhook.port)
+        async with connect(plane.kubeconfig, field_manager="kaito-local") as client:
+            await client.apply(webhook.configuration())
         yield
 
 

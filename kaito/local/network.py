@@ -4,6 +4,7 @@ On Linux all of 127.0.0.0/8 answers. Where it does not (macOS), every pod shares
 `has_loopback_range` tells which world this is.
 """
 
+import asyncio
 import errno
 import ipaddress
 import socket
@@ -12,6 +13,8 @@ from typing import final
 
 POD_NETWORK = ipaddress.IPv4Network("127.64.0.0/16")
 SERVICE_NETWORK = ipaddress.IPv4Network("127.96.0.0/16")
+
+LISTEN_SECONDS = 30.0
 
 
 def has_loopback_range() -> bool:
@@ -54,3 +57,20 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+async def wait_until_listening(port: int) -> None:
+    """Wait until something accepts connections on a loopback port.
+
+    Raises:
+        TimeoutError: nothing did within 30 seconds.
+    """
+    async with asyncio.timeout(LISTEN_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
