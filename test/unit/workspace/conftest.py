@@ -10,9 +10,9 @@ from kaito.api import Claim, Machine, NodeClaim, Workspace, crds, labels
 from kaito.runtime.client import Reply, StreamReply
 from kaito.runtime.client.transport import NO_HEADERS
 from kaito.runtime.errors import TransportError
-from kaito.runtime.kinds import Node, StatefulSet
+from kaito.runtime.kinds import Namespace, Node, StatefulSet
 from kaito.runtime.manager import Manager, Settings
-from kaito.runtime.meta import Quantity
+from kaito.runtime.meta import ObjectMeta, Quantity
 from kaito.runtime.meta.model import format_time
 from kaito.runtime.testing import World, builders
 from kaito.runtime.testing.transport import InMemoryTransport
@@ -142,6 +142,9 @@ class Cluster:
 
     def apply(self, workspace: Workspace) -> Workspace:
         return self.world.put(workspace)
+
+    def namespace(self, name: str) -> None:
+        self.world.put(Namespace(metadata=ObjectMeta(name=name)))
 
     def workspace(self, name: str = "workspace-phi-3-mini") -> Workspace:
         return self.world.get(Workspace, name)
