@@ -1,0 +1,211 @@
+"""What following a kind costs: the first fill, a stream of changes, and how long the loop is held up.
+
+    python -m hack.bench.framework.informer [--objects 10000]
+
+The server's bytes are made beforehand and come from memory in chunks of 64 KiB, so what is measured is the informer
+alone: splitting, decoding, storing, telling one handler behind a `changed("generation")` predicate. CPU time; every row
+in a process of its own.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from hack.bench.framework.store import pod
+from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.client.transport import Reply
+from kaito.runtime.handler import enqueue_self
+from kaito.runtime.kinds import Pod
+from kaito.runtime.meta import ObjectKey
+from kaito.runtime.predicate import changed
+from kaito.runtime.source import KindSource
+from kaito.runtime.tasks import TaskScope
+from kaito.runtime.workqueue import Cause
+
+CHUNK_BYTES = 64 * 1024
+CHANGES = 30_000
+END_BOOKMARK = (
+    b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"2000000",'
+    b'"annotations":{"k8s.io/initial-events-end":"true"}}}}\n'
+)
+
+
+def metadata_of(text: bytes) -> bytes:
+    """The object as a server sends it to those who want its metadata only."""
+    return msgspec.json.encode({"metadata": msgspec.json.decode(text)["metadata"]})
+
+
+def changed_pod(number: int, version: int) -> bytes:
+    """A status change of a pod: a newer version, the same generation."""
+    old = f'"resourceVersion":"{1_000_000 + number}"'.encode()
+    return pod(number).replace(old, f'"resourceVersion":"{3_000_000 + version}"'.encode())
+
+
+@dataclass
+class Recorded:
+    """A server that has answered already."""
+
+    initial: bytes
+    """The whole list, or the lines of a stream that begins with everything."""
+    changes: bytes
+    streaming: bool
+    go: asyncio.Event
+    status: int = 200
+    host: str = "recorded"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    async def request(self, *_: object, **__: object) -> Reply:
+        """The whole list in one page, as a watch cache sends it."""
+        return Reply(200, {}, self.initial)
+
+    @asynccontextmanager
+    async def stream(self, *_: object, **__: object) -> AsyncGenerator["Recorded"]:
+        """Everything there is, if asked for, then the changes."""
+        yield self
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        if self.streaming:
+            for chunk in _chunked(self.initial):
+                yield chunk
+        await self.go.wait()
+        for chunk in _chunked(self.changes):
+            yield chunk
+        await asyncio.Event().wait()
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def _chunked(text: bytes) -> Iterator[bytes]:
+    return (text[start : start + CHUNK_BYTES] for start in range(0, len(text), CHUNK_BYTES))
+
+
+class Sink:
+    """A queue that counts."""
+
+    def __init__(self) -> None:
+        self.added = 0
+
+    def add(
+        self,
+        key: ObjectKey,  # noqa: ARG002 -- the protocol's
+        *,
+        priority: int = 0,  # noqa: ARG002 -- the protocol's
+        after: float = 0.0,  # noqa: ARG002 -- the protocol's
+        cause: Cause | None = None,  # noqa: ARG002 -- the protocol's
+    ) -> None:
+        """One more key."""
+        self.added += 1
+
+
+class Stalls:
+    """The longest time the loop did not turn, in CPU seconds: other work on the machine does not count."""
+
+    longest = 0.0
+
+    async def watch(self) -> None:
+        """Turn, and look how long it took."""
+        last = time.process_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.process_time()
+            self.longest = max(self.longest, now - last)
+            last = now
+
+
+async def measure(objects: int, *, streaming: bool, metadata_only: bool) -> dict[str, float]:
+    """Fill, follow, and tell."""
+    texts = [pod(number) for number in range(objects)]
+    changes = [changed_pod(number % objects, number) for number in range(CHANGES)]
+    if metadata_only:
+        texts = [metadata_of(text) for text in texts]
+        changes = [metadata_of(text) for text in changes]
+    lines = b"".join(b'{"type":"MODIFIED","object":' + text + b"}\n" for text in changes)
+    if streaming:
+        initial = b"".join(b'{"type":"ADDED","object":' + text + b"}\n" for text in texts) + END_BOOKMARK
+    else:
+        initial = b'{"metadata":{"resourceVersion":"2000000"},"items":[' + b",".join(texts) + b"]}"
+    del texts, changes
+    server = Recorded(initial, lines, streaming, asyncio.Event())
+    cache = Cache(server, [Cached(Pod, only="metadata" if metadata_only else None)], streaming=streaming)
+    queue = Sink()
+    stalls = Stalls()
+    gc.collect()
+    async with TaskScope("bench") as scope:
+        source = KindSource(Pod, enqueue_self, when=changed("generation"))
+        started = time.process_time()
+        scope.spawn(cache.run(), name="cache")
+        handled = source.start(cache, queue, scope)
+        scope.spawn(stalls.watch(), name="stalls")
+        await handled.wait_synced()
+        filling = time.process_time() - started
+        fill_stall, stalls.longest = stalls.longest, 0.0
+        started = time.process_time()
+        server.go.set()
+        while cache.stats()[0].events["MODIFIED"] < CHANGES or not handled.idle:  # noqa: ASYNC110 -- turns are counted
+            await asyncio.sleep(0)
+        following = time.process_time() - started
+        if queue.added != objects:
+            raise RuntimeError(f"{queue.added} keys for {objects} objects: the predicate let changes through")
+    return {
+        "fill_s": round(filling, 2),
+        "fill_us_per_object": round(filling / objects * 1e6, 1),
+        "fill_longest_stall_ms": round(fill_stall * 1e3, 1),
+        "changes_per_cpu_s": round(CHANGES / following),
+        "follow_longest_stall_ms": round(stalls.longest * 1e3, 1),
+    }
+
+
+ROWS = {
+    "whole, streamed": ("--streaming",),
+    "whole, listed in one page": (),
+    "metadata only, streamed": ("--streaming", "--metadata"),
+}
+
+
+def main() -> None:
+    """Measure each row in a process of its own; print JSON and a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=10_000)
+    parser.add_argument("--here", action="store_true", help="one row, in this process")
+    parser.add_argument("--streaming", action="store_true")
+    parser.add_argument("--metadata", action="store_true")
+    asked = parser.parse_args()
+    if asked.here:
+        work = measure(asked.objects, streaming=asked.streaming, metadata_only=asked.metadata)
+        print(json.dumps(asyncio.run(work)))
+        return
+    rows: dict[str, dict[str, float]] = {}
+    for name, options in ROWS.items():
+        command = [
+            sys.executable,
+            "-m",
+            "hack.bench.framework.informer",
+            "--here",
+            "--objects",
+            str(asked.objects),
+            *options,
+        ]
+        rows[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(json.dumps({"objects": asked.objects, "changes": CHANGES, "rows": rows}, indent=2))
+    columns = list(next(iter(rows.values())))
+    print("\n| | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, row in rows.items():
+        print(f"| {name} | " + " | ".join(str(row[column]) for column in columns) + " |")
+
+
+if __name__ == "__main__":
+    main()
