@@ -152,9 +152,7 @@ class Controller(Generic[R]):
             when: which events count.
         """
         check_kind(kind, f"controller {self.name}: watches")
-        if not callable(to):
-            message = f"controller {self.name}: watches({kind.kind}, to=...) needs a function"
-            raise ConfigurationError(message)
+        check_callable(to, f"controller {self.name}: watches({kind.kind}, to=...)")
         self.watched.append(Watched(kind, to, when))
         return self
 
@@ -215,7 +213,9 @@ class Controller(Generic[R]):
     @property
     def kinds(self) -> Sequence[type[Resource]]:
         """Every kind whose events trigger runs, the controller's own first."""
-        kinds = [self.kind, *(owned.kind for owned in self.owned), *(watched.kind for watched in self.watched)]
+        kinds: list[type[Resource]] = [self.kind]
+        kinds += [owned.kind for owned in self.owned]
+        kinds += [watched.kind for watched in self.watched]
         return list({kind.gvk(): kind for kind in kinds}.values())
 
     def __repr__(self) -> str:
@@ -239,6 +239,13 @@ def check_common(name: str, *, workers: int, deadline: float | None) -> None:
         raise ConfigurationError(message)
     if deadline is not None and deadline <= 0:
         message = f"controller {name}: deadline={deadline} seconds; use None for no limit"
+        raise ConfigurationError(message)
+
+
+def check_callable(function: object, what: str) -> None:
+    """Refuse what cannot be called."""
+    if not callable(function):
+        message = f"{what} needs a function, not {function!r}"
         raise ConfigurationError(message)
 
 

@@ -86,9 +86,9 @@ class Endpoints:
         except OSError as error:
             message = f"cannot serve {what} on {address}: {error}"
             raise ConfigurationError(message) from error
-        port = runner.addresses[0][1]
-        _log.info("serving", what=what, address=address, port=port)
-        return port
+        bound: int = runner.addresses[0][1]
+        _log.info("serving", what=what, address=address, port=bound)
+        return bound
 
     async def stop(self) -> None:
         """Close everything."""

@@ -399,7 +399,7 @@ class World:
 def _regards(event: Event, obj: Resource) -> bool:
     regarding: Mapping[str, Any] = event.to_dict().get("regarding") or {}
     if obj.uid and regarding.get("uid"):
-        return regarding["uid"] == obj.uid
+        return bool(regarding["uid"] == obj.uid)
     return (regarding.get("kind"), regarding.get("name")) == (obj.kind, obj.name)
 
 

@@ -47,7 +47,7 @@ def raising(error: Exception) -> Behaviour:
 
 
 def answering(value: Any) -> Behaviour:
-    async def answer(_: Request[ConfigMap]) -> Again | None:
+    async def answer(_: Request[ConfigMap]) -> Any:
         return value
 
     return answer

@@ -18,7 +18,10 @@ def _in_new_process(*lines: str) -> str:
 
 
 def _modules_after(statement: str) -> Sequence[str]:
-    return json.loads(_in_new_process(statement, "import json, sys", "print(json.dumps(sorted(sys.modules)))"))
+    names: list[str] = json.loads(
+        _in_new_process(statement, "import json, sys", "print(json.dumps(sorted(sys.modules)))")
+    )
+    return names
 
 
 def test_few_names_are_exported_and_all_of_them_exist() -> None:

@@ -60,7 +60,9 @@ CONVERSION = Conversion(
 def ask(wanted: str, *objects: dict[str, Any]) -> dict[str, Any]:
     request = {"uid": "u-1", "desiredAPIVersion": wanted, "objects": list(objects)}
     document = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request": request}
-    return review({CONVERSION.group_kind: CONVERSION}, json.dumps(document).encode())["response"]
+    answer = review({CONVERSION.group_kind: CONVERSION}, json.dumps(document).encode())
+    response: dict[str, Any] = answer["response"]
+    return response
 
 
 def document(version: str, **fields: Any) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def test_a_body_that_is_no_review_gets_an_answer() -> None:
 
 def test_wrong_declarations_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="not versions of one kind"):
-        Conversion(New, Spoke(Stranger, to_hub=from_old, from_hub=to_old))  # type: ignore[arg-type]
+        Conversion(New, Spoke(Stranger, to_hub=from_old, from_hub=to_old))
     with pytest.raises(ConfigurationError, match="given twice"):
         Conversion(New, Spoke(Old, from_old, to_old), Spoke(Old, from_old, to_old))
     with pytest.raises(ConversionError):

@@ -55,7 +55,8 @@ class Served:
             url = f"https://127.0.0.1:{self.server.port}{path}{query}"
             async with http.post(url, data=io.BytesIO(body), headers={"content-type": content_type}) as response:
                 assert response.status == 200
-                return json.loads(await response.read())
+                answer: dict[str, Any] = json.loads(await response.read())
+                return answer
 
 
 @asynccontextmanager

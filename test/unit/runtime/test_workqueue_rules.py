@@ -65,10 +65,10 @@ def test_no_two_workers_hold_one_key_and_no_add_is_lost(seed: int) -> None:
             hands.queue.add(key, priority=chance.choice([-100, 0, 5]), after=chance.choice([0.0, 0.0, 0.5]))
             owed[key] = True
         elif move < 0.8:
-            if (key := hands.take()) is not None:
-                assert key not in held
-                held.add(key)
-                owed[key] = False
+            if (taken := hands.take()) is not None:
+                assert taken not in held
+                held.add(taken)
+                owed[taken] = False
         elif held:
             key = chance.choice(sorted(held))
             held.remove(key)
