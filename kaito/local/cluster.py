@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,13 @@ class LocalCluster:
 
 
 @contextlib.asynccontextmanager
-async def local_cluster(options: Options, scope: TaskScope) -> AsyncIterator[LocalCluster]:
+async def local_cluster(options: Options, scope: TaskScope, say: Callable[[str], None]) -> AsyncIterator[LocalCluster]:
     """Run the whole cluster for the length of the body; a part that ends early ends the scope.
+
+    Args:
+        options: what to run.
+        scope: owns the watch over the parts.
+        say: told about long steps.
 
     Raises:
         PresetsMissing: there is no serving software to run pods with.
@@ -76,8 +81,10 @@ async def local_cluster(options: Options, scope: TaskScope) -> AsyncIterator[Loc
     for stale in (folder / "pods", logs):
         shutil.rmtree(stale, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    model = await tiny_model(presets, folder)
+    model = await tiny_model(presets, folder, say)
+    say("starting the control plane" + (" (built on first use: minutes)" if options.control_plane == "real" else ""))
     async with control_plane(options.control_plane, folder) as plane:
+        say("starting both managers and the simulated cloud")
         images = Images(presets, model, base_environment=_pod_environment())
         async with (
             _agent(options, plane, folder, images) as (manager, proxy),

@@ -52,8 +52,7 @@ async def demo(options: Options, view: View, sample: Path | None = None) -> None
         TimeoutError: a step took longer than it should; the view's last lines say which.
     """
     manifest = sample.read_text() if sample else MANIFEST
-    view.say("starting the control plane, both managers and the simulated cloud")
-    async with TaskScope("demo") as scope, local_cluster(options, scope) as cluster:
+    async with TaskScope("demo") as scope, local_cluster(options, scope, view.say) as cluster:
         view.say(f"up; kubeconfig {cluster.kubeconfig}, logs in {cluster.logs}")
         scope.spawn(view.follow(cluster), name="view")
         workspace = await _apply(cluster, view, manifest)

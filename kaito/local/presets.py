@@ -4,6 +4,7 @@ The environment is made by `make presets-env` in a checkout (`presets/.venv`), o
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from kaito.local.processes import run
@@ -39,14 +40,17 @@ def find(named: Path | None) -> Path:
     raise PresetsMissing(candidates)
 
 
-async def tiny_model(presets: Path, folder: Path) -> Path:
-    """The folder of the tiny model, made on first use (seeded, below 10 MB).
+async def tiny_model(presets: Path, folder: Path, say: Callable[[str], None]) -> Path:
+    """The folder of the tiny model, made on first use (seeded, below 10 MB) and kept in the user's cache.
 
     Raises:
         ChildEnded: making it failed.
     """
-    model = folder / "tiny-phi-3"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    model = cache / "kaito" / "models" / "tiny-phi-3"
     if not (model / "config.json").is_file():
+        say("making a tiny model with random weights (once, about ten seconds)")
         log = folder / "tiny-model.log"
+        model.parent.mkdir(parents=True, exist_ok=True)
         await run("kaito-tiny-model", [presets / "bin" / "kaito-tiny-model", model], log, env=dict(os.environ))
     return model

@@ -22,8 +22,7 @@ Ctrl-C ends everything.
 
 async def up(options: Options, view: View) -> None:
     """Run until cancelled."""
-    view.say("starting the control plane, both managers and the simulated cloud")
-    async with TaskScope("up") as scope, local_cluster(options, scope) as cluster:
+    async with TaskScope("up") as scope, local_cluster(options, scope, view.say) as cluster:
         view.say(f"up; logs in {cluster.logs}")
         view.plain(HINTS.format(kubeconfig=cluster.kubeconfig, arm_url=cluster.arm_url))
         scope.spawn(view.follow(cluster), name="view")

@@ -39,6 +39,16 @@ class Up:
         )
         return result.stdout + result.stderr
 
+    def apply(self, manifest: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["kubectl", "apply", "-f", "-"],
+            input=manifest,
+            env={**os.environ, "KUBECONFIG": self.kubeconfig},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def condition(self, workspace: str, name: str) -> str:
         path = f'{{.status.conditions[?(@.type=="{name}")].status}}'
         return self.kubectl("get", "workspace", workspace, "-o", f"jsonpath={path}")
@@ -61,7 +71,12 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     output = folder / "output"
-    command = [Path(sys.executable).parent / "kaito", "up", f"--folder={folder}", f"--presets={PRESETS}"]
+    command: list[str | Path] = [
+        Path(sys.executable).parent / "kaito",
+        "up",
+        f"--folder={folder}",
+        f"--presets={PRESETS}",
+    ]
     with output.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
     try:
@@ -98,39 +113,53 @@ def test_a_workspace_answers_chat_survives_a_death_and_goes(up: Up) -> None:
     until(lambda: "No resources found" in up.kubectl("get", "nodes"), "the node to go", 20)
 
 
-@pytest.mark.parametrize(
-    ("change", "field", "remedy"),
-    [
-        ({"inference": {"preset": {"name": "phi-4000"}}}, "inference.preset.name", "phi"),
-        ({"resource": {"instanceType": "Standard_XX"}}, "resource.instanceType", "Standard_"),
-        ({"resource": {"labelSelector": {}}}, "labelSelector", "label"),
-    ],
-)
-def test_a_bad_workspace_is_refused_or_told(up: Up, change: dict[str, object], field: str, remedy: str) -> None:
-    good: dict[str, dict[str, object]] = {
-        "resource": {"instanceType": "Standard_NC6s_v3", "labelSelector": {"matchLabels": {"apps": "bad"}}},
-        "inference": {"preset": {"name": "phi-3-mini-4k-instruct"}},
-    }
-    document = {"apiVersion": "kaito.sh/v1alpha1", "kind": "Workspace", "metadata": {"name": "bad"}, **good}
-    for part, fields in change.items():
-        assert isinstance(fields, dict)
-        document[part] = {**good[part], **fields}
-    said = subprocess.run(
-        ["kubectl", "apply", "-f", "-"],
-        input=json.dumps(document),
-        env={**os.environ, "KUBECONFIG": up.kubeconfig},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    try:
-        if said.returncode:
-            assert field in said.stderr
-            assert remedy in said.stderr
-        else:
-            until(lambda: up.condition("bad", "ResourceReady") == "False", "the condition")
-            described = up.kubectl("describe", "workspace", "bad")
-            assert field in described
-            assert remedy in described
-    finally:
-        up.kubectl("delete", "workspace", "bad", "--ignore-not-found", "--timeout=30s")
+GOOD = """
+apiVersion: kaito.sh/v1alpha1
+kind: Workspace
+metadata: {name: NAME}
+resource:
+  instanceType: Standard_NC6s_v3
+  labelSelector: {matchLabels: {apps: bad}}
+inference:
+  preset: {name: phi-3-mini-4k-instruct}
+"""
+TUNING = """
+tuning:
+  preset: {name: phi-3-mini-128k-instruct}
+  method: qlora
+  input: {urls: ["https://datasets.example/train.parquet"]}
+  output: {image: "registry.example/tuned:1", imagePushSecret: push}
+"""
+INFERENCE = "inference:\n  preset: {name: phi-3-mini-4k-instruct}\n"
+
+BAD = {
+    "unknown preset": ("phi-3-mini-4k-instruct", "phi-4000", "inference.preset.name", "phi-4"),
+    "no such instance type": ("Standard_NC6s_v3", "Standard_XX9", "resource.instanceType", "Standard_N"),
+    "instance type without GPU": ("Standard_NC6s_v3", "Standard_D4s_v5", "resource.instanceType", "GPU"),
+    "too small for the model": ("phi-3-mini-4k-instruct", "falcon-40b", "resource.instanceType", "Gi"),
+    "no selector": ("  labelSelector: {matchLabels: {apps: bad}}\n", "", "labelSelector", "equired"),
+    "empty selector": ("{matchLabels: {apps: bad}}", "{}", "labelSelector", "label"),
+    "inference and tuning": (INFERENCE, INFERENCE + TUNING, "inference", "tuning"),
+    "neither": (INFERENCE, "", "inference", "tuning"),
+    "name too long": ("NAME", "n" * 60, "metadata.name", "52"),
+    "name no Service can have": ("NAME", "1abc", "metadata.name", "letter"),
+    "unknown field": ("  labelSelector", "  gpuCount: 3\n  labelSelector", "gpuCount", "unknown field"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_workspace_is_refused_with_field_and_remedy(up: Up, case: str) -> None:
+    old, new, field, remedy = BAD[case]
+    assert old in GOOD
+    said = up.apply(GOOD.replace(old, new).replace("NAME", "bad"))
+    assert said.returncode == 1
+    assert field in said.stderr
+    assert remedy in said.stderr
+
+
+def test_the_instance_type_of_a_living_workspace_cannot_change(up: Up) -> None:
+    assert up.apply(GOOD.replace("NAME", "living")).returncode == 0
+    said = up.apply(GOOD.replace("NAME", "living").replace("Standard_NC6s_v3", "Standard_NC24ads_A100_v4"))
+    assert said.returncode == 1
+    assert "resource.instanceType" in said.stderr
+    assert "deleted" in up.kubectl("delete", "workspace", "living", "--timeout=60s")
