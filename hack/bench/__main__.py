@@ -7,6 +7,8 @@ import sys
 BENCHMARKS = {
     "workspaces": ("hack.bench.workspaces", "Workspaces created at once on a real API server, until InferenceReady"),
     "framework": ("hack.bench.framework", "the ConfigMap controller on ours, controller-runtime and kopf"),
+    "store": ("hack.bench.framework.store", "what a cached object costs: text, models or dictionaries"),
+    "informer": ("hack.bench.framework.informer", "first fill and a stream of changes, without a network"),
 }
 
 

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -175,14 +175,14 @@ ROWS = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure each row in a process of its own; print JSON and a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=10_000)
     parser.add_argument("--here", action="store_true", help="one row, in this process")
     parser.add_argument("--streaming", action="store_true")
     parser.add_argument("--metadata", action="store_true")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     if asked.here:
         work = measure(asked.objects, streaming=asked.streaming, metadata_only=asked.metadata)
         print(json.dumps(asyncio.run(work)))

@@ -297,12 +297,12 @@ def measure(name: str, count: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure each representation in a process of its own; print JSON and a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=10_000)
     parser.add_argument("--only", choices=list(REPRESENTATIONS), help="this one, in this process")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     if asked.only:
         print(json.dumps(measure(asked.only, asked.objects)))
         return
