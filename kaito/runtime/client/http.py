@@ -20,7 +20,7 @@ import yarl
 
 from kaito.runtime.client.access import Access
 from kaito.runtime.client.tls import client_context, fingerprint
-from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
+from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, check_send_guard
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import RequestTimeout, TransportError
 from kaito.runtime.logging import get_logger
@@ -53,18 +53,27 @@ def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
+async def _last_check(*_: object) -> None:
+    """aiohttp calls this between having a connection and writing to it; what it raises closes the connection."""
+    check_send_guard()
+
+
 @final
 class _Pool:
     """The two sessions that were made with one set of certificates."""
 
     def __init__(self, context: ssl.SSLContext | None, mark: bytes) -> None:
         self.mark = mark
-        self.unary = self._session(context, limit=UNARY_CONNECTIONS)
-        self.watches = self._session(context, limit=0)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_last_check)
+        self.unary = self._session(context, limit=UNARY_CONNECTIONS, trace=[tracing])
+        self.watches = self._session(context, limit=0, trace=[])
         self.users = 0
 
     @staticmethod
-    def _session(context: ssl.SSLContext | None, *, limit: int) -> aiohttp.ClientSession:
+    def _session(
+        context: ssl.SSLContext | None, *, limit: int, trace: list[aiohttp.TraceConfig]
+    ) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=limit,
             ssl=context if context is not None else True,
@@ -77,6 +86,7 @@ class _Pool:
             trust_env=False,  # would read ~/.netrc in a thread for every request; proxies come from the kubeconfig
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             read_bufsize=2**18,
+            trace_configs=trace,
         )
 
     @contextmanager

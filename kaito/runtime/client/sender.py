@@ -26,7 +26,7 @@ from typing import Any, final
 from kaito.runtime.client.limiter import RequestLimiter
 from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.patch import is_object
-from kaito.runtime.client.transport import REQUEST_SECONDS, Reply, Transport
+from kaito.runtime.client.transport import REQUEST_SECONDS, Reply, Transport, sending_guarded_by
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, TransportError, api_error
 from kaito.runtime.logging import get_logger
@@ -65,7 +65,7 @@ class ApiRequest:
     accept: str = "application/json"
     timeout: float = REQUEST_SECONDS
     guard: Callable[[], None] | None = None
-    """Called right before every attempt; raises when the request must not be sent any more (lost lease)."""
+    """Called before every attempt, and again at the moment of sending; raises when it must not be sent (lost lease)."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -134,13 +134,14 @@ class Sender:
         result: Reply | ApiError | TransportError
         received = 0
         try:
-            reply = await self._transport.request(
-                request.method,
-                request.target,
-                headers=self._headers(request),
-                body=request.body,
-                timeout=max(deadline - started, 0.001),
-            )
+            with sending_guarded_by(request.guard):
+                reply = await self._transport.request(
+                    request.method,
+                    request.target,
+                    headers=self._headers(request),
+                    body=request.body,
+                    timeout=max(deadline - started, 0.001),
+                )
         except TransportError as error:
             result = error
         else:

@@ -5,8 +5,9 @@ process. A transport knows nothing of Kubernetes' verbs: it adds credentials, mo
 (or `RequestTimeout`) when no answer came. Every HTTP status is an answer, not an error.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +18,30 @@ REQUEST_SECONDS = 30.0
 
 CONNECT_SECONDS = 5.0
 """Time limit for opening a connection."""
+
+
+_guard: ContextVar[Callable[[], None] | None] = ContextVar("send_guard", default=None)
+
+
+@contextmanager
+def sending_guarded_by(guard: Callable[[], None] | None) -> Generator[None]:
+    """Requests made inside are stopped by what `guard` raises, up to the moment their first byte leaves.
+
+    A request may wait for a connection, a token or the event loop after its caller checked the lease; only the
+    transport knows when it is really sent.
+    """
+    token = _guard.set(guard)
+    try:
+        yield
+    finally:
+        _guard.reset(token)
+
+
+def check_send_guard() -> None:
+    """Called by transports right before the first byte of a request; raises what stops it."""
+    guard = _guard.get()
+    if guard is not None:
+        guard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +93,8 @@ class Transport(Protocol):
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
         """Send one request and read the whole answer. `target` is the encoded path with its query.
+
+        Calls `check_send_guard` at the last moment before sending.
 
         Raises:
             RequestTimeout: no complete answer within `timeout` seconds.

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from kaito.apiserver.faults import ConnectionDropped
 from kaito.apiserver.server import ApiServer
 from kaito.apiserver.wire import HttpRequest, HttpResponse
-from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
+from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, check_send_guard
 from kaito.runtime.errors import RequestTimeout, TransportError
 
 
@@ -100,6 +100,7 @@ class InMemoryTransport:
         if self._closed or not self.reachable:
             message = f"{method} {target}: {'transport is closed' if self._closed else 'connection refused'}"
             raise TransportError(message)
+        check_send_guard()
         parts = urlsplit(target)
         request = HttpRequest(
             method,

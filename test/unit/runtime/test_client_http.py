@@ -12,10 +12,10 @@ import pytest
 from kaito.apiserver.faults import Fault
 from kaito.apiserver.http import serve
 from kaito.apiserver.server import ApiServer
-from kaito.runtime.client import Client, MergePatch
+from kaito.runtime.client import Client, MergePatch, http
 from kaito.runtime.client.access import Access, NoCredentials, TokenFile
 from kaito.runtime.client.http import HttpTransport
-from kaito.runtime.errors import Conflict, NotFound, RequestTimeout, TransportError, Unauthorized
+from kaito.runtime.errors import Conflict, NotFound, NotLeader, RequestTimeout, TransportError, Unauthorized
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.meta import ObjectMeta
@@ -148,6 +148,40 @@ async def test_client_08_no_request_waits_for_a_watch(url: str) -> None:
         async with asyncio.timeout(10):
             replies = await asyncio.gather(*(transport.request("GET", "/version") for _ in range(100)))
         assert {reply.status for reply in replies} == {200}
+
+
+async def test_a_write_that_waits_for_a_connection_is_fenced_when_it_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "UNARY_CONNECTIONS", 1)
+    seen: list[bytes] = []
+    answer_now = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            seen.append(head.split(b" ")[0])
+            await answer_now.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    leading = True
+
+    def fence() -> None:
+        if not leading:
+            message = "lease lost"
+            raise NotLeader(message)
+
+    async with raw_server(slow) as url, transport_to(url) as transport:
+        client = Client(transport, field_manager="test").fenced(fence)
+        first = asyncio.Task(client.raw("GET", "/version"))
+        while not seen:  # noqa: ASYNC110 -- the server's side of the socket
+            await asyncio.sleep(0.002)
+        write = asyncio.Task(client.raw("POST", "/api/v1/namespaces", body={}))
+        await asyncio.sleep(0.01)  # the fence has let it pass; now it waits for the only connection
+        leading = False
+        answer_now.set()
+        assert await first == {}
+        with pytest.raises(NotLeader):
+            await write
+        assert (await client.raw("GET", "/version")) == {}  # reads go on
+    assert seen == [b"GET", b"GET"]
 
 
 @pytest.mark.conformance("client-09")
