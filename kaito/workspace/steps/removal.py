@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from kaito.api import Claim, Machine, NodeClaim, Workspace, conditions as words, labels
 from kaito.runtime import Again, Request
 from kaito.runtime.client import MergePatch
-from kaito.runtime.errors import NotFound
+from kaito.runtime.errors import ApiError, NotFound
 from kaito.runtime.kinds import Job, Node, StatefulSet
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
@@ -24,17 +24,19 @@ WAIT_SECONDS = 5.0
 
 async def release(request: Request[Workspace], settings: WorkspaceSettings) -> Again | None:
     """Delete what the Workspace has; None when nothing remains and the finalizer may go."""
-    await _delete_workload(request)
-    remaining = await _delete_claims(request, settings)
-    if remaining and not _out_of_patience(request, settings):
+    async with request.status() as status:
+        try:
+            await _delete_workload(request)
+            remaining = await _delete_claims(request, settings)
+        except ApiError as refused:
+            status.condition(words.WORKSPACE_DELETING, holds=True, reason=words.DELETING, message=refused.message)
+            raise
         names = ", ".join(claim.name for claim in remaining)
-        kind = remaining[0].kind
-        message = f"{len(remaining)} {kind}{'s' if len(remaining) > 1 else ''} remain: {names}"
-        async with request.status() as status:
+        if remaining and not _out_of_patience(request, settings):
+            message = f"waiting for {remaining[0].kind} {names} to go"
             status.condition(words.WORKSPACE_DELETING, holds=True, reason=words.WAITING_FOR_CLAIMS, message=message)
-        return Again(after=WAIT_SECONDS, why=message)
+            return Again(after=WAIT_SECONDS, why=message)
     if remaining:
-        names = ", ".join(claim.name for claim in remaining)
         note = f"gave up waiting after {settings.deletion_timeout:.0f} s; these claims may still cost money: {names}"
         request.event("Warning", "DeletionTimedOut", note)
     await _release_preferred_nodes(request)

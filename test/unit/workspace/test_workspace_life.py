@@ -105,3 +105,17 @@ async def test_a_stuck_provisioner_cannot_pin_the_workspace(cluster: "Cluster", 
         await world.advance(200)
         assert world.find(Workspace, phi.name) is None
         assert any(e.reason == "DeletionTimedOut" and claim.name in (e.note or "") for e in world.events())
+
+
+async def test_a_refused_deletion_is_told_in_the_servers_words(cluster: "Cluster", phi: Workspace) -> None:
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.world.settle()
+        cluster.world.fail_next("DELETE", cluster.kind, status=403, message="claims are protected today", times=2)
+        cluster.world.delete(Workspace, phi.name)
+        await cluster.world.settle()
+        assert cluster.told()["WorkspaceDeleting"][0] == "True"
+        assert "claims are protected today" in cluster.told()["WorkspaceDeleting"][2]
+        await cluster.world.advance(10)
+        assert cluster.world.find(Workspace, phi.name) is None
+        assert cluster.claims() == []
