@@ -13,7 +13,7 @@ from kaito.cloud.errors import CloudError
 from kaito.cloud.provider import Instance
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Tools, nodepool
-from kaito.provisioner.nodes import is_managed, nodes_of
+from kaito.provisioner.nodes import is_managed, nodes_of, owns_instance
 from kaito.runtime import Again
 from kaito.runtime.errors import ApiError, KaitoRuntimeError
 from kaito.runtime.kinds import Node
@@ -42,7 +42,7 @@ class Collector:
             return None
         ours = [i for i in instances if i.marker is not None and i.marker.installation == installation]
         await self._collect_instances(tick, ours)
-        await self._collect_claims(tick, {instance.name: instance for instance in ours})
+        await self._collect_claims(tick, {instance.name: instance for instance in instances})
         return None
 
     async def _collect_instances(self, tick: Tick, ours: list[Instance]) -> None:
@@ -95,7 +95,12 @@ class Collector:
         except CloudError as error:
             tick.log.warning("orphan not deleted", instance=instance.name, error=str(error))
             return False
+        note = f"agent pool {instance.name} of {instance.instance_type} had no claim any more and is deleted"
         tick.log.warning("orphan deleted", instance=instance.name, instance_type=instance.instance_type)
+        if self._tools.installation.namespace is not None:
+            tick.api.event(
+                self._tools.installation.namespace, "Warning", reasons.ORPHAN_DELETED, note, action="Collect"
+            )
         return True
 
     async def _collect_claims(self, tick: Tick, instances: dict[str, Instance]) -> None:
@@ -118,7 +123,8 @@ class Collector:
         if claim.deleting or not is_managed(claim) or registered is None or not registered.is_true:
             return ""
         node = next((n for n in await nodes_of(tick.api, claim) if n.name == claim.status.node_name), None)
-        if instance is not None and instance.marker is not None and instance.marker.claim_uid == claim.uid:
+        launched = self._tools.cloud.instance_name(claim.status.provider_id)
+        if instance is not None and owns_instance(instance, claim.uid, launched=launched):
             return "" if node is not None else f"node {claim.status.node_name} is gone, its machine cannot join again"
         if node is not None and _reports_ready(node):
             return ""  # a running node is better evidence than a list

@@ -17,6 +17,8 @@ class Installation:
 
     def __init__(self, configured: str = "") -> None:
         self._id = configured
+        self.namespace: Namespace | None = None
+        """Where events are recorded that concern no claim; None with a configured id."""
 
     async def id(self, api: Api) -> str:
         """The configured id, or the UID of `kube-system`.
@@ -31,5 +33,5 @@ class Installation:
                     f"namespace {IDENTITY_NAMESPACE} does not exist: name this installation with --installation-id"
                 )
                 raise Terminal(message)
-            self._id = namespace.uid
+            self._id, self.namespace = namespace.uid, namespace
         return self._id

@@ -10,7 +10,7 @@ from kaito.cloud.errors import CloudError
 from kaito.provisioner import drain, reasons
 from kaito.provisioner.context import Tools
 from kaito.provisioner.failures import failure
-from kaito.provisioner.nodes import claim_of
+from kaito.provisioner.nodes import claim_of, owns_instance
 from kaito.provisioner.steps.release import end_instance, termination_time
 from kaito.provisioner.volumes import blocking_attachments
 from kaito.runtime import Again, Request
@@ -38,10 +38,11 @@ async def terminate(request: Request[Node], *, tools: Tools) -> Again | None:
     node, api = request.object, request.api
     name, uid = node.labels.get(labels.CLAIM_NAME, ""), node.labels.get(labels.CLAIM_UID, "")
     claim = await claim_of(api, node, tools.kinds)
+    provider_id = claim.status.provider_id if claim is not None else ""
     if claim is not None and not claim.deleting:
         await api.delete(claim)
     try:
-        if not _reports_ready(node) and await _machine_is_gone(tools, name, uid):
+        if not _reports_ready(node) and await _machine_is_gone(tools, name, uid, provider_id):
             _count(node, tools)
             return None
         leaving = await _leave_service(request, node)
@@ -50,7 +51,7 @@ async def terminate(request: Request[Node], *, tools: Tools) -> Again | None:
         draining = await _drain(request, claim, tools)
         if draining is not None:
             return draining
-        wait = await end_instance(tools, name, uid)
+        wait = await end_instance(tools, name, uid, provider_id)
     except CloudError as error:
         found = failure(error, max(request.attempt, 1), tools.settings)
         request.log.warning("the cloud refused", reason=found.reason, error=str(error))
@@ -66,9 +67,10 @@ def _count(node: Node, tools: Tools) -> None:
     tools.metrics.nodes_terminated.labels(pool).inc()
 
 
-async def _machine_is_gone(tools: Tools, name: str, uid: str) -> bool:
+async def _machine_is_gone(tools: Tools, name: str, uid: str, provider_id: str) -> bool:
     instance = await tools.cloud.get(name) if name else None
-    return instance is None or instance.marker is None or instance.marker.claim_uid != uid
+    launched = tools.cloud.instance_name(provider_id)
+    return instance is None or not owns_instance(instance, uid, launched=launched)
 
 
 async def _leave_service(request: Request[Node], node: Node) -> Again | None:

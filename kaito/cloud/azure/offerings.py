@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
-import structlog
 from azure.mgmt.compute.models import ResourceSku
 
 from kaito.cloud.azure.arm import Arm
@@ -23,6 +22,7 @@ from kaito.cloud.errors import (
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import InstancePlan, InstanceType
 from kaito.runtime.clock import monotonic
+from kaito.runtime.logging import get_logger
 
 LISTING_SECONDS = 12 * 3600.0
 MISS_SECONDS = 300.0
@@ -31,7 +31,7 @@ USAGE_SECONDS = 20.0
 REGIONAL = "cores"
 SPOT = "lowPriorityCores"
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

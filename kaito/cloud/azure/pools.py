@@ -5,7 +5,7 @@ kubelet's rights could change them.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from azure.mgmt.containerservice.models import (
@@ -60,7 +60,13 @@ def pool_of(provider_id: str) -> str | None:
     return found["pool"].lower() if found else None
 
 
-def to_model(plan: InstancePlan) -> AgentPool:
+def system_subnet(pools: Iterable[AgentPool]) -> str:
+    """The subnet of the first system pool that names one, else empty."""
+    found = (pool.properties.vnet_subnet_id for pool in pools if pool.properties and pool.properties.mode == "System")
+    return next((subnet for subnet in found if subnet), "")
+
+
+def to_model(plan: InstancePlan, *, subnet: str = "") -> AgentPool:
     """The body of the PUT."""
     tags = {
         **plan.tags,
@@ -84,6 +90,7 @@ def to_model(plan: InstancePlan) -> AgentPool:
             node_taints=list(plan.taints),
             tags=tags,
             availability_zones=list(plan.zones) or None,
+            vnet_subnet_id=subnet or None,
             scale_set_priority="Spot" if plan.spot else None,
             scale_set_eviction_policy="Delete" if plan.spot else None,
             spot_max_price=-1.0 if plan.spot else None,

@@ -14,9 +14,12 @@ from kaito.cloud.azure.arm import Arm, is_success
 from kaito.cloud.azure.errors import PARENT_CODES, operation_error, retry_after
 from kaito.cloud.azure.offerings import Offerings
 from kaito.cloud.azure.settings import AzureSettings
-from kaito.cloud.errors import CloudUnavailable, OperationCanceled
+from kaito.cloud.errors import CloudError, CloudUnavailable, OperationCanceled
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import Instance, InstancePlan, InstanceType, Progress, Started
+from kaito.runtime.logging import get_logger
+
+log = get_logger(__name__)
 
 OPERATION_HEADER = "Azure-AsyncOperation"
 LONGEST_PAUSE = timedelta(minutes=2).total_seconds()
@@ -34,6 +37,7 @@ class AzureProvider:
         self._arm = Arm(settings, metrics, transport=transport)
         self._scope = (settings.resource_group, settings.cluster)
         self._offerings = Offerings(self._arm, metrics)
+        self._subnet: str | None = None
 
     def name_problem(self, name: str) -> str | None:
         """Why AKS would refuse the name."""
@@ -58,12 +62,13 @@ class AzureProvider:
 
     async def create(self, plan: InstancePlan) -> Started:
         """PUT with `If-None-Match: *`, so that an existing pool is never reconfigured."""
+        subnet = await self._node_subnet()
 
         async def put() -> Started:
             poller = await self._arm.containers.agent_pools.begin_create_or_update(
                 *self._scope,
                 plan.name,
-                pools.to_model(plan),
+                pools.to_model(plan, subnet=subnet),
                 etag="*",
                 match_condition=MatchConditions.IfMissing,
                 polling=False,
@@ -74,12 +79,16 @@ class AzureProvider:
         return await self._arm.call("create", put)
 
     async def delete(self, name: str) -> Started | None:
-        """DELETE; None when the pool is not there."""
+        """DELETE; None when the pool is not there.
+
+        AKS shall not drain the pool a second time: who deletes an instance has done that, with the budgets respected as
+        long as the claim's grace period allowed.
+        """
 
         async def remove() -> Started | None:
             try:
                 poller = await self._arm.containers.agent_pools.begin_delete(
-                    *self._scope, name, polling=False, cls=_answer_headers
+                    *self._scope, name, ignore_pod_disruption_budget=True, polling=False, cls=_answer_headers
                 )
             except ResourceNotFoundError:  # the pool, its cluster or the whole group: in any case it is gone
                 return None
@@ -104,6 +113,24 @@ class AzureProvider:
     async def close(self) -> None:
         """Close connections."""
         await self._arm.close()
+
+    async def _node_subnet(self) -> str:
+        """Where the cluster's own machines are, asked once: a pool without a subnet fails in a bring-your-own network.
+
+        Empty when AKS made the network, and when the pools cannot be listed now: AKS refuses a pool in the wrong place.
+        """
+        if self._subnet is None:
+
+            async def read() -> str:
+                listed = [pool async for pool in self._arm.containers.agent_pools.list(*self._scope)]
+                return pools.system_subnet(listed)
+
+            try:
+                self._subnet = await self._arm.call("list", read)
+            except CloudError as error:
+                log.warning("creating without knowing the cluster's subnet", error=str(error))
+                return ""
+        return self._subnet
 
     async def _find(self, name: str) -> AgentPool | None:
         try:

@@ -13,7 +13,7 @@ from kaito.cloud.errors import CloudError
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass, Tools
 from kaito.provisioner.failures import failure
-from kaito.provisioner.nodes import nodes_of
+from kaito.provisioner.nodes import nodes_of, owns_instance
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime.meta.model import format_time
 
@@ -58,7 +58,7 @@ async def _nodes_left(run: Pass) -> bool:
 
 async def _instance_gone(run: Pass) -> bool:
     try:
-        wait = await end_instance(run.tools, run.claim.name, run.claim.uid)
+        wait = await end_instance(run.tools, run.claim.name, run.claim.uid, run.claim.status.provider_id)
     except CloudError as error:
         found = failure(error, run.tools.ledger.failed(run.claim.uid), run.settings)
         run.report.say(words.INSTANCE_TERMINATING, "Unknown", found.reason, found.message)
@@ -71,14 +71,17 @@ async def _instance_gone(run: Pass) -> bool:
     return True
 
 
-async def end_instance(tools: Tools, name: str, claim_uid: str) -> float | None:
+async def end_instance(tools: Tools, name: str, claim_uid: str, provider_id: str = "") -> float | None:
     """One step towards an instance's end: seconds until the next look, or None when it is gone (or not the claim's).
+
+    `provider_id` is the one in the claim's status, if there is a claim.
 
     Raises:
         CloudError: the cloud refused.
     """
     instance = await tools.cloud.get(name)
-    if instance is None or instance.marker is None or instance.marker.claim_uid != claim_uid:
+    launched = tools.cloud.instance_name(provider_id)
+    if instance is None or not owns_instance(instance, claim_uid, launched=launched):
         return None
     if instance.state != "deleting":
         started = await tools.cloud.delete(name)

@@ -37,6 +37,7 @@ async def test_an_orphan_goes_after_two_scans(stage: "Stage") -> None:
     await stage.start()
     assert stage.calls("DELETE") == 0, "one look is not enough"
     await stage.until("orphan gone", lambda: not stage.pools, within=500)
+    assert "OrphanAgentPoolDeleted" in {event.reason for event in stage.world.events()}
 
 
 async def test_a_dry_run_only_reports(stage: "Stage") -> None:

@@ -9,7 +9,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kaito.cloud.azure.simulator.faults import Fault, FaultScript, OperationFault
@@ -38,6 +38,7 @@ class Recorded:
     path: str
     pool: str
     status: int
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class ArmApi:
             if fault is not None and fault.truncate:
                 body = answer.encode()
                 answer = Answer(answer.status, body[: len(body) // 2], answer.headers)
-        self.requests.append(Recorded(exchange.method, exchange.path, pool, answer.status))
+        self.requests.append(Recorded(exchange.method, exchange.path, pool, answer.status, exchange.query))
         return answer
 
     def _dispatch(self, exchange: Exchange, fault: Fault | None) -> Answer:
