@@ -1,11 +1,18 @@
 """Fixtures of the tests that execute the documentation."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hack.envtest import ControlPlane, Unavailable
+from kaito.runtime import Client
+from kaito.runtime.client import Transport
+from kaito.runtime.discovery import ServerDiscovery
+from kaito.runtime.kinds import untyped_kind
+
+Apply = Callable[[Transport, Iterable[Mapping[str, Any]]], Awaitable[None]]
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +39,20 @@ def control_plane() -> Iterator[ControlPlane]:
         yield plane
     finally:
         plane.stop()
+
+
+async def _apply(transport: Transport, documents: Iterable[Mapping[str, Any]]) -> None:
+    discovery = ServerDiscovery(transport)
+    client = Client(transport, field_manager="kubectl", discovery=discovery, field_validation="Strict")
+    for document in documents:
+        kind = untyped_kind(document["apiVersion"], document["kind"])
+        obj = kind.model_validate(document)
+        if not obj.namespace and (await discovery.locate(kind.gvk())).namespaced:
+            obj = obj.with_metadata(namespace="default")
+        await client.apply(obj)
+
+
+@pytest.fixture(scope="session")
+def apply() -> Apply:
+    """`kubectl apply` of documents, with unknown fields refused."""
+    return _apply

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,9 +18,11 @@ import yaml
 from hack.envtest import ControlPlane
 from kaito.runtime import ApiError, Cached, Client, Manager, Model, ObjectMeta, Resource, Settings
 from kaito.runtime.client import connect
+from kaito.runtime.client.access import find_access
+from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.kinds import (
-    CustomResourceDefinition,
     Deployment,
+    Event,
     Lease,
     Node,
     Pod,
@@ -128,28 +131,43 @@ async def operator(example: Path, kubeconfig: Path) -> AsyncGenerator[asyncio.su
             await process.wait()
 
 
-async def install(client: Client, example: Path) -> None:
-    for document in yaml.safe_load_all((example / "deploy" / "crd.yaml").read_text()):
-        await client.create(CustomResourceDefinition.model_validate(document))
+def as_service_account(kubeconfig: Path, folder: Path) -> Path:
+    """A kubeconfig of the account that `deploy/operator.yaml` gives the operator: it may do what its roles say."""
+    document: dict[str, Any] = yaml.safe_load(kubeconfig.read_text())
+    document["users"][0]["user"]["as"] = "system:serviceaccount:memcached-operator:memcached-operator"
+    document["contexts"][0]["context"]["namespace"] = "memcached-operator"
+    (folder / "kubeconfig").write_text(yaml.safe_dump(document))
+    return folder / "kubeconfig"
 
-    async def served() -> bool:
-        try:
-            await client.list(Memcached)
-        except ApiError:
-            return False
-        return True
 
-    await until(served, "the kind is served")
+async def deploy(example: Path, kubeconfig: Path, apply: Callable[..., Awaitable[None]]) -> None:
+    transport = HttpTransport(await find_access(kubeconfig))
+    try:
+        for name in ("crd.yaml", "operator.yaml"):
+            await apply(transport, yaml.safe_load_all((example / "deploy" / name).read_text()))
+    finally:
+        await transport.close()
+
+
+async def is_served(client: Client) -> bool:
+    try:
+        await client.list(Memcached)
+    except ApiError:
+        return False
+    return True
 
 
 @pytest.mark.real
-async def test_its_whole_life_on_a_real_api_server(example: Path, control_plane: ControlPlane) -> None:
+async def test_its_whole_life_on_a_real_api_server(
+    example: Path, control_plane: ControlPlane, apply: Callable[..., Awaitable[None]], tmp_path: Path
+) -> None:
     kubeconfig = control_plane.kubeconfig
     off = Settings(kubeconfig=kubeconfig, metrics_bind_address="0", health_probe_bind_address="0")
     cluster = Manager(off, controllers=workloads(), cache=[Cached(Pod), Cached(Node)], name="cluster")
     async with connect(kubeconfig, field_manager="test") as client, cluster:
-        await install(client, example)
-        async with operator(example, kubeconfig) as process:
+        await deploy(example, kubeconfig, apply)
+        await until(lambda: is_served(client), "the kind is served")
+        async with operator(example, as_service_account(kubeconfig, tmp_path)) as process:
             wanted = Memcached(
                 metadata=ObjectMeta(name="sessions", namespace="default"),
                 spec=MemcachedSpec(size=2, auth_secret="users", drain_seconds=1),
@@ -174,8 +192,9 @@ async def test_its_whole_life_on_a_real_api_server(example: Path, control_plane:
 
             await until(gone, "the Memcached is gone")
             assert await client.find(Service, "sessions", "default") is None
+            assert [event.reason for event in await client.list(Event, namespace="default")] == ["Scaling", "AllReady"]
 
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), SECONDS) == 0
-        lease = await client.get(Lease, "memcached-operator", "default")
+        lease = await client.get(Lease, "memcached-operator", "memcached-operator")
         assert not lease.spec.holder_identity

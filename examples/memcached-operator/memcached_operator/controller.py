@@ -33,8 +33,7 @@ async def converge(request: Request[Memcached]) -> None:
 async def clean_up(request: Request[Memcached]) -> Again | None:
     """Take the address away first, and the servers when clients have had time to leave."""
     memcached, api = request.object, request.api
-    service = await api.find(Service, memcached.name, memcached.namespace)
-    if service is not None and not service.deleting:
+    for service in await api.list(Service, namespace=memcached.namespace, owned_by=memcached):
         await api.delete(service)
     asked_at = memcached.metadata.deletion_timestamp
     gone_for = (request.clock.now() - asked_at).total_seconds() if asked_at else 0.0
@@ -48,7 +47,7 @@ def using(secret: Secret, view: View) -> list[ObjectKey]:
 
 
 controller = (
-    Controller(Memcached, converge, workers=4, deadline=60, when=changed("generation", "finalizers"))
+    Controller(Memcached, converge, workers=4, deadline=60, when=changed("generation"))
     .owns(Deployment, when=changed("generation", "status.readyReplicas", "status.observedGeneration"))
     .owns(Service, when=changed("spec"))
     .watches(Secret, to=using)
