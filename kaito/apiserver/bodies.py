@@ -103,8 +103,8 @@ def _wrong_kind(api_version: str, kind: str, resource: Resource) -> str:
     version = version_of(api_version)
     head = f'{kind} in version "{version}" cannot be handled as a {resource.kind}: '
     if resource.custom:
-        f"the API version in the data ({api_version}) does not match the expected API version "
-        f"({resource.api_version})"
+        expected = f"the expected API version ({resource.api_version})"
+        return f"the API version in the data ({api_version}) does not match {expected}"
     if kind == resource.kind:
         return f'{head}no kind "{kind}" is registered for version "{api_version}" in scheme "pkg/runtime/scheme.go:111"'
     group = resource.group.partition(".")[0] or "core"
