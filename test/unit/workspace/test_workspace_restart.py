@@ -51,6 +51,8 @@ async def test_killed_after_any_request_it_finishes_after_a_restart(
     async with cluster.killed_after(moment):
         with suppress(KaitoRuntimeError):  # there may be nothing to play along with yet
             await cluster.until_serving()
+        writes = [request for request in cluster.world.requests if request.method != "GET"]
+        assert len(writes) <= moment, "a dead process writes nothing"
         seen |= {claim.name for claim in cluster.claims()}
     async with cluster.controller():
         await world.settle()
