@@ -13,6 +13,9 @@ REMEMBERED = 16384
 """Objects remembered, the least recently ensured forgotten first: about 4 MiB. A forgotten one costs one request."""
 
 
+_IDENTITY = frozenset({"apiVersion", "kind", "metadata"})
+
+
 @dataclass(frozen=True, slots=True)
 class _Applied:
     digest: bytes
@@ -39,11 +42,11 @@ class AppliedObjects:
         if last is None or last.uid != live.uid or last.digest != _digest(document):
             return False
         self._applied.move_to_end(key)
-        found = live.to_dict()
-        if not document.keys() <= found.keys():
+        if _is_partial(live) and document.keys() - _IDENTITY:
             return False  # the cache holds metadata only: what the caller would get back is not the object
         if live.metadata.resource_version == last.resource_version:
             return True
+        found = live.to_dict()
         metadata_intact = contains(found.get("metadata", {}), document.get("metadata", {}))
         same_generation = live.metadata.generation == last.generation > 0
         return metadata_intact and (same_generation or contains(found, document))
@@ -61,6 +64,10 @@ class AppliedObjects:
     def forget(self, kind: type[Resource], key: ObjectKey) -> None:
         """The object was deleted or changed by other means."""
         self._applied.pop((kind, key), None)
+
+
+def _is_partial(live: Resource) -> bool:
+    return live.model_fields_set <= {"metadata"} and not live.model_extra
 
 
 def _digest(document: dict[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from kaito.runtime.cache import Cached
 from kaito.runtime.client import Api
 from kaito.runtime.errors import AlreadyOwned, ConfigurationError
-from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Service
+from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Secret, Service
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.ownership import controlled_by, controller_of, is_owned_by, owned_by
 from kaito.runtime.testing.world import World
@@ -15,7 +15,8 @@ from kaito.runtime.testing.world import World
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
-    async with world.manager(cache=[Cached(ConfigMap), Cached(Deployment)], live=[Service]) as manager:
+    cached = [Cached(ConfigMap), Cached(Deployment), Cached(Secret, only="metadata")]
+    async with world.manager(cache=cached, live=[Service]) as manager:
         yield manager.api
 
 
@@ -105,6 +106,13 @@ async def test_a_live_kind_is_applied_each_time(api: Api, world: World) -> None:
     )
     first = await api.ensure(service)
     assert (await api.ensure(service)).metadata.resource_version == first.metadata.resource_version
+    assert world.count("PATCH") == 2
+
+
+async def test_a_kind_cached_as_metadata_only_is_applied_each_time_and_comes_back_whole(api: Api, world: World) -> None:
+    secret = Secret(metadata=ObjectMeta(name="s", namespace="default")).with_value("k", b"v")
+    await api.ensure(secret)
+    assert (await api.ensure(secret)).value("k") == b"v"
     assert world.count("PATCH") == 2
 
 
