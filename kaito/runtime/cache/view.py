@@ -30,7 +30,7 @@ class View:
             UndeclaredKind: nothing declares the kind.
             CacheNotSynced: its first list has not arrived.
         """
-        return self._cache.get(kind, ObjectKey(namespace, name))
+        return self._cache.get(kind, ObjectKey(namespace if kind.namespaced else "", name))
 
     def get(self, kind: type[R], name: str, namespace: str = "") -> R:
         """The object. Raises as `find`, and:
@@ -63,7 +63,7 @@ class View:
         )
         return self._cache.list(
             kind,
-            namespace=namespace,
+            namespace=namespace if kind.namespaced else "",
             labels=selector,
             owner=owned_by.uid if owned_by is not None else "",
             index=index,

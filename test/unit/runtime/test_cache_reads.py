@@ -217,6 +217,14 @@ async def test_one_informer_per_namespace_and_nothing_outside(world: World) -> N
         }
 
 
+async def test_the_namespace_of_a_cluster_scoped_kind_means_nothing(world: World) -> None:
+    world.put(Node(metadata=ObjectMeta(name="one")))
+    async with running(world, Cached(Node)) as cache:
+        view = View(cache)
+        assert view.get(Node, "one", "default").name == "one"
+        assert [found.name for found in view.list(Node, namespace="default")] == ["one"]
+
+
 async def test_the_caches_namespaces_are_the_default(world: World) -> None:
     world.put(namespace("a"))
     world.put(config_map("one", "a"))

@@ -2,18 +2,21 @@
 
 import asyncio
 import random
+import traceback
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import structlog
 
-from kaito.runtime.cache import Cache, Cached, InformerHealth
+from kaito.runtime.cache import Cache, Cached, Event, Index, InformerHealth, UnreadableObject
 from kaito.runtime.cache.reconnect import Ending, ReconnectDelay
 from kaito.runtime.clock import LoopClock
 from kaito.runtime.errors import CacheNotSynced, TransportError
 from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.meta import Resource
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing.scripted import (
     REFUSED,
@@ -324,6 +327,68 @@ async def test_an_object_without_metadata_is_counted_and_the_stream_goes_on() ->
         assert names(cache) == ["a", "b"]
         assert cache.stats()[0].undecodable == 2
         assert len(transport.lists) == 1
+
+
+async def test_requests_say_who_asks_and_are_observed() -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Observer:
+        def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
+            assert (method, host, sent) == ("GET", "scripted", 0)
+            assert seconds == 0
+            seen.append((code, "body" if received else ""))
+
+        def retried(self, *, method: str, host: str, code: str) -> None: ...
+        def limited(self, *, method: str, host: str, seconds: float) -> None: ...
+
+    transport = ScriptedTransport(REFUSED, listing("7"), REFUSED, status(429, "TooManyRequests"), OPEN)
+    cache = Cache(
+        transport, [Cached(ConfigMap)], streaming=False, user_agent="memcached-operator/1.0", observer=Observer()
+    )
+    async with TaskScope("test") as scope:
+        scope.spawn(cache.run(), name="cache")
+        await after(30)
+    assert seen == [("<error>", ""), ("200", "body"), ("<error>", ""), ("429", ""), ("200", "")]
+    assert {call.headers["user-agent"] for call in transport.calls} == {"memcached-operator/1.0"}
+
+
+class Secretive(Resource, api="v1", kind="Secret"):
+    """A secret whose data must be numbers."""
+
+    data: dict[str, int]
+
+
+async def test_no_log_line_and_no_error_shows_an_object() -> None:
+    value = "aHVudGVyMg"
+    secret = {"metadata": {"name": "s", "namespace": "ns", "resourceVersion": "5"}, "data": {"password": value}}
+    nameless = {"data": {"password": value}, "metadata": {"labels": {"password": value}}}
+    cut = frame("ADDED", {"data": {"password": value}})[:-4] + b"\n"
+    transport = ScriptedTransport(
+        Stream((b'{"data":"' + value.encode() + b'"',)),
+        listing("7", secret, nameless),
+        watch(frame("ADDED", nameless), cut),
+        listing("9", secret),
+        OPEN,
+    )
+    by_password = Index(Secretive, lambda found: [str(found.data["password"])], name="by-password")
+    cache = Cache(transport, [Cached(Secretive, indexes=[by_password])], streaming=False, clock=LoopClock())
+
+    def handler(event: Event[Secretive]) -> None:
+        assert event.new is not None
+        event.new.object.data.clear()
+
+    cache.informer(Secretive).subscribe(handler, name="handler")
+    with structlog.testing.capture_logs() as lines:
+        async with TaskScope("test") as scope:
+            scope.spawn(cache.run(), name="cache")
+            await after(60)
+            with pytest.raises(UnreadableObject) as failure:
+                cache.list(Secretive)
+    raised = [failure.value, *(line["exc_info"] for line in lines if "exc_info" in line)]
+    printed = str(lines) + "".join("".join(traceback.format_exception(error)) for error in raised)
+    assert "bytes of JSON" in printed
+    assert "event handler failed" in printed
+    assert value not in printed
 
 
 async def test_why_nothing_arrives_is_known_and_named_until_it_is_over() -> None:
