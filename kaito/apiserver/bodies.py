@@ -10,6 +10,7 @@ from kaito.apiserver.duplicates import duplicate_fields
 from kaito.apiserver.events import convert_event, is_event
 from kaito.apiserver.kinds import Resource, version_of
 from kaito.apiserver.objectmeta import prune_metadata
+from kaito.apiserver.protobuf import MEDIA_TYPE as PROTOBUF, decode_protobuf
 from kaito.apiserver.routes import Target
 from kaito.apiserver.schema import drop_nulls, fill_defaults, fill_zeros, prune
 from kaito.apiserver.wire import JSON_TYPE, YAML_TYPES, HttpRequest, Json, Object, decode, decode_yaml, is_object, part
@@ -47,6 +48,8 @@ def decode_body(request: HttpRequest) -> Json:
     try:
         if kind in YAML_TYPES:
             return decode_yaml(request.body)
+        if kind == PROTOBUF:
+            return decode_protobuf(request.body)
         if kind == JSON_TYPE or kind.endswith("+json"):
             return decode(request.body)
     except ValueError as error:
