@@ -69,8 +69,6 @@ class _Target:
     cert_file: str | None = None
     key_file: str | None = None
     verify_ssl: bool = True
-    tls_server_name: str | None = None
-    proxy: str | None = None
 
 
 @final
@@ -143,14 +141,14 @@ async def _access(library: ModuleType, paths: str, context: str, *, strict_x509:
     if entry is None:  # an anonymous context; the loader forgets that there is such a thing
         entry = loader._user = library.ConfigNode("users", {})
     user: dict[str, Any] = entry.value
-    cluster: Any = loader._cluster
+    described: dict[str, Any] = loader._cluster.value
     target = _Target()
     credentials: Credentials
     if "exec" in user:
         loader._load_cluster_info()
         loader._set_config(target)
         directory = str(Path(entry.path or paths).parent)
-        credentials = ExecCredentials(ExecPlugin(user["exec"], cluster.value, directory=directory))
+        credentials = ExecCredentials(ExecPlugin(user["exec"], described, directory=directory))
         certificate, key = await credentials.certificate_files()
         target.cert_file, target.key_file = certificate or target.cert_file, key or target.key_file
     else:
@@ -164,10 +162,10 @@ async def _access(library: ModuleType, paths: str, context: str, *, strict_x509:
             certificate_file=target.cert_file or "",
             key_file=target.key_file or "",
             verify=target.verify_ssl,
-            server_name=target.tls_server_name or "",
+            server_name=str(described.get("tls-server-name") or ""),  # release 33 of the library does not read it
             strict_x509=strict_x509,
         ),
-        proxy=target.proxy or "",
+        proxy=str(described.get("proxy-url") or ""),  # nor this
         headers=_impersonation(user),
         namespace=str(loader.current_context["context"].get("namespace") or ""),
     )
