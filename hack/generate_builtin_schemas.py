@@ -1,8 +1,8 @@
 """Generate the schemas of built-in types for `kaito.apiserver` from the OpenAPI documents of a Kubernetes release.
 
-Run `python hack/generate_builtin_schemas.py`; it needs Go to fetch the module `k8s.io/kubernetes` (whose zip carries
-`api/openapi-spec/v3`) and writes `kaito/apiserver/data/builtin-schemas.json`, one definition a line. Descriptions are cut
-to their first sentence: they are there for `kubectl explain`, not as documentation.
+Run `python hack/generate_builtin_schemas.py`; it needs Go to fetch the module `k8s.io/kubernetes` (whose zip
+carries `api/openapi-spec/v3`) and writes `kaito/apiserver/data/builtin-schemas.json`, one definition a line.
+Descriptions are cut to their first sentence: they are there for `kubectl explain`, not as documentation.
 """
 
 from __future__ import annotations

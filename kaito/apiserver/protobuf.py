@@ -1,7 +1,8 @@
 """Reads the protobuf bodies that kubectl's typed commands send (`create configmap`, `auth can-i`); writes none.
 
-Field numbers come from the `generated.proto` files of the Kubernetes release (`data/protobuf-fields.json`). The envelope
-is that of "Kubernetes API concepts", section "Kubernetes Protobuf encoding": four magic bytes and a `runtime.Unknown`.
+Field numbers come from the `generated.proto` files of the Kubernetes release (`data/protobuf-fields.json`). The
+envelope is that of "Kubernetes API concepts", section "Kubernetes Protobuf encoding": four magic bytes and a
+`runtime.Unknown`.
 """
 
 from __future__ import annotations

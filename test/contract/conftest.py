@@ -1,8 +1,8 @@
 """Fixtures of the contract tests: the in-memory API server and a real kube-apiserver behind one small client.
 
-Every test that takes `server` runs twice, on `memory` and on `real`. Where Kubernetes cannot be had (no binaries, no Go), the
-real runs are skipped and say so. The client is aiohttp and nothing of `kaito.runtime`: these tests compare two servers,
-not a client with a server.
+Every test that takes `server` runs twice, on `memory` and on `real`. Where Kubernetes cannot be had (no binaries, no
+Go), the real runs are skipped and say so. The client is aiohttp and nothing of `kaito.runtime`: these tests compare two
+servers, not a client with a server.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Server:
 
     async def ok(self, method: str, path: str, body: object = None, content: str = JSON, **query: str) -> Any:
         """Send a request that has to succeed, and return its body."""
-        answer = await self.call(method, path, body, content, **query)
+        answer = await self.call(method, path, body, content, None, **query)
         assert answer.status in {200, 201, 202}, answer.body
         return answer.body
 

@@ -8,9 +8,12 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from test.contract.conftest import Server
 
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
@@ -69,7 +72,7 @@ class Done:
 
 
 class Kubectl:
-    def __init__(self, server: Any, folder: Path) -> None:
+    def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
         self.base = [str(KUBECTL), "--kubeconfig", str(server.kubeconfig), "--cache-dir", str(folder)]
         self.base += ["--namespace", server.namespace]
@@ -87,12 +90,12 @@ class Kubectl:
 
 
 @pytest.fixture
-def kubectl(server: Any, tmp_path: Path) -> Kubectl:
+def kubectl(server: Server, tmp_path: Path) -> Kubectl:
     return Kubectl(server, tmp_path / "cache")
 
 
 @pytest.fixture
-def group(server: Any) -> str:
+def group(server: Server) -> str:
     return f"{server.namespace}.example.com"
 
 
@@ -105,7 +108,7 @@ def thing(group: str, size: int) -> str:
     return f"apiVersion: {group}/v1\nkind: Thing\nmetadata: {{name: one}}\nspec: {{size: {size}}}\n"
 
 
-async def test_apply_creates_configures_and_leaves_alone(kubectl):
+async def test_apply_creates_configures_and_leaves_alone(kubectl: Kubectl) -> None:
     first = await kubectl.ok("apply", "-f", "-", text=WORKLOAD.replace("IMAGE", "1"))
     again = await kubectl.ok("apply", "-f", "-", text=WORKLOAD.replace("IMAGE", "1"))
     changed = await kubectl.ok("apply", "-f", "-", text=WORKLOAD.replace("IMAGE", "2"))
@@ -116,7 +119,7 @@ async def test_apply_creates_configures_and_leaves_alone(kubectl):
     assert image == "web:2"
 
 
-async def test_get_shows_the_columns_of_built_in_kinds(kubectl):
+async def test_get_shows_the_columns_of_built_in_kinds(kubectl: Kubectl) -> None:
     await kubectl.ok("apply", "-f", "-", text=WORKLOAD.replace("IMAGE", "1"))
     shown = await kubectl.ok("get", "deployments,services")
     lines = [re.sub(r"\s+", " ", re.sub(r"\d+s\b", "0s", line)).strip() for line in shown.splitlines() if line]
@@ -128,7 +131,7 @@ async def test_get_shows_the_columns_of_built_in_kinds(kubectl):
     ]
 
 
-async def test_a_custom_resource_lives_from_apply_to_delete(kubectl, group):
+async def test_a_custom_resource_lives_from_apply_to_delete(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
     assert await kubectl.ok("apply", "-f", "-", text=thing(group, 3)) == f"thing.{group}/one created\n"
     shown = await kubectl.ok("get", f"things.{group}")
@@ -144,7 +147,7 @@ async def test_a_custom_resource_lives_from_apply_to_delete(kubectl, group):
     await kubectl.ok("delete", "crd", f"things.{group}")
 
 
-async def test_the_server_explains_what_it_refuses(kubectl, group):
+async def test_the_server_explains_what_it_refuses(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
     refused = await kubectl("apply", "-f", "-", text=thing(group, 0))
     assert refused.code == 1
@@ -155,10 +158,11 @@ async def test_the_server_explains_what_it_refuses(kubectl, group):
     await kubectl.ok("delete", "crd", f"things.{group}")
 
 
-async def test_explain_reads_the_schema(kubectl, group):
+async def test_explain_reads_the_schema(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
     told = await kubectl.ok("explain", f"things.{group}", "--recursive")
     assert "A thing to try kubectl with." in told
+    field = ""
     for _ in range(50):  # a real server publishes its documents a moment after it serves the kind
         field = (await kubectl("explain", "things.spec.size", f"--api-version={group}/v1")).out
         if field:
@@ -171,7 +175,7 @@ async def test_explain_reads_the_schema(kubectl, group):
     await kubectl.ok("delete", "crd", f"things.{group}")
 
 
-async def test_server_side_apply_conflicts_and_forces(kubectl, group):
+async def test_server_side_apply_conflicts_and_forces(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
     await kubectl.ok("apply", "--server-side", "-f", "-", text=thing(group, 1))
     taken = await kubectl("apply", "--server-side", "--field-manager=other", "-f", "-", text=thing(group, 2))
@@ -182,7 +186,7 @@ async def test_server_side_apply_conflicts_and_forces(kubectl, group):
     await kubectl.ok("delete", "crd", f"things.{group}")
 
 
-async def test_a_watch_prints_what_happens(kubectl, server):
+async def test_a_watch_prints_what_happens(kubectl: Kubectl, server: Server) -> None:
     pipe = asyncio.subprocess.PIPE
     words = [*kubectl.base, "get", "configmaps", "--watch", "-o", "name"]
     process = await asyncio.create_subprocess_exec(*words, stdout=pipe)
@@ -196,7 +200,7 @@ async def test_a_watch_prints_what_happens(kubectl, server):
         await process.communicate()
 
 
-async def test_create_label_annotate_and_edit_by_set(kubectl):
+async def test_create_label_annotate_and_edit_by_set(kubectl: Kubectl) -> None:
     await kubectl.ok("create", "configmap", "made", "--from-literal=a=b")
     await kubectl.ok("create", "secret", "generic", "hidden", "--from-literal=token=abc")
     await kubectl.ok("create", "deployment", "web", "--image=web:1", "--replicas=2", "--port=80")
@@ -214,7 +218,7 @@ async def test_create_label_annotate_and_edit_by_set(kubectl):
     assert (web["spec"]["replicas"], container["image"], container["ports"][0]["containerPort"]) == (2, "web:2", 80)
 
 
-async def test_discovery_knows_short_names_and_categories(kubectl, group):
+async def test_discovery_knows_short_names_and_categories(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
     await kubectl.ok("apply", "-f", "-", text=thing(group, 1))
     assert "one" in await kubectl.ok("get", f"th.v1.{group}")

@@ -1,8 +1,8 @@
 """The same requests to both servers get the same answers: codes, bodies, messages, managed fields, warnings.
 
-`scenarios/*.yaml` hold the requests. What cannot be equal is replaced by names: uids and resource versions in order of appearance
-(so that equality among them still counts), times and addresses by a placeholder. `LOOSE` lists the few texts that
-repeat the internals of Go and are compared by their beginning only.
+`scenarios/*.yaml` hold the requests. What cannot be equal is replaced by names: uids and resource versions in order of
+appearance (so that equality among them still counts), times and addresses by a placeholder. `LOOSE` lists the few texts
+that repeat the internals of Go and are compared by their beginning only.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import asyncio
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from test.contract.conftest import Server
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -46,9 +49,11 @@ class Names:
     def plain(self, value: Any, key: str = "") -> Any:
         """Return a value with everything that differs by nature replaced."""
         if isinstance(value, dict):
-            return {name: self.plain(value[name], name) for name in sorted(value) if name not in IGNORED}
+            found: dict[str, Any] = value
+            return {name: self.plain(found[name], name) for name in sorted(found) if name not in IGNORED}
         if isinstance(value, list):
-            return self._list(value, key)
+            items: list[Any] = value
+            return self._list(items, key)
         return self._text(value, key) if isinstance(value, str) else value
 
     def _list(self, value: list[Any], key: str) -> list[Any]:
@@ -84,7 +89,7 @@ def fill(value: Any, namespace: str) -> Any:
     return json.loads(text)
 
 
-async def play(server: Any, steps: list[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:
+async def play(server: Server, steps: list[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:
     """Send the requests of a scenario and return the comparable answers."""
     await server.ok("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     names, answers = Names(namespace), list[dict[str, Any]]()
@@ -109,7 +114,7 @@ async def play(server: Any, steps: list[dict[str, Any]], namespace: str) -> list
     return answers
 
 
-async def served(server: Any, path: str) -> None:
+async def served(server: Server, path: str) -> None:
     """Wait until a new custom resource is served."""
     for _ in range(100):
         if (await server.call("GET", path)).status == 200:
@@ -120,7 +125,7 @@ async def served(server: Any, path: str) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
-async def test_both_servers_answer_alike(scenario: Path, memory: Any, real: Any) -> None:
+async def test_both_servers_answer_alike(scenario: Path, memory: Server, real: Server) -> None:
     steps = yaml.safe_load(await asyncio.to_thread(scenario.read_text))
     namespace = f"s-{memory.namespace}"
     expected = await play(real, steps, namespace)

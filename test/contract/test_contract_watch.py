@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from test.contract.conftest import Server
 
 MERGE = "application/merge-patch+json"
 MAPS = "/api/v1/namespaces/{ns}/configmaps"
@@ -14,12 +17,12 @@ def config_map(name: str, **labels: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}}
 
 
-async def version(server: Any) -> str:
+async def version(server: Server) -> str:
     listed = await server.ok("GET", MAPS)
     return str(listed["metadata"]["resourceVersion"])
 
 
-async def test_a_watch_from_a_version_gets_everything_after_it(server):
+async def test_a_watch_from_a_version_gets_everything_after_it(server: Server) -> None:
     start = await version(server)
     await server.ok("POST", MAPS, config_map("a"))
     await server.ok("PATCH", f"{MAPS}/a", {"data": {"x": "1"}}, MERGE)
@@ -32,14 +35,17 @@ async def test_a_watch_from_a_version_gets_everything_after_it(server):
     assert events[0]["object"]["kind"] == "ConfigMap"
 
 
-async def test_a_watch_without_a_version_starts_with_what_is_there(server):
+async def test_a_watch_without_a_version_starts_with_what_is_there(server: Server) -> None:
     await server.ok("POST", MAPS, config_map("b"))
     await server.ok("POST", MAPS, config_map("a"))
     events = await server.events(MAPS, 2)
-    assert {(event["type"], event["object"]["metadata"]["name"]) for event in events} == {("ADDED", "a"), ("ADDED", "b")}
+    assert {(event["type"], event["object"]["metadata"]["name"]) for event in events} == {
+        ("ADDED", "a"),
+        ("ADDED", "b"),
+    }
 
 
-async def test_objects_enter_and_leave_a_selection(server):
+async def test_objects_enter_and_leave_a_selection(server: Server) -> None:
     start = await version(server)
     await server.ok("POST", MAPS, config_map("a"))
     await server.ok("PATCH", f"{MAPS}/a", {"metadata": {"labels": {"l": "1"}}}, MERGE)
@@ -54,7 +60,7 @@ async def test_objects_enter_and_leave_a_selection(server):
     assert gone["metadata"]["labels"] == {"l": "1"}, "the last state that was selected"
 
 
-async def test_a_watch_of_one_object_by_field(server):
+async def test_a_watch_of_one_object_by_field(server: Server) -> None:
     start = await version(server)
     await server.ok("POST", MAPS, config_map("a"))
     await server.ok("POST", MAPS, config_map("b"))
@@ -62,13 +68,13 @@ async def test_a_watch_of_one_object_by_field(server):
     assert events[0]["object"]["metadata"]["name"] == "b"
 
 
-async def test_a_watch_ends_at_its_timeout(server):
+async def test_a_watch_ends_at_its_timeout(server: Server) -> None:
     start = await version(server)
     events = [event async for event in server.watch(MAPS, resourceVersion=start, timeoutSeconds="1")]
     assert all(event["type"] == "BOOKMARK" for event in events)
 
 
-async def test_initial_events_end_with_a_marked_bookmark(server):
+async def test_initial_events_end_with_a_marked_bookmark(server: Server) -> None:
     await server.ok("POST", MAPS, config_map("a"))
     await server.ok("POST", MAPS, config_map("b"))
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
@@ -86,7 +92,7 @@ async def test_initial_events_end_with_a_marked_bookmark(server):
     await stream.aclose()
 
 
-async def test_no_op_writes_send_no_events(server):
+async def test_no_op_writes_send_no_events(server: Server) -> None:
     start = await version(server)
     made = await server.ok("POST", MAPS, config_map("a"))
     same = await server.ok("PATCH", f"{MAPS}/a", {"metadata": {"labels": {}}}, MERGE)
@@ -98,7 +104,7 @@ async def test_no_op_writes_send_no_events(server):
     assert [event["type"] for event in events] == ["ADDED", "ADDED"]
 
 
-async def test_pages_show_one_moment(server):
+async def test_pages_show_one_moment(server: Server) -> None:
     for name in "abcde":
         await server.ok("POST", MAPS, config_map(name))
     first = await server.ok("GET", MAPS, limit="2")
@@ -114,7 +120,7 @@ async def test_pages_show_one_moment(server):
     assert "continue" not in third["metadata"]
 
 
-async def test_an_exact_list_shows_the_past(server):
+async def test_an_exact_list_shows_the_past(server: Server) -> None:
     await server.ok("POST", MAPS, config_map("a"))
     then = await version(server)
     await server.ok("POST", MAPS, config_map("b"))
@@ -125,7 +131,7 @@ async def test_an_exact_list_shows_the_past(server):
     assert len(fresh["items"]) == 2
 
 
-async def test_a_version_from_the_future_times_out_with_its_cause(server):
+async def test_a_version_from_the_future_times_out_with_its_cause(server: Server) -> None:
     answer = await server.call("GET", MAPS, resourceVersion="9999999999", resourceVersionMatch="NotOlderThan")
     assert answer.status == 504
     assert answer.body["reason"] == "Timeout"
@@ -133,7 +139,7 @@ async def test_a_version_from_the_future_times_out_with_its_cause(server):
     assert "Too large resource version" in answer.body["message"]
 
 
-async def test_metadata_only_and_table_watches(server):
+async def test_metadata_only_and_table_watches(server: Server) -> None:
     start = await version(server)
     await server.ok("POST", MAPS, config_map("a"))
     await server.ok("POST", MAPS, config_map("b"))
@@ -151,7 +157,7 @@ async def test_metadata_only_and_table_watches(server):
             assert objects[1]["rows"][0]["cells"][0] == "b"
 
 
-async def test_many_watchers_of_one_change(server):
+async def test_many_watchers_of_one_change(server: Server) -> None:
     start = await version(server)
     watches = [server.events(MAPS, 1, resourceVersion=start) for _ in range(5)]
     found = (await asyncio.gather(*watches, server.ok("POST", MAPS, config_map("a"))))[:5]
