@@ -62,7 +62,7 @@ class Metrics:
     """
 
     def __init__(self, *, process: bool = False) -> None:
-        self.registry = CollectorRegistry()
+        self.registry: CollectorRegistry = CollectorRegistry()
         if process:
             ProcessCollector(registry=self.registry)
             PlatformCollector(registry=self.registry)
@@ -88,31 +88,33 @@ class Metrics:
 
     def _reconciles(self) -> None:
         cr, controller = "controller_runtime", "controller"
-        self.reconciles = self._counter(f"{cr}_reconcile_total", "Reconciles by outcome.", controller, "result")
-        self.reconcile_errors = self._counter(f"{cr}_reconcile_errors_total", "Failed reconciles.", controller)
-        self.terminal_errors = self._counter(
+        self.reconciles: Counter = self._counter(
+            f"{cr}_reconcile_total", "Reconciles by outcome.", controller, "result"
+        )
+        self.reconcile_errors: Counter = self._counter(f"{cr}_reconcile_errors_total", "Failed reconciles.", controller)
+        self.terminal_errors: Counter = self._counter(
             f"{cr}_terminal_reconcile_errors_total", "Reconciles that failed and are not retried.", controller
         )
-        self.reconcile_panics = self._counter(
+        self.reconcile_panics: Counter = self._counter(
             f"{cr}_reconcile_panics_total",
             "Reconciles that failed with a programming error (TypeError, KeyError, AssertionError and the like).",
             controller,
         )
-        self.reconcile_timeouts = self._counter(
+        self.reconcile_timeouts: Counter = self._counter(
             f"{cr}_reconcile_timeouts_total", "Reconciles cancelled by the controller's deadline.", controller
         )
-        self.reconcile_seconds = self._histogram(
+        self.reconcile_seconds: Histogram = self._histogram(
             f"{cr}_reconcile_time_seconds", "Length of a reconcile.", RECONCILE_BOUNDS_SECONDS, controller
         )
-        self.workers = self._gauge(f"{cr}_max_concurrent_reconciles", "Workers of the controller.", controller)
-        self.active_workers = self._gauge(f"{cr}_active_workers", "Workers inside a reconcile.", controller)
-        self.event_to_reconcile = self._histogram(
+        self.workers: Gauge = self._gauge(f"{cr}_max_concurrent_reconciles", "Workers of the controller.", controller)
+        self.active_workers: Gauge = self._gauge(f"{cr}_active_workers", "Workers inside a reconcile.", controller)
+        self.event_to_reconcile: Histogram = self._histogram(
             f"{PREFIX}_event_to_reconcile_seconds",
             "From the receipt of an event to the start of the reconcile it caused.",
             LATENCY_BOUNDS_SECONDS,
             controller,
         )
-        self.last_success = self._gauge(
+        self.last_success: Gauge = self._gauge(
             f"{PREFIX}_last_success_timestamp_seconds", "When a reconcile last succeeded.", controller
         )
 
@@ -128,57 +130,63 @@ class Metrics:
 
     def _requests(self) -> None:
         client = "rest_client"
-        self.requests = self._counter(f"{client}_requests_total", "Requests by answer.", "code", "method", "host")
-        self.request_seconds = self._histogram(
+        self.requests: Counter = self._counter(
+            f"{client}_requests_total", "Requests by answer.", "code", "method", "host"
+        )
+        self.request_seconds: Histogram = self._histogram(
             f"{client}_request_duration_seconds", "Time to the answer.", REQUEST_BOUNDS_SECONDS, "verb", "host"
         )
-        self.throttled_seconds = self._histogram(
+        self.throttled_seconds: Histogram = self._histogram(
             f"{client}_rate_limiter_duration_seconds",
             "Time a request waited for the client's own limit.",
             REQUEST_BOUNDS_SECONDS,
             "verb",
             "host",
         )
-        self.request_bytes = self._histogram(
+        self.request_bytes: Histogram = self._histogram(
             f"{client}_request_size_bytes", "Size of request bodies.", SIZE_BOUNDS_BYTES, "verb", "host"
         )
-        self.response_bytes = self._histogram(
+        self.response_bytes: Histogram = self._histogram(
             f"{client}_response_size_bytes", "Size of response bodies.", SIZE_BOUNDS_BYTES, "verb", "host"
         )
-        self.request_retries = self._counter(
+        self.request_retries: Counter = self._counter(
             f"{client}_request_retries_total", "Requests sent again.", "code", "verb", "host"
         )
-        self.events_dropped = self._counter(f"{PREFIX}_events_dropped_total", "Events not recorded.", "reason")
+        self.events_dropped: Counter = self._counter(f"{PREFIX}_events_dropped_total", "Events not recorded.", "reason")
 
     def _election(self) -> None:
-        self.leader = self._gauge("leader_election_master_status", "1 while this process leads.", "name")
-        self.election_slow_path = self._counter(
+        self.leader: Gauge = self._gauge("leader_election_master_status", "1 while this process leads.", "name")
+        self.election_slow_path: Counter = self._counter(
             "leader_election_slowpath_total", "Renewals that had to read the lease first.", "name"
         )
-        self.lease_remaining = self._gauge(
+        self.lease_remaining: Gauge = self._gauge(
             f"{PREFIX}_lease_remaining_seconds", "Seconds this process may still write as leader.", "name"
         )
 
     def _webhooks(self) -> None:
         cr, webhook = "controller_runtime_webhook", "webhook"
-        self.webhook_requests = self._counter(f"{cr}_requests_total", "Webhook calls by answer.", webhook, "code")
-        self.webhook_seconds = self._histogram(
+        self.webhook_requests: Counter = self._counter(
+            f"{cr}_requests_total", "Webhook calls by answer.", webhook, "code"
+        )
+        self.webhook_seconds: Histogram = self._histogram(
             f"{cr}_latency_seconds", "Time to the answer of a webhook call.", QUEUE_BOUNDS_SECONDS, webhook
         )
-        self.webhook_in_flight = self._gauge(f"{cr}_requests_in_flight", "Webhook calls being answered.", webhook)
-        self.webhook_panics = self._counter(f"{cr}_panics_total", "Webhook handlers that raised.")
-        self.conversion_panics = self._counter(
+        self.webhook_in_flight: Gauge = self._gauge(
+            f"{cr}_requests_in_flight", "Webhook calls being answered.", webhook
+        )
+        self.webhook_panics: Counter = self._counter(f"{cr}_panics_total", "Webhook handlers that raised.")
+        self.conversion_panics: Counter = self._counter(
             "controller_runtime_conversion_webhook_panics_total", "Conversion functions that raised."
         )
-        self.certificate_reads = self._counter(
+        self.certificate_reads: Counter = self._counter(
             "certwatcher_read_certificate_total", "Times the serving certificate was read."
         )
-        self.certificate_errors = self._counter(
+        self.certificate_errors: Counter = self._counter(
             "certwatcher_read_certificate_errors_total", "Times the serving certificate could not be used."
         )
 
     def _process(self) -> None:
-        self.loop_lag = self._gauge(f"{PREFIX}_loop_lag_seconds", "How late the event loop last ran a timer.")
+        self.loop_lag: Gauge = self._gauge(f"{PREFIX}_loop_lag_seconds", "How late the event loop last ran a timer.")
 
     def watch_queue(self, queue: WorkQueue[Any]) -> None:
         """Export the queue's figures under its name."""

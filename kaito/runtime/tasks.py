@@ -91,6 +91,7 @@ class TaskPool:
         self._name = name
         self._ended = ended
         self._running: set[asyncio.Task[Any]] = set()
+        self._told_to_end: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     def __len__(self) -> int:
@@ -105,9 +106,18 @@ class TaskPool:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
+        expected = self._stopping or task in self._told_to_end
+        self._told_to_end.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None or not self._stopping:
+        if error is not None or not expected:
             self._ended(task.get_name(), error)
+
+    async def end(self, task: "asyncio.Task[Any]") -> None:
+        """Cancel one task and wait for its end."""
+        if task in self._running:
+            self._told_to_end.add(task)
+            task.cancel()
+            await asyncio.wait([task])
 
     def cancel(self) -> None:
         """Tell every task to stop; `stop` waits for them."""

@@ -28,11 +28,11 @@ class ServingContext:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.context = server_context()
+        self.context: ssl.SSLContext = server_context()
         self._metrics = metrics
         self._loaded: Pair | None = None
         self._ready = asyncio.Event()
-        self.trouble = "no certificate yet"
+        self.trouble: str = "no certificate yet"
         """Why there is none, or why the newest was not taken; empty when all is well."""
 
     def load(self, pair: Pair) -> bool:

@@ -96,7 +96,7 @@ class Controller(Generic[R]):
     ) -> None:
         check_kind(kind, "Controller")
         self.kind = kind
-        self.name = name or kind.kind.lower()
+        self.name: str = name or kind.kind.lower()
         check_common(self.name, workers=workers, deadline=deadline)
         check_function(reconcile, f"reconcile function of controller {self.name}")
         if backoff is not None and limiter is not None:
@@ -108,7 +108,7 @@ class Controller(Generic[R]):
         self.reconcile = reconcile
         self.workers = workers
         self.deadline = deadline
-        self.backoff = backoff or Backoff()
+        self.backoff: Backoff = backoff or Backoff()
         self.when = when
         self.limiter = limiter
         self.spacing = spacing

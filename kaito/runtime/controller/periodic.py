@@ -36,7 +36,7 @@ class Periodic:
         self.function = function
         self.name = name
         self.deadline = deadline
-        self.backoff = backoff or Backoff()
+        self.backoff: Backoff = backoff or Backoff()
 
     def __repr__(self) -> str:
         return f"<periodic controller {self.name} every {self.seconds:g} s>"

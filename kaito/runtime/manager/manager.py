@@ -12,7 +12,7 @@ import asyncio
 import platform
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, final
@@ -95,13 +95,13 @@ class Manager:
         tracer: Tracer = NO_TRACER,
         dice: random.Random | None = None,
     ) -> None:
-        self.settings = settings or Settings()
-        self.name = name or lease or "manager"
-        self.field_manager = field_manager or self.name
-        self.metrics = Metrics(process=True)
-        self.healthz = Checks("healthz")
+        self.settings: Settings = settings or Settings()
+        self.name: str = name or lease or "manager"
+        self.field_manager: str = field_manager or self.name
+        self.metrics: Metrics = Metrics(process=True)
+        self.healthz: Checks = Checks("healthz")
         """Add your own: the process is restarted when one fails for long."""
-        self.readyz = Checks("readyz")
+        self.readyz: Checks = Checks("readyz")
         """Add your own: the process gets no traffic while one fails."""
         self._declared = list(controllers)
         self._cached = list(cache)
@@ -121,6 +121,7 @@ class Manager:
                 webhooks, conversions, settings=self.settings, name=self.name, metrics=self.metrics, clock=self._clock
             )
         self._stages = {name: TaskPool(name, ended=self._ended) for name in (*_STOP_ORDER, "webhooks", "events")}
+        self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._running: dict[str, Running] = {}
         self._parts: Parts | None = None
         self._leadership: Leadership | None = None
@@ -132,6 +133,67 @@ class Manager:
         self._stop_asked = asyncio.Event()
         self._finished = asyncio.Event()
         self._failure: asyncio.Future[BaseException] | None = None
+
+    def add(self, what: AnyController | Runnable) -> None:
+        """Run one more controller or runnable; in a started manager at once (elected ones when it leads).
+
+        Raises:
+            ConfigurationError: its name is taken, or the manager is stopping.
+        """
+        if self._stopping:
+            message = f"manager {self.name} is stopping: {what.name} was not added"
+            raise ConfigurationError(message)
+        if isinstance(what, Controller | Periodic):
+            self._declared.append(what)
+            self._check_or(self._declared.pop)
+            if self._parts is not None:
+                self._add_running(what, self._parts)
+        else:
+            self._runnables.append(what)
+            self._check_or(self._runnables.pop)
+            if self._parts is not None:
+                self._spawn("elected" if what.leader_elected else "runnables", self._when_elected(what))
+
+    async def remove(self, name: str) -> None:
+        """Stop a controller, and the informers that only it needed; its queue is dropped. Unknown names are ignored."""
+        self._declared = [declared for declared in self._declared if declared.name != name]
+        running = self._running.pop(name, None)
+        if running is None:
+            return
+        running.engine.close()
+        for stage in ("elected", "sources"):
+            task = self._tasks.pop((stage, name), None)
+            if task is not None:
+                await self._stages[stage].end(task)
+        self.metrics.forget_queue(running.engine.queue)
+
+    def _check_or(self, undo: Callable[[], object]) -> None:
+        try:
+            self._check()
+        except ConfigurationError:
+            undo()
+            raise
+
+    def _add_running(self, declared: AnyController, parts: Parts) -> None:
+        running = self._running[declared.name] = build(declared, parts.services)
+        self._spawn("sources", Background(declared.name, running.run_sources))
+
+        async def work() -> None:
+            await running.engine.wait_ready()
+            await running.engine.run_workers()
+
+        self._spawn("elected", self._when_elected(Background(declared.name, work)))
+
+    def _when_elected(self, runnable: Runnable) -> Runnable:
+        """The runnable, waiting for leadership first if it needs that."""
+        if not runnable.leader_elected:
+            return runnable
+
+        async def run() -> None:
+            await self._leads.wait()
+            await runnable.run()
+
+        return Background(runnable.name, run, one_shot=bool(getattr(runnable, "one_shot", False)))
 
     def _check(self) -> None:
         names = [declared.name for declared in self._declared]
@@ -386,7 +448,8 @@ class Manager:
 
     def _spawn(self, stage: str, runnable: Runnable) -> None:
         one_shot = bool(getattr(runnable, "one_shot", False))
-        self._stages[stage].spawn(_once(runnable) if one_shot else runnable.run(), name=runnable.name)
+        work = _once(runnable) if one_shot else runnable.run()
+        self._tasks[stage, runnable.name] = self._stages[stage].spawn(work, name=runnable.name)
 
     def _add_checks(self, pulse: Pulse) -> None:
         add_default_checks(

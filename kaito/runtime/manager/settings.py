@@ -7,7 +7,7 @@ defaults unless said otherwise.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -30,7 +30,7 @@ class Settings(BaseModel):
         pydantic.ValidationError: a value that cannot work. `from_env` raises `ConfigurationError` instead.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     metrics_bind_address: str = ":8080"
     """Where `/metrics` and `/debug/*` are served; `0` is off."""

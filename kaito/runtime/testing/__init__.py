@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kaito.runtime.testing.builders import node as node, pod as pod
+    from kaito.runtime.testing.cluster import workloads as workloads
     from kaito.runtime.testing.transport import InMemoryTransport as InMemoryTransport
     from kaito.runtime.testing.virtual import (
         Deadlock as Deadlock,
         TimeRanAway as TimeRanAway,
         VirtualTimeLoop as VirtualTimeLoop,
     )
-    from kaito.runtime.testing.cluster import workloads as workloads
     from kaito.runtime.testing.world import NotSettled as NotSettled, World as World
 
 _HOMES = {

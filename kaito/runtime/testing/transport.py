@@ -29,10 +29,10 @@ class InMemoryTransport:
 
     def __init__(self, server: ApiServer, *, latency: float = 0.0, headers: Mapping[str, str] = NO_HEADERS) -> None:
         self.server = server
-        self.latency = latency
-        self.reachable = True
+        self.latency: float = latency
+        self.reachable: bool = True
         """Set to False to refuse every new connection, as a partitioned network does after a reset."""
-        self.in_flight = 0
+        self.in_flight: int = 0
         """Unary requests without an answer yet."""
         self._headers = headers
         self._closed = False

@@ -75,8 +75,8 @@ class World:
     """
 
     def __init__(self, *, seed: int = 1) -> None:
-        self.clock = LoopClock(START)
-        self.server = ApiServer(now=self.clock.now, seed=seed)
+        self.clock: LoopClock = LoopClock(START)
+        self.server: ApiServer = ApiServer(now=self.clock.now, seed=seed)
         self._stack = AsyncExitStack()
         self._watched: list[Busy] = []
         self._transports: list[InMemoryTransport] = []

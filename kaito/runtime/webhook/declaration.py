@@ -104,8 +104,8 @@ class Webhook(Generic[R]):
         if not self.defaults and validate is None:
             message = f"Webhook({kind.kind}) has nothing to do: give default= or validate="
             raise ConfigurationError(message)
-        self.mutate_path = checked_path(mutate_path or _path("mutate", kind))
-        self.validate_path = checked_path(validate_path or _path("validate", kind))
+        self.mutate_path: str = checked_path(mutate_path or _path("mutate", kind))
+        self.validate_path: str = checked_path(validate_path or _path("validate", kind))
 
     def __repr__(self) -> str:
         return f"Webhook({self.kind.gvk()})"

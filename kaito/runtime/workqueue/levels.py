@@ -31,14 +31,14 @@ class Entry(Generic[K]):
     __slots__ = ("causes", "key", "priority", "ready_at", "sequence", "state")
 
     def __init__(self, key: K, priority: int, ready_at: float, causes: tuple[Cause, ...]) -> None:
-        self.key = key
-        self.priority = priority
-        self.ready_at = ready_at
+        self.key: K = key
+        self.priority: int = priority
+        self.ready_at: float = ready_at
         """When it becomes, or first became, ready."""
-        self.sequence = 0
+        self.sequence: int = 0
         """Order of becoming ready, across levels."""
-        self.state = EntryState.WAITING
-        self.causes = causes
+        self.state: EntryState = EntryState.WAITING
+        self.causes: tuple[Cause, ...] = causes
 
 
 @final

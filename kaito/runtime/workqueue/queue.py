@@ -84,7 +84,7 @@ class WorkQueue(Generic[K]):
         now: Callable[[], float] = monotonic,
     ) -> None:
         self.name = name
-        self.stats = QueueStats()
+        self.stats: QueueStats = QueueStats()
         self._limiter: RateLimiter[K] = limiter if limiter is not None else ExponentialLimiter[K]()
         self._spacing = spacing
         self._now = now
