@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def stack(node_api: str = "machine") -> AsyncIterator[Stack]:
+async def stack(node_api: str = "machine") -> AsyncGenerator[Stack]:
     """A control plane with CRDs and every program running."""
     with ControlPlane() as control_plane:
         running = Stack(control_plane.kubeconfig, control_plane.folder, node_api, free_port())

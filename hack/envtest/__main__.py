@@ -17,7 +17,7 @@ def main() -> None:
     options = parser.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda _number, _frame: stopped.set())
     with ControlPlane(options.folder, port=options.port, service_cidr=options.service_cidr) as control_plane:
         print(f"export KUBECONFIG={control_plane.kubeconfig}", flush=True)
         stopped.wait()

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class LocalCluster:
 
 
 @contextlib.asynccontextmanager
-async def local_cluster(options: Options, scope: TaskScope, say: Callable[[str], None]) -> AsyncIterator[LocalCluster]:
+async def local_cluster(options: Options, scope: TaskScope, say: Callable[[str], None]) -> AsyncGenerator[LocalCluster]:
     """Run the whole cluster for the length of the body; a part that ends early ends the scope.
 
     Args:
@@ -97,7 +97,7 @@ async def local_cluster(options: Options, scope: TaskScope, say: Callable[[str],
 @contextlib.asynccontextmanager
 async def _agent(
     options: Options, plane: ControlPlane, folder: Path, images: Images
-) -> AsyncIterator[tuple[Manager, ServiceProxy]]:
+) -> AsyncGenerator[tuple[Manager, ServiceProxy]]:
     """What kubelet, scheduler, workload controllers and kube-proxy do, in this process."""
     settings = Settings(
         kubeconfig=plane.kubeconfig,
@@ -154,7 +154,7 @@ async def _install_definitions(client: Client) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskScope) -> AsyncIterator[str]:
+async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskScope) -> AsyncGenerator[str]:
     """The ARM simulator, whose pools' nodes join the control plane."""
     port = free_port()
     log = logs / "arm-simulator.log"
@@ -169,7 +169,7 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
 @contextlib.asynccontextmanager
 async def _managers(
     options: Options, plane: ControlPlane, logs: Path, arm_url: str, scope: TaskScope
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None]:
     """The two binaries, as they run in a cluster, and the admission of Workspaces."""
     binaries = Path(sys.executable).parent
     common: list[str | Path] = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +41,7 @@ class ControlPlane:
 
 
 @contextlib.asynccontextmanager
-async def control_plane(kind: ControlPlaneKind, folder: Path) -> AsyncIterator[ControlPlane]:
+async def control_plane(kind: ControlPlaneKind, folder: Path) -> AsyncGenerator[ControlPlane]:
     """Run a control plane for the length of the body.
 
     Raises:
@@ -54,7 +54,7 @@ async def control_plane(kind: ControlPlaneKind, folder: Path) -> AsyncIterator[C
 
 
 @contextlib.asynccontextmanager
-async def _in_memory(folder: Path) -> AsyncIterator[ControlPlane]:
+async def _in_memory(folder: Path) -> AsyncGenerator[ControlPlane]:
     server = ApiServer(service_cidr=str(SERVICE_NETWORK))
     certificate = write_certificate(folder / "apiserver.pem")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -68,7 +68,7 @@ async def _in_memory(folder: Path) -> AsyncIterator[ControlPlane]:
 
 
 @contextlib.asynccontextmanager
-async def _real(folder: Path) -> AsyncIterator[ControlPlane]:
+async def _real(folder: Path) -> AsyncGenerator[ControlPlane]:
     log = folder / "envtest.log"
     log.unlink(missing_ok=True)
     shutil.rmtree(folder / "real", ignore_errors=True)  # every run starts with an empty cluster

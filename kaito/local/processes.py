@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
 
 from kaito.runtime.tasks import TaskScope
@@ -38,7 +38,7 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 @contextlib.asynccontextmanager
 async def child(
     command: Sequence[str | Path], log: Path, *, env: Mapping[str, str]
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AsyncGenerator[asyncio.subprocess.Process]:
     """Run a process for the length of the body: SIGTERM at the end, SIGKILL after ten seconds."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -57,7 +57,7 @@ async def child(
 
 
 @contextlib.contextmanager
-def watched(scope: TaskScope, name: str, process: asyncio.subprocess.Process, log: Path) -> Iterator[None]:
+def watched(scope: TaskScope, name: str, process: asyncio.subprocess.Process, log: Path) -> Generator[None]:
     """While the body runs, the child's end is a failure of the scope: `ChildEnded`."""
 
     async def complain() -> None:

@@ -136,7 +136,7 @@ BAD = {
     "unknown preset": ("phi-3-mini-4k-instruct", "phi-4000", "inference.preset.name", "phi-4"),
     "no such instance type": ("Standard_NC6s_v3", "Standard_XX9", "resource.instanceType", "Standard_N"),
     "instance type without GPU": ("Standard_NC6s_v3", "Standard_D4s_v5", "resource.instanceType", "GPU"),
-    "too small for the model": ("phi-3-mini-4k-instruct", "falcon-40b", "resource.instanceType", "Gi"),
+    "too small for the model": ("phi-3-mini-4k-instruct", "llama-3.3-70b-instruct", "resource.instanceType", "Gi"),
     "no selector": ("  labelSelector: {matchLabels: {apps: bad}}\n", "", "labelSelector", "equired"),
     "empty selector": ("{matchLabels: {apps: bad}}", "{}", "labelSelector", "label"),
     "inference and tuning": (INFERENCE, INFERENCE + TUNING, "inference", "tuning"),

@@ -12,10 +12,32 @@ from typing import final
 
 from kaito.runtime.kinds import ConfigMap, Container, Pod, Secret, Volume
 from kaito.runtime.kinds.pod import KeyToPath
+from kaito.runtime.meta import Model
 
 
 class MountProblem(Exception):
     """A volume cannot be set up yet; the message names the object that is missing."""
+
+
+class NamedSource(Model):
+    """A ConfigMap or Secret in a projected volume."""
+
+    name: str = ""
+    items: list[KeyToPath] = []
+    optional: bool | None = None
+
+
+class ProjectedPart(Model):
+    """One source of a projected volume."""
+
+    config_map: NamedSource | None = None
+    secret: NamedSource | None = None
+
+
+class Projected(Model):
+    """Several sources in one folder."""
+
+    sources: list[ProjectedPart] = []
 
 
 GetConfigMap = Callable[[str, str], Awaitable[ConfigMap | None]]
@@ -57,17 +79,14 @@ class Volumes:
             await self._write_secret(
                 pod.namespace, origin.secret_name, origin.items, folder, optional=bool(origin.optional)
             )
-        for entry in ((volume.model_extra or {}).get("projected") or {}).get("sources", []):
-            await self._write_projected(pod.namespace, entry, folder)
+        for entry in _projected(volume).sources:
+            if entry.config_map is not None:
+                part = entry.config_map
+                await self._write_config_map(pod.namespace, part.name, part.items, folder, optional=bool(part.optional))
+            if entry.secret is not None:
+                part = entry.secret
+                await self._write_secret(pod.namespace, part.name, part.items, folder, optional=bool(part.optional))
         return folder
-
-    async def _write_projected(self, namespace: str, source: dict[str, dict[str, object]], folder: Path) -> None:
-        for kind, write in (("configMap", self._write_config_map), ("secret", self._write_secret)):
-            part = source.get(kind)
-            if part is not None:
-                raw = part.get("items")
-                items = [KeyToPath.model_validate(item) for item in raw] if isinstance(raw, list) else []
-                await write(namespace, str(part.get("name", "")), items, folder, optional=bool(part.get("optional")))
 
     async def _write_config_map(
         self, namespace: str, name: str, items: list[KeyToPath], folder: Path, *, optional: bool
@@ -86,6 +105,10 @@ class Volumes:
         if secret is None:
             return _missing("secret", namespace, name, optional=optional)
         return _write({key: base64.b64decode(value) for key, value in secret.data.items()}, items, folder, mode=0o600)
+
+
+def _projected(volume: Volume) -> Projected:
+    return Projected.model_validate((volume.model_extra or {}).get("projected") or {})
 
 
 def _missing(kind: str, namespace: str, name: str, *, optional: bool) -> None:

@@ -23,10 +23,12 @@ SKU_TAINT = Taint(key="sku", value="gpu", effect="NoSchedule")
 TOLERATION = Toleration(key="sku", operator="Equal", value="gpu", effect="NoSchedule")
 
 
-def node(*, ready: str = "True", taints: tuple[Taint, ...] = (SKU_TAINT,), gpus: str = "1", **spec: bool) -> Node:
+def node(
+    *, ready: str = "True", taints: tuple[Taint, ...] = (SKU_TAINT,), gpus: str = "1", unschedulable: bool = False
+) -> Node:
     return Node(
         metadata=ObjectMeta(name="n1", labels={"apps": "phi-3"}),
-        spec=NodeSpec(taints=list(taints), **spec),
+        spec=NodeSpec(taints=list(taints), unschedulable=unschedulable),
         status=NodeStatus(
             conditions=[NodeCondition(type="Ready", status=ready)],
             allocatable={GPU: Quantity(gpus)} if gpus else {},
