@@ -142,6 +142,8 @@ class Cache:
             known = held.informer.declaration
             merged = self._merge(known, cached)
             if merged is not known:
+                if held.holds:
+                    raise ConfigurationError(f"{cached!r}: {known!r} is in use already; declare before acquiring")
                 held.informer = self._informer(merged)
         held.declared = True
 

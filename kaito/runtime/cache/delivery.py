@@ -16,6 +16,7 @@ from kaito.runtime.cache.entry import Entry
 from kaito.runtime.cache.event import Change, Event, EventType
 from kaito.runtime.cache.stats import KindStats
 from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import InvariantError
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
 
@@ -160,6 +161,8 @@ class Subscription(Generic[R]):
             result = self._deliver(Event(waiting.change, self._kind, metadata_only=self._metadata_only))
             if isawaitable(result):
                 await result
+        except InvariantError:
+            raise
         except Exception as error:  # noqa: BLE001 -- a handler is foreign code; others must go on, and the key comes again
             self._failed(waiting, error)
         finally:

@@ -11,9 +11,9 @@ do not contain it.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
@@ -79,10 +79,9 @@ class Concern:
 class OwnWrites:
     """The own writes of one shard."""
 
-    def __init__(self, kind: str, progress: Progress, *, warn: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, kind: str, progress: Progress) -> None:
         self._kind = kind
         self._progress = progress
-        self._warn = warn
         self._enabled = True
         self._flights: dict[ObjectKey, set[asyncio.Future[None]]] = {}
         self._pending: dict[ObjectKey, _Pending] = {}
@@ -138,7 +137,7 @@ class OwnWrites:
         self._pending.setdefault(key, _Pending()).gone = uid
 
     def _disable(self, resource_version: str) -> None:
-        if self._enabled and self._warn():
+        if self._enabled:
             _log.warning(
                 "resource versions are not numbers: reads of this kind may be older than own writes",
                 kind=self._kind,
@@ -183,8 +182,15 @@ class OwnWrites:
         while len(self._outside) > OUTSIDE_KEYS:
             del self._outside[next(iter(self._outside))]
 
-    def replaced(self) -> None:
-        """The shard was filled anew."""
+    def replaced(self, *, went_back: bool = False) -> None:
+        """The shard was filled anew; `went_back` when the server counts from an earlier version than before.
+
+        It was restored then, and what was written before may not exist any more: no floor means anything now.
+        """
+        if went_back:
+            for pending in self._pending.values():
+                pending.floor = -1
+                pending.waiters = [replace(waiter, floor=-1) for waiter in pending.waiters]
         for key in [key for key in self._outside if self._progress.stored(key) is not None]:
             del self._outside[key]
         for key in list(self._pending):

@@ -75,8 +75,9 @@ class Shard:
                 await _file(store, index)
         old, self.store = self.store, store
         first, self.synced = not self.synced, True
+        number = self.number
         self._advance(version)
-        self.own_writes.replaced()
+        self.own_writes.replaced(went_back=self.number < number)
         self._received()
         turn = Turn()
         listeners = tuple(self._listeners)

@@ -101,6 +101,15 @@ async def running(world: World, *kinds: Cached) -> AsyncGenerator[Cache]:
         yield cache
 
 
+async def test_a_declaration_does_not_pull_an_informer_from_under_its_users(world: World) -> None:
+    cache = Cache(world.transport(), clock=LoopClock())
+    hold = cache.acquire(Pod)
+    cache.declare(Cached(Pod))
+    with pytest.raises(ConfigurationError, match="in use already"):
+        cache.declare(Cached(Pod, labels="app"))
+    assert cache.informer(Pod) is hold.informer
+
+
 async def test_informers_are_shared_and_stop_with_the_last_share(world: World) -> None:
     world.put(ConfigMap(metadata=ObjectMeta(name="one")))
     async with running(world, Cached(Secret)) as cache:
@@ -165,6 +174,18 @@ async def test_starting_tells_which_kind_is_missing_and_what_the_server_said() -
         with pytest.raises(CacheNotSynced, match=r"Pod: .*pods is forbidden"):
             await cache.wait_synced(5)
         assert not cache.synced
+
+
+async def test_a_handler_that_finds_the_framework_broken_ends_the_cache(world: World) -> None:
+    world.put(ConfigMap(metadata=ObjectMeta(name="one")))
+    cache = Cache(world.transport(), [Cached(ConfigMap)], clock=LoopClock())
+
+    def broken(_: object) -> None:
+        raise InvariantError("two workers hold one key")
+
+    cache.informer(ConfigMap).subscribe(broken, name="broken")
+    with pytest.raises(InvariantError, match="two workers"):
+        await cache.run()
 
 
 @pytest.mark.virtual_time

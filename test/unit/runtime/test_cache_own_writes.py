@@ -16,7 +16,7 @@ from kaito.runtime.kinds import ConfigMap, Namespace
 from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
-from kaito.runtime.testing.scripted import ScriptedTransport, listing
+from kaito.runtime.testing.scripted import ScriptedTransport, Stream, bookmark, listing
 
 KEY = ObjectKey("default", "mine")
 
@@ -293,6 +293,24 @@ async def test_a_wait_before_the_first_list_ends_with_it() -> None:
         scope.spawn(cache.run(), name="cache")
         await cache.wait_synced(1)
         assert await cache.caught_up(ConfigMap, KEY)
+
+
+@pytest.mark.virtual_time
+async def test_floors_mean_nothing_to_a_server_that_was_restored() -> None:
+    transport = ScriptedTransport(
+        listing("900"), Stream((10.0, bookmark("20")), stays=True), listing("21"), Stream(stays=True)
+    )
+    cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), streaming=False, own_writes_seconds=60)
+    async with TaskScope("test") as scope:
+        scope.spawn(cache.run(), name="cache")
+        await cache.wait_synced(1)
+        cache.wrote(ConfigMap, KEY, "1000", "uid")
+        cache.wrote(ConfigMap, ObjectKey("default", "other"), "1001", "uid")
+        waiting = scope.spawn(cache.caught_up(ConfigMap), name="read")
+        await asyncio.sleep(30)
+        assert waiting.done()
+        assert await cache.caught_up(ConfigMap)
+        assert monotonic() == 30
 
 
 @pytest.mark.seeds(20)
