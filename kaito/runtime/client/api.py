@@ -8,9 +8,9 @@ that the next read sees it.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Protocol, TypeVar, final
+from typing import Literal, Protocol, TypeVar, final
 
 from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects
@@ -138,7 +138,7 @@ class Api:
         kind: type[R],
         *,
         namespace: str = "",
-        labels: LabelSelector | Mapping[str, str] | None = None,
+        labels: LabelSelector | Mapping[str, str] | str | None = None,
         owned_by: Resource | None = None,
         index: IndexKey[R] | None = None,
         consistency: Consistency = "own-writes",
@@ -150,7 +150,7 @@ class Api:
         if owned_by is not None and not owned_by.uid:
             message = f"{owned_by.kind} {owned_by.key} has no uid: it cannot own anything yet"
             raise ConfigurationError(message)
-        selector = LabelSelector(match_labels=dict(labels)) if isinstance(labels, Mapping) else labels
+        selector = _selector(labels)
         namespace = namespace if kind.namespaced else ""
         if not self._reads_live(kind, consistency) and (
             consistency == "cached" or await self._reader.caught_up(kind, namespace=namespace)
@@ -282,11 +282,11 @@ class Api:
         adopted = controlled_by(present, owner, adopt=adopt)
         return await self.patch(present, MergePatch.between(present, adopted, lock=True))
 
-    async def _write(self, obj: R, send: Callable[[], Any], *, dry_run: bool = False) -> R:
+    async def _write(self, obj: R, send: Callable[[], Awaitable[R]], *, dry_run: bool = False) -> R:
         kind = type(obj)
         with self._reader.writing(kind, obj.key):
             try:
-                result: R = await send()
+                result = await send()
             except NotFound:
                 self._applied.forget(kind, obj.key)
                 raise
@@ -375,6 +375,12 @@ async def _decoded(chosen: Sequence[Undecoded[R]]) -> list[R]:
         if number % DECODED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return objects
+
+
+def _selector(labels: LabelSelector | Mapping[str, str] | str | None) -> LabelSelector | None:
+    if isinstance(labels, str):
+        return LabelSelector.parse(labels)
+    return LabelSelector(match_labels=dict(labels)) if isinstance(labels, Mapping) else labels
 
 
 def _key(kind: type[Resource], namespace: str, name: str) -> ObjectKey:

@@ -4,8 +4,9 @@ The same semantics as the API server: every requirement must hold; an empty sele
 one nothing (callers decide about absence).
 """
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -52,6 +53,22 @@ class LabelSelector(Model):
     match_labels: dict[str, str] = Field(default_factory=dict[str, str])
     match_expressions: list[LabelSelectorRequirement] = Field(default_factory=list[LabelSelectorRequirement])
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the string form: `app=web,tier in (a,b),!legacy,stage!=test`.
+
+        Raises:
+            ValueError: a part of it is not a requirement.
+        """
+        labels: dict[str, str] = {}
+        expressions: list[LabelSelectorRequirement] = []
+        for requirement in map(_requirement, _parts(text)):
+            if requirement.operator == "In" and len(requirement.values) == 1 and requirement.key not in labels:
+                labels[requirement.key] = requirement.values[0]
+            else:
+                expressions.append(requirement)
+        return cls(match_labels=labels, match_expressions=expressions)
+
     @property
     def is_empty(self) -> bool:
         """Whether it selects everything."""
@@ -67,3 +84,29 @@ class LabelSelector(Model):
         """The `labelSelector` query parameter."""
         equalities = [f"{key}={value}" for key, value in sorted(self.match_labels.items())]
         return ",".join([*equalities, *map(str, self.match_expressions)])
+
+
+_SET = re.compile(r"(?P<key>[^\s!=,()]+)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
+_EQUALITY = re.compile(r"(?P<key>[^\s!=,()]+)\s*(?P<operator>==?|!=)\s*(?P<value>[^\s!=,()]*)")
+_PRESENCE = re.compile(r"(?P<absent>!?)\s*(?P<key>[^\s!=,()]+)")
+
+
+def _parts(text: str) -> list[str]:
+    """Split at the commas that are not inside parentheses."""
+    return [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
+
+
+def _requirement(part: str) -> LabelSelectorRequirement:
+    if found := _SET.fullmatch(part):
+        values = [value.strip() for value in found["values"].split(",")]
+        return LabelSelectorRequirement(
+            key=found["key"], operator="In" if found["operator"] == "in" else "NotIn", values=values
+        )
+    if found := _EQUALITY.fullmatch(part):
+        return LabelSelectorRequirement(
+            key=found["key"], operator="NotIn" if found["operator"] == "!=" else "In", values=[found["value"]]
+        )
+    if found := _PRESENCE.fullmatch(part):
+        return LabelSelectorRequirement(key=found["key"], operator="DoesNotExist" if found["absent"] else "Exists")
+    message = f"{part!r} is not a label requirement such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a"
+    raise ValueError(message)

@@ -153,6 +153,7 @@ async def test_lists_are_filtered_and_ordered_alike_from_cache_and_server(
     assert [str(obj.key) for obj in by_label] == ["default/c", "kube-system/a"]
     selector = LabelSelector(match_labels={"app": "y"})
     assert [obj.name for obj in await api.list(ConfigMap, labels=selector, consistency=consistency)] == ["b"]
+    assert [obj.name for obj in await api.list(ConfigMap, labels="app notin (x),app", consistency=consistency)] == ["b"]
     assert [obj.name for obj in await api.list(ConfigMap, owned_by=owner, consistency=consistency)] == ["c"]
     indexed = await api.list(ConfigMap, index=by_app("x"), namespace="default", consistency=consistency)
     assert [obj.name for obj in indexed] == ["c"]
