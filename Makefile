@@ -43,6 +43,14 @@ generate: sync ## Write the CRDs, RBAC and docs that are generated from code
 bench: sync envtest ## Measure; prints JSON and tables (see docs/benchmarks.md)
 	@.venv/bin/python -m hack.bench
 
+.PHONY: bench-serving
+bench-serving: presets-env ## Measure the inference server against model.generate and a plain server
+	@presets/.venv/bin/python hack/bench/serving/bench.py
+
+.PHONY: demo-tuning
+demo-tuning: presets-env ## Tune the tiny model on questions and answers, push the adapter, serve it
+	@presets/.venv/bin/python presets/demo_tuning.py
+
 .PHONY: format
 format: sync ## Rewrite the code in the house format
 	@.venv/bin/ruff check --fix-only -q . && .venv/bin/ruff format -q .

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterable
 from decimal import Decimal
 
-from kaito.runtime.client import Client
+from kaito.runtime.client import Client, MergePatch
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import Conflict, NotFound
 from kaito.runtime.kinds import Node, Pod
@@ -42,11 +42,11 @@ async def schedule(request: Request[Pod], client: Client) -> Again | None:
         return None
     reasons = sorted({problem for problem in problems.values() if problem})
     message = f"0/{len(nodes)} nodes are available: {', '.join(reasons) or 'no nodes in the cluster'}."
-    async with request.status() as status:
-        status.set(
-            phase="Pending",
-            conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}],
-        )
+    told = pod.condition("PodScheduled")
+    if told is None or told.message != message:
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        patch = MergePatch({"status": {"phase": "Pending", "conditions": [condition]}})
+        await request.api.patch(pod, patch, subresource="status")
     return Again(RETRY_SECONDS, why="no node fits")
 
 

@@ -4,8 +4,9 @@ Indexed jobs and parallelism above one are not offered here; the fields Kaito's 
 documentation, "Jobs").
 """
 
-from typing import Any, Literal
+from typing import Any
 
+from kaito.runtime.client import MergePatch
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import Job, Pod
 from kaito.runtime.meta import ObjectMeta
@@ -36,20 +37,18 @@ async def converge(request: Request[Job]) -> Again | None:
     if not active and not succeeded and not too_many and not job.spec.suspend:
         active = [await request.api.create(pod_of(job, attempt=len(failed)))]
     now = format_time(request.clock.now())
-    async with request.status() as status:
-        status.set(
-            active=len(active),
-            ready=sum(pod.is_ready for pod in active),
-            succeeded=len(succeeded),
-            failed=len(failed),
-            start_time=job.status.start_time or request.clock.now(),
-        )
-        if succeeded:
-            status.set(
-                completion_time=request.clock.now(), conditions=[_condition("Complete", "CompletionsReached", now)]
-            )
-        elif too_many:
-            status.set(conditions=[_condition("Failed", "BackoffLimitExceeded", now)])
+    status: dict[str, Any] = {
+        "active": len(active),
+        "ready": sum(pod.is_ready for pod in active),
+        "succeeded": len(succeeded),
+        "failed": len(failed),
+        "startTime": format_time(job.status.start_time or request.clock.now()),
+    }
+    if succeeded:
+        status |= {"completionTime": now, "conditions": [_condition("Complete", now)]}
+    elif too_many:
+        status["conditions"] = [_condition("Failed", now)]
+    await request.api.patch(job, MergePatch({"status": status}), subresource="status")
     return None
 
 
@@ -68,7 +67,12 @@ def pod_of(job: Job, *, attempt: int) -> Pod:
     )
 
 
-def _condition(kind: Literal["Complete", "Failed"], reason: str, now: str) -> dict[str, Any]:
-    messages = {"CompletionsReached": "Reached expected number of succeeded pods"}
-    message = messages.get(reason, "Job has reached the specified backoff limit")
+_ENDS = {
+    "Complete": ("CompletionsReached", "Reached expected number of succeeded pods"),
+    "Failed": ("BackoffLimitExceeded", "Job has reached the specified backoff limit"),
+}
+
+
+def _condition(kind: str, now: str) -> dict[str, str]:
+    reason, message = _ENDS[kind]
     return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now}

@@ -102,11 +102,13 @@ async def _replace_failed(request: Request[StatefulSet], living: dict[str, Pod])
 
 
 async def _replace_outdated(request: Request[StatefulSet], living: dict[str, Pod], revision: str) -> None:
-    """Delete one outdated pod, unless another one is still on its way."""
+    """Delete one outdated pod, once every pod is there and every new one is ready."""
     outdated = [pod for pod in living.values() if pod.labels.get(REVISION_LABEL) != revision]
-    busy = any(pod.deleting for pod in living.values())
-    unready_new = any(pod.labels.get(REVISION_LABEL) == revision and not pod.is_ready for pod in living.values())
-    if outdated and not busy and not unready_new:
+    complete = all(name in living for name in wanted_names(request.object))
+    settled = all(
+        not pod.deleting and (pod.is_ready or pod.labels.get(REVISION_LABEL) != revision) for pod in living.values()
+    )
+    if outdated and complete and settled:
         await request.api.delete(max(outdated, key=lambda pod: int(pod.labels.get(POD_INDEX_LABEL, "0"))))
 
 
