@@ -8,10 +8,13 @@ still. Sockets are not for this loop: their peers live in real time.
 """
 
 import asyncio
+import heapq
+import itertools
 import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple, Unpack, cast, final
 
 T = TypeVar("T")
@@ -80,6 +83,18 @@ class _JumpingSelector(selectors.BaseSelector):
         return self._real.get_map()
 
 
+class _Timer(asyncio.TimerHandle):
+    """A timer that knows which of two for the same moment was set first."""
+
+    __slots__ = ("serial",)
+    serial: int
+
+    def __lt__(self, other: asyncio.TimerHandle) -> bool:
+        if isinstance(other, _Timer) and self.when() == other.when():
+            return self.serial < other.serial
+        return self.when() < other.when()
+
+
 @final
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A loop in simulated time, which starts at 0.
@@ -94,12 +109,23 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._virtual_now = 0.0
         self._horizon = horizon
         self._in_threads = 0
+        self._serials = itertools.count()
         self._awaiting_quiet: list[asyncio.Future[None]] = []
         self._awaiting_tick: list[asyncio.Future[None]] = []
         self._chance = None if seed is None else random.Random(seed)  # noqa: S311 - an order, not a secret
         selector = _JumpingSelector()
         selector.idle = self._idle
         super().__init__(selector)
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, but timers of one moment fire in the order they were set: in virtual time moments coincide."""
+        timer = _Timer(when, callback, args, self, context)
+        timer.serial = next(self._serials)
+        heapq.heappush(cast("Any", self)._scheduled, timer)
+        cast("Any", timer)._scheduled = True
+        return timer
 
     def time(self) -> float:
         """Seconds of virtual time since the loop was made."""

@@ -1,5 +1,6 @@
 """What the client sends again, how long it waits, and what it never repeats."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -212,15 +213,16 @@ async def test_client_03_a_call_that_is_never_answered_fails_after_thirty_second
     assert len(watcher.finished_codes) == 1
 
 
-async def test_the_fence_is_asked_before_every_attempt_of_a_write_and_never_for_reads(
-    client: Client, world: World
+async def test_the_fence_is_asked_for_every_attempt_of_a_write_and_never_for_reads(
+    client: Client, world: World, watcher: Watcher
 ) -> None:
+    lost = False
     asked = 0
 
     def fence() -> None:
         nonlocal asked
         asked += 1
-        if asked == 2:
+        if lost:
             message = "lease lost"
             raise NotLeader(message)
 
@@ -228,9 +230,12 @@ async def test_the_fence_is_asked_before_every_attempt_of_a_write_and_never_for_
     await fenced.find(ConfigMap, "a", "default")
     assert asked == 0
     world.fail_next("POST", status=429, retry_after=1)
+    write = asyncio.Task(fenced.create(config()))
+    await asyncio.sleep(0.5)
+    lost = True  # between the first attempt and the second
     with pytest.raises(NotLeader):
-        await fenced.create(config())
-    assert world.count("POST") == 1
+        await write
+    assert watcher.attempts("POST") == 1
     assert world.find(ConfigMap, "a") is None
     await client.create(config())  # the original is not fenced
 
