@@ -81,6 +81,8 @@ class Observation:
     refusal: Refusal | None = None
     claims: ClaimsReport | None = None
     nodes: NodesReport | None = None
+    looked_at_workload: bool = False
+    """Whether `workload` or `job` says what exists; otherwise the pass ended before anybody looked."""
     workload: StatefulSet | None = None
     job: Job | None = None
     pods: Sequence[Pod] = field(default_factory=tuple[Pod, ...])
@@ -194,16 +196,24 @@ def _nodes(seen: Observation) -> Verdict | None:
 def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) -> Verdict:
     if seen.refusal is not None:
         return Verdict.false(words.RESOURCE_READY, seen.refusal.reason, seen.refusal.message)
-    for cause in (claims, nodes):
-        if cause is not None and cause.holds is not True:
-            return cause._replace(type=words.RESOURCE_READY)
+    cause = _obstacle(claims, nodes)
+    if cause is not None:
+        return cause._replace(type=words.RESOURCE_READY)
     return Verdict.true(words.RESOURCE_READY, words.RESOURCES_READY, nodes.message if nodes else "")
+
+
+def _obstacle(*verdicts: Verdict | None) -> Verdict | None:
+    """What keeps the sum from being true: the first that is False, else the first that nobody looked at."""
+    short = [verdict for verdict in verdicts if verdict is not None and not verdict.holds]
+    return next((verdict for verdict in short if verdict.holds is False), next(iter(short), None))
 
 
 def _inference(seen: Observation, resource: Verdict) -> Verdict:
     workload = seen.workload
     if workload is None and seen.problem is not None:
         return Verdict.false(words.INFERENCE_READY, *seen.problem)
+    if not seen.looked_at_workload:
+        return Verdict.unknown(words.INFERENCE_READY, words.PENDING, "the workload has not been looked at yet")
     if workload is None:
         if resource.holds is None:
             return Verdict.unknown(words.INFERENCE_READY, words.WAITING_FOR_RESOURCES, resource.message)
@@ -240,9 +250,9 @@ def _on_lost_nodes(seen: Observation) -> str:
 
 
 def _inference_whole(resource: Verdict, inference: Verdict) -> Verdict:
-    for cause in (resource, inference):
-        if cause.holds is not True:
-            return cause._replace(type=words.WORKSPACE_SUCCEEDED)
+    cause = _obstacle(resource, inference)
+    if cause is not None:
+        return cause._replace(type=words.WORKSPACE_SUCCEEDED)
     return Verdict.true(words.WORKSPACE_SUCCEEDED, words.SUCCEEDED, inference.message)
 
 
@@ -250,6 +260,8 @@ def _job(seen: Observation) -> Verdict:
     job = seen.job
     if seen.problem is not None:
         return Verdict.false(words.JOB_STARTED, *seen.problem)
+    if not seen.looked_at_workload:
+        return Verdict.unknown(words.JOB_STARTED, words.PENDING, "the tuning job has not been looked at yet")
     if job is None:
         return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, "the tuning job has not been created yet")
     if job.has_condition("Complete"):

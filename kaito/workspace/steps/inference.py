@@ -1,13 +1,11 @@
 """Step: the StatefulSet that serves, and what its pods say."""
 
-from kaito.api import conditions as words
-from kaito.runtime.errors import BadRequest, Forbidden, Invalid
 from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.inference import inference_statefulset
 from kaito.workspace.plan import Plan
-from kaito.workspace.steps.takeover import foreign
+from kaito.workspace.steps.takeover import REFUSALS, foreign, refused
 
 SAFETY_SECONDS = 60.0
 """How often a workload that is not ready is looked at although nothing was heard."""
@@ -22,7 +20,7 @@ async def ensure(run: Pass) -> None:
         return
     if run.seen.plan is not None and (run.placeable or present is not None):
         present = await _apply(run, run.seen.plan, present)
-    run.seen.workload = present
+    run.seen.workload, run.seen.looked_at_workload = present, True
     if present is not None:
         run.seen.pods = await run.api.list(Pod, index=PODS(str(run.workspace.key)))
         if present.status.ready_replicas < (present.spec.replicas or 0):
@@ -33,9 +31,8 @@ async def _apply(run: Pass, plan: Plan, present: StatefulSet | None) -> Stateful
     """Apply the workload; what the server refuses for its content becomes the condition's words."""
     try:
         applied = await run.api.ensure(inference_statefulset(run.workspace, plan, run.settings), owner=run.workspace)
-    except (Invalid, BadRequest, Forbidden) as refused:
-        run.seen.problem = (words.WORKLOAD_REFUSED, f"the API server refuses the workload: {refused.message}")
-        run.errors.append(refused)
+    except REFUSALS as refusal:
+        refused(run, "the workload", refusal)
         return present
     if present is None:
         run.request.log.info("workload created", replicas=applied.spec.replicas)

@@ -22,12 +22,18 @@ async def observe(run: Pass) -> None:
     """Judge the Workspace's nodes; take preferred ones that are free."""
     hardware = run.seen.hardware(run.workspace)
     found = await _own(run)
+    _report(run, hardware, found)
+    if run.seen.plan is None or run.settings.node_api is NodeApi.BYO:
+        return
+    taken = await _take_preferred(run, hardware)
+    if taken:
+        _report(run, hardware, [*found, *taken])
+    await _ask_for_device_plugin(run, hardware, found)
+
+
+def _report(run: Pass, hardware: Hardware, found: list[Node]) -> None:
+    """Note what the nodes are worth, before anything is done about them: what follows may fail."""
     report = nodes.report(run.workspace, hardware, found, node_api=run.settings.node_api)
-    if run.seen.plan is not None and run.settings.node_api is not NodeApi.BYO:
-        taken = await _take_preferred(run, hardware, missing=hardware.count - len(report.usable))
-        if taken:
-            report = nodes.report(run.workspace, hardware, [*found, *taken], node_api=run.settings.node_api)
-        await _ask_for_device_plugin(run, hardware, found)
     run.seen.nodes = report
     run.seen.node_objects = {node.name: node for node in found}
     if not report.enough:
@@ -40,8 +46,9 @@ async def _own(run: Pass) -> list[Node]:
     return await run.api.list(Node, index=NODES(str(run.workspace.key)))
 
 
-async def _take_preferred(run: Pass, hardware: Hardware, *, missing: int) -> list[Node]:
+async def _take_preferred(run: Pass, hardware: Hardware) -> list[Node]:
     """Label free preferred nodes as the Workspace's own, so that nobody else takes them and pods may land there."""
+    missing = hardware.count - len(run.seen.nodes.usable if run.seen.nodes else ())
     if missing <= 0 or not run.workspace.resource.preferred_nodes:
         return []
     wanted = run.workspace.resource.preferred_nodes

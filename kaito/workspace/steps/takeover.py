@@ -1,8 +1,23 @@
-"""What the controller may write to: an object of the right name that somebody else controls is never taken over."""
+"""What the controller may write: never over an object that somebody else controls, and not what the server refuses.
+
+Both become the pass's problem, told in the condition of the workload.
+"""
+
+from typing import Final
 
 from kaito.api import Workspace, conditions as words
+from kaito.runtime.errors import ApiError, BadRequest, Forbidden, Invalid
 from kaito.runtime.meta import Resource
 from kaito.workspace.context import Pass
+
+REFUSALS: Final = (Invalid, BadRequest, Forbidden)
+"""Answers that are about the object's content or about permission: worth telling the user, not only the log."""
+
+
+def refused(run: Pass, what: str, refusal: ApiError) -> None:
+    """Note a refusal; the pass goes on, and is retried with backoff, because a policy may change."""
+    run.seen.problem = (words.WORKLOAD_REFUSED, f"the API server refuses {what}: {refusal.message}")
+    run.errors.append(refusal)
 
 
 def controlled_by(workspace: Workspace, thing: Resource) -> bool:

@@ -1,13 +1,12 @@
 """Step: the Job that tunes, and what its pod says. An edited Workspace gets a new Job once the old one is gone."""
 
-from kaito.api import conditions as words, labels
-from kaito.runtime.errors import BadRequest, Forbidden, Invalid
+from kaito.api import labels
 from kaito.runtime.kinds import Job, Pod
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import training_config, tuning_job
 from kaito.workspace.plan import Plan
-from kaito.workspace.steps.takeover import foreign
+from kaito.workspace.steps.takeover import REFUSALS, foreign, refused
 
 REPLACED_SECONDS = 5.0
 """How often the end of a deleted Job is looked for although nothing was heard."""
@@ -22,7 +21,7 @@ async def ensure(run: Pass) -> None:
         return
     if run.seen.plan is not None:
         present = await _converge(run, run.seen.plan, present)
-    run.seen.job = present
+    run.seen.job, run.seen.looked_at_workload = present, True
     if present is not None:
         run.seen.pods = await run.api.list(Pod, index=PODS(str(run.workspace.key)))
 
@@ -56,13 +55,12 @@ async def _converge(run: Pass, plan: Plan, present: Job | None) -> Job | None:
 
 async def _create(run: Pass, wanted: Job) -> Job | None:
     tuning = run.workspace.tuning
-    if tuning is not None and not tuning.config:
-        await run.api.ensure(training_config(run.workspace, tuning), owner=run.workspace)
     try:
+        if tuning is not None and not tuning.config:
+            await run.api.ensure(training_config(run.workspace, tuning), owner=run.workspace)
         made = await run.api.ensure(wanted, owner=run.workspace)
-    except (Invalid, BadRequest, Forbidden) as refused:
-        run.seen.problem = (words.WORKLOAD_REFUSED, f"the API server refuses the job: {refused.message}")
-        run.errors.append(refused)
+    except REFUSALS as refusal:
+        refused(run, "the job", refusal)
         return None
     run.request.log.info("tuning job created")
     run.request.event("Normal", "JobCreated", f"created Job {made.name}")

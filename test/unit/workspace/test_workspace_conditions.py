@@ -31,6 +31,7 @@ class Seen:
             plan=self.plan,
             claims=ClaimsReport(wanted=1, claims=[ready]),
             nodes=NodesReport(wanted=1, names=("gpu-0",), usable=("gpu-0",), alive=frozenset({"gpu-0"})),
+            looked_at_workload=True,
             workload=workload(ready=1),
         )
         for name, value in changes.items():
@@ -78,7 +79,9 @@ def test_nothing_seen_yet_is_unknown(seen: Seen) -> None:
 
 
 def test_a_refused_plan_is_told_everywhere_it_matters(seen: Seen) -> None:
-    told = seen.told(Observation(refusal=Refusal("UnknownPreset", "no such preset: did you mean phi-4?")))
+    told = seen.told(
+        Observation(looked_at_workload=True, refusal=Refusal("UnknownPreset", "no such preset: did you mean phi-4?"))
+    )
     for name in ("ModelResolved", "ResourceReady", "InferenceReady", "WorkspaceSucceeded"):
         assert told[name].holds is False
         assert (told[name].reason, told[name].message) == ("UnknownPreset", "no such preset: did you mean phi-4?")
@@ -169,7 +172,7 @@ def test_a_problem_does_not_hide_that_the_old_pods_serve(seen: Seen) -> None:
 def test_own_nodes_have_no_claims_to_speak_of(phi: Workspace, plan: Plan, hardware: Hardware) -> None:
     own = Seen(phi, plan, WorkspaceSettings(node_api=NodeApi.BYO), hardware)
     nodes = NodesReport(wanted=1, names=("mine",), usable=("mine",), alive=frozenset({"mine"}))
-    told = own.told(Observation(plan=plan, nodes=nodes, workload=workload(ready=1)))
+    told = own.told(Observation(plan=plan, nodes=nodes, looked_at_workload=True, workload=workload(ready=1)))
     assert "MachineReady" not in told
     assert told["WorkspaceReady"].holds
 

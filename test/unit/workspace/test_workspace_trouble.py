@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.kinds import Node, Pod, StatefulSet
+from kaito.runtime.kinds import Node, Pod, Service, StatefulSet
 from kaito.workspace.status import claim_condition_type
 
 if TYPE_CHECKING:
@@ -229,3 +229,42 @@ async def test_somebody_elses_statefulset_is_left_alone(cluster: "Cluster", phi:
         await cluster.world.settle()
         assert cluster.told()["InferenceReady"][1] == "NameConflict"
         assert cluster.world.get(StatefulSet, phi.name).spec.replicas == 3
+
+
+async def test_what_could_not_be_looked_at_keeps_its_last_verdict(cluster: "Cluster", phi: Workspace) -> None:
+    """The server's own trouble is no news about the workload."""
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        cluster.world.fail_next("PATCH", Service, status=500, times=None)
+        annotations = {"annotations": {labels.ENABLE_LOAD_BALANCER: "true"}}
+        cluster.world.patch(Workspace, phi.name, {"metadata": annotations})
+        await cluster.world.advance(5)
+        assert cluster.columns() == ("True", "True", "True")
+
+
+async def test_what_was_seen_is_told_although_nothing_could_be_done_about_it(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        cluster.world.fail_next("PATCH", Node, status=500, times=None)
+        gone = {"status": {"capacity": {labels.NVIDIA_GPU: "0"}}}
+        cluster.world.patch(Node, f"node-{cluster.claim().name}", gone, subresource="status")
+        await cluster.world.advance(5)
+        assert cluster.columns()[0] == "False"
+        assert cluster.told()["NodesReady"][1] == "NodePluginsNotReady"
+
+
+async def test_a_refused_workload_is_told_in_the_servers_words(cluster: "Cluster", phi: Workspace) -> None:
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.world.settle()
+        cluster.world.fail_next("PATCH", StatefulSet, status=403, message="exceeded quota: team-a", times=3)
+        cluster.join(cluster.claim())
+        await cluster.world.settle()
+        assert cluster.told()["InferenceReady"][1] == "WorkloadRefused"
+        assert "exceeded quota: team-a" in cluster.told()["WorkspaceReady"][2]
+        await cluster.world.advance(10)
+        assert cluster.world.find(StatefulSet, phi.name) is not None
