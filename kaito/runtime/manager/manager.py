@@ -12,7 +12,7 @@ import asyncio
 import platform
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, final
@@ -21,7 +21,6 @@ from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.certs import CertificateFiles
 from kaito.runtime.client import Api, Client, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
-from kaito.runtime.controller import Controller, Engine, Periodic, Running, build
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
@@ -29,6 +28,7 @@ from kaito.runtime.logging import get_logger
 from kaito.runtime.manager.access import Gatekeeper
 from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.election import make_leadership
+from kaito.runtime.manager.fleet import STOP_ORDER, AnyController, Fleet
 from kaito.runtime.manager.leadership import Leadership
 from kaito.runtime.manager.parts import Network, Parts, find_network, make_parts
 from kaito.runtime.manager.pulse import Pulse
@@ -38,9 +38,10 @@ from kaito.runtime.manager.settings import Settings
 from kaito.runtime.manager.webhooks import Webhooks
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.tasks import TaskPool, TaskScope
+from kaito.runtime.tasks import TaskScope
 from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.runtime.webhook import Conversion, Webhook
+from kaito.runtime.workqueue import WorkQueue
 
 LOST_LEASE_GRACE_SECONDS = 2.0
 """After a lost lease everything elected gets this long to notice, then the process exits: another one leads already."""
@@ -48,7 +49,8 @@ LOST_LEASE_GRACE_SECONDS = 2.0
 RECORDER_SECONDS = 5.0
 """The last events, those about the stop among them, get this long to be sent."""
 
-AnyController = Controller[Any] | Periodic
+FIELD_MANAGER_LENGTH = 128
+"""Longest field manager the API server accepts (apimachinery, `ValidateFieldManager`)."""
 
 _log = get_logger(__name__)
 
@@ -103,11 +105,10 @@ class Manager:
         """Add your own: the process is restarted when one fails for long."""
         self.readyz: Checks = Checks("readyz")
         """Add your own: the process gets no traffic while one fails."""
-        self._declared = list(controllers)
+        self._fleet = Fleet(controllers, runnables, metrics=self.metrics, ended=self._ended)
         self._cached = list(cache)
         self._live = list(live)
         self._lease = lease
-        self._runnables = list(runnables)
         self._given_transport = transport
         self._clock = clock or SystemClock()
         self._tracer = tracer
@@ -120,9 +121,6 @@ class Manager:
             self._webhooks = Webhooks(
                 webhooks, conversions, settings=self.settings, name=self.name, metrics=self.metrics, clock=self._clock
             )
-        self._stages = {name: TaskPool(name, ended=self._ended) for name in (*_STOP_ORDER, "webhooks", "events")}
-        self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
-        self._running: dict[str, Running] = {}
         self._parts: Parts | None = None
         self._leadership: Leadership | None = None
         self._pulse = Pulse(self.metrics)
@@ -143,77 +141,20 @@ class Manager:
         if self._stopping:
             message = f"manager {self.name} is stopping: {what.name} was not added"
             raise ConfigurationError(message)
-        if isinstance(what, Controller | Periodic):
-            self._declared.append(what)
-            self._check_or(self._declared.pop)
-            if self._parts is not None:
-                self._add_running(what, self._parts)
-        else:
-            self._runnables.append(what)
-            self._check_or(self._runnables.pop)
-            if self._parts is not None:
-                self._spawn("elected" if what.leader_elected else "runnables", self._when_elected(what))
+        self._fleet.add(what)
 
     async def remove(self, name: str) -> None:
         """Stop a controller, and the informers that only it needed; its queue is dropped. Unknown names are ignored."""
-        self._declared = [declared for declared in self._declared if declared.name != name]
-        running = self._running.pop(name, None)
-        if running is None:
-            return
-        running.engine.close()
-        for stage in ("elected", "sources"):
-            task = self._tasks.pop((stage, name), None)
-            if task is not None:
-                await self._stages[stage].end(task)
-        self.metrics.forget_queue(running.engine.queue)
-
-    def _check_or(self, undo: Callable[[], object]) -> None:
-        try:
-            self._check()
-        except ConfigurationError:
-            undo()
-            raise
-
-    def _add_running(self, declared: AnyController, parts: Parts) -> None:
-        running = self._running[declared.name] = build(declared, parts.services)
-        self._spawn("sources", Background(declared.name, running.run_sources))
-
-        async def work() -> None:
-            await running.engine.wait_ready()
-            await running.engine.run_workers()
-
-        self._spawn("elected", self._when_elected(Background(declared.name, work)))
-
-    def _when_elected(self, runnable: Runnable) -> Runnable:
-        """The runnable, waiting for leadership first if it needs that."""
-        if not runnable.leader_elected:
-            return runnable
-
-        async def run() -> None:
-            await self._leads.wait()
-            await runnable.run()
-
-        return Background(runnable.name, run, one_shot=bool(getattr(runnable, "one_shot", False)))
+        await self._fleet.remove(name)
 
     def _check(self) -> None:
-        names = [declared.name for declared in self._declared]
-        for name in names:
-            if names.count(name) > 1:
-                message = f"two controllers are named {name!r}: give one of them another name="
-                raise ConfigurationError(message)
-        names = [runnable.name for runnable in self._runnables]
-        for name in names:
-            if names.count(name) > 1:
-                message = f"two runnables are named {name!r}"
-                raise ConfigurationError(message)
-        cached = {cached.kind.gvk() for cached in self._cached}
-        cached |= {kind.gvk() for declared in self._declared for kind in _kinds(declared)}
+        cached = {kind.gvk() for kind in (*(cached.kind for cached in self._cached), *self._fleet.kinds)}
         for kind in self._live:
             if kind.gvk() in cached:
                 message = f"{kind.kind} is cached (a controller watches it, or cache= names it) and live: choose one"
                 raise ConfigurationError(message)
-        if len(self.field_manager) > 128:
-            message = f"field manager {self.field_manager!r} is longer than 128 characters"
+        if len(self.field_manager) > FIELD_MANAGER_LENGTH:
+            message = f"field manager {self.field_manager!r} is longer than {FIELD_MANAGER_LENGTH} characters"
             raise ConfigurationError(message)
 
     # -- what users reach for ----------------------------------------------------------------------------------------
@@ -261,15 +202,15 @@ class Manager:
 
     def busy(self) -> Sequence[str]:
         """What is going on, for tests that wait for rest; empty at rest. Delayed work does not count."""
-        busy = [phrase for running in self._running.values() for phrase in running.engine.busy()]
+        busy = [*self._fleet.busy()]
         if self._parts is not None and not self._parts.cache.idle:
             busy.append(f"{self.name}: a handler has events")
         return busy
 
     @property
-    def queues(self) -> Sequence[Any]:
+    def queues(self) -> Sequence[WorkQueue[Any]]:
         """The controllers' queues."""
-        return [running.engine.queue for running in self._running.values()]
+        return self._fleet.queues()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -334,16 +275,14 @@ class Manager:
         stack.push_async_callback(self._stop_in_order)
         await stack.enter_async_context(self._pulse)
         self._add_checks(self._pulse)
-        for declared in self._declared:
-            self._running[declared.name] = build(declared, parts.services)
+        self._fleet.build(parts.services)
         await self._start_endpoints()
         await self._start_webhooks(parts)
         await self._start_caches(parts.cache)
-        self._spawn("events", Background("recorder", parts.recorder.run))
-        for runnable in self._runnables:
-            if not runnable.leader_elected:
-                self._spawn("runnables", runnable)
-        await self._start_sources()
+        self._fleet.spawn("events", Background("recorder", parts.recorder.run))
+        self._fleet.start_everywhere()
+        _log.info("starting", stage="sources")
+        await self._fleet.start_sources()
         await self._start_election()
 
     def _make_parts(self, network: Network) -> Parts:
@@ -365,7 +304,7 @@ class Manager:
             name=self.name,
             identity=self._identity,
             field_manager=self.field_manager,
-            cached=[*self._cached, *(Cached(kind) for declared in self._declared for kind in _kinds(declared))],
+            cached=[*self._cached, *map(Cached, self._fleet.kinds)],
             live=self._live,
             fence=None if self._leadership is None else self._leadership.check,
             clock=self._clock,
@@ -387,27 +326,20 @@ class Manager:
         )
         serving, directory = self._endpoints.metrics_serving, self.settings.metrics_cert_dir
         if serving is not None and directory is not None:
-            self._spawn("runnables", CertificateFiles(directory, serving))
+            self._fleet.spawn("runnables", CertificateFiles(directory, serving))
 
     async def _start_webhooks(self, parts: Parts) -> None:
         if self._webhooks is None:
             return
         _log.info("starting", stage="webhooks")
         keeper = self._webhooks.prepare(parts.client, parts.network.namespace, self._dice)
-        self._spawn("webhooks", keeper)
+        self._fleet.spawn("webhooks", keeper)
         await self._webhooks.start()
 
     async def _start_caches(self, cache: Cache) -> None:
         _log.info("starting", stage="caches")
-        self._spawn("caches", Background("cache", cache.run))
+        self._fleet.spawn("caches", Background("cache", cache.run))
         await cache.wait_synced(self.settings.cache_sync_seconds)
-
-    async def _start_sources(self) -> None:
-        _log.info("starting", stage="sources")
-        for running in self._running.values():
-            self._spawn("sources", Background(running.engine.name, running.run_sources))
-        for running in self._running.values():
-            await running.engine.wait_ready()
 
     async def _start_election(self) -> None:
         _log.info("starting", stage="election")
@@ -416,7 +348,7 @@ class Manager:
             self._start_elected()
             return
         await leadership.start()
-        self._spawn("elected", Background("lead", lambda: self._lead(leadership)))
+        self._fleet.spawn("elected", Background("lead", lambda: self._lead(leadership)))
 
     async def _lead(self, leadership: Leadership) -> None:
         await leadership.elected()
@@ -439,32 +371,20 @@ class Manager:
 
     def _start_elected(self) -> None:
         _log.info("starting", stage="elected")
-        for running in self._running.values():
-            self._spawn("elected", Background(running.engine.name, running.engine.run_workers))
-        for runnable in self._runnables:
-            if runnable.leader_elected:
-                self._spawn("elected", runnable)
+        self._fleet.start_elected()
         self._leads.set()
-
-    def _spawn(self, stage: str, runnable: Runnable) -> None:
-        one_shot = bool(getattr(runnable, "one_shot", False))
-        work = _once(runnable) if one_shot else runnable.run()
-        self._tasks[stage, runnable.name] = self._stages[stage].spawn(work, name=runnable.name)
 
     def _add_checks(self, pulse: Pulse) -> None:
         add_default_checks(
             self.healthz,
             self.readyz,
             cache=lambda: self._parts.cache if self._parts is not None else None,
-            engines=self._engines,
+            engines=self._fleet.engines,
             pulse=pulse,
             leadership=lambda: self._leadership,
         )
         if self._webhooks is not None:
             self._webhooks.add_checks(self.readyz)
-
-    def _engines(self) -> Sequence[Engine[Any]]:
-        return [running.engine for running in self._running.values()]
 
     # -- stopping ----------------------------------------------------------------------------------------------------
 
@@ -487,17 +407,15 @@ class Manager:
         grace = LOST_LEASE_GRACE_SECONDS if lost else self.settings.graceful_shutdown_seconds
         deadline = monotonic() + grace
         _log.info("stopping", manager=self.name, grace_seconds=grace)
-        for running in self._running.values():
-            running.engine.close()
-        self._stages["sources"].cancel()
+        self._fleet.close()
         left: list[str] = []
-        for stage in _STOP_ORDER:
+        for stage in STOP_ORDER:
             _log.info("stopping", stage=stage)
-            left += await self._stages[stage].stop(max(0.0, deadline - monotonic()))
+            left += await self._fleet.stop(stage, deadline - monotonic())
         if self._webhooks is not None:
             _log.info("stopping", stage="webhooks")
             await self._webhooks.stop()
-            left += await self._stages["webhooks"].stop(max(0.0, deadline - monotonic()))
+            left += await self._fleet.stop("webhooks", deadline - monotonic())
         _log.info("stopping", stage="endpoints")
         await self._endpoints.stop()
         if self._leadership is not None:
@@ -506,7 +424,7 @@ class Manager:
                 self._tell_election("stopped leading")
             await self._leadership.stop(release=not left and not lost)
         self._leads.clear()
-        await self._stages["events"].stop(RECORDER_SECONDS)
+        await self._fleet.stop("events", RECORDER_SECONDS)
         if left:
             message = f"still running after {grace:g} s: {', '.join(left)}"
             raise ShutdownTimedOut(message)
@@ -515,15 +433,3 @@ class Manager:
     def _leadership_is_lost(self) -> bool:
         failure = self._failure
         return failure is not None and failure.done() and isinstance(failure.result(), NotLeader)
-
-
-_STOP_ORDER = ("runnables", "elected", "sources", "caches")
-
-
-async def _once(runnable: Runnable) -> None:
-    await runnable.run()
-    await asyncio.Event().wait()
-
-
-def _kinds(declared: AnyController) -> Sequence[type[Resource]]:
-    return declared.kinds if isinstance(declared, Controller) else ()

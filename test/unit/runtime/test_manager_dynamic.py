@@ -51,18 +51,22 @@ async def test_elected_work_added_to_a_standby_waits(world: World) -> None:
         ran.append("ran")
         await asyncio.Event().wait()
 
-    async with world.manager(lease="op", name="a") as leader:
-        await leader.wait_elected()
-        standby = world.manager(lease="op", name="b")
-        async with standby:
-            standby.add(Background("elected", run))
-            standby.add(controller(ConfigMap, ran))
-            world.put(ConfigMap(metadata=ObjectMeta(name="c")))
-            await world.advance(30)
-            assert ran == []
-            standby.add(Background("plain", run, leader_elected=False))
-            await world.settle()
-            assert ran == ["ran"]
+    leader, standby = world.manager(lease="op", name="a"), world.manager(lease="op", name="b")
+    await leader.__aenter__()
+    await leader.wait_elected()
+    async with standby:
+        standby.add(Background("elected", run))
+        standby.add(controller(ConfigMap, ran))
+        world.put(ConfigMap(metadata=ObjectMeta(name="c")))
+        await world.advance(30)
+        assert ran == []
+        standby.add(Background("plain", run, leader_elected=False))
+        await world.settle()
+        assert ran == ["ran"]
+        await leader.__aexit__(None, None, None)
+        await standby.wait_elected()
+        await world.settle()
+        assert sorted(ran) == ["c", "ran", "ran"]
 
 
 async def test_names_stay_unique_and_a_stopping_manager_takes_nothing(world: World) -> None:

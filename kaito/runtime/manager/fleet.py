@@ -1,0 +1,187 @@
+"""Everything a manager has at work: controllers and runnables, in stages that start and stop one after the other.
+
+The manager says when; the fleet knows what belongs to which stage, and what may still join or leave.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias, final
+
+from kaito.runtime.controller import Controller, Engine, Periodic, Running, Services, build
+from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.manager.runnable import Background, Runnable
+from kaito.runtime.meta import Resource
+from kaito.runtime.metrics import Metrics
+from kaito.runtime.tasks import TaskPool
+from kaito.runtime.workqueue import WorkQueue
+
+AnyController: TypeAlias = Controller[Any] | Periodic
+
+STOP_ORDER: Final = ("runnables", "elected", "sources", "caches")
+"""Stages in the order they are stopped, all within the graceful period; `webhooks` and `events` follow."""
+
+STAGES: Final = (*STOP_ORDER, "webhooks", "events")
+
+
+@final
+class Fleet:
+    """Controllers and runnables of one manager.
+
+    Args:
+        controllers: what to reconcile.
+        runnables: other work.
+        metrics: forgets the queues of removed controllers.
+        ended: told the name and the error of whatever ends by itself.
+
+    Raises:
+        ConfigurationError: two of one name.
+    """
+
+    def __init__(
+        self,
+        controllers: Sequence[AnyController],
+        runnables: Sequence[Runnable],
+        *,
+        metrics: Metrics,
+        ended: Callable[[str, BaseException | None], None],
+    ) -> None:
+        self._declared: list[AnyController] = []
+        self._runnables: list[Runnable] = []
+        for controller in controllers:
+            self._declare(controller)
+        for runnable in runnables:
+            self._enlist(runnable)
+        self._metrics = metrics
+        self._pools = {stage: TaskPool(stage, ended=ended) for stage in STAGES}
+        self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._running: dict[str, Running] = {}
+        self._services: Services | None = None
+        self._elected = False
+
+    def _declare(self, controller: AnyController) -> None:
+        if any(controller.name == known.name for known in self._declared):
+            message = f"two controllers are named {controller.name!r}: give one of them another name="
+            raise ConfigurationError(message)
+        self._declared.append(controller)
+
+    def _enlist(self, runnable: Runnable) -> None:
+        if any(runnable.name == known.name for known in self._runnables):
+            message = f"two runnables are named {runnable.name!r}"
+            raise ConfigurationError(message)
+        self._runnables.append(runnable)
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def kinds(self) -> Sequence[type[Resource]]:
+        """Every kind a controller watches."""
+        return [kind for each in self._declared if isinstance(each, Controller) for kind in each.kinds]
+
+    def engines(self) -> Sequence[Engine[Any]]:
+        """The controllers at work."""
+        return [running.engine for running in self._running.values()]
+
+    def queues(self) -> Sequence[WorkQueue[Any]]:
+        """Their queues."""
+        return [engine.queue for engine in self.engines()]
+
+    def busy(self) -> Sequence[str]:
+        """What is going on right now; delayed work does not count."""
+        return [phrase for engine in self.engines() for phrase in engine.busy()]
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    def spawn(self, stage: str, runnable: Runnable) -> None:
+        """Run something in a stage."""
+        work = _once(runnable) if getattr(runnable, "one_shot", False) else runnable.run()
+        self._tasks[stage, runnable.name] = self._pools[stage].spawn(work, name=runnable.name)
+
+    def build(self, services: Services) -> None:
+        """Make the controllers' queues; nothing runs yet."""
+        self._services = services
+        for declared in self._declared:
+            self._running[declared.name] = build(declared, services)
+
+    def start_everywhere(self) -> None:
+        """Start what every replica runs."""
+        for runnable in self._runnables:
+            if not runnable.leader_elected:
+                self.spawn("runnables", runnable)
+
+    async def start_sources(self) -> None:
+        """Start the controllers' sources, on standbys too, and wait until they are synced."""
+        for running in self._running.values():
+            self._start_sources(running)
+        for engine in self.engines():
+            await engine.wait_ready()
+
+    def _start_sources(self, running: Running) -> None:
+        self.spawn("sources", Background(running.engine.name, running.run_sources))
+
+    def start_elected(self) -> None:
+        """Start what only the leader runs."""
+        self._elected = True
+        for running in self._running.values():
+            self._start_workers(running)
+        for runnable in self._runnables:
+            if runnable.leader_elected:
+                self.spawn("elected", runnable)
+
+    def _start_workers(self, running: Running) -> None:
+        engine = running.engine
+
+        async def work() -> None:
+            await engine.wait_ready()
+            await engine.run_workers()
+
+        self.spawn("elected", Background(engine.name, work))
+
+    # -- joining and leaving -----------------------------------------------------------------------------------------
+
+    def add(self, what: AnyController | Runnable) -> None:
+        """Take something in; what is due already starts at once.
+
+        Raises:
+            ConfigurationError: its name is taken.
+        """
+        if isinstance(what, Controller | Periodic):
+            self._declare(what)
+            if self._services is not None:
+                running = self._running[what.name] = build(what, self._services)
+                self._start_sources(running)
+                if self._elected:
+                    self._start_workers(running)
+            return
+        self._enlist(what)
+        if self._services is not None and (self._elected or not what.leader_elected):
+            self.spawn("elected" if what.leader_elected else "runnables", what)
+
+    async def remove(self, name: str) -> None:
+        """Stop a controller; its queue is dropped. Unknown names are ignored."""
+        self._declared = [declared for declared in self._declared if declared.name != name]
+        running = self._running.pop(name, None)
+        if running is None:
+            return
+        running.engine.close()
+        for stage in ("elected", "sources"):
+            task = self._tasks.pop((stage, name), None)
+            if task is not None:
+                await self._pools[stage].end(task)
+        self._metrics.forget_queue(running.engine.queue)
+
+    # -- stopping ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Hand out no more keys, and cut the sources: both before anything is waited for."""
+        for engine in self.engines():
+            engine.close()
+        self._pools["sources"].cancel()
+
+    async def stop(self, stage: str, timeout: float) -> list[str]:
+        """Stop a stage; the names of what is still running after so many seconds."""
+        return await self._pools[stage].stop(max(0.0, timeout))
+
+
+async def _once(runnable: Runnable) -> None:
+    await runnable.run()
+    await asyncio.Event().wait()
