@@ -17,6 +17,7 @@ from kaito.provisioner.controllers import cached, controllers
 from kaito.provisioner.flags import Invocation, parse
 from kaito.provisioner.installation import Installation
 from kaito.provisioner.kinds import served_kinds
+from kaito.provisioner.nodes import is_managed
 from kaito.runtime import Manager
 
 NAME = "gpu-provisioner"
@@ -50,8 +51,15 @@ def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager
         lease=NAME,
     )
     cloud_metrics.register(manager.metrics.registry)
-    tools.metrics.register(manager.metrics.registry)
+    tools.metrics.register(manager.metrics.registry, lambda: _known_claims(manager, kinds))
     return manager
+
+
+def _known_claims(manager: Manager, kinds: Sequence[type[Claim]]) -> list[Claim]:
+    """What the cache holds, for the gauge; only the leader speaks, or every replica would be counted."""
+    if not manager.is_leader:
+        return []
+    return [claim for kind in kinds for claim in manager.cache.list(kind) if is_managed(claim)]
 
 
 @final

@@ -1,6 +1,17 @@
 """What the provisioner counts, under Karpenter's names where it has one. Never labelled by object name."""
 
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from typing import final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kaito.api.karpenter import Claim
+
+PHASES = ("pending", "failed", "launched", "registered", "ready", "unhealthy", "terminating")
+"""In the order of a claim's life; `unhealthy` was ready once."""
 
 LIFE_BOUNDS_SECONDS = (1, 5, 15, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
 
@@ -46,8 +57,9 @@ class ProvisionerMetrics:
             "gpu_provisioner_orphan_pools", "Instances of ours without a claim at the last scan.", registry=None
         )
 
-    def register(self, registry: CollectorRegistry) -> None:
-        """Export everything."""
+    def register(self, registry: CollectorRegistry, claims: Callable[[], Iterable[Claim]]) -> None:
+        """Export everything; `claims` is asked at each scrape."""
+        registry.register(PhaseCollector(claims))
         for collector in (
             self.terminated,
             self.disrupted,
@@ -60,3 +72,42 @@ class ProvisionerMetrics:
             self.orphans,
         ):
             registry.register(collector)
+
+
+def phase(claim: Claim) -> str:
+    """The stage a claim has reached, or what keeps it from the next one."""
+    if claim.deleting:
+        return "terminating"
+    if claim.is_ready:
+        return "ready"
+    launched, registered, initialized = map(claim.condition, claim.stages)
+    if launched is not None and launched.status == "False":
+        return "failed"
+    reached = [name for name, c in (("launched", launched), ("registered", registered)) if c is not None and c.is_true]
+    if initialized is not None and initialized.is_true:
+        return "unhealthy"
+    return reached[-1] if reached else "pending"
+
+
+@final
+class PhaseCollector(Collector):
+    """Claims by phase, counted at the moment of the scrape."""
+
+    def __init__(self, claims: Callable[[], Iterable[Claim]]) -> None:
+        self._claims = claims
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The name without a scrape, so that registering reads nothing."""
+        return [_phases()]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauge as of now."""
+        counted = Tally(phase(claim) for claim in self._claims())
+        family = _phases()
+        for name in PHASES:
+            family.add_metric([name], counted[name])
+        yield family
+
+
+def _phases() -> GaugeMetricFamily:
+    return GaugeMetricFamily("gpu_provisioner_nodeclaim_phase", "Claims by phase.", labels=["phase"])

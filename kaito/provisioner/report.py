@@ -31,23 +31,23 @@ class Report:
     statements: dict[str, Statement] = field(default_factory=dict[str, Statement])
     fields: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def launched(self, status: ConditionStatus, reason: str, message: str = "") -> None:
+    def launched(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
         """The instance exists; False: creating it failed; Unknown: it is on its way."""
         self._say(self.claim.stages.launched, status, reason, message)
 
-    def registered(self, status: ConditionStatus, reason: str, message: str = "") -> None:
+    def registered(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
         """Its node has joined and carries what the claim asks for."""
         self._say(self.claim.stages.registered, self._pending(status), reason, message)
 
-    def initialized(self, status: ConditionStatus, reason: str, message: str = "") -> None:
+    def initialized(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
         """The node has become usable: Ready once, startup taints gone, resources there."""
         self._say(self.claim.stages.initialized, self._pending(status), reason, message)
 
-    def node_ready(self, status: ConditionStatus, reason: str, message: str = "") -> None:
+    def node_ready(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
         """How the node is now."""
         self._say(words.NODE_READY, status, reason, message)
 
-    def say(self, condition_type: str, status: ConditionStatus, reason: str, message: str = "") -> None:
+    def say(self, condition_type: str, status: ConditionStatus, reason: str = "", message: str = "") -> None:
         """Any other condition."""
         self._say(condition_type, status, reason, message)
 

@@ -27,9 +27,6 @@ from kaito.cloud.errors import (
     Throttled,
 )
 
-GONE_CODES = frozenset({"NotFound", "ResourceNotFound", "AgentPoolNotFound"})
-"""Codes of a 404 that mean the pool itself is not there."""
-
 PARENT_CODES = frozenset({"ResourceGroupNotFound", "ParentResourceNotFound", "SubscriptionNotFound"})
 
 _QUOTA = frozenset({"errcode_insufficientvcpuquota", "insufficientvcpuquota", "quotaexceeded"})

@@ -60,7 +60,7 @@ async def _initialize(run: Pass, node: Node) -> None:
     except NotFound:
         run.report.initialized("Unknown", words.NODE_NOT_FOUND, f"node {node.name} is gone")
         return
-    run.report.initialized("True", words.NODE_CLAIM_STAGES.initialized)
+    run.report.initialized("True")
     run.event(reasons.INITIALIZED, f"node {node.name} is usable")
     size = run.claim.labels.get(labels.INSTANCE_TYPE, "")
     age = run.age(run.claim.metadata.creation_timestamp)
@@ -103,7 +103,7 @@ def _mirror_health(run: Pass, node: Node) -> None:
     if node.deleting:
         run.report.node_ready("False", words.NODE_NOT_READY, f"node {node.name} is being deleted")
     elif ready is not None and ready.status == "True":
-        run.report.node_ready("True", words.NODE_READY)
+        run.report.node_ready("True")
     else:
         said = f": {ready.reason} {ready.message}".rstrip() if ready is not None else ""
         run.report.node_ready("False", words.NODE_NOT_READY, f"Node status is NotReady{said}")

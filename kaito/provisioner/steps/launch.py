@@ -143,7 +143,7 @@ async def _arrived(run: Pass, instance: Instance) -> None:
     await run.set_metadata(
         annotations={labels.ARM_OPERATION: None}, add_labels={labels.INSTANCE_TYPE: instance.instance_type}
     )
-    run.report.launched("True", words.NODE_CLAIM_STAGES.launched)
+    run.report.launched("True")
     run.report.set(image_id=instance.image)
     run.event(reasons.LAUNCHED, f"agent pool {instance.name} of {instance.instance_type} is there")
     age = run.age(run.claim.metadata.creation_timestamp)

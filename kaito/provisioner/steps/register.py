@@ -57,7 +57,7 @@ def _registered(run: Pass, nodes: list[Node]) -> Node | None:
 
 
 def _say_registered(run: Pass, node: Node) -> None:
-    run.report.registered("True", words.NODE_CLAIM_STAGES.registered)
+    run.report.registered("True")
     run.report.set(
         node_name=node.name,
         provider_id=node.spec.provider_id,

@@ -65,7 +65,7 @@ async def _instance_gone(run: Pass) -> bool:
         run.wake(min(found.retry, run.settings.denied_retry), found.reason)
         return False
     if wait is not None:
-        run.report.say(words.INSTANCE_TERMINATING, "True", words.INSTANCE_TERMINATING)
+        run.report.say(words.INSTANCE_TERMINATING, "True")
         run.wake(wait, "instance terminating")
         return False
     return True

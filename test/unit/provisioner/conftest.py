@@ -55,14 +55,14 @@ class Stage:
     ) -> Manager:
         """Start the provisioner; `changes` are of its settings, `life` ends it early."""
         self.settings = self.settings.model_copy(update=changes)
-        azure = AzureSettings(
-            subscription_id=self.simulator.settings.subscription_id,
-            resource_group="kaito",
-            cluster="kaito",
-            endpoint="http://simulator",
-            credential_mode="fake",
-            **self.azure,
-        )
+        values: dict[str, Any] = {
+            "subscription_id": self.simulator.settings.subscription_id,
+            "resource_group": "kaito",
+            "cluster": "kaito",
+            "endpoint": "http://simulator",
+            "credential_mode": "fake",
+        }
+        azure = AzureSettings(**{**values, **self.azure})
         arm = InProcessTransport(MortalArm(self.simulator, life) if life else self.simulator.api)
         provider = AzureProvider(azure, CloudMetrics(), transport=arm)
         self.tools = Tools(cloud=provider, settings=self.settings, kinds=kinds)

@@ -281,3 +281,20 @@ async def test_our_token_does_not_follow_an_annotation(stage: "Stage") -> None:
     stage.claim(annotations={labels.ARM_OPERATION: "http://evil.example/operations/1"})
     await stage.until_ready()
     assert not [request for request in stage.simulator.api.requests if request.path == "/operations/1"]
+
+
+async def test_a_wrong_cluster_name_does_not_pass_for_a_pool_that_is_gone(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.world.advance(60)
+    await stage.stop()
+    stage.delete()
+    stage.azure["cluster"] = "elsewhere"
+    await stage.start()
+    await stage.world.advance(600)
+    assert stage.condition("InstanceTerminating").reason == "ClusterNotFound"
+    await stage.stop()
+    stage.azure.clear()
+    await stage.start()
+    await stage.until_gone()
+    assert stage.pools == []

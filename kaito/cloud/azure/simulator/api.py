@@ -5,7 +5,6 @@ Routes and shapes are those of the REST references of `Microsoft.ContainerServic
 """
 
 import asyncio
-import json
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -318,8 +317,3 @@ def _page(exchange: Exchange, items: list[dict[str, Any]]) -> Answer:
         version = exchange.query["api-version"]
         body["nextLink"] = f"{exchange.base_url}{exchange.path}?api-version={version}&%24skiptoken={start + PAGE_SIZE}"
     return Answer(body=body)
-
-
-def decode(answer: Answer) -> Any:
-    """The answer's body as a client would see it."""
-    return json.loads(answer.encode() or b"null")

@@ -212,7 +212,9 @@ class Machine:
         lease = await self._sink.find(Lease, self.name, LEASE_NAMESPACE)
         try:
             if lease is None:
-                metadata = ObjectMeta(name=self.name, namespace=LEASE_NAMESPACE)
+                node = await self._sink.find(Node, self.name)
+                owners = [node.owner_reference(controller=False, block_deletion=False)] if node is not None else []
+                metadata = ObjectMeta(name=self.name, namespace=LEASE_NAMESPACE, owner_references=owners)
                 await self._sink.create(Lease(metadata=metadata, spec=spec))
             else:
                 await self._sink.update(lease.evolve(spec=spec))
