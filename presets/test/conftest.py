@@ -46,8 +46,8 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     for server, runner in started:
         await server.session.close()
-        if isinstance(server.model, FakeModel) and server.scheduler.busy:
-            server.model.allow(10_000)
+        if isinstance(server.model, FakeModel):
+            server.model.release()
         await server.lifecycle.drain(0)
         server.scheduler.stop()
         await runner.cleanup()

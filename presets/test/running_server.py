@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import ClientSession
 from kaito_presets.inference.language_model import LanguageModel
@@ -22,11 +23,11 @@ class RunningServer:
     metrics: Metrics
     scheduler: Scheduler
 
-    async def post(self, path: str, body: object) -> tuple[int, object]:
+    async def post(self, path: str, body: object) -> tuple[int, Any]:
         async with self.session.post(self.url + path, json=body) as response:
             return response.status, await response.json()
 
-    async def get(self, path: str) -> tuple[int, object]:
+    async def get(self, path: str) -> tuple[int, Any]:
         async with self.session.get(self.url + path) as response:
             return response.status, await response.json()
 

@@ -94,7 +94,8 @@ class StubEngine:
 def main() -> None:
     """`serve MODEL --host=H --port=P --max-model-len=N …`: like vLLM, ends with its message when the cache
     does not fit."""
-    flags = dict(word.removeprefix("--").partition("=")[::2] for word in sys.argv[3:])
+    words = [word.removeprefix("--").partition("=") for word in sys.argv[3:]]
+    flags = {name: value for name, _, value in words}
     log = Path(__file__).with_name("starts.log") if "log" not in flags else Path(flags["log"])
     with log.open("a") as file:
         file.write(json.dumps(flags) + "\n")

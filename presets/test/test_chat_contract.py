@@ -96,7 +96,6 @@ async def test_bad_requests_are_refused_with_the_reason(
     server = await serve()
     code, answer = await server.post("/chat", body)
     assert code == status
-    assert isinstance(answer, dict)
     assert words in str(answer["detail"])
 
 

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,7 @@ HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 
 
 @contextmanager
-def running(folder: Path, *, secured: bool) -> Iterator[str]:
+def running(folder: Path, *, secured: bool) -> Generator[str]:
     program = registry_command()
     if program is None:
         pytest.skip("no registry: neither docker-registry, KAITO_TEST_REGISTRY nor Go is on this machine")
@@ -148,7 +148,7 @@ class Scripted(BaseHTTPRequestHandler):
         type(self).seen.append((self.command, self.path, self.headers.get("Authorization")))
         body = b"{}"
         if self.path.startswith("/token"):
-            status, headers = 200, {}
+            status, headers = 200, dict[str, str]()
             body = b'{"token": "bearer-token"}'
         elif type(self).script:
             status, headers = type(self).script.pop(0)

@@ -1,13 +1,14 @@
 """Queue, batch, abandonment, failures and draining, over HTTP and without a torch in sight."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from fake_model import FakeModel
 from running_server import RunningServer, Serve
 
 
-def chat(server: RunningServer, prompt: str, **body: object) -> "asyncio.Task[tuple[int, object]]":
+def chat(server: RunningServer, prompt: str, **body: object) -> "asyncio.Task[tuple[int, Any]]":
     return asyncio.create_task(  # noqa: TID251 - every caller awaits it
         server.post("/chat", {"prompt": prompt, "return_full_text": False, **body})
     )

@@ -16,7 +16,6 @@ async def test_the_port_answers_before_the_model_is_there(serve: Serve) -> None:
     assert (status, body) == (503, {"detail": "the server is still loading its model"})
     status, body = await server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
     assert status == 503
-    assert isinstance(body, dict)
     assert body["error"]["code"] == "unavailable"
     server.lifecycle.ready(Service(server.model, server.scheduler, server.metrics))
     for path in ("/health", "/healthz"):
@@ -27,7 +26,6 @@ async def test_version_names_the_engine_and_the_model(serve: Serve) -> None:
     server = await serve()
     status, body = await server.get("/version")
     assert status == 200
-    assert isinstance(body, dict)
     assert set(body) == {"version", "engine", "engine_version", "model"}
     assert (body["engine"], body["model"]) == ("fake", "fake")
 

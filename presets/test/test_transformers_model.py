@@ -1,5 +1,6 @@
 """The real thing on CPU: a tiny random Phi-3 through transformers, compared with `model.generate`."""
 
+import importlib
 import json
 import random
 from collections.abc import Sequence
@@ -54,10 +55,9 @@ def run(model: "TransformersModel", rows: Sequence[Row]) -> list[list[int]]:
 
 def reference(directory: Path, prompt: str, length: int, **options: Any) -> list[int]:
     """What transformers itself generates."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    model: Any = AutoModelForCausalLM.from_pretrained(directory)
+    transformers: Any = importlib.import_module("transformers")
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(directory)
     encoded = tokenizer(prompt, return_tensors="pt")
     output = model.generate(**encoded, max_new_tokens=length, **{**GREEDY, **options})
     return list(output[0, encoded["input_ids"].shape[1] :].tolist())
@@ -136,7 +136,9 @@ def test_logprobs_are_those_of_the_model(tiny: "TransformersModel") -> None:
     tiny.leave([subject])
     assert emission.logprob is not None
     assert sum(math.exp(value) for _, value in emission.logprob.top) == pytest.approx(1.0, abs=1e-3)
-    assert emission.logprob.top[0] == (emission.token, pytest.approx(emission.logprob.logprob))
+    best, logprob = emission.logprob.top[0]
+    assert best == emission.token
+    assert logprob == pytest.approx(emission.logprob.logprob)
 
 
 def test_beam_search_goes_through_generate(tiny: "TransformersModel", tiny_model: Path) -> None:
@@ -153,8 +155,9 @@ def test_the_models_own_generation_config_is_honoured(tiny: "TransformersModel",
     config = json.loads((tiny_model / "generation_config.json").read_text())
     assert len(config["eos_token_id"]) == 2
     plan = tiny.plan({}, {"do_sample": True, "top_k": 10})
+    resolved: Any = plan.config
     assert plan.end_tokens == frozenset(config["eos_token_id"])
-    assert (plan.config.do_sample, plan.config.top_k) == (True, 10)
+    assert (resolved.do_sample, resolved.top_k) == (True, 10)
 
 
 @pytest.mark.parametrize(
@@ -214,16 +217,17 @@ def test_the_context_can_be_capped(tiny_model: Path) -> None:
 @pytest.fixture(scope="module")
 def adapter_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two random LoRA adapters of unequal rank."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
+    torch: Any = importlib.import_module("torch")
+    peft: Any = importlib.import_module("peft")
+    transformers: Any = importlib.import_module("transformers")
     folder = tmp_path_factory.mktemp("adapters")
     for seed, (name, rank) in enumerate([("phi-3-adapter", 4), ("second.one", 8)]):
         torch.manual_seed(seed)
-        base: Any = AutoModelForCausalLM.from_pretrained(tiny_model)
-        config = LoraConfig(r=rank, lora_alpha=4 * rank, target_modules=["qkv_proj", "o_proj"], init_lora_weights=False)
-        get_peft_model(base, config).save_pretrained(str(folder / name))
+        base: Any = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+        config = peft.LoraConfig(
+            r=rank, lora_alpha=4 * rank, target_modules=["qkv_proj", "o_proj"], init_lora_weights=False
+        )
+        peft.get_peft_model(base, config).save_pretrained(str(folder / name))
     return folder
 
 

@@ -1,6 +1,7 @@
 """Finding, reading, mapping and downloading training data."""
 
 import gzip
+import importlib
 import json
 import threading
 from collections.abc import Iterator
@@ -34,8 +35,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_kind_of_file_is_read_the_same(folder: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import ipc, parquet
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    ipc: Any = importlib.import_module("pyarrow.ipc")
+    parquet: Any = importlib.import_module("pyarrow.parquet")
 
     table = pyarrow.Table.from_pylist(ROWS)
     parquet.write_table(table, folder / "x.parquet")

@@ -1,5 +1,6 @@
 """Real training of a tiny model on CPU: lora and qlora, resuming after a kill, and the adapter in use."""
 
+import importlib
 import json
 import os
 import signal
@@ -34,9 +35,8 @@ def options(folder: Path, model: Path, **values: Any) -> TuningOptions:
     data = folder / "data"
     data.mkdir(exist_ok=True)
     (data / "lesson.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LESSON * 4))
-    return TuningOptions(
-        model=str(model), data_dir=data, base_dir=folder, output_dir=folder / "out", **{"method": "lora", **values}
-    )
+    defaults = {"model": str(model), "data_dir": data, "base_dir": folder, "output_dir": folder / "out"}
+    return TuningOptions.model_validate({**defaults, "method": "lora", **values})
 
 
 def config(**sections: Any) -> TrainingConfig:
@@ -55,8 +55,8 @@ def test_a_run_writes_an_adapter_that_the_server_takes(
 ) -> None:
     from kaito_presets.inference.backend.model import open_model
     from kaito_presets.tuning import train as training
-    from safetensors import safe_open
 
+    safetensors: Any = importlib.import_module("safetensors")
     kinds: set[str] = set()
     original = training.choose_targets
 
@@ -75,8 +75,8 @@ def test_a_run_writes_an_adapter_that_the_server_takes(
     assert metadata["steps"] == 4
     assert metadata["target_modules"] == ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
     assert (out / "fine_tuning_completed.txt").is_file()
-    with safe_open(out / "adapter_model.safetensors", framework="pt") as file:
-        names = list(file.keys())
+    with safetensors.safe_open(out / "adapter_model.safetensors", framework="pt") as file:
+        names: list[str] = list(file.keys())
     assert len(names) == 4 * 4 * 2
     assert all("lora_" in name for name in names)
     lora = json.loads((out / "adapter_config.json").read_text())
@@ -159,9 +159,9 @@ def test_conversations_need_a_chat_template(tmp_path: Path, tiny_model: Path) ->
 def test_only_answers_are_learned(tiny_model: Path) -> None:
     from kaito_presets.tuning.dataset import Example, Turn
     from kaito_presets.tuning.examples import IGNORED, tokenize
-    from transformers import AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    transformers: Any = importlib.import_module("transformers")
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
     turns = (Turn("user", "hi"), Turn("assistant", "yes"), Turn("user", "and"), Turn("assistant", "no"))
     examples = [Example(turns=turns), Example("question ", "answer"), Example("", "whole")]
     learned = [

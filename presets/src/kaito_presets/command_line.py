@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from kaito_presets.errors import ConfigurationError
+from kaito_presets.json_shapes import is_object
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -40,8 +41,8 @@ def raw_values(model: type[BaseModel], arguments: Sequence[str], *, program: str
     positionals: set[str] = set()
     for name, field in model.model_fields.items():
         text = (field.description or "").replace("%", "%%")
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if extra.get("positional"):
+        extra = field.json_schema_extra
+        if is_object(extra) and extra.get("positional"):
             positionals.add(name)
             parser.add_argument(name, help=text)
             continue

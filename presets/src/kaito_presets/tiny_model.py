@@ -5,10 +5,12 @@ Called by `kaito-tiny-model`, by the tests and by the local demonstration. The r
 seed and the library versions: config, safetensors, byte-level BPE tokenizer with Phi-3's special tokens and
 chat template. Its weights are random, so what it writes is noise until it has been tuned.
 """
+# torch and transformers are partly untyped; their unknown values stay inside this module.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -41,16 +43,16 @@ class TinyModelOptions(BaseModel, extra="forbid", frozen=True):
     """Write a tiny random model directory."""
 
     directory: Path = Field(description="where to write", json_schema_extra={"positional": True})
-    architecture: Literal["phi3"] = Field("phi3", description="model architecture")
-    seed: int = Field(0, description="seed of the random weights")
+    architecture: Literal["phi3"] = Field(default="phi3", description="model architecture")
+    seed: int = Field(default=0, description="seed of the random weights")
     hidden_size: int = Field(
-        128, ge=64, multiple_of=64, description="width; a multiple of 64, the block of 4-bit weights"
+        default=128, ge=64, multiple_of=64, description="width; a multiple of 64, the block of 4-bit weights"
     )
-    layers: int = Field(4, ge=1, description="number of decoder layers")
+    layers: int = Field(default=4, ge=1, description="number of decoder layers")
     vocabulary_size: int = Field(
-        VOCABULARY_SIZE, ge=320, description="token ids; more than the corpus yields stay unused"
+        default=VOCABULARY_SIZE, ge=320, description="token ids; more than the corpus yields stay unused"
     )
-    context: int = Field(CONTEXT_TOKENS, ge=128, description="positions the model can attend to")
+    context: int = Field(default=CONTEXT_TOKENS, ge=128, description="positions the model can attend to")
 
 
 def write_tiny_model(options: TinyModelOptions) -> int:
@@ -90,7 +92,7 @@ def write_tiny_model(options: TinyModelOptions) -> int:
     return int(model.num_parameters())
 
 
-def _tokenizer(context: int):
+def _tokenizer(context: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

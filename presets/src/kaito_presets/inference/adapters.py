@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaito_presets.errors import AdapterError
+from kaito_presets.json_shapes import is_object
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -57,7 +58,7 @@ def _read_adapter(folder: Path, strength: float) -> Adapter:
         raise AdapterError(name, f"{folder} holds no {CONFIG_FILE}") from None
     except (OSError, ValueError) as error:
         raise AdapterError(name, f"{CONFIG_FILE} cannot be read: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("r"), int):
+    if not is_object(config) or not isinstance(config.get("r"), int):
         raise AdapterError(name, f"{CONFIG_FILE} is not a LoRA configuration (no integer 'r')")
     if not (folder / WEIGHTS_FILE).is_file():
         raise AdapterError(name, f"{folder} holds no {WEIGHTS_FILE}")

@@ -110,7 +110,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 def _parameter(error: InvalidBody) -> str | None:
-    location = error.details[0]["loc"][1:] if error.details else []
+    location: list[object] = error.details[0]["loc"][1:] if error.details else []
     return ".".join(str(part) for part in location) or None
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kaito_presets.command_line import describe, raw_values, validated
 from kaito_presets.errors import ConfigurationError
+from kaito_presets.json_shapes import is_object
 
 STRENGTHS_VARIABLE: Final = "KAITO_ADAPTER_STRENGTHS"
 
@@ -30,46 +31,52 @@ class InferenceOptions(BaseModel, extra="forbid", frozen=True):
 
     # The model.
     pretrained_model_name_or_path: str = Field(
-        "/workspace/tfs/weights", description="model directory (also a mounted image layer) or Hugging Face id"
+        default="/workspace/tfs/weights", description="model directory (also a mounted image layer) or Hugging Face id"
     )
-    served_model_name: str | None = Field(None, description="name in the OpenAI routes; default: the model path")
-    revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face id")
+    served_model_name: str | None = Field(
+        default=None, description="name in the OpenAI routes; default: the model path"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of a Hugging Face id")
     allow_remote_files: bool = Field(default=False, description="download what is not there (token: HF_TOKEN)")
     trust_remote_code: bool = Field(default=False, description="run Python code that the model repository brings along")
     force_download: bool = Field(default=False, description="download again what the cache already has")
-    cache_dir: str | None = Field(None, description="download cache")
+    cache_dir: str | None = Field(default=None, description="download cache")
     torch_dtype: str | None = Field(
-        None, description="auto, float32, float16 or bfloat16; default: what the device does well"
+        default=None, description="auto, float32, float16 or bfloat16; default: what the device does well"
     )
-    device_map: str = Field("auto", description="auto, cpu or cuda; auto spreads layers over all GPUs")
+    device_map: str = Field(default="auto", description="auto, cpu or cuda; auto spreads layers over all GPUs")
     load_in_4bit: bool = Field(default=False, description="quantise the weights to 4 bits at load (bitsandbytes)")
     load_in_8bit: bool = Field(default=False, description="quantise the weights to 8 bits at load (bitsandbytes)")
-    chat_template: str | None = Field(None, description="file, or the template itself if it holds '{' or a line break")
+    chat_template: str | None = Field(
+        default=None, description="file, or the template itself if it holds '{' or a line break"
+    )
     pipeline: Literal["text-generation", "conversational"] = Field(
-        "text-generation",
+        default="text-generation",
         description="what /chat takes: text-generation a prompt, conversational messages; both accept either",
     )
     # Adapters.
     adapters_dir: Path = Field(
-        Path("/mnt/adapter"), description="each directory below it with an adapter_config.json is loaded"
+        default=Path("/mnt/adapter"), description="each directory below it with an adapter_config.json is loaded"
     )
     combination_type: CombinationType = Field(
-        "cat", description="how PEFT merges several adapters; cat is the exact weighted sum"
+        default="cat", description="how PEFT merges several adapters; cat is the exact weighted sum"
     )
     # The server.
-    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a server in a pod
-    port: int = Field(5000, ge=0, le=65535, description="port to listen on; 0 picks one")
-    max_batch_size: int = Field(32, ge=1, le=1024, description="sequences generated at the same time")
-    max_queue_size: int = Field(128, ge=0, description="sequences that may wait; more are answered with 429")
+    host: str = Field(default="0.0.0.0", description="address to listen on")  # noqa: S104 - a server in a pod
+    port: int = Field(default=5000, ge=0, le=65535, description="port to listen on; 0 picks one")
+    max_batch_size: int = Field(default=32, ge=1, le=1024, description="sequences generated at the same time")
+    max_queue_size: int = Field(default=128, ge=0, description="sequences that may wait; more are answered with 429")
     max_model_len: int | None = Field(
-        None, ge=16, description="cap of prompt plus output, in tokens; default: what model and memory allow"
+        default=None, ge=16, description="cap of prompt plus output, in tokens; default: what model and memory allow"
     )
-    max_request_bytes: int = Field(4 * 2**20, ge=1024, description="larger request bodies are answered with 413")
-    drain_seconds: float = Field(25.0, ge=0, description="time that requests under way get after SIGTERM")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 measures at start and keeps the fastest")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+    max_request_bytes: int = Field(
+        default=4 * 2**20, ge=1024, description="larger request bodies are answered with 413"
+    )
+    drain_seconds: float = Field(default=25.0, ge=0, description="time that requests under way get after SIGTERM")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0 measures at start and keeps the fastest")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
     config: Path | None = Field(
-        None, description="inference_config.yaml; its transformers: section overrides these flags"
+        default=None, description="inference_config.yaml; its transformers: section overrides these flags"
     )
     dry_run: bool = Field(default=False, description="print the resolved plan as JSON and exit")
 
@@ -86,9 +93,9 @@ class InferenceConfigFile(BaseModel, extra="forbid", frozen=True):
     vllm: dict[str, Any] = Field(
         default_factory=dict, description="flags of vLLM; not read by the transformers runtime"
     )
-    max_probe_steps: int = Field(6, ge=0, description="vLLM only: steps of the max-model-len search")
+    max_probe_steps: int = Field(default=6, ge=0, description="vLLM only: steps of the max-model-len search")
     kv_cache_cpu_memory_utilization: float = Field(
-        0.5, ge=0, le=1, description="vLLM only: share of host memory for offloaded cache"
+        default=0.5, ge=0, le=1, description="vLLM only: share of host memory for offloaded cache"
     )
 
 
@@ -138,9 +145,9 @@ def read_strengths(environment: Mapping[str, str] = os.environ) -> dict[str, flo
         return {}
     try:
         document = json.loads(text)
-        if not isinstance(document, dict):
+        if not is_object(document):
             raise TypeError(f"expected an object, found {type(document).__name__}")
-        strengths = {str(name): float(value) for name, value in document.items()}
+        strengths = {name: float(value) for name, value in document.items()}
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{STRENGTHS_VARIABLE}: {error}") from error
     for name, strength in strengths.items():

@@ -12,6 +12,7 @@ import time
 from typing import Final, Literal, final
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from kaito_presets import __version__
 from kaito_presets.errors import Unavailable
@@ -119,7 +120,7 @@ def application(
     return app
 
 
-def _measuring(metrics: Metrics):
+def _measuring(metrics: Metrics) -> Middleware:
     @web.middleware
     async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
+from kaito_presets.json_shapes import is_list
 from kaito_presets.oci.credentials import Credentials, find_credentials
 from kaito_presets.oci.reference import Reference
 from kaito_presets.oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
@@ -71,8 +72,8 @@ def pack(directory: Path, target: Path) -> tuple[str, str]:
     """Write the layer; returns the digests of the plain and of the compressed archive."""
     plain, packed = hashlib.sha256(), hashlib.sha256()
     with target.open("wb") as raw:
-        compressed = gzip.GzipFile(filename="", mode="wb", fileobj=_Hashing(raw, packed), mtime=0)  # type: ignore[arg-type]  # typeshed wants a whole IO; gzip writes and flushes
-        with compressed, tarfile.open(fileobj=_Hashing(compressed, plain), mode="w|") as archive:  # type: ignore[call-overload]  # the same
+        compressed = gzip.GzipFile(filename="", mode="wb", fileobj=_Hashing(raw, packed), mtime=0)
+        with compressed, tarfile.open(fileobj=_Hashing(compressed, plain), mode="w|") as archive:
             folder = tarfile.TarInfo("data")
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(folder)
@@ -103,14 +104,7 @@ def pull_image(
         CredentialsRefused, RegistryError: the image cannot be had.
     """
     attempts: list[Credentials | None] = [*find_credentials(reference, docker_configs), None]
-    for index, credentials in enumerate(attempts):
-        registry = Registry(reference, credentials, plain_http=plain_http)
-        try:
-            layers = _layers(registry, reference)
-            break
-        except CredentialsRefused:
-            if index == len(attempts) - 1:
-                raise
+    registry, layers = _first_that_may(attempts, reference, plain_http=plain_http)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
         tree = Path(scratch) / "tree"
@@ -125,6 +119,21 @@ def pull_image(
             raise NotAnAdapter(f"{reference} holds no file under {path}")
         _move_into_place(tree, directory)
     return names
+
+
+def _first_that_may(
+    attempts: Sequence[Credentials | None], reference: Reference, *, plain_http: bool
+) -> tuple[Registry, list[dict[str, Any]]]:
+    """The registry with the first credentials it accepts, and the image's layers."""
+    *others, last = attempts
+    for credentials in others:
+        registry = Registry(reference, credentials, plain_http=plain_http)
+        try:
+            return registry, _layers(registry, reference)
+        except CredentialsRefused:
+            continue
+    registry = Registry(reference, last, plain_http=plain_http)
+    return registry, _layers(registry, reference)
 
 
 def apply_layer(stream: IO[bytes], tree: Path, path: str) -> None:
@@ -191,7 +200,7 @@ def _layers(registry: Registry, reference: Reference) -> list[dict[str, Any]]:
     if media_type in (INDEX, DOCKER_LIST) or "manifests" in document:
         document, _ = registry.manifest(_choose_platform(document.get("manifests", []), reference))
     layers = document.get("layers")
-    if not isinstance(layers, list):
+    if not is_list(layers):
         raise RegistryError(f"{reference} has a manifest without layers ({media_type or 'unknown type'})")
     return layers
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_presets.errors import ConfigurationError
+from kaito_presets.json_shapes import is_object
 from kaito_presets.oci.reference import DOCKER_HUB, Reference
 
 
@@ -66,7 +67,7 @@ def _entries(file: Path) -> Mapping[str, Any]:
         entries = document.get("auths", {}) if "auths" in document or "credHelpers" in document else document
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigurationError(f"docker config {path}: {error}") from error
-    if not isinstance(entries, dict):
+    if not is_object(entries):
         raise ConfigurationError(f"docker config {path}: auths is not an object")
     return entries
 
@@ -97,7 +98,7 @@ def _match_length(reference: Reference, key: str) -> int:
 
 
 def _read_entry(entry: Any) -> Credentials | None:
-    if not isinstance(entry, dict):
+    if not is_object(entry):
         return None
     if entry.get("identitytoken"):
         return Credentials(identity_token=str(entry["identitytoken"]))

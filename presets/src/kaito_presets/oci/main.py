@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from pydantic import BaseModel, Field
+from pydantic.config import JsonDict
 
 from kaito_presets.command_line import parse
 from kaito_presets.errors import ConfigurationError, PresetError
 from kaito_presets.oci.adapter_image import pull_image, push_adapter
 from kaito_presets.oci.reference import parse_reference
 
-_POSITIONAL = {"positional": True}
+_POSITIONAL: JsonDict = {"positional": True}
 
 
 class PushOptions(BaseModel, extra="forbid", frozen=True):
@@ -24,9 +25,11 @@ class PushOptions(BaseModel, extra="forbid", frozen=True):
         description="holds adapter_config.json and adapter_model.safetensors", json_schema_extra=_POSITIONAL
     )
     reference: str = Field(description="host/path:tag", json_schema_extra=_POSITIONAL)
-    docker_config: Path | None = Field(None, description="credentials: docker's config.json, or a directory with it")
+    docker_config: Path | None = Field(
+        default=None, description="credentials: docker's config.json, or a directory with it"
+    )
     plain_http: bool = Field(default=False, description="no TLS (loopback never has it)")
-    annotation: tuple[str, ...] = Field((), description="KEY=VALUE for the manifest")
+    annotation: tuple[str, ...] = Field(default=(), description="KEY=VALUE for the manifest")
 
 
 class PullOptions(BaseModel, extra="forbid", frozen=True):
@@ -34,9 +37,11 @@ class PullOptions(BaseModel, extra="forbid", frozen=True):
 
     reference: str = Field(description="host/path:tag", json_schema_extra=_POSITIONAL)
     directory: Path = Field(description="where to write", json_schema_extra=_POSITIONAL)
-    docker_config: tuple[Path, ...] = Field((), description="credentials to try in turn, before anonymous access")
+    docker_config: tuple[Path, ...] = Field(
+        default=(), description="credentials to try in turn, before anonymous access"
+    )
     plain_http: bool = Field(default=False, description="no TLS (loopback never has it)")
-    path: str = Field("/data", description="the path inside the image")
+    path: str = Field(default="/data", description="the path inside the image")
 
 
 def push() -> int:

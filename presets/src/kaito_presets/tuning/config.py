@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kaito_presets.command_line import describe
 from kaito_presets.errors import ConfigurationError
+from kaito_presets.json_shapes import is_object
 
 Method = Literal["lora", "qlora"]
 
@@ -26,14 +27,18 @@ class Section(BaseModel):
 class ModelSection(Section):
     """ModelConfig: how the base model is loaded."""
 
-    pretrained_model_name_or_path: str | None = Field(None, description="directory or id; --model takes precedence")
-    torch_dtype: str | None = Field(None, description="bfloat16, float16 or float32; default: the checkpoint's")
-    device_map: str | dict[str, Any] = Field("auto", description="auto or cpu")
+    pretrained_model_name_or_path: str | None = Field(
+        default=None, description="directory or id; --model takes precedence"
+    )
+    torch_dtype: str | None = Field(default=None, description="bfloat16, float16 or float32; default: the checkpoint's")
+    device_map: str | dict[str, Any] = Field(default="auto", description="auto or cpu")
     local_files_only: bool = Field(default=True, description="false allows downloads (token: HF_TOKEN)")
-    revision: str | None = Field(None, description="branch, tag or commit")
+    revision: str | None = Field(default=None, description="branch, tag or commit")
     trust_remote_code: bool = Field(default=False, description="run code that the model repository brings along")
-    chat_template: str | None = Field(None, description="file or inline Jinja for tokenizers without a template")
-    cache_dir: str | None = Field(None, description="download cache")
+    chat_template: str | None = Field(
+        default=None, description="file or inline Jinja for tokenizers without a template"
+    )
+    cache_dir: str | None = Field(default=None, description="download cache")
     force_download: bool = Field(default=False, description="download again")
 
 
@@ -41,10 +46,10 @@ class QuantizationSection(Section):
     """QuantizationConfig: bitsandbytes, for qlora."""
 
     quant_method: Literal["bitsandbytes"] = "bitsandbytes"
-    load_in_4bit: bool | None = Field(None, description="default: true for qlora, unless load_in_8bit")
+    load_in_4bit: bool | None = Field(default=None, description="default: true for qlora, unless load_in_8bit")
     load_in_8bit: bool = False
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="fp4 needs a GPU")
-    bnb_4bit_compute_dtype: str = Field("bfloat16", description="number format of the products")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(default="nf4", description="fp4 needs a GPU")
+    bnb_4bit_compute_dtype: str = Field(default="bfloat16", description="number format of the products")
     bnb_4bit_use_double_quant: bool = Field(default=True, description="quantise the scales too")
     llm_int8_threshold: float = 6.0
     llm_int8_skip_modules: list[str] | None = None
@@ -61,17 +66,17 @@ class QuantizationSection(Section):
 class LoraSection(Section):
     """LoraConfig: the shape of the adapter (PEFT)."""
 
-    r: int = Field(8, ge=1, description="rank")
-    lora_alpha: float = Field(8, gt=0, description="the update is scaled by lora_alpha / r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    r: int = Field(default=8, ge=1, description="rank")
+    lora_alpha: float = Field(default=8, gt=0, description="the update is scaled by lora_alpha / r")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: list[str] | str | None = Field(
-        None, description="names of linear layers; default: all of them but the output head"
+        default=None, description="names of linear layers; default: all of them but the output head"
     )
     bias: Literal["none", "all", "lora_only"] = "none"
     init_lora_weights: bool | str = True
     use_rslora: bool = Field(default=False, description="scale by lora_alpha / sqrt(r)")
     use_dora: bool = Field(default=False, description="also learn magnitudes (DoRA)")
-    modules_to_save: list[str] | None = Field(None, description="modules trained and saved whole")
+    modules_to_save: list[str] | None = Field(default=None, description="modules trained and saved whole")
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
     rank_pattern: dict[str, int] = Field(default_factory=dict)
@@ -85,29 +90,31 @@ class TrainingSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    output_dir: str | None = Field(None, description="--output-dir takes precedence; must lie below --base-dir")
-    num_train_epochs: float = Field(3.0, gt=0)
-    max_steps: int = Field(-1, ge=-1, description="overrides num_train_epochs when positive")
-    per_device_train_batch_size: int = Field(1, ge=1, description="library: 8")
-    per_device_eval_batch_size: int = Field(1, ge=1, description="library: 8")
-    gradient_accumulation_steps: int = Field(1, ge=1)
-    learning_rate: float = Field(2e-4, gt=0, description="library: 5e-5; 2e-4 is the usual rate of LoRA (QLoRA paper)")
+    output_dir: str | None = Field(default=None, description="--output-dir takes precedence; must lie below --base-dir")
+    num_train_epochs: float = Field(default=3.0, gt=0)
+    max_steps: int = Field(default=-1, ge=-1, description="overrides num_train_epochs when positive")
+    per_device_train_batch_size: int = Field(default=1, ge=1, description="library: 8")
+    per_device_eval_batch_size: int = Field(default=1, ge=1, description="library: 8")
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(
+        default=2e-4, gt=0, description="library: 5e-5; 2e-4 is the usual rate of LoRA (QLoRA paper)"
+    )
     lr_scheduler_type: str = "linear"
-    warmup_steps: float = Field(0, ge=0, description="below 1: a share of all steps")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0)
-    optim: str = Field("adamw_torch", description="library: adamw_torch_fused")
+    warmup_steps: float = Field(default=0, ge=0, description="below 1: a share of all steps")
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    optim: str = Field(default="adamw_torch", description="library: adamw_torch_fused")
     seed: int = 42
-    logging_steps: float = Field(1, gt=0, description="library: 500")
-    save_strategy: Literal["no", "epoch", "steps"] = Field("steps", description="no: a killed run starts over")
-    save_steps: float = Field(100, gt=0, description="library: 500")
-    save_total_limit: int | None = Field(2, ge=1, description="checkpoints kept")
+    logging_steps: float = Field(default=1, gt=0, description="library: 500")
+    save_strategy: Literal["no", "epoch", "steps"] = Field(default="steps", description="no: a killed run starts over")
+    save_steps: float = Field(default=100, gt=0, description="library: 500")
+    save_total_limit: int | None = Field(default=2, ge=1, description="checkpoints kept")
     gradient_checkpointing: bool = Field(default=True, description="recompute activations: less memory, a third slower")
-    bf16: bool | None = Field(None, description="mixed precision; default: as torch_dtype and the GPU allow")
-    fp16: bool | None = Field(None, description="the same for float16")
-    use_cpu: bool | None = Field(None, description="default: true where there is no GPU")
+    bf16: bool | None = Field(default=None, description="mixed precision; default: as torch_dtype and the GPU allow")
+    fp16: bool | None = Field(default=None, description="the same for float16")
+    use_cpu: bool | None = Field(default=None, description="default: true where there is no GPU")
     max_length: int = Field(
-        1024, ge=8, description="longer examples are cut; bounds the memory (TRL's key and default)"
+        default=1024, ge=8, description="longer examples are cut; bounds the memory (TRL's key and default)"
     )
 
     def extra_keys(self) -> dict[str, Any]:
@@ -121,23 +128,27 @@ class CollatorSection(Section):
     mlm: bool = Field(
         default=False, description="accepted for old files; causal models have no masked tokens, so never on"
     )
-    pad_to_multiple_of: int | None = Field(None, ge=1)
+    pad_to_multiple_of: int | None = Field(default=None, ge=1)
 
 
 class DatasetSection(Section):
     """DatasetConfig: which files and columns."""
 
-    dataset_path: str | None = Field(None, description="one file below --base-dir instead of everything in --data-dir")
+    dataset_path: str | None = Field(
+        default=None, description="one file below --base-dir instead of everything in --data-dir"
+    )
     dataset_extension: Literal["parquet", "arrow", "json", "jsonl", "csv"] | None = Field(
-        None, description="kind of file, where the name does not tell"
+        default=None, description="kind of file, where the name does not tell"
     )
     shuffle_dataset: bool = True
     shuffle_seed: int = 42
-    train_test_split: float = Field(1.0, gt=0, le=1, description="share used for training; the rest is evaluated")
-    messages_column: str | None = Field(None, description="conversations: a list of {role, content}")
-    instruction_column: str | None = Field(None, description="put before the context, with a blank line")
-    context_column: str | None = Field(None, description="the prompt; only the response is learned")
-    response_column: str | None = Field(None, description="the answer; without a context column: plain text")
+    train_test_split: float = Field(
+        default=1.0, gt=0, le=1, description="share used for training; the rest is evaluated"
+    )
+    messages_column: str | None = Field(default=None, description="conversations: a list of {role, content}")
+    instruction_column: str | None = Field(default=None, description="put before the context, with a blank line")
+    context_column: str | None = Field(default=None, description="the prompt; only the response is learned")
+    response_column: str | None = Field(default=None, description="the answer; without a context column: plain text")
 
 
 class TrainingConfig(Section):
@@ -185,8 +196,8 @@ def read_training_config(path: Path | None) -> TrainingConfig:
         raise ConfigurationError(f"--config {path}: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--config {path}: not YAML: {error}") from error
-    if not isinstance(document, dict) or set(document) != {"training_config"}:
-        found = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
+    if not is_object(document) or set(document) != {"training_config"}:
+        found = sorted(map(str, document)) if is_object(document) else type(document).__name__
         raise ConfigurationError(f"--config {path}: the only top-level key must be training_config, found {found}")
     try:
         return TrainingConfig.model_validate(_without_nulls(document["training_config"] or {}))
@@ -196,6 +207,6 @@ def read_training_config(path: Path | None) -> TrainingConfig:
 
 def _without_nulls(value: Any) -> Any:
     """Upstream's templates write null for "not set"; here that means the default, not the word None."""
-    if isinstance(value, dict):
+    if is_object(value):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return value

@@ -8,6 +8,7 @@ that every error says which columns there are.
 
 import csv
 import gzip
+import importlib
 import io
 import json
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kaito_presets.errors import DataError
+from kaito_presets.json_shapes import is_list, is_object
 from kaito_presets.tuning.config import DatasetSection
 
 KINDS: Final = {
@@ -137,8 +139,10 @@ def read_file(path: Path, kind: str) -> list[Record]:
 
 def _read_columnar(path: Path, kind: str) -> list[Record]:
     try:
-        import pyarrow as pa
-        from pyarrow import ipc, parquet
+        # Published without types; its values are Any here.
+        pa: Any = importlib.import_module("pyarrow")
+        ipc: Any = importlib.import_module("pyarrow.ipc")
+        parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise DataError(f"{path.name}: reading {kind} needs pyarrow (the tuning extra)") from error
     # pyarrow's errors derive from ValueError, OSError or this.
@@ -176,7 +180,7 @@ def _records_of_json(text: str) -> list[Record]:
             values = [json.loads(line) for line in text.splitlines() if line.strip()]
         except ValueError:
             whole = json.loads(stripped)
-            lists = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else []
+            lists = [value for value in whole.values() if is_list(value)] if is_object(whole) else []
             values = lists[0] if len(lists) == 1 else [whole]
     bad = next((value for value in values if not isinstance(value, dict)), None)
     if bad is not None:

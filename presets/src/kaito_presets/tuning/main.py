@@ -36,8 +36,12 @@ def main() -> int:
             plan = make_plan(options, config, progress)
             print(json.dumps(_described(plan, options, config), indent=2))  # noqa: T201 - what --dry-run is for
             return 0
+
+        def stopped(number: int, frame: object) -> None:  # noqa: ARG001 - the signature of handlers
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, stopped)
         if options.metrics_port >= 0:
             progress.serve(options.metrics_port)
         return 0 if run(options, config, progress, stop) else INTERRUPTED

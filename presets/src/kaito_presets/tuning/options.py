@@ -22,23 +22,24 @@ DATA_URLS_VARIABLE: Final = "DATA_URLS"
 class TuningOptions(BaseModel, extra="forbid", frozen=True):
     """Tune a model with LoRA or QLoRA and push the adapter as an image."""
 
-    config: Path | None = Field(None, description="training_config.yaml; default: all defaults")
+    config: Path | None = Field(default=None, description="training_config.yaml; default: all defaults")
     model: str | None = Field(
-        None, description="model directory or Hugging Face id; else ModelConfig's, else /workspace/tfs/weights"
+        default=None, description="model directory or Hugging Face id; else ModelConfig's, else /workspace/tfs/weights"
     )
-    model_name: str | None = Field(None, description="preset name, written into the adapter's metadata")
-    method: Method = Field("qlora", description="lora or qlora")
-    data_dir: Path = Field(Path("/mnt/data"), description="where data lies or is downloaded to")
-    data_urls: tuple[str, ...] = Field((), description="files to download first; also from DATA_URLS")
-    base_dir: Path = Field(Path("/mnt"), description="output and dataset paths must lie below it")
+    model_name: str | None = Field(default=None, description="preset name, written into the adapter's metadata")
+    method: Method = Field(default="qlora", description="lora or qlora")
+    data_dir: Path = Field(default=Path("/mnt/data"), description="where data lies or is downloaded to")
+    data_urls: tuple[str, ...] = Field(default=(), description="files to download first; also from DATA_URLS")
+    base_dir: Path = Field(default=Path("/mnt"), description="output and dataset paths must lie below it")
     output_dir: Path | None = Field(
-        None, description="where checkpoints and adapter go; else TrainingArguments.output_dir, else BASE/output"
+        default=None,
+        description="where checkpoints and adapter go; else TrainingArguments.output_dir, else BASE/output",
     )
-    push_image: str | None = Field(None, description="image reference to push the adapter to")
-    docker_config: Path | None = Field(None, description="credentials, content of a dockerconfigjson secret")
+    push_image: str | None = Field(default=None, description="image reference to push the adapter to")
+    docker_config: Path | None = Field(default=None, description="credentials, content of a dockerconfigjson secret")
     plain_http: bool = Field(default=False, description="talk to the registry without TLS (loopback always does)")
     metrics_port: int = Field(
-        5000, ge=-1, le=65535, description="port of /metrics, /healthz, /progress; 0 picks one, -1 none"
+        default=5000, ge=-1, le=65535, description="port of /metrics, /healthz, /progress; 0 picks one, -1 none"
     )
     skip_memory_check: bool = Field(default=False, description="train even if the estimate says it cannot fit")
     dry_run: bool = Field(default=False, description="check everything that needs no model, print the plan, exit")

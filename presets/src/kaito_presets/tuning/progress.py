@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, final
 
@@ -73,8 +73,7 @@ class Progress:
 
     def phase(self, name: str, message: str = "") -> None:
         """Move to another phase; the numbers stay."""
-        values = asdict(self.report) | {"phase": name, "message": message}
-        self.tell(Report(**values))
+        self.tell(replace(self.report, phase=name, message=message))
 
     def serve(self, port: int) -> int:
         """Start the HTTP server; returns its port."""

@@ -5,6 +5,8 @@ and PEFT. Guarantees that only the adapter is trained and saved, that LoRA targe
 error naming what could be matched, and that a run which cannot fit in memory fails before the weights are
 read.
 """
+# torch and transformers are partly untyped; their unknown values stay inside this module.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import dataclasses
 import logging

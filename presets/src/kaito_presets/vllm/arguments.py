@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from kaito_presets.errors import AdapterError, ConfigurationError
 from kaito_presets.inference.adapters import Adapter
+from kaito_presets.json_shapes import is_list
 from kaito_presets.vllm.hardware import Gpu
 
 GIB: Final = 2**30
@@ -160,7 +161,7 @@ def command_line(flags: Mapping[str, Any]) -> list[str]:
             words.append(f"--{name}")
         elif value is False:
             words.append(f"--no-{name}")
-        elif isinstance(value, (list, tuple)):
+        elif is_list(value):
             words += [f"--{name}", *map(str, value)]
         elif isinstance(value, dict):
             words.append(f"--{name}={json.dumps(value, sort_keys=True)}")

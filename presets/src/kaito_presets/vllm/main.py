@@ -21,6 +21,7 @@ from aiohttp import web
 from kaito_presets.errors import ConfigurationError, PresetError
 from kaito_presets.inference.adapters import find_adapters
 from kaito_presets.inference.options import read_strengths
+from kaito_presets.json_shapes import is_list
 from kaito_presets.vllm.arguments import command_line, engine_flags, read_model, scaled_adapters, smaller_context
 from kaito_presets.vllm.engine import Engine
 from kaito_presets.vllm.hardware import read_gpus
@@ -72,7 +73,7 @@ async def serve(
     """Listen, start the engine, wait for either to end."""
     engine_port = _free_port()
     served = flags.get("served-model-name", model)
-    name = str(served[0] if isinstance(served, list) else served)
+    name = str(served[0] if is_list(served) else served)
     limit = None if plan.own.kaito_disable_rate_limit else 2 * int(flags.get("max-num-seqs", DEFAULT_MAX_SEQUENCES))
     proxy = Proxy(f"http://127.0.0.1:{engine_port}", model=name, adapters=adapters, in_flight_limit=limit)
     stopping = asyncio.Event()

@@ -19,18 +19,20 @@ OWN_PREFIX = "kaito_"
 class WrapperOptions(BaseModel, extra="forbid", frozen=True):
     """Serve a model with vLLM, with Kaito's /chat in front."""
 
-    kaito_adapters_dir: Path = Field(Path("/mnt/adapter"), description="each directory below it becomes a LoRA module")
-    kaito_config_file: Path | None = Field(None, description="inference_config.yaml")
+    kaito_adapters_dir: Path = Field(
+        default=Path("/mnt/adapter"), description="each directory below it becomes a LoRA module"
+    )
+    kaito_config_file: Path | None = Field(default=None, description="inference_config.yaml")
     kaito_max_probe_steps: int | None = Field(
-        None, ge=0, description="starts of the engine while searching max-model-len"
+        default=None, ge=0, description="starts of the engine while searching max-model-len"
     )
     kaito_kv_cache_cpu_memory_utilization: float | None = Field(
-        None, ge=0, le=1, description="share of host memory for offloaded cache; 0 switches it off"
+        default=None, ge=0, le=1, description="share of host memory for offloaded cache; 0 switches it off"
     )
     kaito_disable_rate_limit: bool = Field(default=False, description="never answer 429 ourselves")
-    kaito_nodes: int = Field(1, ge=1, description="nodes of the workload: pipeline stages")
-    kaito_engine: str = Field("vllm", description="the executable that serves")
-    kaito_drain_seconds: float = Field(25.0, ge=0, description="time that requests under way get after SIGTERM")
+    kaito_nodes: int = Field(default=1, ge=1, description="nodes of the workload: pipeline stages")
+    kaito_engine: str = Field(default="vllm", description="the executable that serves")
+    kaito_drain_seconds: float = Field(default=25.0, ge=0, description="time that requests under way get after SIGTERM")
     kaito_dry_run: bool = Field(default=False, description="print the engine's command and exit")
 
 

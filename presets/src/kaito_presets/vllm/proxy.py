@@ -7,17 +7,19 @@ which stops generating; more requests than the engine can queue sensibly are ans
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Literal, final
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from kaito_presets import __version__
 from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, PromptTooLong, Unavailable
 from kaito_presets.inference.chat import ChatRequest, ChatResponse
 from kaito_presets.inference.http_errors import Handler, errors_as_json, read_body
+from kaito_presets.json_shapes import is_object
 from kaito_presets.vllm import translate
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,7 @@ class Proxy:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def _sessions(self, _: web.Application):
+    async def _sessions(self, _: web.Application) -> AsyncIterator[None]:
         # No total timeout: an answer takes as long as it takes; a dead engine closes its connections.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
@@ -229,7 +231,7 @@ class Proxy:
         self._in_flight -= 1
         self._gauge.set(self._in_flight)
 
-    def _counting(self):
+    def _counting(self) -> Middleware:
         @web.middleware
         async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
             code = "499"
@@ -262,9 +264,9 @@ class _Place:
 
 def _message(document: Any) -> str:
     """The words of an error of OpenAI's or FastAPI's shape."""
-    if isinstance(document, dict):
+    if is_object(document):
         error = document.get("error")
-        if isinstance(error, dict) and error.get("message"):
+        if is_object(error) and error.get("message"):
             return str(error["message"])
         return str(document.get("message") or document.get("detail") or document)
     return str(document)

@@ -5,6 +5,8 @@ Used by `load` and `model`. PEFT's names are module names and may not hold dots,
 inside. Guarantees that a broken adapter is reported with its own name and that, after `activate`, exactly
 the chosen one is in effect.
 """
+# torch and transformers are partly untyped; their unknown values stay inside this module.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import logging
 from collections.abc import Sequence

@@ -9,6 +9,8 @@ sideways does not change what it attends to.
 Guarantees the same tokens as running each row by itself (up to floating-point rounding of batched matrix
 products).
 """
+# torch and transformers are partly untyped; their unknown values stay inside this module.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +44,8 @@ class _Layer(CacheLayerMixin):
     in use."""
 
     is_sliding = False
+    key_buffer: torch.Tensor
+    value_buffer: torch.Tensor
 
     def __init__(self, extent: Extent) -> None:
         super().__init__()
@@ -52,8 +56,8 @@ class _Layer(CacheLayerMixin):
         NaN."""
         extent = self.extent
         shape = (extent.row_capacity, key_states.shape[1], extent.column_capacity)
-        self.keys = key_states.new_zeros((*shape, key_states.shape[3]))
-        self.values = value_states.new_zeros((*shape, value_states.shape[3]))
+        self.key_buffer = key_states.new_zeros((*shape, key_states.shape[3]))
+        self.value_buffer = value_states.new_zeros((*shape, value_states.shape[3]))
         self.is_initialized = True
 
     def update(
@@ -64,9 +68,9 @@ class _Layer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         rows, start = self.extent.rows, self.extent.columns
         end = start + key_states.shape[-2]
-        self.keys[:rows, :, start:end] = key_states
-        self.values[:rows, :, start:end] = value_states
-        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
+        self.key_buffer[:rows, :, start:end] = key_states
+        self.value_buffer[:rows, :, start:end] = value_states
+        return self.key_buffer[:rows, :, :end], self.value_buffer[:rows, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys."""
@@ -82,7 +86,7 @@ class _Layer(CacheLayerMixin):
 
     def resize(self, rows: int, columns: int) -> None:
         """Move to a larger buffer."""
-        for name in ("keys", "values"):
+        for name in ("key_buffer", "value_buffer"):
             old: torch.Tensor = getattr(self, name)
             new = old.new_zeros((rows, old.shape[1], columns, old.shape[3]))
             used_rows, used_columns = self.extent.rows, self.extent.columns
@@ -92,7 +96,7 @@ class _Layer(CacheLayerMixin):
     def shift(self, distance: int) -> None:
         """Move all columns to the right (positive) or left (negative)."""
         rows, columns = self.extent.rows, self.extent.columns
-        for buffer in (self.keys, self.values):
+        for buffer in (self.key_buffer, self.value_buffer):
             if distance < 0:
                 buffer[:rows, :, : columns + distance] = buffer[:rows, :, -distance:columns].clone()
             else:
@@ -112,7 +116,8 @@ class Batch:
         self._tail = {"logits_to_keep": 1} if keep_logits else {}
         self._device: torch.device = model.device
         self._extent = Extent()
-        self._cache = Cache(layers=[_Layer(self._extent) for _ in range(layers)])
+        self._buffers = [_Layer(self._extent) for _ in range(layers)]
+        self._cache = Cache(layers=list(self._buffers))
         self.rows: list[Row] = []
         self._starts: list[int] = []
         self._padded = False
@@ -164,7 +169,8 @@ class Batch:
         )
         extent.columns += 1
         self._positions[:rows] += 1
-        return output.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
 
     @torch.inference_mode()
     def leave(self, gone: Sequence[Row]) -> None:
@@ -177,9 +183,9 @@ class Batch:
             last = len(self.rows) - 1
             if index != last:
                 columns = extent.columns
-                for layer in self._cache.layers:
-                    layer.keys[index, :, :columns] = layer.keys[last, :, :columns]
-                    layer.values[index, :, :columns] = layer.values[last, :, :columns]
+                for layer in self._buffers:
+                    layer.key_buffer[index, :, :columns] = layer.key_buffer[last, :, :columns]
+                    layer.value_buffer[index, :, :columns] = layer.value_buffer[last, :, :columns]
                 self.rows[index], self._starts[index] = self.rows[last], self._starts[last]
             del self.rows[last], self._starts[last]
         extent.rows = len(self.rows)
@@ -225,9 +231,10 @@ class Batch:
             self._shift(surplus)
         first, last = len(self.rows), len(self.rows) + len(rows)
         begin = extent.columns - width
-        for layer, source in zip(self._cache.layers, own.layers, strict=True):
-            layer.keys[first:last, :, begin : extent.columns] = source.keys
-            layer.values[first:last, :, begin : extent.columns] = source.values
+        for layer, source in zip(self._buffers, own.layers, strict=True):
+            read: Any = source
+            layer.key_buffer[first:last, :, begin : extent.columns] = read.keys
+            layer.value_buffer[first:last, :, begin : extent.columns] = read.values
             # What an earlier row left here is masked, and finite, so it may stay.
         self.rows.extend(rows)
         self._starts.extend(begin + start for start in starts)
@@ -244,7 +251,7 @@ class Batch:
             column_capacity *= 2
         if (row_capacity, column_capacity) == (extent.row_capacity, extent.column_capacity):
             return
-        for layer in self._cache.layers:
+        for layer in self._buffers:
             if layer.is_initialized:
                 layer.resize(row_capacity, column_capacity)
         extent.row_capacity, extent.column_capacity = row_capacity, column_capacity
@@ -259,7 +266,7 @@ class Batch:
         self._describe_rows()
 
     def _shift(self, distance: int) -> None:
-        for layer in self._cache.layers:
+        for layer in self._buffers:
             layer.shift(distance)
         self._extent.columns += distance
         self._starts = [start + distance for start in self._starts]

@@ -5,6 +5,8 @@ Used by `model`. Guarantees that whatever the libraries raise becomes a `ModelLo
 that nothing is downloaded unless `--allow_remote_files` says so, and that the numbers format suits the
 device (a V100 has no bfloat16).
 """
+# torch and transformers are partly untyped; their unknown values stay inside this module.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import logging
 import os

@@ -6,6 +6,8 @@ options; options that cannot share a batch (beam search, assistants, anything st
 through `model.generate` instead, so that every option of `generate_kwargs` means exactly what transformers
 says it means.
 """
+# torch and transformers are partly untyped; their unknown values stay inside this module.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import copy
 import json
@@ -276,7 +278,8 @@ def _with_history(row: Row, plan: TransformersPlan, scores: torch.Tensor) -> tor
         values = RepetitionPenaltyLogitsProcessor(penalty=config.repetition_penalty)(history, values)
     if config.no_repeat_ngram_size:
         values = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)(history, values)
-    return values
+    result: torch.Tensor = values
+    return result
 
 
 def _logprobs(rows: Sequence[Row], logits: torch.Tensor, chosen: torch.Tensor) -> list[TokenLogprob | None]:
