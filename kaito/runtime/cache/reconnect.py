@@ -47,10 +47,12 @@ class Ending(Enum):
 
     CLOSED = _How("closed", relist=False, pause=False)
     """The server closed it in good order, as it does every few minutes."""
+    RESET = _How("reset", relist=False, pause=False)
+    """It broke after it had worked: a restarted load balancer, a server going down. If it is away, it will refuse."""
     STALLED = _How("stalled", relist=False, pause=False)
     """Nothing came for too long, on a connection that may be half open."""
     BROKEN = _How("broken", relist=False, pause=True)
-    """Refused, reset or timed out: the server may be away, what we know is still true."""
+    """Refused, or broken at once: the server may be away, what we know is still true."""
     THROTTLED = _How("throttled", relist=False, pause=True)
     """429."""
     UNAUTHORIZED = _How("unauthorized", relist=False, pause=True)

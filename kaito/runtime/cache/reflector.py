@@ -200,7 +200,7 @@ class Reflector:
             match ending:
                 case Ending.STALLED:
                     self._give_up_streaming(f"no end of the initial events and {FILL_STALL_SECONDS} s of silence")
-                case Ending.BROKEN | Ending.THROTTLED | Ending.UNAUTHORIZED:
+                case Ending.BROKEN | Ending.RESET | Ending.THROTTLED | Ending.UNAUTHORIZED:
                     raise self.error if isinstance(self.error, KaitoRuntimeError) else TransportError(ending.reason)
                 case Ending.EXPIRED if version:
                     self._version_lost = True

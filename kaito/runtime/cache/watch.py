@@ -89,6 +89,8 @@ class WatchStream:
         self._silence = silence
         self._take = take
         self._opened = opened
+        self._accepted = False
+        self._frames = 0
         self.error: Exception | None = None
         """What broke the stream, for the log and for readiness."""
 
@@ -101,40 +103,40 @@ class WatchStream:
         started = monotonic()
         try:
             async with asyncio.timeout(self._silence()) as limit:
-                frames, ending = await self._read(limit)
+                ending = await self._read(limit)
         except TimeoutError:
             return Ending.STALLED
         except TransportError as error:
             self.error = error
-            return Ending.BROKEN
+            return Ending.RESET if self._worked(started) else Ending.BROKEN
         except LineTooLong as error:
             self.error = error
             return Ending.MALFORMED
-        if ending is Ending.CLOSED and not frames and monotonic() - started < SHORT_SECONDS:
-            return Ending.EMPTY
-        return ending
+        return Ending.EMPTY if ending is Ending.CLOSED and not self._worked(started) else ending
 
-    async def _read(self, limit: asyncio.Timeout) -> tuple[int, Ending]:
+    def _worked(self, started: float) -> bool:
+        return self._accepted and (self._frames > 0 or monotonic() - started >= SHORT_SECONDS)
+
+    async def _read(self, limit: asyncio.Timeout) -> Ending:
         lines = LineSplitter()
         turn = Turn()
-        frames = 0
         async with self._requests.stream(self._target, self._headers) as reply:
             if reply.status != 200:
                 raise refusal(reply.status, reply.headers, await reply.read(), request=f"GET {self._target}")
+            self._accepted = True
             self._opened()
             async with _closing(reply.chunks()) as chunks:
                 async for chunk in chunks:
                     limit.reschedule(None)  # Our own work is not the server's silence.
                     for line in lines.feed(chunk):
-                        frames += 1
                         ending = await self._line(line)
                         if ending is not None:
-                            return frames, ending
+                            return ending
                         await turn.worked(len(line))
                     limit.reschedule(monotonic() + self._silence())
             rest = lines.rest()
             ending = await self._line(rest) if rest else None
-            return frames + bool(rest), ending or Ending.CLOSED
+            return ending or Ending.CLOSED
 
     async def _line(self, line: bytes) -> Ending | None:
         try:
@@ -142,6 +144,7 @@ class WatchStream:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.error = ValueError(f"not a watch event: {shown(line)}: {error}")
             return Ending.MALFORMED
+        self._frames += 1
         return await self._take(frame)
 
 

@@ -197,7 +197,7 @@ async def test_a_version_the_server_has_not_reached_falls_back_to_the_newest_lis
         pytest.param(status(429, "TooManyRequests"), "throttled", id="429"),
         pytest.param(REFUSED, "broken", id="refused"),
         pytest.param(watch(error_event(429, "TooManyRequests")), "throttled", id="429 as an event"),
-        pytest.param(watch(2.0, TransportError("connection reset")), "broken", id="reset"),
+        pytest.param(watch(TransportError("connection reset")), "broken", id="reset at once"),
     ],
 )
 async def test_a_busy_or_absent_server_is_asked_again_without_a_list(trouble: Answer, reason: str) -> None:
@@ -208,6 +208,21 @@ async def test_a_busy_or_absent_server_is_asked_again_without_a_list(trouble: An
         assert cache.stats()[0].restarts == {reason: 2}
         assert health(cache).watching
         assert not health(cache).error
+
+
+@pytest.mark.conformance(13)
+async def test_a_connection_that_breaks_after_it_worked_is_reopened_at_once_however_often() -> None:
+    broken = [
+        watch(frame("MODIFIED", config_map("a", 10 + turn)), 2.0, TransportError("connection reset"))
+        for turn in range(10)
+    ]
+    async with reflected(listing("7", config_map("a", 5)), *broken, OPEN) as (transport, cache):
+        await after(30)
+        assert len(transport.lists) == 1
+        at = [call.at for call in transport.watches]
+        assert [later - earlier for earlier, later in pairwise(at)] == [pytest.approx(2.0)] * 10
+        assert versions(cache) == {"a": "19"}
+        assert cache.stats()[0].restarts == {"reset": 10}
 
 
 @pytest.mark.conformance(16)
@@ -430,7 +445,7 @@ async def test_cut_streams_keep_every_object_once() -> None:
 
 def test_every_ending_says_whether_to_relist_and_whether_to_wait() -> None:
     assert {ending.reason for ending in Ending if ending.relist} == {"expired", "empty", "malformed", "failed"}
-    assert {ending.reason for ending in Ending if not ending.pause} == {"closed", "stalled"}
+    assert {ending.reason for ending in Ending if not ending.pause} == {"closed", "reset", "stalled"}
 
 
 def test_the_delay_is_remembered_between_failures_and_forgotten_after_quiet() -> None:
