@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from kaito.api import labels
+from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Quantity
 
 
@@ -66,6 +67,8 @@ class Plan:
     """ConfigMap mounted at `/mnt/config`; empty for none."""
     config_hash: str = ""
     """Digest of its data, so that an edit rolls the pods."""
+    training: ConfigMap | None = None
+    """That ConfigMap itself where the controller writes it: a tuning run that names none gets its method's defaults."""
     notes: tuple[str, ...] = ()
     """Warnings worth telling: resource checks that were bypassed, odd settings."""
 

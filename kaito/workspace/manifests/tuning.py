@@ -41,11 +41,14 @@ _QUANTIZATION = {
 """Defaults of upstream Kaito v0.12's templates `lora-params-template` and `qlora-params-template`."""
 
 
-def training_config(workspace: Workspace, tuning: TuningSpec) -> ConfigMap:
-    """The settings of a run that names none: its method's defaults, owned by the Workspace and gone with it."""
+def training_config(workspace: Workspace, tuning: TuningSpec, *, downloads: bool) -> ConfigMap:
+    """The settings of a run that names none: its method's defaults, owned by the Workspace and gone with it.
+
+    `downloads` says that the model is not in the image, so that files may be fetched.
+    """
     document = {
         "training_config": {
-            "ModelConfig": {"torch_dtype": "bfloat16", "local_files_only": True, "device_map": "auto"},
+            "ModelConfig": {"torch_dtype": "bfloat16", "local_files_only": not downloads, "device_map": "auto"},
             "QuantizationConfig": _QUANTIZATION[tuning.method.lower()],
             "LoraConfig": _LORA,
             "TrainingArguments": {

@@ -70,8 +70,7 @@ async def _plan(run: Pass) -> Plan:
         plan = inference_plan(workspace, preset, instance, settings)
     _obey(check(workspace, node_api=settings.node_api.value, cloud=settings.cloud))
     await _require_secrets(run)
-    config_map, config_hash = await _config(run)
-    return replace(plan, notes=(*notes, *plan.notes), config_map=config_map, config_hash=config_hash)
+    return replace(await _with_config(run, plan), notes=(*notes, *plan.notes))
 
 
 def _obey(found: Sequence[Violation]) -> tuple[str, ...]:
@@ -112,19 +111,20 @@ async def _instance(run: Pass) -> InstanceType | None:
     raise Refused(words.UNKNOWN_INSTANCE_TYPE, message, waiting=True)
 
 
-async def _config(run: Pass) -> tuple[str, str]:
-    """Name and digest of the ConfigMap that the pods mount; a tuning run without one gets its method's defaults.
+async def _with_config(run: Pass, plan: Plan) -> Plan:
+    """The plan with the ConfigMap that the pods mount; a tuning run without one gets its method's defaults.
 
     Raises:
         Refused: it does not exist, or lacks its key.
     """
     workspace = run.workspace
     if workspace.tuning is not None and not workspace.tuning.config:
-        defaults = training_config(workspace, workspace.tuning)
-        return defaults.name, config_digest(defaults)
+        downloads = plan.serving is not None and plan.serving.downloads
+        defaults = training_config(workspace, workspace.tuning, downloads=downloads)
+        return replace(plan, config_map=defaults.name, config_hash=config_digest(defaults), training=defaults)
     part = workspace.tuning or workspace.inference
     if part is None or not part.config:
-        return "", ""
+        return plan
     field, key = ("tuning.config", TRAINING_KEY) if workspace.tuning else ("inference.config", INFERENCE_KEY)
     found = await run.api.find(ConfigMap, part.config, workspace.namespace, consistency="live")
     if found is None:
@@ -132,7 +132,7 @@ async def _config(run: Pass) -> tuple[str, str]:
         raise Refused(words.CONFIG_NOT_FOUND, message)
     if key not in found.data:
         raise Refused(words.CONFIG_NOT_FOUND, f"{field}: ConfigMap {part.config!r} has no key {key!r}")
-    return part.config, config_digest(found)
+    return replace(plan, config_map=part.config, config_hash=config_digest(found))
 
 
 async def _require_secrets(run: Pass) -> None:

@@ -4,7 +4,7 @@ from kaito.api import labels
 from kaito.runtime.kinds import Job, Pod
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import PODS
-from kaito.workspace.manifests.tuning import training_config, tuning_job
+from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
 from kaito.workspace.steps.takeover import REFUSALS, foreign, refused
 
@@ -50,14 +50,13 @@ async def _converge(run: Pass, plan: Plan, present: Job | None) -> Job | None:
         return present
     if not run.placeable:
         return None
-    return await _create(run, wanted)
+    return await _create(run, plan, wanted)
 
 
-async def _create(run: Pass, wanted: Job) -> Job | None:
-    tuning = run.workspace.tuning
+async def _create(run: Pass, plan: Plan, wanted: Job) -> Job | None:
     try:
-        if tuning is not None and not tuning.config:
-            await run.api.ensure(training_config(run.workspace, tuning), owner=run.workspace)
+        if plan.training is not None:
+            await run.api.ensure(plan.training, owner=run.workspace)
         made = await run.api.ensure(wanted, owner=run.workspace)
     except REFUSALS as refusal:
         refused(run, "the job", refusal)
