@@ -15,17 +15,15 @@ import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 from kaito.runtime.cache import Cache, Cached
-from kaito.runtime.certs import CertificateFiles
 from kaito.runtime.client import Api, Client, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.access import Gatekeeper
 from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.fleet import STOP_ORDER, AnyController, Fleet
@@ -33,15 +31,17 @@ from kaito.runtime.manager.leadership import Leadership
 from kaito.runtime.manager.parts import Network, Parts, find_network, make_parts
 from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
-from kaito.runtime.manager.serving import Endpoints
 from kaito.runtime.manager.settings import Settings
-from kaito.runtime.manager.webhooks import Webhooks
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.tracing import NO_TRACER, Tracer
-from kaito.runtime.webhook import Conversion, Webhook
 from kaito.runtime.workqueue import WorkQueue
+
+if TYPE_CHECKING:  # servers and cryptography are loaded when the manager needs them
+    from kaito.runtime.manager.serving import Endpoints
+    from kaito.runtime.manager.webhooks import Webhooks
+    from kaito.runtime.webhook import Conversion, Webhook
 
 LOST_LEASE_GRACE_SECONDS = 2.0
 """After a lost lease everything elected gets this long to notice, then the process exits: another one leads already."""
@@ -87,8 +87,8 @@ class Manager:
         cache: Sequence[Cached] = (),
         live: Sequence[type[Resource]] = (),
         lease: str | None = None,
-        webhooks: Sequence[Webhook[Any]] = (),
-        conversions: Sequence[Conversion[Any]] = (),
+        webhooks: "Sequence[Webhook[Any]]" = (),
+        conversions: "Sequence[Conversion[Any]]" = (),
         runnables: Sequence[Runnable] = (),
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -116,21 +116,26 @@ class Manager:
         self._identity = self.settings.identity or f"{platform.node()}_{uuid.uuid4()}"
         self._check()
 
-        self._webhooks: Webhooks | None = None
-        if webhooks or conversions:
-            self._webhooks = Webhooks(
-                webhooks, conversions, settings=self.settings, name=self.name, metrics=self.metrics, clock=self._clock
-            )
+        self._webhooks = self._make_webhooks(webhooks, conversions) if webhooks or conversions else None
         self._parts: Parts | None = None
         self._leadership: Leadership | None = None
         self._pulse = Pulse(self.metrics)
-        self._endpoints = Endpoints(self.settings)
+        self._endpoints: Endpoints | None = None
         self._stack = AsyncExitStack()
         self._used = self._stopping = False
         self._leads = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._finished = asyncio.Event()
         self._failure: asyncio.Future[BaseException] | None = None
+
+    def _make_webhooks(
+        self, webhooks: "Sequence[Webhook[Any]]", conversions: "Sequence[Conversion[Any]]"
+    ) -> "Webhooks":
+        from kaito.runtime.manager.webhooks import Webhooks
+
+        return Webhooks(
+            webhooks, conversions, settings=self.settings, name=self.name, metrics=self.metrics, clock=self._clock
+        )
 
     def add(self, what: AnyController | Runnable) -> None:
         """Run one more controller or runnable; in a started manager at once (elected ones when it leads).
@@ -191,9 +196,14 @@ class Manager:
         await self._leads.wait()
 
     @property
-    def endpoints(self) -> Endpoints:
-        """Where the HTTP endpoints listen, once started."""
-        return self._endpoints
+    def health_port(self) -> int | None:
+        """The port probes are answered on, once started; None when off."""
+        return self._endpoints.health_port if self._endpoints is not None else None
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of the metrics, once started; None when off."""
+        return self._endpoints.metrics_port if self._endpoints is not None else None
 
     @property
     def webhook_port(self) -> int | None:
@@ -316,16 +326,22 @@ class Manager:
     # -- starting, step by step --------------------------------------------------------------------------------------
 
     async def _start_endpoints(self) -> None:
+        from kaito.runtime.manager.serving import Endpoints
+
         _log.info("starting", stage="endpoints")
-        await self._endpoints.start(
+        endpoints = self._endpoints = Endpoints(self.settings)
+        await endpoints.start(
             health=(self.healthz, self.readyz),
             metrics=self.metrics,
             queues=lambda: self.queues,
             cache=self.cache.health,
-            gatekeeper=Gatekeeper(self.client, self._dice.random),
+            client=self.client,
+            jitter=self._dice.random,
         )
-        serving, directory = self._endpoints.metrics_serving, self.settings.metrics_cert_dir
+        serving, directory = endpoints.metrics_serving, self.settings.metrics_cert_dir
         if serving is not None and directory is not None:
+            from kaito.runtime.certs import CertificateFiles
+
             self._fleet.spawn("runnables", CertificateFiles(directory, serving))
 
     async def _start_webhooks(self, parts: Parts) -> None:
@@ -417,7 +433,8 @@ class Manager:
             await self._webhooks.stop()
             left += await self._fleet.stop("webhooks", deadline - monotonic())
         _log.info("stopping", stage="endpoints")
-        await self._endpoints.stop()
+        if self._endpoints is not None:
+            await self._endpoints.stop()
         if self._leadership is not None:
             _log.info("stopping", stage="election")
             if self._leads.is_set():

@@ -4,20 +4,22 @@ import platform
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from aiohttp import web
 
-from kaito.runtime.certs import ServingContext
-from kaito.runtime.certs.authority import new_authority, new_leaf
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.health import Checks
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.access import Gatekeeper
 from kaito.runtime.manager.endpoints import health_app, metrics_app
 from kaito.runtime.manager.settings import Settings, parse_bind_address
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.workqueue import WorkQueue
+
+if TYPE_CHECKING:
+    from kaito.runtime.certs import ServingContext
+    from kaito.runtime.client import Client
+    from kaito.runtime.workqueue.backoff import Jitter
 
 IDLE_SECONDS = 90.0
 """An idle connection is closed after this long, as controller-runtime's servers do."""
@@ -49,22 +51,31 @@ class Endpoints:
         metrics: Metrics,
         queues: Callable[[], Iterable[WorkQueue[Any]]],
         cache: Callable[[], Sequence[Any]],
-        gatekeeper: Gatekeeper,
+        client: "Client",
+        jitter: "Jitter",
     ) -> None:
-        """Listen on every address that is not off.
+        """Listen on every address that is not off. `client` asks who may read a secured metrics port.
 
         Raises:
             ConfigurationError: an address is in use or not ours.
         """
         settings = self._settings
         self.health_port = await self._serve("health", settings.health_probe_bind_address, health_app(*health))
-        guards = [gatekeeper.middleware()] if settings.metrics_secure else []
+        guards: list[Any] = []
+        context: ssl.SSLContext | None = None
+        if settings.metrics_secure:
+            from kaito.runtime.manager.access import Gatekeeper
+
+            guards = [Gatekeeper(client, jitter).middleware()]
+            context = self._metrics_context(metrics)
         app = metrics_app(metrics, queues=queues, cache=cache, middlewares=guards)
-        context = self._metrics_context(metrics) if settings.metrics_secure else None
         self.metrics_port = await self._serve("metrics", settings.metrics_bind_address, app, context)
 
     def _metrics_context(self, metrics: Metrics) -> ssl.SSLContext:
         """TLS for the metrics port: the given files, else a certificate of our own that readers cannot verify."""
+        from kaito.runtime.certs import ServingContext
+        from kaito.runtime.certs.authority import new_authority, new_leaf
+
         self.metrics_serving = serving = ServingContext(metrics)
         if self._settings.metrics_cert_dir is None:
             now = datetime.now(UTC)

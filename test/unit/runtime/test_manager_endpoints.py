@@ -49,9 +49,9 @@ async def test_during_the_cache_sync_the_process_is_alive_but_not_ready() -> Non
     manager = manager_for(server)
     async with TaskScope("test") as scope, http() as session:
         scope.spawn(manager.start(), name="manager")
-        while manager.endpoints.health_port is None:  # noqa: ASYNC110 - bound within the start of the manager
+        while manager.health_port is None:  # noqa: ASYNC110 - bound within the start of the manager
             await asyncio.sleep(0)
-        port = manager.endpoints.health_port
+        port = manager.health_port
         assert await get(session, port, "/healthz") == (200, "ok")
         status, text = await get(session, port, "/readyz")
         assert status == 500
@@ -73,7 +73,7 @@ async def test_metrics_and_dumps_show_what_goes_on() -> None:
     server = ApiServer(seed=1)
     async with manager_for(server) as manager, http() as session:
         await manager.client.create(ConfigMap(metadata=ObjectMeta(name="a", namespace="default")))
-        port = manager.endpoints.metrics_port
+        port = manager.metrics_port
         text = ""
         while 'controller_runtime_reconcile_total{controller="configmap",result="requeue_after"} 1.0' not in text:
             await asyncio.sleep(0)
@@ -100,12 +100,10 @@ async def test_endpoints_can_be_off_and_a_taken_port_is_a_clear_error() -> None:
     server = ApiServer(seed=1)
     off = Settings(metrics_bind_address="0", health_probe_bind_address="0")
     async with manager_for(server, off) as manager:
-        assert manager.endpoints.health_port is None
-        assert manager.endpoints.metrics_port is None
+        assert manager.health_port is None
+        assert manager.metrics_port is None
     async with manager_for(server) as manager:
-        taken = Settings(
-            metrics_bind_address="0", health_probe_bind_address=f"127.0.0.1:{manager.endpoints.health_port}"
-        )
+        taken = Settings(metrics_bind_address="0", health_probe_bind_address=f"127.0.0.1:{manager.health_port}")
         with pytest.raises(ConfigurationError, match="cannot serve health on"):
             await manager_for(server, taken).start()
 

@@ -156,7 +156,7 @@ async def test_a_secured_metrics_port_speaks_tls_and_asks() -> None:
     server.inject(Fault(method="POST", times=None, status=403, message="no reviews for you"))
     settings = Settings(metrics_bind_address="127.0.0.1:0", health_probe_bind_address="0", metrics_secure=True)
     async with Manager(settings, transport=InMemoryTransport(server)) as manager, unverified() as http:
-        url = f"https://127.0.0.1:{manager.endpoints.metrics_port}/metrics"
+        url = f"https://127.0.0.1:{manager.metrics_port}/metrics"
         async with http.get(url) as response:
             assert response.status == 401
         async with aiohttp.ClientSession() as plain:
