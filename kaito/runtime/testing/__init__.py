@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kaito.runtime.testing.transport import InMemoryTransport as InMemoryTransport
     from kaito.runtime.testing.virtual import (
         Deadlock as Deadlock,
+        Livelock as Livelock,
         TimeRanAway as TimeRanAway,
         VirtualTimeLoop as VirtualTimeLoop,
     )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Deadlock": "virtual",
     "InMemoryTransport": "transport",
+    "Livelock": "virtual",
     "NotSettled": "world",
     "TimeRanAway": "virtual",
     "VirtualTimeLoop": "virtual",

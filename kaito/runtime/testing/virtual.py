@@ -23,12 +23,19 @@ Ts = TypeVarTuple("Ts")
 HORIZON_SECONDS = 30 * 24 * 3600.0
 """Virtual time after which a test is surely waiting for something that will never come."""
 
+MOMENT_ROUNDS = 500_000
+"""Rounds of the loop within one moment after which time will surely never move on again; some ten seconds of work."""
+
 STACK_FRAMES = 4
 """Innermost frames shown per task in a report."""
 
 
 class Deadlock(Exception):
     """No callback is ready, no timer is set: the program can never go on. Lists what each task waits for."""
+
+
+class Livelock(Exception):
+    """Callbacks make each other ready for ever while time stands still, as `Again(0)` does. Lists the tasks."""
 
 
 class TimeRanAway(Exception):
@@ -109,6 +116,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._virtual_now = 0.0
         self._horizon = horizon
         self._in_threads = 0
+        self._rounds = 0
         self._serials = itertools.count()
         self._awaiting_quiet: list[asyncio.Future[None]] = []
         self._awaiting_tick: list[asyncio.Future[None]] = []
@@ -169,6 +177,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._in_threads -= 1
 
     def _idle(self, until_timer: float | None) -> bool:
+        self._rounds = 0
         if self._in_threads:
             return False
         if self._awaiting_quiet:
@@ -185,6 +194,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return True
 
     def _run_once(self) -> None:
+        self._rounds += 1
+        if self._rounds > MOMENT_ROUNDS:
+            self._rounds = 0
+            message = f"time stands still after {MOMENT_ROUNDS} rounds of the loop; tasks:\n{describe_tasks(self)}"
+            raise Livelock(message)
         if self._chance is not None:
             self._shuffle(self._chance)
         cast("Any", super())._run_once()

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kaito.runtime.tasks import TaskScope
-from kaito.runtime.testing import Deadlock, TimeRanAway, VirtualTimeLoop
+from kaito.runtime.testing import Deadlock, Livelock, TimeRanAway, VirtualTimeLoop
 from kaito.runtime.testing.virtual import run
 
 
@@ -43,6 +43,21 @@ def test_a_dead_end_is_reported_with_what_tasks_wait_for() -> None:
 
     with pytest.raises(Deadlock, match="waits_for_nothing"):
         run(waits_for_nothing())
+
+
+def test_a_moment_that_never_ends_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def spin() -> None:
+        while True:  # noqa: ASYNC110 - turning without waiting is the point
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with TaskScope("test") as scope:
+            scope.spawn(spin(), name="spinner")
+            await asyncio.sleep(1)
+
+    monkeypatch.setattr("kaito.runtime.testing.virtual.MOMENT_ROUNDS", 1000)
+    with pytest.raises(Livelock, match=r"test\.spinner"):
+        run(main())
 
 
 def test_a_loop_kept_alive_by_timers_alone_is_reported() -> None:
