@@ -107,9 +107,11 @@ def test_flags_and_environment(tmp_path: Path) -> None:
     ],
 )
 def test_output_lies_below_the_base_directory(output: str | None, result: str | None) -> None:
-    options = TuningOptions(output_dir=Path(output) if output else None)
+    chosen = TrainingConfig.model_validate({"TrainingArguments": {"output_dir": output}})
     if result is None:
         with pytest.raises(ConfigurationError, match="must lie below"):
-            options.output(TrainingConfig())
+            TuningOptions().output(chosen)
     else:
-        assert options.output(TrainingConfig()) == Path(result)
+        assert TuningOptions().output(chosen) == Path(result)
+    # The operator's flag is not the user's choice.
+    assert TuningOptions(output_dir=Path("/elsewhere")).output(chosen) == Path("/elsewhere")

@@ -9,6 +9,7 @@ chat template. Its weights are random, so what it writes is noise until it has b
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,8 +88,13 @@ def write_tiny_model(options: TinyModelOptions) -> int:
     model.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=[end_of_text, end_of_turn], pad_token_id=end_of_text
     )
-    model.save_pretrained(options.directory)
-    tokenizer.save_pretrained(options.directory)
+    # Written aside and moved, config.json last: whoever finds a config finds a whole model.
+    options.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        for file in sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(options.directory / file.name)
     return int(model.num_parameters())
 
 

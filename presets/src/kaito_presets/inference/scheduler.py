@@ -233,10 +233,11 @@ class Scheduler:
             emissions = self._model.step()
         except Exception as error:  # the same boundary; the state of the batch is unknown now
             log.exception("generation failed; %d request(s) answered with an error", count)
-            self._fail(list(self._live.values()), _failure(error))
+            lost = list(self._live.values())
             self._live.clear()
             self._model.reset()
             self._report()
+            self._fail(lost, _failure(error))
             return
         self._step_seconds = self._clock() - started
         if self._observer:
@@ -291,8 +292,8 @@ class Scheduler:
             self._fail([ticket], error)
         except Exception as error:
             log.exception("generation failed")
-            self._fail([ticket], _failure(error))
             self._model.reset()
+            self._fail([ticket], _failure(error))
         else:
             tokens = sequences[0]
             row.produced.extend(tokens)

@@ -30,7 +30,10 @@ class TuningOptions(BaseModel, extra="forbid", frozen=True):
     method: Method = Field(default="qlora", description="lora or qlora")
     data_dir: Path = Field(default=Path("/mnt/data"), description="where data lies or is downloaded to")
     data_urls: tuple[str, ...] = Field(default=(), description="files to download first; also from DATA_URLS")
-    base_dir: Path = Field(default=Path("/mnt"), description="output and dataset paths must lie below it")
+    base_dir: Path | None = Field(
+        default=None,
+        description="the user's output and dataset paths must lie below it; default: the parent of --data-dir",
+    )
     output_dir: Path | None = Field(
         default=None,
         description="where checkpoints and adapter go; else TrainingArguments.output_dir, else BASE/output",
@@ -48,17 +51,23 @@ class TuningOptions(BaseModel, extra="forbid", frozen=True):
         """Where the base model is."""
         return self.model or config.ModelConfig.pretrained_model_name_or_path or "/workspace/tfs/weights"
 
+    @property
+    def base(self) -> Path:
+        """What the paths of the configuration file are relative to and may not leave."""
+        return (self.base_dir or self.data_dir.parent).resolve()
+
     def output(self, config: TrainingConfig) -> Path:
-        """The output directory.
+        """The output directory: the operator's flag as it is, the user's choice below `base`.
 
         Raises:
-            ConfigurationError: not strictly below `base_dir`.
+            ConfigurationError: the user's choice is not strictly below `base`.
         """
-        base = self.base_dir.resolve()
-        chosen = self.output_dir or Path(config.TrainingArguments.output_dir or "output")
-        path = (base / chosen).resolve()
-        if base not in path.parents:
-            raise ConfigurationError(f"output directory {chosen} must lie below {base} (--base-dir)")
+        if self.output_dir:
+            return self.base / self.output_dir
+        chosen = config.TrainingArguments.output_dir or "output"
+        path = (self.base / chosen).resolve()
+        if self.base not in path.parents:
+            raise ConfigurationError(f"TrainingArguments.output_dir {chosen} must lie below {self.base}")
         return path
 
 

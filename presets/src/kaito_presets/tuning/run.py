@@ -44,7 +44,7 @@ def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress
     image = parse_reference(options.push_image) if options.push_image else None
     progress.phase("data")
     download_all(options.data_urls, options.data_dir)
-    dataset = load_dataset(config.DatasetConfig, options.data_dir, options.base_dir)
+    dataset = load_dataset(config.DatasetConfig, options.data_dir, options.base)
     log.info(
         "dataset: %d examples to train, %d to evaluate, as %s, from %s; columns: %s",
         len(dataset.train), len(dataset.evaluate), dataset.shape,
