@@ -37,7 +37,8 @@ GRACE_SECONDS: Final = 5.0
 """Silence beyond `timeoutSeconds` that is tolerated from a server that never sent a bookmark."""
 
 FILL_STALL_SECONDS: Final = 30.0
-"""Silence before the end bookmark of a filling stream that means: this server does not know WatchList."""
+"""Time without a further object before the end bookmark of a filling stream, which means: this server does not know
+WatchList. It takes the request for an ordinary watch, which goes on with changes and never ends its beginning."""
 
 REOPEN_SECONDS: Final = 1.0
 """Watches are opened at most this often: some servers and proxies close every stream at once."""
@@ -199,7 +200,9 @@ class Reflector:
                 return True, ending
             match ending:
                 case Ending.STALLED:
-                    self._give_up_streaming(f"no end of the initial events and {FILL_STALL_SECONDS} s of silence")
+                    self._give_up_streaming(
+                        f"no end of the initial events and no further object for {FILL_STALL_SECONDS:g} s"
+                    )
                 case Ending.BROKEN | Ending.RESET | Ending.THROTTLED | Ending.UNAUTHORIZED:
                     raise self.error if isinstance(self.error, KaitoRuntimeError) else TransportError(ending.reason)
                 case Ending.EXPIRED if version:
@@ -257,7 +260,7 @@ class Reflector:
         def silence() -> float:
             self.last_heard = monotonic()
             if initial is not None and not initial.complete:
-                return FILL_STALL_SECONDS
+                return max(0.0, initial.progressed + FILL_STALL_SECONDS - monotonic())
             return STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
 
         def opened() -> None:
@@ -349,17 +352,19 @@ class Reflector:
 class _InitialEvents:
     """What a stream has sent of the initial state."""
 
-    __slots__ = ("complete", "store")
+    __slots__ = ("complete", "progressed", "store")
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.complete = False
+        self.progressed = monotonic()
+        """When the last object came that was not there yet."""
 
     def put(self, entry: Entry, *, deleted: bool) -> None:
         if deleted:
             self.store.remove(entry.header.key)
-        else:
-            self.store.put(entry)
+        elif self.store.put(entry) is None:
+            self.progressed = monotonic()
 
 
 def _ending_of(error: ApiError) -> Ending:

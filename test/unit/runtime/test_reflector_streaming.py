@@ -124,6 +124,20 @@ async def test_a_server_that_ignores_it_and_falls_silent_is_listed_after_half_a_
 
 
 @pytest.mark.conformance(18)
+async def test_a_server_that_ignores_it_and_goes_on_with_changes_is_listed_too() -> None:
+    changes: list[Piece] = []
+    for version in range(10, 30):
+        changes += [10.0, frame("MODIFIED", config_map("a", version))]
+    async with reflected(
+        stream(frame("ADDED", config_map("a", 5)), *changes), listing("31", config_map("a", 30)), OPEN
+    ) as (transport, cache):
+        await asyncio.sleep(29)
+        assert not transport.lists
+        await asyncio.sleep(2)
+        assert names(cache) == ["a"]
+
+
+@pytest.mark.conformance(18)
 async def test_a_stream_cut_before_its_end_bookmark_leaves_nothing_behind() -> None:
     async with reflected(
         stream(frame("ADDED", config_map("a", 5)), REFUSED),
