@@ -34,6 +34,19 @@ def owned_by(obj: R, owner: Resource, *, adopt: bool = False) -> R:
     return _with_owner(obj, owner, controller=False, block_deletion=False, adopt=adopt)
 
 
+def disowned(obj: R, owner: Resource) -> R:
+    """A copy of `obj` without its reference to `owner`, this very object and not a namesake.
+
+    Raises:
+        ConfigurationError: there is no such reference.
+    """
+    references = [reference for reference in obj.metadata.owner_references if reference.uid != owner.uid]
+    if len(references) == len(obj.metadata.owner_references):
+        message = f"{obj.kind} {obj.key} does not belong to {owner.kind} {owner.key} (uid {owner.uid})"
+        raise ConfigurationError(message)
+    return obj.with_metadata(owner_references=references)
+
+
 def is_owned_by(obj: Resource, owner: Resource) -> bool:
     """Whether `owner`, this very object and not a namesake, is among the owners."""
     return bool(owner.uid) and any(reference.uid == owner.uid for reference in obj.metadata.owner_references)

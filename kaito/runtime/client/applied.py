@@ -13,9 +13,6 @@ REMEMBERED = 16384
 """Objects remembered, the least recently ensured forgotten first: about 4 MiB. A forgotten one costs one request."""
 
 
-_IDENTITY = frozenset({"apiVersion", "kind", "metadata"})
-
-
 @dataclass(frozen=True, slots=True)
 class _Applied:
     digest: bytes
@@ -42,7 +39,7 @@ class AppliedObjects:
         if last is None or last.uid != live.uid or last.digest != _digest(document):
             return False
         self._applied.move_to_end(key)
-        if _is_partial(live) and document.keys() - _IDENTITY:
+        if _is_partial(live):
             return False  # the cache holds metadata only: what the caller would get back is not the object
         if live.metadata.resource_version == last.resource_version:
             return True
@@ -67,7 +64,8 @@ class AppliedObjects:
 
 
 def _is_partial(live: Resource) -> bool:
-    return live.model_fields_set <= {"metadata"} and not live.model_extra
+    """Objects cached as metadata only lack the other attributes of their class."""
+    return not all(hasattr(live, name) for name in type(live).model_fields)
 
 
 def _digest(document: dict[str, Any]) -> bytes:

@@ -90,6 +90,7 @@ def make_parts(
         burst=settings.kube_client_burst,
         observer=observer,
         dice=dice,
+        tracer=tracer,
     )
     cache = Cache(
         network.transport,

@@ -9,7 +9,7 @@ from kaito.runtime.client import Api
 from kaito.runtime.errors import AlreadyOwned, ConfigurationError
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Secret, Service
 from kaito.runtime.meta import ObjectMeta
-from kaito.runtime.ownership import controlled_by, controller_of, is_owned_by, owned_by
+from kaito.runtime.ownership import controlled_by, controller_of, disowned, is_owned_by, owned_by
 from kaito.runtime.testing.world import World
 
 
@@ -73,6 +73,21 @@ async def test_drift_is_put_right(api: Api, world: World, drift: dict[str, objec
     await world.settle()
     restored = await api.ensure(config(a="1"))
     assert (restored.data, restored.labels) == ({"a": "1"}, {"app": "x"})
+
+
+async def test_what_is_forgotten_costs_one_request(api: Api, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kaito.runtime.client.applied.REMEMBERED", 2)
+    for name in ("a", "b", "a", "c", "a", "b"):  # b is the least recently ensured when c comes
+        await api.ensure(config(name))
+    assert world.count("PATCH", name="a") == 1
+    assert world.count("PATCH", name="b") == 2
+
+
+async def test_other_writes_of_ours_are_not_mistaken_for_drift_by_others(api: Api, world: World) -> None:
+    made = await api.ensure(config(a="1"))
+    await api.update(made.evolve(data={"a": "2"}))
+    assert (await api.ensure(config(a="1"))).data == {"a": "1"}
+    assert world.count("PATCH") == 2
 
 
 async def test_a_deleted_object_is_made_again(api: Api, world: World) -> None:
@@ -162,6 +177,9 @@ async def test_a_second_owner_that_does_not_control(world: World) -> None:
     child = owned_by(controlled_by(config(), one), two)
     assert [(r.name, r.controller) for r in child.metadata.owner_references] == [("one", True), ("two", None)]
     assert owned_by(child, two) == child
+    assert disowned(disowned(child, one), two).metadata.owner_references == []
+    with pytest.raises(ConfigurationError, match="does not belong to ConfigMap default/owner"):
+        disowned(child, config("owner").with_metadata(uid="another"))
     with pytest.raises(AlreadyOwned):
         controlled_by(child, two)
 

@@ -1,6 +1,7 @@
 """What requests look like: paths, patches, headers, errors. No server involved."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kaito.runtime.client.transport import NO_HEADERS, REQUEST_SECONDS
 from kaito.runtime.errors import ServerError, TooManyRequests, UnreadableObject
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import LabelSelector, ObjectMeta
+from kaito.runtime.tracing import Attribute
 
 
 class Scripted:
@@ -173,3 +175,37 @@ async def test_a_list_without_items_is_empty() -> None:
     found = await client.list(ConfigMap)
     assert list(found) == []
     assert found.resource_version == "9"
+
+
+class Spans:
+    """A tracer in OpenTelemetry's shape that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def start_as_current_span(
+        self, name: str, *, attributes: Mapping[str, Attribute] | None = None
+    ) -> Generator["Spans"]:
+        self.lines.append(f"{name} {dict(attributes or {})}")
+        yield self
+
+    def set_attribute(self, key: str, value: Attribute) -> None:
+        self.lines.append(f"{key}={value}")
+
+    def record_exception(self, exception: BaseException) -> None:
+        self.lines.append(str(exception))
+
+
+async def test_every_call_is_a_span_without_its_query() -> None:
+    spans = Spans()
+    client = Client(Scripted(Reply(200, {}, CONFIG)), field_manager="me", tracer=spans)
+    await client.apply(await client.get(ConfigMap, "a", "default"))
+    path = "/api/v1/namespaces/default/configmaps/a"
+    told = {"url.path": path, "server.address": "example:443"}
+    assert spans.lines == [
+        f"GET {path} { ({'http.request.method': 'GET'} | told) }",
+        "http.response.status_code=200",
+        f"PATCH {path} { ({'http.request.method': 'PATCH'} | told) }",
+        "http.response.status_code=200",
+    ]
