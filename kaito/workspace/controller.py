@@ -5,6 +5,7 @@
     claims    ask for those that are missing              steps.claims
     services  how clients and pods reach the pods         steps.services
     workload  serve, or tune                              steps.inference, steps.tuning
+    surplus   give back nodes that nothing runs on          steps.surplus
     status    say what was seen                           steps.conclude
 
 Every step looks even when it may not act, so that the status is true for a Workspace that cannot be planned any more,
@@ -26,7 +27,7 @@ from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPAC
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from kaito.workspace.steps import claims, inference, nodes, plan, removal, services, tuning
+from kaito.workspace.steps import claims, inference, nodes, plan, removal, services, surplus, tuning
 from kaito.workspace.steps.conclude import conclude
 
 Step = Callable[[Pass], Awaitable[None]]
@@ -38,6 +39,7 @@ STEPS: Final[Sequence[Step]] = (
     services.ensure,
     inference.ensure,
     tuning.ensure,
+    surplus.release,
 )
 
 

@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     _add_node_flags(flags)
     flags.add_argument("--default-inference-cpu", default="1", help="CPU request of preset workloads")
     flags.add_argument("--default-inference-memory", default="4Gi", help="memory request of preset workloads")
-    flags.add_argument("--concurrency", type=int, default=16, help="Workspaces reconciled at the same time")
+    flags.add_argument("--concurrency", type=int, default=32, help="Workspaces reconciled at the same time")
     return flags
 
 

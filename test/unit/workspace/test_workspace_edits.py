@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.kinds import ConfigMap, Node, Service, StatefulSet
+from kaito.runtime.kinds import ConfigMap, Node, Pod, Service, StatefulSet
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import builders
 
@@ -122,6 +122,30 @@ async def test_several_nodes_several_claims(cluster: "Cluster", phi: Workspace) 
         await cluster.world.settle()
         assert cluster.columns() == ("True", "True", "True")
         assert len(cluster.workspace().status.worker_nodes) == 3
+
+
+async def test_fewer_nodes_give_back_those_without_pods(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    cluster.apply(phi.evolve(resource=phi.resource.evolve(count=2)))
+    manager = cluster.controller()
+    async with manager:
+        await cluster.until_serving()
+        first, second = cluster.claims()
+        workload = world.get(StatefulSet, phi.name)
+        for number, claim in enumerate((first, second)):
+            pod_labels = {labels.WORKSPACE: phi.name}
+            name = f"{phi.name}-{number}"
+            world.put(builders.pod(name, labels=pod_labels, node_name=f"node-{claim.name}", owner=workload))
+        override = {"metadata": {"annotations": {labels.NODE_COUNT_OVERRIDE: "1"}}}
+        world.patch(Workspace, phi.name, override)
+        await world.settle()
+        assert world.get(StatefulSet, phi.name).spec.replicas == 1
+        assert len(cluster.claims()) == 2, "its pod still runs"
+        await manager.client.delete(world.get(Pod, f"{phi.name}-1"), grace_seconds=0)  # as its kubelet does
+        cluster.serve()
+        await world.settle()
+        assert [claim.name for claim in cluster.claims()] == [first.name]
+        assert cluster.columns() == ("True", "True", "True")
 
 
 async def test_a_preferred_node_saves_a_claim_and_is_given_back(cluster: "Cluster", phi: Workspace) -> None:
