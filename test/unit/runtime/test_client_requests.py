@@ -1,5 +1,6 @@
 """What requests look like: paths, patches, headers, errors. No server involved."""
 
+import random
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import structlog
 
 from kaito.runtime.client import Client, MergePatch, Reply, user_agent
-from kaito.runtime.client.patch import contains, merge_diff, pointer
+from kaito.runtime.client.patch import contains, is_object, merge_diff, pointer
 from kaito.runtime.client.path import field_query, label_query, resource_path, with_query
 from kaito.runtime.client.sender import failure
 from kaito.runtime.client.transport import NO_HEADERS, REQUEST_SECONDS
@@ -91,6 +92,35 @@ def test_merge_diff_is_the_smallest_patch() -> None:
     after = {"same": 1, "deep": {"x": 1, "y": [1, 3]}, "list": [1], "new": {"z": None}}
     assert merge_diff(before, after) == {"gone": None, "deep": {"y": [1, 3]}, "new": {"z": None}}
     assert merge_diff(before, before) == {}
+
+
+def merged(target: object, patch: object) -> object:
+    """RFC 7386, section 2, as it stands there."""
+    if not is_object(patch):
+        return patch
+    result: dict[str, Any] = dict(target) if is_object(target) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
+def some_json(dice: random.Random, depth: int = 0) -> Any:
+    kind = dice.randrange(6 if depth < 3 else 3)
+    if kind < 3:
+        return dice.choice([0, 1, "", "x", True, False])
+    if kind == 3:
+        return [some_json(dice, depth + 1) for _ in range(dice.randrange(3))]
+    return {name: some_json(dice, depth + 1) for name in "abcd" if dice.random() < 0.6}
+
+
+def test_applying_the_diff_always_gives_the_second_state() -> None:
+    dice = random.Random(7)
+    for _ in range(2000):
+        before, after = ({"root": some_json(dice)} for _ in range(2))
+        assert merged(before, merge_diff(before, after)) == after
 
 
 def test_pointer_escapes() -> None:

@@ -223,3 +223,19 @@ async def test_wrong_use_is_told_at_once(api: Api, gauge: Gauge) -> None:
     with pytest.raises(ConfigurationError, match="ConfigMap has no status"):
         async with api.status(ConfigMap(metadata=ObjectMeta(name="a", namespace="default"))):
             pass
+
+
+@pytest.mark.seeds(20)
+async def test_two_writers_never_lose_each_others_conditions(world: World) -> None:
+    world.put(Gauge(metadata=ObjectMeta(name="g", namespace="default")))
+
+    async def tell(api: Api, condition: str) -> None:
+        for turn in range(5):
+            async with api.status(await api.get(Gauge, "g", "default")) as status:
+                status.condition(condition, turn % 2 == 0, f"Turn{turn}")
+            await asyncio.sleep(0.01)
+
+    async with world.manager(cache=[Cached(Gauge)]) as one, world.manager(cache=[Cached(Gauge)], name="two") as two:
+        await asyncio.gather(tell(one.api, "One"), tell(two.api, "Two"))
+    conditions = {condition.type: condition.reason for condition in world.get(Gauge, "g").status.conditions}
+    assert conditions == {"One": "Turn4", "Two": "Turn4"}
