@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,12 +93,12 @@ async def installed(server: Server, manifest: dict[str, Any]) -> AsyncGenerator[
     await server.ok("POST", path, manifest)
     for version in manifest["spec"]["versions"]:
         listing = f"/apis/{group}/{version['name']}/namespaces/{{ns}}/{manifest['spec']['names']['plural']}"
-        await until(lambda path=listing: _served(server, path))
+        await until(partial(_served, server, listing))
     try:
         yield
     finally:
         await server.call("DELETE", f"{path}/{name}")
-        await until(lambda: _gone(server, f"{path}/{name}"))
+        await until(partial(_gone, server, f"{path}/{name}"))
 
 
 async def _served(server: Server, path: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Generic, Literal, TypeVar, final
+from typing import Generic, Literal, NamedTuple, TypeVar, final
 
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import InvariantError
@@ -36,8 +36,7 @@ HEAP_SLACK = 64
 """Outdated timers tolerated in the heap beyond one per waiting key before it is rebuilt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item(Generic[K]):
+class Item(NamedTuple, Generic[K]):
     """A key handed to a worker, who owes the queue one `done(key)`."""
 
     key: K
@@ -93,8 +92,7 @@ class WorkQueue(Generic[K]):
         self._heap: list[tuple[float, int, Entry[K]]] = []
         self._timers = 0
         self._waiting = 0
-        self._held: dict[K, float] = {}
-        self._held_items: dict[K, Item[K]] = {}
+        self._held: dict[K, tuple[float, Item[K]]] = {}
         self._started: OrderedDict[K, float] = OrderedDict()
         self._getters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -237,13 +235,12 @@ class WorkQueue(Generic[K]):
             return None
         key = entry.key
         del self._entries[key]
-        self._held[key] = now
         if self._spacing:
             self._remember_start(key, now)
         waited = max(0.0, now - entry.ready_at)
         self.stats.queue_duration.observe(waited)
         item = Item(key, entry.priority, entry.causes, self._limiter.failures(key) + 1, waited)
-        self._held_items[key] = item
+        self._held[key] = (now, item)
         return item
 
     def _remember_start(self, key: K, now: float) -> None:
@@ -258,12 +255,11 @@ class WorkQueue(Generic[K]):
         Raises:
             InvariantError: nobody holds the key.
         """
-        started = self._held.pop(key, None)
-        if started is None:
+        held = self._held.pop(key, None)
+        if held is None:
             message = f"queue {self.name}: done({key}) without a matching get"
             raise InvariantError(message)
-        del self._held_items[key]
-        self.stats.work_duration.observe(self._now() - started)
+        self.stats.work_duration.observe(self._now() - held[0])
         entry = self._entries.get(key)
         if entry is not None and entry.state is EntryState.PARKED:
             self._ready.push(entry)
@@ -378,7 +374,7 @@ class WorkQueue(Generic[K]):
     def held(self) -> dict[K, float]:
         """Keys in hand and how many seconds each."""
         now = self._now()
-        return {key: now - started for key, started in self._held.items()}
+        return {key: now - started for key, (started, _) in self._held.items()}
 
     def __contains__(self, key: object) -> bool:
         """Whether the key is queued or in hand."""
@@ -391,10 +387,8 @@ class WorkQueue(Generic[K]):
         return [*self._dump_held(now), *sorted(self._dump_queued(now), key=lambda row: (row.state, -row.seconds))]
 
     def _dump_held(self, now: float) -> Iterable[QueueRow]:
-        for key, item in self._held_items.items():
-            yield QueueRow(
-                str(key), "processing", item.priority, now - self._held[key], self.failures(key), item.causes
-            )
+        for key, (started, item) in self._held.items():
+            yield QueueRow(str(key), "processing", item.priority, now - started, self.failures(key), item.causes)
 
     def _dump_queued(self, now: float) -> Iterable[QueueRow]:
         for entry in self._entries.values():
