@@ -43,6 +43,10 @@ ARM_OPERATION: Final = "kaito.sh/arm-operation"
 """Annotation on claims: status address of the cloud operation under way. Written by gpu-provisioner, so that a
 restart goes on where it was. Removed when the instance is there."""
 
+LAUNCH_STARTED: Final = "kaito.sh/launch-started"
+"""Annotation on claims: RFC3339 time at which the cloud was asked for the instance; the launch deadline counts from it.
+Written and removed with the operation's address."""
+
 CREATED_BY_INFERENCESET: Final = "inferenceset.kaito.sh/created-by"
 """Label on Workspaces and their pods: name of the InferenceSet that made them (upstream's kind)."""
 

@@ -40,7 +40,7 @@ class Instance:
     image: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     created: datetime | None = None
-    """When our claim for it was created."""
+    """When it was asked for."""
     error: CloudError | None = None
     """Why it is failed, when the cloud tells."""
 
@@ -64,6 +64,7 @@ class InstancePlan:
     """Empty leaves the choice to the cloud, which for scarce GPUs is the better chance."""
     spot: bool = False
     created: datetime | None = None
+    """When it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What the steps share: the tools of the process (`Tools`) and the state of one reconcile (`Pass`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import final
@@ -92,7 +92,7 @@ class Pass:
         return (self.now - moment).total_seconds() if moment is not None else 0.0
 
     async def set_metadata(
-        self, *, annotations: dict[str, str | None] | None = None, add_labels: dict[str, str] | None = None
+        self, *, annotations: Mapping[str, str | None] | None = None, add_labels: Mapping[str, str] | None = None
     ) -> None:
         """Change annotations (None removes one) and add labels of the claim; no request when nothing differs."""
         changes: dict[str, dict[str, str | None]] = {}
@@ -114,3 +114,12 @@ class Pass:
 def nodepool(claim: Claim) -> str:
     """The pool a claim says it belongs to, in either generation's label."""
     return claim.labels.get(labels.NODEPOOL) or claim.labels.get(labels.PROVISIONER_NAME) or ""
+
+
+def moment(text: str) -> datetime | None:
+    """A time written on an object, where anybody may have edited it: garbage is no time."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None

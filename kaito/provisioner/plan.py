@@ -5,7 +5,7 @@ Rules are upstream gpu-provisioner's (v0.4) where it has any; what it accepted a
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Literal
 
@@ -51,20 +51,9 @@ class Plan:
     def with_type(self, instance_type: str, *, gpus: int | None) -> InstancePlan:
         """The instance with one of the sizes; `gpus` is what the size holds, None when unknown."""
         is_gpu = gpus > 0 if gpus is not None else instance_type.lower().startswith("standard_n")
+        machine_type = {labels.MACHINE_TYPE: MACHINE_TYPE_GPU if is_gpu else MACHINE_TYPE_CPU}
         plan = self.instance
-        return InstancePlan(
-            name=plan.name,
-            instance_type=instance_type,
-            marker=plan.marker,
-            disk_gib=plan.disk_gib,
-            image_family=plan.image_family,
-            labels={**plan.labels, labels.MACHINE_TYPE: MACHINE_TYPE_GPU if is_gpu else MACHINE_TYPE_CPU},
-            taints=plan.taints,
-            tags=plan.tags,
-            zones=plan.zones,
-            spot=plan.spot,
-            created=plan.created,
-        )
+        return replace(plan, instance_type=instance_type, labels={**plan.labels, **machine_type})
 
 
 def plan_for(claim: Claim, *, provider: Provider, installation: str, settings: ProvisionerSettings) -> Plan:
@@ -89,7 +78,6 @@ def plan_for(claim: Claim, *, provider: Provider, installation: str, settings: P
         tags=_tags(claim),
         zones=tuple(zone.rpartition("-")[2] for zone in claim.spec.values(labels.ZONE)),
         spot=claim.spec.values(labels.CAPACITY_TYPE) == ("spot",),
-        created=claim.metadata.creation_timestamp,
     )
     return Plan(instance_types, instance)
 

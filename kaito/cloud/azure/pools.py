@@ -24,7 +24,7 @@ TAG_CLAIM_UID = "kaito-claim-uid"
 TAG_CLAIM_KIND = "kaito-claim-kind"
 TAG_CLAIM_NAME = "kaito-claim-name"
 TAG_INSTALLATION = "kaito-installation"
-TAG_CREATED = "kaito-claim-created"
+TAG_CREATED = "kaito-created"
 
 _PROVIDER_ID = re.compile(
     r"^azure:///subscriptions/[^/]+/resourcegroups/[^/]+/providers/microsoft\.compute"

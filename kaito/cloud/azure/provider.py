@@ -1,5 +1,6 @@
 """The Azure provider: instances are agent pools of one managed cluster, operations are ARM's."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from http import HTTPStatus
@@ -20,6 +21,8 @@ from kaito.cloud.provider import Instance, InstancePlan, InstanceType, Progress,
 from kaito.runtime.logging import get_logger
 
 log = get_logger(__name__)
+
+_OPERATION = re.compile(r"/providers/microsoft\.containerservice/locations/[^/]+/operation(s|results)/", re.IGNORECASE)
 
 OPERATION_HEADER = "Azure-AsyncOperation"
 LONGEST_PAUSE = timedelta(minutes=2).total_seconds()
@@ -98,8 +101,8 @@ class AzureProvider:
 
     async def progress(self, operation: str) -> Progress:
         """Read the operation's status address once."""
-        if not operation or not self._arm.is_ours(operation):
-            return Progress("lost")
+        if not _OPERATION.search(operation) or not self._arm.is_ours(operation):
+            return Progress("lost")  # whoever may edit claims does not choose what is read with our identity
         return await self._arm.call("progress", lambda: self._read_operation(operation))
 
     async def check(self, plan: InstancePlan) -> None:

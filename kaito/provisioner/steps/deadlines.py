@@ -1,12 +1,13 @@
 """Deadlines: a claim that will never get a usable node does not wait for one for ever.
 
-Counted from the condition that began the wait, so that a restart changes nothing. A launch that fails with a reason
-(quota, capacity, size) has no deadline: the claim stays, says why, and is served when the reason goes.
+Counted from a moment that is written on the claim, so that a restart changes nothing. A launch that is refused (quota,
+capacity, size, a cloud in trouble) has no deadline: the claim stays, says why, and is served when the reason goes.
 """
 
+from kaito.api import labels
 from kaito.api.karpenter import conditions as words
 from kaito.provisioner import reasons
-from kaito.provisioner.context import Pass
+from kaito.provisioner.context import Pass, moment
 
 
 def enforce_deadlines(run: Pass) -> None:
@@ -21,16 +22,15 @@ def enforce_deadlines(run: Pass) -> None:
 
 
 def _launch(run: Pass, launched: str) -> None:
-    said, before = run.report.statements.get(launched), run.report.condition(launched)
-    if (said is not None and said.status == "False") or before is None or before.status != "Unknown":
+    said = run.report.statements.get(launched)
+    begun = moment(run.claim.annotations.get(labels.LAUNCH_STARTED, ""))
+    if begun is None or said is None or said.reason != reasons.AGENT_POOL_CREATING:
         return
-    remaining = run.settings.launch_timeout - run.age(before.last_transition_time)
+    remaining = run.settings.launch_timeout - run.age(begun)
     if remaining > 0:
         run.wake(remaining, "launch deadline")
         return
-    message = (
-        f"no instance within {run.settings.launch_timeout:.0f} s; last: {said.message if said else before.message}"
-    )
+    message = f"no instance within {run.settings.launch_timeout:.0f} s of asking for it; last: {said.message}"
     run.report.launched("False", words.LAUNCH_TIMEOUT, message)
     _expire(run, words.LAUNCH_TIMEOUT, "launch_timeout", message)
 

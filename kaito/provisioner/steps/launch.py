@@ -5,6 +5,9 @@ know, so a process that dies anywhere in here is continued by the next one. An i
 claim's name and only if there is none, so there are never more instances than claims.
 """
 
+from dataclasses import replace
+from datetime import datetime
+
 from kaito.api import labels
 from kaito.api.karpenter import conditions as words
 from kaito.cloud.errors import (
@@ -22,6 +25,7 @@ from kaito.provisioner.context import Pass
 from kaito.provisioner.failures import failure
 from kaito.provisioner.plan import Plan, Unfulfillable, image_family, plan_for
 from kaito.runtime.meta import ConditionStatus
+from kaito.runtime.meta.model import format_time
 
 CONFLICT_SECONDS = 300.0
 """Between looks at a stranger's instance of our name."""
@@ -67,6 +71,8 @@ async def _advance(run: Pass, plan: Plan) -> bool:
             await _arrived(run, instance)
             return True
         case "creating" | "updating":
+            if labels.LAUNCH_STARTED not in run.claim.annotations:  # whoever asked for it died before saying so
+                await _remember(run, None, instance.created or run.now)
             _creating(run, None)
         case "deleting":
             _leaving(run)
@@ -85,14 +91,24 @@ def _is_claims(run: Pass, instance: Instance) -> bool:
 
 
 async def _start(run: Pass, plan: Plan) -> None:
-    chosen = await _choose(run, plan)
+    chosen = replace(await _choose(run, plan), created=run.now)
     started = await run.cloud.create(chosen)
     run.event(reasons.LAUNCHING, f"creating {chosen.instance_type} as agent pool {chosen.name}")
     if not image_family(run.claim.annotations.get(labels.NODE_IMAGE_FAMILY, ""))[1]:
         note = f"annotation {labels.NODE_IMAGE_FAMILY} is neither ubuntu nor azurelinux: using ubuntu"
         run.event(reasons.UNKNOWN_IMAGE_FAMILY, note, warning=True)
-    await run.set_metadata(annotations={labels.ARM_OPERATION: started.operation or None})
+    await _remember(run, started.operation or None, run.now)
     _creating(run, started.retry_after)
+
+
+async def _remember(run: Pass, operation: str | None, since: datetime) -> None:
+    """Write down what is under way, and since when, for whoever goes on with it."""
+    await run.set_metadata(annotations={labels.ARM_OPERATION: operation, labels.LAUNCH_STARTED: format_time(since)})
+
+
+async def _forget(run: Pass, **add_labels: str) -> None:
+    nothing = dict.fromkeys((labels.ARM_OPERATION, labels.LAUNCH_STARTED))
+    await run.set_metadata(annotations=nothing, add_labels=add_labels)
 
 
 async def _choose(run: Pass, plan: Plan) -> InstancePlan:
@@ -140,9 +156,7 @@ async def _occupied(run: Pass, plan: Plan, instance: Instance) -> None:
 
 async def _arrived(run: Pass, instance: Instance) -> None:
     run.tools.ledger.forget(run.claim.uid)
-    await run.set_metadata(
-        annotations={labels.ARM_OPERATION: None}, add_labels={labels.INSTANCE_TYPE: instance.instance_type}
-    )
+    await _forget(run, **{labels.INSTANCE_TYPE: instance.instance_type})
     run.report.launched("True")
     run.report.set(image_id=instance.image)
     run.event(reasons.LAUNCHED, f"agent pool {instance.name} of {instance.instance_type} is there")
@@ -156,6 +170,7 @@ async def _clear(run: Pass, plan: Plan, instance: Instance, error: CloudError | 
     if isinstance(error, InsufficientCapacity):
         run.tools.ledger.out_of_stock(instance.instance_type, run.settings.out_of_stock)
     await run.cloud.delete(instance.name)
+    await _forget(run)
     _failed(run, error, instance.instance_type)
     if isinstance(error, InsufficientCapacity) and len(plan.instance_types) > 1:
         run.tools.ledger.postpone(run.claim.uid, run.settings.poll_interval)

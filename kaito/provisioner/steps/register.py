@@ -13,7 +13,9 @@ from kaito.runtime.kinds.core import Taint
 ATTEMPTS = 5
 """Tries while kubelet and cloud node manager keep writing the node."""
 
-NOT_COPIED = frozenset({labels.ARM_OPERATION, "kubectl.kubernetes.io/last-applied-configuration"})
+NOT_COPIED = frozenset(
+    {labels.ARM_OPERATION, labels.LAUNCH_STARTED, "kubectl.kubernetes.io/last-applied-configuration"}
+)
 """Annotations of the claim that mean nothing on its node."""
 
 

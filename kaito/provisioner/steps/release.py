@@ -11,7 +11,7 @@ from kaito.api import labels
 from kaito.api.karpenter import Claim, NodeClaim, conditions as words
 from kaito.cloud.errors import CloudError
 from kaito.provisioner import reasons
-from kaito.provisioner.context import Pass, Tools
+from kaito.provisioner.context import Pass, Tools, moment
 from kaito.provisioner.failures import failure
 from kaito.provisioner.nodes import nodes_of, owns_instance
 from kaito.provisioner.settings import ProvisionerSettings
@@ -38,9 +38,9 @@ async def _fix_deadline(run: Pass) -> None:
     deleted = run.claim.metadata.deletion_timestamp
     if not grace or deleted is None or labels.TERMINATION_TIMESTAMP in run.claim.annotations:
         return
-    moment = format_time(deleted + timedelta(seconds=grace))
-    await run.set_metadata(annotations={labels.TERMINATION_TIMESTAMP: moment})
-    run.event(reasons.TERMINATING, f"its node is drained until {moment}, then its instance is deleted")
+    until = format_time(deleted + timedelta(seconds=grace))
+    await run.set_metadata(annotations={labels.TERMINATION_TIMESTAMP: until})
+    run.event(reasons.TERMINATING, f"its node is drained until {until}, then its instance is deleted")
 
 
 async def _nodes_left(run: Pass) -> bool:
@@ -100,9 +100,5 @@ def grace_period(claim: Claim, settings: ProvisionerSettings) -> float:
 
 
 def termination_time(claim: Claim | None) -> datetime | None:
-    """When draining turns into force, as written on the claim; garbage is no time."""
-    text = claim.annotations.get(labels.TERMINATION_TIMESTAMP, "") if claim is not None else ""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
+    """When draining turns into force, as written on the claim."""
+    return moment(claim.annotations.get(labels.TERMINATION_TIMESTAMP, "")) if claim is not None else None

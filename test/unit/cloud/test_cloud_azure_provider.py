@@ -212,6 +212,7 @@ async def test_a_lost_operation_is_not_a_lost_pool(azure: AzureProvider, simulat
 async def test_our_token_is_only_sent_to_our_endpoint(azure: AzureProvider, simulator: Simulator) -> None:
     assert (await azure.progress("https://evil.example/operations/1")).state == "lost"
     assert (await azure.progress("http://simulator.evil.example/operations/1")).state == "lost"
+    assert (await azure.progress("http://simulator/subscriptions/s/providers/Microsoft.Compute/skus")).state == "lost"
     assert not simulator.api.requests
     with pytest.raises(ValidationError, match="only sent encrypted"):
         settings(credential_mode="workload")

@@ -22,6 +22,24 @@ async def test_a_creation_that_never_ends_is_given_up_with_an_event(stage: "Stag
     assert "no instance within 1800 s" in (events["LaunchTimeout"] or "")
 
 
+async def test_a_cloud_in_trouble_costs_no_launch_its_time(stage: "Stage") -> None:
+    stage.simulator.faults.add(named("server-error", method="PUT", times=None))
+    await stage.start(launch_timeout=600)
+    stage.claim()
+    await stage.world.advance(3600)
+    assert stage.condition("launched").reason == "CloudUnavailable"
+    stage.simulator.faults.clear()
+    await stage.until_ready(within=600)
+
+
+async def test_the_deadline_holds_although_the_answer_to_the_creation_was_lost(stage: "Stage") -> None:
+    stage.simulator.faults.add(named("accepted-then-dropped", operation={"end": "never"}))
+    await stage.start(launch_timeout=600)
+    stage.claim()
+    await stage.until_gone(within=1000)
+    assert stage.pools == []
+
+
 async def test_the_launch_deadline_survives_restarts(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends"))
     await stage.start()
