@@ -113,7 +113,8 @@ def make_entry(text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False) ->
     for name in _IDENTITY:
         fields.pop(name, None)
     cut(fields, drop)
-    return Entry(_header(meta), msgspec.json.encode(fields))
+    # The encoder leaves its buffer as it grew, a fifth too large on average; a copy is exact.
+    return Entry(_header(meta), bytes(memoryview(msgspec.json.encode(fields))))
 
 
 def _header(meta: _Metadata) -> Header:
@@ -125,9 +126,14 @@ def _header(meta: _Metadata) -> Header:
         version=version_number(resource_version),
         generation=meta.generation or 0,
         deletion_timestamp=meta.deletion_timestamp or "",
-        labels=meta.labels or _NO_LABELS,
-        owners=meta.owner_references or (),
+        labels={sys.intern(name): value for name, value in meta.labels.items()} if meta.labels else _NO_LABELS,
+        owners=tuple(map(_lean, meta.owner_references)) if meta.owner_references else (),
     )
+
+
+def _lean(owner: Owner) -> Owner:
+    """The same owner with the words that many objects share held once."""
+    return Owner(sys.intern(owner.api_version), sys.intern(owner.kind), owner.name, owner.uid, owner.controller)
 
 
 class _Partial(pydantic.BaseModel):
