@@ -12,8 +12,19 @@ from kaito.apiserver.kinds import Resource, version_of
 from kaito.apiserver.objectmeta import prune_metadata
 from kaito.apiserver.protobuf import MEDIA_TYPE as PROTOBUF, decode_protobuf
 from kaito.apiserver.routes import Target
-from kaito.apiserver.schema import drop_nulls, fill_defaults, fill_zeros, prune
-from kaito.apiserver.wire import JSON_TYPE, YAML_TYPES, HttpRequest, Json, Object, decode, decode_yaml, is_object, part
+from kaito.apiserver.schema import Schema, drop_nulls, fill_defaults, fill_zeros, prune
+from kaito.apiserver.wire import (
+    JSON_TYPE,
+    YAML_TYPES,
+    HttpRequest,
+    Json,
+    Object,
+    copy_json,
+    decode,
+    decode_yaml,
+    is_object,
+    part,
+)
 
 
 class BodyError(errors.StatusError):
@@ -170,6 +181,16 @@ def to_storage(data: Object, resource: Resource) -> Object:
     """Return an object as the store keeps it."""
     if is_event(resource):
         return convert_event(data, "v1")
-    if data["apiVersion"] != resource.stored_api_version:
-        return {**data, "apiVersion": resource.stored_api_version}
-    return data
+    if data["apiVersion"] == resource.stored_api_version:
+        return data
+    kept: Object = copy_json({**data, "apiVersion": resource.stored_api_version})
+    if resource.storage_schema is not None:
+        settle(kept, resource.storage_schema)
+    return kept
+
+
+def settle(data: Object, schema: Schema) -> None:
+    """Bring an object into the shape of its stored version, in place."""
+    prune(data, schema)
+    drop_nulls(data, schema)
+    fill_defaults(data, schema)

@@ -157,6 +157,24 @@ def _volume(data: Object) -> None:
     data.setdefault("status", {}).setdefault("phase", "Pending")
     data.setdefault("spec", {}).setdefault("persistentVolumeReclaimPolicy", "Retain")
     data["spec"].setdefault("volumeMode", "Filesystem")
+    if data["spec"].get("hostPath") is not None:
+        data["spec"]["hostPath"].setdefault("type", "")
+
+
+def _slice(data: Object) -> None:
+    for port in data.get("ports") or ():
+        port.setdefault("name", "")
+        port.setdefault("protocol", "TCP")
+
+
+def _priority_class(data: Object) -> None:
+    data.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+
+def _network_policy(data: Object) -> None:
+    spec: Object = data.setdefault("spec", {})
+    if not spec.get("policyTypes"):
+        spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
 
 
 def _storage_class(data: Object) -> None:
@@ -245,6 +263,9 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "clusterrolebindings.rbac.authorization.k8s.io": _binding,
     "validatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
+    "endpointslices.discovery.k8s.io": _slice,
+    "priorityclasses.scheduling.k8s.io": _priority_class,
+    "networkpolicies.networking.k8s.io": _network_policy,
     "namespaces": _namespace,
     "nodes": _node,
     "events": lambda data: _new_event(data) if "regarding" in data else _event(data),

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from kaito.apiserver import errors
 from kaito.apiserver.core import Core
-from kaito.apiserver.definition_rules import definition_errors, definition_update_errors
+from kaito.apiserver.definition_rules import definition_errors, definition_spec_errors, definition_update_errors
 from kaito.apiserver.definitions import STORAGE as DEFINITIONS
 from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, required
 from kaito.apiserver.kinds import Resource
@@ -53,9 +53,19 @@ def complete_update(core: Core, resource: Resource, data: Object, old: Object, s
         return
     if resource.storage == "namespaces":
         data["spec"], data["status"] = copy_json(old.get("spec", {})), copy_json(old.get("status", {}))
+    if resource.storage == DEFINITIONS:
+        _remember_storage_version(data)
     if resource.storage == "services":
         _keep_service_fields(data["spec"], old["spec"])
         _allocate(core, data["spec"])
+
+
+def _remember_storage_version(data: Object) -> None:
+    """Add the storage version of a definition to those that objects may be stored in."""
+    current = next((str(item["name"]) for item in data["spec"].get("versions") or () if item.get("storage")), "")
+    stored: list[str] = data.setdefault("status", {}).setdefault("storedVersions", [])
+    if current and current not in stored:
+        stored.append(current)
 
 
 def update_problems(resource: Resource, data: Object, old: Object, subresource: str) -> list[FieldError]:
@@ -63,7 +73,9 @@ def update_problems(resource: Resource, data: Object, old: Object, subresource: 
     if resource.custom or subresource:
         return []
     found: list[FieldError] = []
-    if resource.storage in _CHECKS and resource.storage != "pods":
+    if resource.storage == DEFINITIONS:
+        found = definition_spec_errors(data)
+    elif resource.storage in _CHECKS and resource.storage != "pods":
         found = _CHECKS[resource.storage](data)
     update_check = _UPDATE_CHECKS.get(resource.storage)
     return found if update_check is None else found + update_check(data, old)
@@ -88,6 +100,8 @@ def _complete(core: Core, storage: str, data: Object) -> None:
             if f"kubernetes.io/{short}-protection" not in finalizers:
                 finalizers.append(f"kubernetes.io/{short}-protection")
             data["status"] = {"phase": "Pending"}
+            if short == "pv":
+                data["status"]["lastPhaseTransitionTime"] = core.timestamp()
         case "services":
             _allocate(core, data["spec"])
         case "jobs.batch":

@@ -12,15 +12,22 @@ _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 
 def definition_errors(data: Object) -> list[FieldError]:
-    """Return what is wrong with a definition."""
+    """Return what is wrong with a new definition."""
+    spec: Object = data.get("spec") or {}
+    wanted = f"{part(spec, 'names').get('plural') or ''}.{spec.get('group') or ''}"
+    name = str(data["metadata"].get("name", ""))
+    found: list[FieldError] = []
+    if name != wanted:
+        found.append(invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
+    return found + definition_spec_errors(data)
+
+
+def definition_spec_errors(data: Object) -> list[FieldError]:
+    """Return what is wrong with the spec of a definition."""
     spec: Object = data.get("spec") or {}
     names: Object = spec.get("names") or {}
     found: list[FieldError] = []
-    group, plural = str(spec.get("group") or ""), str(names.get("plural") or "")
-    wanted = f"{plural}.{group}"
-    name = str(data["metadata"].get("name", ""))
-    if name != wanted:
-        found.append(invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
+    group = str(spec.get("group") or "")
     if not group:
         found.append(required("spec.group"))
     elif "." not in group:
@@ -137,6 +144,16 @@ def _rule_errors(schema: Object, path: str) -> list[FieldError]:
 def definition_update_errors(data: Object, old: Object) -> list[FieldError]:
     """Return the errors of changing what is immutable in an established definition."""
     found: list[FieldError] = []
+    versions = [version.get("name") for version in data["spec"].get("versions") or ()]
+    stored: list[str] = part(data, "status").get("storedVersions") or []
+    for index, name in enumerate(stored):
+        if name not in versions:
+            why = (
+                f"missing from spec.versions; {name} was previously a storage version, and must remain in "
+                f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "
+                f"{name} from status.storedVersions"
+            )
+            found.append(invalid_value(f"status.storedVersions[{index}]", name, why))
     for path in (("group",), ("scope",), ("names", "kind"), ("names", "plural")):
         new, before = lookup(data["spec"], path), lookup(old["spec"], path)
         if new != before:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kaito.apiserver.builtin_schemas import ownership_schema
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.fieldmanagers import record_write
 from kaito.apiserver.kinds import Column, Resource, Scale
-from kaito.apiserver.schema import Schema
+from kaito.apiserver.schema import Schema, fill_defaults, prune
 from kaito.apiserver.store import Change, Stored
 from kaito.apiserver.wire import Object, copy_json, part
 
@@ -34,18 +36,28 @@ def served_resources(data: Object) -> list[Resource]:
     names: Object = spec["names"]
     versions: list[Object] = spec["versions"]
     storage = next((version["name"] for version in versions if version.get("storage")), "")
-    return [_resource(spec, names, version, str(storage)) for version in versions if version.get("served")]
+    kept = next((_schema(spec, version) for version in versions if version.get("storage")), None)
+    return [
+        replace(_resource(spec, names, version, str(storage)), storage_schema=kept)
+        for version in versions
+        if version.get("served")
+    ]
+
+
+def _schema(spec: Object, version: Object) -> Schema:
+    if spec.get("preserveUnknownFields"):
+        return Schema({"x-kubernetes-preserve-unknown-fields": True})
+    return Schema(part(version, "schema", "openAPIV3Schema"))
 
 
 def _resource(spec: Object, names: Object, version: Object, storage_version: str) -> Resource:
     subresources: Object = version.get("subresources") or {}
     scale: Object | None = subresources.get("scale")
-    raw: Object = part(version, "schema").get("openAPIV3Schema") or {}
     group, name = str(spec["group"]), str(version["name"])
     warning = ""
     if version.get("deprecated"):
         warning = version.get("deprecationWarning") or f"{group}/{name} {names['kind']} is deprecated"
-    schema = Schema({"x-kubernetes-preserve-unknown-fields": True} if spec.get("preserveUnknownFields") else raw)
+    schema = _schema(spec, version)
     return Resource(
         group=group,
         version=name,
@@ -108,17 +120,24 @@ class Definitions:
             return
         if change.previous is None or change.previous.data["spec"] != spec:
             self._core.registry.remove_type(group, plural)
-            for resource in served_resources(change.stored.data):
+            resources = served_resources(change.stored.data)
+            for resource in resources:
                 self._core.registry.add(resource)
-            self._reset_views(f"{plural}.{group}")
+            if change.previous is not None:
+                self._reshape(f"{plural}.{group}", resources)
         if change.previous is None or change.previous.data["spec"] != spec:
             self._establish(change.stored)
 
-    def _reset_views(self, storage: str) -> None:
-        """Forget converted objects: another schema prunes and defaults differently."""
-        for stored in self._core.store.channel(storage).objects.values():
-            stored.views.clear()
-            stored.encoded.clear()
+    def _reshape(self, storage: str, resources: list[Resource]) -> None:
+        """Show existing objects as another schema prunes and defaults them, as a real server does when it reads."""
+        schema = resources[0].storage_schema if resources else None
+        channel = self._core.store.channel(storage)
+        for key, stored in list(channel.objects.items()):
+            data: Object = copy_json({**stored.data})
+            if schema is not None:
+                prune(data, schema)
+                fill_defaults(data, schema)
+            channel.objects[key] = Stored(key, stored.rv, data)
 
     def _establish(self, stored: Stored) -> None:
         data = copy_json(stored.data)
@@ -143,6 +162,8 @@ class Definitions:
         current = next(str(version["name"]) for version in spec["versions"] if version.get("storage"))
         stored_versions: list[str] = status.get("storedVersions") or []
         status["storedVersions"] = stored_versions if current in stored_versions else [*stored_versions, current]
+        if data == stored.data:
+            return
         holder = self._core.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         if holder is not None:
             context = Context("system:apiserver", (), "kube-apiserver", [])

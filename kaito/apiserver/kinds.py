@@ -65,6 +65,8 @@ class Resource:
     schema: Schema | None = None
     ownership_schema: Schema | None = None
     """The schema with the server's own metadata, along which server-side apply merges and counts owners."""
+    storage_schema: Schema | None = None
+    """Schema of the stored version of a custom resource: what is kept is pruned and defaulted by it."""
     columns: tuple[Column, ...] = ()
     scale: Scale | None = None
     selectable_fields: tuple[str, ...] = ()
@@ -180,8 +182,8 @@ def view(stored: Stored, resource: Resource) -> Object:
 def convert(data: Object, resource: Resource, api_version: str) -> Object:
     """Return an object in another version of its type.
 
-    Custom resources use conversion strategy None: only apiVersion changes; what the target version does not know is
-    pruned and its defaults are filled in, as the real server does when it reads.
+    Custom resources use conversion strategy None: only apiVersion changes, and what the target version does not know is
+    pruned. Its defaults are not filled in: the real server does that for the stored version alone when it reads.
     """
     if data.get("apiVersion") == api_version:
         return data
@@ -191,10 +193,9 @@ def convert(data: Object, resource: Resource, api_version: str) -> Object:
         return convert_event(data, api_version)
     converted = {**data, "apiVersion": api_version}
     if resource.schema is not None and resource.custom and api_version == resource.api_version:
-        from kaito.apiserver.schema import fill_defaults, prune
+        from kaito.apiserver.schema import prune
         from kaito.apiserver.wire import copy_json
 
         converted = copy_json(converted)
         prune(converted, resource.schema)
-        fill_defaults(converted, resource.schema)
     return converted

@@ -72,6 +72,8 @@ class Presentation:
         partial = self.form == "metadata"
         kind = "PartialObjectMetadataList" if partial else resource.listed_kind
         api_version = META if partial else resource.api_version
+        if resource.custom and not partial:
+            metadata = {"continue": "", **metadata}  # always printed for custom resources
         head = encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})
         bodies = b",".join(self._item(resource, stored) for stored in items)
         return head[:-1] + b',"items":[' + bodies + b"]}"

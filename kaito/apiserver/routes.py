@@ -47,9 +47,9 @@ def parse(registry: Registry, request: HttpRequest) -> Target:
         raise no_such_resource()
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    if namespace and not resource.namespaced:
-        raise no_such_resource()
-    if name and resource.namespaced and not namespace:
+    if (namespace and not resource.namespaced) or (name and resource.namespaced and not namespace):
+        if resource.custom:
+            raise UnknownPath(request.path)
         raise no_such_resource()
     if subresource and subresource not in resource.subresources:
         raise not_found(resource.group, resource.plural, name) if resource.custom else no_such_resource()

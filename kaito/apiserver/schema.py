@@ -31,6 +31,7 @@ class Schema:
 
     __slots__ = (
         "_additional",
+        "_declared",
         "_definitions",
         "_items",
         "_properties",
@@ -79,6 +80,7 @@ class Schema:
         self.has_rules: bool | None = None
         """Whether this schema or one below it has CEL rules; worked out when first asked."""
         self._properties: dict[str, Schema] = {}
+        self._declared: dict[str, Schema] | None = None
         self._items: Schema | None = None
         self._additional: Schema | None = None
 
@@ -88,8 +90,10 @@ class Schema:
 
     def declared(self) -> dict[str, Schema]:
         """Return the written-out properties."""
-        names: dict[str, Object] = part(self.raw, "properties")
-        return {name: self._property(name, raw) for name, raw in names.items()}
+        if self._declared is None:
+            names: dict[str, Object] = part(self.raw, "properties")
+            self._declared = {name: self._property(name, raw) for name, raw in names.items()}
+        return self._declared
 
     def child(self, name: str) -> Schema | None:
         """Return the schema of a property: the declared one, else that of additional properties, else None."""
@@ -149,8 +153,38 @@ def prune(value: Json, schema: Schema, *, root: bool = True, path: str = "") -> 
     return []
 
 
+OBJECT_META_FIELDS = frozenset(
+    {
+        "annotations",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "labels",
+        "managedFields",
+        "name",
+        "namespace",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+
+
+def _prune_embedded_metadata(metadata: Object, path: str) -> list[str]:
+    unknown = [name for name in metadata if name not in OBJECT_META_FIELDS]
+    for name in unknown:
+        del metadata[name]
+    return [f"{path}.{name}" for name in unknown]
+
+
 def _prune_object(value: Object, schema: Schema, *, root: bool, path: str) -> list[str]:
     removed: list[str] = []
+    if schema.embedded and is_object(value.get("metadata")):
+        removed += _prune_embedded_metadata(value["metadata"], f"{path}.metadata")
     for name in list(value):
         if root and name in _ROOT_FIELDS:
             continue

@@ -215,7 +215,7 @@ class ApiServer:
             headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
             response = json_response(error.status(), error.code, headers)
         if isinstance(target, Target) and target.resource.deprecation:
-            context.warnings.append(target.resource.deprecation)
+            context.warnings.insert(0, target.resource.deprecation)
         if context.warnings:
             response.headers["warning"] = ", ".join(_warning(text) for text in context.warnings)
         return response

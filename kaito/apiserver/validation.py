@@ -128,7 +128,8 @@ def _object_errors(value: Object, schema: Schema, path: str, old: Json) -> list[
     least = schema.raw.get("minProperties")
     if least is not None and len(value) < least:
         errors.append(invalid_value(path, value, f"{path} in body should have at least {least} properties"))
-    errors += [required(prefix + name) for name in schema.raw.get("required") or () if name not in value]
+    needed: list[str] = [*(schema.raw.get("required") or ()), *(("apiVersion", "kind") if schema.embedded else ())]
+    errors += [required(prefix + name) for name in needed if name not in value]
     for name, item in value.items():
         child = schema.child(name)
         if child is None or (not path and name == "metadata"):

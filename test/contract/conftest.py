@@ -40,6 +40,7 @@ class Answer:
     status: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -69,7 +70,8 @@ class Server:
         async with self.session.request(method, url, data=data, headers=sent, params=query) as response:
             raw = await response.read()
             decoded = json.loads(raw) if "json" in response.content_type else raw.decode()
-            return Answer(response.status, decoded, response.headers)
+            warnings = tuple(response.headers.getall("warning", ()))
+            return Answer(response.status, decoded, response.headers, warnings)
 
     async def ok(self, method: str, path: str, body: object = None, content: str = JSON, **query: str) -> Any:
         """Send a request that has to succeed, and return its body."""

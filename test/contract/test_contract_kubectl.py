@@ -158,16 +158,23 @@ async def test_the_server_explains_what_it_refuses(kubectl: Kubectl, group: str)
     await kubectl.ok("delete", "crd", f"things.{group}")
 
 
-async def test_explain_reads_the_schema(kubectl: Kubectl, group: str) -> None:
-    await define(kubectl, group)
-    told = await kubectl.ok("explain", f"things.{group}", "--recursive")
-    assert "A thing to try kubectl with." in told
-    field = ""
-    for _ in range(50):  # a real server publishes its documents a moment after it serves the kind
-        field = (await kubectl("explain", "things.spec.size", f"--api-version={group}/v1")).out
-        if field:
+async def explain(kubectl: Kubectl, *words: str) -> str:
+    """Explain a field of a new kind: a real server publishes its documents a moment after it serves the kind."""
+    done = await kubectl("explain", *words)
+    for _ in range(50):
+        if done.code == 0:
             break
         await asyncio.sleep(0.2)
+        done = await kubectl("explain", *words)
+    assert done.code == 0, done.error
+    return done.out
+
+
+async def test_explain_reads_the_schema(kubectl: Kubectl, group: str) -> None:
+    await define(kubectl, group)
+    told = await explain(kubectl, f"things.{group}", "--recursive")
+    assert "A thing to try kubectl with." in told
+    field = await explain(kubectl, "things.spec.size", f"--api-version={group}/v1")
     assert "size <integer>" in re.sub(r"[\t ]+", " ", field)
     assert "How big it is to be." in field
     built_in = await kubectl.ok("explain", "deployment.spec.replicas")

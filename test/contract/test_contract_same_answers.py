@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from kaito.apiserver.wire import is_list, is_object
+
 if TYPE_CHECKING:
     from test.contract.conftest import Server
 
@@ -48,12 +50,10 @@ class Names:
 
     def plain(self, value: Any, key: str = "") -> Any:
         """Return a value with everything that differs by nature replaced."""
-        if isinstance(value, dict):
-            found: dict[str, Any] = value
-            return {name: self.plain(found[name], name) for name in sorted(found) if name not in IGNORED}
-        if isinstance(value, list):
-            items: list[Any] = value
-            return self._list(items, key)
+        if is_object(value):
+            return {name: self.plain(value[name], name) for name in sorted(value) if name not in IGNORED}
+        if is_list(value):
+            return self._list(value, key)
         return self._text(value, key) if isinstance(value, str) else value
 
     def _list(self, value: list[Any], key: str) -> list[Any]:
@@ -106,7 +106,7 @@ async def play(server: Server, steps: list[dict[str, Any]], namespace: str) -> l
             {
                 "request": raw["send"],
                 "status": answer.status,
-                "warning": answer.headers.get("warning"),
+                "warnings": sorted(re.findall(r'299 - "(?:\\.|[^"\\])*"', ", ".join(answer.warnings))),
                 "retry-after": answer.headers.get("retry-after"),
                 "body": names.plain(answer.body),
             }
