@@ -107,7 +107,7 @@ async def _remember(run: Pass, operation: str | None, since: datetime) -> None:
 
 
 async def _forget(run: Pass, **add_labels: str) -> None:
-    nothing = dict.fromkeys((labels.ARM_OPERATION, labels.LAUNCH_STARTED))
+    nothing: dict[str, str | None] = {labels.ARM_OPERATION: None, labels.LAUNCH_STARTED: None}
     await run.set_metadata(annotations=nothing, add_labels=add_labels)
 
 
