@@ -44,13 +44,17 @@ def reconcile_context(controller: str, kind: str, key: object) -> Generator[str]
     Names as in controller-runtime, so that existing log queries keep working.
     """
     reconcile_id = str(uuid.uuid4())
-    values: dict[str, object] = {"controller": controller, "kind": kind}
+    values: dict[str, object] = {"controller": controller, "kind": kind, "reconcileID": reconcile_id}
     if isinstance(key, ObjectKey):
         values |= {"namespace": key.namespace, "name": key.name}
     else:
-        values |= {"name": str(key)}
-    with structlog.contextvars.bound_contextvars(**values, reconcileID=reconcile_id):
+        values["name"] = str(key)
+    # What `structlog.contextvars.bound_contextvars` does, without reading the whole context first.
+    tokens = structlog.contextvars.bind_contextvars(**values)
+    try:
         yield reconcile_id
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)
 
 
 def configure(log_format: LogFormat = "json", level: LogLevel = "info") -> None:

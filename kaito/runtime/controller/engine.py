@@ -8,12 +8,13 @@ run cancelled by the end of the process is neither an error nor queued again.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar, final
+from logging import DEBUG
+from typing import Generic, TypeVar, final, get_args
 
 from kaito.runtime.clock import Clock, monotonic
-from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, describe, raised, returned
+from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe, raised, returned
 from kaito.runtime.errors import CacheNotSynced, InvariantError
-from kaito.runtime.logging import get_logger, reconcile_context
+from kaito.runtime.logging import BoundLogger, get_logger, reconcile_context
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.reconcile import Again
 from kaito.runtime.source import Started
@@ -70,12 +71,20 @@ class Engine(Generic[K]):
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
-        self._log = get_logger(f"controller.{name}")
+        # Bound once: the level is settled by now, and a dropped debug line then costs a call and nothing else.
+        self._log: BoundLogger = get_logger(f"controller.{name}").bind()
+        self._debugging = self._log.is_enabled_for(DEBUG)
         self._sources: list[Started] = []
         self._ready = asyncio.Event()
         self._working = False
         metrics.start_controller(name, workers)
         metrics.watch_queue(queue)
+        self._active = metrics.active_workers.labels(name)
+        self._seconds = metrics.reconcile_seconds.labels(name)
+        self._event_delay = metrics.event_to_reconcile.labels(name)
+        self._last_success = metrics.last_success.labels(name)
+        results: tuple[Result, ...] = get_args(Result)
+        self._results = {result: metrics.reconciles.labels(name, result) for result in results}
 
     # -- sources -----------------------------------------------------------------------------------------------------
 
@@ -144,8 +153,7 @@ class Engine(Generic[K]):
 
     async def _handle(self, item: Item[K]) -> None:
         started = monotonic()
-        active = self._metrics.active_workers.labels(self.name)
-        active.inc()
+        self._active.inc()
         with (
             reconcile_context(self.name, self.kind, item.key) as run_id,
             self._tracer.start_as_current_span(f"reconcile {self.name}") as span,
@@ -155,8 +163,8 @@ class Engine(Generic[K]):
                 outcome = await self._run(item)
                 self._follow_up(item, outcome, span)
             finally:
-                active.dec()
-                self._metrics.reconcile_seconds.labels(self.name).observe(monotonic() - started)
+                self._active.dec()
+                self._seconds.observe(monotonic() - started)
 
     async def _run(self, item: Item[K]) -> Outcome:
         limit = asyncio.timeout(self._deadline)
@@ -179,8 +187,7 @@ class Engine(Generic[K]):
         return returned(value)
 
     def _follow_up(self, item: Item[K], outcome: Outcome, span: Span) -> None:
-        metrics, name = self._metrics, self.name
-        metrics.reconciles.labels(name, outcome.result).inc()
+        self._results[outcome.result].inc()
         span.set_attribute("outcome", outcome.result)
         if outcome.error is not None:
             span.record_exception(outcome.error)
@@ -188,7 +195,7 @@ class Engine(Generic[K]):
             self._report(item, outcome, self._retry(item, outcome.error, outcome))
             return
         self.queue.forget(item.key)
-        metrics.last_success.labels(name).set(self._clock.now().timestamp())
+        self._last_success.set(self._clock.now().timestamp())
         if outcome.again is not None:
             cause = Cause(self.kind, str(item.key), "again", outcome.again.why)
             self.queue.add(item.key, priority=item.priority, after=outcome.again.after, cause=cause)
@@ -222,8 +229,9 @@ class Engine(Generic[K]):
     def _announce(self, item: Item[K], span: Span, run_id: str) -> None:
         received = [cause.at for cause in item.causes if cause.verb not in {"again", "retry"}]
         if received:
-            self._metrics.event_to_reconcile.labels(self.name).observe(max(0.0, monotonic() - min(received)))
-        self._log.debug("reconciling", causes=[str(cause) for cause in item.causes], attempt=item.attempt)
+            self._event_delay.observe(max(0.0, monotonic() - min(received)))
+        if self._debugging:
+            self._log.debug("reconciling", causes=[str(cause) for cause in item.causes], attempt=item.attempt)
         if span is NO_SPAN:
             return
         span.set_attribute("controller", self.name)
