@@ -22,7 +22,7 @@ from kaito.runtime.client.access import Access
 from kaito.runtime.client.tls import client_context, fingerprint
 from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, check_send_guard
 from kaito.runtime.clock import monotonic
-from kaito.runtime.errors import RequestTimeout, TransportError
+from kaito.runtime.errors import ConfigurationError, RequestTimeout, TransportError
 from kaito.runtime.logging import get_logger
 
 UNARY_CONNECTIONS = 64
@@ -246,20 +246,28 @@ class HttpTransport:
         return options
 
     async def _current_pool(self) -> _Pool:
-        if self._closed:
-            message = f"{self.host}: the transport is closed"
-            raise TransportError(message)
+        self._check_open()
         for retired in [retired for retired in self._retired if not retired.users]:
             self._retired.remove(retired)
             await retired.close()
-        pool = self._pool
-        if pool is not None and (not self._secure or monotonic() - self._checked_at < TLS_CHECK_SECONDS):
-            return pool
+        if self._pool is not None and not self._is_check_due():
+            return self._pool
         async with self._opening:
-            if self._pool is not pool:
-                return await self._current_pool()
-            self._checked_at = monotonic()
-            return await self._renewed_pool(pool)
+            self._check_open()
+            pool = self._pool  # another request may have brought it up to date meanwhile
+            if pool is None or self._is_check_due():
+                self._checked_at = monotonic()
+                pool = await self._renewed_pool(pool)
+                self._check_open()
+            return pool
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = f"{self.host}: the transport is closed"
+            raise TransportError(message)
+
+    def _is_check_due(self) -> bool:
+        return self._secure and monotonic() - self._checked_at >= TLS_CHECK_SECONDS
 
     async def _renewed_pool(self, pool: _Pool | None) -> _Pool:
         """The same pool, or a new one when the certificates changed."""
@@ -269,11 +277,12 @@ class HttpTransport:
             return pool
         try:
             context = await asyncio.to_thread(client_context, material) if self._secure else None
-        except Exception as error:
+        except ConfigurationError as error:
             if pool is None:
                 raise
             _log.warning("certificates changed but are not usable, keeping the last ones", error=str(error))
             return pool
+        self._check_open()
         renewed = _Pool(context, mark)
         self._pool = renewed
         if pool is not None:

@@ -201,6 +201,26 @@ async def test_files_that_turn_to_rubbish_leave_the_last_good_ones_in_use(tmp_pa
             await transport.close()
 
 
+async def test_many_requests_at_once_look_at_the_files_without_waiting_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaito.runtime.client.http.TLS_CHECK_SECONDS", 0.0)
+    ca = authority()
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(ca.pem)
+    async with serving(ca, tmp_path, "127.0.0.1") as url, asyncio.timeout(20):
+        transport = HttpTransport(
+            Access(server=url, credentials=NoCredentials(), tls=TlsMaterial(ca_file=str(ca_file)))
+        )
+        replies = await asyncio.gather(*(transport.request("GET", "/version") for _ in range(30)))
+        assert {reply.status for reply in replies} == {200}
+        late = [asyncio.Task(transport.request("GET", "/version")) for _ in range(5)]
+        await asyncio.sleep(0)
+        await transport.close()
+        for result in await asyncio.gather(*late, return_exceptions=True):
+            assert isinstance(result, TransportError)
+
+
 def test_the_fingerprint_follows_content_not_names(tmp_path: Path) -> None:
     data, other = tmp_path / "..data_1", tmp_path / "..data_2"
     for directory in (data, other):
