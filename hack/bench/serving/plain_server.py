@@ -1,4 +1,4 @@
-"""The server most people would write: FastAPI around `transformers.pipeline`. The thing to beat, kept as plain as it comes.
+"""The server most people would write: FastAPI around `transformers.pipeline`, kept as plain as it comes.
 
 Started by `bench.py`; not part of any image.
 """
