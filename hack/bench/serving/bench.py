@@ -7,6 +7,7 @@ Prints JSON on stdout; `--output` also writes the table. Runs on whatever device
 
 import argparse
 import asyncio
+import datetime as dt
 import json
 import os
 import platform
