@@ -20,6 +20,7 @@ from kaito.workspace.main import workspace_manager
 from kaito.workspace.plan import Hardware, Plan, Serving
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
+DEFINITIONS = crds.manifests()
 UID = "0b8e7c0e-0000-4000-8000-000000000001"
 
 
@@ -124,7 +125,7 @@ class Cluster:
     def __init__(self, world: World, settings: WorkspaceSettings) -> None:
         self.world, self.settings = world, settings
         self.kind: type[Machine | NodeClaim] = Machine if settings.node_api is NodeApi.MACHINE else NodeClaim
-        for definition in crds.manifests():
+        for definition in DEFINITIONS:
             world.install(definition)
 
     def controller(self, settings: WorkspaceSettings | None = None) -> Manager:
