@@ -196,13 +196,16 @@ class EventRecorder:
 
     async def run(self) -> None:
         """Send until cancelled; then spend at most two seconds on what is left."""
+        swept_at = monotonic()
         try:
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_SWEEP_SECONDS):
                         series = await self._queue.get()
                     await self._send(series)
-                self._sweep()
+                if monotonic() - swept_at >= _SWEEP_SECONDS:
+                    swept_at = monotonic()
+                    self._sweep()
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_SECONDS):
@@ -296,6 +299,9 @@ class EventRecorder:
         self._sending = True
         try:
             await self._send_patiently(series, attempts)
+        except asyncio.CancelledError:
+            self._enqueue(series)  # once more, in what is left of the time
+            raise
         except AlreadyExists:
             series.created = True  # an earlier try got through
         except ApiError as error:

@@ -198,3 +198,16 @@ async def test_stopping_sends_what_is_left(world: World, dropped: list[str]) -> 
         await asyncio.sleep(0)
         say(recorder, "last words")
     assert [event.note for event in sent(world)] == ["last words"]
+
+
+async def test_an_event_under_way_when_stopped_is_sent_once_more(world: World, dropped: list[str]) -> None:
+    world.fail_next("POST", Event, hang=True)
+    recorder = make(world, dropped)
+    async with TaskScope("test") as scope:
+        scope.spawn(recorder.run(), name="events")
+        await asyncio.sleep(0)
+        say(recorder, "last words")
+        await asyncio.sleep(1)
+        assert sent(world) == []
+    assert [event.note for event in sent(world)] == ["last words"]
+    assert dropped == []
