@@ -66,6 +66,8 @@ class _Pool:
         self.mark = mark
         tracing = aiohttp.TraceConfig()
         tracing.on_request_headers_sent.append(_last_check)
+        tracing.on_connection_queued_start.append(self._wait)
+        self.waits = 0
         self.unary = self._session(context, limit=UNARY_CONNECTIONS, trace=[tracing])
         self.watches = self._session(context, limit=0, trace=[])
         self.users = 0
@@ -88,6 +90,9 @@ class _Pool:
             read_bufsize=2**18,
             trace_configs=trace,
         )
+
+    async def _wait(self, *_: object) -> None:
+        self.waits += 1
 
     @contextmanager
     def used(self) -> Generator[None]:
@@ -142,11 +147,17 @@ class HttpTransport:
         self._checked_at = 0.0
         self._opening = asyncio.Lock()
         self._closed = False
+        self._past_waits = 0
 
     @property
     def host(self) -> str:
         """Host and port."""
         return yarl.URL(self._base).authority
+
+    @property
+    def waits(self) -> int:
+        """Requests that had to wait for one of the connections, so far: a growing number asks for fewer workers."""
+        return self._past_waits + (self._pool.waits if self._pool is not None else 0)
 
     async def request(
         self,
@@ -287,6 +298,7 @@ class HttpTransport:
         self._pool = renewed
         if pool is not None:
             self._retired.append(pool)
+            self._past_waits += pool.waits
             _log.info("certificates changed, using new connections", host=self.host)
         return renewed
 
