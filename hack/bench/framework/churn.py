@@ -25,7 +25,7 @@ from kaito.runtime import Cached, Client, Controller, Manager, Request, Settings
 from kaito.runtime.client import MergePatch
 from kaito.runtime.client.access import find_access
 from kaito.runtime.client.http import HttpTransport
-from kaito.runtime.client.transport import StreamReply
+from kaito.runtime.client.transport import Reply, StreamReply
 from kaito.runtime.errors import ApiError, TransportError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import ObjectMeta
@@ -45,8 +45,15 @@ class Knife:
         self._inner = inner
         self.cuts = 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+    @property
+    def host(self) -> str:
+        return self._inner.host
+
+    async def request(self, *target: str, **options: Any) -> Reply:
+        return await self._inner.request(*target, **options)
+
+    async def close(self) -> None:
+        await self._inner.close()
 
     @asynccontextmanager
     async def stream(self, *target: str, **options: Any) -> AsyncGenerator[StreamReply]:

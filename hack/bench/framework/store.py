@@ -42,7 +42,7 @@ ROUNDS = 5
 def pod(number: int) -> bytes:
     """A pod as an API server sends it: about 6 KiB, a third of it managedFields."""
     workspace = f"workspace-{number % WORKSPACES}"
-    managed = [
+    managed: list[dict[str, Any]] = [
         {
             "manager": manager,
             "operation": "Update",
@@ -56,7 +56,7 @@ def pod(number: int) -> bytes:
             ("kubelet", ["conditions", "containerStatuses", "hostIP", "phase", "podIP", "podIPs", "startTime"]),
         )
     ] * 2
-    container = {
+    container: dict[str, Any] = {
         "name": "server",
         "image": "registry.example.com/kaito/phi-3-mini-4k-instruct:0.0.1",
         "command": ["/bin/sh", "-c", "accelerate launch --num_processes 1 inference_api.py --pipeline text-generation"],
@@ -66,7 +66,7 @@ def pod(number: int) -> bytes:
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": 5000, "scheme": "HTTP"}, "periodSeconds": 10},
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 5000, "scheme": "HTTP"}, "periodSeconds": 10},
     }
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": f"{workspace}-{number}",
         "namespace": f"team-{number % 20}",
         "uid": f"00000000-0000-4000-8000-{number:012}",
@@ -93,7 +93,7 @@ def pod(number: int) -> bytes:
     }
     kinds = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
     moment = "2030-01-01T00:00:00Z"
-    status = {
+    status: dict[str, Any] = {
         "phase": "Running",
         "podIP": f"10.0.{number // 256 % 256}.{number % 256}",
         "hostIP": "10.1.0.1",
@@ -113,7 +113,7 @@ def pod(number: int) -> bytes:
     tolerations = [
         {"key": f"example.com/taint-{index}", "operator": "Exists", "effect": "NoSchedule"} for index in range(4)
     ]
-    spec = {
+    spec: dict[str, Any] = {
         "nodeName": f"node-{number % 500}",
         "restartPolicy": "Always",
         "serviceAccountName": "default",
@@ -121,7 +121,7 @@ def pod(number: int) -> bytes:
         "volumes": [{"name": f"volume-{index}", "emptyDir": {"medium": "Memory"}} for index in range(5)],
         "containers": [container],
     }
-    document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
+    document: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
     return msgspec.json.encode(document)
 
 
