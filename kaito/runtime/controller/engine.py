@@ -150,7 +150,7 @@ class Engine(Generic[K]):
                 await self._handle(item)
             finally:
                 self.queue.done(item.key)
-            await asyncio.sleep(0)  # a run that never waited, with the next key ready, must not keep the loop for itself
+            await asyncio.sleep(0)  # a run that never waits must not keep the loop for itself
 
     async def _handle(self, item: Item[K]) -> None:
         started = monotonic()

@@ -23,8 +23,8 @@ Ts = TypeVarTuple("Ts")
 HORIZON_SECONDS = 30 * 24 * 3600.0
 """Virtual time after which a test is surely waiting for something that will never come."""
 
-MOMENT_ROUNDS = 500_000
-"""Rounds of the loop within one moment after which time will surely never move on again; some ten seconds of work."""
+MOMENT_ROUNDS = 200_000
+"""Rounds of the loop within one moment after which time will surely never move on again; some seconds of work."""
 
 STACK_FRAMES = 4
 """Innermost frames shown per task in a report."""
