@@ -68,7 +68,7 @@ async def _advance(run: Pass, plan: Plan) -> bool:
         return False
     match instance.state:
         case "ready":
-            await _arrived(run, instance)
+            await _arrived(run, plan, instance)
             return True
         case "creating" | "updating":
             if labels.LAUNCH_STARTED not in run.claim.annotations:  # whoever asked for it died before saying so
@@ -154,9 +154,10 @@ async def _occupied(run: Pass, plan: Plan, instance: Instance) -> None:
         run.wake(CONFLICT_SECONDS, "name taken")
 
 
-async def _arrived(run: Pass, instance: Instance) -> None:
+async def _arrived(run: Pass, plan: Plan, instance: Instance) -> None:
     run.tools.ledger.forget(run.claim.uid)
-    await _forget(run, **{labels.INSTANCE_TYPE: instance.instance_type})
+    capacity = "spot" if plan.instance.spot else "on-demand"
+    await _forget(run, **{labels.INSTANCE_TYPE: instance.instance_type, labels.CAPACITY_TYPE: capacity})
     run.report.launched("True")
     run.report.set(image_id=instance.image)
     run.event(reasons.LAUNCHED, f"agent pool {instance.name} of {instance.instance_type} is there")

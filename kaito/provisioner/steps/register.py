@@ -44,6 +44,7 @@ async def register(run: Pass) -> Node | None:
         message = f"node {node.name} says it is {node.spec.provider_id}, which is no machine of {run.claim.name}"
         run.report.registered("False", reasons.PROVIDER_ID_MISMATCH, message)
         return None
+    await run.set_metadata(add_labels=_placement(node))
     node = await _sync(run, node)
     _say_registered(run, node)
     return node
@@ -56,6 +57,11 @@ def _registered(run: Pass, nodes: list[Node]) -> Node | None:
     if node is None:
         run.report.node_ready("False", words.NODE_NOT_FOUND, f"node {name} is not in the cluster any more")
     return node
+
+
+def _placement(node: Node) -> dict[str, str]:
+    """Where the machine is, for the claim's own columns and selectors. AKS writes zone `0` for "no zone"."""
+    return {key: node.labels[key] for key in (labels.REGION, labels.ZONE) if node.labels.get(key, "0") != "0"}
 
 
 def _say_registered(run: Pass, node: Node) -> None:

@@ -28,6 +28,8 @@ async def test_a_claim_becomes_a_ready_node(stage: "Stage") -> None:
     assert claim.status.provider_id == node.spec.provider_id
     assert [c.status for stage_name in claim.stages if (c := claim.condition(stage_name))] == ["True"] * 3
     assert claim.labels[labels.INSTANCE_TYPE] == A100
+    assert claim.labels[labels.CAPACITY_TYPE] == "on-demand"
+    assert labels.ZONE not in claim.labels
     assert int(claim.status.capacity["nvidia.com/gpu"]) == 1
     assert claim.status.image_id.startswith("AKSUbuntu")
     assert labels.ARM_OPERATION not in claim.annotations
@@ -39,6 +41,21 @@ async def test_a_claim_becomes_a_ready_node(stage: "Stage") -> None:
     assert stage.calls("PUT") == 1
     events = {event.reason for event in stage.world.events(claim)}
     assert {"Launching", "Launched", "Registered", "Initialized"} <= events
+
+
+async def test_a_spot_machine_in_a_zone_says_so_on_claim_and_node(stage: "Stage") -> None:
+    def spot(document: dict[str, Any]) -> None:
+        document["spec"]["requirements"] += [
+            {"key": labels.CAPACITY_TYPE, "operator": "In", "values": ["spot"]},
+            {"key": labels.ZONE, "operator": "In", "values": ["eastus-3"]},
+        ]
+
+    await stage.start()
+    stage.put("ws1", spot)
+    claim = await stage.until_ready()
+    for labelled in (claim.labels, stage.node().labels):
+        assert (labelled[labels.CAPACITY_TYPE], labelled[labels.ZONE]) == ("spot", "eastus-3")
+    assert stage.pool().properties["scaleSetPriority"] == "Spot"
 
 
 async def test_the_pool_is_the_claim_in_azures_words(stage: "Stage") -> None:
