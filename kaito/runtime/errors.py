@@ -173,7 +173,11 @@ class RequestTimeout(TransportError):
 
 
 class UnreadableObject(KaitoRuntimeError):
-    """An object (or a whole answer) of the server does not fit the model; the message names kind and field."""
+    """An object (or a whole answer) of the server does not fit the model; the message names it and the fields.
+
+    In the cache it stays under its key, so that events and owners still work; only reading it fails. The message never
+    holds values: they may be those of a Secret.
+    """
 
 
 class AlreadyOwned(KaitoRuntimeError):

@@ -9,7 +9,7 @@ event changes), `delivery` (one handler), `own_writes` (read-your-writes), `info
 from kaito.runtime.cache.cache import Cache as Cache, Hold as Hold
 from kaito.runtime.cache.declaration import ALL_NAMESPACES as ALL_NAMESPACES, Cached as Cached
 from kaito.runtime.cache.delivery import Subscription as Subscription
-from kaito.runtime.cache.entry import Header as Header, Owner as Owner, UnreadableObject as UnreadableObject
+from kaito.runtime.cache.entry import Header as Header, Owner as Owner
 from kaito.runtime.cache.event import (
     Event as Event,
     EventType as EventType,
@@ -21,3 +21,4 @@ from kaito.runtime.cache.index import Index as Index
 from kaito.runtime.cache.informer import Informer as Informer, InformerHealth as InformerHealth
 from kaito.runtime.cache.stats import KindStats as KindStats
 from kaito.runtime.cache.view import View as View
+from kaito.runtime.errors import UnreadableObject as UnreadableObject

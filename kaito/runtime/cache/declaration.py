@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, final
 
 from kaito.runtime.cache.index import Index
-from kaito.runtime.cache.jsontext import parse_path
+from kaito.runtime.cache.jsontext import Path, parse_path
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import LabelSelector, Resource
 
@@ -63,6 +63,8 @@ class Cached:
         self.labels = selector_text(labels)
         self.fields, fixed = _split_namespace(fields or "")
         self.namespaces = tuple(dict.fromkeys(namespaces)) or ((fixed,) if fixed else ())
+        if fixed and self.namespaces != (fixed,):
+            raise ConfigurationError(f"Cached({kind.kind}): fields= and namespaces= name different namespaces")
         self.only: Only = only
         self.indexes = tuple(indexes)
         try:
@@ -88,6 +90,12 @@ class Cached:
         for path in self.drop:
             if path in _PROTECTED:
                 raise ConfigurationError(f"{name}: drop: {'.'.join(path)} is the object's identity")
+
+    def keeps(self, path: Path) -> bool:
+        """Whether a field is in the cached objects, as far as the declaration can tell."""
+        if self.only == "metadata" and path[0] != "metadata":
+            return False
+        return not any(path[: len(dropped)] == dropped for dropped in self.drop)
 
     def same_objects(self, other: "Cached") -> bool:
         """Whether both keep the same objects in the same form; indexes may differ."""

@@ -12,7 +12,7 @@ import msgspec
 import pydantic
 
 from kaito.runtime.cache.jsontext import Cuts, Raw, cut, fields_of, shown
-from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.errors import KaitoRuntimeError, UnreadableObject
 from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource
 
 R = TypeVar("R", bound=Resource)
@@ -73,13 +73,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     header: Header
     text: bytes
     """JSON without `apiVersion`, `kind` and the dropped paths."""
-
-
-class UnreadableObject(KaitoRuntimeError):
-    """An object on the server does not fit its model; the message names the object and the fields.
-
-    It stays in the cache under its key, so that events and owners still work; only reading it fails.
-    """
 
 
 class Undecodable(KaitoRuntimeError):

@@ -7,10 +7,13 @@ writes it, cache and view read it. It counts the bytes it holds.
 from collections.abc import Iterable, Iterator
 from typing import Any, final
 
-from kaito.runtime.cache.entry import Entry, UnreadableObject, decode
+from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
-from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.errors import ConfigurationError, UnreadableObject
+from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey
+
+_log = get_logger(__name__)
 
 _UNFILED = "\x00unfiled"
 """Where objects go whose index function failed: no real value can be equal to it (values come from JSON of the API)."""
@@ -115,7 +118,14 @@ class Store:
     def _values(self, index: Index[Any], entry: Entry) -> tuple[str, ...]:
         try:
             return tuple(index.values(decode(entry, index.kind, metadata_only=self._metadata_only)))
-        except Exception:  # noqa: BLE001 -- foreign code: the object must stay readable by key; lists by index say so
+        except Exception as error:  # noqa: BLE001 -- foreign code: the object must stay readable by key
+            _log.warning(
+                "object not filed, lists by this index will fail",
+                index=index.name,
+                kind=index.kind.kind,
+                object=str(entry.header.key),
+                error=type(error).__name__,
+            )
             return (_UNFILED,)
 
     # Indexes that come late are filled step by step, so that a big store does not hold up the loop.

@@ -79,7 +79,7 @@ def decode(kind: type[R], body: bytes) -> R:
     try:
         return kind.from_json(body)
     except ValidationError as error:
-        raise unreadable(kind, error) from error
+        raise unreadable(kind, error) from None  # the cause would print values, perhaps those of a Secret
 
 
 def unreadable(kind: type[BaseModel], error: ValidationError) -> UnreadableObject:
