@@ -189,8 +189,18 @@ def _nodes(seen: Observation) -> Verdict | None:
     if report.gpu_faults and len(report.usable) + len(report.gpu_faults) >= report.wanted:
         text = "; ".join((count, *report.gpu_faults))
         return Verdict.false(words.NODES_READY, words.NODE_PLUGINS_NOT_READY, text + warning)
-    text = "; ".join((count, *report.faults, *report.gpu_faults))
+    text = "; ".join((count, *report.faults, *report.gpu_faults, *_strangers(seen, report)))
     return Verdict.false(words.NODES_READY, words.NODE_NOT_READY, text + warning)
+
+
+def _strangers(seen: Observation, report: NodesReport) -> list[str]:
+    """Nodes that ready claims name but that are not the Workspace's by their labels: a provisioner's omission."""
+    ready = seen.claims.ready if seen.claims is not None else []
+    return [
+        f"{claim.kind} {claim.name} is ready on node {claim.status.node_name}, which lacks the labels of the claim"
+        for claim in ready
+        if claim.status.node_name and claim.status.node_name not in report.names
+    ]
 
 
 def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) -> Verdict:

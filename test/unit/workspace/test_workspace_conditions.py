@@ -123,6 +123,11 @@ def test_missing_gpus_are_told_apart_from_missing_nodes(seen: Seen) -> None:
     assert "gpu-0" in told["ResourceReady"].message
 
 
+def test_a_node_without_the_claims_labels_is_told_apart_from_a_missing_one(seen: Seen) -> None:
+    told = seen.told(seen.well(nodes=NodesReport(wanted=1), workload=None))
+    assert "ready on node gpu-0, which lacks the labels" in told["NodesReady"].message
+
+
 def test_pods_on_a_dead_node_do_not_count(seen: Seen) -> None:
     dead = NodesReport(wanted=1, names=("gpu-0",), faults=("node gpu-0 is not Ready",))
     pod = Pod.model_validate({"metadata": {"name": "ws-0"}, "spec": {"nodeName": "gpu-0"}})
