@@ -178,7 +178,7 @@ class ConfigMap(Resource, api="v1", kind="ConfigMap"):
     immutable: bool | None = None
 
 
-class Secret(Resource, api="v1", kind="Secret"):
+class Secret(Resource, api="v1", kind="Secret", hide_input_in_errors=True):
     """Confidential data; values are base64."""
 
     type: str | None = None

@@ -78,6 +78,9 @@ def test_secrets_are_decoded_and_never_printed() -> None:
     assert "hunter2" not in f"{secret} {secret!r}"
     assert secret.data["tls.key"] not in f"{secret} {secret!r}"
     assert secret.with_values(a=b"1").value("a") == b"1"
+    with pytest.raises(ValueError, match="data") as misfit:
+        Secret.model_validate({"data": {"password": ["hunter2"]}})
+    assert "hunter2" not in str(misfit.value)
 
 
 def test_identity_comes_from_the_class() -> None:
