@@ -5,7 +5,6 @@ Only rules that matter to operators and their manifests, in the words of `kubern
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from typing import TypeAlias
@@ -18,13 +17,12 @@ from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, r
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.pod_defaults import admit_new_pod
 from kaito.apiserver.selectors import selector_matches
+from kaito.apiserver.service_rules import allocate, keep_allocated, service_change_errors, service_errors
 from kaito.apiserver.wire import Json, Object, copy_json, lookup, part
 
 NOT_READY = "node.kubernetes.io/not-ready"
 """Taint of a new node (admission plugin TaintNodesByCondition); the node lifecycle controller takes it off."""
-FIRST_NODE_PORT = 30000
 IMMUTABLE = "field is immutable"
-IN_PORT_RANGE = "must be between 1 and 65535, inclusive"
 _CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _CONFIG_KEY_MESSAGE = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
@@ -56,8 +54,8 @@ def complete_update(core: Core, resource: Resource, data: Object, old: Object, s
     if resource.storage == DEFINITIONS:
         _remember_storage_version(data)
     if resource.storage == "services":
-        _keep_service_fields(data["spec"], old["spec"])
-        _allocate(core, data["spec"])
+        keep_allocated(data["spec"], old["spec"])
+        allocate(core, data["spec"])
 
 
 def _remember_storage_version(data: Object) -> None:
@@ -103,7 +101,7 @@ def _complete(core: Core, storage: str, data: Object) -> None:
             if short == "pv":
                 data["status"]["lastPhaseTransitionTime"] = core.timestamp()
         case "services":
-            _allocate(core, data["spec"])
+            allocate(core, data["spec"])
         case "jobs.batch":
             _select_job_pods(data)
         case _ if storage in _WITH_STATUS:
@@ -130,51 +128,6 @@ _WITH_STATUS: dict[str, Object] = {
     "cronjobs.batch": {},
 }
 """Status that a new object starts with, whatever was sent."""
-
-
-def _allocate(core: Core, spec: Object) -> None:
-    """Give a Service its cluster address and node ports."""
-    if spec.get("type") == "ExternalName":
-        return
-    services = [stored.data["spec"] for stored in core.store.channel("services").objects.values()]
-    if not spec.get("clusterIP"):
-        spec["clusterIP"] = (spec.get("clusterIPs") or [None])[0] or _free_address(services, core.service_range)
-    spec["clusterIPs"] = spec.get("clusterIPs") or [spec["clusterIP"]]
-    spec.setdefault("ipFamilies", ["IPv4"])
-    spec.setdefault("ipFamilyPolicy", "SingleStack")
-    if spec.get("type") in {"NodePort", "LoadBalancer"}:
-        used = {port.get("nodePort") for service in services for port in service.get("ports") or ()}
-        for port in spec.get("ports") or ():
-            if not port.get("nodePort"):
-                port["nodePort"] = next(number for number in range(FIRST_NODE_PORT, 32768) if number not in used)
-                used.add(port["nodePort"])
-
-
-def _free_address(services: list[Object], within: ipaddress.IPv4Network) -> str:
-    used = {service.get("clusterIP") for service in services}
-    first = int(within.network_address) + 10
-    return next(
-        address
-        for number in range(first, int(within.broadcast_address))
-        if (address := str(ipaddress.ip_address(number))) not in used
-    )
-
-
-def _keep_service_fields(spec: Object, old: Object) -> None:
-    """Carry over allocated fields that an update leaves out (`patchAllocatedValues`)."""
-    if spec.get("type") == "ExternalName":
-        return
-    for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-        if not spec.get(name) and old.get(name):
-            spec[name] = old[name]
-    if spec.get("clusterIPs") == old.get("clusterIPs") and spec["clusterIP"] != old.get("clusterIP"):
-        spec["clusterIPs"] = [spec["clusterIP"]]
-    known = {(port.get("port"), port.get("protocol")): port.get("nodePort") for port in old.get("ports") or ()}
-    if spec.get("type") in {"NodePort", "LoadBalancer"}:
-        for port in spec.get("ports") or ():
-            number = known.get((port.get("port"), port.get("protocol")))
-            if number and not port.get("nodePort"):
-                port["nodePort"] = number
 
 
 def _select_job_pods(data: Object) -> None:
@@ -267,30 +220,6 @@ def _job(data: Object) -> list[FieldError]:
     return found
 
 
-def _service(data: Object) -> list[FieldError]:
-    spec: Object = data["spec"]
-    ports: list[Object] = spec.get("ports") or []
-    found: list[FieldError] = []
-    if not ports and spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
-        found.append(required("spec.ports"))
-    names = set[str]()
-    for index, port in enumerate(ports):
-        here = f"spec.ports[{index}]"
-        name = str(port.get("name") or "")
-        if not name and len(ports) > 1:
-            found.append(required(f"{here}.name"))
-        elif name and name in names:
-            found.append(errors.duplicate(f"{here}.name", name))
-        names.add(name)
-        number = port.get("port")
-        if not isinstance(number, int) or not 1 <= number <= 65535:
-            found.append(invalid_value(f"{here}.port", number or 0, IN_PORT_RANGE))
-        target = port.get("targetPort")
-        if isinstance(target, int) and not 1 <= target <= 65535:
-            found.append(invalid_value(f"{here}.targetPort", target, IN_PORT_RANGE))
-    return found
-
-
 def _binding(data: Object) -> list[FieldError]:
     return [] if lookup(data, ("roleRef", "name")) else [required("roleRef.name")]
 
@@ -313,7 +242,7 @@ _CHECKS: dict[str, Check] = {
     "replicasets.apps": _workload,
     "daemonsets.apps": _workload,
     "jobs.batch": _job,
-    "services": _service,
+    "services": service_errors,
     "rolebindings.rbac.authorization.k8s.io": _binding,
     "clusterrolebindings.rbac.authorization.k8s.io": _binding,
     DEFINITIONS: definition_errors,
@@ -358,15 +287,6 @@ def _job_change(data: Object, old: Object) -> list[FieldError]:
         if data["spec"].get(name) != old["spec"].get(name):
             found.append(invalid_value(f"spec.{name}", data["spec"].get(name), IMMUTABLE))
     return found
-
-
-def _service_change(data: Object, old: Object) -> list[FieldError]:
-    spec, before = data["spec"], old["spec"]
-    if spec.get("type") == "ExternalName" or before.get("type") == "ExternalName":
-        return []
-    if spec.get("clusterIP") != before.get("clusterIP"):
-        return [invalid_value("spec.clusterIPs[0]", spec.get("clusterIPs"), "may not change once set")]
-    return []
 
 
 _POD_CHANGEABLE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates")
@@ -437,7 +357,7 @@ _UPDATE_CHECKS: dict[str, UpdateCheck] = {
     "daemonsets.apps": _selector_change,
     "statefulsets.apps": _stateful_set_change,
     "jobs.batch": _job_change,
-    "services": _service_change,
+    "services": service_change_errors,
     "pods": _pod_change,
     "configmaps": _frozen,
     "secrets": _frozen,

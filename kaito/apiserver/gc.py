@@ -100,7 +100,7 @@ class Collector:
             self._check_owners(resource, stored)
 
     def _resource(self, storage: str) -> Resource | None:
-        return next((found for found in self._core.registry.stored_types() if found.storage == storage), None)
+        return self._core.registry.stored_type(storage)
 
     def _check_owners(self, resource: Resource, stored: Stored) -> None:
         """Delete an object none of whose owners is left; drop its references to those that are gone."""

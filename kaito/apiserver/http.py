@@ -19,7 +19,7 @@ MAX_BODY_BYTES = 3 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Listening:
     """Where a server listens."""
 
     url: str
@@ -50,7 +50,7 @@ async def serve(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
     token: str | None = None,
-) -> AsyncGenerator[Served, None]:
+) -> AsyncGenerator[Listening, None]:
     """Serve an API server on a socket; port 0 takes a free one. With a token, requests without it get 401."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_route("*", "/{path:.*}", _Adapter(server, token).__call__)
@@ -61,7 +61,7 @@ async def serve(
         await site.start()
         bound: tuple[str, int] = runner.addresses[0][:2]
         scheme = "http" if tls is None else "https"
-        yield Served(f"{scheme}://{bound[0]}:{bound[1]}", token)
+        yield Listening(f"{scheme}://{bound[0]}:{bound[1]}", token)
     finally:
         server.cut_watches()
         await runner.cleanup()

@@ -115,6 +115,7 @@ class Registry:
     def __init__(self, resources: Iterable[Resource]) -> None:
         self._by_path: dict[tuple[str, str, str], Resource] = {}
         self._by_kind: dict[tuple[str, str, str], Resource] = {}
+        self._by_storage: dict[str, Resource] | None = None
         self.revision = 0
         """Counts changes, so that discovery and OpenAPI documents can be cached."""
         for resource in resources:
@@ -124,6 +125,7 @@ class Registry:
         """Serve a resource, replacing an earlier definition of the same version."""
         self._by_path[resource.group, resource.version, resource.plural] = resource
         self._by_kind[resource.group, resource.version, resource.kind] = resource
+        self._by_storage = None
         self.revision += 1
 
     def remove_type(self, group: str, plural: str) -> None:
@@ -132,6 +134,7 @@ class Registry:
             if resource.group == group and resource.plural == plural:
                 del self._by_path[key]
                 self._by_kind.pop((group, resource.version, resource.kind), None)
+        self._by_storage = None
         self.revision += 1
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
@@ -148,12 +151,21 @@ class Registry:
 
     def stored_types(self) -> list[Resource]:
         """Return one resource for each storage name."""
-        seen: dict[str, Resource] = {}
-        for resource in self._by_path.values():
-            kept = seen.get(resource.storage)
-            if kept is None or resource.api_version == resource.stored_api_version:
-                seen[resource.storage] = resource
-        return list(seen.values())
+        return list(self._stored().values())
+
+    def stored_type(self, storage: str) -> Resource | None:
+        """Return a resource of a storage name, the stored version if it is served."""
+        return self._stored().get(storage)
+
+    def _stored(self) -> dict[str, Resource]:
+        if self._by_storage is None:
+            seen: dict[str, Resource] = {}
+            for resource in self._by_path.values():
+                kept = seen.get(resource.storage)
+                if kept is None or resource.api_version == resource.stored_api_version:
+                    seen[resource.storage] = resource
+            self._by_storage = seen
+        return self._by_storage
 
     def has_group_version(self, group: str, version: str) -> bool:
         """Return whether anything is served under a group and version."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
@@ -117,7 +117,7 @@ class ApiServer:
         self._writer = Writer(self._core, self._admission)
         self._openapi = OpenApi(self._core.registry)
         self._subresources = Subresources(self._core, self._writer)
-        Cleanup(self._core, namespaces=collect_garbage)
+        Cleanup(self._core, controllers=collect_garbage)
         if collect_garbage:
             Collector(self._core)
         self.faults = Faults()
@@ -340,18 +340,29 @@ def _bend_watch(response: HttpResponse, faults: list[Fault]) -> None:
             response.body = _cut(response.body, fault.cut_after)
 
 
-async def _after(line: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield line
-    async for chunk in stream:
-        yield chunk
+async def _after(line: bytes, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    try:
+        yield line
+        async for chunk in stream:
+            yield chunk
+    finally:
+        await _close(stream)
 
 
-async def _cut(stream: AsyncIterator[bytes], lines: int) -> AsyncIterator[bytes]:
-    if lines <= 0:
-        return
-    async for chunk in stream:
-        parts = chunk.splitlines(keepends=True)
-        yield b"".join(parts[:lines])
-        lines -= len(parts)
-        if lines <= 0:
-            return
+async def _cut(stream: AsyncIterator[bytes], lines: int) -> AsyncGenerator[bytes, None]:
+    try:
+        while lines > 0:
+            chunk = await anext(stream, b"")
+            if not chunk:
+                return
+            parts = chunk.splitlines(keepends=True)
+            yield b"".join(parts[:lines])
+            lines -= len(parts)
+    finally:
+        await _close(stream)
+
+
+async def _close(stream: AsyncIterator[bytes]) -> None:
+    close = getattr(stream, "aclose", None)
+    if close is not None:
+        await close()

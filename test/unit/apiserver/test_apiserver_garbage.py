@@ -137,3 +137,18 @@ async def test_without_garbage_collection_nothing_follows() -> None:
     await client.ok("POST", MAPS, owned("child", await owner(client)))
     await client.ok("DELETE", f"{MAPS}/owner")
     assert await names(client) == ["child"]
+
+
+async def test_a_claim_in_use_stays_until_its_pod_has_gone(client: Client) -> None:
+    claims, pods = "/api/v1/namespaces/default/persistentvolumeclaims", "/api/v1/namespaces/default/pods"
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    await client.ok("POST", claims, {"metadata": {"name": "data"}, "spec": spec})
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
+    pod = {"containers": [{"name": "c", "image": "i"}], "volumes": [volume]}
+    await client.ok("POST", pods, {"metadata": {"name": "p"}, "spec": pod})
+    await client.ok("DELETE", f"{claims}/data")
+    await asyncio.sleep(0)
+    assert (await client.call("GET", f"{claims}/data")).status == 200
+    await client.ok("DELETE", f"{pods}/p")
+    await asyncio.sleep(0)
+    assert (await client.call("GET", f"{claims}/data")).status == 404
