@@ -1,5 +1,7 @@
 """The whole way in memory: manager, cache, controller and client keep a custom resource converged."""
 
+import pytest
+
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import Container, Deployment, DeploymentSpec, PodSpec, PodTemplateSpec
 from kaito.runtime.meta import Condition, LabelSelector, Model, ObjectMeta, Resource, find_condition
@@ -62,6 +64,7 @@ class Operator:
         )
 
 
+@pytest.mark.seeds(10)
 async def test_a_custom_resource_converges_and_goes(world: World) -> None:
     operator = Operator()
     operator.cleanup_takes = 2
@@ -99,6 +102,7 @@ async def test_a_custom_resource_converges_and_goes(world: World) -> None:
         assert world.find(Deployment, "cache") is None
 
 
+@pytest.mark.seeds(10)
 async def test_an_outside_change_is_put_right(world: World) -> None:
     operator = Operator()
     await world.start(*workloads())
