@@ -39,8 +39,17 @@ class Predicate(Protocol):
     def __invert__(self) -> "Predicate": ...
 
 
+def paths_of(predicate: Predicate) -> frozenset[Path]:
+    """The fields that a predicate of this module compares: a source refuses one whose fields are not kept."""
+    return predicate.paths if isinstance(predicate, _Combinable) else frozenset()
+
+
 class _Combinable:
     __slots__ = ()
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        return frozenset()
 
     def __call__(self, event: Event[Any], /) -> bool:
         raise NotImplementedError
@@ -63,6 +72,10 @@ class _Both(_Combinable):
         self._left = left
         self._right = right
 
+    @property
+    def paths(self) -> frozenset[Path]:
+        return paths_of(self._left) | paths_of(self._right)
+
     def __call__(self, event: Event[Any], /) -> bool:
         return self._left(event) and self._right(event)
 
@@ -78,6 +91,10 @@ class _Either(_Combinable):
         self._left = left
         self._right = right
 
+    @property
+    def paths(self) -> frozenset[Path]:
+        return paths_of(self._left) | paths_of(self._right)
+
     def __call__(self, event: Event[Any], /) -> bool:
         return self._left(event) or self._right(event)
 
@@ -91,6 +108,10 @@ class _Not(_Combinable):
 
     def __init__(self, inner: Predicate) -> None:
         self._inner = inner
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        return paths_of(self._inner)
 
     def __call__(self, event: Event[Any], /) -> bool:
         return not self._inner(event)
@@ -108,9 +129,13 @@ class _Changed(_Combinable):
             raise ConfigurationError("changed() needs at least one field")
         self._names = names
         try:
-            self._paths = tuple(_path(name) for name in names)
+            self._paths = frozenset(_path(name) for name in names)
         except ValueError as error:
             raise ConfigurationError(f"changed(): {error}") from error
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        return self._paths
 
     def __call__(self, event: Event[Any], /) -> bool:
         if event.type is not EventType.UPDATE or event.old is None or event.new is None:

@@ -8,9 +8,10 @@ from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.delivery import Subscription
 from kaito.runtime.cache.event import Event
 from kaito.runtime.cache.view import View
+from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Enqueue, Handler
 from kaito.runtime.meta import Resource
-from kaito.runtime.predicate import Predicate
+from kaito.runtime.predicate import Predicate, paths_of
 from kaito.runtime.tasks import TaskScope
 
 R = TypeVar("R", bound=Resource)
@@ -52,7 +53,7 @@ class KindSource(Generic[R]):
         """Begin to deliver events to `queue`.
 
         Raises:
-            ConfigurationError: the cache keeps the kind in a form that contradicts this one.
+            ConfigurationError: the predicate compares fields that the cache does not keep: it would never see a change.
         """
         view = View(cache)
         handler, when = self._handler, self._when
@@ -63,6 +64,12 @@ class KindSource(Generic[R]):
             return handler(event, queue, view)
 
         hold: Hold[R] = cache.acquire(self.kind)
+        declaration = hold.informer.declaration
+        for path in paths_of(when) if when is not None else ():
+            if not declaration.keeps(path):
+                hold.release()
+                field = ".".join(path)
+                raise ConfigurationError(f"{self.name}: {when} looks at {field}, which {declaration!r} does not keep")
         return StartedKind(hold, hold.informer.subscribe(deliver, name=self.name, resync=self.resync))
 
     def __repr__(self) -> str:

@@ -35,6 +35,7 @@ class Nameless(Resource):
         ({"kind": Pod, "drop": ["metadata.name"]}, "identity"),
         ({"kind": Pod, "drop": ["metadata"]}, "identity"),
         ({"kind": Nameless}, "names no kind"),
+        ({"kind": Pod, "namespaces": ["a"], "fields": "metadata.namespace=b"}, "different namespaces"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: dict[str, Any], complaint: str) -> None:

@@ -15,7 +15,7 @@ from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Handler, enqueue_owner, enqueue_self, label_key, mapped
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Pod, StatefulSet
 from kaito.runtime.meta import ObjectKey, ObjectMeta
-from kaito.runtime.predicate import changed
+from kaito.runtime.predicate import Predicate, changed
 from kaito.runtime.source import Channel, ChannelSource, KindSource
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
@@ -125,7 +125,7 @@ async def test_mappers_of_every_shape(view: View) -> None:
 
 
 async def test_a_mapper_is_asked_about_both_states_and_each_key_is_told_once(view: View) -> None:
-    mapper = mapped(lambda pod, _: [ObjectKey("ns", pod.labels["app"]), ObjectKey("ns", "always")])
+    mapper: Handler[Pod] = mapped(lambda pod, _: [ObjectKey("ns", pod.labels["app"]), ObjectKey("ns", "always")])
     moved = event(EventType.UPDATE, owner("Deployment", "new"), old=[owner("Deployment", "old")])
     assert await keys(mapper, moved, view) == ["ns/old", "ns/always", "ns/new"]
 
@@ -178,6 +178,23 @@ async def test_a_kind_source_goes_from_the_server_to_the_queue_through_predicate
         started.stop()
         started.stop()
         assert not cache.declares(ConfigMap)
+
+
+@pytest.mark.parametrize(
+    ("cached", "when", "named"),
+    [
+        (Cached(Pod, only="metadata"), changed("labels", "status.phase"), "status.phase"),
+        (Cached(Pod, only="metadata"), changed("labels") & ~changed("spec"), "spec"),
+        (Cached(Pod, drop=["metadata.annotations"]), changed("annotations") | changed("spec"), "metadata.annotations"),
+        (Cached(Pod, drop=["status"]), changed("status.phase"), "status.phase"),
+    ],
+)
+async def test_a_predicate_on_fields_that_are_not_kept_is_refused(cached: Cached, when: Predicate, named: str) -> None:
+    cache = Cache(ScriptedTransport(), [cached])
+    async with TaskScope("test") as scope:
+        with pytest.raises(ConfigurationError, match=f"looks at {named}, which Cached"):
+            KindSource(Pod, enqueue_self, when=when).start(cache, Queue(), scope)
+        KindSource(Pod, enqueue_self, when=changed("labels")).start(cache, Queue(), scope)
 
 
 @pytest.mark.conformance(27)
