@@ -5,7 +5,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, final
 
-from kaito.runtime.client.codec import encode
+import msgspec
+
 from kaito.runtime.client.patch import contains
 from kaito.runtime.meta import ObjectKey, Resource
 
@@ -43,10 +44,9 @@ class AppliedObjects:
             return False  # the cache holds metadata only: what the caller would get back is not the object
         if live.metadata.resource_version == last.resource_version:
             return True
-        found = live.to_dict()
-        metadata_intact = contains(found.get("metadata", {}), document.get("metadata", {}))
-        same_generation = live.metadata.generation == last.generation > 0
-        return metadata_intact and (same_generation or contains(found, document))
+        if live.metadata.generation == last.generation > 0:
+            return contains(live.metadata.to_dict(), document.get("metadata", {}))
+        return contains(live.to_dict(), document)
 
     def remember(self, desired: Resource, document: dict[str, Any], result: Resource) -> None:
         """`document` was applied and gave `result`."""
@@ -70,12 +70,5 @@ def _is_partial(live: Resource) -> bool:
 
 def _digest(document: dict[str, Any]) -> bytes:
     """Equal for equal documents, whatever the order of their keys."""
-    return hashlib.blake2b(encode(_sorted(document)), digest_size=16).digest()
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _sorted(value[name]) for name in sorted(value)}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- JSON
-    if isinstance(value, list):
-        return [_sorted(item) for item in value]  # pyright: ignore[reportUnknownVariableType] -- JSON
-    return value
+    text = msgspec.json.encode(document, order="deterministic")
+    return hashlib.blake2b(text, digest_size=16).digest()
