@@ -20,7 +20,6 @@ from kaito.cloud.errors import (
     QuotaExceeded,
     Throttled,
 )
-from kaito.provisioner import reasons
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime.meta import ConditionStatus
 
@@ -60,18 +59,18 @@ def failure(error: CloudError, failures: int, settings: ProvisionerSettings) -> 
         case AccessDenied():
             return Failure(words.UNAUTHORIZED, text, settings.denied_retry)
         case ClusterMissing():
-            return Failure(reasons.CLUSTER_NOT_FOUND, text, settings.denied_retry)
+            return Failure(words.CLUSTER_NOT_FOUND, text, settings.denied_retry)
         case Throttled():
-            return Failure(reasons.THROTTLED, text, error.retry_after or settings.poll_interval, status="Unknown")
+            return Failure(words.CLOUD_THROTTLED, text, error.retry_after or settings.poll_interval, status="Unknown")
         case Busy():
-            return Failure(reasons.CLOUD_BUSY, text, error.retry_after or BUSY_SECONDS, status="Unknown")
+            return Failure(words.CLOUD_BUSY, text, error.retry_after or BUSY_SECONDS, status="Unknown")
         case OperationCanceled():
-            return Failure(reasons.OPERATION_CANCELED, text, settings.trouble_retry, status="Unknown")
+            return Failure(words.OPERATION_CANCELED, text, settings.trouble_retry, status="Unknown")
         case AlreadyExists():  # an earlier try of ours whose answer was lost, or a stranger's: the next look tells
-            return Failure(reasons.AGENT_POOL_CREATING, text, 1.0, status="Unknown")
+            return Failure(words.AGENT_POOL_CREATING, text, 1.0, status="Unknown")
         case CloudUnavailable():
             retry = error.retry_after or min(settings.trouble_retry * doubled, TROUBLE_CAP_SECONDS)
-            return Failure(reasons.CLOUD_UNAVAILABLE, text, retry, status="Unknown")
+            return Failure(words.CLOUD_UNAVAILABLE, text, retry, status="Unknown")
         case InvalidRequest():
             return Failure(words.LAUNCH_FAILED, text, HOPELESS_SECONDS)
         case _:

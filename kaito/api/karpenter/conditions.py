@@ -55,7 +55,40 @@ UNAUTHORIZED: Final = "Unauthorized"
 """The provisioner's identity may not do that."""
 
 INVALID_CLAIM: Final = "InvalidClaim"
-"""The claim itself cannot be fulfilled: no instance type, more than one, or a name the cloud refuses."""
+"""The claim itself cannot be fulfilled: no instance type, no disk size, or a name the cloud refuses."""
+
+AGENT_POOL_CREATING: Final = "AgentPoolCreating"
+"""The cloud accepted the machine and is making it."""
+
+AGENT_POOL_DELETING: Final = "AgentPoolDeleting"
+"""A former machine of the name has to go first."""
+
+AGENT_POOL_NAME_CONFLICT: Final = "AgentPoolNameConflict"
+"""A machine of the claim's name exists and is somebody else's; it is left alone."""
+
+CLUSTER_NOT_FOUND: Final = "ClusterNotFound"
+"""The cloud knows no cluster of the configured name: the provisioner is set up wrongly."""
+
+CLOUD_THROTTLED: Final = "CloudThrottled"
+"""Too many requests; tried again when the cloud allows."""
+
+CLOUD_BUSY: Final = "CloudBusy"
+"""Another operation on the cluster has to end first."""
+
+CLOUD_UNAVAILABLE: Final = "CloudUnavailable"
+"""The cloud failed or did not answer; tried again."""
+
+OPERATION_CANCELED: Final = "OperationCanceled"
+"""A later operation overrode ours; tried again."""
+
+PROVIDER_ID_MISSING: Final = "ProviderIDMissing"
+"""The node has joined; the cloud's node manager has not yet said which machine it is."""
+
+PROVIDER_ID_MISMATCH: Final = "ProviderIDMismatch"
+"""The node with the claim's labels is another machine."""
+
+INITIALIZATION_TIMEOUT: Final = "InitializationTimeout"
+"""The node joined and did not become usable in time; the message says what is missing."""
 
 LAUNCH_TIMEOUT: Final = "LaunchTimeout"
 """The cloud did not finish the machine in time; the claim is deleted."""

@@ -6,7 +6,6 @@ capacity, size, a cloud in trouble) has no deadline: the claim stays, says why, 
 
 from kaito.api import labels
 from kaito.api.karpenter import conditions as words
-from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass, moment
 
 
@@ -24,7 +23,7 @@ def enforce_deadlines(run: Pass) -> None:
 def _launch(run: Pass, launched: str) -> None:
     said = run.report.statements.get(launched)
     begun = moment(run.claim.annotations.get(labels.LAUNCH_STARTED, ""))
-    if begun is None or said is None or said.reason != reasons.AGENT_POOL_CREATING:
+    if begun is None or said is None or said.reason != words.AGENT_POOL_CREATING:
         return
     remaining = run.settings.launch_timeout - run.age(begun)
     if remaining > 0:
@@ -57,11 +56,11 @@ def _initialization(run: Pass, registered: str, initialized: str) -> None:
     said = run.report.statements.get(initialized)
     cause = f"{said.reason}: {said.message}" if said else "its node is not in the cluster"
     message = f"the node is not usable {run.settings.initialization_timeout:.0f} s after it joined; {cause}"
-    run.report.initialized("Unknown", reasons.INITIALIZATION_TIMEOUT, message)
-    if before is None or before.reason != reasons.INITIALIZATION_TIMEOUT:
-        run.event(reasons.INITIALIZATION_TIMEOUT, message, warning=True)
+    run.report.initialized("Unknown", words.INITIALIZATION_TIMEOUT, message)
+    if before is None or before.reason != words.INITIALIZATION_TIMEOUT:
+        run.event(words.INITIALIZATION_TIMEOUT, message, warning=True)
     if run.settings.replace_uninitialized:
-        _expire(run, reasons.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
+        _expire(run, words.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
 
 
 def _expire(run: Pass, reason: str, metric: str, message: str) -> None:

@@ -88,7 +88,7 @@ async def _lacks_resources(run: Pass, node: Node) -> Obstacle | None:
         size = await run.cloud.instance_type(run.claim.labels.get(labels.INSTANCE_TYPE, ""))
     except CloudError as error:
         run.wake(error.retry_after or run.settings.poll_interval, "the size's GPU count is not known yet")
-        return Obstacle(reasons.CLOUD_UNAVAILABLE, f"how many GPUs the size has is not known: {error}")
+        return Obstacle(words.CLOUD_UNAVAILABLE, f"how many GPUs the size has is not known: {error}")
     expected = size.gpus if size else int(node.labels.get(labels.MACHINE_TYPE) == "gpu")
     present = sum(int(allocatable.get(name, Quantity(0))) for name in GPU_RESOURCES)
     if present < expected:

@@ -149,7 +149,7 @@ async def _occupied(run: Pass, plan: Plan, instance: Instance) -> None:
         _leaving(run)
     else:
         message = f"agent pool {instance.name} exists and was not made for this claim: it is left alone"
-        _say_failed(run, "False", reasons.AGENT_POOL_NAME_CONFLICT, message)
+        _say_failed(run, "False", words.AGENT_POOL_NAME_CONFLICT, message)
         run.tools.ledger.postpone(run.claim.uid, CONFLICT_SECONDS)
         run.wake(CONFLICT_SECONDS, "name taken")
 
@@ -181,13 +181,13 @@ async def _clear(run: Pass, plan: Plan, instance: Instance, error: CloudError | 
 def _creating(run: Pass, retry_after: float | None) -> None:
     minutes = int(run.age(run.claim.metadata.creation_timestamp) // 60)  # not finer: each text is one more write
     message = f"agent pool {run.claim.name} is being created, {minutes} min since the claim"
-    run.report.launched("Unknown", reasons.AGENT_POOL_CREATING, message)
+    run.report.launched("Unknown", words.AGENT_POOL_CREATING, message)
     run.wake(retry_after or run.settings.poll_interval, "agent pool creating")
 
 
 def _leaving(run: Pass) -> None:
     message = f"a former agent pool {run.claim.name} is being deleted"
-    run.report.launched("Unknown", reasons.AGENT_POOL_DELETING, message)
+    run.report.launched("Unknown", words.AGENT_POOL_DELETING, message)
     run.wake(run.settings.poll_interval, "former agent pool deleting")
 
 

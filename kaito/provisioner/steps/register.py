@@ -38,11 +38,11 @@ async def register(run: Pass) -> Node | None:
         return None
     if not node.spec.provider_id:
         message = f"node {node.name} has joined and waits for its providerID"
-        run.report.registered("Unknown", reasons.PROVIDER_ID_MISSING, message)
+        run.report.registered("Unknown", words.PROVIDER_ID_MISSING, message)
         return None
     if run.cloud.instance_name(node.spec.provider_id) != run.claim.name:
         message = f"node {node.name} says it is {node.spec.provider_id}, which is no machine of {run.claim.name}"
-        run.report.registered("False", reasons.PROVIDER_ID_MISMATCH, message)
+        run.report.registered("False", words.PROVIDER_ID_MISMATCH, message)
         return None
     await run.set_metadata(add_labels=_placement(node))
     node = await _sync(run, node)

@@ -53,6 +53,8 @@ async def _nodes_left(run: Pass) -> bool:
         names = ", ".join(node.name for node in nodes)
         run.report.say(words.DRAINED, "Unknown", words.DRAINING, f"waiting for node {names} to go")
         run.wake(DRAIN_CHECK_SECONDS, "node terminating")
+    elif run.report.condition(words.DRAINED) is not None:
+        run.report.say(words.DRAINED, "True")
     return bool(nodes)
 
 

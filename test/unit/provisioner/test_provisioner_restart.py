@@ -9,7 +9,7 @@ from kaito.api import labels
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
-BIRTH_WRITES = 12
+BIRTH_WRITES = 14
 """More writes, to cluster and cloud together, than one claim takes until it is ready."""
 
 END_WRITES = 14
