@@ -24,7 +24,7 @@ from kaito.runtime.errors import (
     NotFound,
 )
 from kaito.runtime.finalizer import add_finalizer, remove_finalizer
-from kaito.runtime.kinds import ConfigMap, Deployment, Event, Pod, untyped_kind
+from kaito.runtime.kinds import ConfigMap, Deployment, Event, Namespace, Pod, untyped_kind
 from kaito.runtime.meta import Condition, GroupVersionKind, Model, ObjectMeta, Resource
 from kaito.runtime.recorder import EventRecorder
 from kaito.runtime.tasks import TaskScope
@@ -278,6 +278,7 @@ async def test_a_generated_definition_is_accepted_and_served(api: Api, namespace
 
 async def test_events_are_accepted(client: Client, namespace: str) -> None:
     subject = await client.create(config(namespace, "subject"))
+    scope_of_it = await client.get(Namespace, namespace)
     dropped: list[str] = []
     recorder = EventRecorder(client, component="contract-tests", on_drop=dropped.append)
     async with TaskScope("events") as scope:
@@ -287,6 +288,7 @@ async def test_events_are_accepted(client: Client, namespace: str) -> None:
             recorder.record(subject, "Warning", "Broken", "it broke", action="Mend")
         for number in range(12):
             recorder.record(subject, "Normal", "Counted", f"number {number}", action="Count")
+        recorder.record(scope_of_it, "Normal", "Shared", "ü" * 2000, action="Share", related=subject)
     assert dropped == []
     events = await client.list(Event, namespace=namespace)
     broken = [event for event in events if event.reason == "Broken"]
@@ -294,3 +296,5 @@ async def test_events_are_accepted(client: Client, namespace: str) -> None:
     assert broken[0].series is not None
     assert broken[0].series.count == 2
     assert len([event for event in events if event.reason == "Counted"]) == 10
+    shared = [event for event in await client.list(Event, namespace="default") if event.reason == "Shared"]
+    assert namespace in {event.regarding.name for event in shared}
