@@ -36,8 +36,10 @@ from kaito.runtime.errors import AlreadyExists, NotFound
 from kaito.runtime.kinds import Event
 from kaito.runtime.manager import Manager, Runnable, Settings
 from kaito.runtime.meta import LabelSelector, Resource
+from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.transport import InMemoryTransport
 from kaito.runtime.testing.virtual import VirtualTimeLoop
+from kaito.runtime.webhook import Webhook
 
 R = TypeVar("R", bound=Resource)
 
@@ -76,7 +78,8 @@ class World:
 
     def __init__(self, *, seed: int = 1) -> None:
         self.clock: LoopClock = LoopClock(START)
-        self.server: ApiServer = ApiServer(now=self.clock.now, seed=seed)
+        self._webhooks = InProcessWebhooks()
+        self.server: ApiServer = ApiServer(now=self.clock.now, seed=seed, webhooks=self._webhooks.call)
         self._stack = AsyncExitStack()
         self._watched: list[Busy] = []
         self._transports: list[InMemoryTransport] = []
@@ -177,6 +180,16 @@ class World:
                 self._install(kind)
             elif not self._is_served(kind):
                 self._install(crd([Version(model=kind, storage=True)]))
+
+    def admit(self, *webhooks: Webhook[Any]) -> None:
+        """Have the server ask these webhooks about every write, the test's own included. No sockets are involved.
+
+        Functions that really wait cannot be asked by `put` and `patch`, only by writes through a client.
+        """
+        for webhook in webhooks:
+            self.install(webhook.kind)
+            for manifest in self._webhooks.add(webhook):
+                self._send("POST", f"/apis/{manifest['apiVersion']}/{manifest['kind'].lower()}s", manifest)
 
     def _install(self, manifest: Mapping[str, Any]) -> None:
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
