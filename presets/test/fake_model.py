@@ -47,7 +47,12 @@ class FakeModel:
         room: int = 1000,
     ) -> None:
         self.info = ModelInfo(
-            name="fake", context_tokens=context, created=1_700_000_000, adapters=adapters, engine="fake"
+            name="fake",
+            context_tokens=context,
+            created=1_700_000_000,
+            vocabulary=0x110000,
+            adapters=adapters,
+            engine="fake",
         )
         self._reply = reply
         self._room = room

@@ -166,6 +166,28 @@ def test_it_listens_at_once_serves_and_drains(tiny_model: Path, tmp_path: Path) 
 
 
 @pytest.mark.model
+def test_sigterm_ends_it_while_it_loads(tiny_model: Path, tmp_path: Path) -> None:
+    port = free_port()
+    process = launch(
+        f"--pretrained_model_name_or_path={tiny_model}", f"--port={port}", f"--adapters_dir={tmp_path / 'none'}"
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert ask(f"http://127.0.0.1:{port}/health") == (503, {"status": "Loading"})
+                break
+            except urllib.error.URLError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.model
 def test_a_model_that_cannot_be_loaded_ends_the_process_with_the_reason(tmp_path: Path) -> None:
     process = launch(
         f"--pretrained_model_name_or_path={tmp_path}", f"--port={free_port()}", f"--adapters_dir={tmp_path / 'none'}"

@@ -202,11 +202,20 @@ async def test_a_prompt_that_does_not_fit_has_openais_code(serve: Serve) -> None
     assert caught.value.code == "context_length_exceeded"
 
 
-async def test_an_error_in_the_middle_of_a_stream_is_an_event(serve: Serve) -> None:
+async def test_token_ids_outside_the_vocabulary_are_refused(serve: Serve) -> None:
+    server = await serve()
+    for token in (-1, 0x110000):
+        status, body = await server.post("/v1/completions", {"prompt": [1, token]})
+        assert status == 400
+        assert f"token id {token} is outside the vocabulary" in body["error"]["message"]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_an_error_in_the_middle_of_a_stream_is_an_event(serve: Serve, n: int) -> None:
     model = FakeModel(reply=lambda _: "long answer")
     server = await serve(model)
     model.hold()
-    body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
+    body = {"messages": [{"role": "user", "content": "x"}], "stream": True, "n": n}
     async with server.session.post(server.url + "/v1/chat/completions", json=body) as response:
         assert response.status == 200
         model.fail_next_step = True

@@ -31,6 +31,8 @@ class ModelInfo:
     """Prompt plus output that fit, after the memory cap."""
     created: int
     """Unix seconds of the load; `created` in `/v1/models`."""
+    vocabulary: int = 0
+    """Token ids are below this; 0 for unknown."""
     adapters: tuple[str, ...] = ()
     engine: str = ""
     engine_version: str = ""

@@ -10,7 +10,9 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -109,7 +111,7 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
         return open_model(options, adapters)
 
     started = asyncio.get_running_loop().time()
-    model = await asyncio.to_thread(load)
+    model = await _on_daemon_thread(load)
     scheduler = Scheduler(
         model, queue_limit=options.max_queue_size, batch_limit=options.max_batch_size, observer=metrics
     )
@@ -124,6 +126,33 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
         "ready after %.1f s: %s on %s (%s), context %d tokens, adapters: %s",
         seconds, info.name, info.device, info.dtype, info.context_tokens, ", ".join(info.adapters) or "none",
     )  # fmt: skip
+
+
+async def _on_daemon_thread(work: Callable[[], LanguageModel]) -> LanguageModel:
+    """Run `work` on a thread that does not keep the process alive: SIGTERM while loading must end it at once."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[LanguageModel] = loop.create_future()
+
+    def finish(result: LanguageModel | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - carried to the task that waits, which raises it
+            outcome = partial(finish, None, error)
+        else:
+            outcome = partial(finish, result, None)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(outcome)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await future
 
 
 if __name__ == "__main__":

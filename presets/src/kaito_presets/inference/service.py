@@ -34,7 +34,8 @@ class Generation:
     defaults: Mapping[str, Option] = field(default_factory=dict[str, Option])
     """What its route asks for where neither the request nor the model's generation config does."""
     max_new_tokens: int | None = None
-    """None: what the options say, else `default_new_tokens`, else the rest of the context."""
+    """None: what the model's generation config says, else `default_new_tokens`, else the rest of the context; what does
+    not fit is cut then, because nobody asked for it."""
     default_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
     count: int = 1
@@ -173,6 +174,7 @@ class Service:
                 async for piece in self._pieces(request, tickets[0], 0, started):
                     yield piece
                 return
+            failure: BaseException | None = None
             async with asyncio.TaskGroup() as group:
                 for index, ticket in enumerate(tickets):
                     group.create_task(forward(index, ticket))
@@ -180,9 +182,15 @@ class Service:
                 while open_answers:
                     item = await merged.get()
                     if isinstance(item, BaseException):
-                        raise item
+                        # Raised outside the group, which would wrap it; the other answers end by their cancelled rows.
+                        failure = item
+                        for ticket in tickets:
+                            ticket.cancel()
+                        break
                     open_answers -= item.finish is not None
                     yield item
+            if failure:
+                raise failure
         finally:
             for ticket in tickets:
                 ticket.cancel()
@@ -197,9 +205,10 @@ class Service:
     def _submit(self, request: Generation, *, incremental: bool) -> list[Ticket]:
         plan = self._model.plan(request.options, request.defaults)
         room = self.info.context_tokens - len(request.prompt)
-        wanted = request.max_new_tokens if request.max_new_tokens is not None else plan.length
+        wanted = request.max_new_tokens
         if not request.prompt:
             raise BadRequest("the prompt holds no token", param="prompt")
+        self._check_tokens(request.prompt)
         if room < 1 or (wanted is not None and wanted > room):
             raise PromptTooLong(
                 f"this model's context is {self.info.context_tokens} tokens; the prompt has {len(request.prompt)}"
@@ -207,7 +216,7 @@ class Service:
                 param="prompt",
             )
         if wanted is None:
-            wanted = min(room, request.default_new_tokens or room)
+            wanted = min(room, plan.length or request.default_new_tokens or room)
         rows = [
             Row(
                 prompt=request.prompt,
@@ -223,6 +232,13 @@ class Service:
         tickets = self.scheduler.submit(rows, incremental=incremental)
         self._observer.started(len(request.prompt))
         return tickets
+
+    def _check_tokens(self, prompt: Sequence[int]) -> None:
+        """A token id outside the vocabulary would read past a table; on a GPU that takes the whole process down."""
+        limit = self.info.vocabulary
+        wrong = next((token for token in prompt if token < 0 or token >= limit), None) if limit else None
+        if wrong is not None:
+            raise BadRequest(f"token id {wrong} is outside the vocabulary of {limit}", param="prompt")
 
     async def _complete_one(self, request: Generation, ticket: Ticket, started: float) -> list[Completion]:
         if ticket.incremental:

@@ -85,6 +85,7 @@ class TransformersModel:
             name=options.name,
             context_tokens=_context(options, text_config, self._budget_tokens),
             created=round(time.time()),  # noqa: TID251 - a wall-clock stamp on the wire
+            vocabulary=model.get_input_embeddings().num_embeddings,
             adapters=adapters.names if adapters else (),
             engine="transformers",
             engine_version=transformers.__version__,
