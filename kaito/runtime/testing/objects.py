@@ -1,0 +1,201 @@
+"""Objects of an in-memory API server, at hand for a test: put, get, list, patch, delete, without a client or a cache.
+
+`World` is built on it. Every call is answered at once, by the server itself, with all of its rules; none is counted or
+hit by a fault.
+"""
+
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from kaito.apiserver.server import ApiServer
+from kaito.apiserver.wire import HttpRequest
+from kaito.runtime.client import codec
+from kaito.runtime.client.path import label_query, resource_path
+from kaito.runtime.client.sender import failure
+from kaito.runtime.crd import Version, crd
+from kaito.runtime.errors import AlreadyExists, NotFound
+from kaito.runtime.kinds import Event
+from kaito.runtime.meta import LabelSelector, Resource
+from kaito.runtime.testing.admission import InProcessWebhooks
+from kaito.runtime.webhook import Webhook
+
+R = TypeVar("R", bound=Resource)
+
+OWN_AGENT = "world/1"
+"""User agent of the test's own reads and writes: not counted, never hit by a fault."""
+
+
+class ServerObjects:
+    """The objects of one server.
+
+    Args:
+        server: the server.
+        webhooks: what `admit` adds to; the server must ask it.
+    """
+
+    def __init__(self, server: ApiServer, webhooks: InProcessWebhooks) -> None:
+        self.server: ApiServer = server
+        self._webhooks = webhooks
+
+    def put(self, obj: R) -> R:
+        """Create the object, or replace it, status included. Returns what the server stored.
+
+        A namespaced object without a namespace goes to `default`. A kind the server does not know is installed first.
+
+        Raises:
+            ApiError: the server refuses the object (`Invalid` with the fields, for example).
+        """
+        self.install(type(obj))
+        manifest = obj.to_dict()
+        if obj.namespaced:
+            manifest["metadata"] = {"namespace": "default"} | manifest.get("metadata", {})
+        namespace, name = manifest["metadata"].get("namespace", ""), obj.name
+        path = _path(type(obj), namespace)
+        for field in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
+            manifest["metadata"].pop(field, None)
+        try:
+            stored = self._send("POST", path, manifest)
+        except AlreadyExists:
+            target = _path(type(obj), namespace, name)
+            present: dict[str, Any] = msgspec.json.decode(self._send("GET", target))
+            manifest["metadata"]["resourceVersion"] = present["metadata"]["resourceVersion"]
+            stored = self._send("PUT", target, manifest)
+        stored_object: dict[str, Any] = msgspec.json.decode(stored)
+        status = manifest.get("status")
+        if status is not None and stored_object.get("status") != status:
+            name = stored_object["metadata"]["name"]
+            with suppress(NotFound):  # a kind without a status subresource: the write above stored it
+                stored = self._send(
+                    "PUT", _path(type(obj), namespace, name, "status"), stored_object | {"status": status}
+                )
+        return codec.decode(type(obj), stored)
+
+    def get(self, kind: type[R], name: str, namespace: str = "default") -> R:
+        """The object as the server has it.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return codec.decode(kind, self._send("GET", _path(kind, namespace, name)))
+
+    def find(self, kind: type[R], name: str, namespace: str = "default") -> R | None:
+        """The object as the server has it, or None."""
+        try:
+            return self.get(kind, name, namespace)
+        except NotFound:
+            return None
+
+    def events(self, regarding: Resource | None = None) -> list[Event]:
+        """The events recorded, oldest first; of one object when given."""
+        events = self.list(Event)
+        if regarding is not None:
+            events = [event for event in events if _regards(event, regarding)]
+        return sorted(events, key=lambda event: int(event.metadata.resource_version))
+
+    def list(
+        self, kind: type[R], namespace: str = "", *, labels: LabelSelector | Mapping[str, str] | str | None = None
+    ) -> list[R]:
+        """The objects the server has, ordered by namespace and name; an empty namespace means all."""
+        query = (("labelSelector", label_query(labels)),) if labels else ()
+        page = codec.page(self._send("GET", _path(kind, namespace, given=True), query=query), kind.kind)
+        objects = [codec.decode(kind, bytes(raw)) for raw in page.items or []]
+        return sorted(objects, key=lambda obj: obj.key)
+
+    def delete(self, kind: type[Resource], name: str, namespace: str = "default") -> None:
+        """Delete the object; finalizers hold it as they do in a cluster.
+
+        Raises:
+            NotFound: there is none.
+        """
+        self._send("DELETE", _path(kind, namespace, name))
+
+    def patch(
+        self, kind: type[R], name: str, change: Mapping[str, Any], namespace: str = "default", *, subresource: str = ""
+    ) -> R:
+        """Apply a JSON merge patch, as another client would. Returns what the server stored."""
+        path = _path(kind, namespace, name, subresource)
+        return codec.decode(kind, self._send("PATCH", path, change, content_type="application/merge-patch+json"))
+
+    def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
+        """Make the server know kinds: models (a CRD is generated unless it is known already) or CRD manifests."""
+        for kind in kinds:
+            if isinstance(kind, Mapping):
+                self._install(kind)
+            elif not self._is_served(kind):
+                self._install(crd([Version(model=kind, storage=True)]))
+
+    def admit(self, *webhooks: Webhook[Any]) -> None:
+        """Have the server ask these webhooks about every write, the test's own included. No sockets are involved.
+
+        Functions that really wait cannot be asked by `put` and `patch`, only by writes through a client.
+        """
+        for webhook in webhooks:
+            self.install(webhook.kind)
+            for manifest in self._webhooks.add(webhook):
+                self._send("POST", f"/apis/{manifest['apiVersion']}/{manifest['kind'].lower()}s", manifest)
+
+    def _install(self, manifest: Mapping[str, Any]) -> None:
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        try:
+            self._send("POST", path, manifest)
+        except AlreadyExists:
+            target = f"{path}/{manifest['metadata']['name']}"
+            present: dict[str, Any] = msgspec.json.decode(self._send("GET", target))
+            version = {"resourceVersion": present["metadata"]["resourceVersion"]}
+            self._send("PUT", target, dict(manifest) | {"metadata": manifest["metadata"] | version})
+
+    def _is_served(self, kind: type[Resource]) -> bool:
+        try:
+            self._send("GET", _path(kind, "", given=True), query=(("limit", "1"),))
+        except NotFound:
+            return False
+        return True
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: tuple[tuple[str, str], ...] = (),
+        content_type: str = "application/json",
+    ) -> bytes:
+        headers = {"user-agent": OWN_AGENT, "content-type": content_type}
+        data = b"" if body is None else msgspec.json.encode(body)
+        reply = _at_once(self.server.handle(HttpRequest(method, path, query, headers, data)))
+        content = cast("bytes", reply.body)
+        if reply.status >= 400:
+            raise failure(reply.status, reply.headers, content, f"{method} {path}")
+        return content
+
+
+def _regards(event: Event, obj: Resource) -> bool:
+    regarding: Mapping[str, Any] = event.to_dict().get("regarding") or {}
+    if obj.uid and regarding.get("uid"):
+        return bool(regarding["uid"] == obj.uid)
+    return (regarding.get("kind"), regarding.get("name")) == (obj.kind, obj.name)
+
+
+def _path(kind: type[Resource], namespace: str, name: str = "", subresource: str = "", *, given: bool = False) -> str:
+    if not kind.namespaced:
+        namespace = ""
+    elif not given:
+        namespace = namespace or "default"
+    return resource_path(kind.api_version, kind.plural, namespace=namespace, name=name, subresource=subresource)
+
+
+T = TypeVar("T")
+
+
+def _at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that does not wait for anything: the server's reads and writes, without webhooks or faults."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return cast("T", end.value)
+    work.close()
+    message = "the server waited (an admission webhook or a fault of your own): write through a client instead"
+    raise RuntimeError(message)
