@@ -5,6 +5,7 @@ the cloud. Deleting somebody's GPUs by mistake is worse than keeping an orphan f
 it carries our marker, a live read says its claim is gone, two scans in a row saw it so, and only a few at once.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import final
 
@@ -13,9 +14,10 @@ from kaito.cloud.errors import CloudError
 from kaito.cloud.provider import Instance
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Tools, nodepool
+from kaito.provisioner.kinds import is_served
 from kaito.provisioner.nodes import is_managed, nodes_of, owns_instance
 from kaito.runtime import Again
-from kaito.runtime.errors import ApiError, KaitoRuntimeError
+from kaito.runtime.errors import ApiError, KaitoRuntimeError, TransportError
 from kaito.runtime.kinds import Node
 from kaito.runtime.reconcile import Tick
 
@@ -46,7 +48,8 @@ class Collector:
         return None
 
     async def _collect_instances(self, tick: Tick, ours: list[Instance]) -> None:
-        orphans = [instance for instance in ours if await self._is_orphan(tick, instance)]
+        served = {kind.kind: kind for kind in self._tools.kinds if await self._is_served(tick, kind)}
+        orphans = [instance for instance in ours if await self._is_orphan(tick, instance, served)]
         self._tools.metrics.orphans.set(len(orphans))
         seen_twice = [instance for instance in orphans if instance.name in self._orphans]
         self._orphans = {instance.name for instance in orphans}
@@ -56,13 +59,13 @@ class Collector:
             if deleted < limit and await self._delete_instance(tick, instance):
                 deleted += 1
 
-    async def _is_orphan(self, tick: Tick, instance: Instance) -> bool:
+    async def _is_orphan(self, tick: Tick, instance: Instance, served: Mapping[str, type[Claim]]) -> bool:
         marker = instance.marker
         if instance.state == "deleting" or marker is None or self._is_young(instance, tick.clock.now()):
             return False
-        kind = next((kind for kind in self._tools.kinds if kind.kind == marker.claim_kind), None)
+        kind = served.get(marker.claim_kind)
         if kind is None:
-            return False  # a kind this process does not serve: not ours to judge
+            return False  # a kind that this process or the cluster does not serve: not ours to judge
         cached = await tick.api.find(kind, marker.claim_name)
         if cached is not None and cached.uid == marker.claim_uid:
             return False
@@ -71,15 +74,15 @@ class Collector:
         except KaitoRuntimeError as error:
             tick.log.warning("cannot tell whether the claim exists", instance=instance.name, error=str(error))
             return False
-        return (claim is None or claim.uid != marker.claim_uid) and await self._kind_is_served(tick, kind)
+        return claim is None or claim.uid != marker.claim_uid
 
-    async def _kind_is_served(self, tick: Tick, kind: type[Claim]) -> bool:
+    async def _is_served(self, tick: Tick, kind: type[Claim]) -> bool:
         """A missing definition answers 404 for every claim, which says nothing about any of them."""
         try:
-            await tick.api.client.list(kind, labels=None)
-        except ApiError:
+            return await is_served(tick.api.client, kind)
+        except KaitoRuntimeError as error:
+            tick.log.warning("cannot tell whether the kind is installed", kind=kind.kind, error=str(error))
             return False
-        return True
 
     def _is_young(self, instance: Instance, now: datetime) -> bool:
         created = instance.created
@@ -115,7 +118,10 @@ class Collector:
         for claim, why in seen_twice:
             tick.api.event(claim, "Warning", reasons.INSTANCE_GONE, f"{why}: the claim is deleted")
             self._tools.metrics.disrupted.labels("garbage_collected", nodepool(claim)).inc()
-            await tick.api.delete(claim)
+            try:
+                await tick.api.delete(claim)
+            except (ApiError, TransportError) as error:
+                tick.log.warning("claim not deleted, trying again", claim=claim.name, error=str(error))
 
     async def _breakage(self, tick: Tick, claim: Claim, instance: Instance | None) -> str:
         """Why a registered claim can never be ready again; empty when it can."""
