@@ -59,12 +59,14 @@ class Fleet:
         self._elected = False
 
     def _declare(self, controller: AnyController) -> None:
+        _check_is(controller, (Controller, Periodic), "controllers= takes Controller(...) and Controller.every(...)")
         if any(controller.name == known.name for known in self._declared):
             message = f"two controllers are named {controller.name!r}: give one of them another name="
             raise ConfigurationError(message)
         self._declared.append(controller)
 
     def _enlist(self, runnable: Runnable) -> None:
+        _check_is(runnable, (Runnable,), "a runnable has a name, leader_elected and an async run()")
         if any(runnable.name == known.name for known in self._runnables):
             message = f"two runnables are named {runnable.name!r}"
             raise ConfigurationError(message)
@@ -180,6 +182,12 @@ class Fleet:
     async def stop(self, stage: str, timeout: float) -> list[str]:
         """Stop a stage; the names of what is still running after so many seconds."""
         return await self._pools[stage].stop(max(0.0, timeout))
+
+
+def _check_is(what: object, kinds: tuple[type, ...], rule: str) -> None:
+    if not isinstance(what, kinds):
+        message = f"{rule}, not {what!r}"
+        raise ConfigurationError(message)
 
 
 async def _once(runnable: Runnable) -> None:

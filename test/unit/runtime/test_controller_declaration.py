@@ -111,3 +111,10 @@ def test_the_same_kind_twice_is_fine_under_two_names() -> None:
 def test_a_kind_cannot_be_cached_and_live() -> None:
     with pytest.raises(ConfigurationError, match="ConfigMap is cached"):
         Manager(Settings(), controllers=[build(ConfigMap, converge)], live=[ConfigMap])
+
+
+def test_a_manager_takes_controllers_and_runnables_only() -> None:
+    with pytest.raises(ConfigurationError, match="controllers= takes"):
+        Manager(Settings(), controllers=[converge])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigurationError, match="a runnable has a name"):
+        Manager(Settings(), runnables=[converge])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
