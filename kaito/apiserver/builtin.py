@@ -40,23 +40,21 @@ def _row(
         storage_name=storage_name,
         has_generation=generation,
     )
-    if verbs is None:
-        return row
-    return Resource(
-        group=group,
-        version=version,
-        kind=kind,
-        plural=plural,
-        namespaced=not cluster,
-        singular=kind.lower(),
-        verbs=verbs,
-    )
+    return row if verbs is None else replace(row, verbs=verbs)
 
 
 _RBAC = "rbac.authorization.k8s.io/v1"
 
 BUILTIN: tuple[Resource, ...] = (
-    _row("v1", "Namespace", "namespaces", short=("ns",), sub=frozenset({"status", "finalize"}), cluster=True),
+    _row(
+        "v1",
+        "Namespace",
+        "namespaces",
+        short=("ns",),
+        sub=frozenset({"status", "finalize"}),
+        cluster=True,
+        verbs=("create", "delete", "get", "list", "patch", "update", "watch"),
+    ),
     _row("v1", "Node", "nodes", short=("no",), sub=_STATUS, cluster=True),
     _row(
         "v1",

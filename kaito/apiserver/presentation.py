@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kaito.apiserver import errors
 from kaito.apiserver.core import Core
 from kaito.apiserver.kinds import Resource, view
+from kaito.apiserver.schema import zero_value
 from kaito.apiserver.store import Stored, encode_view
 from kaito.apiserver.table import table_columns, table_row
 from kaito.apiserver.wire import HttpRequest, Object, encode
@@ -63,7 +64,10 @@ class Presentation:
             return encode(table)
         if self.form == "metadata":
             return encode({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
-        return encode({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata})
+        # A real server sends an empty object of the type, with everything in it that Go prints when empty.
+        head: Object = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        empty: Object = {} if resource.custom or resource.schema is None else zero_value(resource.schema)
+        return encode({**head, **{name: value for name, value in empty.items() if name not in head}})
 
     def many(self, resource: Resource, items: Sequence[Stored], metadata: Object) -> bytes:
         """Return a list."""

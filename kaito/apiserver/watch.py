@@ -205,7 +205,7 @@ class WatchStream(AsyncIterator[bytes]):
         held = self.watcher.held
         # A bookmark promises that everything up to it was sent.
         version = held[0].rv - 1 if held else self._core.store.rv
-        metadata: Object = {"creationTimestamp": None, "resourceVersion": str(version)}
+        metadata: Object = {"resourceVersion": str(version)}
         if initial:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
         return watch_line("BOOKMARK", self._show.bookmark(self.target.resource, metadata))
