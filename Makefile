@@ -21,8 +21,9 @@ up: sync presets-env ## The same control plane, kept running to play with
 	@.venv/bin/kaito up
 
 .PHONY: test
-test: sync presets-env envtest ## Every test: unit, contract (also on a real kube-apiserver), presets
-	@$(PYTEST) -q
+test: sync presets-env envtest ## Every test: unit, contract (also on a real kube-apiserver), processes, presets
+	@$(PYTEST) -q -n 2 test/unit test/docs test/contract
+	@$(PYTEST) -q test/e2e
 	@presets/.venv/bin/python -m pytest -q presets/test
 
 .PHONY: check
@@ -91,6 +92,6 @@ lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@mkdir -p requirements
 	@$(EXPORT) --package kaito -o requirements/dev.txt
 	@$(EXPORT) --package kaito --no-default-groups -o requirements/kaito.txt
-	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test -o requirements/presets.txt
+	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test --group bench -o requirements/presets.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt
