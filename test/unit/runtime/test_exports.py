@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import pytest
+
 import kaito.runtime
 from kaito.runtime import testing
 
@@ -48,6 +50,7 @@ def test_testing_exports_exist() -> None:
         assert getattr(testing, name)
 
 
+@pytest.mark.conformance("client-11")
 def test_the_import_is_quick_and_loads_no_generated_models() -> None:
     everything = "from kaito.runtime import " + ", ".join(kaito.runtime.__all__)
     timed = [
