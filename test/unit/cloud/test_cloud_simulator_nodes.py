@@ -1,0 +1,121 @@
+"""The machines of simulated pools, as the cluster sees them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from kaito.cloud.azure.simulator import Knobs, Simulator, SimulatorSettings
+from kaito.cloud.azure.simulator.__main__ import parser, settings_of
+from kaito.cloud.azure.simulator.knobs import KnobBoard
+from kaito.runtime import Client
+from kaito.runtime.kinds import Lease, Node
+from kaito.runtime.testing import World
+
+POOL = {"vmSize": "Standard_NC24ads_A100_v4", "nodeLabels": {"own": "label"}, "nodeTaints": ["sku=gpu:NoSchedule"]}
+
+
+@pytest.fixture
+async def simulator(world: World) -> AsyncIterator[Simulator]:
+    nodes = Client(world.transport(agent="machines/1"), field_manager="machines")
+    async with Simulator(SimulatorSettings(), nodes=nodes, clock=world.clock) as simulator:
+        yield simulator
+
+
+def only(world: World) -> Node:
+    (node,) = world.list(Node)
+    return node
+
+
+def gpus(node: Node) -> int:
+    found = node.status.allocatable.get("nvidia.com/gpu")
+    return int(found) if found else 0
+
+
+async def test_a_machine_joins_in_steps(world: World, simulator: Simulator) -> None:
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(190)
+    assert world.list(Node) == []
+    await world.advance(5.5)
+    born = only(world)
+    assert (born.spec.provider_id or "", born.is_ready, gpus(born)) == ("", False, 0)
+    assert simulator.cluster.pools["ws1"].state == "Creating", "the node is there before the operation ends"
+    assert {taint.key for taint in born.spec.taints} >= {"sku", "node.cloudprovider.kubernetes.io/uninitialized"}
+    await world.advance(2)
+    assert (only(world).spec.provider_id or "").endswith("-vmss/virtualMachines/0")
+    await world.advance(10)
+    ready = only(world)
+    assert (ready.is_ready, gpus(ready)) == (True, 0)
+    assert [taint.key for taint in ready.spec.taints] == ["sku"]
+    await world.advance(35)
+    assert gpus(only(world)) == 1
+    assert only(world).labels.items() >= {"own": "label", "agentpool": "ws1", "accelerator": "nvidia"}.items()
+    lease = world.get(Lease, only(world).name, "kube-node-lease")
+    assert lease.spec.renew_time is not None
+
+
+async def test_machines_go_with_their_pool(world: World, simulator: Simulator) -> None:
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(310)
+    simulator.cluster.delete("ws1")
+    await world.advance(60)
+    ready = only(world).condition("Ready")
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("Unknown", "NodeStatusUnknown")
+    await world.advance(70)
+    assert world.list(Node) == []
+
+
+@pytest.mark.parametrize(
+    ("knobs", "nodes", "ready"),
+    [
+        ({"never_join": True}, 0, 0),
+        ({"join_twice": True}, 2, 2),
+        ({"not_ready": True}, 1, 0),
+        ({"join_delay": 500}, 0, 0),
+        ({"ready_delay": 500}, 1, 0),
+        ({"heartbeat_stop": True}, 1, 0),
+    ],
+)
+async def test_knobs_decide(world: World, simulator: Simulator, knobs: dict[str, Any], nodes: int, ready: int) -> None:
+    simulator.knobs.set("ws.*", **knobs)
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(400)
+    found = world.list(Node)
+    assert (len(found), sum(node.is_ready for node in found)) == (nodes, ready)
+
+
+async def test_a_cluster_in_trouble_only_delays_the_machines(world: World, simulator: Simulator) -> None:
+    world.fail_next("POST", Node, status=500, times=3)
+    world.fail_next("PUT", Node, status=409, times=2)
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(400)
+    assert only(world).is_ready
+    assert gpus(only(world)) == 1
+
+
+async def test_a_failed_pool_has_no_machines(world: World, simulator: Simulator) -> None:
+    simulator.cluster.capacity["standard_nc24ads_a100_v4"] = 0
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(600)
+    assert simulator.cluster.pools["ws1"].state == "Failed"
+    assert world.list(Node) == []
+
+
+def test_the_last_setting_that_fits_a_pool_counts() -> None:
+    board = KnobBoard(Knobs(gpu_delay=5))
+    board.set(gpu_delay=6)
+    board.set("ws2", never_join=True)
+    assert (board.of("ws1").gpu_delay, board.of("ws1").never_join) == (6, False)
+    assert (board.of("ws2").gpu_delay, board.of("ws2").never_join) == (6, True)
+    board.clear()
+    assert board.of("ws2") == Knobs(gpu_delay=5)
+    with pytest.raises(ValueError, match="no_such_knob"):
+        board.set(no_such_knob=1)
+
+
+def test_the_process_takes_its_settings_from_flags() -> None:
+    settings = settings_of(parser().parse_args(["--speed", "60", "--provision-seconds", "30", "--cluster", "mine"]))
+    assert (settings.speed, settings.provision_seconds, settings.cluster) == (60, 30, "mine")
+    assert settings.seconds(300) == 5
+    assert settings.retry_after == "1"
