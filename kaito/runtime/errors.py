@@ -209,7 +209,7 @@ class UndeclaredNamespace(UndeclaredKind):
             f"{kind} in namespace {namespace!r} is read from the cache, which keeps only {', '.join(declared)}: "
             f"add the namespace to Cached({kind}, namespaces=...) or read it live"
         )
-        self.args = (message,)
+        self.args: tuple[str, ...] = (message,)
 
 
 class CacheNotSynced(KaitoRuntimeError):

@@ -22,8 +22,8 @@ class Waiting:
     __slots__ = ("change", "tries")
 
     def __init__(self, change: Change, tries: int = 0) -> None:
-        self.change = change
-        self.tries = tries
+        self.change: Change = change
+        self.tries: int = tries
 
 
 @final

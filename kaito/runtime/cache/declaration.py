@@ -59,16 +59,17 @@ class Cached:
         indexes: Sequence[Index[Any]] = (),
         drop: Sequence[str] = DROPPED,
     ) -> None:
-        self.kind = kind
-        self.labels = selector_text(labels)
-        self.fields, fixed = _split_namespace(fields or "")
-        self.namespaces = tuple(dict.fromkeys(namespaces)) or ((fixed,) if fixed else ())
+        self.kind: type[Resource] = kind
+        self.labels: str = selector_text(labels)
+        narrowed, fixed = _split_namespace(fields or "")
+        self.fields: str = narrowed
+        self.namespaces: tuple[str, ...] = tuple(dict.fromkeys(namespaces)) or ((fixed,) if fixed else ())
         if fixed and self.namespaces != (fixed,):
             raise ConfigurationError(f"Cached({kind.kind}): fields= and namespaces= name different namespaces")
         self.only: Only = only
-        self.indexes = tuple(indexes)
+        self.indexes: tuple[Index[Any], ...] = tuple(indexes)
         try:
-            self.drop = tuple(parse_path(path) for path in drop)
+            self.drop: tuple[Path, ...] = tuple(parse_path(path) for path in drop)
         except ValueError as error:
             raise ConfigurationError(f"Cached({kind.kind}): drop: {error}") from error
         self._check()

@@ -81,7 +81,7 @@ class Subscription(Generic[R]):
         self._synced = asyncio.Event()
         self._retries: dict[tuple[EventType, ObjectKey], _Retry] = {}
         self._busy = False
-        self.cancelled = False
+        self.cancelled: bool = False
         """No further events are delivered."""
 
     # Called by the informer.

@@ -85,18 +85,22 @@ class Event(Generic[R]):
     __slots__ = ("at", "initial", "key", "kind", "new", "old", "state_unknown", "type")
 
     def __init__(self, change: Change, kind: KindOf[R], *, metadata_only: bool = False) -> None:
-        self.kind = kind
-        self.type = change.type
-        self.key = change.key
-        self.at = change.at
+        self.kind: type[R] = kind
+        self.type: EventType = change.type
+        self.key: ObjectKey = change.key
+        self.at: float = change.at
         """When it was received, in seconds of the running loop's clock."""
-        self.initial = change.initial
+        self.initial: bool = change.initial
         """The object was there when the informer (or this handler) started."""
-        self.state_unknown = change.state_unknown
+        self.state_unknown: bool = change.state_unknown
         """A deletion nobody saw: the relist found the object missing, `old` is the last state known, maybe outdated."""
-        self.old = Snapshot(change.old, kind, metadata_only=metadata_only) if change.old is not None else None
+        self.old: Snapshot[R] | None = (
+            Snapshot(change.old, kind, metadata_only=metadata_only) if change.old is not None else None
+        )
         """Before an update; of a deletion the last state."""
-        self.new = Snapshot(change.new, kind, metadata_only=metadata_only) if change.new is not None else None
+        self.new: Snapshot[R] | None = (
+            Snapshot(change.new, kind, metadata_only=metadata_only) if change.new is not None else None
+        )
         """After a creation or an update; what a generic event is about."""
 
     @property

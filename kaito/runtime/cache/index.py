@@ -33,9 +33,9 @@ class Index(Generic[R]):
     def __init__(self, kind: type[R], values: Callable[[R], Sequence[str]], *, name: str) -> None:
         if not name:
             raise ConfigurationError(f"an index of {kind.kind} needs a name")
-        self.kind = kind
-        self.values = values
-        self.name = name
+        self.kind: type[R] = kind
+        self.values: Callable[[R], Sequence[str]] = values
+        self.name: str = name
 
     def __call__(self, value: str) -> IndexKey[R]:
         """The question: which objects are filed under `value`?"""

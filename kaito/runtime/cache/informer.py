@@ -62,9 +62,9 @@ class Informer(Generic[R]):
         streaming: bool,
     ) -> None:
         self.kind = kind
-        self.declaration = declaration
+        self.declaration: Cached = declaration
         gvk = kind.gvk()
-        self.stats = KindStats(f"{gvk.kind}.{gvk.group}" if gvk.group else gvk.kind)
+        self.stats: KindStats = KindStats(f"{gvk.kind}.{gvk.group}" if gvk.group else gvk.kind)
         self._clock = clock
         self._jitter = jitter
         self._subscriptions: list[Subscription[R]] = []

@@ -130,9 +130,9 @@ class Reflector:
         self._watch_seconds = WATCH_SECONDS[0]
         self.error: Exception | None = None
         """The last list or watch error, until one succeeds."""
-        self.watching = False
+        self.watching: bool = False
         """A watch is open."""
-        self.last_heard = float("-inf")
+        self.last_heard: float = float("-inf")
         """When the server last said anything, on the loop's clock."""
 
     async def run(self) -> NoReturn:

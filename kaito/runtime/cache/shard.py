@@ -42,14 +42,14 @@ class Shard:
         self._indexes: list[Index[Any]] = list(declaration.indexes)
         self._listeners = listeners
         self._received = received
-        self.store = self.fresh()
-        self.version = ""
+        self.store: Store = self.fresh()
+        self.version: str = ""
         """The last resourceVersion received: of a list, an event or a bookmark."""
-        self.number = -1
+        self.number: int = -1
         """`version` as a number; -1 before the first, or when it is none."""
-        self.synced = False
+        self.synced: bool = False
         """The first fill is in the store."""
-        self.own_writes = OwnWrites(declaration.kind.kind, self)
+        self.own_writes: OwnWrites = OwnWrites(declaration.kind.kind, self)
 
     def stored(self, key: ObjectKey) -> Entry | None:
         """The entry of the key."""

@@ -55,7 +55,7 @@ class Store:
         self._owners: dict[str, set[ObjectKey]] = {}
         self._tables = {index.name: _Table(index) for index in indexes}
         self._unfinished: dict[str, _Table] = {}
-        self.size = 0
+        self.size: int = 0
         """Bytes of JSON text held."""
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ class Channel(Generic[R]):
 
     def __init__(self, kind: type[R], *, name: str = "", buffer: int = BUFFER_EVENTS) -> None:
         self.kind = kind
-        self.name = name or f"{kind.kind.lower()}-channel"
+        self.name: str = name or f"{kind.kind.lower()}-channel"
         self._buffer = buffer
         self._receivers: list[asyncio.Queue[Event[R]]] = []
 
@@ -62,7 +62,7 @@ class ChannelSource(Generic[R]):
     def __init__(
         self, channel: Channel[R], handler: Handler[R] = enqueue_self, *, when: Predicate | None = None
     ) -> None:
-        self.name = channel.name
+        self.name: str = channel.name
         self._channel = channel
         self._handler = handler
         self._when = when
@@ -121,7 +121,7 @@ class StartedChannel:
         self._channel = channel
         self._receiver = receiver
         self.busy = False
-        self.stopped = False
+        self.stopped: bool = False
 
     async def wait_synced(self) -> None:
         """A channel has no past: returns at once."""

@@ -40,7 +40,7 @@ class KindSource(Generic[R]):
     ) -> None:
         self.resync = resync
         self.kind = kind
-        self.name = name or kind.kind.lower()
+        self.name: str = name or kind.kind.lower()
         self._handler = handler
         self._when = when
 
