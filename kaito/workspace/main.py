@@ -13,7 +13,7 @@ from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.manager import Manager, Settings
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
-from kaito.workspace.flags import Invocation, parse
+from kaito.workspace.flags import parse
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector
@@ -62,26 +62,7 @@ def _known_workspaces(manager: Manager) -> Iterable[Workspace]:
     return manager.cache.list(Workspace) if manager.is_leader else ()
 
 
-def runtime_settings(invocation: Invocation) -> Settings:
-    """The part of the command line that every manager understands."""
-    return Settings(
-        metrics_bind_address=invocation.metrics_bind_address,
-        health_probe_bind_address=invocation.health_probe_bind_address,
-        webhook_port=invocation.webhook_port,
-        webhook_cert_dir=invocation.webhook_cert_dir,
-        webhook_hosts=invocation.webhook_hosts,
-        leader_elect=invocation.leader_elect,
-        leader_election_namespace=invocation.leader_election_namespace,
-        kubeconfig=invocation.kubeconfig,
-        context=invocation.context,
-        kube_client_qps=invocation.kube_client_qps,
-        kube_client_burst=invocation.kube_client_burst,
-        log_format=invocation.log_format,
-        log_level=invocation.log_level,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run until told to stop. Exits with 2 on wrong flags, 1 on failure or a lost lease."""
     invocation = parse(sys.argv[1:] if argv is None else argv, os.environ)
-    workspace_manager(invocation.workspace, runtime_settings(invocation), webhook=invocation.webhook).run()
+    workspace_manager(invocation.workspace, invocation.manager, webhook=invocation.webhook).run()

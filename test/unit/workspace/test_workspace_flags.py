@@ -2,7 +2,8 @@
 
 import pytest
 
-from kaito.workspace.flags import duration, feature_gates, parse
+from kaito.runtime.flags import duration
+from kaito.workspace.flags import feature_gates, parse
 from kaito.workspace.settings import NodeApi
 
 
@@ -10,10 +11,10 @@ def test_defaults_are_the_founding_contract() -> None:
     invocation = parse([], {})
     assert invocation.workspace.node_api is NodeApi.MACHINE
     assert invocation.workspace.registry == "mcr.microsoft.com/aks/kaito"
-    assert invocation.leader_elect
+    assert invocation.manager.leader_elect
     assert invocation.webhook
-    assert invocation.metrics_bind_address == ":8080"
-    assert invocation.health_probe_bind_address == ":8081"
+    assert invocation.manager.metrics_bind_address == ":8080"
+    assert invocation.manager.health_probe_bind_address == ":8081"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_defaults_are_the_founding_contract() -> None:
     ],
 )
 def test_booleans_are_written_as_in_go(argv: list[str], expected: bool) -> None:
-    assert parse(argv, {}).leader_elect is expected
+    assert parse(argv, {}).manager.leader_elect is expected
 
 
 def test_the_environment_names_cloud_and_registry() -> None:

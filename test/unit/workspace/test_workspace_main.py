@@ -8,7 +8,7 @@ import pytest
 
 from kaito.runtime.manager import Settings
 from kaito.workspace.flags import parse
-from kaito.workspace.main import main, runtime_settings, workspace_manager
+from kaito.workspace.main import main, workspace_manager
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 SHIM = Path(__file__).parents[3] / "cmd" / "workspace-controller"
@@ -30,7 +30,7 @@ def test_flags_reach_the_manager() -> None:
         ],
         {},
     )
-    settings = runtime_settings(invocation)
+    settings = invocation.manager
     assert settings.metrics_bind_address == "127.0.0.1:9"
     assert settings.health_probe_bind_address == "0"
     assert settings.leader_elect is False
