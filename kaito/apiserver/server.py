@@ -120,7 +120,7 @@ class ApiServer:
         Cleanup(self._core, controllers=collect_garbage)
         if collect_garbage:
             Collector(self._core)
-        self.faults = Faults()
+        self.faults: Faults = Faults()
         self.requests: deque[Served] = deque(maxlen=REQUEST_LOG_LIMIT)
         """Every request handled so far, oldest first."""
         self._core.store.delivery = self._delivery
