@@ -76,10 +76,12 @@ def measure(directory: str, tokens: int, arguments: argparse.Namespace) -> dict:
             asyncio.run(chat_load(url, clients=2, prompts=PROMPTS, tokens=tokens, seconds=1))
             for clients in arguments.clients:
                 say(f"{kind}: {clients} clients")
+                cpu = cpu_seconds(process.pid)
                 load = asyncio.run(
                     chat_load(url, clients=clients, prompts=PROMPTS, tokens=tokens, seconds=arguments.seconds)
                 )
                 entry = numbers(load)
+                entry["cpu_ms_per_token"] = 1000 * (cpu_seconds(process.pid) - cpu) / load.tokens
                 if kind == "ours":
                     stream = asyncio.run(
                         stream_load(url, clients=clients, prompts=PROMPTS, tokens=tokens, seconds=arguments.seconds)
@@ -97,6 +99,11 @@ def measure(directory: str, tokens: int, arguments: argparse.Namespace) -> dict:
 def direct(command: list) -> dict:
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=quiet()).stdout
     return json.loads(output.splitlines()[-1])
+
+
+def cpu_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def numbers(load: Load) -> dict:
@@ -144,6 +151,7 @@ Made by `make bench-serving` (`hack/bench/serving/bench.py`). *Direct* is `model
 with the better of one and all CPU threads and of two runs: the limit for one client. *Plain* is FastAPI around
 `transformers.pipeline` as most people write it (`hack/bench/serving/plain_server.py`). *Ours* is `kaito-inference`.
 Greedy, random weights, answers of fixed length; closed loop: every client asks again as soon as it has its answer.
+CPU time per token depends less than the rates on what else the machine is doing.
 """
 
 
@@ -162,7 +170,9 @@ def table(document: dict) -> str:
         rate, first = direct["tokens_per_second"], direct["first_token_seconds"] * 1000
         memory = direct["rss_mib"]
         lines.append(f"Direct: **{rate:.0f} tokens/s** with {direct['threads']} thread(s),")
-        lines.append(f"first token after {first:.0f} ms, {memory:.0f} MiB.")
+        lines.append(
+            f"first token after {first:.0f} ms, {direct['cpu_ms_per_token']:.2f} CPU ms a token, {memory:.0f} MiB."
+        )
         lines += ["", HEAD, "|---" * HEAD.count(" | ") + "|---|"]
         for clients, ours in result["ours"].items():
             plain = result["plain"][clients]
@@ -172,9 +182,11 @@ def table(document: dict) -> str:
                 f"{ours['tokens_per_second'] / rate:.0%}",
                 f"{ours['stream_tokens_per_second']:.0f}",
                 f"{ours['first_token_p50'] * 1000:.0f} ms",
+                f"{ours['cpu_ms_per_token']:.2f}",
                 f"{ours['rss_mib']:.0f} MiB",
                 f"{plain['tokens_per_second']:.0f}",
                 f"{plain['answer_p50'] * 1000:.0f} ms",
+                f"{plain['cpu_ms_per_token']:.2f}",
                 f"{plain['rss_mib']:.0f} MiB",
                 f"{ours['tokens_per_second'] / plain['tokens_per_second']:.1f} x",
                 f"{ours['errors']} / {plain['errors']}",
@@ -184,8 +196,8 @@ def table(document: dict) -> str:
 
 
 HEAD = (
-    "| clients | ours, tokens/s | of direct | streamed, tokens/s | first token p50 | memory "
-    "| plain, tokens/s | plain answer p50 | memory | ours / plain | errors |"
+    "| clients | ours, tokens/s | of direct | streamed, tokens/s | first token p50 | CPU ms/token | memory "
+    "| plain, tokens/s | plain answer p50 | CPU ms/token | memory | ours / plain | errors |"
 )
 
 
