@@ -64,11 +64,11 @@ def collect(*, run: bool) -> tuple[dict[str, set[Run]], dict[Run, str]]:
         each = Run(file, function.partition("[")[0].rpartition("::")[2], test["where"])
         outcomes[each].add(test["outcome"])
         for promise in test["ids"]:
-            promises[_plain(promise)].add(each)
+            promises[plain(promise)].add(each)
     return promises, {each: _worst(found) for each, found in outcomes.items()}
 
 
-def _plain(promise: str) -> str:
+def plain(promise: str) -> str:
     """`client-01` and `client-1` are the same."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", promise)
 
@@ -101,10 +101,14 @@ def page(promises: dict[str, set[Run]], outcomes: dict[Run, str]) -> str:
     return "\n".join(lines)
 
 
-def written() -> tuple[str, dict[Run, str]]:
-    """The page as it is, and the outcomes it records."""
-    text = (ROOT / PAGE).read_text(encoding="utf-8") if (ROOT / PAGE).exists() else ""
-    return text, {Run(file, function, where): how for function, file, where, how in _ENTRY.findall(text)}
+def recorded(text: str) -> dict[Run, str]:
+    """The outcomes a page tells."""
+    return {Run(file, function, where): how for function, file, where, how in _ENTRY.findall(text)}
+
+
+def written() -> str:
+    """The page as it is."""
+    return (ROOT / PAGE).read_text(encoding="utf-8") if (ROOT / PAGE).exists() else ""
 
 
 def gaps(promises: dict[str, set[Run]], outcomes: dict[Run, str]) -> list[str]:
@@ -126,8 +130,8 @@ def gaps(promises: dict[str, set[Run]], outcomes: dict[Run, str]) -> list[str]:
 def up_to_date() -> tuple[str, list[str]]:
     """What the page should be with the outcomes it records, and the gaps."""
     promises, collected = collect(run=False)
-    _, recorded = written()
-    outcomes = {each: recorded.get(each, "not run") for each in collected}
+    known = recorded(written())
+    outcomes = {each: known.get(each, "not run") for each in collected}
     return page(promises, outcomes), gaps(promises, outcomes)
 
 
@@ -142,7 +146,7 @@ def write() -> int:
 def check() -> int:
     """1 when the page is out of date or something is missing."""
     wanted, found = up_to_date()
-    if written()[0] != wanted:
+    if written() != wanted:
         found.append(f"{PAGE} is out of date: run `python hack/conformance.py` and commit the result")
     return _report(found)
 
