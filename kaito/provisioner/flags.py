@@ -6,10 +6,8 @@ remedy, never ignored.
 """
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn, get_args
 
 from pydantic import ValidationError
@@ -19,6 +17,7 @@ from kaito.cloud.azure.credential import CredentialMode
 from kaito.cloud.azure.settings import API_VERSION, PUBLIC_ARM, AzureSettings
 from kaito.provisioner.settings import NodeApi, ProvisionerSettings
 from kaito.runtime import Settings
+from kaito.runtime.flags import FlagParser, manager_settings
 
 ENVIRONMENT = {
     "subscription_id": "ARM_SUBSCRIPTION_ID",
@@ -33,9 +32,6 @@ ENVIRONMENT = {
 DEPLOYMENT_MODES: Mapping[str, CredentialMode] = {"": "workload", "self-hosted": "workload", "managed": "managed"}
 """Upstream's `DEPLOYMENT_MODE`."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
@@ -47,64 +43,20 @@ class Invocation:
     node_api: NodeApi
 
 
-def boolean(text: str) -> bool:
-    """`true` and `false` as Go's flag package reads them."""
-    if text.lower() in {"true", "t", "1"}:
-        return True
-    if text.lower() in {"false", "f", "0"}:
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-
-
-def duration(text: str) -> float:
-    """Seconds of a Go duration such as `15m` or `1h30m`; a bare number is seconds."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 15m or 1h30m")
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
-
-
-class _Parser(argparse.ArgumentParser):
-    def switch(self, name: str, *, default: bool, help: str) -> None:  # noqa: A002 - argparse's word
-        self.add_argument(name, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
-
-    def duration(self, name: str, default: float, help: str) -> None:  # noqa: A002 - argparse's word
-        self.add_argument(name, type=duration, default=default, metavar="DURATION", help=help)
-
-
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """Every flag, with its default and meaning."""
-    flags = _Parser(
+    flags = FlagParser(
         prog="gpu-provisioner",
         description="Turns Karpenter Machines and NodeClaims into AKS agent pools of one node.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
     flags.add_argument("--version", action="version", version=f"gpu-provisioner {__version__}")
-    _add_manager_flags(flags)
+    flags.manager()
     _add_cloud_flags(flags, environ)
     _add_claim_flags(flags)
     return flags
 
 
-def _add_manager_flags(flags: _Parser) -> None:
-    flags.add_argument("--metrics-bind-address", default=":8080", help="address of /metrics; 0 is off")
-    flags.add_argument("--health-probe-bind-address", default=":8081", help="address of /healthz, /readyz; 0 is off")
-    flags.switch("--leader-elect", default=True, help="hold a lease before acting")
-    flags.add_argument("--leader-election-namespace", default="", help="namespace of the lease; empty: the pod's")
-    flags.add_argument("--kubeconfig", type=Path, default=None, help="kubeconfig file; default: environment, then pod")
-    flags.add_argument("--context", default="", help="context of the kubeconfig")
-    flags.add_argument("--kube-client-qps", type=float, default=-1.0, help="API requests a second; below 0: unlimited")
-    flags.add_argument("--kube-client-burst", type=int, default=0, help="API requests at once above that rate")
-    flags.add_argument("--log-format", choices=("json", "console"), default="json", help="form of the log")
-    flags.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="least severe record logged"
-    )
-
-
-def _add_cloud_flags(flags: _Parser, environ: Mapping[str, str]) -> None:
+def _add_cloud_flags(flags: FlagParser, environ: Mapping[str, str]) -> None:
     for field, variable in ENVIRONMENT.items():
         flag = f"--azure-{field.replace('_', '-')}"
         flags.add_argument(flag, default=environ.get(variable, ""), help=f"Azure {field} (environment {variable})")
@@ -121,7 +73,7 @@ def _add_cloud_flags(flags: _Parser, environ: Mapping[str, str]) -> None:
     flags.duration("--arm-timeout", 60.0, "give up an ARM request after")
 
 
-def _add_claim_flags(flags: _Parser) -> None:
+def _add_claim_flags(flags: FlagParser) -> None:
     defaults = ProvisionerSettings()
     flags.add_argument(
         "--node-api", choices=[api.value for api in NodeApi], default="auto", help="which claims are served"
@@ -162,25 +114,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             refuse(f"which cluster? set --azure-{field.replace('_', '-')} or {ENVIRONMENT[field]}")
     try:
         return Invocation(
-            manager=_manager(args), provisioner=_provisioner(args), azure=_azure(args), node_api=NodeApi(args.node_api)
+            manager=Settings(**manager_settings(args)),
+            provisioner=_provisioner(args),
+            azure=_azure(args),
+            node_api=NodeApi(args.node_api),
         )
     except ValidationError as invalid:
         refuse("; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors()))
-
-
-def _manager(args: argparse.Namespace) -> Settings:
-    return Settings(
-        metrics_bind_address=args.metrics_bind_address,
-        health_probe_bind_address=args.health_probe_bind_address,
-        leader_elect=args.leader_elect,
-        leader_election_namespace=args.leader_election_namespace,
-        kubeconfig=args.kubeconfig,
-        context=args.context,
-        kube_client_qps=args.kube_client_qps,
-        kube_client_burst=args.kube_client_burst,
-        log_format=args.log_format,
-        log_level=args.log_level,
-    )
 
 
 def _provisioner(args: argparse.Namespace) -> ProvisionerSettings:

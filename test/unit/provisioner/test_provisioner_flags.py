@@ -2,8 +2,9 @@
 
 import pytest
 
-from kaito.provisioner.flags import duration, parse
+from kaito.provisioner.flags import parse
 from kaito.provisioner.settings import NodeApi
+from kaito.runtime.flags import duration
 
 ENVIRONMENT = {
     "ARM_SUBSCRIPTION_ID": " sub ",
