@@ -321,3 +321,23 @@ async def test_writes_of_a_standby_are_fenced(world: World) -> None:
         async with candidate(world, "b") as standby:
             with pytest.raises(KaitoRuntimeError, match="was not sent"):
                 await standby.api.create(ConfigMap(metadata=ObjectMeta(name="x", namespace="default")))
+
+
+async def test_a_renewal_whose_answer_was_lost_is_picked_up_from_the_record(world: World) -> None:
+    async with campaign(world, "a") as elector:
+        await asyncio.sleep(5)
+        world.fail_next("PUT", Lease, drop_connection=True, times=2)
+        for _ in range(20):
+            await asyncio.sleep(1)
+            elector.check()
+    spec = lease_of(world).spec
+    assert (spec.holder_identity, spec.lease_transitions) == ("a", 0)
+
+
+async def test_a_campaign_without_permission_waits_and_says_so(world: World) -> None:
+    fault = world.fail_next(kind=Lease, status=403, message="leases is forbidden", times=None)
+    async with candidate(world, "a") as manager:
+        await asyncio.sleep(60)
+        assert not manager.is_leader
+        world.server.faults.remove(fault)
+        await manager.wait_elected()
