@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import celpy
 from celpy.celparser import CELParseError
@@ -20,12 +20,15 @@ from kaito.apiserver.cel_values import Optional, to_cel
 from kaito.apiserver.errors import OMITTED, FieldError, duplicate, forbidden_field, invalid_value, required
 from kaito.apiserver.schema import Schema
 from kaito.apiserver.validation import item_key
-from kaito.apiserver.wire import Json, Object, is_list, is_object
+from kaito.apiserver.wire import Json, Object, encode, is_list, is_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MISSING = object()
+REMEMBERED = 10_000
+"""Answers kept for each schema node before all are forgotten."""
+Question: TypeAlias = tuple[str, bytes, bytes]
 _TOKEN = re.compile(
     r"""(?P<string>[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"))"""
     r"""|(?P<select>\.\?\s*(?P<name>[A-Za-z_]\w*))|(?P<index>\[\?)""",
@@ -45,6 +48,8 @@ class Program:
     runner: celpy.Runner
     transition: bool
     """Whether it reads `oldSelf`."""
+    fields: frozenset[str] | None
+    """Fields of `self` and `oldSelf` that it reads; None when it may read all of them."""
 
     def evaluate(self, names: Object) -> Json:
         """Return the value of the expression; raises `CELEvalError`."""
@@ -91,7 +96,28 @@ def compile_rule(source: str) -> Program:
         raise RuleSyntaxError(str(error).strip() or "syntax error") from error
     bare = _TOKEN.sub(lambda match: "" if match["string"] else match[0], source)
     transition = re.search(r"\boldSelf\b", bare) is not None
-    return Program(source, environment.program(tree, functions=FUNCTIONS), transition)
+    return Program(source, environment.program(tree, functions=FUNCTIONS), transition, _fields_read(bare))
+
+
+def _fields_read(source: str) -> frozenset[str] | None:
+    """Return the fields that an expression selects from `self` and `oldSelf`, None when it uses them otherwise."""
+    found: set[str] = set()
+    for match in re.finditer(r"\b(?:self|oldSelf)\b(?:\s*\.\??\s*([A-Za-z_]\w*)(\s*\()?)?", source):
+        if match[1] is None or match[2] is not None:
+            return None
+        found.add(match[1])
+    return frozenset(found)
+
+
+def _question(program: Program, value: Json, old: Json) -> Question:
+    """Return what a rule is asked about: itself and the parts of the values that it reads, as bytes."""
+    return program.source, _read(program, value), b"" if old is _MISSING else _read(program, old)
+
+
+def _read(program: Program, value: Json) -> bytes:
+    if program.fields is None or not is_object(value):
+        return encode(value)
+    return encode([[name, value[name]] for name in sorted(program.fields) if name in value])
 
 
 def rule_errors(data: Object, schema: Schema, old: Object | None) -> list[FieldError]:
@@ -138,8 +164,8 @@ def _check(value: Json, old: Json, schema: Schema, path: str, *, root: bool = Fa
 
 
 def _check_rules(value: Json, old: Json, schema: Schema, path: str, *, root: bool) -> Iterator[FieldError]:
-    current = to_cel(value, schema, root=root)
-    previous = None if old is _MISSING or old is None else to_cel(old, schema, root=root)
+    current = previous = None
+    converted = False
     unchanged = old is not _MISSING and old == value
     for rule in schema.rules:
         try:
@@ -147,6 +173,14 @@ def _check_rules(value: Json, old: Json, schema: Schema, path: str, *, root: boo
         except RuleSyntaxError as error:
             yield invalid_value(path or "<nil>", schema.type, f"rule compile error: {error}")
             continue
+        with_old = program.transition or bool(rule.get("optionalOldSelf"))
+        question = _question(program, value, old if with_old else _MISSING)
+        if question in schema.passed:
+            continue
+        if not converted:
+            current = to_cel(value, schema, root=root)
+            previous = None if old is _MISSING or old is None else to_cel(old, schema, root=root)
+            converted = True
         names: Object = {"self": current}
         if rule.get("optionalOldSelf"):
             names["oldSelf"] = Optional.none() if previous is None else Optional(previous)
@@ -155,8 +189,17 @@ def _check_rules(value: Json, old: Json, schema: Schema, path: str, *, root: boo
                 continue
             names["oldSelf"] = previous
         broken = _broken(program, rule, names, value, schema, path)
-        if broken is not None and not (unchanged and not program.transition):
+        if broken is None:
+            _remember(schema, question)
+        elif program.transition or not unchanged:
             yield broken
+
+
+def _remember(schema: Schema, question: Question) -> None:
+    """Note that a rule holds: rules are pure, and most writes ask what was asked before (every status update does)."""
+    if len(schema.passed) >= REMEMBERED:
+        schema.passed.clear()
+    schema.passed.add(question)
 
 
 def _broken(program: Program, rule: Object, names: Object, value: Json, schema: Schema, path: str) -> FieldError | None:

@@ -47,6 +47,7 @@ class Schema:
         "merge_strategy",
         "nullable",
         "opaque",
+        "passed",
         "preserve",
         "quantity",
         "raw",
@@ -59,13 +60,13 @@ class Schema:
         builtin = definitions is not None
         if definitions is not None:
             raw = _resolved(raw, definitions)
-        self.raw = raw
+        self.raw: Object = raw
         self.type: str = raw.get("type", "")
         self.int_or_string: bool = raw.get("x-kubernetes-int-or-string", False) or raw.get("format") == "int-or-string"
         self.preserve: bool = raw.get("x-kubernetes-preserve-unknown-fields", False)
         self.embedded: bool = raw.get("x-kubernetes-embedded-resource", False)
         self.nullable: bool = raw.get("nullable", False)
-        self.has_default = bool(raw.get("default")) if builtin else "default" in raw
+        self.has_default: bool = bool(raw.get("default")) if builtin else "default" in raw
         """Built-in schemas state Go's zero values as defaults; those are what absence means anyway."""
         self.default: Json = raw.get("default")
         self.list_type: str = raw.get("x-kubernetes-list-type", "atomic")
@@ -73,12 +74,14 @@ class Schema:
         self.map_type: str = raw.get("x-kubernetes-map-type", "granular")
         self.merge_key: str = raw.get("x-kubernetes-patch-merge-key", "")
         self.merge_strategy: str = raw.get("x-kubernetes-patch-strategy", "")
-        self.opaque = builtin and not (raw.get("properties") or raw.get("additionalProperties") or raw.get("items"))
+        self.opaque: bool = builtin and not (raw.get("properties") or raw.get("additionalProperties") or raw.get("items"))
         """A built-in type that holds arbitrary JSON (RawExtension, FieldsV1, JSON)."""
         self.quantity = builtin and raw.get("x-quantity", False)
         self.rules: list[Object] = raw.get("x-kubernetes-validations") or []
         self.has_rules: bool | None = None
         """Whether this schema or one below it has CEL rules; worked out when first asked."""
+        self.passed: set[tuple[str, bytes, bytes]] = set()
+        """Questions that the CEL rules of this node have answered well (kept by `cel`)."""
         self._properties: dict[str, Schema] = {}
         self._declared: dict[str, Schema] | None = None
         self._items: Schema | None = None
