@@ -6,7 +6,7 @@ from pathlib import Path
 
 MODULE_LINES = 600
 FUNCTION_LINES = 80
-ROOTS = ("kaito", "cmd", "hack", "test", "presets")
+ROOTS = ("kaito", "cmd", "examples", "hack", "test", "presets")
 
 
 def oversized(path: Path) -> list[str]:

@@ -1,3 +1,4 @@
+import pytest
 from kaito.runtime import ObjectMeta
 from kaito.runtime.kinds import Deployment, Secret, Service
 from kaito.runtime.meta import find_condition
@@ -72,6 +73,7 @@ async def test_clients_get_time_to_leave(world: World) -> None:
         assert world.find(Deployment, "sessions") is None
 
 
+@pytest.mark.seeds(5)
 async def test_a_server_in_trouble_costs_time_and_nothing_else(world: World) -> None:
     await world.start(*workloads())
     async with world.manager(controller, cache=cache):
