@@ -117,7 +117,14 @@ def _question(program: Program, value: Json, old: Json) -> Question:
 def _read(program: Program, value: Json) -> bytes:
     if program.fields is None or not is_object(value):
         return encode(value)
-    return encode([[name, value[name]] for name in sorted(program.fields) if name in value])
+    return encode([[name, _seen(name, value[name])] for name in sorted(program.fields) if name in value])
+
+
+def _seen(name: str, value: Json) -> Json:
+    """Return what rules can see of a field: of metadata the names only, which no status update changes."""
+    if name == "metadata" and is_object(value) and "uid" in value:
+        return [value.get("name"), value.get("generateName")]
+    return value
 
 
 def rule_errors(data: Object, schema: Schema, old: Object | None) -> list[FieldError]:

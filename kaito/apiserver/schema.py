@@ -74,7 +74,9 @@ class Schema:
         self.map_type: str = raw.get("x-kubernetes-map-type", "granular")
         self.merge_key: str = raw.get("x-kubernetes-patch-merge-key", "")
         self.merge_strategy: str = raw.get("x-kubernetes-patch-strategy", "")
-        self.opaque: bool = builtin and not (raw.get("properties") or raw.get("additionalProperties") or raw.get("items"))
+        self.opaque: bool = builtin and not (
+            raw.get("properties") or raw.get("additionalProperties") or raw.get("items")
+        )
         """A built-in type that holds arbitrary JSON (RawExtension, FieldsV1, JSON)."""
         self.quantity = builtin and raw.get("x-quantity", False)
         self.rules: list[Object] = raw.get("x-kubernetes-validations") or []
