@@ -40,11 +40,11 @@ CONFIG = {
         "QuantizationConfig": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float32"},
         "LoraConfig": {"r": 32, "lora_alpha": 64},
         "TrainingArguments": {
-            "max_steps": 240,
+            "max_steps": 120,
             "per_device_train_batch_size": 4,
             "learning_rate": 0.004,
             "lr_scheduler_type": "cosine",
-            "logging_steps": 40,
+            "logging_steps": 30,
             "gradient_checkpointing": False,
         },
         "DatasetConfig": {"messages_column": "messages", "shuffle_seed": 1},
