@@ -39,10 +39,9 @@ LRU_OBJECTS = 1024
 ROUNDS = 5
 
 
-def pod(number: int) -> bytes:
-    """A pod as an API server sends it: about 6 KiB, a third of it managedFields."""
-    workspace = f"workspace-{number % WORKSPACES}"
-    managed: list[dict[str, Any]] = [
+def _managed_fields() -> list[dict[str, Any]]:
+    """What two managers leave behind, twice."""
+    return [
         {
             "manager": manager,
             "operation": "Update",
@@ -56,7 +55,10 @@ def pod(number: int) -> bytes:
             ("kubelet", ["conditions", "containerStatuses", "hostIP", "phase", "podIP", "podIPs", "startTime"]),
         )
     ] * 2
-    container: dict[str, Any] = {
+
+
+def _container() -> dict[str, Any]:
+    return {
         "name": "server",
         "image": "registry.example.com/kaito/phi-3-mini-4k-instruct:0.0.1",
         "command": ["/bin/sh", "-c", "accelerate launch --num_processes 1 inference_api.py --pipeline text-generation"],
@@ -66,6 +68,11 @@ def pod(number: int) -> bytes:
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": 5000, "scheme": "HTTP"}, "periodSeconds": 10},
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 5000, "scheme": "HTTP"}, "periodSeconds": 10},
     }
+
+
+def pod(number: int) -> bytes:
+    """A pod as an API server sends it: about 6 KiB, a third of it managedFields."""
+    workspace, container = f"workspace-{number % WORKSPACES}", _container()
     metadata: dict[str, Any] = {
         "name": f"{workspace}-{number}",
         "namespace": f"team-{number % 20}",
@@ -89,7 +96,7 @@ def pod(number: int) -> bytes:
                 "blockOwnerDeletion": True,
             }
         ],
-        "managedFields": managed,
+        "managedFields": _managed_fields(),
     }
     kinds = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
     moment = "2030-01-01T00:00:00Z"
