@@ -43,7 +43,7 @@ async def chat_load(url: str, *, clients: int, prompts: list[str], tokens: int, 
 
 
 async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
-    """`/v1/completions`, streamed: the time to the first token, and the rate while streaming."""
+    """`/v1/chat/completions`, streamed: its first event comes with the first token, whatever its text."""
     load = Load(clients)
     stop_at = time.perf_counter() + seconds
 
@@ -51,7 +51,7 @@ async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int
         turn = 0
         while time.perf_counter() < stop_at:
             body = {
-                "prompt": prompts[(number + turn) % len(prompts)],
+                "messages": [{"role": "user", "content": prompts[(number + turn) % len(prompts)]}],
                 "max_tokens": tokens,
                 "min_tokens": tokens,
                 "temperature": 0,
@@ -61,7 +61,7 @@ async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int
             turn += 1
             started = time.perf_counter()
             first = None
-            async with session.post(url + "/v1/completions", json=body) as response:
+            async with session.post(url + "/v1/chat/completions", json=body) as response:
                 async for line in response.content:
                     if line.startswith(b"data: {"):
                         first = first or time.perf_counter()
