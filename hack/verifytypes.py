@@ -6,6 +6,7 @@ libraries. Prints each symbol whose type an importing project would have to gues
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import sysconfig
 import tempfile
 import venv
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "kaito.runtime"
@@ -52,7 +53,7 @@ class Report(TypedDict):
 
 def scratch(folder: Path) -> Path:
     """An environment in the folder with the package installed; its interpreter."""
-    venv.create(folder, with_pip=False, symlinks=True)  # a copied interpreter may not find its own library
+    venv.create(folder, with_pip=False, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     shutil.copytree(ROOT / "kaito", packages / "kaito", ignore=shutil.ignore_patterns("__pycache__"))
     # Search order follows the lines of .pth files, and theirs come last: the copy wins over the working tree.
@@ -67,11 +68,21 @@ def verify(python: Path) -> Report:
         RuntimeError: pyright did not get as far as a report.
     """
     pyright = Path(sys.executable).parent / "pyright"
-    command = [str(pyright), "--pythonpath", str(python), "--verifytypes", PACKAGE, "--ignoreexternal", "--outputjson"]
-    # From its own folder: the working tree's pyright settings, and its kaito/, are not to be found there.
-    done = subprocess.run(command, cwd=python.parent, capture_output=True, text=True, timeout=SECONDS, check=False)
+    command = [str(pyright), "--verifytypes", PACKAGE, "--ignoreexternal", "--outputjson"]
+    # `--verifytypes` looks at the first python in PATH and nowhere else, `--pythonpath` included.
+    path = {"PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    # From the environment's own folder: the working tree's settings, and its kaito/, are not to be found there.
+    done = subprocess.run(
+        command,
+        cwd=python.parent,
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
     try:
-        return json.loads(done.stdout)
+        return cast("Report", json.loads(done.stdout))
     except json.JSONDecodeError as error:
         message = f"pyright exited {done.returncode} without a report: {(done.stderr or done.stdout).strip()[-2000:]}"
         raise RuntimeError(message) from error
@@ -97,7 +108,7 @@ def main() -> int:
         return 1
     found = offenders(completeness)
     score = completeness["completenessScore"]
-    print("\n".join([*found, f"verifytypes: {score:.1%} of {PACKAGE}'s public symbols have a known type"]))
+    print("\n".join([*found, f"verifytypes: {score:.2%} of {PACKAGE}'s public symbols have a known type"]))
     return 1 if found or score < 1 else 0
 
 
