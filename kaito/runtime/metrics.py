@@ -365,14 +365,32 @@ class RequestMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        # Series looked up once: every reconcile makes requests, and `labels()` costs more than counting does. The
+        # registry keeps the same series for as long, so these hold no more than it does.
+        self._answers: dict[tuple[str, str, str], Counter] = {}
+        self._figures: dict[tuple[str, str], tuple[Histogram, Histogram, Histogram]] = {}
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
         """An attempt ended."""
+        answers = self._answers.get((code, method, host))
+        if answers is None:
+            answers = self._answers[code, method, host] = self._metrics.requests.labels(code, method, host)
+        figures = self._figures.get((method, host))
+        if figures is None:
+            figures = self._figures[method, host] = self._figures_of(method, host)
+        latency, request_size, response_size = figures
+        answers.inc()
+        latency.observe(seconds)
+        request_size.observe(sent)
+        response_size.observe(received)
+
+    def _figures_of(self, method: str, host: str) -> tuple[Histogram, Histogram, Histogram]:
         metrics = self._metrics
-        metrics.requests.labels(code, method, host).inc()
-        metrics.request_seconds.labels(method, host).observe(seconds)
-        metrics.request_bytes.labels(method, host).observe(sent)
-        metrics.response_bytes.labels(method, host).observe(received)
+        return (
+            metrics.request_seconds.labels(method, host),
+            metrics.request_bytes.labels(method, host),
+            metrics.response_bytes.labels(method, host),
+        )
 
     def retried(self, *, method: str, host: str, code: str) -> None:
         """An attempt will be repeated."""

@@ -121,6 +121,28 @@ def test_requests_are_counted_by_answer() -> None:
     assert metrics.value("rest_client_rate_limiter_duration_seconds_sum", verb="GET", host="h") == 1.5
 
 
+def test_each_answer_method_and_host_counts_for_itself() -> None:
+    metrics = Metrics()
+    observer = RequestMetrics(metrics)
+    for method, host, code in [
+        ("GET", "a", "200"),
+        ("GET", "a", "404"),
+        ("PATCH", "a", "200"),
+        ("GET", "b", "200"),
+    ] * 2:
+        observer.finished(method=method, host=host, code=code, seconds=1.0, sent=10, received=100)
+    requests, size = "rest_client_requests_total", "rest_client_response_size_bytes_sum"
+    assert metrics.value(requests, code="200", method="GET", host="a") == 2
+    assert metrics.value(requests, code="404", method="GET", host="a") == 2
+    assert metrics.value(requests, code="200", method="PATCH", host="a") == 2
+    assert metrics.value(requests, code="200", method="GET", host="b") == 2
+    assert metrics.value(size, verb="GET", host="a") == 400
+    assert metrics.value(size, verb="PATCH", host="a") == 200
+    assert metrics.value(size, verb="GET", host="b") == 200
+    assert metrics.value("rest_client_request_size_bytes_sum", verb="GET", host="a") == 40
+    assert metrics.value("rest_client_request_duration_seconds_count", verb="GET", host="a") == 4
+
+
 def test_two_managers_in_one_process_do_not_collide() -> None:
     first, second = Metrics(process=True), Metrics(process=True)
     first.webhook_panics.inc()
