@@ -218,4 +218,4 @@ def test_the_deployments_start_with_flags_that_exist() -> None:
     invocation = parse(container["args"], {e["name"]: e["value"] for e in container["env"] if "value" in e})
 
     assert invocation.workspace.node_api.value == "machine"
-    assert invocation.webhook_port == 9443
+    assert invocation.manager.webhook_port == 9443
