@@ -33,6 +33,7 @@ check: sync ## What CI enforces besides tests: lint, format, types, layers, drif
 	@.venv/bin/mypy
 	@.venv/bin/pyright
 	@.venv/bin/lint-imports
+	@.venv/bin/python hack/verifytypes.py
 	@.venv/bin/python hack/generate.py --check
 	@.venv/bin/python hack/size.py
 
