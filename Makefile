@@ -59,7 +59,7 @@ format: sync ## Rewrite the code in the house format
 
 .PHONY: envtest
 envtest: sync ## Build the real kube-apiserver and etcd once (Go needed; about five minutes)
-	@.venv/bin/python -m hack.envtest.binaries || true
+	@.venv/bin/python -m hack.envtest --only-build
 
 .PHONY: sync presets-env
 sync: .venv/.synced ## Install the development environment into .venv

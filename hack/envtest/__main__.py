@@ -5,6 +5,7 @@ import signal
 import threading
 from pathlib import Path
 
+from hack.envtest.binaries import Unavailable, locate
 from hack.envtest.control_plane import ControlPlane
 
 
@@ -14,7 +15,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep data, certificates and logs here")
     parser.add_argument("--port", type=int, default=0, help="the API server's port (default: any)")
     parser.add_argument("--service-cidr", default="10.0.0.0/16", help="where cluster IPs come from")
+    parser.add_argument(
+        "--only-build", action="store_true", help="build missing binaries, print their folder, and stop"
+    )
     options = parser.parse_args()
+    if options.only_build:
+        try:
+            print(locate())
+        except Unavailable as reason:
+            print(f"contract and process tests on a real API server will be skipped: {reason}")
+        return
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopped.set())

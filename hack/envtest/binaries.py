@@ -18,9 +18,6 @@ _MAJOR, _MINOR, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
 ESSENTIAL = ("etcd", "kube-apiserver")
 """What integration tests need."""
 
-NODE = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
-"""What a real node needs in addition (hack/cluster)."""
-
 
 class Unavailable(Exception):
     """There are no binaries and no Go toolchain to build them; the message is one line for the reader."""
@@ -79,10 +76,3 @@ def _build(name: str, folder: Path) -> None:
     if result.returncode != 0:
         raise Unavailable(f"building {name} with Go failed: {result.stderr.strip()[-400:]}")
     partial.rename(folder / name)
-
-
-if __name__ == "__main__":
-    try:
-        print(locate(ESSENTIAL + NODE if "--node" in sys.argv else ESSENTIAL))
-    except Unavailable as error:
-        sys.exit(str(error))
