@@ -15,9 +15,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep data, certificates and logs here")
     parser.add_argument("--port", type=int, default=0, help="the API server's port (default: any)")
     parser.add_argument("--service-cidr", default="10.0.0.0/16", help="where cluster IPs come from")
-    parser.add_argument(
-        "--only-build", action="store_true", help="build missing binaries, print their folder, and stop"
-    )
+    parser.add_argument("--only-build", action="store_true", help="build what is missing, print where, stop")
     options = parser.parse_args()
     if options.only_build:
         try:
