@@ -27,11 +27,12 @@ test: sync presets-env envtest ## Every test: unit, contract (also on a real kub
 	@presets/.venv/bin/python -m pytest -q presets/test
 
 .PHONY: check
-check: sync ## What CI enforces besides tests: lint, format, types, layers, drift
+check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, drift
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/pyright
+	@cd presets && ../.venv/bin/mypy && ../.venv/bin/pyright
 	@.venv/bin/lint-imports
 	@.venv/bin/python hack/verifytypes.py
 	@.venv/bin/python hack/generate.py --check
@@ -47,7 +48,7 @@ bench: sync envtest ## Measure; prints JSON and tables (see docs/benchmarks.md)
 
 .PHONY: bench-serving
 bench-serving: presets-env ## Measure the inference server against model.generate and a plain server
-	@presets/.venv/bin/python hack/bench/serving/bench.py
+	@presets/.venv/bin/python hack/bench/serving/bench.py --output docs/benchmarks-serving.md
 
 .PHONY: demo-tuning
 demo-tuning: presets-env ## Tune the tiny model on questions and answers, push the adapter, serve it
