@@ -6,13 +6,13 @@ framework, run as its own process: `python -m hack.bench.driver KUBECONFIG machi
 leaves claims and nodes to somebody else.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
 from kaito.api import labels
 from kaito.api.karpenter import Claim, Machine, NodeClaim
-from kaito.runtime import Again, Controller, Manager, ObjectMeta, Quantity, Request, Settings
-from kaito.runtime.client import MergePatch
+from kaito.runtime import Again, AlreadyExists, Controller, Manager, ObjectMeta, Quantity, Request, Settings
 from kaito.runtime.kinds import Node, StatefulSet
 from kaito.runtime.kinds.core import NodeCondition, NodeSpec, NodeStatus
 from kaito.runtime.predicate import changed
@@ -25,18 +25,15 @@ async def give_node(request: Request[Claim]) -> Again | None:
     claim = request.object
     if claim.is_ready:
         return None
-    client = request.api
-    await client.ensure(
-        Node(
-            metadata=ObjectMeta(name=claim.name, labels=claim.labels | {labels.INSTANCE_TYPE: claim.instance_type}),
-            spec=NodeSpec(provider_id=f"bench:///{claim.name}"),
-        )
-    )
     capacity = {labels.NVIDIA_GPU: GPUS}
     ready = NodeCondition(type="Ready", status="True", reason="KubeletReady", message="bench")
-    status = NodeStatus(capacity=capacity, allocatable=capacity, conditions=[ready])
-    node = Node(metadata=ObjectMeta(name=claim.name))
-    await client.patch(node, MergePatch({"status": status.to_dict()}), subresource="status")
+    node = Node(
+        metadata=ObjectMeta(name=claim.name, labels=claim.labels | {labels.INSTANCE_TYPE: claim.instance_type}),
+        spec=NodeSpec(provider_id=f"bench:///{claim.name}"),
+        status=NodeStatus(capacity=capacity, allocatable=capacity, conditions=[ready]),
+    )
+    with contextlib.suppress(AlreadyExists):
+        await request.api.create(node)  # a node's status may come with it, as a kubelet registers
     async with request.status() as scope:
         for stage in (claim.stages.launched, claim.stages.registered, claim.stages.initialized, "Ready"):
             scope.condition(stage, True, "Bench")  # noqa: FBT003
