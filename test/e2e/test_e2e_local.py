@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ class Up:
         path = f'{{.status.conditions[?(@.type=="{name}")].status}}'
         return self.kubectl("get", "workspace", workspace, "-o", f"jsonpath={path}")
 
+    def is_ready(self, workspace: str) -> bool:
+        return self.condition(workspace, "WorkspaceReady") == "True"
+
     def container(self, pod: str) -> dict[str, object]:
         found: dict[str, object] = json.loads(self.kubectl("get", "pod", pod, "-o", "json"))["status"][
             "containerStatuses"
@@ -92,7 +96,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_a_workspace_answers_chat_survives_a_death_and_goes(up: Up) -> None:
     name = "workspace-phi-3-mini"
     assert "created" in up.kubectl("apply", "-f", "config/samples/workspace-phi-3-mini.yaml")
-    until(lambda: up.condition(name, "WorkspaceReady") == "True", "the Workspace to be ready")
+    until(partial(up.is_ready, name), "the Workspace to be ready")
 
     address = up.kubectl("get", "service", name, "-o", "jsonpath={.spec.clusterIP}")
     question = ["curl", "-s", "-X", "POST", f"http://{address}/chat", "-H", "accept: application/json"]
@@ -105,12 +109,26 @@ def test_a_workspace_answers_chat_survives_a_death_and_goes(up: Up) -> None:
     os.kill(pid, signal.SIGKILL)
     until(lambda: up.condition(name, "InferenceReady") == "False", "the death to be told", 20)
     until(lambda: "137" in up.kubectl("describe", "workspace", name), "the exit code in words", 20)
-    until(lambda: up.condition(name, "WorkspaceReady") == "True", "recovery")
+    until(partial(up.is_ready, name), "recovery")
     assert up.container(f"{name}-0")["restartCount"] == 1
 
     assert "deleted" in up.kubectl("delete", "workspace", name, "--timeout=60s")
     assert "No resources found" in up.kubectl("get", "machines")
     until(lambda: "No resources found" in up.kubectl("get", "nodes"), "the node to go", 20)
+
+
+def test_two_workspaces_serve_side_by_side_on_both_runtimes(up: Up) -> None:
+    sizes = {"first": "Standard_NC6s_v3", "second": "Standard_NC24ads_A100_v4"}
+    for name, size in sizes.items():
+        manifest = GOOD.replace("NAME", name).replace("Standard_NC6s_v3", size).replace("apps: bad", f"apps: {name}")
+        assert up.apply(manifest).returncode == 0
+    for name in sizes:
+        until(partial(up.is_ready, name), f"{name} to be ready")
+        address = up.kubectl("get", "service", name, "-o", "jsonpath={.spec.clusterIP}")
+        question = ["curl", "-s", "-X", "POST", f"http://{address}/chat", "-H", "Content-Type: application/json"]
+        answer = subprocess.run([*question, "-d", '{"prompt":"Hello"}'], capture_output=True, check=True)
+        assert json.loads(answer.stdout)["Result"].startswith("Hello")
+    assert "deleted" in up.kubectl("delete", "workspace", *sizes, "--timeout=60s")
 
 
 GOOD = """

@@ -6,7 +6,6 @@ node without network.
 """
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,39 @@ from kaito.runtime.kinds import Container
 
 LOCAL_PREFIX = "local/"
 
-ENTRY_POINTS = {
-    "/workspace/tfs/inference_api.py": "kaito-inference",
-    "/workspace/vllm/inference_api.py": "kaito-inference",  # vLLM needs a GPU; the transformers server answers here
-    "/workspace/tfs/fine_tuning.py": "kaito-tuning",
-    "/workspace/oci/push_adapter.py": "kaito-push-adapter",
-    "/workspace/oci/pull_adapter.py": "kaito-pull-adapter",
-}
-"""Programs of the images (presets/README.md) and the console script that is the same program."""
 
-_LAUNCHER = r"(?:accelerate\s+launch(?:\s+--[\w-]+=\S+)*|python3?)\s+"
-_MODEL = re.compile(r"--(?:pretrained[_-]model[_-]name[_-]or[_-]path|model)[= ]\S+")
-_SERVER_OPTIONS = re.compile(r"\s--(?:revision|code-revision|download-dir|download_dir)[= ]\S+")
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """The console script that runs here in the place of a program of the images."""
+
+    script: str
+    model_flag: str = ""
+    """The flag that names the model, which is the tiny one here."""
+    serves: bool = False
+    """Whether it listens, and so must be told the pod's own address: every pod has the same port."""
+    flags: Mapping[str, str] | None = None
+    """The flags it understands and what it calls them; None when it is the same program."""
+
+
+_VLLM_FLAGS = {
+    "--model": "--pretrained_model_name_or_path",
+    "--served-model-name": "--served_model_name",
+    "--port": "--port",
+    "--kaito-adapters-dir": "--adapters_dir",
+}
+
+ENTRY_POINTS = {
+    "/workspace/tfs/inference_api.py": StandIn("kaito-inference", "--pretrained_model_name_or_path", serves=True),
+    # vLLM needs a GPU; the transformers server answers the same routes here.
+    "/workspace/vllm/inference_api.py": StandIn("kaito-inference", "--model", serves=True, flags=_VLLM_FLAGS),
+    "/workspace/tfs/fine_tuning.py": StandIn("kaito-tuning", "--model"),
+    "/workspace/oci/push_adapter.py": StandIn("kaito-push-adapter"),
+    "/workspace/oci/pull_adapter.py": StandIn("kaito-pull-adapter"),
+}
+"""Programs of the images (presets/README.md), as they stand in a container's command, and what runs here instead."""
+
+_OF_THE_REAL_MODEL = {"--revision", "--code-revision", "--download-dir"}
+"""Flags that mean nothing for a model directory on this machine."""
 
 
 class NoStandIn(Exception):
@@ -74,42 +94,36 @@ class Images:
         Raises:
             NoStandIn: the image is neither one of Kaito's nor `local/...`.
         """
-        argv: Sequence[str] = [*container.command, *container.args]
+        argv = [*container.command, *container.args]
         image = container.image or ""
-        text = shlex.join(argv)
-        if not image.startswith(LOCAL_PREFIX) and not any(path in text for path in ENTRY_POINTS):
+        if not image.startswith(LOCAL_PREFIX):
+            argv = self._stand_in(argv, image, place)
+        elif not argv:
+            raise NoStandIn(f'"{image}": a local image has no entrypoint, so the container needs a command')
+        path = f"{self._bin}:{self._environment.get('PATH', '/usr/bin:/bin')}"
+        variables = {name: place.localised(value) for name, value in env.items()}
+        program = tuple(place.localised(word) for word in argv)
+        return Launch(program, self._environment | {"PATH": path} | variables, place.root)
+
+    def _stand_in(self, argv: Sequence[str], image: str, place: Place) -> list[str]:
+        """The local command for a command of Kaito's images; what launches the program there is left out."""
+        index = next((number for number, word in enumerate(argv) if word in ENTRY_POINTS), None)
+        if index is None:
             raise NoStandIn(
                 f'"{image}": kaito up pulls no images; it runs the presets\' programs and {LOCAL_PREFIX}* only'
             )
-        localised = [place.localised(self._stand_in(word, argv, place)) for word in argv]
-        if not localised:
-            raise NoStandIn(f'"{image}": a local image has no entrypoint, so the container needs a command')
-        program = [word for word in localised if word] if image.startswith(LOCAL_PREFIX) else self._direct(localised)
-        path = f"{self._bin}:{self._environment.get('PATH', '/usr/bin:/bin')}"
-        variables = {name: place.localised(value) for name, value in env.items()}
-        return Launch(tuple(program), self._environment | {"PATH": path} | variables, place.root)
+        program = ENTRY_POINTS[argv[index]]
+        words = [word for word in argv[index + 1 :] if word.partition("=")[0] not in _OF_THE_REAL_MODEL]
+        flags = [self._flag(word, program) for word in words]
+        address = [f"--host={place.ip}"] if program.serves else []
+        return [str(self._bin / program.script), *filter(None, flags), *address]
 
-    def _stand_in(self, word: str, argv: Sequence[str], place: Place) -> str:
-        """One argument (often a whole shell line) with entry points and model replaced."""
-        for entry, script in ENTRY_POINTS.items():
-            line = re.sub(f"{_LAUNCHER}{re.escape(entry)}", f"{self._bin / script}", word)
-            if line != word or word == entry:
-                return self._with_model(line.replace(entry, str(self._bin / script)), script, place)
-        if any(entry in argv for entry in ENTRY_POINTS):  # argv form: one flag a word
-            return _MODEL.sub(lambda match: f"{match.group(0).split('=')[0]}={self._model}", word)
-        return word
-
-    def _with_model(self, line: str, script: str, place: Place) -> str:
-        """A shell line that serves or tunes the local model at the pod's own address."""
-        if script == "kaito-inference":
-            line = _SERVER_OPTIONS.sub("", _MODEL.sub(f"--pretrained_model_name_or_path={self._model}", line))
-            line = f"{line} --host={place.ip}" if " --" in line else line
-        elif script == "kaito-tuning":
-            line = _MODEL.sub(f"--model={self._model}", line)
-        return line
-
-    def _direct(self, argv: list[str]) -> list[str]:
-        """Drop the interpreter before a console script in argv form (`python3 /…/kaito-inference`)."""
-        if len(argv) > 1 and argv[0] in {"python", "python3"} and argv[1].startswith(str(self._bin)):
-            return argv[1:]
-        return argv
+    def _flag(self, word: str, program: StandIn) -> str | None:
+        """One flag as the stand-in takes it; None for one it does not know."""
+        name, equals, value = word.partition("=")
+        if name == program.model_flag:
+            value = str(self._model)
+        if program.flags is None:
+            return f"{name}{equals}{value}"
+        known = program.flags.get(name)
+        return f"{known}={value}" if known else None

@@ -20,18 +20,37 @@ def launched(images: Images, *command: str, image: str = "registry.example/kaito
     return images.launch(Container(name="c", image=image, command=list(command)), PLACE, {}).argv
 
 
-def test_a_shell_line_serves_the_local_model_at_the_pods_address(images: Images) -> None:
-    line = (
-        "accelerate launch --num_processes=1 --gpu_ids=all /workspace/tfs/inference_api.py --pipeline=text-generation "
-        "--pretrained_model_name_or_path=microsoft/Phi-3-mini-4k-instruct --revision=abc --port=5000"
+def test_the_server_runs_the_local_model_at_the_pods_own_address(images: Images) -> None:
+    command = ["python3", "/workspace/tfs/inference_api.py", "--pipeline=text-generation", "--port=5000"]
+    command += ["--pretrained_model_name_or_path=microsoft/Phi-3-mini-4k-instruct", "--revision=abc"]
+    assert launched(images, *command) == (
+        "/presets/bin/kaito-inference",
+        "--pipeline=text-generation",
+        "--port=5000",
+        "--pretrained_model_name_or_path=/models/tiny",
+        "--host=127.64.0.7",
     )
-    assert launched(images, "/bin/sh", "-c", line) == (
-        "/bin/sh",
-        "-c",
-        (
-            "/presets/bin/kaito-inference --pipeline=text-generation "
-            "--pretrained_model_name_or_path=/models/tiny --port=5000 --host=127.64.0.7"
-        ),
+
+
+def test_a_vllm_command_is_served_with_the_flags_that_the_stand_in_has(images: Images) -> None:
+    command = ["python3", "/workspace/vllm/inference_api.py", "--gpu-memory-utilization=0.84", "--trust-remote-code"]
+    command += ["--model=/workspace/vllm/weights", "--port=5000", "--served-model-name=phi-3"]
+    assert launched(images, *command) == (
+        "/presets/bin/kaito-inference",
+        "--pretrained_model_name_or_path=/models/tiny",
+        "--port=5000",
+        "--served_model_name=phi-3",
+        "--host=127.64.0.7",
+    )
+
+
+def test_a_tuning_job_takes_its_own_flags_and_the_local_model(images: Images) -> None:
+    command = ["python3", "/workspace/tfs/fine_tuning.py", "--config", "/mnt/config/training_config.yaml", "--model=/w"]
+    assert launched(images, *command) == (
+        "/presets/bin/kaito-tuning",
+        "--config",
+        "/pods/a/volumes/config/training_config.yaml",
+        "--model=/models/tiny",
     )
 
 
