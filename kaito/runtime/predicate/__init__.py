@@ -64,8 +64,9 @@ class _Combinable:
         return _Not(self)
 
 
-@final
-class _Both(_Combinable):
+class _Pair(_Combinable):
+    """Two predicates; looks at what either of them looks at."""
+
     __slots__ = ("_left", "_right")
 
     def __init__(self, left: Predicate, right: Predicate) -> None:
@@ -75,6 +76,11 @@ class _Both(_Combinable):
     @property
     def paths(self) -> frozenset[Path]:
         return paths_of(self._left) | paths_of(self._right)
+
+
+@final
+class _Both(_Pair):
+    __slots__ = ()
 
     def __call__(self, event: Event[Any], /) -> bool:
         return self._left(event) and self._right(event)
@@ -84,16 +90,8 @@ class _Both(_Combinable):
 
 
 @final
-class _Either(_Combinable):
-    __slots__ = ("_left", "_right")
-
-    def __init__(self, left: Predicate, right: Predicate) -> None:
-        self._left = left
-        self._right = right
-
-    @property
-    def paths(self) -> frozenset[Path]:
-        return paths_of(self._left) | paths_of(self._right)
+class _Either(_Pair):
+    __slots__ = ()
 
     def __call__(self, event: Event[Any], /) -> bool:
         return self._left(event) or self._right(event)
