@@ -1,225 +1,301 @@
 """A manager under churn on a real API server: nothing may be lost, grow or get stuck.
 
-    python -m hack.bench.framework.churn [--minutes 10] [--rate 100]
+    python -m hack.bench.framework.churn [--minutes 10] [--rate 100] [--record rss.csv]
 
-Another client creates, changes and deletes ConfigMaps at a steady rate; a controller sets `data.done` to `data.want` on
-each. Meanwhile watches are cut at random, each cut losing what was on its way, and the API server is stopped and
-started twice. Afterwards the cache must equal a live list and every object must be done. Exits with 1 when not, or when
-resident memory grew by more than a tenth after the first minute.
+This process creates, changes and deletes ConfigMaps at a steady rate; a manager in a process of its own
+(`churn_manager`) sets `data.done` to `data.want` on each. Meanwhile its watches are cut at random, each cut losing what
+was on its way, and the API server is stopped and started. Afterwards the manager's cache must equal a live list, every
+object must be done, and its queue must be empty. Prints JSON; exits with 1 when that is not so, when the manager does
+not stop in order, or when its resident memory ever was a tenth above that after the first minute.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from hack.bench.framework.store import resident_kib
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from hack.bench.framework.churn_manager import LABELS
+from hack.bench.process import cost_of
 from hack.envtest import ControlPlane
-from kaito.runtime import Cached, Client, Controller, Manager, Request, Settings
+from hack.envtest.control_plane import free_port
+from kaito.runtime import AlreadyExists, ApiError, Client, NotFound
 from kaito.runtime.client import MergePatch
-from kaito.runtime.client.access import find_access
-from kaito.runtime.client.http import HttpTransport
-from kaito.runtime.client.transport import Reply, StreamReply
-from kaito.runtime.errors import ApiError, TransportError
+from kaito.runtime.client.connect import connect
+from kaito.runtime.errors import TransportError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.tasks import TaskScope
 
 NAMES = 500
-LABELS = {"bench": "churn"}
+MOST_IN_FLIGHT = 100
+"""Changes without an answer, above which a further one is refused here: the server is away."""
+
 CUT_SECONDS = 4.0
 """Mean time between cuts of all watches."""
+
+AWAY_SECONDS = 3.0
+"""How long the API server stays down."""
+
 SETTLE_SECONDS = 120.0
+START_SECONDS = 30.0
+STOP_SECONDS = 30.0
+ALLOWED_GROWTH_PERCENT = 10.0
 
+MINUTE = 60
 
-class Knife:
-    """Breaks streams at their next chunk, which is lost."""
-
-    def __init__(self, inner: HttpTransport) -> None:
-        self._inner = inner
-        self.cuts = 0
-
-    @property
-    def host(self) -> str:
-        return self._inner.host
-
-    async def request(self, *target: str, **options: Any) -> Reply:
-        return await self._inner.request(*target, **options)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-    @asynccontextmanager
-    async def stream(self, *target: str, **options: Any) -> AsyncGenerator[StreamReply]:
-        """As the transport's, until cut."""
-        async with self._inner.stream(*target, **options) as reply:
-            yield _Cuttable(reply, self)
-
-
-@dataclass
-class _Cuttable:
-    inner: StreamReply
-    knife: Knife
-    cuts: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cuts = self.knife.cuts
-
-    @property
-    def status(self) -> int:
-        return self.inner.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.inner.headers
-
-    async def chunks(self) -> AsyncGenerator[bytes]:
-        async for chunk in self.inner.chunks():
-            if self.cuts != self.knife.cuts:
-                raise TransportError("cut")
-            yield chunk
-
-    async def read(self) -> bytes:
-        return await self.inner.read()
-
-
-async def finish(request: Request[ConfigMap]) -> None:
-    """Set `done` to `want`."""
-    data = request.object.data
-    if data.get("done") != data.get("want"):
-        await request.api.patch(request.object, MergePatch({"data": {"done": data.get("want")}}))
+Difference = dict[str, str]
+"""What is wrong, by key."""
 
 
 @dataclass
 class Churn:
-    """The other client."""
+    """The other client: changes any object that it is not changing already."""
 
     client: Client
     dice: random.Random
     present: set[str] = field(default_factory=set[str])
+    in_flight: set[str] = field(default_factory=set[str])
     changes: int = 0
-    failures: int = 0
+    refused: int = 0
 
     async def run(self, rate: float) -> None:
         """Change something, `rate` times a second, until cancelled."""
         async with TaskScope("churn") as scope:
             due = time.monotonic()
             while True:
-                scope.spawn(self._change(), name="change")
+                if len(self.in_flight) < MOST_IN_FLIGHT:
+                    name = self._free_name()
+                    self.in_flight.add(name)
+                    scope.spawn(self._change(name), name=name)
+                else:
+                    self.refused += 1
                 due += 1 / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
 
-    async def _change(self) -> None:
-        name = f"c{self.dice.randrange(NAMES):03}"
+    def _free_name(self) -> str:
+        while (name := f"c{self.dice.randrange(NAMES):03}") in self.in_flight:
+            pass
+        return name
+
+    async def _change(self, name: str) -> None:
         want = str(self.dice.random())
         body = ConfigMap(metadata=ObjectMeta(name=name, namespace="default", labels=LABELS), data={"want": want})
         try:
             if name not in self.present:
-                self.present.add(name)
                 await self.client.create(body)
+                self.present.add(name)
             elif self.dice.random() < 0.3:
-                self.present.discard(name)
                 await self.client.delete(body, if_uid=False)
+                self.present.discard(name)
             else:
                 await self.client.patch(body, MergePatch({"data": {"want": want}}))
             self.changes += 1
+        except AlreadyExists:  # Made by a request whose answer was lost.
+            self.refused += 1
+            self.present.add(name)
+        except NotFound:
+            self.refused += 1
+            self.present.discard(name)
         except (ApiError, TransportError):
-            self.failures += 1  # Conflicts with ourselves, or the server is away: the next one will do.
+            self.refused += 1  # The server is away: the next one will do.
+        finally:
+            self.in_flight.discard(name)
 
 
-async def equal_to_live(manager: Manager, client: Client) -> list[str]:
-    """What is wrong: keys the cache does not show as the server does, and objects that are not done."""
-    live = {found.name: found for found in await client.list(ConfigMap, namespace="default", labels=LABELS)}
-    cached = {found.name: found for found in manager.cache.list(ConfigMap)}
-    wrong = [f"{name}: only live" for name in live.keys() - cached.keys()]
-    wrong += [f"{name}: only cached" for name in cached.keys() - live.keys()]
-    for name in live.keys() & cached.keys():
-        if live[name].metadata.resource_version != cached[name].metadata.resource_version:
-            wrong.append(f"{name}: cached at {cached[name].metadata.resource_version}")
-        if live[name].data.get("done") != live[name].data.get("want"):
-            wrong.append(f"{name}: not done")
-    return wrong
+class ManagerProcess:
+    """The manager, seen from outside: its memory, its orders, its endpoints."""
+
+    def __init__(self, process: Process, url: str, session: aiohttp.ClientSession) -> None:
+        self._process = process
+        self._url = url
+        self._session = session
+        self.cuts: int = 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def cut(self) -> None:
+        """Break its watches."""
+        self._order("cut")
+        self.cuts += 1
+
+    async def cached(self) -> dict[str, list[str | None]]:
+        """What its cache holds: version, `want` and `done` by name."""
+        self._order("show")
+        line = await self._process.stdout.readline() if self._process.stdout is not None else b""
+        return json.loads(line)
+
+    def _order(self, word: str) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write(f"{word}\n".encode())
+
+    async def queued(self) -> Difference:
+        """Every key that is in a queue or in a worker's hands, as `/debug/queues` shows them."""
+        async with self._session.get(f"{self._url}/debug/queues") as answer:
+            queues = await answer.json()
+        return {
+            row["key"]: f"{row['state']} for {row['seconds']} s after {row['failures']} failures"
+            for rows in queues.values()
+            for row in rows
+        }
+
+    async def tally(self, metric: str, label: str) -> dict[str, int]:
+        """The counts of one metric by one of its labels."""
+        async with self._session.get(f"{self._url}/metrics") as answer:
+            text = await answer.text()
+        return {
+            sample.labels[label]: int(sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == metric
+        }
+
+    async def wait_started(self) -> None:
+        """Wait until it answers."""
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                try:
+                    await self.queued()
+                except aiohttp.ClientConnectionError:
+                    if self._process.returncode is not None:
+                        raise
+                    await asyncio.sleep(0.1)
+                else:
+                    return
+
+    async def stop(self) -> int:
+        """Ask it to stop; its exit code."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                return await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            return await self._process.wait()
 
 
-async def settled(manager: Manager, client: Client) -> list[str]:
-    """What is still wrong when nothing changes any more."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+@asynccontextmanager
+async def managing(kubeconfig: Path) -> AsyncGenerator[ManagerProcess]:
+    """A started manager."""
+    address = f"127.0.0.1:{free_port()}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hack.bench.framework.churn_manager", str(kubeconfig), address, stdin=PIPE, stdout=PIPE
+    )
+    async with aiohttp.ClientSession() as session:
+        manager = ManagerProcess(process, f"http://{address}", session)
+        try:
+            await manager.wait_started()
+            yield manager
+        finally:
+            await manager.stop()
+
+
+async def cut_now_and_then(manager: ManagerProcess, dice: random.Random) -> None:
+    """Cut its watches at random until cancelled."""
     while True:
-        wrong = await equal_to_live(manager, client)
-        if not wrong or time.monotonic() > deadline:
-            return wrong
+        await asyncio.sleep(dice.expovariate(1 / CUT_SECONDS))
+        manager.cut()
+
+
+async def restart(plane: ControlPlane, times: int, seconds: float) -> None:
+    """Restart the API server, evenly spread over the time."""
+    for _ in range(times):
+        await asyncio.sleep(seconds / (times + 1))
+        await asyncio.to_thread(plane.stop_api_server)
+        await asyncio.sleep(AWAY_SECONDS)
+        await asyncio.to_thread(plane.start_api_server)
+
+
+async def resident(manager: ManagerProcess, seconds: float) -> list[float]:
+    """Its resident MiB, second by second."""
+    sizes: list[float] = []
+    started = time.monotonic()
+    while len(sizes) <= seconds:
+        sizes.append(round(cost_of(manager.pid).rss_mib, 2))
+        await asyncio.sleep(max(0.0, started + len(sizes) - time.monotonic()))
+    return sizes
+
+
+async def wrong(manager: ManagerProcess, client: Client) -> Difference:
+    """What is wrong, by key: in a queue, not done, or not in the cache as on the server."""
+    found = await manager.queued()
+    cached = await manager.cached()
+    for live in await client.list(ConfigMap, namespace="default", labels=LABELS):
+        want, done = live.data.get("want"), live.data.get("done")
+        shown = cached.pop(live.name, None)
+        if shown != [live.metadata.resource_version, want, done]:
+            found[live.name] = f"cached as {shown}, live at {live.metadata.resource_version}"
+        elif want != done:
+            found[live.name] = f"not done: {done}, not {want}"
+    return found | dict.fromkeys(cached, "only cached")
+
+
+async def settled(manager: ManagerProcess, client: Client) -> tuple[Difference, float]:
+    """What is still wrong when nothing changes any more, and after how many seconds."""
+    started = time.monotonic()
+    while True:
+        found = await wrong(manager, client)
+        passed = time.monotonic() - started
+        if not found or passed > SETTLE_SECONDS:
+            return found, passed
         await asyncio.sleep(0.5)
 
 
-async def trouble(plane: ControlPlane, knife: Knife, seconds: float, dice: random.Random) -> list[int]:
-    """Cut watches all the time, restart the API server twice; returns the resident KiB, second by second."""
-    resident: list[int] = []
-    restarts = [seconds / 3, seconds * 2 / 3]
-    started = time.monotonic()
-    while (passed := time.monotonic() - started) < seconds:
-        if restarts and passed > restarts[0]:
-            restarts.pop(0)
-            await asyncio.to_thread(plane.stop_api_server)
-            await asyncio.sleep(3)
-            await asyncio.to_thread(plane.start_api_server)
-        if dice.random() < 1 / CUT_SECONDS:
-            knife.cuts += 1
-        resident.append(resident_kib())
-        await asyncio.sleep(1)
-    return resident
-
-
-async def measure(minutes: float, rate: float) -> dict[str, Any]:
+async def measure(minutes: float, rate: float, restarts: int) -> dict[str, Any]:
     """Run it all; the figures and what is wrong in the end."""
     dice = random.Random(1)  # noqa: S311 -- a benchmark
+    seconds = minutes * MINUTE
     with ControlPlane() as plane:
-        knife = Knife(HttpTransport(await find_access(plane.kubeconfig)))
-        transport = HttpTransport(await find_access(plane.kubeconfig))
-        client = Client(transport, field_manager="churn")
-        settings = Settings(
-            kubeconfig=plane.kubeconfig,
-            metrics_bind_address="0",
-            health_probe_bind_address="0",
-            leader_elect=False,
-            log_level="error",
-        )
-        manager = Manager(
-            settings,
-            name="bench",
-            controllers=[Controller(ConfigMap, finish, workers=10)],
-            cache=[Cached(ConfigMap, labels=LABELS)],
-            transport=knife,
-        )
-        try:
-            async with manager:
-                churn = Churn(client, dice)
-                async with TaskScope("bench") as scope:
-                    scope.spawn(churn.run(rate), name="churn")
-                    resident = await trouble(plane, knife, minutes * 60, dice)
-                wrong = await settled(manager, client)
-                stats = manager.cache.stats()[0]
-        finally:
-            await transport.close()
-            await knife.close()
-    after_first_minute = resident[min(60, len(resident) // 2) :]
+        async with connect(plane.kubeconfig, field_manager="churn") as client, managing(plane.kubeconfig) as manager:
+            churn = Churn(client, dice)
+            async with TaskScope("bench") as scope:
+                scope.spawn(churn.run(rate), name="churn")
+                scope.spawn(cut_now_and_then(manager, dice), name="knife")
+                restarting = scope.spawn(restart(plane, restarts, seconds), name="restarts")
+                sizes = await resident(manager, seconds)
+                await restarting
+            left, settling = await settled(manager, client)
+            figures = {
+                "minutes": minutes,
+                "changes": churn.changes,
+                "changes_per_second": round(churn.changes / seconds, 1),
+                "changes_refused": churn.refused,
+                "reconciles": await manager.tally("controller_runtime_reconcile_total", "result"),
+                "cuts": manager.cuts,
+                "api_server_restarts": restarts,
+                "watch_restarts": await manager.tally("kaito_runtime_watch_restarts_total", "reason"),
+                "relists": await manager.tally("kaito_runtime_relists_total", "reason"),
+                "own_write_waits": await manager.tally("kaito_runtime_ryw_waits_total", "outcome"),
+                "cpu_seconds": round(cost_of(manager.pid).cpu_seconds, 1),
+                "settled_after_seconds": round(settling, 1),
+                "wrong": left,
+            }
+            exit_code = await manager.stop()
+    return figures | {"exit_code": exit_code} | growth(sizes) | {"rss_mib_by_second": sizes}
+
+
+def growth(sizes: Sequence[float]) -> dict[str, Any]:
+    """The memory by minute, and how far it went beyond that after the first one (half of a run shorter than two)."""
+    later = sizes[min(MINUTE, len(sizes) // 2) :]
     return {
-        "minutes": minutes,
-        "changes": churn.changes,
-        "changes_refused": churn.failures,
-        "cuts": knife.cuts,
-        "watch_restarts": dict(stats.restarts),
-        "relists": dict(stats.relists),
-        "own_write_waits": dict(stats.waits),
-        "rss_mib_after_first_minute": round(after_first_minute[0] / 1024, 1),
-        "rss_mib_highest_later": round(max(after_first_minute) / 1024, 1),
-        "rss_growth_percent": round((max(after_first_minute) / after_first_minute[0] - 1) * 100, 1),
-        "wrong": wrong[:20],
+        "rss_mib_by_minute": sizes[::MINUTE],
+        "rss_mib_after_first_minute": later[0],
+        "rss_mib_highest_later": max(later),
+        "rss_growth_percent": round((max(later) / later[0] - 1) * 100, 1),
     }
 
 
@@ -227,11 +303,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--rate", type=float, default=100)
+    parser.add_argument("--rate", type=float, default=100, help="changes a second")
+    parser.add_argument("--restarts", type=int, default=2, help="of the API server")
+    parser.add_argument("--record", type=Path, help="write second and resident MiB to this file")
     asked = parser.parse_args(arguments)
-    result = asyncio.run(measure(asked.minutes, asked.rate))
+    result = asyncio.run(measure(asked.minutes, asked.rate, asked.restarts))
+    by_second = result.pop("rss_mib_by_second")
+    if asked.record:
+        asked.record.write_text("".join(f"{second},{size}\n" for second, size in enumerate(by_second)))
     print(json.dumps(result, indent=2))
-    if result["wrong"] or result["rss_growth_percent"] > 10:
+    if result["wrong"] or result["exit_code"] or result["rss_growth_percent"] > ALLOWED_GROWTH_PERCENT:
         sys.exit(1)
 
 

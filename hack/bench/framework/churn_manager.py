@@ -1,0 +1,140 @@
+"""The manager that `churn` measures: a process of its own, whose watches can be cut and whose cache can be looked at.
+
+    python -m hack.bench.framework.churn_manager KUBECONFIG METRICS_ADDRESS
+
+A controller sets `data.done` to `data.want` on labelled ConfigMaps. The process is an operator's like any other
+(`Manager.run`, the metrics port open), except that it takes orders on stdin, one a line: `cut` breaks every open watch
+at its next chunk, `show` prints the cache as one line of JSON. It ends when stdin does.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kaito.runtime import Cached, Controller, Manager, Request, Settings
+from kaito.runtime.client import MergePatch
+from kaito.runtime.client.access import find_access
+from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.client.transport import Reply, StreamReply
+from kaito.runtime.errors import TransportError
+from kaito.runtime.kinds import ConfigMap
+
+LABELS = {"bench": "churn"}
+WORKERS = 10
+
+
+class Knife:
+    """Breaks streams at their next chunk, which is lost."""
+
+    def __init__(self, inner: HttpTransport) -> None:
+        self._inner = inner
+        self.cuts = 0
+
+    @property
+    def host(self) -> str:
+        return self._inner.host
+
+    async def request(self, *target: str, **options: Any) -> Reply:
+        return await self._inner.request(*target, **options)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+    @asynccontextmanager
+    async def stream(self, *target: str, **options: Any) -> AsyncGenerator[StreamReply]:
+        """As the transport's, until cut."""
+        async with self._inner.stream(*target, **options) as reply:
+            yield _Cuttable(reply, self)
+
+
+@dataclass
+class _Cuttable:
+    inner: StreamReply
+    knife: Knife
+    cuts: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cuts = self.knife.cuts
+
+    @property
+    def status(self) -> int:
+        return self.inner.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.inner.headers
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        async for chunk in self.inner.chunks():
+            if self.cuts != self.knife.cuts:
+                raise TransportError("cut")
+            yield chunk
+
+    async def read(self) -> bytes:
+        return await self.inner.read()
+
+
+async def finish(request: Request[ConfigMap]) -> None:
+    """Set `done` to `want`."""
+    data = request.object.data
+    if data.get("done") != data.get("want"):
+        await request.api.patch(request.object, MergePatch({"data": {"done": data.get("want")}}))
+
+
+class Orders:
+    """Obeys stdin; a runnable of the manager."""
+
+    name = "orders"
+    leader_elected = False
+
+    def __init__(self, knife: Knife) -> None:
+        self._knife = knife
+        self.manager: Manager | None = None
+
+    async def run(self) -> None:
+        """Read orders until there are no more; the manager then stops, because this ended."""
+        orders = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(orders), sys.stdin.buffer
+        )
+        while order := (await orders.readline()).strip():
+            if order == b"cut":
+                self._knife.cuts += 1
+            elif order == b"show" and self.manager is not None:
+                shown = {
+                    found.name: [found.metadata.resource_version, found.data.get("want"), found.data.get("done")]
+                    for found in self.manager.cache.list(ConfigMap)
+                }
+                sys.stdout.write(json.dumps(shown) + "\n")
+                sys.stdout.flush()
+
+
+def main() -> None:
+    """Run until told to stop."""
+    kubeconfig, metrics = Path(sys.argv[1]), sys.argv[2]
+    knife = Knife(HttpTransport(asyncio.run(find_access(kubeconfig))))
+    orders = Orders(knife)
+    manager = orders.manager = Manager(
+        Settings(
+            kubeconfig=kubeconfig,
+            metrics_bind_address=metrics,
+            health_probe_bind_address="0",
+            leader_elect=False,
+            log_level="error",
+        ),
+        name="bench",
+        controllers=[Controller(ConfigMap, finish, workers=WORKERS)],
+        cache=[Cached(ConfigMap, labels=LABELS)],
+        runnables=[orders],
+        transport=knife,
+    )
+    manager.run()
+
+
+if __name__ == "__main__":
+    main()
