@@ -69,6 +69,7 @@ class ThreadLeadership:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._release = False
+        self._stopping = False
 
     async def start(self) -> None:
         """Begin to campaign."""
@@ -91,6 +92,8 @@ class ThreadLeadership:
     async def _campaign(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
+        if self._stopping:  # told to stop before there was a task to cancel
+            return
         transport = await self._connect()
         client = Client(
             transport,
@@ -172,8 +175,11 @@ class ThreadLeadership:
         return self._elector
 
     async def stop(self, *, release: bool) -> None:
-        """Campaign no more, and hand the lease over if that is safe."""
+        """Campaign no more, and hand the lease over if that is safe. Before `start` there is nothing to wait for."""
         self._release = release
+        self._stopping = True
+        if self._main is None:
+            return
         loop, task = self._loop, self._task
         if loop is not None and task is not None and not loop.is_closed():
             loop.call_soon_threadsafe(task.cancel)
