@@ -18,7 +18,7 @@ from kaito.runtime.client.api import Api
 from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, StreamReply
 from kaito.runtime.errors import CacheNotSynced, TransportError
-from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.kinds import ConfigMap, Namespace
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.tasks import TaskScope
 
@@ -224,6 +224,54 @@ async def test_metadata_only_fetches_nothing_else(server: Server) -> None:
             (found,) = cache.list(ConfigMap)
             assert (found.name, found.labels) == ("big", APP)
             assert cache.stats()[0].size < 2_000
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_namespaces_with_options_of_their_own_and_the_rest_of_the_cluster(
+    server: Server, streaming: bool
+) -> None:
+    other = f"{server.namespace}-rest"
+    async with connected(server) as transport:
+        client = Client(transport, field_manager="contract")
+        await client.create(Namespace(metadata=ObjectMeta(name=other)))
+        for place in (server.namespace, other):
+            for name in ("front", "back"):
+                labels = {"contract": server.namespace, "tier": name}
+                await client.create(ConfigMap(metadata=ObjectMeta(name=name, namespace=place, labels=labels)))
+        cached = Cached(
+            ConfigMap,
+            labels=f"contract={server.namespace}",
+            namespaces={server.namespace: {"labels": "tier=front"}, "": {}},
+        )
+        async with running(transport, cached, streaming=streaming) as cache:
+
+            def held() -> list[tuple[str, str]]:
+                return [(found.namespace, found.name) for found in cache.list(ConfigMap)]
+
+            assert held() == [(server.namespace, "front"), (other, "back"), (other, "front")]
+            for place in (server.namespace, other):
+                (back,) = [each for each in await client.list(ConfigMap, namespace=place) if each.name == "back"]
+                await client.delete(back)
+                await client.create(config_map(server, "late", labels={"tier": "front"}).with_metadata(namespace=place))
+            await until(lambda: held() == [(server.namespace, "front"), (server.namespace, "late"), (other, "front")])
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_periodic_relist_is_a_consistent_read_and_changes_nothing(server: Server, streaming: bool) -> None:
+    async with connected(server) as transport:
+        client = Client(transport, field_manager="contract")
+        await client.create(config_map(server, "one", labels=APP))
+        async with running(transport, here(server, relist=0.2), streaming=streaming) as cache:
+            heard: list[str] = []
+            cache.informer(ConfigMap).subscribe(lambda event: heard.append(f"{event.type} {event.unchanged}"), name="h")
+            transport.targets.clear()
+            await until(lambda: cache.stats()[0].relists["periodic"])
+            first = transport.targets[0]
+            assert "resourceVersion=" not in first
+            assert ("sendInitialEvents" in first) == streaming
+            await client.create(config_map(server, "two", labels=APP))
+            await until(lambda: len(cache.list(ConfigMap)) == 2)
+            assert heard[:2] == ["create False", "update True"]
 
 
 @pytest.mark.conformance(23)

@@ -86,7 +86,7 @@ class Cache:
 
     Args:
         transport: The network.
-        kinds: What to keep.
+        kinds: What to keep. `Cached(Resource, ...)` among them sets the defaults of all others.
         namespaces: Default for declarations that name none; empty means the whole cluster.
         clock: Wall time, for metrics.
         jitter: Randomness of waits and watch lengths; seed it for repeatable runs.
@@ -120,21 +120,28 @@ class Cache:
         self._own_writes_seconds = own_writes_seconds
         self._held: dict[GroupVersionKind, _Held] = {}
         self._scope: TaskScope | None = None
-        for kind in kinds:
-            self.declare(kind)
+        self._defaults: Cached | None = None
+        for cached in sorted(kinds, key=lambda each: not each.is_default):
+            self.declare(cached)
 
     # Declaring.
 
-    def declare(self, cached: Cached) -> None:
+    def declare(self, cached: Cached, *, pinned: bool = True) -> None:
         """Keep a kind for as long as the cache runs. Before the start only; later, `acquire`.
 
         A plain declaration, as a watching controller makes it, is content with whatever another says; indexes add up.
+        One that is not `pinned` only says in which form to keep the kind: it goes with the last share in it.
 
         Raises:
             ConfigurationError: it contradicts an earlier one, or the cache runs.
         """
         if self._scope is not None:
             raise ConfigurationError(f"{cached!r}: the cache runs already; use acquire()")
+        if cached.is_default:
+            if self._defaults is not None or self._held:
+                raise ConfigurationError(f"{cached!r}: the defaults are said once, before any kind is declared")
+            self._defaults = cached
+            return
         held = self._held.get(cached.kind.gvk())
         if held is None:
             held = self._held[cached.kind.gvk()] = _Held(self._informer(cached))
@@ -145,28 +152,23 @@ class Cache:
                 if held.holds:
                     raise ConfigurationError(f"{cached!r}: {known!r} is in use already; declare before acquiring")
                 held.informer = self._informer(merged)
-        held.declared = True
+        held.declared = held.declared or pinned
 
     def _merge(self, known: Cached, new: Cached) -> Cached:
         new = self._placed(new)
-        if known.same_objects(new) or self._is_plain(new):
+        if known.same_objects(new) or new.is_plain:
             more = [index for index in new.indexes if index not in known.indexes]
             return known.with_indexes(more) if more else known
-        if self._is_plain(known):
+        if known.is_plain:
             return new.with_indexes(known.indexes)
         raise ConfigurationError(
             f"{known!r} and {new!r} contradict each other: declare the kind once "
             f"(one informer keeps one form of each object; whole and metadata-only cannot be mixed)"
         )
 
-    def _is_plain(self, cached: Cached) -> bool:
-        return cached.same_objects(self._placed(Cached(cached.kind)))
-
     def _placed(self, cached: Cached) -> Cached:
-        """The declaration with the cache's namespaces, unless it says its own."""
-        if cached.namespaces or not cached.kind.namespaced or not self._namespaces:
-            return cached
-        return cached.in_namespaces(self._namespaces)
+        """The declaration with the cache's answers to what it leaves open."""
+        return cached.within(self._defaults, self._namespaces)
 
     def _informer(self, cached: Cached) -> Informer[Any]:
         return Informer(
@@ -190,6 +192,8 @@ class Cache:
             ConfigurationError: the kind is kept in another form, or with fewer indexes (see `add_index`).
         """
         wanted = cached if isinstance(cached, Cached) else Cached(cached)
+        if wanted.is_default:
+            raise ConfigurationError(f"{wanted!r} keeps nothing")
         held = self._held.get(wanted.kind.gvk())
         if held is None:
             held = self._held[wanted.kind.gvk()] = _Held(self._informer(wanted))

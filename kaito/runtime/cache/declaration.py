@@ -4,170 +4,203 @@ Given to the manager (`cache=[Cached(Pod, labels="app", only="metadata")]`); a c
 it by doing so. Reads of anything undeclared fail, so no call starts a cluster-wide watch by surprise.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, Self, final
 
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Path, parse_path
+from kaito.runtime.cache.kept import REST, Kept, Labels, NamespaceOptions, Said, Transform, decide, said
 from kaito.runtime.errors import ConfigurationError
-from kaito.runtime.meta import LabelSelector, Resource
+from kaito.runtime.meta import Resource
 
-Labels = LabelSelector | Mapping[str, str] | str | None
 Only = Literal["metadata"] | None
 
-ALL_NAMESPACES: Final = ("",)
+ALL_NAMESPACES: Final = (REST,)
 """For `namespaces=`: the whole cluster, also when the manager is restricted to some namespaces."""
 
 DROPPED: Final = ("metadata.managedFields",)
 """Dropped from every object unless told otherwise: half of a typical object's size, read by nobody here."""
 
-_PROTECTED: Final = {
-    ("metadata",),
-    *(("metadata", name) for name in ("name", "namespace", "uid", "resourceVersion")),
-}
+_UNLESS_SAID: Final = Said(labels="", fields="", drop=tuple(map(parse_path, DROPPED)))
 
 
 @final
 class Cached:
     """A kind kept in memory by one informer per namespace (one for the cluster when none is named).
 
+    `Cached(Resource, ...)` sets the defaults of every kind of the cache; it keeps nothing itself.
+
     Args:
         kind: The kind.
-        namespaces: Only these; empty means the manager's namespaces, `ALL_NAMESPACES` the whole cluster.
+        namespaces: Only these; empty means the manager's namespaces, `ALL_NAMESPACES` the whole cluster. A mapping says
+            for each what is different there: `{"web": {"labels": "tier=front"}, "jobs": {}}`. Its entry `""` stands for
+            all namespaces without an entry.
         labels: Only objects with these labels, selected by the server. An object that loses them counts as deleted.
+            Here and below None leaves the choice to the cache's defaults, and empty is a choice: all of them.
         fields: A field selector, for example `status.phase=Running`. `metadata.namespace=x` uses the namespaced path.
         only: `"metadata"` fetches and keeps nothing but metadata.
         indexes: Indexes for `list(index=...)`.
         drop: Paths removed before an object is stored; replaces the default `metadata.managedFields`.
+        transform: Called once with every object that arrives, as plain JSON without the dropped paths; what it returns
+            is kept. It must not change name, namespace, UID or resourceVersion. Reading an object that it failed on
+            fails. `drop` is much cheaper.
+        relist: Seconds after which everything is fetched anew although the watch works, give or take a tenth; 0 (the
+            default) is never. For what must not depend on the watch alone; it costs the server a full list.
 
     Raises:
         ConfigurationError: namespaces for a cluster-scoped kind, an index of another kind, two indexes of one name, or
-        a
-            path that is malformed or would remove the object's identity.
+            a path that is malformed or would remove the object's identity.
     """
 
-    __slots__ = ("drop", "fields", "indexes", "kind", "labels", "namespaces", "only")
+    __slots__ = ("_defaults", "_narrowed", "_said", "indexes", "is_plain", "kind", "namespaces", "only", "relist")
 
     def __init__(
         self,
         kind: type[Resource],
         *,
-        namespaces: Sequence[str] = (),
+        namespaces: Sequence[str] | Mapping[str, NamespaceOptions] = (),
         labels: Labels = None,
         fields: str | None = None,
         only: Only = None,
         indexes: Sequence[Index[Any]] = (),
-        drop: Sequence[str] = DROPPED,
+        drop: Sequence[str] | None = None,
+        transform: Transform | None = None,
+        relist: float | None = None,
     ) -> None:
         self.kind: type[Resource] = kind
-        self.labels: str = selector_text(labels)
-        narrowed, fixed = _split_namespace(fields or "")
-        self.fields: str = narrowed
-        self.namespaces: tuple[str, ...] = tuple(dict.fromkeys(namespaces)) or ((fixed,) if fixed else ())
-        if fixed and self.namespaces != (fixed,):
-            raise ConfigurationError(f"Cached({kind.kind}): fields= and namespaces= name different namespaces")
         self.only: Only = only
         self.indexes: tuple[Index[Any], ...] = tuple(indexes)
-        try:
-            self.drop: tuple[Path, ...] = tuple(parse_path(path) for path in drop)
-        except ValueError as error:
-            raise ConfigurationError(f"Cached({kind.kind}): drop: {error}") from error
+        self.relist: float | None = relist
+        self._defaults: Cached | None = None
+        if isinstance(namespaces, str):
+            raise ConfigurationError(f"{self._name}: namespaces={namespaces!r}: a list of names, or a mapping")
+        self._said, fixed = self._options(labels, fields, drop, transform)
+        self.namespaces: tuple[str, ...] = tuple(dict.fromkeys(namespaces)) or ((fixed,) if fixed else ())
+        self._narrowed: dict[str, Said] = {}
+        for namespace, options in namespaces.items() if isinstance(namespaces, Mapping) else ():
+            self._narrow(namespace, options)
+        if fixed and self.namespaces != (fixed,):
+            raise ConfigurationError(f"{self._name}: fields= and namespaces= name different namespaces")
+        if not isinstance(namespaces, Mapping) and REST in self.namespaces and len(self.namespaces) > 1:
+            raise ConfigurationError(f"{self._name}: namespaces= names the whole cluster and single namespaces at once")
         self._check()
+        self.is_plain: bool = not (self.namespaces or only or relist is not None) and self._said == Said()
+        """Whether it says nothing but the kind, as the declarations of watching controllers do."""
+
+    def _options(
+        self, labels: Labels, fields: str | None, drop: Sequence[str] | None, transform: Transform | None
+    ) -> tuple[Said, str]:
+        try:
+            return said(labels, fields, drop, transform)
+        except ValueError as error:
+            raise ConfigurationError(f"{self._name}: drop: {error}") from error
+
+    def _narrow(self, namespace: str, options: NamespaceOptions) -> None:
+        unknown = options.keys() - NamespaceOptions.__annotations__.keys()
+        if unknown:
+            raise ConfigurationError(f"{self._name}: namespaces={{{namespace!r}: ...}} knows no {sorted(unknown)}")
+        self._narrowed[namespace], fixed = self._options(
+            options.get("labels"), options.get("fields"), options.get("drop"), options.get("transform")
+        )
+        if fixed not in {"", namespace}:
+            raise ConfigurationError(f"{self._name}: the fields of namespace {namespace!r} name another, {fixed!r}")
 
     def _check(self) -> None:
-        name = f"Cached({self.kind.kind})"
-        if not self.kind.kind or not self.kind.api_version:
+        if self.is_default:
+            if self.only or self.indexes:
+                raise ConfigurationError(f"{self._name}: only= and indexes= are a kind's own, not every kind's")
+        elif not self.kind.kind or not self.kind.api_version:
             raise ConfigurationError(f"{self.kind.__name__} names no kind: declare it with api= and kind=")
         if not self.kind.namespaced and any(self.namespaces):
-            raise ConfigurationError(f"{name}: the kind is cluster-scoped, namespaces= cannot restrict it")
-        if "" in self.namespaces and len(self.namespaces) > 1:
-            raise ConfigurationError(f"{name}: namespaces= names the whole cluster and single namespaces at once")
+            raise ConfigurationError(f"{self._name}: the kind is cluster-scoped, namespaces= cannot restrict it")
+        if self.relist is not None and self.relist < 0:
+            raise ConfigurationError(f"{self._name}: relist={self.relist:g} is no number of seconds")
         names = [index.name for index in self.indexes]
         for index in self.indexes:
             if index.kind.gvk() != self.kind.gvk():
-                raise ConfigurationError(f"{name}: {index!r} is an index of another kind")
+                raise ConfigurationError(f"{self._name}: {index!r} is an index of another kind")
             if names.count(index.name) > 1:
-                raise ConfigurationError(f"{name}: two indexes are named {index.name!r}")
-        for path in self.drop:
-            if path in _PROTECTED:
-                raise ConfigurationError(f"{name}: drop: {'.'.join(path)} is the object's identity")
+                raise ConfigurationError(f"{self._name}: two indexes are named {index.name!r}")
 
-    def keeps(self, path: Path) -> bool:
-        """Whether a field is in the cached objects, as far as the declaration can tell."""
-        if self.only == "metadata" and path[0] != "metadata":
-            return False
-        return not any(path[: len(dropped)] == dropped for dropped in self.drop)
+    @property
+    def _name(self) -> str:
+        return f"Cached({self.kind.kind or self.kind.__name__})"
 
-    def same_objects(self, other: "Cached") -> bool:
-        """Whether both keep the same objects in the same form; indexes may differ."""
-        return (self.namespaces, self.labels, self.fields, self.only, self.drop) == (
-            other.namespaces,
-            other.labels,
-            other.fields,
-            other.only,
-            other.drop,
+    # What follows from it.
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it speaks for every kind of the cache."""
+        return self.kind is Resource
+
+    @property
+    def kept(self) -> tuple[Kept, ...]:
+        """What is kept, one for each namespace; of the whole cluster when there is no other."""
+        return tuple(
+            decide(self._decided(namespace), namespace, self.namespaces)
+            for namespace in self.namespaces or ALL_NAMESPACES
         )
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it says nothing but the kind, as the declarations of watching controllers do."""
-        return self.same_objects(Cached(self.kind))
+    def relist_seconds(self) -> float:
+        """Time between full lists; 0 is never."""
+        return self.relist or 0.0
 
-    def with_indexes(self, more: Sequence[Index[Any]]) -> "Cached":
+    def _decided(self, namespace: str) -> Said:
+        options = self._narrowed.get(namespace, Said()).over(self._said)
+        if self._defaults is not None:
+            options = options.over(self._defaults._narrowed.get(namespace, Said())).over(self._defaults._said)
+        return options.over(_UNLESS_SAID)
+
+    def keeps(self, path: Path) -> bool:
+        """Whether a field is in the cached objects of every namespace, as far as the declaration can tell."""
+        if self.only == "metadata" and path[0] != "metadata":
+            return False
+        return not any(kept.drops(path) for kept in self.kept)
+
+    def same_objects(self, other: Self) -> bool:
+        """Whether both keep the same objects in the same form; indexes may differ."""
+        return (set(self.kept), self.only, self.relist_seconds) == (set(other.kept), other.only, other.relist_seconds)
+
+    # Other declarations made of it.
+
+    def with_indexes(self, more: Sequence[Index[Any]]) -> Self:
         """The same declaration with more indexes; known ones are not repeated.
 
         Raises:
             ConfigurationError: another index has the name of a known one.
         """
-        return self._replaced(indexes=(*self.indexes, *(index for index in more if index not in self.indexes)))
+        other = copy.copy(self)
+        other.indexes = (*self.indexes, *(index for index in more if index not in self.indexes))
+        other._check()
+        return other
 
-    def in_namespaces(self, namespaces: Sequence[str]) -> "Cached":
-        """The same declaration, restricted to the namespaces."""
-        return self._replaced(namespaces=namespaces)
-
-    def _replaced(
-        self, *, indexes: Sequence[Index[Any]] | None = None, namespaces: Sequence[str] | None = None
-    ) -> "Cached":
-        copy = Cached.__new__(Cached)
-        for name in Cached.__slots__:
-            setattr(copy, name, getattr(self, name))
-        if indexes is not None:
-            copy.indexes = tuple(indexes)
-        if namespaces is not None:
-            copy.namespaces = tuple(namespaces)
-        copy._check()
-        return copy
+    def within(self, defaults: Self | None, namespaces: Sequence[str]) -> Self:
+        """The same declaration, with the answers of the cache to what it leaves open."""
+        other = copy.copy(self)
+        other._defaults = defaults
+        if defaults is not None and other.relist is None:
+            other.relist = defaults.relist
+        if self.kind.namespaced and not self.namespaces:
+            other.namespaces = (defaults.namespaces if defaults is not None else ()) or tuple(namespaces)
+        return other
 
     def __repr__(self) -> str:
-        said = {
-            "namespaces": self.namespaces,
-            "labels": self.labels,
-            "fields": self.fields,
+        own = self._said
+        told: dict[str, object] = {
+            "namespaces": {name: _shown(self._narrowed.get(name, Said())) for name in self.namespaces}
+            if self._narrowed
+            else self.namespaces,
+            **_shown(own),
             "only": self.only,
             "indexes": self.indexes,
+            "relist": self.relist,
         }
-        return ", ".join([f"Cached({self.kind.kind}", *(f"{k}={v!r}" for k, v in said.items() if v)]) + ")"
+        return ", ".join([self._name[:-1], *(f"{k}={v!r}" for k, v in told.items() if v)]) + ")"
 
 
-def selector_text(labels: Labels) -> str:
-    """The `labelSelector` parameter for any of the accepted forms; empty selects everything."""
-    if labels is None:
-        return ""
-    if isinstance(labels, str):
-        return labels
-    if isinstance(labels, LabelSelector):
-        return str(labels)
-    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
-
-
-def _split_namespace(fields: str) -> tuple[str, str]:
-    """A field selector without `metadata.namespace=x`, and that namespace: it goes into the path instead (RBAC)."""
-    rest: list[str] = []
-    namespace = ""
-    for term in filter(None, fields.split(",")):
-        name, _, value = term.replace("==", "=").partition("=")
-        if name == "metadata.namespace":
-            namespace = value
-        else:
-            rest.append(term)
-    return ",".join(rest), namespace
+def _shown(options: Said) -> dict[str, object]:
+    drop = None if options.drop is None else [".".join(path) for path in options.drop]
+    known = {"labels": options.labels, "fields": options.fields, "drop": drop, "transform": options.transform}
+    return {name: value for name, value in known.items() if value is not None}

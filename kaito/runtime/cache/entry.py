@@ -6,13 +6,15 @@ read from the header, so selecting objects decodes only the selected ones.
 """
 
 import sys
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import pydantic
 
 from kaito.runtime.cache.jsontext import Cuts, Raw, cut, fields_of, shown
+from kaito.runtime.cache.kept import Transform
 from kaito.runtime.errors import KaitoRuntimeError, UnreadableObject
+from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource
 
 R = TypeVar("R", bound=Resource)
@@ -80,6 +82,11 @@ class Undecodable(KaitoRuntimeError):
 
 
 _METADATA = msgspec.json.Decoder(_Metadata)
+_PLAIN = msgspec.json.Decoder(dict[str, Any])
+_UNTRANSFORMED: Final = b"{}"
+"""The text of an object that its transform failed on: it is known to exist, and nothing of it may be kept."""
+
+_log = get_logger(__name__)
 _NO_LABELS: dict[str, str] = {}
 
 
@@ -89,7 +96,9 @@ def version_number(resource_version: str) -> int:
     return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else -1
 
 
-def make_entry(text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False) -> Entry:
+def make_entry(
+    text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False, transform: Transform | None = None
+) -> Entry:
     """The entry for an object as the server sent it.
 
     Raises:
@@ -107,7 +116,22 @@ def make_entry(text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False) ->
         fields.pop(name, None)
     cut(fields, drop)
     # The encoder leaves its buffer as it grew, a fifth too large on average; a copy is exact.
-    return Entry(_header(meta), bytes(memoryview(msgspec.json.encode(fields))))
+    stored = bytes(memoryview(msgspec.json.encode(fields)))
+    return Entry(_header(meta), stored) if transform is None else _transformed(_header(meta), stored, transform)
+
+
+def _transformed(header: Header, text: bytes, transform: Transform) -> Entry:
+    """The entry of what the transform leaves of an object."""
+    try:
+        stored = msgspec.json.encode(dict(transform(_PLAIN.decode(text))))
+        changed = _header(_METADATA.decode(fields_of(stored)["metadata"]))
+    except Exception as error:  # noqa: BLE001 -- foreign code: the object must stay known, and the watch alive
+        _log.error("transform failed, the object cannot be read", object=str(header.key), error=type(error).__name__)
+        return Entry(header, _UNTRANSFORMED)
+    same = (changed.key, changed.uid, changed.resource_version) == (header.key, header.uid, header.resource_version)
+    if not same:
+        _log.error("transform changed the identity, the object cannot be read", object=str(header.key))
+    return Entry(changed, bytes(memoryview(stored))) if same else Entry(header, _UNTRANSFORMED)
 
 
 def _header(meta: _Metadata) -> Header:
@@ -142,6 +166,8 @@ def decode(entry: Entry, kind: type[R], *, metadata_only: bool = False) -> R:
     Raises:
         UnreadableObject: the object does not fit the model.
     """
+    if entry.text == _UNTRANSFORMED:
+        raise UnreadableObject(f"{kind.kind} {entry.header.key}: the transform= of its Cached(...) failed on it")
     try:
         if not metadata_only:
             return kind.from_json(entry.text)

@@ -16,6 +16,7 @@ from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.delivery import Deliver, Subscription
 from kaito.runtime.cache.entry import Entry
 from kaito.runtime.cache.index import Index
+from kaito.runtime.cache.kept import REST
 from kaito.runtime.cache.own_writes import Concern
 from kaito.runtime.cache.reflector import Reflector
 from kaito.runtime.cache.requests import Requests
@@ -72,22 +73,24 @@ class Informer(Generic[R]):
         self._reflectors: dict[str, Reflector] = {}
         self._scope: TaskScope | None = None
         self._synced = asyncio.Event()
-        for namespace in declaration.namespaces or ("",):
-            shard = Shard(declaration, listeners=self._subscriptions, received=self._received)
+        for kept in declaration.kept:
+            namespace = kept.namespace
+            shard = Shard(declaration, kept, listeners=self._subscriptions, received=self._received)
             self._shards[namespace] = shard
             self._reflectors[namespace] = Reflector(
                 f"{self.stats.kind} in {namespace}" if namespace else self.stats.kind,
                 requests,
                 Collection(
                     collection_path(kind, namespace),
-                    labels=declaration.labels,
-                    fields=declaration.fields,
+                    labels=kept.labels,
+                    fields=kept.fields,
                     metadata_only=self.metadata_only,
                 ),
                 shard,
                 self.stats,
                 jitter=jitter,
                 streaming=streaming,
+                relist_seconds=declaration.relist_seconds,
             )
 
     @property
@@ -203,7 +206,11 @@ class Informer(Generic[R]):
 
     def shard_of(self, key: ObjectKey) -> Shard | None:
         """The shard that covers the key, or None when it is outside the declared namespaces."""
-        return self._shards.get("") or self._shards.get(key.namespace)
+        return self._covering(key.namespace)
+
+    def _covering(self, namespace: str) -> Shard | None:
+        """A namespace with an entry of its own is there; the rest is together."""
+        return self._shards.get(namespace) or self._shards.get(REST)
 
     def get(self, key: ObjectKey) -> Entry | None:
         """The entry of the key.
@@ -219,7 +226,7 @@ class Informer(Generic[R]):
         return self._readable(namespace) if namespace else self._readable_all()
 
     def _readable(self, namespace: str) -> list[Shard]:
-        shard = self._shards.get("") or self._shards.get(namespace)
+        shard = self._covering(namespace)
         if shard is None:
             raise UndeclaredNamespace(self.kind.kind, namespace, self.declaration.namespaces)
         if not shard.synced:
@@ -237,14 +244,12 @@ class Informer(Generic[R]):
         Raises:
             UndeclaredNamespace: outside the declared namespaces.
         """
-        declared = self.declaration
         if not namespace:
-            namespaces = list(self._shards)
-        elif "" in self._shards or namespace in self._shards:
-            namespaces = [namespace]
-        else:
-            raise UndeclaredNamespace(self.kind.kind, namespace, declared.namespaces)
-        return [Scope(each, declared.labels, declared.fields) for each in namespaces]
+            return [Scope(each.kept.namespace, each.kept.labels, each.kept.fields) for each in self._shards.values()]
+        shard = self._covering(namespace)
+        if shard is None:
+            raise UndeclaredNamespace(self.kind.kind, namespace, self.declaration.namespaces)
+        return [Scope(namespace, shard.kept.labels, shard.kept.fields)]
 
     def not_synced(self) -> CacheNotSynced:
         """The error that says what is missing and why."""
@@ -308,7 +313,10 @@ class Informer(Generic[R]):
         if key is not None:
             shard = self.shard_of(key)
             shards = [shard] if shard is not None else []
+        elif namespace:
+            shard = self._covering(namespace)
+            shards = [shard] if shard is not None else []
         else:
-            shards = [shard for name, shard in self._shards.items() if not namespace or name in {"", namespace}]
+            shards = list(self._shards.values())
         asked = [(shard, shard.own_writes.concern(key, namespace)) for shard in shards]
         return [(shard, concern) for shard, concern in asked if concern]

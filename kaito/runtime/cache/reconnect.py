@@ -65,6 +65,8 @@ class Ending(Enum):
     """Not a watch stream: a proxy's page, a cut line, an event of an unknown type."""
     FAILED = _How("failed", relist=True, pause=True)
     """Any other error of the server."""
+    PERIODIC = _How("periodic", relist=True, pause=False)
+    """Nothing is wrong: the declaration asks for a full list once in a while."""
 
     @property
     def reason(self) -> str:

@@ -101,6 +101,7 @@ class Reflector:
         stats: Counters of the kind.
         jitter: Randomness of waits and watch lengths.
         streaming: Fill by WatchList while the server knows it.
+        relist_seconds: Fetch everything anew so long after the last time, give or take a tenth; 0 is never.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Reflector:
         *,
         jitter: random.Random,
         streaming: bool = True,
+        relist_seconds: float = 0.0,
     ) -> None:
         self._name = name
         self._requests = requests
@@ -123,6 +125,8 @@ class Reflector:
         self._delay = ReconnectDelay(jitter)
         self._lister = Lister(requests, collection, fresh=sink.fresh, admit=self._admit)
         self._streaming = streaming
+        self._relist_seconds = relist_seconds
+        self._relist_at = float("inf")
         self._bookmarks = False
         self._version_lost = False
         self._reason = ""
@@ -139,6 +143,7 @@ class Reflector:
         """Follow the collection until cancelled."""
         self._reason = "start"
         while True:
+            self._relist_at = float("inf")
             ending = await self._fill()
             while ending is None or not ending.relist:
                 if ending is not None:
@@ -168,6 +173,8 @@ class Reflector:
         self.error = None
         self.last_heard = monotonic()
         self._version_lost = False
+        if self._relist_seconds:
+            self._relist_at = self.last_heard + self._relist_seconds * (0.9 + self._jitter.random() / 5)
         if self._reason != "start":
             self._stats.relists[self._reason] += 1
         await self._sink.replace(store, version)
@@ -261,7 +268,8 @@ class Reflector:
             self.last_heard = monotonic()
             if initial is not None and not initial.complete:
                 return max(0.0, initial.progressed + FILL_STALL_SECONDS - monotonic())
-            return STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
+            stall = STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
+            return max(0.0, min(stall, self._relist_at - monotonic()))
 
         def opened() -> None:
             self.watching = True
@@ -277,6 +285,9 @@ class Reflector:
             self.watching = False
         if stream.error is not None:
             self.error = stream.error
+        if ending is Ending.STALLED and monotonic() >= self._relist_at:
+            self._version_lost = True  # Asks for the newest, not for what the server happens to have cached.
+            return Ending.PERIODIC
         return ending
 
     def _length(self) -> int:
@@ -290,7 +301,7 @@ class Reflector:
                 entry = self._admit(frame.object)
                 if entry is not None:
                     self._sink.apply(entry, deleted=frame.type == "DELETED")
-                return None
+                return None if monotonic() < self._relist_at else Ending.STALLED
             case "BOOKMARK":
                 bookmark = self._bookmark(frame)
                 return Ending.MALFORMED if bookmark is None else self._advance(bookmark.resource_version)

@@ -12,6 +12,7 @@ from kaito.runtime.cache.entry import Entry, make_entry, version_number
 from kaito.runtime.cache.event import Change, EventType
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Raw, cuts
+from kaito.runtime.cache.kept import Kept
 from kaito.runtime.cache.own_writes import OwnWrites
 from kaito.runtime.cache.store import Store
 from kaito.runtime.cache.watch import Turn
@@ -35,9 +36,11 @@ class Listener(Protocol):
 class Shard:
     """Objects and progress of one collection."""
 
-    def __init__(self, declaration: Cached, *, listeners: Sequence[Listener], received: Callable[[], None]) -> None:
-        self._declaration = declaration
-        self._drop = cuts(declaration.drop)
+    def __init__(
+        self, declaration: Cached, kept: Kept, *, listeners: Sequence[Listener], received: Callable[[], None]
+    ) -> None:
+        self.kept: Kept = kept
+        self._drop = cuts(kept.drop)
         self._metadata_only = declaration.only == "metadata"
         self._indexes: list[Index[Any]] = list(declaration.indexes)
         self._listeners = listeners
@@ -59,7 +62,7 @@ class Shard:
 
     def admit(self, text: Raw) -> Entry:
         """The entry of an object as the server sent it. Raises `Undecodable`."""
-        return make_entry(text, self._drop, metadata_only=self._metadata_only)
+        return make_entry(text, self._drop, metadata_only=self._metadata_only, transform=self.kept.transform)
 
     def fresh(self) -> Store:
         """An empty store with the shard's indexes."""

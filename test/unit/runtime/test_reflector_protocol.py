@@ -3,7 +3,7 @@
 import asyncio
 import random
 import traceback
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -47,9 +47,12 @@ OPEN = Stream(stays=True)
 
 
 @asynccontextmanager
-async def reflected(*answers: Answer, streaming: bool = False) -> AsyncGenerator[tuple[ScriptedTransport, Cache]]:
+async def reflected(
+    *answers: Answer, streaming: bool = False, relist: float = 0.0
+) -> AsyncGenerator[tuple[ScriptedTransport, Cache]]:
     transport = ScriptedTransport(*answers)
-    cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), jitter=random.Random(1), streaming=streaming)
+    declared = [Cached(ConfigMap, relist=relist)]
+    cache = Cache(transport, declared, clock=LoopClock(), jitter=random.Random(1), streaming=streaming)
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         yield transport, cache
@@ -443,9 +446,68 @@ async def test_cut_streams_keep_every_object_once() -> None:
         assert len(transport.lists) == 1
 
 
+async def test_a_periodic_relist_asks_for_the_newest_list_although_the_watch_works() -> None:
+    quiet = watch(*(piece for turn in range(60) for piece in (60.0, bookmark(str(100 + turn)))))
+    async with reflected(
+        listing("7", config_map("a", 5), config_map("missed", 6)), quiet, listing("9", config_map("a", 5)), relist=1000
+    ) as (transport, cache):
+        await after(899)
+        assert len(transport.lists) == 1
+        assert cache.stats()[0].relists == {}
+        await after(202)
+        assert names(cache) == ["a"]
+        assert transport.lists[1].query == {"limit": "500"}
+        assert transport.watches[-1].query["resourceVersion"] == "9"
+        assert cache.stats()[0].relists == cache.stats()[0].restarts == {"periodic": 1}
+        assert not health(cache).error
+
+
+async def test_a_stream_that_is_never_quiet_is_relisted_all_the_same_and_loses_nothing() -> None:
+    class Busy(Stream):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            for number in range(10_000):
+                yield frame("ADDED", config_map(f"n{number}", 10 + number))
+                if number % 100 == 0:
+                    await asyncio.sleep(1)
+
+    async with reflected(listing("7"), Busy(), listing("5000", config_map("n0", 10)), OPEN, relist=50) as (_, cache):
+        await after(60)
+        assert cache.stats()[0].relists == {"periodic": 1}
+        assert names(cache) == ["n0"]
+
+
+async def test_a_periodic_relist_is_due_that_long_after_any_fill() -> None:
+    gone = watch(250.0, error_event(410, "Expired"))
+    quiet = watch(*(piece for turn in range(60) for piece in (60.0, bookmark(str(100 + turn)))))
+    async with reflected(listing("7"), gone, listing("8"), quiet, listing("9"), relist=1000) as (transport, cache):
+        await after(1140)
+        assert cache.stats()[0].relists == {"expired": 1}
+        await after(230)
+        assert cache.stats()[0].relists == {"expired": 1, "periodic": 1}
+        assert transport.lists[2].at - transport.lists[1].at >= 900
+
+
+async def test_a_periodic_relist_streams_where_the_server_can() -> None:
+    begun = (frame("ADDED", config_map("a", 5)), bookmark("9", ends_initial=True))
+    async with reflected(watch(*begun, stays=True), watch(*begun, stays=True), streaming=True, relist=100) as (
+        transport,
+        cache,
+    ):
+        await after(112)
+        assert [call.query.get("resourceVersion") for call in transport.watches] == [None, None]
+        assert cache.stats()[0].relists == {"periodic": 1}
+        assert names(cache) == ["a"]
+
+
 def test_every_ending_says_whether_to_relist_and_whether_to_wait() -> None:
-    assert {ending.reason for ending in Ending if ending.relist} == {"expired", "empty", "malformed", "failed"}
-    assert {ending.reason for ending in Ending if not ending.pause} == {"closed", "reset", "stalled"}
+    assert {ending.reason for ending in Ending if ending.relist} == {
+        "expired",
+        "empty",
+        "malformed",
+        "failed",
+        "periodic",
+    }
+    assert {ending.reason for ending in Ending if not ending.pause} == {"closed", "reset", "stalled", "periodic"}
 
 
 def test_the_delay_is_remembered_between_failures_and_forgotten_after_quiet() -> None:

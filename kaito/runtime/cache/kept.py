@@ -1,0 +1,120 @@
+"""What is kept of a kind in one namespace: what a declaration says, what it leaves unsaid, and what follows from both.
+
+`Cached` is written by users and puts these together; the informer makes one reflector and one shard of each `Kept`. An
+option that nobody sets is taken from the next of: the kind in that namespace, the kind, the cache in that namespace,
+the cache (controller-runtime's order for `cache.ByObject` and the defaults of `cache.Options`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypedDict, final
+
+from kaito.runtime.cache.jsontext import Path, parse_path
+from kaito.runtime.meta import LabelSelector
+
+Labels = LabelSelector | Mapping[str, str] | str | None
+
+Transform: TypeAlias = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""From an object as plain JSON (without the dropped paths) to what is kept of it; its identity must stay."""
+
+REST: Final = ""
+"""The namespace that stands for all that have no entry of their own."""
+
+_PROTECTED: Final = {
+    ("metadata",),
+    *(("metadata", name) for name in ("name", "namespace", "uid", "resourceVersion")),
+}
+
+
+class NamespaceOptions(TypedDict, total=False):
+    """What `Cached(namespaces={...})` says of one namespace; an option left out is the kind's."""
+
+    labels: Labels
+    fields: str | None
+    drop: Sequence[str] | None
+    transform: Transform | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Options as far as somebody set them: None is unset, empty is an answer."""
+
+    labels: str | None = None
+    fields: str | None = None
+    drop: tuple[Path, ...] | None = None
+    transform: Transform | None = None
+
+    def over(self, general: "Said") -> "Said":
+        """What this says, and where it is silent, what `general` says."""
+        return Said(
+            general.labels if self.labels is None else self.labels,
+            general.fields if self.fields is None else self.fields,
+            general.drop if self.drop is None else self.drop,
+            self.transform or general.transform,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Everything decided for one namespace."""
+
+    namespace: str
+    """Empty: the whole cluster, or what other entries leave of it (`fields` then excludes theirs)."""
+    labels: str = ""
+    fields: str = ""
+    drop: tuple[Path, ...] = ()
+    transform: Transform | None = None
+
+    def drops(self, path: Path) -> bool:
+        """Whether the field is not in the cached objects, as far as can be told without running the transform."""
+        return any(path[: len(dropped)] == dropped for dropped in self.drop)
+
+
+def said(
+    labels: Labels, fields: str | None, drop: Sequence[str] | None, transform: Transform | None
+) -> tuple[Said, str]:
+    """The options in their final form, and the namespace that `fields` names: it goes into the path instead.
+
+    Raises:
+        ValueError: a path that is malformed or would remove the object's identity.
+    """
+    narrowed, namespace = (None, "") if fields is None else _split_namespace(fields)
+    paths = None if drop is None else tuple(parse_path(path) for path in drop)
+    for path in paths or ():
+        if path in _PROTECTED:
+            raise ValueError(f"{'.'.join(path)} is the object's identity")
+    return Said(None if labels is None else selector_text(labels), narrowed, paths, transform), namespace
+
+
+def decide(options: Said, namespace: str, others: Sequence[str]) -> Kept:
+    """What is kept of a namespace; the rest of the cluster is asked for without the `others`, in one informer."""
+    fields = [options.fields] if options.fields else []
+    if namespace == REST:
+        fields += [f"metadata.namespace!={other}" for other in others if other != REST]
+    return Kept(namespace, options.labels or "", ",".join(fields), options.drop or (), options.transform)
+
+
+def selector_text(labels: Labels) -> str:
+    """The `labelSelector` parameter for any of the accepted forms; empty selects everything."""
+    if labels is None:
+        return ""
+    if isinstance(labels, str):
+        return labels
+    if isinstance(labels, LabelSelector):
+        return str(labels)
+    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+
+
+def _split_namespace(fields: str) -> tuple[str, str]:
+    """A field selector without `metadata.namespace=x`, and that namespace: RBAC may allow no more than its path."""
+    rest: list[str] = []
+    namespace = ""
+    for term in filter(None, fields.split(",")):
+        name, _, value = term.replace("==", "=").partition("=")
+        if name == "metadata.namespace":
+            namespace = value
+        else:
+            rest.append(term)
+    return ",".join(rest), namespace
