@@ -201,7 +201,7 @@ class Secret(Resource, api="v1", kind="Secret", hide_input_in_errors=True):
 
     def __repr__(self) -> str:
         """Never the values: objects end up in logs."""
-        return f"Secret({self.key}, keys={sorted(self.data)})"
+        return f"Secret({self.key}, keys={sorted(getattr(self, 'data', {}))})"  # metadata-only ones have no data
 
     __str__ = __repr__
 

@@ -8,7 +8,7 @@ from them:
         status: MemcachedStatus | None = None
 """
 
-from typing import Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from pydantic import ConfigDict, Field
 
@@ -80,6 +80,18 @@ class Resource(Model):
             cls.plural = plural
         if namespaced is not None:
             cls.namespaced = namespaced
+
+    if not TYPE_CHECKING:  # else a misspelt attribute would pass the type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is the matter with a field that was left out because only the metadata is cached."""
+            if name in type(self).model_fields and "metadata" in vars(self):
+                message = (
+                    f"{self.kind} {self.key} has its metadata only: its {name} is not cached. Read it with "
+                    f'consistency="live", or cache the kind without only="metadata"'
+                )
+                raise AttributeError(message)
+            return super().__getattr__(name)
 
     @classmethod
     def gvk(cls) -> GroupVersionKind:

@@ -263,12 +263,21 @@ async def test_dropped_paths_are_never_stored_and_bytes_are_counted(world: World
         assert cache.stats()[0].size == before
 
 
+async def test_a_secret_of_which_only_the_metadata_is_kept_can_be_printed(world: World) -> None:
+    world.put(Secret(metadata=ObjectMeta(name="users")).with_values(auth=b"hunter2"))
+    async with running(world, Cached(Secret, only="metadata")) as cache:
+        (found,) = cache.list(Secret)
+        assert str(found) == "Secret(default/users, keys=[])"
+
+
 async def test_metadata_only_has_metadata_and_refuses_the_rest(world: World) -> None:
     by_tier = Index(ConfigMap, lambda found: [found.labels.get("tier", "")], name="by-tier")
     world.put(config_map("one", labels={"tier": "web"}, colour="red"))
     async with running(world, Cached(ConfigMap, only="metadata", indexes=[by_tier])) as cache:
         (found,) = cache.list(ConfigMap, index=by_tier("web"))
         assert (found.name, found.labels, found.key) == ("one", {"tier": "web"}, ObjectKey("default", "one"))
-        with pytest.raises(AttributeError, match="data"):
+        with pytest.raises(AttributeError, match=r'ConfigMap default/one has its metadata only.*consistency="live"'):
             _ = found.data
+        with pytest.raises(AttributeError, match="no attribute 'datum'"):
+            _ = found.datum  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue] -- the test
         assert cache.stats()[0].size / cache.stats()[0].objects < 400
