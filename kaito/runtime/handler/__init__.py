@@ -100,8 +100,15 @@ class _Mapped:
         keys: list[ObjectKey] = []
         for state in event.states:
             found = self._to(state.object, view)
-            keys.extend(_listed(await found if isawaitable(found) else found))
+            keys.extend(self._checked(_listed(await found if isawaitable(found) else found)))
         _enqueue(keys, event, queue)
+
+    def _checked(self, keys: Iterable[Any]) -> Iterable[ObjectKey]:
+        for key in keys:
+            if not isinstance(key, ObjectKey):
+                message = f"{self!r} named {key!r}: it returns ObjectKeys (`obj.key`), a list of them, or None"
+                raise TypeError(message)
+            yield key
 
     def __repr__(self) -> str:
         return f"mapped({getattr(self._to, '__qualname__', self._to)})"

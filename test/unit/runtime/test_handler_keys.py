@@ -145,6 +145,16 @@ async def test_a_mapper_that_fails_queues_nothing(view: View) -> None:
     assert queue.added == []
 
 
+async def test_a_mapper_that_names_no_keys_is_told_so_by_its_name(view: View) -> None:
+    def names(_pod: Pod, _view: View) -> Any:
+        return ["web"]
+
+    result = mapped(names)(event(EventType.CREATE), Queue(), view)
+    assert result is not None
+    with pytest.raises(TypeError, match=r"names\) named 'web': it returns ObjectKeys"):
+        await result
+
+
 async def test_keys_from_labels(view: View) -> None:
     happened = event(EventType.CREATE, owner("Deployment", "web"))
     assert await keys(mapped(label_key("app", "app-namespace")), happened, view) == ["elsewhere/web"]
