@@ -13,7 +13,7 @@ from kaito.runtime.client.patch import contains, is_object, merge_diff, pointer
 from kaito.runtime.client.path import field_query, label_query, resource_path, with_query
 from kaito.runtime.client.sender import failure
 from kaito.runtime.client.transport import NO_HEADERS, REQUEST_SECONDS
-from kaito.runtime.errors import ServerError, TooManyRequests, UnreadableObject
+from kaito.runtime.errors import NotFound, ServerError, TooManyRequests, UnreadableObject
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.runtime.tracing import Attribute
@@ -148,6 +148,16 @@ def test_client_01_an_error_without_a_status_object_is_still_typed(body: bytes) 
     assert isinstance(error, ServerError)
     assert error.code == 502
     assert str(error).startswith("GET /x: ")
+
+
+def test_an_unknown_api_is_told_from_an_absent_object() -> None:
+    unknown_group = failure(404, {}, b"404 page not found\n", "GET /apis/example.com/v1/caches")
+    assert str(unknown_group).endswith("404 page not found (is its CustomResourceDefinition installed?)")
+    assert isinstance(unknown_group, NotFound)
+    body = b'{"kind": "Status", "reason": "NotFound", "message": "the server could not find the requested resource"}'
+    assert "CustomResourceDefinition installed?" in str(failure(404, {}, body, ""))
+    body = b'{"kind": "Status", "reason": "NotFound", "message": "caches.example.com \\"a\\" not found"}'
+    assert str(failure(404, {}, body, "")) == 'caches.example.com "a" not found'
 
 
 def test_retry_after_comes_from_the_header_or_the_details() -> None:
