@@ -4,9 +4,9 @@
 answered by reading the object again and saying the same on top of what others wrote.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast, final
+from typing import Any, Generic, TypeVar, cast, final, get_args
 
 from kaito.runtime.client.patch import Json, MergePatch, is_object, merge_diff
 from kaito.runtime.errors import ConfigurationError
@@ -18,7 +18,7 @@ from kaito.runtime.meta import (
     remove_condition,
     set_condition,
 )
-from kaito.runtime.meta.condition import condition_status
+from kaito.runtime.meta.condition import ConditionLike, as_condition, condition_flaw, condition_status
 
 R = TypeVar("R", bound=Resource)
 
@@ -39,6 +39,36 @@ def status_model(kind: type[Resource]) -> type[Model]:
     raise ConfigurationError(message)
 
 
+def condition_model(status: type[Model]) -> type[Model]:
+    """The class of a status's conditions: `Condition`, or the kind's own (Node, Pod, Deployment and Job have theirs).
+
+    Raises:
+        ConfigurationError: there are none, or they are not models with a type, a status, a reason and a message.
+    """
+    field = status.model_fields.get("conditions")
+    if field is None:
+        message = f"{status.__name__} has no conditions"
+        raise ConfigurationError(message)
+    for item in _parts(field.annotation):
+        if isinstance(item, type) and issubclass(item, Model) and set(item.model_fields) >= _CONDITION_FIELDS:
+            return item
+    message = (
+        f"{status.__name__}.conditions is {field.annotation}: for status.condition() declare list[Condition], "
+        f"or a list of a Model with {', '.join(sorted(_CONDITION_FIELDS))}"
+    )
+    raise ConfigurationError(message)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The types an annotation is made of: those in `list[X] | None` are `list[X]`, `X` and `None`."""
+    for part in get_args(annotation):
+        yield part
+        yield from _parts(part)
+
+
+_CONDITION_FIELDS = {"type", "status", "reason", "message", "last_transition_time"}
+
+
 @final
 class StatusScope(Generic[R]):
     """Collects changes of one object's status. The times and generations of conditions are its business."""
@@ -48,13 +78,13 @@ class StatusScope(Generic[R]):
         self._generation = obj.metadata.generation
         self._now = now
         self._status = self._read(obj)
-        self._conditions: dict[str, Condition | None] = {}
+        self._conditions: dict[str, ConditionLike | None] = {}
         self._fields: dict[str, Any] = {}
 
     @property
     def conditions(self) -> list[Condition]:
         """The conditions as they will be written."""
-        return list(cast("list[Condition]", getattr(self._status, "conditions", [])))
+        return [as_condition(condition) for condition in _conditions(self._status)]
 
     def find(self, type: str) -> Condition | None:  # noqa: A002 -- the API's word
         """The condition of that type, as it will be written."""
@@ -64,18 +94,18 @@ class StatusScope(Generic[R]):
         """Say whether an aspect holds (None: not known), why in a CamelCase word, and to people in a sentence.
 
         Returns whether that changes anything; `lastTransitionTime` moves only with the status.
+
+        Raises:
+            ConfigurationError: the status has no conditions, or `metav1.Condition` allows no such type or reason.
         """
-        if "conditions" not in self._model.model_fields:
-            error = f"{self._model.__name__} has no conditions"
-            raise ConfigurationError(error)
+        model = condition_model(self._model)
+        if flaw := condition_flaw(type, reason):
+            raise ConfigurationError(flaw)
         before = self.find(type)
-        new = Condition(
-            type=type,
-            status=condition_status(holds),
-            reason=reason,
-            message=message,
-            observed_generation=self._generation or None,
-        )
+        fields: dict[str, Any] = {"type": type, "status": condition_status(holds), "reason": reason, "message": message}
+        if "observed_generation" in model.model_fields:
+            fields["observed_generation"] = self._generation or None
+        new = cast("ConditionLike", model(**fields))
         self._conditions[type] = new
         self._status = self._with_condition(self._status, new)
         return self.find(type) != before
@@ -83,7 +113,7 @@ class StatusScope(Generic[R]):
     def remove_condition(self, type: str) -> None:  # noqa: A002 -- the API's word
         """Take a condition out; nothing happens when it is not there."""
         self._conditions[type] = None
-        self._status = self._status.evolve(conditions=remove_condition(self.conditions, type))
+        self._status = self._status.evolve(conditions=remove_condition(_conditions(self._status), type))
 
     def set(self, **fields: Any) -> None:
         """Set fields of the status, by their Python names; None removes one.
@@ -108,7 +138,7 @@ class StatusScope(Generic[R]):
         after = before.evolve(**self._fields) if self._fields else before
         for condition_type, condition in self._conditions.items():
             if condition is None:
-                conditions = remove_condition(getattr(after, "conditions", []), condition_type)
+                conditions = remove_condition(_conditions(after), condition_type)
                 after = after.evolve(conditions=conditions)
             else:
                 after = self._with_condition(after, condition)
@@ -126,9 +156,12 @@ class StatusScope(Generic[R]):
         status = cast("Model | None", getattr(obj, "status", None))
         return self._model() if status is None else status
 
-    def _with_condition(self, status: Model, new: Condition) -> Model:
-        conditions = cast("list[Condition]", getattr(status, "conditions", []))
-        return status.evolve(conditions=set_condition(conditions, new, now=self._now))
+    def _with_condition(self, status: Model, new: ConditionLike) -> Model:
+        return status.evolve(conditions=set_condition(_conditions(status), new, now=self._now))
+
+
+def _conditions(status: Model) -> list[ConditionLike]:
+    return list(cast("list[ConditionLike] | None", getattr(status, "conditions", None)) or ())
 
 
 def _replaces_list(difference: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from kaito.runtime.meta.condition import (
     Condition as Condition,
     ConditionStatus as ConditionStatus,
+    condition_of as condition_of,
     find_condition as find_condition,
     remove_condition as remove_condition,
     set_condition as set_condition,

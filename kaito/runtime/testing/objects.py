@@ -6,6 +6,7 @@ hit by a fault.
 
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -18,8 +19,9 @@ from kaito.runtime.client.sender import failure
 from kaito.runtime.crd import Version, crd
 from kaito.runtime.errors import AlreadyExists, NotFound
 from kaito.runtime.kinds import Event
-from kaito.runtime.meta import LabelSelector, Resource
+from kaito.runtime.meta import Condition, LabelSelector, Resource, condition_of
 from kaito.runtime.testing.admission import InProcessWebhooks
+from kaito.runtime.testing.manifests import Manifest, api_path, path_of, read_manifests
 from kaito.runtime.webhook import Webhook
 
 R = TypeVar("R", bound=Resource)
@@ -72,6 +74,44 @@ class ServerObjects:
                     "PUT", _path(type(obj), namespace, name, "status"), stored_object | {"status": status}
                 )
         return codec.decode(type(obj), stored)
+
+    def apply(self, manifests: str | Path | Mapping[str, Any], namespace: str = "default") -> list[Manifest]:
+        """Do what `kubectl apply --server-side` does: create the objects, or change what their manifests say.
+
+        Field validation is strict, and fields that somebody else owns are a conflict, as they are for kubectl's users.
+
+        Args:
+            manifests: YAML or JSON as text (several documents, Lists), one document, or the `Path` of a file or folder.
+            namespace: for objects that name none.
+
+        Returns:
+            The objects as the server stored them, in order.
+
+        Raises:
+            ConfigurationError: a document is no object, or its kind is not known: CRDs come first.
+            ApiError: the server refuses an object; those before it are applied.
+        """
+        return [self._apply(manifest, namespace) for manifest in read_manifests(manifests)]
+
+    def _apply(self, manifest: Manifest, namespace: str) -> Manifest:
+        try:
+            discovered: dict[str, Any] = msgspec.json.decode(self._send("GET", api_path(manifest["apiVersion"])))
+        except NotFound:
+            discovered = {}
+        path = path_of(manifest, discovered, namespace)
+        query = (("fieldManager", "kubectl"), ("fieldValidation", "Strict"))
+        stored = self._send("PATCH", path, manifest, query=query, content_type="application/apply-patch+yaml")
+        return msgspec.json.decode(stored, type=dict[str, Any])
+
+    def condition(self, kind: type[Resource], name: str, condition_type: str, namespace: str = "default") -> Condition:
+        """A condition of an object, `Unknown` without a reason when it is not there (Kubernetes API conventions).
+
+            assert world.condition(Memcached, "cache", "Ready").reason == "AllReady"
+
+        Raises:
+            NotFound: there is no such object.
+        """
+        return condition_of(self.get(kind, name, namespace), condition_type)
 
     def get(self, kind: type[R], name: str, namespace: str = "default") -> R:
         """The object as the server has it.

@@ -4,7 +4,7 @@
         world.put(Workspace.sample("phi"))
         async with world.manager(workspace_controller):
             await world.settle()
-            assert world.get(Workspace, "phi").condition("ResourceReady").reason == "NodesPending"
+            assert world.condition(Workspace, "phi", "ResourceReady").reason == "NodesPending"
             world.fail_next("PATCH", NodeClaim, status=429, retry_after=7)
             await world.advance(30)
 
@@ -183,8 +183,10 @@ class World(ServerObjects):
         retry_after: int | None = None,
         message: str = "",
         name: str = "",
+        namespace: str = "",
         subresource: str | None = None,
         times: int | None = 1,
+        skip: int = 0,
         drop_connection: bool = False,
         hang: bool = False,
         delay: float = 0.0,
@@ -192,15 +194,19 @@ class World(ServerObjects):
         """Trouble for the next matching requests of the code under test.
 
         Args:
-            method: HTTP method; empty for any.
+            method: an HTTP method in upper case, or `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
+                `deletecollection`; empty for any.
             kind: kind asked about; None for any.
             status: answer this instead of serving (500 when no other trouble is named).
             retry_after: seconds of the `Retry-After` header.
             message: the answer's sentence.
             name: only requests about this object.
+            namespace: only requests about this namespace.
             subresource: only this one ("" = the object itself); None for any.
-            times: how many requests; None until the fault is removed (`world.server.faults.remove`).
-            drop_connection: serve the request, then break the connection instead of answering.
+            times: how many requests; None until the fault is healed (`heal`).
+            skip: how many matching ones pass first.
+            drop_connection: serve the request, then break the connection instead of answering: a write happened, and
+                the writer does not know.
             hang: never answer.
             delay: seconds before the request is served.
         """
@@ -208,11 +214,14 @@ class World(ServerObjects):
             status = 500
         return self.server.inject(
             Fault(
-                method=method,
+                method=method if method.isupper() else "",
+                verb="" if method.isupper() else method,
                 kind=kind.kind if kind is not None else "",
                 name=name,
+                namespace=namespace,
                 subresource=subresource,
                 times=times,
+                skip=skip,
                 status=status,
                 retry_after=retry_after,
                 message=message,
@@ -223,9 +232,23 @@ class World(ServerObjects):
             )
         )
 
-    def lag(self, kind: type[Resource] | None, seconds: float) -> Fault:
-        """Have watchers learn of every change of the kind that much later, until the fault is removed."""
-        return self.server.inject(Fault(kind=kind.kind if kind is not None else "", times=None, lag=seconds))
+    def lag(self, kind: type[Resource] | None, seconds: float, *, name: str = "") -> Fault:
+        """Have watchers learn of every change of the kind (or of one object) that much later, until it is healed.
+
+        What comes after a late change is late, too: a watch never reorders.
+        """
+        return self.server.inject(Fault(kind=kind.kind if kind is not None else "", name=name, times=None, lag=seconds))
+
+    def heal(self, *faults: Fault) -> None:
+        """End these faults, or all there are."""
+        for fault in faults:
+            self.server.faults.remove(fault)
+        if not faults:
+            self.server.faults.clear()
+
+    def forget_history(self) -> None:
+        """Answer 410 to every watch that resumes from before now, as after an etcd compaction: informers list anew."""
+        self.server.expire_history()
 
     def cut_watches(self, kind: type[Resource] | None = None) -> int:
         """End the open watches of a kind (or all), as the server does now and then; returns how many there were."""

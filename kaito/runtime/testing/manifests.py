@@ -1,0 +1,88 @@
+"""Manifests as people keep them: YAML or JSON, several documents, files and folders, and where the server takes them.
+
+`World.apply` reads them here. Knows of a server only what discovery tells.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import yaml
+
+from kaito.runtime.client.path import resource_path
+from kaito.runtime.errors import ConfigurationError
+
+Manifest: TypeAlias = dict[str, Any]
+"""One object as JSON."""
+
+SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+"""Files of a folder that kubectl reads."""
+
+
+def read_manifests(given: str | Path | Mapping[str, Any]) -> Iterator[Manifest]:
+    """The objects in a text, a file, a folder (its files by name) or a document; items of a List one by one.
+
+    Raises:
+        ConfigurationError: a document is no object with an apiVersion, a kind and a name.
+        OSError: there is no such file.
+        yaml.YAMLError: it is no YAML.
+    """
+    if isinstance(given, Mapping):
+        yield from _objects(dict(given), "the manifest")
+    elif isinstance(given, str):
+        yield from _documents(given, "the text")
+    elif given.is_dir():
+        for file in sorted(given.iterdir()):
+            if file.suffix in SUFFIXES:
+                yield from _documents(file.read_text(), str(file))
+    else:
+        yield from _documents(given.read_text(), str(given))
+
+
+def _documents(text: str, source: str) -> Iterator[Manifest]:
+    for number, document in enumerate(yaml.safe_load_all(text), start=1):
+        if document is not None:
+            yield from _objects(document, f"document {number} of {source}")
+
+
+def _objects(document: object, source: str) -> Iterator[Manifest]:
+    if not isinstance(document, dict):
+        message = f"{source} is no object but {type(document).__name__}: {str(document)[:80]!r}"
+        if isinstance(document, str):
+            message += "; give files and folders as Path"
+        raise ConfigurationError(message)
+    manifest = cast("Manifest", document)
+    if isinstance(manifest.get("items"), list) and str(manifest.get("kind", "")).endswith("List"):
+        for number, item in enumerate(manifest["items"], start=1):
+            yield from _objects(item, f"item {number} of {source}")
+        return
+    for field in ("apiVersion", "kind"):
+        if not manifest.get(field):
+            message = f"{source} has no {field}"
+            raise ConfigurationError(message)
+    if not (manifest.get("metadata") or {}).get("name"):
+        message = f"{source}, a {manifest['kind']}, has no metadata.name"
+        raise ConfigurationError(message)
+    yield manifest
+
+
+def api_path(api_version: str) -> str:
+    """Where the kinds of a version are discovered."""
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def path_of(manifest: Manifest, discovered: Mapping[str, Any], namespace: str) -> str:
+    """The path of an object, from what discovery says of its version; `namespace` is for those that name none.
+
+    Raises:
+        ConfigurationError: the version does not have the kind.
+    """
+    kind, metadata = manifest["kind"], manifest["metadata"]
+    for resource in discovered.get("resources") or ():
+        if resource["kind"] == kind and "/" not in resource["name"]:
+            where = (metadata.get("namespace") or namespace) if resource["namespaced"] else ""
+            return resource_path(manifest["apiVersion"], resource["name"], namespace=where, name=metadata["name"])
+    message = (
+        f'no matches for kind "{kind}" in version "{manifest["apiVersion"]}": apply its CustomResourceDefinition first'
+    )
+    raise ConfigurationError(message)
