@@ -4,8 +4,8 @@
 
 They are controllers of this framework, running in a manager of their own whose requests are neither counted nor hit by
 faults. Pods carry the template's labels and spec, are owned by the workload and bound to a ready node that satisfies
-their `nodeSelector` if there is one. Once a pod has started, its status is the test's: set it not ready, and the
-workload's status follows. Rollouts, ReplicaSets and probes are not simulated.
+their `nodeSelector` if there is one. The claims of a StatefulSet are made and bound. Once a pod has started, its status
+is the test's: set it not ready, and the workload's status follows. Rollouts, ReplicaSets and probes are not simulated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,8 @@ from typing import Any
 from kaito.runtime.cache import Cached
 from kaito.runtime.client import Api, MergePatch
 from kaito.runtime.controller import Controller
-from kaito.runtime.kinds import Deployment, Job, Node, Pod, PodTemplateSpec, StatefulSet
+from kaito.runtime.errors import AlreadyExists
+from kaito.runtime.kinds import Deployment, Job, Node, PersistentVolumeClaim, Pod, PodTemplateSpec, StatefulSet
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.meta.model import format_time
 from kaito.runtime.reconcile import Again, Request
@@ -101,6 +102,11 @@ async def _keep_pods(
 
 async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec) -> Pod:
     spec = template.spec.to_dict()
+    if isinstance(owner, StatefulSet):
+        claimed = {claim.name: await _claim(api, owner, claim, name) for claim in owner.spec.volume_claim_templates}
+        others = [volume for volume in spec.get("volumes") or [] if volume["name"] not in claimed]
+        volumes = [{"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim in claimed.items()]
+        spec["volumes"] = others + volumes
     node = await _node(api, spec.get("nodeSelector") or {})
     if node:
         spec["nodeName"] = node
@@ -112,6 +118,29 @@ async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec) 
         owner_references=[owner.owner_reference()],
     )
     return Pod.model_validate({"metadata": metadata.to_dict(), "spec": spec})
+
+
+async def _claim(api: Api, owner: StatefulSet, template: PersistentVolumeClaim, pod: str) -> str:
+    """The name of the pod's claim; it is made and bound if this is the first pod of that name."""
+    retention = owner.spec.persistent_volume_claim_retention_policy
+    goes_too = retention is not None and retention.when_deleted == "Delete"
+    metadata = template.metadata.evolve(
+        name=f"{template.name}-{pod}",
+        namespace=owner.namespace,
+        labels={**template.labels, **(owner.spec.selector.match_labels or {})},
+        owner_references=[owner.owner_reference(controller=False)] if goes_too else [],
+    )
+    try:
+        claim = await api.create(template.evolve(metadata=metadata))
+    except AlreadyExists:
+        return metadata.name
+    status = {
+        "phase": "Bound",
+        "accessModes": claim.spec.access_modes,
+        "capacity": claim.spec.resources.to_dict()["requests"],
+    }
+    await api.patch(claim, MergePatch({"status": status}), subresource="status")
+    return claim.name
 
 
 async def _node(api: Api, selector: Mapping[str, str]) -> str:
