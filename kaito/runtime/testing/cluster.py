@@ -104,7 +104,8 @@ async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec) 
     spec = template.spec.to_dict()
     if isinstance(owner, StatefulSet):
         claimed = {claim.name: await _claim(api, owner, claim, name) for claim in owner.spec.volume_claim_templates}
-        others = [volume for volume in spec.get("volumes") or [] if volume["name"] not in claimed]
+        given: list[dict[str, Any]] = spec.get("volumes") or []
+        others = [volume for volume in given if volume["name"] not in claimed]
         volumes = [{"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim in claimed.items()]
         spec["volumes"] = others + volumes
     node = await _node(api, spec.get("nodeSelector") or {})
