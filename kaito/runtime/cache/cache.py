@@ -345,8 +345,7 @@ class Cache:
             for entry in shard.store.select(
                 namespace=namespace,
                 owner=owner,
-                index=index.name if index is not None else "",
-                value=index.value if index is not None else "",
+                index=index,
             )
         )
         chosen = [entry for entry in entries if labels is None or labels.matches(entry.header.labels)]

@@ -1,7 +1,9 @@
 """Typed indexes: a function from an object to the values it is found under.
 
 Declared once, beside the kind (`Cached(Pod, indexes=[by_workspace])`), and called to make a question:
-`api.list(Pod, index=by_workspace("phi"))`. The owner index is built in and needs no declaration (`owned_by=`).
+`api.list(Pod, index=by_workspace("phi"))`. Several values ask for any of them, `by_workspace.notin("phi")` for all
+others, `by_workspace.prefix("team-")` for values that begin so. The owner index is built in and needs no declaration
+(`owned_by=`).
 """
 
 from collections.abc import Callable, Sequence
@@ -37,9 +39,17 @@ class Index(Generic[R]):
         self.values: Callable[[R], Sequence[str]] = values
         self.name: str = name
 
-    def __call__(self, value: str) -> IndexKey[R]:
-        """The question: which objects are filed under `value`?"""
-        return IndexKey(self.kind, self.name, value, self.values)
+    def __call__(self, *values: str) -> IndexKey[R]:
+        """The question: which objects are filed under one of the values (of none given: no object)?"""
+        return IndexKey(self.kind, self.name, values, self.values)
+
+    def notin(self, *values: str) -> IndexKey[R]:
+        """The question: which objects are filed under none of the values, or not at all (as `notin` of labels)?"""
+        return IndexKey(self.kind, self.name, values, self.values, "notin")
+
+    def prefix(self, *beginnings: str) -> IndexKey[R]:
+        """The question: which objects are filed under a value that begins with one of these?"""
+        return IndexKey(self.kind, self.name, beginnings, self.values, "prefix")
 
     def __repr__(self) -> str:
         return f"Index({self.kind.kind}, name={self.name!r})"

@@ -4,11 +4,14 @@ Plain dictionaries on the event loop: no method awaits, so what one reads is con
 writes it, cache and view read it. It counts the bytes it holds.
 """
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, final
 
 from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
+from kaito.runtime.client.consistency import IndexKey
 from kaito.runtime.errors import ConfigurationError, UnreadableObject
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey
@@ -22,26 +25,51 @@ _UNFILED = "\x00unfiled"
 class _Table:
     """The keys filed under each value of one index, and the values of each key."""
 
-    __slots__ = ("index", "keys", "values")
+    __slots__ = ("_ordered", "index", "keys", "values")
 
     def __init__(self, index: Index[Any]) -> None:
         self.index = index
         self.keys: dict[str, set[ObjectKey]] = {}
         self.values: dict[ObjectKey, tuple[str, ...]] = {}
+        self._ordered: list[str] | None = None
 
     def file(self, key: ObjectKey, values: tuple[str, ...]) -> None:
         self.drop(key)
         if values:
             self.values[key] = values
             for value in values:
-                self.keys.setdefault(value, set()).add(key)
+                keys = self.keys.get(value)
+                if keys is None:
+                    self.keys[value] = {key}
+                    self._ordered = None
+                else:
+                    keys.add(key)
 
     def drop(self, key: ObjectKey) -> None:
         for value in self.values.pop(key, ()):
-            keys = self.keys[value]
-            keys.discard(key)
-            if not keys:
-                del self.keys[value]
+            keys = self.keys.get(value)
+            if keys is not None:
+                keys.discard(key)
+                if not keys:
+                    del self.keys[value]
+                    self._ordered = None
+
+    def answer(self, question: IndexKey[Any]) -> Collection[ObjectKey]:
+        """The keys filed as the question says, of a `notin` those that are to be left out."""
+        values = self._beginning_with(question.values) if question.match == "prefix" else question.values
+        if len(values) == 1:
+            return self.keys.get(values[0], ())
+        return {key for value in values for key in self.keys.get(value, ())}
+
+    def _beginning_with(self, prefixes: Sequence[str]) -> Sequence[str]:
+        if self._ordered is None:
+            self._ordered = sorted(self.keys)
+        found: list[str] = []
+        for prefix in prefixes:
+            first = bisect_left(self._ordered, prefix)
+            last = bisect_right(self._ordered, prefix, lo=first, key=itemgetter(slice(len(prefix))))
+            found += self._ordered[first:last]
+        return found
 
 
 @final
@@ -152,16 +180,16 @@ class Store:
 
     # Reading.
 
-    def select(self, *, namespace: str = "", owner: str = "", index: str = "", value: str = "") -> Iterator[Entry]:
-        """Entries in the namespace (empty: all), owned by that UID, filed under the value; in no order.
+    def select(self, *, namespace: str = "", owner: str = "", index: IndexKey[Any] | None = None) -> Iterator[Entry]:
+        """Entries in the namespace (empty: all), owned by that UID, filed as the index is asked; in no order.
 
         Raises:
             ConfigurationError: no such index.
             UnreadableObject: objects are unfiled, so the answer could miss one.
         """
         keys: Iterable[ObjectKey]
-        if index:
-            keys = self._filed(index, value)
+        if index is not None:
+            keys = self._filed(index)
             if owner:
                 keys = [key for key in keys if key in self._owners.get(owner, ())]
         elif owner:
@@ -172,7 +200,8 @@ class Store:
             return iter(self._entries.values())
         return (self._entries[key] for key in keys if not namespace or key.namespace == namespace)
 
-    def _filed(self, name: str, value: str) -> Iterable[ObjectKey]:
+    def _filed(self, question: IndexKey[Any]) -> Iterable[ObjectKey]:
+        name = question.name
         table = self._tables.get(name)
         if table is None:
             raise ConfigurationError(f"no index named {name!r} is declared: add it to Cached(..., indexes=[...])")
@@ -183,4 +212,5 @@ class Store:
                 f"{len(unfiled)} objects of {table.index.kind.kind} could not be filed by index {name!r} "
                 f"(the object does not fit its model, or the index function failed on it): {some}"
             )
-        return table.keys.get(value, ())
+        answer = table.answer(question)
+        return answer if question.match != "notin" else [key for key in self._entries if key not in answer]

@@ -22,18 +22,23 @@ Consistency = Literal["own-writes", "cached", "live"]
 
 @dataclass(frozen=True, slots=True)
 class IndexKey(Generic[R]):
-    """One value of one index, made by calling an `Index`: `by_workspace("phi")`."""
+    """A question to an index, made by an `Index`: `by_workspace("phi")`."""
 
     kind: type[R]
     name: str
     """Name of the index, unique per kind."""
-    value: str
+    values: tuple[str, ...]
     values_of: Callable[[R], Sequence[str]]
     """The index function, for answering the same question from a live list."""
+    match: Literal["in", "notin", "prefix"] = "in"
+    """Filed under one of `values`, under none of them, or under a value that begins with one of them."""
 
     def matches(self, obj: R) -> bool:
-        """Whether the object is filed under the value."""
-        return self.value in self.values_of(obj)
+        """Whether the object is part of the answer."""
+        filed = self.values_of(obj)
+        if self.match == "prefix":
+            return any(value.startswith(self.values) for value in filed)
+        return any(value in filed for value in self.values) is (self.match == "in")
 
 
 R_co = TypeVar("R_co", bound=Resource, covariant=True)

@@ -1,5 +1,6 @@
 """Reading the cache: what is declared is there, private to its reader, ordered and selectable; the rest is refused."""
 
+import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -124,6 +125,45 @@ async def test_lists_are_ordered_and_selected_by_namespace_labels_owner_and_inde
 
 
 @pytest.mark.conformance(30)
+@pytest.mark.parametrize("seed", range(5))
+async def test_an_index_answers_what_a_search_through_all_objects_would(world: World, seed: int) -> None:
+    dice = random.Random(seed)
+    words = ["", "a", "ab", "abc", "abd", "b", "ba", "a\uffff", "ab\U0010ffff", "z"]
+    by_word = Index(ConfigMap, lambda found: found.data.get("words", "").split(","), name="by-word")
+
+    def shuffled(name: str) -> ConfigMap:
+        return config_map(name, words=",".join(dice.choices(words, k=dice.randrange(1, 4))))
+
+    for number in range(20):
+        world.put(shuffled(f"c{number}"))
+    async with running(world, Cached(ConfigMap, indexes=[by_word])) as cache:
+        for _ in range(10):
+            for name in dice.sample([f"c{number}" for number in range(20)], 5):
+                if cache.get(ConfigMap, ObjectKey("default", name)) is not None and dice.random() < 0.3:
+                    world.delete(ConfigMap, name)
+                else:
+                    world.put(shuffled(name))
+            await world.advance(1)
+            chosen = dice.sample(words, dice.randrange(3))
+            for question in (by_word(*chosen), by_word.notin(*chosen), by_word.prefix(*chosen)):
+                found = [obj.name for obj in cache.list(ConfigMap, index=question)]
+                assert found == [obj.name for obj in cache.list(ConfigMap) if question.matches(obj)]
+
+
+def test_what_the_questions_to_an_index_mean() -> None:
+    red, none = config_map("a", colour="red"), config_map("b")
+    for question, answer in (
+        (by_colour("red", "blue"), (True, False)),
+        (by_colour("blue"), (False, False)),
+        (by_colour(), (False, False)),
+        (by_colour.notin("red"), (False, True)),
+        (by_colour.notin("blue"), (True, True)),
+        (by_colour.prefix("r", "x"), (True, False)),
+        (by_colour.prefix(""), (True, False)),
+    ):
+        assert (question.matches(red), question.matches(none)) == answer
+
+
 async def test_an_index_added_later_answers_completely(world: World) -> None:
     for number in range(300):
         world.put(config_map(f"c{number:03}", colour="red" if number % 2 else "blue"))
