@@ -1,6 +1,6 @@
 """The CustomResourceDefinition manifest of a kind in all its versions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kaito.runtime.crd.declare import Version
@@ -14,10 +14,19 @@ def crd(
     short_names: Sequence[str] = (),
     categories: Sequence[str] = (),
     singular: str = "",
+    conversion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The manifest, ready to be applied.
 
     The status subresource is on for every version whose model has a `status`.
+
+    Args:
+        versions: each with its model; one of them is stored.
+        short_names: for `kubectl get`.
+        categories: lists such as `all` that the kind joins.
+        singular: the kind in lower case by default.
+        conversion: `spec.conversion`, made by `kaito.runtime.webhook.conversion_manifest`; without it, versions differ
+            in nothing but their names.
 
     Raises:
         ConfigurationError: the versions do not agree on the kind, not exactly one is stored, or a field's type has no
@@ -35,6 +44,7 @@ def crd(
         names["shortNames"] = list(short_names)
     if categories:
         names["categories"] = list(categories)
+    converted = {"conversion": dict(conversion)} if conversion is not None else {}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -43,6 +53,7 @@ def crd(
             "group": kind.group(),
             "names": names,
             "scope": "Namespaced" if kind.namespaced else "Cluster",
+            **converted,
             "versions": [_version(version) for version in versions],
         },
     }

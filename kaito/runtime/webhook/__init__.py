@@ -1,7 +1,8 @@
 """Webhooks: the API server asks before it stores (admission), and when versions differ (conversion).
 
 Users declare `Webhook`s and `Conversion`s and give them to the manager, which serves them over TLS with a certificate
-that it makes and renews itself (`kaito.runtime.certs`).
+that it makes and renews itself (`kaito.runtime.certs`). `admission_manifests` and `conversion_manifest` make what tells
+the API server to ask them.
 """
 
 from kaito.runtime.webhook.conversion import (
@@ -10,4 +11,8 @@ from kaito.runtime.webhook.conversion import (
     Spoke as Spoke,
 )
 from kaito.runtime.webhook.declaration import Admission as Admission, Problem as Problem, Webhook as Webhook
+from kaito.runtime.webhook.manifests import (
+    admission_manifests as admission_manifests,
+    conversion_manifest as conversion_manifest,
+)
 from kaito.runtime.webhook.server import WebhookServer as WebhookServer

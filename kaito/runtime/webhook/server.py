@@ -20,6 +20,7 @@ from kaito.runtime.metrics import Metrics
 from kaito.runtime.webhook.answer import Answer, defaulting, validating
 from kaito.runtime.webhook.conversion import Conversion, review
 from kaito.runtime.webhook.declaration import AnyWebhook
+from kaito.runtime.webhook.manifests import CONVERT_PATH
 from kaito.runtime.webhook.review import BadReview, Verdict, guess_uid, parse
 
 ADMISSION_BYTES: Final = 7 * 1024 * 1024
@@ -36,8 +37,6 @@ SPARE_SECONDS: Final = 1.0
 
 STOP_SECONDS: Final = 15.0
 """Open requests get this long at the end: more than an API server waits."""
-
-CONVERT_PATH: Final = "/convert"
 
 _log = get_logger(__name__)
 
