@@ -20,7 +20,7 @@ from kaito.runtime.kinds import ConfigMap, Lease
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import Condition, Model, ObjectMeta, Resource
 from kaito.runtime.reconcile import Again, Request
-from kaito.runtime.webhook import Admission, Conversion, Spoke, Webhook
+from kaito.runtime.webhook import Admission, Conversion, Spoke, Webhook, admission_manifests, conversion_manifest
 
 SECONDS = 30.0
 """Longest wait for something that takes milliseconds."""
@@ -208,54 +208,30 @@ def fill_in(obj: Pot) -> Pot:
     return obj if obj.spec.size is not None else obj.evolve(spec=obj.spec.evolve(size=2))
 
 
-def webhook_configuration(kind: str, server: Server, url: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": f"{kind}WebhookConfiguration",
-        "metadata": {"name": f"potter-{server.namespace}"},
-        "webhooks": [
-            {
-                "name": "pots.manager.contract.dev",
-                "clientConfig": {"url": url},
-                "admissionReviewVersions": ["v1"],
-                "sideEffects": "None",
-                "failurePolicy": "Fail",
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": server.namespace}},
-                "rules": [
-                    {
-                        "apiGroups": ["manager.contract.dev"],
-                        "apiVersions": ["v1"],
-                        "resources": ["pots"],
-                        "operations": ["CREATE", "UPDATE"],
-                    }
-                ],
-            }
-        ],
-    }
+potter_webhook = Webhook(Pot, default=fill_in, validate=judge)
 
 
 @asynccontextmanager
 async def asked(server: Server, port: int) -> AsyncGenerator[None]:
     """Webhook configurations that point at the port, still without a CA bundle."""
-    collections = {
-        "Mutating": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-        "Validating": "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
-    }
-    paths = {"Mutating": "mutate", "Validating": "validate"}
-    for kind, collection in collections.items():
-        url = f"https://127.0.0.1:{port}/{paths[kind]}-manager-contract-dev-v1-pot"
-        await server.ok("POST", collection, webhook_configuration(kind, server, url))
+    name, url = f"potter-{server.namespace}", f"https://127.0.0.1:{port}"
+    group = "/apis/admissionregistration.k8s.io/v1"
+    manifests = admission_manifests(potter_webhook, name=name, url=url)
+    for manifest in manifests:
+        for entry in manifest["webhooks"]:
+            entry["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": server.namespace}}
+        await server.ok("POST", f"{group}/{manifest['kind'].lower()}s", manifest)
     try:
         yield
     finally:
-        for collection in collections.values():
-            await server.call("DELETE", f"{collection}/potter-{server.namespace}")
+        for manifest in manifests:
+            await server.call("DELETE", f"{group}/{manifest['kind'].lower()}s/{name}")
 
 
 async def test_the_api_server_asks_our_webhooks_over_tls_it_was_told_to_trust(server: Server) -> None:
     port = free_port()
     settings = settings_for(server, webhook_bind_address="127.0.0.1", webhook_port=port, webhook_hosts=("127.0.0.1",))
-    manager = Manager(settings, webhooks=[Webhook(Pot, default=fill_in, validate=judge)], name="potter")
+    manager = Manager(settings, webhooks=[potter_webhook], name="potter")
     async with (
         installed(server, crd([Version(model=Pot, storage=True)])),
         client_of(server) as client,
@@ -290,14 +266,10 @@ def down(new: Pot) -> OldPot:
 @pytest.mark.parametrize("server", ["real"], indirect=True)
 async def test_the_api_server_converts_through_our_webhook(server: Server) -> None:
     port = free_port()
-    manifest = crd([Version(model=Pot, storage=True), Version(model=OldPot, storage=False)])
-    manifest["spec"]["conversion"] = {
-        "strategy": "Webhook",
-        "webhook": {
-            "conversionReviewVersions": ["v1"],
-            "clientConfig": {"url": f"https://127.0.0.1:{port}/convert"},
-        },
-    }
+    manifest = crd(
+        [Version(model=Pot, storage=True), Version(model=OldPot, storage=False)],
+        conversion=conversion_manifest(url=f"https://127.0.0.1:{port}"),
+    )
     settings = settings_for(server, webhook_bind_address="127.0.0.1", webhook_port=port, webhook_hosts=("127.0.0.1",))
     manager = Manager(settings, conversions=[Conversion(Pot, Spoke(OldPot, up, down))], name="potter")
     async with installed(server, manifest), client_of(server) as client, manager:
