@@ -62,6 +62,8 @@ class Context:
     warnings: list[str]
     dry_run: bool = False
     field_validation: str = "Warn"
+    agent: str = ""
+    """The request's user agent."""
 
 
 def api_kind(data: Object) -> tuple[str, str]:

@@ -225,8 +225,10 @@ def bad_request(message: str) -> StatusError:
 
 def forbidden(group: str, resource: str, name: str, why: str) -> StatusError:
     """Return 403 for a request that policy does not allow."""
-    subject = f"{qualified(group, resource)} {quote(name)} is forbidden: " if name or resource else ""
-    return StatusError(403, "Forbidden", f"{subject}{why}", details=_details(group, resource, name))
+    subject = f"{qualified(group, resource)} {quote(name)} is " if name else f"{qualified(group, resource)} is "
+    return StatusError(
+        403, "Forbidden", f"{subject if resource else ''}forbidden: {why}", details=_details(group, resource, name)
+    )
 
 
 def method_not_allowed() -> StatusError:

@@ -73,7 +73,7 @@ class _Adapter:
         self._token = token
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = {name.lower(): ",".join(request.headers.getall(name)) for name in request.headers}
         if self._token is not None and headers.get("authorization") != f"Bearer {self._token}":
             body = encode(StatusError(401, "Unauthorized", "Unauthorized").status())
             return web.Response(status=401, body=body, content_type="application/json")

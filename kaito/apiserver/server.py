@@ -15,6 +15,8 @@ from ipaddress import IPv4Network
 
 from kaito.apiserver import discovery, errors, reads
 from kaito.apiserver.admission import Admission, WebhookCaller
+from kaito.apiserver.authorization import Authorizer, Denial, Mode, asked_for, creation
+from kaito.apiserver.bodies import media_type
 from kaito.apiserver.builtin import builtin_resources
 from kaito.apiserver.cleanup import Cleanup
 from kaito.apiserver.core import Context, Core
@@ -22,13 +24,15 @@ from kaito.apiserver.definitions import Definitions
 from kaito.apiserver.deletion import delete_one
 from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
 from kaito.apiserver.gc import Collector
+from kaito.apiserver.identity import identify, impersonate
 from kaito.apiserver.kinds import Registry, view
 from kaito.apiserver.openapi import OpenApi
 from kaito.apiserver.presentation import negotiate
+from kaito.apiserver.reviews import review
 from kaito.apiserver.routes import Target, UnknownPath, parse
 from kaito.apiserver.selectors import selection
 from kaito.apiserver.store import Change, Store
-from kaito.apiserver.subresources import LogSource, Subresources, review
+from kaito.apiserver.subresources import LogSource, Subresources
 from kaito.apiserver.watch import open_watch
 from kaito.apiserver.webhook_client import call_webhook
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, raw_response, text_response
@@ -94,6 +98,8 @@ class ApiServer:
             plane (kube-apiserver and etcd) has neither; their controllers live in kube-controller-manager.
         webhooks: how admission webhooks are reached; over HTTP by default, a function of the same process in tests.
         tokens: bearer tokens and the users they stand for; with any given, requests without one get 401.
+        authorization: `RBAC` asks the stored roles and bindings about everybody who is not of `system:masters`;
+            `AlwaysAllow` asks nobody.
         service_cidr: where cluster IPs of Services come from.
     """
 
@@ -105,6 +111,7 @@ class ApiServer:
         seed: int | None = None,
         collect_garbage: bool = True,
         tokens: Mapping[str, str] | None = None,
+        authorization: Mode = "AlwaysAllow",
         service_cidr: str = "10.0.0.0/16",
         webhooks: WebhookCaller = call_webhook,
     ) -> None:
@@ -113,6 +120,7 @@ class ApiServer:
         registry, store = Registry(builtin_resources()), Store(history)
         self._core = Core(registry, store, clock, chance, dict(tokens or {}), IPv4Network(service_cidr))
         self._definitions = Definitions(self._core)
+        self._authorizer = Authorizer(self._core, authorization)
         self._admission = Admission(self._core, webhooks)
         self._writer = Writer(self._core, self._admission)
         self._openapi = OpenApi(self._core.registry)
@@ -137,6 +145,16 @@ class ApiServer:
             self.expire_history()
         return self.faults.add(fault)
 
+    def deny(self, denial: Denial) -> Denial:
+        """Take a permission away; see `Denial`."""
+        self._authorizer.denials.append(denial)
+        return denial
+
+    def allow(self, *denials: Denial) -> None:
+        """Take these denials back, or all there are; unknown ones are ignored."""
+        kept = [denial for denial in self._authorizer.denials if denials and denial not in denials]
+        self._authorizer.denials[:] = kept
+
     def serve_logs(self, source: LogSource | None) -> None:
         """Let a kubelet answer requests for pod logs."""
         self._subresources.logs = source
@@ -158,7 +176,7 @@ class ApiServer:
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """Serve one request. Never raises but `ConnectionDropped`, which a fault asks for."""
-        context = self._authenticate(request)
+        context = identify(self._core, request)
         if context is None:
             return json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
         asked, target = self._look(request)
@@ -194,20 +212,11 @@ class ApiServer:
             return Asked(), error
         return Asked(target.verb, target.resource.kind, target.name, target.namespace, target.subresource), target
 
-    def _authenticate(self, request: HttpRequest) -> Context | None:
-        """Return who asks, or None for a missing or wrong token where tokens are required."""
-        context = _context(request)
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if token in self._core.tokens:
-            context.user, context.groups = self._core.tokens[token], ("system:authenticated",)
-        elif self._core.tokens:
-            return None
-        return context
-
     async def _answer(
         self, request: HttpRequest, target: Target | errors.StatusError | None, context: Context
     ) -> HttpResponse:
         try:
+            impersonate(request, context, self._authorizer)
             if isinstance(target, errors.StatusError):
                 raise target
             response = self._plain(request) if target is None else await self._serve(request, target, context)
@@ -237,12 +246,13 @@ class ApiServer:
 
     async def _serve(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse:
         core = self._core
+        self._authorize(target, request, context)
         if target.subresource:
             answered = await self._subresources.serve(request, target, context)
             if answered is not None:
                 return answered
         if target.resource.verbs == ("create",):
-            return review(core, target, request, context)
+            return review(core, self._authorizer, target, request, context)
         show = negotiate(core, request, lists=target.verb == "list")
         match target.verb:
             case "get":
@@ -265,6 +275,14 @@ class ApiServer:
                 return await self._delete(target, request, context)
             case _:
                 return await self._delete_collection(target, request, context)
+
+    def _authorize(self, target: Target, request: HttpRequest, context: Context) -> None:
+        self._authorizer.check(asked_for(target, request), context)
+        creates = target.verb == "update" or media_type(request).startswith("application/apply-patch")
+        if creates and target.verb in {"update", "patch"} and not target.subresource:
+            resource = target.resource
+            if self._core.store.get(resource.storage, (target.namespace, target.name)) is None:
+                self._authorizer.check(creation(target), context)
 
     async def _delete(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
         show = negotiate(self._core, request, lists=False)
@@ -311,18 +329,6 @@ class ApiServer:
             fill_builtin_defaults(data, resource)
             prepare_create(self._core, resource, data)
             self._core.store.create(resource.storage, ("", name), data)
-
-
-def _context(request: HttpRequest) -> Context:
-    product = request.headers.get("user-agent", "").partition("/")[0] or "unknown"
-    return Context(
-        user="admin",
-        groups=("system:masters", "system:authenticated"),
-        manager=request.param("fieldManager") or product,
-        warnings=[],
-        dry_run=request.param("dryRun") == "All",
-        field_validation=request.param("fieldValidation") or "Warn",
-    )
 
 
 def _warning(text: str) -> str:

@@ -1,7 +1,4 @@
-"""Subresources that are not simply another view of the object: scale, eviction, binding, finalize, token, and log.
-
-Reviews (`TokenReview`, `SubjectAccessReview`) live here too: they are created and answered, never stored.
-"""
+"""Subresources that are not simply another view of the object: scale, eviction, binding, finalize, token, and log."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from kaito.apiserver import bodies, errors, reads
 from kaito.apiserver.cells import format_selector
 from kaito.apiserver.core import Context, Core, timestamp
 from kaito.apiserver.deletion import delete, delete_options
-from kaito.apiserver.fieldmanagers import record_write
 from kaito.apiserver.kinds import Resource, Scale, view
 from kaito.apiserver.patch import json_patch, merge_patch
 from kaito.apiserver.routes import Target
@@ -221,29 +217,3 @@ class Subresources:
             return text_response("")
         text = f'container "{container}" in pod "{target.name}" is waiting to start: no kubelet serves its logs'
         raise errors.bad_request(text)
-
-
-def review(core: Core, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
-    """Answer a review: everybody is the administrator here, and may do everything."""
-    data = bodies.decode_object(request, target.resource, context)
-    data.setdefault("metadata", {})
-    record_write(core, target.resource, data, None, context, "")
-    user: Object = {"username": context.user, "groups": list(context.groups)}
-    match target.resource.kind:
-        case "TokenReview":
-            token = str(lookup(data, ("spec", "token")) or "")
-            data["status"] = _token_status(core, token)
-        case "SelfSubjectReview":
-            data["status"] = {"userInfo": user}
-        case _:
-            data["status"] = {"allowed": True}
-    return json_response(data, 201)
-
-
-def _token_status(core: Core, token: str) -> Object:
-    if token in core.tokens:
-        return {"authenticated": True, "user": {"username": core.tokens[token]}}
-    prefix = "system:serviceaccount:"
-    if token.startswith(prefix):
-        return {"authenticated": True, "user": {"username": token}}
-    return {"user": {}, "error": "invalid bearer token"}

@@ -124,7 +124,7 @@ async def _ready(server: Server) -> Server:
 @pytest.fixture
 async def memory(tmp_path: Path) -> AsyncIterator[Server]:
     """The in-memory server on a socket, as bare as a real control plane (no garbage collection)."""
-    async with serve(ApiServer(collect_garbage=False)) as at, aiohttp.ClientSession() as session:
+    async with serve(ApiServer(collect_garbage=False, authorization="RBAC")) as at, aiohttp.ClientSession() as session:
         kubeconfig = tmp_path / "memory.kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(at.kubeconfig()))
         yield await _ready(Server("memory", at.url, session, kubeconfig, f"t-{uuid.uuid4().hex[:8]}"))

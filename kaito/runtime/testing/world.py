@@ -14,12 +14,13 @@ not know are installed as CRDs generated from their models. Nothing here sleeps 
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, final
 
+from kaito.apiserver.authorization import Denial
 from kaito.apiserver.faults import Fault
 from kaito.apiserver.server import ApiServer, Served
 from kaito.apiserver.wire import HttpRequest
@@ -66,7 +67,8 @@ class World(ServerObjects):
     def __init__(self, *, seed: int = 1) -> None:
         self.clock: LoopClock = LoopClock(START)
         webhooks = InProcessWebhooks()
-        super().__init__(ApiServer(now=self.clock.now, seed=seed, webhooks=webhooks.call), webhooks)
+        server = ApiServer(now=self.clock.now, seed=seed, webhooks=webhooks.call, authorization="RBAC")
+        super().__init__(server, webhooks)
         self._stack = AsyncExitStack()
         self._watched: list[Busy] = []
         self._transports: list[InMemoryTransport] = []
@@ -81,9 +83,18 @@ class World(ServerObjects):
 
     # -- managers ----------------------------------------------------------------------------------------------------
 
-    def transport(self, *, latency: float = 0.0, agent: str = "") -> InMemoryTransport:
-        """A new connection to the cluster, waited for by `settle`."""
-        transport = InMemoryTransport(self.server, latency=latency, headers={"user-agent": agent} if agent else {})
+    def transport(self, *, latency: float = 0.0, agent: str = "", user: str = "") -> InMemoryTransport:
+        """A new connection to the cluster, waited for by `settle`.
+
+        Args:
+            latency: seconds added to every request.
+            agent: the user agent its requests are logged under.
+            user: whom RBAC is asked about, for example `system:serviceaccount:<namespace>:<name>`; without it the
+                requests are an administrator's, who may do everything.
+        """
+        given = {"user-agent": agent, "impersonate-user": user}
+        headers = {name: value for name, value in given.items() if value}
+        transport = InMemoryTransport(self.server, latency=latency, headers=headers)
         self._transports.append(transport)
         return transport
 
@@ -98,12 +109,14 @@ class World(ServerObjects):
         transport: InMemoryTransport | None = None,
         name: str = "test",
         agent: str = "",
+        user: str = "",
         seed: int = 1,
     ) -> Manager:
         """A manager on this cluster, in its time, without HTTP endpoints; use it with `async with`.
 
         Kinds it needs are installed first. `settle` waits for its queues. Without `lease` it leads at once. Arguments
-        are those of `Manager`; `agent` overrides the user agent its requests are logged under.
+        are those of `Manager`; `agent` overrides the user agent its requests are logged under. With `user`, usually
+        `system:serviceaccount:<namespace>:<name>`, it may do what the roles bound to that user allow, and no more.
         """
         declared = [kind for controller in controllers for kind in getattr(controller, "kinds", ())]
         self.install(*declared, *(cached.kind for cached in cache), *live)
@@ -114,7 +127,7 @@ class World(ServerObjects):
             live=live,
             lease=lease,
             runnables=runnables,
-            transport=transport or self.transport(agent=agent),
+            transport=transport or self.transport(agent=agent, user=user),
             clock=self.clock,
             name=name,
             dice=random.Random(seed),  # noqa: S311 - waits, not secrets
@@ -239,12 +252,41 @@ class World(ServerObjects):
         """
         return self.server.inject(Fault(kind=kind.kind if kind is not None else "", name=name, times=None, lag=seconds))
 
-    def heal(self, *faults: Fault) -> None:
-        """End these faults, or all there are."""
-        for fault in faults:
-            self.server.faults.remove(fault)
-        if not faults:
+    def deny(
+        self,
+        verbs: str | Iterable[str],
+        kind: type[Resource],
+        *,
+        subresource: str | None = None,
+        namespace: str = "",
+        name: str = "",
+    ) -> Denial:
+        """Take a permission from the code under test until it is healed: 403, as from a role that lacks a rule.
+
+        Args:
+            verbs: one or several of `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`;
+                `*` for all. An informer may fill itself by `watch` alone: deny both.
+            kind: the kind.
+            subresource: this one only ("" = the object itself); None for all.
+            namespace: only in this namespace.
+            name: only this object.
+        """
+        given = (verbs,) if isinstance(verbs, str) else verbs
+        exempt = frozenset({OWN_AGENT, CLUSTER_AGENT})
+        return self.server.deny(
+            Denial(frozenset(given), kind.group(), kind.plural, subresource, namespace, name, exempt)
+        )
+
+    def heal(self, *troubles: Fault | Denial) -> None:
+        """End these faults and denials, or all there are."""
+        if not troubles:
             self.server.faults.clear()
+            self.server.allow()
+        for trouble in troubles:
+            if isinstance(trouble, Fault):
+                self.server.faults.remove(trouble)
+            else:
+                self.server.allow(trouble)
 
     def forget_history(self) -> None:
         """Answer 410 to every watch that resumes from before now, as after an etcd compaction: informers list anew."""
