@@ -1,30 +1,94 @@
-"""Runs one benchmark by name, or all of them in turn."""
+"""Runs one benchmark by name, or all of them in turn; prints one JSON object each, and the tables at the end.
+
+python -m hack.bench                  all of them, up to half an hour
+python -m hack.bench --quick          all of them, small and once: do they work? The figures say little
+python -m hack.bench latency --help   what one of them measures, and its options
+"""
 
 import argparse
 import importlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+from hack.bench.report import Report
+
+
+class Benchmark(NamedTuple):
+    """Where a benchmark is, and how it is run in a hurry."""
+
+    module: str
+    about: str
+    quick: str
+
 
 BENCHMARKS = {
-    "workspaces": ("hack.bench.workspaces", "Workspaces created at once on a real API server, until InferenceReady"),
-    "framework": ("hack.bench.framework", "the ConfigMap controller on ours, controller-runtime and kopf"),
-    "store": ("hack.bench.framework.store", "what a cached object costs: text, models or dictionaries"),
-    "informer": ("hack.bench.framework.informer", "first fill and a stream of changes, without a network"),
+    "workspaces": Benchmark(
+        "hack.bench.workspaces", "Workspaces created at once on a real API server, until InferenceReady", "--count 20"
+    ),
+    "framework": Benchmark(
+        "hack.bench.framework.configmaps",
+        "the ConfigMap controller on ours, controller-runtime and kopf",
+        "--objects 200 --runs 1",
+    ),
+    "sync": Benchmark(
+        "hack.bench.framework.sync",
+        "from the start of a process to full caches, and what they hold",
+        "--objects 500 --runs 1 --settle 1",
+    ),
+    "latency": Benchmark(
+        "hack.bench.framework.latency", "from the sending of a change to its reconcile", "--seconds 3 --runs 1"
+    ),
+    "queue": Benchmark(
+        "hack.bench.framework.queue_operations", "operations on the work queue", "--seconds 0.5 --runs 1"
+    ),
+    "idle": Benchmark("hack.bench.framework.idle", "an operator with nothing to do", "--seconds 5 --runs 1"),
+    "reads": Benchmark(
+        "hack.bench.framework.reads", "reads of the cache, and reads right after writes", "--seconds 0.5 --runs 1"
+    ),
+    "store": Benchmark(
+        "hack.bench.framework.store", "what a cached object costs: text, models or dictionaries", "--objects 500"
+    ),
+    "informer": Benchmark(
+        "hack.bench.framework.informer", "first fill and a stream of changes, without a network", "--objects 500"
+    ),
 }
 
 
+def run(name: str, arguments: Sequence[str]) -> list[Report]:
+    """Run one; its reports, printed as JSON."""
+    chosen = BENCHMARKS[name]
+    print(f"== {name}: {chosen.about}", file=sys.stderr, flush=True)
+    benchmark = cast("Callable[[Sequence[str]], list[Report]]", importlib.import_module(chosen.module).benchmark)
+    reports = benchmark(arguments)
+    for report in reports:
+        print(report.as_json(), flush=True)
+    return reports
+
+
 def main() -> None:
-    """Dispatch to the benchmark's own `main`, with the rest of the command line."""
-    described = "\n".join(f"  {name:<12} {text}" for name, (_, text) in BENCHMARKS.items())
+    """Dispatch to the benchmark, with the rest of the command line."""
+    described = "\n".join(f"  {name:<12} {each.about}" for name, each in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench",
+        description=__doc__,
         epilog=f"benchmarks:\n{described}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="which one; all of them by default")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one run")
+    parser.add_argument("-h", "--help", action="store_true")
     chosen, rest = parser.parse_known_args()
+    if chosen.help and chosen.name is None:
+        parser.print_help()
+        return
+    rest += ["--help"] if chosen.help else []
+    reports = list[Report]()
     for name in [chosen.name] if chosen.name else BENCHMARKS:
-        sys.stderr.write(f"== {name}: {BENCHMARKS[name][1]}\n")
-        importlib.import_module(BENCHMARKS[name][0]).main(rest)
+        reports += run(name, [*(BENCHMARKS[name].quick.split() if chosen.quick else ()), *rest])
+    for report in reports:
+        print(f"\n**{report.name}**: {report.about}\n\n{report.as_markdown()}")
 
 
 main()

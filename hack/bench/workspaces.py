@@ -6,16 +6,17 @@ at once. Reported: wall time, the controller's CPU and memory, its requests by s
 
 import argparse
 import asyncio
-import json
 import re
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hack.bench.process import Cost, cost_of
+from hack.bench.report import Column, Report
 from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
 from kaito.api import crds
@@ -66,7 +67,7 @@ async def measure(control_plane: ControlPlane, count: int, node_api: str) -> dic
             for process in (controller, driver):
                 process.terminate()
                 process.wait(30)
-    return _report(count, node_api, seconds, before, after, scraped)
+    return _report(count, seconds, before, after, scraped)
 
 
 def _start(control_plane: ControlPlane, metrics: int, node_api: str) -> tuple[Process, Process]:
@@ -132,9 +133,7 @@ def _scrape(port: int) -> dict[str, float]:
     }
 
 
-def _report(
-    count: int, node_api: str, seconds: float, before: Cost, after: Cost, scraped: dict[str, float]
-) -> dict[str, Any]:
+def _report(count: int, seconds: float, before: Cost, after: Cost, scraped: dict[str, float]) -> dict[str, Any]:
     codes: dict[str, int] = {}
     for series, value in scraped.items():
         code = re.search(r'code="(\d+)"', series)
@@ -145,25 +144,46 @@ def _report(
     )
     cpu = after.cpu_seconds - before.cpu_seconds
     return {
-        "benchmark": "workspaces",
-        "count": count,
-        "node_api": node_api,
         "wall_seconds": round(seconds, 2),
         "controller_cpu_ms_per_workspace": round(1000 * cpu / count, 1),
         "controller_peak_rss_mib": round(after.peak_rss_mib, 1),
         "controller_rss_before_mib": round(before.rss_mib, 1),
-        "requests_by_code": codes,
+        "conflicts": codes.get("409", 0),
         "requests_per_workspace": round(sum(codes.values()) / count, 1),
         "reconciles_per_workspace": round(reconciles / count, 1),
     }
 
 
-def main(arguments: list[str]) -> None:
-    """Run for each count and print one JSON line each."""
-    parser = argparse.ArgumentParser(prog="python -m hack.bench workspaces")
+COLUMNS = (
+    Column("wall_seconds", "all InferenceReady after", "{:.1f} s"),
+    Column("controller_cpu_ms_per_workspace", "controller CPU per Workspace", "{:.1f} ms"),
+    Column("controller_peak_rss_mib", "controller peak RSS", "{:.0f} MiB"),
+    Column("requests_per_workspace", "requests per Workspace", "{:.1f}"),
+    Column("reconciles_per_workspace", "reconciles per Workspace", "{:.1f}"),
+    Column("conflicts", "409", "{:,}"),
+)
+
+
+def benchmark(arguments: Sequence[str]) -> list[Report]:
+    """Run for each count, on a control plane of its own."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hack.bench workspaces",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--count", type=int, nargs="+", default=[50, 300])
     parser.add_argument("--node-api", choices=("machine", "nodeclaim"), default="machine")
     options = parser.parse_args(arguments)
+    rows: dict[str, dict[str, Any]] = {}
     for count in options.count:
         with ControlPlane() as control_plane:
-            print(json.dumps(asyncio.run(measure(control_plane, count, options.node_api))), flush=True)
+            rows[f"{count:,} Workspaces"] = asyncio.run(measure(control_plane, count, options.node_api))
+    return [
+        Report(
+            name="workspaces",
+            about="Workspaces created at once, until all of them are InferenceReady",
+            settings={"counts": options.count, "node_api": options.node_api},
+            columns=COLUMNS,
+            rows=rows,
+        )
+    ]

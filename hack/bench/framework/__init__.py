@@ -1,7 +1,5 @@
-"""The same ConfigMap controller on `kaito.runtime`, on controller-runtime and on kopf, against one real API server.
+"""The framework beside controller-runtime and kopf: the same small programs on one real API server, in turn.
 
-Each peer starts with 5,000 ConfigMaps of 1 KB whose `data.done` differs from `data.want`, and sets it by a merge patch
-with ten workers. Peers take turns, so that the machine's mood hits them alike; reported are medians.
+`peers` runs them (`peer_ours`, `peer_kopf`, `controller_runtime/`); each benchmark is a module with a `benchmark`
+function that returns reports, and its docstring says what is measured and what is not.
 """
-
-from hack.bench.framework.run import main as main

@@ -1,6 +1,6 @@
 """What following a kind costs: the first fill, a stream of changes, and how long the loop is held up.
 
-    python -m hack.bench.framework.informer [--objects 10000]
+    python -m hack.bench informer [--objects 10000]
 
 The server's bytes are made beforehand and come from memory in chunks of 64 KiB, so what is measured is the informer
 alone: splitting, decoding, storing, telling one handler behind a `changed("generation")` predicate. CPU time; every row
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hack.bench.framework.store import pod
+from hack.bench.report import Column, Report
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client.transport import Reply
 from kaito.runtime.handler import enqueue_self
@@ -169,43 +170,49 @@ async def measure(objects: int, *, streaming: bool, metadata_only: bool) -> dict
 
 
 ROWS = {
-    "whole, streamed": ("--streaming",),
-    "whole, listed in one page": (),
+    "whole objects, streamed (WatchList)": ("--streaming",),
+    "whole objects, LIST answered in one page": (),
     "metadata only, streamed": ("--streaming", "--metadata"),
 }
 
+COLUMNS = (
+    Column("fill_s", "fill", "{:.2f} s"),
+    Column("fill_us_per_object", "fill, per object", "{:.0f} µs"),
+    Column("fill_longest_stall_ms", "longest time the loop did not turn", "{:.1f} ms"),
+    Column("changes_per_cpu_s", "changes per CPU second", "{:,.0f}"),
+    Column("follow_longest_stall_ms", "longest, while following", "{:.1f} ms"),
+)
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure each row in a process of its own; print JSON and a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m hack.bench informer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--objects", type=int, default=10_000)
-    parser.add_argument("--here", action="store_true", help="one row, in this process")
-    parser.add_argument("--streaming", action="store_true")
-    parser.add_argument("--metadata", action="store_true")
-    asked = parser.parse_args(arguments)
-    if asked.here:
-        work = measure(asked.objects, streaming=asked.streaming, metadata_only=asked.metadata)
-        print(json.dumps(asyncio.run(work)))
-        return
+    parser.add_argument("--streaming", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--metadata", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def benchmark(arguments: Sequence[str]) -> list[Report]:
+    """Measure each row in a process of its own."""
+    asked = _parsed(arguments)
     rows: dict[str, dict[str, float]] = {}
     for name, options in ROWS.items():
-        command = [
-            sys.executable,
-            "-m",
-            "hack.bench.framework.informer",
-            "--here",
-            "--objects",
-            str(asked.objects),
-            *options,
-        ]
-        rows[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    print(json.dumps({"objects": asked.objects, "changes": CHANGES, "rows": rows}, indent=2))
-    columns = list(next(iter(rows.values())))
-    print("\n| | " + " | ".join(columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(str(row[column]) for column in columns) + " |")
+        module = [sys.executable, "-m", "hack.bench.framework.informer"]
+        command = [*module, "--objects", str(asked.objects), *options]
+        rows[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return [
+        Report(
+            name="informer",
+            about=f"an informer filled with {asked.objects:,} pods, then {CHANGES:,} status changes; CPU time",
+            settings={"objects": asked.objects, "changes": CHANGES},
+            columns=COLUMNS,
+            rows=rows,
+        )
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    alone = _parsed(None)
+    print(json.dumps(asyncio.run(measure(alone.objects, streaming=alone.streaming, metadata_only=alone.metadata))))

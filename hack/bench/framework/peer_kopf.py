@@ -1,35 +1,113 @@
-"""The peer of the framework benchmark on kopf: sets data.done to data.want with a merge patch, a worker per object."""
+"""The peer on kopf; `hack.bench.framework.peers` tells how it is started and what it says.
 
+| mode         | what it is                                                                                     |
+|--------------|------------------------------------------------------------------------------------------------|
+| copy         | sets `data.done` to `data.want` from `on.event`: kopf's lightest handler, whose errors are dropped |
+| copy-retried | the same from `on.create`, `on.update` and `on.resume`, which kopf retries when they raise      |
+| sync         | an index that holds every ConfigMap whole                                                       |
+| latency      | looks when a change was sent, from `on.event`                                                   |
+
+No events are posted. No worker limit either: kopf's workers linger for five seconds, so ten of them would starve.
+"""
+
+import argparse
 import asyncio
-import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import kopf
 import yaml
 
+from hack.bench.framework.protocol import Latencies, collect_on_signal, say
+from kaito.runtime.tasks import TaskScope
+
+KIND = ("", "v1", "configmaps")
+STARTED = time.monotonic()
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("mode", choices=("copy", "copy-retried", "sync", "latency"))
+parser.add_argument("kubeconfig", type=Path)
+parser.add_argument("--labels", default="bench=yes")
+parser.add_argument("--expect", type=int, default=0, help="objects there are: kopf does not tell when it has seen all")
+options = parser.parse_args()
+label, _, value = options.labels.partition("=")
+LABELS = {label: value}
+
+latencies = Latencies()
+calls: Counter[str] = Counter()
+seen: set[str] = set()
+
 
 @kopf.on.startup()
-def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-    """No events posted. No worker limit either: kopf's workers linger five seconds, so ten of them would starve."""
+async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.posting.enabled = False
+    collect_on_signal()
 
 
 @kopf.on.login()
 def login(**_: Any) -> kopf.ConnectionInfo:
     """The first cluster and user of the kubeconfig."""
-    config = yaml.safe_load(Path(sys.argv[1]).read_text())
+    config = yaml.safe_load(options.kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     token = config["users"][0]["user"]["token"]
     return kopf.ConnectionInfo(server=cluster["server"], ca_path=cluster["certificate-authority"], token=token)
 
 
-@kopf.on.event("", "v1", "configmaps", labels={"bench": "yes"})
+def count(name: str | None) -> None:
+    """Say `synced` when every expected object has been seen."""
+    if len(seen) < options.expect:
+        seen.add(name or "")
+        if len(seen) == options.expect:
+            say("synced", seconds=time.monotonic() - STARTED, objects=len(seen))
+
+
 async def copy(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
     """Ask for the patch; kopf sends it after the handler."""
+    calls["copy"] += 1
     want = body["data"].get("want")
     if body["data"].get("done") != want:
         patch.setdefault("data", {})["done"] = want
 
 
-asyncio.run(kopf.operator(namespaces=["default"], standalone=True))
+async def look(body: kopf.Body, name: str | None, **_: Any) -> None:
+    """Keep the time since the change was sent."""
+    latencies.saw(name or "", body["data"].get("sent"))
+    count(name)
+
+
+def hold(body: kopf.Body, name: str | None, **_: Any) -> dict[str | None, Any]:
+    """Keep the whole object."""
+    count(name)
+    return {name: dict(body)}
+
+
+if options.mode == "copy":
+    kopf.on.event(*KIND, labels=LABELS)(copy)
+elif options.mode == "copy-retried":
+    kopf.on.create(*KIND, labels=LABELS)(copy)
+    kopf.on.update(*KIND, labels=LABELS)(copy)
+    kopf.on.resume(*KIND, labels=LABELS)(copy)
+elif options.mode == "latency":
+    kopf.on.event(*KIND, labels=LABELS)(look)
+else:
+    kopf.index(*KIND, labels=LABELS)(hold)
+
+
+async def main() -> None:
+    """Run until a signal."""
+    ready = asyncio.Event()
+
+    async def announce() -> None:
+        await ready.wait()
+        say("synced", seconds=time.monotonic() - STARTED, objects=0)
+
+    async with TaskScope("peer") as scope:
+        if not options.expect:
+            scope.spawn(announce(), name="announce")
+        await kopf.operator(namespaces=["default"], standalone=True, ready_flag=ready)
+    say("end", reconciles=calls["copy"], nanoseconds=latencies.nanoseconds)
+
+
+asyncio.run(main())

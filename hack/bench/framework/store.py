@@ -1,6 +1,6 @@
 """What a cached object costs, by representation: memory, filling, reading in isolation, garbage collection.
 
-    python -m hack.bench.framework.store [--objects 10000]
+    python -m hack.bench store [--objects 10000]
 
 Each representation holds the same pods in a fresh process, because resident memory is only comparable there. `isolated`
 reads give every caller an object of its own, which is what the cache promises; `shared` reads do not.
@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hack.bench.report import Column, Report
 from kaito.runtime.cache.entry import decode, make_entry
 from kaito.runtime.cache.jsontext import cuts
 from kaito.runtime.cache.store import Store
@@ -304,26 +305,43 @@ def measure(name: str, count: int) -> dict[str, float]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure each representation in a process of its own; print JSON and a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+COLUMNS = (
+    Column("rss_kib_per_object", "RSS per object", "{:.1f} KiB"),
+    Column("store_us", "store one", "{:.0f} µs"),
+    Column("read_isolated_us", "read one, isolated", "{:.0f} µs"),
+    Column("read_shared_us", "read one, shared", "{:.1f} µs"),
+    Column("list_tenth_ms", "list a tenth by label, isolated", "{:.0f} ms"),
+    Column("gc_full_ms", "full garbage collection", "{:.0f} ms"),
+)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m hack.bench store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--objects", type=int, default=10_000)
     parser.add_argument("--only", choices=list(REPRESENTATIONS), help="this one, in this process")
-    asked = parser.parse_args(arguments)
-    if asked.only:
-        print(json.dumps(measure(asked.only, asked.objects)))
-        return
+    return parser.parse_args(arguments)
+
+
+def benchmark(arguments: Sequence[str]) -> list[Report]:
+    """Measure each representation in a process of its own."""
+    asked = _parsed(arguments)
     rows: dict[str, dict[str, float]] = {}
-    for name in REPRESENTATIONS:
+    for name in [asked.only] if asked.only else REPRESENTATIONS:
         command = [sys.executable, "-m", "hack.bench.framework.store", "--only", name, "--objects", str(asked.objects)]
-        rows[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    print(json.dumps({"objects": asked.objects, "representations": rows}, indent=2))
-    columns = list(next(iter(rows.values())))
-    print("\n| representation | " + " | ".join(columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(str(row[column]) for column in columns) + " |")
+        rows[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return [
+        Report(
+            name="store",
+            about=f"{asked.objects:,} pods in the cache, by representation; CPU time, medians of {ROUNDS}",
+            settings={"objects": asked.objects, "rounds": ROUNDS},
+            columns=COLUMNS,
+            rows=rows,
+        )
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    alone = _parsed(None)
+    print(json.dumps(measure(alone.only, alone.objects)))

@@ -1,0 +1,161 @@
+"""The benchmarks' objects on a real API server, over plain HTTP: made, reset, watched, and the server's own counts.
+
+Not the framework's client: what is measured should not depend on what measures it.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, final
+
+import aiohttp
+import yaml
+
+from kaito.runtime.tasks import together
+
+PAYLOAD = "x" * 900
+"""With names, labels and quotes: an object of 1 KB."""
+CONCURRENCY = 32
+GIVE_UP_SECONDS = 300.0
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+LABEL = "bench=yes"
+"""On every object, and asked for by every peer."""
+
+KOPF_STATE = "kopf.zalando.org/last-handled-configuration"
+"""What kopf's retrying handlers leave on the objects; taken off before the next peer has its turn."""
+
+_COUNT = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def name_of(index: int) -> str:
+    """The name of the object with this number."""
+    return f"c{index:05d}"
+
+
+@final
+class Cluster:
+    """The objects of a benchmark on a running control plane."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._server = url
+        self._session = session
+
+    async def create(self, count: int, labels: Callable[[int], Mapping[str, str]] | None = None) -> None:
+        """Create so many ConfigMaps, none of them as wanted; `labels` are added to the one every object has."""
+
+        async def one(index: int) -> None:
+            more = labels(index) if labels is not None else {}
+            metadata = {"name": name_of(index), "labels": {"bench": "yes", **more}}
+            await self.post(
+                CONFIG_MAPS, {"metadata": metadata, "data": {"payload": PAYLOAD, "want": "0", "done": "never"}}
+            )
+
+        await each(count, one)
+
+    async def reset(self, count: int, token: str) -> None:
+        """Give every object a new `want`, and take off what a peer left on it."""
+        body = json.dumps({"metadata": {"annotations": {KOPF_STATE: None}}, "data": {"want": token, "sent": None}})
+
+        async def one(index: int) -> None:
+            await self.patch(index, body)
+
+        await each(count, one)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> None:
+        """Create one object of any kind."""
+        async with self._session.post(self._server + path, json=body) as answer:
+            await _check(answer)
+
+    async def patch(self, index: int, body: str) -> None:
+        """Merge JSON into one ConfigMap."""
+        url = f"{self._server}{CONFIG_MAPS}/{name_of(index)}"
+        headers = {"Content-Type": "application/merge-patch+json"}
+        async with self._session.patch(url, data=body, headers=headers) as answer:
+            await _check(answer)
+            await answer.read()
+
+    async def version(self) -> str:
+        """A resource version to watch from."""
+        async with self._session.get(self._server + CONFIG_MAPS, params={"limit": "1"}) as answer:
+            await _check(answer)
+            return str((await answer.json())["metadata"]["resourceVersion"])
+
+    async def watch(self, version: str = "") -> AsyncGenerator[dict[str, Any]]:
+        """Every ConfigMap that changes from a version on; without one, first every ConfigMap there is."""
+        query = {"watch": "true", "labelSelector": LABEL} | ({"resourceVersion": version} if version else {})
+        async with self._session.get(self._server + CONFIG_MAPS, params=query) as answer:
+            await _check(answer)
+            async for line in lines(answer.content):
+                yield json.loads(line)["object"]
+
+    async def until_done(self, count: int, token: str, version: str) -> None:
+        """Wait until every object's `done` is the token.
+
+        Raises:
+            TimeoutError: it takes too long; the message says how many are left.
+        """
+        pending = {name_of(index) for index in range(count)}
+        try:
+            async with asyncio.timeout(GIVE_UP_SECONDS):
+                async for item in self.watch(version):
+                    if item["data"].get("done") == token:
+                        pending.discard(item["metadata"]["name"])
+                    if not pending:
+                        return
+        except TimeoutError as error:
+            message = f"{len(pending)} of {count} objects were not done within {GIVE_UP_SECONDS:g} s"
+            raise TimeoutError(message) from error
+
+    async def requests(self) -> dict[str, int]:
+        """Requests for ConfigMaps the API server has finished since its start, by verb."""
+        async with self._session.get(f"{self._server}/metrics") as answer:
+            await _check(answer)
+            text = await answer.text()
+        counts: dict[str, int] = {}
+        for labels, value in _COUNT.findall(text):
+            said = dict(_LABEL.findall(labels))
+            if said.get("resource") == "configmaps" and said.get("code", "").startswith("2"):
+                counts[said["verb"]] = counts.get(said["verb"], 0) + int(float(value))
+        return counts
+
+
+async def _check(answer: aiohttp.ClientResponse) -> None:
+    if answer.status >= 400:
+        message = f"{answer.method} {answer.url.path}: {answer.status} {(await answer.text())[:300]}"
+        raise RuntimeError(message)
+
+
+async def each(count: int, action: Callable[[int], Awaitable[None]]) -> None:
+    """Act on every number, some at a time."""
+    numbers = iter(range(count))
+
+    async def work() -> None:
+        for number in numbers:
+            await action(number)
+
+    await together(*(work() for _ in range(min(CONCURRENCY, count))))
+
+
+async def lines(stream: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
+    """The lines of a body of any length, as they arrive."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+
+
+@asynccontextmanager
+async def connected(kubeconfig: Path) -> AsyncGenerator[Cluster]:
+    """A session with the cluster of a kubeconfig."""
+    config = yaml.safe_load(kubeconfig.read_text())  # noqa: ASYNC240 -- a small file
+    server, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    limit, patient = aiohttp.TCPConnector(limit=64, ssl=False), aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(headers=headers, connector=limit, timeout=patient) as session:
+        yield Cluster(server, session)

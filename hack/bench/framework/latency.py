@@ -1,0 +1,120 @@
+"""Event to reconcile: from the sending of a change to the start of its reconcile, at 200 changes/s on 500 ConfigMaps.
+
+The load is a process of its own (`hack.bench.framework.load`) that writes its CLOCK_MONOTONIC into the object right
+before it sends the patch; the reconcile function, first thing, compares that with its own CLOCK_MONOTONIC, which is the
+same on one machine. So a latency holds the request, the API server with etcd, its watch, and the peer: decoding, cache,
+queue, a worker. What of it is not the peer's shows the row of a bare watch, which only splits and decodes lines.
+
+* p50, p99, longest: over all changes of a run; the row is the median of the runs' figures.
+* seen: changes whose reconcile saw them. One that is overtaken by the next change of its object is not seen by itself;
+  at this rate an object changes every 2.5 s.
+* CPU per change: of the peer, from the first change to two seconds after the last.
+* load late: how much later than planned the load sent its changes, p99: above a few milliseconds the machine is busy
+  and the latencies say little.
+
+kopf handles `on.event`, its lightest handler. Not measured: more than one change in a batch, slow reconciles.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hack.bench.framework.cluster import Cluster, connected
+from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, WATCH, command, load, peer
+from hack.bench.report import Column, Figures, Report, medians
+from hack.envtest import ControlPlane
+
+PEERS = (OURS, CONTROLLER_RUNTIME, KOPF, WATCH)
+WARM_SECONDS = 2.0
+LEAST_SEEN = 0.9
+"""A run in which fewer changes were seen by themselves is no measurement."""
+
+COLUMNS = (
+    Column("p50_ms", "p50", "{:.1f} ms"),
+    Column("p99_ms", "p99", "{:.1f} ms"),
+    Column("longest_ms", "longest", "{:.0f} ms"),
+    Column("seen_percent", "seen", "{:.1f} %"),
+    Column("cpu_ms_per_change", "CPU per change", "{:.2f} ms"),
+    Column("late_p99_ms", "load late, p99", "{:.1f} ms"),
+)
+
+
+class NotSeen(Exception):
+    """Too few changes were seen."""
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """The value below which so large a part lies (nearest rank)."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
+
+
+async def turn(
+    cluster: Cluster, name: str, started: Sequence[str], generator: Sequence[str], asked: Any, log: Path
+) -> Figures:
+    """One run of one peer."""
+    await cluster.reset(asked.objects, name)
+    async with peer(name, started, log=log) as running:
+        await running.until("synced")
+        await asyncio.sleep(WARM_SECONDS)
+        before = running.cost
+        async with peer("load", generator, log=log) as loading:
+            made = await running.alongside(loading.until("result", timeout=asked.seconds * 3 + 30))
+        await asyncio.sleep(WARM_SECONDS)
+        after = running.cost
+        latencies = [value / 1e6 for value in (await running.end())["nanoseconds"]]
+    if len(latencies) < LEAST_SEEN * made["changes"]:
+        raise NotSeen(f"{name} saw {len(latencies)} of {made['changes']} changes")
+    return {
+        "p50_ms": quantile(latencies, 0.5),
+        "p99_ms": quantile(latencies, 0.99),
+        "longest_ms": max(latencies),
+        "seen_percent": 100 * len(latencies) / made["changes"],
+        "cpu_ms_per_change": 1000 * (after.cpu_seconds - before.cpu_seconds) / made["changes"],
+        "late_p99_ms": 1000 * quantile(made["late"], 0.99),
+        "changes_per_second": made["changes"] / made["seconds"],
+    }
+
+
+async def measure(control_plane: ControlPlane, asked: argparse.Namespace) -> Report:
+    """All turns, and their medians by peer."""
+    kubeconfig = str(control_plane.kubeconfig)
+    commands = {name: [*command(name), "latency", kubeconfig] for name in asked.peers}
+    if KOPF in commands:
+        commands[KOPF] += ["--expect", str(asked.objects)]
+    generator = load(kubeconfig, rate=asked.rate, seconds=asked.seconds, objects=asked.objects)
+    turns: dict[str, list[Figures]] = {name: [] for name in asked.peers}
+    async with connected(control_plane.kubeconfig) as cluster:
+        await cluster.create(asked.objects)
+        for run in range(asked.runs):
+            for name, started in commands.items():
+                log = control_plane.folder / f"{name}.log"
+                figures = await turn(cluster, name, started, generator, asked, log)
+                turns[name].append(figures)
+                print(f"  {name} {run + 1}/{asked.runs}: {figures}", file=sys.stderr, flush=True)
+    return Report(
+        name="latency",
+        about=f"from the sending of a change to the start of its reconcile, {asked.rate:g} changes/s for "
+        f"{asked.seconds:g} s on {asked.objects} ConfigMaps; medians of {asked.runs}",
+        settings={key: vars(asked)[key] for key in ("objects", "rate", "seconds", "runs")},
+        columns=COLUMNS,
+        rows=medians(turns),
+        turns=turns,
+    )
+
+
+def benchmark(arguments: Sequence[str]) -> list[Report]:
+    """Run it as asked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hack.bench latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--objects", type=int, default=500)
+    parser.add_argument("--rate", type=float, default=200)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    asked = parser.parse_args(arguments)
+    with ControlPlane() as control_plane:
+        return [asyncio.run(measure(control_plane, asked))]

@@ -1,0 +1,61 @@
+"""The load of the latency benchmark, a process of its own: changes ConfigMaps at a steady rate, each telling when.
+
+    python -m hack.bench.framework.load KUBECONFIG --rate 200 --seconds 30 --objects 500
+
+`data.sent` is CLOCK_MONOTONIC in nanoseconds, taken right before the patch is handed to the HTTP client. Says `result`
+with the changes made and how late they were against the plan: a generator that lags measures the machine.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from pathlib import Path
+
+from hack.bench.framework.cluster import Cluster, connected
+from hack.bench.framework.protocol import say
+from kaito.runtime.tasks import TaskScope
+
+
+async def change(cluster: Cluster, index: int) -> None:
+    """Write the time into one object."""
+    await cluster.patch(index, json.dumps({"data": {"sent": str(time.monotonic_ns())}}))
+
+
+async def run(kubeconfig: Path, rate: float, seconds: float, objects: int) -> None:
+    """Change one object after the other, `rate` a second."""
+    late: list[float] = []
+    async with connected(kubeconfig) as cluster:
+        begun = time.monotonic()
+        async with TaskScope("load") as scope:
+            changes = [
+                scope.spawn(change(cluster, await _due(number, begun, rate, late) % objects), name=f"change-{number}")
+                for number in range(round(rate * seconds))
+            ]
+            for one in changes:
+                await one
+        took = time.monotonic() - begun
+    say("result", changes=len(changes), seconds=took, late=late)
+
+
+async def _due(number: int, begun: float, rate: float, late: list[float]) -> int:
+    """Wait until it is this change's turn; its number."""
+    due = begun + number / rate
+    await asyncio.sleep(max(0.0, due - time.monotonic()))
+    late.append(time.monotonic() - due)
+    return number
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kubeconfig", type=Path)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--objects", type=int, required=True)
+    asked = parser.parse_args()
+    asyncio.run(run(asked.kubeconfig, asked.rate, asked.seconds, asked.objects))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The peers of the framework's benchmarks as processes: built, started, listened to, and never missed when they die.
+
+A peer is a program `COMMAND MODE KUBECONFIG [OPTIONS]` that writes one JSON object a line to its standard output, each
+with an `event`:
+
+| event       | when                                                                              |
+|-------------|-----------------------------------------------------------------------------------|
+| `synced`    | its caches are full (and its workers are about to start)                           |
+| `collected` | it was sent SIGUSR1: garbage is collected, free memory is back with the system     |
+| `result`    | it has measured what its mode measures                                             |
+| `end`       | it was sent SIGTERM: the figures it kept while it ran                              |
+
+Benchmarks use `peer()`; a peer that ends before it is told to, or is silent for too long, is an error with its log.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+from hack.bench.process import Cost, cost_of
+from hack.envtest.binaries import cache_directory
+from kaito.runtime.tasks import TaskScope
+
+T = TypeVar("T")
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+KOPF_REQUIREMENT = "kopf==1.45.*"
+LINE_BYTES = 16 * 1024 * 1024
+"""Longest line of a peer: those that measured latencies send all of them."""
+SILENCE_SECONDS = 300.0
+STOP_SECONDS = 60.0
+LOG_LINES = 20
+
+OURS = "ours"
+CONTROLLER_RUNTIME = "controller-runtime"
+KOPF = "kopf"
+WATCH = "a bare watch"
+
+
+class PeerFailed(Exception):
+    """A peer ended by itself, or said nothing for too long; the message ends with its log's last lines."""
+
+
+def command(peer: str) -> list[str]:
+    """The command that starts a peer, without its mode; builds or installs what is missing.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be built or installed.
+    """
+    if peer == OURS:
+        return [sys.executable, "-m", "hack.bench.framework.peer_ours"]
+    if peer == WATCH:
+        return [sys.executable, "-m", "hack.bench.framework.peer_watch"]
+    if peer == KOPF:
+        return [str(_kopf_python()), str(HERE / "peer_kopf.py")]
+    binary = cache_directory().parent / "controller-runtime-peer"
+    subprocess.run(["go", "build", "-o", str(binary), "."], cwd=HERE / "controller_runtime", check=True)
+    return [str(binary)]
+
+
+def load(kubeconfig: str, *, rate: float, seconds: float, objects: int) -> list[str]:
+    """The command of the load generator, which speaks as a peer does."""
+    program = [sys.executable, "-m", "hack.bench.framework.load", kubeconfig]
+    return [*program, "--rate", str(rate), "--seconds", str(seconds), "--objects", str(objects)]
+
+
+def _kopf_python() -> Path:
+    """The interpreter of kopf's own environment, made on first use."""
+    python = ROOT / ".venv-bench" / "bin" / "python"
+    if not python.exists():
+        uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
+        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), KOPF_REQUIREMENT], check=True)
+    return python
+
+
+@final
+class Peer:
+    """A running peer."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        if process.stdout is None:
+            raise ValueError(f"{name} was started without a pipe")
+        self.name = name
+        self._process = process
+        self._output = process.stdout
+        self._log = log
+
+    @property
+    def cost(self) -> Cost:
+        """CPU time and memory so far.
+
+        Raises:
+            PeerFailed: it has ended.
+        """
+        try:
+            return cost_of(self._process.pid)
+        except (OSError, KeyError) as error:  # gone, or a zombie without memory
+            raise self._failed("has ended") from error
+
+    async def until(self, event: str, *, timeout: float = SILENCE_SECONDS) -> dict[str, Any]:
+        """The next line with this event; others are passed over.
+
+        Raises:
+            PeerFailed: it ended, or did not say so in time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while line := await self._output.readline():
+                    said: dict[str, Any] = json.loads(line)
+                    if said["event"] == event:
+                        return said
+        except TimeoutError as error:
+            raise self._failed(f"did not say {event!r} within {timeout:g} s") from error
+        raise self._failed(f"ended with exit code {await self._process.wait()} before {event!r}")
+
+    async def collect(self) -> None:
+        """Have it collect its garbage and give free memory back."""
+        self._process.send_signal(signal.SIGUSR1)
+        await self.until("collected")
+
+    async def alongside(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is given up when the peer ends meanwhile.
+
+        Raises:
+            PeerFailed: the peer ended first.
+        """
+        async with TaskScope(self.name) as scope:
+            working = scope.spawn(work, name="work")
+            ended = scope.spawn(self._process.wait(), name="end")
+            await asyncio.wait([working, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise self._failed(f"ended with exit code {ended.result()}")
+            return await working
+
+    async def quiet(self, *, within: float, cores: float = 0.05, seconds: float = 1.0) -> Cost:
+        """Its cost once it has used less than `cores` of a core for `seconds`, or when `within` seconds are over."""
+        deadline = asyncio.get_running_loop().time() + within
+        before = self.cost
+        while True:
+            await asyncio.sleep(seconds)
+            after = self.cost
+            used = after.cpu_seconds - before.cpu_seconds
+            if used < cores * seconds or asyncio.get_running_loop().time() > deadline:
+                return after
+            before = after
+
+    async def end(self) -> dict[str, Any]:
+        """Tell it to stop, and wait until it has; what it says at its end.
+
+        Raises:
+            PeerFailed: it had ended before, does not stop, or stops with an error.
+        """
+        if self._process.returncode is not None:
+            raise self._failed(f"had ended with exit code {self._process.returncode}")
+        self._process.terminate()
+        said = await self.until("end", timeout=STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            code = await self._process.wait()
+        if code != 0:
+            raise self._failed(f"stopped with exit code {code}")
+        return said
+
+    async def kill(self) -> None:
+        """Make sure that it is gone."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    def _failed(self, what: str) -> PeerFailed:
+        tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        return PeerFailed(f"{self.name} {what}:\n{tail}")
+
+
+@asynccontextmanager
+async def peer(name: str, started: Sequence[str], *, log: Path) -> AsyncGenerator[Peer]:
+    """Run a peer for the length of the body; afterwards it is gone, whatever happened."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *started, stdout=asyncio.subprocess.PIPE, stderr=errors, env=env, limit=LINE_BYTES
+        )
+    running = Peer(name, process, log)
+    try:
+        yield running
+    finally:
+        await running.kill()

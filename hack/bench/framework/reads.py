@@ -1,0 +1,97 @@
+"""Reads of the cache: Get by key, List of 1,000 by label, and a Get right after a write, ours and controller-runtime's.
+
+The cache holds 5,000 ConfigMaps of 1 KB, a fifth of them with the label that is listed. Every object read is the
+caller's own on both sides: ours decodes it anew, controller-runtime copies it deeply. One task (one goroutine) reads.
+
+* get, list: reads a second, and the CPU time of one, of all threads.
+* stale: of 500 writes, the reads right after them that did not show them. Ours waits for its own writes by default.
+* visible after: from the answer to the write to a read that shows it, p50 and p99. controller-runtime's is asked again
+  every 50 µs; ours once.
+
+Not measured: reads from many tasks at once, and against a busy watch.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hack.bench.framework.cluster import connected
+from hack.bench.framework.latency import quantile
+from hack.bench.framework.peers import CONTROLLER_RUNTIME, OURS, command, peer
+from hack.bench.report import Column, Figures, Report, medians
+from hack.envtest import ControlPlane
+
+NAMES = (OURS, CONTROLLER_RUNTIME)
+LISTED_PART = 5
+
+COLUMNS = (
+    Column("get_per_second", "get by key", "{:,.0f}/s"),
+    Column("get_cpu_us", "CPU of one", "{:.1f} µs"),
+    Column("list_per_second", "list 1,000 by label", "{:,.1f}/s"),
+    Column("list_cpu_ms", "CPU of one", "{:.1f} ms"),
+    Column("stale_percent", "stale right after a write", "{:.1f} %"),
+    Column("visible_p50_ms", "visible after, p50", "{:.2f} ms"),
+    Column("visible_p99_ms", "p99", "{:.2f} ms"),
+)
+
+
+def labels(index: int) -> Mapping[str, str]:
+    """Every fifth object is one of those listed."""
+    return {"group": "listed" if index % LISTED_PART == 0 else "other"}
+
+
+async def turn(name: str, started: Sequence[str], log: Path) -> Figures:
+    """One run of one peer."""
+    async with peer(name, started, log=log) as running:
+        said = await running.until("result")
+        await running.end()
+    own = said["own"]
+    visible = [1000 * seconds for seconds in own["visible_seconds"]]
+    return {
+        "get_per_second": said["get"]["per_second"],
+        "get_cpu_us": said["get"]["cpu_us"],
+        "list_per_second": said["list"]["per_second"],
+        "list_cpu_ms": said["list"]["cpu_us"] / 1000,
+        "stale_percent": 100 * own["stale"] / own["writes"],
+        "visible_p50_ms": quantile(visible, 0.5),
+        "visible_p99_ms": quantile(visible, 0.99),
+        "write_p50_ms": 1000 * quantile(own["write_seconds"], 0.5),
+    }
+
+
+async def measure(control_plane: ControlPlane, objects: int, seconds: float, runs: int) -> Report:
+    """All turns, and their medians by peer."""
+    listed = len([index for index in range(objects) if index % LISTED_PART == 0])
+    options = [str(control_plane.kubeconfig), "--seconds", str(seconds), "--listed", str(listed)]
+    commands = {name: [*command(name), "reads", *options] for name in NAMES}
+    turns: dict[str, list[Figures]] = {name: [] for name in NAMES}
+    async with connected(control_plane.kubeconfig) as cluster:
+        await cluster.create(objects, labels)
+    for run in range(runs):
+        for name, started in commands.items():
+            figures = await turn(name, started, control_plane.folder / f"{name}.log")
+            turns[name].append(figures)
+            print(f"  {name} {run + 1}/{runs}: {figures}", file=sys.stderr, flush=True)
+    return Report(
+        name="reads",
+        about=f"reads of a cache of {objects:,} ConfigMaps of 1 KB, {listed:,} in a list; medians of {runs}",
+        settings={"objects": objects, "listed": listed, "seconds": seconds, "runs": runs},
+        columns=COLUMNS,
+        rows=medians(turns),
+        turns=turns,
+    )
+
+
+def benchmark(arguments: Sequence[str]) -> list[Report]:
+    """Run it as asked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hack.bench reads", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--objects", type=int, default=5000)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of gets, and of lists")
+    parser.add_argument("--runs", type=int, default=5)
+    asked = parser.parse_args(arguments)
+    with ControlPlane() as control_plane:
+        return [asyncio.run(measure(control_plane, asked.objects, asked.seconds, asked.runs))]

@@ -1,0 +1,130 @@
+"""Initial sync: from the start of a process to a cache that holds 20,000 ConfigMaps of 1 KB, and what it costs to hold.
+
+Each peer is a manager whose cache holds the ConfigMaps and nothing else: no controller, no handler. kopf has no cache;
+its nearest is an index that keeps every object whole (`kopf.index`), filled before anything else runs.
+
+* synced: from the start of the process, interpreter and imports included, until the peer says that its cache is full.
+* of that, the manager: from the manager's construction on, as the peer itself measures it.
+* CPU: of the process until then. Peak RSS: until five seconds later.
+* RSS settled: what an operator's container shows five seconds later, nothing asked for.
+* RSS per object: (RSS - RSS of the same program whose selector matches nothing) / objects, both after a garbage
+  collection whose free memory went back to the system (`runtime.GC` and `debug.FreeOSMemory` in Go; `gc.collect` and
+  `malloc_trim` in Python).
+
+Not measured: handlers and the queue (the `framework` benchmark has them), the API server's own CPU and memory. It
+answers from its watch cache, on the same machine.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hack.bench.framework.cluster import LABEL, connected
+from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, command, peer
+from hack.bench.report import Column, Figures, Report, medians
+from hack.envtest import ControlPlane
+
+NOTHING = "bench=none"
+"""A selector that matches no object."""
+
+ROWS = {
+    "ours": (OURS, False),
+    "controller-runtime": (CONTROLLER_RUNTIME, False),
+    "kopf (index)": (KOPF, False),
+    "ours, metadata only": (OURS, True),
+    "controller-runtime, metadata only": (CONTROLLER_RUNTIME, True),
+}
+SETTLE_SECONDS = 5.0
+
+COLUMNS = (
+    Column("synced_seconds", "synced", "{:.2f} s"),
+    Column("manager_seconds", "of that, the manager", "{:.2f} s"),
+    Column("cpu_seconds", "CPU", "{:.2f} s"),
+    Column("peak_rss_mib", "peak RSS", "{:.0f} MiB"),
+    Column("settled_rss_mib", "RSS settled", "{:.0f} MiB"),
+    Column("rss_kib_per_object", "RSS per object", "{:.2f} KiB"),
+    Column("empty_rss_mib", "RSS without objects", "{:.0f} MiB"),
+)
+
+
+class Incomplete(Exception):
+    """A peer said that its cache was full, and it was not."""
+
+
+async def empty(name: str, started: Sequence[str], log: Path, settle: float) -> float:
+    """Resident MiB of the program without objects, after a collection."""
+    async with peer(name, started, log=log) as running:
+        await running.until("synced")
+        await asyncio.sleep(settle / 5)
+        await running.collect()
+        rss = running.cost.rss_mib
+        await running.end()
+    return rss
+
+
+async def turn(name: str, started: Sequence[str], objects: int, log: Path, settle: float) -> dict[str, float]:
+    """One run of one peer."""
+    begun = time.monotonic()
+    async with peer(name, started, log=log) as running:
+        said = await running.until("synced")
+        synced, cost = time.monotonic() - begun, running.cost
+        if said["objects"] != objects:
+            raise Incomplete(f"{name} holds {said['objects']} of {objects} objects")
+        await asyncio.sleep(settle)
+        settled = running.cost
+        await running.collect()
+        collected = running.cost.rss_mib
+        await running.end()
+    return {
+        "synced_seconds": synced,
+        "manager_seconds": said["seconds"],
+        "cpu_seconds": cost.cpu_seconds,
+        "peak_rss_mib": settled.peak_rss_mib,
+        "settled_rss_mib": settled.rss_mib,
+        "collected_rss_mib": collected,
+    }
+
+
+async def measure(control_plane: ControlPlane, names: Sequence[str], objects: int, runs: int, settle: float) -> Report:
+    """All turns, and their medians by peer."""
+    turns: dict[str, list[Figures]] = {name: [] for name in names}
+    commands = {peer_name: command(peer_name) for peer_name, _ in (ROWS[name] for name in names)}
+    async with connected(control_plane.kubeconfig) as cluster:
+        await cluster.create(objects)
+    for run in range(runs):
+        for name in names:
+            of, metadata_only = ROWS[name]
+            log = control_plane.folder / f"{of}.log"
+            started = [*commands[of], "sync", str(control_plane.kubeconfig), *(["--metadata"] if metadata_only else [])]
+            expecting = ["--expect", str(objects)] if of == KOPF else []
+            without = await empty(name, [*started, "--labels", NOTHING], log, settle)
+            figures = await turn(name, [*started, "--labels", LABEL, *expecting], objects, log, settle)
+            figures["empty_rss_mib"] = without
+            figures["rss_kib_per_object"] = (figures["collected_rss_mib"] - without) * 1024 / objects
+            turns[name].append(figures)
+            print(f"  {name} {run + 1}/{runs}: {figures}", file=sys.stderr, flush=True)
+    return Report(
+        name="sync",
+        about=f"from the start of a process to a cache of {objects:,} ConfigMaps of 1 KB; medians of {runs}",
+        settings={"objects": objects, "runs": runs, "settle_seconds": settle},
+        columns=COLUMNS,
+        rows=medians(turns),
+        turns=turns,
+    )
+
+
+def benchmark(arguments: Sequence[str]) -> list[Report]:
+    """Run it as asked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hack.bench sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--objects", type=int, default=20_000)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, help="seconds between full and settled")
+    parser.add_argument("--peers", nargs="+", choices=ROWS, default=list(ROWS))
+    asked = parser.parse_args(arguments)
+    with ControlPlane() as control_plane:
+        return [asyncio.run(measure(control_plane, asked.peers, asked.objects, asked.runs, asked.settle))]
