@@ -10,11 +10,13 @@ import inspect
 import linecache
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import kaito.runtime
 from hack.codeblocks import CodeBlock, code_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,9 +76,19 @@ async def test_python_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_framework_has_a_page_for_every_seam() -> None:
     there = {page.stem for page in PAGES if page.parent.name == "runtime"}
-    linked = (ROOT / "docs" / "runtime" / "tutorial.md").read_text()
+    linked = (ROOT / "docs" / "runtime" / "README.md").read_text()
     assert there >= {"tutorial", "testing", "limits", "metrics", "crds"}
-    assert [page for page in sorted(there - {"tutorial"}) if f"({page}.md)" not in linked] == []
+    assert [page for page in sorted(there - {"README"}) if f"({page}.md)" not in linked] == []
+
+
+def test_names_are_where_the_index_says() -> None:
+    index = (ROOT / "docs" / "runtime" / "README.md").read_text()
+    rows = re.findall(r"^\| (.+) \| `(kaito[\w.]*)` \|$", index, flags=re.MULTILINE)
+    assert len(rows) > 8
+    for names, home in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            assert hasattr(import_module(home), name), f"{home} has no {name}"
+    assert f"every operator uses, {len(kaito.runtime.__all__)} names" in index
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
