@@ -175,6 +175,51 @@ async def test_pods_are_deleted_and_evicted(client: Client, namespace: str) -> N
     assert await client.evict(pod("none")) is False
 
 
+async def test_a_dry_run_is_checked_and_keeps_nothing_whatever_the_verb(client: Client, namespace: str) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    metadata = {"name": "app", "namespace": namespace}
+    app = await client.create(Deployment.model_validate({"metadata": metadata, "spec": spec}))
+    pod = await client.create(Pod.model_validate({"metadata": metadata, "spec": template["spec"]}))
+    kept = await client.create(config(namespace, text="1"))
+
+    async def all_there() -> list[list[tuple[str, str]]]:
+        return [
+            [(obj.name, obj.metadata.resource_version) for obj in await client.list(kind, namespace=namespace)]
+            for kind in (ConfigMap, Deployment, Pod)
+        ]
+
+    before = await all_there()
+    dry = client.dry_run()
+    assert (await dry.create(config(namespace, "new", text="1"))).uid
+    assert (await dry.update(kept.evolve(data={"text": "2"}))).data == {"text": "2"}
+    assert (await dry.patch(kept, MergePatch({"data": {"text": "3"}}))).data["text"] == "3"
+    assert (await dry.apply(config(namespace, text="4"))).data["text"] == "4"
+    await dry.update_status(app)
+    await dry.scale(app, 7)
+    assert (await dry.remove(kept)).is_gone
+    await dry.delete_all(ConfigMap, namespace=namespace, labels=None)
+    assert await dry.evict(pod)
+    await dry.raw("DELETE", f"/api/v1/namespaces/{namespace}/configmaps/a")
+    with pytest.raises(Invalid):
+        await dry.create(config(namespace, "No Name"))
+    assert await all_there() == before
+
+
+async def test_a_bound_client_needs_no_namespace(client: Client, namespace: str) -> None:
+    bound = client.namespaced(namespace)
+    made = await bound.create(config("", text="1"))
+    assert made.namespace == namespace
+    assert (await bound.apply(config("", "b", text="1"))).namespace == namespace
+    version = made.metadata.resource_version
+    await bound.update(config("", text="2").with_metadata(resource_version=version))
+    await bound.patch(config(""), MergePatch({"data": {"more": "3"}}))
+    assert [obj.data for obj in await bound.list(ConfigMap) if obj.name == "a"] == [{"text": "2", "more": "3"}]
+    assert (await bound.get(Namespace, namespace)).name == namespace
+    assert await bound.delete(config(""))
+    assert await client.find(ConfigMap, "a", namespace) is None
+
+
 async def test_discovery_knows_plurals(client: Client, transport: HttpTransport, namespace: str) -> None:
     ingress = untyped_kind("networking.k8s.io/v1", "Ingress")
     assert list(await client.list(ingress, namespace=namespace)) == []

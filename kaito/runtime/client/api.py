@@ -7,6 +7,7 @@ that the next read sees it.
 """
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from typing import Literal, Protocol, TypeVar, final
 
 from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects
-from kaito.runtime.client.client import Client, Propagation
+from kaito.runtime.client.client import Client, Propagation, placed
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.patch import MergePatch, Patch
 from kaito.runtime.client.path import label_query
@@ -97,6 +98,27 @@ class Api:
         self._clock: Clock = clock or SystemClock()
         self._dice = dice or random.Random()  # noqa: S311 -- spreads retries, guards nothing
         self._applied = AppliedObjects()
+        self._dry_run = False
+        self._namespace = ""
+
+    def dry_run(self) -> "Api":
+        """The same reads; writes are checked and answered by the server and not kept, events are dropped."""
+        clone = copy.copy(self)
+        clone.client = self.client.dry_run()
+        clone._dry_run = True
+        clone._applied = AppliedObjects()
+        clone._events = None
+        return clone
+
+    def namespaced(self, namespace: str) -> "Api":
+        """The same within one namespace: it is the default of every call, and any other is refused.
+
+        Cluster-scoped kinds stay reachable.
+        """
+        clone = copy.copy(self)
+        clone.client = self.client.namespaced(namespace)
+        clone._namespace = namespace
+        return clone
 
     # Reads
 
@@ -126,6 +148,8 @@ class Api:
         self, kind: type[R], name: str, namespace: str = "", *, consistency: Consistency = "own-writes"
     ) -> R | None:
         """The object, or None. Raises as `get`, but for NotFound."""
+        if self._namespace:
+            namespace = self._place(kind, namespace)
         if self._reads_live(kind, consistency):
             return await self.client.find(kind, name, namespace)
         key = _key(kind, namespace, name)
@@ -151,7 +175,7 @@ class Api:
             message = f"{owned_by.kind} {owned_by.key} has no uid: it cannot own anything yet"
             raise ConfigurationError(message)
         selector = _selector(labels)
-        namespace = namespace if kind.namespaced else ""
+        namespace = self._place(kind, namespace)
         if not self._reads_live(kind, consistency) and (
             consistency == "cached" or await self._reader.caught_up(kind, namespace=namespace)
         ):
@@ -182,19 +206,23 @@ class Api:
 
     async def create(self, obj: R, *, dry_run: bool = False) -> R:
         """Create the object. Raises as `Client.create`."""
+        obj = self._placed(obj)
         return await self._write(obj, lambda: self.client.create(obj, dry_run=dry_run), dry_run=dry_run)
 
     async def update(self, obj: R) -> R:
         """Replace the object, unless it changed since it was read. Raises as `Client.update`."""
+        obj = self._placed(obj)
         self._applied.forget(type(obj), obj.key)
         return await self._write(obj, lambda: self.client.update(obj))
 
     async def update_status(self, obj: R) -> R:
         """Replace the status, unless the object changed since it was read; `status()` is usually better."""
+        obj = self._placed(obj)
         return await self._write(obj, lambda: self.client.update_status(obj))
 
     async def apply(self, obj: R, *, force: bool = True, subresource: str = "") -> R:
         """Make the fields set in `obj` true, owning them. Raises as `Client.apply`."""
+        obj = self._placed(obj)
         self._applied.forget(type(obj), obj.key)
         return await self._write(obj, lambda: self.client.apply(obj, force=force, subresource=subresource))
 
@@ -202,6 +230,7 @@ class Api:
         """Change the object by a patch; an empty one is not sent. Raises as `Client.patch`."""
         if patch.is_empty:
             return target
+        target = self._placed(target)
         return await self._write(target, lambda: self.client.patch(target, patch, subresource=subresource))
 
     async def delete(
@@ -213,6 +242,7 @@ class Api:
         grace_seconds: int | None = None,
     ) -> bool:
         """Ask for deletion; False when it was gone already. Arguments as `Client.delete`."""
+        target = self._placed(target)
         kind, key = type(target), target.key
         self._applied.forget(kind, key)
         with self._reader.writing(kind, key):
@@ -220,7 +250,9 @@ class Api:
                 target, if_uid=if_uid, propagation=propagation, grace_seconds=grace_seconds
             )
             uid = removal.uid or target.uid
-            if not removal.is_gone:
+            if self._dry_run:
+                pass
+            elif not removal.is_gone:
                 self._reader.wrote(kind, key, removal.resource_version, uid)
             elif uid:
                 self._reader.deleted(kind, key, uid)
@@ -228,14 +260,16 @@ class Api:
 
     async def scale(self, target: Resource, replicas: int) -> None:
         """Set the number of replicas through the `scale` subresource."""
+        target = self._placed(target)
         kind, key = type(target), target.key
         with self._reader.writing(kind, key):
             version = await self.client.scale(target, replicas)
-            if version:
+            if version and not self._dry_run:
                 self._reader.wrote(kind, key, version, target.uid)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
         """Ask for a pod's eviction; raises as `Client.evict`. The cache learns of it from its watch only."""
+        pod = self._placed(pod)
         with self._reader.writing(type(pod), pod.key):
             return await self.client.evict(pod, grace_seconds=grace_seconds)
 
@@ -254,7 +288,7 @@ class Api:
             ConfigurationError: the owner lives in another namespace.
             AlreadyOwned: the existing object has another controller.
         """
-        desired = obj if owner is None else controlled_by(obj, owner)
+        desired = self._placed(obj if owner is None else controlled_by(obj, owner))
         document = codec.for_apply(desired)
         cached = await self._cached_counterpart(desired)
         if cached is not None:
@@ -263,7 +297,8 @@ class Api:
             if self._applied.is_current(desired, document, cached):
                 return cached
         result = await self._write(desired, lambda: self.client.apply(desired))
-        self._applied.remember(desired, document, result)
+        if not self._dry_run:
+            self._applied.remember(desired, document, result)
         return result
 
     async def _cached_counterpart(self, desired: R) -> R | None:
@@ -290,9 +325,21 @@ class Api:
             except NotFound:
                 self._applied.forget(kind, obj.key)
                 raise
-            if not dry_run:
+            if not (dry_run or self._dry_run):
                 self._report(kind, result)
         return result
+
+    def _place(self, kind: type[Resource], namespace: str) -> str:
+        if not kind.namespaced:
+            return ""
+        return placed(kind, namespace, self._namespace) if self._namespace else namespace
+
+    def _placed(self, obj: R) -> R:
+        """The object in the namespace this is bound to; the cache must be told of it under its full key."""
+        if not self._namespace or not obj.namespaced:
+            return obj
+        namespace = placed(type(obj), obj.namespace, self._namespace)
+        return obj if obj.namespace else obj.with_metadata(namespace=namespace)
 
     def _report(self, kind: type[Resource], result: Resource) -> None:
         """Tell the cache what it must show. A deleting object without finalizers or grace period is gone by now."""

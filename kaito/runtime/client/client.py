@@ -106,6 +106,8 @@ class Client:
         self._field_validation = field_validation
         self._timeout = timeout
         self._fence: Callable[[], None] | None = None
+        self._dry_run = False
+        self._namespace = ""
         self._sender = Sender(
             transport,
             user_agent=user_agent or own_agent(field_manager),
@@ -119,6 +121,21 @@ class Client:
         """The same client, calling `fence` right before every attempt of a write; what it raises stops the write."""
         clone = copy.copy(self)
         clone._fence = fence
+        return clone
+
+    def dry_run(self) -> "Client":
+        """The same client, whose writes the server checks and answers as always, and does not keep."""
+        clone = copy.copy(self)
+        clone._dry_run = True
+        return clone
+
+    def namespaced(self, namespace: str) -> "Client":
+        """The same client within one namespace: it is the default of every call, and any other is refused.
+
+        Cluster-scoped kinds stay reachable, and `raw` goes wherever its path says.
+        """
+        clone = copy.copy(self)
+        clone._namespace = namespace
         return clone
 
     # Reads
@@ -148,7 +165,7 @@ class Client:
     async def list(
         self, kind: type[R], *, namespace: str = "", labels: Labels = None, fields: Fields = None
     ) -> ResourceList[R]:
-        """All objects that match, read in pages; an empty namespace means all of them."""
+        """All objects that match, read in pages; an empty namespace means all of them, or that of the client."""
         selectors = {"labelSelector": label_query(labels), "fieldSelector": field_query(fields)}
         path = await self.collection(kind, namespace)
         try:
@@ -285,6 +302,8 @@ class Client:
         """`delete`, telling also whether something is left."""
         uid = target.uid if if_uid else ""
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if self._dry_run:  # said here, because a body makes the server overlook the query
+            options["dryRun"] = ["All"]
         if uid:
             options["preconditions"] = {"uid": uid}
         if propagation is not None:
@@ -310,7 +329,11 @@ class Client:
     ) -> None:
         """Delete every object that matches (not atomic). A namespaced kind needs the namespace."""
         path = await self.collection(kind, namespace, writing=True)
-        query = {"labelSelector": label_query(labels), "fieldSelector": field_query(fields)}
+        query = {
+            "labelSelector": label_query(labels),
+            "fieldSelector": field_query(fields),
+            "dryRun": "All" if self._dry_run else None,
+        }
         request = self._request("DELETE", with_query(path, query), Repeat.WHEN_UNANSWERED)
         await self._sender.send(request)
 
@@ -328,7 +351,7 @@ class Client:
         }
         if grace_seconds is not None:
             eviction["deleteOptions"]["gracePeriodSeconds"] = grace_seconds
-        path = await self._object_target(type(pod), pod.name, pod.namespace, "eviction")
+        path = await self._object_target(type(pod), pod.name, pod.namespace, "eviction", self._options())
         request = self._request("POST", path, Repeat.ONLY_IF_REFUSED, codec.encode(eviction))
         try:
             await self._sender.send(request)
@@ -356,8 +379,16 @@ class Client:
         body: object = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Any request of the API as plain JSON: `raw("GET", "/version")`. Raises as the typed verbs do."""
+        """Any request of the API as plain JSON: `raw("GET", "/version")`. Raises as the typed verbs do, and:
+
+        Raises:
+            ConfigurationError: a DELETE with a body in a dry run, which only the body could say.
+        """
         verb = method.upper()
+        if self._dry_run and verb not in {"GET", "HEAD"}:
+            if verb == "DELETE" and body is not None:
+                raise ConfigurationError("in a dry run a raw DELETE takes its options from the query, not from a body")
+            query = {**(query or {}), "dryRun": "All"}
         if verb in {"GET", "HEAD"}:
             request = ApiRequest(verb, with_query(path, query or {}), Repeat.ON_ANY_TROUBLE, timeout=self._timeout)
         else:
@@ -373,10 +404,11 @@ class Client:
             ConfigurationError: `writing` a namespaced kind without saying where.
         """
         location = await self._locate(kind)
+        namespace = self._place(kind, location, namespace)
         if writing and location.namespaced and not namespace:
             message = f"{kind.kind} lives in a namespace, and none is given"
             raise ConfigurationError(message)
-        return resource_path(kind.api_version, location.plural, namespace=namespace if location.namespaced else "")
+        return resource_path(kind.api_version, location.plural, namespace=namespace)
 
     async def _object_target(
         self, kind: type[Resource], name: str, namespace: str, subresource: str = "", query: Query | None = None
@@ -385,17 +417,23 @@ class Client:
         if not name:
             message = f"{kind.kind}: a name is needed"
             raise ConfigurationError(message)
+        namespace = self._place(kind, location, namespace)
         if location.namespaced and not namespace:
             message = f"{kind.kind} {name!r} lives in a namespace, and none is given"
             raise ConfigurationError(message)
         path = resource_path(
             kind.api_version,
             location.plural,
-            namespace=namespace if location.namespaced else "",
+            namespace=namespace,
             name=name,
             subresource=subresource,
         )
         return with_query(path, query or {})
+
+    def _place(self, kind: type[Resource], location: Location, namespace: str) -> str:
+        if not location.namespaced:
+            return ""
+        return placed(kind, namespace, self._namespace) if self._namespace else namespace
 
     async def _locate(self, kind: type[Resource]) -> Location:
         if kind.plural:
@@ -409,7 +447,7 @@ class Client:
         return {
             "fieldManager": self.field_manager,
             "fieldValidation": self._field_validation,
-            "dryRun": "All" if dry_run else None,
+            "dryRun": "All" if dry_run or self._dry_run else None,
         }
 
     async def _read(self, kind: type[Resource], target: str) -> bytes:
@@ -448,6 +486,17 @@ class Client:
         """A 404 that names no object means the resource itself is not served any more: discover it again."""
         if not kind.plural and self._discovery is not None and not error.details.get("name"):
             self._discovery.forget(kind.gvk())
+
+
+def placed(kind: type[Resource], namespace: str, home: str) -> str:
+    """The namespace of a call of something that is bound to `home`.
+
+    Raises:
+        ConfigurationError: the call names another one.
+    """
+    if namespace not in {"", home}:
+        raise ConfigurationError(f"{kind.kind} in namespace {namespace!r}: this client is bound to {home!r}")
+    return home
 
 
 def _removal(answer: Mapping[str, Any]) -> Removal:
