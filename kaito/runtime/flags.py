@@ -60,6 +60,7 @@ class FlagParser(argparse.ArgumentParser):
         """Add the flags that every manager has; `manager_settings` reads them."""
         self.add_argument("--metrics-bind-address", default=":8080", help="address of /metrics; 0 is off")
         self.add_argument("--health-probe-bind-address", default=":8081", help="address of /healthz, /readyz; 0 is off")
+        self.switch("--debug-endpoints", default=False, help="serve /debug/* beside /metrics")
         self.switch("--leader-elect", default=True, help="hold a lease before acting")
         self.add_argument("--leader-election-namespace", default="", help="namespace of the lease; empty: the pod's")
         self.add_argument("--kubeconfig", type=Path, default=None, help="kubeconfig; default: environment, then pod")
@@ -80,6 +81,7 @@ def manager_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "metrics_bind_address": arguments.metrics_bind_address,
         "health_probe_bind_address": arguments.health_probe_bind_address,
+        "debug_endpoints": arguments.debug_endpoints,
         "leader_elect": arguments.leader_elect,
         "leader_election_namespace": arguments.leader_election_namespace,
         "kubeconfig": arguments.kubeconfig,

@@ -2,7 +2,8 @@
 
 Every module takes its logger from `get_logger`, which works without any set-up (controller-runtime stays silent until
 its logger is set). `Manager.run` calls `configure` with the settings. Context travels in `contextvars`: a line logged
-deep inside a reconcile, or by a task it started, carries `controller`, `kind`, `namespace`, `name` and `reconcileID`.
+deep inside a reconcile, or by a task it started, carries `controller`, `controllerGroup`, `controllerKind`, the object
+under its kind (`"Pod": {"namespace": ..., "name": ...}`), `namespace`, `name` and `reconcileID`.
 Lines of libraries that use `logging` come out in the same form.
 """
 
@@ -38,13 +39,16 @@ def get_logger(name: str, **values: object) -> BoundLogger:
 
 
 @contextmanager
-def reconcile_context(controller: str, kind: str, key: object) -> Generator[str]:
+def reconcile_context(controller: str, kind: str, key: object, *, group: str = "") -> Generator[str]:
     """Put the reconcile's identity into every line logged inside; yields the new reconcile id.
 
-    Names as in controller-runtime, so that existing log queries keep working.
+    Names as in controller-runtime, so that existing log queries keep working. `kind` is empty for a controller without
+    one.
     """
     reconcile_id = str(uuid.uuid4())
-    values: dict[str, object] = {"controller": controller, "kind": kind, "reconcileID": reconcile_id}
+    values: dict[str, object] = {"controller": controller, "reconcileID": reconcile_id}
+    if kind:
+        values |= {"controllerGroup": group, "controllerKind": kind}
     if isinstance(key, ObjectKey):
         values |= {"namespace": key.namespace, "name": key.name}
     else:
@@ -107,7 +111,11 @@ def _form(log_format: LogFormat) -> list[Processor]:
 
 
 def _kubernetes_names(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """`ts`, `level`, `msg` first: the keys and the order readers of Kubernetes components' logs know."""
+    """`ts`, `level`, `msg` first, and a reconcile's object under its kind: the keys that readers of Kubernetes
+    components' logs know."""
+    kind = event.get("controllerKind")
+    if kind and "namespace" in event:
+        event.setdefault(kind, {"namespace": event["namespace"], "name": event.get("name", "")})
     first = {"ts": event.pop("timestamp", ""), "level": event.pop("level", ""), "msg": event.pop("event", "")}
     return first | dict(event)
 

@@ -5,7 +5,8 @@ Parts of the framework receive the object and use its attributes; queues count f
 Nothing is ever labelled by object name.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 from prometheus_client import (
@@ -68,7 +69,7 @@ class Metrics:
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
         self._queues: dict[str, WorkQueue[Any]] = {}
-        self._cache_stats: list[Callable[[], Iterable[KindStats]]] = []
+        self._cache_stats: list[tuple[str, Callable[[], Iterable[KindStats]]]] = []
         self.registry.register(_QueueCollector(self._queues))
         self.registry.register(_CacheCollector(self._cache_stats))
         self._reconciles()
@@ -196,9 +197,9 @@ class Metrics:
         """Stop exporting the queue."""
         self._queues.pop(queue.name, None)
 
-    def watch_cache(self, stats: Callable[[], Iterable[KindStats]]) -> None:
-        """Export the counters of a cache's informers."""
-        self._cache_stats.append(stats)
+    def watch_cache(self, stats: Callable[[], Iterable[KindStats]], *, cluster: str = "") -> None:
+        """Export the counters of a cache's informers; those of a further cluster with its name in `cluster`."""
+        self._cache_stats.append((cluster, stats))
 
     def value(self, metric: str, /, **labels: str) -> float:
         """The current value of one series, by its exposition name; 0.0 when it does not exist yet. For tests."""
@@ -304,7 +305,7 @@ class _QueueCollector(Collector):
 class _CacheCollector(Collector):
     """Reads the informers' counters at a scrape."""
 
-    def __init__(self, sources: list[Callable[[], Iterable[KindStats]]]) -> None:
+    def __init__(self, sources: list[tuple[str, Callable[[], Iterable[KindStats]]]]) -> None:
         self._sources = sources
 
     def describe(self) -> Iterator[Metric]:
@@ -313,7 +314,7 @@ class _CacheCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family per metric, one sample per kind."""
-        stats = [each for source in self._sources for each in source()]
+        stats = [(cluster, each) for cluster, source in self._sources for each in source()]
         yield _kinds("cache_objects", "Objects held by the informer.", stats, lambda kind: kind.objects)
         yield _kinds("cache_bytes", "Bytes of JSON held by the informer.", stats, lambda kind: kind.size)
         yield _kinds(
@@ -332,30 +333,46 @@ class _CacheCollector(Collector):
         waits = HistogramMetricFamily(
             f"{PREFIX}_ryw_wait_seconds", "How long reads waited for own writes.", labels=["kind"]
         )
-        for kind in stats:
+        for cluster, kind in stats:
             seen = 0
             rows: list[tuple[str, float]] = []
             for bound, count in zip((*map(str, WAIT_BUCKETS), "+Inf"), kind.wait_counts, strict=True):
                 seen += count
                 rows.append((bound, float(seen)))
-            waits.add_metric([kind.kind], rows, kind.wait_seconds)
+            with _of_cluster(waits, cluster):
+                waits.add_metric([kind.kind], rows, kind.wait_seconds)
         yield waits
 
 
-def _kinds(name: str, text: str, stats: Iterable[KindStats], read: Callable[[KindStats], float]) -> Metric:
+Stats = Sequence[tuple[str, KindStats]]
+"""Counters by cluster and kind."""
+
+
+@contextmanager
+def _of_cluster(family: Metric, cluster: str) -> Generator[None]:
+    """Samples added inside get the label `cluster`, unless it is the manager's own, which goes without."""
+    before = len(family.samples)
+    yield
+    if cluster:
+        family.samples[before:] = [
+            sample._replace(labels={**sample.labels, "cluster": cluster}) for sample in family.samples[before:]
+        ]
+
+
+def _kinds(name: str, text: str, stats: Stats, read: Callable[[KindStats], float]) -> Metric:
     family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["kind"])
-    for kind in stats:
-        family.add_metric([kind.kind], read(kind))
+    for cluster, kind in stats:
+        with _of_cluster(family, cluster):
+            family.add_metric([kind.kind], read(kind))
     return family
 
 
-def _tallies(
-    name: str, text: str, label: str, stats: Iterable[KindStats], read: Callable[[KindStats], Mapping[str, int]]
-) -> Metric:
+def _tallies(name: str, text: str, label: str, stats: Stats, read: Callable[[KindStats], Mapping[str, int]]) -> Metric:
     family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["kind", label])
-    for kind in stats:
-        for value, count in read(kind).items():
-            family.add_metric([kind.kind, value], count)
+    for cluster, kind in stats:
+        with _of_cluster(family, cluster):
+            for value, count in read(kind).items():
+                family.add_metric([kind.kind, value], count)
     return family
 
 

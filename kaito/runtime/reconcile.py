@@ -48,9 +48,14 @@ class Again:
     """Seconds."""
     why: str = ""
     """For the log, the trace and the queue dump."""
+    priority: int | None = None
+    """Priority of that run in the queue; None keeps that of this one. Changes have 0, the initial list -100."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be waited."""
+        if not isinstance(self.after, int | float):
+            message = f"Again(after={self.after!r}) must be a number of seconds"
+            raise ValueError(message)
         if not 0 <= self.after < math.inf:
             message = f"Again(after={self.after}) must be a number of seconds, 0 or more"
             raise ValueError(message)
@@ -67,7 +72,7 @@ class Request(Generic[R]):
     api: "Api"
     """Reads and writes, under the controller's field owner; writes fail with `NotLeader` once the lease is lost."""
     log: BoundLogger = field(default_factory=_logger)
-    """Carries controller, kind, namespace, name and reconcileID."""
+    """Carries controller, controllerKind, namespace, name and reconcileID."""
     causes: tuple[Cause, ...] = ()
     """Why it runs: information for people. Decide by the state of the cluster, causes may be merged or dropped."""
     attempt: int = 1

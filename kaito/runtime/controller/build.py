@@ -1,16 +1,19 @@
 """From a declaration to a running controller: makes the engine and its sources. Called by the manager."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kaito.runtime.cache import Cache
+from kaito.runtime.cache import Cache, View
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller.bodies import object_body, tick_body
 from kaito.runtime.controller.declaration import Controller
 from kaito.runtime.controller.engine import Engine
+from kaito.runtime.controller.needs import Elsewhere
 from kaito.runtime.controller.periodic import Periodic
+from kaito.runtime.controller.running import Running
+from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.metrics import Metrics
@@ -31,19 +34,7 @@ class Services:
     metrics: Metrics
     tracer: Tracer
     jitter: Jitter
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """An engine and how to run its sources."""
-
-    engine: Engine[Any]
-    sources: Sequence[Callable[[TaskScope], Started]]
-    sync_timeout: float
-
-    async def run_sources(self) -> None:
-        """Fill the queue until cancelled; see `Engine.run_sources`."""
-        await self.engine.run_sources(self.sources, sync_timeout=self.sync_timeout)
+    discovery: ServerDiscovery
 
 
 def build(declared: "Controller[Any] | Periodic", services: Services) -> Running:
@@ -68,23 +59,35 @@ def _controller(controller: Controller[Any], services: Services) -> Running:
         clock=services.clock,
         metrics=services.metrics,
         tracer=services.tracer,
+        group=controller.kind.group(),
     )
-    starters = [_starter(source, services.cache, queue) for source in _sources(controller)]
-    return Running(engine, starters, controller.sync_timeout)
-
-
-def _sources(controller: Controller[Any]) -> list[Source]:
-    sources: list[Source] = [
-        KindSource(controller.kind, enqueue_self, when=controller.when, name=f"{controller.name}.for")
+    starters = [
+        _starter(source, services.cache if cluster is None else cluster.cache, queue)
+        for source, cluster in _sources(controller)
     ]
+    discovery = services.discovery if controller.wait_for_kinds else None
+    return Running(
+        engine, starters, controller.needs, services.cache, sync_timeout=controller.sync_timeout, discovery=discovery
+    )
+
+
+def _sources(controller: Controller[Any]) -> list[tuple[Source, Elsewhere | None]]:
+    name, resync = controller.name, controller.resync
+    own = KindSource(controller.kind, enqueue_self, when=controller.when, name=f"{name}.for", resync=resync)
+    sources: list[tuple[Source, Elsewhere | None]] = [(own, None)]
     for owned in controller.owned:
         handler = enqueue_owner(controller.kind, every_owner=owned.every_owner)
-        sources.append(KindSource(owned.kind, handler, when=owned.when, name=f"{controller.name}.owns"))
+        sources.append((KindSource(owned.kind, handler, when=owned.when, name=f"{name}.owns"), None))
     for number, watched in enumerate(controller.watched):
-        name = f"{controller.name}.watches-{number}"
-        sources.append(KindSource[Resource](watched.kind, mapped(watched.to), when=watched.when, name=name))
-    sources.extend(ChannelSource(channel) for channel in controller.channels)
+        to_queue = watched.handler or mapped(watched.to or _nowhere)
+        source = KindSource[Any](watched.kind, to_queue, when=watched.when, name=f"{name}.watches-{number}")
+        sources.append((source, watched.cluster))
+    sources.extend((ChannelSource(channel), None) for channel in controller.channels)
     return sources
+
+
+def _nowhere(_: Resource, __: View) -> None:
+    """Not reached: a watch has `to` or a handler."""
 
 
 def _starter(source: Source, cache: Cache, queue: WorkQueue[ObjectKey]) -> Callable[[TaskScope], Started]:
@@ -106,4 +109,4 @@ def _periodic(periodic: Periodic, services: Services) -> Running:
         tracer=services.tracer,
     )
     queue.add(periodic.name, cause=Cause("", periodic.name, "start"))
-    return Running(engine, (), 1.0)
+    return Running(engine, (), periodic.needs, services.cache)

@@ -10,22 +10,35 @@
 Everything that can be wrong with it is said when it is built, as `ConfigurationError`, not when it runs.
 """
 
-import inspect
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
+from kaito.runtime.cache import Cached
+from kaito.runtime.controller.checks import (
+    check_channel,
+    check_finalizer,
+    check_function,
+    check_handler,
+    check_kind,
+    check_mapper,
+    check_name,
+    check_predicate,
+    check_seconds,
+    check_workers,
+    refuse,
+)
+from kaito.runtime.controller.needs import Elsewhere, Need, Needs
 from kaito.runtime.errors import ConfigurationError
-from kaito.runtime.handler import Mapper
-from kaito.runtime.meta import ObjectKey, Resource
+from kaito.runtime.handler import Handler, Mapper
+from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 from kaito.runtime.predicate import Predicate
 from kaito.runtime.reconcile import Reconciler, TickFunction
 from kaito.runtime.source import Channel
 from kaito.runtime.workqueue import AGING_STEP_SECONDS, Backoff, RateLimiter
 
 if TYPE_CHECKING:
+    from kaito.runtime.cache.declaration import Only
     from kaito.runtime.controller.periodic import Periodic
 
 R = TypeVar("R", bound=Resource)
@@ -33,11 +46,6 @@ W = TypeVar("W", bound=Resource)
 
 DEADLINE_SECONDS = 300.0
 """A run is cancelled after this long. controller-runtime has no default; a stuck run then blocks a worker for ever."""
-
-_FINALIZER = re.compile(
-    r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)/([A-Za-z0-9][-A-Za-z0-9_.]*)"
-)
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,11 @@ class Watched:
     """A kind whose events are mapped to keys."""
 
     kind: type[Resource]
-    to: Mapper[Any]
+    to: Mapper[Any] | None
+    handler: Handler[Any] | None
+    """Given instead of `to`."""
     when: Predicate | None
+    cluster: Elsewhere | None
 
 
 @final
@@ -74,6 +85,13 @@ class Controller(Generic[R]):
         spacing: least seconds between the starts of two runs of one object.
         aging_step: seconds of waiting worth one priority point in the queue; None lets low priorities starve.
         sync_timeout: seconds for the first lists of all watched kinds; then the start fails with the server's reason.
+        resync: every so many seconds (give or take a tenth) every object of the kind is queued once more, at low
+            priority, `when` permitting: nothing has changed, so `changed(...)` lets it pass. Nothing is fetched. 0 is
+            never. For one object `Again` is better.
+        cache: what else runs read, or how much of the watched kinds is kept: `[Cached(Pod, indexes=[by_node])]`.
+        wait_for_kinds: kinds that the server does not serve are waited for instead of failing the start, also when they
+            go away later: for CustomResourceDefinitions that somebody may install. Meanwhile the controller rests, and
+            the process is ready without it.
 
     Raises:
         ConfigurationError: a value that cannot work; the message names it.
@@ -93,18 +111,22 @@ class Controller(Generic[R]):
         spacing: float = 0.0,
         aging_step: float | None = AGING_STEP_SECONDS,
         sync_timeout: float = 120.0,
+        resync: float = 0.0,
+        cache: Sequence[Cached] = (),
+        wait_for_kinds: bool = False,
     ) -> None:
         check_kind(kind, "Controller")
         self.kind = kind
         self.name: str = name or kind.kind.lower()
         check_common(self.name, workers=workers, deadline=deadline)
-        check_function(reconcile, f"reconcile function of controller {self.name}")
+        check_function(reconcile, f"reconcile function of controller {self.name}", kind=kind)
+        check_predicate(self.name, when)
         if backoff is not None and limiter is not None:
-            message = f"controller {self.name}: give backoff= or limiter=, not both"
-            raise ConfigurationError(message)
-        if spacing < 0 or (aging_step is not None and aging_step <= 0) or sync_timeout <= 0:
-            message = f"controller {self.name}: spacing=, aging_step= and sync_timeout= are positive numbers of seconds"
-            raise ConfigurationError(message)
+            refuse(f"controller {self.name}: give backoff= or limiter=, not both")
+        check_seconds(self.name, "spacing", spacing, zero=True)
+        check_seconds(self.name, "aging_step", aging_step, zero=False, none="strict priorities")
+        check_seconds(self.name, "sync_timeout", sync_timeout, zero=False)
+        check_seconds(self.name, "resync", resync, zero=True)
         self.reconcile = reconcile
         self.workers = workers
         self.deadline = deadline
@@ -114,23 +136,41 @@ class Controller(Generic[R]):
         self.spacing = spacing
         self.aging_step = aging_step
         self.sync_timeout = sync_timeout
+        self.resync = resync
+        self.wait_for_kinds = wait_for_kinds
         self.owned: list[Owned] = []
         self.watched: list[Watched] = []
         self.channels: list[Channel[Any]] = []
         self.finalizers: dict[str, Reconciler[R]] = {}
+        self._needs = Needs(self.name)
+        self._needs.name_kind(kind)
+        self._needs.take(cache)
+        self._built = False
 
-    def owns(self, kind: type[Resource], *, when: Predicate | None = None, every_owner: bool = False) -> Self:
+    def owns(
+        self,
+        kind: type[Resource],
+        *,
+        when: Predicate | None = None,
+        every_owner: bool = False,
+        labels: "LabelSelector | Mapping[str, str] | str | None" = None,
+        only: "Only" = None,
+    ) -> Self:
         """Also run when an object of this kind changes, for its owner of the controller's kind.
 
         Args:
             kind: the dependents' kind.
             when: which of their events count.
             every_owner: also for owner references without `controller: true`.
+            labels: keep (and see) only objects with these labels, as `Cached(kind, labels=...)` in `cache` would say.
+            only: `"metadata"` keeps nothing else of them.
 
         Raises:
-            ConfigurationError: the kind is owned already, or scopes forbid the ownership.
+            ConfigurationError: the kind is owned already, scopes forbid the ownership, or it is declared otherwise.
         """
+        self._check_open("owns")
         check_kind(kind, f"controller {self.name}: owns")
+        check_predicate(self.name, when)
         if any(owned.kind.gvk() == kind.gvk() for owned in self.owned):
             message = f"controller {self.name} owns {kind.kind} twice"
             raise ConfigurationError(message)
@@ -140,24 +180,67 @@ class Controller(Generic[R]):
                 f"cluster-scoped: the garbage collector would delete it. Use watches() with a label instead"
             )
             raise ConfigurationError(message)
+        self._needs.name_kind(kind, labels=labels, only=only)
         self.owned.append(Owned(kind, when, every_owner))
         return self
 
-    def watches(self, kind: type[W], *, to: Mapper[W], when: Predicate | None = None) -> Self:
+    def watches(
+        self,
+        kind: type[W],
+        *,
+        to: Mapper[W] | None = None,
+        handler: Handler[W] | None = None,
+        when: Predicate | None = None,
+        labels: "LabelSelector | Mapping[str, str] | str | None" = None,
+        only: "Only" = None,
+        cluster: Elsewhere | None = None,
+    ) -> Self:
         """Also run for the keys that `to` names when an object of this kind changes.
 
         Args:
             kind: the watched kind.
             to: called with the object and a `View` of the cache, for the old and the new state.
+            handler: instead of `to`, called with the whole event, the queue and the view: adds keys itself, with a
+                priority or a delay of their own (`kaito.runtime.handler`).
             when: which events count.
+            labels: keep (and see) only objects with these labels, as `Cached(kind, labels=...)` in `cache` would say.
+            only: `"metadata"` keeps nothing else of them.
+            cluster: watch it there instead of in the manager's own cluster. The view is that cluster's too.
+
+        Raises:
+            ConfigurationError: neither or both of `to` and `handler`, or the kind is declared otherwise.
         """
+        self._check_open("watches")
         check_kind(kind, f"controller {self.name}: watches")
-        check_callable(to, f"controller {self.name}: watches({kind.kind}, to=...)")
-        self.watched.append(Watched(kind, to, when))
+        check_predicate(self.name, when)
+        where = f"controller {self.name}: watches({kind.kind}, "
+        if (to is None) == (handler is None):
+            refuse(
+                f"{where}...) needs a function: to= (from an object to keys) or handler= (from an event to the queue)"
+            )
+        if to is not None:
+            check_mapper(to, f"{where}to=...)")
+        if handler is not None:
+            check_handler(handler, f"{where}handler=...)")
+        self._needs.name_kind(kind, labels=labels, only=only, cluster=cluster)
+        self.watched.append(Watched(kind, to, handler, when, cluster))
         return self
+
+    def _check_open(self, verb: str) -> None:
+        if self._built:
+            refuse(
+                f"controller {self.name} runs already: {verb}() would change nothing. Declare everything first, or "
+                f"manager.add() another controller"
+            )
+
+    def seal(self) -> None:
+        """The manager has read the declaration: changes would go unnoticed, and are refused from now on."""
+        self._built = True
 
     def receives(self, channel: Channel[Any]) -> Self:
         """Also run for the keys that come through a channel: events from outside the cluster."""
+        self._check_open("receives")
+        check_channel(self.name, channel)
         self.channels.append(channel)
         return self
 
@@ -175,13 +258,12 @@ class Controller(Generic[R]):
         Raises:
             ConfigurationError: a name the API server refuses, or one used twice.
         """
-        if not _FINALIZER.fullmatch(finalizer):
-            message = f"controller {self.name}: finalizer {finalizer!r} is not of the form domain/name"
-            raise ConfigurationError(message)
+        self._check_open("finalizes")
+        check_finalizer(self.name, finalizer)
         if finalizer in self.finalizers:
             message = f"controller {self.name}: finalizer {finalizer} is declared twice"
             raise ConfigurationError(message)
-        check_function(cleanup, f"cleanup of finalizer {finalizer}")
+        check_function(cleanup, f"cleanup of finalizer {finalizer}", kind=self.kind)
         self.finalizers[finalizer] = cleanup
         return self
 
@@ -193,6 +275,7 @@ class Controller(Generic[R]):
         name: str,
         deadline: float | None = DEADLINE_SECONDS,
         backoff: Backoff | None = None,
+        cache: Sequence[Cached] = (),
     ) -> "Periodic":
         """A controller without a kind: one run at the start of leadership, then one every so many seconds.
 
@@ -202,64 +285,31 @@ class Controller(Generic[R]):
             name: unique in the manager.
             deadline: seconds after which a run is cancelled; None for no limit.
             backoff: waits after failures.
+            cache: the kinds that runs read.
 
         Raises:
             ConfigurationError: a value that cannot work.
         """
         from kaito.runtime.controller.periodic import Periodic
 
-        return Periodic(seconds, function, name=name, deadline=deadline, backoff=backoff)
+        return Periodic(seconds, function, name=name, deadline=deadline, backoff=backoff, cache=cache)
 
     @property
     def kinds(self) -> Sequence[type[Resource]]:
-        """Every kind whose events trigger runs, the controller's own first."""
-        kinds: list[type[Resource]] = [self.kind]
-        kinds += [owned.kind for owned in self.owned]
-        kinds += [watched.kind for watched in self.watched]
-        return list({kind.gvk(): kind for kind in kinds}.values())
+        """Every kind it needs of the manager's own cluster, its own first."""
+        return [need.cached.kind for need in self.needs if need.cluster is None]
+
+    @property
+    def needs(self) -> Sequence[Need]:
+        """What it needs in caches, one a kind and cluster, its own kind first."""
+        return self._needs.all
 
     def __repr__(self) -> str:
         return f"<controller {self.name} of {self.kind.gvk()}>"
 
 
-def check_kind(kind: object, where: str) -> None:
-    """Refuse what is not a kind."""
-    if not (isinstance(kind, type) and issubclass(kind, Resource)) or not kind.kind or not kind.api_version:
-        message = f"{where}: {kind!r} is not a kind: subclass Resource with api= and kind="
-        raise ConfigurationError(message)
-
-
 def check_common(name: str, *, workers: int, deadline: float | None) -> None:
     """Refuse names and numbers that cannot work."""
-    if not _NAME.fullmatch(name):
-        message = f"controller name {name!r}: lower case letters, digits, '-', '_' and '.' only"
-        raise ConfigurationError(message)
-    if workers < 1:
-        message = f"controller {name}: workers={workers}, at least 1 is needed"
-        raise ConfigurationError(message)
-    if deadline is not None and deadline <= 0:
-        message = f"controller {name}: deadline={deadline} seconds; use None for no limit"
-        raise ConfigurationError(message)
-
-
-def check_callable(function: object, what: str) -> None:
-    """Refuse what cannot be called."""
-    if not callable(function):
-        message = f"{what} needs a function, not {function!r}"
-        raise ConfigurationError(message)
-
-
-def check_function(function: object, what: str) -> None:
-    """Refuse what is not an async function of one argument."""
-    inner: Any = function
-    while isinstance(inner, partial):
-        inner = inner.func
-    target = inner if inspect.isroutine(inner) else getattr(inner, "__call__", None)  # noqa: B004 - objects with async call
-    if not callable(function) or not inspect.iscoroutinefunction(target):
-        message = f"{what}: {function!r} is not an async function"
-        raise ConfigurationError(message)
-    try:
-        inspect.signature(function).bind(object())
-    except TypeError as error:
-        message = f"{what}: it takes exactly one argument, the request ({error})"
-        raise ConfigurationError(message) from error
+    check_name(name)
+    check_workers(name, workers)
+    check_seconds(name, "deadline", deadline, zero=False, none="no limit")

@@ -47,6 +47,7 @@ class Engine(Generic[K]):
         clock: wall time.
         metrics: where runs are counted.
         tracer: where runs become spans.
+        group: the kind's API group, for logs; empty for the core group.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Engine(Generic[K]):
         clock: Clock,
         metrics: Metrics,
         tracer: Tracer = NO_TRACER,
+        group: str = "",
     ) -> None:
         self.name = name
         self.kind = kind
@@ -71,6 +73,7 @@ class Engine(Generic[K]):
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
+        self._group = group
         # Bound once: the level is settled by now, and a dropped debug line then costs a call and nothing else.
         self._log: BoundLogger = get_logger(f"controller.{name}").bind()
         self._debugging = self._log.is_enabled_for(DEBUG)
@@ -103,6 +106,8 @@ class Engine(Generic[K]):
             finally:
                 for started in self._sources:
                     started.stop()
+                self._sources.clear()
+                self._ready.clear()
 
     async def _wait_synced(self, timeout: float) -> None:
         try:
@@ -156,7 +161,7 @@ class Engine(Generic[K]):
         started = monotonic()
         self._active.inc()
         with (
-            reconcile_context(self.name, self.kind, item.key) as run_id,
+            reconcile_context(self.name, self.kind, item.key, group=self._group) as run_id,
             self._tracer.start_as_current_span(f"reconcile {self.name}") as span,
         ):
             try:
@@ -198,9 +203,11 @@ class Engine(Generic[K]):
         self.queue.forget(item.key)
         self._last_success.set(self._clock.now().timestamp())
         if outcome.again is not None:
-            cause = Cause(self.kind, str(item.key), "again", outcome.again.why)
-            self.queue.add(item.key, priority=item.priority, after=outcome.again.after, cause=cause)
-            self._log.debug("reconciled for now", again_after=outcome.again.after, why=outcome.again.why)
+            again = outcome.again
+            cause = Cause(self.kind, str(item.key), "again", again.why)
+            priority = item.priority if again.priority is None else again.priority
+            self.queue.add(item.key, priority=priority, after=again.after, cause=cause)
+            self._log.debug("reconciled for now", again_after=again.after, why=again.why)
         else:
             self._log.debug("reconciled")
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from kaito.runtime.errors import ApiError, Conflict, KaitoRuntimeError, Terminal
+from kaito.runtime.errors import ApiError, ConfigurationError, Conflict, KaitoRuntimeError, Terminal
 from kaito.runtime.reconcile import Again
 
 Result = Literal["success", "error", "requeue_after"]
@@ -64,8 +64,14 @@ class Outcome:
 
     @property
     def expected(self) -> bool:
-        """Whether the error is the cluster's no rather than ours: no stack trace is needed to understand it."""
-        return self.error is not None and all(isinstance(e, KaitoRuntimeError) for e in members(self.error))
+        """Whether the error is the cluster's no rather than ours: no stack trace is needed to understand it.
+
+        Wrong use needs one, to be found; so does a deadline, to see what was being waited for.
+        """
+        return self.error is not None and all(
+            isinstance(e, KaitoRuntimeError) and not isinstance(e, ConfigurationError | DeadlineExceeded)
+            for e in members(self.error)
+        )
 
     @property
     def is_conflict(self) -> bool:

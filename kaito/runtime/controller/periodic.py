@@ -4,10 +4,14 @@ Made by `Controller.every`. It passes the same barriers as every controller (cac
 deadline, backoff, metrics and logs.
 """
 
+from collections.abc import Sequence
 from typing import final
 
-from kaito.runtime.controller.declaration import check_common, check_function
-from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.cache import Cached
+from kaito.runtime.controller.checks import check_function, check_seconds
+from kaito.runtime.controller.declaration import check_common
+from kaito.runtime.controller.needs import Need, Needs
+from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import TickFunction
 from kaito.runtime.workqueue import Backoff
 
@@ -17,6 +21,7 @@ class Periodic:
     """One function, run every so many seconds by one replica. See `Controller.every`."""
 
     workers = 1
+    wait_for_kinds = False
 
     def __init__(
         self,
@@ -26,17 +31,31 @@ class Periodic:
         name: str,
         deadline: float | None,
         backoff: Backoff | None = None,
+        cache: Sequence[Cached] = (),
     ) -> None:
         check_common(name, workers=1, deadline=deadline)
-        check_function(function, f"function of periodic controller {name}")
-        if seconds <= 0:
-            message = f"controller {name}: every {seconds} seconds is not a period"
-            raise ConfigurationError(message)
+        check_function(function, f"function of periodic controller {name}", kind=None)
+        check_seconds(name, "period", seconds, zero=False)
         self.seconds = seconds
         self.function = function
         self.name = name
         self.deadline = deadline
         self.backoff: Backoff = backoff or Backoff()
+        self._needs = Needs(name)
+        self._needs.take(cache)
+
+    @property
+    def kinds(self) -> Sequence[type[Resource]]:
+        """Every kind that runs read from the cache."""
+        return [need.cached.kind for need in self.needs]
+
+    @property
+    def needs(self) -> Sequence[Need]:
+        """What it needs in the cache."""
+        return self._needs.all
+
+    def seal(self) -> None:
+        """Nothing can be added to it anyway; see `Controller.seal`."""
 
     def __repr__(self) -> str:
         return f"<periodic controller {self.name} every {self.seconds:g} s>"

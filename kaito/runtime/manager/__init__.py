@@ -5,6 +5,7 @@
 (signals and exit codes).
 """
 
+from kaito.runtime.manager.cluster import Cluster as Cluster
 from kaito.runtime.manager.manager import Manager as Manager
 from kaito.runtime.manager.runnable import (
     Background as Background,

@@ -4,7 +4,7 @@ Readiness means: this replica's caches show the cluster. A standby with warm cac
 restart can help.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from kaito.runtime.cache import Cache
@@ -24,12 +24,17 @@ def add_default_checks(
     healthz: Checks,
     readyz: Checks,
     *,
-    cache: Callable[[], Cache | None],
+    caches: Callable[[], Mapping[str, Cache]],
     engines: Callable[[], Sequence[Engine[Any]]],
+    resting: Callable[[], Collection[str]],
     pulse: Pulse,
     leadership: Callable[[], Leadership | None],
 ) -> None:
-    """Add the default checks; the callables give what exists by the time of the probe."""
+    """Add the default checks; the callables give what exists by the time of the probe.
+
+    `caches` go by cluster, the manager's own under the empty name; `resting` controllers wait for kinds that nobody has
+    installed, and are not waited for.
+    """
 
     def loop() -> str | None:
         return f"the event loop is {pulse.lag:.1f} s late" if pulse.lag > LOOP_LAG_SECONDS else None
@@ -41,27 +46,30 @@ def add_default_checks(
         current = leadership()
         return current.late() if current is not None else None
 
-    def caches() -> str | None:
-        current = cache()
-        return _cache_trouble(current) if current is not None else "not started"
+    def followed() -> str | None:
+        current = caches()
+        troubles = [trouble for name, cache in current.items() for trouble in _cache_troubles(cache, name)]
+        return "; ".join(troubles) or (None if current else "not started")
 
     def controllers() -> str | None:
-        waiting = [engine.name for engine in engines() if not engine.ready]
+        away = resting()
+        waiting = [engine.name for engine in engines() if not engine.ready and engine.name not in away]
         return f"initial events not processed: {', '.join(waiting)}" if waiting else None
 
     healthz.add("loop", loop)
     healthz.add("workers", workers)
     healthz.add("lease", lease)
-    readyz.add("caches", caches)
+    readyz.add("caches", followed)
     readyz.add("controllers", controllers)
 
 
-def _cache_trouble(cache: Cache) -> str | None:
+def _cache_troubles(cache: Cache, cluster: str) -> list[str]:
     troubles: list[str] = []
     for row in cache.health():
         name = f"{row.kind} in {row.namespace}" if row.namespace else row.kind
+        name = f"{name} of cluster {cluster}" if cluster else name
         if not row.synced:
             troubles.append(f"{name}: {row.error or 'the first list has not arrived'}")
         elif not row.watching and row.silent_seconds > SILENCE_SECONDS:
             troubles.append(f"{name}: no watch for {row.silent_seconds:.0f} s: {row.error or 'no answer'}")
-    return "; ".join(troubles) or None
+    return troubles

@@ -4,28 +4,97 @@
 |---------|---------------------------|----------------------------------------------------------|
 | health  | `/healthz`, `/readyz`     | all checks; `/<name>`, `?verbose`, `?exclude=<name>`     |
 | metrics | `/metrics`                | Prometheus text                                          |
+| either  | whatever you `serve`      | see `Manager.serve`                                      |
 | metrics | `/debug/tasks`            | every asyncio task and where it waits                    |
 | metrics | `/debug/queues`           | every key in every queue, with its causes                |
 | metrics | `/debug/cache`            | informers: objects, bytes, watch state, last error       |
-| metrics | `/debug/memory`           | top allocations, when tracemalloc runs                   |
+| metrics | `/debug/memory`           | top allocations; `?seconds=30`: those of the next so many|
+
+The last four only with the setting `debug_endpoints`: they name objects and show lines of source.
 """
 
 import asyncio
+import inspect
 import linecache
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal, final
 
 import msgspec
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from kaito.runtime.cache import Cache
+from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.health import Checks
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.workqueue import WorkQueue
 
 TOP_ALLOCATIONS = 40
+
+TRACE_SECONDS_MOST = 300.0
+"""Tracing allocations slows everything down: nobody should forget it for longer."""
+
+TRACE_FRAMES = 5
+"""Frames kept per allocation."""
+
+HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+"""A handler of aiohttp."""
+
+Port = Literal["metrics", "health"]
+
+_TAKEN = {"metrics": ("/metrics", "/debug"), "health": ("/healthz", "/readyz")}
+"""Paths that are the manager's own, with everything below them."""
+
+
+@final
+class Routes:
+    """What users serve beside the manager's own endpoints."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[tuple[Port, str], HttpHandler] = {}
+        self._sealed = False
+
+    def add(self, path: str, handler: HttpHandler, port: Port) -> None:
+        """Serve it, any method.
+
+        Raises:
+            ConfigurationError: the path is taken or malformed, the handler is no async function, there is no such port,
+                or the servers run already.
+        """
+        own = _TAKEN.get(port)
+        if own is None:
+            message = f"serve({path!r}): on={port!r} is neither 'metrics' nor 'health'"
+        elif self._sealed:
+            message = f"serve({path!r}): the manager has started; add handlers before"
+        elif not path.startswith("/") or path == "/" * len(path) or "?" in path:
+            message = f"serve({path!r}): a path begins with a slash and has a name, for example '/plan'"
+        elif any(path == taken or path.startswith(f"{taken}/") for taken in own):
+            message = f"serve({path!r}): the path is the manager's own; choose another"
+        elif (port, path) in self._handlers:
+            message = f"serve({path!r}): something is served there already"
+        elif not _is_async(handler):
+            message = f"serve({path!r}): {handler!r} is not an async function of aiohttp's request"
+        else:
+            self._handlers[port, path] = handler
+            return
+        raise ConfigurationError(message)
+
+    def seal(self) -> None:
+        """The servers start: nothing can be added any more."""
+        self._sealed = True
+
+    def put_into(self, app: web.Application, port: Port) -> web.Application:
+        """Give the port's handlers to its application."""
+        for (on, path), handler in self._handlers.items():
+            if on == port:
+                app.router.add_route("*", path, handler)
+        return app
+
+
+def _is_async(handler: object) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - objects with async call
 
 
 def health_app(*groups: Checks) -> web.Application:
@@ -58,34 +127,77 @@ def _one_check(checks: Checks) -> Callable[[web.Request], Any]:
 def metrics_app(
     metrics: Metrics,
     *,
-    queues: Callable[[], Iterable[WorkQueue[Any]]],
-    cache: Callable[[], Sequence[Any]],
+    debug: "Debugging | None",
     middlewares: Sequence[Any] = (),
 ) -> web.Application:
-    """Metrics and debugging."""
+    """Metrics, and debugging if there is any."""
 
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(body=metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    async def tasks(_: web.Request) -> web.Response:
-        return web.Response(text=describe_tasks())
-
-    async def queue_dump(_: web.Request) -> web.Response:
-        return _json({queue.name: [_row(row) for row in queue.dump()] for queue in queues()})
-
-    async def cache_dump(_: web.Request) -> web.Response:
-        return _json([asdict(row) for row in cache()])
-
-    async def memory(_: web.Request) -> web.Response:
-        return web.Response(text=describe_memory())
-
     app = web.Application(middlewares=list(middlewares))
     app.router.add_get("/metrics", exposition)
-    app.router.add_get("/debug/tasks", tasks)
-    app.router.add_get("/debug/queues", queue_dump)
-    app.router.add_get("/debug/cache", cache_dump)
-    app.router.add_get("/debug/memory", memory)
+    if debug is not None:
+        app.router.add_get("/debug/tasks", debug.tasks)
+        app.router.add_get("/debug/queues", debug.queues)
+        app.router.add_get("/debug/cache", debug.cache)
+        app.router.add_get("/debug/memory", debug.memory)
     return app
+
+
+@final
+class Debugging:
+    """What a developer wants to see of a process that runs.
+
+    Args:
+        queues: of the controllers at work.
+        caches: by cluster, the manager's own under the empty name.
+    """
+
+    def __init__(
+        self, queues: Callable[[], Iterable[WorkQueue[Any]]], caches: Callable[[], Mapping[str, Cache]]
+    ) -> None:
+        self._queues = queues
+        self._caches = caches
+        self._tracing = False
+
+    async def tasks(self, _: web.Request) -> web.Response:
+        """Every task and where it waits."""
+        return web.Response(text=describe_tasks())
+
+    async def queues(self, _: web.Request) -> web.Response:
+        """Every key in every queue."""
+        return _json({queue.name: [_row(row) for row in queue.dump()] for queue in self._queues()})
+
+    async def cache(self, _: web.Request) -> web.Response:
+        """Every informer."""
+        return _json(
+            [
+                asdict(row) | ({"cluster": cluster} if cluster else {})
+                for cluster, cache in self._caches().items()
+                for row in cache.health()
+            ]
+        )
+
+    async def memory(self, request: web.Request) -> web.Response:
+        """Allocations: all since tracing began, or those of the next seconds."""
+        asked = request.query.get("seconds", "")
+        if not asked:
+            return web.Response(text=describe_memory())
+        try:
+            seconds = float(asked)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds <= TRACE_SECONDS_MOST:
+            text = f"seconds={asked}: a number up to {TRACE_SECONDS_MOST:g} is needed\n"
+            return web.Response(status=400, text=text)
+        if self._tracing:
+            return web.Response(status=409, text="somebody else is tracing; ask again later\n")
+        self._tracing = True
+        try:
+            return web.Response(text=await describe_growth(seconds))
+        finally:
+            self._tracing = False
 
 
 def _row(row: Any) -> dict[str, Any]:
@@ -111,8 +223,23 @@ def describe_tasks() -> str:
 def describe_memory() -> str:
     """The largest allocations by line; says how to switch tracing on when it is off."""
     if not tracemalloc.is_tracing():
-        return "tracemalloc is off: start the process with PYTHONTRACEMALLOC=5\n"
+        return "tracemalloc is off: ask for ?seconds=30, or start the process with PYTHONTRACEMALLOC=5\n"
     statistics = tracemalloc.take_snapshot().statistics("lineno")[:TOP_ALLOCATIONS]
     current, peak = tracemalloc.get_traced_memory()
     head = f"traced {current / 2**20:.1f} MiB, peak {peak / 2**20:.1f} MiB"
     return "\n".join([head, *map(str, statistics)]) + "\n"
+
+
+async def describe_growth(seconds: float) -> str:
+    """Trace for so many seconds: what was allocated meanwhile and is still held, by line."""
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start(TRACE_FRAMES)
+    try:
+        before = tracemalloc.take_snapshot()
+        await asyncio.sleep(seconds)
+        grown = tracemalloc.take_snapshot().compare_to(before, "lineno")[:TOP_ALLOCATIONS]
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
+    return "\n".join([f"held now and not {seconds:g} s ago:", *map(str, grown)]) + "\n"

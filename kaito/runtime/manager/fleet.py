@@ -4,13 +4,12 @@ The manager says when; the fleet knows what belongs to which stage, and what may
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, final
 
-from kaito.runtime.controller import Controller, Engine, Periodic, Running, Services, build
+from kaito.runtime.controller import Controller, Engine, Need, Periodic, Running, Services, build
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.runnable import Background, Runnable
-from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskPool
 from kaito.runtime.workqueue import WorkQueue
@@ -74,10 +73,14 @@ class Fleet:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    @property
-    def kinds(self) -> Sequence[type[Resource]]:
-        """Every kind a controller watches."""
-        return [kind for each in self._declared if isinstance(each, Controller) for kind in each.kinds]
+    def needs(self, *more: AnyController, waiting: bool = True) -> Mapping[str, Sequence[Need]]:
+        """What each controller needs in caches; with those that are to join, without those that wait for their kinds
+        unless `waiting`."""
+        return {each.name: each.needs for each in (*self._declared, *more) if waiting or not each.wait_for_kinds}
+
+    def resting(self) -> Sequence[str]:
+        """Controllers that wait for kinds which nobody has installed: nobody waits for them."""
+        return [name for name, running in self._running.items() if running.waits and not running.engine.ready]
 
     def engines(self) -> Sequence[Engine[Any]]:
         """The controllers at work."""
@@ -102,7 +105,15 @@ class Fleet:
         """Make the controllers' queues; nothing runs yet."""
         self._services = services
         for declared in self._declared:
-            self._running[declared.name] = build(declared, services)
+            self._build(declared, services)
+
+    def _build(self, declared: AnyController, services: Services) -> Running:
+        running = build(declared, services)
+        if not running.waits:
+            running.hold()
+        declared.seal()
+        self._running[declared.name] = running
+        return running
 
     def start_everywhere(self) -> None:
         """Start what every replica runs."""
@@ -114,8 +125,9 @@ class Fleet:
         """Start the controllers' sources, on standbys too, and wait until they are synced."""
         for running in self._running.values():
             self._start_sources(running)
-        for engine in self.engines():
-            await engine.wait_ready()
+        for running in self._running.values():
+            if not running.waits:
+                await running.engine.wait_ready()
 
     def _start_sources(self, running: Running) -> None:
         self.spawn("sources", Background(running.engine.name, running.run_sources))
@@ -149,7 +161,7 @@ class Fleet:
         if isinstance(what, Controller | Periodic):
             self._declare(what)
             if self._services is not None:
-                running = self._running[what.name] = build(what, self._services)
+                running = self._build(what, self._services)
                 self._start_sources(running)
                 if self._elected:
                     self._start_workers(running)
@@ -169,6 +181,7 @@ class Fleet:
             task = self._tasks.pop((stage, name), None)
             if task is not None:
                 await self._pools[stage].end(task)
+        running.release()
         self._metrics.forget_queue(running.engine.queue)
 
     # -- stopping ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import asyncio
 import platform
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
@@ -20,25 +20,30 @@ from typing import TYPE_CHECKING, Any, Self, final
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
+from kaito.runtime.controller import Controller, Need, Periodic
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
 from kaito.runtime.logging import get_logger
+from kaito.runtime.manager.arguments import check_arguments
 from kaito.runtime.manager.checks import add_default_checks
+from kaito.runtime.manager.cluster import Cluster
+from kaito.runtime.manager.declared import Declared, check_clusters, check_live, join
 from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.fleet import STOP_ORDER, AnyController, Fleet
 from kaito.runtime.manager.leadership import Leadership
-from kaito.runtime.manager.parts import Network, Parts, find_network, make_parts
+from kaito.runtime.manager.parts import Common, Network, Parts, find_network, make_parts
 from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.tasks import TaskScope
+from kaito.runtime.tasks import TaskScope, together
 from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.runtime.workqueue import WorkQueue
 
 if TYPE_CHECKING:  # servers and cryptography are loaded when the manager needs them
+    from kaito.runtime.manager.endpoints import HttpHandler, Port, Routes
     from kaito.runtime.manager.serving import Endpoints
     from kaito.runtime.manager.webhooks import Webhooks
     from kaito.runtime.webhook import Conversion, Webhook
@@ -61,9 +66,10 @@ class Manager:
 
     Args:
         settings: addresses, credentials, limits.
-        controllers: what to reconcile. Their kinds are cached without being named in `cache`.
-        cache: further kinds to keep in memory, or selectors, indexes and forms of watched ones.
+        controllers: what to reconcile. The kinds they need are cached without being named here.
+        cache: further kinds to keep in memory, or selectors, indexes and forms of watched ones for all controllers.
         live: kinds that `api` reads from the server each time.
+        clusters: others than the manager's own, that controllers watch or runs use.
         lease: name of the lease; without it (or with `settings.leader_elect` off) this process always leads.
         webhooks: admission to answer.
         conversions: kinds with several versions to convert.
@@ -76,7 +82,8 @@ class Manager:
         dice: randomness of waits; seed it for repeatable runs.
 
     Raises:
-        ConfigurationError: two controllers or runnables of one name, a kind both cached and live.
+        ConfigurationError: two controllers, runnables or clusters of one name, declarations of a kind that contradict
+            each other, a kind both cached and live, a controller that watches a cluster which is not named.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class Manager:
         controllers: Sequence[AnyController] = (),
         cache: Sequence[Cached] = (),
         live: Sequence[type[Resource]] = (),
+        clusters: Sequence[Cluster] = (),
         lease: str | None = None,
         webhooks: "Sequence[Webhook[Any]]" = (),
         conversions: "Sequence[Conversion[Any]]" = (),
@@ -97,6 +105,7 @@ class Manager:
         tracer: Tracer = NO_TRACER,
         dice: random.Random | None = None,
     ) -> None:
+        check_arguments(settings, controllers=controllers, cache=cache, live=live, clusters=clusters)
         self.settings: Settings = settings or Settings()
         self.name: str = name or lease or "manager"
         self.field_manager: str = field_manager or self.name
@@ -108,6 +117,7 @@ class Manager:
         self._fleet = Fleet(controllers, runnables, metrics=self.metrics, ended=self._ended)
         self._cached = list(cache)
         self._live = list(live)
+        self._clusters = list(clusters)
         self._lease = lease
         self._given_transport = transport
         self._clock = clock or SystemClock()
@@ -121,6 +131,7 @@ class Manager:
         self._leadership: Leadership | None = None
         self._pulse = Pulse(self.metrics)
         self._endpoints: Endpoints | None = None
+        self._routes: Routes | None = None
         self._stack = AsyncExitStack()
         self._used = self._stopping = False
         self._leads = asyncio.Event()
@@ -141,26 +152,55 @@ class Manager:
         """Run one more controller or runnable; in a started manager at once (elected ones when it leads).
 
         Raises:
-            ConfigurationError: its name is taken, or the manager is stopping.
+            ConfigurationError: its name is taken, what it needs in the cache contradicts others, or the manager is
+                stopping.
         """
         if self._stopping:
             message = f"manager {self.name} is stopping: {what.name} was not added"
             raise ConfigurationError(message)
+        if isinstance(what, Controller | Periodic):
+            self._check_needs(what)
         self._fleet.add(what)
+
+    def serve(self, path: str, handler: "HttpHandler", *, on: "Port" = "metrics") -> None:
+        """Serve something of your own on the port of the metrics, behind the same guard, or on that of the probes.
+
+        Args:
+            path: for example `/plan`; `/metrics`, `/debug`, `/healthz` and `/readyz` are the manager's own.
+            handler: an async function of aiohttp's `Request`, for any HTTP method.
+            on: which port. While its bind address is `0`, nothing is served.
+
+        Raises:
+            ConfigurationError: the path is taken or malformed, or the manager has started.
+        """
+        from kaito.runtime.manager.endpoints import Routes
+
+        self._routes = self._routes or Routes()
+        self._routes.add(path, handler, on)
 
     async def remove(self, name: str) -> None:
         """Stop a controller, and the informers that only it needed; its queue is dropped. Unknown names are ignored."""
         await self._fleet.remove(name)
 
     def _check(self) -> None:
-        cached = {kind.gvk() for kind in (*(cached.kind for cached in self._cached), *self._fleet.kinds)}
-        for kind in self._live:
-            if kind.gvk() in cached:
-                message = f"{kind.kind} is cached (a controller watches it, or cache= names it) and live: choose one"
-                raise ConfigurationError(message)
+        self._check_needs()
         if len(self.field_manager) > FIELD_MANAGER_LENGTH:
             message = f"field manager {self.field_manager!r} is longer than {FIELD_MANAGER_LENGTH} characters"
             raise ConfigurationError(message)
+
+    def _check_needs(self, *more: AnyController) -> None:
+        """Refuse what no cache could satisfy; `more` are about to join."""
+        needs = self._fleet.needs(*more)
+        check_clusters(self._clusters, needs)
+        check_live(self._live, self._declared(needs))
+        for cluster in self._clusters:
+            check_live(cluster.live, self._declared(needs, cluster))
+
+    def _declared(self, needs: Mapping[str, Sequence[Need]], cluster: Cluster | None = None) -> Sequence[Declared]:
+        if cluster is None:
+            return join(self._cached, needs, namespaces=self.settings.namespaces)
+        where = f"Cluster({cluster.name!r}, cache=...)"
+        return join(cluster.cached, needs, cluster=cluster, namespaces=cluster.namespaces, where=where)
 
     # -- what users reach for ----------------------------------------------------------------------------------------
 
@@ -213,9 +253,15 @@ class Manager:
     def busy(self) -> Sequence[str]:
         """What is going on, for tests that wait for rest; empty at rest. Delayed work does not count."""
         busy = [*self._fleet.busy()]
-        if self._parts is not None and not self._parts.cache.idle:
+        if not all(cache.idle for cache in self._caches().values()):
             busy.append(f"{self.name}: a handler has events")
         return busy
+
+    def _caches(self) -> Mapping[str, Cache]:
+        """By cluster, the manager's own under the empty name; empty before they exist."""
+        if self._parts is None:
+            return {}
+        return {"": self._parts.cache} | {cluster.name: cluster.cache for cluster in self._clusters}
 
     @property
     def queues(self) -> Sequence[WorkQueue[Any]]:
@@ -281,21 +327,36 @@ class Manager:
         scope.spawn(self._watch(self._failure), name="watch")
         _log.info("starting", manager=self.name)
         network = await find_network(self.settings, self._given_transport, stack)
-        parts = self._parts = self._make_parts(network)
+        common = self._common(network)
+        needs = self._fleet.needs(waiting=False)
+        parts = make_parts(
+            network,
+            self.settings,
+            common,
+            self._declared(needs),
+            defaults=[each for each in self._cached if each.is_default],
+            live=self._live,
+        )
+        remote = {
+            cluster.name: await cluster.connect(common, self._declared(needs, cluster), stack)
+            for cluster in self._clusters
+        }
+        self._parts = parts
         stack.push_async_callback(self._stop_in_order)
         await stack.enter_async_context(self._pulse)
         self._add_checks(self._pulse)
-        self._fleet.build(parts.services)
+        self._fleet.build(parts.services(common))
         await self._start_endpoints()
         await self._start_webhooks(parts)
-        await self._start_caches(parts.cache)
-        self._fleet.spawn("events", Background("recorder", parts.recorder.run))
+        await self._start_caches()
+        for name, each in {"recorder": parts, **{f"recorder-{name}": each for name, each in remote.items()}}.items():
+            self._fleet.spawn("events", Background(name, each.recorder.run))
         self._fleet.start_everywhere()
         _log.info("starting", stage="sources")
         await self._fleet.start_sources()
         await self._start_election()
 
-    def _make_parts(self, network: Network) -> Parts:
+    def _common(self, network: Network) -> Common:
         if self._lease is not None and self.settings.leader_elect:
             self._leadership = make_leadership(
                 self._lease,
@@ -308,14 +369,10 @@ class Manager:
                 metrics=self.metrics,
                 pulse=self._pulse,
             )
-        return make_parts(
-            network,
-            self.settings,
+        return Common(
             name=self.name,
             identity=self._identity,
             field_manager=self.field_manager,
-            cached=[*self._cached, *map(Cached, self._fleet.kinds)],
-            live=self._live,
             fence=None if self._leadership is None else self._leadership.check,
             clock=self._clock,
             dice=self._dice,
@@ -326,15 +383,15 @@ class Manager:
     # -- starting, step by step --------------------------------------------------------------------------------------
 
     async def _start_endpoints(self) -> None:
+        from kaito.runtime.manager.endpoints import Debugging, Routes
         from kaito.runtime.manager.serving import Endpoints
 
         _log.info("starting", stage="endpoints")
-        endpoints = self._endpoints = Endpoints(self.settings)
+        endpoints = self._endpoints = Endpoints(self.settings, self._routes or Routes())
         await endpoints.start(
             health=(self.healthz, self.readyz),
             metrics=self.metrics,
-            queues=lambda: self.queues,
-            cache=self.cache.health,
+            debug=Debugging(lambda: self.queues, self._caches),
             client=self.client,
             jitter=self._dice.random,
         )
@@ -352,10 +409,11 @@ class Manager:
         self._fleet.spawn("webhooks", keeper)
         await self._webhooks.start()
 
-    async def _start_caches(self, cache: Cache) -> None:
+    async def _start_caches(self) -> None:
         _log.info("starting", stage="caches")
-        self._fleet.spawn("caches", Background("cache", cache.run))
-        await cache.wait_synced(self.settings.cache_sync_seconds)
+        for name, cache in self._caches().items():
+            self._fleet.spawn("caches", Background(f"cache-{name}" if name else "cache", cache.run))
+        await together(*(cache.wait_synced(self.settings.cache_sync_seconds) for cache in self._caches().values()))
 
     async def _start_election(self) -> None:
         _log.info("starting", stage="election")
@@ -394,8 +452,9 @@ class Manager:
         add_default_checks(
             self.healthz,
             self.readyz,
-            cache=lambda: self._parts.cache if self._parts is not None else None,
+            caches=self._caches,
             engines=self._fleet.engines,
+            resting=self._fleet.resting,
             pulse=pulse,
             leadership=lambda: self._leadership,
         )

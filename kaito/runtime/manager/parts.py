@@ -10,6 +10,7 @@ from kaito.runtime.client import Api, Client, Transport, user_agent
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller import Services
 from kaito.runtime.discovery import ServerDiscovery
+from kaito.runtime.manager.declared import Declared
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics, RequestMetrics
@@ -29,15 +30,35 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """What the parts of every cluster have in common."""
+
+    name: str
+    identity: str
+    field_manager: str
+    fence: Callable[[], None] | None
+    clock: Clock
+    dice: random.Random
+    metrics: Metrics
+    tracer: Tracer
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """Client, cache and what is built on them."""
 
     network: Network
     client: Client
+    discovery: ServerDiscovery
     cache: Cache
     api: Api
-    services: Services
     recorder: EventRecorder
+
+    def services(self, common: Common) -> Services:
+        """What controllers of this cluster are lent."""
+        return Services(
+            self.cache, self.api, common.clock, common.metrics, common.tracer, common.dice.random, self.discovery
+        )
 
 
 async def find_network(settings: Settings, given: Transport | None, stack: AsyncExitStack) -> Network:
@@ -64,52 +85,58 @@ async def find_network(settings: Settings, given: Transport | None, stack: Async
 def make_parts(
     network: Network,
     settings: Settings,
+    common: Common,
+    declared: Sequence[Declared],
     *,
-    name: str,
-    identity: str,
-    field_manager: str,
-    cached: Sequence[Cached],
+    defaults: Sequence[Cached] = (),
     live: Collection[type[Resource]],
-    fence: Callable[[], None] | None,
-    clock: Clock,
-    dice: random.Random,
-    metrics: Metrics,
-    tracer: Tracer,
+    cluster: str = "",
 ) -> Parts:
     """Put the parts together; nothing is sent yet.
+
+    Args:
+        network: the way to the cluster.
+        settings: its limits and namespaces.
+        common: what all clusters share.
+        declared: what its cache keeps.
+        defaults: `Cached(Resource, ...)`, if there is one.
+        live: kinds read from its server each time.
+        cluster: its name in metrics; empty for the manager's own.
 
     Raises:
         ConfigurationError: declarations of one kind that contradict each other.
     """
-    observer = RequestMetrics(metrics)
+    observer = RequestMetrics(common.metrics)
+    discovery = ServerDiscovery(network.transport)
     client = Client(
         network.transport,
-        field_manager=field_manager,
-        discovery=ServerDiscovery(network.transport),
+        field_manager=common.field_manager,
+        discovery=discovery,
         qps=settings.kube_client_qps,
         burst=settings.kube_client_burst,
         observer=observer,
-        dice=dice,
-        tracer=tracer,
+        dice=common.dice,
+        tracer=common.tracer,
     )
     cache = Cache(
         network.transport,
-        cached,
+        defaults,
         namespaces=settings.namespaces,
-        clock=clock,
-        jitter=dice,
-        user_agent=user_agent(field_manager),
+        clock=common.clock,
+        jitter=common.dice,
+        user_agent=user_agent(common.field_manager),
         observer=observer,
     )
-    metrics.watch_cache(cache.stats)
+    for each in declared:
+        cache.declare(each.cached, pinned=each.pinned)
+    common.metrics.watch_cache(cache.stats, cluster=cluster)
     recorder = EventRecorder(
         client,
-        component=name,
-        instance=identity,
-        clock=clock,
-        dice=dice,
-        on_drop=lambda reason: metrics.events_dropped.labels(reason).inc(),
+        component=common.name,
+        instance=common.identity,
+        clock=common.clock,
+        dice=common.dice,
+        on_drop=lambda reason: common.metrics.events_dropped.labels(reason).inc(),
     )
-    api = Api(client, cache, live=live, fence=fence, events=recorder, clock=clock, dice=dice)
-    services = Services(cache, api, clock, metrics, tracer, dice.random)
-    return Parts(network, client, cache, api, services, recorder)
+    api = Api(client, cache, live=live, fence=common.fence, events=recorder, clock=common.clock, dice=common.dice)
+    return Parts(network, client, discovery, cache, api, recorder)

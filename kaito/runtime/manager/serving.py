@@ -2,7 +2,7 @@
 
 import platform
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, final
 
@@ -11,10 +11,9 @@ from aiohttp import web
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.health import Checks
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.endpoints import health_app, metrics_app
+from kaito.runtime.manager.endpoints import Debugging, Routes, health_app, metrics_app
 from kaito.runtime.manager.settings import Settings, parse_bind_address
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.workqueue import WorkQueue
 
 if TYPE_CHECKING:
     from kaito.runtime.certs import ServingContext
@@ -32,10 +31,16 @@ _log = get_logger(__name__)
 
 @final
 class Endpoints:
-    """The servers of one manager."""
+    """The servers of one manager.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: addresses and certificates.
+        routes: what users serve on the same ports.
+    """
+
+    def __init__(self, settings: Settings, routes: Routes) -> None:
         self._settings = settings
+        self._routes = routes
         self._runners: list[web.AppRunner] = []
         self.health_port: int | None = None
         """The port probes are answered on, once started; None when off."""
@@ -49,8 +54,7 @@ class Endpoints:
         *,
         health: Sequence[Checks],
         metrics: Metrics,
-        queues: Callable[[], Iterable[WorkQueue[Any]]],
-        cache: Callable[[], Sequence[Any]],
+        debug: Debugging,
         client: "Client",
         jitter: "Jitter",
     ) -> None:
@@ -59,8 +63,10 @@ class Endpoints:
         Raises:
             ConfigurationError: an address is in use or not ours.
         """
-        settings = self._settings
-        self.health_port = await self._serve("health", settings.health_probe_bind_address, health_app(*health))
+        settings, routes = self._settings, self._routes
+        routes.seal()
+        probes = routes.put_into(health_app(*health), "health")
+        self.health_port = await self._serve("health", settings.health_probe_bind_address, probes)
         guards: list[Any] = []
         context: ssl.SSLContext | None = None
         if settings.metrics_secure:
@@ -68,7 +74,8 @@ class Endpoints:
 
             guards = [Gatekeeper(client, jitter).middleware()]
             context = self._metrics_context(metrics)
-        app = metrics_app(metrics, queues=queues, cache=cache, middlewares=guards)
+        app = metrics_app(metrics, debug=debug if settings.debug_endpoints else None, middlewares=guards)
+        routes.put_into(app, "metrics")
         self.metrics_port = await self._serve("metrics", settings.metrics_bind_address, app, context)
 
     def _metrics_context(self, metrics: Metrics) -> ssl.SSLContext:

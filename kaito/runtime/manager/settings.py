@@ -33,7 +33,10 @@ class Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     metrics_bind_address: str = ":8080"
-    """Where `/metrics` and `/debug/*` are served; `0` is off."""
+    """Where `/metrics` is served; `0` is off."""
+    debug_endpoints: bool = False
+    """Serve `/debug/tasks`, `/debug/queues`, `/debug/cache` and `/debug/memory` beside the metrics. They name objects
+    and show lines of source: keep the port to yourself, or set `metrics_secure`."""
     metrics_secure: bool = False
     """Ask the API server who the reader of the metrics port is, and whether it may (TokenReview, SubjectAccessReview).
     Serves HTTPS with a self-signed certificate unless `metrics_cert_dir` names one."""

@@ -1,12 +1,13 @@
 """`KindSource`: every event of a kind, from the cache's informer through a predicate to a handler."""
 
+import copy
 from collections.abc import Awaitable
 from typing import Generic, TypeVar, final
 
 from kaito.runtime.cache.cache import Cache, Hold
 from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.delivery import Subscription
-from kaito.runtime.cache.event import Event
+from kaito.runtime.cache.event import Event, EventType
 from kaito.runtime.cache.view import View
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Enqueue, Handler
@@ -26,7 +27,8 @@ class KindSource(Generic[R]):
         handler: What to do with its events.
         when: Which of them; all by default.
         name: For logs and metrics, default the kind's name in lower case.
-        resync: Seconds after which every object is told once more, as an update without change; 0 = never.
+        resync: Seconds after which every object is told once more, as an update without change; 0 = never. Predicates
+            see it as a generic event: `changed(...)` asks about changes, and would drop all of them.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class KindSource(Generic[R]):
             ConfigurationError: the predicate compares fields that the cache does not keep: it would never see a change.
         """
         view = View(cache)
-        handler, when = self._handler, self._when
+        handler, when, resyncs = self._handler, self._when, self.resync > 0
 
         def deliver(event: Event[R]) -> Awaitable[None] | None:
-            if when is not None and not when(event):
+            if when is not None and not when(_as_generic(event) if resyncs and event.unchanged else event):
                 return None
             return handler(event, queue, view)
 
@@ -74,6 +76,12 @@ class KindSource(Generic[R]):
 
     def __repr__(self) -> str:
         return f"KindSource({self.kind.kind}, {self._handler})"
+
+
+def _as_generic(event: Event[R]) -> Event[R]:
+    generic = copy.copy(event)
+    generic.type = EventType.GENERIC
+    return generic
 
 
 @final

@@ -1,17 +1,21 @@
 """A controller that cannot work is refused when it is built, in words that say what to do."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
+from kaito.runtime.cache import Cached, View
 from kaito.runtime.controller import Controller, label_key
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.handler import enqueue_self
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Node, Pod
 from kaito.runtime.manager import Manager, Settings
-from kaito.runtime.meta import Resource
+from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.reconcile import Again, Request, Tick
+from kaito.runtime.source import Channel
+from kaito.runtime.testing import World
 from kaito.runtime.workqueue import Backoff, ExponentialLimiter
 
 
@@ -21,6 +25,34 @@ async def converge(request: Request[ConfigMap]) -> Again | None:
 
 async def tick(tick: Tick) -> Again | None:
     return None
+
+
+async def another_kind(request: Request[Deployment]) -> Again | None:
+    return None
+
+
+async def any_kind(request: Request[Resource]) -> Again | None:
+    return None
+
+
+async def bare_object(config: ConfigMap) -> Again | None:
+    return None
+
+
+async def quoted(request: "Request[Deployment]") -> Again | None:
+    return None
+
+
+async def keys(obj: Resource, view: View) -> AsyncGenerator[ObjectKey]:
+    yield obj.key
+
+
+def one_argument(obj: Resource) -> None:
+    return None
+
+
+def mapper(obj: Resource, view: View) -> ObjectKey:
+    return obj.key
 
 
 def plain(request: Request[ConfigMap]) -> None:
@@ -62,11 +94,39 @@ def build(*args: Any, **options: Any) -> Controller[Any]:
         (lambda: build(ConfigMap, converge, backoff=Backoff(), limiter=ExponentialLimiter()), "not both"),
         (lambda: build(ConfigMap, converge).owns(Deployment).owns(Deployment), "owns Deployment twice"),
         (lambda: build(ConfigMap, converge).owns(Node), "cannot own Node"),
-        (lambda: build(ConfigMap, converge).watches(Pod, to=None), "needs a function"),  # type: ignore[arg-type]
+        (lambda: build(ConfigMap, converge).watches(Pod, to=None), "needs a function"),
         (lambda: build(ConfigMap, converge).finalizes("noslash", converge), "domain/name"),
         (lambda: build(ConfigMap, converge).finalizes("a.b/c", converge).finalizes("a.b/c", converge), "twice"),
         (lambda: build(ConfigMap, converge).finalizes("a.b/c", plain), "cleanup of finalizer a.b/c"),  # type: ignore[arg-type]
-        (lambda: Controller.every(0, tick, name="t"), "not a period"),
+        (lambda: Controller.every(0, tick, name="t"), "period=0: more than 0 seconds"),
+        (lambda: Controller.every(5, converge, name="t"), "takes a Tick"),  # type: ignore[arg-type]
+        (lambda: build(converge, ConfigMap), "is not a kind"),
+        (lambda: build(ConfigMap(), converge), "give the class ConfigMap, not one of its objects"),
+        (lambda: build(ConfigMap, Callee), "not the class Callee"),
+        (lambda: build(ConfigMap, converge(None)), "without calling it"),  # type: ignore[arg-type]
+        (lambda: build(ConfigMap, another_kind), r"takes a Request\[Deployment\], and .* reconciles ConfigMap"),
+        (lambda: build(ConfigMap, quoted), r"takes a Request\[Deployment\]"),
+        (lambda: build(ConfigMap, bare_object), r"gets a Request\[ConfigMap\], whose \.object is the ConfigMap"),
+        (lambda: build(ConfigMap, tick), "Ticks are for Controller.every"),
+        (lambda: build(ConfigMap, converge, workers="4"), "workers='4'"),
+        (lambda: build(ConfigMap, converge, workers=True), "workers=True"),
+        (lambda: build(ConfigMap, converge, deadline="5m"), "deadline='5m' is not a number of seconds; use None"),
+        (lambda: build(ConfigMap, converge, resync=-1), "resync=-1: 0 or more"),
+        (lambda: build(ConfigMap, converge, sync_timeout=0), "sync_timeout=0: more than 0"),
+        (lambda: build(ConfigMap, converge, when="generation"), r"write when=changed\('generation'\)"),
+        (lambda: build(ConfigMap, converge, cache=[Pod]), r"write Cached\(Pod\), not Pod"),
+        (lambda: build(ConfigMap, converge, cache=Cached(Pod)), r"write cache=\[Cached\(Pod\)\]"),
+        (lambda: build(ConfigMap, converge).owns(Pod, when="status"), "is not a predicate"),  # type: ignore[arg-type]
+        (lambda: build(ConfigMap, converge).watches(Pod), "to= .* or handler="),
+        (lambda: build(ConfigMap, converge).watches(Pod, to=mapper, handler=enqueue_self), "to= .* or handler="),
+        (lambda: build(ConfigMap, converge).watches(Pod, to=one_argument), r"\(obj, view\): too many positional"),  # type: ignore[arg-type]
+        (lambda: build(ConfigMap, converge).watches(Pod, to=keys), "async generator: return a list"),  # type: ignore[arg-type]
+        (lambda: build(ConfigMap, converge).watches(Pod, handler=mapper), r"\(event, queue, view\): too many"),  # type: ignore[arg-type]
+        (lambda: build(ConfigMap, converge).receives("channel"), "takes a Channel"),  # type: ignore[arg-type]
+        (
+            lambda: build(ConfigMap, converge).owns(Pod, labels="a=b").watches(Pod, to=mapper, only="metadata"),
+            "contradict each other",
+        ),
         (lambda: Controller.every(5, plain, name="t"), "not an async function"),  # type: ignore[arg-type]
     ],
 )
@@ -80,7 +140,7 @@ def test_unknown_options_are_refused() -> None:
         build(ConfigMap, converge, worker=3)
 
 
-@pytest.mark.parametrize("function", [converge, Callee(), Callee().method, partial(two, more=1)])
+@pytest.mark.parametrize("function", [converge, any_kind, Callee(), Callee().method, partial(two, more=1)])
 def test_every_kind_of_async_callable_is_welcome(function: Any) -> None:
     assert build(ConfigMap, function).reconcile is function
 
@@ -109,8 +169,41 @@ def test_the_same_kind_twice_is_fine_under_two_names() -> None:
 
 
 def test_a_kind_cannot_be_cached_and_live() -> None:
-    with pytest.raises(ConfigurationError, match="ConfigMap is cached"):
+    with pytest.raises(ConfigurationError, match=r"ConfigMap is cached \(controller configmap declares it\)"):
         Manager(Settings(), controllers=[build(ConfigMap, converge)], live=[ConfigMap])
+
+
+def make_manager(*args: Any, **options: Any) -> Manager:
+    return Manager(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_manager([1]), r"\[1\] is not Settings"),
+        (lambda: make_manager(controllers=build(ConfigMap, converge)), r"takes a list of Controller\(\.\.\.\)"),
+        (lambda: make_manager(cache=[Pod]), r"cache= takes Cached\(\.\.\.\)"),
+        (lambda: make_manager(live=["Pod"]), "live= takes kinds"),
+        (lambda: make_manager(clusters=["member"]), r"clusters= takes Cluster"),
+    ],
+)
+def test_a_manager_says_what_belongs_where(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
+async def test_a_controller_that_runs_takes_no_more_declarations(world: World) -> None:
+    running = build(ConfigMap, converge)
+    async with world.manager(running):
+        changes: list[Callable[[], object]] = [
+            lambda: running.owns(Pod),
+            lambda: running.watches(Pod, to=mapper),
+            lambda: running.finalizes("a.b/c", converge),
+            lambda: running.receives(Channel(ConfigMap)),
+        ]
+        for change in changes:
+            with pytest.raises(ConfigurationError, match=r"runs already: \w+\(\) would change nothing"):
+                change()
 
 
 def test_a_manager_takes_controllers_and_runnables_only() -> None:

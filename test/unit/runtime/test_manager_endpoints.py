@@ -1,11 +1,13 @@
 """Probes, metrics and dumps over real HTTP on 127.0.0.1."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from kaito.apiserver import ApiServer, Fault
 from kaito.runtime.controller import Controller
@@ -18,7 +20,7 @@ from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import InMemoryTransport
 
-LOCAL = Settings(metrics_bind_address="127.0.0.1:0", health_probe_bind_address="127.0.0.1:0")
+LOCAL = Settings(metrics_bind_address="127.0.0.1:0", health_probe_bind_address="127.0.0.1:0", debug_endpoints=True)
 
 
 async def converge(request: Request[ConfigMap]) -> Again | None:
@@ -93,7 +95,60 @@ async def test_metrics_and_dumps_show_what_goes_on() -> None:
         _, tasks = await get(session, port, "/debug/tasks")
         assert "controller.configmap.worker-0" in tasks
         assert '"watching"' in (await get(session, port, "/debug/cache"))[1]
-        assert "tracemalloc" in (await get(session, port, "/debug/memory"))[1]
+        assert "tracemalloc is off" in (await get(session, port, "/debug/memory"))[1]
+        kept: list[bytes] = []
+
+        async def allocate() -> None:
+            await asyncio.sleep(0.05)
+            kept.extend(bytes(1000) for _ in range(1000))
+
+        (status, text), _ = await asyncio.gather(get(session, port, "/debug/memory?seconds=0.2"), allocate())
+        assert status == 200
+        assert "test_manager_endpoints.py" in text
+        assert (await get(session, port, "/debug/memory?seconds=forever"))[0] == 400
+        assert not tracemalloc.is_tracing()
+
+
+async def test_debugging_is_off_unless_asked_for() -> None:
+    quiet = LOCAL.model_copy(update={"debug_endpoints": False})
+    async with manager_for(ApiServer(seed=1), quiet) as manager, http() as session:
+        assert (await get(session, manager.metrics_port, "/metrics"))[0] == 200
+        for path in ("tasks", "queues", "cache", "memory"):
+            assert (await get(session, manager.metrics_port, f"/debug/{path}"))[0] == 404
+
+
+async def test_users_serve_their_own_beside_metrics_and_probes() -> None:
+    async def plan(request: web.Request) -> web.Response:
+        return web.Response(text=f"{request.method} {request.query.get('for', 'all')}")
+
+    async def alive(_: web.Request) -> web.Response:
+        return web.Response(text="yes")
+
+    def not_async(_: web.Request) -> None:
+        return None
+
+    manager = manager_for(ApiServer(seed=1))
+    manager.serve("/plan", plan)
+    manager.serve("/plan", alive, on="health")
+    for path, handler, on, message in (
+        ("/metrics", plan, "metrics", "the manager's own"),
+        ("/debug/mine", plan, "metrics", "the manager's own"),
+        ("/healthz/mine", plan, "health", "the manager's own"),
+        ("/plan", plan, "metrics", "something is served there already"),
+        ("plan", plan, "metrics", "begins with a slash"),
+        ("/", plan, "metrics", "begins with a slash"),
+        ("/other", not_async, "metrics", "not an async function"),
+        ("/other", plan, "webhooks", "neither 'metrics' nor 'health'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            manager.serve(path, handler, on=on)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- the point
+    manager.serve("/metrics", alive, on="health")
+    async with manager, http() as session:
+        assert await get(session, manager.metrics_port, "/plan?for=me") == (200, "GET me")
+        assert await get(session, manager.health_port, "/plan") == (200, "yes")
+        assert await get(session, manager.health_port, "/metrics") == (200, "yes")
+        with pytest.raises(ConfigurationError, match="has started"):
+            manager.serve("/late", plan)
 
 
 async def test_endpoints_can_be_off_and_a_taken_port_is_a_clear_error() -> None:

@@ -69,20 +69,24 @@ def test_failures_carry_their_stack(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_context_covers_a_body_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     log = get_logger("a")
-    with reconcile_context("c", "ConfigMap", ObjectKey("ns", "n")) as run_id:
+    with reconcile_context("c", "Deployment", ObjectKey("ns", "n"), group="apps") as run_id:
         log.info("inside")
     with reconcile_context("periodic", "", "periodic"):
         log.info("tick")
     log.info("outside")
     inside, tick, outside = lines(capsys)
-    assert {key: inside[key] for key in ("controller", "kind", "namespace", "name", "reconcileID")} == {
+    identity = {
         "controller": "c",
-        "kind": "ConfigMap",
+        "controllerGroup": "apps",
+        "controllerKind": "Deployment",
+        "Deployment": {"namespace": "ns", "name": "n"},
         "namespace": "ns",
         "name": "n",
         "reconcileID": run_id,
     }
+    assert identity.items() <= inside.items()
     assert tick["name"] == "periodic"
+    assert "controllerKind" not in tick
     assert "controller" not in outside
 
 

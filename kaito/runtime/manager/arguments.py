@@ -1,0 +1,38 @@
+"""What is given to `Manager` in the wrong place, told with what belongs there before it fails somewhere deep."""
+
+from collections.abc import Iterable
+from typing import Final, cast
+
+from kaito.runtime.cache import Cached
+from kaito.runtime.controller import Controller, Periodic
+from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.manager.cluster import Cluster
+from kaito.runtime.manager.settings import Settings
+from kaito.runtime.meta import Resource
+
+_TAKES: Final = {
+    "controllers": ("Controller(...) and Controller.every(...)", (Controller, Periodic)),
+    "cache": ("Cached(...)", (Cached,)),
+    "clusters": ("Cluster(...)", (Cluster,)),
+    "live": ("kinds", (type,)),
+}
+
+
+def check_arguments(settings: object, **lists: object) -> None:
+    """Refuse arguments of `Manager` that are something else altogether.
+
+    Raises:
+        ConfigurationError: the message says what belongs there.
+    """
+    if settings is not None and not isinstance(settings, Settings):
+        message = f"Manager(settings): {settings!r} is not Settings; controllers are given as controllers=[...]"
+        raise ConfigurationError(message)
+    for name, given in lists.items():
+        what, types = _TAKES[name]
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            message = f"Manager({name}=...) takes a list of {what}, not {given!r}"
+            raise ConfigurationError(message)
+        for each in cast("Iterable[object]", given):
+            if not isinstance(each, types) or (isinstance(each, type) and not issubclass(each, Resource)):
+                message = f"{name}= takes {what}, not {each!r}"
+                raise ConfigurationError(message)
