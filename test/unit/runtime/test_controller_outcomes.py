@@ -8,8 +8,16 @@ import pytest
 
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller
-from kaito.runtime.controller.outcome import Outcome, raised, returned
-from kaito.runtime.errors import Conflict, InvariantError, Terminal, TooManyRequests, TransportError, api_error
+from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, raised, returned
+from kaito.runtime.errors import (
+    ConfigurationError,
+    Conflict,
+    InvariantError,
+    Terminal,
+    TooManyRequests,
+    TransportError,
+    api_error,
+)
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.manager import Manager
 from kaito.runtime.meta import ObjectMeta
@@ -252,7 +260,21 @@ def test_which_errors_need_a_stack_trace() -> None:
     assert raised(conflict).is_conflict
     assert raised(ExceptionGroup("g", [conflict])).expected
     assert not raised(ValueError()).expected
+    assert not raised(ConfigurationError("a name is needed")).expected
+    assert not raised(DeadlineExceeded()).expected
     assert returned(None) == Outcome("success")
+
+
+async def test_a_deadline_tells_where_it_struck(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    async def waits_for_the_moon(_: Request[ConfigMap]) -> None:
+        await asyncio.sleep(3600)
+
+    async with world.manager(controller(Recorder(waits_for_the_moon), deadline=5)):
+        world.put(ConfigMap(metadata=ObjectMeta(name="a")))
+        await world.advance(6)
+    line, *_rest = [line for line in capsys.readouterr().err.splitlines() if "reconcile failed" in line]
+    assert "cancelled after 5 s" in line
+    assert "in waits_for_the_moon" in line
 
 
 @pytest.mark.conformance(41)
