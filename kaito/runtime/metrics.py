@@ -187,7 +187,10 @@ class Metrics:
         )
 
     def _process(self) -> None:
-        self.loop_lag: Gauge = self._gauge(f"{PREFIX}_loop_lag_seconds", "How late the event loop last ran a timer.")
+        self.loop_lag: Gauge = self._gauge(
+            f"{PREFIX}_loop_lag_seconds",
+            "How late the event loop ran a timer, at worst in the last half to whole minute.",
+        )
 
     def watch_queue(self, queue: WorkQueue[Any]) -> None:
         """Export the queue's figures under its name."""

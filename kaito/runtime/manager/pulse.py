@@ -18,6 +18,9 @@ from kaito.runtime.metrics import Metrics
 BEAT_SECONDS = 0.5
 """Between beats."""
 
+WORST_SECONDS = 30.0
+"""The metric shows the worst lag of one to two times this long: a scrape would never meet the one beat that was late."""
+
 BLOCKED_SECONDS = 1.0
 """A loop that has not beaten for this long (beyond the beat itself) is reported with its stack."""
 
@@ -43,6 +46,9 @@ class Pulse:
         self._beaten_at = time.monotonic()
         self._due = 0.0
         self._lag = 0.0
+        self._worst = [0.0, 0.0]
+        """Of this period, and of the one before."""
+        self._period_ends = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -69,7 +75,11 @@ class Pulse:
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         self._lag = max(0.0, now - self._due)
-        self._metrics.loop_lag.set(self._lag)
+        if now >= self._period_ends:
+            self._worst = [0.0, self._worst[0]]
+            self._period_ends = now + WORST_SECONDS
+        self._worst[0] = max(self._worst[0], self._lag)
+        self._metrics.loop_lag.set(max(self._worst))
         self._beaten_at = time.monotonic()
         self._due = now + BEAT_SECONDS
         self._timer = loop.call_at(self._due, self._beat, loop)

@@ -116,6 +116,19 @@ async def test_again_forgets_failures_and_comes_back_in_time(world: World) -> No
         assert results(manager) == NOTHING | {"error": 1.0, "errors": 1.0, "requeue_after": 1.0, "success": 1.0}
 
 
+async def test_again_may_change_the_priority_of_the_next_run(world: World) -> None:
+    recorder = Recorder(answering(Again(10, priority=7)), answering(Again(10)), answering(Again(10, priority=-5)), done)
+    put(world)
+    async with world.manager(controller(recorder)) as manager:
+        levels: list[int] = []
+        for _ in range(4):
+            await asyncio.sleep(1)
+            levels.extend(row.priority for row in manager.queues[0].dump())
+            await asyncio.sleep(9)
+            await world.settle()
+    assert levels == [7, 7, -5]
+
+
 @pytest.mark.conformance(38)
 async def test_an_error_backs_off_for_ever_until_it_is_forgotten(world: World) -> None:
     recorder = Recorder(*[raising(OSError("cloud is down"))] * 5, done)

@@ -8,11 +8,12 @@ from kaito.runtime.cache import View
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller, label_key
 from kaito.runtime.errors import CacheNotSynced, NotFound
+from kaito.runtime.handler import Enqueue, cause_of
 from kaito.runtime.kinds import ConfigMap, Pod, Secret
 from kaito.runtime.meta import ObjectKey, ObjectMeta, OwnerReference
-from kaito.runtime.predicate import changed
+from kaito.runtime.predicate import changed, labelled
 from kaito.runtime.reconcile import Again, Reconciler, Request, Tick
-from kaito.runtime.source import Channel
+from kaito.runtime.source import Channel, Event, EventType
 from kaito.runtime.testing import World, pod
 
 
@@ -245,3 +246,59 @@ async def test_no_run_precedes_the_stored_finalizer(world: World) -> None:
     async with world.manager(Controller(ConfigMap, converge).finalizes("test.dev/f", clean)):
         await world.advance(60)
     assert seen[0] == ["test.dev/f"]
+
+
+async def test_resync_queues_everything_again_past_changed_and_not_past_selection(world: World) -> None:
+    runs, plain = Runs(), Runs()
+    for name, shard in (("a", "1"), ("b", "2")):
+        world.put(config(name, shard=shard))
+    resynced = Controller(ConfigMap, runs, name="r", resync=600, when=changed("generation") & labelled("shard=1"))
+    async with world.manager(resynced, Controller(ConfigMap, plain)):
+        await world.settle()
+        world.forget_requests()
+        await world.advance(1900)
+        assert world.count("list", ConfigMap) == 0
+    assert runs.keys == ["a"] * 4
+    assert [round(time / 600) for time in runs.times] == [0, 1, 2, 3]
+    assert plain.keys == ["a", "b"]
+
+
+async def test_resync_waits_behind_what_changes(world: World) -> None:
+    order: list[str] = []
+
+    async def converge(request: Request[ConfigMap]) -> Again | None:
+        order.append(request.key.name)
+        await asyncio.sleep(10)
+        return None
+
+    for number in range(3):
+        world.put(config(f"old{number}"))
+    async with world.manager(Controller(ConfigMap, converge, resync=1000)):
+        await world.settle()
+        order.clear()
+        while not order:  # noqa: ASYNC110 - virtual time: the resync comes when its jitter says
+            await asyncio.sleep(1)
+        world.put(config("new"))
+        await world.settle()
+    assert order[1] == "new"
+
+
+async def test_a_handler_sees_the_whole_event_and_queues_as_it_likes(world: World) -> None:
+    runs, told = Runs(), list[str]()
+
+    def only_deletions(event: Event[Secret], queue: Enqueue, _: View) -> None:
+        told.append(str(event.type))
+        if event.type is EventType.DELETE:
+            queue.add(ObjectKey("default", "a"), after=30, cause=cause_of(event))
+
+    world.put(config("a"))
+    async with world.manager(Controller(ConfigMap, runs).watches(Secret, handler=only_deletions)):
+        await world.settle()
+        world.put(Secret(metadata=ObjectMeta(name="s")))
+        await world.settle()
+        world.delete(Secret, "s")
+        await world.advance(60)
+    assert told == ["create", "delete"]
+    assert runs.keys == ["a", "a"]
+    assert runs.times == [0, 30]
+    assert runs.causes[1] == ["delete Secret default/s"]

@@ -95,6 +95,44 @@ async def test_a_queue_at_work_is_shown(world: World) -> None:
         assert value("kaito_runtime_watch_events_total", kind="ConfigMap", type="ADDED") >= 0
 
 
+def scrape(metrics: Metrics) -> dict[str, float]:
+    """Every sample of the text that Prometheus would read, as it is written there."""
+    lines = (line for line in metrics.exposition().decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+async def test_our_own_figures_move_with_what_they_measure(world: World) -> None:
+    async def slow(_: Request[ConfigMap]) -> Again | None:
+        await asyncio.sleep(10)
+        return None
+
+    async with world.manager(Controller(ConfigMap, slow), lease="op") as manager:
+        await manager.wait_elected()
+        remaining = 'kaito_runtime_lease_remaining_seconds{name="op"}'
+        first = scrape(manager.metrics)[remaining]
+        await asyncio.sleep(1)
+        assert scrape(manager.metrics)[remaining] == pytest.approx(first - 1)
+        await asyncio.sleep(2)
+        assert scrape(manager.metrics)[remaining] > first - 2  # renewed meanwhile
+
+        for name in ("a", "b"):
+            world.put(ConfigMap(metadata=ObjectMeta(name=name)))
+        await asyncio.sleep(4)
+        seen = scrape(manager.metrics)
+        assert seen['kaito_runtime_queue_oldest_ready_seconds{controller="configmap",priority="0"}'] == 4
+        assert seen['kaito_runtime_last_success_timestamp_seconds{controller="configmap"}'] == 0
+        assert seen['kaito_runtime_event_to_reconcile_seconds_count{controller="configmap"}'] == 1
+        await world.settle()
+        seen = scrape(manager.metrics)
+        assert seen['kaito_runtime_event_to_reconcile_seconds_count{controller="configmap"}'] == 2
+        assert seen['kaito_runtime_event_to_reconcile_seconds_sum{controller="configmap"}'] == 10  # b waited for a
+        assert seen['kaito_runtime_last_success_timestamp_seconds{controller="configmap"}'] == world.now.timestamp()
+        assert 'kaito_runtime_queue_oldest_ready_seconds{controller="configmap",priority="0"}' not in seen
+        assert seen['kaito_runtime_watch_events_total{kind="ConfigMap",type="ADDED"}'] == 2
+        assert seen['kaito_runtime_cache_last_event_timestamp_seconds{kind="ConfigMap"}'] > 0
+        assert seen["kaito_runtime_loop_lag_seconds"] == 0
+
+
 @pytest.mark.virtual_time
 async def test_many_priorities_share_one_label() -> None:
     metrics = Metrics()

@@ -26,6 +26,9 @@ async def test_a_blocked_loop_is_reported_once_with_its_stack(capsys: pytest.Cap
         assert pulse.overdue > 1
         await asyncio.sleep(0.6)
         assert pulse.overdue == 0
+        await asyncio.sleep(0.6)
+        assert pulse.lag < 1
+        assert metrics.value("kaito_runtime_loop_lag_seconds") > 1  # still to be seen by the next scrape
     told: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     [line] = [line for line in told if line["msg"].startswith("event loop is blocked")]
     assert "in block_the_loop" in line["stack"]
