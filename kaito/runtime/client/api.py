@@ -17,6 +17,7 @@ from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects
 from kaito.runtime.client.client import Client, Propagation, placed
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
+from kaito.runtime.client.intercept import Interceptor
 from kaito.runtime.client.patch import MergePatch, Patch
 from kaito.runtime.client.path import label_query
 from kaito.runtime.client.status import StatusScope
@@ -100,6 +101,12 @@ class Api:
         self._applied = AppliedObjects()
         self._dry_run = False
         self._namespace = ""
+
+    def intercepted(self, interceptor: Interceptor) -> "Api":
+        """The same, with an interceptor before every request: all writes, and the reads that go to the server."""
+        clone = copy.copy(self)
+        clone.client = self.client.intercepted(interceptor)
+        return clone
 
     def dry_run(self) -> "Api":
         """The same reads; writes are checked and answered by the server and not kept, events are dropped."""

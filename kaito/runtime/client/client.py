@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, final
 from kaito.runtime.client import codec
 from kaito.runtime.client.agent import user_agent as own_agent
 from kaito.runtime.client.codec import ResourceList
+from kaito.runtime.client.intercept import Intercepted, Interceptor, Sending
 from kaito.runtime.client.limiter import RequestLimiter
 from kaito.runtime.client.location import Discovery, Location
 from kaito.runtime.client.observe import RequestObserver, Unobserved
@@ -108,7 +109,7 @@ class Client:
         self._fence: Callable[[], None] | None = None
         self._dry_run = False
         self._namespace = ""
-        self._sender = Sender(
+        self._sender: Sending = Sender(
             transport,
             user_agent=user_agent or own_agent(field_manager),
             limiter=RequestLimiter(qps, burst),
@@ -121,6 +122,12 @@ class Client:
         """The same client, calling `fence` right before every attempt of a write; what it raises stops the write."""
         clone = copy.copy(self)
         clone._fence = fence
+        return clone
+
+    def intercepted(self, interceptor: Interceptor) -> "Client":
+        """The same client, whose requests pass the interceptor first; the one installed last sees them first."""
+        clone = copy.copy(self)
+        clone._sender = Intercepted(self._sender, interceptor)
         return clone
 
     def dry_run(self) -> "Client":

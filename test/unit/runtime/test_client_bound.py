@@ -1,17 +1,27 @@
-"""A client or an `Api` bound to a namespace, or to a dry run: every verb keeps to it, and the cache is not misled."""
+"""A client or an `Api` bound to a namespace, a dry run or an interceptor: every verb keeps to it, the cache too."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import TypeAlias
 
 import pytest
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.client import Client, JsonPatch, MergePatch
-from kaito.runtime.errors import AlreadyExists, ConfigurationError, NotLeader, UndeclaredNamespace
+from kaito.runtime.client import ApiRequest, Client, JsonPatch, MergePatch, Reply
+from kaito.runtime.errors import (
+    AlreadyExists,
+    ApiError,
+    ConfigurationError,
+    NotLeader,
+    Terminal,
+    UndeclaredNamespace,
+)
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Pod, Service
 from kaito.runtime.manager import Manager
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World, pod
 
+Send: TypeAlias = Callable[[ApiRequest], Awaitable[Reply]]
 by_text = Index(ConfigMap, lambda found: [found.data.get("text", "")], name="by-text")
 
 
@@ -168,3 +178,59 @@ async def test_bindings_add_up_and_the_fence_stays(world: World, manager: Manage
     api = manager.api.dry_run().namespaced("web")
     assert (await api.create(config("a"))).namespace == "web"
     assert await api.find(ConfigMap, "a") is None
+
+
+async def test_interceptors_watch_change_refuse_and_answer(world: World, manager: Manager) -> None:
+    seen: list[str] = []
+
+    async def watched(request: ApiRequest, send: Send) -> Reply:
+        seen.append(f"{request.method} {request.target.partition('?')[0]}")
+        try:
+            return await send(request)
+        except ApiError as error:
+            seen.append(error.reason)
+            raise
+
+    async def ruled(request: ApiRequest, send: Send) -> Reply:
+        if request.method == "DELETE":
+            raise Terminal("nothing is deleted here")
+        if request.target == "/version":
+            return Reply(200, {}, b'{"minor": "0"}')
+        return await send(replace(request, body=request.body and request.body.replace(b"red", b"blue")))
+
+    client = client_of(world).intercepted(ruled).intercepted(watched)
+    made = await client.create(config("a", "default", colour="red"))
+    assert made.data == {"colour": "blue"}
+    with pytest.raises(AlreadyExists):
+        await client.create(config("a", "default", colour="green"))
+    with pytest.raises(Terminal):
+        await client.delete(made)
+    assert await client.raw("GET", "/version") == {"minor": "0"}
+    path = "/api/v1/namespaces/default/configmaps"
+    assert seen == [
+        f"POST {path}",
+        f"POST {path}",
+        "AlreadyExists",
+        f"DELETE {path}/a",
+        "GET /version",
+    ]
+    assert world.get(ConfigMap, "a").data == {"colour": "blue"}
+
+
+async def test_an_intercepted_api_still_reads_its_own_writes_from_the_cache(world: World, manager: Manager) -> None:
+    seen: list[str] = []
+
+    async def watched(request: ApiRequest, send: Send) -> Reply:
+        seen.append(request.method)
+        return await send(request)
+
+    api = manager.api.intercepted(watched).namespaced("web").dry_run()
+    await api.create(config("a"))
+    assert await api.find(ConfigMap, "a") is None
+    api = manager.api.intercepted(watched)
+    world.lag(ConfigMap, 0.5)
+    await api.create(config("a", "web"))
+    assert (await manager.api.get(ConfigMap, "a", "web")).namespace == "web"
+    assert seen == ["POST", "POST"]
+    await manager.api.create(config("b", "web"))
+    assert seen == ["POST", "POST"]
