@@ -18,6 +18,7 @@ import pytest
 
 import kaito.runtime
 from hack.codeblocks import CodeBlock, code_blocks
+from kaito.runtime import Resource, kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_FRAMEWORKS = {"kopf"}
@@ -89,6 +90,14 @@ def test_names_are_where_the_index_says() -> None:
         for name in re.findall(r"`(\w+)`", names):
             assert hasattr(import_module(home), name), f"{home} has no {name}"
     assert f"every operator uses, {len(kaito.runtime.__all__)} names" in index
+
+
+def test_every_built_in_kind_is_in_the_table_of_kinds() -> None:
+    page = (ROOT / "docs" / "runtime" / "objects-and-kinds.md").read_text()
+    cells = re.findall(r"^\| (?:core|`[\w.]+`) \| (.+) \|$", page, flags=re.MULTILINE)
+    told = sorted(name for cell in cells for name in cell.split(", "))
+    models = [kind for kind in vars(kinds).values() if isinstance(kind, type) and issubclass(kind, Resource)]
+    assert told == sorted(kind.kind for kind in models if kind.kind)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -43,9 +43,13 @@ from kaito.runtime.kinds.apps import (
     WorkloadCondition as WorkloadCondition,
 )
 from kaito.runtime.kinds.batch import (
+    CronJob as CronJob,
+    CronJobSpec as CronJobSpec,
+    CronJobStatus as CronJobStatus,
     Job as Job,
     JobSpec as JobSpec,
     JobStatus as JobStatus,
+    JobTemplateSpec as JobTemplateSpec,
 )
 from kaito.runtime.kinds.coordination import (
     Lease as Lease,
@@ -82,6 +86,25 @@ from kaito.runtime.kinds.core import (
 from kaito.runtime.kinds.events import (
     Event as Event,
     EventSeries as EventSeries,
+)
+from kaito.runtime.kinds.networking import (
+    HttpIngressPath as HttpIngressPath,
+    HttpIngressRuleValue as HttpIngressRuleValue,
+    Ingress as Ingress,
+    IngressBackend as IngressBackend,
+    IngressRule as IngressRule,
+    IngressServiceBackend as IngressServiceBackend,
+    IngressSpec as IngressSpec,
+    IngressStatus as IngressStatus,
+    IngressTls as IngressTls,
+    IpBlock as IpBlock,
+    NetworkPolicy as NetworkPolicy,
+    NetworkPolicyEgressRule as NetworkPolicyEgressRule,
+    NetworkPolicyIngressRule as NetworkPolicyIngressRule,
+    NetworkPolicyPeer as NetworkPolicyPeer,
+    NetworkPolicyPort as NetworkPolicyPort,
+    NetworkPolicySpec as NetworkPolicySpec,
+    ServiceBackendPort as ServiceBackendPort,
 )
 from kaito.runtime.kinds.pod import (
     Affinity as Affinity,
@@ -139,6 +162,20 @@ from kaito.runtime.kinds.pod import (
     VolumeMount as VolumeMount,
     VolumeResourceRequirements as VolumeResourceRequirements,
     WeightedPodAffinityTerm as WeightedPodAffinityTerm,
+)
+from kaito.runtime.kinds.policy import (
+    PodDisruptionBudget as PodDisruptionBudget,
+    PodDisruptionBudgetSpec as PodDisruptionBudgetSpec,
+    PodDisruptionBudgetStatus as PodDisruptionBudgetStatus,
+)
+from kaito.runtime.kinds.rbac import (
+    ClusterRole as ClusterRole,
+    ClusterRoleBinding as ClusterRoleBinding,
+    PolicyRule as PolicyRule,
+    Role as Role,
+    RoleBinding as RoleBinding,
+    RoleRef as RoleRef,
+    Subject as Subject,
 )
 from kaito.runtime.kinds.storage import StorageClass as StorageClass
 from kaito.runtime.kinds.untyped import Untyped as Untyped, untyped_kind as untyped_kind

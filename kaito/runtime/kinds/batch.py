@@ -1,10 +1,11 @@
-"""Jobs: pods that run to completion."""
+"""Jobs: pods that run to completion, at once or on a schedule."""
 
 from typing import Any, Literal
 
 from kaito.runtime.kinds.apps import WorkloadCondition
+from kaito.runtime.kinds.core import ObjectReference
 from kaito.runtime.kinds.pod import PodTemplateSpec
-from kaito.runtime.meta import LabelSelector, Model, Resource, Time
+from kaito.runtime.meta import LabelSelector, Model, ObjectMeta, Resource, Time
 
 
 class JobSpec(Model):
@@ -44,3 +45,38 @@ class Job(Resource, api="batch/v1", kind="Job"):
     def has_condition(self, condition_type: Literal["Complete", "Failed", "Suspended", "SuccessCriteriaMet"]) -> bool:
         """Whether the condition is True."""
         return any(c.type == condition_type and c.status == "True" for c in self.status.conditions)
+
+
+class JobTemplateSpec(Model):
+    """The jobs that a schedule makes."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: JobSpec = JobSpec()
+
+
+class CronJobSpec(Model):
+    """When to run what."""
+
+    schedule: str = ""
+    time_zone: str | None = None
+    job_template: JobTemplateSpec = JobTemplateSpec()
+    concurrency_policy: Literal["Allow", "Forbid", "Replace"] | None = None
+    starting_deadline_seconds: int | None = None
+    successful_jobs_history_limit: int | None = None
+    failed_jobs_history_limit: int | None = None
+    suspend: bool | None = None
+
+
+class CronJobStatus(Model):
+    """When it ran."""
+
+    active: list[ObjectReference] = []
+    last_schedule_time: Time | None = None
+    last_successful_time: Time | None = None
+
+
+class CronJob(Resource, api="batch/v1", kind="CronJob"):
+    """Jobs made on a schedule."""
+
+    spec: CronJobSpec = CronJobSpec()
+    status: CronJobStatus = CronJobStatus()
