@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 import pytest
+import yaml
 
 from kaito.runtime.cache import Cache, Cached
-from kaito.runtime.client import Api, Client, JsonPatch, MergePatch
+from kaito.runtime.client import Api, Client, JsonPatch, MergePatch, connect
 from kaito.runtime.client.access import find_access
 from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.clock import SystemClock
@@ -218,6 +219,26 @@ async def test_a_bound_client_needs_no_namespace(client: Client, namespace: str)
     assert (await bound.get(Namespace, namespace)).name == namespace
     assert await bound.delete(config(""))
     assert await client.find(ConfigMap, "a", namespace) is None
+
+
+@pytest.mark.real
+async def test_a_kubeconfig_may_act_as_somebody_else(real: At, tmp_path: Path) -> None:
+    content = yaml.safe_load(real.kubeconfig.read_text())
+    content["users"][0]["user"] |= {
+        "as": "jane",
+        "as-uid": "1234",
+        "as-groups": ["admins", "staff"],
+        "as-user-extra": {"example.com/Reason": ["on call", "again"]},
+    }
+    (tmp_path / "config").write_text(yaml.safe_dump(content))
+    async with connect(tmp_path / "config", field_manager="contract") as jane:
+        answer = await jane.raw("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body={})
+    assert answer["status"]["userInfo"] == {
+        "username": "jane",
+        "uid": "1234",
+        "groups": ["admins", "staff", "system:authenticated"],
+        "extra": {"example.com/reason": ["on call", "again"]},
+    }
 
 
 async def test_discovery_knows_plurals(client: Client, transport: HttpTransport, namespace: str) -> None:

@@ -66,7 +66,9 @@ class Access:
     tls: TlsMaterial = TlsMaterial()
     proxy: str = ""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Sent with every request, for example impersonation."""
+    """Sent with every request."""
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers that name whom to act as (`Impersonate-User` and its like); groups and extras come more than once."""
     namespace: str = ""
     """The namespace this process lives in, or the context names; empty when unknown."""
 

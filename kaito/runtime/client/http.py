@@ -17,6 +17,7 @@ from typing import Any, final
 
 import aiohttp
 import yarl
+from multidict import CIMultiDict
 
 from kaito.runtime.client.access import Access
 from kaito.runtime.client.tls import client_context, fingerprint
@@ -242,10 +243,12 @@ class HttpTransport:
     def _url(self, target: str) -> yarl.URL:
         return yarl.URL(self._base + target, encoded=True)
 
-    def _headers(self, headers: Mapping[str, str], authorization: str) -> dict[str, str]:
+    def _headers(self, headers: Mapping[str, str], authorization: str) -> Mapping[str, str]:
         made = {"accept-encoding": "identity", **self._access.headers, **headers}
         if authorization:
             made["authorization"] = authorization
+        if self._access.impersonation:
+            return CIMultiDict([*made.items(), *self._access.impersonation])
         return made
 
     def _options(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, final
+from urllib.parse import quote
 
 from kaito.runtime.client.access import Access, Credentials, TlsMaterial
 from kaito.runtime.client.execplugin import ExecCredentials, ExecPlugin
@@ -24,6 +25,9 @@ from kaito.runtime.logging import get_logger
 
 REFRESH_SECONDS = 60.0
 """How often credentials are looked at: a token file may have changed, a token may be about to expire."""
+
+_HEADER_NAME_SIGNS = "!#$&'*+-.^_`|~"
+"""Allowed in the name of a header as they are (RFC 7230, `tchar`) besides letters and digits; `%` itself is escaped."""
 
 _log = get_logger(__name__)
 
@@ -166,18 +170,28 @@ async def _access(library: ModuleType, paths: str, context: str, *, strict_x509:
             strict_x509=strict_x509,
         ),
         proxy=str(described.get("proxy-url") or ""),  # nor this
-        headers=_impersonation(user),
+        impersonation=_impersonation(user),
         namespace=str(loader.current_context["context"].get("namespace") or ""),
     )
 
 
-def _impersonation(user: Mapping[str, Any]) -> dict[str, str]:
-    """Headers for `as` of the user entry.
+def _impersonation(user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Headers for `as` and its like of the user entry (client-go's `NewImpersonatingRoundTripper`).
 
     Raises:
-        ConfigurationError: groups or extras are impersonated, which needs repeated headers.
+        ConfigurationError: a uid, groups or extras, and nobody to act as; the server would refuse every request.
     """
-    if user.get("as-groups") or user.get("as-user-extra") or user.get("as-uid"):
-        message = "as-groups, as-uid and as-user-extra of a kubeconfig are not supported; as is"
+    name, uid = str(user.get("as") or ""), str(user.get("as-uid") or "")
+    groups: list[str] = user.get("as-groups") or []
+    extras: Mapping[str, list[str]] = user.get("as-user-extra") or {}
+    if not name and (uid or groups or extras):
+        message = "as-uid, as-groups and as-user-extra of a kubeconfig need as: whose uid, groups or extras are they?"
         raise ConfigurationError(message)
-    return {"impersonate-user": str(user["as"])} if user.get("as") else {}
+    headers = [("impersonate-user", name), ("impersonate-uid", uid)]
+    headers += [("impersonate-group", group) for group in groups]
+    headers += [
+        (f"impersonate-extra-{quote(key, safe=_HEADER_NAME_SIGNS)}", value)
+        for key, values in extras.items()
+        for value in values
+    ]
+    return tuple((header, value) for header, value in headers if value)

@@ -324,6 +324,25 @@ async def test_headers_arrive_in_lower_case_and_repeated_ones_joined() -> None:
     assert reply.headers["warning"] == '299 - "a", 299 - "b"'
 
 
+async def test_headers_of_impersonation_are_sent_with_requests_and_watches_as_often_as_they_occur() -> None:
+    asked: list[list[bytes]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append([line for line in head.split(b"\r\n") if line.startswith(b"impersonate")])
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    headers = (("impersonate-user", "jane"), ("impersonate-group", "a"), ("impersonate-group", "b"))
+    async with raw_server(answer) as url:
+        transport = HttpTransport(Access(server=url, credentials=NoCredentials(), impersonation=headers))
+        await transport.request("GET", "/x")
+        async with transport.stream("GET", "/x") as reply:
+            await reply.read()
+        await transport.close()
+    assert asked == [[b"impersonate-user: jane", b"impersonate-group: a", b"impersonate-group: b"]] * 2
+
+
 async def test_targets_are_sent_as_they_are_and_redirects_not_followed() -> None:
     asked: list[bytes] = []
 

@@ -125,9 +125,29 @@ async def test_a_token_file_is_read_again_every_minute_and_when_refused(tmp_path
 
 async def test_impersonation(tmp_path: Path) -> None:
     access = await find_access(write(tmp_path, {"token": "t", "as": "jane"}), environment={})
-    assert access.headers == {"impersonate-user": "jane"}
-    with pytest.raises(ConfigurationError, match="as-groups"):
-        await find_access(write(tmp_path, {"token": "t", "as": "jane", "as-groups": ["admins"]}), environment={})
+    assert access.impersonation == (("impersonate-user", "jane"),)
+    everything = {
+        "as": "jane",
+        "as-uid": "1234",
+        "as-groups": ["admins", "staff"],
+        "as-user-extra": {"example.com/reason": ["on call", "again"], "50%": ["x"]},
+    }
+    access = await find_access(write(tmp_path, {"token": "t", **everything}), environment={})
+    assert access.impersonation == (
+        ("impersonate-user", "jane"),
+        ("impersonate-uid", "1234"),
+        ("impersonate-group", "admins"),
+        ("impersonate-group", "staff"),
+        ("impersonate-extra-50%25", "x"),
+        ("impersonate-extra-example.com%2Freason", "on call"),
+        ("impersonate-extra-example.com%2Freason", "again"),
+    )
+
+
+@pytest.mark.parametrize("nobody", [{"as-groups": ["admins"]}, {"as-uid": "1"}, {"as-user-extra": {"a": ["b"]}}])
+async def test_nobody_has_no_groups(tmp_path: Path, nobody: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="need as: whose"):
+        await find_access(write(tmp_path, {"token": "t", **nobody}), environment={})
 
 
 async def test_the_environment_is_read_when_asked_and_files_are_merged(tmp_path: Path) -> None:
