@@ -193,8 +193,8 @@ class UndeclaredKind(ConfigurationError):
 
     def __init__(self, kind: str) -> None:
         super().__init__(
-            f"{kind} is read from the cache but nothing declares it: add Cached({kind}) to the manager's cache, "
-            f"or name it in live= to read it from the API server each time"
+            f"{kind} is read from the cache but nothing declares it: add Cached({kind}) to cache= of the controller or "
+            f"of the manager, or name it in the manager's live= to read it from the API server each time"
         )
         self.kind = kind
 

@@ -41,7 +41,8 @@ class Again:
     """Run once more after a while: something outside the cluster is awaited, or a condition needs polling.
 
     Raises:
-        ValueError: a delay that is negative or not a number.
+        ValueError: a delay that is negative or not finite.
+        TypeError: a delay or a priority that is no number.
     """
 
     after: float
@@ -53,12 +54,17 @@ class Again:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be waited."""
-        if not isinstance(self.after, int | float):
-            message = f"Again(after={self.after!r}) must be a number of seconds"
-            raise ValueError(message)
+        _check_number("after", self.after, (int, float))
+        _check_number("priority", self.priority, (int, type(None)))
         if not 0 <= self.after < math.inf:
             message = f"Again(after={self.after}) must be a number of seconds, 0 or more"
             raise ValueError(message)
+
+
+def _check_number(name: str, value: object, types: tuple[type, ...]) -> None:
+    if not isinstance(value, types):
+        message = f"Again({name}={value!r}) must be a number: {'seconds' if name == 'after' else 'a whole one'}"
+        raise TypeError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

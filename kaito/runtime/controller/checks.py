@@ -7,7 +7,8 @@ import inspect
 import re
 from collections.abc import Iterable
 from functools import partial
-from types import SimpleNamespace
+from pathlib import Path
+from types import CodeType, SimpleNamespace
 from typing import Any, Final, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from kaito.runtime.cache import Cached
@@ -15,11 +16,14 @@ from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import Request, Tick
 from kaito.runtime.source import Channel
+from kaito.runtime.workqueue import Backoff
 
 _FINALIZER: Final = re.compile(
     r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)/([A-Za-z0-9][-A-Za-z0-9_.]*)"
 )
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?")
+
+_LIMITER: Final = ("when", "forget", "failures")
 
 
 def refuse(message: str) -> NoReturn:
@@ -51,6 +55,16 @@ def check_seconds(controller: str, option: str, value: object, *, zero: bool, no
     if not (value >= 0 if zero else value > 0):
         least = "0 or more" if zero else "more than 0"
         refuse(f"controller {controller}: {option}={value:g}: {least} seconds are needed{hint}")
+
+
+def check_pace(controller: str, backoff: object, limiter: object) -> None:
+    """Refuse what is no backoff, no limiter, or both."""
+    if backoff is not None and limiter is not None:
+        refuse(f"controller {controller}: give backoff= or limiter=, not both")
+    if backoff is not None and not isinstance(backoff, Backoff):
+        refuse(f"controller {controller}: backoff={backoff!r}: write backoff=Backoff(base=..., cap=...)")
+    if limiter is not None and not all(callable(getattr(limiter, name, None)) for name in _LIMITER):
+        refuse(f"controller {controller}: limiter={limiter!r} has not all of {', '.join(_LIMITER)}: see RateLimiter")
 
 
 def check_workers(controller: str, workers: object) -> None:
@@ -123,11 +137,19 @@ def check_function(function: object, what: str, *, kind: type[Resource] | None) 
         inner = inner.func
     target = inner if inspect.isroutine(inner) else getattr(inner, "__call__", None)  # noqa: B004 - objects with async call
     if not callable(function) or not inspect.iscoroutinefunction(target):
-        refuse(f"{what}: {function!r} is not an async function")
+        refuse(f"{what}: {_shown(function)} is not an async function")
     trouble = _does_not_take(function, object())
     if trouble is not None:
         refuse(f"{what}: it takes exactly one argument, the {'request' if kind else 'tick'} ({trouble})")
     _check_annotation(function, target, what, kind)
+
+
+def _shown(function: object) -> str:
+    """A function with the place where it is written."""
+    code: object = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return repr(function)
+    return f"{code.co_qualname} ({Path(code.co_filename).name}:{code.co_firstlineno})"
 
 
 def _does_not_take(function: Any, *arguments: object) -> str | None:
@@ -174,4 +196,6 @@ def _annotation(function: object, target: Any) -> Any:
 
 
 def _named(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    return re.sub(r"[\w.]+\.(?=\w)", "", str(annotation))

@@ -23,12 +23,13 @@ from kaito.runtime.controller.checks import (
     check_kind,
     check_mapper,
     check_name,
+    check_pace,
     check_predicate,
     check_seconds,
     check_workers,
     refuse,
 )
-from kaito.runtime.controller.needs import Elsewhere, Need, Needs
+from kaito.runtime.controller.needs import Elsewhere, Need, Needs, Sight
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Handler, Mapper
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
@@ -121,8 +122,7 @@ class Controller(Generic[R]):
         check_common(self.name, workers=workers, deadline=deadline)
         check_function(reconcile, f"reconcile function of controller {self.name}", kind=kind)
         check_predicate(self.name, when)
-        if backoff is not None and limiter is not None:
-            refuse(f"controller {self.name}: give backoff= or limiter=, not both")
+        check_pace(self.name, backoff, limiter)
         check_seconds(self.name, "spacing", spacing, zero=True)
         check_seconds(self.name, "aging_step", aging_step, zero=False, none="strict priorities")
         check_seconds(self.name, "sync_timeout", sync_timeout, zero=False)
@@ -298,6 +298,12 @@ class Controller(Generic[R]):
     def kinds(self) -> Sequence[type[Resource]]:
         """Every kind it needs of the manager's own cluster, its own first."""
         return [need.cached.kind for need in self.needs if need.cluster is None]
+
+    @property
+    def sights(self) -> Sequence[Sight]:
+        """The predicates, with the kinds whose fields they look at."""
+        sights = [Sight(self.kind, self.when), *(Sight(owned.kind, owned.when) for owned in self.owned)]
+        return [*sights, *(Sight(watched.kind, watched.when, watched.cluster) for watched in self.watched)]
 
     @property
     def needs(self) -> Sequence[Need]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, final
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.controller.checks import check_cached, refuse
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, Resource
+from kaito.runtime.predicate import Predicate
 
 if TYPE_CHECKING:
     from kaito.runtime.cache.declaration import Only
@@ -41,6 +42,15 @@ class Need:
     """Whose cache; None for the manager's own cluster."""
     told: bool = False
     """Options were given; else the kind is only named, and whatever form others keep it in will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A predicate and what it looks at: the cache has to keep those fields."""
+
+    kind: type[Resource]
+    when: Predicate | None
+    cluster: Elsewhere | None = None
 
 
 @final

@@ -10,7 +10,7 @@ from typing import final
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller.checks import check_function, check_seconds
 from kaito.runtime.controller.declaration import check_common
-from kaito.runtime.controller.needs import Need, Needs
+from kaito.runtime.controller.needs import Need, Needs, Sight
 from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import TickFunction
 from kaito.runtime.workqueue import Backoff
@@ -48,6 +48,11 @@ class Periodic:
     def kinds(self) -> Sequence[type[Resource]]:
         """Every kind that runs read from the cache."""
         return [need.cached.kind for need in self.needs]
+
+    @property
+    def sights(self) -> Sequence[Sight]:
+        """None: nothing triggers it."""
+        return ()
 
     @property
     def needs(self) -> Sequence[Need]:

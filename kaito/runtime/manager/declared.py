@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller import Elsewhere, Need
+from kaito.runtime.controller import Elsewhere, Need, Sight
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import GroupVersionKind, Resource
+from kaito.runtime.predicate import paths_of
 
 _MANAGER: Final = "Manager(cache=...)"
 
@@ -111,6 +112,29 @@ def check_live(live: Iterable[type[Resource]], kept: Iterable[Declared]) -> None
         if who is not None:
             message = f"{kind.kind} is cached ({who} declares it) and live (live= names it): choose one"
             raise ConfigurationError(message)
+
+
+def check_sights(
+    sights: Mapping[str, Sequence[Sight]], kept: Iterable[Declared], *, cluster: Elsewhere | None = None
+) -> None:
+    """Refuse predicates that compare fields which the cache does not keep: they would never see a change.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    kinds = {declared.cached.kind.gvk(): declared for declared in kept}
+    for controller, looks in sights.items():
+        for look in looks:
+            if look.cluster is not cluster or look.when is None:
+                continue
+            declared = kinds[look.kind.gvk()]
+            for path in paths_of(look.when):
+                if not declared.cached.keeps(path):
+                    message = (
+                        f"controller {controller}: when={look.when} looks at {'.'.join(path)}, which {declared.who} "
+                        f"does not keep ({declared.cached!r})"
+                    )
+                    raise ConfigurationError(message)
 
 
 def check_clusters(clusters: Sequence[Elsewhere], needs: Mapping[str, Sequence[Need]]) -> None:

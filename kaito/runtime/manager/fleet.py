@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, final
 
-from kaito.runtime.controller import Controller, Engine, Need, Periodic, Running, Services, build
+from kaito.runtime.controller import Controller, Engine, Need, Periodic, Running, Services, Sight, build
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.runnable import Background, Runnable
 from kaito.runtime.metrics import Metrics
@@ -77,6 +77,10 @@ class Fleet:
         """What each controller needs in caches; with those that are to join, without those that wait for their kinds
         unless `waiting`."""
         return {each.name: each.needs for each in (*self._declared, *more) if waiting or not each.wait_for_kinds}
+
+    def sights(self, *more: AnyController) -> Mapping[str, Sequence[Sight]]:
+        """What the predicates of each controller look at, with those that are to join."""
+        return {each.name: each.sights for each in (*self._declared, *more)}
 
     def resting(self) -> Sequence[str]:
         """Controllers that wait for kinds which nobody has installed: nobody waits for them."""

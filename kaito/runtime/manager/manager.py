@@ -11,6 +11,7 @@ only if everything ended. The first failure of anything stops all. In tests `kai
 import asyncio
 import platform
 import random
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -28,7 +29,7 @@ from kaito.runtime.logging import get_logger
 from kaito.runtime.manager.arguments import check_arguments
 from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.cluster import Cluster
-from kaito.runtime.manager.declared import Declared, check_clusters, check_live, join
+from kaito.runtime.manager.declared import Declared, check_clusters, check_live, check_sights, join
 from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.fleet import STOP_ORDER, AnyController, Fleet
 from kaito.runtime.manager.leadership import Leadership
@@ -57,7 +58,14 @@ RECORDER_SECONDS = 5.0
 FIELD_MANAGER_LENGTH = 128
 """Longest field manager the API server accepts (apimachinery, `ValidateFieldManager`)."""
 
+_LEASE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""A DNS-1123 subdomain, near enough; the API server has the last word."""
+
 _log = get_logger(__name__)
+
+
+def _is_lease_name(lease: object) -> bool:
+    return isinstance(lease, str) and _LEASE_NAME.fullmatch(lease) is not None
 
 
 @final
@@ -107,7 +115,7 @@ class Manager:
     ) -> None:
         check_arguments(settings, controllers=controllers, cache=cache, live=live, clusters=clusters)
         self.settings: Settings = settings or Settings()
-        self.name: str = name or lease or "manager"
+        self.name: str = name or str(lease or "manager")
         self.field_manager: str = field_manager or self.name
         self.metrics: Metrics = Metrics(process=True)
         self.healthz: Checks = Checks("healthz")
@@ -184,6 +192,9 @@ class Manager:
 
     def _check(self) -> None:
         self._check_needs()
+        if self._lease is not None and not _is_lease_name(self._lease):
+            message = f"lease={self._lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
+            raise ConfigurationError(message)
         if len(self.field_manager) > FIELD_MANAGER_LENGTH:
             message = f"field manager {self.field_manager!r} is longer than {FIELD_MANAGER_LENGTH} characters"
             raise ConfigurationError(message)
@@ -192,9 +203,10 @@ class Manager:
         """Refuse what no cache could satisfy; `more` are about to join."""
         needs = self._fleet.needs(*more)
         check_clusters(self._clusters, needs)
-        check_live(self._live, self._declared(needs))
-        for cluster in self._clusters:
-            check_live(cluster.live, self._declared(needs, cluster))
+        for cluster in (None, *self._clusters):
+            kept = self._declared(needs, cluster)
+            check_live(self._live if cluster is None else cluster.live, kept)
+            check_sights(self._fleet.sights(*more), kept, cluster=cluster)
 
     def _declared(self, needs: Mapping[str, Sequence[Need]], cluster: Cluster | None = None) -> Sequence[Declared]:
         if cluster is None:

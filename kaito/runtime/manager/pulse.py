@@ -19,7 +19,7 @@ BEAT_SECONDS = 0.5
 """Between beats."""
 
 WORST_SECONDS = 30.0
-"""The metric shows the worst lag of one to two times this long: a scrape would never meet the one beat that was late."""
+"""The metric shows the worst lag of one to two times this long: a scrape would never meet the one late beat."""
 
 BLOCKED_SECONDS = 1.0
 """A loop that has not beaten for this long (beyond the beat itself) is reported with its stack."""

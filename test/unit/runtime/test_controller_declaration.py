@@ -13,6 +13,7 @@ from kaito.runtime.handler import enqueue_self
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Node, Pod
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectKey, Resource
+from kaito.runtime.predicate import Predicate, changed
 from kaito.runtime.reconcile import Again, Request, Tick
 from kaito.runtime.source import Channel
 from kaito.runtime.testing import World
@@ -109,6 +110,9 @@ def build(*args: Any, **options: Any) -> Controller[Any]:
         (lambda: build(ConfigMap, bare_object), r"gets a Request\[ConfigMap\], whose \.object is the ConfigMap"),
         (lambda: build(ConfigMap, tick), "Ticks are for Controller.every"),
         (lambda: build(ConfigMap, converge, workers="4"), "workers='4'"),
+        (lambda: build(ConfigMap, converge, backoff=5), r"write backoff=Backoff\("),
+        (lambda: build(ConfigMap, converge, limiter=Backoff()), "has not all of when, forget, failures"),
+        (lambda: build(ConfigMap, plain), r"plain \(test_controller_declaration\.py:\d+\) is not an async"),
         (lambda: build(ConfigMap, converge, workers=True), "workers=True"),
         (lambda: build(ConfigMap, converge, deadline="5m"), "deadline='5m' is not a number of seconds; use None"),
         (lambda: build(ConfigMap, converge, resync=-1), "resync=-1: 0 or more"),
@@ -173,6 +177,14 @@ def test_a_kind_cannot_be_cached_and_live() -> None:
         Manager(Settings(), controllers=[build(ConfigMap, converge)], live=[ConfigMap])
 
 
+def metadata_only(when: Predicate) -> Controller[ConfigMap]:
+    return Controller(ConfigMap, converge).owns(Pod, only="metadata", when=when)
+
+
+def test_a_predicate_may_look_at_what_is_kept() -> None:
+    Manager(controllers=[metadata_only(changed("labels", "generation"))])
+
+
 def make_manager(*args: Any, **options: Any) -> Manager:
     return Manager(*args, **options)
 
@@ -182,6 +194,12 @@ def make_manager(*args: Any, **options: Any) -> Manager:
     [
         (lambda: make_manager([1]), r"\[1\] is not Settings"),
         (lambda: make_manager(controllers=build(ConfigMap, converge)), r"takes a list of Controller\(\.\.\.\)"),
+        (lambda: make_manager(lease="My Lease"), "lease='My Lease': lower case"),
+        (lambda: make_manager(lease=True), "lease=True: lower case"),
+        (
+            lambda: make_manager(controllers=[metadata_only(changed("status.phase"))]),
+            r"controller configmap: when=.*status\.phase.*, which controller configmap does not keep",
+        ),
         (lambda: make_manager(cache=[Pod]), r"cache= takes Cached\(\.\.\.\)"),
         (lambda: make_manager(live=["Pod"]), "live= takes kinds"),
         (lambda: make_manager(clusters=["member"]), r"clusters= takes Cluster"),
