@@ -2,12 +2,12 @@
 
 from kaito.runtime import Manager, Settings
 
-from memcached_operator.controller import cache, controller
+from memcached_operator.controller import controller
 
 
 def main() -> None:
     """Run until a signal."""
-    Manager(Settings.from_env("MEMCACHED_"), controllers=[controller], cache=cache, lease="memcached-operator").run()
+    Manager(Settings.from_env("MEMCACHED_"), controllers=[controller], lease="memcached-operator").run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What keeps a Memcached true, and what ends it in order."""
 
-from kaito.runtime import Again, Cached, Controller, ObjectKey, Request, View, changed
+from kaito.runtime import Again, Controller, ObjectKey, Request, View, changed
 from kaito.runtime.kinds import Deployment, Secret, Service
 
 from memcached_operator.api import Memcached
@@ -50,8 +50,6 @@ controller = (
     Controller(Memcached, converge, workers=4, deadline=60, when=changed("generation"))
     .owns(Deployment, when=changed("generation", "status.readyReplicas", "status.observedGeneration"))
     .owns(Service, when=changed("spec"))
-    .watches(Secret, to=using)
+    .watches(Secret, to=using, only="metadata")  # the version is enough: no password is kept in memory
     .finalizes("cache.example.com/drain", clean_up)
 )
-
-cache = [Cached(Secret, only="metadata")]  # the version is enough: no password is kept in memory

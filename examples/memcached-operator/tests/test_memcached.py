@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import pytest
 from kaito.runtime import ObjectMeta
 from kaito.runtime.kinds import Deployment, Secret, Service
-from kaito.runtime.meta import find_condition
 from kaito.runtime.testing import World, workloads
 
 from memcached_operator.api import Memcached, MemcachedSpec, definition
-from memcached_operator.controller import cache, controller
+from memcached_operator.controller import controller
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+ACCOUNT = "system:serviceaccount:memcached-operator:memcached-operator"
 
 
 def memcached(**spec: object) -> Memcached:
@@ -13,15 +17,14 @@ def memcached(**spec: object) -> Memcached:
 
 
 def readiness(world: World) -> tuple[str, str, str]:
-    ready = find_condition(world.get(Memcached, "sessions").status.conditions, "Ready")
-    assert ready is not None
+    ready = world.condition(Memcached, "sessions", "Ready")
     return ready.status, ready.reason, ready.message
 
 
 async def test_servers_come_and_the_status_says_so(world: World) -> None:
     world.install(definition())
     await world.start(*workloads(ready_after=20))
-    async with world.manager(controller, cache=cache):
+    async with world.manager(controller):
         world.put(memcached(size=3))
         await world.settle()
         assert world.get(Service, "sessions").spec.selector["app.kubernetes.io/instance"] == "sessions"
@@ -33,7 +36,7 @@ async def test_servers_come_and_the_status_says_so(world: World) -> None:
 
 async def test_nothing_is_written_when_nothing_changes(world: World) -> None:
     await world.start(*workloads())
-    async with world.manager(controller, cache=cache):
+    async with world.manager(controller):
         world.put(memcached())
         await world.settle()
         world.forget_requests()
@@ -43,7 +46,7 @@ async def test_nothing_is_written_when_nothing_changes(world: World) -> None:
 
 async def test_a_missing_secret_is_named_and_its_arrival_noticed(world: World) -> None:
     await world.start(*workloads())
-    async with world.manager(controller, cache=cache):
+    async with world.manager(controller):
         world.put(memcached(authSecret="users"))
         await world.settle()
         assert readiness(world) == ("False", "SecretMissing", "Secret users does not exist")
@@ -60,7 +63,7 @@ async def test_a_missing_secret_is_named_and_its_arrival_noticed(world: World) -
 
 async def test_clients_get_time_to_leave(world: World) -> None:
     await world.start(*workloads())
-    async with world.manager(controller, cache=cache):
+    async with world.manager(controller):
         world.put(memcached(drainSeconds=30))
         await world.settle()
         world.delete(Memcached, "sessions")
@@ -73,10 +76,18 @@ async def test_clients_get_time_to_leave(world: World) -> None:
         assert world.find(Deployment, "sessions") is None
 
 
+async def test_its_roles_are_enough(world: World) -> None:
+    world.apply(DEPLOY)  # the CRD, the roles, the sample
+    await world.start(*workloads())
+    async with world.manager(controller, user=ACCOUNT):
+        await world.settle()
+        assert readiness(world) == ("True", "AllReady", "3 of 3 servers are ready")
+
+
 @pytest.mark.seeds(5)
 async def test_a_server_in_trouble_costs_time_and_nothing_else(world: World) -> None:
     await world.start(*workloads())
-    async with world.manager(controller, cache=cache):
+    async with world.manager(controller):
         world.fail_next("PATCH", Deployment, status=429, retry_after=7)
         world.fail_next("PATCH", Deployment, drop_connection=True)
         world.put(memcached(size=2))

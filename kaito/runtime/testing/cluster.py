@@ -2,10 +2,11 @@
 
     await world.start(*workloads(ready_after=20))
 
-They are controllers of this framework, running in a manager of their own whose requests are neither counted nor hit by
-faults. Pods carry the template's labels and spec, are owned by the workload and bound to a ready node that satisfies
-their `nodeSelector` if there is one. The claims of a StatefulSet are made and bound. Once a pod has started, its status
-is the test's: set it not ready, and the workload's status follows. Rollouts, ReplicaSets and probes are not simulated.
+They are controllers of this framework, and a manager on a real API server without such controllers may run them, too.
+`World.start` gives them a manager of their own, whose requests are neither counted nor hit by faults. Pods carry the
+template's labels and spec, are owned by the workload and bound to a ready node that satisfies their `nodeSelector` if
+there is one. The claims of a StatefulSet are made and bound. Once a pod has started, its status is the test's: set it
+not ready, and the workload's status follows. Rollouts, ReplicaSets and probes are not simulated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,6 @@ from kaito.runtime.reconcile import Again, Request
 
 STARTED = "testing.kaito.dev/started"
 """Annotation of pods whose containers have been started; from then on the stand-ins leave their status alone."""
-
-CACHE = (Cached(Pod), Cached(Node))
-"""What the stand-ins read."""
 
 Workload = Deployment | StatefulSet
 
@@ -69,10 +67,11 @@ def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0) -> list[Con
         await _finish(request, "Complete", {"succeeded": wanted, "active": 0, "ready": 0})
         return None
 
+    nodes = [Cached(Node)]
     return [
-        Controller(Deployment, run_workload, name="deployments").owns(Pod),
-        Controller(StatefulSet, run_workload, name="statefulsets").owns(Pod),
-        Controller(Job, run_job, name="jobs").owns(Pod),
+        Controller(Deployment, run_workload, name="deployments", cache=nodes).owns(Pod),
+        Controller(StatefulSet, run_workload, name="statefulsets", cache=nodes).owns(Pod),
+        Controller(Job, run_job, name="jobs", cache=nodes).owns(Pod),
     ]
 
 

@@ -140,9 +140,7 @@ class World(ServerObjects):
 
         Their requests are neither counted nor hit by faults.
         """
-        from kaito.runtime.testing.cluster import CACHE
-
-        manager = self.manager(*controllers, cache=CACHE, name="cluster", agent=CLUSTER_AGENT)
+        manager = self.manager(*controllers, name="cluster", agent=CLUSTER_AGENT)
         await self._stack.enter_async_context(manager)
 
     def watch_over(self, busy: Busy) -> None:
