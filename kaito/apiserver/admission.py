@@ -11,74 +11,108 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from kaito.apiserver import errors
 from kaito.apiserver.cel import RuleSyntaxError, compile_rule
 from kaito.apiserver.cel_values import plain
 from kaito.apiserver.core import Context, Core
-from kaito.apiserver.kinds import Resource
+from kaito.apiserver.kinds import Resource, convert
 from kaito.apiserver.patch import json_patch
 from kaito.apiserver.routes import Target
 from kaito.apiserver.selectors import selector_matches
 from kaito.apiserver.wire import Json, Object, copy_json, decode, is_object
+
+if TYPE_CHECKING:
+    from kaito.apiserver.conversion import Conversions
 
 GROUP = "admissionregistration.k8s.io"
 MUTATING = f"mutatingwebhookconfigurations.{GROUP}"
 VALIDATING = f"validatingwebhookconfigurations.{GROUP}"
 
 WebhookCaller: TypeAlias = Callable[[Object, Object], Awaitable[Object]]
-"""Sends an AdmissionReview to where a `clientConfig` points and returns the answered review; raises `WebhookError`."""
+"""Sends a review to where a `clientConfig` points and returns the answered review; raises `WebhookError`."""
 
 
 class WebhookError(Exception):
     """A webhook could not be called, or did not answer with a review."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A webhook that is asked, and the version of the kind it wants to see (`matchPolicy: Equivalent`)."""
+
+    hook: Object
+    resource: Resource
+
+
 class Admission:
     """The mutating and validating phases of one server."""
 
-    def __init__(self, core: Core, caller: WebhookCaller) -> None:
+    def __init__(self, core: Core, caller: WebhookCaller, conversions: Conversions) -> None:
         self._core = core
+        self._conversions = conversions
         self.caller = caller
 
     async def mutate(
         self, target: Target, operation: str, data: Object, old: Object | None, context: Context
     ) -> Object:
         """Return the object as the mutating webhooks leave it: the same object when none changed it."""
-        for hook in self._matching(MUTATING, target, operation, data, old):
-            answer = await self._ask(hook, target, operation, data, old, context)
+        for call in self._matching(MUTATING, target, operation, data, old):
+            shown = await self._as_seen(call, data)
+            answer = await self._ask(call, target, operation, shown, await self._as_seen(call, old), context)
             if answer is None or not answer.get("patch"):
                 continue
-            patched = json_patch(data, decode(base64.b64decode(answer["patch"])))
+            patched = json_patch(shown, decode(base64.b64decode(answer["patch"])))
             if is_object(patched):
-                data = patched
+                back = _Call(call.hook, target.resource)
+                data = copy_json(await self._as_seen(back, patched))
         return data
+
+    async def _as_seen(self, call: _Call, data: Object | None) -> Object | None:
+        """Return an object in the version that a webhook wants."""
+        if data is None or data["apiVersion"] == call.resource.api_version:
+            return data
+        if call.resource.converter is None:
+            return convert(data, call.resource, call.resource.api_version)
+        return (await self._conversions.convert(call.resource, [data], call.resource.api_version))[0]
 
     async def validate(
         self, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
     ) -> None:
         """Refuse the write when a validating webhook does."""
-        for hook in self._matching(VALIDATING, target, operation, data, old):
-            await self._ask(hook, target, operation, data, old, context)
+        for call in self._matching(VALIDATING, target, operation, data, old):
+            shown, before = await self._as_seen(call, data), await self._as_seen(call, old)
+            await self._ask(call, target, operation, shown, before, context)
 
     def _matching(
         self, storage: str, target: Target, operation: str, data: Object | None, old: Object | None
-    ) -> list[Object]:
+    ) -> list[_Call]:
         if target.resource.group == GROUP:
             return []
         channel = self._core.store.channel(storage)
-        found: list[Object] = []
+        found: list[_Call] = []
         for key in sorted(channel.objects):
             hooks: list[Object] = channel.objects[key].data.get("webhooks") or []
-            found += [hook for hook in hooks if self._matches(hook, target, operation, data, old)]
+            for hook in hooks:
+                wanted = self._version(hook, target, operation)
+                if wanted is not None and self._matches(hook, target, operation, data, old):
+                    found.append(_Call(hook, wanted))
         return found
 
-    def _matches(self, hook: Object, target: Target, operation: str, data: Object | None, old: Object | None) -> bool:
+    def _version(self, hook: Object, target: Target, operation: str) -> Resource | None:
+        """Return the version of the resource that a rule of the webhook covers: the request's, or an equivalent one."""
         rules: list[Object] = hook.get("rules") or []
-        exact = hook.get("matchPolicy") == "Exact"
-        if not any(rule_matches(rule, target.resource, target.subresource, operation, exact=exact) for rule in rules):
-            return False
+        candidates = [target.resource]
+        if hook.get("matchPolicy") != "Exact":
+            candidates += self._core.registry.versions(target.resource)
+        for resource in candidates:
+            if any(rule_matches(rule, resource, target.subresource, operation) for rule in rules):
+                return resource
+        return None
+
+    def _matches(self, hook: Object, target: Target, operation: str, data: Object | None, old: Object | None) -> bool:
         if target.resource.namespaced and hook.get("namespaceSelector"):
             namespace = self._core.store.get("namespaces", ("", target.namespace))
             labels = None if namespace is None else namespace.metadata.get("labels")
@@ -93,7 +127,7 @@ class Admission:
 
     async def _ask(
         self,
-        hook: Object,
+        call: _Call,
         target: Target,
         operation: str,
         data: Object | None,
@@ -101,8 +135,8 @@ class Admission:
         context: Context,
     ) -> Object | None:
         """Return a webhook's response; None when it could not be reached and does not insist."""
-        uid = self._core.new_uid()
-        review = _review(uid, target, operation, data, old, context)
+        uid, hook = self._core.new_uid(), call.hook
+        review = _review(uid, call, target, operation, data, old, context)
         name = str(hook.get("name", ""))
         try:
             async with asyncio.timeout(float(hook.get("timeoutSeconds") or 10)):
@@ -126,11 +160,8 @@ class Admission:
         return result
 
 
-def rule_matches(rule: Object, resource: Resource, subresource: str, operation: str, *, exact: bool) -> bool:
-    """Return whether a rule of a webhook covers a request.
-
-    With `matchPolicy: Equivalent` any version of the resource will do: conversion strategy None keeps objects alike.
-    """
+def rule_matches(rule: Object, resource: Resource, subresource: str, operation: str) -> bool:
+    """Return whether a rule of a webhook covers a request about this version of a resource."""
 
     def has(field: str, value: str) -> bool:
         listed: list[str] = rule.get(field) or []
@@ -138,7 +169,7 @@ def rule_matches(rule: Object, resource: Resource, subresource: str, operation: 
 
     if not has("operations", operation) or not has("apiGroups", resource.group):
         return False
-    if exact and not has("apiVersions", resource.version):
+    if not has("apiVersions", resource.version):
         return False
     if rule.get("scope") not in {None, "*", "Namespaced" if resource.namespaced else "Cluster"}:
         return False
@@ -163,18 +194,17 @@ def _conditions_hold(hook: Object, data: Object | None, old: Object | None, oper
 
 
 def _review(
-    uid: str, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
+    uid: str, call: _Call, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
 ) -> Object:
-    resource = target.resource
-    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-    where = {"group": resource.group, "version": resource.version, "resource": resource.plural}
+    kind, where = _names(call.resource)
+    asked_kind, asked_where = _names(target.resource)
     state = data if data is not None else old
     request: Object = {
         "uid": uid,
         "kind": kind,
         "resource": where,
-        "requestKind": kind,
-        "requestResource": where,
+        "requestKind": asked_kind,
+        "requestResource": asked_where,
         "name": str(state["metadata"].get("name", "")) if state is not None else target.name,
         "operation": operation,
         "userInfo": {"username": context.user, "groups": list(context.groups)},
@@ -188,6 +218,11 @@ def _review(
     if target.subresource:
         request["subResource"] = request["requestSubResource"] = target.subresource
     return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+
+
+def _names(resource: Resource) -> tuple[Object, Object]:
+    shared = {"group": resource.group, "version": resource.version}
+    return shared | {"kind": resource.kind}, shared | {"resource": resource.plural}
 
 
 def _denial(name: str, status: Object) -> errors.StatusError:

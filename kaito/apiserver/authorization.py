@@ -17,7 +17,7 @@ from kaito.apiserver import errors
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.routes import Target
 from kaito.apiserver.selectors import selector_matches
-from kaito.apiserver.wire import HttpRequest, Object
+from kaito.apiserver.wire import HttpRequest, Object, part
 
 Mode: TypeAlias = Literal["AlwaysAllow", "RBAC"]
 """As `--authorization-mode`."""
@@ -157,7 +157,7 @@ class Authorizer:
         if stored is None:
             return [_EVERYTHING, _EVERY_PATH] if (kind, name) == ("ClusterRole", "cluster-admin") else None
         rules: list[Object] = list(stored.data.get("rules") or ())
-        selectors: list[Object] = (stored.data.get("aggregationRule") or {}).get("clusterRoleSelectors") or []
+        selectors: list[Object] = part(stored.data, "aggregationRule").get("clusterRoleSelectors") or []
         if selectors:  # kube-controller-manager writes them into the role; here they are looked up
             for other in self._core.store.channel(f"clusterroles.{GROUP}").objects.values():
                 if any(selector_matches(selector, other.metadata.get("labels")) for selector in selectors):

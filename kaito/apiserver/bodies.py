@@ -178,7 +178,7 @@ def shape(data: Object, resource: Resource, context: Context) -> None:
 
 
 def to_storage(data: Object, resource: Resource) -> Object:
-    """Return an object as the store keeps it."""
+    """Return an object as the store keeps it, of a kind without a conversion webhook."""
     if is_event(resource):
         return convert_event(data, "v1")
     if data["apiVersion"] == resource.stored_api_version:

@@ -74,11 +74,17 @@ def _resource(spec: Object, names: Object, version: Object, storage_version: str
         custom=True,
         schema=schema,
         ownership_schema=ownership_schema(schema),
+        converter=_converter(spec),
         columns=tuple(_column(item) for item in version.get("additionalPrinterColumns") or ()),
         scale=None if scale is None else _scale(scale),
         selectable_fields=tuple(str(item["jsonPath"]).lstrip(".") for item in version.get("selectableFields") or ()),
         deprecation=str(warning),
     )
+
+
+def _converter(spec: Object) -> Object | None:
+    conversion = part(spec, "conversion")
+    return part(conversion, "webhook", "clientConfig") if conversion.get("strategy") == "Webhook" else None
 
 
 def _scale(raw: Object) -> Scale:
@@ -134,7 +140,8 @@ class Definitions:
         channel = self._core.store.channel(storage)
         for key, stored in list(channel.objects.items()):
             data: Object = copy_json({**stored.data})
-            if schema is not None:
+            foreign = resources and resources[0].converter and data["apiVersion"] != resources[0].stored_api_version
+            if schema is not None and not foreign:
                 prune(data, schema)
                 fill_defaults(data, schema)
             channel.objects[key] = Stored(key, stored.rv, data)

@@ -67,6 +67,8 @@ class Resource:
     """The schema with the server's own metadata, along which server-side apply merges and counts owners."""
     storage_schema: Schema | None = None
     """Schema of the stored version of a custom resource: what is kept is pruned and defaulted by it."""
+    converter: Object | None = None
+    """`clientConfig` of the conversion webhook of a custom resource; None when its versions differ in nothing."""
     columns: tuple[Column, ...] = ()
     scale: Scale | None = None
     selectable_fields: tuple[str, ...] = ()
@@ -145,6 +147,14 @@ class Registry:
         """Return the resource of a kind."""
         return self._by_kind.get((group, version, kind))
 
+    def versions(self, resource: Resource) -> list[Resource]:
+        """Return the other served versions of a type."""
+        return [
+            found
+            for found in self._by_path.values()
+            if found is not resource and (found.group, found.plural) == (resource.group, resource.plural)
+        ]
+
     def all(self) -> list[Resource]:
         """Return every served resource."""
         return list(self._by_path.values())
@@ -181,7 +191,10 @@ class Registry:
 
 
 def view(stored: Stored, resource: Resource) -> Object:
-    """Return a stored object as a version serves it; the result is shared and must not be mutated."""
+    """Return a stored object as a version serves it; the result is shared and must not be mutated.
+
+    Views that a conversion webhook makes must be there already (`Conversions.prepare`).
+    """
     api_version = resource.api_version
     if stored.data.get("apiVersion") == api_version:
         return stored.data
@@ -194,11 +207,14 @@ def view(stored: Stored, resource: Resource) -> Object:
 def convert(data: Object, resource: Resource, api_version: str) -> Object:
     """Return an object in another version of its type.
 
-    Custom resources use conversion strategy None: only apiVersion changes, and what the target version does not know is
-    pruned. Its defaults are not filled in: the real server does that for the stored version alone when it reads.
+    Conversion strategy None: only apiVersion changes, and what the target version does not know is pruned. Its defaults
+    are not filled in: the real server does that for the stored version alone when it reads.
     """
     if data.get("apiVersion") == api_version:
         return data
+    if resource.converter is not None:
+        message = f"{resource.kind}: the view of {api_version} was not prepared"
+        raise RuntimeError(message)
     from kaito.apiserver.events import convert_event, is_event
 
     if is_event(resource):

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import IPv4Network
 
 from kaito.apiserver import discovery, errors, reads
@@ -19,6 +20,7 @@ from kaito.apiserver.authorization import Authorizer, Denial, Mode, asked_for, c
 from kaito.apiserver.bodies import media_type
 from kaito.apiserver.builtin import builtin_resources
 from kaito.apiserver.cleanup import Cleanup
+from kaito.apiserver.conversion import Conversions
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.definitions import Definitions
 from kaito.apiserver.deletion import delete_one
@@ -96,7 +98,8 @@ class ApiServer:
         seed: makes uids and generated names repeatable.
         collect_garbage: whether owner garbage collection and namespace deletion run inside the server. A bare control
             plane (kube-apiserver and etcd) has neither; their controllers live in kube-controller-manager.
-        webhooks: how admission webhooks are reached; over HTTP by default, a function of the same process in tests.
+        webhooks: how admission and conversion webhooks are reached; over HTTP by default, a function of the same
+            process in tests.
         tokens: bearer tokens and the users they stand for; with any given, requests without one get 401.
         authorization: `RBAC` asks the stored roles and bindings about everybody who is not of `system:masters`;
             `AlwaysAllow` asks nobody.
@@ -121,8 +124,9 @@ class ApiServer:
         self._core = Core(registry, store, clock, chance, dict(tokens or {}), IPv4Network(service_cidr))
         self._definitions = Definitions(self._core)
         self._authorizer = Authorizer(self._core, authorization)
-        self._admission = Admission(self._core, webhooks)
-        self._writer = Writer(self._core, self._admission)
+        self._conversions = Conversions(self._core, webhooks)
+        self._admission = Admission(self._core, webhooks, self._conversions)
+        self._writer = Writer(self._core, self._admission, self._conversions)
         self._openapi = OpenApi(self._core.registry)
         self._subresources = Subresources(self._core, self._writer)
         Cleanup(self._core, controllers=collect_garbage)
@@ -247,6 +251,7 @@ class ApiServer:
     async def _serve(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse:
         core = self._core
         self._authorize(target, request, context)
+        await self._prepare(target, request)
         if target.subresource:
             answered = await self._subresources.serve(request, target, context)
             if answered is not None:
@@ -260,7 +265,9 @@ class ApiServer:
             case "list":
                 return raw_response(reads.list_objects(core, target, request, show))
             case "watch":
-                stream = open_watch(core, target, request, show)
+                converts = target.resource.converter is not None
+                prepare = partial(self._conversions.prepare, target.resource) if converts else None
+                stream = open_watch(core, target, request, show, prepare)
                 return HttpResponse(200, {"content-type": "application/json", "transfer-encoding": "chunked"}, stream)
             case "create":
                 stored = await self._writer.create(target, request, context)
@@ -276,12 +283,23 @@ class ApiServer:
             case _:
                 return await self._delete_collection(target, request, context)
 
+    async def _prepare(self, target: Target, request: HttpRequest) -> None:
+        """Have conversion webhooks make what the answer is about to show."""
+        resource = target.resource
+        if resource.converter is None:
+            return
+        if target.name:
+            await self._conversions.prepare(resource, [self._core.store.get(resource.storage, _key(target))])
+        elif target.verb != "create":
+            past = bool(request.param("resourceVersion") or request.param("continue"))
+            await self._conversions.prepare_all(resource, self._core.store.channel(resource.storage), history=past)
+
     def _authorize(self, target: Target, request: HttpRequest, context: Context) -> None:
         self._authorizer.check(asked_for(target, request), context)
         creates = target.verb == "update" or media_type(request).startswith("application/apply-patch")
         if creates and target.verb in {"update", "patch"} and not target.subresource:
             resource = target.resource
-            if self._core.store.get(resource.storage, (target.namespace, target.name)) is None:
+            if self._core.store.get(resource.storage, _key(target)) is None:
                 self._authorizer.check(creation(target), context)
 
     async def _delete(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
@@ -291,6 +309,7 @@ class ApiServer:
         await self._admission.validate(target, "DELETE", None, view(found, resource), context)
         stored, gone = delete_one(self._core, target, request, context, reads.find(self._core, target))
         if not gone or resource.storage in RETURNED_WHEN_DELETED:
+            await self._conversions.prepare(resource, [stored])
             return raw_response(show.one(resource, stored))
         details: Object = {"name": stored.key[1], "kind": resource.plural, "uid": stored.uid}
         if resource.group:
@@ -329,6 +348,10 @@ class ApiServer:
             fill_builtin_defaults(data, resource)
             prepare_create(self._core, resource, data)
             self._core.store.create(resource.storage, ("", name), data)
+
+
+def _key(target: Target) -> tuple[str, str]:
+    return target.namespace, target.name
 
 
 def _warning(text: str) -> str:

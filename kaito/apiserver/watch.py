@@ -8,8 +8,9 @@ once a minute, `sendInitialEvents` with its end bookmark, an ERROR event 410 whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kaito.apiserver import errors
 from kaito.apiserver.core import Core
@@ -24,6 +25,8 @@ BOOKMARK_INTERVAL_SECONDS = 60.0
 MIN_TIMEOUT_SECONDS = 1800
 """Without `timeoutSeconds` a watch lives between this and twice this (`--min-request-timeout`)."""
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+Prepare: TypeAlias = Callable[[Iterable[Stored | None]], Awaitable[None]]
+"""Makes the views that a conversion webhook makes; raises `StatusError`."""
 
 
 @dataclass(slots=True)
@@ -84,7 +87,13 @@ class WatchStream(AsyncIterator[bytes]):
     """The body of one watch. Ends at its timeout, when cut, or when the type disappears."""
 
     def __init__(
-        self, core: Core, target: Target, chosen: Selection, show: Presentation, options: WatchOptions
+        self,
+        core: Core,
+        target: Target,
+        chosen: Selection,
+        show: Presentation,
+        options: WatchOptions,
+        prepare: Prepare | None = None,
     ) -> None:
         self.target = target
         self.watcher = Watcher()
@@ -96,6 +105,7 @@ class WatchStream(AsyncIterator[bytes]):
         self._chosen = chosen
         self._show = show
         self._options = options
+        self._prepare = prepare
         self._queue: list[bytes] = []
         loop = asyncio.get_running_loop()
         self._ends = loop.time() + options.timeout
@@ -130,6 +140,7 @@ class WatchStream(AsyncIterator[bytes]):
 
     async def __anext__(self) -> bytes:
         while True:
+            await self._convert()
             self._collect()
             if self._queue:
                 return self._flush()
@@ -150,6 +161,18 @@ class WatchStream(AsyncIterator[bytes]):
         if self.garble is not None:
             chunk, self.garble = self.garble(chunk), None
         return chunk
+
+    async def _convert(self) -> None:
+        """Prepare what was pushed so far; a conversion that fails ends the stream with an ERROR event."""
+        pending, seen = self.watcher.pending, 0
+        while self._prepare is not None and not self._closed and seen < len(pending):
+            seen = len(pending)  # more may come while the webhook answers
+            try:
+                await self._prepare([state for change in pending for state in (change.stored, change.previous)])
+            except errors.StatusError as error:
+                pending.clear()
+                self._queue.append(watch_line("ERROR", encode(error.status())))
+                self._closed = True
 
     def _collect(self) -> None:
         pending = self.watcher.pending
@@ -214,15 +237,23 @@ class WatchStream(AsyncIterator[bytes]):
 def departed(change: Change) -> Stored:
     """Return what leaves a selection by a change: the last state inside, at the resource version of the change."""
     data = change.stored.data if change.previous is None else change.previous.data
-    metadata = {**data["metadata"], "resourceVersion": str(change.rv)}
-    return Stored(change.stored.key, change.rv, {**data, "metadata": metadata})
+    gone = Stored(change.stored.key, change.rv, _at(data, change.rv))
+    views = (change.stored if change.previous is None else change.previous).views
+    gone.views = {version: _at(shown, change.rv) for version, shown in views.items()}
+    return gone
 
 
-def open_watch(core: Core, target: Target, request: HttpRequest, show: Presentation) -> WatchStream:
+def _at(data: Object, rv: int) -> Object:
+    return {**data, "metadata": {**data["metadata"], "resourceVersion": str(rv)}}
+
+
+def open_watch(
+    core: Core, target: Target, request: HttpRequest, show: Presentation, prepare: Prepare | None = None
+) -> WatchStream:
     """Return the stream for a watch request."""
     options = watch_options(core, request)
     fields = request.param("fieldSelector")
     if target.name:
         fields = ",".join(filter(None, (fields, f"metadata.name={target.name}")))
     chosen = selection(target.resource, target.namespace, request.param("labelSelector"), fields)
-    return WatchStream(core, target, chosen, show, options)
+    return WatchStream(core, target, chosen, show, options, prepare)

@@ -14,6 +14,7 @@ from kaito.apiserver import bodies, deletion, errors, lifecycle, reads
 from kaito.apiserver.admission import Admission
 from kaito.apiserver.builtin_rules import complete_new, complete_update, create_problems, update_problems
 from kaito.apiserver.cel import rule_errors
+from kaito.apiserver.conversion import Conversions
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.fieldmanagers import plan_apply, record_write
 from kaito.apiserver.kinds import Resource, view
@@ -38,9 +39,10 @@ ATTEMPTS = 5
 class Writer:
     """The writing verbs of one server."""
 
-    def __init__(self, core: Core, admission: Admission) -> None:
+    def __init__(self, core: Core, admission: Admission, conversions: Conversions) -> None:
         self._core = core
         self._admission = admission
+        self._conversions = conversions
 
     async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
         """Create the object in the body."""
@@ -76,15 +78,29 @@ class Writer:
         complete_new(core, resource, data)
         self._validate(resource, data, None)
         await self._admission.validate(target, "CREATE", data, None, context)
+        kept = await self._kept(resource, data)
         key = (target.namespace, str(data["metadata"]["name"]))
         if core.store.get(resource.storage, key) is not None:
             raise (errors.generate_name_conflict if generated else errors.already_exists)(
                 resource.group, resource.plural, key[1]
             )
-        kept = bodies.to_storage(data, resource)
         if context.dry_run:
-            return Stored(key, 0, kept)
-        return core.store.create(resource.storage, key, kept)
+            return await self._ready(resource, Stored(key, 0, kept))
+        return await self._ready(resource, core.store.create(resource.storage, key, kept))
+
+    async def _kept(self, resource: Resource, data: Object) -> Object:
+        """Return an object as the store keeps it."""
+        if resource.converter is None or data["apiVersion"] == resource.stored_api_version:
+            return bodies.to_storage(data, resource)
+        kept = await self._conversions.to_storage(resource, data)
+        if resource.storage_schema is not None:
+            bodies.settle(kept, resource.storage_schema)
+        return kept
+
+    async def _ready(self, resource: Resource, stored: Stored) -> Stored:
+        """Return a written object when the version that was asked for can show it."""
+        await self._conversions.prepare(resource, [stored])
+        return stored
 
     def _check_namespace(self, target: Target, name: str) -> None:
         """Refuse creation in a namespace that is missing (404) or on its way out (403)."""
@@ -188,15 +204,17 @@ class Writer:
         """Bring an object from its current state to a wanted one; `recorded_as` is the subresource of its ownership."""
         for attempt in range(ATTEMPTS):
             old = reads.find(self._core, target)
+            await self._conversions.prepare(target.resource, [old])
             current = view(old, target.resource)
             wanted, managed = change(current)
             stated = _stated_version(wanted, current, patching=patching)
             data = await self._prepare(
                 target, wanted, old, context, managed, patching=patching, recorded_as=recorded_as or target.subresource
             )
+            kept = await self._kept(target.resource, data)
             now = self._core.store.get(target.resource.storage, old.key)
             if now is old:
-                return self._commit(target, data, old, context)
+                return await self._ready(target.resource, self._commit(target, data, kept, old, context))
             if stated or attempt == ATTEMPTS - 1:
                 break
         raise errors.conflict(target.resource.group, target.resource.plural, target.name)
@@ -257,13 +275,13 @@ class Writer:
         if found:
             raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
 
-    def _commit(self, target: Target, data: Object, old: Stored, context: Context) -> Stored:
+    def _commit(self, target: Target, data: Object, kept: Object, old: Stored, context: Context) -> Stored:
         resource = target.resource
         previous = view(old, resource)
-        data["metadata"]["resourceVersion"] = old.metadata["resourceVersion"]
+        for state in (data, kept):
+            state["metadata"]["resourceVersion"] = old.metadata["resourceVersion"]
         if same_but_times(data, previous):
             return old
-        kept = bodies.to_storage(data, resource)
         if context.dry_run:
             return Stored(old.key, old.rv, kept)
         if deletion.finished(resource, kept, old):

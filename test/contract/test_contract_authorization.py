@@ -24,12 +24,12 @@ async def as_user(server: Server, user: str, method: str, path: str, body: objec
     return await server.call(method, path, body, more.pop("content", "application/json"), headers, **more)
 
 
-async def allowed_soon(server: Server, user: str, path: str) -> None:
+async def allowed_soon(server: Server, user: str, path: str, **more: Any) -> None:
     for _ in range(PATIENCE):
-        if (await as_user(server, user, "GET", path)).status == 200:
+        if (await as_user(server, user, "GET", path, **more)).status == 200:
             return
         await asyncio.sleep(0.1)
-    raise AssertionError(await as_user(server, user, "GET", path))
+    raise AssertionError(await as_user(server, user, "GET", path, **more))
 
 
 async def grant(server: Server, *rules: dict[str, Any], name: str = "op") -> None:
@@ -106,12 +106,7 @@ async def test_subresources_and_groups_of_users_have_rules_of_their_own(server: 
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "ops"}],
     }
     await server.ok("POST", RBAC + "/namespaces/{ns}/rolebindings", member)
-    for _ in range(PATIENCE):
-        joined = await as_user(server, "alice", "GET", deployments, headers={"impersonate-group": "ops"})
-        if joined.status == 200:
-            break
-        await asyncio.sleep(0.1)
-    assert joined.status == 200
+    await allowed_soon(server, "alice", deployments, headers={"impersonate-group": "ops"})
     assert (await as_user(server, "alice", "GET", deployments)).status == 403
 
 
@@ -162,6 +157,7 @@ async def test_a_binding_to_a_role_that_is_missing_is_told(server: Server) -> No
     }
     await server.ok("POST", RBAC + "/namespaces/{ns}/rolebindings", binding)
     await allowed_soon(server, user, CONFIG_MAPS)
+    refused = ""
     for _ in range(PATIENCE):
         refused = refusal(server, await as_user(server, user, "DELETE", f"{CONFIG_MAPS}/a"))
         if "RBAC" in refused:

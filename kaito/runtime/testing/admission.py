@@ -1,14 +1,16 @@
-"""Admission in the process: the `World`'s API server asks `Webhook` declarations without sockets or certificates.
+"""Webhooks in the process: the `World`'s API server asks `Webhook`s and `Conversion`s without sockets or certificates.
 
 The questions and answers are the documents that travel between a real API server and a webhook server.
 """
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import msgspec
 
 from kaito.apiserver.webhook_client import call_webhook
 from kaito.runtime.webhook.answer import Answer, defaulting, validating
+from kaito.runtime.webhook.conversion import Conversion, review as convert
 from kaito.runtime.webhook.declaration import AnyWebhook
 from kaito.runtime.webhook.manifests import admission_manifests
 from kaito.runtime.webhook.review import parse
@@ -23,6 +25,7 @@ class InProcessWebhooks:
 
     def __init__(self) -> None:
         self._answers: dict[str, Answer] = {}
+        self._conversions: dict[tuple[str, str], Conversion[Any]] = {}
 
     def add(self, webhook: AnyWebhook) -> list[dict[str, Any]]:
         """Answer for a webhook; the configurations to store, so that the server asks."""
@@ -39,8 +42,14 @@ class InProcessWebhooks:
             operations=("CREATE", "UPDATE", "DELETE"),
         )
 
+    def convert(self, conversion: Conversion[Any]) -> None:
+        """Answer for a conversion."""
+        self._conversions[conversion.group_kind] = conversion
+
     async def call(self, config: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
         """The server's `webhooks`: the answered review."""
+        if review["kind"] == "ConversionReview" and self._converts(review["request"]["objects"][0]):
+            return convert(self._conversions, msgspec.json.encode(review))
         service: dict[str, Any] = config.get("service") or {}
         answer = self._answers.get(str(service.get("path")))
         if answer is None:
@@ -49,3 +58,6 @@ class InProcessWebhooks:
         verdict = await answer(question)
         answered: dict[str, Any] = msgspec.json.decode(verdict.encode(question.version, question.uid))
         return answered
+
+    def _converts(self, document: Mapping[str, Any]) -> bool:
+        return (str(document["apiVersion"]).rpartition("/")[0], document["kind"]) in self._conversions

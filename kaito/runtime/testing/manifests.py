@@ -60,7 +60,8 @@ def _objects(document: object, source: str) -> Iterator[Manifest]:
         if not manifest.get(field):
             message = f"{source} has no {field}"
             raise ConfigurationError(message)
-    if not (manifest.get("metadata") or {}).get("name"):
+    metadata: Mapping[str, Any] = manifest.get("metadata") or {}
+    if not metadata.get("name"):
         message = f"{source}, a {manifest['kind']}, has no metadata.name"
         raise ConfigurationError(message)
     yield manifest

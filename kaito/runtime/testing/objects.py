@@ -4,6 +4,7 @@
 hit by a fault.
 """
 
+import asyncio
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +21,14 @@ from kaito.runtime.crd import Version, crd
 from kaito.runtime.errors import AlreadyExists, NotFound
 from kaito.runtime.kinds import Event
 from kaito.runtime.meta import Condition, LabelSelector, Resource, condition_of
-from kaito.runtime.testing.admission import InProcessWebhooks
+from kaito.runtime.testing.admission import SERVICE, InProcessWebhooks
 from kaito.runtime.testing.manifests import Manifest, api_path, path_of, read_manifests
-from kaito.runtime.webhook import Webhook
+from kaito.runtime.webhook import Conversion, Webhook, conversion_manifest
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
+
+_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 OWN_AGENT = "world/1"
 """User agent of the test's own reads and writes: not counted, never hit by a fault."""
@@ -40,6 +44,7 @@ class ServerObjects:
 
     def __init__(self, server: ApiServer, webhooks: InProcessWebhooks) -> None:
         self.server: ApiServer = server
+        self._loop = _running_loop()
         self._webhooks = webhooks
 
     def put(self, obj: R) -> R:
@@ -177,12 +182,34 @@ class ServerObjects:
             for manifest in self._webhooks.add(webhook):
                 self._send("POST", f"/apis/{manifest['apiVersion']}/{manifest['kind'].lower()}s", manifest)
 
+    def convert(self, *conversions: Conversion[Any]) -> None:
+        """Have the server ask these conversions whenever versions differ. No sockets are involved.
+
+        A kind the server does not know is installed with all versions of the conversion, the hub being stored. One that
+        it knows keeps its schemas, and whatever webhook its manifest names, these functions answer.
+
+        Raises:
+            ConfigurationError: the kind is served in a version that the conversion does not know.
+        """
+        for conversion in conversions:
+            path = f"{_DEFINITIONS}/{conversion.hub.plural}.{conversion.hub.group()}"
+            try:
+                present: dict[str, Any] = msgspec.json.decode(self._send("GET", path))
+            except NotFound:
+                versions = [Version(model=kind, storage=kind is conversion.hub) for kind in conversion.kinds]
+                present = crd(versions)
+            conversion.check_coverage(present)
+            self._webhooks.convert(conversion)
+            if present["spec"].get("conversion", {}).get("strategy") != "Webhook":
+                present["spec"]["conversion"] = conversion_manifest(namespace="default", service=SERVICE)
+            self._install(present)
+
     def _install(self, manifest: Mapping[str, Any]) -> None:
-        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        metadata = {name: value for name, value in manifest["metadata"].items() if name != "resourceVersion"}
         try:
-            self._send("POST", path, manifest)
+            self._send("POST", _DEFINITIONS, dict(manifest) | {"metadata": metadata})
         except AlreadyExists:
-            target = f"{path}/{manifest['metadata']['name']}"
+            target = f"{_DEFINITIONS}/{manifest['metadata']['name']}"
             present: dict[str, Any] = msgspec.json.decode(self._send("GET", target))
             version = {"resourceVersion": present["metadata"]["resourceVersion"]}
             self._send("PUT", target, dict(manifest) | {"metadata": manifest["metadata"] | version})
@@ -205,11 +232,23 @@ class ServerObjects:
     ) -> bytes:
         headers = {"user-agent": OWN_AGENT, "content-type": content_type}
         data = b"" if body is None else msgspec.json.encode(body)
-        reply = _at_once(self.server.handle(HttpRequest(method, path, query, headers, data)))
+        reply = self._at_once(self.server.handle(HttpRequest(method, path, query, headers, data)))
         content = cast("bytes", reply.body)
         if reply.status >= 400:
             raise failure(reply.status, reply.headers, content, f"{method} {path}")
         return content
+
+    def _at_once(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that does not wait for anything: the server's reads and writes, without faults."""
+        if self._loop is not None and _running_loop() is None:
+            return self._loop.run_until_complete(work)  # a fixture that is not async, between two steps of the test
+        try:
+            work.send(None)
+        except StopIteration as end:
+            return cast("T", end.value)
+        work.close()
+        message = "the server waited (an admission webhook or a fault of your own): write through a client instead"
+        raise RuntimeError(message)
 
 
 def _regards(event: Event, obj: Resource) -> bool:
@@ -227,15 +266,8 @@ def _path(kind: type[Resource], namespace: str, name: str = "", subresource: str
     return resource_path(kind.api_version, kind.plural, namespace=namespace, name=name, subresource=subresource)
 
 
-T = TypeVar("T")
-
-
-def _at_once(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that does not wait for anything: the server's reads and writes, without webhooks or faults."""
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        work.send(None)
-    except StopIteration as end:
-        return cast("T", end.value)
-    work.close()
-    message = "the server waited (an admission webhook or a fault of your own): write through a client instead"
-    raise RuntimeError(message)
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -7,7 +7,7 @@ Whatever the functions do to metadata, only labels and annotations may differ af
 anything else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, final
 
@@ -61,11 +61,31 @@ class Conversion(Generic[H]):
             message = f"Conversion of {hub.kind}: a version is given twice: {', '.join(versions)}"
             raise ConfigurationError(message)
         self._spokes = {spoke.kind.api_version: spoke for spoke in spokes}
+        self.kinds: Sequence[type[Resource]] = kinds
+        """The models of all versions, the hub first."""
 
     @property
     def group_kind(self) -> tuple[str, str]:
         """Group and kind."""
         return self.hub.group(), self.hub.kind
+
+    def check_coverage(self, definition: Mapping[str, Any]) -> None:
+        """Refuse a CustomResourceDefinition with a version that this conversion does not know.
+
+        Raises:
+            ConfigurationError: names the versions that are missing, or the kind if it is another.
+        """
+        spec = definition["spec"]
+        if (spec["group"], spec["names"]["kind"]) != self.group_kind:
+            message = (
+                f"Conversion of {self.hub.kind}.{self.hub.group()}: {definition['metadata']['name']} is another kind"
+            )
+            raise ConfigurationError(message)
+        known = {kind.gvk().version for kind in self.kinds}
+        missing = [version["name"] for version in spec["versions"] if version["name"] not in known]
+        if missing:
+            message = f"Conversion of {self.hub.kind}: no conversion of {', '.join(missing)} is known"
+            raise ConfigurationError(message)
 
     def convert(self, document: Mapping[str, Any], wanted: str) -> dict[str, Any]:
         """The object in another version.

@@ -1,0 +1,174 @@
+"""A kind with two versions and a conversion webhook: both servers ask our webhook server, and show the same objects."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kaito.runtime.certs.authority import new_authority, new_leaf
+from kaito.runtime.certs.serving import ServingContext
+from kaito.runtime.crd import Version, crd
+from kaito.runtime.meta import Model, Resource
+from kaito.runtime.metrics import Metrics
+from kaito.runtime.webhook import Conversion, Spoke, WebhookServer, conversion_manifest
+
+if TYPE_CHECKING:
+    from test.contract.conftest import Server
+
+PATIENCE = 100
+"""Tries, a tenth of a second apart, until a real server serves a new kind."""
+
+
+class TankSpec(Model):
+    litres: int = 0
+    colour: str | None = None
+
+
+class OldTankSpec(Model):
+    gallons: int = 0
+
+
+class Tank(Resource, api="water.example.com/v1", kind="Tank"):
+    spec: TankSpec = TankSpec()
+
+
+class OldTank(Resource, api="water.example.com/v1beta1", kind="Tank"):
+    spec: OldTankSpec = OldTankSpec()
+
+
+def up(old: OldTank) -> Tank:
+    if old.spec.gallons < 0:
+        message = "a tank cannot hold less than nothing"
+        raise ValueError(message)
+    return Tank(metadata=old.metadata, spec=TankSpec(litres=old.spec.gallons * 4, colour=old.labels.get("colour")))
+
+
+def down(new: Tank) -> OldTank:
+    labels = new.labels | ({"colour": new.spec.colour} if new.spec.colour else {})
+    metadata = new.metadata.evolve(labels=labels) if labels else new.metadata
+    return OldTank(metadata=metadata, spec=OldTankSpec(gallons=new.spec.litres // 4))
+
+
+@dataclass
+class Tanks:
+    """Paths of the kind on one server."""
+
+    server: Server
+    new: str
+    old: str
+
+    async def put(self, name: str, **spec: Any) -> Any:
+        body = {"apiVersion": "water.example.com/v1", "kind": "Tank", "metadata": {"name": name}, "spec": spec}
+        return await self.server.ok("POST", self.new, body)
+
+    async def put_old(self, name: str, gallons: int) -> Any:
+        body = {"apiVersion": "water.example.com/v1beta1", "kind": "Tank", "metadata": {"name": name}}
+        return await self.server.ok("POST", self.old, body | {"spec": {"gallons": gallons}})
+
+
+@pytest.fixture
+async def tanks(server: Server) -> AsyncIterator[Tanks]:
+    metrics, now = Metrics(), datetime.now(UTC)
+    authority = new_authority("contract", now)
+    serving = ServingContext(metrics)
+    serving.load(new_leaf(authority, ["127.0.0.1"], now))
+    conversion = Conversion(Tank, Spoke(OldTank, to_hub=up, from_hub=down))
+    webhook = WebhookServer([], [conversion], metrics=metrics, host="127.0.0.1", port=0)
+    await webhook.start(serving.context)
+    asked = conversion_manifest(url=f"https://127.0.0.1:{webhook.port}")
+    asked["webhook"]["clientConfig"]["caBundle"] = base64.b64encode(authority.certificate).decode()
+    definition = crd([Version(model=Tank, storage=True), Version(model=OldTank)], conversion=asked)
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    await server.ok("POST", definitions, definition)
+    paths = [f"/apis/water.example.com/{version}/namespaces/{{ns}}/tanks" for version in ("v1", "v1beta1")]
+    try:
+        for path in paths:
+            for _ in range(PATIENCE):
+                if (await server.call("GET", path)).status == 200:
+                    break
+                await asyncio.sleep(0.1)
+        yield Tanks(server, *paths)
+    finally:
+        for path in paths[:1]:
+            await server.call("DELETE", path)
+        await server.call("DELETE", f"{definitions}/tanks.water.example.com")
+        for _ in range(PATIENCE):
+            if (await server.call("GET", f"{definitions}/tanks.water.example.com")).status == 404:
+                break
+            await asyncio.sleep(0.1)
+        await webhook.stop()
+
+
+async def test_every_version_reads_what_any_version_wrote(tanks: Tanks) -> None:
+    server = tanks.server
+    assert (await tanks.put_old("a", 3))["spec"] == {"gallons": 3}
+    await tanks.put("b", litres=40, colour="blue")
+    new = await server.ok("GET", tanks.new)
+    assert [item["spec"] for item in new["items"]] == [{"litres": 12}, {"litres": 40, "colour": "blue"}]
+    old = await server.ok("GET", tanks.old)
+    assert [item["spec"] for item in old["items"]] == [{"gallons": 3}, {"gallons": 10}]
+    assert {item["apiVersion"] for item in old["items"]} == {"water.example.com/v1beta1"}
+    blue = await server.ok("GET", f"{tanks.old}/b")
+    assert blue["metadata"]["labels"] == {"colour": "blue"}
+    assert blue["metadata"]["uid"] == new["items"][1]["metadata"]["uid"]
+
+
+async def test_writes_through_the_other_version_keep_what_it_cannot_say(tanks: Tanks) -> None:
+    server = tanks.server
+    await tanks.put("a", litres=40, colour="blue")
+    merge = "application/merge-patch+json"
+    patched = await server.ok("PATCH", f"{tanks.old}/a", {"spec": {"gallons": 5}}, merge)
+    assert (patched["spec"], patched["metadata"]["generation"]) == ({"gallons": 5}, 2)
+    assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"litres": 20, "colour": "blue"}
+    body = {
+        "apiVersion": "water.example.com/v1beta1",
+        "kind": "Tank",
+        "metadata": {"name": "c"},
+        "spec": {"gallons": 1},
+    }
+    applied = await server.ok("PATCH", f"{tanks.old}/c", body, "application/apply-patch+yaml", fieldManager="m")
+    assert applied["spec"] == {"gallons": 1}
+    assert (await server.ok("GET", f"{tanks.new}/c"))["spec"] == {"litres": 4}
+    again = await server.ok("PATCH", f"{tanks.old}/c", body, "application/apply-patch+yaml", fieldManager="m")
+    assert again["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]
+
+
+async def test_watches_show_the_version_they_ask_for(tanks: Tanks) -> None:
+    server = tanks.server
+    await tanks.put("a", litres=8)
+    started = (await server.ok("GET", tanks.old))["metadata"]["resourceVersion"]
+    await tanks.put("b", litres=12)
+    await server.ok("DELETE", f"{tanks.new}/b")
+    found: list[tuple[str, str, int]] = []
+    async with aclosing(server.watch(tanks.old, resourceVersion=started, timeoutSeconds="20")) as stream:
+        async for event in stream:
+            assert event["object"]["apiVersion"] == "water.example.com/v1beta1"
+            found.append((event["type"], event["object"]["metadata"]["name"], event["object"]["spec"]["gallons"]))
+            if len(found) == 2:
+                await server.ok("PATCH", f"{tanks.new}/a", {"spec": {"litres": 40}}, "application/merge-patch+json")
+            if len(found) == 3:
+                break
+    assert found == [("ADDED", "b", 3), ("DELETED", "b", 3), ("MODIFIED", "a", 10)]
+
+
+async def test_what_cannot_be_converted_fails_with_the_reason(tanks: Tanks) -> None:
+    body = {
+        "apiVersion": "water.example.com/v1beta1",
+        "kind": "Tank",
+        "metadata": {"name": "a"},
+        "spec": {"gallons": -1},
+    }
+    answer = await tanks.server.call("POST", tanks.old, body)
+    assert answer.status == 500, answer.body
+    assert answer.body["message"] == (
+        "conversion webhook for water.example.com/v1beta1, Kind=Tank failed: Tank a from water.example.com/v1beta1 "
+        "to water.example.com/v1: ValueError: a tank cannot hold less than nothing"
+    )
+    assert "reason" not in answer.body

@@ -1,0 +1,154 @@
+"""A kind with two versions in the `World`: whatever is asked for, the `Conversion`'s functions are between."""
+
+import pytest
+
+from kaito.runtime import Cached, Controller, Model, ObjectMeta, Request, Resource
+from kaito.runtime.client import Client
+from kaito.runtime.crd import Version, crd
+from kaito.runtime.errors import ConfigurationError, Invalid, ServerError
+from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.testing import World
+from kaito.runtime.webhook import Admission, Conversion, Spoke, Webhook, conversion_manifest
+
+
+class TankSpec(Model):
+    litres: int = 0
+    colour: str | None = None
+
+
+class Tank(Resource, api="water.example.com/v1", kind="Tank"):
+    spec: TankSpec = TankSpec()
+
+
+class OldTankSpec(Model):
+    gallons: int = 0
+
+
+class OldTank(Resource, api="water.example.com/v1beta1", kind="Tank"):
+    spec: OldTankSpec = OldTankSpec()
+
+
+def up(old: OldTank) -> Tank:
+    if old.spec.gallons < 0:
+        message = "a tank cannot hold less than nothing"
+        raise ValueError(message)
+    colour = old.annotations.get("colour")
+    return Tank(metadata=old.metadata, spec=TankSpec(litres=old.spec.gallons * 4, colour=colour))
+
+
+def down(new: Tank) -> OldTank:
+    metadata = new.metadata
+    if new.spec.colour is not None:
+        metadata = metadata.evolve(annotations=new.annotations | {"colour": new.spec.colour})
+    return OldTank(metadata=metadata, spec=OldTankSpec(gallons=new.spec.litres // 4))
+
+
+CONVERSION = Conversion(Tank, Spoke(OldTank, to_hub=up, from_hub=down))
+
+
+@pytest.fixture
+def water(world: World) -> World:
+    world.convert(CONVERSION)
+    return world
+
+
+def old(name: str, gallons: int) -> OldTank:
+    return OldTank(metadata=ObjectMeta(name=name), spec=OldTankSpec(gallons=gallons))
+
+
+async def test_every_version_reads_what_any_version_wrote(water: World) -> None:
+    assert water.put(old("a", 3)).spec.gallons == 3
+    assert water.get(Tank, "a").spec.litres == 12
+    water.put(Tank(metadata=ObjectMeta(name="b"), spec=TankSpec(litres=40, colour="blue")))
+    assert [tank.spec.gallons for tank in water.list(OldTank)] == [3, 10]
+    assert water.get(OldTank, "b").annotations == {"colour": "blue"}
+    assert water.get(Tank, "a").uid == water.get(OldTank, "a").uid
+
+
+async def test_changes_of_the_other_version_arrive_and_count_once(water: World) -> None:
+    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(litres=40, colour="blue")))
+    assert water.patch(OldTank, "a", {"spec": {"gallons": 5}}).spec.gallons == 5
+    tank = water.get(Tank, "a")
+    assert (tank.spec.litres, tank.spec.colour, tank.metadata.generation) == (20, "blue", 2)
+    water.apply(
+        {"apiVersion": "water.example.com/v1beta1", "kind": "Tank", "metadata": {"name": "c"}, "spec": {"gallons": 1}}
+    )
+    assert water.get(Tank, "c").spec.litres == 4
+    water.delete(OldTank, "a")
+    assert water.find(Tank, "a") is None
+
+
+async def test_watches_show_the_version_they_ask_for(water: World) -> None:
+    seen: list[tuple[str, int]] = []
+
+    async def look(request: Request[OldTank]) -> None:
+        seen.append((request.key.name, request.object.spec.gallons))
+
+    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(litres=8)))
+    async with water.manager(Controller(OldTank, look)):
+        await water.settle()
+        water.patch(Tank, "a", {"spec": {"litres": 16}})
+        water.put(Tank(metadata=ObjectMeta(name="b"), spec=TankSpec(litres=4)))
+        await water.settle()
+        water.cut_watches()
+        water.patch(Tank, "b", {"spec": {"litres": 12}})
+        await water.advance(60)
+        water.delete(Tank, "b")
+        await water.settle()
+    assert seen == [("a", 2), ("a", 4), ("b", 1), ("b", 3)]
+
+
+async def test_what_cannot_be_converted_fails_with_the_reason(water: World) -> None:
+    with pytest.raises(ServerError, match="a tank cannot hold less than nothing"):
+        water.put(old("a", -1))
+    assert water.list(Tank) == []
+
+
+async def test_a_webhook_sees_its_own_version(water: World) -> None:
+    asked: list[int] = []
+
+    def check(admission: Admission[Tank]) -> None:
+        assert admission.object is not None
+        asked.append(admission.object.spec.litres)
+        if admission.object.spec.litres > 100:
+            admission.deny("spec.litres", "too much")
+
+    def paint(tank: Tank) -> Tank:
+        return tank if tank.spec.colour else tank.evolve(spec=tank.spec.evolve(colour="white"))
+
+    water.admit(Webhook(Tank, default=paint, validate=check))
+    assert water.put(old("a", 3)).annotations == {"colour": "white"}
+    assert asked == [12]
+    with pytest.raises(Invalid, match="too much"):
+        water.put(old("b", 30))
+
+
+async def test_a_manifest_with_a_webhook_is_answered_in_the_process(world: World) -> None:
+    elsewhere = conversion_manifest(namespace="water", service="tanks")
+    world.install(crd([Version(model=Tank, storage=True), Version(model=OldTank)], conversion=elsewhere))
+    client = Client(world.transport(), field_manager="test")
+    with pytest.raises(ServerError, match="no route to service water/tanks"):
+        await client.create(old("a", 1).with_metadata(namespace="default"))
+    world.convert(CONVERSION)
+    assert world.put(old("a", 1)).spec.gallons == 1
+
+
+async def test_versions_without_a_conversion_are_named(world: World) -> None:
+    class AncientTank(Resource, api="water.example.com/v1alpha1", kind="Tank"):
+        spec: OldTankSpec = OldTankSpec()
+
+    definition = crd([Version(model=model, storage=model is Tank) for model in (Tank, OldTank, AncientTank)])
+    world.install(definition)
+    with pytest.raises(ConfigurationError, match="no conversion of v1alpha1 is known"):
+        world.convert(CONVERSION)
+    with pytest.raises(ConfigurationError, match="is another kind"):
+        Conversion(ConfigMap).check_coverage(definition)
+
+
+async def test_a_cache_of_each_version_holds_the_same_objects(water: World) -> None:
+    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(litres=8)))
+    async with water.manager(cache=[Cached(Tank), Cached(OldTank)]) as manager:
+        await water.settle()
+        new = await manager.api.get(Tank, "a", "default")
+        before = await manager.api.get(OldTank, "a", "default")
+        assert (new.spec.litres, before.spec.gallons) == (8, 2)
