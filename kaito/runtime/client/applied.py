@@ -9,6 +9,7 @@ import msgspec
 
 from kaito.runtime.client.patch import contains
 from kaito.runtime.meta import ObjectKey, Resource
+from kaito.runtime.meta.model import is_partial
 
 REMEMBERED = 16384
 """Objects remembered, the least recently ensured forgotten first: about 4 MiB. A forgotten one costs one request."""
@@ -40,7 +41,7 @@ class AppliedObjects:
         if last is None or last.uid != live.uid or last.digest != _digest(document):
             return False
         self._applied.move_to_end(key)
-        if _is_partial(live):
+        if is_partial(live):
             return False  # the cache holds metadata only: what the caller would get back is not the object
         if live.metadata.resource_version == last.resource_version:
             return True
@@ -61,11 +62,6 @@ class AppliedObjects:
     def forget(self, kind: type[Resource], key: ObjectKey) -> None:
         """The object was deleted or changed by other means."""
         self._applied.pop((kind, key), None)
-
-
-def _is_partial(live: Resource) -> bool:
-    """Objects cached as metadata only lack the other attributes of their class."""
-    return not all(hasattr(live, name) for name in type(live).model_fields)
 
 
 def _digest(document: dict[str, Any]) -> bytes:

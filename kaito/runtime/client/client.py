@@ -244,7 +244,7 @@ class Client:
         target = await self._object_target(
             type(obj), obj.name, obj.namespace, subresource, self._options(dry_run=dry_run)
         )
-        return await self._write(obj, "PUT", target, codec.encode(obj.to_dict()), Repeat.WHEN_UNANSWERED)
+        return await self._write(obj, "PUT", target, codec.encode(codec.whole(obj)), Repeat.WHEN_UNANSWERED)
 
     async def apply(
         self,

@@ -11,8 +11,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from kaito.runtime.errors import UnreadableObject
+from kaito.runtime.errors import ConfigurationError, UnreadableObject
 from kaito.runtime.meta import Resource
+from kaito.runtime.meta.model import is_partial
 
 R = TypeVar("R", bound=Resource)
 
@@ -110,9 +111,24 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document)
 
 
+def whole(obj: Resource) -> dict[str, Any]:
+    """The manifest, of an object that is sent as a whole.
+
+    Raises:
+        ConfigurationError: it was cached as metadata only; the server would take the rest for removed.
+    """
+    if is_partial(obj):
+        message = (
+            f"{obj.kind} {obj.key} was cached as metadata only: a create, update or apply would lose the rest of it; "
+            f"patch it, or read it live"
+        )
+        raise ConfigurationError(message)
+    return obj.to_dict()
+
+
 def for_create(obj: Resource) -> dict[str, Any]:
     """The manifest without what only the server may set."""
-    document = obj.to_dict()
+    document = whole(obj)
     metadata: dict[str, Any] = document.get("metadata", {})
     for name in ("uid", "resourceVersion", *_SERVER_OWNED):
         metadata.pop(name, None)
@@ -121,7 +137,7 @@ def for_create(obj: Resource) -> dict[str, Any]:
 
 def for_apply(obj: Resource) -> dict[str, Any]:
     """The manifest as an apply request takes it: a UID or version that is set stays, as a precondition."""
-    document = obj.to_dict()
+    document = whole(obj)
     metadata: Mapping[str, Any] = document.get("metadata", {})
     document["metadata"] = {
         name: value for name, value in metadata.items() if name not in _SERVER_OWNED and value not in ("", None)

@@ -94,6 +94,18 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
 
     def evolve(self, **changes: Any) -> Self:
-        """A copy with some fields replaced, validated; names are the Python ones."""
+        """A copy with some fields replaced, validated; names are the Python ones.
+
+        What is missing (of an object cached as metadata only) is missing in the copy, too, unless it is replaced.
+        """
         values = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
-        return type(self)(**{**(self.model_extra or {}), **values, **changes})
+        copy = type(self)(**{**(self.model_extra or {}), **values, **changes})
+        if is_partial(self):
+            for name in type(self).model_fields.keys() - vars(self).keys() - changes.keys():
+                vars(copy).pop(name, None)
+        return copy
+
+
+def is_partial(model: Model) -> bool:
+    """Whether fields are missing, not just unset: the object was cached as metadata only."""
+    return len(vars(model)) < len(type(model).model_fields)

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.client import Api, Consistency
+from kaito.runtime.client import Api, Consistency, MergePatch
 from kaito.runtime.clock import monotonic
-from kaito.runtime.errors import Conflict, NotFound, NotLeader, UndeclaredKind
+from kaito.runtime.errors import ConfigurationError, Conflict, NotFound, NotLeader, UndeclaredKind
 from kaito.runtime.kinds import ConfigMap, Namespace, Pod, Secret, Service
 from kaito.runtime.manager import Manager
 from kaito.runtime.meta import LabelSelector, ObjectMeta
@@ -195,3 +195,22 @@ async def test_events_go_to_the_sink(api: Api, manager: Manager) -> None:
     assert [(event.type, event.reason, event.note, event.action) for event in sink.events] == [
         ("Warning", "Broken", "it broke", "Reconcile")
     ]
+
+
+async def test_what_was_cached_as_metadata_only_is_patched_and_deleted_but_never_sent_as_the_whole(
+    world: World,
+) -> None:
+    world.put(config("a", app="x"))
+    async with world.manager(cache=[Cached(ConfigMap, only="metadata")]) as manager:
+        api = manager.api
+        found = await api.get(ConfigMap, "a", "default")
+        for partial in (found, found.with_metadata(labels={"b": "c"}), found.evolve(data={"app": "y"})):
+            for send in (api.create, api.update, api.update_status, api.apply, api.ensure):
+                with pytest.raises(ConfigurationError, match="ConfigMap default/a was cached as metadata only"):
+                    await send(partial)
+        assert world.get(ConfigMap, "a").data == {"app": "x"}
+        relabelled = await api.patch(
+            found, MergePatch.between(found, found.with_metadata(labels={"b": "c"}), lock=True)
+        )
+        assert (relabelled.data, relabelled.labels) == ({"app": "x"}, {"b": "c"})
+        assert await api.delete(await api.get(ConfigMap, "a", "default"))
