@@ -48,7 +48,7 @@ class Cluster:
         """Create so many ConfigMaps, none of them as wanted; `labels` are added to the one every object has."""
 
         async def one(index: int) -> None:
-            more = labels(index) if labels is not None else {}
+            more = labels(index) if labels is not None else dict[str, str]()
             metadata = {"name": name_of(index), "labels": {"bench": "yes", **more}}
             await self.post(
                 CONFIG_MAPS, {"metadata": metadata, "data": {"payload": PAYLOAD, "want": "0", "done": "never"}}

@@ -4,7 +4,7 @@
 |--------------|------------------------------------------------------------------------------------------------|
 | copy         | sets `data.done` to `data.want` from `on.event`: kopf's lightest handler, whose errors are dropped |
 | copy-retried | the same from `on.create`, `on.update` and `on.resume`, which kopf retries when they raise      |
-| sync         | an index that holds every ConfigMap whole                                                       |
+| sync         | keeps every ConfigMap whole, in a dictionary filled from `on.event`                             |
 | latency      | looks when a change was sent, from `on.event`                                                   |
 
 No events are posted. No worker limit either: kopf's workers linger for five seconds, so ten of them would starve.
@@ -30,6 +30,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("mode", choices=("copy", "copy-retried", "sync", "latency"))
 parser.add_argument("kubeconfig", type=Path)
 parser.add_argument("--labels", default="bench=yes")
+parser.add_argument("--namespace", default="default", help="kopf selects labels itself, after fetching everything")
 parser.add_argument("--expect", type=int, default=0, help="objects there are: kopf does not tell when it has seen all")
 options = parser.parse_args()
 label, _, value = options.labels.partition("=")
@@ -38,6 +39,7 @@ LABELS = {label: value}
 latencies = Latencies()
 calls: Counter[str] = Counter()
 seen: set[str] = set()
+held: dict[str, dict[str, Any]] = {}
 
 
 @kopf.on.startup()
@@ -77,10 +79,10 @@ async def look(body: kopf.Body, name: str | None, **_: Any) -> None:
     count(name)
 
 
-def hold(body: kopf.Body, name: str | None, **_: Any) -> dict[str | None, Any]:
+async def hold(body: kopf.Body, name: str | None, **_: Any) -> None:
     """Keep the whole object."""
+    held[name or ""] = dict(body)
     count(name)
-    return {name: dict(body)}
 
 
 if options.mode == "copy":
@@ -92,7 +94,7 @@ elif options.mode == "copy-retried":
 elif options.mode == "latency":
     kopf.on.event(*KIND, labels=LABELS)(look)
 else:
-    kopf.index(*KIND, labels=LABELS)(hold)
+    kopf.on.event(*KIND, labels=LABELS)(hold)
 
 
 async def main() -> None:
@@ -106,7 +108,7 @@ async def main() -> None:
     async with TaskScope("peer") as scope:
         if not options.expect:
             scope.spawn(announce(), name="announce")
-        await kopf.operator(namespaces=["default"], standalone=True, ready_flag=ready)
+        await kopf.operator(namespaces=[options.namespace], standalone=True, ready_flag=ready)
     say("end", reconciles=calls["copy"], nanoseconds=latencies.nanoseconds)
 
 
