@@ -1,25 +1,38 @@
-"""Stand-ins for Kubernetes' workload controllers: Deployments and StatefulSets get pods and become ready, Jobs finish.
+"""Stand-ins for Kubernetes' workload controllers: Deployments, StatefulSets and DaemonSets become ready, Jobs finish.
 
     await world.start(*workloads(ready_after=20))
 
 They are controllers of this framework, and a manager on a real API server without such controllers may run them, too.
 `World.start` gives them a manager of their own, whose requests are neither counted nor hit by faults. Pods carry the
 template's labels and spec, are owned by the workload and bound to a ready node that satisfies their `nodeSelector` if
-there is one. The claims of a StatefulSet are made and bound. Once a pod has started, its status is the test's: set it
-not ready, and the workload's status follows. Rollouts, ReplicaSets and probes are not simulated.
+there is one; a DaemonSet has one on each such node. The claims of a StatefulSet are made and bound. Once a pod has
+started, its status is the test's: set it not ready, and the workload's status follows. Rollouts, ReplicaSets and probes
+are not simulated.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, final
 
-from kaito.runtime.cache import Cached
+from kaito.runtime.cache import Cached, View
 from kaito.runtime.client import Api, MergePatch
+from kaito.runtime.client.status import StatusScope
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import AlreadyExists
-from kaito.runtime.kinds import Deployment, Job, Node, PersistentVolumeClaim, Pod, PodTemplateSpec, StatefulSet
-from kaito.runtime.meta import ObjectMeta, Resource
+from kaito.runtime.kinds import (
+    DaemonSet,
+    Deployment,
+    Job,
+    Node,
+    PersistentVolumeClaim,
+    Pod,
+    PodTemplateSpec,
+    StatefulSet,
+)
+from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource
 from kaito.runtime.meta.model import format_time
+from kaito.runtime.ownership import controller_of
 from kaito.runtime.reconcile import Again, Request
 
 STARTED = "testing.kaito.dev/started"
@@ -27,30 +40,84 @@ STARTED = "testing.kaito.dev/started"
 
 Workload = Deployment | StatefulSet
 
+CONTROLLED = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"})
+"""Kinds whose pods these controllers start as theirs."""
 
-def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0) -> list[Controller[Any]]:
-    """Controllers that make Deployments, StatefulSets and Jobs come true.
+
+def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0, bare_pods: bool = False) -> list[Controller[Any]]:
+    """Controllers that make Deployments, StatefulSets, DaemonSets and Jobs come true.
 
     Args:
         ready_after: seconds from the creation of a pod until its containers are ready.
         job_seconds: seconds from the start of a job's pod until it succeeds.
+        bare_pods: start pods, too, that belong to none of these, as an operator makes them itself. They are not bound
+            to a node.
     """
+    stage = _Stage(ready_after, job_seconds)
+    nodes = [Cached(Node)]
+    controllers: list[Controller[Any]] = [
+        Controller(Deployment, stage.run_workload, name="deployments", cache=nodes).owns(Pod),
+        Controller(StatefulSet, stage.run_workload, name="statefulsets", cache=nodes).owns(Pod),
+        Controller(DaemonSet, stage.run_daemons, name="daemonsets").owns(Pod).watches(Node, to=_daemon_sets),
+        Controller(Job, stage.run_job, name="jobs", cache=nodes).owns(Pod),
+    ]
+    return [*controllers, Controller(Pod, stage.run_pod, name="pods")] if bare_pods else controllers
 
-    async def run_workload(request: Request[Any]) -> Again | None:
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """The reconcile functions and how long things take."""
+
+    ready_after: float
+    job_seconds: float
+
+    async def run_workload(self, request: Request[Any]) -> Again | None:
         workload: Workload = request.object
         wanted = 1 if workload.spec.replicas is None else workload.spec.replicas
-        pods, again = await _keep_pods(request, workload.spec.template, wanted, ready_after)
+        names = {f"{workload.name}-{number}": "" for number in range(wanted)}
+        pods, again = await _keep_pods(request, workload.spec.template, names, self.ready_after)
         ready = sum(_is_ready(pod) for pod in pods)
-        counts = {"replicas": wanted, "readyReplicas": ready, "updatedReplicas": wanted, "availableReplicas": ready}
-        await _report(request.api, workload, counts | {"observedGeneration": workload.metadata.generation})
+        async with request.api.status(workload) as status:
+            status.set(replicas=wanted, ready_replicas=ready, updated_replicas=wanted, available_replicas=ready)
+            if isinstance(workload, Deployment):
+                _tell_available(status, enough=ready >= wanted)
         return again
 
-    async def run_job(request: Request[Job]) -> Again | None:
+    async def run_daemons(self, request: Request[DaemonSet]) -> Again | None:
+        daemons = request.object
+        template = daemons.spec.template
+        nodes = await _nodes(request.api, template.spec.to_dict().get("nodeSelector") or {})
+        names = {f"{daemons.name}-{node}": node for node in nodes}
+        pods, again = await _keep_pods(request, template, names, self.ready_after)
+        ready = sum(_is_ready(pod) for pod in pods)
+        wanted = dict.fromkeys(
+            ("desiredNumberScheduled", "currentNumberScheduled", "updatedNumberScheduled"), len(names)
+        )
+        counts = wanted | {"numberReady": ready, "numberAvailable": ready}
+        await _report(request.api, daemons, counts | {"observedGeneration": daemons.metadata.generation})
+        return again
+
+    async def run_pod(self, request: Request[Pod]) -> Again | None:
+        pod = request.object
+        owner = controller_of(pod.metadata)
+        if STARTED in pod.annotations or pod.status.phase not in {"", "Pending"}:
+            return None
+        if owner is not None and owner.kind in CONTROLLED:
+            return None
+        left = self.ready_after - _age(pod, request.clock.now())
+        if left > 0:
+            return Again(left, "containers are starting")
+        await _start(request.api, pod)
+        return None
+
+    async def run_job(self, request: Request[Job]) -> Again | None:
         job = request.object
         if job.has_condition("Complete") or job.has_condition("Failed") or job.spec.suspend:
             return None
         wanted = job.spec.completions or 1
-        pods, again = await _keep_pods(request, job.spec.template, wanted, ready_after)
+        names = {f"{job.name}-{number}": "" for number in range(wanted)}
+        pods, again = await _keep_pods(request, job.spec.template, names, self.ready_after)
         failed = [pod for pod in pods if pod.status.phase == "Failed"]
         if failed:
             await _finish(request, "Failed", {"failed": len(failed), "active": 0})
@@ -58,7 +125,7 @@ def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0) -> list[Con
         if again is not None:
             await _report(request.api, job, {"active": wanted})
             return again
-        left = ready_after + job_seconds - _age(job, request.clock.now())
+        left = self.ready_after + self.job_seconds - _age(job, request.clock.now())
         if left > 0:
             await _report(request.api, job, {"active": wanted, "ready": wanted})
             return Again(left, "the job's pods are working")
@@ -67,28 +134,28 @@ def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0) -> list[Con
         await _finish(request, "Complete", {"succeeded": wanted, "active": 0, "ready": 0})
         return None
 
-    nodes = [Cached(Node)]
-    return [
-        Controller(Deployment, run_workload, name="deployments", cache=nodes).owns(Pod),
-        Controller(StatefulSet, run_workload, name="statefulsets", cache=nodes).owns(Pod),
-        Controller(Job, run_job, name="jobs", cache=nodes).owns(Pod),
-    ]
+
+def _daemon_sets(_: Node, view: View) -> list[ObjectKey]:
+    """All of them: a node that comes, goes or changes may concern each."""
+    return [daemons.key for daemons in view.list(DaemonSet)]
 
 
 async def _keep_pods(
-    request: Request[Any], template: PodTemplateSpec, wanted: int, ready_after: float
+    request: Request[Any], template: PodTemplateSpec, names: Mapping[str, str], ready_after: float
 ) -> tuple[list[Pod], Again | None]:
-    """Make, start and remove pods. The pods, and when to come again if some have not started yet."""
+    """Make, start and remove pods, so that there are those of these names, each on its node ("" for any).
+
+    Returns the pods, and when to come again if some have not started yet.
+    """
     api, owner = request.api, request.object
     present = {pod.name: pod for pod in await api.list(Pod, namespace=owner.namespace, owned_by=owner)}
-    names = [f"{owner.name}-{number}" for number in range(wanted)]
     for name, pod in present.items():
         if name not in names and not pod.deleting:
             await api.delete(pod, grace_seconds=0)
     pods: list[Pod] = []
     again: Again | None = None
-    for name in names:
-        pod = present.get(name) or await api.create(await _pod(api, owner, name, template))
+    for name, node in names.items():
+        pod = present.get(name) or await api.create(await _pod(api, owner, name, template, node))
         if STARTED not in pod.annotations:
             left = ready_after - _age(pod, request.clock.now())
             if left > 0:
@@ -99,7 +166,7 @@ async def _keep_pods(
     return pods, again
 
 
-async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec) -> Pod:
+async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec, node: str) -> Pod:
     spec = template.spec.to_dict()
     if isinstance(owner, StatefulSet):
         claimed = {claim.name: await _claim(api, owner, claim, name) for claim in owner.spec.volume_claim_templates}
@@ -107,9 +174,9 @@ async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec) 
         others = [volume for volume in given if volume["name"] not in claimed]
         volumes = [{"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim in claimed.items()]
         spec["volumes"] = others + volumes
-    node = await _node(api, spec.get("nodeSelector") or {})
-    if node:
-        spec["nodeName"] = node
+    fitting = [node] if node else await _nodes(api, spec.get("nodeSelector") or {})
+    if fitting:
+        spec["nodeName"] = fitting[0]
     metadata = ObjectMeta(
         name=name,
         namespace=owner.namespace,
@@ -143,11 +210,12 @@ async def _claim(api: Api, owner: StatefulSet, template: PersistentVolumeClaim, 
     return claim.name
 
 
-async def _node(api: Api, selector: Mapping[str, str]) -> str:
-    for node in await api.list(Node):
-        if node.is_ready and all(node.labels.get(label) == value for label, value in selector.items()):
-            return node.name
-    return ""
+async def _nodes(api: Api, selector: Mapping[str, str]) -> list[str]:
+    return [
+        node.name
+        for node in await api.list(Node)
+        if node.is_ready and all(node.labels.get(label) == value for label, value in selector.items())
+    ]
 
 
 async def _start(api: Api, pod: Pod) -> Pod:
@@ -186,6 +254,14 @@ async def _report(api: Api, obj: Resource, wanted: Mapping[str, Any]) -> None:
     difference = {name: value for name, value in wanted.items() if present.get(name, 0) != value}
     if difference:
         await api.patch(obj, MergePatch({"status": difference}), subresource="status")
+
+
+def _tell_available(status: StatusScope[Any], *, enough: bool) -> None:
+    """The two conditions of every Deployment, in the words of kube-controller-manager."""
+    reason = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
+    status.condition("Available", enough, reason, f"Deployment {'has' if enough else 'lacks'} minimum availability.")
+    progress = "NewReplicaSetAvailable" if enough else "ReplicaSetUpdated"
+    status.condition("Progressing", True, progress)  # noqa: FBT003 -- the condition's own word
 
 
 async def _finish(request: Request[Job], how: str, counts: Mapping[str, Any]) -> None:

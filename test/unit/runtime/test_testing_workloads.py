@@ -1,8 +1,12 @@
-"""The stand-ins of workload controllers: what a StatefulSet's volume claims become."""
+"""The stand-ins of workload controllers: pods come, volume claims are made, the status says how far it is."""
 
 from kaito.runtime import LabelSelector, ObjectMeta, Quantity
 from kaito.runtime.kinds import (
+    ConfigMap,
     Container,
+    DaemonSet,
+    Deployment,
+    Node,
     PersistentVolumeClaim,
     PersistentVolumeClaimSpec,
     Pod,
@@ -14,7 +18,8 @@ from kaito.runtime.kinds import (
     VolumeMount,
     VolumeResourceRequirements,
 )
-from kaito.runtime.testing import World, workloads
+from kaito.runtime.kinds.apps import DaemonSetSpec, DeploymentSpec
+from kaito.runtime.testing import World, node, pod, workloads
 
 LABELS = {"app": "db"}
 
@@ -76,3 +81,57 @@ async def test_claims_go_with_the_set_that_says_so(world: World) -> None:
     world.delete(StatefulSet, "db")
     await world.settle()
     assert world.list(PersistentVolumeClaim) == []
+
+
+def template(**selector: str) -> PodTemplateSpec:
+    spec = PodSpec(containers=[Container(name="c", image="i")], node_selector=selector)
+    return PodTemplateSpec(metadata=ObjectMeta(labels=LABELS), spec=spec)
+
+
+async def test_a_deployment_says_whether_it_is_available(world: World) -> None:
+    await world.start(*workloads(ready_after=20))
+    spec = DeploymentSpec(replicas=2, selector=LabelSelector(match_labels=LABELS), template=template())
+    world.put(Deployment(metadata=ObjectMeta(name="web"), spec=spec))
+    await world.settle()
+    assert world.condition(Deployment, "web", "Available").reason == "MinimumReplicasUnavailable"
+    await world.advance(20)
+    assert world.condition(Deployment, "web", "Available").is_true
+    assert world.condition(Deployment, "web", "Progressing").reason == "NewReplicaSetAvailable"
+    assert world.get(Deployment, "web").status.observed_generation == 1
+    world.patch(Pod, "web-0", {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, subresource="status")
+    await world.settle()
+    assert not world.condition(Deployment, "web", "Available").is_true
+    assert world.get(Deployment, "web").status.ready_replicas == 1
+
+
+async def test_a_daemon_set_has_a_pod_on_each_fitting_node(world: World) -> None:
+    await world.start(*workloads())
+    for name, labels in (("n1", {"gpu": "yes"}), ("n2", {}), ("n3", {"gpu": "yes"})):
+        world.put(node(name, labels=labels))
+    spec = DaemonSetSpec(selector=LabelSelector(match_labels=LABELS), template=template(gpu="yes"))
+    world.put(DaemonSet(metadata=ObjectMeta(name="driver"), spec=spec))
+    await world.settle()
+    assert [(found.name, found.spec.node_name) for found in world.list(Pod)] == [
+        ("driver-n1", "n1"),
+        ("driver-n3", "n3"),
+    ]
+    assert world.get(DaemonSet, "driver").status.number_ready == 2
+    world.put(node("n4", labels={"gpu": "yes"}))
+    world.delete(Node, "n1")
+    await world.settle()
+    assert [found.name for found in world.list(Pod)] == ["driver-n3", "driver-n4"]
+    assert world.get(DaemonSet, "driver").status.desired_number_scheduled == 2
+
+
+async def test_pods_that_an_operator_makes_itself_start_when_asked_for(world: World) -> None:
+    await world.start(*workloads(ready_after=5, bare_pods=True))
+    owner = world.put(ConfigMap(metadata=ObjectMeta(name="owner")))
+    reference = owner.owner_reference()
+    metadata = ObjectMeta(name="own", owner_references=[reference])
+    world.put(Pod(metadata=metadata, spec=PodSpec(containers=[Container(name="c", image="i")])))
+    world.put(pod("running", ready=False))
+    await world.settle()
+    assert not world.get(Pod, "own").is_ready
+    await world.advance(5)
+    assert world.get(Pod, "own").is_ready
+    assert not world.get(Pod, "running").is_ready, "its status is the test's"
