@@ -43,8 +43,8 @@ generate: sync ## Write the CRDs, RBAC and docs that are generated from code
 	@.venv/bin/python hack/generate.py
 
 .PHONY: bench
-bench: sync envtest ## Measure; prints JSON and tables (see docs/benchmarks.md)
-	@.venv/bin/python -m hack.bench
+bench: sync envtest ## Measure; prints JSON and tables (ARGS="--quick", ARGS="latency --runs 5"; see docs/benchmarks.md)
+	@.venv/bin/python -m hack.bench $(ARGS)
 
 .PHONY: bench-serving
 bench-serving: presets-env ## Measure the inference server against model.generate and a plain server

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
-from hack.bench.report import Report
+from hack.bench.report import Report, this_machine
 
 
 class Benchmark(NamedTuple):
@@ -60,9 +60,10 @@ def run(name: str, arguments: Sequence[str]) -> list[Report]:
     chosen = BENCHMARKS[name]
     print(f"== {name}: {chosen.about}", file=sys.stderr, flush=True)
     benchmark = cast("Callable[[Sequence[str]], list[Report]]", importlib.import_module(chosen.module).benchmark)
+    machine = this_machine()
     reports = benchmark(arguments)
     for report in reports:
-        print(report.as_json(), flush=True)
+        print(report.as_json(machine), flush=True)
     return reports
 
 

@@ -41,14 +41,14 @@ class Report:
     turns: Mapping[str, Sequence[Figures]] = field(default_factory=dict[str, Sequence[Figures]])
     """The figures of each run where the rows are medians."""
 
-    def as_json(self) -> str:
-        """One line with everything, the machine and its load included."""
+    def as_json(self, machine: Mapping[str, object]) -> str:
+        """One line with everything; `machine` as of before the benchmark."""
         return json.dumps(
             {
                 "benchmark": self.name,
                 "about": self.about,
                 "settings": dict(self.settings),
-                "machine": machine(),
+                "machine": dict(machine),
                 "rows": self.rows,
                 "turns": {name: [_rounded(turn) for turn in turns] for name, turns in self.turns.items()},
             }
@@ -74,8 +74,8 @@ def _cell(value: float | str | None, form: str) -> str:
     return MISSING if value is None else form.format(value)
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on, and how busy that is: the load average tells a reader whether to trust a wall time."""
+def this_machine() -> dict[str, Any]:
+    """What it runs on, and how busy that is already: the load average tells a reader whether to trust a wall time."""
     return {
         "cpus": os.cpu_count(),
         "python": platform.python_version(),

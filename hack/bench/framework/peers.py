@@ -47,13 +47,14 @@ WATCH = "a bare watch"
 
 
 class PeerFailed(Exception):
-    """A peer ended by itself, or said nothing for too long; the message ends with its log's last lines."""
+    """A peer cannot start, ended by itself, or said nothing for too long; with its log's last lines."""
 
 
 def command(peer: str) -> list[str]:
     """The command that starts a peer, without its mode; builds or installs what is missing.
 
     Raises:
+        PeerFailed: there is no Go to build it with.
         subprocess.CalledProcessError: it cannot be built or installed.
     """
     if peer == OURS:
@@ -62,6 +63,8 @@ def command(peer: str) -> list[str]:
         return [sys.executable, "-m", "hack.bench.framework.peer_watch"]
     if peer == KOPF:
         return [str(_kopf_python()), str(HERE / "peer_kopf.py")]
+    if shutil.which("go") is None:
+        raise PeerFailed("the peer on controller-runtime is built with Go, which is not installed")
     binary = cache_directory().parent / "controller-runtime-peer"
     subprocess.run(["go", "build", "-o", str(binary), "."], cwd=HERE / "controller_runtime", check=True)
     return [str(binary)]
