@@ -17,6 +17,7 @@ from typing import Any, final
 
 import aiohttp
 import yarl
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 
 from kaito.runtime.client.access import Access
@@ -38,6 +39,12 @@ KEEPALIVE_SECONDS = 90.0
 TLS_CHECK_SECONDS = 60.0
 """How often certificate files are looked at."""
 
+WHOLE_BODY_BYTES = 2**16
+"""Longest body that is written in one piece; longer ones in several, so that none blocks the loop for long."""
+
+_TROUBLE = (aiohttp.ClientError, OSError)
+"""What requests fail with; `TimeoutError` and `ssl.SSLError` are `OSError`s."""
+
 _TCP_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A peer that vanished without a word is noticed after a minute; HTTP/1.1 has no ping."""
 
@@ -54,9 +61,22 @@ def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-async def _last_check(*_: object) -> None:
-    """aiohttp calls this between having a connection and writing to it; what it raises closes the connection."""
-    check_send_guard()
+class _GuardedConnector(aiohttp.TCPConnector):
+    """Asks the guard of the request once more between having a connection and writing to it.
+
+    aiohttp's tracing could do that too, but costs a tenth of the whole request.
+    """
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        try:
+            check_send_guard()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 @final
@@ -65,20 +85,16 @@ class _Pool:
 
     def __init__(self, context: ssl.SSLContext | None, mark: bytes) -> None:
         self.mark = mark
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_headers_sent.append(_last_check)
-        tracing.on_connection_queued_start.append(self._wait)
         self.waits = 0
-        self.unary = self._session(context, limit=UNARY_CONNECTIONS, trace=[tracing])
-        self.watches = self._session(context, limit=0, trace=[])
+        self.unary = self._session(context)
+        self.watches = self._session(context)
         self.users = 0
+        self._slots = asyncio.Semaphore(UNARY_CONNECTIONS)
 
     @staticmethod
-    def _session(
-        context: ssl.SSLContext | None, *, limit: int, trace: list[aiohttp.TraceConfig]
-    ) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=limit,
+    def _session(context: ssl.SSLContext | None) -> aiohttp.ClientSession:
+        connector = _GuardedConnector(
+            limit=0,  # `slot` limits requests; a watch waits for nobody
             ssl=context if context is not None else True,
             keepalive_timeout=KEEPALIVE_SECONDS,
             socket_factory=_keepalive_socket,
@@ -89,11 +105,12 @@ class _Pool:
             trust_env=False,  # would read ~/.netrc in a thread for every request; proxies come from the kubeconfig
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             read_bufsize=2**18,
-            trace_configs=trace,
         )
 
-    async def _wait(self, *_: object) -> None:
-        self.waits += 1
+    def slot(self) -> asyncio.Semaphore:
+        """One of the connections for requests, to be held while it is used."""
+        self.waits += self._slots.locked()
+        return self._slots
 
     @contextmanager
     def used(self) -> Generator[None]:
@@ -123,8 +140,10 @@ class _HttpStream:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives."""
         while True:
-            with _translated(self._what):
+            try:
                 chunk = await self._content.readany()
+            except _TROUBLE as error:
+                raise _translated(self._what, error) from error
             if not chunk:
                 return
             yield chunk
@@ -186,25 +205,30 @@ class HttpTransport:
     ) -> tuple[Reply, str]:
         authorization = await self._access.credentials.header()
         pool = await self._current_pool()
-        with pool.used(), self._doubting(), _translated(f"{method} {target}"):
-            async with pool.unary.request(
-                method,
-                self._url(target),
-                headers=self._headers(headers, authorization),
-                data=None if body is None else io.BytesIO(body),  # written in pieces: a large one blocks nobody
-                **self._options(),
-            ) as response:
+        data = io.BytesIO(body) if body is not None and len(body) > WHOLE_BODY_BYTES else body
+        pool.users += 1
+        try:
+            async with (
+                pool.slot(),
+                pool.unary.request(
+                    method,
+                    self._url(target),
+                    headers=self._headers(headers, authorization),
+                    data=data,
+                    **self._options(),
+                ) as response,
+            ):
                 content = await response.read()
                 return Reply(response.status, _lower(response.headers), content), authorization
+        except _TROUBLE as error:
+            raise self._doubting(f"{method} {target}", error) from error
+        finally:
+            pool.users -= 1
 
-    @contextmanager
-    def _doubting(self) -> Generator[None]:
+    def _doubting(self, what: str, error: Exception) -> TransportError:
         """After a failed connection look at the certificate files before the next one: the CA may have been rotated."""
-        try:
-            yield
-        except TransportError:
-            self._checked_at = -TLS_CHECK_SECONDS
-            raise
+        self._checked_at = -TLS_CHECK_SECONDS
+        return _translated(what, error)
 
     @asynccontextmanager
     async def stream(
@@ -234,11 +258,13 @@ class HttpTransport:
     async def _open(
         self, pool: _Pool, method: str, target: str, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
-        with self._doubting(), _translated(f"{method} {target}"):
+        try:
             async with asyncio.timeout(HEADER_SECONDS):
                 return await pool.watches.request(
                     method, self._url(target), headers=headers, timeout=limits, **self._options()
                 )
+        except _TROUBLE as error:
+            raise self._doubting(f"{method} {target}", error) from error
 
     def _url(self, target: str) -> yarl.URL:
         return yarl.URL(self._base + target, encoded=True)
@@ -322,14 +348,8 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return lowered
 
 
-@contextmanager
-def _translated(what: str) -> Generator[None]:
+def _translated(what: str, error: Exception) -> TransportError:
     """The one place where aiohttp's and the operating system's errors become ours."""
-    try:
-        yield
-    except TimeoutError as error:  # also aiohttp's ServerTimeoutError: connect, sock_read
-        message = f"{what}: {str(error) or 'timed out'}"
-        raise RequestTimeout(message) from error
-    except (aiohttp.ClientError, OSError) as error:  # SSLError is an OSError
-        message = f"{what}: {str(error) or type(error).__name__}"
-        raise TransportError(message) from error
+    if isinstance(error, TimeoutError):  # also aiohttp's ServerTimeoutError: connect, sock_read
+        return RequestTimeout(f"{what}: {str(error) or 'timed out'}")
+    return TransportError(f"{what}: {str(error) or type(error).__name__}")
