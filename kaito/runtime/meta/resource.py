@@ -58,6 +58,8 @@ class Resource(Model):
     plural: ClassVar[str] = ""
     namespaced: ClassVar[bool] = True
 
+    _gvk: ClassVar[GroupVersionKind] = GroupVersionKind("", "", "")
+
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
 
     def __init_subclass__(
@@ -80,6 +82,7 @@ class Resource(Model):
             cls.plural = plural
         if namespaced is not None:
             cls.namespaced = namespaced
+        cls._gvk = GroupVersionKind.of(cls.api_version, cls.kind)
 
     if not TYPE_CHECKING:  # else a misspelt attribute would pass the type checkers
 
@@ -96,7 +99,7 @@ class Resource(Model):
     @classmethod
     def gvk(cls) -> GroupVersionKind:
         """Group, version and kind of the class."""
-        return GroupVersionKind.of(cls.api_version, cls.kind)
+        return cls._gvk
 
     @classmethod
     def group(cls) -> str:
