@@ -14,7 +14,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
@@ -28,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from kaito.runtime.cache.stats import WAIT_BUCKETS, KindStats
+from kaito.runtime.histogram import Histogram
 from kaito.runtime.workqueue.queue import WorkQueue
 from kaito.runtime.workqueue.stats import QUEUE_BOUNDS_SECONDS, Buckets
 
@@ -85,7 +85,7 @@ class Metrics:
         return Gauge(name, text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, text, labels, buckets=bounds, registry=self.registry)
+        return Histogram(name, text, bounds, labels, self.registry)
 
     def _reconciles(self) -> None:
         cr, controller = "controller_runtime", "controller"
@@ -388,7 +388,7 @@ class RequestMetrics:
         # Series looked up once: every reconcile makes requests, and `labels()` costs more than counting does. The
         # registry keeps the same series for as long, so these hold no more than it does.
         self._answers: dict[tuple[str, str, str], Counter] = {}
-        self._figures: dict[tuple[str, str], tuple[Histogram, Histogram, Histogram]] = {}
+        self._figures: dict[tuple[str, str], tuple[Buckets, Buckets, Buckets]] = {}
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
         """An attempt ended."""
@@ -404,7 +404,7 @@ class RequestMetrics:
         request_size.observe(sent)
         response_size.observe(received)
 
-    def _figures_of(self, method: str, host: str) -> tuple[Histogram, Histogram, Histogram]:
+    def _figures_of(self, method: str, host: str) -> tuple[Buckets, Buckets, Buckets]:
         metrics = self._metrics
         return (
             metrics.request_seconds.labels(method, host),
