@@ -5,7 +5,8 @@
 
 A test that takes the `world` fixture, or carries `@pytest.mark.virtual_time`, runs on `VirtualTimeLoop`.
 `@pytest.mark.seeds(20)` runs it once per interleaving; the seed is part of the test's id, so a failing one is printed
-by pytest and replayed by naming that id. Needs pytest-asyncio >= 1.4 in auto or strict mode.
+by pytest and replayed by naming that id. `--world-seeds=500` runs such tests in more interleavings, `--world-seed=13`
+runs every test in virtual time, marked or not, in that one. Needs pytest-asyncio >= 1.4 in auto or strict mode.
 """
 
 import asyncio
@@ -21,13 +22,28 @@ if TYPE_CHECKING:
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options that explore and replay interleavings."""
+    group = parser.getgroup("kaito.runtime.testing")
+    group.addoption("--world-seeds", type=int, metavar="N", help="interleavings of each test marked with seeds()")
+    group.addoption(
+        "--world-seed", type=int, metavar="SEED", help="run tests in virtual time in this interleaving only"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, so that strict configurations accept them."""
     config.addinivalue_line("markers", "virtual_time: the test runs in simulated time")
     config.addinivalue_line("markers", "seeds(count): the test runs in that many seeded interleavings")
 
 
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:  # noqa: ARG001
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Name the one interleaving of a replay; the ids of tests do not, where there is no other."""
+    seed: int | None = config.getoption("--world-seed")
+    return None if seed is None else f"world seed: {seed}"
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Virtual time for those who asked for it, asyncio's own loop for the rest."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     seeds = item.get_closest_marker("seeds")
@@ -35,9 +51,14 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
         return {"asyncio": asyncio.new_event_loop}
     from kaito.runtime.testing.virtual import VirtualTimeLoop
 
-    if seeds is None:
+    only: int | None = config.getoption("--world-seed")
+    if only is not None:
+        chosen = range(only, only + 1)
+    elif seeds is None:
         return {"virtual": VirtualTimeLoop}
-    return {f"seed-{seed}": partial(VirtualTimeLoop, seed=seed) for seed in range(int(seeds.args[0]))}
+    else:
+        chosen = range(config.getoption("--world-seeds") or int(seeds.args[0]))
+    return {f"seed-{seed}": partial(VirtualTimeLoop, seed=seed) for seed in chosen}
 
 
 @pytest.fixture
