@@ -10,7 +10,6 @@ from typing import final
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from kaito.runtime.workqueue.stats import Buckets
 
@@ -50,6 +49,5 @@ class Histogram(Collector):
         """One family, one metric per series."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for values, series in self._series.items():
-            rows = [(floatToGoString(float(bound)), count) for bound, count in series.cumulative()]
-            family.add_metric(values, rows, series.total)
+            family.add_metric(values, series.cumulative(), series.total)
         yield family

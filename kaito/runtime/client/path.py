@@ -1,12 +1,17 @@
 """URLs of the Kubernetes API: `/apis/apps/v1/namespaces/default/deployments/web/status?fieldManager=me`."""
 
+import re
 from collections.abc import Mapping
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import LabelSelector
 
 Query = Mapping[str, str | int | bool | None]
+"""Parameters; their names need no quoting."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
+"""What `quote` leaves as it is: nearly every name, at a tenth of its cost."""
 
 
 def group_path(api_version: str) -> str:
@@ -39,7 +44,7 @@ def _segment(name: str) -> str:
         # The API server refuses these as path segments too (apimachinery, IsValidPathSegmentName).
         message = f"{name!r} cannot be the name of an object"
         raise ConfigurationError(message)
-    return quote(name, safe="")
+    return name if _PLAIN.fullmatch(name) else quote(name, safe="")
 
 
 def with_query(path: str, query: Query) -> str:
@@ -49,7 +54,11 @@ def with_query(path: str, query: Query) -> str:
         for name, value in query.items()
         if value is not None and value != ""
     }
-    return f"{path}?{urlencode(pairs, quote_via=quote)}" if pairs else path
+    return f"{path}?{'&'.join(f'{name}={_value(value)}' for name, value in pairs.items())}" if pairs else path
+
+
+def _value(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text)
 
 
 def label_query(labels: LabelSelector | Mapping[str, str] | str | None) -> str:

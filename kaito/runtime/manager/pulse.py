@@ -99,14 +99,15 @@ class Pulse:
     def _watch_loop(self, loop_thread: int) -> None:
         reported = 0.0
         while not self._stop.wait(BEAT_SECONDS):
-            beaten_at = self._beaten_at
-            if self.overdue < BLOCKED_SECONDS or reported == beaten_at:
+            beaten_at, blocked = self._beaten_at, self.overdue
+            if blocked < BLOCKED_SECONDS or reported == beaten_at:
                 continue
             reported = beaten_at  # once per blockage
             frame = sys._current_frames().get(loop_thread)  # pyright: ignore[reportPrivateUsage] -- documented, despite its name
-            stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+            over = self._beaten_at != beaten_at  # then the loop is elsewhere by now
+            stack = "" if frame is None or over else "".join(traceback.format_stack(frame))
             _log.warning(
                 "event loop is blocked: something runs without awaiting",
-                blocked_seconds=round(self.overdue, 1),
+                blocked_seconds=round(blocked, 1),
                 stack=stack,
             )

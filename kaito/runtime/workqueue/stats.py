@@ -17,7 +17,7 @@ class Buckets:
     __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float] = QUEUE_BOUNDS_SECONDS) -> None:
-        self.bounds: tuple[float, ...] = tuple(bounds)
+        self.bounds: tuple[float, ...] = tuple(map(float, bounds))
         self.counts: list[int] = [0] * (len(self.bounds) + 1)
         self.total: float = 0.0
 
