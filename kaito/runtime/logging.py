@@ -7,6 +7,7 @@ under its kind (`"Pod": {"namespace": ..., "name": ...}`), `namespace`, `name` a
 Lines of libraries that use `logging` come out in the same form.
 """
 
+import asyncio
 import logging
 import sys
 import uuid
@@ -17,6 +18,7 @@ from typing import Any, Literal, cast
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+from kaito.runtime.clock import LoopClock, SystemClock
 from kaito.runtime.meta import ObjectKey
 
 BoundLogger = FilteringBoundLogger
@@ -95,9 +97,20 @@ def _context() -> list[Processor]:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamp,
         structlog.processors.StackInfoRenderer(),
     ]
+
+
+def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The moment, in UTC; that of the simulation for what is logged in simulated time."""
+    try:
+        simulated = bool(getattr(asyncio.get_running_loop(), "simulates_time", False))
+    except RuntimeError:
+        simulated = False
+    now = (LoopClock() if simulated else SystemClock()).now()
+    event["timestamp"] = f"{now:%Y-%m-%dT%H:%M:%S.%f}Z"
+    return event
 
 
 def _form(log_format: LogFormat) -> list[Processor]:

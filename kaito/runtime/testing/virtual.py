@@ -15,7 +15,7 @@ import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
-from typing import Any, TypeVar, TypeVarTuple, Unpack, cast, final
+from typing import Any, Final, TypeVar, TypeVarTuple, Unpack, cast, final
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -111,6 +111,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             that are ready at the same moment, reproducibly, to find code that relies on an order nobody promised.
         horizon: virtual seconds after which `TimeRanAway` is raised.
     """
+
+    simulates_time: Final = True
+    """Logs look here: their lines then carry the simulated moment."""
 
     def __init__(self, *, seed: int | None = None, horizon: float = HORIZON_SECONDS) -> None:
         self._virtual_now = 0.0

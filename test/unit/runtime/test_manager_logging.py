@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Generator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,6 +30,22 @@ def restored() -> Generator[None]:
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+async def test_lines_of_a_test_carry_the_moment_of_its_cluster(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await world.advance(90)
+    get_logger("test").info("later")
+    [line] = lines(capsys)
+    assert line["ts"] == "2030-01-01T00:01:30.000000Z"
+
+
+def test_the_time_is_the_machines_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    before = datetime.now(UTC)
+    get_logger("test").info("now")
+    [line] = lines(capsys)
+    assert before <= datetime.fromisoformat(line["ts"]) <= datetime.now(UTC)
 
 
 def test_a_line_is_json_with_time_level_text_and_logger_first(capsys: pytest.CaptureFixture[str]) -> None:
