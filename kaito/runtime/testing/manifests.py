@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, TypeAlias, cast
 
 import yaml
@@ -22,6 +23,8 @@ SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 def read_manifests(given: str | Path | Mapping[str, Any]) -> Iterator[Manifest]:
     """The objects in a text, a file, a folder (its files by name) or a document; items of a List one by one.
 
+    A text may be indented as a whole, as tests have it.
+
     Raises:
         ConfigurationError: a document is no object with an apiVersion, a kind and a name.
         OSError: there is no such file.
@@ -30,7 +33,7 @@ def read_manifests(given: str | Path | Mapping[str, Any]) -> Iterator[Manifest]:
     if isinstance(given, Mapping):
         yield from _objects(dict(given), "the manifest")
     elif isinstance(given, str):
-        yield from _documents(given, "the text")
+        yield from _documents(dedent(given), "the text")
     elif given.is_dir():
         for file in sorted(given.iterdir()):
             if file.suffix in SUFFIXES:

@@ -12,20 +12,20 @@ from kaito.runtime.kinds import ConfigMap, Namespace, Node
 from kaito.runtime.testing import World, node
 
 TWO = """
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: prod
----
-# a comment and an empty document do no harm
----
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  name: words
-  namespace: prod
-data:
-  hello: world
+    apiVersion: v1
+    kind: Namespace
+    metadata:
+      name: prod
+    ---
+    # a comment and an empty document do no harm
+    ---
+    apiVersion: v1
+    kind: ConfigMap
+    metadata:
+      name: words
+      namespace: prod
+    data:
+      hello: world
 """
 
 
