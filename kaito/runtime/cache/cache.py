@@ -18,6 +18,7 @@ from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.informer import Informer, InformerHealth
 from kaito.runtime.cache.requests import Requests
+from kaito.runtime.cache.selection import EVERYTHING, Selection
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
 from kaito.runtime.client.consistency import IndexKey, Scope
@@ -370,26 +371,33 @@ class Cache:
         key: ObjectKey | None = None,
         *,
         namespace: str = "",
+        labels: LabelSelector | None = None,
+        owner: str = "",
+        index: IndexKey[Any] | None = None,
     ) -> bool:
-        """Wait until the cache reflects every own write begun before this call, for one key or a whole kind.
+        """Wait until the cache reflects every own write begun before this call, for one key or a list.
 
+        The other arguments are those of the list: objects that it shows neither before nor after are not waited for.
         Returns at once when nothing is pending, or when what is pending is known to be late; False means: read live.
         """
         held = self._held.get(kind.gvk())
         if held is None:
             return True
-        return await held.informer.caught_up(key, namespace, limit=self._own_writes_seconds)
+        selection = EVERYTHING if key is not None else Selection(namespace, labels, owner, index)
+        return await held.informer.caught_up(key, selection, limit=self._own_writes_seconds)
 
     def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
         """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored."""
         shard = self._shard(kind, key)
         return nullcontext() if shard is None else shard.own_writes.writing(key)
 
-    def wrote(self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str) -> None:
-        """A write succeeded: reads of the key must be at least at `resource_version`."""
+    def wrote(
+        self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
+    ) -> None:
+        """A write succeeded: reads of the key must be at least at `resource_version`, and `result` if it is known."""
         shard = self._shard(kind, key)
         if shard is not None:
-            shard.own_writes.wrote(key, resource_version, uid)
+            shard.own_writes.wrote(key, resource_version, uid, result)
 
     def deleted(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
         """A delete completed (nothing left on the server): reads must not show that UID any more."""

@@ -20,6 +20,7 @@ from kaito.runtime.cache.kept import REST
 from kaito.runtime.cache.own_writes import Concern
 from kaito.runtime.cache.reflector import Reflector
 from kaito.runtime.cache.requests import Requests
+from kaito.runtime.cache.selection import Selection
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
 from kaito.runtime.client.consistency import Scope
@@ -290,18 +291,20 @@ class Informer(Generic[R]):
 
     # Own writes.
 
-    async def caught_up(self, key: ObjectKey | None, namespace: str, *, limit: float) -> bool:
-        """Whether reads of the key, or of the namespace (empty: all), show every own write begun before this call.
+    async def caught_up(self, key: ObjectKey | None, selection: Selection, *, limit: float) -> bool:
+        """Whether reads of the key, or lists of the selection, show every own write begun before this call.
 
         Waits at most `limit` seconds.
         """
-        concerns = self._concerns(key, namespace)
+        concerns = self._concerns(key, selection)
         if not concerns:
             return True
         started = monotonic()
         try:
             async with asyncio.timeout(limit):
                 met = [await shard.own_writes.wait(concern) for shard, concern in concerns]
+                while all(met) and any(shard.own_writes.misses(concern) for shard, concern in concerns):
+                    met = [await shard.own_writes.wait(concern) for shard, concern in concerns]
         except TimeoutError:
             for shard, concern in concerns:
                 shard.own_writes.give_up(concern)
@@ -309,14 +312,14 @@ class Informer(Generic[R]):
         self.stats.waited("caught_up" if all(met) else "live", monotonic() - started)
         return all(met)
 
-    def _concerns(self, key: ObjectKey | None, namespace: str) -> "Sequence[tuple[Shard, Concern]]":
+    def _concerns(self, key: ObjectKey | None, selection: Selection) -> "Sequence[tuple[Shard, Concern]]":
         if key is not None:
             shard = self.shard_of(key)
             shards = [shard] if shard is not None else []
-        elif namespace:
-            shard = self._covering(namespace)
+        elif selection.namespace:
+            shard = self._covering(selection.namespace)
             shards = [shard] if shard is not None else []
         else:
             shards = list(self._shards.values())
-        asked = [(shard, shard.own_writes.concern(key, namespace)) for shard in shards]
+        asked = [(shard, shard.own_writes.concern(key, selection)) for shard in shards]
         return [(shard, concern) for shard, concern in asked if concern]

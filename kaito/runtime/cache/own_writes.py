@@ -3,7 +3,8 @@
 `Api` reports writes through the cache, the shard reports its progress, reads ask `concern` and wait on futures; nothing
 polls. A floor is met when the stored object is as new as the write, or when the shard has seen any later version (of a
 watch, everything before it has arrived then, bookmarks included), or the deleted UID is not the stored one. Floors that
-time out are remembered as late: reads that need them go live at once, without waiting again, until they are met.
+time out are remembered as late: reads that need them go live at once, without waiting again, until they are met. A list
+does not wait for objects that it shows neither as they are stored nor as any of the pending writes left them.
 
 An object that this process wrote and the shard passed by is outside the informer's selector. Whether it is read must
 not depend on when the next bookmark comes: reads of its key go live for as long as the shard does not show it, lists
@@ -18,8 +19,12 @@ from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
 from kaito.runtime.cache.entry import Entry, version_number
+from kaito.runtime.cache.selection import Selection, Shape
 from kaito.runtime.logging import get_logger
-from kaito.runtime.meta import ObjectKey
+from kaito.runtime.meta import ObjectKey, Resource
+
+RESULTS: Final = 8
+"""Results of pending writes that are kept per key; with more of them, every list waits for the key."""
 
 OUTSIDE_KEYS: Final = 1024
 """Keys remembered as outside the selector, the latest ones; of a forgotten one the cache says that it is absent."""
@@ -37,6 +42,14 @@ class Progress(Protocol):
 
     def stored(self, key: ObjectKey) -> Entry | None:
         """The entry of the key."""
+        ...
+
+    def shape_of(self, obj: Resource) -> Shape:
+        """What lists can ask of an object that has not arrived yet."""
+        ...
+
+    def shows(self, key: ObjectKey, selection: Selection) -> bool:
+        """Whether a list with the selection contains the key now."""
         ...
 
 
@@ -59,20 +72,21 @@ class _Pending:
     uid: str = ""
     gone: str = ""
     late: bool = False
+    results: list[Shape] | None = field(default_factory=list[Shape])
+    """What the writes left; None when one of them did not tell."""
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Concern:
     """What a read has to wait for, as of the moment it was asked."""
 
     flights: "tuple[asyncio.Future[None], ...]"
-    keys: frozenset[ObjectKey]
-    single: bool
-    """It is the read of one key, not a list."""
-
-    def __bool__(self) -> bool:
-        return bool(self.flights or self.keys)
+    keys: set[ObjectKey]
+    """With own writes not waited for yet. Some may not matter to the list, which is decided as late as possible."""
+    single: ObjectKey | None
+    """The key of a read that is no list."""
+    selection: Selection
 
 
 @final
@@ -105,7 +119,7 @@ class OwnWrites:
             if not flight.done():
                 flight.set_result(None)
 
-    def wrote(self, key: ObjectKey, resource_version: str, uid: str) -> None:
+    def wrote(self, key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None) -> None:
         """A write succeeded with this version; one that changed nothing, or that is visible already, is ignored."""
         floor = version_number(resource_version)
         if floor < 0:
@@ -117,6 +131,10 @@ class OwnWrites:
                 self._mark_outside(key)
             return
         pending = self._pending.setdefault(key, _Pending())
+        if result is None or pending.results is None or len(pending.results) >= RESULTS:
+            pending.results = None
+        else:
+            pending.results.append(self._progress.shape_of(result))
         if floor > pending.floor:
             pending.floor = floor
             pending.uid = uid
@@ -218,35 +236,54 @@ class OwnWrites:
 
     # Asked by reads.
 
-    def concern(self, key: ObjectKey | None, namespace: str) -> Concern:
-        """What a read of the key, or of all keys in the namespace (empty: all), must wait for.
+    def concern(self, key: ObjectKey | None, selection: Selection) -> Concern | None:
+        """What a read of the key, or a list with the selection, must wait for; None when nothing.
 
         Writes begun later do not count.
         """
+        if not self._flights and not self._pending and key not in self._outside:
+            return None
+        namespace = selection.namespace
 
         def concerned(keys: Iterable[ObjectKey]) -> Iterator[ObjectKey]:
             if key is not None:
                 return (each for each in keys if each == key)
             return (each for each in keys if not namespace or each.namespace == namespace)
 
-        if not self._flights and not self._pending and key not in self._outside:
-            return _NOTHING
         flying = list(concerned(self._flights))
         flights = tuple(flight for each in flying for flight in self._flights[each])
-        outside = [key] if key is not None and key in self._outside else []
-        return Concern(flights, frozenset([*flying, *concerned(self._pending), *outside]), single=key is not None)
+        concern = Concern(flights, {*flying, *concerned(self._pending)}, key, selection)
+        return concern if flights or key in self._outside or self.misses(concern) else None
 
     async def wait(self, concern: Concern) -> bool:
         """Wait until the shard shows everything of the concern; False at once when a part of it is known to be late."""
-        if concern.flights:
-            await asyncio.wait(concern.flights)
-        for key in concern.keys:
-            pending = self._pending.get(key)
-            if pending is not None:
-                if pending.late:
-                    return False
-                await self._shown(pending)
-        return not (concern.single and self._outside.keys() & concern.keys)
+        flights = [flight for flight in concern.flights if not flight.done()]
+        if flights:
+            await asyncio.wait(flights)
+        while (key := self._missing(concern)) is not None:
+            pending = self._pending[key]
+            if pending.late:
+                return False
+            await self._shown(pending)
+            concern.keys.discard(key)
+        return concern.single not in self._outside
+
+    def misses(self, concern: Concern) -> bool:
+        """Whether the read must still wait: while it waited, the shard may have come to show what did not matter."""
+        return self._missing(concern) is not None
+
+    def _missing(self, concern: Concern) -> ObjectKey | None:
+        return next((key for key in concern.keys if self._matters(key, concern)), None)
+
+    def _matters(self, key: ObjectKey, concern: Concern) -> bool:
+        pending = self._pending.get(key)
+        if pending is None or concern.single is not None or not concern.selection.is_narrow:
+            return pending is not None
+        return (
+            pending.results is None
+            or any(concern.selection.shows(result) for result in pending.results)
+            or self._progress.shows(key, concern.selection)
+        )
 
     @staticmethod
     async def _shown(pending: _Pending) -> None:
@@ -261,9 +298,5 @@ class OwnWrites:
     def give_up(self, concern: Concern) -> None:
         """The wait ran out: what is missing now is late."""
         for key in concern.keys:
-            pending = self._pending.get(key)
-            if pending is not None:
-                pending.late = True
-
-
-_NOTHING = Concern((), frozenset(), single=False)
+            if self._matters(key, concern):
+                self._pending[key].late = True

@@ -5,6 +5,7 @@ reads the cache finds at least its own event there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, final
 
 from kaito.runtime.cache.declaration import Cached
@@ -14,10 +15,11 @@ from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Raw, cuts
 from kaito.runtime.cache.kept import Kept
 from kaito.runtime.cache.own_writes import OwnWrites
+from kaito.runtime.cache.selection import Selection, Shape
 from kaito.runtime.cache.store import Store
 from kaito.runtime.cache.watch import Turn
 from kaito.runtime.clock import monotonic
-from kaito.runtime.meta import ObjectKey
+from kaito.runtime.meta import ObjectKey, Resource
 
 
 class Listener(Protocol):
@@ -57,6 +59,26 @@ class Shard:
     def stored(self, key: ObjectKey) -> Entry | None:
         """The entry of the key."""
         return self.store.get(key)
+
+    def shape_of(self, obj: Resource) -> Shape:
+        """What lists can ask of an object that has not arrived yet."""
+        filed: dict[str, Sequence[str]] = {}
+        for index in self._indexes:
+            with suppress(Exception):  # foreign code; its failure is told when the object arrives
+                filed[index.name] = tuple(index.values(obj))
+        return Shape(dict(obj.labels), [owner.uid for owner in obj.metadata.owner_references], filed)
+
+    def shows(self, key: ObjectKey, selection: Selection) -> bool:
+        """Whether a list with the selection contains the key now."""
+        entry = self.store.get(key)
+        if entry is None:
+            return False
+        header = entry.header
+        return (
+            (selection.labels is None or selection.labels.matches(header.labels))
+            and (not selection.owner or any(owner.uid == selection.owner for owner in header.owners))
+            and (selection.index is None or self.store.files(key, selection.index))
+        )
 
     # The reflector's side.
 

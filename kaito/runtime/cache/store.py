@@ -156,6 +156,12 @@ class Store:
             )
             return (_UNFILED,)
 
+    def files(self, key: ObjectKey, question: IndexKey[Any]) -> bool:
+        """Whether the key is part of the answer; true when in doubt."""
+        table = self._tables.get(question.name)
+        values = () if table is None else table.values.get(key, ())
+        return table is None or values == (_UNFILED,) or question.answered_by(values)
+
     # Indexes that come late are filled step by step, so that a big store does not hold up the loop.
 
     def has_index(self, name: str) -> bool:

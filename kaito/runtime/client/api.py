@@ -183,10 +183,11 @@ class Api:
             raise ConfigurationError(message)
         selector = _selector(labels)
         namespace = self._place(kind, namespace)
+        owner = "" if owned_by is None else owned_by.uid
         if not self._reads_live(kind, consistency) and (
-            consistency == "cached" or await self._reader.caught_up(kind, namespace=namespace)
+            consistency == "cached"
+            or await self._reader.caught_up(kind, namespace=namespace, labels=selector, owner=owner, index=index)
         ):
-            owner = "" if owned_by is None else owned_by.uid
             return await _decoded(
                 self._reader.select(kind, namespace=namespace, labels=selector, owner=owner, index=index)
             )
@@ -355,7 +356,7 @@ class Api:
             self._applied.forget(kind, result.key)
             self._reader.deleted(kind, result.key, result.uid)
         else:
-            self._reader.wrote(kind, result.key, metadata.resource_version, result.uid)
+            self._reader.wrote(kind, result.key, metadata.resource_version, result.uid, result)
 
     # Status and events
 

@@ -10,7 +10,7 @@ Reads themselves are synchronous: between `caught_up` and the read nothing else 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 
@@ -35,7 +35,10 @@ class IndexKey(Generic[R]):
 
     def matches(self, obj: R) -> bool:
         """Whether the object is part of the answer."""
-        filed = self.values_of(obj)
+        return self.answered_by(self.values_of(obj))
+
+    def answered_by(self, filed: Sequence[str]) -> bool:
+        """Whether an object filed under these values is part of the answer."""
         if self.match == "prefix":
             return any(value.startswith(self.values) for value in filed)
         return any(value in filed for value in self.values) is (self.match == "in")
@@ -121,9 +124,13 @@ class Reader(Protocol):
         key: ObjectKey | None = None,
         *,
         namespace: str = "",
+        labels: LabelSelector | None = None,
+        owner: str = "",
+        index: IndexKey[Any] | None = None,
     ) -> bool:
-        """Wait until the cache reflects every own write begun before this call, for one key or a whole kind.
+        """Wait until the cache reflects every own write begun before this call, for one key or a list.
 
+        The other arguments are those of the list: objects that it shows neither before nor after are not waited for.
         Returns at once when nothing is pending; False when the wait ran out (2 seconds by default).
         """
         ...
@@ -132,8 +139,10 @@ class Reader(Protocol):
         """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored."""
         ...
 
-    def wrote(self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str) -> None:
-        """A write succeeded: reads of the key must be at least at `resource_version`.
+    def wrote(
+        self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
+    ) -> None:
+        """A write succeeded: reads of the key must be at least at `resource_version`, and `result` if it is known.
 
         A version equal to the stored one (a no-op write) registers nothing.
         """

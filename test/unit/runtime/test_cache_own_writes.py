@@ -1,12 +1,15 @@
 """Reads are never older than this process's own writes: waited for, then read live, and never by polling."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import random
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.cache import Cache, Cached, Index
+from kaito.runtime.cache.own_writes import RESULTS
 from kaito.runtime.client import Client
 from kaito.runtime.client.api import Api
 from kaito.runtime.client.patch import MergePatch
@@ -14,11 +17,13 @@ from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.errors import NotFound, UndeclaredNamespace
 from kaito.runtime.kinds import ConfigMap, Namespace
 from kaito.runtime.meta import ObjectKey, ObjectMeta
+from kaito.runtime.ownership import controlled_by
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
 from kaito.runtime.testing.scripted import ScriptedTransport, Stream, bookmark, listing
 
 KEY = ObjectKey("default", "mine")
+by_colour = Index(ConfigMap, lambda found: [found.data.get("colour", "")], name="by-colour")
 
 
 def config_map(name: str, *, labels: dict[str, str] | None = None, finalizers: list[str] | None = None) -> ConfigMap:
@@ -234,6 +239,85 @@ async def test_a_failed_write_is_not_waited_for(world: World) -> None:
         assert monotonic() == started
 
 
+@pytest.mark.parametrize("ask", ["labels", "owner", "index"])
+async def test_a_list_does_not_wait_for_objects_it_shows_neither_before_nor_after(world: World, ask: str) -> None:
+    owners = {name: world.put(config_map(name)) for name in ("red", "blue")}
+    lists: dict[str, Callable[[str], dict[str, Any]]] = {
+        "labels": lambda colour: {"labels": {"colour": colour}},
+        "owner": lambda colour: {"owned_by": owners[colour]},
+        "index": lambda colour: {"index": by_colour(colour)},
+    }
+
+    def child(name: str, colour: str) -> ConfigMap:
+        made = config_map(name, labels={"colour": colour}).evolve(data={"colour": colour})
+        return controlled_by(made, owners[colour])
+
+    world.put(child("old", "blue"))
+    async with running(world, Cached(ConfigMap, indexes=[by_colour])) as (cache, api):
+
+        async def listed(colour: str) -> list[str]:
+            return [found.name for found in await api.list(ConfigMap, namespace="default", **lists[ask](colour))]
+
+        world.lag(ConfigMap, 0.5)
+        started = monotonic()
+        new = await api.create(child("new", "red"))
+        assert await listed("blue") == ["old"]
+        assert monotonic() == started
+        assert outcomes(cache) == {}
+        assert await listed("red") == ["new"]
+        assert monotonic() - started == pytest.approx(0.5, abs=0.01)
+
+        # It leaves one list and enters another: both wait.
+        for colour in ("red", "blue"):
+            started = monotonic()
+            new = await api.patch(new, MergePatch.between(new, child("new", "red" if colour == "blue" else "blue")))
+            assert await listed(colour) == (["old"] if colour == "blue" else [])
+            assert monotonic() - started == pytest.approx(0.5, abs=0.01)
+        assert await listed("blue") == ["old"]
+
+        # Of a deletion only those lists wait that show the object.
+        started = monotonic()
+        await api.delete(new)
+        await listed("blue")
+        assert monotonic() == started
+        assert await listed("red") == []
+        assert monotonic() - started == pytest.approx(0.5, abs=0.01)
+
+
+async def test_a_list_that_waits_looks_again_at_what_did_not_matter_before(world: World) -> None:
+    async with running(world) as (_, api):
+        made = await api.create(config_map("a", labels={"colour": "red"}))
+        await world.settle()
+        world.lag(ConfigMap, 0.5)
+        # Somebody paints "a" blue, and we paint it red again. When "c" has arrived, the cache still shows "a" as blue.
+        world.patch(ConfigMap, "a", {"metadata": {"labels": {"colour": "blue"}}})
+        await asyncio.sleep(0.1)
+        await api.create(config_map("c", labels={"colour": "blue"}))
+        await asyncio.sleep(0.2)
+        await api.patch(made, MergePatch({"metadata": {"labels": {"colour": "red"}}}))
+        started = monotonic()
+        assert [found.name for found in await api.list(ConfigMap, labels={"colour": "blue"})] == ["c"]
+        assert monotonic() - started == pytest.approx(0.5, abs=0.01)
+
+
+async def test_results_that_are_changed_by_the_caller_do_not_mislead_lists(world: World) -> None:
+    async with running(world) as (_, api):
+        world.lag(ConfigMap, 0.5)
+        made = await api.create(config_map("a", labels={"colour": "red"}))
+        made.labels["colour"] = "spoilt"
+        assert [found.name for found in await api.list(ConfigMap, labels={"colour": "red"})] == ["a"]
+
+
+async def test_many_pending_writes_of_one_key_make_every_list_wait(world: World) -> None:
+    async with running(world) as (cache, api):
+        world.lag(ConfigMap, 0.5)
+        made = await api.create(config_map("a"))
+        for turn in range(RESULTS):
+            await api.patch(made, MergePatch({"data": {"turn": str(turn)}}))
+        assert await api.list(ConfigMap, labels={"colour": "red"}) == []
+        assert outcomes(cache) == {"caught_up": 1}
+
+
 async def test_writes_begun_after_the_read_do_not_hold_it_up(world: World) -> None:
     world.put(config_map("mine"))
     async with running(world) as (cache, _):
@@ -330,3 +414,36 @@ async def test_whatever_the_interleaving_a_reader_sees_its_own_writes(world: Wor
         async with asyncio.TaskGroup() as group:
             for number in range(6):
                 group.create_task(write_and_read(f"c{number}"))
+
+
+@pytest.mark.seeds(20)
+async def test_whatever_the_interleaving_a_narrow_list_shows_what_was_written_last(world: World) -> None:
+    colours = ("red", "green", "blue")
+    async with running(world, Cached(ConfigMap, indexes=[by_colour]), latency=0.01) as (cache, api):
+        world.lag(ConfigMap, 0.05)
+
+        async def check(name: str, expected: str, dice: random.Random) -> None:
+            for colour in dice.sample(colours, 2):
+                narrow: dict[str, Any] = (
+                    {"labels": {"colour": colour}} if dice.random() < 0.5 else {"index": by_colour(colour)}
+                )
+                shown = [found.name for found in await api.list(ConfigMap, namespace="default", **narrow)]
+                assert (name in shown) == (colour == expected), (name, colour, expected, narrow)
+
+        async def write_and_list(name: str) -> None:
+            dice = random.Random(name)
+            mine = await api.create(config_map(name))
+            for _ in range(10):
+                colour = dice.choice(colours)
+                painted = {"metadata": {"labels": {"colour": colour}}, "data": {"colour": colour}}
+                await api.patch(mine, MergePatch(painted))
+                if dice.random() < 0.3:
+                    await asyncio.sleep(dice.random() / 10)
+                await check(name, colour, dice)
+            await api.delete(mine)
+            await check(name, "", dice)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(write_and_list(f"c{number}"))
+        assert set(outcomes(cache)) == {"caught_up"}
