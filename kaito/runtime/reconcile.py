@@ -13,7 +13,7 @@ The controller makes a `Request` for every run; a test makes one by hand and cal
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from kaito.runtime.client.api import Api
     from kaito.runtime.client.status import StatusScope
 
-__all__ = ["Again", "Cause", "Reconciler", "Request", "Tick", "TickFunction"]
+__all__ = ["Again", "Cause", "KeyedFunction", "Reconciler", "Request", "Tick", "TickFunction", "Visit"]
 
 R = TypeVar("R", bound=Resource)
+K = TypeVar("K", bound=Hashable)
 
 
 def _logger() -> BoundLogger:
@@ -117,8 +118,29 @@ class Tick:
     """Wall time."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit(Generic[K]):
+    """One run of a keyed controller: for a key, without an object."""
+
+    key: K
+    """What to look at."""
+    api: "Api"
+    """Reads and writes, as in `Request`."""
+    log: BoundLogger = field(default_factory=_logger)
+    """Carries controller, name (the key as text) and reconcileID."""
+    causes: tuple[Cause, ...] = ()
+    """Why it runs; information for people."""
+    attempt: int = 1
+    """1, or one more than the failures since the last success."""
+    clock: Clock = field(default_factory=SystemClock)
+    """Wall time."""
+
+
 Reconciler = Callable[[Request[R]], Awaitable[Again | None]]
 """A reconcile or cleanup function."""
 
 TickFunction = Callable[[Tick], Awaitable[Again | None]]
 """The function of a periodic controller."""
+
+KeyedFunction = Callable[[Visit[K]], Awaitable[Again | None]]
+"""The function of a keyed controller."""

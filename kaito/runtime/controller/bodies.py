@@ -1,24 +1,26 @@
 """From a key to a call of the user's function: what the workers run.
 
 For an object controller: read the object, see to the finalizers, call reconcile or cleanup. For a periodic controller:
-call the function and come back after its period.
+call the function and come back after its period. For a keyed one: call the function with the key.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller.declaration import Controller
 from kaito.runtime.controller.engine import Body
+from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
-from kaito.runtime.reconcile import Again, Request, Tick
+from kaito.runtime.reconcile import Again, Request, Tick, Visit
 from kaito.runtime.workqueue import Item
 
 R = TypeVar("R", bound=Resource)
+K = TypeVar("K", bound=Hashable)
 
 
 def object_body(
@@ -83,5 +85,17 @@ def tick_body(periodic: Periodic, api: Api, clock: Clock) -> Body[str]:
     async def run(item: Item[str]) -> Again | None:
         again = await periodic.function(Tick(api=api, log=log, attempt=item.attempt, clock=clock))
         return again or Again(periodic.seconds, "period")
+
+    return run
+
+
+def visit_body(keyed: Keyed[K], api: Api, clock: Clock) -> Body[K]:
+    """The body of a keyed controller."""
+    log = get_logger(f"controller.{keyed.name}")
+
+    async def run(item: Item[K]) -> Again | None:
+        return await keyed.function(
+            Visit(key=item.key, api=api, log=log, causes=item.causes, attempt=item.attempt, clock=clock)
+        )
 
     return run

@@ -1,18 +1,20 @@
 """From a declaration to a running controller: makes the engine and its sources. Called by the manager."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from kaito.runtime.cache import Cache, View
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
-from kaito.runtime.controller.bodies import object_body, tick_body
+from kaito.runtime.controller.bodies import object_body, tick_body, visit_body
 from kaito.runtime.controller.declaration import Controller
 from kaito.runtime.controller.engine import Engine
+from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.needs import Elsewhere
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.controller.running import Running
+from kaito.runtime.controller.watching import Watched
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.meta import ObjectKey, Resource
@@ -22,6 +24,9 @@ from kaito.runtime.tasks import TaskScope
 from kaito.runtime.tracing import Tracer
 from kaito.runtime.workqueue import Cause, ExponentialLimiter, WorkQueue
 from kaito.runtime.workqueue.backoff import Jitter
+
+AnyController: TypeAlias = Controller[Any] | Periodic | Keyed[Any]
+"""Whatever a manager takes as a controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,10 @@ class Services:
     discovery: ServerDiscovery
 
 
-def build(declared: "Controller[Any] | Periodic", services: Services) -> Running:
+def build(declared: AnyController, services: Services) -> Running:
     """The controller, ready to run."""
+    if isinstance(declared, Keyed):
+        return _keyed(declared, services)
     if isinstance(declared, Periodic):
         return _periodic(declared, services)
     return _controller(declared, services)
@@ -78,20 +85,48 @@ def _sources(controller: Controller[Any]) -> list[tuple[Source, Elsewhere | None
     for owned in controller.owned:
         handler = enqueue_owner(controller.kind, every_owner=owned.every_owner)
         sources.append((KindSource(owned.kind, handler, when=owned.when, name=f"{name}.owns"), None))
-    for number, watched in enumerate(controller.watched):
-        to_queue = watched.handler or mapped(watched.to or _nowhere)
-        source = KindSource[Any](watched.kind, to_queue, when=watched.when, name=f"{name}.watches-{number}")
-        sources.append((source, watched.cluster))
+    sources.extend(_watches(name, controller.watched, ObjectKey))
     sources.extend((ChannelSource(channel), None) for channel in controller.channels)
     return sources
+
+
+def _watches(
+    controller: str, watches: Sequence[Watched], key: type[Hashable]
+) -> Iterator[tuple[Source, Elsewhere | None]]:
+    for number, watched in enumerate(watches):
+        to_queue = watched.handler or mapped(watched.to or _nowhere, key)
+        name = f"{controller}.watches-{number}"
+        yield KindSource[Any](watched.kind, to_queue, when=watched.when, name=name), watched.cluster
 
 
 def _nowhere(_: Resource, __: View) -> None:
     """Not reached: a watch has `to` or a handler."""
 
 
-def _starter(source: Source, cache: Cache, queue: WorkQueue[ObjectKey]) -> Callable[[TaskScope], Started]:
+def _starter(source: Source, cache: Cache, queue: WorkQueue[Any]) -> Callable[[TaskScope], Started]:
     return lambda scope: source.start(cache, queue, scope)
+
+
+def _keyed(keyed: Keyed[Any], services: Services) -> Running:
+    limiter = keyed.limiter or ExponentialLimiter[Any](keyed.backoff, jitter=services.jitter)
+    queue: WorkQueue[Any] = WorkQueue(keyed.name, limiter=limiter, spacing=keyed.spacing)
+    engine = Engine(
+        keyed.name,
+        "",
+        queue,
+        visit_body(keyed, services.api, services.clock),
+        workers=keyed.workers,
+        deadline=keyed.deadline,
+        clock=services.clock,
+        metrics=services.metrics,
+        tracer=services.tracer,
+    )
+    starters = [
+        _starter(source, services.cache if cluster is None else cluster.cache, queue)
+        for source, cluster in _watches(keyed.name, keyed.watched, keyed.key)
+    ]
+    discovery = services.discovery if keyed.wait_for_kinds else None
+    return Running(engine, starters, keyed.needs, services.cache, sync_timeout=keyed.sync_timeout, discovery=discovery)
 
 
 def _periodic(periodic: Periodic, services: Services) -> Running:

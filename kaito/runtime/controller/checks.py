@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast, get_args, get_origin, get_type_hi
 from kaito.runtime.cache import Cached
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
-from kaito.runtime.reconcile import Request, Tick
+from kaito.runtime.reconcile import Request, Tick, Visit
 from kaito.runtime.source import Channel
 from kaito.runtime.workqueue import Backoff
 
@@ -55,6 +55,36 @@ def check_seconds(controller: str, option: str, value: object, *, zero: bool, no
     if not (value >= 0 if zero else value > 0):
         least = "0 or more" if zero else "more than 0"
         refuse(f"controller {controller}: {option}={value:g}: {least} seconds are needed{hint}")
+
+
+def check_limits(
+    name: str,
+    *,
+    workers: object,
+    deadline: object,
+    backoff: object,
+    limiter: object,
+    spacing: object,
+    aging_step: object,
+    sync_timeout: object,
+) -> None:
+    """Refuse a name and limits that cannot work."""
+    check_name(name)
+    check_workers(name, workers)
+    check_seconds(name, "deadline", deadline, zero=False, none="no limit")
+    check_pace(name, backoff, limiter)
+    check_seconds(name, "spacing", spacing, zero=True)
+    check_seconds(name, "aging_step", aging_step, zero=False, none="strict priorities")
+    check_seconds(name, "sync_timeout", sync_timeout, zero=False)
+
+
+def check_open(controller: str, verb: str, *, built: bool) -> None:
+    """Refuse changes of a declaration that a manager has read."""
+    if built:
+        refuse(
+            f"controller {controller} runs already: {verb}() would change nothing. Declare everything first, or "
+            f"manager.add() another controller"
+        )
 
 
 def check_pace(controller: str, backoff: object, limiter: object) -> None:
@@ -119,13 +149,14 @@ def check_handler(handler: object, where: str) -> None:
         refuse(f"{where}: it is called with the event, the queue and a View, (event, queue, view): {trouble}")
 
 
-def check_function(function: object, what: str, *, kind: type[Resource] | None) -> None:
+def check_function(function: object, what: str, *, kind: type[Resource] | None, visits: bool = False) -> None:
     """Refuse what is not an async function of one argument, or of another kind's request.
 
     Args:
         function: what should be a reconcile, cleanup or tick function.
         what: its name in messages.
-        kind: the kind whose requests it gets; None for the ticks of a periodic controller.
+        kind: the kind whose requests it gets; None for the ticks of a periodic controller, and for visits.
+        visits: it gets the visits of a keyed controller.
     """
     if inspect.iscoroutine(function):
         function.close()
@@ -138,10 +169,11 @@ def check_function(function: object, what: str, *, kind: type[Resource] | None) 
     target = inner if inspect.isroutine(inner) else getattr(inner, "__call__", None)  # noqa: B004 - objects with async call
     if not callable(function) or not inspect.iscoroutinefunction(target):
         refuse(f"{what}: {_shown(function)} is not an async function")
+    takes = "visit" if visits else "tick" if kind is None else "request"
     trouble = _does_not_take(function, object())
     if trouble is not None:
-        refuse(f"{what}: it takes exactly one argument, the {'request' if kind else 'tick'} ({trouble})")
-    _check_annotation(function, target, what, kind)
+        refuse(f"{what}: it takes exactly one argument, the {takes} ({trouble})")
+    _check_annotation(function, target, what, kind, Visit if visits else Tick)
 
 
 def _shown(function: object) -> str:
@@ -163,25 +195,27 @@ def _does_not_take(function: Any, *arguments: object) -> str | None:
     return None
 
 
-def _check_annotation(function: object, target: Any, what: str, kind: type[Resource] | None) -> None:
+def _check_annotation(
+    function: object, target: Any, what: str, kind: type[Resource] | None, other: type[Tick] | type[Visit[Any]]
+) -> None:
     said = _annotation(function, target)
     if said is None:
         return
     origin, arguments = get_origin(said) or said, get_args(said)
     if kind is None:
-        if origin is Request:
-            refuse(f"{what}: it takes a Tick, for there is no object; it is annotated with {_named(said)}")
+        if origin in {Request, Tick, Visit} and origin is not other:
+            refuse(f"{what}: it takes a {other.__name__}, for there is no object; it is annotated with {_named(said)}")
         return
-    if origin is Tick:
-        refuse(f"{what}: it takes a Request[{kind.__name__}]; Ticks are for Controller.every()")
+    if origin in {Tick, Visit}:
+        refuse(f"{what}: it takes a Request[{kind.__name__}]; {_named(said)} is for controllers without a kind")
     if isinstance(origin, type) and issubclass(origin, Resource):
         refuse(
             f"{what}: it gets a Request[{kind.__name__}], whose .object is the {kind.__name__}, and not {_named(said)}"
         )
     if origin is Request and arguments:
-        other = arguments[0]
-        if isinstance(other, type) and issubclass(other, Resource) and not issubclass(kind, other):
-            refuse(f"{what}: it takes a Request[{other.__name__}], and the controller reconciles {kind.__name__}")
+        told = arguments[0]
+        if isinstance(told, type) and issubclass(told, Resource) and not issubclass(kind, told):
+            refuse(f"{what}: it takes a Request[{told.__name__}], and the controller reconciles {kind.__name__}")
 
 
 def _annotation(function: object, target: Any) -> Any:

@@ -10,7 +10,7 @@
 Everything that can be wrong with it is said when it is built, as `ConfigurationError`, not when it runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
@@ -19,31 +19,30 @@ from kaito.runtime.controller.checks import (
     check_channel,
     check_finalizer,
     check_function,
-    check_handler,
     check_kind,
-    check_mapper,
-    check_name,
-    check_pace,
+    check_limits,
+    check_open,
     check_predicate,
     check_seconds,
-    check_workers,
-    refuse,
 )
 from kaito.runtime.controller.needs import Elsewhere, Need, Needs, Sight
+from kaito.runtime.controller.watching import Watched, watched
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Handler, Mapper
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 from kaito.runtime.predicate import Predicate
-from kaito.runtime.reconcile import Reconciler, TickFunction
+from kaito.runtime.reconcile import KeyedFunction, Reconciler, TickFunction
 from kaito.runtime.source import Channel
 from kaito.runtime.workqueue import AGING_STEP_SECONDS, Backoff, RateLimiter
 
 if TYPE_CHECKING:
     from kaito.runtime.cache.declaration import Only
+    from kaito.runtime.controller.keyed import Keyed
     from kaito.runtime.controller.periodic import Periodic
 
 R = TypeVar("R", bound=Resource)
 W = TypeVar("W", bound=Resource)
+K = TypeVar("K", bound=Hashable)
 
 DEADLINE_SECONDS = 300.0
 """A run is cancelled after this long. controller-runtime has no default; a stuck run then blocks a worker for ever."""
@@ -56,18 +55,6 @@ class Owned:
     kind: type[Resource]
     when: Predicate | None
     every_owner: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A kind whose events are mapped to keys."""
-
-    kind: type[Resource]
-    to: Mapper[Any] | None
-    handler: Handler[Any] | None
-    """Given instead of `to`."""
-    when: Predicate | None
-    cluster: Elsewhere | None
 
 
 @final
@@ -119,13 +106,18 @@ class Controller(Generic[R]):
         check_kind(kind, "Controller")
         self.kind = kind
         self.name: str = name or kind.kind.lower()
-        check_common(self.name, workers=workers, deadline=deadline)
+        check_limits(
+            self.name,
+            workers=workers,
+            deadline=deadline,
+            backoff=backoff,
+            limiter=limiter,
+            spacing=spacing,
+            aging_step=aging_step,
+            sync_timeout=sync_timeout,
+        )
         check_function(reconcile, f"reconcile function of controller {self.name}", kind=kind)
         check_predicate(self.name, when)
-        check_pace(self.name, backoff, limiter)
-        check_seconds(self.name, "spacing", spacing, zero=True)
-        check_seconds(self.name, "aging_step", aging_step, zero=False, none="strict priorities")
-        check_seconds(self.name, "sync_timeout", sync_timeout, zero=False)
         check_seconds(self.name, "resync", resync, zero=True)
         self.reconcile = reconcile
         self.workers = workers
@@ -211,27 +203,12 @@ class Controller(Generic[R]):
             ConfigurationError: neither or both of `to` and `handler`, or the kind is declared otherwise.
         """
         self._check_open("watches")
-        check_kind(kind, f"controller {self.name}: watches")
-        check_predicate(self.name, when)
-        where = f"controller {self.name}: watches({kind.kind}, "
-        if (to is None) == (handler is None):
-            refuse(
-                f"{where}...) needs a function: to= (from an object to keys) or handler= (from an event to the queue)"
-            )
-        if to is not None:
-            check_mapper(to, f"{where}to=...)")
-        if handler is not None:
-            check_handler(handler, f"{where}handler=...)")
+        self.watched.append(watched(self.name, kind, to=to, handler=handler, when=when, cluster=cluster))
         self._needs.name_kind(kind, labels=labels, only=only, cluster=cluster)
-        self.watched.append(Watched(kind, to, handler, when, cluster))
         return self
 
     def _check_open(self, verb: str) -> None:
-        if self._built:
-            refuse(
-                f"controller {self.name} runs already: {verb}() would change nothing. Declare everything first, or "
-                f"manager.add() another controller"
-            )
+        check_open(self.name, verb, built=self._built)
 
     def seal(self) -> None:
         """The manager has read the declaration: changes would go unnoticed, and are refused from now on."""
@@ -294,6 +271,55 @@ class Controller(Generic[R]):
 
         return Periodic(seconds, function, name=name, deadline=deadline, backoff=backoff, cache=cache)
 
+    @staticmethod
+    def keyed(
+        key: type[K],
+        function: KeyedFunction[K],
+        *,
+        name: str,
+        workers: int = 1,
+        deadline: float | None = DEADLINE_SECONDS,
+        backoff: Backoff | None = None,
+        limiter: RateLimiter[K] | None = None,
+        spacing: float = 0.0,
+        sync_timeout: float = 120.0,
+        cache: Sequence[Cached] = (),
+        wait_for_kinds: bool = False,
+    ) -> "Keyed[K]":
+        """A controller for what is no object of the cluster: a tenant, a pool, an object in one of several clusters.
+
+        Args:
+            key: type of the keys: hashable values, equal ones are run once. A frozen dataclass is good.
+            function: converges what a key stands for; called with a `Visit`.
+            name: unique in the manager.
+            workers: as in `Controller`; so are the other arguments.
+            deadline: as in `Controller`.
+            backoff: as in `Controller`.
+            limiter: as in `Controller`.
+            spacing: as in `Controller`.
+            sync_timeout: as in `Controller`.
+            cache: as in `Controller`.
+            wait_for_kinds: as in `Controller`.
+
+        Raises:
+            ConfigurationError: a value that cannot work; the message names it.
+        """
+        from kaito.runtime.controller.keyed import Keyed
+
+        return Keyed(
+            key,
+            function,
+            name=name,
+            workers=workers,
+            deadline=deadline,
+            backoff=backoff,
+            limiter=limiter,
+            spacing=spacing,
+            sync_timeout=sync_timeout,
+            cache=cache,
+            wait_for_kinds=wait_for_kinds,
+        )
+
     @property
     def kinds(self) -> Sequence[type[Resource]]:
         """Every kind it needs of the manager's own cluster, its own first."""
@@ -312,10 +338,3 @@ class Controller(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<controller {self.name} of {self.kind.gvk()}>"
-
-
-def check_common(name: str, *, workers: int, deadline: float | None) -> None:
-    """Refuse names and numbers that cannot work."""
-    check_name(name)
-    check_workers(name, workers)
-    check_seconds(name, "deadline", deadline, zero=False, none="no limit")

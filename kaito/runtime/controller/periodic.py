@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import final
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller.checks import check_function, check_seconds
-from kaito.runtime.controller.declaration import check_common
+from kaito.runtime.controller.checks import check_function, check_name, check_pace, check_seconds
 from kaito.runtime.controller.needs import Need, Needs, Sight
 from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import TickFunction
@@ -33,7 +32,9 @@ class Periodic:
         backoff: Backoff | None = None,
         cache: Sequence[Cached] = (),
     ) -> None:
-        check_common(name, workers=1, deadline=deadline)
+        check_name(name)
+        check_seconds(name, "deadline", deadline, zero=False, none="no limit")
+        check_pace(name, backoff, None)
         check_function(function, f"function of periodic controller {name}", kind=None)
         check_seconds(name, "period", seconds, zero=False)
         self.seconds = seconds

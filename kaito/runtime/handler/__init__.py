@@ -5,7 +5,7 @@ Initial lists and relists get a low priority, changes the normal one (`Event.pri
 raise: the informer delivers a failed event again later, so no key is lost to a mapper's bad moment.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from inspect import isawaitable
 from typing import Any, Protocol, TypeAlias, TypeVar, final
 
@@ -16,10 +16,15 @@ from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.workqueue import Cause
 
 R = TypeVar("R", bound=Resource)
+K = TypeVar("K", bound=Hashable)
 
 Keys: TypeAlias = Iterable[ObjectKey] | ObjectKey | None
 Mapper: TypeAlias = Callable[[R, View], Keys | Awaitable[Keys]]
 """From an object to the keys that depend on it; sync or async, may read the cache, may raise."""
+
+
+KeyMapper: TypeAlias = Callable[[R, View], Iterable[K] | K | Awaitable[Iterable[K] | K | None] | None]
+"""As `Mapper`, for keys of another type (`Controller.keyed`)."""
 
 
 class Enqueue(Protocol):
@@ -91,22 +96,26 @@ def enqueue_owner(kind: type[Resource], *, every_owner: bool = False) -> Handler
 
 @final
 class _Mapped:
-    __slots__ = ("_to",)
+    __slots__ = ("_key", "_to")
 
-    def __init__(self, to: Mapper[Any]) -> None:
+    def __init__(self, to: KeyMapper[Any, Any], key: type[Hashable]) -> None:
         self._to = to
+        self._key = key
 
     async def __call__(self, event: Event[Any], queue: Enqueue, view: View, /) -> None:
-        keys: list[ObjectKey] = []
+        keys: list[Any] = []
         for state in event.states:
             found = self._to(state.object, view)
-            keys.extend(self._checked(_listed(await found if isawaitable(found) else found)))
+            keys.extend(self._listed(await found if isawaitable(found) else found))
         _enqueue(keys, event, queue)
 
-    def _checked(self, keys: Iterable[Any]) -> Iterable[ObjectKey]:
-        for key in keys:
-            if not isinstance(key, ObjectKey):
-                message = f"{self!r} named {key!r}: it returns ObjectKeys (`obj.key`), a list of them, or None"
+    def _listed(self, found: Any) -> Iterable[Any]:
+        if found is None:
+            return
+        for key in (found,) if isinstance(found, self._key) else found:
+            if not isinstance(key, self._key):
+                hint = " (`obj.key`)" if self._key is ObjectKey else ""
+                message = f"{self!r} named {key!r}: it returns {self._key.__name__}s{hint}, a list of them, or None"
                 raise TypeError(message)
             yield key
 
@@ -114,19 +123,13 @@ class _Mapped:
         return f"mapped({getattr(self._to, '__qualname__', self._to)})"
 
 
-def _listed(keys: Keys) -> Iterable[ObjectKey]:
-    if keys is None:
-        return ()
-    return (keys,) if isinstance(keys, ObjectKey) else keys
-
-
-def mapped(to: Mapper[R]) -> Handler[R]:
-    """The keys a function names, for the old and the new state, each once.
+def mapped(to: KeyMapper[R, Any], key: type[Hashable] = ObjectKey) -> Handler[R]:
+    """The keys a function names, for the old and the new state, each once; `key` is their type.
 
     An object that moved from one dependent to another thus wakes both. When the function raises, nothing is queued and
     the event comes again.
     """
-    return _Mapped(to)
+    return _Mapped(to, key)
 
 
 def label_key(name_label: str, namespace_label: str = "") -> Mapper[Any]:

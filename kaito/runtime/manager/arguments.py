@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from typing import Final, cast
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller import Controller, Periodic
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.cluster import Cluster
+from kaito.runtime.manager.fleet import CONTROLLERS
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 
 _TAKES: Final = {
-    "controllers": ("Controller(...) and Controller.every(...)", (Controller, Periodic)),
+    "controllers": ("Controller(...), Controller.every(...) and Controller.keyed(...)", CONTROLLERS),
     "cache": ("Cached(...)", (Cached,)),
     "clusters": ("Cluster(...)", (Cluster,)),
     "live": ("kinds", (type,)),

@@ -5,19 +5,30 @@ The manager says when; the fleet knows what belongs to which stage, and what may
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, final
 
-from kaito.runtime.controller import Controller, Engine, Need, Periodic, Running, Services, Sight, build
+from kaito.runtime.controller import (
+    AnyController,
+    Controller,
+    Engine,
+    Keyed,
+    Need,
+    Periodic,
+    Running,
+    Services,
+    Sight,
+    build,
+)
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.runnable import Background, Runnable
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskPool
 from kaito.runtime.workqueue import WorkQueue
 
-AnyController: TypeAlias = Controller[Any] | Periodic
-
 STOP_ORDER: Final = ("runnables", "elected", "sources", "caches")
 """Stages in the order they are stopped, all within the graceful period; `webhooks` and `events` follow."""
+
+CONTROLLERS: Final = (Controller, Periodic, Keyed)
 
 STAGES: Final = (*STOP_ORDER, "webhooks", "events")
 
@@ -58,7 +69,7 @@ class Fleet:
         self._elected = False
 
     def _declare(self, controller: AnyController) -> None:
-        _check_is(controller, (Controller, Periodic), "controllers= takes Controller(...) and Controller.every(...)")
+        _check_is(controller, CONTROLLERS, "controllers= takes Controller(...), Controller.every(...) and .keyed(...)")
         if any(controller.name == known.name for known in self._declared):
             message = f"two controllers are named {controller.name!r}: give one of them another name="
             raise ConfigurationError(message)
@@ -162,7 +173,7 @@ class Fleet:
         Raises:
             ConfigurationError: its name is taken.
         """
-        if isinstance(what, Controller | Periodic):
+        if isinstance(what, CONTROLLERS):
             self._declare(what)
             if self._services is not None:
                 running = self._build(what, self._services)

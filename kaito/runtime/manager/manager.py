@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
-from kaito.runtime.controller import Controller, Need, Periodic
+from kaito.runtime.controller import AnyController, Need
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
@@ -31,7 +31,7 @@ from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.cluster import Cluster
 from kaito.runtime.manager.declared import Declared, check_clusters, check_live, check_sights, join
 from kaito.runtime.manager.election import make_leadership
-from kaito.runtime.manager.fleet import STOP_ORDER, AnyController, Fleet
+from kaito.runtime.manager.fleet import CONTROLLERS, STOP_ORDER, Fleet
 from kaito.runtime.manager.leadership import Leadership
 from kaito.runtime.manager.parts import Common, Network, Parts, find_network, make_parts
 from kaito.runtime.manager.pulse import Pulse
@@ -166,7 +166,7 @@ class Manager:
         if self._stopping:
             message = f"manager {self.name} is stopping: {what.name} was not added"
             raise ConfigurationError(message)
-        if isinstance(what, Controller | Periodic):
+        if isinstance(what, CONTROLLERS):
             self._check_needs(what)
         self._fleet.add(what)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, final
+from typing import Protocol, Self, final
 
 from kaito.apiserver.authorization import Denial
 from kaito.apiserver.faults import Fault
@@ -26,8 +26,8 @@ from kaito.apiserver.server import ApiServer, Served
 from kaito.apiserver.wire import HttpRequest
 from kaito.runtime.cache import Cached
 from kaito.runtime.clock import LoopClock, monotonic
-from kaito.runtime.controller import Controller, Periodic
-from kaito.runtime.manager import Manager, Runnable, Settings
+from kaito.runtime.controller import AnyController
+from kaito.runtime.manager import Cluster, Manager, Runnable, Settings
 from kaito.runtime.meta import Resource
 from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.objects import OWN_AGENT, ServerObjects
@@ -100,9 +100,10 @@ class World(ServerObjects):
 
     def manager(
         self,
-        *controllers: Controller[Any] | Periodic,
+        *controllers: AnyController,
         cache: Sequence[Cached] = (),
         live: Sequence[type[Resource]] = (),
+        clusters: Sequence[Cluster] = (),
         lease: str | None = None,
         runnables: Sequence[Runnable] = (),
         settings: Settings | None = None,
@@ -125,6 +126,7 @@ class World(ServerObjects):
             controllers=controllers,
             cache=cache,
             live=live,
+            clusters=clusters,
             lease=lease,
             runnables=runnables,
             transport=transport or self.transport(agent=agent, user=user),
@@ -135,7 +137,7 @@ class World(ServerObjects):
         self.watch_over(manager)
         return manager
 
-    async def start(self, *controllers: Controller[Any] | Periodic) -> None:
+    async def start(self, *controllers: AnyController) -> None:
         """Run controllers that stand for the cluster's own, such as `workloads()`, until the end of the test.
 
         Their requests are neither counted nor hit by faults.

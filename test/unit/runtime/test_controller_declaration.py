@@ -108,7 +108,7 @@ def build(*args: Any, **options: Any) -> Controller[Any]:
         (lambda: build(ConfigMap, another_kind), r"takes a Request\[Deployment\], and .* reconciles ConfigMap"),
         (lambda: build(ConfigMap, quoted), r"takes a Request\[Deployment\]"),
         (lambda: build(ConfigMap, bare_object), r"gets a Request\[ConfigMap\], whose \.object is the ConfigMap"),
-        (lambda: build(ConfigMap, tick), "Ticks are for Controller.every"),
+        (lambda: build(ConfigMap, tick), "Tick is for controllers without a kind"),
         (lambda: build(ConfigMap, converge, workers="4"), "workers='4'"),
         (lambda: build(ConfigMap, converge, backoff=5), r"write backoff=Backoff\("),
         (lambda: build(ConfigMap, converge, limiter=Backoff()), "has not all of when, forget, failures"),

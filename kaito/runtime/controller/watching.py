@@ -1,0 +1,48 @@
+"""A watch of a controller: a kind, and how its events become keys. Made by `Controller.watches` and `Keyed.watches`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kaito.runtime.controller.checks import check_handler, check_kind, check_mapper, check_predicate, refuse
+from kaito.runtime.controller.needs import Elsewhere
+from kaito.runtime.handler import Handler, KeyMapper
+from kaito.runtime.meta import Resource
+from kaito.runtime.predicate import Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A kind whose events are mapped to keys."""
+
+    kind: type[Resource]
+    to: KeyMapper[Any, Any] | None
+    handler: Handler[Any] | None
+    """Given instead of `to`."""
+    when: Predicate | None
+    cluster: Elsewhere | None
+
+
+def watched(
+    controller: str,
+    kind: type[Resource],
+    *,
+    to: KeyMapper[Any, Any] | None,
+    handler: Handler[Any] | None,
+    when: Predicate | None,
+    cluster: Elsewhere | None,
+) -> Watched:
+    """The watch.
+
+    Raises:
+        ConfigurationError: neither or both of `to` and `handler`, or something that is no kind, function or predicate.
+    """
+    check_kind(kind, f"controller {controller}: watches")
+    check_predicate(controller, when)
+    where = f"controller {controller}: watches({kind.kind}, "
+    if (to is None) == (handler is None):
+        refuse(f"{where}...) needs a function: to= (from an object to keys) or handler= (from an event to the queue)")
+    if to is not None:
+        check_mapper(to, f"{where}to=...)")
+    if handler is not None:
+        check_handler(handler, f"{where}handler=...)")
+    return Watched(kind, to, handler, when, cluster)
