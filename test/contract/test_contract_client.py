@@ -159,6 +159,12 @@ async def test_deletes_know_whom_they_mean(client: Client, namespace: str) -> No
     left = await client.get(ConfigMap, "a", namespace)
     await client.update(left.with_metadata(finalizers=[]))
     assert await client.find(ConfigMap, "a", namespace) is None
+    read = await client.create(config(namespace))
+    changed = await client.patch(read, MergePatch({"data": {"a": "b"}}))
+    with pytest.raises(Conflict):
+        await client.delete(read, if_unchanged=True)
+    assert await client.delete(changed, if_unchanged=True)
+    assert not await client.delete(changed, if_unchanged=True)
     third = await client.remove(await client.create(config(namespace)))
     assert third.is_gone
 

@@ -361,6 +361,12 @@ class Cache:
         """
         return self.informer(kind).scopes(namespace)
 
+    def version(self, kind: type[Resource], namespace: str = "") -> str:
+        """The resourceVersion that lists of the namespace (empty: of everything kept) are at now; of several informers
+        the last one's. Raises as `scopes`.
+        """
+        return self.informer(kind).version(namespace)
+
     def keys(self, kind: type[Resource]) -> Iterator[ObjectKey]:
         """Every cached key of a kind, in no order. Raises as `get`."""
         return (key for shard in self.informer(kind).shards("") for key in shard.store.keys())  # noqa: SIM118

@@ -261,10 +261,14 @@ class Informer(Generic[R]):
         ]
         return CacheNotSynced(f"the first list has not arrived: {'; '.join(reasons)}")
 
-    @property
-    def resource_version(self) -> str:
-        """The version a list of the whole cache is at; of several namespaces the last one's."""
-        return next(reversed(self._shards.values())).version
+    def version(self, namespace: str) -> str:
+        """The version a list of the namespace (empty: of all) is at; of several the last one's. Raises as `scopes`."""
+        if not namespace:
+            return next(reversed(self._shards.values())).version
+        shard = self._covering(namespace)
+        if shard is None:
+            raise UndeclaredNamespace(self.kind.kind, namespace, self.declaration.namespaces)
+        return shard.version
 
     async def add_index(self, index: Index[Any]) -> None:
         """Keep a further index, filled before this returns.

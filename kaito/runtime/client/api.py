@@ -16,6 +16,7 @@ from typing import Literal, Protocol, TypeVar, final
 from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects
 from kaito.runtime.client.client import Client, Propagation, placed
+from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.intercept import Interceptor
 from kaito.runtime.client.patch import MergePatch, Patch
@@ -173,8 +174,8 @@ class Api:
         owned_by: Resource | None = None,
         index: IndexKey[R] | None = None,
         consistency: Consistency = "own-writes",
-    ) -> list[R]:
-        """The objects that match everything given, ordered by namespace and name.
+    ) -> ResourceList[R]:
+        """The objects that match everything given, ordered by namespace and name, and their `resource_version`.
 
         `owned_by` compares UIDs: the children of a former object of the same name are not listed. Raises as `get`.
         """
@@ -188,21 +189,23 @@ class Api:
             consistency == "cached"
             or await self._reader.caught_up(kind, namespace=namespace, labels=selector, owner=owner, index=index)
         ):
-            return await _decoded(
-                self._reader.select(kind, namespace=namespace, labels=selector, owner=owner, index=index)
-            )
+            chosen = self._reader.select(kind, namespace=namespace, labels=selector, owner=owner, index=index)
+            return await _decoded(chosen, self._reader.version(kind, namespace))
         # A fallback for the cache answers the same question; asked for live, the server's whole answer counts.
         fallback = consistency != "live" and self._reader.declares(kind)
         found: list[R] = []
+        version = ""
         for scope in self._reader.scopes(kind, namespace) if fallback else [Scope(namespace)]:
             wanted = ",".join(filter(None, (scope.labels, label_query(selector))))
-            found += await self.client.list(kind, namespace=scope.namespace, labels=wanted, fields=scope.fields)
+            part = await self.client.list(kind, namespace=scope.namespace, labels=wanted, fields=scope.fields)
+            found += part
+            version = part.resource_version
         matching = [
             obj
             for obj in found
             if (owned_by is None or is_owned_by(obj, owned_by)) and (index is None or index.matches(obj))
         ]
-        return sorted(matching, key=lambda obj: obj.key)
+        return ResourceList(sorted(matching, key=lambda obj: obj.key), resource_version=version)
 
     def _reads_live(self, kind: type[Resource], consistency: Consistency) -> bool:
         declared = self._reader.declares(kind)
@@ -246,16 +249,17 @@ class Api:
         target: Resource,
         *,
         if_uid: bool = True,
+        if_unchanged: bool = False,
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> bool:
-        """Ask for deletion; False when it was gone already. Arguments as `Client.delete`."""
+        """Ask for deletion; False when it was gone already. Arguments and errors as of `Client.delete`."""
         target = self._placed(target)
         kind, key = type(target), target.key
         self._applied.forget(kind, key)
         with self._reader.writing(kind, key):
             removal = await self.client.remove(
-                target, if_uid=if_uid, propagation=propagation, grace_seconds=grace_seconds
+                target, if_uid=if_uid, if_unchanged=if_unchanged, propagation=propagation, grace_seconds=grace_seconds
             )
             uid = removal.uid or target.uid
             if self._dry_run:
@@ -422,9 +426,9 @@ class Api:
             self._events.record(obj, type, reason, note, action=action, related=related)
 
 
-async def _decoded(chosen: Sequence[Undecoded[R]]) -> list[R]:
+async def _decoded(chosen: Sequence[Undecoded[R]], version: str) -> ResourceList[R]:
     """Decode a selection, letting the loop turn: a thousand pods are a tenth of a second of work."""
-    objects: list[R] = []
+    objects: ResourceList[R] = ResourceList(resource_version=version)
     for number, undecoded in enumerate(chosen, 1):
         objects.append(undecoded.decode())
         if number % DECODED_AT_ONCE == 0:

@@ -288,14 +288,22 @@ class Client:
         target: Resource,
         *,
         if_uid: bool = True,
+        if_unchanged: bool = False,
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> bool:
         """Ask for deletion; False when it was gone already.
 
-        `if_uid` (when the target has a UID) deletes only that very object, never one recreated under its name.
+        `if_uid` (when the target has a UID) deletes only that very object, never one recreated under its name;
+        `if_unchanged` only as it was read.
+
+        Raises:
+            Conflict: it changed since it was read.
+            ConfigurationError: `if_unchanged` of an object that was never read.
         """
-        removal = await self.remove(target, if_uid=if_uid, propagation=propagation, grace_seconds=grace_seconds)
+        removal = await self.remove(
+            target, if_uid=if_uid, if_unchanged=if_unchanged, propagation=propagation, grace_seconds=grace_seconds
+        )
         return removal.existed
 
     async def remove(
@@ -303,16 +311,21 @@ class Client:
         target: Resource,
         *,
         if_uid: bool = True,
+        if_unchanged: bool = False,
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> Removal:
         """`delete`, telling also whether something is left."""
         uid = target.uid if if_uid else ""
+        version = target.metadata.resource_version if if_unchanged else ""
+        if if_unchanged and not version:
+            raise ConfigurationError(f"{target.kind} {target.key}: if_unchanged= needs an object that was read")
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if self._dry_run:  # said here, because a body makes the server overlook the query
             options["dryRun"] = ["All"]
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        if uid or version:
+            said = {"uid": uid, "resourceVersion": version}
+            options["preconditions"] = {name: value for name, value in said.items() if value}
         if propagation is not None:
             options["propagationPolicy"] = propagation
         if grace_seconds is not None:

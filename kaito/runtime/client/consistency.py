@@ -118,6 +118,12 @@ class Reader(Protocol):
         """
         ...
 
+    def version(self, kind: type[Resource], namespace: str = "") -> str:
+        """The resourceVersion that lists of the namespace (empty: of everything kept) are at now; of several informers
+        the last one's. Raises as `scopes`.
+        """
+        ...
+
     async def caught_up(
         self,
         kind: type[Resource],

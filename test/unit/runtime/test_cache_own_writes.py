@@ -321,7 +321,7 @@ async def test_many_pending_writes_of_one_key_make_every_list_wait(world: World)
 async def test_writes_begun_after_the_read_do_not_hold_it_up(world: World) -> None:
     world.put(config_map("mine"))
     async with running(world) as (cache, _):
-        version = int(cache.informer(ConfigMap).resource_version)
+        version = int(cache.version(ConfigMap))
         cache.wrote(ConfigMap, KEY, str(version + 1), "uid")
         async with TaskScope("reader") as scope:
             read = scope.spawn(cache.caught_up(ConfigMap, KEY), name="read")

@@ -214,3 +214,14 @@ async def test_what_was_cached_as_metadata_only_is_patched_and_deleted_but_never
         )
         assert (relabelled.data, relabelled.labels) == ({"app": "x"}, {"b": "c"})
         assert await api.delete(await api.get(ConfigMap, "a", "default"))
+
+
+async def test_a_list_tells_its_version(api: Api, world: World) -> None:
+    first = (await api.list(ConfigMap, namespace="default")).resource_version
+    made = world.put(config("a"))
+    await world.settle()
+    listed = await api.list(ConfigMap, namespace="default")
+    assert int(first) < int(listed.resource_version) == int(made.metadata.resource_version)
+    live = await api.list(ConfigMap, consistency="live")
+    assert int(live.resource_version) >= int(listed.resource_version)
+    assert (await api.list(Service)).resource_version

@@ -217,6 +217,19 @@ async def test_delete_only_the_very_object(client: Client, world: World) -> None
     assert await client.delete(second) is False
 
 
+async def test_delete_only_what_was_read(client: Client, world: World) -> None:
+    read = await client.create(config("a"))
+    world.patch(ConfigMap, "a", {"data": {"by": "somebody"}})
+    with pytest.raises(Conflict):
+        await client.delete(read, if_unchanged=True)
+    with pytest.raises(Conflict):
+        await client.delete(read, if_uid=False, if_unchanged=True)
+    assert await client.delete(await client.get(ConfigMap, "a", "default"), if_unchanged=True)
+    assert not await client.delete(read, if_unchanged=True)
+    with pytest.raises(ConfigurationError, match="an object that was read"):
+        await client.delete(config("a"), if_unchanged=True)
+
+
 async def test_remove_tells_whether_something_is_left(client: Client) -> None:
     held = await client.create(config("held").with_metadata(finalizers=["example.com/wait"]))
     removal = await client.remove(held)
