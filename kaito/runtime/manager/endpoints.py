@@ -26,10 +26,11 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from kaito.runtime.cache import Cache
+from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.health import Checks
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.workqueue import WorkQueue
+from kaito.runtime.workqueue import QueueRow, WorkQueue
 
 TOP_ALLOCATIONS = 40
 
@@ -200,8 +201,10 @@ class Debugging:
             self._tracing = False
 
 
-def _row(row: Any) -> dict[str, Any]:
-    return asdict(row) | {"causes": [str(cause) for cause in row.causes], "seconds": round(row.seconds, 3)}
+def _row(row: QueueRow) -> dict[str, Any]:
+    now = monotonic()
+    causes = [f"{cause}, {now - cause.at:.1f} s ago" for cause in row.causes]
+    return asdict(row) | {"causes": causes, "seconds": round(row.seconds, 3)}
 
 
 def _json(value: object) -> web.Response:

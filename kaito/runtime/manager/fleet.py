@@ -70,6 +70,9 @@ class Fleet:
 
     def _declare(self, controller: AnyController) -> None:
         _check_is(controller, CONTROLLERS, "controllers= takes Controller(...), Controller.every(...) and .keyed(...)")
+        if isinstance(controller, Keyed) and not controller.watched:
+            message = f"controller {controller.name} watches nothing and would never run: give it watches(kind, to=...)"
+            raise ConfigurationError(message)
         if any(controller.name == known.name for known in self._declared):
             message = f"two controllers are named {controller.name!r}: give one of them another name="
             raise ConfigurationError(message)

@@ -12,7 +12,7 @@ from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ConfigurationError, Terminal
 from kaito.runtime.handler import KeyMapper
 from kaito.runtime.kinds import ConfigMap, Secret
-from kaito.runtime.manager import Cluster
+from kaito.runtime.manager import Cluster, Manager
 from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.runtime.reconcile import Again, Request, Tick, Visit
 from kaito.runtime.testing import World
@@ -188,3 +188,8 @@ async def test_a_keyed_controller_that_runs_takes_no_more_watches(world: World) 
     async with world.manager(controller):
         with pytest.raises(ConfigurationError, match="runs already"):
             controller.watches(ConfigMap, to=tenant_of)
+
+
+def test_a_keyed_controller_that_could_never_run_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="watches nothing and would never run"):
+        Manager(controllers=[keyed(Tenant, nothing, name="tenants")])

@@ -1,6 +1,7 @@
 """Probes, metrics and dumps over real HTTP on 127.0.0.1."""
 
 import asyncio
+import re
 import tracemalloc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -92,6 +93,7 @@ async def test_metrics_and_dumps_show_what_goes_on() -> None:
         _, queues = await get(session, port, "/debug/queues")
         assert "create ConfigMap default/a" in queues or "again ConfigMap default/a (nothing to do)" in queues
         assert '"state": "waiting"' in queues
+        assert re.search(r"ConfigMap default/a.*, \d+\.\d s ago", queues)
         _, tasks = await get(session, port, "/debug/tasks")
         assert "controller.configmap.worker-0" in tasks
         assert '"watching"' in (await get(session, port, "/debug/cache"))[1]
