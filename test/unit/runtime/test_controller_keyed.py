@@ -184,10 +184,10 @@ def test_what_cannot_work_is_refused_at_construction(make: Callable[[], object],
 
 
 async def test_a_keyed_controller_that_runs_takes_no_more_watches(world: World) -> None:
-    controller = keyed(Tenant, nothing, name="tenants")
+    controller = keyed(Tenant, nothing, name="tenants").watches(ConfigMap, to=tenant_of)
     async with world.manager(controller):
         with pytest.raises(ConfigurationError, match="runs already"):
-            controller.watches(ConfigMap, to=tenant_of)
+            controller.watches(Secret, to=tenant_of)
 
 
 def test_a_keyed_controller_that_could_never_run_is_refused() -> None:
