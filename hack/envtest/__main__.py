@@ -5,8 +5,9 @@ import signal
 import threading
 from pathlib import Path
 
-from hack.envtest.binaries import Unavailable, locate
+from hack.envtest.binaries import locate
 from hack.envtest.control_plane import ControlPlane
+from kaito.runtime.testing.envtest.binaries import Unavailable
 
 
 def main() -> None:

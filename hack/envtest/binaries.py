@@ -11,16 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kaito.runtime.testing.envtest.binaries import ESSENTIAL, Unavailable
+
 HERE = Path(__file__).parent
 KUBERNETES_VERSION = "v1.35.4"
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
-
-ESSENTIAL = ("etcd", "kube-apiserver")
-"""What integration tests need."""
-
-
-class Unavailable(Exception):
-    """There are no binaries and no Go toolchain to build them; the message is one line for the reader."""
 
 
 def cache_directory() -> Path:

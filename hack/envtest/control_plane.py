@@ -1,51 +1,20 @@
-"""One etcd and one kube-apiserver on loopback, started and stopped as a context manager.
+"""The control plane of `kaito.runtime.testing.envtest` with binaries that are built with Go where they are missing."""
 
-Used by the contract tests, the benchmarks and `kaito up --control-plane real`. Nothing else runs: no controller
-manager, so no garbage collection, no namespace deletion and no workload controllers.
-"""
-
-import os
-import secrets
-import shutil
-import socket
-import ssl
-import subprocess
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
-
-import yaml
 
 from hack.envtest.binaries import locate
-from hack.envtest.certificates import write_service_account_key, write_serving_certificate
+from kaito.runtime.testing.envtest import control_plane
+from kaito.runtime.testing.envtest.binaries import ESSENTIAL
+from kaito.runtime.testing.envtest.control_plane import free_port
 
-START_TIMEOUT_SECONDS = 60.0
-STOP_TIMEOUT_SECONDS = 20.0
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+__all__ = ["ControlPlane", "free_port"]
 
 
-class ControlPlane:
-    """A running control plane; `url`, `token`, `ca_file` and `kubeconfig` tell how to reach it as cluster admin.
-
-    Args:
-        folder: where data, certificates and logs go; a temporary folder that is removed at the end by default.
-        port: the API server's port, any free one by default.
-        service_cidr: where cluster IPs come from.
-        extra_arguments: more flags for kube-apiserver.
+class ControlPlane(control_plane.ControlPlane):
+    """A running control plane; see there.
 
     Raises:
         Unavailable: no binaries and no way to build them (on entering).
-        RuntimeError: a process did not become ready; the message ends with its log's last lines.
     """
 
     def __init__(
@@ -56,146 +25,11 @@ class ControlPlane:
         service_cidr: str = "10.0.0.0/16",
         extra_arguments: tuple[str, ...] = (),
     ) -> None:
-        self._own_folder = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="kaito-envtest-"))
-        self.port = port or free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
-        self.token = secrets.token_urlsafe(24)
-        self.ca_file = self.folder / "ca.crt"
-        self.kubeconfig = self.folder / "kubeconfig"
-        self.api_server: subprocess.Popen[bytes] | None = None
-        self.etcd: subprocess.Popen[bytes] | None = None
-        self._etcd_url = f"http://127.0.0.1:{free_port()}"
-        self._service_cidr = service_cidr
-        self._extra_arguments = extra_arguments
-        self._logs: list[IO[bytes]] = []
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start both processes and wait until `/readyz` answers ok and the default namespace exists."""
-        binaries = locate()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_serving_certificate(self.folder)
-        write_service_account_key(self.folder / "service-account.key")
-        (self.folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
-        self._write_kubeconfig()
-        try:
-            self.etcd = self._spawn_etcd(binaries)
-            self._wait("etcd", self.etcd, f"{self._etcd_url}/health")
-            self.start_api_server()
-        except BaseException:
-            self.stop()
-            raise
-
-    def start_api_server(self) -> None:
-        """Start kube-apiserver on its port; with `stop_api_server` this is how a test restarts it."""
-        self.api_server = self._spawn_api_server(locate())
-        self._wait("kube-apiserver", self.api_server, f"{self.url}/readyz")
-        self._wait("kube-apiserver", self.api_server, f"{self.url}/api/v1/namespaces/default")
-
-    def stop_api_server(self) -> None:
-        """Stop kube-apiserver and keep etcd."""
-        self._terminate(self.api_server)
-        self.api_server = None
-
-    def stop(self) -> None:
-        """Stop both processes; the temporary folder goes too."""
-        self.stop_api_server()
-        self._terminate(self.etcd)
-        self.etcd = None
-        for log in self._logs:
-            log.close()
-        if self._own_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _spawn_etcd(self, binaries: Path) -> subprocess.Popen[bytes]:
-        return self._spawn(
-            "etcd",
-            binaries / "etcd",
-            f"--data-dir={self.folder / 'etcd'}",
-            f"--listen-client-urls={self._etcd_url}",
-            f"--advertise-client-urls={self._etcd_url}",
-            f"--listen-peer-urls=http://127.0.0.1:{free_port()}",
-            "--unsafe-no-fsync",
-            "--log-level=warn",
+        super().__init__(
+            folder, port=port, service_cidr=service_cidr, extra_arguments=extra_arguments, binaries=_binaries
         )
 
-    def _spawn_api_server(self, binaries: Path) -> subprocess.Popen[bytes]:
-        return self._spawn(
-            "kube-apiserver",
-            binaries / "kube-apiserver",
-            f"--etcd-servers={self._etcd_url}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            f"--secure-port={self.port}",
-            f"--cert-dir={self.folder}",
-            f"--tls-cert-file={self.folder / 'tls.crt'}",
-            f"--tls-private-key-file={self.folder / 'tls.key'}",
-            f"--token-auth-file={self.folder / 'tokens.csv'}",
-            f"--service-account-key-file={self.folder / 'service-account.key'}",
-            f"--service-account-signing-key-file={self.folder / 'service-account.key'}",
-            f"--service-account-issuer={self.url}/",
-            "--authorization-mode=RBAC",
-            f"--service-cluster-ip-range={self._service_cidr}",
-            "--allow-privileged=true",
-            "--disable-admission-plugins=ServiceAccount",
-            "--endpoint-reconciler-type=none",
-            *self._extra_arguments,
-        )
 
-    def _spawn(self, name: str, *command: object) -> subprocess.Popen[bytes]:
-        attached = os.environ.get("KUBEBUILDER_ATTACH_CONTROL_PLANE_OUTPUT") == "true"
-        log = None if attached else (self.folder / f"{name}.log").open("ab")
-        if log is not None:
-            self._logs.append(log)
-        return subprocess.Popen(
-            [str(part) for part in command], stdout=log, stderr=subprocess.STDOUT if log else None, cwd=self.folder
-        )
-
-    def _wait(self, name: str, process: subprocess.Popen[bytes], url: str) -> None:
-        context = ssl.create_default_context(cafile=str(self.ca_file)) if url.startswith("https") else None
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.token}"})
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(request, timeout=5, context=context) as answer:
-                    if answer.status == 200:
-                        return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
-        tail = "\n".join((self.folder / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
-        state = "still starting" if process.poll() is None else f"exit code {process.returncode}"
-        raise RuntimeError(f"{name} did not become ready ({state}):\n{tail}")
-
-    def _write_kubeconfig(self) -> None:
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "envtest",
-            "clusters": [
-                {"name": "envtest", "cluster": {"server": self.url, "certificate-authority": str(self.ca_file)}}
-            ],
-            "users": [{"name": "admin", "user": {"token": self.token}}],
-            "contexts": [{"name": "envtest", "context": {"cluster": "envtest", "user": "admin"}}],
-        }
-        self.kubeconfig.write_text(yaml.safe_dump(document))
-        self.kubeconfig.chmod(0o600)
-
-    @staticmethod
-    def _terminate(process: subprocess.Popen[bytes] | None) -> None:
-        if process is None or process.poll() is not None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _binaries() -> dict[str, Path]:
+    folder = locate()
+    return {name: folder / name for name in ESSENTIAL}

@@ -10,13 +10,16 @@ runs every test in virtual time, marked or not, in that one. Needs pytest-asynci
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from kaito.runtime.testing.envtest import RealCluster
     from kaito.runtime.testing.world import World
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -68,3 +71,34 @@ async def world() -> AsyncIterator["World"]:
 
     async with World() as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+def real_kubeconfig() -> Iterator[Path]:
+    """A real API server for the whole run: one of its own, or with `USE_EXISTING_CLUSTER=true` that of `$KUBECONFIG`.
+
+    Where neither can be had, tests that ask for it are skipped and say why. Override it to bring your own.
+    """
+    from kaito.runtime.testing.envtest import ControlPlane, Unavailable
+
+    if os.environ.get("USE_EXISTING_CLUSTER", "").lower() == "true":
+        yield Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+        return
+    plane = ControlPlane()
+    try:
+        plane.start()
+    except Unavailable as error:
+        pytest.skip(f"no real kube-apiserver: {error}")
+    try:
+        yield plane.kubeconfig
+    finally:
+        plane.stop()
+
+
+@pytest.fixture
+async def real_cluster(real_kubeconfig: Path) -> AsyncIterator["RealCluster"]:
+    """A namespace of a real API server, with a client and managers; in real time."""
+    from kaito.runtime.testing.envtest import RealCluster
+
+    async with RealCluster(real_kubeconfig) as cluster:
+        yield cluster

@@ -1,0 +1,215 @@
+"""`RealCluster`: one test's part of a real API server: a namespace, a client, managers that see nothing else.
+
+The `real_cluster` fixture makes one for each test on a control plane of the whole session. Time is real, so tests wait
+with `eventually`.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from inspect import isawaitable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+from kaito.runtime.cache import Cached
+from kaito.runtime.client import Client, MergePatch, connect
+from kaito.runtime.clock import monotonic
+from kaito.runtime.controller import Controller, Periodic
+from kaito.runtime.crd import Version, crd
+from kaito.runtime.errors import AlreadyExists, NotFound
+from kaito.runtime.kinds import CustomResourceDefinition, Namespace
+from kaito.runtime.manager import Manager, Runnable, Settings
+from kaito.runtime.meta import ObjectMeta, Resource
+
+POLL_SECONDS = 0.05
+SERVED_SECONDS = 20.0
+"""Longest wait for a new kind to be served, or gone; controller-runtime waits 10 s."""
+
+
+@final
+@dataclass(slots=True)
+class _State:
+    stack: AsyncExitStack
+    client: Client
+
+
+@final
+class RealCluster:
+    """A namespace of a real API server, for the length of `async with`.
+
+    Args:
+        kubeconfig: how to reach the server as somebody who may do everything.
+        namespace: the test's own; a new name by default. It is deleted at the end, and so are the kinds installed.
+    """
+
+    def __init__(self, kubeconfig: Path, *, namespace: str = "") -> None:
+        self.kubeconfig = kubeconfig
+        self.namespace: str = namespace or f"test-{uuid.uuid4().hex[:8]}"
+        self._state: _State | None = None
+        self._installed: list[CustomResourceDefinition] = []
+
+    async def __aenter__(self) -> Self:
+        stack = AsyncExitStack()
+        client = await stack.enter_async_context(connect(self.kubeconfig, field_manager="test"))
+        self._state = _State(stack, client)
+        try:
+            await client.create(Namespace(metadata=ObjectMeta(name=self.namespace)))
+        except BaseException:
+            await stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._state is None:
+            return
+        client = self._state.client
+        try:
+            await client.delete(Namespace(metadata=ObjectMeta(name=self.namespace)), if_uid=False)
+            for definition in self._installed:
+                await self._free_objects(definition)
+                await client.delete(definition, if_uid=False)
+            for definition in self._installed:
+                gone = partial(self._is_gone, definition.name)
+                await self.eventually(gone, within=SERVED_SECONDS, what=f"the end of {definition.name}")
+        finally:
+            await self._state.stack.aclose()
+            self._state = None
+
+    @property
+    def client(self) -> Client:
+        """Live reads and writes of the test itself.
+
+        Raises:
+            RuntimeError: outside of `async with`.
+        """
+        if self._state is None:
+            message = "use the cluster with `async with`"
+            raise RuntimeError(message)
+        return self._state.client
+
+    def manager(
+        self,
+        *controllers: Controller[Any] | Periodic,
+        cache: Sequence[Cached] = (),
+        live: Sequence[type[Resource]] = (),
+        lease: str | None = None,
+        runnables: Sequence[Runnable] = (),
+        name: str = "test",
+        **settings: Any,
+    ) -> Manager:
+        """A manager of this namespace, without HTTP endpoints; use it with `async with`.
+
+        Arguments are those of `Manager`; any other is a field of its `Settings`. Install custom kinds before it starts.
+        """
+        given: dict[str, Any] = {
+            "kubeconfig": self.kubeconfig,
+            "namespaces": (self.namespace,),
+            "leader_election_namespace": self.namespace,
+            "metrics_bind_address": "0",
+            "health_probe_bind_address": "0",
+        }
+        return Manager(
+            Settings(**(given | settings)),
+            controllers=controllers,
+            cache=cache,
+            live=live,
+            lease=lease,
+            runnables=runnables,
+            name=name,
+        )
+
+    async def start(self, *controllers: Controller[Any] | Periodic) -> None:
+        """Run controllers that stand for the cluster's own, such as `workloads()`, until the end of the test."""
+        self.client  # noqa: B018 -- refuses outside of `async with`
+        if self._state is not None:
+            await self._state.stack.enter_async_context(self.manager(*controllers, name="cluster"))
+
+    async def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
+        """Have the server serve kinds: models (a CRD is generated) or CRD manifests. They go at the end of the test.
+
+        Raises:
+            ApiError: the server refuses one, for example because another test's is still there.
+            AssertionError: it is not served within 20 s.
+        """
+        for kind in kinds:
+            manifest = kind if isinstance(kind, Mapping) else crd([Version(model=kind, storage=True)])
+            definition = CustomResourceDefinition.model_validate(manifest)
+            try:
+                self._installed.append(await self.client.create(definition))
+            except AlreadyExists:
+                present = await self.client.get(CustomResourceDefinition, definition.name)
+                version = present.metadata.resource_version
+                await self.client.update(definition.with_metadata(resource_version=version))
+            for version in manifest["spec"]["versions"]:
+                if version.get("served", True):
+                    served = partial(self._is_served, _served_kind(manifest, str(version["name"])))
+                    what = f"version {version['name']} of {definition.name}"
+                    await self.eventually(served, within=SERVED_SECONDS, what=what)
+
+    async def eventually(
+        self, holds: Callable[[], Awaitable[object] | object], *, within: float = 10.0, what: str = ""
+    ) -> None:
+        """Ask again and again, until the answer is true.
+
+        Args:
+            holds: asked; may be async. A failed `assert` in it, or an object that is not there, counts as not yet.
+            within: seconds of real time.
+            what: names it in the failure.
+
+        Raises:
+            AssertionError: it was never true; the cause is its last failed `assert`.
+        """
+        deadline, last = monotonic() + within, None
+        while True:
+            try:
+                answer = holds()
+                if await answer if isawaitable(answer) else answer:
+                    return
+                last = None
+            except (AssertionError, NotFound) as error:
+                last = error
+            if monotonic() >= deadline:
+                message = f"{what or 'the condition'} did not hold within {within:g} s"
+                raise AssertionError(message) from last
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _is_served(self, kind: type[Resource]) -> bool:
+        try:
+            await self.client.list(kind)
+        except NotFound:
+            return False
+        return True
+
+    async def _free_objects(self, definition: CustomResourceDefinition) -> None:
+        """Take the finalizers from what is left: whoever would remove them runs no more."""
+        manifest = definition.to_dict()
+        stored = next(version["name"] for version in manifest["spec"]["versions"] if version["storage"])
+        for left in await self.client.list(_served_kind(manifest, stored)):
+            if left.metadata.finalizers:
+                with suppress(NotFound):
+                    await self.client.patch(left, MergePatch({"metadata": {"finalizers": None}}))
+
+    async def _is_gone(self, name: str) -> bool:
+        return await self.client.find(CustomResourceDefinition, name) is None
+
+
+def _served_kind(manifest: Mapping[str, Any], version: str) -> type[Resource]:
+    """A model that knows no more than where a version is served."""
+    spec = manifest["spec"]
+
+    class Served(
+        Resource,
+        api=f"{spec['group']}/{version}",
+        kind=spec["names"]["kind"],
+        plural=spec["names"]["plural"],
+        namespaced=spec["scope"] == "Namespaced",
+    ):
+        """Any object of the version."""
+
+    return Served
