@@ -29,6 +29,8 @@ PATIENCE = 100
 class TankSpec(Model):
     litres: int = 0
     colour: str | None = None
+    valves: list[str] | None = None
+    """The old version cannot say this, nor litres that are no gallons; the conversion keeps them."""
 
 
 class OldTankSpec(Model):
@@ -79,7 +81,7 @@ async def tanks(server: Server) -> AsyncIterator[Tanks]:
     authority = new_authority("contract", now)
     serving = ServingContext(metrics)
     serving.load(new_leaf(authority, ["127.0.0.1"], now))
-    conversion = Conversion(Tank, Spoke(OldTank, to_hub=up, from_hub=down))
+    conversion = Conversion(Tank, Spoke(OldTank, to_hub=up, from_hub=down), lossless=True)
     webhook = WebhookServer([], [conversion], metrics=metrics, host="127.0.0.1", port=0)
     await webhook.start(serving.context)
     asked = conversion_manifest(url=f"https://127.0.0.1:{webhook.port}")
@@ -118,6 +120,21 @@ async def test_every_version_reads_what_any_version_wrote(tanks: Tanks) -> None:
     blue = await server.ok("GET", f"{tanks.old}/b")
     assert blue["metadata"]["labels"] == {"colour": "blue"}
     assert blue["metadata"]["uid"] == new["items"][1]["metadata"]["uid"]
+
+
+async def test_a_lossless_conversion_keeps_what_the_other_version_cannot_say(tanks: Tanks) -> None:
+    server = tanks.server
+    await tanks.put("a", litres=42, valves=["top", "bottom"])
+    old = await server.ok("GET", f"{tanks.old}/a")
+    assert old["spec"] == {"gallons": 10}
+    old["metadata"].pop("managedFields", None)
+    replaced = await server.ok("PUT", f"{tanks.old}/a", old)
+    assert replaced["metadata"]["generation"] == 1  # nothing has changed
+    assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"litres": 42, "valves": ["top", "bottom"]}
+    await server.ok("PATCH", f"{tanks.old}/a", {"spec": {"gallons": 5}}, "application/merge-patch+json")
+    new = await server.ok("GET", f"{tanks.new}/a")
+    assert new["spec"] == {"litres": 20, "valves": ["top", "bottom"]}
+    assert "annotations" not in new["metadata"]
 
 
 async def test_writes_through_the_other_version_keep_what_it_cannot_say(tanks: Tanks) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from kaito.runtime.client import codec
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
+from kaito.runtime.webhook.kept import carried, kept_annotation, restored, with_lost, without_kept
 
 H = TypeVar("H", bound=Resource)
 S = TypeVar("S", bound=Resource)
@@ -45,13 +46,16 @@ class Conversion(Generic[H]):
     Args:
         hub: the version every conversion goes through; usually the stored one.
         spokes: all other versions.
+        lossless: keep what a version cannot say in an annotation (`<group>/kept-from-<version>`) on the way through it.
+            The functions are then also called to convert back, to see what would be lost.
 
     Raises:
         ConfigurationError: the versions are not of one kind, or one is given twice.
     """
 
-    def __init__(self, hub: type[H], *spokes: Spoke[Any, H]) -> None:
+    def __init__(self, hub: type[H], *spokes: Spoke[Any, H], lossless: bool = False) -> None:
         self.hub = hub
+        self._lossless = lossless
         kinds = [hub, *(spoke.kind for spoke in spokes)]
         if len({(kind.group(), kind.kind) for kind in kinds}) != 1:
             message = f"Conversion: {', '.join(str(kind.gvk()) for kind in kinds)} are not versions of one kind"
@@ -110,15 +114,29 @@ class Conversion(Generic[H]):
         return _with_metadata_of(document, converted)
 
     def _through_hub(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
+        hub = self.hub.api_version
+        if hub in {given, wanted}:
+            return self._step(document, given, wanted)
+        return self._step(_with_metadata_of(document, self._step(document, given, hub)), hub, wanted)
+
+    def _step(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
+        """From a spoke to the hub, or from the hub to a spoke."""
+        if not self._lossless:
+            return self._called(document, given, wanted)
+        group = self.hub.group()
+        mine, theirs = (kept_annotation(group, version.rpartition("/")[2]) for version in (given, wanted))
+        document, kept = without_kept(document, theirs, mine)
+        converted = restored(self._called(document, given, wanted), kept)
+        converted = carried(document, converted, group)
+        return with_lost(converted, mine, given=document, back=self._called(converted, wanted, given))
+
+    def _called(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
         text = msgspec.json.encode(document)
         if given == self.hub.api_version:
-            hub = codec.decode(self.hub, text)
+            result: Resource = self._spokes[wanted].from_hub(codec.decode(self.hub, text))
         else:
             spoke = self._spokes[given]
-            hub = spoke.to_hub(codec.decode(spoke.kind, text))
-        if wanted == self.hub.api_version:
-            return hub.to_dict()
-        result: Resource = self._spokes[wanted].from_hub(hub)
+            result = spoke.to_hub(codec.decode(spoke.kind, text))
         return result.to_dict()
 
 
