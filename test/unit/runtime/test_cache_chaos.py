@@ -7,13 +7,18 @@ import pytest
 
 from kaito.runtime.cache import Cache, Cached, Event, EventType, Index
 from kaito.runtime.clock import LoopClock
-from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.kinds import ConfigMap, Namespace
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
 
 by_colour = Index(ConfigMap, lambda found: [found.data.get("colour", "")], name="by-colour")
 COLOURS = ("red", "green", "blue")
+PLACES = ("default", "web", "other")
+DECLARED = {
+    "whole": Cached(ConfigMap, labels="app", indexes=[by_colour]),
+    "split": Cached(ConfigMap, labels="app", namespaces={"web": {}, "": {}}, relist=30, indexes=[by_colour]),
+}
 
 
 class Replica:
@@ -25,7 +30,7 @@ class Replica:
         self.misfits: list[str] = []
 
     def __call__(self, event: Event[ConfigMap]) -> None:
-        name = event.key.name
+        name = str(event.key)
         known = name in self.versions
         if known != (event.type is not EventType.CREATE):
             self.misfits.append(f"{event!r}, {'known' if known else 'unknown'}")
@@ -43,17 +48,19 @@ class Replica:
 
 
 def change_something(world: World, dice: random.Random) -> None:
-    name = f"c{dice.randrange(8)}"
-    present = world.find(ConfigMap, name)
+    name, place = f"c{dice.randrange(4)}", dice.choice(PLACES)
+    present = world.find(ConfigMap, name, place)
     if present is None:
-        metadata = ObjectMeta(name=name, namespace="default", labels={"app": "x"})
+        metadata = ObjectMeta(name=name, namespace=place, labels={"app": "x"})
         world.put(ConfigMap(metadata=metadata, data={"colour": dice.choice(COLOURS)}))
     elif dice.random() < 0.4:
-        world.delete(ConfigMap, name)
+        world.delete(ConfigMap, name, place)
     elif dice.random() < 0.2:
-        world.patch(ConfigMap, name, {"metadata": {"labels": {"app": None if present.labels else "x"}}})
+        world.patch(
+            ConfigMap, name, {"metadata": {"labels": {"app": None if present.labels else "x"}}}, namespace=place
+        )
     else:
-        world.patch(ConfigMap, name, {"data": {"colour": dice.choice(COLOURS)}})
+        world.patch(ConfigMap, name, {"data": {"colour": dice.choice(COLOURS)}}, namespace=place)
 
 
 def break_something(world: World, dice: random.Random) -> None:
@@ -74,18 +81,21 @@ def break_something(world: World, dice: random.Random) -> None:
 
 
 def shown(found: Sequence[ConfigMap]) -> dict[str, str]:
-    return {one.name: one.metadata.resource_version for one in found}
+    return {str(one.key): one.metadata.resource_version for one in found}
 
 
 @pytest.mark.seeds(25)
 @pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "listing"])
+@pytest.mark.parametrize("declared", DECLARED)
 async def test_cache_index_and_handlers_end_equal_to_the_server(
-    world: World, streaming: bool, request: pytest.FixtureRequest
+    world: World, declared: str, streaming: bool, request: pytest.FixtureRequest
 ) -> None:
     dice = random.Random(request.node.name)
+    for place in PLACES[1:]:
+        world.put(Namespace(metadata=ObjectMeta(name=place)))
     cache = Cache(
         world.transport(),
-        [Cached(ConfigMap, labels="app", indexes=[by_colour])],
+        [DECLARED[declared]],
         clock=LoopClock(),
         jitter=random.Random(1),
         streaming=streaming,
@@ -115,4 +125,5 @@ async def test_cache_index_and_handlers_end_equal_to_the_server(
             assert replica.versions == shown(live)
         assert cache.stats()[0].handler_errors == {}
         assert cache.stats()[0].objects == len(live)
-        assert cache.health()[0].watching
+        assert all(row.watching for row in cache.health())
+        assert (cache.stats()[0].relists["periodic"] > 0) == (declared == "split")
