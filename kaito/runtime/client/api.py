@@ -215,9 +215,19 @@ class Api:
 
     # Writes
 
-    async def create(self, obj: R, *, dry_run: bool = False) -> R:
-        """Create the object. Raises as `Client.create`."""
-        obj = self._placed(obj)
+    async def create(self, obj: R, *, owner: Resource | None = None, dry_run: bool = False) -> R:
+        """Create the object, for what is made up once (a password); `ensure` is for what can be said again.
+
+        Args:
+            obj: the object.
+            owner: becomes the controller; `obj` takes its namespace when it names none.
+            dry_run: the server answers as always and keeps nothing.
+
+        Raises:
+            ConfigurationError: the owner lives in another namespace.
+            AlreadyExists: of that name there is one. Else as `Client.create`.
+        """
+        obj = self._placed(obj if owner is None else controlled_by(obj, owner))
         return await self._write(obj, lambda: self.client.create(obj, dry_run=dry_run), dry_run=dry_run)
 
     async def update(self, obj: R) -> R:
