@@ -31,8 +31,10 @@ from kaito.runtime.manager import Cluster, Manager, Runnable, Settings
 from kaito.runtime.meta import Resource
 from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.objects import OWN_AGENT, ServerObjects
+from kaito.runtime.testing.runs import Run, Runs
 from kaito.runtime.testing.transport import InMemoryTransport
 from kaito.runtime.testing.virtual import VirtualTimeLoop
+from kaito.runtime.tracing import NO_TRACER
 
 CLUSTER_AGENT = "cluster/1"
 """User agent of what stands for the cluster's own controllers: not counted, never hit by a fault."""
@@ -70,6 +72,7 @@ class World(ServerObjects):
         server = ApiServer(now=self.clock.now, seed=seed, webhooks=webhooks.call, authorization="RBAC")
         super().__init__(server, webhooks)
         self._stack = AsyncExitStack()
+        self._runs = Runs()
         self._watched: list[Busy] = []
         self._transports: list[InMemoryTransport] = []
 
@@ -133,6 +136,7 @@ class World(ServerObjects):
             clock=self.clock,
             name=name,
             dice=random.Random(seed),  # noqa: S311 - waits, not secrets
+            tracer=NO_TRACER if agent == CLUSTER_AGENT else self._runs,
         )
         self.watch_over(manager)
         return manager
@@ -305,8 +309,20 @@ class World(ServerObjects):
         return [request for request in self.server.requests if request.user_agent not in ours]
 
     def forget_requests(self) -> None:
-        """Start counting anew."""
+        """Start counting anew, requests and runs."""
         self.server.requests.clear()
+        self._runs.ended.clear()
+
+    def runs(self, key: str = "", *, controller: str = "") -> Sequence[Run]:
+        """The reconciles of the managers made here that have ended, oldest first: which key, why, and with what result.
+
+            assert [run.outcome for run in world.runs("default/cache")] == ["success"]
+
+        Args:
+            key: as logs show it, `namespace/name`; empty for all.
+            controller: its name; empty for all.
+        """
+        return [run for run in self._runs.ended if key in {"", run.key} and controller in {"", run.controller}]
 
     def count(
         self, verb: str = "", kind: type[Resource] | None = None, *, name: str = "", subresource: str | None = None

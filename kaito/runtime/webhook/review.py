@@ -6,7 +6,7 @@ otherwise the API server reports a protocol error and nobody sees the reason (a 
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,9 @@ from kaito.runtime.webhook.patching import Operation
 
 GROUP = "admission.k8s.io"
 VERSIONS = ("v1", "v1beta1")
+
+WARNINGS_LENGTH = 4096
+"""All warnings of one answer together: API servers cut what is longer (Kubernetes, "Dynamic admission control")."""
 
 _REASONS = {400: "BadRequest", 403: "Forbidden", 413: "RequestEntityTooLarge", 422: "Invalid", 500: "InternalError"}
 _OBJECTS = msgspec.json.Decoder(dict[str, Any])
@@ -96,7 +99,7 @@ class Verdict:
             response["patch"] = base64.b64encode(msgspec.json.encode(self.patch)).decode()
             response["patchType"] = "JSONPatch"
         if self.warnings:
-            response["warnings"] = list(self.warnings)
+            response["warnings"] = list(_within_limit(self.warnings))
         return msgspec.json.encode(
             {"apiVersion": f"{GROUP}/{version}", "kind": "AdmissionReview", "response": response}
         )
@@ -112,6 +115,17 @@ class Verdict:
             "message": self.message,
         }
         return status | ({"details": details} if details else {})
+
+
+def _within_limit(warnings: Sequence[str]) -> Iterator[str]:
+    """As many as clients get to see; the last one says that there were more."""
+    room = WARNINGS_LENGTH
+    for number, text in enumerate(warnings):
+        if len(text) > room:
+            yield f"… and {len(warnings) - number} more warnings"
+            return
+        yield text
+        room -= len(text)
 
 
 def refused(problems: Sequence[Problem], *, what: str, warnings: Sequence[str] = ()) -> Verdict:

@@ -145,6 +145,17 @@ async def test_warnings_are_told_and_cut() -> None:
     assert len(verdict.warnings[0]) == 256
 
 
+async def test_too_many_warnings_end_with_how_many_are_missing() -> None:
+    def check(admission: Admission[Gadget]) -> None:
+        for number in range(30):
+            admission.warn(f"{number:02}" + "x" * 200)
+
+    verdict = await validating(Webhook(Gadget, validate=check))(review(object=gadget(size=1)))
+    answered = json.loads(verdict.encode("v1", "u"))["response"]["warnings"]
+    assert answered[-1] == "… and 10 more warnings"
+    assert sum(map(len, answered)) <= 4096 + len(answered[-1])
+
+
 async def test_api_errors_keep_their_code() -> None:
     async def refuse(_: Admission[Gadget]) -> None:
         raise Invalid("no", code=422, reason="Invalid", details={"causes": [{"field": "spec"}]})
