@@ -19,7 +19,7 @@ from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.source import ChannelSource, KindSource, Source, Started
+from kaito.runtime.source import KindSource, Source, Started
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.tracing import Tracer
 from kaito.runtime.workqueue import Cause, ExponentialLimiter, WorkQueue
@@ -86,7 +86,7 @@ def _sources(controller: Controller[Any]) -> list[tuple[Source, Elsewhere | None
         handler = enqueue_owner(controller.kind, every_owner=owned.every_owner)
         sources.append((KindSource(owned.kind, handler, when=owned.when, name=f"{name}.owns"), None))
     sources.extend(_watches(name, controller.watched, ObjectKey))
-    sources.extend((ChannelSource(channel), None) for channel in controller.channels)
+    sources.extend((source, None) for source in controller.sources)
     return sources
 
 

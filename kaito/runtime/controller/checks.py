@@ -15,7 +15,7 @@ from kaito.runtime.cache import Cached
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import Request, Tick, Visit
-from kaito.runtime.source import Channel
+from kaito.runtime.source import Channel, Source
 from kaito.runtime.workqueue import Backoff
 
 _FINALIZER: Final = re.compile(
@@ -119,10 +119,11 @@ def check_cached(controller: str, cached: object) -> None:
             refuse(f"controller {controller}: cache= takes declarations: write Cached({name}), not {name}")
 
 
-def check_channel(controller: str, channel: object) -> None:
-    """Refuse what is no channel."""
-    if not isinstance(channel, Channel):
-        refuse(f"controller {controller}: receives() takes a Channel, not {channel!r}")
+def check_source(controller: str, source: object) -> None:
+    """Refuse what is no source of events."""
+    if not isinstance(source, Channel | Source):
+        hint = ": write FunctionSource(...) around a function" if callable(source) else ""
+        refuse(f"controller {controller}: receives() takes a Channel or a Source, not {source!r}{hint}")
 
 
 def check_predicate(controller: str, when: object) -> None:

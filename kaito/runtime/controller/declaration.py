@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller.checks import (
-    check_channel,
     check_finalizer,
     check_function,
     check_kind,
@@ -24,6 +23,7 @@ from kaito.runtime.controller.checks import (
     check_open,
     check_predicate,
     check_seconds,
+    check_source,
 )
 from kaito.runtime.controller.needs import Elsewhere, Need, Needs, Sight
 from kaito.runtime.controller.watching import Watched, watched
@@ -32,7 +32,7 @@ from kaito.runtime.handler import Handler, Mapper
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 from kaito.runtime.predicate import Predicate
 from kaito.runtime.reconcile import KeyedFunction, Reconciler, TickFunction
-from kaito.runtime.source import Channel
+from kaito.runtime.source import Channel, ChannelSource, Source
 from kaito.runtime.workqueue import AGING_STEP_SECONDS, Backoff, RateLimiter
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Controller(Generic[R]):
         self.wait_for_kinds = wait_for_kinds
         self.owned: list[Owned] = []
         self.watched: list[Watched] = []
-        self.channels: list[Channel[Any]] = []
+        self.sources: list[Source] = []
         self.finalizers: dict[str, Reconciler[R]] = {}
         self._needs = Needs(self.name)
         self._needs.name_kind(kind)
@@ -214,11 +214,18 @@ class Controller(Generic[R]):
         """The manager has read the declaration: changes would go unnoticed, and are refused from now on."""
         self._built = True
 
-    def receives(self, channel: Channel[Any]) -> Self:
-        """Also run for the keys that come through a channel: events from outside the cluster."""
+    def receives(self, source: Channel[Any] | Source) -> Self:
+        """Also run for the keys that come from outside the cluster.
+
+        Args:
+            source: a `Channel`, a `FunctionSource`, or a source of your own (`kaito.runtime.source.Source`).
+
+        Raises:
+            ConfigurationError: something else.
+        """
         self._check_open("receives")
-        check_channel(self.name, channel)
-        self.channels.append(channel)
+        check_source(self.name, source)
+        self.sources.append(ChannelSource(source) if isinstance(source, Channel) else source)
         return self
 
     def finalizes(self, finalizer: str, cleanup: Reconciler[R]) -> Self:

@@ -1,6 +1,6 @@
 """What a controller needs of a source: start it, wait for it, stop it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kaito.runtime.cache.cache import Cache
 from kaito.runtime.handler import Enqueue
@@ -35,6 +35,7 @@ class Started(Protocol):
         ...
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where events come from."""
 

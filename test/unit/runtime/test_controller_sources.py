@@ -13,8 +13,9 @@ from kaito.runtime.kinds import ConfigMap, Pod, Secret
 from kaito.runtime.meta import ObjectKey, ObjectMeta, OwnerReference
 from kaito.runtime.predicate import changed, labelled
 from kaito.runtime.reconcile import Again, Reconciler, Request, Tick
-from kaito.runtime.source import Channel, Event, EventType
+from kaito.runtime.source import Channel, Event, EventType, FunctionSource
 from kaito.runtime.testing import World, pod
+from kaito.runtime.workqueue import Cause
 
 
 def config(name: str, **labels: str) -> ConfigMap:
@@ -302,3 +303,43 @@ async def test_a_handler_sees_the_whole_event_and_queues_as_it_likes(world: Worl
     assert runs.keys == ["a", "a"]
     assert runs.times == [0, 30]
     assert runs.causes[1] == ["delete Secret default/s"]
+
+
+async def test_a_function_may_feed_the_queue(world: World) -> None:
+    runs, ended = Runs(), list[str]()
+
+    async def poll(queue: Enqueue, view: View) -> None:
+        try:
+            while True:
+                await asyncio.sleep(60)
+                for each in view.list(ConfigMap):
+                    queue.add(each.key, cause=Cause("Cloud", each.name, "poll"))
+        finally:
+            ended.append("poll")
+
+    async def once(queue: Enqueue, _: View) -> None:
+        await asyncio.sleep(5)
+        queue.add(ObjectKey("default", "a"))
+
+    world.put(config("a"))
+    controller = Controller(ConfigMap, runs).receives(FunctionSource(poll)).receives(FunctionSource(once))
+    async with world.manager(controller):
+        await world.advance(130)
+    assert runs.times == [0, 5, 60, 120]
+    assert runs.causes[2] == ["poll Cloud a"]
+    assert ended == ["poll"]
+
+
+async def test_a_function_that_fails_stops_the_manager(world: World) -> None:
+    async def broken(_: Enqueue, __: View) -> None:
+        await asyncio.sleep(3)
+        message = "the cloud has no such account"
+        raise OSError(message)
+
+    async def story() -> None:
+        async with world.manager(Controller(ConfigMap, Runs()).receives(FunctionSource(broken))):
+            await asyncio.sleep(60)
+
+    with pytest.raises(OSError, match="no such account"):
+        await story()
+    assert monotonic() == 3
