@@ -12,7 +12,7 @@ do not contain it.
 """
 
 import asyncio
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
@@ -245,9 +245,9 @@ class OwnWrites:
             return None
         namespace = selection.namespace
 
-        def concerned(keys: Iterable[ObjectKey]) -> Iterator[ObjectKey]:
+        def concerned(keys: Collection[ObjectKey]) -> Iterable[ObjectKey]:
             if key is not None:
-                return (each for each in keys if each == key)
+                return (key,) if key in keys else ()
             return (each for each in keys if not namespace or each.namespace == namespace)
 
         flying = list(concerned(self._flights))
