@@ -16,7 +16,7 @@ from ipaddress import IPv4Network
 
 from kaito.apiserver import discovery, errors, reads
 from kaito.apiserver.admission import Admission, WebhookCaller
-from kaito.apiserver.authorization import Authorizer, Denial, Mode, asked_for, creation
+from kaito.apiserver.authorization import Attributes, Authorizer, Denial, Mode, asked_for, creation
 from kaito.apiserver.bodies import media_type
 from kaito.apiserver.builtin import builtin_resources
 from kaito.apiserver.cleanup import Cleanup
@@ -124,6 +124,8 @@ class ApiServer:
         self._core = Core(registry, store, clock, chance, dict(tokens or {}), IPv4Network(service_cidr))
         self._definitions = Definitions(self._core)
         self._authorizer = Authorizer(self._core, authorization)
+        self.asked: set[tuple[str, str, str, str]] = set()
+        """Every permission that was needed so far: user agent, verb, API group and resource (with its subresource)."""
         self._conversions = Conversions(self._core, webhooks)
         self._admission = Admission(self._core, webhooks, self._conversions)
         self._writer = Writer(self._core, self._admission, self._conversions)
@@ -295,12 +297,18 @@ class ApiServer:
             await self._conversions.prepare_all(resource, self._core.store.channel(resource.storage), history=past)
 
     def _authorize(self, target: Target, request: HttpRequest, context: Context) -> None:
-        self._authorizer.check(asked_for(target, request), context)
+        self._ask(asked_for(target, request), context)
         creates = target.verb == "update" or media_type(request).startswith("application/apply-patch")
         if creates and target.verb in {"update", "patch"} and not target.subresource:
             resource = target.resource
             if self._core.store.get(resource.storage, _key(target)) is None:
-                self._authorizer.check(creation(target), context)
+                self._ask(creation(target), context)
+
+    def _ask(self, asked: Attributes, context: Context) -> None:
+        if not asked.path:
+            resource = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
+            self.asked.add((context.agent, asked.verb, asked.group, resource))
+        self._authorizer.check(asked, context)
 
     async def _delete(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
         show = negotiate(self._core, request, lists=False)

@@ -27,10 +27,12 @@ from kaito.apiserver.wire import HttpRequest
 from kaito.runtime.cache import Cached
 from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.controller import AnyController
+from kaito.runtime.kinds import PolicyRule
 from kaito.runtime.manager import Cluster, Manager, Runnable, Settings
 from kaito.runtime.meta import Resource
 from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.objects import OWN_AGENT, ServerObjects
+from kaito.runtime.testing.permissions import rules_for
 from kaito.runtime.testing.runs import Run, Runs
 from kaito.runtime.testing.transport import InMemoryTransport
 from kaito.runtime.testing.virtual import VirtualTimeLoop
@@ -307,6 +309,19 @@ class World(ServerObjects):
         """Every request of the code under test, oldest first."""
         ours = (OWN_AGENT, CLUSTER_AGENT)
         return [request for request in self.server.requests if request.user_agent not in ours]
+
+    def rules_needed(self, agent: str = "") -> list[PolicyRule]:
+        """The RBAC rules that the code under test has needed so far: the smallest role, as far as its tests go.
+
+        Rules that only admission plugins of a real server ask for (`finalizers`, for owner references that block) are
+        not among them.
+
+        Args:
+            agent: only those of the manager or transport made with this user agent; of all when empty.
+        """
+        ours = (OWN_AGENT, CLUSTER_AGENT)
+        asked = [needed for who, *needed in self.server.asked if who not in ours and agent in {"", who}]
+        return rules_for((verb, group, resource) for verb, group, resource in asked)
 
     def forget_requests(self) -> None:
         """Start counting anew, requests and runs."""

@@ -5,8 +5,9 @@ import pytest
 from kaito.runtime import Controller, ObjectMeta, Request
 from kaito.runtime.client import Client
 from kaito.runtime.errors import Forbidden
-from kaito.runtime.kinds import ConfigMap, Secret
+from kaito.runtime.kinds import ClusterRole, ConfigMap, Secret
 from kaito.runtime.testing import World
+from kaito.runtime.testing.permissions import rules_for
 
 USER = "system:serviceaccount:default:copier"
 
@@ -82,3 +83,37 @@ async def test_denials_are_about_verbs_and_places(world: World) -> None:
         await client.list(ConfigMap)
     world.heal()
     assert await client.list(Secret, namespace="kube-system") == []
+
+
+async def test_the_smallest_role_is_what_was_asked_of_the_server(world: World) -> None:
+    async with world.manager(copier(), lease="copier", agent="copier/1"):
+        world.put(Secret(metadata=ObjectMeta(name="a")))
+        await world.settle()
+    needed = {(rule.api_groups[0], *rule.resources): rule.verbs for rule in world.rules_needed("copier/1")}
+    assert needed == {
+        ("", "configmaps"): ["list", "watch", "create", "patch"],
+        ("", "secrets"): ["list", "watch"],
+        ("coordination.k8s.io", "leases"): ["get", "create", "update"],
+        ("events.k8s.io", "events"): ["create"],
+    }
+
+
+async def test_a_manager_may_run_with_the_role_that_its_tests_found(world: World) -> None:
+    world.apply(ROLE.replace("VERBS", "get"))
+    async with world.manager(copier()):
+        world.put(Secret(metadata=ObjectMeta(name="a")))
+        await world.settle()
+    world.put(ClusterRole(metadata=ObjectMeta(name="copier"), rules=world.rules_needed()))
+    async with world.manager(copier(), user=USER):
+        world.put(Secret(metadata=ObjectMeta(name="b")))
+        await world.settle()
+        assert world.find(ConfigMap, "b") is not None
+
+
+def test_verbs_and_resources_are_merged() -> None:
+    asked = [("watch", "", "pods"), ("get", "", "pods"), ("get", "", "nodes"), ("watch", "", "nodes")]
+    rules = [rule.to_dict() for rule in rules_for([*asked, ("patch", "apps", "deployments/status")])]
+    assert rules == [
+        {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["apps"], "resources": ["deployments/status"], "verbs": ["patch"]},
+    ]

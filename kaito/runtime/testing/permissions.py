@@ -1,0 +1,36 @@
+"""Roles made from what was asked of the server: the rules that the requests of a test needed, and no more.
+
+Called by `World.rules_needed`. Merges verbs of a resource, and resources with the same verbs.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from kaito.runtime.kinds import PolicyRule
+
+VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+"""The order in which roles are usually written."""
+
+
+def rules_for(asked: Iterable[tuple[str, str, str]]) -> list[PolicyRule]:
+    """The rules that allow these verbs, groups and resources (`pods`, `pods/status`).
+
+    Who may watch gets to list, too: an informer does either, depending on the server.
+    """
+    verbs: dict[tuple[str, str], set[str]] = {}
+    for verb, group, resource in asked:
+        verbs.setdefault((group, resource), set()).update({verb, "list"} if verb == "watch" else {verb})
+    resources: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (group, resource), allowed in sorted(verbs.items()):
+        resources.setdefault((group, _ordered(allowed)), []).append(resource)
+    return [_rule(key, names) for key, names in sorted(resources.items(), key=lambda item: (item[0][0], item[1]))]
+
+
+def _rule(key: tuple[str, tuple[str, ...]], resources: list[str]) -> PolicyRule:
+    group, verbs = key
+    return PolicyRule(api_groups=[group], resources=resources, verbs=list(verbs))
+
+
+def _ordered(verbs: Iterable[str]) -> tuple[str, ...]:
+    place: Mapping[str, int] = {verb: number for number, verb in enumerate(VERBS)}
+    return tuple(sorted(verbs, key=lambda verb: (place.get(verb, len(VERBS)), verb)))
