@@ -1,9 +1,10 @@
 """Informers and the cache they fill: objects of declared kinds, kept in memory and followed by watches.
 
 `Cached` and `Index` say what to keep, `Cache` keeps it and answers reads, `View` is its synchronous face for mappers,
-`Informer` tells handlers what changed as `Event`s. How it works, from the wire up: `collection` (addresses), `watch`
-(one stream), `reflector` (the list/watch protocol), `entry` and `store` (objects as text), `shard` (what a fill or an
-event changes), `delivery` (one handler), `own_writes` (read-your-writes), `informer`, `cache`.
+`Informer` tells handlers what changed as `Event`s, `following` does so for scripts. How it works, from the wire up:
+`collection` (addresses), `watch` (one stream), `reflector` (the list/watch protocol), `entry` and `store` (objects as
+text), `shard` (what a fill or an event changes), `delivery` (one handler), `own_writes` (read-your-writes), `informer`,
+`cache`.
 """
 
 from kaito.runtime.cache.cache import Cache as Cache, Hold as Hold
@@ -17,6 +18,7 @@ from kaito.runtime.cache.event import (
     generic as generic,
     generic_key as generic_key,
 )
+from kaito.runtime.cache.following import following as following
 from kaito.runtime.cache.index import Index as Index
 from kaito.runtime.cache.informer import Informer as Informer, InformerHealth as InformerHealth
 from kaito.runtime.cache.kept import NamespaceOptions as NamespaceOptions, Transform as Transform
