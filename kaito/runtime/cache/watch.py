@@ -107,10 +107,10 @@ class WatchStream:
         except TimeoutError:
             return Ending.STALLED
         except TransportError as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # which holds this stream, and the stream the error
             return Ending.RESET if self._worked(started) else Ending.BROKEN
         except LineTooLong as error:
-            self.error = error
+            self.error = error.with_traceback(None)
             return Ending.MALFORMED
         return Ending.EMPTY if ending is Ending.CLOSED and not self._worked(started) else ending
 

@@ -143,7 +143,7 @@ class _HttpStream:
             try:
                 chunk = await self._content.readany()
             except _TROUBLE as error:
-                raise _translated(self._what, error) from error
+                raise _translated(self._what, error) from _without_frames(error)
             if not chunk:
                 return
             yield chunk
@@ -198,7 +198,7 @@ class HttpTransport:
                 return reply
         except TimeoutError as error:
             message = f"{what}: no answer within {timeout:g} s"
-            raise RequestTimeout(message) from error
+            raise RequestTimeout(message) from _without_frames(error)
 
     async def _unary(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
@@ -221,7 +221,7 @@ class HttpTransport:
                 content = await response.read()
                 return Reply(response.status, _lower(response.headers), content), authorization
         except _TROUBLE as error:
-            raise self._doubting(f"{method} {target}", error) from error
+            raise self._doubting(f"{method} {target}", error) from _without_frames(error)
         finally:
             pool.users -= 1
 
@@ -264,7 +264,7 @@ class HttpTransport:
                     method, self._url(target), headers=headers, timeout=limits, **self._options()
                 )
         except _TROUBLE as error:
-            raise self._doubting(f"{method} {target}", error) from error
+            raise self._doubting(f"{method} {target}", error) from _without_frames(error)
 
     def _url(self, target: str) -> yarl.URL:
         return yarl.URL(self._base + target, encoded=True)
@@ -353,3 +353,21 @@ def _translated(what: str, error: Exception) -> TransportError:
     if isinstance(error, TimeoutError):  # also aiohttp's ServerTimeoutError: connect, sock_read
         return RequestTimeout(f"{what}: {str(error) or 'timed out'}")
     return TransportError(f"{what}: {str(error) or type(error).__name__}")
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The error and all that led to it, without tracebacks.
+
+    Frames of a failed connection hold its buffers (256 KiB with TLS), and one of aiohttp's connector holds the error
+    in turn. Such a cycle stays until the garbage collector comes, which counts objects and not their size: many MiB
+    while a server is away.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            waiting += [each.__cause__, each.__context__]
+    return error

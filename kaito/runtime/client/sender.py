@@ -118,7 +118,10 @@ class Sender:
                 return error
             wait = self._wait_before_repeating(request, error, attempt)
             if wait is None or attempt == ATTEMPTS or wait > budget or monotonic() + wait >= deadline:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback holds this frame: they would keep each other until a collection
             self._observer.retried(method=request.method, host=self._transport.host, code=_code(error))
             budget -= wait
             await asyncio.sleep(wait)
@@ -143,7 +146,7 @@ class Sender:
                     timeout=max(deadline - started, 0.001),
                 )
         except TransportError as error:
-            result = error
+            result = error.with_traceback(None)  # which holds this frame, and the frame the error
         else:
             received = len(reply.body)
             self._log_warnings(reply.headers.get("warning", ""))

@@ -70,11 +70,14 @@ async def _clean_up(controller: Controller[R], request: Request[R]) -> Again | N
                 soonest = again
         except Exception as error:  # noqa: BLE001 - collected and raised below
             errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        message = f"{len(errors)} cleanups failed"
-        raise ExceptionGroup(message, errors)
+    try:
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            message = f"{len(errors)} cleanups failed"
+            raise ExceptionGroup(message, errors)
+    finally:
+        del errors  # their tracebacks hold this frame: they would keep each other until a collection
     return soonest
 
 

@@ -187,10 +187,14 @@ class Engine(Generic[K]):
         except Exception as error:  # noqa: BLE001 - the boundary between foreign code and the worker
             if not limit.expired():
                 return raised(error)
-            deadline = DeadlineExceeded(f"cancelled after {self._deadline:g} s, the controller's deadline")
-            deadline.__cause__ = error
-            return raised(deadline)
+            return raised(self._too_long(error))
         return returned(value)
+
+    def _too_long(self, error: Exception) -> DeadlineExceeded:
+        """The error of a run that was cancelled. Not made in `_run`: its frame is in the traceback of the cause."""
+        deadline = DeadlineExceeded(f"cancelled after {self._deadline:g} s, the controller's deadline")
+        deadline.__cause__ = error
+        return deadline
 
     def _follow_up(self, item: Item[K], outcome: Outcome, span: Span) -> None:
         self._results[outcome.result].inc()
