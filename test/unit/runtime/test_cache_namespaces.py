@@ -196,6 +196,14 @@ def test_declarations_that_do_not_fit_together_are_refused(world: World, kinds: 
         Cache(world.transport(), kinds)
 
 
+def test_a_relist_is_every_kinds_unless_the_kind_says_otherwise(world: World) -> None:
+    kinds = [Cached(Resource, relist=3600), Cached(ConfigMap), Cached(Pod, relist=60), Cached(Node, relist=0)]
+    cache = Cache(world.transport(), kinds)
+    assert [cache.informer(kind).declaration.relist_seconds for kind in (ConfigMap, Pod, Node)] == [3600, 60, 0]
+    with pytest.raises(ConfigurationError, match="contradict"):
+        Cache(world.transport(), [*kinds, Cached(Pod, relist=61)])
+
+
 def test_defaults_have_no_form_and_no_indexes_and_keep_nothing(world: World) -> None:
     with pytest.raises(ConfigurationError, match="a kind's own"):
         Cached(Resource, only="metadata")
