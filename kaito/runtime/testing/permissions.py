@@ -8,6 +8,8 @@ from typing import Final
 
 from kaito.runtime.kinds import PolicyRule
 
+READING: Final = {"get", "list", "watch"}
+
 VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 """The order in which roles are usually written."""
 
@@ -15,11 +17,12 @@ VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "
 def rules_for(asked: Iterable[tuple[str, str, str]]) -> list[PolicyRule]:
     """The rules that allow these verbs, groups and resources (`pods`, `pods/status`).
 
-    Who may watch gets to list, too: an informer does either, depending on the server.
+    Who may watch gets to `list` and `get`, too: how an informer fills itself depends on the server, and a read is made
+    live when the watch is late.
     """
     verbs: dict[tuple[str, str], set[str]] = {}
     for verb, group, resource in asked:
-        verbs.setdefault((group, resource), set()).update({verb, "list"} if verb == "watch" else {verb})
+        verbs.setdefault((group, resource), set()).update(READING if verb == "watch" else {verb})
     resources: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (group, resource), allowed in sorted(verbs.items()):
         resources.setdefault((group, _ordered(allowed)), []).append(resource)

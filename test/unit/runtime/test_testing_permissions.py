@@ -91,8 +91,8 @@ async def test_the_smallest_role_is_what_was_asked_of_the_server(world: World) -
         await world.settle()
     needed = {(rule.api_groups[0], *rule.resources): rule.verbs for rule in world.rules_needed("copier/1")}
     assert needed == {
-        ("", "configmaps"): ["list", "watch", "create", "patch"],
-        ("", "secrets"): ["list", "watch"],
+        ("", "configmaps"): ["get", "list", "watch", "create", "patch"],
+        ("", "secrets"): ["get", "list", "watch"],
         ("coordination.k8s.io", "leases"): ["get", "create", "update"],
         ("events.k8s.io", "events"): ["create"],
     }
@@ -111,7 +111,7 @@ async def test_a_manager_may_run_with_the_role_that_its_tests_found(world: World
 
 
 def test_verbs_and_resources_are_merged() -> None:
-    asked = [("watch", "", "pods"), ("get", "", "pods"), ("get", "", "nodes"), ("watch", "", "nodes")]
+    asked = [("watch", "", "pods"), ("list", "", "nodes"), ("watch", "", "nodes")]
     rules = [rule.to_dict() for rule in rules_for([*asked, ("patch", "apps", "deployments/status")])]
     assert rules == [
         {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"]},
