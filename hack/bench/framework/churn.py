@@ -136,7 +136,8 @@ class ManagerProcess:
         """What its cache holds: version, `want` and `done` by name."""
         self._order("show")
         line = await self._process.stdout.readline() if self._process.stdout is not None else b""
-        return json.loads(line)
+        shown: dict[str, list[str | None]] = json.loads(line)
+        return shown
 
     def _order(self, word: str) -> None:
         if self._process.stdin is not None:
@@ -213,8 +214,9 @@ async def cut_now_and_then(manager: ManagerProcess, dice: random.Random) -> None
 
 async def restart(plane: ControlPlane, times: int, seconds: float) -> None:
     """Restart the API server, evenly spread over the time."""
-    for _ in range(times):
-        await asyncio.sleep(seconds / (times + 1))
+    started = time.monotonic()
+    for number in range(1, times + 1):
+        await asyncio.sleep(max(0.0, started + seconds * number / (times + 1) - time.monotonic()))
         await asyncio.to_thread(plane.stop_api_server)
         await asyncio.sleep(AWAY_SECONDS)
         await asyncio.to_thread(plane.start_api_server)

@@ -123,6 +123,7 @@ def main() -> None:
         Settings(
             kubeconfig=kubeconfig,
             metrics_bind_address=metrics,
+            debug_endpoints=True,
             health_probe_bind_address="0",
             leader_elect=False,
             log_level="error",
