@@ -74,7 +74,13 @@ def _controller(controller: Controller[Any], services: Services) -> Running:
     ]
     discovery = services.discovery if controller.wait_for_kinds else None
     return Running(
-        engine, starters, controller.needs, services.cache, sync_timeout=controller.sync_timeout, discovery=discovery
+        engine,
+        starters,
+        controller.needs,
+        services.cache,
+        sync_timeout=controller.sync_timeout,
+        discovery=discovery,
+        drain=controller.drain,
     )
 
 
@@ -126,7 +132,15 @@ def _keyed(keyed: Keyed[Any], services: Services) -> Running:
         for source, cluster in _watches(keyed.name, keyed.watched, keyed.key)
     ]
     discovery = services.discovery if keyed.wait_for_kinds else None
-    return Running(engine, starters, keyed.needs, services.cache, sync_timeout=keyed.sync_timeout, discovery=discovery)
+    return Running(
+        engine,
+        starters,
+        keyed.needs,
+        services.cache,
+        sync_timeout=keyed.sync_timeout,
+        discovery=discovery,
+        drain=keyed.drain,
+    )
 
 
 def _periodic(periodic: Periodic, services: Services) -> Running:

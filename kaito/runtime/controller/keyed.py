@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller.checks import check_function, check_limits, check_open, refuse
+from kaito.runtime.controller.checks import check_function, check_limits, check_open, check_seconds, refuse
 from kaito.runtime.controller.needs import Elsewhere, Need, Needs, Sight
 from kaito.runtime.controller.watching import Watched, watched
 from kaito.runtime.handler import KeyMapper
@@ -42,6 +42,7 @@ class Keyed(Generic[K]):
         sync_timeout: float,
         cache: Sequence[Cached],
         wait_for_kinds: bool,
+        drain: float,
     ) -> None:
         check_limits(
             name,
@@ -53,6 +54,7 @@ class Keyed(Generic[K]):
             aging_step=None,
             sync_timeout=sync_timeout,
         )
+        check_seconds(name, "drain", drain, zero=True)
         _check_key(key, name)
         check_function(function, f"function of controller {name}", kind=None, visits=True)
         self.key = key
@@ -65,6 +67,7 @@ class Keyed(Generic[K]):
         self.spacing = spacing
         self.sync_timeout = sync_timeout
         self.wait_for_kinds = wait_for_kinds
+        self.drain = drain
         self.watched: list[Watched] = []
         self._needs = Needs(name)
         self._needs.take(cache)

@@ -33,6 +33,7 @@ class Running:
         cache: of the manager's own cluster.
         sync_timeout: seconds for the first lists.
         discovery: given to a controller that waits for its kinds; None for one that does not.
+        drain: seconds that a stop gives to what is in hand or ready.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Running:
         *,
         sync_timeout: float = 120.0,
         discovery: ServerDiscovery | None = None,
+        drain: float = 0.0,
     ) -> None:
         self.engine = engine
         self._sources = sources
@@ -51,12 +53,19 @@ class Running:
         self._cache = cache
         self._sync_timeout = sync_timeout
         self._discovery = discovery
+        self._drain = drain
         self._holds: list[Hold[Any]] = []
 
     @property
     def waits(self) -> bool:
         """Whether nobody should wait for it: kinds of it may be missing for as long as they like."""
         return self._discovery is not None
+
+    async def finish(self, most: float) -> None:
+        """Take no more keys, let workers finish what is in hand or ready for `most` seconds at most, then close."""
+        if self._drain > 0 and most > 0:
+            await self.engine.queue.drain(min(self._drain, most))
+        self.engine.close()
 
     # -- shares in the caches ----------------------------------------------------------------------------------------
 

@@ -22,11 +22,14 @@ from kaito.runtime.controller import (
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.runnable import Background, Runnable
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.tasks import TaskPool
+from kaito.runtime.tasks import TaskPool, together
 from kaito.runtime.workqueue import WorkQueue
 
 STOP_ORDER: Final = ("runnables", "elected", "sources", "caches")
 """Stages in the order they are stopped, all within the graceful period; `webhooks` and `events` follow."""
+
+DRAIN_SHARE: Final = 0.5
+"""Part of the graceful period that controllers may spend on finishing: the rest is for stopping everything else."""
 
 CONTROLLERS: Final = (Controller, Periodic, Keyed)
 
@@ -41,6 +44,7 @@ class Fleet:
         controllers: what to reconcile.
         runnables: other work.
         metrics: forgets the queues of removed controllers.
+        grace: seconds that everything together may take to stop.
         ended: told the name and the error of whatever ends by itself.
 
     Raises:
@@ -53,6 +57,7 @@ class Fleet:
         runnables: Sequence[Runnable],
         *,
         metrics: Metrics,
+        grace: float,
         ended: Callable[[str, BaseException | None], None],
     ) -> None:
         self._declared: list[AnyController] = []
@@ -62,6 +67,7 @@ class Fleet:
         for runnable in runnables:
             self._enlist(runnable)
         self._metrics = metrics
+        self._grace = grace
         self._pools = {stage: TaskPool(stage, ended=ended) for stage in STAGES}
         self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._running: dict[str, Running] = {}
@@ -194,7 +200,7 @@ class Fleet:
         running = self._running.pop(name, None)
         if running is None:
             return
-        running.engine.close()
+        await running.finish(DRAIN_SHARE * self._grace if self._elected else 0.0)
         for stage in ("elected", "sources"):
             task = self._tasks.pop((stage, name), None)
             if task is not None:
@@ -204,11 +210,14 @@ class Fleet:
 
     # -- stopping ----------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Hand out no more keys, and cut the sources: both before anything is waited for."""
-        for engine in self.engines():
-            engine.close()
+    async def close(self, *, drain: float) -> None:
+        """Cut the sources and hand out no more keys, both before anything is waited for.
+
+        Workers of the leader finish what is in hand or ready first, where their controller asks for it: `drain` seconds
+        at most.
+        """
         self._pools["sources"].cancel()
+        await together(*(running.finish(drain if self._elected else 0.0) for running in self._running.values()))
 
     async def stop(self, stage: str, timeout: float) -> list[str]:
         """Stop a stage; the names of what is still running after so many seconds."""

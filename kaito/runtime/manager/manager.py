@@ -31,7 +31,7 @@ from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.cluster import Cluster
 from kaito.runtime.manager.declared import Declared, check_clusters, check_live, check_sights, join
 from kaito.runtime.manager.election import make_leadership
-from kaito.runtime.manager.fleet import CONTROLLERS, STOP_ORDER, Fleet
+from kaito.runtime.manager.fleet import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, Fleet
 from kaito.runtime.manager.leadership import Leadership
 from kaito.runtime.manager.parts import Common, Network, Parts, find_network, make_parts
 from kaito.runtime.manager.pulse import Pulse
@@ -122,7 +122,8 @@ class Manager:
         """Add your own: the process is restarted when one fails for long."""
         self.readyz: Checks = Checks("readyz")
         """Add your own: the process gets no traffic while one fails."""
-        self._fleet = Fleet(controllers, runnables, metrics=self.metrics, ended=self._ended)
+        grace = self.settings.graceful_shutdown_seconds
+        self._fleet = Fleet(controllers, runnables, metrics=self.metrics, grace=grace, ended=self._ended)
         self._cached = list(cache)
         self._live = list(live)
         self._clusters = list(clusters)
@@ -494,7 +495,7 @@ class Manager:
         grace = LOST_LEASE_GRACE_SECONDS if lost else self.settings.graceful_shutdown_seconds
         deadline = monotonic() + grace
         _log.info("stopping", manager=self.name, grace_seconds=grace)
-        self._fleet.close()
+        await self._fleet.close(drain=0.0 if lost else DRAIN_SHARE * grace)
         left: list[str] = []
         for stage in STOP_ORDER:
             _log.info("stopping", stage=stage)

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from kaito.runtime.cache import Cached
+from kaito.runtime.client import MergePatch
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError
@@ -179,3 +180,64 @@ async def test_undeclared_kinds_are_refused_with_the_remedy(world: World) -> Non
     async with world.manager(controller()) as manager:
         with pytest.raises(ConfigurationError, match=r"Cached\(Secret\)"):
             await manager.api.get(Secret, "s", "default")
+
+
+def slow_controller(journal: Journal, **options: Any) -> Controller[ConfigMap]:
+    async def converge(request: Request[ConfigMap]) -> Again | None:
+        journal.lines.append(f"begin {request.key.name}")
+        await asyncio.sleep(4)
+        await request.api.patch(request.object, MergePatch({"data": {"done": "yes"}}))
+        journal.lines.append(f"end {request.key.name}")
+        return Again(60)
+
+    return Controller(ConfigMap, converge, **options)
+
+
+@pytest.mark.parametrize(
+    ("drain", "lines", "seconds"),
+    [
+        (0.0, ["begin a"], 0),
+        (10.0, ["begin a", "end a", "begin b", "end b"], 7),
+        (5.0, ["begin a", "end a", "begin b"], 5),
+        (100.0, ["begin a", "end a", "begin b", "end b"], 7),
+    ],
+)
+async def test_a_stop_lets_controllers_finish_what_is_ready_if_they_ask_for_it(
+    world: World, drain: float, lines: list[str], seconds: float
+) -> None:
+    journal = Journal()
+    for name in ("a", "b"):
+        world.put(ConfigMap(metadata=ObjectMeta(name=name)))
+    async with world.manager(slow_controller(journal, drain=drain), lease="op") as manager:
+        await manager.wait_elected()
+        await asyncio.sleep(1)
+        stopped_at = monotonic()
+    assert journal.lines == lines
+    assert monotonic() - stopped_at == pytest.approx(seconds, abs=0.1)
+    done = [name for name in ("a", "b") if "done" in world.get(ConfigMap, name).data]
+    assert done == [line.removeprefix("end ") for line in lines if line.startswith("end")]
+
+
+async def test_draining_takes_half_of_the_graceful_period_at_most_and_a_removal_drains_too(world: World) -> None:
+    journal = Journal()
+    settings = Settings(metrics_bind_address="0", health_probe_bind_address="0", graceful_shutdown_seconds=6)
+    for name in ("a", "b"):
+        world.put(ConfigMap(metadata=ObjectMeta(name=name)))
+    async with world.manager(slow_controller(journal, drain=100), settings=settings) as manager:
+        await asyncio.sleep(1.5)
+        stopped_at = monotonic()
+        await manager.remove("configmap")
+        assert monotonic() - stopped_at == pytest.approx(3, abs=0.1)
+    assert journal.lines == ["begin a", "end a", "begin b"]
+
+
+async def test_a_standby_has_nothing_to_drain(world: World) -> None:
+    leader = world.manager(slow_controller(Journal()), lease="op", name="leader")
+    standby = world.manager(slow_controller(Journal(), drain=10), lease="op", name="standby", seed=2)
+    async with leader:
+        await leader.wait_elected()
+        async with standby:
+            world.put(ConfigMap(metadata=ObjectMeta(name="a")))
+            await asyncio.sleep(1)
+            stopped_at = monotonic()
+        assert monotonic() == stopped_at
