@@ -255,7 +255,7 @@ class Informer(Generic[R]):
     def not_synced(self) -> CacheNotSynced:
         """The error that says what is missing and why."""
         reasons = [
-            f"{row.kind}{' in ' + row.namespace if row.namespace else ''}: {row.error or 'no answer yet'}"
+            f"{row.kind}{' in ' + row.namespace if row.namespace else ''}: {row.error or _still(row)}"
             for row in self.health()
             if not row.synced
         ]
@@ -327,3 +327,7 @@ class Informer(Generic[R]):
             shards = list(self._shards.values())
         asked = [(shard, shard.own_writes.concern(key, selection)) for shard in shards]
         return [(shard, concern) for shard, concern in asked if concern]
+
+
+def _still(row: InformerHealth) -> str:
+    return "the server has begun to stream it and not ended" if row.watching else "no answer yet"

@@ -71,7 +71,7 @@ async def test_the_store_is_filled_at_the_end_bookmark_and_the_same_stream_goes_
         )
     ) as (transport, cache):
         await asyncio.sleep(4)
-        with pytest.raises(CacheNotSynced):
+        with pytest.raises(CacheNotSynced, match="ConfigMap: the server has begun to stream it and not ended"):
             names(cache)
         await asyncio.sleep(3)
         assert names(cache) == ["a"]
