@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import re
 import types
 from collections.abc import Iterable, Iterator
 
 import msgspec
+import pytest
 
-from kaito.runtime.cache import View
+from kaito.runtime.cache import Cached, View
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Model, ObjectKey, ObjectMeta, Resource
@@ -120,7 +122,12 @@ async def _live_and_die(world: World, names: list[str]) -> None:
     await world.advance(5)
 
 
-async def test_nothing_is_left_of_objects_that_are_gone(world: World) -> None:
+def _names(ways: Iterable[str]) -> set[str]:
+    return {name for way in ways for name in re.findall(MARK + r"\w+", way)}
+
+
+async def test_nothing_is_left_of_objects_that_are_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kaito.runtime.recorder.REMEMBERED", 20)
     operator = Operator()
     async with world.manager(operator.controller()) as manager:
         world.put(Widget(metadata=ObjectMeta(name=f"{MARK}first")))
@@ -132,3 +139,17 @@ async def test_nothing_is_left_of_objects_that_are_gone(world: World) -> None:
         assert len(operator.failed) == len(operator.balked) == NAMES / 10
         await world.advance(2 * 3600)
         assert list(_named(manager, without=(EventRecorder,)))[:5] == []
+        assert len(_names(_named(manager))) == 20, "the recorder remembers so many, to spare the server repeated events"
+
+
+async def test_objects_outside_the_selector_are_remembered_up_to_a_number(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaito.runtime.cache.own_writes.OUTSIDE_KEYS", 5)
+    async with world.manager(cache=[Cached(ConfigMap, labels={"kept": "yes"})]) as manager:
+        for number in range(50):
+            passing = ConfigMap(metadata=ObjectMeta(name=f"{MARK}{number}", namespace="default"))
+            await manager.api.create(passing)
+            world.put(ConfigMap(metadata=ObjectMeta(name=f"kept-{number}", labels={"kept": "yes"})))
+            await world.settle()
+        assert len(_names(_named(manager.cache))) == 5
