@@ -28,7 +28,7 @@ SECRET_VERSION = "cache.example.com/secret-version"
 def service_for(memcached: Memcached) -> Service:
     """The address of the servers."""
     return Service(
-        metadata=ObjectMeta(name=memcached.name, namespace=memcached.namespace),
+        metadata=ObjectMeta(name=memcached.name),
         spec=ServiceSpec(selector=_labels(memcached), ports=[ServicePort(name="memcached", port=PORT)]),
     )
 
@@ -36,7 +36,7 @@ def service_for(memcached: Memcached) -> Service:
 def deployment_for(memcached: Memcached, secret_version: str) -> Deployment:
     """The servers. Another version of the Secret is another pod template, so the servers roll."""
     return Deployment(
-        metadata=ObjectMeta(name=memcached.name, namespace=memcached.namespace),
+        metadata=ObjectMeta(name=memcached.name),
         spec=DeploymentSpec(
             replicas=memcached.spec.size,
             selector=LabelSelector(match_labels=_labels(memcached)),
