@@ -84,7 +84,15 @@ class Cluster:
             message = f"cluster {self.name} belongs to a manager already: make another Cluster"
             raise ConfigurationError(message)
         network = await find_network(self._settings, self._transport, stack)
-        self._parts = make_parts(network, self._settings, common, declared, live=self.live, cluster=self.name)
+        self._parts = make_parts(
+            network,
+            self._settings,
+            common,
+            declared,
+            defaults=[each for each in self.cached if each.is_default],
+            live=self.live,
+            cluster=self.name,
+        )
         return self._parts
 
     @property

@@ -13,7 +13,7 @@ import platform
 import random
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any, Self, final
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
-from kaito.runtime.controller import AnyController, Need
+from kaito.runtime.controller import AnyController
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
 from kaito.runtime.logging import get_logger
 from kaito.runtime.manager.arguments import check_arguments
+from kaito.runtime.manager.caches import Caches
 from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.cluster import Cluster
-from kaito.runtime.manager.declared import Declared, check_clusters, check_live, check_sights, join
 from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.fleet import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, Fleet
 from kaito.runtime.manager.leadership import Leadership
-from kaito.runtime.manager.parts import Common, Network, Parts, find_network, make_parts
+from kaito.runtime.manager.parts import Common, Network, Parts, find_network
 from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.settings import Settings
@@ -124,9 +124,7 @@ class Manager:
         """Add your own: the process gets no traffic while one fails."""
         grace = self.settings.graceful_shutdown_seconds
         self._fleet = Fleet(controllers, runnables, metrics=self.metrics, grace=grace, ended=self._ended)
-        self._cached = list(cache)
-        self._live = list(live)
-        self._clusters = list(clusters)
+        self._caches = Caches(self._fleet, self.settings, own=cache, live=live, clusters=clusters)
         self._lease = lease
         self._given_transport = transport
         self._clock = clock or SystemClock()
@@ -168,7 +166,7 @@ class Manager:
             message = f"manager {self.name} is stopping: {what.name} was not added"
             raise ConfigurationError(message)
         if isinstance(what, CONTROLLERS):
-            self._check_needs(what)
+            self._caches.check(what)
         self._fleet.add(what)
 
     def serve(self, path: str, handler: "HttpHandler", *, on: "Port" = "metrics") -> None:
@@ -192,28 +190,13 @@ class Manager:
         await self._fleet.remove(name)
 
     def _check(self) -> None:
-        self._check_needs()
+        self._caches.check()
         if self._lease is not None and not _is_lease_name(self._lease):
             message = f"lease={self._lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
             raise ConfigurationError(message)
         if len(self.field_manager) > FIELD_MANAGER_LENGTH:
             message = f"field manager {self.field_manager!r} is longer than {FIELD_MANAGER_LENGTH} characters"
             raise ConfigurationError(message)
-
-    def _check_needs(self, *more: AnyController) -> None:
-        """Refuse what no cache could satisfy; `more` are about to join."""
-        needs = self._fleet.needs(*more)
-        check_clusters(self._clusters, needs)
-        for cluster in (None, *self._clusters):
-            kept = self._declared(needs, cluster)
-            check_live(self._live if cluster is None else cluster.live, kept)
-            check_sights(self._fleet.sights(*more), kept, cluster=cluster)
-
-    def _declared(self, needs: Mapping[str, Sequence[Need]], cluster: Cluster | None = None) -> Sequence[Declared]:
-        if cluster is None:
-            return join(self._cached, needs, namespaces=self.settings.namespaces)
-        where = f"Cluster({cluster.name!r}, cache=...)"
-        return join(cluster.cached, needs, cluster=cluster, namespaces=cluster.namespaces, where=where)
 
     # -- what users reach for ----------------------------------------------------------------------------------------
 
@@ -266,15 +249,9 @@ class Manager:
     def busy(self) -> Sequence[str]:
         """What is going on, for tests that wait for rest; empty at rest. Delayed work does not count."""
         busy = [*self._fleet.busy()]
-        if not all(cache.idle for cache in self._caches().values()):
+        if not all(cache.idle for cache in self._caches.by_cluster().values()):
             busy.append(f"{self.name}: a handler has events")
         return busy
-
-    def _caches(self) -> Mapping[str, Cache]:
-        """By cluster, the manager's own under the empty name; empty before they exist."""
-        if self._parts is None:
-            return {}
-        return {"": self._parts.cache} | {cluster.name: cluster.cache for cluster in self._clusters}
 
     @property
     def queues(self) -> Sequence[WorkQueue[Any]]:
@@ -341,20 +318,7 @@ class Manager:
         _log.info("starting", manager=self.name)
         network = await find_network(self.settings, self._given_transport, stack)
         common = self._common(network)
-        needs = self._fleet.needs(waiting=False)
-        parts = make_parts(
-            network,
-            self.settings,
-            common,
-            self._declared(needs),
-            defaults=[each for each in self._cached if each.is_default],
-            live=self._live,
-        )
-        remote = {
-            cluster.name: await cluster.connect(common, self._declared(needs, cluster), stack)
-            for cluster in self._clusters
-        }
-        self._parts = parts
+        parts = self._parts = await self._caches.connect(network, common, stack)
         stack.push_async_callback(self._stop_in_order)
         await stack.enter_async_context(self._pulse)
         self._add_checks(self._pulse)
@@ -362,8 +326,8 @@ class Manager:
         await self._start_endpoints()
         await self._start_webhooks(parts)
         await self._start_caches()
-        for name, each in {"recorder": parts, **{f"recorder-{name}": each for name, each in remote.items()}}.items():
-            self._fleet.spawn("events", Background(name, each.recorder.run))
+        for cluster, each in self._caches.parts.items():
+            self._fleet.spawn("events", Background(_of("recorder", cluster), each.recorder.run))
         self._fleet.start_everywhere()
         _log.info("starting", stage="sources")
         await self._fleet.start_sources()
@@ -404,7 +368,7 @@ class Manager:
         await endpoints.start(
             health=(self.healthz, self.readyz),
             metrics=self.metrics,
-            debug=Debugging(lambda: self.queues, self._caches),
+            debug=Debugging(lambda: self.queues, self._caches.by_cluster),
             client=self.client,
             jitter=self._dice.random,
         )
@@ -424,9 +388,10 @@ class Manager:
 
     async def _start_caches(self) -> None:
         _log.info("starting", stage="caches")
-        for name, cache in self._caches().items():
-            self._fleet.spawn("caches", Background(f"cache-{name}" if name else "cache", cache.run))
-        await together(*(cache.wait_synced(self.settings.cache_sync_seconds) for cache in self._caches().values()))
+        caches = self._caches.by_cluster()
+        for cluster, cache in caches.items():
+            self._fleet.spawn("caches", Background(_of("cache", cluster), cache.run))
+        await together(*(cache.wait_synced(self.settings.cache_sync_seconds) for cache in caches.values()))
 
     async def _start_election(self) -> None:
         _log.info("starting", stage="election")
@@ -465,7 +430,7 @@ class Manager:
         add_default_checks(
             self.healthz,
             self.readyz,
-            caches=self._caches,
+            caches=self._caches.by_cluster,
             engines=self._fleet.engines,
             resting=self._fleet.resting,
             pulse=pulse,
@@ -522,3 +487,8 @@ class Manager:
     def _leadership_is_lost(self) -> bool:
         failure = self._failure
         return failure is not None and failure.done() and isinstance(failure.result(), NotLeader)
+
+
+def _of(what: str, cluster: str) -> str:
+    """The name of a part of a cluster; those of the manager's own go without."""
+    return f"{what}-{cluster}" if cluster else what

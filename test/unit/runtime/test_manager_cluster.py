@@ -10,10 +10,10 @@ from kaito.apiserver import ApiServer, Fault
 from kaito.runtime.cache import Cached, View
 from kaito.runtime.client import Client
 from kaito.runtime.controller import Controller
-from kaito.runtime.errors import CacheNotSynced, ConfigurationError, NotLeader, UndeclaredKind
+from kaito.runtime.errors import CacheNotSynced, ConfigurationError, NotLeader, UndeclaredKind, UndeclaredNamespace
 from kaito.runtime.kinds import ConfigMap, Event, Lease, Secret
 from kaito.runtime.manager import Cluster, Manager, Settings
-from kaito.runtime.meta import ObjectKey, ObjectMeta
+from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource
 from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.testing import InMemoryTransport, World
 
@@ -89,6 +89,18 @@ async def test_a_kind_of_another_cluster_triggers_runs_that_use_both(world: Worl
         await manager.remove("configmap")
         await world.settle()
         assert not member.cluster.cache.declares(ConfigMap)
+
+
+async def test_its_cache_may_have_defaults_and_namespaces_of_its_own(world: World) -> None:
+    away = World(seed=2)
+    for name, app in (("a", "x"), ("b", "y")):
+        away.put(ConfigMap(metadata=ObjectMeta(name=name, labels={"app": app})))
+    defaults = Cached(Resource, labels="app=x")
+    member = Cluster("member", transport=away.transport(), namespaces=["default"], cache=[defaults, Cached(ConfigMap)])
+    async with world.manager(clusters=[member]):
+        assert [each.name for each in await member.api.list(ConfigMap)] == ["a"]
+        with pytest.raises(UndeclaredNamespace):
+            await member.api.find(ConfigMap, "a", "elsewhere")
 
 
 async def test_its_caches_are_waited_for_and_watched_over(world: World) -> None:
