@@ -1,10 +1,11 @@
 """Every verb of the live client, against the in-memory API server."""
 
 import traceback
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from kaito.runtime.client import Client, JsonPatch, MergePatch
+from kaito.runtime.client import ApiRequest, Client, JsonPatch, MergePatch, Reply
 from kaito.runtime.errors import (
     AlreadyExists,
     BadRequest,
@@ -114,6 +115,33 @@ async def test_client_05_list_begins_again_when_its_page_token_expires(
     found = await client.list(ConfigMap, namespace="default")
     assert [obj.name for obj in found] == [f"c{n}" for n in range(7)]
     assert world.count("list", ConfigMap) == 3  # a page, the refused page, all at once
+
+
+@pytest.mark.conformance("client-05")
+async def test_client_05_a_list_whose_history_expires_between_pages_is_read_anew_and_shows_one_moment(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        world.put(config(f"c{number}"))
+    monkeypatch.setattr("kaito.runtime.client.client.PAGE_SIZE", 3)
+    asked: list[str] = []
+
+    async def forgetful(request: ApiRequest, send: Callable[[ApiRequest], Awaitable[Reply]]) -> Reply:
+        asked.append(request.target)
+        reply = await send(request)
+        if len(asked) == 2:  # c0 to c5 are read; the third page will be refused
+            world.delete(ConfigMap, "c0")
+            world.server.expire_history()
+        return reply
+
+    found = await client.intercepted(forgetful).list(ConfigMap, namespace="default")
+    assert [obj.name for obj in found] == [f"c{n}" for n in range(1, 7)]
+    assert [("continue=" in target, "limit=" in target) for target in asked] == [
+        (False, True),
+        (True, True),
+        (True, True),
+        (False, False),
+    ]
 
 
 async def test_update_is_guarded_by_the_version(client: Client) -> None:
