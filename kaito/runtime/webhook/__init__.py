@@ -2,8 +2,11 @@
 
 Users declare `Webhook`s and `Conversion`s and give them to the manager, which serves them over TLS with a certificate
 that it makes and renews itself (`kaito.runtime.certs`). `admission_manifests` and `conversion_manifest` make what tells
-the API server to ask them.
+the API server to ask them. The server is loaded on first use, so that declaring webhooks does not load the network.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from kaito.runtime.webhook.conversion import (
     Conversion as Conversion,
@@ -15,4 +18,14 @@ from kaito.runtime.webhook.manifests import (
     admission_manifests as admission_manifests,
     conversion_manifest as conversion_manifest,
 )
-from kaito.runtime.webhook.server import WebhookServer as WebhookServer
+
+if TYPE_CHECKING:
+    from kaito.runtime.webhook.server import WebhookServer as WebhookServer
+
+
+def __getattr__(name: str) -> Any:
+    """Load the server when it is asked for."""
+    if name != "WebhookServer":
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return import_module(f"{__name__}.server").WebhookServer

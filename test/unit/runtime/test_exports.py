@@ -70,3 +70,10 @@ def test_the_import_is_quick_and_loads_no_generated_models() -> None:
 def test_data_types_do_not_load_the_network() -> None:
     loaded = _modules_after("from kaito.runtime import Model, Resource, Condition")
     assert "aiohttp" not in loaded
+
+
+def test_an_api_module_with_its_webhooks_and_crd_does_not_load_the_network() -> None:
+    """`python -m memcached_operator.api` prints manifests; it should not take the time of a server's start."""
+    loaded = _modules_after("from kaito.runtime.crd import crd; from kaito.runtime.webhook import Conversion, Webhook")
+    assert "aiohttp" not in loaded
+    assert "kubernetes_asyncio" not in loaded
