@@ -127,7 +127,7 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
         prog="python -m hack.bench idle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=1)
     asked = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
         return [asyncio.run(measure(control_plane, asked.seconds, asked.runs))]
