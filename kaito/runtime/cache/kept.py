@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypedDict, final
 
 from kaito.runtime.cache.jsontext import Path, parse_path
+from kaito.runtime.client.path import label_query
 from kaito.runtime.meta import LabelSelector
 
 Labels = LabelSelector | Mapping[str, str] | str | None
@@ -85,7 +86,7 @@ def said(
     for path in paths or ():
         if path in _PROTECTED:
             raise ValueError(f"{'.'.join(path)} is the object's identity")
-    return Said(None if labels is None else selector_text(labels), narrowed, paths, transform), namespace
+    return Said(None if labels is None else label_query(labels), narrowed, paths, transform), namespace
 
 
 def decide(options: Said, namespace: str, others: Sequence[str]) -> Kept:
@@ -94,17 +95,6 @@ def decide(options: Said, namespace: str, others: Sequence[str]) -> Kept:
     if namespace == REST:
         fields += [f"metadata.namespace!={other}" for other in others if other != REST]
     return Kept(namespace, options.labels or "", ",".join(fields), options.drop or (), options.transform)
-
-
-def selector_text(labels: Labels) -> str:
-    """The `labelSelector` parameter for any of the accepted forms; empty selects everything."""
-    if labels is None:
-        return ""
-    if isinstance(labels, str):
-        return labels
-    if isinstance(labels, LabelSelector):
-        return str(labels)
-    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
 def _split_namespace(fields: str) -> tuple[str, str]:

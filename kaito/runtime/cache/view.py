@@ -10,6 +10,7 @@ from typing import TypeVar, final
 
 from kaito.runtime.cache.cache import Cache
 from kaito.runtime.client.consistency import IndexKey
+from kaito.runtime.client.path import selector_of
 from kaito.runtime.errors import NotFound
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 
@@ -53,18 +54,15 @@ class View:
         kind: type[R],
         *,
         namespace: str = "",
-        labels: LabelSelector | Mapping[str, str] | None = None,
+        labels: LabelSelector | Mapping[str, str] | str | None = None,
         owned_by: Resource | None = None,
         index: IndexKey[R] | None = None,
     ) -> List[R]:
         """The objects that match everything given, ordered by namespace and name. Raises as `find`."""
-        selector = (
-            labels if labels is None or isinstance(labels, LabelSelector) else LabelSelector(match_labels=dict(labels))
-        )
         return self._cache.list(
             kind,
             namespace=namespace if kind.namespaced else "",
-            labels=selector,
+            labels=selector_of(labels),
             owner=owned_by.uid if owned_by is not None else "",
             index=index,
         )

@@ -20,7 +20,7 @@ from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.intercept import Interceptor
 from kaito.runtime.client.patch import MergePatch, Patch
-from kaito.runtime.client.path import label_query
+from kaito.runtime.client.path import label_query, selector_of
 from kaito.runtime.client.status import StatusScope
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import (
@@ -182,7 +182,7 @@ class Api:
         if owned_by is not None and not owned_by.uid:
             message = f"{owned_by.kind} {owned_by.key} has no uid: it cannot own anything yet"
             raise ConfigurationError(message)
-        selector = _selector(labels)
+        selector = selector_of(labels)
         namespace = self._place(kind, namespace)
         owner = "" if owned_by is None else owned_by.uid
         if not self._reads_live(kind, consistency) and (
@@ -444,12 +444,6 @@ async def _decoded(chosen: Sequence[Undecoded[R]], version: str) -> ResourceList
         if number % DECODED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return objects
-
-
-def _selector(labels: LabelSelector | Mapping[str, str] | str | None) -> LabelSelector | None:
-    if isinstance(labels, str):
-        return LabelSelector.parse(labels)
-    return LabelSelector(match_labels=dict(labels)) if isinstance(labels, Mapping) else labels
 
 
 def _key(kind: type[Resource], namespace: str, name: str) -> ObjectKey:

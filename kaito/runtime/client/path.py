@@ -61,6 +61,20 @@ def _value(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else quote(text)
 
 
+def selector_of(labels: LabelSelector | Mapping[str, str] | str | None) -> LabelSelector | None:
+    """The selector of any of the accepted spellings; None selects everything.
+
+    Raises:
+        ConfigurationError: a text that is no selector.
+    """
+    if isinstance(labels, str):
+        try:
+            return LabelSelector.parse(labels)
+        except ValueError as error:
+            raise ConfigurationError(f"labels={labels!r}: {error}") from error
+    return LabelSelector(match_labels=dict(labels)) if isinstance(labels, Mapping) else labels
+
+
 def label_query(labels: LabelSelector | Mapping[str, str] | str | None) -> str:
     """The `labelSelector` parameter of any of the accepted spellings."""
     if labels is None or isinstance(labels, str):

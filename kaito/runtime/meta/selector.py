@@ -86,9 +86,9 @@ class LabelSelector(Model):
         return ",".join([*equalities, *map(str, self.match_expressions)])
 
 
-_SET = re.compile(r"(?P<key>[^\s!=,()]+)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
-_EQUALITY = re.compile(r"(?P<key>[^\s!=,()]+)\s*(?P<operator>==?|!=)\s*(?P<value>[^\s!=,()]*)")
-_PRESENCE = re.compile(r"(?P<absent>!?)\s*(?P<key>[^\s!=,()]+)")
+_SET = re.compile(r"(?P<key>[^\s!=<>,()]+)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
+_EQUALITY = re.compile(r"(?P<key>[^\s!=<>,()]+)\s*(?P<operator>==?|!=)\s*(?P<value>[^\s!=,()]*)")
+_PRESENCE = re.compile(r"(?P<absent>!?)\s*(?P<key>[^\s!=<>,()]+)")
 
 
 def _parts(text: str) -> list[str]:

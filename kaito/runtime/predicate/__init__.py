@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol, TypeVar, final, runtime_checkable
 
 from kaito.runtime.cache.event import Event, EventType, Snapshot
 from kaito.runtime.cache.jsontext import Path, parse_path, same_value
+from kaito.runtime.client.path import selector_of
 from kaito.runtime.errors import ConfigurationError
-from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Resource
+from kaito.runtime.meta import LabelSelector, Resource
 
 R = TypeVar("R", bound=Resource)
 
@@ -215,37 +216,16 @@ class _Labelled(_Combinable):
 def labelled(selector: LabelSelector | Mapping[str, str] | str) -> Predicate:
     """Events pass when the object (its new state in an update) has the labels.
 
-    `"app"` means that the label is there, `"app=web,tier!=db"` compares. Prefer `Cached(labels=...)` where every
-    handler wants the same: then the server sends nothing else.
+    `"app"` means that the label is there, `"app=web,tier!=db,stage in (a,b)"` compares. Prefer `Cached(labels=...)`
+    where every handler wants the same: then the server sends nothing else.
 
     Raises:
-        ConfigurationError: a text that is not such a list.
+        ConfigurationError: a text that is not such a list, or empty.
     """
-    if isinstance(selector, str):
-        selector = _parse_selector(selector)
-    elif not isinstance(selector, LabelSelector):
-        selector = LabelSelector(match_labels=dict(selector))
-    return _Labelled(selector)
-
-
-def _parse_selector(text: str) -> LabelSelector:
-    requirements: list[LabelSelectorRequirement] = []
-    for term in filter(None, (term.strip() for term in text.split(","))):
-        if "!=" in term:
-            key, _, value = term.partition("!=")
-            requirements.append(LabelSelectorRequirement(key=key.strip(), operator="NotIn", values=[value.strip()]))
-        elif "=" in term:
-            key, _, value = term.replace("==", "=").partition("=")
-            requirements.append(LabelSelectorRequirement(key=key.strip(), operator="In", values=[value.strip()]))
-        elif term.startswith("!"):
-            requirements.append(LabelSelectorRequirement(key=term[1:].strip(), operator="DoesNotExist"))
-        else:
-            requirements.append(LabelSelectorRequirement(key=term, operator="Exists"))
-    if not requirements or any(not r.key or any(mark in r.key for mark in " ()") for r in requirements):
-        raise ConfigurationError(
-            f"labelled({text!r}): write it as app=web,tier!=db,canary,!legacy or use a LabelSelector"
-        )
-    return LabelSelector(match_expressions=requirements)
+    labels = selector_of(selector)
+    if labels is None or labels.is_empty:
+        raise ConfigurationError(f"labelled({selector!r}) would let everything pass")
+    return _Labelled(labels)
 
 
 @final

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kaito.runtime.cache import Cached, Index
+from kaito.runtime.cache import Cached, Index, View
 from kaito.runtime.client import Api, Consistency, MergePatch
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError, Conflict, NotFound, NotLeader, UndeclaredKind
@@ -222,6 +222,14 @@ async def test_what_was_cached_as_metadata_only_is_patched_and_deleted_but_never
         )
         assert (relabelled.data, relabelled.labels) == ({"app": "x"}, {"b": "c"})
         assert await api.delete(await api.get(ConfigMap, "a", "default"))
+
+
+async def test_a_text_that_is_no_selector_is_refused(api: Api, manager: Manager) -> None:
+    with pytest.raises(ConfigurationError, match="labels='a b': 'a b' is not a label requirement"):
+        await api.list(ConfigMap, labels="a b")
+    with pytest.raises(ConfigurationError, match="is not a label requirement"):
+        View(manager.cache).list(ConfigMap, labels="a b")
+    assert View(manager.cache).list(ConfigMap, labels="app in (x)") == []
 
 
 async def test_a_list_tells_its_version(api: Api, world: World) -> None:
