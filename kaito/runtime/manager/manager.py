@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from kaito.runtime.cache import Cache, Cached
-from kaito.runtime.client import Api, Client, Transport
+from kaito.runtime.client import Api, Client, Interceptor, Transport
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.controller import AnyController
 from kaito.runtime.errors import ConfigurationError, NotLeader
@@ -88,6 +88,8 @@ class Manager:
         field_manager: owner of the fields it writes; the name by default.
         tracer: where reconciles become spans.
         dice: randomness of waits; seed it for repeatable runs.
+        interceptors: code around every request of reconcilers, webhooks and events, to any cluster; the first one sees
+            it first. Watches, discovery and the lease do not pass them.
 
     Raises:
         ConfigurationError: two controllers, runnables or clusters of one name, declarations of a kind that contradict
@@ -112,6 +114,7 @@ class Manager:
         field_manager: str = "",
         tracer: Tracer = NO_TRACER,
         dice: random.Random | None = None,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         check_arguments(settings, controllers=controllers, cache=cache, live=live, clusters=clusters)
         self.settings: Settings = settings or Settings()
@@ -129,6 +132,7 @@ class Manager:
         self._given_transport = transport
         self._clock = clock or SystemClock()
         self._tracer = tracer
+        self._interceptors = tuple(interceptors)
         self._dice = dice or random.SystemRandom()
         self._identity = self.settings.identity or f"{platform.node()}_{uuid.uuid4()}"
         self._check()
@@ -355,6 +359,7 @@ class Manager:
             dice=self._dice,
             metrics=self.metrics,
             tracer=self._tracer,
+            interceptors=self._interceptors,
         )
 
     # -- starting, step by step --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from kaito.runtime.cache import Cache, Cached
-from kaito.runtime.client import Api, Client, Transport, user_agent
+from kaito.runtime.client import Api, Client, Interceptor, Transport, user_agent
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller import Services
 from kaito.runtime.discovery import ServerDiscovery
@@ -41,6 +41,7 @@ class Common:
     dice: random.Random
     metrics: Metrics
     tracer: Tracer
+    interceptors: Sequence[Interceptor] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ def make_parts(
         dice=common.dice,
         tracer=common.tracer,
     )
+    for interceptor in reversed(common.interceptors):
+        client = client.intercepted(interceptor)
     cache = Cache(
         network.transport,
         defaults,

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import pytest
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.client import ApiRequest, Client, JsonPatch, MergePatch, Reply
+from kaito.runtime.client import ApiRequest, Client, Interceptor, JsonPatch, MergePatch, Reply
+from kaito.runtime.controller import Controller
 from kaito.runtime.errors import (
     AlreadyExists,
     ApiError,
@@ -17,8 +18,9 @@ from kaito.runtime.errors import (
     UndeclaredNamespace,
 )
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Pod, Service
-from kaito.runtime.manager import Manager
+from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.reconcile import Request
 from kaito.runtime.testing import World, pod
 
 Send: TypeAlias = Callable[[ApiRequest], Awaitable[Reply]]
@@ -234,3 +236,30 @@ async def test_an_intercepted_api_still_reads_its_own_writes_from_the_cache(worl
     assert seen == ["POST", "POST"]
     await manager.api.create(config("b", "web"))
     assert seen == ["POST", "POST"]
+
+
+async def test_a_managers_interceptors_see_what_reconcilers_send_in_their_order(world: World) -> None:
+    seen: list[str] = []
+
+    def named(name: str) -> Interceptor:
+        async def note(request: ApiRequest, send: Send) -> Reply:
+            seen.append(f"{name} {request.method}")
+            return await send(request)
+
+        return note
+
+    async def converge(request: Request[ConfigMap]) -> None:
+        if request.key.name == "a" and not request.object.data:
+            await request.api.patch(request.object, MergePatch({"data": {"seen": "yes"}}))
+
+    manager = Manager(
+        Settings(metrics_bind_address="0", health_probe_bind_address="0"),
+        controllers=[Controller(ConfigMap, converge)],
+        transport=world.transport(),
+        interceptors=[named("first"), named("second")],
+    )
+    async with manager:
+        world.put(config("a", "default"))
+        await world.advance(5)
+    assert world.get(ConfigMap, "a").data == {"seen": "yes"}
+    assert seen == ["first PATCH", "second PATCH"]
