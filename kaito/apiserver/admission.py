@@ -1,4 +1,4 @@
-"""Admission: webhooks that see every write before it is stored, and may change or refuse it.
+"""Admission: webhooks and policies that see every write before it is stored, and may change or refuse it.
 
 Configured by the stored `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects, as in a real
 cluster. How a webhook is reached is a callable: over HTTPS by default (`webhook_client`), or in the same process for
@@ -19,9 +19,10 @@ from kaito.apiserver.cel import RuleSyntaxError, compile_rule
 from kaito.apiserver.cel_values import plain
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.kinds import Resource, convert
+from kaito.apiserver.matching import matches_object, rule_matches
 from kaito.apiserver.patch import json_patch
+from kaito.apiserver.policies import Asked, Policies
 from kaito.apiserver.routes import Target
-from kaito.apiserver.selectors import selector_matches
 from kaito.apiserver.wire import Json, Object, copy_json, decode, is_object
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Admission:
     def __init__(self, core: Core, caller: WebhookCaller, conversions: Conversions) -> None:
         self._core = core
         self._conversions = conversions
+        self._policies = Policies(core)
         self.caller = caller
 
     async def mutate(
@@ -81,7 +83,11 @@ class Admission:
     async def validate(
         self, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
     ) -> None:
-        """Refuse the write when a validating webhook does."""
+        """Refuse the write when a policy or a validating webhook does."""
+        if self._policies.wanted() and target.resource.group != GROUP:
+            whole = _Call({}, target.resource)
+            review = _review(self._core.new_uid(), whole, target, operation, data, old, context)
+            self._policies.check(Asked(target, operation, data, old, review["request"]), context)
         for call in self._matching(VALIDATING, target, operation, data, old):
             shown, before = await self._as_seen(call, data), await self._as_seen(call, old)
             await self._ask(call, target, operation, shown, before, context)
@@ -113,17 +119,7 @@ class Admission:
         return None
 
     def _matches(self, hook: Object, target: Target, operation: str, data: Object | None, old: Object | None) -> bool:
-        if target.resource.namespaced and hook.get("namespaceSelector"):
-            namespace = self._core.store.get("namespaces", ("", target.namespace))
-            labels = None if namespace is None else namespace.metadata.get("labels")
-            if not selector_matches(hook["namespaceSelector"], labels):
-                return False
-        selector: Object = hook.get("objectSelector") or {}
-        if selector and not any(
-            selector_matches(selector, state["metadata"].get("labels")) for state in (data, old) if state is not None
-        ):
-            return False
-        return _conditions_hold(hook, data, old, operation)
+        return matches_object(self._core, hook, target, data, old) and _conditions_hold(hook, data, old, operation)
 
     async def _ask(
         self,
@@ -158,27 +154,6 @@ class Admission:
         if not result.get("allowed"):
             raise _denial(name, result.get("status") or {})
         return result
-
-
-def rule_matches(rule: Object, resource: Resource, subresource: str, operation: str) -> bool:
-    """Return whether a rule of a webhook covers a request about this version of a resource."""
-
-    def has(field: str, value: str) -> bool:
-        listed: list[str] = rule.get(field) or []
-        return "*" in listed or value in listed
-
-    if not has("operations", operation) or not has("apiGroups", resource.group):
-        return False
-    if not has("apiVersions", resource.version):
-        return False
-    if rule.get("scope") not in {None, "*", "Namespaced" if resource.namespaced else "Cluster"}:
-        return False
-    wanted: list[str] = rule.get("resources") or []
-    if subresource:
-        names = {f"{resource.plural}/{subresource}", f"{resource.plural}/*", f"*/{subresource}", "*/*"}
-    else:
-        names = {resource.plural, "*", "*/*"}
-    return any(name in names for name in wanted)
 
 
 def _conditions_hold(hook: Object, data: Object | None, old: Object | None, operation: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from kaito.apiserver.definitions import default_definition
 from kaito.apiserver.kinds import Resource
 from kaito.apiserver.pod_defaults import fill_pod, fill_pod_spec
-from kaito.apiserver.wire import Json, Object, part
+from kaito.apiserver.wire import Json, Object, is_object, part
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -217,6 +217,28 @@ def _hooks(data: Object) -> None:
             rule.setdefault("scope", "*")
 
 
+def _policy(data: Object) -> None:
+    spec: Object = data.setdefault("spec", {})
+    spec.setdefault("failurePolicy", "Fail")
+    _match_resources(spec.get("matchConstraints"))
+
+
+def _policy_binding(data: Object) -> None:
+    _match_resources(part(data, "spec").get("matchResources"))
+
+
+def _match_resources(match: Json) -> None:
+    if not is_object(match):
+        return
+    match.setdefault("matchPolicy", "Equivalent")
+    match.setdefault("namespaceSelector", {})
+    match.setdefault("objectSelector", {})
+    for name in ("resourceRules", "excludeResourceRules"):
+        rules: list[Object] = match.get(name) or []
+        for rule in rules:
+            rule.setdefault("scope", "*")
+
+
 def _namespace(data: Object) -> None:
     name = data["metadata"].get("name")
     if name:
@@ -263,6 +285,8 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "clusterrolebindings.rbac.authorization.k8s.io": _binding,
     "validatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": _hooks,
+    "validatingadmissionpolicies.admissionregistration.k8s.io": _policy,
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": _policy_binding,
     "endpointslices.discovery.k8s.io": _slice,
     "priorityclasses.scheduling.k8s.io": _priority_class,
     "networkpolicies.networking.k8s.io": _network_policy,

@@ -216,14 +216,14 @@ def _broken(program: Program, rule: Object, names: Object, value: Json, schema: 
             return None
     except CELEvalError as error:
         told = str(rule.get("message") or rule["rule"]).strip()
-        return invalid_value(where, schema.type, f"{_reason(error)} evaluating rule: {told}")
+        return invalid_value(where, schema.type, f"{evaluation_reason(error)} evaluating rule: {told}")
     if rule.get("fieldPath"):
         where = f"{path}{rule['fieldPath']}".lstrip(".")
     shown = OMITTED if schema.type in {"object", "array"} else value
     return _error(where, shown, _message(rule, names), str(rule.get("reason") or ""))
 
 
-def _reason(error: CELEvalError) -> str:
+def evaluation_reason(error: CELEvalError) -> str:
     """Return cel-go's wording of an evaluation error."""
     first = error.args[0] if error.args else ""
     match = re.search(r"no such (?:member|key)[^:]*: ?'?(\w+)|KeyError\(.*?'(\w+)'", f"{first} {error.args[1:]}")

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from celpy import celtypes
-from celpy.evaluation import CELEvalError
+from celpy.evaluation import CELEvalError, bool_eq, bool_ne
 
 from kaito.apiserver.cel_values import CelValue, Optional
 from kaito.apiserver.quantities import parse_quantity
@@ -214,7 +214,22 @@ def _as_float(value: Decimal) -> CelValue:
     return celtypes.DoubleType(float(value))
 
 
+def _equal(left: CelValue, right: CelValue) -> CelValue:
+    """CEL's `==`: anything may be compared with null, which cel-python refuses for maps and lists."""
+    if left is None or right is None:
+        return celtypes.BoolType(left is right)
+    return bool_eq(left, right)
+
+
+def _unequal(left: CelValue, right: CelValue) -> CelValue:
+    if left is None or right is None:
+        return celtypes.BoolType(left is not right)
+    return bool_ne(left, right)
+
+
 FUNCTIONS: dict[str, Callable[..., CelValue]] = {
+    "_==_": _equal,
+    "_!=_": _unequal,
     "optionalField": _optional_field,
     "optionalIndex": _optional_index,
     "hasValue": _has_value,

@@ -18,7 +18,7 @@ from kaito.apiserver.cells import (
     text_at,
 )
 from kaito.apiserver.durations import age
-from kaito.apiserver.wire import Json, Object, lookup
+from kaito.apiserver.wire import Json, Object, lookup, part
 from kaito.apiserver.workload_printers import WORKLOADS
 
 
@@ -245,6 +245,19 @@ def _ingress(data: Object, now: datetime) -> list[Json]:
     return [name_of(data), kind, hosts, address, ports, age_of(data, now)]
 
 
+def _policy(data: Object, now: datetime) -> list[Json]:
+    spec = part(data, "spec")
+    kind = part(spec, "paramKind")
+    shown = f"{kind.get('apiVersion')}/{kind.get('kind')}" if kind else "<unset>"
+    return [name_of(data), len(spec.get("validations") or ()), shown, age_of(data, now)]
+
+
+def _policy_binding(data: Object, now: datetime) -> list[Json]:
+    param = part(data, "spec", "paramRef")
+    shown = "/".join(filter(None, (param.get("namespace"), param.get("name", "")))) if param else "<unset>"
+    return [name_of(data), text_at(data, "spec", "policyName"), shown, age_of(data, now)]
+
+
 def _counted(field: str, *paths: tuple[str, ...]) -> Cells:
     """Return the cells function of a type that shows texts at paths and the size of a field."""
 
@@ -291,6 +304,8 @@ PRINTERS: dict[str, Cells] = {
     "clusterroles.rbac.authorization.k8s.io": _created,
     "validatingwebhookconfigurations.admissionregistration.k8s.io": _counted("webhooks"),
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": _counted("webhooks"),
+    "validatingadmissionpolicies.admissionregistration.k8s.io": _policy,
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": _policy_binding,
     "customresourcedefinitions.apiextensions.k8s.io": _created,
 }
 """By storage name."""
