@@ -10,6 +10,7 @@ import difflib
 import sys
 from pathlib import Path
 
+import api_page
 import conformance
 import metrics_page
 import rbac
@@ -37,6 +38,7 @@ def generated() -> dict[Path, str]:
         files[Path("config", "rbac", f"{program.name}.yaml")] = to_yaml(*program.manifests(), header=reasons)
     files[Path("config", "rbac", "users.yaml")] = to_yaml(*rbac.user_roles(), header=HEADER)
     files[Path("docs", "runtime", "metrics.md")] = metrics_page.page()
+    files[api_page.PATH] = api_page.page()
     return files | reference.pages()
 
 
