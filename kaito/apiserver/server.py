@@ -170,6 +170,11 @@ class ApiServer:
         for _, channel in self._core.store.channels():
             channel.expire(self._core.store.rv)
 
+    @property
+    def late_events(self) -> int:
+        """How many events a fault holds back from their watchers right now."""
+        return sum(len(watcher.held) for _, channel in self._core.store.channels() for watcher in channel.watchers)
+
     def cut_watches(self, kind: str = "") -> int:
         """End the open watches of a kind (or all of them) and return how many there were."""
         count = 0

@@ -189,7 +189,12 @@ class World(ServerObjects):
     def _busy(self) -> Sequence[str]:
         requests = sum(transport.in_flight for transport in self._transports)
         busy = [phrase for watched in self._watched for phrase in watched.busy()]
-        return [*busy, f"{requests} requests without an answer"] if requests else busy
+        late = self.server.late_events
+        if requests:
+            busy.append(f"{requests} requests without an answer")
+        if late:
+            busy.append(f"{late} watch events on their way")
+        return busy
 
     # -- trouble -----------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from kaito.runtime import ObjectMeta
+from kaito.runtime import Controller, ObjectMeta, Request
 from kaito.runtime.client import Client
 from kaito.runtime.errors import ServerError, TransportError
 from kaito.runtime.kinds import ConfigMap
-from kaito.runtime.testing import World
+from kaito.runtime.testing import NotSettled, World
 
 
 def config(name: str, namespace: str = "default") -> ConfigMap:
@@ -43,3 +43,33 @@ async def test_healing_without_a_name_ends_all_trouble(world: World) -> None:
     world.heal()
     world.put(config("a"))
     assert (await client.get(ConfigMap, "a", "default")).name == "a"
+
+
+async def test_events_that_are_late_are_waited_for(world: World) -> None:
+    seen: list[str] = []
+
+    async def look(request: Request[ConfigMap]) -> None:
+        seen.append(request.key.name)
+
+    async with world.manager(Controller(ConfigMap, look)):
+        world.lag(ConfigMap, 2.0, name="a")
+        world.put(config("a"))
+        with pytest.raises(NotSettled, match="1 watch events on their way"):
+            await world.settle(limit=1)
+        assert seen == []
+        await world.settle()
+        assert seen == ["a"]
+
+
+async def test_forgotten_history_makes_informers_list_anew(world: World) -> None:
+    async def look(request: Request[ConfigMap]) -> None: ...
+
+    async with world.manager(Controller(ConfigMap, look)):
+        await world.settle()
+        world.forget_requests()
+        world.put(config("a"))
+        world.forget_history()
+        world.cut_watches(ConfigMap)
+        await world.advance(60)
+        assert [run.key for run in world.runs()] == ["default/a"]
+        assert world.count("list", ConfigMap) + world.count("watch", ConfigMap) >= 2
