@@ -12,7 +12,7 @@ from kaito.runtime.cache import View
 from kaito.runtime.client import Client
 from kaito.runtime.client.access import find_access
 from kaito.runtime.client.http import HttpTransport
-from kaito.runtime.controller import Controller, running
+from kaito.runtime.controller import Controller, served
 from kaito.runtime.crd import Version, crd
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.manager import Cluster, Manager, Settings
@@ -71,11 +71,11 @@ async def client_of(server: Server) -> AsyncGenerator[Client]:
 async def install(server: Server) -> None:
     await server.ok("POST", CRDS, crd([Version(model=Late, storage=True)]))
 
-    async def served() -> bool:
+    async def is_served() -> bool:
         path = "/apis/dynamic.contract.dev/v1/namespaces/{ns}/lates"
         return bool((await server.call("GET", path)).status == 200)
 
-    await until(served)
+    await until(is_served)
 
 
 async def uninstall(server: Server) -> None:
@@ -90,7 +90,7 @@ async def uninstall(server: Server) -> None:
 async def test_a_kind_may_be_installed_after_the_start_and_go_away_again(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "LOOKUP_SECONDS", 0.2)
+    monkeypatch.setattr(served, "LOOKUP_SECONDS", 0.2)
     seen: list[str] = []
 
     async def converge(request: Request[Late]) -> Again | None:

@@ -1,8 +1,8 @@
 """From a declaration to a running controller: makes the engine and its sources. Called by the manager."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from kaito.runtime.cache import Cache, View
 from kaito.runtime.client import Api
@@ -13,20 +13,23 @@ from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.needs import Elsewhere
 from kaito.runtime.controller.periodic import Periodic
-from kaito.runtime.controller.running import Running
+from kaito.runtime.controller.running import Late, Running, Starter
+from kaito.runtime.controller.served import Served
 from kaito.runtime.controller.watching import Watched
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.source import KindSource, Source, Started
-from kaito.runtime.tasks import TaskScope
+from kaito.runtime.source import KindSource, Source
 from kaito.runtime.tracing import Tracer
 from kaito.runtime.workqueue import Cause, ExponentialLimiter, WorkQueue
 from kaito.runtime.workqueue.backoff import Jitter
 
 AnyController: TypeAlias = Controller[Any] | Periodic | Keyed[Any]
 """Whatever a manager takes as a controller."""
+
+_Placed: TypeAlias = tuple[Source, Elsewhere | None]
+"""A source, and the cluster whose cache it uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +71,45 @@ def _controller(controller: Controller[Any], services: Services) -> Running:
         tracer=services.tracer,
         group=controller.kind.group(),
     )
-    starters = [
-        _starter(source, services.cache if cluster is None else cluster.cache, queue)
-        for source, cluster in _sources(controller)
-    ]
-    discovery = services.discovery if controller.wait_for_kinds else None
+    return _running(controller, engine, _sources(controller), services)
+
+
+def _running(
+    declared: Controller[Any] | Keyed[Any], engine: Engine[Any], sources: Iterable[_Placed], services: Services
+) -> Running:
+    """The engine with its sources, those of kinds that may be missing apart."""
+    needs = {(need.cluster, need.cached.kind.gvk()): need for need in declared.needs}
+    home = [need.cached.kind for need in declared.needs if need.cluster is None and not need.optional]
+
+    def served(kinds: Sequence[type[Resource]]) -> Served:
+        return Served(kinds, services.discovery, services.cache, controller=declared.name)
+
+    starters: list[Starter] = []
+    late: list[Late] = []
+    for source, cluster in sources:
+        start = _starter(source, services.cache if cluster is None else cluster.cache, engine.queue)
+        kind = cast("KindSource[Resource]", source).kind if isinstance(source, KindSource) else None
+        need = None if kind is None else needs[cluster, kind.gvk()]
+        if need is not None and need.optional:
+            late.append(Late(start, need, served([need.cached.kind])))
+        else:
+            starters.append(start)
     return Running(
         engine,
         starters,
-        controller.needs,
+        declared.needs,
         services.cache,
-        sync_timeout=controller.sync_timeout,
-        discovery=discovery,
-        drain=controller.drain,
+        sync_timeout=declared.sync_timeout,
+        served=served(home) if declared.wait_for_kinds else None,
+        late=late,
+        drain=declared.drain,
     )
 
 
-def _sources(controller: Controller[Any]) -> list[tuple[Source, Elsewhere | None]]:
+def _sources(controller: Controller[Any]) -> list[_Placed]:
     name, resync = controller.name, controller.resync
     own = KindSource(controller.kind, enqueue_self, when=controller.when, name=f"{name}.for", resync=resync)
-    sources: list[tuple[Source, Elsewhere | None]] = [(own, None)]
+    sources: list[_Placed] = [(own, None)]
     for owned in controller.owned:
         handler = enqueue_owner(controller.kind, every_owner=owned.every_owner)
         sources.append((KindSource(owned.kind, handler, when=owned.when, name=f"{name}.owns"), None))
@@ -96,9 +118,7 @@ def _sources(controller: Controller[Any]) -> list[tuple[Source, Elsewhere | None
     return sources
 
 
-def _watches(
-    controller: str, watches: Sequence[Watched], key: type[Hashable]
-) -> Iterator[tuple[Source, Elsewhere | None]]:
+def _watches(controller: str, watches: Sequence[Watched], key: type[Hashable]) -> Iterator[_Placed]:
     for number, watched in enumerate(watches):
         to_queue = watched.handler or mapped(watched.to or _nowhere, key)
         name = f"{controller}.watches-{number}"
@@ -109,7 +129,7 @@ def _nowhere(_: Resource, __: View) -> None:
     """Not reached: a watch has `to` or a handler."""
 
 
-def _starter(source: Source, cache: Cache, queue: WorkQueue[Any]) -> Callable[[TaskScope], Started]:
+def _starter(source: Source, cache: Cache, queue: WorkQueue[Any]) -> Starter:
     return lambda scope: source.start(cache, queue, scope)
 
 
@@ -127,20 +147,7 @@ def _keyed(keyed: Keyed[Any], services: Services) -> Running:
         metrics=services.metrics,
         tracer=services.tracer,
     )
-    starters = [
-        _starter(source, services.cache if cluster is None else cluster.cache, queue)
-        for source, cluster in _watches(keyed.name, keyed.watched, keyed.key)
-    ]
-    discovery = services.discovery if keyed.wait_for_kinds else None
-    return Running(
-        engine,
-        starters,
-        keyed.needs,
-        services.cache,
-        sync_timeout=keyed.sync_timeout,
-        discovery=discovery,
-        drain=keyed.drain,
-    )
+    return _running(keyed, engine, _watches(keyed.name, keyed.watched, keyed.key), services)
 
 
 def _periodic(periodic: Periodic, services: Services) -> Running:

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
-from kaito.runtime.cache import Cached
+from kaito.runtime.cache import Cached, Index
 from kaito.runtime.controller.checks import (
     check_finalizer,
     check_function,
@@ -79,7 +79,7 @@ class Controller(Generic[R]):
         cache: what else runs read, or how much of the watched kinds is kept: `[Cached(Pod, indexes=[by_node])]`.
         wait_for_kinds: kinds that the server does not serve are waited for instead of failing the start, also when they
             go away later: for CustomResourceDefinitions that somebody may install. Meanwhile the controller rests, and
-            the process is ready without it.
+            the process is ready without it. For kinds of the manager's own cluster.
         drain: a stop in order gives runs in hand and ready keys this many seconds before it cancels, half of the
             manager's graceful period at most; 0 cancels at once. What cannot be finished is found by the next start.
 
@@ -152,6 +152,8 @@ class Controller(Generic[R]):
         every_owner: bool = False,
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
+        indexes: Sequence[Index[Any]] = (),
+        optional: bool = False,
     ) -> Self:
         """Also run when an object of this kind changes, for its owner of the controller's kind.
 
@@ -161,6 +163,8 @@ class Controller(Generic[R]):
             every_owner: also for owner references without `controller: true`.
             labels: keep (and see) only objects with these labels, as `Cached(kind, labels=...)` in `cache` would say.
             only: `"metadata"` keeps nothing else of them.
+            indexes: by which runs list them.
+            optional: the kind may be missing: see `watches`.
 
         Raises:
             ConfigurationError: the kind is owned already, scopes forbid the ownership, or it is declared otherwise.
@@ -177,7 +181,7 @@ class Controller(Generic[R]):
                 f"cluster-scoped: the garbage collector would delete it. Use watches() with a label instead"
             )
             raise ConfigurationError(message)
-        self._needs.name_kind(kind, labels=labels, only=only)
+        self._needs.name_kind(kind, labels=labels, only=only, indexes=indexes, optional=optional)
         self.owned.append(Owned(kind, when, every_owner))
         return self
 
@@ -190,7 +194,9 @@ class Controller(Generic[R]):
         when: Predicate | None = None,
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
+        indexes: Sequence[Index[Any]] = (),
         cluster: Elsewhere | None = None,
+        optional: bool = False,
     ) -> Self:
         """Also run for the keys that `to` names when an object of this kind changes.
 
@@ -202,14 +208,17 @@ class Controller(Generic[R]):
             when: which events count.
             labels: keep (and see) only objects with these labels, as `Cached(kind, labels=...)` in `cache` would say.
             only: `"metadata"` keeps nothing else of them.
+            indexes: by which runs list them.
             cluster: watch it there instead of in the manager's own cluster. The view is that cluster's too.
+            optional: the kind may be missing. This watch then begins when the server serves it, and rests when it goes
+                away; nobody waits for it. Until then reads of the kind are refused as undeclared.
 
         Raises:
             ConfigurationError: neither or both of `to` and `handler`, or the kind is declared otherwise.
         """
         self._check_open("watches")
         self.watched.append(watched(self.name, kind, to=to, handler=handler, when=when, cluster=cluster))
-        self._needs.name_kind(kind, labels=labels, only=only, cluster=cluster)
+        self._needs.name_kind(kind, labels=labels, only=only, indexes=indexes, cluster=cluster, optional=optional)
         return self
 
     def _check_open(self, verb: str) -> None:

@@ -5,9 +5,9 @@ metrics, leadership), except that nobody reads an object first and that there ar
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
-from kaito.runtime.cache import Cached
+from kaito.runtime.cache import Cached, Index
 from kaito.runtime.controller.checks import check_function, check_limits, check_open, check_seconds, refuse
 from kaito.runtime.controller.needs import Elsewhere, Need, Needs, Sight
 from kaito.runtime.controller.watching import Watched, watched
@@ -81,7 +81,9 @@ class Keyed(Generic[K]):
         when: Predicate | None = None,
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
+        indexes: Sequence[Index[Any]] = (),
         cluster: Elsewhere | None = None,
+        optional: bool = False,
     ) -> Self:
         """Run for the keys that `to` names when an object of this kind changes.
 
@@ -92,14 +94,16 @@ class Keyed(Generic[K]):
             when: which events count.
             labels: keep (and see) only objects with these labels.
             only: `"metadata"` keeps nothing else of them.
+            indexes: by which runs list them.
             cluster: watch it there instead of in the manager's own cluster.
+            optional: the kind may be missing: see `Controller.watches`.
 
         Raises:
             ConfigurationError: something that is no kind, function or predicate, or the kind is declared otherwise.
         """
         check_open(self.name, "watches", built=self._built)
         self.watched.append(watched(self.name, kind, to=to, handler=None, when=when, cluster=cluster))
-        self._needs.name_kind(kind, labels=labels, only=only, cluster=cluster)
+        self._needs.name_kind(kind, labels=labels, only=only, indexes=indexes, cluster=cluster, optional=optional)
         return self
 
     def seal(self) -> None:

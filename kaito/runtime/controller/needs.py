@@ -7,9 +7,9 @@ controllers by `kaito.runtime.manager.declared`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
-from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.cache import Cache, Cached, Index
 from kaito.runtime.controller.checks import check_cached, refuse
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, Resource
 from kaito.runtime.predicate import Predicate
@@ -42,6 +42,8 @@ class Need:
     """Whose cache; None for the manager's own cluster."""
     told: bool = False
     """Options were given; else the kind is only named, and whatever form others keep it in will do."""
+    optional: bool = False
+    """The kind may be missing: only watches that wait for it need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,18 @@ class Needs:
         *,
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
+        indexes: Sequence[Index[Any]] = (),
         cluster: Elsewhere | None = None,
+        optional: bool = False,
     ) -> None:
-        """The kind is needed; with options, in this form. Raises as `take`."""
-        told = labels is not None or only is not None
-        self._join(Need(Cached(kind, labels=labels, only=only), cluster, told))
+        """The kind is needed; with options, in this form. Raises as `take`, and for an optional kind of a cluster."""
+        if optional and cluster is not None:
+            refuse(
+                f"controller {self._controller}: watches({kind.kind}, optional=True) of cluster {cluster.name}: only "
+                f"kinds of the manager's own cluster can be waited for"
+            )
+        told = labels is not None or only is not None or bool(indexes)
+        self._join(Need(Cached(kind, labels=labels, only=only, indexes=indexes), cluster, told, optional))
 
     def take(self, cached: Sequence[Cached]) -> None:
         """The kinds are needed in these forms.
@@ -91,12 +100,17 @@ class Needs:
     def _join(self, new: Need) -> None:
         place = (new.cluster.name if new.cluster is not None else "", new.cached.kind.gvk())
         known = self._needs.get(place)
-        if known is None or (new.told and not known.told):
+        if known is None:
             self._needs[place] = new
-        elif not new.told:
             return
+        optional = known.optional and new.optional
+        if new.told and not known.told:
+            self._needs[place] = replace(new, optional=optional)
+        elif not new.told:
+            self._needs[place] = replace(known, optional=optional)
         elif known.cached.same_objects(new.cached):
-            self._needs[place] = replace(known, cached=known.cached.with_indexes(new.cached.indexes))
+            cached = known.cached.with_indexes(new.cached.indexes)
+            self._needs[place] = replace(known, cached=cached, optional=optional)
         else:
             refuse(
                 f"controller {self._controller}: {known.cached!r} and {new.cached!r} contradict each other: "

@@ -5,21 +5,28 @@ The shares are what keeps informers alive: those of a removed controller stop wi
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from dataclasses import dataclass
+from typing import Any, final
 
 from kaito.runtime.cache import Cache, Hold
 from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.needs import Need
-from kaito.runtime.discovery import ServerDiscovery
-from kaito.runtime.errors import InvariantError, KaitoRuntimeError
-from kaito.runtime.logging import get_logger
+from kaito.runtime.controller.served import Served
+from kaito.runtime.errors import InvariantError
 from kaito.runtime.source import Started
 from kaito.runtime.tasks import TaskScope
 
-LOOKUP_SECONDS: Final = 10.0
-"""Between two questions whether a kind is served (controller-runtime's kind source retries as often)."""
+Starter = Callable[[TaskScope], Started]
+"""Starts a source."""
 
-_log = get_logger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A watch of a kind that may be missing."""
+
+    start: Starter
+    need: Need
+    served: Served
 
 
 @final
@@ -32,34 +39,37 @@ class Running:
         needs: what is needed in caches.
         cache: of the manager's own cluster.
         sync_timeout: seconds for the first lists.
-        discovery: given to a controller that waits for its kinds; None for one that does not.
+        served: given to a controller that waits for its kinds; None for one that does not.
+        late: watches that nobody waits for.
         drain: seconds that a stop gives to what is in hand or ready.
     """
 
     def __init__(
         self,
         engine: Engine[Any],
-        sources: Sequence[Callable[[TaskScope], Started]],
+        sources: Sequence[Starter],
         needs: Sequence[Need],
         cache: Cache,
         *,
         sync_timeout: float = 120.0,
-        discovery: ServerDiscovery | None = None,
+        served: Served | None = None,
+        late: Sequence[Late] = (),
         drain: float = 0.0,
     ) -> None:
         self.engine = engine
         self._sources = sources
-        self._needs = needs
+        self._needs = [need for need in needs if not need.optional]
         self._cache = cache
         self._sync_timeout = sync_timeout
-        self._discovery = discovery
+        self._served = served
+        self._late = late
         self._drain = drain
         self._holds: list[Hold[Any]] = []
 
     @property
     def waits(self) -> bool:
         """Whether nobody should wait for it: kinds of it may be missing for as long as they like."""
-        return self._discovery is not None
+        return self._served is not None
 
     async def finish(self, most: float) -> None:
         """Take no more keys, let workers finish what is in hand or ready for `most` seconds at most, then close."""
@@ -75,10 +85,11 @@ class Running:
         Raises:
             ConfigurationError: one of them is kept in another form.
         """
-        for need in self._needs:
-            cache = self._cache_of(need)
-            known = cache.declares(need.cached.kind)
-            self._holds.append(cache.acquire(need.cached.kind if known else need.cached))
+        self._holds.extend(map(self._acquire, self._needs))
+
+    def _acquire(self, need: Need) -> Hold[Any]:
+        cache = self._cache_of(need)
+        return cache.acquire(need.cached.kind if cache.declares(need.cached.kind) else need.cached)
 
     def release(self) -> None:
         """Give the shares back."""
@@ -92,56 +103,49 @@ class Running:
 
     async def run_sources(self) -> None:
         """Fill the queue until cancelled; see `Engine.run_sources`."""
-        if self._discovery is None:
-            await self._follow()
-        while self._discovery is not None:
-            await self._until_served(self._discovery)
-            self.hold()
-            try:
-                await self._while_served(self._discovery)
-            finally:
-                self.release()
-            _log.warning("kinds are gone, the controller rests", controller=self.engine.name)
+        async with TaskScope(f"late.{self.engine.name}") as scope:
+            for late in self._late:
+                scope.spawn(self._follow_late(late), name=late.need.cached.kind.kind)
+            if self._served is None:
+                await self._follow()
+            while self._served is not None:
+                await self._follow_while_served(self._served)
 
     async def _follow(self) -> None:
         for need in self._needs:
-            for index in need.cached.indexes:
-                await self._cache_of(need).add_index(index)
+            await self._add_indexes(need)
         await self.engine.run_sources(self._sources, sync_timeout=self._sync_timeout)
 
-    async def _until_served(self, discovery: ServerDiscovery) -> None:
-        told = False
-        while missing := await self._missing(discovery):
-            if not told:
-                _log.info("waiting for kinds to be served", controller=self.engine.name, kinds=missing)
-                told = True
-            await asyncio.sleep(LOOKUP_SECONDS)
+    async def _add_indexes(self, need: Need) -> None:
+        for index in need.cached.indexes:
+            await self._cache_of(need).add_index(index)
 
-    async def _while_served(self, discovery: ServerDiscovery) -> None:
-        async with TaskScope(f"served.{self.engine.name}") as scope:
-            following = scope.spawn(self._follow(), name="sources")
-            while not (await asyncio.wait([following], timeout=LOOKUP_SECONDS))[0]:
-                if not self._watching() and await self._missing(discovery, unknown_is_missing=False):
-                    return
-            following.result()
-            message = f"the sources of {self.engine.name} ended"
-            raise InvariantError(message)
+    async def _follow_while_served(self, served: Served) -> None:
+        await served.wait()
+        self.hold()
+        try:
+            async with TaskScope(f"served.{self.engine.name}") as scope:
+                following = scope.spawn(self._follow(), name="sources")
+                gone = scope.spawn(served.until_gone(), name="until-gone")
+                await asyncio.wait([following, gone], return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    following.result()
+                    message = f"the sources of {self.engine.name} ended"
+                    raise InvariantError(message)
+        finally:
+            self.release()
 
-    def _watching(self) -> bool:
-        """Whether every informer has its watch: then its kind is served, and nobody needs to be asked."""
-        informers = (self._cache_of(need).informer(need.cached.kind) for need in self._needs)
-        return all(row.watching for informer in informers for row in informer.health())
-
-    async def _missing(self, discovery: ServerDiscovery, *, unknown_is_missing: bool = True) -> list[str]:
-        """The kinds that the server does not serve; those it gives no answer about count as told."""
-        missing: list[str] = []
-        for gvk in (need.cached.kind.gvk() for need in self._needs if need.cluster is None):
-            discovery.forget(gvk)
+    async def _follow_late(self, late: Late) -> None:
+        while True:
+            await late.served.wait()
+            hold = self._acquire(late.need)
             try:
-                served = await discovery.find(gvk) is not None
-            except KaitoRuntimeError as error:
-                _log.warning("cannot ask which kinds are served", controller=self.engine.name, error=str(error))
-                served = not unknown_is_missing
-            if not served:
-                missing.append(str(gvk))
-        return missing
+                await self._add_indexes(late.need)
+                async with TaskScope(f"late.{self.engine.name}") as scope:
+                    started = late.start(scope)
+                    try:
+                        await late.served.until_gone()
+                    finally:
+                        started.stop()
+            finally:
+                hold.release()

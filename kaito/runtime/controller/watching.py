@@ -20,6 +20,7 @@ class Watched:
     """Given instead of `to`."""
     when: Predicate | None
     cluster: Elsewhere | None
+    """Where; None for the manager's own cluster."""
 
 
 def watched(

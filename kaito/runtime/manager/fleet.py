@@ -94,9 +94,12 @@ class Fleet:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def needs(self, *more: AnyController, waiting: bool = True) -> Mapping[str, Sequence[Need]]:
-        """What each controller needs in caches; with those that are to join, without those that wait for their kinds
-        unless `waiting`."""
-        return {each.name: each.needs for each in (*self._declared, *more) if waiting or not each.wait_for_kinds}
+        """What each controller needs in caches, those that are to join with them; without what may be missing unless
+        `waiting`."""
+        return {
+            each.name: [need for need in each.needs if waiting or not (each.wait_for_kinds or need.optional)]
+            for each in (*self._declared, *more)
+        }
 
     def sights(self, *more: AnyController) -> Mapping[str, Sequence[Sight]]:
         """What the predicates of each controller look at, with those that are to join."""

@@ -142,6 +142,8 @@ async def test_wrong_use_is_told_at_construction(world: World) -> None:
         Cluster("member", kubeconfig=Path("k"), transport=world.transport())
     with pytest.raises(ConfigurationError, match="cluster name"):
         Cluster("Member One", kubeconfig=Path("k"))
+    with pytest.raises(ConfigurationError, match="only kinds of the manager's own cluster can be waited for"):
+        Controller(Secret, _nothing).watches(ConfigMap, to=same_name, cluster=member, optional=True)
     with pytest.raises(ConfigurationError, match="is not connected"):
         _ = member.api
     narrow = Cluster("narrow", transport=world.transport(), cache=[Cached(ConfigMap, labels="a=b")])

@@ -4,10 +4,11 @@ import random
 
 import pytest
 
+from kaito.runtime.cache import Index
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller
-from kaito.runtime.errors import CacheNotSynced
-from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.errors import CacheNotSynced, UndeclaredKind
+from kaito.runtime.kinds import ConfigMap, CustomResourceDefinition
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import Model, ObjectMeta, Resource
 from kaito.runtime.reconcile import Again, Request
@@ -73,8 +74,6 @@ async def test_a_missing_kind_is_waited_for_and_holds_up_nobody(world: World) ->
 
 
 async def test_a_kind_that_goes_away_is_waited_for_again(world: World) -> None:
-    from kaito.runtime.kinds import CustomResourceDefinition
-
     seen: list[str] = []
     world.install(Backup)
     world.put(Backup(metadata=ObjectMeta(name="b")))
@@ -108,3 +107,36 @@ async def test_trouble_with_discovery_is_not_a_missing_kind(world: World) -> Non
         await world.settle()
         assert seen == ["backup b"]
         assert manager.readyz.report().status == 200
+
+
+async def test_a_watch_of_an_optional_kind_begins_when_it_is_served(world: World) -> None:
+    seen: list[str] = []
+
+    async def converge(request: Request[ConfigMap]) -> Again | None:
+        seen.append(str(request.causes[0]))
+        try:
+            seen.append(f"backups: {len(await request.api.list(Backup, index=by_size('1')))}")
+        except UndeclaredKind:
+            seen.append("no backups yet")
+        return None
+
+    by_size = Index(Backup, lambda backup: [str(backup.spec.every)], name="by-size")
+    controller = Controller(ConfigMap, converge).watches(
+        Backup, to=lambda backup, view: backup.key, indexes=[by_size], optional=True
+    )
+    world.put(ConfigMap(metadata=ObjectMeta(name="b")))
+    async with manager_of(world, controller) as manager:
+        await world.settle()
+        assert monotonic() == 0
+        assert seen == ["create ConfigMap default/b (initial list)", "no backups yet"]
+        assert manager.readyz.report().status == 200
+        for _ in range(2):
+            seen.clear()
+            world.install(Backup)
+            world.put(Backup(metadata=ObjectMeta(name="b")))
+            await world.advance(11)
+            assert seen == ["create Backup default/b (initial list)", "backups: 1"]
+            world.delete(CustomResourceDefinition, "backups.backup.example.com")
+            await world.advance(300)
+            assert not manager.cache.declares(Backup)
+            assert manager.readyz.report().status == 200
