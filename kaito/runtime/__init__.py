@@ -19,7 +19,8 @@ keeps the lease, and stops in order on a signal.
     Manager(Settings.from_env(), controllers=[controller], lease="memcached-operator").run()
 
 **Reading** goes to the cache, which never shows less than this process has written. What is cached is declared: watched
-kinds are, others by `Cached` (selectors, namespaces, metadata only) with `Index`es to find by. A `View` is the cache's
+kinds are, others by `Cached` (selectors, namespaces, metadata only) with `Index`es to find by, given to the controller
+that needs them or to the manager. A `View` is the cache's
 synchronous face for mappers. `Client` talks to the API server directly; the server's refusals are `ApiError`s, among
 them `NotFound`, `AlreadyExists` and `Conflict` (the whole tree is in `kaito.runtime.errors`).
 

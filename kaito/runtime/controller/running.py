@@ -12,7 +12,7 @@ from kaito.runtime.cache import Cache, Hold
 from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.needs import Need
 from kaito.runtime.controller.served import Served
-from kaito.runtime.errors import InvariantError
+from kaito.runtime.errors import ConfigurationError, InvariantError
 from kaito.runtime.source import Started
 from kaito.runtime.tasks import TaskScope
 
@@ -85,7 +85,12 @@ class Running:
         Raises:
             ConfigurationError: one of them is kept in another form.
         """
-        self._holds.extend(map(self._acquire, self._needs))
+        try:
+            for need in self._needs:
+                self._holds.append(self._acquire(need))
+        except ConfigurationError:
+            self.release()
+            raise
 
     def _acquire(self, need: Need) -> Hold[Any]:
         cache = self._cache_of(need)

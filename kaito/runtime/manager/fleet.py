@@ -188,7 +188,11 @@ class Fleet:
         if isinstance(what, CONTROLLERS):
             self._declare(what)
             if self._services is not None:
-                running = self._build(what, self._services)
+                try:
+                    running = self._build(what, self._services)
+                except ConfigurationError:
+                    self._declared.remove(what)
+                    raise
                 self._start_sources(running)
                 if self._elected:
                     self._start_workers(running)
