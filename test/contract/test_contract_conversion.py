@@ -17,10 +17,18 @@ from kaito.runtime.certs.serving import ServingContext
 from kaito.runtime.crd import Version, crd
 from kaito.runtime.meta import Model, Resource
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.webhook import Conversion, Spoke, WebhookServer, conversion_manifest
+from kaito.runtime.webhook import (
+    Admission,
+    Conversion,
+    Spoke,
+    Webhook,
+    WebhookServer,
+    admission_manifests,
+    conversion_manifest,
+)
 
 if TYPE_CHECKING:
-    from test.contract.conftest import Server
+    from test.contract.conftest import Answer, Server
 
 PATIENCE = 100
 """Tries, a tenth of a second apart, until a real server serves a new kind."""
@@ -65,6 +73,8 @@ class Tanks:
     server: Server
     new: str
     old: str
+    url: str
+    bundle: str
 
     async def put(self, name: str, **spec: Any) -> Any:
         body = {"apiVersion": "water.example.com/v1", "kind": "Tank", "metadata": {"name": name}, "spec": spec}
@@ -75,6 +85,15 @@ class Tanks:
         return await self.server.ok("POST", self.old, body | {"spec": {"gallons": gallons}})
 
 
+def paint(tank: Tank) -> Tank:
+    return tank if tank.spec.colour else tank.evolve(spec=tank.spec.evolve(colour="white"))
+
+
+def check(admission: Admission[Tank]) -> None:
+    if admission.object is not None and admission.object.spec.litres > 100:
+        admission.deny("spec.litres", "at most 100")
+
+
 @pytest.fixture
 async def tanks(server: Server) -> AsyncIterator[Tanks]:
     metrics, now = Metrics(), datetime.now(UTC)
@@ -82,10 +101,12 @@ async def tanks(server: Server) -> AsyncIterator[Tanks]:
     serving = ServingContext(metrics)
     serving.load(new_leaf(authority, ["127.0.0.1"], now))
     conversion = Conversion(Tank, Spoke(OldTank, to_hub=up, from_hub=down), lossless=True)
-    webhook = WebhookServer([], [conversion], metrics=metrics, host="127.0.0.1", port=0)
+    webhooks = [Webhook(Tank, default=paint, validate=check)]
+    webhook = WebhookServer(webhooks, [conversion], metrics=metrics, host="127.0.0.1", port=0)
     await webhook.start(serving.context)
-    asked = conversion_manifest(url=f"https://127.0.0.1:{webhook.port}")
-    asked["webhook"]["clientConfig"]["caBundle"] = base64.b64encode(authority.certificate).decode()
+    url, bundle = f"https://127.0.0.1:{webhook.port}", base64.b64encode(authority.certificate).decode()
+    asked = conversion_manifest(url=url)
+    asked["webhook"]["clientConfig"]["caBundle"] = bundle
     definition = crd([Version(model=Tank, storage=True), Version(model=OldTank)], conversion=asked)
     definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     await server.ok("POST", definitions, definition)
@@ -96,7 +117,7 @@ async def tanks(server: Server) -> AsyncIterator[Tanks]:
                 if (await server.call("GET", path)).status == 200:
                     break
                 await asyncio.sleep(0.1)
-        yield Tanks(server, *paths)
+        yield Tanks(server, paths[0], paths[1], url, bundle)
     finally:
         for path in paths[:1]:
             await server.call("DELETE", path)
@@ -189,3 +210,45 @@ async def test_what_cannot_be_converted_fails_with_the_reason(tanks: Tanks) -> N
         "to water.example.com/v1: ValueError: a tank cannot hold less than nothing"
     )
     assert "reason" not in answer.body
+
+
+async def refused_soon(tanks: Tanks, body: dict[str, Any]) -> Answer:
+    """The refusal of an object, once both configurations count: a real server reads them from a cache."""
+    for _ in range(PATIENCE):
+        answer = await tanks.server.call("POST", tanks.old, body)
+        if answer.status >= 400:
+            return answer
+        await tanks.server.ok("DELETE", f"{tanks.old}/{body['metadata']['name']}")
+        await asyncio.sleep(0.1)
+    raise AssertionError
+
+
+async def test_admission_sees_the_version_it_is_declared_for(tanks: Tanks) -> None:
+    server = tanks.server
+    group = "/apis/admissionregistration.k8s.io/v1"
+    made: list[str] = []
+    for manifest in admission_manifests(
+        Webhook(Tank, default=paint, validate=check), name=server.namespace, url=tanks.url
+    ):
+        for hook in manifest["webhooks"]:
+            hook["clientConfig"]["caBundle"] = tanks.bundle
+            hook["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": server.namespace}}
+        await server.ok("POST", f"{group}/{manifest['kind'].lower()}s", manifest)
+        made.append(f"{group}/{manifest['kind'].lower()}s/{server.namespace}")
+    try:
+        body = {"apiVersion": "water.example.com/v1beta1", "kind": "Tank", "metadata": {"name": "big"}}
+        answer = await refused_soon(tanks, body | {"spec": {"gallons": 30}})
+        assert answer.status == 422, answer.body
+        assert answer.body["message"].endswith('Tank "big" is invalid: spec.litres: at most 100')
+        created = await tanks.put_old("a", 3)
+        for _ in range(PATIENCE):  # the two configurations have a cache each
+            if "labels" in created["metadata"]:
+                break
+            await server.ok("DELETE", f"{tanks.old}/a")
+            await asyncio.sleep(0.1)
+            created = await tanks.put_old("a", 3)
+        assert created["metadata"]["labels"] == {"colour": "white"}
+        assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"litres": 12, "colour": "white"}
+    finally:
+        for path in made:
+            await server.call("DELETE", path)

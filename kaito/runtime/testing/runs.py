@@ -3,7 +3,7 @@
 A tracer like any other (`kaito.runtime.tracing`): the framework under test is not changed by it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -46,7 +46,7 @@ class Runs:
         self.ended: list[Run] = []
 
     @contextmanager
-    def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> Iterator[Span]:  # noqa: ARG002 -- the protocol's
+    def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> Generator[Span]:  # noqa: ARG002 -- the protocol's
         """A span that becomes a `Run` at its end."""
         if not name.startswith("reconcile "):
             yield NO_SPAN
