@@ -2,11 +2,12 @@
 
 Each peer is a manager whose cache holds the ConfigMaps and nothing else: no controller, no handler. kopf has no cache;
 its peer keeps every object in a dictionary of its own, filled by an `on.event` handler. (`kopf.index` would be nearer,
-but the time to fill one grows with the square of the objects and more: 2,000 took 7 s, 4,000 took 126 s, and 20,000
-had not ended after 300 s, on a busy machine.)
+but could not be filled: 2,000 objects took 7 s, 4,000 took 126 s, and 20,000 had not ended after 300 s, on a busy
+machine.)
 
 * synced: from the start of the process, interpreter and imports included, until the peer says that its cache is full.
-* of that, the manager: from the manager's construction on, as the peer itself measures it.
+* of that, the manager: after interpreter, imports and the manager's construction (kopf: after imports), as the peer
+  itself measures it.
 * CPU: of the process until then. Peak RSS: until five seconds later.
 * RSS settled: what an operator's container shows five seconds later, nothing asked for.
 * RSS per object: (RSS - RSS of the same program whose selector matches nothing) / objects, both after a garbage
