@@ -6,7 +6,7 @@ it by doing so. Reads of anything undeclared fail, so no call starts a cluster-w
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Self, final
+from typing import Any, Final, Literal, Self, cast, final
 
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Path, parse_path
@@ -68,6 +68,7 @@ class Cached:
         transform: Transform | None = None,
         relist: float | None = None,
     ) -> None:
+        _check_arguments(kind, only, indexes)
         self.kind: type[Resource] = kind
         self.only: Only = only
         self.indexes: tuple[Index[Any], ...] = tuple(indexes)
@@ -198,6 +199,21 @@ class Cached:
             "relist": self.relist,
         }
         return ", ".join([self._name[:-1], *(f"{k}={v!r}" for k, v in told.items() if v)]) + ")"
+
+
+def _check_arguments(kind: object, only: object, indexes: object) -> None:
+    """Refuse what is something else altogether, before it fails somewhere deep."""
+    if not isinstance(kind, type) or not issubclass(kind, Resource):
+        hint = f": give the class {type(kind).__name__}" if isinstance(kind, Resource) else ""
+        raise ConfigurationError(f"Cached() takes a kind, not {kind!r}{hint}")
+    name = f"Cached({kind.kind or kind.__name__})"
+    if only not in {None, "metadata"}:
+        raise ConfigurationError(f"{name}: only={only!r}: 'metadata' is all there is besides whole objects")
+    if isinstance(indexes, Index):
+        raise ConfigurationError(f"{name}: indexes= takes a list: write indexes=[{indexes!r}]")
+    for index in cast("Sequence[object]", indexes):
+        if not isinstance(index, Index):
+            raise ConfigurationError(f"{name}: indexes= takes Index objects, not {index!r}")
 
 
 def _shown(options: Said) -> dict[str, object]:

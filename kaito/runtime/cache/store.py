@@ -7,7 +7,7 @@ writes it, cache and view read it. It counts the bytes it holds.
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, final
+from typing import Any, cast, final
 
 from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
@@ -145,14 +145,14 @@ class Store:
 
     def _values(self, index: Index[Any], entry: Entry) -> tuple[str, ...]:
         try:
-            return tuple(index.values(decode(entry, index.kind, metadata_only=self._metadata_only)))
+            return _listed(index.values(decode(entry, index.kind, metadata_only=self._metadata_only)))
         except Exception as error:  # noqa: BLE001 -- foreign code: the object must stay readable by key
             _log.warning(
                 "object not filed, lists by this index will fail",
                 index=index.name,
                 kind=index.kind.kind,
                 object=str(entry.header.key),
-                error=type(error).__name__,
+                error=f"{type(error).__name__}: {error}" if isinstance(error, _WrongValues) else type(error).__name__,
             )
             return (_UNFILED,)
 
@@ -220,3 +220,15 @@ class Store:
             )
         answer = table.answer(question)
         return answer if question.match != "notin" else [key for key in self._entries if key not in answer]
+
+
+class _WrongValues(TypeError):
+    """An index function did not return a list of texts."""
+
+
+def _listed(values: object) -> tuple[str, ...]:
+    """The values of an index function; a single text would be filed letter by letter."""
+    if isinstance(values, str):
+        message = "the index function returned one text: return a list of texts"
+        raise _WrongValues(message)
+    return tuple(cast("Iterable[str]", values))

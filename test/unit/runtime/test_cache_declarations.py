@@ -1,7 +1,7 @@
 """Declaring what to keep: contradictions are found at construction; informers are shared, and come and go."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,11 +9,11 @@ import pytest
 
 from kaito.runtime.cache import ALL_NAMESPACES, Cache, Cached, Index
 from kaito.runtime.clock import LoopClock
-from kaito.runtime.errors import CacheNotSynced, ConfigurationError, InvariantError, UndeclaredKind
+from kaito.runtime.errors import CacheNotSynced, ConfigurationError, InvariantError, UndeclaredKind, UnreadableObject
 from kaito.runtime.kinds import ConfigMap, Node, Pod, Secret
 from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, ObjectMeta, Resource
 from kaito.runtime.tasks import TaskScope
-from kaito.runtime.testing import World
+from kaito.runtime.testing import World, pod
 from kaito.runtime.testing.scripted import ScriptedTransport, status
 
 by_node = Index(Pod, lambda pod: [pod.spec.node_name or ""], name="by-node")
@@ -197,3 +197,33 @@ async def test_an_informer_that_ends_by_itself_ends_the_cache(monkeypatch: pytes
     monkeypatch.setattr("kaito.runtime.cache.reflector.Reflector.run", ends)
     with pytest.raises(InvariantError, match="reflector of Pod ended"):
         await make(Cached(Pod)).run()
+
+
+def declare(*args: Any, **options: Any) -> Cached:
+    return Cached(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: declare("Pod"), "takes a kind, not 'Pod'"),
+        (lambda: declare(Pod(metadata=ObjectMeta(name="p"))), "give the class Pod"),
+        (lambda: declare(Pod, only="labels"), "only='labels'"),
+        (lambda: declare(Pod, indexes=by_node), r"write indexes=\[Index\(Pod"),
+        (lambda: declare(Pod, indexes=["by-node"]), "takes Index objects, not 'by-node'"),
+    ],
+)
+def test_what_is_no_declaration_is_told_so(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
+async def test_an_index_function_that_returns_one_text_is_told_so(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lettered = Index(Pod, lambda each: each.name, name="lettered")  # a text is a sequence of texts, letter by letter
+    world.put(pod("abc"))
+    async with running(world, Cached(Pod, indexes=[lettered])) as cache:
+        with pytest.raises(UnreadableObject, match="could not be filed by index 'lettered'"):
+            cache.list(Pod, index=lettered("abc"))
+    assert "returned one text: return a list of texts" in capsys.readouterr().err
