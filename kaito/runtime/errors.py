@@ -141,6 +141,10 @@ _BY_CODE: dict[int, type[ApiError]] = {
 }
 
 
+_UNKNOWN_API = {"404 page not found", "the server could not find the requested resource"}
+"""What kube-apiserver says of a group, version or resource it does not know; it says it of no object."""
+
+
 def api_error(
     code: int,
     body: Mapping[str, Any] | str,
@@ -149,7 +153,9 @@ def api_error(
     request: str = "",
 ) -> ApiError:
     """The typed error for a status code and the body of the answer (a Status object, or whatever a proxy sent)."""
-    status: Mapping[str, Any] = {"message": body[:256]} if isinstance(body, str) else body
+    status: Mapping[str, Any] = {"message": body[:256].strip()} if isinstance(body, str) else body
+    if code == 404 and str(status.get("message")) in _UNKNOWN_API:
+        status = {"reason": "NotFound", "message": f"{status['message']} (is its CustomResourceDefinition installed?)"}
     details: Mapping[str, Any] = status.get("details") or {}
     reason = str(status.get("reason") or "")
     kind = AlreadyExists if reason == "AlreadyExists" else _BY_CODE.get(code, ServerError if code >= 500 else ApiError)

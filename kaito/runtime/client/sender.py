@@ -196,10 +196,6 @@ class Sender:
             _log.warning("api server warning", warning=re.sub(r"\\(.)", r"\1", text))
 
 
-_UNKNOWN_API = {"404 page not found", "the server could not find the requested resource"}
-"""What kube-apiserver says of a group, version or resource it does not know; it says it of no object."""
-
-
 def failure(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ApiError:
     """The typed error of an answer that is not a success: a Status object, or whatever a proxy sent."""
     try:
@@ -207,8 +203,6 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, request: str) 
     except ValueError:
         parsed = None
     content: Mapping[str, Any] | str = parsed if is_object(parsed) else body.decode("utf-8", "replace").strip()
-    if status == 404 and (said := content if isinstance(content, str) else content.get("message")) in _UNKNOWN_API:
-        content = {"reason": "NotFound", "message": f"{said} (is its CustomResourceDefinition installed?)"}
     return api_error(status, content, retry_after=_seconds(headers.get("retry-after", "")), request=request)
 
 

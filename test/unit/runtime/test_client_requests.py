@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
+from kaito.runtime.cache.collection import refusal
 from kaito.runtime.client import Client, MergePatch, Reply, user_agent
 from kaito.runtime.client.patch import contains, is_object, merge_diff, pointer
 from kaito.runtime.client.path import field_query, label_query, resource_path, with_query
@@ -154,6 +155,8 @@ def test_an_unknown_api_is_told_from_an_absent_object() -> None:
     unknown_group = failure(404, {}, b"404 page not found\n", "GET /apis/example.com/v1/caches")
     assert str(unknown_group).endswith("404 page not found (is its CustomResourceDefinition installed?)")
     assert isinstance(unknown_group, NotFound)
+    of_an_informer = refusal(404, {}, b"404 page not found\n", request="GET /apis/example.com/v1/caches?limit=500")
+    assert str(of_an_informer).endswith("404 page not found (is its CustomResourceDefinition installed?)")
     body = b'{"kind": "Status", "reason": "NotFound", "message": "the server could not find the requested resource"}'
     assert "CustomResourceDefinition installed?" in str(failure(404, {}, body, ""))
     body = b'{"kind": "Status", "reason": "NotFound", "message": "caches.example.com \\"a\\" not found"}'
