@@ -21,8 +21,8 @@ from kaito.runtime.client.client import Client
 from kaito.runtime.client.patch import MergePatch
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.errors import AlreadyExists, ApiError, KaitoRuntimeError, NotFound, TransportError
-from kaito.runtime.kinds.core import ObjectReference
 from kaito.runtime.kinds.events import Event, EventSeries
+from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.meta.model import format_micro_time

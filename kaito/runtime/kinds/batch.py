@@ -3,8 +3,8 @@
 from typing import Any, Literal
 
 from kaito.runtime.kinds.apps import WorkloadCondition
-from kaito.runtime.kinds.core import ObjectReference
 from kaito.runtime.kinds.pod import PodTemplateSpec
+from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import LabelSelector, Model, ObjectMeta, Resource, Time
 
 

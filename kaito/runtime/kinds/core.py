@@ -1,22 +1,8 @@
 """The core group but for pods: nodes, services, configuration, storage claims, namespaces."""
 
-import base64
-from typing import Self
-
-from kaito.runtime.kinds.pod import LocalObjectReference, NodeSelector, PersistentVolumeClaimSpec
+from kaito.runtime.kinds.pod import NodeSelector, PersistentVolumeClaimSpec
+from kaito.runtime.kinds.references import LocalObjectReference, ObjectReference
 from kaito.runtime.meta import IntOrString, Model, Quantity, Resource, Time
-
-
-class ObjectReference(Model):
-    """A reference to any object, as events and bindings carry it."""
-
-    api_version: str | None = None
-    kind: str | None = None
-    namespace: str | None = None
-    name: str | None = None
-    uid: str | None = None
-    resource_version: str | None = None
-    field_path: str | None = None
 
 
 class NamespaceSpec(Model):
@@ -168,42 +154,6 @@ class Service(Resource, api="v1", kind="Service"):
 
     spec: ServiceSpec = ServiceSpec()
     status: ServiceStatus = ServiceStatus()
-
-
-class ConfigMap(Resource, api="v1", kind="ConfigMap"):
-    """Configuration as text, or as base64 in `binary_data`."""
-
-    data: dict[str, str] = {}
-    binary_data: dict[str, str] = {}
-    immutable: bool | None = None
-
-
-class Secret(Resource, api="v1", kind="Secret", hide_input_in_errors=True):
-    """Confidential data; values are base64."""
-
-    type: str | None = None
-    data: dict[str, str] = {}
-    string_data: dict[str, str] = {}
-    immutable: bool | None = None
-
-    def value(self, key: str) -> bytes | None:
-        """The decoded value of a key, if present."""
-        encoded = self.data.get(key)
-        return None if encoded is None else base64.b64decode(encoded)
-
-    def with_values(self, **values: bytes) -> Self:
-        """A copy with these keys set; use `with_value` for keys that are not identifiers."""
-        return self.evolve(data=self.data | {key: base64.b64encode(value).decode() for key, value in values.items()})
-
-    def with_value(self, key: str, value: bytes) -> Self:
-        """A copy with one key set, for example `tls.crt`."""
-        return self.evolve(data=self.data | {key: base64.b64encode(value).decode()})
-
-    def __repr__(self) -> str:
-        """Never the values: objects end up in logs."""
-        return f"Secret({self.key}, keys={sorted(getattr(self, 'data', {}))})"  # metadata-only ones have no data
-
-    __str__ = __repr__
 
 
 class ServiceAccount(Resource, api="v1", kind="ServiceAccount"):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from kaito.runtime.kinds.core import ObjectReference
+from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import MicroTime, Model, Resource, Time
 
 

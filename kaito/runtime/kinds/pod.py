@@ -2,13 +2,8 @@
 
 from typing import Literal
 
+from kaito.runtime.kinds.references import LocalObjectReference
 from kaito.runtime.meta import IntOrString, LabelSelector, Model, ObjectMeta, Quantity, Resource, Time
-
-
-class LocalObjectReference(Model):
-    """The name of an object in the same namespace."""
-
-    name: str = ""
 
 
 class KeySelector(Model):

@@ -1,5 +1,7 @@
 """Models of kinds lose nothing, invent nothing, and spell fields as the API does."""
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,25 @@ from kaito.runtime import kinds
 from kaito.runtime.kinds import ConfigMap, CustomResourceDefinition, Deployment, Node, Pod, Secret
 from kaito.runtime.meta import Model, ObjectMeta, Resource, wire_name
 
-KINDS = [kind for kind in vars(kinds).values() if isinstance(kind, type) and issubclass(kind, Resource) and kind.kind]
+EVERYTHING = [getattr(kinds, name) for name in dir(kinds)]
+KINDS = [kind for kind in EVERYTHING if isinstance(kind, type) and issubclass(kind, Resource) and kind.kind]
+
+
+def test_what_type_checkers_see_of_the_kinds_is_what_there_is() -> None:
+    source = ast.parse(Path(kinds.__file__).read_text())
+    told = {
+        (str(line.module).rpartition(".")[2], alias.name)
+        for block in source.body
+        if isinstance(block, ast.If)
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+    assert told == {
+        (kind.__module__.rpartition(".")[2], name)
+        for name, kind in zip(dir(kinds), EVERYTHING, strict=True)
+        if isinstance(kind, type) or name == "untyped_kind"
+    }
 
 
 @pytest.mark.parametrize(
