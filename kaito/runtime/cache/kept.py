@@ -68,6 +68,11 @@ class Kept:
     drop: tuple[Path, ...] = ()
     transform: Transform | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing but `managedFields` is missing from what is kept."""
+        return self.transform is None and all(path[:2] == ("metadata", "managedFields") for path in self.drop)
+
     def drops(self, path: Path) -> bool:
         """Whether the field is not in the cached objects, as far as can be told without running the transform."""
         return any(path[: len(dropped)] == dropped for dropped in self.drop)

@@ -44,8 +44,8 @@ class Progress(Protocol):
         """The entry of the key."""
         ...
 
-    def shape_of(self, obj: Resource) -> Shape:
-        """What lists can ask of an object that has not arrived yet."""
+    def shape_of(self, obj: Resource) -> Shape | None:
+        """What lists will be able to ask of an object that has not arrived yet; None when that cannot be told."""
         ...
 
     def shows(self, key: ObjectKey, selection: Selection) -> bool:
@@ -131,10 +131,11 @@ class OwnWrites:
                 self._mark_outside(key)
             return
         pending = self._pending.setdefault(key, _Pending())
-        if result is None or pending.results is None or len(pending.results) >= RESULTS:
+        shape = None if result is None or pending.results is None else self._progress.shape_of(result)
+        if shape is None or pending.results is None or len(pending.results) >= RESULTS:
             pending.results = None
         else:
-            pending.results.append(self._progress.shape_of(result))
+            pending.results.append(shape)
         if floor > pending.floor:
             pending.floor = floor
             pending.uid = uid

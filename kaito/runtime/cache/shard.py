@@ -60,10 +60,13 @@ class Shard:
         """The entry of the key."""
         return self.store.get(key)
 
-    def shape_of(self, obj: Resource) -> Shape:
-        """What lists can ask of an object that has not arrived yet."""
+    def shape_of(self, obj: Resource) -> Shape | None:
+        """What lists will be able to ask of an object that has not arrived yet; None when that cannot be told."""
+        if self.kept.transform is not None:
+            return None
         filed: dict[str, Sequence[str]] = {}
-        for index in self._indexes:
+        # An index sees the object as it is kept: of one that is kept in part it cannot be asked before.
+        for index in self._indexes if self.kept.is_whole and not self._metadata_only else ():
             with suppress(Exception):  # foreign code; its failure is told when the object arrives
                 filed[index.name] = tuple(index.values(obj))
         return Shape(dict(obj.labels), [owner.uid for owner in obj.metadata.owner_references], filed)

@@ -308,6 +308,28 @@ async def test_results_that_are_changed_by_the_caller_do_not_mislead_lists(world
         assert [found.name for found in await api.list(ConfigMap, labels={"colour": "red"})] == ["a"]
 
 
+def painted(document: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "metadata": {**document["metadata"], "labels": {"colour": "blue"}}}
+
+
+@pytest.mark.parametrize(
+    ("declared", "narrow"),
+    [
+        (Cached(ConfigMap, transform=painted), {"labels": {"colour": "blue"}}),
+        (Cached(ConfigMap, drop=["data.colour"], indexes=[by_colour]), {"index": by_colour("")}),
+    ],
+    ids=["a transform", "a dropped field"],
+)
+async def test_a_list_waits_for_objects_whose_kept_form_it_cannot_know(
+    world: World, declared: Cached, narrow: dict[str, Any]
+) -> None:
+    async with running(world, declared) as (_, api):
+        world.lag(ConfigMap, 0.5)
+        await api.create(config_map("mine", labels={"colour": "red"}).evolve(data={"colour": "red"}))
+        found = [each.name for each in await api.list(ConfigMap, namespace="default", **narrow)]
+        assert "mine" in found
+
+
 async def test_many_pending_writes_of_one_key_make_every_list_wait(world: World) -> None:
     async with running(world) as (cache, api):
         world.lag(ConfigMap, 0.5)
