@@ -30,6 +30,8 @@ assert manager.metrics.value("myapp_answers_total") == 1.0
 
 {table}
 
+Figures of the caches of a manager's further clusters have the label `cluster` too; those of its own go without.
+
 Besides these there are `process_*` (CPU, memory, file descriptors), `python_info` and `python_gc_*` of
 prometheus-client.
 

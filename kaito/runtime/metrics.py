@@ -144,6 +144,12 @@ class Metrics:
             "verb",
             "host",
         )
+        self.resolution_seconds: Histogram = self._histogram(
+            f"{client}_dns_resolution_duration_seconds",
+            "Time to look up the API server's name.",
+            REQUEST_BOUNDS_SECONDS,
+            "host",
+        )
         self.request_bytes: Histogram = self._histogram(
             f"{client}_request_size_bytes", "Size of request bodies.", SIZE_BOUNDS_BYTES, "verb", "host"
         )
@@ -419,3 +425,7 @@ class RequestMetrics:
     def limited(self, *, method: str, host: str, seconds: float) -> None:
         """The client's own limit held a request."""
         self._metrics.throttled_seconds.labels(method, host).observe(seconds)
+
+    def resolved(self, host: str, seconds: float) -> None:
+        """The API server's name was looked up."""
+        self._metrics.resolution_seconds.labels(host).observe(seconds)

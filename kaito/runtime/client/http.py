@@ -10,13 +10,14 @@ import asyncio
 import io
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
 import aiohttp
 import yarl
+from aiohttp.abc import ResolveResult
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 
@@ -79,25 +80,43 @@ class _GuardedConnector(aiohttp.TCPConnector):
         return connection
 
 
+class _TimedResolver(aiohttp.ThreadedResolver):
+    """Tells how long names took. Numeric hosts, as pods are given, never come here."""
+
+    def __init__(self, resolved: Callable[[str, float], None]) -> None:
+        super().__init__()
+        self._resolved = resolved
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AddressFamily.AF_INET
+    ) -> list[ResolveResult]:
+        began = monotonic()
+        try:
+            return await super().resolve(host, port, family)
+        finally:
+            self._resolved(host, monotonic() - began)
+
+
 @final
 class _Pool:
     """The two sessions that were made with one set of certificates."""
 
-    def __init__(self, context: ssl.SSLContext | None, mark: bytes) -> None:
+    def __init__(self, context: ssl.SSLContext | None, mark: bytes, resolved: Callable[[str, float], None]) -> None:
         self.mark = mark
         self.waits = 0
-        self.unary = self._session(context)
-        self.watches = self._session(context)
+        self.unary = self._session(context, resolved)
+        self.watches = self._session(context, resolved)
         self.users = 0
         self._slots = asyncio.Semaphore(UNARY_CONNECTIONS)
 
     @staticmethod
-    def _session(context: ssl.SSLContext | None) -> aiohttp.ClientSession:
+    def _session(context: ssl.SSLContext | None, resolved: Callable[[str, float], None]) -> aiohttp.ClientSession:
         connector = _GuardedConnector(
             limit=0,  # `slot` limits requests; a watch waits for nobody
             ssl=context if context is not None else True,
             keepalive_timeout=KEEPALIVE_SECONDS,
             socket_factory=_keepalive_socket,
+            resolver=_TimedResolver(resolved),
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -155,11 +174,17 @@ class _HttpStream:
 
 @final
 class HttpTransport:
-    """Requests to one API server over HTTP/1.1."""
+    """Requests to one API server over HTTP/1.1.
 
-    def __init__(self, access: Access) -> None:
+    Args:
+        access: where it is, and who asks.
+        resolved: told host and seconds of every look-up of its name.
+    """
+
+    def __init__(self, access: Access, *, resolved: Callable[[str, float], None] = lambda _, __: None) -> None:
         """Prepare; the first request connects. Belongs to the event loop of its first request."""
         self._access = access
+        self._resolved = resolved
         self._base = access.server.rstrip("/")
         self._secure = self._base.startswith("https:")
         self._pool: _Pool | None = None
@@ -323,7 +348,7 @@ class HttpTransport:
             _log.warning("certificates changed but are not usable, keeping the last ones", error=str(error))
             return pool
         self._check_open()
-        renewed = _Pool(context, mark)
+        renewed = _Pool(context, mark, self._resolved)
         self._pool = renewed
         if pool is not None:
             self._retired.append(pool)

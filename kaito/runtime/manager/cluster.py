@@ -83,7 +83,7 @@ class Cluster:
         if self._parts is not None:
             message = f"cluster {self.name} belongs to a manager already: make another Cluster"
             raise ConfigurationError(message)
-        network = await find_network(self._settings, self._transport, stack)
+        network = await find_network(self._settings, self._transport, stack, common.metrics)
         self._parts = make_parts(
             network,
             self._settings,

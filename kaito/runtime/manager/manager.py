@@ -320,7 +320,7 @@ class Manager:
         scope = await stack.enter_async_context(TaskScope(self.name))
         scope.spawn(self._watch(self._failure), name="watch")
         _log.info("starting", manager=self.name)
-        network = await find_network(self.settings, self._given_transport, stack)
+        network = await find_network(self.settings, self._given_transport, stack, self.metrics)
         common = self._common(network)
         parts = self._parts = await self._caches.connect(network, common, stack)
         stack.push_async_callback(self._stop_in_order)

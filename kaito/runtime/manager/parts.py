@@ -62,7 +62,7 @@ class Parts:
         )
 
 
-async def find_network(settings: Settings, given: Transport | None, stack: AsyncExitStack) -> Network:
+async def find_network(settings: Settings, given: Transport | None, stack: AsyncExitStack, metrics: Metrics) -> Network:
     """The given transport, or one found through the settings, which `stack` closes.
 
     Raises:
@@ -78,7 +78,7 @@ async def find_network(settings: Settings, given: Transport | None, stack: Async
         return HttpTransport(await find_access(settings.kubeconfig, settings.context))
 
     access = await find_access(settings.kubeconfig, settings.context)
-    transport = HttpTransport(access)
+    transport = HttpTransport(access, resolved=RequestMetrics(metrics).resolved)
     stack.push_async_callback(transport.close)
     return Network(transport, connect, access.namespace or "default")
 

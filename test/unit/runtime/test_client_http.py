@@ -139,6 +139,20 @@ async def test_a_stream_that_breaks_off_is_a_transport_error() -> None:
             await anext(chunks)
 
 
+async def test_look_ups_of_the_servers_name_are_told_and_numeric_hosts_need_none(url: str) -> None:
+    told: list[tuple[str, float]] = []
+    for host in ("localhost", "127.0.0.1"):
+        access = Access(server=url.replace("127.0.0.1", host), credentials=NoCredentials())
+        transport = HttpTransport(access, resolved=lambda name, seconds: told.append((name, seconds)))
+        try:
+            assert (await transport.request("GET", "/version")).status == 200
+        finally:
+            await transport.close()
+    [(name, seconds)] = told
+    assert name == "localhost"
+    assert seconds >= 0
+
+
 @pytest.mark.conformance("client-08")
 async def test_client_08_no_request_waits_for_a_watch(url: str) -> None:
     async with transport_to(url) as transport, AsyncExitStack() as watches:

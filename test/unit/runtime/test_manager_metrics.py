@@ -32,6 +32,7 @@ NAMES = [
     "rest_client_requests_total",
     "rest_client_request_duration_seconds",
     "rest_client_rate_limiter_duration_seconds",
+    "rest_client_dns_resolution_duration_seconds",
     "rest_client_request_size_bytes",
     "rest_client_response_size_bytes",
     "rest_client_request_retries_total",
@@ -153,6 +154,8 @@ def test_requests_are_counted_by_answer() -> None:
     observer.finished(method="GET", host="h", code="200", seconds=0.2, sent=0, received=100)
     observer.retried(method="GET", host="h", code="503")
     observer.limited(method="GET", host="h", seconds=1.5)
+    observer.resolved("h", 0.25)
+    assert metrics.value("rest_client_dns_resolution_duration_seconds_sum", host="h") == 0.25
     assert metrics.value("rest_client_requests_total", code="200", method="GET", host="h") == 1
     assert metrics.value("rest_client_request_duration_seconds_sum", verb="GET", host="h") == 0.2
     assert metrics.value("rest_client_request_retries_total", code="503", verb="GET", host="h") == 1
