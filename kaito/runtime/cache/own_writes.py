@@ -261,20 +261,19 @@ class OwnWrites:
         flights = [flight for flight in concern.flights if not flight.done()]
         if flights:
             await asyncio.wait(flights)
-        while (key := self._missing(concern)) is not None:
-            pending = self._pending[key]
-            if pending.late:
-                return False
-            await self._shown(pending)
-            concern.keys.discard(key)
+        while missing := [key for key in concern.keys if self._matters(key, concern)]:
+            for key in missing:
+                pending = self._pending.get(key)
+                if pending is not None and pending.late:
+                    return False
+                if pending is not None:
+                    await self._shown(pending)
+                concern.keys.discard(key)
         return concern.single not in self._outside
 
     def misses(self, concern: Concern) -> bool:
         """Whether the read must still wait: while it waited, the shard may have come to show what did not matter."""
-        return self._missing(concern) is not None
-
-    def _missing(self, concern: Concern) -> ObjectKey | None:
-        return next((key for key in concern.keys if self._matters(key, concern)), None)
+        return any(self._matters(key, concern) for key in concern.keys)
 
     def _matters(self, key: ObjectKey, concern: Concern) -> bool:
         pending = self._pending.get(key)
