@@ -11,8 +11,9 @@
         assert world.get(Deployment, "cache").spec.replicas == 3
 
 `World` is the cluster, `workloads()` its stand-in for Kubernetes' own workload controllers, `node()` and `pod()` make
-ready ones. `VirtualTimeLoop` alone serves tests that only need time. Production code never imports this package.
-Names are loaded when they are used: the in-memory server stays unloaded where only the plugin is.
+ready ones. `RealCluster` is a namespace of a real API server. `VirtualTimeLoop` alone serves tests that only need time,
+`ScriptedTransport` tests of the protocol's corners. Production code never imports this package. Names are loaded when
+they are used: the in-memory server stays unloaded where only the plugin is.
 """
 
 from importlib import import_module
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kaito.runtime.testing.builders import node as node, pod as pod
     from kaito.runtime.testing.cluster import workloads as workloads
+    from kaito.runtime.testing.envtest import RealCluster as RealCluster
+    from kaito.runtime.testing.runs import Run as Run
+    from kaito.runtime.testing.scripted import ScriptedTransport as ScriptedTransport
     from kaito.runtime.testing.transport import InMemoryTransport as InMemoryTransport
     from kaito.runtime.testing.virtual import (
         Deadlock as Deadlock,
@@ -35,6 +39,9 @@ _HOMES = {
     "InMemoryTransport": "transport",
     "Livelock": "virtual",
     "NotSettled": "world",
+    "RealCluster": "envtest",
+    "Run": "runs",
+    "ScriptedTransport": "scripted",
     "TimeRanAway": "virtual",
     "VirtualTimeLoop": "virtual",
     "World": "world",

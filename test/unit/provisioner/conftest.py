@@ -28,8 +28,7 @@ from kaito.runtime.client import Reply, StreamReply
 from kaito.runtime.client.transport import NO_HEADERS
 from kaito.runtime.errors import TransportError
 from kaito.runtime.kinds import Node
-from kaito.runtime.testing import World
-from kaito.runtime.testing.transport import InMemoryTransport
+from kaito.runtime.testing import InMemoryTransport, World
 
 A100 = "Standard_NC24ads_A100_v4"
 H100 = "Standard_NC40ads_H100_v5"

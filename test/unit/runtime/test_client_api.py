@@ -12,7 +12,7 @@ from kaito.runtime.kinds import ConfigMap, Namespace, Pod, Secret, Service
 from kaito.runtime.manager import Manager
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.runtime.recorder import EventList
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 by_app = Index(ConfigMap, lambda obj: [obj.data["app"]] if "app" in obj.data else [], name="by-app")
 

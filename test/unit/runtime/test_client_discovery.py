@@ -7,7 +7,7 @@ from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.errors import ConfigurationError, NotFound
 from kaito.runtime.kinds import Untyped, untyped_kind
 from kaito.runtime.meta import GroupVersionKind, Model, ObjectMeta, Resource
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 
 class Spec(Model):

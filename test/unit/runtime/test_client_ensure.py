@@ -10,7 +10,7 @@ from kaito.runtime.errors import AlreadyOwned, ConfigurationError
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Secret, Service
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.ownership import controlled_by, controller_of, disowned, is_owned_by, owned_by
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kaito.runtime.errors import Conflict, Invalid, NotFound
 from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import ObjectMeta
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 OURS, THEIRS = "example.com/ours", "example.com/theirs"
 

@@ -24,7 +24,7 @@ from kaito.runtime.kinds import (
     Service,
     StatefulSet,
 )
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 KINDS = (ConfigMap, DaemonSet, Deployment, Job, Lease, Node, PersistentVolumeClaim, Pod, Service, StatefulSet)
 IDLE_SECONDS = 1800.0

@@ -24,7 +24,7 @@ from kaito.runtime.errors import (
 )
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import ObjectMeta
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 
 @dataclass

@@ -10,7 +10,7 @@ from kaito.runtime.client import Api
 from kaito.runtime.errors import ConfigurationError, Conflict, NotLeader, ServerError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Condition, Model, ObjectMeta, Resource
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 
 class GaugeSpec(Model):

@@ -18,8 +18,7 @@ from kaito.runtime.errors import (
 )
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Node, Pod
 from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, ObjectMeta, Resource
-from kaito.runtime.testing import builders
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World, builders
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.runtime.predicate import Predicate, changed
 from kaito.runtime.source import Channel, ChannelSource, KindSource
 from kaito.runtime.tasks import TaskScope
-from kaito.runtime.testing import World
-from kaito.runtime.testing.scripted import ScriptedTransport
+from kaito.runtime.testing import ScriptedTransport, World
 from kaito.runtime.workqueue import Cause
 
 pytestmark = pytest.mark.virtual_time

@@ -15,9 +15,8 @@ from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Model, ObjectKey, ObjectMeta, Resource
 from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.recorder import EventRecorder
-from kaito.runtime.testing import World
+from kaito.runtime.testing import InMemoryTransport, World
 from kaito.runtime.testing.runs import Runs
-from kaito.runtime.testing.transport import InMemoryTransport
 
 MARK = "passing-"
 NAMES = 2000

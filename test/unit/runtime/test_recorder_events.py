@@ -12,7 +12,7 @@ from kaito.runtime.kinds import ConfigMap, Event, Node
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.recorder import BUCKET_SIZE, QUEUE_LIMIT, EventRecorder
 from kaito.runtime.tasks import TaskScope
-from kaito.runtime.testing.world import World
+from kaito.runtime.testing import World
 
 SUBJECT = ConfigMap(metadata=ObjectMeta(name="subject", namespace="default", uid="u-1"))
 

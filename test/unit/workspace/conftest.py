@@ -14,8 +14,7 @@ from kaito.runtime.kinds import Namespace, Node, StatefulSet
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta, Quantity
 from kaito.runtime.meta.model import format_time
-from kaito.runtime.testing import World, builders
-from kaito.runtime.testing.transport import InMemoryTransport
+from kaito.runtime.testing import InMemoryTransport, World, builders
 from kaito.workspace.main import workspace_manager
 from kaito.workspace.plan import Hardware, Plan, Serving
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
