@@ -61,12 +61,12 @@ class ControlPlane:
         binaries: Callable[[], Mapping[str, Path]] = find_binaries,
     ) -> None:
         self._own_folder = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="kaito-envtest-"))
-        self.port = port or free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
-        self.token = secrets.token_urlsafe(24)
-        self.ca_file = self.folder / "ca.crt"
-        self.kubeconfig = self.folder / "kubeconfig"
+        self.folder: Path = folder or Path(tempfile.mkdtemp(prefix="kaito-envtest-"))
+        self.port: int = port or free_port()
+        self.url: str = f"https://127.0.0.1:{self.port}"
+        self.token: str = secrets.token_urlsafe(24)
+        self.ca_file: Path = self.folder / "ca.crt"
+        self.kubeconfig: Path = self.folder / "kubeconfig"
         self.api_server: subprocess.Popen[bytes] | None = None
         self.etcd: subprocess.Popen[bytes] | None = None
         self._etcd_url = f"http://127.0.0.1:{free_port()}"
