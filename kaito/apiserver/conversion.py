@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from kaito.apiserver import errors
 from kaito.apiserver.admission import WebhookCaller, WebhookError
 from kaito.apiserver.core import Core
-from kaito.apiserver.kinds import Resource
+from kaito.apiserver.kinds import Resource, has_view
 from kaito.apiserver.schema import Schema, prune
 from kaito.apiserver.store import Channel, Stored
 from kaito.apiserver.wire import Object, copy_json, part
@@ -49,11 +50,32 @@ class Conversions:
                 each.views[resource.api_version] = shown
 
     async def prepare_all(self, resource: Resource, channel: Channel, *, history: bool) -> None:
-        """Make the views of all objects of a kind, and of their past states where those are shown, too."""
-        if resource.converter is None:
-            return
+        """Make the views of all objects of a kind, and of their past states where those are shown, too.
+
+        Raises:
+            StatusError: 500, the webhook failed or answered nonsense.
+        """
         while missing := [each for each in _states(channel, history=history) if not has_view(each, resource)]:
             await self.prepare(resource, missing)  # meanwhile others may be written
+
+    async def prepare_possible(self, resource: Resource, states: Iterable[Stored | None]) -> None:
+        """Make the views that can be made: a watch ends at the first object that cannot be shown, not before."""
+        each = list(states)
+        try:
+            await self.prepare(resource, each)
+        except errors.StatusError:
+            for state in each:
+                with suppress(errors.StatusError):
+                    await self.prepare(resource, [state])
+
+    async def prepare_watch(self, resource: Resource, channel: Channel) -> None:
+        """Make the views that can be made of everything that a new watch may begin with."""
+        tried: set[int] = set()
+        while missing := [
+            each for each in _states(channel, history=True) if id(each) not in tried and not has_view(each, resource)
+        ]:
+            tried |= {id(each) for each in missing}  # meanwhile others may be written
+            await self.prepare_possible(resource, missing)
 
     async def to_storage(self, resource: Resource, data: Object) -> Object:
         """Return a written object in the stored version."""
@@ -101,11 +123,6 @@ class Conversions:
         group, _, version = api_version.rpartition("/")
         served = self._core.registry.find(group, version, resource.plural)
         return served.schema if served is not None else None
-
-
-def has_view(stored: Stored, resource: Resource) -> bool:
-    """Return whether a version can show an object at once."""
-    return stored.data["apiVersion"] == resource.api_version or resource.api_version in stored.views
 
 
 def _states(channel: Channel, *, history: bool) -> list[Stored]:

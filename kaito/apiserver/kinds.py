@@ -190,6 +190,11 @@ class Registry:
         return any(found.group == group for found in self._by_path.values())
 
 
+def has_view(stored: Stored, resource: Resource) -> bool:
+    """Return whether a version can show an object at once."""
+    return stored.data["apiVersion"] == resource.api_version or resource.api_version in stored.views
+
+
 def view(stored: Stored, resource: Resource) -> Object:
     """Return a stored object as a version serves it; the result is shared and must not be mutated.
 

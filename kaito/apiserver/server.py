@@ -273,7 +273,7 @@ class ApiServer:
                 return raw_response(reads.list_objects(core, target, request, show))
             case "watch":
                 converts = target.resource.converter is not None
-                prepare = partial(self._conversions.prepare, target.resource) if converts else None
+                prepare = partial(self._conversions.prepare_possible, target.resource) if converts else None
                 stream = open_watch(core, target, request, show, prepare)
                 return HttpResponse(200, {"content-type": "application/json", "transfer-encoding": "chunked"}, stream)
             case "create":
@@ -297,6 +297,8 @@ class ApiServer:
             return
         if target.name:
             await self._conversions.prepare(resource, [self._core.store.get(resource.storage, _key(target))])
+        elif target.verb == "watch":
+            await self._conversions.prepare_watch(resource, self._core.store.channel(resource.storage))
         elif target.verb != "create":
             past = bool(request.param("resourceVersion") or request.param("continue"))
             await self._conversions.prepare_all(resource, self._core.store.channel(resource.storage), history=past)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from kaito.apiserver import errors
 from kaito.apiserver.core import Core
+from kaito.apiserver.kinds import has_view
 from kaito.apiserver.presentation import Presentation
 from kaito.apiserver.routes import Target
 from kaito.apiserver.selectors import Selection, selection
@@ -26,7 +27,7 @@ MIN_TIMEOUT_SECONDS = 1800
 """Without `timeoutSeconds` a watch lives between this and twice this (`--min-request-timeout`)."""
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 Prepare: TypeAlias = Callable[[Iterable[Stored | None]], Awaitable[None]]
-"""Makes the views that a conversion webhook makes; raises `StatusError`."""
+"""Makes the views that a conversion webhook can make; a state that is left without one ends the stream."""
 
 
 @dataclass(slots=True)
@@ -122,7 +123,7 @@ class WatchStream(AsyncIterator[bytes]):
         if options.initial_events or (options.rv is None and options.initial_events is None):
             for key in sorted(channel.objects):
                 stored = channel.objects[key]
-                if self._chosen.matches(stored.data):
+                if self._chosen.matches(stored.data) and self._can_show(stored):
                     self._queue.append(self._line("ADDED", stored))
             if options.initial_events and options.bookmarks:
                 self._queue.append(self._bookmark(initial=True))
@@ -163,16 +164,11 @@ class WatchStream(AsyncIterator[bytes]):
         return chunk
 
     async def _convert(self) -> None:
-        """Prepare what was pushed so far; a conversion that fails ends the stream with an ERROR event."""
+        """Prepare what was pushed so far."""
         pending, seen = self.watcher.pending, 0
-        while self._prepare is not None and not self._closed and seen < len(pending):
+        while self._prepare is not None and seen < len(pending):
             seen = len(pending)  # more may come while the webhook answers
-            try:
-                await self._prepare([state for change in pending for state in (change.stored, change.previous)])
-            except errors.StatusError as error:
-                pending.clear()
-                self._queue.append(watch_line("ERROR", encode(error.status())))
-                self._closed = True
+            await self._prepare([state for change in pending for state in (change.stored, change.previous)])
 
     def _collect(self) -> None:
         pending = self.watcher.pending
@@ -198,6 +194,8 @@ class WatchStream(AsyncIterator[bytes]):
         if event is None:
             return
         shown = change.stored if event == change.type or event == "ADDED" else departed(change)
+        if not self._can_show(shown):
+            return
         if self._show.plain:
             key = f"{event}:{self.target.resource.api_version}"
             line = change.lines.get(key)
@@ -206,6 +204,12 @@ class WatchStream(AsyncIterator[bytes]):
         else:
             line = self._line(event, shown)
         self._queue.append(line)
+
+    def _can_show(self, stored: Stored) -> bool:
+        """Return whether a state can be sent; one that a webhook cannot convert ends the stream, as it really does."""
+        if self._prepare is not None and not has_view(stored, self.target.resource):
+            self._closed = True
+        return not self._closed
 
     def _event(self, change: Change) -> str | None:
         """Return the event's type as this selection sees it: entering is ADDED, leaving is DELETED."""

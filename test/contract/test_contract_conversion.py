@@ -34,6 +34,10 @@ PATIENCE = 100
 """Tries, a tenth of a second apart, until a real server serves a new kind."""
 
 
+UNLUCKY = 13
+"""Litres that the old version cannot show."""
+
+
 class TankSpec(Model):
     litres: int = 0
     colour: str | None = None
@@ -61,6 +65,9 @@ def up(old: OldTank) -> Tank:
 
 
 def down(new: Tank) -> OldTank:
+    if new.spec.litres == UNLUCKY:
+        message = "there is no such tank"
+        raise ValueError(message)
     labels = new.labels | ({"colour": new.spec.colour} if new.spec.colour else {})
     metadata = new.metadata.evolve(labels=labels) if labels else new.metadata
     return OldTank(metadata=metadata, spec=OldTankSpec(gallons=new.spec.litres // 4))
@@ -210,6 +217,28 @@ async def test_what_cannot_be_converted_fails_with_the_reason(tanks: Tanks) -> N
         "to water.example.com/v1: ValueError: a tank cannot hold less than nothing"
     )
     assert "reason" not in answer.body
+
+
+async def test_what_the_other_version_cannot_show_fails_its_readers_and_nobody_else(tanks: Tanks) -> None:
+    server = tanks.server
+    await tanks.put("good", litres=4)
+    started = (await server.ok("GET", tanks.new))["metadata"]["resourceVersion"]
+    await tanks.put("unlucky", litres=UNLUCKY)
+    assert len((await server.ok("GET", tanks.new))["items"]) == 2
+    reason = (
+        "conversion webhook for water.example.com/v1, Kind=Tank failed: Tank unlucky from water.example.com/v1 "
+        "to water.example.com/v1beta1: ValueError: there is no such tank"
+    )
+    gotten = await server.call("GET", f"{tanks.old}/unlucky")
+    assert (gotten.status, gotten.body["message"]) == (500, reason)
+    assert (await server.call("GET", f"{tanks.old}/good")).status == 200
+    listed = await server.call("GET", tanks.old)
+    assert (listed.status, listed.body["message"]) == (500, reason)
+    seen = [
+        (event["type"], event["object"].get("message"))
+        async for event in server.watch(tanks.old, resourceVersion=started, timeoutSeconds="5")
+    ]
+    assert seen == []
 
 
 async def refused_soon(tanks: Tanks, body: dict[str, Any]) -> Answer:
