@@ -4,7 +4,7 @@ Asked before every request for objects, and by access reviews. Members of `syste
 real server. The refusals are in the words of `k8s.io/apiserver` (`responsewriters.ForbiddenStatusError`).
 
 What kube-apiserver brings along is here as far as operators meet it: `cluster-admin`, and reviews of oneself for
-everybody. Escalation checks on the writing of roles are not made.
+everybody.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Authorizer:
         """Return whether a user may do something."""
         if any(denial.concerns(asked, agent) for denial in self.denials):
             return Decision(allowed=False)
-        if self._mode == "AlwaysAllow" or MASTERS in groups:
+        if self.is_superuser(groups):
             return Decision(allowed=True)
         if AUTHENTICATED in groups and (asked.resource in _SELF_REVIEWS or (asked.path and asked.verb == "get")):
             return Decision(allowed=True)
@@ -127,6 +127,10 @@ class Authorizer:
             return Decision(allowed=False)
         listed = missing[0] if len(missing) == 1 else f"[{', '.join(dict.fromkeys(missing))}]"
         return Decision(allowed=False, reason=f"RBAC: {listed}")
+
+    def is_superuser(self, groups: tuple[str, ...]) -> bool:
+        """Return whether roles are not asked about members of these groups."""
+        return self._mode == "AlwaysAllow" or MASTERS in groups
 
     def _bound(
         self, user: str, groups: tuple[str, ...], namespace: str, missing: list[str]
@@ -141,7 +145,7 @@ class Authorizer:
                 if not subject:
                     continue
                 role: Object = stored.data.get("roleRef") or {}
-                rules = self._rules(role, where)
+                rules = self.rules_of(role, where)
                 if rules is None:
                     missing.append(
                         f"{str(role.get('kind')).lower()}.{GROUP} {errors.quote(str(role.get('name')))} not found"
@@ -150,7 +154,8 @@ class Authorizer:
                 bound = errors.quote(f"{name}/{where}" if where else name)
                 yield f"{kind} {bound} of {role['kind']} {errors.quote(role['name'])} to {subject}", rules
 
-    def _rules(self, role: Object, namespace: str) -> list[Object] | None:
+    def rules_of(self, role: Object, namespace: str) -> list[Object] | None:
+        """Return the rules of the role that a `roleRef` names, or None when there is none."""
         kind, name = role.get("kind"), str(role.get("name"))
         key = (namespace, name) if kind == "Role" else ("", name)
         stored = self._core.store.get(f"{str(kind).lower()}s.{GROUP}", key)

@@ -24,6 +24,7 @@ from kaito.apiserver.conversion import Conversions
 from kaito.apiserver.core import Context, Core
 from kaito.apiserver.definitions import Definitions
 from kaito.apiserver.deletion import delete_one
+from kaito.apiserver.escalation import check_escalation
 from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
 from kaito.apiserver.gc import Collector
 from kaito.apiserver.identity import identify, impersonate
@@ -128,7 +129,9 @@ class ApiServer:
         """Every permission that was needed so far: user agent, verb, API group and resource (with its subresource)."""
         self._conversions = Conversions(self._core, webhooks)
         self._admission = Admission(self._core, webhooks, self._conversions)
-        self._writer = Writer(self._core, self._admission, self._conversions)
+        self._writer = Writer(
+            self._core, self._admission, self._conversions, partial(check_escalation, self._authorizer)
+        )
         self._openapi = OpenApi(self._core.registry)
         self._subresources = Subresources(self._core, self._writer)
         Cleanup(self._core, controllers=collect_garbage)

@@ -32,6 +32,9 @@ Managed: TypeAlias = list[Object] | None
 Change: TypeAlias = Callable[[Object], tuple[Object, Managed]]
 """Makes the wanted object from the current one (as the request's version shows it)."""
 
+Guard: TypeAlias = Callable[[Target, Object, Object | None, Context], None]
+"""Refuses (403) what the writer of a valid object may not write: new state, old state or None."""
+
 ATTEMPTS = 5
 """Tries of a patch that loses races (`patch.go` maxPatchConflicts retries)."""
 
@@ -39,10 +42,11 @@ ATTEMPTS = 5
 class Writer:
     """The writing verbs of one server."""
 
-    def __init__(self, core: Core, admission: Admission, conversions: Conversions) -> None:
+    def __init__(self, core: Core, admission: Admission, conversions: Conversions, guard: Guard) -> None:
         self._core = core
         self._admission = admission
         self._conversions = conversions
+        self._guard = guard
 
     async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
         """Create the object in the body."""
@@ -77,6 +81,7 @@ class Writer:
         lifecycle.prepare_create(core, resource, data)
         complete_new(core, resource, data)
         self._validate(resource, data, None)
+        self._guard(target, data, None, context)
         await self._admission.validate(target, "CREATE", data, None, context)
         kept = await self._kept(resource, data)
         key = (target.namespace, str(data["metadata"]["name"]))
@@ -258,6 +263,7 @@ class Writer:
         found = lifecycle.update_errors(resource, data, shown)
         found += update_problems(resource, data, previous, target.subresource)
         self._validate(resource, data, previous, found)
+        self._guard(target, data, previous, context)
         await self._admission.validate(target, "UPDATE", data, previous, context)
         return data
 

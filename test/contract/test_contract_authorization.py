@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 CONFIG_MAPS = "/api/v1/namespaces/{ns}/configmaps"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+GROUP = "rbac.authorization.k8s.io"
 REVIEWS = "/apis/authorization.k8s.io/v1"
 PATIENCE = 100
 """Tries, a tenth of a second apart, until a real server's authorizer has seen a role: it reads them from a cache."""
@@ -179,3 +180,45 @@ async def test_only_who_may_impersonate_does(server: Server) -> None:
         'users "admin" is forbidden: User "system:serviceaccount:NS:op" cannot impersonate resource "users" '
         'in API group "" at the cluster scope'
     )
+
+
+async def test_nobody_gives_what_he_does_not_have(server: Server) -> None:
+    user = account(server)
+    roles, bindings = RBAC + "/namespaces/{ns}/roles", RBAC + "/namespaces/{ns}/rolebindings"
+    await grant(
+        server,
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]},
+        {"apiGroups": [GROUP], "resources": ["roles", "rolebindings"], "verbs": ["create", "get", "list", "patch"]},
+        {"apiGroups": [GROUP], "resources": ["roles"], "resourceNames": ["free"], "verbs": ["bind"]},
+    )
+    await allowed_soon(server, user, CONFIG_MAPS)
+    held = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
+    assert (await as_user(server, user, "POST", roles, {"metadata": {"name": "a"}, "rules": [held]})).status == 201
+    more = [held | {"verbs": ["get", "delete", "watch"]}, held | {"resources": ["secrets", "pods/log"]}]
+    refused = refusal(server, await as_user(server, user, "POST", roles, {"metadata": {"name": "b"}, "rules": more}))
+    assert refused == (
+        'roles.rbac.authorization.k8s.io "b" is forbidden: user "system:serviceaccount:NS:op" '
+        '(groups=["system:serviceaccounts" "system:serviceaccounts:NS" "system:authenticated"]) '
+        "is attempting to grant RBAC permissions not currently held:\n"
+        '{APIGroups:[""], Resources:["configmaps"], Verbs:["delete" "watch"]}\n'
+        '{APIGroups:[""], Resources:["pods/log"], Verbs:["get"]}\n'
+        '{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}'
+    )
+    patch = {"rules": [held | {"verbs": ["*"]}]}
+    widened = await as_user(server, user, "PATCH", f"{roles}/a", patch, content="application/merge-patch+json")
+    assert 'Verbs:["*"]' in refusal(server, widened)
+    for name in ("free", "guarded"):
+        role = {"metadata": {"name": name}, "rules": [held | {"resources": ["secrets"]}]}
+        await server.ok("POST", roles, role)
+
+    async def bind(name: str) -> Answer:
+        binding = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "op", "namespace": server.namespace}],
+        }
+        return await as_user(server, user, "POST", bindings, binding)
+
+    assert "attempting to grant RBAC permissions not currently held" in refusal(server, await bind("guarded"))
+    assert (await bind("free")).status == 201
+    assert (await bind("a")).status == 201
