@@ -92,8 +92,9 @@ EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate
 lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(UV) lock
 	@mkdir -p requirements
-	@$(EXPORT) --package kaito -o requirements/dev.txt
-	@$(EXPORT) --package kaito --no-default-groups -o requirements/kaito.txt
+	@$(EXPORT) --package kaito --extra azure -o requirements/dev.txt
+	@$(EXPORT) --package kaito --no-default-groups -o requirements/workspace.txt
+	@$(EXPORT) --package kaito --no-default-groups --extra azure -o requirements/provisioner.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test --group bench -o requirements/presets.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt

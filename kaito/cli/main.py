@@ -50,12 +50,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
+    from kaito.cloud.azure.sdk import REMEDY, is_sdk_installed
     from kaito.local.demo import demo
     from kaito.local.options import Options
     from kaito.local.up import up
     from kaito.local.view import View
     from kaito.runtime.logging import configure
 
+    if not is_sdk_installed():  # the provisioner of the local cluster talks to a simulated Azure
+        raise LookupError(REMEDY)
     options = Options(
         folder=arguments.folder,
         control_plane=arguments.control_plane,

@@ -13,8 +13,7 @@ from typing import NoReturn, get_args
 from pydantic import ValidationError
 
 from kaito import __version__
-from kaito.cloud.azure.credential import CredentialMode
-from kaito.cloud.azure.settings import API_VERSION, PUBLIC_ARM, AzureSettings
+from kaito.cloud.azure.settings import API_VERSION, PUBLIC_ARM, AzureSettings, CredentialMode
 from kaito.provisioner.settings import NodeApi, ProvisionerSettings
 from kaito.runtime import Settings
 from kaito.runtime.flags import FlagParser, manager_settings

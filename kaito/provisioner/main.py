@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import final
 
 from kaito.api.karpenter import Claim
+from kaito.cloud.azure.sdk import REMEDY, is_sdk_installed
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import Provider
 from kaito.provisioner.context import Tools
@@ -31,13 +32,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: always; 2 after a wrong flag, 1 after a failure.
     """
     invocation = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    if not is_sdk_installed():
+        sys.exit(f"{NAME}: {REMEDY}")
     kinds = asyncio.run(served_kinds(invocation.node_api, invocation.manager))
     manager_for(invocation, kinds).run()
 
 
 def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager:
     """The manager, not yet running."""
-    from kaito.cloud.azure.provider import AzureProvider  # the SDK takes over a second to import
+    from kaito.cloud.azure.provider import AzureProvider  # the SDK takes over a second to import, and is an extra
 
     cloud_metrics = CloudMetrics()
     cloud = AzureProvider(invocation.azure, cloud_metrics)

@@ -11,12 +11,17 @@ ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
 
 
-def run(*command: str | Path) -> str:
+def attempt(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run outside of the checkout, so that nothing is imported from it by accident."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(
+    return subprocess.run(
         [str(part) for part in command], cwd="/", env=environment, capture_output=True, text=True, check=False
     )
+
+
+def run(*command: str | Path) -> str:
+    """Run what must succeed; what it printed."""
+    result = attempt(*command)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -34,4 +39,10 @@ def test_an_empty_environment_gets_three_commands_without_torch(tmp_path: Path) 
     assert "phi-3-mini-4k-instruct" in run(binaries / "python", "-c", catalogue)
     installed = run(UV, "pip", "list", "--python", tmp_path / "env")
     assert "torch" not in installed
+    assert "azure" not in installed  # who embeds the framework needs none of it
     assert "kubernetes-asyncio" in installed
+    which = ("--azure-subscription-id=s", "--azure-resource-group=g", "--azure-cluster=c")
+    for name, *arguments in (("gpu-provisioner", *which), ("kaito", "up", "--folder", str(tmp_path / "kaito"))):
+        refused = attempt(binaries / name, *arguments)
+        assert refused.returncode == 1
+        assert "pip install 'kaito[azure]'" in refused.stderr

@@ -5,16 +5,14 @@ credential and refuses to send a bearer token over plain HTTP, which is all the 
 """
 
 from types import TracebackType
-from typing import Any, Literal, Self, final
+from typing import Any, Self, final
 
 from azure.core.credentials import AccessToken
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline import PipelineRequest
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
-CredentialMode = Literal["workload", "managed", "default", "fake"]
-"""`workload`: federated token of the service account. `managed`: the machine's identity. `default`: whatever the
-environment offers, in azure-identity's order. `fake`: none, for the simulator only."""
+from kaito.cloud.azure.settings import CredentialMode
 
 FAR_FUTURE = 4102444800
 """2100-01-01, in seconds of the epoch."""

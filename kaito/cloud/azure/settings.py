@@ -1,10 +1,12 @@
 """Where the cluster is in Azure, and how to talk to ARM. Built by the provisioner from flags and environment."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kaito.cloud.azure.credential import CredentialMode
+CredentialMode = Literal["workload", "managed", "default", "fake"]
+"""`workload`: federated token of the service account. `managed`: the machine's identity. `default`: whatever the
+environment offers, in azure-identity's order. `fake`: none, for the simulator only."""
 
 PUBLIC_ARM = "https://management.azure.com"
 API_VERSION = "2026-08-01"
