@@ -7,11 +7,12 @@ import pytest
 
 from hack.envtest import ControlPlane
 from kaito.runtime import Controller, Model, ObjectMeta, Request, Resource
-from kaito.runtime.errors import NotFound
+from kaito.runtime.errors import ApiError, NotFound
 from kaito.runtime.kinds import ConfigMap, CustomResourceDefinition, Deployment, Pod
 from kaito.runtime.kinds.apps import DeploymentSpec
 from kaito.runtime.testing import workloads
 from kaito.runtime.testing.envtest import RealCluster, Unavailable, find_binaries
+from kaito.runtime.webhook import Admission, Webhook
 
 pytestmark = pytest.mark.real
 
@@ -55,6 +56,28 @@ async def test_an_operator_runs_in_its_namespace_and_leaves_nothing_behind(contr
             assert await cluster.client.find(ConfigMap, "other", "default") is None
     async with RealCluster(control_plane.kubeconfig) as after:
         assert await after.client.find(CustomResourceDefinition, "bells.real.contract.dev") is None
+
+
+async def test_webhooks_are_asked_over_tls(cluster: RealCluster) -> None:
+    def judge(admission: Admission[Bell]) -> None:
+        if admission.object is not None and admission.object.spec.tone == "h":
+            admission.deny("spec.tone", "that is b elsewhere")
+
+    webhook = Webhook(Bell, validate=judge)
+    await cluster.install(Bell)
+    await cluster.admit(webhook)
+
+    async def refused() -> bool:
+        wrong = Bell(metadata=ObjectMeta(generate_name="b-", namespace=cluster.namespace), spec=BellSpec(tone="h"))
+        try:
+            await cluster.client.create(wrong)
+        except ApiError as error:
+            return "spec.tone: that is b elsewhere" in str(error)
+        return False
+
+    async with cluster.manager(webhooks=[webhook]):
+        await cluster.eventually(refused, within=20)
+        await cluster.client.create(Bell(metadata=ObjectMeta(name="b", namespace=cluster.namespace)))
 
 
 async def test_stand_ins_make_workloads_ready(cluster: RealCluster) -> None:

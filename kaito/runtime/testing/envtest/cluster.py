@@ -21,13 +21,26 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller, Periodic
 from kaito.runtime.crd import Version, crd
 from kaito.runtime.errors import AlreadyExists, NotFound
-from kaito.runtime.kinds import CustomResourceDefinition, Namespace
+from kaito.runtime.kinds import (
+    CustomResourceDefinition,
+    MutatingWebhookConfiguration,
+    Namespace,
+    ValidatingWebhookConfiguration,
+)
 from kaito.runtime.manager import Manager, Runnable, Settings
 from kaito.runtime.meta import ObjectMeta, Resource
+from kaito.runtime.testing.envtest.control_plane import free_port
+from kaito.runtime.webhook import Conversion, Webhook, admission_manifests
 
+LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.05
 SERVED_SECONDS = 20.0
 """Longest wait for a new kind to be served, or gone; controller-runtime waits 10 s."""
+
+
+_CONFIGURATIONS: Mapping[str, type[Resource]] = {
+    kind.kind: kind for kind in (MutatingWebhookConfiguration, ValidatingWebhookConfiguration)
+}
 
 
 @final
@@ -50,7 +63,10 @@ class RealCluster:
         self.kubeconfig = kubeconfig
         self.namespace: str = namespace or f"test-{uuid.uuid4().hex[:8]}"
         self._state: _State | None = None
+        self.webhook_port: int = free_port()
+        """Where managers serve webhooks, and `conversion_manifest(url=)` finds them."""
         self._installed: list[CustomResourceDefinition] = []
+        self._configured: list[Resource] = []
 
     async def __aenter__(self) -> Self:
         stack = AsyncExitStack()
@@ -70,6 +86,8 @@ class RealCluster:
             return
         client = self._state.client
         try:
+            for configuration in self._configured:
+                await client.delete(configuration, if_uid=False)
             await client.delete(Namespace(metadata=ObjectMeta(name=self.namespace)), if_uid=False)
             for definition in self._installed:
                 await self._free_objects(definition)
@@ -100,12 +118,15 @@ class RealCluster:
         live: Sequence[type[Resource]] = (),
         lease: str | None = None,
         runnables: Sequence[Runnable] = (),
+        webhooks: Sequence[Webhook[Any]] = (),
+        conversions: Sequence[Conversion[Any]] = (),
         name: str = "test",
         **settings: Any,
     ) -> Manager:
         """A manager of this namespace, without HTTP endpoints; use it with `async with`.
 
         Arguments are those of `Manager`; any other is a field of its `Settings`. Install custom kinds before it starts.
+        Webhooks are served on loopback where `admit` tells the API server to ask them.
         """
         given: dict[str, Any] = {
             "kubeconfig": self.kubeconfig,
@@ -114,6 +135,12 @@ class RealCluster:
             "metrics_bind_address": "0",
             "health_probe_bind_address": "0",
         }
+        if webhooks or conversions:
+            given |= {
+                "webhook_bind_address": LOOPBACK,
+                "webhook_hosts": (LOOPBACK,),
+                "webhook_port": self.webhook_port,
+            }
         return Manager(
             Settings(**(given | settings)),
             controllers=controllers,
@@ -121,6 +148,8 @@ class RealCluster:
             live=live,
             lease=lease,
             runnables=runnables,
+            webhooks=webhooks,
+            conversions=conversions,
             name=name,
         )
 
@@ -129,6 +158,19 @@ class RealCluster:
         self.client  # noqa: B018 -- refuses outside of `async with`
         if self._state is not None:
             await self._state.stack.enter_async_context(self.manager(*controllers, name="cluster"))
+
+    async def admit(self, *webhooks: Webhook[Any]) -> None:
+        """Have the server ask these webhooks about objects of this namespace (and cluster-scoped ones), until the end.
+
+        A manager that is given them answers. It writes the CA bundle, and the server follows a moment later: wait for
+        the first effect with `eventually`.
+        """
+        url = f"https://{LOOPBACK}:{self.webhook_port}"
+        for manifest in admission_manifests(*webhooks, name=f"{self.namespace}-{len(self._configured)}", url=url):
+            for entry in manifest["webhooks"]:
+                entry["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": self.namespace}}
+            kind = _CONFIGURATIONS[manifest["kind"]]
+            self._configured.append(await self.client.create(kind.model_validate(manifest)))
 
     async def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
         """Have the server serve kinds: models (a CRD is generated) or CRD manifests. They go at the end of the test.
