@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import labels
-from kaito.api.karpenter import Machine
+from kaito.api.karpenter import NodeClaim
 from kaito.provisioner.volumes import VolumeAttachment
 from kaito.runtime.kinds import DaemonSet, Node, Pod
 from kaito.runtime.meta import Resource
@@ -87,9 +87,8 @@ async def test_after_the_grace_period_pods_are_deleted_by_force(stage: "Stage") 
     assert stage.pools == []
 
 
+@pytest.mark.parametrize("stage", [NodeClaim], indirect=True)  # Machines have no terminationGracePeriod
 async def test_a_node_claim_names_its_own_grace_period(stage: "Stage") -> None:
-    if stage.kind is Machine:
-        pytest.skip("Machines have no terminationGracePeriod")
     await stage.start(default_grace_period=0)
     stage.put("ws1", lambda document: document["spec"].update(terminationGracePeriod="5m"))
     await stage.until_ready()

@@ -203,9 +203,8 @@ async def test_claims_that_do_not_ask_for_us_are_left_alone(stage: "Stage") -> N
     assert stage.pools == []
 
 
+@pytest.mark.parametrize("stage", [NodeClaim], indirect=True)  # Machines have no node class
 async def test_a_node_claim_of_our_class_needs_no_label(stage: "Stage") -> None:
-    if stage.kind is Machine:
-        pytest.skip("Machines have no node class")
     await stage.start()
     stage.put("ws2", lambda document: document["metadata"].pop("labels"))
     await stage.until_ready("ws2")
