@@ -58,7 +58,7 @@ def command(peer: str) -> list[str]:
         subprocess.CalledProcessError: it cannot be built or installed.
     """
     if peer == OURS:
-        return [sys.executable, "-m", "hack.bench.framework.peer_ours"]
+        return [str(_our_python()), "-m", "hack.bench.framework.peer_ours"]
     if peer == WATCH:
         return [sys.executable, "-m", "hack.bench.framework.peer_watch"]
     if peer == KOPF:
@@ -76,13 +76,24 @@ def load(kubeconfig: str, *, rate: float, seconds: float, objects: int) -> list[
     return [*program, "--rate", str(rate), "--seconds", str(seconds), "--objects", str(objects)]
 
 
+def _our_python() -> Path:
+    """The interpreter of an environment with what our wheel needs: tools bring rich, and structlog would load it."""
+    return _environment("ours", "-r", str(ROOT / "requirements" / "workspace.txt"))
+
+
 def _kopf_python() -> Path:
-    """The interpreter of kopf's own environment, made on first use."""
-    python = ROOT / ".venv-bench" / "bin" / "python"
+    """The interpreter of kopf's own environment."""
+    return _environment("kopf", KOPF_REQUIREMENT)
+
+
+def _environment(name: str, *packages: str) -> Path:
+    """An environment's interpreter; made on first use, everything compiled, as in an image."""
+    python = ROOT / ".venv-bench" / name / "bin" / "python"
     if not python.exists():
         uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
-        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), KOPF_REQUIREMENT], check=True)
+        install = [uv, "pip", "install", "-q", "--compile-bytecode", "--python", str(python)]
+        subprocess.run([*install, *packages], check=True)
     return python
 
 
@@ -188,6 +199,7 @@ class Peer:
 async def peer(name: str, started: Sequence[str], *, log: Path) -> AsyncGenerator[Peer]:
     """Run a peer for the length of the body; afterwards it is gone, whatever happened."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody compiles at each start what is installed compiled
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *started, stdout=asyncio.subprocess.PIPE, stderr=errors, env=env, limit=LINE_BYTES
