@@ -380,6 +380,8 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
+__all__ = [*_HOME_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll] -- checkers read the imports
+
 
 def __getattr__(name: str) -> Any:
     """Load a kind from its module."""

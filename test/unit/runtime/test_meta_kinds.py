@@ -14,6 +14,12 @@ EVERYTHING = [getattr(kinds, name) for name in dir(kinds)]
 KINDS = [kind for kind in EVERYTHING if isinstance(kind, type) and issubclass(kind, Resource) and kind.kind]
 
 
+def test_a_star_imports_every_kind() -> None:
+    namespace: dict[str, object] = {}
+    exec("from kaito.runtime.kinds import *", namespace)
+    assert set(dir(kinds)) <= namespace.keys()
+
+
 def test_what_type_checkers_see_of_the_kinds_is_what_there_is() -> None:
     source = ast.parse(Path(kinds.__file__).read_text())
     told = {
