@@ -29,8 +29,9 @@ them `NotFound`, `AlreadyExists` and `Conflict` (the whole tree is in `kaito.run
 Names are loaded on first use, so that importing the data types does not load the network.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from kaito.runtime.lazy import load
 
 if TYPE_CHECKING:
     from kaito.runtime.cache import Cached, Index, View
@@ -104,14 +105,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load an exported name from its module."""
-    home = _HOME_OF.get(name)
-    if home is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+    """Load a name from its module."""
+    return load(__name__, name, _HOME_OF)
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,9 @@ every struct inside one is importable from here; each is loaded at its first use
 takes about a millisecond and there are two hundred of them.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from kaito.runtime.lazy import load
 
 if TYPE_CHECKING:
     from kaito.runtime.kinds.admission import (
@@ -384,14 +385,8 @@ __all__ = [*_HOME_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunde
 
 
 def __getattr__(name: str) -> Any:
-    """Load a kind from its module."""
-    home = _HOME_OF.get(name)
-    if home is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+    """Load a name from its module."""
+    return load(__name__, name, _HOME_OF)
 
 
 def __dir__() -> list[str]:

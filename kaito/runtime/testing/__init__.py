@@ -16,8 +16,9 @@ ready ones. `RealCluster` is a namespace of a real API server. `VirtualTimeLoop`
 they are used: the in-memory server stays unloaded where only the plugin is.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from kaito.runtime.lazy import load
 
 if TYPE_CHECKING:
     from kaito.runtime.testing.builders import node as node, pod as pod
@@ -52,9 +53,5 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its module on first use."""
-    home = _HOMES.get(name)
-    if home is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    """Load a name from its module."""
+    return load(__name__, name, _HOMES)

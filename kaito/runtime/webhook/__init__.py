@@ -5,9 +5,9 @@ that it makes and renews itself (`kaito.runtime.certs`). `admission_manifests` a
 the API server to ask them. The server is loaded on first use, so that declaring webhooks does not load the network.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kaito.runtime.lazy import load
 from kaito.runtime.webhook.conversion import (
     Conversion as Conversion,
     ConversionError as ConversionError,
@@ -24,8 +24,5 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the server when it is asked for."""
-    if name != "WebhookServer":
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return import_module(f"{__name__}.server").WebhookServer
+    """Load a name from its module."""
+    return load(__name__, name, {"WebhookServer": "server"})
