@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 from kaito.runtime.cache.stats import WAIT_BUCKETS, KindStats
 from kaito.runtime.histogram import Histogram
 from kaito.runtime.workqueue.queue import WorkQueue
-from kaito.runtime.workqueue.stats import QUEUE_BOUNDS_SECONDS, Buckets
+from kaito.runtime.workqueue.stats import QUEUE_BOUNDS_SECONDS, Buckets, cumulative
 
 PREFIX = "kaito_runtime"
 
@@ -343,13 +343,8 @@ class _CacheCollector(Collector):
             f"{PREFIX}_ryw_wait_seconds", "How long reads waited for own writes.", labels=["kind"]
         )
         for cluster, kind in stats:
-            seen = 0
-            rows: list[tuple[str, float]] = []
-            for bound, count in zip((*map(str, WAIT_BUCKETS), "+Inf"), kind.wait_counts, strict=True):
-                seen += count
-                rows.append((bound, float(seen)))
             with _of_cluster(waits, cluster):
-                waits.add_metric([kind.kind], rows, kind.wait_seconds)
+                waits.add_metric([kind.kind], cumulative(WAIT_BUCKETS, kind.wait_counts), kind.wait_seconds)
         yield waits
 
 

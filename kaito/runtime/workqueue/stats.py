@@ -6,6 +6,7 @@ The bucket bounds are controller-runtime's, so that existing dashboards keep wor
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 QUEUE_BOUNDS_SECONDS = tuple(1e-8 * 10**k for k in range(12))
 """Histogram bounds of `workqueue_queue_duration_seconds` and `workqueue_work_duration_seconds`."""
@@ -28,12 +29,12 @@ class Buckets:
 
     def cumulative(self) -> list[tuple[str, float]]:
         """`(le, count so far)` for each bound and `+Inf`, the exposition format's shape."""
-        seen = 0
-        rows: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            seen += count
-            rows.append((bound, float(seen)))
-        return rows
+        return cumulative(self.bounds, self.counts)
+
+
+def cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Counts per bucket, the last above every bound, as `(le, count so far)`."""
+    return [(le, float(seen)) for le, seen in zip((*map(str, bounds), "+Inf"), accumulate(counts), strict=True)]
 
 
 @dataclass(slots=True)
