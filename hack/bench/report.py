@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +83,18 @@ def this_machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+async def in_turn(
+    names: Iterable[str], runs: int, turn: Callable[[str, int], Awaitable[Figures]]
+) -> dict[str, list[Figures]]:
+    """The figures of `turn(name, run)`, round by round, so that a noisy minute meets all alike; told as they come."""
+    turns: dict[str, list[Figures]] = {name: [] for name in names}
+    for run in range(runs):
+        for name, some in turns.items():
+            some.append(await turn(name, run))
+            print(f"  {name} {run + 1}/{runs}: {some[-1]}", file=sys.stderr, flush=True)
+    return turns
 
 
 def medians(turns: Mapping[str, Sequence[Figures]]) -> dict[str, Figures]:

@@ -17,14 +17,13 @@ Not measured: the API server's own CPU, which shares the machine.
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from hack.bench.framework.cluster import Cluster, connected
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, command, peer
-from hack.bench.report import Column, Figures, Report, medians
+from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
 
 KOPF_WITH_RETRIES = "kopf, with retries"
@@ -76,15 +75,14 @@ async def turn(cluster: Cluster, name: str, started: Sequence[str], objects: int
 async def measure(control_plane: ControlPlane, names: Sequence[str], objects: int, runs: int) -> Report:
     """All turns, and their medians by peer."""
     commands = {name: [*command(MODES[name][0]), MODES[name][1], str(control_plane.kubeconfig)] for name in names}
-    turns: dict[str, list[Figures]] = {name: [] for name in names}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects)
-        for run in range(runs):
-            for name, started in commands.items():
-                log = control_plane.folder / f"{name}.log"
-                figures = await turn(cluster, name, started, objects, f"{name}-{run}", log)
-                turns[name].append(figures)
-                print(f"  {name} {run + 1}/{runs}: {figures}", file=sys.stderr, flush=True)
+
+        async def one(name: str, run: int) -> Figures:
+            log = control_plane.folder / f"{name}.log"
+            return await turn(cluster, name, commands[name], objects, f"{name}-{run}", log)
+
+        turns = await in_turn(commands, runs, one)
     return Report(
         name="framework",
         about=f"{objects:,} ConfigMaps of 1 KB reconciled with one merge patch each; medians of {runs}",

@@ -17,14 +17,13 @@ kopf handles `on.event`, its lightest handler. Not measured: more than one chang
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hack.bench.framework.cluster import Cluster, connected
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, WATCH, command, load, peer
-from hack.bench.report import Column, Figures, Report, medians
+from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
 
 PEERS = (OURS, CONTROLLER_RUNTIME, KOPF, WATCH)
@@ -85,15 +84,14 @@ async def measure(control_plane: ControlPlane, asked: argparse.Namespace) -> Rep
     if KOPF in commands:
         commands[KOPF] += ["--expect", str(asked.objects)]
     generator = load(kubeconfig, rate=asked.rate, seconds=asked.seconds, objects=asked.objects)
-    turns: dict[str, list[Figures]] = {name: [] for name in asked.peers}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(asked.objects)
-        for run in range(asked.runs):
-            for name, started in commands.items():
-                log = control_plane.folder / f"{name}.log"
-                figures = await turn(cluster, name, started, generator, asked, log)
-                turns[name].append(figures)
-                print(f"  {name} {run + 1}/{asked.runs}: {figures}", file=sys.stderr, flush=True)
+
+        async def one(name: str, _: int) -> Figures:
+            log = control_plane.folder / f"{name}.log"
+            return await turn(cluster, name, commands[name], generator, asked, log)
+
+        turns = await in_turn(commands, asked.runs, one)
     return Report(
         name="latency",
         about=f"from the sending of a change to the start of its reconcile, {asked.rate:g} changes/s for "

@@ -15,7 +15,6 @@ the queue is measured: no server, no reconcile. Each run is a process of its own
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, OURS, command, peer
 from hack.bench.framework.protocol import say
-from hack.bench.report import Column, Figures, Report, medians
+from hack.bench.report import Column, Figures, Report, in_turn, medians
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.workqueue import WorkQueue
@@ -133,12 +132,8 @@ async def turn(name: str, seconds: float, folder: Path) -> Figures:
 
 async def measure(seconds: float, runs: int) -> Report:
     """All turns, and their medians by queue."""
-    turns: dict[str, list[Figures]] = {OURS: [], CONTROLLER_RUNTIME: []}
     with TemporaryDirectory() as folder:
-        for run in range(runs):
-            for name, some in turns.items():
-                some.append(await turn(name, seconds, Path(folder)))
-                print(f"  {name} {run + 1}/{runs}: {json.dumps(some[-1])}", file=sys.stderr, flush=True)
+        turns = await in_turn((OURS, CONTROLLER_RUNTIME), runs, lambda name, _: turn(name, seconds, Path(folder)))
     return Report(
         name="queue",
         about=f"keys a second through the work queue, {seconds:g} s a shape; medians of {runs}",

@@ -13,14 +13,13 @@ Not measured: reads from many tasks at once, and against a busy watch.
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hack.bench.framework.cluster import connected
 from hack.bench.framework.latency import quantile
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, OURS, command, peer
-from hack.bench.report import Column, Figures, Report, medians
+from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
 
 NAMES = (OURS, CONTROLLER_RUNTIME)
@@ -66,14 +65,10 @@ async def measure(control_plane: ControlPlane, objects: int, seconds: float, run
     listed = len([index for index in range(objects) if index % LISTED_PART == 0])
     options = [str(control_plane.kubeconfig), "--seconds", str(seconds), "--listed", str(listed)]
     commands = {name: [*command(name), "reads", *options] for name in NAMES}
-    turns: dict[str, list[Figures]] = {name: [] for name in NAMES}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects, labels)
-    for run in range(runs):
-        for name, started in commands.items():
-            figures = await turn(name, started, control_plane.folder / f"{name}.log")
-            turns[name].append(figures)
-            print(f"  {name} {run + 1}/{runs}: {figures}", file=sys.stderr, flush=True)
+    folder = control_plane.folder
+    turns = await in_turn(commands, runs, lambda name, _: turn(name, commands[name], folder / f"{name}.log"))
     return Report(
         name="reads",
         about=f"reads of a cache of {objects:,} ConfigMaps of 1 KB, {listed:,} in a list; medians of {runs}",

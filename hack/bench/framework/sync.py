@@ -20,14 +20,13 @@ answers from its watch cache, on the same machine.
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from hack.bench.framework.cluster import LABEL, connected
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, command, peer
-from hack.bench.report import Column, Figures, Report, medians
+from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
 
 NOTHING = ("--labels", "bench=none")
@@ -95,22 +94,22 @@ async def turn(name: str, started: Sequence[str], objects: int, log: Path, settl
 
 async def measure(control_plane: ControlPlane, names: Sequence[str], objects: int, runs: int, settle: float) -> Report:
     """All turns, and their medians by peer."""
-    turns: dict[str, list[Figures]] = {name: [] for name in names}
     commands = {peer_name: command(peer_name) for peer_name, _ in (ROWS[name] for name in names)}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects)
-    for run in range(runs):
-        for name in names:
-            of, metadata_only = ROWS[name]
-            log = control_plane.folder / f"{of}.log"
-            started = [*commands[of], "sync", str(control_plane.kubeconfig), *(["--metadata"] if metadata_only else [])]
-            expecting = ["--expect", str(objects)] if of == KOPF else []
-            without = await empty(name, [*started, *(NOWHERE if of == KOPF else NOTHING)], log, settle)
-            figures = await turn(name, [*started, "--labels", LABEL, *expecting], objects, log, settle)
-            figures["empty_rss_mib"] = without
-            figures["rss_kib_per_object"] = (figures["collected_rss_mib"] - without) * 1024 / objects
-            turns[name].append(figures)
-            print(f"  {name} {run + 1}/{runs}: {figures}", file=sys.stderr, flush=True)
+
+    async def one(name: str, _: int) -> Figures:
+        of, metadata_only = ROWS[name]
+        log = control_plane.folder / f"{of}.log"
+        started = [*commands[of], "sync", str(control_plane.kubeconfig), *(["--metadata"] if metadata_only else [])]
+        expecting = ["--expect", str(objects)] if of == KOPF else []
+        without = await empty(name, [*started, *(NOWHERE if of == KOPF else NOTHING)], log, settle)
+        figures = await turn(name, [*started, "--labels", LABEL, *expecting], objects, log, settle)
+        figures["empty_rss_mib"] = without
+        figures["rss_kib_per_object"] = (figures["collected_rss_mib"] - without) * 1024 / objects
+        return figures
+
+    turns = await in_turn(names, runs, one)
     return Report(
         name="sync",
         about=f"from the start of a process to a cache of {objects:,} ConfigMaps of 1 KB; medians of {runs}",
