@@ -91,6 +91,10 @@ class Request(Generic[R]):
         """The scope of the one status write of this run; nothing is sent when nothing differs."""
         return self.api.status(self.object)
 
+    def fence(self) -> None:
+        """Raise `NotLeader` unless this process surely holds the lease; see `Api.fence`."""
+        self.api.fence()
+
     def event(
         self,
         type: Literal["Normal", "Warning"],  # noqa: A002 - the API's word
@@ -117,6 +121,10 @@ class Tick:
     clock: Clock = field(default_factory=SystemClock)
     """Wall time."""
 
+    def fence(self) -> None:
+        """Raise `NotLeader` unless this process surely holds the lease; see `Api.fence`."""
+        self.api.fence()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit(Generic[K]):
@@ -134,6 +142,10 @@ class Visit(Generic[K]):
     """1, or one more than the failures since the last success."""
     clock: Clock = field(default_factory=SystemClock)
     """Wall time."""
+
+    def fence(self) -> None:
+        """Raise `NotLeader` unless this process surely holds the lease; see `Api.fence`."""
+        self.api.fence()
 
 
 Reconciler = Callable[[Request[R]], Awaitable[Again | None]]

@@ -94,6 +94,7 @@ class Api:
             dice: randomness of pauses between attempts.
         """
         self.client: Client = client if fence is None else client.fenced(fence)
+        self._fence = fence
         self._reader = reader
         self._live = frozenset(kind.gvk() for kind in live)
         self._events = events
@@ -127,6 +128,19 @@ class Api:
         clone.client = self.client.namespaced(namespace)
         clone._namespace = namespace
         return clone
+
+    def fence(self) -> None:
+        """Raise unless this process surely holds the lease: the check that precedes every write of this `Api`.
+
+        For writes to systems other than Kubernetes (a cloud's API). Call it right before the request is sent, not at
+        the start of a run: a process that was stopped and continues must not send what it had prepared. Returns at once
+        when the manager has no lease.
+
+        Raises:
+            NotLeader: the lease is not held, or could expire before the write arrives.
+        """
+        if self._fence is not None:
+            self._fence()
 
     # Reads
 

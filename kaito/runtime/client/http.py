@@ -18,12 +18,12 @@ from typing import Any, final
 import aiohttp
 import yarl
 from aiohttp.abc import ResolveResult
-from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 
 from kaito.runtime.client.access import Access
+from kaito.runtime.client.fencing import FencedConnector
 from kaito.runtime.client.tls import client_context, fingerprint
-from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, check_send_guard
+from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError, RequestTimeout, TransportError
 from kaito.runtime.logging import get_logger
@@ -62,24 +62,6 @@ def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-class _GuardedConnector(aiohttp.TCPConnector):
-    """Asks the guard of the request once more between having a connection and writing to it.
-
-    aiohttp's tracing could do that too, but costs a tenth of the whole request.
-    """
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.connector.Connection:
-        connection = await super().connect(req, traces, timeout)
-        try:
-            check_send_guard()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
 class _TimedResolver(aiohttp.ThreadedResolver):
     """Tells how long names took. Numeric hosts, as pods are given, never come here."""
 
@@ -111,7 +93,7 @@ class _Pool:
 
     @staticmethod
     def _session(context: ssl.SSLContext | None, resolved: Callable[[str, float], None]) -> aiohttp.ClientSession:
-        connector = _GuardedConnector(
+        connector = FencedConnector(
             limit=0,  # `slot` limits requests; a watch waits for nobody
             ssl=context if context is not None else True,
             keepalive_timeout=KEEPALIVE_SECONDS,

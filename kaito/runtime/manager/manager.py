@@ -231,6 +231,20 @@ class Manager:
         """Whether elected work runs here."""
         return self._leads.is_set()
 
+    def fence(self) -> None:
+        """Raise unless this process surely holds the lease; for writes to systems other than Kubernetes.
+
+        The same check as `Api.fence`, for clients that are made before the manager starts.
+
+        Raises:
+            NotLeader: the lease is not held, could expire before a write arrives, or the manager has not started.
+        """
+        if self._leadership is not None:
+            self._leadership.check()
+        elif self._lease is not None and self.settings.leader_elect:
+            message = f"manager {self.name} has not started: lease {self._lease} is not held, nothing may be written"
+            raise NotLeader(message)
+
     async def wait_elected(self) -> None:
         """Wait until elected work runs here."""
         await self._leads.wait()

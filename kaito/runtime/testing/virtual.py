@@ -142,6 +142,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Seconds of virtual time since the loop was made."""
         return self._virtual_now
 
+    def suspend(self, seconds: float) -> None:
+        """Let time pass while nothing runs, as when the process is stopped (SIGSTOP, a machine that sleeps).
+
+        The caller continues at once; timers that became due meanwhile fire when it awaits.
+        """
+        self._virtual_now += seconds
+
     async def quiet(self) -> None:
         """Wait until nothing can happen without time moving on."""
         future: asyncio.Future[None] = self.create_future()

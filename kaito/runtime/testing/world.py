@@ -186,6 +186,13 @@ class World(ServerObjects):
         await asyncio.sleep(seconds)
         await self.settle()
 
+    def suspend(self, seconds: float) -> None:
+        """Let virtual time pass while nothing runs, as if the process were stopped (SIGSTOP, a machine that sleeps).
+
+        Everything in this loop stands still, other managers included; leases expire meanwhile.
+        """
+        _virtual_loop().suspend(seconds)
+
     def _busy(self) -> Sequence[str]:
         requests = sum(transport.in_flight for transport in self._transports)
         busy = [phrase for watched in self._watched for phrase in watched.busy()]
