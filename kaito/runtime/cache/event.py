@@ -124,6 +124,16 @@ class Event(Generic[R]):
         )
 
     @property
+    def begins_deletion(self) -> bool:
+        """An update that sets `deletionTimestamp`: the object goes as soon as its finalizers and grace period allow."""
+        return (
+            self.type is EventType.UPDATE
+            and self.new is not None
+            and self.new.header.deleting
+            and not (self.old is not None and self.old.header.deleting and self.old.header.uid == self.new.header.uid)
+        )
+
+    @property
     def priority(self) -> int:
         """-100 for the initial list and for updates without change, else 0 (as controller-runtime's handlers)."""
         return LOW_PRIORITY if self.unchanged or (self.initial and self.type is EventType.CREATE) else 0

@@ -7,6 +7,7 @@ call the function and come back after its period. For a keyed one: call the func
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
+from kaito.runtime.cache import Cache
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller.declaration import Controller
@@ -22,15 +23,27 @@ from kaito.runtime.workqueue import Item
 R = TypeVar("R", bound=Resource)
 K = TypeVar("K", bound=Hashable)
 
+UNSELECTED_SECONDS = 60.0
+"""Time between live reads of an object that carries a finalizer and has left the selection of the cache."""
+
 
 def object_body(
-    controller: Controller[R], api: Api, clock: Clock, forget: Callable[[ObjectKey], None]
+    controller: Controller[R], api: Api, clock: Clock, forget: Callable[[ObjectKey], None], cache: Cache
 ) -> Body[ObjectKey]:
     """The body of an object controller; `forget` drops what the queue remembers of a key that is gone."""
     log = get_logger(f"controller.{controller.name}")
 
     async def run(item: Item[ObjectKey]) -> Again | None:
         obj = await api.find(controller.kind, item.key.name, item.key.namespace)
+        if obj is None and controller.finalizers and is_selected(cache, controller.kind, item.key.namespace):
+            obj = await api.find(controller.kind, item.key.name, item.key.namespace, consistency="live")
+            if obj is not None and not any(has_finalizer(obj, name) for name in controller.finalizers):
+                obj = None  # not in the selection, and nothing of ours is left to do
+            if obj is not None and not obj.deleting:
+                log.warning(
+                    "an object with a finalizer has left the selection of the cache", again_after=UNSELECTED_SECONDS
+                )
+                return Again(UNSELECTED_SECONDS, "waits for its deletion outside of the cache's selection")
         if obj is None:
             forget(item.key)
             return None
@@ -53,6 +66,14 @@ def object_body(
         return await controller.reconcile(request(obj))
 
     return run
+
+
+def is_selected(cache: Cache, kind: type[Resource], namespace: str) -> bool:
+    """Whether the cache keeps only some objects of the kind, chosen by what may change: labels, fields but names."""
+    return any(
+        scope.labels or any(not field.startswith("metadata.name") for field in scope.fields.split(",") if field)
+        for scope in cache.scopes(kind, namespace)
+    )
 
 
 async def _clean_up(controller: Controller[R], request: Request[R]) -> Again | None:

@@ -1,6 +1,6 @@
 """From a declaration to a running controller: makes the engine and its sources. Called by the manager."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -63,7 +63,7 @@ def _controller(controller: Controller[Any], services: Services) -> Running:
         controller.name,
         controller.kind.kind,
         queue,
-        object_body(controller, services.api, services.clock, queue.forget),
+        object_body(controller, services.api, services.clock, queue.forget, services.cache),
         workers=controller.workers,
         deadline=controller.deadline,
         clock=services.clock,
@@ -115,7 +115,14 @@ def _sources(controller: Controller[Any]) -> list[_Placed]:
         sources.append((KindSource(owned.kind, handler, when=owned.when, name=f"{name}.owns"), None))
     sources.extend(_watches(name, controller.watched, ObjectKey))
     sources.extend((source, None) for source in controller.sources)
-    return sources
+    return [(_with_finalizers(source, controller.finalizers), cluster) for source, cluster in sources]
+
+
+def _with_finalizers(source: Source, finalizers: Collection[str]) -> Source:
+    """No predicate may hide the deletion of an object that carries one of the controller's finalizers."""
+    if not isinstance(source, KindSource):
+        return source
+    return cast("KindSource[Resource]", source).with_finalizers(finalizers)
 
 
 def _watches(controller: str, watches: Sequence[Watched], key: type[Hashable]) -> Iterator[_Placed]:

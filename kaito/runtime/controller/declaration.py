@@ -30,7 +30,7 @@ from kaito.runtime.controller.watching import Watched, watched
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Handler, Mapper
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
-from kaito.runtime.predicate import Predicate
+from kaito.runtime.predicate import Predicate, changed
 from kaito.runtime.reconcile import KeyedFunction, Reconciler, TickFunction
 from kaito.runtime.source import Channel, ChannelSource, Source
 from kaito.runtime.workqueue import AGING_STEP_SECONDS, Backoff, RateLimiter
@@ -68,7 +68,8 @@ class Controller(Generic[R]):
         workers: runs at the same time, each for another object.
         deadline: seconds after which a run is cancelled at its next await; None for no limit.
         backoff: waits between failed runs of one object.
-        when: which events about the kind itself count.
+        when: which events about the kind itself count. The beginning of the deletion of an object that carries one of
+            the controller's finalizers always counts.
         limiter: replaces the backoff by a limiter of your own, for example `LongestOf(..., BucketLimiter(10, 100))`.
         spacing: least seconds between the starts of two runs of one object.
         aging_step: seconds of waiting worth one priority point in the queue; None lets low priorities starve.
@@ -247,7 +248,11 @@ class Controller(Generic[R]):
 
         The finalizer is stored before the first run of the reconcile function, so that no side effect precedes it. For
         an object being deleted, cleanups run instead of the reconcile function, in the order they were declared;
-        one that returns None is done and its finalizer is removed.
+        one that returns None is done and its finalizer is removed. No predicate hides the beginning of such a deletion.
+
+        An object that carries the finalizer and leaves the selection of the cache (`labels=`, `fields=` of its kind) is
+        asked for live once a minute, so that its clean-up runs when it is deleted. Such objects are not known to a
+        process that starts later: select by something that does not change.
 
         Args:
             finalizer: its name, `domain/name`.
@@ -353,6 +358,9 @@ class Controller(Generic[R]):
     def sights(self) -> Sequence[Sight]:
         """The predicates, with the kinds whose fields they look at."""
         sights = [Sight(self.kind, self.when), *(Sight(owned.kind, owned.when) for owned in self.owned)]
+        if self.finalizers:  # of an object without these fields it cannot be known that a clean-up is due
+            deletion = changed("finalizers", "deletionTimestamp")
+            sights.append(Sight(self.kind, deletion, who=f"finalizes({', '.join(map(repr, self.finalizers))})"))
         return [*sights, *(Sight(watched.kind, watched.when, watched.cluster) for watched in self.watched)]
 
     @property

@@ -53,6 +53,8 @@ class Sight:
     kind: type[Resource]
     when: Predicate | None
     cluster: Elsewhere | None = None
+    who: str = ""
+    """What looks at the fields, for the error message; the predicate `when` of a source when empty."""
 
 
 @final

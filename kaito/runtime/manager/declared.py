@@ -131,7 +131,8 @@ def check_sights(
             for path in paths_of(look.when):
                 if not declared.cached.keeps(path):
                     message = (
-                        f"controller {controller}: when={look.when} looks at {'.'.join(path)}, which {declared.who} "
+                        f"controller {controller}: {look.who or f'when={look.when}'} looks at {'.'.join(path)}, "
+                        f"which {declared.who} "
                         f"does not keep ({declared.cached!r})"
                     )
                     raise ConfigurationError(message)

@@ -6,6 +6,9 @@ Given as `when=` to a controller or one of its watches, combined with `&`, `|` a
 
 A predicate looks at headers and at single values of the stored text, so dropping an event costs no decoding. One that
 raises is an error of the handler: the event is tried again later.
+
+No predicate hides a deletion from a controller's own finalizers: the event that begins the deletion of an object
+carrying one of them always reaches the queue.
 """
 
 from collections.abc import Callable, Mapping
@@ -137,7 +140,7 @@ class _Changed(_Combinable):
         return self._paths
 
     def __call__(self, event: Event[Any], /) -> bool:
-        if event.type is not EventType.UPDATE or event.old is None or event.new is None:
+        if event.type is not EventType.UPDATE or event.old is None or event.new is None or event.begins_deletion:
             return True
         return any(_differs(path, event.old, event.new) for path in self._paths)
 
@@ -164,6 +167,8 @@ def _differs(path: Path, old: Snapshot[Any], new: Snapshot[Any]) -> bool:
 def changed(*fields: str) -> Predicate:
     """Updates pass when one of the fields differs; creations, deletions and generic events always pass.
 
+    The update that begins a deletion (of an object with finalizers or a grace period) is a deletion here.
+
     Fields are wire names: `generation`, `resourceVersion`, `labels`, `annotations` and other metadata by their last
     name, everything else by its path, `status.readyReplicas`, `metadata.annotations[example.com/key]`. Several of them
     are any of them. Kinds without a status subresource never change their generation; use `spec` there.
@@ -182,7 +187,7 @@ class _Differs(_Combinable):
         self._view = view
 
     def __call__(self, event: Event[Any], /) -> bool:
-        if event.type is not EventType.UPDATE or event.old is None or event.new is None:
+        if event.type is not EventType.UPDATE or event.old is None or event.new is None or event.begins_deletion:
             return True
         return self._view(event.old.object) != self._view(event.new.object)
 

@@ -1,13 +1,16 @@
 """`KindSource`: every event of a kind, from the cache's informer through a predicate to a handler."""
 
 import copy
-from collections.abc import Awaitable
-from typing import Generic, TypeVar, final
+from collections.abc import Awaitable, Collection
+from typing import Any, Final, Generic, Self, TypeVar, final
+
+import msgspec
 
 from kaito.runtime.cache.cache import Cache, Hold
 from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.delivery import Subscription
-from kaito.runtime.cache.event import Event, EventType
+from kaito.runtime.cache.event import Event, EventType, Snapshot
+from kaito.runtime.cache.jsontext import Path
 from kaito.runtime.cache.view import View
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Enqueue, Handler
@@ -16,6 +19,10 @@ from kaito.runtime.predicate import Predicate, paths_of
 from kaito.runtime.tasks import TaskScope
 
 R = TypeVar("R", bound=Resource)
+
+FINALIZERS: Final[Path] = ("metadata", "finalizers")
+
+_NAMES: Final = msgspec.json.Decoder(list[str])
 
 
 @final
@@ -29,6 +36,9 @@ class KindSource(Generic[R]):
         name: For logs and metrics, default the kind's name in lower case.
         resync: Seconds after which every object is told once more, as an update without change; 0 = never. Predicates
             see it as a generic event: `changed(...)` asks about changes, and would drop all of them.
+        finalizers: Names of finalizers whose clean-up the handler's keys run. The event that begins the deletion of an
+            object carrying one of them reaches the handler whatever `when` decides: without it the clean-up would not
+            run and the object would stay. So does the event that takes such an object out of the cache.
     """
 
     def __init__(
@@ -39,12 +49,20 @@ class KindSource(Generic[R]):
         when: Predicate | None = None,
         name: str = "",
         resync: float = 0.0,
+        finalizers: Collection[str] = (),
     ) -> None:
         self.resync = resync
+        self.finalizers = frozenset(finalizers)
         self.kind = kind
         self.name: str = name or kind.kind.lower()
         self._handler = handler
         self._when = when
+
+    def with_finalizers(self, finalizers: Collection[str]) -> Self:
+        """The same source with further `finalizers`."""
+        other = copy.copy(self)
+        other.finalizers = self.finalizers | frozenset(finalizers)
+        return other
 
     @property
     def cached(self) -> Cached:
@@ -58,12 +76,16 @@ class KindSource(Generic[R]):
             ConfigurationError: the predicate compares fields that the cache does not keep: it would never see a change.
         """
         view = View(cache)
-        handler, when, resyncs = self._handler, self._when, self.resync > 0
+        handler, when, resyncs, finalizers = self._handler, self._when, self.resync > 0, self.finalizers
 
         def deliver(event: Event[R]) -> Awaitable[None] | None:
-            if when is not None and not when(_as_generic(event) if resyncs and event.unchanged else event):
-                return None
-            return handler(event, queue, view)
+            if (
+                when is None
+                or (finalizers and _awaits_clean_up(event, finalizers))
+                or when(_as_generic(event) if resyncs and event.unchanged else event)
+            ):
+                return handler(event, queue, view)
+            return None
 
         hold: Hold[R] = cache.acquire(self.kind)
         declaration = hold.informer.declaration
@@ -76,6 +98,25 @@ class KindSource(Generic[R]):
 
     def __repr__(self) -> str:
         return f"KindSource({self.kind.kind}, {self._handler})"
+
+
+def _awaits_clean_up(event: Event[Any], finalizers: frozenset[str]) -> bool:
+    """Whether from this event on an object waits for the clean-up of one of the finalizers."""
+    match event.type:
+        case EventType.CREATE:
+            begins = event.new is not None and event.new.header.deleting
+        case EventType.UPDATE:
+            begins = event.begins_deletion
+        case EventType.DELETE:  # gone with a finalizer: it has left the cache's selection, and still exists
+            begins = True
+        case _:
+            begins = False
+    return begins and event.latest is not None and _carries(event.latest, finalizers)
+
+
+def _carries(state: Snapshot[Any], finalizers: frozenset[str]) -> bool:
+    text = state.text_at(FINALIZERS)
+    return text is not None and not finalizers.isdisjoint(_NAMES.decode(text))
 
 
 def _as_generic(event: Event[R]) -> Event[R]:
