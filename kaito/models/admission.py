@@ -62,9 +62,10 @@ def preset_of(workspace: Workspace) -> Preset | None:
 
 
 def instance_type_of(workspace: Workspace, cloud: Cloud) -> InstanceType | None:
-    """The instance type that the Workspace names; None when it is unknown but harmless.
+    """The instance type that the Workspace names; None when it is not in the table and need not be.
 
-    A pod template may run on a GPU size newer than the table, because nothing has to be computed for it.
+    A pod template itself says what it needs, and nothing is computed for it: it may run on a size without a GPU, and on
+    a size that is newer than the table.
 
     Raises:
         UnknownInstanceType, NoGpu: nothing can be planned for it.
@@ -106,22 +107,15 @@ def _plan(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: C
 
 def _inference_warnings(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: Cloud) -> tuple[str, ...]:
     adapters = workspace.inference.adapters if workspace.inference else []
-    plan = plan_inference(
+    return plan_inference(
         preset,
         instance,
         nodes=workspace.resource.count,
         runtime=wanted_runtime(workspace),
-        adapters=bool(adapters),
+        adapters=len(adapters),
         cloud=cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
-    )
-    if plan.runtime == "vllm" and any(adapter.strength for adapter in adapters):
-        raise PlanError(
-            "inference.adapters",
-            f"have a strength, which the vllm runtime of {preset.name} cannot apply: remove it, or use a preset and "
-            f"instance type that the transformers runtime serves",
-        )
-    return plan.warnings
+    ).warnings
 
 
 def _credentials(workspace: Workspace, preset: Preset) -> Iterator[Violation]:

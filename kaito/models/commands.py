@@ -12,7 +12,7 @@ from typing import Final
 
 from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.preset import Flags
-from kaito.models.sizing import utilisation
+from kaito.models.sizing import most_sequences, utilisation
 from kaito.models.sources import DOWNLOAD_DIRECTORY, Download, ModelSource, WeightsInImage, model_source
 
 TRANSFORMERS_SERVER: Final = ("python3", "/workspace/tfs/inference_api.py")
@@ -153,12 +153,15 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
     own = settings.flags if settings else {}
     flags: Flags = {
         "dtype": plan.dtype,
-        "gpu-memory-utilization": f"{utilisation(plan.instance.gpu):.2f}",
-        "max-model-len": "auto",
+        "gpu-memory-utilization": _share(plan),
+        "max-model-len": str(plan.engine.max_model_len or "auto"),
         "trust-remote-code": True,
         **own,
         **_vllm_parallelism(plan),
+        **_vllm_sequences(plan),
     }
+    if plan.engine.kv_cache_dtype:
+        flags["kv-cache-dtype"] = plan.engine.kv_cache_dtype
     if (settings and not settings.host_cache) or plan.parallelism.data > 1 or plan.parallelism.pipeline > 1:
         flags["kaito-kv-cache-cpu-memory-utilization"] = "0"
     if isinstance(source, Download):
@@ -170,10 +173,30 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
     return flags
 
 
+def _share(plan: InferencePlan) -> str:
+    """The share of GPU memory that the plan was sized with: the user's as it is written, else the GPU's."""
+    share = plan.engine.gpu_memory_utilization
+    return f"{utilisation(plan.instance.gpu):.2f}" if share is None else f"{share:g}"
+
+
 def _vllm_parallelism(plan: InferencePlan) -> Flags:
+    """Sizes other than 1; all of them when the user set one, because the wrapper fills in what is absent."""
     sizes = {
         "tensor-parallel-size": plan.parallelism.tensor,
         "pipeline-parallel-size": plan.parallelism.pipeline,
         "data-parallel-size": plan.parallelism.data,
     }
-    return {name: str(size) for name, size in sizes.items() if size > 1}
+    return {name: str(size) for name, size in sizes.items() if size > 1 or plan.engine.parallel}
+
+
+def _vllm_sequences(plan: InferencePlan) -> Flags:
+    """Concurrent requests: the user's number, or what the state of a hybrid model leaves room for."""
+    divided = plan.parallelism
+    most = plan.engine.max_num_seqs or most_sequences(
+        plan.preset,
+        plan.instance,
+        tensor=divided.tensor,
+        stages=divided.pipeline,
+        share=plan.engine.gpu_memory_utilization,
+    )
+    return {"max-num-seqs": str(most)} if most else {}

@@ -6,6 +6,7 @@
     ├── UnknownInstanceType      no such name in the table
     ├── NoGpu                    the instance type has no GPU that we can use
     ├── RuntimeUnsupported       the runtime asked for cannot serve this preset on this GPU
+    ├── InvalidEngineOption      a setting of the engine is out of range, or the model or the node cannot have it
     └── InstanceTypeTooSmall     the model does not fit
 
 The webhook turns them into refusals, the controller into a condition with `reason`.
@@ -61,6 +62,10 @@ class NoGpu(PlanError):
 
 class RuntimeUnsupported(PlanError):
     """The runtime asked for cannot serve the preset on that GPU."""
+
+
+class InvalidEngineOption(PlanError):
+    """A setting of the engine in the user's configuration is out of range, or the model or node cannot have it."""
 
 
 class InstanceTypeTooSmall(PlanError):

@@ -30,8 +30,8 @@ class Gpu:
     vendor: Vendor
     """Who made it; decides the resource name pods ask for."""
 
-    compute_capability: float = 0.0
-    """CUDA compute capability; 0 where CUDA does not apply."""
+    compute_capability: float | None = None
+    """CUDA compute capability; None where CUDA does not apply, and where nothing is known of the GPU."""
 
     @property
     def resource_name(self) -> str:
@@ -40,8 +40,12 @@ class Gpu:
 
     @property
     def has_bfloat16(self) -> bool:
-        """Whether it computes in bfloat16; float16 works on every GPU of the table."""
-        return self.compute_capability >= BFLOAT16_COMPUTE_CAPABILITY
+        """Whether it computes in bfloat16; float16 works on every GPU of the table.
+
+        A GPU of unknown capability is taken for one that does: every GPU that NVIDIA released since 2020 does, and
+        the older ones are in the tables.
+        """
+        return self.compute_capability is None or self.compute_capability >= BFLOAT16_COMPUTE_CAPABILITY
 
 
 @final
@@ -65,7 +69,7 @@ class InstanceType:
     """Whether it has a local NVMe disk."""
 
     legacy: bool = False
-    """Whether current releases of the cloud or of upstream Kaito no longer offer it."""
+    """Accepted, but never recommended: the cloud or upstream Kaito offers it no longer, or never did."""
 
     @property
     def gpu_memory(self) -> int:

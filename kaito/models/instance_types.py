@@ -42,7 +42,7 @@ class _GpuRow(BaseModel):
 
     name: str
     vendor: Vendor
-    compute_capability: float = 0.0
+    compute_capability: float | None = None
 
 
 class _TypeRow(BaseModel):
@@ -54,6 +54,7 @@ class _TypeRow(BaseModel):
     memory_per_gpu: int
     nvme: bool = False
     legacy: bool = False
+    aliases: list[str] = []
 
 
 class _Table(BaseModel):
@@ -69,36 +70,34 @@ def _tables() -> Mapping[Cloud, Mapping[str, InstanceType]]:
     table = TypeAdapter(_Table).validate_python(yaml.safe_load(text))
     gpus = {row.name: Gpu(row.name, row.vendor, row.compute_capability) for row in table.gpus}
     return {
-        cloud: MappingProxyType(
-            {
-                row.name.lower(): InstanceType(
-                    row.name, gpus[row.gpu], row.gpus, row.memory_per_gpu * GIB, nvme=row.nvme, legacy=row.legacy
-                )
-                for row in rows
-            }
-        )
+        cloud: MappingProxyType({name.lower(): _made(row, gpus[row.gpu]) for row in rows for name in _names(row)})
         for cloud, rows in table.instance_types.items()
     }
 
 
+def _names(row: _TypeRow) -> list[str]:
+    """The cloud's name first, then names that users may have from other tables."""
+    return [row.name, *row.aliases]
+
+
+def _made(row: _TypeRow, gpu: Gpu) -> InstanceType:
+    memory = row.memory_per_gpu * GIB
+    return InstanceType(row.name, gpu, row.gpus, memory, nvme=row.nvme, legacy=row.legacy)
+
+
 def instance_types(cloud: Cloud = "azure") -> tuple[InstanceType, ...]:
     """Every instance type of a cloud that the table knows, in the table's order (current ones first)."""
-    return tuple(_tables()[cloud].values())
+    return tuple(dict.fromkeys(_tables()[cloud].values()))
 
 
-def gpu_named(name: str) -> Gpu | None:
-    """The GPU of that name, or of the product name that GPU feature discovery writes (`NVIDIA-A100-SXM4-80GB`).
-
-    None when the table has no such GPU; callers then go by the node's other labels.
-    """
-    words = re.split(r"[-_ ]+", name.lower())
-    known = {i.gpu for types in _tables().values() for i in types.values()}
-    fitting = [gpu for gpu in known if set(gpu.name.lower().split()) <= set(words)]
-    return max(fitting, key=lambda gpu: len(gpu.name), default=None)
+def current(cloud: Cloud = "azure") -> list[InstanceType]:
+    """The instance types that may be recommended, smallest GPU memory first: current ones with NVIDIA GPUs."""
+    offered = (i for i in instance_types(cloud) if not i.legacy and i.gpu.vendor == "nvidia")
+    return sorted(offered, key=lambda i: (i.gpu_memory, i.gpus))
 
 
 def find(name: str, cloud: Cloud = "azure") -> InstanceType | None:
-    """The instance type of that name in any case, or None."""
+    """The instance type of that name or alias in any case, or None; its `name` is what the cloud calls it."""
     return _tables()[cloud].get(name.strip().lower())
 
 
@@ -119,9 +118,15 @@ def get(name: str, cloud: Cloud = "azure") -> InstanceType:
     )
 
 
+def cloud_name(name: str, cloud: Cloud = "azure") -> str:
+    """What the cloud calls the size: for aliases and other spellings of a size of the table its name, else as given."""
+    found = find(name, cloud)
+    return found.name if found else name
+
+
 def may_exist(name: str, cloud: Cloud = "azure") -> bool:
-    """Whether the name has the form of a GPU size, also one that the table does not know (newer than this release)."""
-    return bool(_SIZES[cloud].fullmatch(name) and _GPU_FAMILIES[cloud].match(name))
+    """Whether the name has the form of a size of that cloud: one without a GPU, or newer than this table."""
+    return bool(_SIZES[cloud].fullmatch(name))
 
 
 def _example(cloud: Cloud) -> str:
@@ -132,5 +137,5 @@ def _did_you_mean(name: str, cloud: Cloud) -> str:
     table = _tables()[cloud]
     near = difflib.get_close_matches(name.lower(), table, n=3, cutoff=0.75)
     if near:
-        return f"did you mean {' or '.join(table[key].name for key in near)}?"
+        return f"did you mean {' or '.join(dict.fromkeys(table[key].name for key in near))}?"
     return f"choose one such as {_example(cloud)}"

@@ -1,21 +1,39 @@
-"""What a node of the user's own has: its GPUs read from labels, as an `InstanceType` like those of the table.
+"""What a user's own nodes have: their GPUs read from labels, as an `InstanceType` like those of the table.
 
 NVIDIA's GPU feature discovery writes the labels. Without them the node's instance type label is looked up in the table.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
-from kaito.api import labels
+from kaito.api import conditions, labels
+from kaito.models.errors import PlanError
 from kaito.models.gpu import Gpu, InstanceType
-from kaito.models.instance_types import Cloud, find, gpu_named
+from kaito.models.instance_types import Cloud, find
+from kaito.models.products import gpu_named
 
-_MIB = 2**20
+SELECTOR_FIELD: Final = "resource.labelSelector"
+
+_MIB: Final = 2**20
+_NAMES_SHOWN: Final = 5
+"""Nodes that a message names for each kind of GPU; further ones are counted."""
+
+
+class MixedGpus(PlanError):
+    """The nodes that the selector matches have different GPUs."""
+
+
+class UnknownGpus(PlanError):
+    """No node shows which GPUs it has."""
+
+    reason = conditions.UNKNOWN_INSTANCE_TYPE
 
 
 def instance_type_of(node_labels: Mapping[str, str], cloud: Cloud = "azure") -> InstanceType | None:
     """The node's GPUs; None when neither feature discovery nor the table knows.
 
-    Numbers that are not numbers count as absent labels.
+    Labels that are not whole numbers count as absent. A GPU of which nothing is known has the capability None.
     """
     name = node_labels.get(labels.INSTANCE_TYPE, "")
     product = node_labels.get(labels.GPU_PRODUCT, "")
@@ -23,15 +41,71 @@ def instance_type_of(node_labels: Mapping[str, str], cloud: Cloud = "azure") -> 
     if not (product and count and memory):
         return find(name, cloud)
     known = gpu_named(product)
-    capability = _capability(node_labels) or (known.compute_capability if known else 0.0)
+    capability = _capability(node_labels) or (known.compute_capability if known else None)
     gpu = Gpu(known.name if known else product, "nvidia", capability)
     return InstanceType(name or product, gpu, count, memory * _MIB)
 
 
-def _capability(node_labels: Mapping[str, str]) -> float:
+def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud = "azure") -> InstanceType | None:
+    """The one kind of GPU node that a Workspace can be planned for, from the labels of all nodes it may run on.
+
+    All nodes must have the same GPU product: a pod may be placed on any of them, and command, number format and size
+    are planned once. Nodes of one product that differ in number or memory of their GPUs are planned for by the least
+    of both, so that every node has what the plan asks for. Nodes without any sign of a GPU do not count.
+
+    Args:
+        nodes: labels by node name.
+        cloud: whose table the instance type label is looked up in.
+
+    Returns:
+        None when there is no node at all.
+
+    Raises:
+        MixedGpus: there are several products; the message has the nodes of each.
+        UnknownGpus: there are nodes, and none shows which GPUs it has.
+    """
+    if not nodes:
+        return None
+    seen = {name: instance_type_of(found, cloud) for name, found in sorted(nodes.items())}
+    kinds: dict[str, list[str]] = {}
+    for name, instance in seen.items():
+        if instance is not None:
+            kinds.setdefault(instance.gpu.name, []).append(name)
+    if not kinds:
+        wanted = f"{labels.GPU_PRODUCT}, {labels.GPU_COUNT} and {labels.GPU_MEMORY}"
+        raise UnknownGpus(
+            SELECTOR_FIELD,
+            f"{_shown(list(seen))} do not show which GPUs they have: install GPU feature discovery, or set the node "
+            f"labels {wanted}",
+        )
+    if len(kinds) > 1:
+        listed = "; ".join(f"{kind} on {_shown(names)}" for kind, names in sorted(kinds.items()))
+        raise MixedGpus(
+            SELECTOR_FIELD,
+            f"matches nodes with different GPUs: {listed}: narrow the selector to one product, for example with the "
+            f"node label {labels.GPU_PRODUCT}",
+        )
+    found = [instance for instance in seen.values() if instance is not None]
+    capabilities = [i.gpu.compute_capability for i in found if i.gpu.compute_capability is not None]
+    least = min(found, key=lambda instance: instance.gpu_memory)
+    return replace(
+        least,
+        gpu=replace(least.gpu, compute_capability=min(capabilities, default=None)),
+        gpus=min(instance.gpus for instance in found),
+        memory_per_gpu=min(instance.memory_per_gpu for instance in found),
+    )
+
+
+def _shown(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _capability(node_labels: Mapping[str, str]) -> float | None:
+    """Compute capability from the labels, None without them."""
     major, minor = _number(node_labels.get(labels.CUDA_MAJOR)), _number(node_labels.get(labels.CUDA_MINOR))
-    return major + minor / 10
+    return major + minor / 10 if major else None
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() else 0
+    return int(text) if text and len(text) <= 9 and text.isascii() and text.isdigit() else 0

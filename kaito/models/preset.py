@@ -43,6 +43,18 @@ class Architecture(_Entry):
     qk_rope_head_dim: int = 0
     """MLA only: positional part of the key."""
 
+    full_layers: int = 0
+    """Layers whose cache grows with the whole context; 0 when all do."""
+
+    window: int = 0
+    """Tokens that the other layers cache (sliding window); 0 when they cache nothing for each token."""
+
+    state_layers: int = 0
+    """Hybrid models only: layers with a recurrent state instead of a cache (Mamba-2, gated delta net)."""
+
+    state_bytes_per_layer: int = 0
+    """Hybrid models only: bytes of that state for one request and one layer, convolution window included."""
+
 
 class Transformers(_Entry):
     """How the transformers server runs the model."""
@@ -106,14 +118,17 @@ class Preset(_Entry):
     """Other names, lower case."""
 
     weights: Quantity = Field(default_factory=lambda: Quantity(0))
-    """Size of the weights' files."""
+    """Size of the weights' files that a server loads: second copies in other formats or folders do not count."""
+
+    parameters: float = 0.0
+    """Number of parameters in units of 10^9, all experts included; what the size of the weights is checked against."""
 
     quantization: str = ""
     """Method the weights are quantised with; empty for 16 bits."""
 
     architecture: Architecture | None = None
     kv_bytes_per_token: int = 0
-    """Key-value cache of one token over all layers, in bytes."""
+    """Key-value cache of one token if all layers cached it, in bytes; `cache_bytes` knows which do."""
 
     context: int = 0
     """Most tokens the model was trained for."""
@@ -135,6 +150,20 @@ class Preset(_Entry):
     def weights_bytes(self) -> int:
         """Size of the weights' files in bytes."""
         return int(self.weights)
+
+    @property
+    def state_bytes(self) -> int:
+        """Recurrent state of one request over all layers in bytes; 0 for a model that is no hybrid."""
+        shape = self.architecture
+        return shape.state_layers * shape.state_bytes_per_layer if shape else 0
+
+    def cache_bytes(self, context: int) -> float:
+        """Key-value cache of one request with that many tokens over all layers, in bytes at 16 bits a number."""
+        shape = self.architecture
+        if shape is None or not shape.full_layers:
+            return float(context * self.kv_bytes_per_token)
+        others = (shape.layers - shape.full_layers) * min(context, shape.window)
+        return self.kv_bytes_per_token / shape.layers * (shape.full_layers * context + others)
 
     @property
     def names(self) -> tuple[str, ...]:

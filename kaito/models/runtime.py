@@ -5,11 +5,13 @@ The table, first match wins:
     a runtime was asked for             that one, or an error that says why it cannot
     the GPU has no bfloat16 (V100, T4)  transformers in float16: vLLM's kernels want compute capability 8.0
     adapters                            transformers: it merges them at their strength into the one answer
+    the capability is unknown           as for a GPU that has bfloat16, with a warning
     else                                vLLM where the preset has it, for its throughput; transformers otherwise
 """
 
 from typing import Final
 
+from kaito.api import labels
 from kaito.models.errors import NoGpu, RuntimeUnsupported
 from kaito.models.gpu import BFLOAT16_COMPUTE_CAPABILITY, InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD
@@ -43,6 +45,18 @@ def choose_runtime(
     raise RuntimeUnsupported(INSTANCE_FIELD, obstacles["vllm"])
 
 
+def runtime_warnings(preset: Preset, instance: InstanceType) -> tuple[str, ...]:
+    """What the user should know about the GPU that the choice is based on."""
+    gpu = instance.gpu
+    if gpu.compute_capability is not None:
+        return ()
+    warning = (
+        f"{INSTANCE_FIELD}: the compute capability of {gpu.name} is unknown, {preset.name} is planned as for "
+        f"{BFLOAT16_COMPUTE_CAPABILITY} or more: set the node labels {labels.CUDA_MAJOR} and {labels.CUDA_MINOR}"
+    )
+    return (warning,)
+
+
 def dtype_on(preset: Preset, instance: InstanceType) -> str:
     """Number format of the weights on that GPU: the preset's own, float16 where the GPU has no bfloat16."""
     return preset.dtype if preset.quantization or instance.gpu.has_bfloat16 else "float16"
@@ -59,7 +73,7 @@ def check_gpu(instance: InstanceType) -> None:
         raise NoGpu(
             INSTANCE_FIELD, f"{instance} has no NVIDIA GPU: the images' servers run on NVIDIA GPUs, choose such a size"
         )
-    if 0 < gpu.compute_capability < LEAST_COMPUTE_CAPABILITY:
+    if gpu.compute_capability is not None and gpu.compute_capability < LEAST_COMPUTE_CAPABILITY:
         raise NoGpu(
             INSTANCE_FIELD,
             f"{instance} is too old: its compute capability is {gpu.compute_capability}, the servers need "

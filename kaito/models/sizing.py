@@ -1,8 +1,13 @@
 """How much GPU memory a model takes and how many nodes that is: arithmetic on bytes, nothing else.
 
-`upstream_estimate` is upstream Kaito v0.12's formula, kept to compare with and to be compatible where somebody asks.
-`estimate` is ours: it spreads the key-value cache over all GPUs of all nodes, as vLLM does, where upstream reserves it
-in full on every GPU of the first node and so asks for far too many nodes at long contexts.
+The constants are those of upstream Kaito after its corrections of August and September 2026 (pull requests 2302 and
+2315): vLLM's own default share of 0.92 instead of 0.84, 0.82 on A10, less fixed overhead on A10, the state of hybrid
+models, and weights without second copies. `utilisation` is the one source of the share: the estimate and the command
+line take it from here.
+
+`upstream_estimate` is upstream's node count, kept to compare with. `estimate` is ours: it spreads the key-value cache
+over all GPUs of all nodes, as vLLM does, where upstream reserves it in full on every GPU of the first node and so asks
+for too many nodes at long contexts.
 """
 
 import math
@@ -10,23 +15,43 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from kaito.models.gpu import GIB, Gpu, InstanceType
-from kaito.models.preset import Preset
+from kaito.models.preset import Architecture, Preset
 
 WEIGHTS_IN_MEMORY: Final = 1.02
-"""Size of loaded weights against their files (upstream Kaito v0.12)."""
+"""Size of loaded weights relative to their files (upstream Kaito)."""
 
 OVERHEAD: Final = 2.3 * GIB
 """Fixed memory of vLLM on each GPU: about 0.6 GiB outside torch, 1.7 GiB activations and CUDA graphs (upstream)."""
+
+_OVERHEAD_BY_GPU: Final = {"NVIDIA A10": 1.5 * GIB}
+"""GPUs on which less was measured (upstream pull request 2302: granite-4.1-8b runs on one A10)."""
 
 OVERHEAD_PER_WEIGHT: Final = 0.05
 """Further overhead for each byte of weights on the GPU (upstream)."""
 
 DEFAULT_CONTEXT: Final = 2048
-"""Tokens of context that must fit when nobody asks for more (upstream)."""
+"""Tokens of context that must fit when the user asks for no length (upstream)."""
 
-_UTILISATION: Final = 0.84
+UPSTREAM_UTILISATION: Final = 0.84
+"""The share that upstream Kaito v0.12 reckons with, for comparisons."""
+
+_UTILISATION: Final = 0.92
 _UTILISATION_BY_GPU: Final = {"NVIDIA A10": 0.82}
-"""Share of GPU memory that vLLM may use (upstream; A10 boards keep more for themselves)."""
+"""Share of GPU memory that vLLM may use: vLLM's default; A10 boards keep more for themselves (upstream)."""
+
+STATE_SEQUENCES: Final = 16
+"""Concurrent requests whose recurrent state must fit on a node that serves a hybrid model.
+
+Upstream reserves for 64. The command line caps the concurrent requests at what fits (`most_sequences`), so 16 are
+enough for a server that starts and is useful; on Azure's sizes both numbers accept the same pairs, except
+qwen3.5-122b-a10b-gptq-int4 on one H100 with 94 GiB, which has room for about 100 requests.
+"""
+
+LORA_RANK: Final = 16
+"""Rank that is assumed for adapters: vLLM's default for `--max-lora-rank`. Adapters are read after the purchase."""
+
+_LORA_SHARE: Final = 20 / 13
+"""An adapter of rank r on every matrix of a layer has 20 x hidden x r numbers, the layer has 13 x hidden^2."""
 
 TRANSFORMERS_UTILISATION: Final = 0.92
 """Share of GPU memory that the transformers server may fill; our margin for what the driver and fragmentation take."""
@@ -76,6 +101,27 @@ class UpstreamEstimate:
     """Bytes of weights that fit on one GPU."""
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one copy of a model has to hold beside its weights."""
+
+    context: int = DEFAULT_CONTEXT
+    """Tokens of key-value cache."""
+
+    cache_scale: float = 1.0
+    """Size of a cached number relative to 16 bits."""
+
+    sequences: int = STATE_SEQUENCES
+    """Concurrent requests whose recurrent state must fit; matters for hybrid models only."""
+
+    adapters: int = 0
+    """LoRA adapters that are loaded beside the weights."""
+
+
+DEFAULT_LOAD: Final = Load()
+
+
 def gib(size: float) -> str:
     """Bytes for people: GiB with one decimal."""
     return f"{size / GIB:.1f} GiB"
@@ -86,58 +132,140 @@ def utilisation(gpu: Gpu) -> float:
     return _UTILISATION_BY_GPU.get(gpu.name, _UTILISATION)
 
 
+def overhead(gpu: Gpu) -> float:
+    """Bytes that vLLM takes on each such GPU whatever the model."""
+    return _OVERHEAD_BY_GPU.get(gpu.name, OVERHEAD)
+
+
 def upstream_estimate(
-    *, weights: float, kv_bytes_per_token: int, node_memory: int, gpus: int, context: int = DEFAULT_CONTEXT
+    *,
+    weights: float,
+    kv_bytes_per_token: int,
+    node_memory: int,
+    gpus: int,
+    context: int = DEFAULT_CONTEXT,
+    share: float = UPSTREAM_UTILISATION,
+    base: float = OVERHEAD,
+    state: float = 0.0,
 ) -> UpstreamEstimate:
-    """Upstream Kaito v0.12's node estimate, operation by operation.
+    """Upstream Kaito's node estimate, operation by operation; the defaults are v0.12's.
+
+    Args:
+        weights: bytes of the weights' files.
+        kv_bytes_per_token: bytes of key-value cache of one token.
+        node_memory: bytes of GPU memory of one node.
+        gpus: GPUs of one node.
+        context: tokens.
+        share: share of GPU memory that vLLM may use.
+        base: fixed overhead of each GPU in bytes.
+        state: bytes of recurrent state of all concurrent requests.
 
     Raises:
         GpuTooSmall: the overhead alone exceeds the memory of one GPU.
     """
-    available = (node_memory // gpus) * _UTILISATION
-    reserve = OVERHEAD + context * kv_bytes_per_token / gpus
+    available = (node_memory // gpus) * share
+    reserve = base + context * kv_bytes_per_token / gpus
     if available <= reserve:
         raise GpuTooSmall(available, reserve)
     budget = (available - reserve) / (1 + OVERHEAD_PER_WEIGHT)
-    needed = math.floor(weights * WEIGHTS_IN_MEMORY / budget) + 1
+    needed = math.floor((weights * WEIGHTS_IN_MEMORY + state) / budget) + 1
     return UpstreamEstimate(needed, math.ceil(needed / gpus), budget)
 
 
-def vllm_need_per_gpu(preset: Preset, *, gpus: int, nodes: int = 1, context: int = DEFAULT_CONTEXT) -> float:
-    """Bytes that vLLM takes on each of `gpus` GPUs, spread over `nodes` nodes, with `context` tokens of cache.
+def vllm_need_per_gpu(preset: Preset, gpu: Gpu, *, tensor: int, stages: int = 1, load: Load = DEFAULT_LOAD) -> float:
+    """Bytes that vLLM takes on each of `tensor` x `stages` GPUs that hold one copy of the model.
 
-    With multi-head latent attention every tensor-parallel rank holds the whole cache of its layers, so there only
-    pipeline stages (nodes) divide it.
+    Args:
+        preset: the model.
+        gpu: where it runs.
+        tensor: GPUs that share each layer.
+        stages: pipeline stages; each holds a part of the layers and of the cache.
+        load: cache, state and adapters.
     """
-    weights = preset.weights_bytes * WEIGHTS_IN_MEMORY * (1 + OVERHEAD_PER_WEIGHT)
-    replicated = preset.architecture is not None and preset.architecture.attention == "MLA"
-    return weights / gpus + OVERHEAD + context * preset.kv_bytes_per_token / (nodes if replicated else gpus)
+    ranks = tensor * stages
+    weights = preset.weights_bytes * WEIGHTS_IN_MEMORY * (1 + OVERHEAD_PER_WEIGHT) + _adapter_bytes(preset, load)
+    cache = preset.cache_bytes(load.context) * load.cache_scale / (stages * _cache_ranks(preset.architecture, tensor))
+    state = preset.state_bytes * load.sequences / ranks
+    return weights / ranks + overhead(gpu) + cache + state
+
+
+def _cache_ranks(shape: Architecture | None, tensor: int) -> int:
+    """Over how many tensor-parallel ranks the cache is divided.
+
+    With multi-head latent attention every rank holds the whole cache of its layers; key-value heads are copied when
+    there are fewer of them than ranks.
+    """
+    if shape is None:
+        return tensor
+    return 1 if shape.attention == "MLA" else min(tensor, shape.kv_heads)
+
+
+def _adapter_bytes(preset: Preset, load: Load) -> float:
+    """Bytes of the adapters over all GPUs, at 16 bits a number."""
+    shape = preset.architecture
+    if not load.adapters or shape is None:
+        return 0.0
+    share = _LORA_SHARE * LORA_RANK / (shape.heads * shape.head_dim)
+    return load.adapters * share * preset.parameters * 1e9 * 2
 
 
 def estimate(preset: Preset, instance: InstanceType, *, context: int = DEFAULT_CONTEXT) -> Estimate:
-    """How many nodes of that type vLLM needs to serve the preset.
+    """How many nodes of that type vLLM needs to serve the preset, with a pipeline stage on each.
 
     Raises:
         GpuTooSmall: no number of nodes up to 64 is enough.
     """
-    available = vllm_available_per_gpu(instance)
+    available, load = vllm_available_per_gpu(instance), Load(context=context)
     needed = math.inf
     for nodes in range(1, _MOST_NODES + 1):
-        most = nodes * instance.gpus
-        needed = vllm_need_per_gpu(preset, gpus=most, nodes=nodes, context=context)
+        needed = vllm_need_per_gpu(preset, instance.gpu, tensor=instance.gpus, stages=nodes, load=load)
         if needed <= available:
-            fits = (
-                gpus
-                for gpus in range(1, most + 1)
-                if vllm_need_per_gpu(preset, gpus=gpus, nodes=nodes, context=context) <= available
-            )
-            return Estimate(next(fits), nodes, needed, available)
+            return Estimate(_least_gpus(preset, instance, nodes, load), nodes, needed, available)
     raise GpuTooSmall(available, needed)
 
 
-def vllm_available_per_gpu(instance: InstanceType) -> float:
-    """Bytes that vLLM may use on each GPU of that type."""
-    return instance.memory_per_gpu * utilisation(instance.gpu)
+def _least_gpus(preset: Preset, instance: InstanceType, nodes: int, load: Load) -> int:
+    """Least number of GPUs over that many nodes; the node's own number when it takes several nodes."""
+    if nodes > 1:
+        return nodes * instance.gpus
+    available = vllm_available_per_gpu(instance)
+    fits = (
+        gpus
+        for gpus in range(1, instance.gpus + 1)
+        if vllm_need_per_gpu(preset, instance.gpu, tensor=gpus, load=load) <= available
+    )
+    return next(fits, instance.gpus)
+
+
+def vllm_available_per_gpu(instance: InstanceType, share: float | None = None) -> float:
+    """Bytes that vLLM may use on each GPU of that type; `share` is the user's."""
+    return instance.memory_per_gpu * (utilisation(instance.gpu) if share is None else share)
+
+
+def most_sequences(
+    preset: Preset, instance: InstanceType, *, tensor: int, stages: int, share: float | None = None
+) -> int | None:
+    """Value of `--max-num-seqs` that a hybrid model needs to start there; None where vLLM's default fits.
+
+    vLLM gives each request one block of recurrent state and refuses to start when `max_num_seqs` exceeds the blocks it
+    could allocate (vllm-project/vllm issue 49064). A block has one page for each layer of a cache group; the group's
+    size follows vLLM's rule: the smaller of the two kinds of layers, or the larger when it is within 1.5 of it. Formula
+    and the margin of 0.9 are upstream Kaito's; pipelines are left to vLLM, as upstream does.
+    """
+    shape = preset.architecture
+    if shape is None or not shape.state_layers or stages > 1:
+        return None
+    few, many = sorted((shape.state_layers, shape.full_layers or 1))
+    group = many if many < 1.5 * few else few
+    none = Load(context=0, sequences=0)
+    pool = vllm_available_per_gpu(instance, share) - vllm_need_per_gpu(preset, instance.gpu, tensor=tensor, load=none)
+    most = max(1, math.floor(0.9 * pool / (shape.state_bytes_per_layer / tensor * group)))
+    return most if most < _default_sequences(instance) else None
+
+
+def _default_sequences(instance: InstanceType) -> int:
+    """vLLM's default for `max_num_seqs` in its server: by the memory of the GPU, A100 apart."""
+    return 1024 if instance.memory_per_gpu >= 70 * GIB and "A100" not in instance.gpu.name else 256
 
 
 def transformers_need(preset: Preset, gpus: int, *, context: int = DEFAULT_CONTEXT) -> float:

@@ -10,6 +10,7 @@ from kaito.models.admission import wanted_runtime
 from kaito.models.commands import inference_command, inference_environment, tuning_command
 from kaito.models.errors import RuntimeUnsupported
 from kaito.models.gpu import InstanceType
+from kaito.models.instance_types import cloud_name
 from kaito.models.planning import InferencePlan, TuningPlan, plan_inference, plan_tuning
 from kaito.models.preset import Preset
 from kaito.models.runtime import RUNTIME_FIELD
@@ -26,11 +27,11 @@ _TEMPLATE_DISK = Quantity("1024Gi")
 """Disk for a pod template, whose image sizes nobody knows (upstream Kaito v0.12)."""
 
 
-def template_plan(workspace: Workspace, instance: InstanceType | None) -> Plan:
+def template_plan(workspace: Workspace, instance: InstanceType | None, settings: WorkspaceSettings) -> Plan:
     """The plan of a pod template; GPUs are not looked for when the table does not know the instance type."""
     hardware = Hardware(
         count=node_count(workspace),
-        instance_type=workspace.resource.instance_type,
+        instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
         gpus=instance.gpus if instance else 0,
         gpu_resource=instance.gpu.resource_name if instance else labels.NVIDIA_GPU,
         disk=_TEMPLATE_DISK,
@@ -45,7 +46,7 @@ def inference_plan(workspace: Workspace, preset: Preset, instance: InstanceType,
         PlanError: it cannot be served so.
     """
     inference = workspace.inference
-    adapters = bool(inference and inference.adapters)
+    adapters = len(inference.adapters) if inference else 0
     wanted = wanted_runtime(workspace)
     if wanted == "vllm" and not settings.vllm:
         raise RuntimeUnsupported(RUNTIME_FIELD, "asks for vllm, which feature gate vLLM=false switches off: remove it")
@@ -59,7 +60,8 @@ def inference_plan(workspace: Workspace, preset: Preset, instance: InstanceType,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )
     source = _source(workspace, preset)
-    command = inference_command(planned, source=source, adapters=adapters, config=bool(inference and inference.config))
+    config = bool(inference and inference.config)
+    command = inference_command(planned, source=source, adapters=bool(adapters), config=config)
     serving = Serving(
         model=preset.name,
         image=_image(workspace, preset, settings),
@@ -71,7 +73,9 @@ def inference_plan(workspace: Workspace, preset: Preset, instance: InstanceType,
         readiness_seconds=planned.readiness_timeout.total_seconds(),
         downloads=isinstance(source, Download),
     )
-    return Plan(hardware=_hardware(workspace, planned, count=planned.nodes), serving=serving, notes=planned.warnings)
+    return Plan(
+        hardware=_hardware(workspace, planned, settings, count=planned.nodes), serving=serving, notes=planned.warnings
+    )
 
 
 def tuning_plan(
@@ -96,7 +100,7 @@ def tuning_plan(
         access_secret=access_secret(workspace),
         downloads=isinstance(source, Download),
     )
-    return Plan(hardware=_hardware(workspace, planned, count=1), serving=serving, notes=planned.warnings)
+    return Plan(hardware=_hardware(workspace, planned, settings, count=1), serving=serving, notes=planned.warnings)
 
 
 def node_count(workspace: Workspace) -> int:
@@ -111,10 +115,12 @@ def access_secret(workspace: Workspace) -> str:
     return given.preset_options.model_access_secret if given else ""
 
 
-def _hardware(workspace: Workspace, planned: InferencePlan | TuningPlan, *, count: int) -> Hardware:
+def _hardware(
+    workspace: Workspace, planned: InferencePlan | TuningPlan, settings: WorkspaceSettings, *, count: int
+) -> Hardware:
     return Hardware(
         count=count,
-        instance_type=workspace.resource.instance_type,
+        instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
         gpus=planned.gpus,
         gpu_resource=planned.resource_name,
         disk=planned.disk,

@@ -62,7 +62,7 @@ async def _plan(run: Pass) -> Plan:
     preset = preset_of(workspace)
     instance = await _instance(run)
     if preset is None or instance is None:
-        plan = template_plan(workspace, instance)
+        plan = template_plan(workspace, instance, settings)
         return replace(plan, notes=(*notes, *plan.notes))
     if workspace.tuning is not None:
         plan = tuning_plan(workspace, workspace.tuning, preset, instance, settings)

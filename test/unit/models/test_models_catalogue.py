@@ -129,8 +129,8 @@ def test_every_row_has_memory_and_a_gpu(cloud: Cloud) -> None:
     rows = instance_types.instance_types(cloud)
 
     assert rows
-    assert all(row.gpus > 0 and row.memory_per_gpu >= 8 * GIB for row in rows)
-    assert all(row.gpu.compute_capability > 0 for row in rows if row.gpu.vendor == "nvidia")
+    assert all(row.gpus > 0 and row.memory_per_gpu >= 2 * GIB for row in rows)
+    assert all((row.gpu.compute_capability or 0) > 0 for row in rows if row.gpu.vendor == "nvidia")
 
 
 def test_an_existing_node_is_read_from_its_labels() -> None:

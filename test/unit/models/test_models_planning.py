@@ -50,7 +50,7 @@ def test_phi_3_mini_on_a100_is_served_by_vllm_in_bfloat16() -> None:
         "python3",
         "/workspace/vllm/inference_api.py",
         "--dtype=bfloat16",
-        "--gpu-memory-utilization=0.84",
+        "--gpu-memory-utilization=0.92",
         "--max-model-len=auto",
         "--model=/workspace/vllm/weights",
         "--port=5000",
@@ -103,8 +103,8 @@ def test_a_model_too_large_says_both_numbers_and_a_size_that_fits() -> None:
     assert caught.value.field == "resource.instanceType"
     assert caught.value.reason == "InstanceTypeTooSmall"
     assert caught.value.message == (
-        f"{A100} is too small for llama-3.3-70b-instruct: it takes about 143.7 GiB, 67.2 GiB are usable: choose a "
-        "larger one, for example Standard_NC80adis_H100_v5"
+        f"{A100} is too small for llama-3.3-70b-instruct: it takes about 143.7 GiB, 73.6 GiB are usable: choose a "
+        "larger one, for example Standard_NC48ads_A100_v4"
     )
     assert str(A100) == "Standard_NC24ads_A100_v4 (1 x NVIDIA A100, 80 GiB each)"
 

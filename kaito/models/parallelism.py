@@ -1,0 +1,109 @@
+"""How vLLM divides a model over the GPUs of one node: by the plan, or as the user's configuration says."""
+
+from dataclasses import dataclass
+from typing import final
+
+from kaito.models.engine import NO_OPTIONS, EngineOptions, cache_scale, option_field
+from kaito.models.errors import InvalidEngineOption
+from kaito.models.gpu import InstanceType
+from kaito.models.preset import Architecture, Preset
+from kaito.models.sizing import Load, vllm_available_per_gpu, vllm_need_per_gpu
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Parallelism:
+    """How vLLM divides a model over the GPUs of one node; the product is the number of GPUs."""
+
+    tensor: int = 1
+    """GPUs that share each layer."""
+
+    pipeline: int = 1
+    """Groups of GPUs that each hold a part of the layers."""
+
+    data: int = 1
+    """Copies of the model."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that are used."""
+        return self.tensor * self.pipeline * self.data
+
+
+def parallelism(preset: Preset, instance: InstanceType, engine: EngineOptions = NO_OPTIONS) -> Parallelism:
+    """How vLLM uses the GPUs of a node.
+
+    A model that fits into half a GPU is copied to each (upstream Kaito v0.12), if the context that the user asks for
+    fits there as well. Otherwise tensor parallelism over the largest number of GPUs that divides the attention heads,
+    as vLLM demands, and pipeline stages for the rest. Where the user sets one of the three sizes, the others are
+    vLLM's default of 1.
+
+    Raises:
+        InvalidEngineOption: the sizes need more GPUs than the node has, or do not divide the model.
+    """
+    if engine.parallel:
+        return _as_configured(preset, instance, engine)
+    gpus, shape = instance.gpus, preset.architecture
+    if gpus == 1 or shape is None:
+        return Parallelism(tensor=gpus)
+    if preset.weights_bytes * 2 < instance.memory_per_gpu and _fits_one_gpu(preset, instance, engine):
+        return Parallelism(data=gpus)
+    fitting = (t for t in range(gpus, 0, -1) if gpus % t == 0 and _divides(shape, t))
+    tensor = next(fitting)
+    return Parallelism(tensor=tensor, pipeline=gpus // tensor)
+
+
+def load_of(preset: Preset, engine: EngineOptions, adapters: int = 0) -> Load:
+    """What must fit beside the weights for the user's options: their context, or the default one."""
+    default = Load()
+    dtype = engine.kv_cache_dtype or (str(preset.vllm.flags.get("kv-cache-dtype", "")) if preset.vllm else "")
+    return Load(
+        context=engine.max_model_len or min(default.context, preset.context or default.context),
+        cache_scale=cache_scale(dtype),
+        sequences=engine.max_num_seqs or default.sequences,
+        adapters=adapters,
+    )
+
+
+def _fits_one_gpu(preset: Preset, instance: InstanceType, engine: EngineOptions) -> bool:
+    needed = vllm_need_per_gpu(preset, instance.gpu, tensor=1, load=load_of(preset, engine))
+    return needed <= vllm_available_per_gpu(instance, engine.gpu_memory_utilization)
+
+
+def _as_configured(preset: Preset, instance: InstanceType, engine: EngineOptions) -> Parallelism:
+    sizes = {
+        "tensor-parallel-size": engine.tensor_parallel_size or 1,
+        "pipeline-parallel-size": engine.pipeline_parallel_size or 1,
+        "data-parallel-size": engine.data_parallel_size or 1,
+    }
+    found = Parallelism(*sizes.values())
+    if found.gpus > instance.gpus:
+        name = max(sizes, key=lambda name: sizes[name])
+        others = " and ".join(f"{other} {size}" for other, size in sizes.items() if other != name and size > 1)
+        total = f" and needs {found.gpus} GPUs with {others}" if others else ""
+        have = f"{instance} has {instance.gpus} GPU{'s' if instance.gpus > 1 else ''}"
+        raise InvalidEngineOption(
+            option_field(name),
+            f"is {sizes[name]}{total}, {have}: use sizes whose product is at most {instance.gpus}, or a larger node",
+        )
+    shape = preset.architecture
+    if shape is None:
+        return found
+    if not _divides(shape, found.tensor):
+        possible = [str(t) for t in range(1, instance.gpus + 1) if _divides(shape, t)]
+        raise InvalidEngineOption(
+            option_field("tensor-parallel-size"),
+            f"is {found.tensor}, which does not divide the {shape.heads} attention heads and {shape.kv_heads} "
+            f"key-value heads of {preset.name}: use {' or '.join(possible)}",
+        )
+    if found.pipeline > shape.layers:
+        raise InvalidEngineOption(
+            option_field("pipeline-parallel-size"),
+            f"is {found.pipeline}, {preset.name} has {shape.layers} layers: use at most {shape.layers}",
+        )
+    return found
+
+
+def _divides(shape: Architecture, ranks: int) -> bool:
+    """vLLM: heads are divided evenly; key-value heads are divided evenly, or copied evenly when there are fewer."""
+    return shape.heads % ranks == 0 and (shape.kv_heads % ranks == 0 or ranks % shape.kv_heads == 0)

@@ -1,0 +1,47 @@
+"""NVIDIA products by the name that GPU feature discovery writes on a node: which GPU is it, what can it do."""
+
+import re
+from functools import cache
+from importlib import resources
+from typing import Final
+
+import yaml
+from pydantic import TypeAdapter
+
+from kaito.models.gpu import Gpu
+from kaito.models.instance_types import Cloud, instance_types
+
+_BRANDS: Final = frozenset({"nvidia", "tesla", "geforce", "grid"})
+"""Words that name the vendor or the product line and come and go between drivers."""
+
+_CLOUDS: Final[tuple[Cloud, ...]] = ("azure", "aws", "arc")
+
+
+def gpu_named(product: str) -> Gpu | None:
+    """The GPU of that name, or of the product name that GPU feature discovery writes (`NVIDIA-A100-SXM4-80GB`).
+
+    A GPU of the instance types is answered as there, so that sizing knows it. None when neither table has it; callers
+    then go by the node's other labels.
+    """
+    words = _words(product)
+    fitting = [known for known in _known() if known <= words]
+    best = max(fitting, key=len, default=None)
+    return None if best is None else _known()[best]
+
+
+def _words(product: str) -> frozenset[str]:
+    return frozenset(re.split(r"[^a-z0-9]+", product.lower())) - _BRANDS - {""}
+
+
+@cache
+def _known() -> dict[frozenset[str], Gpu]:
+    """GPUs by the words of their names; those of the instance types replace those of NVIDIA's lists."""
+    text = resources.files("kaito.models").joinpath("data", "nvidia_gpus.yaml").read_text(encoding="utf-8")
+    table = TypeAdapter(dict[float, list[str]]).validate_python(yaml.safe_load(text))
+    products = {
+        _words(name): Gpu(f"NVIDIA {name}", "nvidia", capability)
+        for capability, names in table.items()
+        for name in names
+    }
+    offered = {_words(i.gpu.name): i.gpu for cloud in _CLOUDS for i in instance_types(cloud)}
+    return products | offered
