@@ -73,18 +73,18 @@ $(UV):
 
 # Environments are installed from requirements/*.txt: exact versions with hashes, exported from the workspace's
 # resolution by `make lock`. They name no registry, so a mirror serves as well.
-.venv/.synced: requirements/dev.txt pyproject.toml | $(UV)
+.venv/.synced: requirements/dev.txt pyproject.toml presets/config/pyproject.toml | $(UV)
 	@echo "installing Kaito and its tools into .venv (a download of about 150 MiB)"
 	@$(UV) venv -q --allow-existing .venv
 	@$(UV) pip sync -q --python .venv --require-hashes requirements/dev.txt
-	@$(UV) pip install -q --python .venv --no-deps -e .
+	@$(UV) pip install -q --python .venv --no-deps -e . -e presets/config
 	@touch $@
 
-presets/.venv/.synced: requirements/presets.txt presets/pyproject.toml | $(UV)
+presets/.venv/.synced: requirements/presets.txt presets/pyproject.toml presets/config/pyproject.toml | $(UV)
 	@echo "installing the serving stack into presets/.venv (a download of about 3 GiB, 5 GiB on disk: PyTorch with CUDA)"
 	@$(UV) venv -q --allow-existing presets/.venv
 	@$(UV) pip sync --python presets/.venv --require-hashes requirements/presets.txt
-	@$(UV) pip install -q --python presets/.venv --no-deps -e presets
+	@$(UV) pip install -q --python presets/.venv --no-deps -e presets -e presets/config
 	@touch $@
 
 EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate

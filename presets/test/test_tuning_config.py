@@ -1,9 +1,11 @@
 """`training_config.yaml` and the flags of the tuning job."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
+from kaito_config.training_arguments import LIBRARY_KEYS
 from kaito_presets.errors import ConfigurationError
 from kaito_presets.tuning.config import TrainingConfig, read_training_config
 from kaito_presets.tuning.options import TuningOptions, read_options
@@ -115,3 +117,11 @@ def test_output_lies_below_the_base_directory(output: str | None, result: str | 
         assert TuningOptions().output(chosen) == Path(result)
     # The operator's flag is not the user's choice.
     assert TuningOptions(output_dir=Path("/elsewhere")).output(chosen) == Path("/elsewhere")
+
+
+@pytest.mark.tuning
+def test_the_list_of_library_keys_is_the_installed_librarys() -> None:
+    """The controller has no transformers; it refuses unknown keys of TrainingArguments by this list."""
+    from transformers import TrainingArguments
+
+    assert {field.name for field in dataclasses.fields(TrainingArguments)} == LIBRARY_KEYS

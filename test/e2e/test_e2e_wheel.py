@@ -28,10 +28,12 @@ def run(*command: str | Path) -> str:
 
 @pytest.mark.timeout(240)
 def test_an_empty_environment_gets_three_commands_without_torch(tmp_path: Path) -> None:
-    run(UV, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", ROOT)
+    for package in (ROOT, ROOT / "presets" / "config"):
+        run(UV, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", package)
     (wheel,) = (tmp_path / "dist").glob("kaito-*.whl")
+    (schemas,) = (tmp_path / "dist").glob("kaito_config-*.whl")
     run(UV, "venv", "--quiet", tmp_path / "env")
-    run(UV, "pip", "install", "--quiet", "--python", tmp_path / "env", wheel)
+    run(UV, "pip", "install", "--quiet", "--python", tmp_path / "env", schemas, wheel)
     binaries = tmp_path / "env" / "bin"
     for command in ("kaito", "workspace-controller", "gpu-provisioner"):
         assert run(binaries / command, "--version").startswith(f"{command} ")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
+from kaito_config.training_arguments import REFUSED_KEYS
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -41,10 +42,6 @@ log = logging.getLogger(__name__)
 
 OWN_KEYS: Final = frozenset({"max_length", "output_dir", "gradient_checkpointing"})
 """Keys of TrainingArguments that are ours, not the library's."""
-REFUSED_KEYS: Final = frozenset(
-    {"push_to_hub", "hub_token", "deepspeed", "fsdp", "resume_from_checkpoint", "report_to"}
-)
-"""Keys of the library that this job decides or does not do."""
 
 
 FEW_PARAMETERS: Final = 10_000_000

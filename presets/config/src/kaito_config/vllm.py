@@ -1,0 +1,172 @@
+"""The `vllm:` section of `inference_config.yaml`: flags of vLLM's server by name.
+
+vLLM has some two hundred flags and adds more with each release, so an unknown one is passed on. What is checked:
+values of the flags that decide memory and parallelism, the kind of value of the common ones, flags that the pod around
+the engine depends on, and names that are almost a known one, because vLLM exits at a flag it does not know.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from kaito_config.document import ConfigError, Problem, nearest
+from kaito_config.vllm_flags import BOOLEANS, CHOICES, OTHERS, RESERVED
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*(\.[A-Za-z0-9_.-]+)?")
+_HUMAN: Final = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
+_UNITS: Final = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+"""vLLM's `human_readable_int`: 1k is 1,000 and 1K is 1,024."""
+
+MOST_TOKENS: Final = 2**31 - 1
+MOST_RANKS: Final = 1024
+TYPO_CUTOFF: Final = 0.85
+"""Similarity (difflib's ratio) from which an unknown flag is taken for a misspelt known one."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Flags that decide whether a model fits; None where the file does not say."""
+
+    max_model_len: int | None = None
+    """Tokens of context; None also for `auto`."""
+
+    gpu_memory_utilization: float | None = None
+    """Share of each GPU's memory."""
+
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    data_parallel_size: int | None = None
+    max_num_seqs: int | None = None
+    kv_cache_dtype: str | None = None
+
+
+def settings(section: Mapping[str, Any]) -> EngineSettings:
+    """What the section means for sizing.
+
+    Raises:
+        ConfigError: a value is wrong.
+    """
+    found = [Problem(message, f"vllm.{key}" if key else "vllm") for key, message in problems(section)]
+    if found:
+        raise ConfigError(found)
+    flags = {key.replace("_", "-"): value for key, value in section.items() if value is not None}
+    given = {name.replace("-", "_"): _CHECKS[name](flags[name]) for name in _SIZING if name in flags}
+    return EngineSettings(**given)
+
+
+def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key and message of everything wrong in the section."""
+    seen: dict[str, str] = {}
+    for key, value in section.items():
+        name, dot, _ = key.partition(".")
+        flag = name.replace("_", "-")
+        whole = f"{flag}{dot}{key.partition('.')[2]}"
+        if whole in seen:
+            yield key, f"is the same flag as {seen[whole]}: remove one"
+        seen[whole] = key
+        if message := _wrong(flag, key, value, nested=bool(dot)):
+            yield key, message
+
+
+def _wrong(flag: str, key: str, value: Any, *, nested: bool) -> str:
+    if not _NAME.fullmatch(key):
+        return "is not the name of a flag: write it without leading dashes, for example max-model-len"
+    if flag.startswith("kaito-"):
+        return "cannot be set: the controller sets flags of the wrapper"
+    if flag in RESERVED:
+        return f"cannot be set: {RESERVED[flag]}"
+    if value is None or nested:
+        return ""
+    if flag not in _KNOWN and flag.removeprefix("no-") not in BOOLEANS:
+        hint = nearest(flag, _KNOWN, cutoff=TYPO_CUTOFF)
+        return f"vLLM has no such flag{hint}" if hint else ""
+    try:
+        check = _CHECKS.get(flag)
+        if check is not None:
+            check(value)
+        elif flag in BOOLEANS and not isinstance(value, bool) and value != "":
+            return f"must be true or false, found {value!r}"
+        elif flag in CHOICES and str(value) not in CHOICES[flag]:
+            return f"must be one of {', '.join(sorted(CHOICES[flag]))}, found {value!r}"
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        try:
+            number = int(value) if not isinstance(value, bool | float) else None
+        except (TypeError, ValueError):
+            number = None
+        if number is None or not least <= number <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, found {value!r:.40}")
+        return number
+
+    return check
+
+
+def _number(least: float, most: float, *, above: bool = False) -> Callable[[Any], float]:
+    def check(value: Any) -> float:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not least <= number <= most or (above and number == least):
+            limits = f"above {least:g} and at most {most:g}" if above else f"from {least:g} to {most:g}"
+            raise ValueError(f"must be a number {limits}, found {value!r:.40}")
+        return number
+
+    return check
+
+
+def _context(value: Any) -> int | None:
+    """`max-model-len`: a number, `32k` or `32K`, or `auto` (also -1): what fits."""
+    if str(value) in {"auto", "-1"}:
+        return None
+    written = _HUMAN.fullmatch(str(value)) if not isinstance(value, bool | float) else None
+    tokens = float(written[1]) * _UNITS[written[2]] if written else 0.0
+    if not 1 <= tokens <= MOST_TOKENS or not tokens.is_integer():
+        raise ValueError(f"must be a number of tokens such as 8192 or 8K, or auto, found {value!r:.40}")
+    return int(tokens)
+
+
+def _cache_dtype(value: Any) -> str:
+    if str(value) not in CHOICES["kv-cache-dtype"]:
+        raise ValueError(f"must be one of {', '.join(sorted(CHOICES['kv-cache-dtype']))}, found {value!r:.40}")
+    return str(value)
+
+
+_SIZING: Final = (
+    "max-model-len",
+    "gpu-memory-utilization",
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "max-num-seqs",
+    "kv-cache-dtype",
+)
+
+_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
+    "max-model-len": _context,
+    "gpu-memory-utilization": _number(0, 1, above=True),
+    "tensor-parallel-size": _whole(1, MOST_RANKS),
+    "pipeline-parallel-size": _whole(1, MOST_RANKS),
+    "data-parallel-size": _whole(1, MOST_RANKS),
+    "max-num-seqs": _whole(1, 1_000_000),
+    "max-num-batched-tokens": _whole(1, MOST_TOKENS),
+    "kv-cache-dtype": _cache_dtype,
+    "swap-space": _number(0, 1_000_000),
+    "cpu-offload-gb": _number(0, 1_000_000),
+    "kv-offloading-size": _number(0, 1_000_000),
+    "max-loras": _whole(1, 10_000),
+    "max-cpu-loras": _whole(1, 100_000),
+    "max-logprobs": _whole(-1, MOST_TOKENS),
+    "seed": _whole(-(2**63), 2**63 - 1),
+    "api-server-count": _whole(1, 1024),
+}
+
+_KNOWN: Final = frozenset({*_CHECKS, *BOOLEANS, *CHOICES, *OTHERS, *RESERVED})
