@@ -1,5 +1,8 @@
 """The configuration files' schemas, which controller and pod share: what is refused, in which words, at which line."""
 
+import subprocess
+import sys
+
 import pytest
 from kaito_config import ConfigError, EngineSettings, TrainingConfig, parse_inference, parse_training
 from kaito_config.document import LARGEST
@@ -104,3 +107,12 @@ def test_method_and_quantisation_must_agree() -> None:
     quantised = parse_training("training_config: {QuantizationConfig: {load_in_4bit: true}}", TrainingConfig)
     with pytest.raises(ConfigError, match=r"use method qlora"):
         quantised.bits("lora")
+
+
+def test_the_package_imports_neither_kaito_nor_the_serving_software() -> None:
+    command = (
+        "import sys, kaito_config; "
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'kaito', 'kaito_presets', 'torch', 'vllm'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
