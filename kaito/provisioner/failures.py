@@ -1,35 +1,31 @@
 """What a cloud error means for a claim: which condition it gets, and when to try again.
 
-One table, used by every step that talks to the cloud.
+One table by verdict, used by every step that talks to the cloud. Pauses are in seconds; those that grow double with
+each failure in a row, up to their cap.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kaito.api.karpenter import conditions as words
-from kaito.cloud.errors import (
-    AccessDenied,
-    AlreadyExists,
-    Busy,
-    CloudError,
-    CloudUnavailable,
-    ClusterMissing,
-    InstanceTypeUnavailable,
-    InsufficientCapacity,
-    InvalidRequest,
-    OperationCanceled,
-    QuotaExceeded,
-    Throttled,
-)
+from kaito.cloud.errors import CloudError, Verdict
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime.meta import ConditionStatus
 
 MESSAGE_LIMIT = 800
 """Longest cloud message in a condition (Karpenter truncates launch messages too)."""
 
-BUSY_SECONDS = 30.0
-TROUBLE_CAP_SECONDS = 60.0
-HOPELESS_SECONDS = 1800.0
-"""Between attempts at what only a human can change."""
+BUSY_SECONDS, BUSY_CAP_SECONDS = 30.0, 120.0
+"""AKS refills the PUT budget of one agent pool with one request a minute."""
+CONFLICT_CAP_SECONDS = 1800.0
+TROUBLE_CAP_SECONDS = 120.0
+QUOTA_CAP_SECONDS = 3600.0
+DENIED_CAP_SECONDS = 1800.0
+OVERRIDDEN_CAP_SECONDS = 1800.0
+BLOCKED_SECONDS, BLOCKED_CAP_SECONDS = 600.0, 3600.0
+"""Between attempts while a lock, a policy or a full subnet forbids the request: a person has to act."""
+REFUSED_SECONDS, REFUSED_CAP_SECONDS = 1800.0, 4 * 3600.0
+"""Between attempts at a request that the cloud calls invalid, or a size the subscription cannot use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +40,80 @@ class Failure:
     """False: the launch failed. Unknown: it is only delayed."""
 
 
+_REASONS: Mapping[Verdict, tuple[str, ConditionStatus]] = {
+    Verdict.QUOTA: (words.QUOTA_EXCEEDED, "False"),
+    Verdict.CAPACITY: (words.INSUFFICIENT_CAPACITY, "False"),
+    Verdict.SIZE: (words.UNSUPPORTED_INSTANCE_TYPE, "False"),
+    Verdict.ZONE: (words.UNSUPPORTED_INSTANCE_TYPE, "False"),
+    Verdict.BUSY: (words.CLOUD_BUSY, "Unknown"),
+    Verdict.CONFLICT: (words.CLOUD_CONFLICT, "False"),
+    Verdict.THROTTLED: (words.CLOUD_THROTTLED, "Unknown"),
+    Verdict.OVERRIDDEN: (words.OPERATION_CANCELED, "Unknown"),
+    Verdict.FAILED: (words.LAUNCH_FAILED, "False"),
+    Verdict.BLOCKED: (words.BLOCKED_BY_CLOUD, "False"),
+    Verdict.INVALID: (words.LAUNCH_FAILED, "False"),
+    Verdict.DENIED: (words.UNAUTHORIZED, "False"),
+    Verdict.CLUSTER_MISSING: (words.CLUSTER_NOT_FOUND, "False"),
+    Verdict.GONE: (words.CLOUD_UNAVAILABLE, "Unknown"),  # it went while it was asked about: look again
+    Verdict.EXISTS: (words.AGENT_POOL_CREATING, "Unknown"),  # the lost answer of an earlier attempt, or another owner's
+    Verdict.UNAVAILABLE: (words.CLOUD_UNAVAILABLE, "Unknown"),
+}
+
+_UNAVAILABLE = frozenset({Verdict.QUOTA, Verdict.CAPACITY, Verdict.SIZE, Verdict.ZONE})
+
+
+TROUBLE = frozenset(
+    {
+        Verdict.BUSY,
+        Verdict.CONFLICT,
+        Verdict.THROTTLED,
+        Verdict.DENIED,
+        Verdict.CLUSTER_MISSING,
+        Verdict.GONE,
+        Verdict.EXISTS,
+        Verdict.UNAVAILABLE,
+    }
+)
+"""Verdicts about a request, not about the launch: the first useful answer ends the row that makes pauses grow."""
+
+
 def failure(error: CloudError, failures: int, settings: ProvisionerSettings) -> Failure:
-    """The consequences of an error that was the `failures`-th in a row."""
-    text = _text(error)
-    doubled = 2 ** min(failures - 1, 10)
-    match error:
-        case QuotaExceeded():
-            return Failure(words.QUOTA_EXCEEDED, _hopeless(text), settings.quota_retry)
-        case InsufficientCapacity():
-            retry = min(settings.capacity_retry * doubled, settings.capacity_retry_cap)
-            return Failure(words.INSUFFICIENT_CAPACITY, _hopeless(text), retry)
-        case InstanceTypeUnavailable():
-            return Failure(words.UNSUPPORTED_INSTANCE_TYPE, _hopeless(text), HOPELESS_SECONDS)
-        case AccessDenied():
-            return Failure(words.UNAUTHORIZED, text, settings.denied_retry)
-        case ClusterMissing():
-            return Failure(words.CLUSTER_NOT_FOUND, text, settings.denied_retry)
-        case Throttled():
-            return Failure(words.CLOUD_THROTTLED, text, error.retry_after or settings.poll_interval, status="Unknown")
-        case Busy():
-            return Failure(words.CLOUD_BUSY, text, error.retry_after or BUSY_SECONDS, status="Unknown")
-        case OperationCanceled():
-            return Failure(words.OPERATION_CANCELED, text, settings.trouble_retry, status="Unknown")
-        case AlreadyExists():  # an earlier try of ours whose answer was lost, or a stranger's: the next look tells
-            return Failure(words.AGENT_POOL_CREATING, text, 1.0, status="Unknown")
-        case CloudUnavailable():
-            retry = error.retry_after or min(settings.trouble_retry * doubled, TROUBLE_CAP_SECONDS)
-            return Failure(words.CLOUD_UNAVAILABLE, text, retry, status="Unknown")
-        case InvalidRequest():
-            return Failure(words.LAUNCH_FAILED, text, HOPELESS_SECONDS)
-        case _:
-            retry = min(settings.capacity_retry * doubled, settings.capacity_retry_cap)
-            return Failure(words.LAUNCH_FAILED, text, retry)
+    """The consequences of an error that was the `failures`-th in a row, counted from 1."""
+    reason, status = _REASONS[error.verdict]
+    text = shortened(str(error))
+    message = f"{words.UNAVAILABLE_MESSAGE}: {text}" if error.verdict in _UNAVAILABLE else text
+    return Failure(reason, message, pause(error, failures, settings), status=status)
 
 
-def _text(error: CloudError) -> str:
-    text = str(error)
-    return text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]}..."
+def pause(error: CloudError, failures: int, settings: ProvisionerSettings) -> float:
+    """Seconds until the next attempt after an error that was the `failures`-th in a row, counted from 1."""
+    grown = 2.0 ** min(max(failures, 1) - 1, 16)
+    match error.verdict:
+        case Verdict.QUOTA:
+            return min(settings.quota_retry * grown, max(QUOTA_CAP_SECONDS, settings.quota_retry))
+        case Verdict.CAPACITY | Verdict.FAILED:
+            return min(settings.capacity_retry * grown, settings.capacity_retry_cap)
+        case Verdict.SIZE | Verdict.ZONE | Verdict.INVALID:
+            return min(REFUSED_SECONDS * grown, REFUSED_CAP_SECONDS)
+        case Verdict.BLOCKED:
+            return min(BLOCKED_SECONDS * grown, BLOCKED_CAP_SECONDS)
+        case Verdict.DENIED | Verdict.CLUSTER_MISSING:
+            return min(settings.denied_retry * grown, max(DENIED_CAP_SECONDS, settings.denied_retry))
+        case Verdict.THROTTLED:
+            return error.retry_after or settings.poll_interval
+        case Verdict.BUSY:
+            return error.retry_after or min(BUSY_SECONDS * grown, BUSY_CAP_SECONDS)
+        case Verdict.CONFLICT:
+            return error.retry_after or min(BUSY_SECONDS * grown, CONFLICT_CAP_SECONDS)
+        case Verdict.OVERRIDDEN:
+            return min(settings.trouble_retry * grown, OVERRIDDEN_CAP_SECONDS)
+        case Verdict.EXISTS | Verdict.GONE:
+            return min(1.0 * grown, TROUBLE_CAP_SECONDS)
+        case Verdict.UNAVAILABLE:
+            return error.retry_after or min(settings.trouble_retry * grown, TROUBLE_CAP_SECONDS)
 
 
-def _hopeless(text: str) -> str:
-    return f"{words.UNAVAILABLE_MESSAGE}: {text}"
+def shortened(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """A cloud's words as one line that fits into a condition; the cut is marked."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]}..."

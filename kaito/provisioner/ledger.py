@@ -15,6 +15,8 @@ class Attempt:
     """Failures in a row of one claim."""
 
     failures: int = 0
+    troubles: int = 0
+    """Requests in a row that the cloud did not answer usefully; one that it answers ends the row."""
     not_before: float = 0.0
     """Loop time before which the cloud is left alone."""
 
@@ -38,6 +40,18 @@ class Ledger:
         attempt = self._attempts.setdefault(uid, Attempt())
         attempt.failures += 1
         return attempt.failures
+
+    def troubled(self, uid: str) -> int:
+        """Count a request without a useful answer; returns how many in a row there were."""
+        attempt = self._attempts.setdefault(uid, Attempt())
+        attempt.troubles += 1
+        return attempt.troubles
+
+    def untroubled(self, uid: str) -> None:
+        """The cloud answered."""
+        attempt = self._attempts.get(uid)
+        if attempt is not None:
+            attempt.troubles = 0
 
     def failures(self, uid: str) -> int:
         """Failures in a row so far."""

@@ -17,7 +17,8 @@ VOLUMES_DETACHED: Final = "VolumesDetached"
 """No volume is attached to the node any more."""
 
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
-"""The cloud was asked to delete the machine."""
+"""True: the cloud deletes the machine. False: the cloud refuses to, until a person removes the cause (a lock, a missing
+permission); the message has its words. Unknown: the deletion is delayed and tried again."""
 
 NODE_READY: Final = "NodeReady"
 """Informational: mirrors the node's own Ready, so that trouble after initialization shows on the claim."""
@@ -74,6 +75,16 @@ CLOUD_THROTTLED: Final = "CloudThrottled"
 
 CLOUD_BUSY: Final = "CloudBusy"
 """Another operation on the cluster has to end first."""
+
+CLOUD_CONFLICT: Final = "CloudConflict"
+"""The cloud refused because of the state of a resource, without naming an operation to wait for; tried again with
+growing pauses."""
+
+BLOCKED_BY_CLOUD: Final = "BlockedByCloud"
+"""A lock, a policy or a full subnet in the cloud forbids it; it is tried again rarely, until a person removes that."""
+
+TERMINATING: Final = "Terminating"
+"""Of Ready: the claim is being deleted."""
 
 CLOUD_UNAVAILABLE: Final = "CloudUnavailable"
 """The cloud failed or did not answer; tried again."""
@@ -137,6 +148,13 @@ UNAVAILABLE_MESSAGE: Final = "all requested instance types were unavailable duri
 from one that is slow."""
 
 TERMINAL_LAUNCH_REASONS: Final = frozenset(
-    {INSUFFICIENT_CAPACITY, QUOTA_EXCEEDED, UNSUPPORTED_INSTANCE_TYPE, UNAUTHORIZED, INVALID_CLAIM}
+    {
+        INSUFFICIENT_CAPACITY,
+        QUOTA_EXCEEDED,
+        UNSUPPORTED_INSTANCE_TYPE,
+        UNAUTHORIZED,
+        INVALID_CLAIM,
+        BLOCKED_BY_CLOUD,
+    }
 )
 """Launch reasons that waiting a minute does not cure."""

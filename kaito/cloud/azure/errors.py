@@ -1,16 +1,20 @@
 """ARM's refusals translated to `kaito.cloud.errors`: the one edge where SDK exceptions are understood.
 
-Codes come in two body shapes, nested in `details`, or buried as `Code="X" Message="Y"` in the text of a scale set
-failure; all of them are looked at, and the most telling one decides.
+`kaito.cloud.azure.shapes` finds every code and message of an answer; the table `_RULES` orders what they mean by how
+much they tell, so that a quota error inside the message of a failed agent pool is a quota error.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, cast
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
+from kaito.cloud.azure.shapes import Shape, inner_statuses, shapes
 from kaito.cloud.errors import (
     AccessDenied,
     AlreadyExists,
@@ -18,6 +22,7 @@ from kaito.cloud.errors import (
     CloudError,
     CloudUnavailable,
     ClusterMissing,
+    InstanceMissing,
     InstanceTypeUnavailable,
     InsufficientCapacity,
     InvalidRequest,
@@ -25,32 +30,28 @@ from kaito.cloud.errors import (
     OperationFailed,
     QuotaExceeded,
     Throttled,
+    Verdict,
 )
 
 PARENT_CODES = frozenset({"ResourceGroupNotFound", "ParentResourceNotFound", "SubscriptionNotFound"})
 
-_QUOTA = frozenset({"errcode_insufficientvcpuquota", "insufficientvcpuquota", "quotaexceeded"})
-_CAPACITY = frozenset(
-    {
-        "allocationfailed",
-        "zonalallocationfailed",
-        "overconstrainedallocationrequest",
-        "overconstrainedzonalallocationrequest",
-    }
-)
-_ACCESS = frozenset(
-    {"authorizationfailed", "linkedauthorizationfailed", "authenticationfailed", "expiredauthenticationtoken"}
-)
-_CANCELED = frozenset({"canceled", "cancelled", "operationpreempted"})
-_SIZE_TEXT = re.compile(r"vm size.*not (allowed|available|supported)", re.IGNORECASE | re.DOTALL)
-_EMBEDDED = re.compile(r'Code="(?P<code>[^"]+)"\s+Message="(?P<message>[^"]*)"')
+PROVISIONING = 0
+"""The `status` of `classify` for an error of provisioning: of an operation or a pool, not of an HTTP answer."""
 
-Pair = tuple[str, str]
+Predicate = Callable[[Shape, int], bool]
+"""Whether a shape, in an answer with this HTTP status, is of a rule's kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    kind: type[CloudError]
+    matches: Predicate
+    verdict: Verdict | None = None
 
 
 def translate(error: AzureError) -> CloudError:
     """The cloud error for an exception of the SDK; chain it: `raise translate(error) from error`."""
-    if isinstance(error, ClientAuthenticationError):
+    if isinstance(error, ClientAuthenticationError) and not _is_answered(error):
         return AccessDenied(_first_line(str(error)), code="AuthenticationFailed")
     if isinstance(error, HttpResponseError) and error.status_code is not None:
         document = _body(error)
@@ -60,89 +61,240 @@ def translate(error: AzureError) -> CloudError:
 
 def operation_error(document: Mapping[str, Any]) -> CloudError:
     """The cloud error for the `error` of an operation that ended badly, or of a pool that is Failed."""
-    error = classify(0, document)
+    error = classify(PROVISIONING, document)
     return error if type(error) is not CloudUnavailable else OperationFailed(error.message, code=error.code)
 
 
 def classify(status: int, document: Mapping[str, Any], *, retry_after: float | None = None) -> CloudError:
-    """The cloud error for an answer's status and error body."""
-    pairs = list(_walk(document))
-    code, message = pairs[0] if pairs else ("", f"HTTP {status}")
-    for kind, matches in _BY_CODE:
-        for pair in pairs:
-            if matches(*pair):
-                return kind(_told(pair, (code, message)), code=pair[0], retry_after=retry_after)
-    return _by_status(status)(message, code=code, retry_after=retry_after)
+    """The cloud error for an answer's HTTP status and error body; `PROVISIONING` for errors of operations and pools."""
+    found = shapes(document)
+    outer = next((shape for shape in found if shape.message), Shape("", f"HTTP {status}"))
+    code = next((shape.code for shape in found if shape.code), "")
+    decisive = _DECISIVE.get(status)
+    if decisive is not None:
+        return decisive(outer.message, code=code, retry_after=retry_after)
+    for rule in _RULES:
+        matching = [shape for shape in found if rule.matches(shape, status)]
+        if matching:
+            return _build(rule, matching, found, retry_after)
+    if status == PROVISIONING and HTTPStatus.TOO_MANY_REQUESTS in inner_statuses(found):
+        return Throttled(outer.message, code=code, retry_after=retry_after)
+    kind, verdict = _by_status(status)
+    return kind(outer.message, code=code, retry_after=retry_after, verdict=verdict)
+
+
+def _build(rule: _Rule, matching: list[Shape], found: list[Shape], retry_after: float | None) -> CloudError:
+    """The error a rule stands for, in the words of the innermost shape: outer ones repeat it with more around it."""
+    complete = [shape for shape in matching if shape.code and shape.message]
+    told = min(complete or matching, key=lambda shape: len(shape.message))
+    return rule.kind(
+        told.message or next((shape.message for shape in found if shape.message), told.code),
+        code=told.code or next((shape.code for shape in found if shape.code), ""),
+        retry_after=retry_after,
+        verdict=rule.verdict,
+        regional=rule.kind is QuotaExceeded and any(_REGIONAL.search(shape.message) for shape in found),
+    )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a `Retry-After` header (ARM sends whole seconds), if it is one."""
+    """Seconds of a `Retry-After` header: whole seconds (ARM), or an HTTP date (proxies); None for anything else."""
     value = headers.get("Retry-After") or headers.get("retry-after")
+    if not value:
+        return None
     try:
-        return float(value) if value else None
+        seconds = float(value)
+    except ValueError:
+        return _until(value)
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _until(text: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text)
     except ValueError:
         return None
+    now = datetime.now(UTC)
+    return max((moment - now).total_seconds(), 0.0) if moment.tzinfo is not None else None
 
 
-def _codes(codes: frozenset[str]) -> Callable[[str, str], bool]:
-    return lambda code, _: code.lower() in codes
+def _codes(*codes: str) -> Predicate:
+    known = frozenset(code.lower() for code in codes)
+    return lambda shape, _: shape.key in known
 
 
-_BY_CODE: tuple[tuple[type[CloudError], Callable[[str, str], bool]], ...] = (
-    (QuotaExceeded, _codes(_QUOTA)),
-    (InsufficientCapacity, _codes(_CAPACITY)),
-    (InstanceTypeUnavailable, lambda code, text: code == "SkuNotAvailable" or _SIZE_TEXT.search(text) is not None),
-    (AccessDenied, _codes(_ACCESS)),
-    (ClusterMissing, _codes(frozenset(code.lower() for code in PARENT_CODES))),
-    (OperationCanceled, _codes(_CANCELED)),
-    (Throttled, _codes(frozenset({"toomanyrequests", "subscriptionrequeststhrottled"}))),
-    (Busy, lambda code, text: code == "OperationNotAllowed" and "in progress" in text),
-    (InvalidRequest, lambda code, text: code == "OperationNotAllowed" and "at least one agent pool" in text),
+def _says(pattern: str) -> Predicate:
+    text = re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    return lambda shape, _: text.search(shape.message) is not None
+
+
+def _either(*predicates: Predicate) -> Predicate:
+    return lambda shape, status: any(predicate(shape, status) for predicate in predicates)
+
+
+def _both(*predicates: Predicate) -> Predicate:
+    return lambda shape, status: all(predicate(shape, status) for predicate in predicates)
+
+
+def _at(*statuses: int) -> Predicate:
+    return lambda _, status: status in statuses
+
+
+def _about(part: str) -> Predicate:
+    return lambda shape, _: part in shape.target.lower()
+
+
+_REGIONAL = re.compile(r"regional (vcpu|cores?)|total regional", re.IGNORECASE)
+
+_BLOCKED_CODES = (
+    "ScopeLocked",
+    "RequestDisallowedByPolicy",
+    "RequestDisallowedByAzure",
+    "PolicyViolation",
+    "SubnetIsFull",
+    "InsufficientSubnetSize",
+    "SubnetNotEnoughIPs",
+    "MissingSubscriptionRegistration",
+    "ReadOnlyDisabledSubscription",
+    "SubscriptionNotRegistered",
+    "DisabledSubscription",
+    "RequestDisallowedByDenyAssignment",
+    "DenyAssignmentAuthorizationFailed",
 )
-"""In order of how much they tell: a quota error nested in a deployment error is a quota error."""
+
+_NO_SIZE_WORDS = (
+    r"(vm|virtual machine) sizes?\b[^.]{0,120}\b(is|are) not (allowed|available|supported)"
+    r"|is not supported for subscription"
+    r"|(vm|virtual machine) size [^.]{0,120}not (found|offered)"
+)
+
+_RULES: tuple[_Rule, ...] = (
+    _Rule(
+        InvalidRequest,
+        _either(
+            _codes(*_BLOCKED_CODES),
+            _says(r"following scope\(s\) are locked|was disallowed by (policy|azure)|deny assignment"),
+            _says(r"subnet\b[^.]{0,200}(is full|not have enough (capacity|ip)|insufficient (ip|address))"),
+        ),
+        Verdict.BLOCKED,
+    ),
+    _Rule(
+        Throttled,
+        _either(
+            _codes("TooManyRequests", "Throttled", "SubscriptionRequestsThrottled", "ResourceRequestsThrottled"),
+            _says(r"too many requests|requests? (is|are) being throttled"),
+        ),
+    ),
+    _Rule(
+        QuotaExceeded,
+        _either(
+            _codes("ErrCode_InsufficientVCPUQuota", "InsufficientVCPUQuota", "QuotaExceeded"),
+            _says(r"exceeding approved\b.{0,120}\bquota|insufficient (regional )?v?cpus? quota"),
+        ),
+    ),
+    _Rule(
+        InsufficientCapacity,
+        _either(
+            _codes(
+                "AllocationFailed",
+                "ZonalAllocationFailed",
+                "OverconstrainedAllocationRequest",
+                "OverconstrainedZonalAllocationRequest",
+                "SpotPriceGreaterThanProvidedMaxPrice",
+            ),
+            _both(_codes("SkuNotAvailable"), _at(PROVISIONING)),
+            _both(_codes("SkuNotAvailable"), _says(r"capacity restrictions|currently not available|\bspot\b")),
+            _says(r"failed for capacity restrictions|not have sufficient capacity for the requested"),
+        ),
+    ),
+    _Rule(
+        InstanceTypeUnavailable,
+        _either(
+            _codes("AvailabilityZoneNotSupported", "InvalidAvailabilityZone", "ZonesNotAllowed"),
+            _codes("LocationNotSupportAvailabilityZones", "ResourceTypeNotSupportAvailabilityZones"),
+            _says(r"the zones?(\(s\))? '[^']*'[^.]{0,120}(is|are) not supported"),
+            _says(r"availability zones?\b[^.]{0,120}(is|are) not (available|supported)"),
+            _both(_about("availabilityzone"), _at(HTTPStatus.BAD_REQUEST)),
+        ),
+        Verdict.ZONE,
+    ),
+    _Rule(
+        InstanceTypeUnavailable,
+        _either(
+            _codes("SkuNotAvailable", "VMSizeNotSupported", "InvalidVMSize", "AzureSpotIsNotSupportedForThisVMSize"),
+            _codes("AzureSpotFeatureNotEnabledForSubscription", "NotAvailableForSubscription"),
+            _says(_NO_SIZE_WORDS),
+            _both(_about("vmsize"), _at(HTTPStatus.BAD_REQUEST)),
+        ),
+    ),
+    _Rule(
+        AccessDenied,
+        _codes(
+            "AuthorizationFailed",
+            "LinkedAuthorizationFailed",
+            "AuthenticationFailed",
+            "ExpiredAuthenticationToken",
+            "InvalidAuthenticationToken",
+            "InvalidAuthenticationTokenTenant",
+        ),
+    ),
+    _Rule(ClusterMissing, _codes(*PARENT_CODES)),
+    _Rule(
+        OperationCanceled,
+        _either(
+            _codes("Canceled", "Cancelled", "OperationPreempted", "OperationCanceled"),
+            _says(r"overrid+en (and cancel+ed )?by|preempted by|superseded by a (later|newer)"),
+        ),
+    ),
+    _Rule(
+        Busy,
+        _either(
+            _codes("AnotherOperationInProgress", "PutAgentPoolInProgress", "OperationInProgress"),
+            _says(r"\b(operation|update|request)\b.{0,200}\bin progress\b|there'?s an in progress\b"),
+        ),
+    ),
+    _Rule(InvalidRequest, _says("at least one agent pool")),
+    _Rule(
+        OperationFailed,
+        _either(_codes("VMExtensionProvisioningError", "VMExtensionProvisioningTimeout"), _says(r"\bvmssCSE\b")),
+    ),
+    _Rule(
+        InstanceMissing,
+        _both(
+            _at(HTTPStatus.NOT_FOUND),
+            _either(_codes("NotFound", "AgentPoolNotFound"), _says(r"agent ?pools?\b.{0,120}\bnot (be )?found")),
+        ),
+    ),
+)
+"""In order of how much they tell. The codes and wordings are those of AKS, ARM and Compute: recordings of azure-cli,
+logs and issues, the AKS and Compute documents on error codes, and what Karpenter's Azure provider handles."""
+
+_DECISIVE: Mapping[int, type[CloudError]] = {
+    HTTPStatus.PRECONDITION_FAILED: AlreadyExists,
+    HTTPStatus.TOO_MANY_REQUESTS: Throttled,
+}
+"""Statuses with one meaning, whatever the body says."""
 
 
-def _by_status(status: int) -> type[CloudError]:
+def _by_status(status: int) -> tuple[type[CloudError], Verdict | None]:
+    """For answers whose code and words are unknown."""
     match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return AccessDenied
+            return AccessDenied, None
         case HTTPStatus.NOT_FOUND:
-            return ClusterMissing
+            return ClusterMissing, None
         case HTTPStatus.CONFLICT:
-            return Busy
-        case HTTPStatus.PRECONDITION_FAILED:
-            return AlreadyExists
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            return Throttled
+            return Busy, Verdict.CONFLICT
         case HTTPStatus.REQUEST_TIMEOUT:
-            return CloudUnavailable
+            return CloudUnavailable, None
         case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return InvalidRequest
+            return InvalidRequest, None
         case _:
-            return CloudUnavailable
+            return CloudUnavailable, None
 
 
-def _walk(document: Mapping[str, Any]) -> Iterator[Pair]:
-    """Every (code, message) in an error body, outermost first."""
-    inner = document.get("error")
-    if isinstance(inner, Mapping):
-        yield from _walk(cast("Mapping[str, Any]", inner))
-        return
-    code, message = str(document.get("code") or ""), str(document.get("message") or "")
-    if code or message:
-        yield code, message
-    for found in _EMBEDDED.finditer(message):
-        yield found["code"], found["message"]
-    details: object = document.get("details")
-    if isinstance(details, list):
-        for detail in cast("list[object]", details):
-            if isinstance(detail, Mapping):
-                yield from _walk(cast("Mapping[str, Any]", detail))
-
-
-def _told(pair: Pair, outer: Pair) -> str:
-    """The telling message; the outer one when it has none of its own."""
-    return pair[1] or outer[1]
+def _is_answered(error: HttpResponseError) -> bool:
+    """Whether ARM answered: the SDK raises the same class when the identity gets no token at all."""
+    return error.status_code is not None and error.response is not None
 
 
 def _body(error: HttpResponseError) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import final
 
-from kaito.cloud.errors import Throttled
+from kaito.cloud.errors import Deferred
 from kaito.runtime.clock import monotonic
 
 PATIENCE_SECONDS = 2.0
@@ -25,13 +25,13 @@ class TokenBucket:
         """Wait for a token; returns the seconds waited.
 
         Raises:
-            Throttled: it would take longer than anybody should hold a worker for.
+            Deferred: it would take longer than anybody should hold a worker for.
         """
         now = monotonic()
         self._fill(now)
         wait = max((1 - self._tokens) / self._rate, self._paused_until - now, 0.0)
         if wait > PATIENCE_SECONDS:
-            raise Throttled("waiting for our share of the subscription's request limit", retry_after=wait)
+            raise Deferred("waiting for our share of the subscription's request limit", retry_after=wait)
         self._tokens -= 1
         if wait > 0:
             await asyncio.sleep(wait)

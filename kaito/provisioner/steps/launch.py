@@ -11,18 +11,17 @@ from datetime import datetime
 from kaito.api import labels
 from kaito.api.karpenter import conditions as words
 from kaito.cloud.errors import (
-    Busy,
     CloudError,
+    Deferred,
     InstanceTypeUnavailable,
     InsufficientCapacity,
     OperationFailed,
     QuotaExceeded,
-    Throttled,
 )
 from kaito.cloud.provider import Instance, InstancePlan, Progress
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass
-from kaito.provisioner.failures import failure
+from kaito.provisioner.failures import TROUBLE, failure
 from kaito.provisioner.plan import Plan, Unfulfillable, image_family, plan_for
 from kaito.runtime.meta import ConditionStatus
 from kaito.runtime.meta.model import format_time
@@ -179,6 +178,7 @@ async def _clear(run: Pass, plan: Plan, instance: Instance, error: CloudError | 
 
 
 def _creating(run: Pass, retry_after: float | None) -> None:
+    run.tools.ledger.untroubled(run.claim.uid)
     minutes = int(run.age(run.claim.metadata.creation_timestamp) // 60)  # not finer: each text is one more write
     message = f"agent pool {run.claim.name} is being created, {minutes} min since the claim"
     run.report.launched("Unknown", words.AGENT_POOL_CREATING, message)
@@ -193,9 +193,11 @@ def _leaving(run: Pass) -> None:
 
 def _failed(run: Pass, error: CloudError, instance_type: str = "") -> None:
     ledger, uid = run.tools.ledger, run.claim.uid
-    delayed = isinstance(error, Throttled | Busy)
-    failures = ledger.failures(uid) if delayed else ledger.failed(uid)
-    found = failure(error, max(failures, 1), run.settings)
+    if isinstance(error, Deferred):  # the cloud said nothing, so there is nothing to report about it
+        run.wake(error.retry_after or run.settings.poll_interval, "request budget")
+        return
+    failures = ledger.troubled(uid) if error.verdict in TROUBLE else ledger.failed(uid)
+    found = failure(error, failures, run.settings)
     ledger.postpone(uid, found.retry)
     run.wake(found.retry, found.reason)
     _say_failed(run, found.status, found.reason, found.message, instance_type)

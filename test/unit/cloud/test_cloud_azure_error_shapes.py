@@ -1,0 +1,303 @@
+"""The 26 error shapes of real Azure traffic, in several wordings and nestings, and the verdict on each.
+
+The rows are those of the study of recorded traffic; faults arm-01, arm-03, arm-06, arm-09 and arm-11 are among them.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from kaito.cloud.azure.errors import PROVISIONING, classify, operation_error
+from kaito.cloud.errors import (
+    AlreadyExists,
+    Busy,
+    CloudError,
+    ClusterMissing,
+    InstanceMissing,
+    InstanceTypeUnavailable,
+    InsufficientCapacity,
+    InvalidRequest,
+    OperationCanceled,
+    OperationFailed,
+    QuotaExceeded,
+    Throttled,
+    Verdict,
+)
+
+A100 = "Standard_NC24ads_A100_v4"
+FAMILY_QUOTA = (
+    "Operation could not be completed as it results in exceeding approved standardNCADSA100v4Family Cores quota"
+)
+REGIONAL_QUOTA = (
+    "Operation could not be completed as it results in exceeding approved Total Regional Cores quota. Additional "
+    "details - Location: eastus, Current Limit: 10, Current Usage: 10, Additional Required: 24."
+)
+NUMBERS = (
+    "Additional details - Deployment Model: Resource Manager, Location: eastus, Current Limit: 24, Current Usage: 24"
+)
+NO_CAPACITY = "We do not have sufficient capacity for the requested VM size in this region."
+CAPACITY_RESTRICTIONS = (
+    f"The requested VM size for resource 'Following SKUs have failed for Capacity Restrictions: {A100}' is currently "
+    "not available in location 'eastus'. Please try another size or deploy to a different location or different zone."
+)
+NOT_SUPPORTED = (
+    f"Virtual Machine size: '{A100}' is not supported for subscription 0 in location 'eastus'. Please refer to "
+    "aka.ms/aks/vm-size-selector to find supported VM sizes in location 'eastus'."
+)
+NOT_ALLOWED = (
+    f"The VM size of {A100} is not allowed in your subscription in location 'eastus'. The available VM sizes are "
+    "'standard_d2s_v3,standard_d4s_v3'"
+)
+SCALE_SET = (
+    "Unable to establish outbound connection. Error: VMSSAgentPoolReconciler retry failed: autorest/azure: Service"
+)
+LOCKED = (
+    "The scope '/subscriptions/0/resourceGroups/MC_x' cannot perform delete operation because following scope(s) are "
+    "locked: '/subscriptions/0/resourceGroups/MC_x'. Please remove the lock and try again."
+)
+THROTTLED_BY_COMPUTE = (
+    "The server rejected the request because too many requests have been received for this subscription."
+)
+
+Case = tuple[int, int, dict[str, Any], type[CloudError], Verdict]
+
+
+def flat(code: str, message: str, *, target: str | None = None) -> dict[str, Any]:
+    return {"code": code, "details": None, "message": message, "subcode": "", "target": target}
+
+
+def nested(code: str, message: str = "", *details: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "details": list(details), **more}}
+
+
+def detail(code: str, message: str = "") -> dict[str, Any]:
+    return {"code": code, "message": message}
+
+
+def scale_set(code: str, message: str, *, outer: str = "CreateVMSSAgentPoolFailed", **status: int) -> dict[str, Any]:
+    """The text of the Go SDK inside the message of a failed pool."""
+    before = "".join(f"Status={value} " for value in status.values())
+    text = f'{SCALE_SET} returned an error. {before}Code="{code}" Message="{message}"'
+    return {"code": outer, "message": text}
+
+
+ROWS: list[Case] = [
+    # 1 quota of the family, refused by AKS
+    (1, 400, flat("ErrCode_InsufficientVCPUQuota", "Insufficient vcpu quota requested 24, remaining 0 for family "
+     "StandardNCADSA100v4Family for region eastus.", target="agentPoolProfile.vmSize"), QuotaExceeded, Verdict.QUOTA),
+    (1, 400, nested("ErrCode_InsufficientVCPUQuota", "requested 24"), QuotaExceeded, Verdict.QUOTA),
+    (1, 400, nested("BadRequest", "Insufficient vcpu quota requested 24, remaining 0"), QuotaExceeded, Verdict.QUOTA),
+    (1, 400, flat("InsufficientVCPUQuota", "requested 24"), QuotaExceeded, Verdict.QUOTA),
+    (1, 400, nested("InvalidTemplateDeployment", "", detail("errcode_insufficientvcpuquota", "x")), QuotaExceeded,
+     Verdict.QUOTA),
+    # 2 quota of the region
+    (2, 400, flat("ErrCode_InsufficientVCPUQuota", "Insufficient regional vcpu quota left for location eastus. left "
+     "regional vcpu quota 0, requested quota 24."), QuotaExceeded, Verdict.QUOTA),
+    (2, 400, nested("ErrCode_InsufficientVCPUQuota", "Insufficient regional vcpu quota left"), QuotaExceeded,
+     Verdict.QUOTA),
+    # 3 Compute's quota refusal inside a failed pool (arm-01)
+    (3, PROVISIONING, scale_set("OperationNotAllowed", f"{FAMILY_QUOTA}. {NUMBERS}"), QuotaExceeded, Verdict.QUOTA),
+    (3, PROVISIONING, detail("CreateVMSSAgentPoolFailed",
+     f'Code="OperationNotAllowed" Message="{REGIONAL_QUOTA}"'), QuotaExceeded, Verdict.QUOTA),
+    (3, PROVISIONING, nested("CreateVMSSAgentPoolFailed", "VMSS failed", detail("OperationNotAllowed", FAMILY_QUOTA)),
+     QuotaExceeded, Verdict.QUOTA),
+    (3, PROVISIONING, detail("CreateVMSSAgentPoolFailed",
+     f'Code=\\"OperationNotAllowed\\" Message=\\"{FAMILY_QUOTA}\\"'), QuotaExceeded, Verdict.QUOTA),
+    # 4 the same as an HTTP answer (arm-01)
+    (4, 409, nested("OperationNotAllowed", REGIONAL_QUOTA), QuotaExceeded, Verdict.QUOTA),
+    (4, 403, nested("OperationNotAllowed", f"{FAMILY_QUOTA}."), QuotaExceeded, Verdict.QUOTA),
+    (4, 409, flat("OperationNotAllowed", f"{FAMILY_QUOTA}. {NUMBERS}"), QuotaExceeded, Verdict.QUOTA),
+    # 5 QuotaExceeded around it
+    (5, PROVISIONING, nested("QuotaExceeded", "Provisioning failed", detail("OperationNotAllowed", FAMILY_QUOTA)),
+     QuotaExceeded, Verdict.QUOTA),
+    (5, 409, nested("QuotaExceeded", FAMILY_QUOTA), QuotaExceeded, Verdict.QUOTA),
+    (5, 400, flat("BadRequest", "Provisioning of resource(s) for container service aks failed. Message: "
+     + json.dumps({"error": detail("QuotaExceeded", FAMILY_QUOTA)}) + ". Details: "), QuotaExceeded, Verdict.QUOTA),
+    (5, 400, flat("BadRequest", json.dumps(json.dumps(detail("QuotaExceeded", FAMILY_QUOTA)))), QuotaExceeded,
+     Verdict.QUOTA),
+    (5, 400, flat("BadRequest", 'Operation failed: {"error":{"code":"QuotaExceeded","message":"cut of'), QuotaExceeded,
+     Verdict.QUOTA),
+    # 6 no capacity
+    (6, PROVISIONING, scale_set("AllocationFailed", f"Allocation failed. {NO_CAPACITY}",
+     outer="ReconcileVMSSAgentPoolFailed"), InsufficientCapacity, Verdict.CAPACITY),
+    (6, PROVISIONING, nested("ReconcileVMSSAgentPoolFailed", "x", detail("AllocationFailed", NO_CAPACITY)),
+     InsufficientCapacity, Verdict.CAPACITY),
+    (6, PROVISIONING, detail("ReconcileVMSSAgentPoolFailed", f'{SCALE_SET}: Code="Failed" Message="The async operation '
+     'failed." Details=[{"code":"AllocationFailed","message":"no machine"}]'), InsufficientCapacity, Verdict.CAPACITY),
+    # 7 constraints that no machine meets
+    (7, PROVISIONING, detail("OverconstrainedZonalAllocationRequest", "in zone 3"), InsufficientCapacity,
+     Verdict.CAPACITY),
+    (7, PROVISIONING, scale_set("OverconstrainedAllocationRequest", "constraints"), InsufficientCapacity,
+     Verdict.CAPACITY),
+    (7, PROVISIONING, {"code": "ReconcileVMSSAgentPoolFailed", "message": "x",
+     "innererror": detail("OverconstrainedZonalAllocationRequest")}, InsufficientCapacity, Verdict.CAPACITY),
+    # 8 no capacity in a zone
+    (8, PROVISIONING, scale_set("ZonalAllocationFailed", "zone 3"), InsufficientCapacity, Verdict.CAPACITY),
+    (8, 409, nested("ZonalAllocationFailed", "zone 3"), InsufficientCapacity, Verdict.CAPACITY),
+    # 9 SkuNotAvailable while provisioning, or for lack of capacity (arm-03)
+    (9, PROVISIONING, detail("SkuNotAvailable",
+     f'Code="SkuNotAvailable" Message="{CAPACITY_RESTRICTIONS}" Target="sku.name"'), InsufficientCapacity,
+     Verdict.CAPACITY),
+    (9, 409, nested("SkuNotAvailable", CAPACITY_RESTRICTIONS), InsufficientCapacity, Verdict.CAPACITY),
+    (9, PROVISIONING, scale_set("SkuNotAvailable", "The requested size is not available for Spot"),
+     InsufficientCapacity, Verdict.CAPACITY),
+    (9, 400, nested("InvalidTemplateDeployment", "x", detail("SkuNotAvailable", CAPACITY_RESTRICTIONS)),
+     InsufficientCapacity, Verdict.CAPACITY),
+    # 10 a size the subscription may not have
+    (10, 400, flat("BadRequest", NOT_ALLOWED), InstanceTypeUnavailable, Verdict.SIZE),
+    (10, 400, nested("BadRequest", "The VM size of AgentPoolProfile:x is not allowed in your subscription"),
+     InstanceTypeUnavailable, Verdict.SIZE),
+    (10, 400, flat("InvalidParameter", "The value is wrong", target="agentPoolProfile.vmSize"),
+     InstanceTypeUnavailable, Verdict.SIZE),
+    # 11 newer wordings (arm-06)
+    (11, 400, flat("VMSizeNotSupported", NOT_SUPPORTED), InstanceTypeUnavailable, Verdict.SIZE),
+    (11, 400, flat("BadRequest", f"Virtual Machine size: '{A100}' is not supported for subscription 0 in location "
+     "'eastus'."), InstanceTypeUnavailable, Verdict.SIZE),
+    (11, 400, nested("BadRequest", "x", detail("VMSizeNotSupported", NOT_SUPPORTED)), InstanceTypeUnavailable,
+     Verdict.SIZE),
+    # 12 a zone the size does not have
+    (12, 400, flat("AvailabilityZoneNotSupported", "The zone(s) '1' for resource 'ws1' is not supported. The supported "
+     "zones for location 'eastus' are '3'", target="agentPoolProfile.availabilityZone"), InstanceTypeUnavailable,
+     Verdict.ZONE),
+    (12, 400, nested("BadRequest", "The zone(s) '1' for resource 'ws1' is not supported."), InstanceTypeUnavailable,
+     Verdict.ZONE),
+    (12, 400, nested("BadRequest", "Availability zone 1 is not supported for this VM size"), InstanceTypeUnavailable,
+     Verdict.ZONE),
+    # 13 to 15 another operation
+    (13, 409, nested("OperationNotAllowed", "Another operation (x - Updating) is in progress, please wait for it to "
+     "finish before starting a new operation."), Busy, Verdict.BUSY),
+    (14, 409, nested("OperationNotAllowed", "Another agentpool operation (x - Creating) is in progress"), Busy,
+     Verdict.BUSY),
+    (15, 409, flat("OperationNotAllowed", "Operation is not allowed because there's an in progress create node pool "
+     "operation"), Busy, Verdict.BUSY),
+    (15, 400, nested("BadRequest", "Operation is not allowed because there's an in progress create node pool "
+     "operation on the agent pool"), Busy, Verdict.BUSY),
+    # 16 too many requests
+    (16, 429, nested("Throttled", "The request is throttled"), Throttled, Verdict.THROTTLED),
+    (16, 429, nested("OperationNotAllowed", THROTTLED_BY_COMPUTE, detail("TooManyRequests", "{}")), Throttled,
+     Verdict.THROTTLED),
+    (16, 429, {}, Throttled, Verdict.THROTTLED),
+    # 17 Compute throttled AKS (arm-11)
+    (17, PROVISIONING, scale_set("OperationNotAllowed", THROTTLED_BY_COMPUTE, status=429), Throttled,
+     Verdict.THROTTLED),
+    (17, PROVISIONING, detail("ReconcileVMSSAgentPoolFailed", 'Service returned an error. Status=429 Code="Failed" '
+     'Message="x" Details=[{"code":"TooManyRequests","message":"{\\"operationGroup\\":\\"HighCostGet30Min\\"}",'
+     '"target":"HighCostGet30Min"}]'), Throttled, Verdict.THROTTLED),
+    (17, PROVISIONING, detail("ReconcileVMSSAgentPoolFailed", "VMSS: StatusCode=429, retry later"), Throttled,
+     Verdict.THROTTLED),
+    # 18 overridden
+    (18, PROVISIONING, detail("OperationPreempted", "preempted"), OperationCanceled, Verdict.OVERRIDDEN),
+    (18, PROVISIONING, detail("Canceled", "The operation was overriden and canceled by a later operation"),
+     OperationCanceled, Verdict.OVERRIDDEN),
+    (18, PROVISIONING, scale_set("OperationNotAllowed", "The operation was overridden by a later operation."),
+     OperationCanceled, Verdict.OVERRIDDEN),
+    # 19 an extension failed
+    (19, PROVISIONING, detail("VMExtensionProvisioningError", "VM has reported a failure when processing extension "
+     "'vmssCSE'. Error message: Enable failed: failed to execute command: exit status=50"), OperationFailed,
+     Verdict.FAILED),
+    (19, PROVISIONING, scale_set("VMExtensionProvisioningError", "vmssCSE"), OperationFailed, Verdict.FAILED),
+    # 20 no addresses left
+    (20, 400, nested("SubnetIsFull", "Subnet x with address prefix 10.0.0.0/24 does not have enough capacity for 1 IP "
+     "addresses."), InvalidRequest, Verdict.BLOCKED),
+    (20, PROVISIONING, scale_set("SubnetIsFull", "Subnet aks-subnet with address prefix 10.0.0.0/24 is full"),
+     InvalidRequest, Verdict.BLOCKED),
+    (20, 400, flat("InsufficientSubnetSize", "Pre-allocated IPs 93 exceeds IPs available 14 in Subnet Cidr"),
+     InvalidRequest, Verdict.BLOCKED),
+    # 21 a policy (arm-09)
+    (21, 403, nested("RequestDisallowedByPolicy", "Resource 'ws1' was disallowed by policy.", target="ws1"),
+     InvalidRequest, Verdict.BLOCKED),
+    (21, PROVISIONING, scale_set("RequestDisallowedByPolicy", "Resource was disallowed by policy"), InvalidRequest,
+     Verdict.BLOCKED),
+    (21, 403, nested("RequestDisallowedByAzure", "Resource 'ws1' was disallowed by Azure"), InvalidRequest,
+     Verdict.BLOCKED),
+    # 22 a lock (arm-09)
+    (22, 409, nested("ScopeLocked", LOCKED), InvalidRequest, Verdict.BLOCKED),
+    (22, PROVISIONING, scale_set("ScopeLocked", LOCKED), InvalidRequest, Verdict.BLOCKED),
+    # 23 the pool exists
+    (23, 412, {}, AlreadyExists, Verdict.EXISTS),
+    (23, 412, nested("PreconditionFailed", "quota of vm size not allowed"), AlreadyExists, Verdict.EXISTS),
+    # 24 the cluster does not
+    (24, 404, nested("ResourceNotFound", "The Resource 'Microsoft.ContainerService/managedClusters/x' under resource "
+     "group 'g' was not found."), ClusterMissing, Verdict.CLUSTER_MISSING),
+    (24, 404, nested("ResourceGroupNotFound", "x"), ClusterMissing, Verdict.CLUSTER_MISSING),
+    (24, 404, nested("ParentResourceNotFound", "x"), ClusterMissing, Verdict.CLUSTER_MISSING),
+    # 25 the pool does not
+    (25, 404, flat("NotFound", "Agent Pool ws1 not found"), InstanceMissing, Verdict.GONE),
+    (25, 404, nested("NotFound", "", subcode="GetAgentPool_NotFound"), InstanceMissing, Verdict.GONE),
+    # 26 nothing more precise
+    (26, PROVISIONING, detail("ReconcileVMSSAgentPoolFailed", "We are unable to serve this request due to an internal "
+     "error, Correlation ID: x"), OperationFailed, Verdict.FAILED),
+    (26, PROVISIONING, {"message": "the operation failed"}, OperationFailed, Verdict.FAILED),
+    (26, PROVISIONING, {}, OperationFailed, Verdict.FAILED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "status", "document", "kind", "verdict"), ROWS)
+def test_every_recorded_shape_has_its_verdict(
+    row: int, status: int, document: dict[str, Any], kind: type[CloudError], verdict: Verdict
+) -> None:
+    error = operation_error(document) if status == PROVISIONING else classify(status, document)
+    assert (type(error), error.verdict) == (kind, verdict), f"row {row}: {error}"
+    assert error.message, "there is always a sentence to show"
+
+
+def test_the_table_covers_every_row() -> None:
+    assert {row for row, *_ in ROWS} == set(range(1, 27))
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "regional"),
+    [(status, document, row == 2 or "Regional" in str(document)) for row, status, document, *_ in ROWS if row <= 5],
+)
+def test_a_limit_of_the_region_is_told_from_one_of_the_family(
+    status: int, document: dict[str, Any], regional: bool
+) -> None:
+    assert classify(status, document).regional is regional
+
+
+@pytest.mark.parametrize("wrapped", [lambda body: body, lambda body: {"error": body}, lambda body: {"details": [body]},
+                                     lambda body: {"message": json.dumps(body)},
+                                     lambda body: {"message": "failed: " + json.dumps({"error": body}) + " ."},
+                                     lambda body: {"error": {"code": "X", "innererror": body}},
+                                     lambda body: {"error": {"message": "x", "details": json.dumps([body])}},
+                                     lambda body: {"error": json.dumps(body)}])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        ("QuotaExceeded", FAMILY_QUOTA, QuotaExceeded),
+        ("OperationNotAllowed", FAMILY_QUOTA, QuotaExceeded),
+        ("AllocationFailed", "no machine", InsufficientCapacity),
+        ("VMSizeNotSupported", NOT_SUPPORTED, InstanceTypeUnavailable),
+        ("ScopeLocked", LOCKED, InvalidRequest),
+        ("TooManyRequests", "slow down", Throttled),
+    ],
+)
+def test_nesting_changes_no_verdict(wrapped: Any, code: str, message: str, kind: type[CloudError]) -> None:
+    error = operation_error(wrapped({"code": code, "message": message}))
+    assert type(error) is kind
+    assert message in error.message
+    assert error.code == code
+
+
+def test_the_words_of_the_innermost_error_are_told() -> None:
+    error = operation_error(scale_set("OperationNotAllowed", f"{FAMILY_QUOTA}. {NUMBERS}"))
+    assert str(error) == f"OperationNotAllowed: {FAMILY_QUOTA}. {NUMBERS}"
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "kind", "verdict"),
+    [
+        (409, nested("SomethingNew", "no"), Busy, Verdict.CONFLICT),
+        (400, nested("SomethingNew", "no"), InvalidRequest, Verdict.INVALID),
+        (PROVISIONING, nested("SomethingNew", "no"), OperationFailed, Verdict.FAILED),
+        (400, {"error": {"code": 7, "message": {"a": 1}, "details": 3}}, InvalidRequest, Verdict.INVALID),
+        (400, {"error": None, "details": [None, 1, "x"]}, InvalidRequest, Verdict.INVALID),
+        (400, {"message": "[" * 5000 + "{" * 5000}, InvalidRequest, Verdict.INVALID),
+    ],
+)
+def test_an_unknown_shape_has_a_defined_verdict(
+    status: int, document: dict[str, Any], kind: type[CloudError], verdict: Verdict
+) -> None:
+    error = operation_error(document) if status == PROVISIONING else classify(status, document)
+    assert (type(error), error.verdict) == (kind, verdict)
