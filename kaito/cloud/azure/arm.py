@@ -18,6 +18,7 @@ from azure.mgmt.containerservice.aio import ContainerServiceClient
 
 from kaito.cloud.azure.credential import PlainAuthentication, credential
 from kaito.cloud.azure.errors import translate
+from kaito.cloud.azure.fence import Fence, fenced
 from kaito.cloud.azure.settings import PUBLIC_ARM, AzureSettings
 from kaito.cloud.azure.throttle import TokenBucket
 from kaito.cloud.errors import CloudError, CloudUnavailable, Throttled
@@ -44,8 +45,17 @@ _LIMIT_HEADERS = {
 class Arm:
     """Both management clients with one request limit between them."""
 
-    def __init__(self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None) -> None:
-        """Prepare the clients; nothing is sent. `transport` replaces the SDK's sockets (the simulator's does)."""
+    def __init__(
+        self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None, fence: Fence | None = None
+    ) -> None:
+        """Prepare the clients; nothing is sent.
+
+        Args:
+            settings: where the cluster is.
+            metrics: counts requests.
+            transport: replaces the SDK's sockets (the simulator's does).
+            fence: called immediately before a write is sent; what it raises keeps the write in the process.
+        """
         logging.getLogger("azure").setLevel(logging.WARNING)  # the SDK logs every request at INFO
         self.settings = settings
         self._metrics = metrics
@@ -66,7 +76,9 @@ class Arm:
         }
         if settings.credential_mode == "fake":
             options["authentication_policy"] = PlainAuthentication()
-        if transport is not None:
+        if fence is not None:
+            options["transport"] = fenced(transport, fence)
+        elif transport is not None:
             options["transport"] = transport
         subscription = settings.subscription_id
         self.containers = ContainerServiceClient(

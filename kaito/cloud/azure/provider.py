@@ -12,6 +12,7 @@ from azure.mgmt.containerservice.models import AgentPool
 
 from kaito.cloud.azure import pools
 from kaito.cloud.azure.arm import Arm, is_success
+from kaito.cloud.azure.fence import Fence
 from kaito.cloud.azure.errors import PARENT_CODES, operation_error, retry_after
 from kaito.cloud.azure.offerings import Offerings
 from kaito.cloud.azure.settings import AzureSettings
@@ -35,9 +36,15 @@ class AzureProvider:
 
     name = "azure"
 
-    def __init__(self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None) -> None:
-        """Prepare; nothing is sent. `transport` replaces the SDK's sockets."""
-        self._arm = Arm(settings, metrics, transport=transport)
+    def __init__(
+        self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None, fence: Fence | None = None
+    ) -> None:
+        """Prepare; nothing is sent.
+
+        `transport` replaces the SDK's sockets. `fence` is called immediately before a PUT, POST or DELETE is sent; it
+        raises when this process may not write any more (`kaito.runtime.errors.NotLeader`), and nothing is sent.
+        """
+        self._arm = Arm(settings, metrics, transport=transport, fence=fence)
         self._scope = (settings.resource_group, settings.cluster)
         self._offerings = Offerings(self._arm, metrics)
         self._subnet: str | None = None
