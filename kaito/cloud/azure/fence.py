@@ -30,6 +30,7 @@ class FencedSockets(AioHttpTransport):  # type: ignore[misc]  # mypy does not fo
 
     def __init__(self, fence: Fence) -> None:
         super().__init__()
+        self.session: aiohttp.ClientSession | None = None
 
         class FencedRequest(aiohttp.ClientRequest):
             """A request that checks the fence before its first byte is sent."""

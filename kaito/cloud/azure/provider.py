@@ -12,8 +12,8 @@ from azure.mgmt.containerservice.models import AgentPool
 
 from kaito.cloud.azure import pools
 from kaito.cloud.azure.arm import Arm, is_success
-from kaito.cloud.azure.fence import Fence
 from kaito.cloud.azure.errors import PARENT_CODES, operation_error, retry_after
+from kaito.cloud.azure.fence import Fence
 from kaito.cloud.azure.offerings import Offerings
 from kaito.cloud.azure.settings import AzureSettings
 from kaito.cloud.errors import CloudError, CloudUnavailable, OperationCanceled
@@ -82,9 +82,9 @@ class AzureProvider:
                 etag="*",
                 match_condition=MatchConditions.IfMissing,
                 polling=False,
-                cls=_answer_headers,
+                cls=_accepted,
             )
-            return _started(cast("Mapping[str, str]", await poller.result()))
+            return cast("Started", await poller.result())
 
         return await self._arm.call("create", put)
 
@@ -98,11 +98,11 @@ class AzureProvider:
         async def remove() -> Started | None:
             try:
                 poller = await self._arm.containers.agent_pools.begin_delete(
-                    *self._scope, name, ignore_pod_disruption_budget=True, polling=False, cls=_answer_headers
+                    *self._scope, name, ignore_pod_disruption_budget=True, polling=False, cls=_accepted
                 )
             except ResourceNotFoundError:  # the pool, its cluster or the whole group: in any case it is gone
                 return None
-            return _started(cast("Mapping[str, str]", await poller.result()))
+            return cast("Started | None", await poller.result())
 
         return await self._arm.call("delete", remove)
 
@@ -181,12 +181,12 @@ def _progress(document: Mapping[str, Any], wait: float | None) -> Progress:
             return Progress("running", retry_after=wait)
 
 
-def _answer_headers(response: Any, _model: Any, _headers: Any) -> Mapping[str, str]:
-    """Given to the SDK as `cls`: the answer's headers instead of the deserialised body."""
-    return cast("Mapping[str, str]", response.http_response.headers)
-
-
-def _started(headers: Mapping[str, str]) -> Started:
+def _accepted(response: Any, _model: Any, _headers: Any) -> Started | None:
+    """Given to the SDK as `cls`: what was started instead of the deserialised body; None for 204, nothing to do."""
+    answer = response.http_response
+    if answer.status_code == HTTPStatus.NO_CONTENT:
+        return None
+    headers = cast("Mapping[str, str]", answer.headers)
     return Started(headers.get(OPERATION_HEADER) or headers.get("Location") or "", _pause(headers))
 
 

@@ -12,13 +12,14 @@ from kaito.runtime import Client
 from kaito.runtime.kinds import Lease, Node
 from kaito.runtime.testing import World
 
+SETTINGS = SimulatorSettings(provision_seconds=300, delete_seconds=120)
 POOL = {"vmSize": "Standard_NC24ads_A100_v4", "nodeLabels": {"own": "label"}, "nodeTaints": ["sku=gpu:NoSchedule"]}
 
 
 @pytest.fixture
 async def simulator(world: World) -> AsyncIterator[Simulator]:
     nodes = Client(world.transport(agent="machines/1"), field_manager="machines")
-    async with Simulator(SimulatorSettings(), nodes=nodes, clock=world.clock) as simulator:
+    async with Simulator(SETTINGS, nodes=nodes, clock=world.clock) as simulator:
         yield simulator
 
 
@@ -118,4 +119,6 @@ def test_the_process_takes_its_settings_from_flags() -> None:
     settings = settings_of(parser().parse_args(["--speed", "60", "--provision-seconds", "30", "--cluster", "mine"]))
     assert (settings.speed, settings.provision_seconds, settings.cluster) == (60, 30, "mine")
     assert settings.seconds(300) == 5
-    assert settings.retry_after == "1"
+    assert settings.retry_after == {}, "as recorded: none"
+    told = settings_of(parser().parse_args(["--speed", "60", "--retry-after-seconds", "10"]))
+    assert told.retry_after == {"Retry-After": "1"}

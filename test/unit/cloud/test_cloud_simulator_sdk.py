@@ -142,7 +142,7 @@ async def test_success_of_the_operation_says_nothing_about_the_pool(azure: Azure
         ("quota-nested", 400, "InvalidTemplateDeployment"),
         ("sku", 400, "BadRequest"),
         ("unauthorized", 403, "AuthorizationFailed"),
-        ("throttled", 429, "TooManyRequests"),
+        ("throttled", 429, "Throttled"),
         ("server-error", 500, "InternalOperationError"),
         ("busy", 409, "OperationNotAllowed"),
     ],

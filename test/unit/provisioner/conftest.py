@@ -262,7 +262,8 @@ async def stage(world: World, request: pytest.FixtureRequest) -> AsyncIterator[S
     """An empty cluster and an empty cloud; the provisioner is not running yet."""
     world.install(*KINDS)
     nodes = Client(world.transport(agent="cluster/1"), field_manager="machines")
-    async with Simulator(SimulatorSettings(), nodes=nodes, clock=world.clock) as simulator:
+    durations = SimulatorSettings(provision_seconds=300, delete_seconds=120)
+    async with Simulator(durations, nodes=nodes, clock=world.clock) as simulator:
         stage = Stage(world, request.param, simulator)
         try:
             yield stage

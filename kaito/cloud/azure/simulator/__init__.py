@@ -6,7 +6,8 @@ their nodes join a cluster when it is given a Kubernetes client.
 """
 
 from kaito.cloud.azure.simulator.catalogue import VirtualMachineSize as VirtualMachineSize
-from kaito.cloud.azure.simulator.faults import Fault as Fault, OperationFault as OperationFault, named as named
+from kaito.cloud.azure.simulator.faults import Fault as Fault, OperationFault as OperationFault
 from kaito.cloud.azure.simulator.knobs import Knobs as Knobs
+from kaito.cloud.azure.simulator.named_faults import NAMED as NAMED, named as named
 from kaito.cloud.azure.simulator.settings import SimulatorSettings as SimulatorSettings
 from kaito.cloud.azure.simulator.simulator import Simulator as Simulator

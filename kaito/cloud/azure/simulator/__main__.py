@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from kaito.cloud.azure.simulator.faults import NAMED, named
+from kaito.cloud.azure.simulator.named_faults import NAMED, named
 from kaito.cloud.azure.simulator.server import serve
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.cloud.azure.simulator.simulator import Simulator
@@ -41,8 +41,26 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--cluster", default=defaults.cluster)
     flags.add_argument("--location", default=defaults.location)
     flags.add_argument("--kubernetes-version", default=defaults.kubernetes_version)
-    flags.add_argument("--provision-seconds", type=float, default=defaults.provision_seconds, help="simulated")
+    flags.add_argument("--provision-seconds", type=float, default=None, help="simulated; by size unless given")
     flags.add_argument("--delete-seconds", type=float, default=defaults.delete_seconds, help="simulated")
+    flags.add_argument(
+        "--retry-after-seconds",
+        type=float,
+        default=None,
+        help="Retry-After of operations, simulated; default: none",
+    )
+    flags.add_argument(
+        "--quota-refusal",
+        choices=("aks", "compute", "pool"),
+        default=defaults.quota_refusal,
+        help="who refuses a pool beyond the quota: AKS (400), Compute (409), or the pool that fails",
+    )
+    flags.add_argument(
+        "--request-limits",
+        action=argparse.BooleanOptionalAction,
+        default=defaults.request_limits,
+        help="hold the request limits of AKS, on the simulated clock, and answer 429 beyond them",
+    )
     flags.add_argument("--quota", action="append", default=[], metavar="FAMILY=VCPUS", help="limit of a family; repeat")
     flags.add_argument(
         "--fault", action="append", default=[], choices=sorted(NAMED), help="scripted trouble, once; repeat"
@@ -61,6 +79,9 @@ def settings_of(args: argparse.Namespace) -> SimulatorSettings:
         speed=args.speed,
         provision_seconds=args.provision_seconds,
         delete_seconds=args.delete_seconds,
+        retry_after_seconds=args.retry_after_seconds,
+        quota_refusal=args.quota_refusal,
+        request_limits=args.request_limits,
     )
 
 

@@ -5,13 +5,17 @@ Routes and shapes are those of the REST references of `Microsoft.ContainerServic
 """
 
 import asyncio
+import base64
+import hashlib
 import re
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kaito.cloud.azure.simulator.faults import Fault, FaultScript, OperationFault
+from kaito.cloud.azure.simulator.limits import RequestLimits
 from kaito.cloud.azure.simulator.pools import Cluster, Operation, Pool
 from kaito.cloud.azure.simulator.wire import Answer, ArmError, Exchange
 from kaito.runtime.meta.model import format_time
@@ -19,6 +23,15 @@ from kaito.runtime.meta.model import format_time
 API_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(-preview)?$")
 REMEMBERED_REQUESTS = 10_000
 PAGE_SIZE = 100
+MAX_PODS = 250
+"""Of a node with overlay networking, unless the pool says otherwise."""
+
+UNIX_EPOCH_TICKS = 621355968000000000
+"""1970-01-01 in .NET's ticks of 100 ns, which signed addresses count in."""
+
+CERTIFICATE_CHARACTERS = 2800
+SIGNATURE_CHARACTERS = 342
+"""Lengths of the parts of a signed operation address, as recorded."""
 
 _CLUSTER = (
     r"/subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
@@ -61,6 +74,7 @@ class ArmApi:
         self._cluster = cluster
         self._faults = faults
         self.requests: deque[Recorded] = deque(maxlen=REMEMBERED_REQUESTS)
+        self.limits = RequestLimits(cluster.settings.speed)
         self._routes: list[tuple[str, re.Pattern[str], Callable[[Call], Answer]]] = [
             (method, re.compile(f"^{pattern}/?$", re.IGNORECASE), handler)
             for method, pattern, handler in (
@@ -70,7 +84,7 @@ class ArmApi:
                 ("PUT", rf"{_CLUSTER}/agentpools/(?P<pool>[^/]+)", self._put_pool),
                 ("DELETE", rf"{_CLUSTER}/agentpools/(?P<pool>[^/]+)", self._delete_pool),
                 ("POST", rf"{_CLUSTER}/agentpools/(?P<pool>[^/]+)/abort", self._abort_pool),
-                ("GET", rf"{_LOCATION}/operations/(?P<operation>[^/]+)", self._get_operation),
+                ("GET", rf"{_LOCATION}/operation(s|status)/(?P<operation>[^/]+)", self._get_operation),
                 ("GET", rf"{_LOCATION}/operationresults/(?P<operation>[^/]+)", self._get_operation_result),
                 ("GET", rf"{_COMPUTE}/skus", self._list_sizes),
                 ("GET", rf"{_COMPUTE}/locations/(?P<location>[^/]+)/usages", self._list_usages),
@@ -95,7 +109,29 @@ class ArmApi:
                 body = answer.encode()
                 answer = Answer(answer.status, body[: len(body) // 2], answer.headers)
         self.requests.append(Recorded(exchange.method, exchange.path, pool, answer.status, exchange.query))
-        return answer
+        if answer.drop:
+            return answer
+        return Answer(answer.status, answer.body, {**self._standard_headers(exchange.method), **answer.headers})
+
+    def _standard_headers(self, method: str) -> dict[str, str]:
+        """Request ids, and what is left of the subscription's limits, as recorded in 2025."""
+        request_id = str(uuid.uuid4())
+        headers = {"x-ms-request-id": request_id, "x-ms-correlation-request-id": request_id}
+        match method:
+            case "GET":
+                return {**headers, "x-ms-ratelimit-remaining-subscription-global-reads": "16499"}
+            case "DELETE":
+                return {
+                    **headers,
+                    "x-ms-ratelimit-remaining-subscription-deletes": "799",
+                    "x-ms-ratelimit-remaining-subscription-global-deletes": "11999",
+                }
+            case _:
+                return {
+                    **headers,
+                    "x-ms-ratelimit-remaining-subscription-writes": "799",
+                    "x-ms-ratelimit-remaining-subscription-global-writes": "11999",
+                }
 
     def _dispatch(self, exchange: Exchange, fault: Fault | None) -> Answer:
         try:
@@ -108,6 +144,8 @@ class ArmApi:
                 known_path = True
                 if method == exchange.method:
                     self._check_scope(match.groupdict())
+                    if self._cluster.settings.request_limits:
+                        self.limits.check(exchange.method, exchange.path)
                     return handler(Call(exchange, match.groupdict(), fault))
             if known_path:
                 raise ArmError(405, "MethodNotAllowed", f"The method {exchange.method} is not allowed here.")
@@ -149,15 +187,13 @@ class ArmApi:
 
     def _list_pools(self, call: Call) -> Answer:
         pools = [self._document(pool) for _, pool in sorted(self._cluster.pools.items())]
-        return _page(call.exchange, pools)
+        return _page(call.exchange, pools, empty_last_page=self._cluster.settings.empty_last_page)
 
     def _get_pool(self, call: Call) -> Answer:
         return Answer(body=self._document(self._pool(call.names["pool"])))
 
     def _put_pool(self, call: Call) -> Answer:
-        if call.exchange.headers.get("if-none-match") == "*" and call.names["pool"] in self._cluster.pools:
-            message = f"The agent pool '{call.names['pool']}' already exists."
-            raise ArmError(412, "PreconditionFailed", message)
+        self._check_conditions(call)
         pool, new = self._cluster.put(call.names["pool"], call.exchange.json(), call.operation_fault)
         headers = (
             self._operation_headers(call.exchange, pool, location=False)
@@ -165,6 +201,16 @@ class ArmApi:
             else {}
         )
         return Answer(201 if new else 200, self._document(pool), headers)
+
+    def _check_conditions(self, call: Call) -> None:
+        pool = self._cluster.pools.get(call.names["pool"])
+        headers = call.exchange.headers
+        if headers.get("if-none-match") == "*" and pool is not None:
+            raise ArmError(412, "PreconditionFailed", f"The agent pool '{pool.name}' already exists.")
+        expected = headers.get("if-match", "*")
+        if expected != "*" and (pool is None or expected.strip('"') != pool.etag):
+            message = f"The eTag '{expected}' does not match the agent pool's."
+            raise ArmError(412, "PreconditionFailed", message)
 
     def _delete_pool(self, call: Call) -> Answer:
         pool = self._cluster.delete(call.names["pool"], call.operation_fault)
@@ -175,30 +221,32 @@ class ArmApi:
         return Answer(202, headers=self._operation_headers(call.exchange, pool, location=True))
 
     def _abort_pool(self, call: Call) -> Answer:
+        """202 with the pool, which stays and becomes Canceled; 204 when nothing is in progress."""
         pool = self._pool(call.names["pool"])
-        self._cluster.delete(pool.name)
-        return Answer(202, headers=self._operation_headers(call.exchange, pool, location=True))
+        if not self._cluster.abort(pool):
+            return Answer(204)
+        return Answer(202, self._document(pool), self._operation_headers(call.exchange, pool, location=True))
 
     def _get_operation(self, call: Call) -> Answer:
-        operation = self._operation(call.names["operation"])
+        operation = self._operation(call)
+        running = operation.status == "InProgress" or operation.stuck
         body: dict[str, Any] = {
             "name": operation.id,
-            "status": operation.status,
+            "status": "InProgress" if running else operation.status,
             "startTime": format_time(operation.started),
         }
-        if operation.ended is not None:
+        if operation.ended is not None and not running:
             body["endTime"] = format_time(operation.ended)
-        if operation.error:
+        if operation.error and not running:
             body["error"] = operation.error
-        running = operation.status == "InProgress"
-        return Answer(body=body, headers={"Retry-After": self._cluster.settings.retry_after} if running else {})
+        return Answer(body=body, headers=self._cluster.settings.retry_after if running else {})
 
     def _get_operation_result(self, call: Call) -> Answer:
-        operation = self._operation(call.names["operation"])
+        operation = self._operation(call)
         if operation.status != "InProgress":
             return Answer(204)
-        here = f"{call.exchange.base_url}{call.exchange.path}?api-version={call.exchange.query['api-version']}"
-        return Answer(202, headers={"Location": here, "Retry-After": self._cluster.settings.retry_after})
+        here = f"{call.exchange.base_url}{call.exchange.path}?{call.exchange.raw_query}"
+        return Answer(202, headers={"Location": here, **self._cluster.settings.retry_after})
 
     def _list_sizes(self, call: Call) -> Answer:
         wanted = re.search(r"location eq '([^']+)'", call.exchange.query.get("$filter", ""))
@@ -223,26 +271,28 @@ class ArmApi:
             raise _no_such_pool(name)
         return pool
 
-    def _operation(self, operation_id: str) -> Operation:
-        operation = self._cluster.operations.get(operation_id)
+    def _operation(self, call: Call) -> Operation:
+        operation = self._cluster.operations.get(call.names["operation"])
         if operation is None or operation.lost:
-            raise ArmError(404, "NotFound", f"The operation {operation_id} could not be found.")
+            raise ArmError(404, "NotFound", f"The operation {call.names['operation']} could not be found.")
+        if operation.query and call.exchange.raw_query != operation.query:
+            raise ArmError(403, "AuthorizationFailed", "The signature of the operation's address is not valid.")
         return operation
 
     def _operation_headers(self, exchange: Exchange, pool: Pool, *, location: bool) -> dict[str, str]:
-        if pool.operation is None:
+        operation, settings = pool.operation, self._cluster.settings
+        if operation is None:
             return {}
-        settings = self._cluster.settings
+        if settings.signed_operations and not operation.query:
+            operation.query = _signed_query(operation)
+        query = operation.query or "api-version=2016-03-30"
         base = (
             f"{exchange.base_url}/subscriptions/{settings.subscription_id}/providers/Microsoft.ContainerService"
             f"/locations/{settings.location}"
         )
-        headers = {
-            "Azure-AsyncOperation": f"{base}/operations/{pool.operation.id}?api-version=2016-03-30",
-            "Retry-After": settings.retry_after,
-        }
+        headers = {"Azure-AsyncOperation": f"{base}/operations/{operation.id}?{query}", **settings.retry_after}
         if location:
-            headers["Location"] = f"{base}/operationresults/{pool.operation.id}?api-version=2016-03-30"
+            headers["Location"] = f"{base}/operationresults/{operation.id}?{query}"
         return headers
 
     def _document(self, pool: Pool) -> dict[str, Any]:
@@ -251,7 +301,9 @@ class ArmApi:
             "count": 1,
             "osDiskType": "Managed",
             "kubeletDiskType": "OS",
-            "maxPods": 110,
+            "maxPods": MAX_PODS,
+            "enableAutoScaling": False,
+            "scaleDownMode": "Delete",
             "type": "VirtualMachineScaleSets",
             "mode": "User",
             "osType": "Linux",
@@ -259,14 +311,15 @@ class ArmApi:
             "enableFIPS": False,
             "nodeLabels": {},
             "nodeTaints": [],
-            "upgradeSettings": {"maxSurge": "10%"},
+            "upgradeSettings": {"maxSurge": "10%", "maxUnavailable": "0"},
+            "securityProfile": {"enableVTPM": False, "enableSecureBoot": False},
             "orchestratorVersion": settings.kubernetes_version,
             **pool.properties,
             "currentOrchestratorVersion": settings.kubernetes_version,
             "nodeImageVersion": node_image(pool),
             "provisioningState": pool.state,
             "powerState": {"code": "Running"},
-            "eTag": pool.incarnation,
+            "eTag": pool.etag,
         }
         if pool.error:
             properties["status"] = {"provisioningError": pool.error}
@@ -291,7 +344,21 @@ def _pool_of(path: str) -> str:
 
 
 def _no_such_pool(name: str) -> ArmError:
-    return ArmError(404, "NotFound", f"Agent Pool not found: the agent pool '{name}' could not be found.", flat=True)
+    message = f"Agent Pool not found: the agent pool '{name}' could not be found."
+    return ArmError(404, "NotFound", message, flat=True, subcode="GetAgentPool_NotFound")
+
+
+def _signed_query(operation: Operation) -> str:
+    """A query in the form of the signed ones: time, certificate, signature and hash, in base64url."""
+
+    def characters(purpose: str, count: int) -> str:
+        raw = hashlib.shake_256(f"{purpose} {operation.id}".encode()).digest(count * 3 // 4 + 1)
+        return base64.urlsafe_b64encode(raw).decode()[:count]
+
+    ticks = int(operation.started.timestamp() * 10**7) + UNIX_EPOCH_TICKS
+    certificate = f"MIIH{characters('certificate', CERTIFICATE_CHARACTERS)}"
+    signature, digest = characters("signature", SIGNATURE_CHARACTERS), characters("hash", 43)
+    return f"api-version=2025-03-01&t={ticks}&c={certificate}&s={signature}&h={digest}"
 
 
 def _check_version(exchange: Exchange) -> None:
@@ -310,10 +377,13 @@ def _scripted(fault: Fault) -> Answer:
     return Answer(fault.status or 500, fault.body, fault.headers, drop=fault.drop)
 
 
-def _page(exchange: Exchange, items: list[dict[str, Any]]) -> Answer:
-    start = int(exchange.query.get("$skiptoken", "0"))
+def _page(exchange: Exchange, items: list[dict[str, Any]], *, empty_last_page: bool = False) -> Answer:
+    """One page; with `empty_last_page` the last one with items has a `nextLink`, too, in the form recorded in 2025."""
+    start = int(exchange.query.get("$skipToken") or exchange.query.get("$skiptoken") or "0")
     body: dict[str, Any] = {"value": items[start : start + PAGE_SIZE]}
-    if start + PAGE_SIZE < len(items):
+    end = start + PAGE_SIZE
+    if end < len(items) or (empty_last_page and body["value"]):
         version = exchange.query["api-version"]
-        body["nextLink"] = f"{exchange.base_url}{exchange.path}?api-version={version}&%24skiptoken={start + PAGE_SIZE}"
+        token = f"%24skipToken={end}&api-version={version}&skipToken={end}"
+        body["nextLink"] = f"{exchange.base_url}{exchange.path}?{token}"
     return Answer(body=body)

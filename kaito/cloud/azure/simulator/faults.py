@@ -1,16 +1,24 @@
 """Scripted trouble: rules that match requests and change what happens to them.
 
 A test, or a person through `POST /__admin/faults`, adds a `Fault`; the first rule that matches a request applies, and
-is used up after `times` matches. `NAMED` holds the troubles Azure's users meet, ready made.
+is used up after `times` matches. `named_faults` holds the troubles of Azure's users, ready made.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-LroEnd = Literal["succeeded", "failed", "canceled", "never", "status-lost", "succeeded-but-failed"]
+LroEnd = Literal[
+    "succeeded",
+    "failed",
+    "canceled",
+    "never",
+    "status-lost",
+    "status-stuck",
+    "status-stuck-failed",
+    "succeeded-but-failed",
+]
 
 
 class OperationFault(BaseModel):
@@ -19,7 +27,8 @@ class OperationFault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     end: LroEnd = "failed"
-    """`status-lost`: it ends well, but its status URL answers 404. `succeeded-but-failed`: the operation reports
+    """`status-lost`: it ends well, but its status URL answers 404. `status-stuck` and `status-stuck-failed`: the pool
+    is Succeeded or Failed, and its status URL still answers InProgress. `succeeded-but-failed`: the operation reports
     success while the pool is Failed."""
     code: str = "AllocationFailed"
     message: str = "Allocation failed."
@@ -66,103 +75,6 @@ class Fault(BaseModel):
             and re.search(self.path, path, re.IGNORECASE) is not None
             and (self.pool == ".*" or (bool(pool) and re.fullmatch(self.pool, pool) is not None))
         )
-
-
-def _error(status: int, code: str, message: str) -> dict[str, Any]:
-    return {"status": status, "body": {"error": {"code": code, "message": message}}}
-
-
-NAMED: Mapping[str, Mapping[str, Any]] = {
-    "quota": {
-        "method": "PUT",
-        "status": 400,
-        "body": {
-            "code": "ErrCode_InsufficientVCPUQuota",
-            "details": None,
-            "message": "Insufficient vcpu quota requested 24, remaining 0 for family StandardNCADSA100v4Family "
-            "for region eastus.",
-            "subcode": "",
-            "target": "agentPoolProfile.vmSize",
-        },
-    },
-    "quota-nested": {
-        "method": "PUT",
-        "status": 400,
-        "body": {
-            "error": {
-                "code": "InvalidTemplateDeployment",
-                "message": "The template deployment failed with error: see details.",
-                "details": [
-                    {
-                        "code": "QuotaExceeded",
-                        "message": "Operation could not be completed as it results in exceeding approved "
-                        "standardNCADSA100v4Family Cores quota. Current Limit: 24, Current Usage: 24, "
-                        "Additional Required: 24",
-                    }
-                ],
-            }
-        },
-    },
-    "capacity": {
-        "method": "PUT",
-        "operation": {
-            "end": "failed",
-            "code": "ReconcileVMSSAgentPoolFailed",
-            "message": 'Unable to provision the virtual machine scale set: Code="AllocationFailed" Message="Allocation '
-            'failed. We do not have sufficient capacity for the requested VM size in this region."',
-        },
-    },
-    "sku": {
-        "method": "PUT",
-        **_error(
-            400,
-            "BadRequest",
-            "The VM size of AgentPoolProfile is not allowed in your subscription in location 'eastus'.",
-        ),
-    },
-    "unauthorized": _error(
-        403, "AuthorizationFailed", "The client does not have authorization to perform action over scope."
-    ),
-    "throttled": {
-        **_error(429, "TooManyRequests", "The request is being throttled as the limit has been reached."),
-        "headers": {"Retry-After": "5"},
-    },
-    "server-error": _error(500, "InternalOperationError", "Internal server error"),
-    "busy": {
-        "method": "PUT",
-        **_error(
-            409,
-            "OperationNotAllowed",
-            "Another agentpool operation (other - Creating) is in progress, please wait for it to finish.",
-        ),
-    },
-    "hang": {"hang": True},
-    "drop": {"drop": True},
-    "accepted-then-dropped": {"method": "PUT", "drop": True, "after": True},
-    "truncated": {"truncate": True},
-    "status-lost": {"method": "PUT", "operation": {"end": "status-lost"}},
-    "canceled": {
-        "method": "PUT",
-        "operation": {
-            "end": "canceled",
-            "code": "Canceled",
-            "message": "The operation was overriden and canceled by a later operation",
-        },
-    },
-    "never-ends": {"method": "PUT", "operation": {"end": "never"}},
-    "succeeded-but-failed": {"method": "PUT", "operation": {"end": "succeeded-but-failed"}},
-    "slow-delete": {"method": "DELETE", "operation": {"end": "succeeded", "slower": 10.0}},
-}
-"""The scripted troubles by name."""
-
-
-def named(name: str, **changes: Any) -> Fault:
-    """A ready-made fault, adjusted: `named("throttled", times=20)`, `named("capacity", pool="ws.*")`.
-
-    Raises:
-        KeyError: no fault of that name.
-    """
-    return Fault(name=name, **{**NAMED[name], **changes})
 
 
 class FaultScript:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from kaito.cloud.azure.simulator.api import node_image
+from kaito.cloud.azure.simulator.api import MAX_PODS, node_image
 from kaito.cloud.azure.simulator.pools import Pool
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.runtime.kinds import Node
@@ -24,7 +24,6 @@ MEMORY_OVERHEAD = 0.02
 CPU_RESERVED = 0.02
 MEMORY_RESERVED = 0.07
 """Parts kept from pods: close enough to the AKS reservations for scheduling decisions."""
-PODS = 110
 DEFAULT_DISK_GIB = 128
 
 
@@ -104,6 +103,8 @@ def _labels(name: str, pool: Pool, settings: SimulatorSettings) -> dict[str, str
         "kubernetes.azure.com/cluster": settings.node_resource_group,
         "kubernetes.azure.com/mode": "user",
         "kubernetes.azure.com/role": "agent",
+        "kubernetes.azure.com/managedby": "aks",
+        "kubernetes.azure.com/priority": "spot" if pool.spot else "regular",
         "kubernetes.azure.com/node-image-version": node_image(pool),
         "kubernetes.azure.com/os-sku": str(pool.properties.get("osSKU", "Ubuntu")),
         "kubernetes.azure.com/nodepool-type": "VirtualMachineScaleSets",
@@ -131,7 +132,7 @@ def _capacity(pool: Pool, gpus: int) -> dict[str, Quantity]:
         "cpu": Quantity(str(pool.size.vcpus)),
         "memory": Quantity(f"{memory_kib}Ki"),
         "ephemeral-storage": Quantity(f"{disk}Gi"),
-        "pods": Quantity(str(PODS)),
+        "pods": Quantity(str(pool.properties.get("maxPods") or MAX_PODS)),
     }
     return amounts | ({"nvidia.com/gpu": Quantity(str(gpus))} if gpus else {})
 

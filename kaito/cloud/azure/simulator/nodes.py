@@ -134,7 +134,7 @@ class Machine:
         knobs = self._knobs
         delay = knobs.join_delay
         if delay is None:
-            delay = knobs.join_fraction * self._settings.provision_seconds
+            delay = knobs.join_fraction * self._settings.creation_seconds(self._pool.size.gpus)
         await self._sleep(delay)
         if self._pool.doomed or self._knobs.never_join:
             return

@@ -22,12 +22,38 @@ from kaito.cloud.azure.simulator.wire import ArmError, in_progress
 from kaito.runtime.clock import Clock
 from kaito.runtime.tasks import TaskScope
 
-PoolState = Literal["Creating", "Updating", "Deleting", "Succeeded", "Failed", "Canceled"]
+PoolState = Literal[
+    "Creating",
+    "Updating",
+    "Scaling",
+    "Starting",
+    "Stopping",
+    "Canceling",
+    "Deleting",
+    "Succeeded",
+    "Failed",
+    "Canceled",
+]
 OperationStatus = Literal["InProgress", "Succeeded", "Failed", "Canceled"]
+OperationKind = Literal["create", "update", "delete", "abort"]
 PoolMoment = Literal["creating", "provisioned", "deleting", "gone"]
 
 NAME = re.compile(r"^[a-z][a-z0-9]{0,11}$")
 """What AKS accepts as the name of a Linux pool."""
+
+IN_PROGRESS = frozenset({"Creating", "Updating", "Scaling", "Starting", "Stopping", "Canceling", "Deleting"})
+"""States in which another operation on the pool is refused."""
+
+REGIONAL = "cores"
+SPOT = "lowPriorityCores"
+"""The usage that spot machines of every family draw on, and nothing else does."""
+
+SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
+SPOT_VALUE = "spot"
+RESERVED_LABELS = ("kubernetes.azure.com/", "kubernetes.io/")
+"""Prefixes of node labels that AKS keeps for itself."""
+
+ABORT_SECONDS = 10.0
 
 IMMUTABLE = ("vmSize", "osType", "osDiskSizeGB", "type", "availabilityZones")
 """Properties AKS refuses to change on an existing pool."""
@@ -39,13 +65,17 @@ class Operation:
 
     id: str
     pool: str
-    kind: Literal["create", "update", "delete"]
+    kind: OperationKind
     started: datetime
     status: OperationStatus = "InProgress"
     error: dict[str, Any] | None = None
     ended: datetime | None = None
     lost: bool = False
     """Its status URL answers 404."""
+    stuck: bool = False
+    """Its status URL answers InProgress, whatever has happened."""
+    query: str = ""
+    """The query of its address, signed."""
 
 
 @dataclass(slots=True)
@@ -61,11 +91,18 @@ class Pool:
     error: dict[str, Any] | None = None
     doomed: bool = False
     """Its creation will not succeed: no machine ever boots."""
+    etag: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """Changes with each operation on the pool."""
 
     @property
     def count(self) -> int:
         """How many virtual machines it should have."""
         return int(self.properties.get("count", 1))
+
+    @property
+    def spot(self) -> bool:
+        """Whether its machines can be evicted."""
+        return str(self.properties.get("scaleSetPriority", "")).lower() == SPOT_VALUE
 
     @property
     def scale_set(self) -> str:
@@ -121,21 +158,26 @@ class Cluster:
             message = f"The agent pool name '{name}' is invalid: it must match {NAME.pattern}"
             raise ArmError(400, "InvalidParameter", message, target="agentPool.name")
         pool = self.pools.get(name)
-        if pool is not None and pool.state in {"Creating", "Updating", "Deleting"}:
+        if pool is not None and pool.state in IN_PROGRESS:
             raise in_progress(name, pool.state)
+        _check_labels(properties)
         self._check_parallel()
         if pool is None:
             size = self._size_for(str(properties.get("vmSize", "")))
-            self._check_quota(size, int(properties.get("count", 1)))
-            pool = self.pools[name] = Pool(name, size, properties)
-            self._begin(pool, "create", "Creating", self.settings.provision_seconds, fault)
+            _check_zones(name, size, properties)
+            pool = Pool(name, size, _with_spot_marks(properties))
+            fault = self._check_quota(pool) or fault
+            self.pools[name] = pool
+            self._begin(pool, "create", "Creating", self.settings.creation_seconds(size.gpus), fault)
             self._tell("creating", pool)
             return pool, True
         for key in IMMUTABLE:
             if key in properties and properties[key] != pool.properties.get(key, properties[key]):
                 raise ArmError(400, "PropertyChangeNotAllowed", f"Changing property 'properties.{key}' is not allowed.")
-        pool.properties.update(properties)
-        self._begin(pool, "update", "Updating", self.settings.provision_seconds, fault)
+        scales = properties.get("count", pool.count) != pool.count
+        pool.properties = _with_spot_marks(pool.properties | properties)
+        seconds = self.settings.creation_seconds(pool.size.gpus)
+        self._begin(pool, "update", "Scaling" if scales else "Updating", seconds, fault)
         return pool, False
 
     def delete(self, name: str, fault: OperationFault | None = None) -> Pool | None:
@@ -149,20 +191,26 @@ class Cluster:
             return None
         if pool.state == "Deleting":
             return pool
-        if pool.state in {"Creating", "Updating"} and not self.settings.delete_while_creating:
+        if pool.state in IN_PROGRESS and not self.settings.delete_while_creating:
             raise in_progress(name, pool.state)
-        if pool.operation and pool.operation.status == "InProgress":
-            self._end(pool.operation, "Canceled", {"code": "Canceled", "message": "overriden by a later operation"})
+        self._override(pool)
         self._begin(pool, "delete", "Deleting", self.settings.delete_seconds, fault)
         self._tell("deleting", pool)
         return pool
 
+    def abort(self, pool: Pool) -> bool:
+        """Cancel the operation in progress; the pool stays and becomes Canceled. False when there is none."""
+        if pool.operation is None or pool.operation.status != "InProgress" or pool.operation.kind == "abort":
+            return False
+        pool.doomed = pool.doomed or pool.operation.kind == "create"
+        self._override(pool)
+        self._begin(pool, "abort", "Canceling", ABORT_SECONDS, None)
+        return True
+
     def usages(self) -> dict[str, tuple[int, int]]:
-        """Family (or `cores`) to (used, limit) vCPUs."""
-        families = {size.family for size in self.catalogue.sizes.values()}
-        used = {family: self._used(family) for family in families}
-        result = {family: (used[family], self._limit(family)) for family in sorted(families)}
-        return {"cores": (sum(used.values()), self._limit("cores"))} | result
+        """Family (or `cores`, or `lowPriorityCores`) to (used, limit) vCPUs."""
+        families = sorted({size.family for size in self.catalogue.sizes.values()})
+        return {scope: (self._used(scope), self._limit(scope)) for scope in (REGIONAL, SPOT, *families)}
 
     def forget_everything(self) -> None:
         """Drop pools and operations at once, as if they had never been."""
@@ -180,6 +228,13 @@ class Cluster:
 
     def _size_for(self, name: str) -> VirtualMachineSize:
         size = self.catalogue.find(name)
+        if size is not None and size.restricted == "QuotaId":
+            message = (
+                f"Virtual Machine size: '{name}' is not supported for subscription {self.settings.subscription_id} in "
+                f"location '{self.settings.location}'. Please refer to aka.ms/aks/vm-size-selector to find supported "
+                f"VM sizes in location '{self.settings.location}'."
+            )
+            raise ArmError(400, "VMSizeNotSupported", message, flat=True)
         if size is None or size.restricted:
             message = (
                 f"The VM size of {name} is not allowed in your subscription in location '{self.settings.location}'. "
@@ -188,48 +243,69 @@ class Cluster:
             raise ArmError(400, "BadRequest", message, flat=True, target="agentPoolProfile.vmSize")
         return size
 
-    def _check_quota(self, size: VirtualMachineSize, count: int) -> None:
-        needed = size.vcpus * count
-        for scope, used in ((size.family, self._used(size.family)), ("cores", self._used_everywhere())):
-            remaining = self._limit(scope) - used
-            if needed > remaining:
-                message = (
-                    f"Insufficient vcpu quota requested {needed}, remaining {max(remaining, 0)} for family {scope} "
-                    f"for region {self.settings.location}."
-                )
-                raise ArmError(
-                    400, "ErrCode_InsufficientVCPUQuota", message, flat=True, target="agentPoolProfile.vmSize"
-                )
+    def _check_quota(self, pool: Pool) -> OperationFault | None:
+        """Refuse a pool beyond the quota: at once, or by the fault that fails it, as `quota_refusal` says."""
+        needed = pool.size.vcpus * pool.count
+        for scope in (SPOT,) if pool.spot else (pool.size.family, REGIONAL):
+            used, limit = self._used(scope), self._limit(scope)
+            if used + needed <= limit:
+                continue
+            compute = (
+                f"Operation could not be completed as it results in exceeding approved {_in_compute(scope)} Cores "
+                f"quota. Additional details - Deployment Model: Resource Manager, Location: {self.settings.location}, "
+                f"Current Limit: {limit}, Current Usage: {used}, Additional Required: {needed}, (Minimum) New Limit "
+                f"Required: {used + needed}."
+            )
+            match self.settings.quota_refusal:
+                case "compute":
+                    raise ArmError(409, "OperationNotAllowed", compute)
+                case "pool":
+                    inner = f'Code="OperationNotAllowed" Message="{compute}"'
+                    message = (
+                        f"VMSSAgentPoolReconciler retry failed: autorest/azure: Service returned an error. {inner}"
+                    )
+                    return OperationFault(end="failed", code="CreateVMSSAgentPoolFailed", message=message)
+                case "aks":
+                    message = (
+                        f"Insufficient vcpu quota requested {needed}, remaining {max(limit - used, 0)} for family "
+                        f"{scope} for region {self.settings.location}."
+                    )
+                    code = "ErrCode_InsufficientVCPUQuota"
+                    raise ArmError(400, code, message, flat=True, target="agentPoolProfile.vmSize")
+        return None
 
-    def _used(self, family: str) -> int:
-        return sum(pool.size.vcpus * pool.count for pool in self.pools.values() if pool.size.family == family)
-
-    def _used_everywhere(self) -> int:
-        return sum(pool.size.vcpus * pool.count for pool in self.pools.values())
+    def _used(self, scope: str) -> int:
+        """vCPUs in use: of spot machines, or of the others, of one family or all."""
+        return sum(
+            pool.size.vcpus * pool.count
+            for pool in self.pools.values()
+            if (scope == SPOT) == pool.spot and scope in {SPOT, REGIONAL, pool.size.family}
+        )
 
     def _limit(self, scope: str) -> int:
-        default = self.settings.regional_quota if scope == "cores" else self.settings.family_quota
+        default = self.settings.regional_quota if scope in {REGIONAL, SPOT} else self.settings.family_quota
         return self.quota.get(scope.lower(), default)
 
     def _begin(
         self,
         pool: Pool,
-        kind: Literal["create", "update", "delete"],
+        kind: OperationKind,
         state: PoolState,
         seconds: float,
         fault: OperationFault | None,
     ) -> None:
         operation = Operation(id=str(uuid.uuid4()), pool=pool.name, kind=kind, started=self._clock.now())
         operation.lost = fault is not None and fault.end == "status-lost"
+        operation.stuck = fault is not None and fault.end in {"status-stuck", "status-stuck-failed"}
         self.operations[operation.id] = operation
-        pool.state, pool.operation, pool.error = state, operation, None
+        pool.state, pool.operation, pool.error, pool.etag = state, operation, None, str(uuid.uuid4())
         running = self._endings.pop(pool.name, None)
         if running is not None:
             running.cancel()
         if fault is None and kind == "create":
             fault = self._without_capacity(pool)
         if kind == "create":
-            pool.doomed = fault is not None and fault.end not in {"succeeded", "status-lost"}
+            pool.doomed = fault is not None and fault.end not in {"succeeded", "status-lost", "status-stuck"}
         wait = self.settings.seconds(seconds) * (fault.slower if fault else 1.0)
         self._endings[pool.name] = self._scope.spawn(
             self._finish(pool, operation, wait, fault), name=f"{kind}.{pool.name}"
@@ -240,6 +316,13 @@ class Cluster:
         if left is None:
             return None
         if left < pool.count:
+            if pool.spot:
+                text = (
+                    "The requested VM size for resource 'Following SKUs have failed for Capacity Restrictions: "
+                    f"{pool.size.name}' is currently not available in location '{self.settings.location}'. Please try "
+                    "another size or deploy to a different location or different zone."
+                )
+                return OperationFault(end="failed", code="SkuNotAvailable", message=text)
             inner = 'Code="AllocationFailed" Message="Allocation failed. We do not have sufficient capacity for the '
             message = f'Unable to provision the scale set: {inner}requested VM size {pool.size.name} in this region."'
             return OperationFault(end="failed", code="ReconcileVMSSAgentPoolFailed", message=message)
@@ -249,13 +332,14 @@ class Cluster:
     async def _finish(self, pool: Pool, operation: Operation, wait: float, fault: OperationFault | None) -> None:
         await asyncio.sleep(wait)
         end = fault.end if fault else "succeeded"
+        pool.etag = str(uuid.uuid4())
         error: dict[str, Any] = {"code": fault.code, "message": fault.message} if fault else {}
         if fault and fault.details:
             error["details"] = fault.details
         match end:
             case "never":
                 return
-            case "failed":
+            case "failed" | "status-stuck-failed":
                 pool.state, pool.error = "Failed", error
                 self._end(operation, "Failed", error)
             case "canceled":
@@ -264,13 +348,16 @@ class Cluster:
             case "succeeded-but-failed":
                 pool.state, pool.error = "Failed", error
                 self._end(operation, "Succeeded")
-            case "succeeded" | "status-lost":
+            case "succeeded" | "status-lost" | "status-stuck":
                 self._succeed(pool, operation)
 
     def _succeed(self, pool: Pool, operation: Operation) -> None:
         self._end(operation, "Succeeded")
         if operation.kind == "delete":
             self._remove(pool)
+            return
+        if operation.kind == "abort":
+            pool.state = "Canceled"
             return
         pool.state = "Succeeded"
         self._tell("provisioned", pool)
@@ -282,9 +369,57 @@ class Cluster:
             self.capacity[pool.size.name.lower()] = left + pool.count
         self._tell("gone", pool)
 
+    def _override(self, pool: Pool) -> None:
+        if pool.operation is not None and pool.operation.status == "InProgress":
+            error = {"code": "Canceled", "message": "The operation was overriden and canceled by a later operation"}
+            self._end(pool.operation, "Canceled", error)
+
     def _end(self, operation: Operation, status: OperationStatus, error: dict[str, Any] | None = None) -> None:
         operation.status, operation.error, operation.ended = status, error, self._clock.now()
 
     def _tell(self, moment: PoolMoment, pool: Pool) -> None:
         for listener in self._listeners:
             listener(moment, pool)
+
+
+def _in_compute(scope: str) -> str:
+    """What Compute's sentences call a usage."""
+    return {REGIONAL: "Total Regional", SPOT: "LowPriority"}.get(scope, scope)
+
+
+def _with_spot_marks(properties: dict[str, Any]) -> dict[str, Any]:
+    """What AKS adds to a spot pool: label, taint and eviction policy; they are in its answers and on its nodes."""
+    if str(properties.get("scaleSetPriority", "")).lower() != SPOT_VALUE:
+        return properties
+    taint = f"{SPOT_KEY}={SPOT_VALUE}:NoSchedule"
+    taints: list[str] = list(properties.get("nodeTaints") or [])
+    return {
+        "scaleSetEvictionPolicy": "Delete",
+        "spotMaxPrice": -1.0,
+        **properties,
+        "nodeLabels": {**(properties.get("nodeLabels") or {}), SPOT_KEY: SPOT_VALUE},
+        "nodeTaints": taints if taint in taints else [*taints, taint],
+    }
+
+
+def _check_labels(properties: dict[str, Any]) -> None:
+    labels: dict[str, str] = properties.get("nodeLabels") or {}
+    for key, value in labels.items():
+        if key.startswith(RESERVED_LABELS) and (key, value) != (SPOT_KEY, SPOT_VALUE):
+            message = (
+                f"Label key {key} is invalid: the prefixes kubernetes.azure.com/ and kubernetes.io/ are reserved for "
+                "use by AKS and cannot be used for custom labels."
+            )
+            raise ArmError(400, "InvalidParameter", message, flat=True, target="agentPoolProfile.nodeLabels")
+
+
+def _check_zones(name: str, size: VirtualMachineSize, properties: dict[str, Any]) -> None:
+    asked: list[str] = list(properties.get("availabilityZones") or [])
+    missing = [zone for zone in asked if zone not in size.zones]
+    if missing:
+        zones = ", ".join(f"'{zone}'" for zone in missing)
+        offered = ",".join(size.zones)
+        message = f"The zone(s) {zones} for resource '{name}' is not supported. The supported zones are '{offered}'."
+        raise ArmError(
+            400, "AvailabilityZoneNotSupported", message, flat=True, target="agentPoolProfile.availabilityZone"
+        )

@@ -13,7 +13,8 @@ from typing import Any, cast
 from aiohttp import web
 from pydantic import ValidationError
 
-from kaito.cloud.azure.simulator.faults import Fault, named
+from kaito.cloud.azure.simulator.faults import Fault
+from kaito.cloud.azure.simulator.named_faults import named
 from kaito.cloud.azure.simulator.simulator import Simulator
 from kaito.cloud.azure.simulator.wire import Answer, ArmError, Exchange
 
@@ -41,7 +42,8 @@ async def serve(simulator: Simulator, *, host: str = "127.0.0.1", port: int = 0)
 def _arm_handler(simulator: Simulator) -> Any:
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        exchange = Exchange.parse(request.method, str(request.url), dict(request.headers), body)
+        url = f"{request.scheme}://{request.host}{request.raw_path}"  # as sent: a signed query must not be rewritten
+        exchange = Exchange.parse(request.method, url, dict(request.headers), body)
         if "authorization" not in exchange.headers:
             refused = ArmError(
                 401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing."

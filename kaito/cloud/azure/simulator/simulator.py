@@ -61,6 +61,7 @@ class Simulator:
         self.faults.clear()
         self.knobs.clear()
         self.api.requests.clear()
+        self.api.limits.forget()
 
     def snapshot(self) -> dict[str, Any]:
         """The state, for people and assertions."""

@@ -21,6 +21,8 @@ class Exchange:
     body: bytes = b""
     base_url: str = ""
     """Scheme and host the client used; absolute URLs in answers start with it."""
+    raw_query: str = ""
+    """The query as it was sent: signed addresses are compared byte for byte."""
 
     @classmethod
     def parse(cls, method: str, url: str, headers: Mapping[str, str], body: bytes) -> "Exchange":
@@ -33,6 +35,7 @@ class Exchange:
             headers={name.lower(): value for name, value in headers.items()},
             body=body,
             base_url=f"{parts.scheme}://{parts.netloc}",
+            raw_query=parts.query,
         )
 
     def json(self) -> dict[str, Any]:
@@ -78,6 +81,7 @@ class ArmError(Exception):
         details: Sequence[Mapping[str, Any]] = (),
         flat: bool = False,
         target: str = "",
+        subcode: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{status} {code}: {message}")
@@ -88,6 +92,7 @@ class ArmError(Exception):
         self.flat = flat
         """The container service's own shape: the fields at the top level instead of below `error`."""
         self.target = target
+        self.subcode = subcode
         self.headers = dict(headers or {})
 
     def document(self) -> dict[str, Any]:
@@ -101,7 +106,9 @@ class ArmError(Exception):
 
     def answer(self) -> Answer:
         """The response carrying this error."""
-        body = {"details": None, "subcode": "", **self.document()} if self.flat else {"error": self.document()}
+        body = (
+            {"details": None, "subcode": self.subcode, **self.document()} if self.flat else {"error": self.document()}
+        )
         return Answer(self.status, body, self.headers)
 
 
