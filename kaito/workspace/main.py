@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from kaito.api import Workspace
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
@@ -26,6 +27,8 @@ FIELD_MANAGER = "kaito-workspace-controller"
 """Owner of every field applied. Never change it: fields of the old owner would stay behind."""
 
 LEASE = "workspace-controller.kaito.sh"
+
+_log = get_logger(__name__)
 
 
 def workspace_manager(
@@ -65,4 +68,7 @@ def _known_workspaces(manager: Manager) -> Iterable[Workspace]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run until told to stop. Exits with 2 on wrong flags, 1 on failure or a lost lease."""
     invocation = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    configure(invocation.manager.log_format, invocation.manager.log_level)
+    for note in invocation.notes:
+        _log.warning("a setting has no effect", setting=note)
     workspace_manager(invocation.workspace, invocation.manager, webhook=invocation.webhook).run()

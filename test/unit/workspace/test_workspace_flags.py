@@ -5,6 +5,7 @@ import pytest
 from kaito.runtime.flags import duration
 from kaito.workspace.flags import feature_gates, parse
 from kaito.workspace.settings import NodeApi
+from kaito.workspace.upstream import FLAGS, GATES, Answer, Flag, Gate
 
 
 def test_defaults_are_the_founding_contract() -> None:
@@ -83,3 +84,134 @@ def test_upstream_gates_may_be_named_to_switch_them_off() -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h30m", 5400), ("7", 7), ("250ms", 0.25)])
 def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
     assert duration(text) == pytest.approx(seconds)
+
+
+CHART_GATES = (
+    "disableNodeAutoProvisioning=false,enableAccelerator=false,enableBaseImageAutoUpgrade=false,"
+    "enableInferenceSetController=true,enableMIG=false,enableMultiRoleInferenceController=false,"
+    "gatewayAPIInferenceExtension=false,ModelMirror=false,ModelStreaming=false,vLLM=true"
+)
+CHART_ENVIRONMENT = {
+    "CONFIG_LOGGING_NAME": "kaito-logging-config",
+    "WEBHOOK_SERVICE": "kaito-workspace-svc",
+    "WEBHOOK_PORT": "9443",
+    "SYSTEM_NAMESPACE": "kaito-workspace",
+    "PRESET_REGISTRY_NAME": "mcr.microsoft.com/aks/kaito",
+    "CLOUD_PROVIDER": "azure",
+    "CLUSTER_NAME": "kaito",
+}
+
+
+def test_upstreams_chart_starts_the_controller_unedited() -> None:
+    """input-gaps R12: arguments and environment of the chart of v0.12 with its default values."""
+    argv = [f"--feature-gates={CHART_GATES}", "--node-provisioner=azure-gpu-provisioner"]
+    invocation = parse(argv, CHART_ENVIRONMENT)
+
+    assert invocation.workspace.node_api is NodeApi.NODECLAIM
+    assert invocation.workspace.vllm
+    assert invocation.manager.webhook_port == 9443
+    assert invocation.manager.webhook_hosts == ("kaito-workspace-svc.kaito-workspace.svc",)
+    (note,) = invocation.notes
+    assert note.startswith("feature gate enableInferenceSetController has no effect: InferenceSets are not reconciled")
+
+
+def test_every_value_of_upstreams_chart_is_accepted() -> None:
+    argv = [
+        f"--feature-gates={CHART_GATES}",
+        "--default-model-mirror-storage-class=blob",
+        "--default-model-weights-storage-class=weights",
+        "--default-streaming-service-account=streamer",
+        "--model-mirror-download-cpu=3",
+        "--model-mirror-download-memory=8Gi",
+        "--default-node-image-family=azurelinux",
+        "--node-provisioner=byo",
+        "--karpenter-node-class-group=karpenter.azure.com",
+        "--karpenter-node-class-kind=AKSNodeClass",
+        "--karpenter-node-class-version=v1beta1",
+        "--karpenter-node-class-resource-name=aksnodeclasses",
+        '--karpenter-node-classes=[{"name":"a","default":true}]',
+    ]
+    invocation = parse(argv, CHART_ENVIRONMENT)
+
+    named = [note.split(" has no effect: ")[0] for note in invocation.notes]
+    assert named == [
+        "feature gate enableInferenceSetController",
+        "--karpenter-node-classes",
+        "--default-model-mirror-storage-class",
+        "--default-streaming-service-account",
+        "--model-mirror-download-cpu",
+        "--model-mirror-download-memory",
+        "--default-model-weights-storage-class",
+    ]
+
+
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.name)
+def test_each_gate_of_upstream_is_answered_as_the_table_says(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [f"--feature-gates={gate.name}=true"]
+    if gate.answer is Answer.REFUSED:
+        with pytest.raises(SystemExit):
+            parse(argv, {})
+        assert f"{gate.name} is not implemented by this controller: {gate.reason}" in capsys.readouterr().err
+        return
+    notes = parse(argv, {}).notes
+    assert bool(notes) is (gate.answer is Answer.ACCEPTED)
+    assert all(gate.reason in note for note in notes)
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_each_flag_of_upstream_is_answered_as_the_table_says(flag: Flag) -> None:
+    value = {"--zap-log-level": "info", "--zap-encoder": "json", "--zap-devel": "false", "--v": "0"}
+    notes = parse([f"{flag.name}={value.get(flag.name, 'something')}"], {}).notes
+
+    assert [note for note in notes if note.startswith(flag.name)] == (
+        [f"{flag.name} has no effect: {flag.reason}"] if flag.answer is Answer.ACCEPTED else []
+    )
+    if flag.default:
+        assert parse([f"{flag.name}={flag.default}"], {}).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("argv", "level", "form"),
+    [
+        (["--zap-log-level=debug"], "debug", "json"),
+        (["--zap-log-level", "error"], "error", "json"),
+        (["--zap-log-level=5"], "debug", "json"),
+        (["--zap-log-level=panic"], "error", "json"),
+        (["--zap-encoder=console"], "info", "console"),
+        (["--zap-devel"], "debug", "console"),
+        (["--zap-devel=true", "--zap-log-level=info", "--zap-encoder=json"], "info", "json"),
+        (["--zap-devel=false"], "info", "json"),
+        (["-v", "4"], "debug", "json"),
+        (["--v=0"], "info", "json"),
+        (["--log-level=warning"], "warning", "json"),
+    ],
+)
+def test_upstreams_log_flags_are_ours(argv: list[str], level: str, form: str) -> None:
+    manager = parse(argv, {}).manager
+
+    assert (manager.log_level, manager.log_format) == (level, form)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "words"),
+    [
+        (["--zap-log-level=loud"], {}, "--zap-log-level=loud: use debug, info, error"),
+        (["--zap-log-level=0"], {}, "--zap-log-level=0"),
+        (["--zap-encoder=xml"], {}, "--zap-encoder=xml: use json or console"),
+        (["--zap-devel=maybe"], {}, "neither true nor false"),
+        (["--v=loud"], {}, "--v=loud: use a whole number"),
+        ([], {"WEBHOOK_PORT": "many"}, "WEBHOOK_PORT is 'many': use a port from 1 to 65535"),
+        ([], {"WEBHOOK_PORT": "70000"}, "WEBHOOK_PORT is '70000'"),
+    ],
+)
+def test_values_that_upstream_refuses_are_refused(
+    argv: list[str], environment: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(argv, environment)
+    assert words in capsys.readouterr().err
+
+
+def test_the_machine_eras_gate_means_node_claims() -> None:
+    assert parse(["--feature-gates=Karpenter=true"], {}).workspace.node_api is NodeApi.NODECLAIM
+    assert parse(["--feature-gates=Karpenter=false"], {}).workspace.node_api is NodeApi.MACHINE
