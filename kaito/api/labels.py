@@ -222,6 +222,9 @@ RUNTIME: Final = "kaito.sh/runtime"
 BYPASS_RESOURCE_CHECKS: Final = "kaito.sh/bypass-resource-checks"
 """`true` (any case): a model estimated too large for the instance type is a warning instead of a refusal."""
 
+PERFORMANCE_MODE: Final = "kaito.sh/performance-mode"
+"""`throughput`, `interactivity` or `balanced` (the default): what vLLM is tuned for, its flag `--performance-mode`."""
+
 NODE_IMAGE_FAMILY: Final = "kaito.sh/node-image-family"
 """`ubuntu` or `azurelinux` (any case): operating system of new nodes. Copied to the claim's annotations."""
 

@@ -33,6 +33,13 @@ RESULTS_DIRECTORY: Final = "/mnt/results"
 ADAPTER_STRENGTHS: Final = "KAITO_ADAPTER_STRENGTHS"
 """Environment variable with the adapters' strengths, a JSON object of name to number as text."""
 
+PERFORMANCE_MODES: Final = frozenset({"throughput", "interactivity"})
+"""Values of vLLM's `--performance-mode` beside its default, `balanced`."""
+
+_NO_ALLREDUCE_FUSION: Final = "compilation-config.pass_config.fuse_allreduce_rms"
+"""vLLM's pass that fuses an all-reduce with the norm after it. Its kernel is compiled when the engine starts, which
+fails with "Could not find nvcc" in images without the CUDA toolkit (upstream Kaito v0.12 switches it off)."""
+
 HF_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 """Environment variable (and key of the Secret) with the Hugging Face token."""
 
@@ -44,6 +51,7 @@ def inference_command(
     served_name: str = "",
     adapters: bool = False,
     config: bool = False,
+    performance_mode: str = "",
     port: int = PORT,
 ) -> list[str]:
     """The command of the serving container.
@@ -54,6 +62,7 @@ def inference_command(
         served_name: the model's name in requests; empty takes the preset's.
         adapters: whether adapters are mounted below `ADAPTERS_DIRECTORY`.
         config: whether the user's configuration is mounted at `INFERENCE_CONFIG`.
+        performance_mode: what vLLM is tuned for, `throughput` or `interactivity`; anything else is vLLM's default.
         port: where to listen.
     """
     source = source or model_source(plan.preset)
@@ -67,6 +76,8 @@ def inference_command(
         program = VLLM_SERVER
         if adapters:
             flags["enable-lora"] = True
+        if performance_mode in PERFORMANCE_MODES:
+            flags["performance-mode"] = performance_mode
     flags[names["served"]] = served_name or plan.preset.name
     flags["port"] = str(port)
     if adapters:
@@ -160,6 +171,8 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
         **_vllm_parallelism(plan),
         **_vllm_sequences(plan),
     }
+    if plan.parallelism.gpus > 1 or plan.engine.parallel:
+        flags[_NO_ALLREDUCE_FUSION] = "False"
     if plan.engine.kv_cache_dtype:
         flags["kv-cache-dtype"] = plan.engine.kv_cache_dtype
     if (settings and not settings.host_cache) or plan.parallelism.data > 1 or plan.parallelism.pipeline > 1:

@@ -124,6 +124,11 @@ def cloud_name(name: str, cloud: Cloud = "azure") -> str:
     return found.name if found else name
 
 
+def has_gpu(name: str, cloud: Cloud = "azure") -> bool:
+    """Whether a size of that name has a GPU: by the table, and by the family's name for sizes that it lacks."""
+    return find(name, cloud) is not None or bool(_GPU_FAMILIES[cloud].match(name))
+
+
 def may_exist(name: str, cloud: Cloud = "azure") -> bool:
     """Whether the name has the form of a size of that cloud: one without a GPU, or newer than this table."""
     return bool(_SIZES[cloud].fullmatch(name))

@@ -23,6 +23,9 @@ from kaito.workspace.settings import WorkspaceSettings
 BASE_IMAGE = "kaito-base:0.5.0"
 """Image of the servers without weights; tag of upstream Kaito v0.12."""
 
+_MOST_DIGITS = 9
+"""Longest number that the annotation may hold; validation has the bound on its value."""
+
 _TEMPLATE_DISK = Quantity("1024Gi")
 """Disk for a pod template, whose image sizes nobody knows (upstream Kaito v0.12)."""
 
@@ -61,7 +64,8 @@ def inference_plan(workspace: Workspace, preset: Preset, instance: InstanceType,
     )
     source = _source(workspace, preset)
     config = bool(inference and inference.config)
-    command = inference_command(planned, source=source, adapters=bool(adapters), config=config)
+    mode = workspace.annotations.get(labels.PERFORMANCE_MODE, "").strip().lower()
+    command = inference_command(planned, source=source, adapters=bool(adapters), config=config, performance_mode=mode)
     serving = Serving(
         model=preset.name,
         image=_image(workspace, preset, settings),
@@ -105,8 +109,9 @@ def tuning_plan(
 
 def node_count(workspace: Workspace) -> int:
     """Nodes the user asked for; the annotation overrides."""
-    override = workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, "")
-    return int(override) if override.isdigit() and int(override) > 0 else max(workspace.resource.count, 1)
+    override = workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, "").strip()
+    given = int(override) if override.isascii() and override.isdigit() and len(override) <= _MOST_DIGITS else 0
+    return given or max(workspace.resource.count, 1)
 
 
 def access_secret(workspace: Workspace) -> str:
@@ -155,5 +160,6 @@ def _tools_image(workspace: Workspace, preset: Preset, settings: WorkspaceSettin
 
 
 def _pull_secrets(workspace: Workspace) -> tuple[str, ...]:
+    """Secrets of the model's image, for either access mode: the registry of public images may be a private mirror."""
     given = _preset_spec(workspace)
-    return tuple(given.preset_options.image_pull_secrets) if given is not None and _private_image(workspace) else ()
+    return tuple(given.preset_options.image_pull_secrets) if given is not None else ()

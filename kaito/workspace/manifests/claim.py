@@ -17,17 +17,25 @@ from kaito.api.karpenter import (
     ResourceRequirements,
     Taint,
 )
+from kaito.models.instance_types import has_gpu
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
+_KAITO_GROUP = "kaito.sh"
+"""API group of the node class that the gpu-provisioner serves."""
+
 _NODE_CLASS = {
-    "azure": NodeClassRef(group="kaito.sh", kind="KaitoNodeClass", name="default"),
+    "azure": NodeClassRef(group=_KAITO_GROUP, kind="KaitoNodeClass", name="default"),
     "aws": NodeClassRef(group="karpenter.k8s.aws", kind="EC2NodeClass", name="default"),
-    "arc": NodeClassRef(group="kaito.sh", kind="KaitoNodeClass", name="default"),
+    "arc": NodeClassRef(group=_KAITO_GROUP, kind="KaitoNodeClass", name="default"),
 }
 _AWS_GPU_COUNT = "karpenter.k8s.aws/instance-gpu-count"
+
+_NEVER = "Never"
+"""`expireAfter` of a node that runs until its claim is deleted. Karpenter's CRD stores 720h where the field is absent,
+and deletes the claim after that, whatever the annotation against disruption says."""
 
 
 def claim_name(workspace: Workspace, *, index: int, serial: int) -> str:
@@ -84,6 +92,15 @@ def _resources(hardware: Hardware) -> ResourceRequirements:
     return ResourceRequirements(requests={"storage": hardware.disk})
 
 
+def _class_resources(hardware: Hardware, node_class: NodeClassRef) -> ResourceRequirements:
+    """What the claim requests of a node of that class.
+
+    Only the gpu-provisioner reads a `storage` request as the size of the disk. Karpenter's providers take it for a
+    resource that the node must advertise, which no kubelet does, and never call the node initialized.
+    """
+    return _resources(hardware) if node_class.group == _KAITO_GROUP else ResourceRequirements()
+
+
 def _machine(workspace: Workspace, hardware: Hardware, name: str, index: int) -> Machine:
     return Machine(
         metadata=ObjectMeta(
@@ -96,7 +113,7 @@ def _machine(workspace: Workspace, hardware: Hardware, name: str, index: int) ->
             requirements=[
                 Requirement.is_in(labels.INSTANCE_TYPE, hardware.instance_type),
                 Requirement.is_in(labels.PROVISIONER_NAME, labels.PROVISIONER_DEFAULT),
-                Requirement.is_in(labels.MACHINE_TYPE, "gpu"),
+                Requirement.is_in(labels.MACHINE_TYPE, "gpu" if has_gpu(hardware.instance_type) else "cpu"),
                 Requirement.is_in(labels.ARCH, "amd64"),
                 Requirement.is_in(labels.OS, "linux"),
             ],
@@ -116,8 +133,9 @@ def _node_claim(
     ]
     if settings.cloud == "azure":
         requirements.append(Requirement.is_in(labels.AZURE_SKU_NAME, hardware.instance_type))
-    if settings.cloud == "aws":
+    if settings.cloud == "aws" and has_gpu(hardware.instance_type, settings.cloud):
         requirements.append(Requirement(key=_AWS_GPU_COUNT, operator="Gt", values=["0"]))
+    node_class = _NODE_CLASS[settings.cloud]
     return NodeClaim(
         metadata=ObjectMeta(
             name=name,
@@ -129,9 +147,10 @@ def _node_claim(
             },
         ),
         spec=NodeClaimSpec(
-            node_class_ref=_NODE_CLASS[settings.cloud],
+            node_class_ref=node_class,
             requirements=requirements,
             taints=_taints(),
-            resources=_resources(hardware),
+            resources=_class_resources(hardware, node_class),
+            expire_after=_NEVER,
         ),
     )

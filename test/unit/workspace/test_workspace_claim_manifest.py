@@ -1,5 +1,7 @@
 """Machines and NodeClaims as rendered: upstream's fields, deterministic names."""
 
+from dataclasses import replace
+
 import pytest
 
 from kaito.api import Machine, NodeClaim, Workspace, labels
@@ -81,14 +83,30 @@ def test_a_nodeclaim_reads_as_upstream_writes_it(phi: Workspace, hardware: Hardw
         ],
         "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
         "resources": {"requests": {"storage": "87Gi"}},
+        "expireAfter": "Never",
     }
 
 
 def test_on_aws_the_node_class_is_amazons(phi: Workspace, hardware: Hardware) -> None:
+    """A `storage` request would keep Karpenter's nodes from being initialized (interop K2), and without `expireAfter`
+    Karpenter's CRD stores 720h (interop K3)."""
     settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM, cloud="aws")
-    spec = claim(phi, hardware, settings, index=0, serial=0).to_dict()["spec"]
+    spec = claim(phi, replace(hardware, instance_type="g5.xlarge"), settings, index=0, serial=0).to_dict()["spec"]
     assert spec["nodeClassRef"] == {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}
     assert {"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]} in spec["requirements"]
+    assert "storage" not in str(spec)
+    assert spec["expireAfter"] == "Never"
+
+
+def test_a_size_without_gpu_is_claimed_as_one(phi: Workspace, hardware: Hardware) -> None:
+    """Pod templates may run on CPU sizes (input-gaps R7)."""
+    cpu = replace(hardware, instance_type="Standard_D4s_v3", gpus=0)
+    machine = claim(phi, cpu, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0).to_dict()["spec"]
+    assert {"key": "kaito.sh/machine-type", "operator": "In", "values": ["cpu"]} in machine["requirements"]
+
+    settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM, cloud="aws")
+    on_aws = claim(phi, replace(cpu, instance_type="m5.large"), settings, index=0, serial=0).to_dict()["spec"]
+    assert "gpu-count" not in str(on_aws["requirements"])
 
 
 def test_the_annotation_chooses_the_image_family(phi: Workspace, hardware: Hardware) -> None:
