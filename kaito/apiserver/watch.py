@@ -125,7 +125,8 @@ class WatchStream(AsyncIterator[bytes]):
                 stored = channel.objects[key]
                 if self._chosen.matches(stored.data) and self._can_show(stored):
                     self._queue.append(self._line("ADDED", stored))
-            if options.initial_events and options.bookmarks:
+            if options.initial_events and options.bookmarks and not self._closed:
+                # A stream that ends early must not say that the initial events are complete.
                 self._queue.append(self._bookmark(initial=True))
         elif options.rv is not None:
             if options.rv < channel.floor:
@@ -175,7 +176,7 @@ class WatchStream(AsyncIterator[bytes]):
         while pending:
             self._enqueue(pending.popleft())
         self.watcher.wake.clear()
-        if self._options.bookmarks and self._clock() >= self._bookmark_at:
+        if self._options.bookmarks and not self._closed and self._clock() >= self._bookmark_at:
             self._bookmark_at = self._clock() + BOOKMARK_INTERVAL_SECONDS
             self._queue.append(self._bookmark(initial=False))
 

@@ -152,3 +152,51 @@ async def test_a_cache_of_each_version_holds_the_same_objects(water: World) -> N
         new = await manager.api.get(Tank, "a", "default")
         before = await manager.api.get(OldTank, "a", "default")
         assert (new.spec.litres, before.spec.gallons) == (8, 2)
+
+
+UNLUCKY = 13
+"""Litres that the old version cannot show while `Weather.bad`."""
+
+
+class Weather:
+    """Whether the conversion fails for unlucky tanks."""
+
+    bad = False
+
+
+def down_in_weather(new: Tank) -> OldTank:
+    if Weather.bad and new.spec.litres == UNLUCKY:
+        message = "there is no such tank"
+        raise ValueError(message)
+    return down(new)
+
+
+@pytest.fixture
+def stormy(world: World) -> World:
+    Weather.bad = False
+    world.convert(Conversion(Tank, Spoke(OldTank, up, down_in_weather)))
+    return world
+
+
+async def converge_old(request: Request[OldTank]) -> None: ...
+
+
+@pytest.mark.parametrize("seconds", [1, 61], ids=["at once", "when a bookmark is due"])
+async def test_an_object_that_cannot_be_converted_for_a_while_loses_nothing(stormy: World, seconds: float) -> None:
+    """framework-14: a stream that ends because an object cannot be shown has no bookmark after that object."""
+    world = stormy
+    for name, litres in (("bad", UNLUCKY), ("good", 4)):
+        world.put(Tank(metadata=ObjectMeta(name=name), spec=TankSpec(litres=litres)))
+    async with world.manager(Controller(OldTank, converge_old)) as manager:
+        await world.settle()
+        Weather.bad = True
+        world.patch(Tank, "bad", {"metadata": {"labels": {"a": "b"}}})
+        for number in range(5):
+            world.put(Tank(metadata=ObjectMeta(name=f"x{number}")))
+            await world.advance(seconds)
+        Weather.bad = False
+        await world.advance(700)
+        cached = await manager.api.list(OldTank)
+        assert [tank.name for tank in cached] == ["bad", "good", "x0", "x1", "x2", "x3", "x4"]
+        assert cached[0].labels == {"a": "b"}
+        assert manager.readyz.report().healthy
