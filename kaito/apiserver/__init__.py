@@ -14,6 +14,17 @@ from kaito.apiserver.authorization import Denial
 from kaito.apiserver.faults import ConnectionDropped, Fault
 from kaito.apiserver.http import Listening, serve
 from kaito.apiserver.server import ApiServer
+from kaito.apiserver.store import Backup
 from kaito.apiserver.wire import HttpRequest, HttpResponse
 
-__all__ = ["ApiServer", "ConnectionDropped", "Denial", "Fault", "HttpRequest", "HttpResponse", "Listening", "serve"]
+__all__ = [
+    "ApiServer",
+    "Backup",
+    "ConnectionDropped",
+    "Denial",
+    "Fault",
+    "HttpRequest",
+    "HttpResponse",
+    "Listening",
+    "serve",
+]

@@ -22,7 +22,7 @@ from kaito.apiserver.builtin import builtin_resources
 from kaito.apiserver.cleanup import Cleanup
 from kaito.apiserver.conversion import Conversions
 from kaito.apiserver.core import Context, Core
-from kaito.apiserver.definitions import Definitions
+from kaito.apiserver.definitions import STORAGE as DEFINITIONS, Definitions
 from kaito.apiserver.deletion import delete_one
 from kaito.apiserver.escalation import check_escalation
 from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
@@ -34,7 +34,7 @@ from kaito.apiserver.presentation import negotiate
 from kaito.apiserver.reviews import review
 from kaito.apiserver.routes import Target, UnknownPath, parse
 from kaito.apiserver.selectors import selection
-from kaito.apiserver.store import Change, Store
+from kaito.apiserver.store import Backup, Change, Store
 from kaito.apiserver.subresources import LogSource, Subresources
 from kaito.apiserver.watch import open_watch
 from kaito.apiserver.webhook_client import call_webhook
@@ -172,6 +172,24 @@ class ApiServer:
         """Forget all watch history: resuming from any earlier resource version gets 410."""
         for _, channel in self._core.store.channels():
             channel.expire(self._core.store.rv)
+
+    def backup(self) -> Backup:
+        """Return a backup of all objects, for `restore`."""
+        return self._core.store.backup()
+
+    def restore(self, backup: Backup) -> None:
+        """Go back to a backup, as after etcd was restored from a snapshot and the API server started again.
+
+        Open watches end, and a watch from a version that is not reached yet is accepted and silent until it is.
+
+        Raises:
+            ValueError: CustomResourceDefinitions were created or deleted since the backup.
+        """
+        definitions = self._core.store.channel(DEFINITIONS).objects.keys()
+        if definitions != backup.objects.get(DEFINITIONS, {}).keys():
+            message = "restore: the CustomResourceDefinitions must be those of the backup"
+            raise ValueError(message)
+        self._core.store.restore(backup)
 
     @property
     def late_events(self) -> int:

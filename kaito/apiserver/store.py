@@ -124,6 +124,15 @@ Delivery: TypeAlias = Callable[[str, Change], float | None]
 """Says when watchers get a change: seconds to hold it back, or None to lose it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """The objects of a store at a resource version."""
+
+    rv: int
+    objects: dict[str, dict[Key, Stored]]
+    """By storage name."""
+
+
 class Store:
     """All channels and the counter."""
 
@@ -180,6 +189,25 @@ class Store:
         if channel is not None:
             for watcher in list(channel.watchers):
                 watcher.close()
+
+    def backup(self) -> Backup:
+        """Return the objects as they are now."""
+        return Backup(self.rv, {storage: dict(channel.objects) for storage, channel in self._channels.items()})
+
+    def restore(self, backup: Backup) -> None:
+        """Go back to a backup: its objects, its resource version, no history, and no open watch.
+
+        Listeners are not called: nothing happened, time went back.
+        """
+        self.rv = backup.rv
+        for storage in self._channels | backup.objects:
+            channel = self.channel(storage)
+            channel.objects = dict(backup.objects.get(storage, {}))
+            channel.history.clear()
+            channel.floor = backup.rv
+            for watcher in channel.watchers:
+                watcher.close()
+            channel.watchers.clear()
 
     def _stamp(self, key: Key, data: Object) -> Stored:
         self.rv += 1

@@ -120,7 +120,10 @@ class WatchStream(AsyncIterator[bytes]):
 
     def _start(self) -> None:
         options, channel = self._options, self._channel
-        if options.initial_events or (options.rv is None and options.initial_events is None):
+        newest = self._core.store.rv
+        if options.initial_events and options.rv is not None and options.rv > newest:
+            self._refuse(errors.too_large_resource_version(options.rv, newest))
+        elif options.initial_events or (options.rv is None and options.initial_events is None):
             for key in sorted(channel.objects):
                 stored = channel.objects[key]
                 if self._chosen.matches(stored.data) and self._can_show(stored):
@@ -130,12 +133,19 @@ class WatchStream(AsyncIterator[bytes]):
                 self._queue.append(self._bookmark(initial=True))
         elif options.rv is not None:
             if options.rv < channel.floor:
-                status = errors.expired(f"too old resource version: {options.rv} ({channel.floor})").status()
-                self._queue.append(watch_line("ERROR", encode(status)))
-                self._closed = True
+                self._refuse(errors.expired(f"too old resource version: {options.rv} ({channel.floor})"))
                 return
             for change in channel.since(options.rv):
                 self._enqueue(change)
+
+    def _refuse(self, error: errors.StatusError) -> None:
+        self._queue.append(watch_line("ERROR", encode(error.status())))
+        self._closed = True
+
+    def _reached(self) -> int:
+        """Return the version up to which everything was sent."""
+        held = self.watcher.held
+        return held[0].rv - 1 if held else self._core.store.rv
 
     def __aiter__(self) -> WatchStream:
         return self
@@ -178,7 +188,8 @@ class WatchStream(AsyncIterator[bytes]):
         self.watcher.wake.clear()
         if self._options.bookmarks and not self._closed and self._clock() >= self._bookmark_at:
             self._bookmark_at = self._clock() + BOOKMARK_INTERVAL_SECONDS
-            self._queue.append(self._bookmark(initial=False))
+            if self._reached() >= (self._options.rv or 0):  # The real server does not go back either.
+                self._queue.append(self._bookmark(initial=False))
 
     async def _wait(self) -> None:
         if self.watcher.cut:
@@ -191,6 +202,8 @@ class WatchStream(AsyncIterator[bytes]):
             return
 
     def _enqueue(self, change: Change) -> None:
+        if self._options.rv is not None and change.rv <= self._options.rv:
+            return  # A server that was restored from an older state is silent until it reaches the client's version.
         event = self._event(change)
         if event is None:
             return
@@ -230,10 +243,8 @@ class WatchStream(AsyncIterator[bytes]):
         return watch_line(event, self._show.event(self.target.resource, stored))
 
     def _bookmark(self, *, initial: bool) -> bytes:
-        held = self.watcher.held
         # A bookmark promises that everything up to it was sent.
-        version = held[0].rv - 1 if held else self._core.store.rv
-        metadata: Object = {"resourceVersion": str(version)}
+        metadata: Object = {"resourceVersion": str(self._reached())}
         if initial:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
         return watch_line("BOOKMARK", self._show.bookmark(self.target.resource, metadata))

@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from kaito.runtime.tasks import together
+
 if TYPE_CHECKING:
     from test.contract.conftest import Server
 
@@ -162,3 +164,50 @@ async def test_many_watchers_of_one_change(server: Server) -> None:
     watches = [server.events(MAPS, 1, resourceVersion=start) for _ in range(5)]
     found = (await asyncio.gather(*watches, server.ok("POST", MAPS, config_map("a"))))[:5]
     assert all(events == found[0] for events in found)
+
+
+AHEAD = 1_000_000
+"""Versions by which a client is ahead of a server that was restored from an older state."""
+
+
+async def test_a_watch_from_a_version_that_is_not_reached_yet_is_accepted_and_silent(server: Server) -> None:
+    """framework-12: no event and no bookmark of a lower version is sent, so the client cannot notice by itself."""
+    future = str(int(await version(server)) + AHEAD)
+    query = {"resourceVersion": future, "allowWatchBookmarks": "true", "timeoutSeconds": "3"}
+    seen: list[dict[str, Any]] = []
+
+    async def follow() -> None:
+        seen.extend([event async for event in server.watch(MAPS, **query)])
+
+    async def write() -> None:
+        await asyncio.sleep(0.5)
+        await server.ok("POST", MAPS, config_map("unseen"))
+
+    await together(follow(), write())
+    assert seen == []
+
+
+async def test_the_newest_version_is_told_by_a_list_of_one_object_and_by_a_stream_that_selects_nothing(
+    server: Server,
+) -> None:
+    """framework-12: the two questions of an informer that doubts its watch."""
+    await server.ok("POST", MAPS, config_map("a"))
+    newest = await server.ok("POST", MAPS, config_map("b"))
+    written = int(newest["metadata"]["resourceVersion"])
+    listed = await server.ok("GET", MAPS, limit="1")
+    assert int(listed["metadata"]["resourceVersion"]) >= written
+    query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+    none = {"labelSelector": "runtime.kaito.sh/none=none", "timeoutSeconds": "10"}
+    (event,) = await server.events(MAPS, 1, **query, **none)
+    assert event["type"] == "BOOKMARK"
+    assert int(event["object"]["metadata"]["resourceVersion"]) >= written
+
+
+async def test_initial_events_of_a_version_that_is_not_reached_yet_are_refused(server: Server) -> None:
+    """framework-12: as an event of the stream; a client then asks for the newest."""
+    await server.ok("POST", MAPS, config_map("a"))
+    future = str(int(await version(server)) + AHEAD)
+    query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+    seen = [event async for event in server.watch(MAPS, resourceVersion=future, timeoutSeconds="3", **query)]
+    assert [(event["type"], event["object"].get("code")) for event in seen] == [("ERROR", 504)]
+    assert "Too large resource version" in seen[0]["object"]["message"]

@@ -4,7 +4,7 @@ The reflector asks it for targets and headers; nothing here does any I/O.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,9 @@ PAGE_SIZE: Final = 500
 
 _PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+_NOTHING = "runtime.kaito.sh/none=none"
+"""A label selector that selects nothing."""
 
 _STATUS = msgspec.json.Decoder(dict[str, Any])
 
@@ -40,6 +43,11 @@ class Collection:
     def watch_headers(self) -> Mapping[str, str]:
         """Headers of a WATCH."""
         return {"accept": f"{_PARTIAL},application/json" if self.metadata_only else "application/json"}
+
+    @property
+    def metadata_headers(self) -> Mapping[str, str]:
+        """Headers of a LIST whose objects are of no interest."""
+        return {"accept": f"{_PARTIAL_LIST},application/json"}
 
     def list_target(self, *, version: str, limit: int, token: str) -> str:
         """The target of one page: not older than `version` (`0`: anything, empty: the newest)."""
@@ -76,6 +84,18 @@ class Collection:
                 "timeoutSeconds": str(seconds),
             }
         )
+
+    def question_stream(self, seconds: int) -> str:
+        """The target of a watch that begins with everything, selects nothing, and so says its version at once."""
+        labels = f"{self.labels},{_NOTHING}" if self.labels else _NOTHING
+        return replace(self, labels=labels).stream_target(version="", seconds=seconds)
+
+    def question_list(self) -> str:
+        """The target of a LIST that is sent for its version: one object, whichever, as of now.
+
+        Without the selectors: the server would read every object in search of one that matches.
+        """
+        return replace(self, labels="", fields="").list_target(version="", limit=1, token="")
 
     def _target(self, parameters: Mapping[str, str]) -> str:
         return with_query(self.path, {"labelSelector": self.labels, "fieldSelector": self.fields, **parameters})

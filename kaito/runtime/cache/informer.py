@@ -44,9 +44,12 @@ class InformerHealth:
     watching: bool
     """A watch is open now."""
     silent_seconds: float
-    """Since the server last said anything; infinite before the first word."""
+    """Since the server last sent an object, a bookmark or a list; infinite before the first. An accepted watch on which
+    nothing arrives does not count."""
     error: str
     """The last list or watch error, in the server's words; empty when the last attempt succeeded."""
+    quiet_seconds: float = 0.0
+    """How long a healthy server may send nothing on the watch that is open; 0 while none is."""
 
 
 @final
@@ -146,6 +149,7 @@ class Informer(Generic[R]):
                 watching=reflector.watching,
                 silent_seconds=now - reflector.last_heard,
                 error=str(reflector.error or ""),
+                quiet_seconds=reflector.quiet_seconds,
             )
             for namespace, reflector in self._reflectors.items()
         ]

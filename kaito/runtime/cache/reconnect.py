@@ -58,7 +58,7 @@ class Ending(Enum):
     UNAUTHORIZED = _How("unauthorized", relist=False, pause=True)
     """401 although the transport reloaded its credentials."""
     EXPIRED = _How("expired", relist=True, pause=True)
-    """410: the server no longer has the history after our version."""
+    """410: the server no longer has the history after our version; or it was restored and is at a lower one."""
     EMPTY = _How("empty", relist=True, pause=True)
     """Closed at once without a single event: it would go on for ever (client-go calls it a very short watch)."""
     MALFORMED = _How("malformed", relist=True, pause=True)

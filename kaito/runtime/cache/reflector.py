@@ -18,6 +18,7 @@ from kaito.runtime.cache.collection import Collection, event_error, version_too_
 from kaito.runtime.cache.entry import Entry, Undecodable, version_number
 from kaito.runtime.cache.jsontext import Raw
 from kaito.runtime.cache.listing import ANY_VERSION, NEWEST, Lister
+from kaito.runtime.cache.newest import Meta, ask_newest
 from kaito.runtime.cache.reconnect import Ending, ReconnectDelay
 from kaito.runtime.cache.requests import Requests
 from kaito.runtime.cache.stats import KindStats
@@ -26,12 +27,20 @@ from kaito.runtime.cache.watch import Frame, Take, WatchStream
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, Gone, KaitoRuntimeError, TransportError
 from kaito.runtime.logging import get_logger
+from kaito.runtime.tasks import TaskScope
 
 WATCH_SECONDS: Final = (300, 600)
 """Range of `timeoutSeconds`, drawn per watch, so that servers do not get all reconnects at once (client-go)."""
 
 STALL_SECONDS: Final = 180.0
 """Silence after which a connection is given up once its server has sent bookmarks, which come about every minute."""
+
+ASK_SECONDS: Final = (2, 10)
+"""Range of the wait, drawn per question, before the server is asked for its version after a long silence: all watches
+of a lost connection fall silent at the same time."""
+
+QUESTION_SECONDS: Final = 30.0
+"""Longest until such a question is answered or given up."""
 
 GRACE_SECONDS: Final = 5.0
 """Silence beyond `timeoutSeconds` that is tolerated from a server that never sent a bookmark."""
@@ -77,13 +86,8 @@ class Sink(Protocol):
         ...
 
 
-class _BookmarkMeta(msgspec.Struct, rename={"resource_version": "resourceVersion"}):
-    resource_version: str = ""
-    annotations: dict[str, str] | None = None
-
-
 class _Bookmark(msgspec.Struct):
-    metadata: _BookmarkMeta
+    metadata: Meta
 
 
 _BOOKMARK = msgspec.json.Decoder(_Bookmark)
@@ -132,12 +136,23 @@ class Reflector:
         self._reason = ""
         self._last_open = float("-inf")
         self._watch_seconds = WATCH_SECONDS[0]
+        self._asked_at = float("-inf")
+        self._stalled = False
         self.error: Exception | None = None
         """The last list or watch error, until one succeeds."""
         self.watching: bool = False
         """A watch is open."""
         self.last_heard: float = float("-inf")
-        """When the server last said anything, on the loop's clock."""
+        """When the server last sent an object, a bookmark or a list, on the loop's clock. That a watch was accepted
+        does not count: a watch on which nothing arrives is accepted as well."""
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long a healthy server may send nothing on the open watch; 0 while no watch is open."""
+        if not self.watching:
+            return 0.0
+        stall = STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
+        return stall + QUESTION_SECONDS
 
     async def run(self) -> NoReturn:
         """Follow the collection until cancelled."""
@@ -212,12 +227,16 @@ class Reflector:
                     )
                 case Ending.BROKEN | Ending.RESET | Ending.THROTTLED | Ending.UNAUTHORIZED:
                     raise self.error if isinstance(self.error, KaitoRuntimeError) else TransportError(ending.reason)
-                case Ending.EXPIRED if version:
+                case Ending.EXPIRED | Ending.FAILED if version and self._is_version_lost():
                     self._version_lost = True
                     continue
                 case _:
                     pass
             return False, None
+
+    def _is_version_lost(self) -> bool:
+        """Whether the last error is about the version that was asked for: forgotten, or not reached yet."""
+        return isinstance(self.error, Gone) or (isinstance(self.error, ApiError) and version_too_large(self.error))
 
     def _give_up_streaming(self, why: str) -> None:
         self._streaming = False
@@ -229,6 +248,7 @@ class Reflector:
             return await self._take(frame)
         match frame.type:
             case "ADDED" | "MODIFIED" | "DELETED":
+                self.last_heard = monotonic()
                 self._stats.events[frame.type] += 1
                 entry = self._admit(frame.object)
                 if entry is not None:
@@ -257,15 +277,38 @@ class Reflector:
 
     async def _watch(self) -> Ending:
         target = self._collection.watch_target(version=self._sink.version, seconds=self._length())
+        silent = self._bookmarks and monotonic() - max(self.last_heard, self._asked_at) >= STALL_SECONDS
+        doubtful, self._stalled = self._stalled or silent, False
         try:
-            return await self._stream(target, self._take)
+            ending = await self._stream(target, self._take, doubtful=doubtful)
         except ApiError as error:
             self.error = error
             return _ending_of(error)
+        self._stalled = ending is Ending.STALLED
+        if ending is Ending.CLOSED and not self._bookmarks:
+            self.last_heard = monotonic()  # In good order, at the time we gave: from such a server there is no more.
+        return ending
 
-    async def _stream(self, target: str, take: Take, initial: "_InitialEvents | None" = None) -> Ending:
-        def silence() -> float:
+    async def _ask(self, stream: WatchStream) -> None:
+        """Ask the server for its newest version, and end the stream if that is lower than ours."""
+        await asyncio.sleep(self._jitter.uniform(*ASK_SECONDS))
+        self._asked_at = monotonic()
+        newest = await ask_newest(self._requests, self._collection, streaming=self._streaming)
+        if 0 <= version_number(newest.version) < version_number(self._sink.version):
+            self._went_back(newest.version)
+            stream.give_up(Ending.EXPIRED)
+        elif newest.heard:
             self.last_heard = monotonic()
+
+    def _went_back(self, version: str) -> None:
+        self.error = ValueError(f"the server is at {version}, before {self._sink.version}")
+        self._version_lost = True
+        _log.warning("the server went back to an older state", collection=self._name, version=version)
+
+    async def _stream(
+        self, target: str, take: Take, initial: "_InitialEvents | None" = None, *, doubtful: bool = False
+    ) -> Ending:
+        def silence() -> float:
             if initial is not None and not initial.complete:
                 return max(0.0, initial.progressed + FILL_STALL_SECONDS - monotonic())
             stall = STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
@@ -273,14 +316,16 @@ class Reflector:
 
         def opened() -> None:
             self.watching = True
-            self.last_heard = monotonic()
             if initial is None:
                 self.error = None
 
         self._last_open = monotonic()
         stream = WatchStream(self._requests, target, self._collection, silence=silence, take=take, opened=opened)
         try:
-            ending = await stream.run()
+            async with TaskScope(f"watch.{self._name}") as scope:
+                if doubtful:
+                    scope.spawn(self._ask(stream), name="ask")
+                ending = await stream.run()
         finally:
             self.watching = False
         if stream.error is not None:
@@ -297,6 +342,7 @@ class Reflector:
     async def _take(self, frame: Frame) -> Ending | None:
         match frame.type:
             case "ADDED" | "MODIFIED" | "DELETED":
+                self.last_heard = monotonic()
                 self._stats.events[frame.type] += 1
                 entry = self._admit(frame.object)
                 if entry is not None:
@@ -314,20 +360,21 @@ class Reflector:
                 self.error = ValueError(f"watch of {self._name}: unknown event type {unknown!r}")
                 return Ending.MALFORMED
 
-    def _bookmark(self, frame: Frame) -> _BookmarkMeta | None:
+    def _bookmark(self, frame: Frame) -> Meta | None:
         self._stats.events["BOOKMARK"] += 1
         self._bookmarks = True
         try:
-            return _BOOKMARK.decode(frame.object).metadata
+            metadata = _BOOKMARK.decode(frame.object).metadata
         except msgspec.DecodeError as error:
             self.error = ValueError(f"watch of {self._name}: not a bookmark: {error}")
             return None
+        self.last_heard = monotonic()
+        return metadata
 
     def _advance(self, version: str) -> Ending | None:
         if 0 <= version_number(version) < version_number(self._sink.version):
             # Restored from a backup, the server would keep silent until it reaches our version again.
-            self.error = ValueError(f"the server is at {version}, before {self._sink.version}")
-            self._version_lost = True
+            self._went_back(version)
             return Ending.EXPIRED
         self._sink.advance(version)
         return None

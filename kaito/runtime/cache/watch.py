@@ -91,6 +91,8 @@ class WatchStream:
         self._opened = opened
         self._accepted = False
         self._frames = 0
+        self._limit: asyncio.Timeout | None = None
+        self._given_up: Ending | None = None
         self.error: Exception | None = None
         """What broke the stream, for the log and for readiness."""
 
@@ -102,10 +104,10 @@ class WatchStream:
         """
         started = monotonic()
         try:
-            async with asyncio.timeout(self._silence()) as limit:
-                ending = await self._read(limit)
+            async with asyncio.timeout(self._silence()) as self._limit:
+                ending = await self._read(self._limit)
         except TimeoutError:
-            return Ending.STALLED
+            return self._given_up or Ending.STALLED
         except TransportError as error:
             self.error = error.with_traceback(None)  # which holds this stream, and the stream the error
             return Ending.RESET if self._worked(started) else Ending.BROKEN
@@ -113,6 +115,12 @@ class WatchStream:
             self.error = error.with_traceback(None)
             return Ending.MALFORMED
         return Ending.EMPTY if ending is Ending.CLOSED and not self._worked(started) else ending
+
+    def give_up(self, ending: Ending) -> None:
+        """End the stream now, from another task."""
+        self._given_up = ending
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(monotonic())
 
     def _worked(self, started: float) -> bool:
         return self._accepted and (self._frames > 0 or monotonic() - started >= SHORT_SECONDS)
@@ -133,6 +141,8 @@ class WatchStream:
                         if ending is not None:
                             return ending
                         await turn.worked(len(line))
+                    if self._given_up is not None:
+                        return self._given_up
                     limit.reschedule(monotonic() + self._silence())
             rest = lines.rest()
             ending = await self._line(rest) if rest else None

@@ -16,9 +16,6 @@ from kaito.runtime.manager.pulse import Pulse
 LOOP_LAG_SECONDS = 10.0
 """A loop this late is not going to recover."""
 
-SILENCE_SECONDS = 180.0
-"""A watch silent for longer than this has missed two bookmarks: what the cache shows may be old."""
-
 
 def add_default_checks(
     healthz: Checks,
@@ -29,11 +26,12 @@ def add_default_checks(
     resting: Callable[[], Collection[str]],
     pulse: Pulse,
     leadership: Callable[[], Leadership | None],
+    silence: float,
 ) -> None:
     """Add the default checks; the callables give what exists by the time of the probe.
 
     `caches` go by cluster, the manager's own under the empty name; `resting` controllers wait for kinds that nobody has
-    installed, and are not waited for.
+    installed, and are not waited for. A kind that was not heard of for longer than `silence` seconds is named.
     """
 
     def loop() -> str | None:
@@ -48,7 +46,7 @@ def add_default_checks(
 
     def followed() -> str | None:
         current = caches()
-        troubles = [trouble for name, cache in current.items() for trouble in _cache_troubles(cache, name)]
+        troubles = [trouble for name, cache in current.items() for trouble in _cache_troubles(cache, name, silence)]
         return "; ".join(troubles) or (None if current else "not started")
 
     def controllers() -> str | None:
@@ -63,13 +61,14 @@ def add_default_checks(
     readyz.add("controllers", controllers)
 
 
-def _cache_troubles(cache: Cache, cluster: str) -> list[str]:
+def _cache_troubles(cache: Cache, cluster: str, silence: float) -> list[str]:
     troubles: list[str] = []
     for row in cache.health():
         name = f"{row.kind} in {row.namespace}" if row.namespace else row.kind
         name = f"{name} of cluster {cluster}" if cluster else name
         if not row.synced:
             troubles.append(f"{name}: {row.error or 'the first list has not arrived'}")
-        elif not row.watching and row.silent_seconds > SILENCE_SECONDS:
-            troubles.append(f"{name}: no watch for {row.silent_seconds:.0f} s: {row.error or 'no answer'}")
+        elif row.silent_seconds > max(silence, row.quiet_seconds):
+            why = row.error or ("the watch is open and delivers nothing" if row.watching else "no answer")
+            troubles.append(f"{name}: nothing heard for {row.silent_seconds:.0f} s: {why}")
     return troubles

@@ -454,6 +454,7 @@ class Manager:
             resting=self._fleet.resting,
             pulse=pulse,
             leadership=lambda: self._leadership,
+            silence=self.settings.watch_silence_seconds,
         )
         if self._webhooks is not None:
             self._webhooks.add_checks(self.readyz)

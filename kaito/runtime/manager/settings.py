@@ -80,6 +80,9 @@ class Settings(BaseModel):
     """Requests let through at once before the limit counts."""
     cache_sync_seconds: Seconds = 120.0
     """How long the first lists of all kinds may take."""
+    watch_silence_seconds: Seconds = 180.0
+    """`/readyz` fails when nothing was heard of a kind for longer than this. A server sends bookmarks about every
+    minute; a quiet kind whose server sends none is asked about after three minutes, so less is of no use."""
     graceful_shutdown_seconds: Seconds = 30.0
     """How long everything together may take to stop."""
     log_format: LogFormat = "json"

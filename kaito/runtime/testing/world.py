@@ -23,6 +23,7 @@ from typing import Protocol, Self, final
 from kaito.apiserver.authorization import Denial
 from kaito.apiserver.faults import Fault
 from kaito.apiserver.server import ApiServer, Served
+from kaito.apiserver.store import Backup
 from kaito.apiserver.wire import HttpRequest
 from kaito.runtime.cache import Cached
 from kaito.runtime.clock import LoopClock, monotonic
@@ -309,6 +310,20 @@ class World(ServerObjects):
     def forget_history(self) -> None:
         """Answer 410 to every watch that resumes from before now, as after an etcd compaction: informers list anew."""
         self.server.expire_history()
+
+    def backup(self) -> Backup:
+        """All objects as they are now, for `restore`."""
+        return self.server.backup()
+
+    def restore(self, backup: Backup) -> None:
+        """Go back to a backup, as after etcd was restored from a snapshot: objects, versions, and watches that end.
+
+        A watch that resumes from a later version is accepted and gets nothing until that version is reached.
+
+        Raises:
+            ValueError: CustomResourceDefinitions were created or deleted since the backup.
+        """
+        self.server.restore(backup)
 
     def cut_watches(self, kind: type[Resource] | None = None) -> int:
         """End the open watches of a kind (or all), as the server does now and then; returns how many there were."""

@@ -111,11 +111,15 @@ class ControlPlane:
         self._terminate(self.api_server)
         self.api_server = None
 
+    def stop_etcd(self) -> None:
+        """Stop etcd and keep its data; `start` starts what is stopped. The API server should be stopped before."""
+        self._terminate(self.etcd)
+        self.etcd = None
+
     def stop(self) -> None:
         """Stop both processes; the temporary folder goes too."""
         self.stop_api_server()
-        self._terminate(self.etcd)
-        self.etcd = None
+        self.stop_etcd()
         for log in self._logs:
             log.close()
         if self._own_folder:

@@ -1,0 +1,90 @@
+"""One small question to the server: at which version is it, and does its watch path deliver anything?
+
+The reflector asks when a watch has been silent for long. Silence has three causes that look alike: a quiet kind on a
+server that sends few bookmarks (etcd reports progress every ten minutes unless it is told otherwise), a connection on
+which nothing arrives, and a server that was restored from an older state and waits until it reaches our version again.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from kaito.runtime.cache.collection import Collection
+from kaito.runtime.cache.jsontext import LineSplitter, LineTooLong
+from kaito.runtime.cache.requests import Requests
+from kaito.runtime.cache.watch import Frame
+from kaito.runtime.errors import TransportError
+
+ANSWER_SECONDS: Final = 10.0
+"""Time limit of the question."""
+
+
+class Meta(msgspec.Struct, rename={"resource_version": "resourceVersion"}):
+    """The metadata of a list or a bookmark."""
+
+    resource_version: str = ""
+    annotations: dict[str, str] | None = None
+
+
+class _Answer(msgspec.Struct):
+    metadata: Meta
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+_FRAME = msgspec.json.Decoder(Frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """What the server answered."""
+
+    version: str
+    """Its newest resource version; empty when it did not say."""
+    heard: bool
+    """The answer came the way that changes come, as far as this server can be asked that way."""
+
+
+async def ask_newest(requests: Requests, collection: Collection, *, streaming: bool) -> Newest:
+    """Ask for the newest version of a collection, at little cost.
+
+    Args:
+        requests: the network.
+        collection: what is followed.
+        streaming: ask on a watch first, one that begins with everything and selects nothing. A server that cannot do
+            that, and one whose watches deliver nothing, is asked for a list of one object's metadata.
+    """
+    if streaming:
+        version = await _by_watch(requests, collection)
+        if version:
+            return Newest(version, heard=True)
+    version = await _by_list(requests, collection)
+    return Newest(version, heard=bool(version) and not streaming)
+
+
+async def _by_watch(requests: Requests, collection: Collection) -> str:
+    try:
+        async with (
+            asyncio.timeout(ANSWER_SECONDS),
+            requests.stream(collection.question_stream(int(ANSWER_SECONDS)), collection.watch_headers) as reply,
+        ):
+            if reply.status != 200:
+                return ""
+            lines = LineSplitter()
+            async for chunk in reply.chunks():
+                for line in lines.feed(chunk):
+                    frame = _FRAME.decode(line)
+                    return _ANSWER.decode(frame.object).metadata.resource_version if frame.type == "BOOKMARK" else ""
+    except (TransportError, TimeoutError, LineTooLong, msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return ""
+
+
+async def _by_list(requests: Requests, collection: Collection) -> str:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reply = await requests.get(collection.question_list(), collection.metadata_headers)
+        return _ANSWER.decode(reply.body).metadata.resource_version if reply.status == 200 else ""
+    except (TransportError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+        return ""
