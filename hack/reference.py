@@ -13,6 +13,7 @@ from kaito.api.crds import manifests
 from kaito.models import instance_types
 from kaito.models.catalogue import presets
 from kaito.models.errors import PlanError
+from kaito.models.gpu import InstanceType
 from kaito.models.planning import plan_inference
 from kaito.models.preset import Preset
 from kaito.workspace.upstream import FLAGS, GATES
@@ -123,7 +124,29 @@ def presets_page() -> str:
         "| preset | Hugging Face id | weights | context | runtimes | tuning | smallest instance type |\n"
         "|---|---|---|---|---|---|---|\n"
     )
-    return head + "\n".join(rows) + "\n"
+    return head + "\n".join(rows) + "\n\n" + fits_table()
+
+
+def fits_table() -> str:
+    """Which preset runs on one node of which current Azure size, and over how many of its GPUs."""
+    sizes = instance_types.current()
+    names = [size.name.removeprefix("Standard_").replace("_", " ") for size in sizes]
+    rows = [f"| `{preset.name}` | " + " | ".join(_fit(preset, size) for size in sizes) + " |" for preset in presets()]
+    return (
+        "## What runs where\n\nOne node of each current Azure instance type, with the default configuration: `yes` on "
+        "one GPU, `TP n` with tensor parallelism over n GPUs, `PP n` with n pipeline stages, `DP n` with a copy of the "
+        "model on each of n GPUs. Empty: the model does not fit on one node.\n\n"
+        f"| preset | {' | '.join(names)} |\n|---|{'---|' * len(sizes)}\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _fit(preset: Preset, size: InstanceType) -> str:
+    try:
+        divided = plan_inference(preset, size).parallelism
+    except PlanError:
+        return ""
+    parts = {"TP": divided.tensor, "PP": divided.pipeline, "DP": divided.data}
+    return " ".join(f"{name} {count}" for name, count in parts.items() if count > 1) or "yes"
 
 
 def _runtimes(preset: Preset) -> str:
