@@ -119,6 +119,8 @@ def holds(expression: NodeSelectorRequirement, values: dict[str, str]) -> bool:
             return value is not None and int(value) > int(expression.values[0])
         case "Lt":
             return value is not None and int(value) < int(expression.values[0])
+        case _:
+            return False  # an operator of a newer API server: kube-scheduler matches nothing with what it cannot parse
 
 
 def lacking(pod: Pod, node: Node, others: Iterable[Pod]) -> str | None:

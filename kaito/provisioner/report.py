@@ -125,4 +125,5 @@ def _unhealthy(conditions: list[Condition]) -> Statement:
 def _unhealthy_machine(conditions: list[Condition]) -> Statement:
     """knative's rule for Machines: the first stage in trouble speaks for the root."""
     first = next((condition for condition in conditions if condition.status == "False"), conditions[0])
-    return Statement(words.READY, first.status, first.reason, first.message)
+    status: ConditionStatus = "False" if first.status == "False" else "True" if first.status == "True" else "Unknown"
+    return Statement(words.READY, status, first.reason, first.message)

@@ -27,7 +27,7 @@
 `aiohttp` and credential errors are translated in `kaito.runtime.client.transport` only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -181,9 +181,20 @@ class RequestTimeout(TransportError):
 class UnreadableObject(KaitoRuntimeError):
     """An object (or a whole answer) of the server does not fit the model; the message names it and the fields.
 
-    In the cache it stays under its key, so that events and owners still work; only reading it fails. The message never
-    holds values: they may be those of a Secret.
+    In the cache it stays under its key, so that events and owners still work; only reading it fails. Lists leave it out
+    or fail, see `Api.list`. The message never holds values: they may be those of a Secret.
     """
+
+    def __init__(
+        self, message: str, *, key: str = "", resource_version: str = "", owners: Collection[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        """Namespace and name of the object, as `str(obj.key)`; empty when not even they could be read."""
+        self.resource_version = resource_version
+        """Which state of it does not fit."""
+        self.owners: frozenset[str] = frozenset(owners)
+        """UIDs of its owners."""
 
 
 class AlreadyOwned(KaitoRuntimeError):

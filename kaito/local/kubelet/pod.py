@@ -61,7 +61,11 @@ class PodRunner:
     @property
     def policy(self) -> RestartPolicy:
         """The pod's restart policy."""
-        return self.pod.spec.restart_policy or "Always"
+        match self.pod.spec.restart_policy:
+            case "OnFailure" | "Never" as policy:
+                return policy
+            case _:
+                return "Always"
 
     def log_of(self, container: str) -> Path:
         """The file that collects what a container prints."""

@@ -14,16 +14,18 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast, final, overload
 
 from kaito.runtime.cache.declaration import Cached
-from kaito.runtime.cache.entry import Entry, decode
+from kaito.runtime.cache.entry import Entry, cannot_be_read, decode
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.informer import Informer, InformerHealth
 from kaito.runtime.cache.requests import Requests
 from kaito.runtime.cache.selection import EVERYTHING, Selection
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
+from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import IndexKey, Scope
 from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.transport import Transport
+from kaito.runtime.client.unreadable import Unreadable, log_left_out, skips
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, ObjectKey, Resource
@@ -59,13 +61,17 @@ class Selected(Generic[R]):
     _entry: Entry
     _kind: type[R]
     _metadata_only: bool
+    _unfiled: str = ""
+    """The index that could not file it, if the list asks that one."""
 
     def decode(self) -> R:
         """A new object, private to the caller.
 
         Raises:
-            UnreadableObject: it does not fit its model.
+            UnreadableObject: it does not fit its model, or could not be filed by the index that is asked.
         """
+        if self._unfiled:
+            raise cannot_be_read(self._kind, self._entry, f" could not be filed by index {self._unfiled!r}")
         return decode(self._entry, self._kind, metadata_only=self._metadata_only)
 
 
@@ -314,17 +320,24 @@ class Cache:
         labels: LabelSelector | None = None,
         owner: str = "",
         index: IndexKey[R] | None = None,
-    ) -> "list[R]":
+        unreadable: Unreadable | None = None,
+    ) -> ResourceList[R]:
         """The cached objects that match everything given, ordered by namespace and name.
 
         `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Only what is
-        returned is decoded. Raises as `get`, and:
+        returned is decoded. What becomes of objects that do not fit their model is said at `Api.list`. Raises as `get`,
+        and:
 
         Raises:
             ConfigurationError: the index is not declared.
         """
-        chosen = self.select(kind, namespace=namespace, labels=labels, owner=owner, index=index)
-        return [undecoded.decode() for undecoded in chosen]
+        skip = skips(unreadable, narrow=bool(owner) or index is not None)
+        chosen = self.select(kind, namespace=namespace, labels=labels, owner=owner, index=index, with_unfiled=skip)
+        found: ResourceList[R] = ResourceList()
+        for undecoded in chosen:
+            found.add_decoded(undecoded.decode, skip=skip)
+        log_left_out(found.unreadable)
+        return found
 
     def select(
         self,
@@ -334,8 +347,12 @@ class Cache:
         labels: LabelSelector | None = None,
         owner: str = "",
         index: IndexKey[R] | None = None,
+        with_unfiled: bool = False,
     ) -> Sequence[Selected[R]]:
-        """As `list`, with the decoding left to the caller, who can let the loop turn between objects."""
+        """As `list`, with the decoding left to the caller, who can let the loop turn between objects.
+
+        `with_unfiled` adds objects that the index could not file; decoding one of them fails.
+        """
         informer = self.informer(kind)
         shards = informer.shards(namespace)
         if index is not None:
@@ -347,11 +364,19 @@ class Cache:
                 namespace=namespace,
                 owner=owner,
                 index=index,
+                with_unfiled=with_unfiled,
             )
         )
+        unfiled: set[ObjectKey] = set()
+        if index is not None and with_unfiled:
+            unfiled.update(key for shard in shards for key in shard.store.unfiled(index.name))
         chosen = [entry for entry in entries if labels is None or labels.matches(entry.header.labels)]
         chosen.sort(key=lambda entry: (entry.header.key.namespace, entry.header.key.name))
-        return [Selected(entry, kind, informer.metadata_only) for entry in chosen]
+        asked = index.name if index is not None else ""
+        return [
+            Selected(entry, kind, informer.metadata_only, asked if entry.header.key in unfiled else "")
+            for entry in chosen
+        ]
 
     def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:
         """What to ask the server for to get what the cache would show of the namespace (empty: of all it follows).

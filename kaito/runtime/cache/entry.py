@@ -167,16 +167,24 @@ def decode(entry: Entry, kind: type[R], *, metadata_only: bool = False) -> R:
         UnreadableObject: the object does not fit the model.
     """
     if entry.text == _UNTRANSFORMED:
-        raise UnreadableObject(f"{kind.kind} {entry.header.key}: the transform= of its Cached(...) failed on it")
+        raise cannot_be_read(kind, entry, ": the transform= of its Cached(...) failed on it")
     try:
         if not metadata_only:
             return kind.from_json(entry.text)
         metadata = _Partial.model_validate_json(entry.text).metadata
     except pydantic.ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        message = f"{kind.kind} {entry.header.key} does not fit its model: {fields}"
-        raise UnreadableObject(message) from None  # the cause would print values, perhaps those of a Secret
+        why = f" does not fit its model: {fields}"
+        raise cannot_be_read(kind, entry, why) from None  # the cause would print values, perhaps those of a Secret
     return _only_metadata(kind, metadata)
+
+
+def cannot_be_read(kind: type[Resource], entry: Entry, why: str) -> UnreadableObject:
+    """The error of an entry; `why` follows its name."""
+    header = entry.header
+    owners = [owner.uid for owner in header.owners]
+    message = f"{kind.kind} {header.key}{why}"
+    return UnreadableObject(message, key=str(header.key), resource_version=header.resource_version, owners=owners)
 
 
 def _only_metadata(kind: type[R], metadata: ObjectMeta) -> R:

@@ -186,8 +186,22 @@ class Store:
 
     # Reading.
 
-    def select(self, *, namespace: str = "", owner: str = "", index: IndexKey[Any] | None = None) -> Iterator[Entry]:
+    def unfiled(self, name: str) -> Collection[ObjectKey]:
+        """Keys of the objects that an index could not file: lists by it may miss them."""
+        table = self._tables.get(name)
+        return () if table is None else table.keys.get(_UNFILED, ())
+
+    def select(
+        self,
+        *,
+        namespace: str = "",
+        owner: str = "",
+        index: IndexKey[Any] | None = None,
+        with_unfiled: bool = False,
+    ) -> Iterator[Entry]:
         """Entries in the namespace (empty: all), owned by that UID, filed as the index is asked; in no order.
+
+        `with_unfiled` adds those that the index could not file, which could be part of the answer.
 
         Raises:
             ConfigurationError: no such index.
@@ -195,7 +209,7 @@ class Store:
         """
         keys: Iterable[ObjectKey]
         if index is not None:
-            keys = self._filed(index)
+            keys = self._filed(index, with_unfiled=with_unfiled)
             if owner:
                 keys = [key for key in keys if key in self._owners.get(owner, ())]
         elif owner:
@@ -206,20 +220,22 @@ class Store:
             return iter(self._entries.values())
         return (self._entries[key] for key in keys if not namespace or key.namespace == namespace)
 
-    def _filed(self, question: IndexKey[Any]) -> Iterable[ObjectKey]:
+    def _filed(self, question: IndexKey[Any], *, with_unfiled: bool) -> Iterable[ObjectKey]:
         name = question.name
         table = self._tables.get(name)
         if table is None:
             raise ConfigurationError(f"no index named {name!r} is declared: add it to Cached(..., indexes=[...])")
-        unfiled = table.keys.get(_UNFILED)
-        if unfiled:
+        unfiled = self.unfiled(name)
+        if unfiled and not with_unfiled:
             some = ", ".join(map(str, sorted(unfiled)[:3]))
             raise UnreadableObject(
                 f"{len(unfiled)} objects of {table.index.kind.kind} could not be filed by index {name!r} "
                 f"(the object does not fit its model, or the index function failed on it): {some}"
             )
         answer = table.answer(question)
-        return answer if question.match != "notin" else [key for key in self._entries if key not in answer]
+        if question.match == "notin":
+            return [key for key in self._entries if key not in answer]
+        return {*answer, *unfiled} if unfiled else answer
 
 
 class _WrongValues(TypeError):

@@ -11,6 +11,7 @@ from typing import TypeVar, final
 from kaito.runtime.cache.cache import Cache
 from kaito.runtime.client.consistency import IndexKey
 from kaito.runtime.client.path import selector_of
+from kaito.runtime.client.unreadable import Unreadable
 from kaito.runtime.errors import NotFound
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 
@@ -57,12 +58,17 @@ class View:
         labels: LabelSelector | Mapping[str, str] | str | None = None,
         owned_by: Resource | None = None,
         index: IndexKey[R] | None = None,
+        unreadable: Unreadable | None = None,
     ) -> List[R]:
-        """The objects that match everything given, ordered by namespace and name. Raises as `find`."""
+        """The objects that match everything given, ordered by namespace and name. Raises as `find`.
+
+        What becomes of objects that do not fit their model is said at `Api.list`.
+        """
         return self._cache.list(
             kind,
             namespace=namespace if kind.namespaced else "",
             labels=selector_of(labels),
             owner=owned_by.uid if owned_by is not None else "",
             index=index,
+            unreadable=unreadable,
         )

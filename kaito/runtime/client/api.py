@@ -22,6 +22,7 @@ from kaito.runtime.client.intercept import Interceptor
 from kaito.runtime.client.patch import MergePatch, Patch
 from kaito.runtime.client.path import label_query, selector_of
 from kaito.runtime.client.status import StatusScope
+from kaito.runtime.client.unreadable import Unreadable, log_left_out, skips
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import (
     ConfigurationError,
@@ -30,6 +31,7 @@ from kaito.runtime.errors import (
     NotFound,
     NotLeader,
     UndeclaredKind,
+    UnreadableObject,
     api_error,
 )
 from kaito.runtime.logging import get_logger
@@ -188,10 +190,19 @@ class Api:
         owned_by: Resource | None = None,
         index: IndexKey[R] | None = None,
         consistency: Consistency = "own-writes",
+        unreadable: Unreadable | None = None,
     ) -> ResourceList[R]:
         """The objects that match everything given, ordered by namespace and name, and their `resource_version`.
 
-        `owned_by` compares UIDs: the children of a former object of the same name are not listed. Raises as `get`.
+        `owned_by` compares UIDs: the children of a former object of the same name are not listed.
+
+        Objects that do not fit their model are left out, so that one of them does not stop all who list the kind; the
+        answer's `unreadable` and the log name them. Lists by `owned_by` or `index` fail instead, because what they miss
+        would be created again. `unreadable` chooses otherwise; where absence decides about creating or deleting, write
+        `unreadable="fail"`. Raises as `get`, and:
+
+        Raises:
+            UnreadableObject: an object of the answer does not fit its model, in lists that fail.
         """
         if owned_by is not None and not owned_by.uid:
             message = f"{owned_by.kind} {owned_by.key} has no uid: it cannot own anything yet"
@@ -199,27 +210,36 @@ class Api:
         selector = selector_of(labels)
         namespace = self._place(kind, namespace)
         owner = "" if owned_by is None else owned_by.uid
+        skip = skips(unreadable, narrow=bool(owner) or index is not None)
         if not self._reads_live(kind, consistency) and (
             consistency == "cached"
             or await self._reader.caught_up(kind, namespace=namespace, labels=selector, owner=owner, index=index)
         ):
-            chosen = self._reader.select(kind, namespace=namespace, labels=selector, owner=owner, index=index)
-            return await _decoded(chosen, self._reader.version(kind, namespace))
+            chosen = self._reader.select(
+                kind, namespace=namespace, labels=selector, owner=owner, index=index, with_unfiled=skip
+            )
+            return await _decoded(chosen, self._reader.version(kind, namespace), skip=skip)
         # A fallback for the cache answers the same question; asked for live, the server's whole answer counts.
         fallback = consistency != "live" and self._reader.declares(kind)
         found: list[R] = []
+        misfits: list[UnreadableObject] = []
         version = ""
         for scope in self._reader.scopes(kind, namespace) if fallback else [Scope(namespace)]:
             wanted = ",".join(filter(None, (scope.labels, label_query(selector))))
             part = await self.client.list(kind, namespace=scope.namespace, labels=wanted, fields=scope.fields)
             found += part
+            misfits += [misfit for misfit in part.unreadable if not owner or owner in misfit.owners]
             version = part.resource_version
+        if misfits and not skip:
+            raise misfits[0]
         matching = [
             obj
             for obj in found
             if (owned_by is None or is_owned_by(obj, owned_by)) and (index is None or index.matches(obj))
         ]
-        return ResourceList(sorted(matching, key=lambda obj: obj.key), resource_version=version)
+        answer = ResourceList(sorted(matching, key=lambda obj: obj.key), resource_version=version)
+        answer.unreadable = misfits
+        return answer
 
     def _reads_live(self, kind: type[Resource], consistency: Consistency) -> bool:
         declared = self._reader.declares(kind)
@@ -450,13 +470,14 @@ class Api:
             self._events.record(obj, type, reason, note, action=action, related=related)
 
 
-async def _decoded(chosen: Sequence[Undecoded[R]], version: str) -> ResourceList[R]:
+async def _decoded(chosen: Sequence[Undecoded[R]], version: str, *, skip: bool) -> ResourceList[R]:
     """Decode a selection, letting the loop turn: a thousand pods are a tenth of a second of work."""
     objects: ResourceList[R] = ResourceList(resource_version=version)
     for number, undecoded in enumerate(chosen, 1):
-        objects.append(undecoded.decode())
+        objects.add_decoded(undecoded.decode, skip=skip)
         if number % DECODED_AT_ONCE == 0:
             await asyncio.sleep(0)
+    log_left_out(objects.unreadable)
     return objects
 
 

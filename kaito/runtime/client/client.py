@@ -22,6 +22,7 @@ from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import Query, field_query, label_query, resource_path, with_query
 from kaito.runtime.client.sender import ApiRequest, Repeat, Sender
 from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
+from kaito.runtime.client.unreadable import Unreadable, log_left_out
 from kaito.runtime.errors import (
     AlreadyExists,
     ConfigurationError,
@@ -170,24 +171,40 @@ class Client:
             return None
 
     async def list(
-        self, kind: type[R], *, namespace: str = "", labels: Labels = None, fields: Fields = None
+        self,
+        kind: type[R],
+        *,
+        namespace: str = "",
+        labels: Labels = None,
+        fields: Fields = None,
+        unreadable: Unreadable = "skip",
     ) -> ResourceList[R]:
-        """All objects that match, read in pages; an empty namespace means all of them, or that of the client."""
+        """All objects that match, read in pages; an empty namespace means all of them, or that of the client.
+
+        Objects that do not fit their model are left out, named by the answer's `unreadable` and in the log.
+
+        Raises:
+            UnreadableObject: an object does not fit its model, with `unreadable="fail"`.
+        """
         selectors = {"labelSelector": label_query(labels), "fieldSelector": field_query(fields)}
         path = await self.collection(kind, namespace)
         try:
-            return await self._list(kind, path, selectors, limit=PAGE_SIZE)
+            found = await self._list(kind, path, selectors, limit=PAGE_SIZE, skip=unreadable == "skip")
         except Gone:
             # The snapshot behind the page token was compacted away: read all in one answer, as client-go's pager does.
-            return await self._list(kind, path, selectors, limit=None)
+            found = await self._list(kind, path, selectors, limit=None, skip=unreadable == "skip")
+        log_left_out(found.unreadable)
+        return found
 
-    async def _list(self, kind: type[R], path: str, selectors: Query, *, limit: int | None) -> ResourceList[R]:
+    async def _list(
+        self, kind: type[R], path: str, selectors: Query, *, limit: int | None, skip: bool
+    ) -> ResourceList[R]:
         found: ResourceList[R] = ResourceList()
         token: str | None = None
         while True:
             target = with_query(path, {**selectors, "limit": limit, "continue": token})
             page = codec.page(await self._read(kind, target), f"GET {target}")
-            found.extend(await codec.items(kind, page))
+            await codec.add_items(found, kind, page, skip=skip)
             found.resource_version = page.metadata.resource_version
             token = page.metadata.continue_
             if not token:

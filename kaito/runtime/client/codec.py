@@ -5,14 +5,14 @@ let go between slices, and what pydantic says about a misfit becomes `Unreadable
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 
 from kaito.runtime.errors import ConfigurationError, UnreadableObject
-from kaito.runtime.meta import Resource
+from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.meta.model import is_partial
 
 R = TypeVar("R", bound=Resource)
@@ -30,6 +30,21 @@ class ResourceList(list[R], Generic[R]):
     def __init__(self, objects: list[R] | None = None, *, resource_version: str = "") -> None:
         super().__init__(objects or [])
         self.resource_version = resource_version
+        self.unreadable: list[UnreadableObject] = []
+        """The objects that are left out because they do not fit their model: their keys, and why."""
+
+    def add_decoded(self, decode: Callable[[], R], *, skip: bool) -> None:
+        """Add what `decode` makes; with `skip`, an object that does not fit its model goes to `unreadable`.
+
+        Raises:
+            UnreadableObject: the object does not fit its model, without `skip`.
+        """
+        try:
+            self.append(decode())
+        except UnreadableObject as error:
+            if not skip:
+                raise
+            self.unreadable.append(error)
 
 
 class _PageMeta(msgspec.Struct):
@@ -61,14 +76,49 @@ def page(body: bytes, request: str) -> Page:
         raise UnreadableObject(message) from error
 
 
-async def items(kind: type[R], page: Page) -> list[R]:
-    """The objects of a page; other tasks run in between."""
-    objects: list[R] = []
+class _Owner(msgspec.Struct):
+    uid: str = ""
+
+
+class _ItemMeta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+    owner_references: list[_Owner] | None = None
+
+
+class _Item(msgspec.Struct):
+    metadata: _ItemMeta = msgspec.field(default_factory=_ItemMeta)
+
+
+_ITEMS = msgspec.json.Decoder(_Item)
+
+
+async def add_items(found: ResourceList[R], kind: type[R], page: Page, *, skip: bool) -> None:
+    """Add the objects of a page; other tasks run in between. `skip` and errors as of `ResourceList.add_decoded`."""
     for number, raw in enumerate(page.items or []):
-        objects.append(decode(kind, bytes(raw)))
+        found.add_decoded(lambda raw=raw: _item(kind, bytes(raw)), skip=skip)  # type: ignore[misc]
         if number % _SLICE == _SLICE - 1:
             await asyncio.sleep(0)
-    return objects
+
+
+def _item(kind: type[R], body: bytes) -> R:
+    """One object of a list, which its error names."""
+    try:
+        return kind.from_json(body)
+    except ValidationError as error:
+        raise _named(kind, body, unreadable(kind, error)) from None
+
+
+def _named(kind: type[Resource], body: bytes, error: UnreadableObject) -> UnreadableObject:
+    try:
+        meta = _ITEMS.decode(body).metadata
+    except msgspec.MsgspecError:
+        return error
+    key = ObjectKey(meta.namespace, meta.name)
+    message = f"{kind.kind} {key}{str(error).removeprefix(kind.kind)}"
+    owners = [owner.uid for owner in meta.owner_references or ()]
+    return UnreadableObject(message, key=str(key), resource_version=meta.resource_version, owners=owners)
 
 
 def decode(kind: type[R], body: bytes) -> R:

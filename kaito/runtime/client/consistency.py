@@ -106,8 +106,12 @@ class Reader(Protocol):
         labels: LabelSelector | None = None,
         owner: str = "",
         index: IndexKey[R] | None = None,
+        with_unfiled: bool = False,
     ) -> Sequence[Undecoded[R]]:
-        """As `list`, with the decoding left to the caller, who can let the loop turn between objects."""
+        """As `list`, with the decoding left to the caller, who can let the loop turn between objects.
+
+        `with_unfiled` adds objects that the index could not file; decoding one of them fails.
+        """
         ...
 
     def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:

@@ -62,6 +62,18 @@ _ROOT = {
 }
 
 
+_TYPE_META: Schema = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
+"""Of a resource inside another one; the model has them on its class."""
+
+_BUILT_IN = "kaito.runtime.kinds."
+"""The modules of built-in kinds."""
+
+
+def is_narrow(model: type) -> bool:
+    """Whether the model, or one that it extends, names only some fields of a struct that is defined elsewhere."""
+    return any(base.__module__.startswith(_BUILT_IN) for base in model.__mro__)
+
+
 class _Generator(GenerateJsonSchema):
     """Pydantic's generator, adjusted where its answer would lose meaning before it reaches us."""
 
@@ -82,11 +94,18 @@ class _Generator(GenerateJsonSchema):
         return inner
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """Add what classes say and fields cannot: CEL rules; embedded metadata and resources keep all their fields."""
+        """Add what classes say and fields cannot: CEL rules, and which structs keep all their fields.
+
+        Models of built-in structs are narrow: the API server would prune a pod's `seccompProfile`.
+        """
         model = schema["cls"]
         if issubclass(model, ObjectMeta):
             return {"type": "object", PRESERVE: True}
         produced = super().model_schema(schema)
+        if issubclass(model, Resource):
+            produced["properties"] = _TYPE_META | produced.get("properties", {})
+        if is_narrow(model):
+            produced[PRESERVE] = True
         given: Iterable[Rule] = getattr(model, "rules", ())
         if validations := [rule.to_schema() for rule in given]:
             produced[RULES] = validations
@@ -113,7 +132,7 @@ def structural_schema(model: type[Resource]) -> Schema:
     builder = _Builder(model.kind, raw.get("$defs", {}))
     schema = builder.build(raw, ".", ())
     properties: Schema = schema.get("properties", {})
-    schema["properties"] = _ROOT | {name: value for name, value in properties.items() if name != "metadata"}
+    schema["properties"] = _ROOT | {name: value for name, value in properties.items() if name not in _ROOT}
     if "status" in properties:
         _drop_defaults(properties["status"])
     if "required" in schema:

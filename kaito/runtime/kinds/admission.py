@@ -1,7 +1,5 @@
 """Webhook configurations: what the API server asks before it stores an object."""
 
-from typing import Literal
-
 from kaito.runtime.meta import LabelSelector, Model, Resource
 
 
@@ -45,9 +43,12 @@ class ValidatingWebhook(Model):
     name: str
     client_config: WebhookClientConfig = WebhookClientConfig()
     rules: list[RuleWithOperations] = []
-    failure_policy: Literal["Fail", "Ignore"] | None = None
-    match_policy: Literal["Exact", "Equivalent"] | None = None
-    side_effects: Literal["None", "NoneOnDryRun", "Some", "Unknown"] | None = None
+    failure_policy: str | None = None
+    """`Fail` or `Ignore`, or a value of a newer API server."""
+    match_policy: str | None = None
+    """`Exact` or `Equivalent`, or a value of a newer API server."""
+    side_effects: str | None = None
+    """`None`, `NoneOnDryRun`, `Some` or `Unknown`, or a value of a newer API server."""
     timeout_seconds: int | None = None
     admission_review_versions: list[str] = []
     namespace_selector: LabelSelector | None = None
@@ -58,7 +59,8 @@ class ValidatingWebhook(Model):
 class MutatingWebhook(ValidatingWebhook):
     """One question whose answer may change the object."""
 
-    reinvocation_policy: Literal["Never", "IfNeeded"] | None = None
+    reinvocation_policy: str | None = None
+    """`Never` or `IfNeeded`, or a value of a newer API server."""
 
 
 class ValidatingWebhookConfiguration(

@@ -1,6 +1,6 @@
 """CustomResourceDefinitions, as far as an operator reads or patches them; `kaito.runtime.crd` writes them."""
 
-from typing import Any, Literal
+from typing import Any
 
 from kaito.runtime.kinds.admission import WebhookClientConfig
 from kaito.runtime.meta import Model, Resource, Time
@@ -41,7 +41,8 @@ class WebhookConversion(Model):
 class CustomResourceConversion(Model):
     """How objects move between versions."""
 
-    strategy: Literal["None", "Webhook"]
+    strategy: str
+    """`None` or `Webhook`, or a value of a newer API server."""
     webhook: WebhookConversion | None = None
 
 
@@ -50,7 +51,8 @@ class CustomResourceDefinitionSpec(Model):
 
     group: str
     names: CustomResourceDefinitionNames
-    scope: Literal["Namespaced", "Cluster"]
+    scope: str
+    """`Namespaced` or `Cluster`, or a value of a newer API server."""
     versions: list[CustomResourceDefinitionVersion] = []
     conversion: CustomResourceConversion | None = None
     preserve_unknown_fields: bool | None = None

@@ -1,6 +1,6 @@
 """Workloads of the `apps` group."""
 
-from typing import Any, Literal
+from typing import Any
 
 from kaito.runtime.kinds.core import PersistentVolumeClaim
 from kaito.runtime.kinds.pod import PodTemplateSpec
@@ -28,7 +28,8 @@ class RollingUpdateDeployment(Model):
 class DeploymentStrategy(Model):
     """How old pods are replaced."""
 
-    type: Literal["RollingUpdate", "Recreate"] | None = None
+    type: str | None = None
+    """`RollingUpdate` or `Recreate`, or a value of a newer API server."""
     rolling_update: RollingUpdateDeployment | None = None
 
 
@@ -74,15 +75,18 @@ class RollingUpdateStatefulSet(Model):
 class StatefulSetUpdateStrategy(Model):
     """How old pods are replaced."""
 
-    type: Literal["RollingUpdate", "OnDelete"] | None = None
+    type: str | None = None
+    """`RollingUpdate` or `OnDelete`, or a value of a newer API server."""
     rolling_update: RollingUpdateStatefulSet | None = None
 
 
 class StatefulSetRetentionPolicy(Model):
     """What becomes of claims when the set shrinks or goes."""
 
-    when_deleted: Literal["Retain", "Delete"] | None = None
-    when_scaled: Literal["Retain", "Delete"] | None = None
+    when_deleted: str | None = None
+    """`Retain` or `Delete`, or a value of a newer API server."""
+    when_scaled: str | None = None
+    """`Retain` or `Delete`, or a value of a newer API server."""
 
 
 class StatefulSetSpec(Model):
@@ -93,7 +97,8 @@ class StatefulSetSpec(Model):
     selector: LabelSelector = LabelSelector()
     template: PodTemplateSpec = PodTemplateSpec()
     volume_claim_templates: list[PersistentVolumeClaim] = []
-    pod_management_policy: Literal["OrderedReady", "Parallel"] | None = None
+    pod_management_policy: str | None = None
+    """`OrderedReady` or `Parallel`, or a value of a newer API server."""
     update_strategy: StatefulSetUpdateStrategy | None = None
     persistent_volume_claim_retention_policy: StatefulSetRetentionPolicy | None = None
     revision_history_limit: int | None = None

@@ -14,7 +14,8 @@ class JobSpec(Model):
     template: PodTemplateSpec = PodTemplateSpec()
     parallelism: int | None = None
     completions: int | None = None
-    completion_mode: Literal["NonIndexed", "Indexed"] | None = None
+    completion_mode: str | None = None
+    """`NonIndexed` or `Indexed`, or a value of a newer API server."""
     backoff_limit: int | None = None
     active_deadline_seconds: int | None = None
     ttl_seconds_after_finished: int | None = None
@@ -60,7 +61,8 @@ class CronJobSpec(Model):
     schedule: str = ""
     time_zone: str | None = None
     job_template: JobTemplateSpec = JobTemplateSpec()
-    concurrency_policy: Literal["Allow", "Forbid", "Replace"] | None = None
+    concurrency_policy: str | None = None
+    """`Allow`, `Forbid` or `Replace`, or a value of a newer API server."""
     starting_deadline_seconds: int | None = None
     successful_jobs_history_limit: int | None = None
     failed_jobs_history_limit: int | None = None

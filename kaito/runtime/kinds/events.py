@@ -1,7 +1,5 @@
 """Events of the `events.k8s.io` group."""
 
-from typing import Literal
-
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import MicroTime, Model, Resource, Time
 
@@ -25,7 +23,8 @@ class Event(Resource, api="events.k8s.io/v1", kind="Event"):
     regarding: ObjectReference = ObjectReference()
     related: ObjectReference | None = None
     note: str = ""
-    type: Literal["", "Normal", "Warning"] = ""
+    type: str = ""
+    """`Normal` or `Warning`, or a value of a newer API server."""
     deprecated_count: int | None = None
     deprecated_first_timestamp: Time | None = None
     deprecated_last_timestamp: Time | None = None

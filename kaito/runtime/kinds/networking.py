@@ -1,7 +1,5 @@
 """Ingresses and network policies."""
 
-from typing import Literal
-
 from kaito.runtime.kinds.core import LoadBalancerStatus
 from kaito.runtime.meta import LabelSelector, Model, Resource
 from kaito.runtime.meta.model import IntOrString
@@ -33,7 +31,8 @@ class HttpIngressPath(Model):
     """A path and where its requests go."""
 
     path: str | None = None
-    path_type: Literal["Exact", "Prefix", "ImplementationSpecific"] | None = None
+    path_type: str | None = None
+    """`Exact`, `Prefix` or `ImplementationSpecific`, or a value of a newer API server."""
     backend: IngressBackend = IngressBackend()
 
 
@@ -97,7 +96,8 @@ class NetworkPolicyPeer(Model):
 class NetworkPolicyPort(Model):
     """A port, or a range of them."""
 
-    protocol: Literal["TCP", "UDP", "SCTP"] | None = None
+    protocol: str | None = None
+    """`TCP`, `UDP` or `SCTP`, or a value of a newer API server."""
     port: IntOrString | None = None
     end_port: int | None = None
 
@@ -120,7 +120,8 @@ class NetworkPolicySpec(Model):
     """Which pods, and what is let through. An empty list lets nothing through, one left out everything."""
 
     pod_selector: LabelSelector = LabelSelector()
-    policy_types: list[Literal["Ingress", "Egress"]] = []
+    policy_types: list[str] = []
+    """`Ingress` or `Egress`, or a value of a newer API server."""
     ingress: list[NetworkPolicyIngressRule] = []
     egress: list[NetworkPolicyEgressRule] = []
 

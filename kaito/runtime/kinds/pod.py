@@ -1,7 +1,5 @@
 """Pods and the pod template inside every workload: the fields operators write and read."""
 
-from typing import Literal
-
 from kaito.runtime.kinds.references import LocalObjectReference
 from kaito.runtime.meta import IntOrString, LabelSelector, Model, ObjectMeta, Quantity, Resource, Time
 
@@ -184,7 +182,8 @@ class Container(Model):
     readiness_probe: Probe | None = None
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_policy: str | None = None
+    """`Always`, `IfNotPresent` or `Never`, or a value of a newer API server."""
     restart_policy: str | None = None
     security_context: SecurityContext | None = None
     termination_message_path: str | None = None
@@ -195,9 +194,11 @@ class Toleration(Model):
     """A taint the pod puts up with."""
 
     key: str | None = None
-    operator: Literal["Equal", "Exists"] | None = None
+    operator: str | None = None
+    """`Equal` or `Exists`, or a value of a newer API server."""
     value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    effect: str | None = None
+    """`NoSchedule`, `PreferNoSchedule` or `NoExecute`, or a value of a newer API server."""
     toleration_seconds: int | None = None
 
 
@@ -304,7 +305,8 @@ class NodeSelectorRequirement(Model):
     """One expression over a node's labels or fields."""
 
     key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    operator: str
+    """`In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt` or `Lt`, or a value of a newer API server."""
     values: list[str] = []
 
 
@@ -385,7 +387,8 @@ class PodSpec(Model):
     affinity: Affinity | None = None
     tolerations: list[Toleration] = []
     topology_spread_constraints: list[TopologySpreadConstraint] = []
-    restart_policy: Literal["Always", "OnFailure", "Never"] | None = None
+    restart_policy: str | None = None
+    """`Always`, `OnFailure` or `Never`, or a value of a newer API server."""
     termination_grace_period_seconds: int | None = None
     active_deadline_seconds: int | None = None
     service_account_name: str | None = None
@@ -479,7 +482,8 @@ class PodIP(Model):
 class PodStatus(Model):
     """The observed state of a pod."""
 
-    phase: Literal["", "Pending", "Running", "Succeeded", "Failed", "Unknown"] = ""
+    phase: str = ""
+    """`Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`, or a value of a newer API server."""
     reason: str = ""
     message: str = ""
     conditions: list[PodCondition] = []

@@ -1,7 +1,5 @@
 """Disruption budgets: how many pods may be away at a time."""
 
-from typing import Literal
-
 from kaito.runtime.meta import Condition, LabelSelector, Model, Resource
 from kaito.runtime.meta.model import IntOrString
 
@@ -12,7 +10,8 @@ class PodDisruptionBudgetSpec(Model):
     selector: LabelSelector | None = None
     min_available: IntOrString | None = None
     max_unavailable: IntOrString | None = None
-    unhealthy_pod_eviction_policy: Literal["IfHealthyBudget", "AlwaysAllow"] | None = None
+    unhealthy_pod_eviction_policy: str | None = None
+    """`IfHealthyBudget` or `AlwaysAllow`, or a value of a newer API server."""
 
 
 class PodDisruptionBudgetStatus(Model):

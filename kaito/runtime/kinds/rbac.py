@@ -1,7 +1,5 @@
 """Roles and who has them."""
 
-from typing import Literal
-
 from kaito.runtime.meta import Model, Resource
 
 GROUP = "rbac.authorization.k8s.io"
@@ -21,14 +19,16 @@ class RoleRef(Model):
     """The role given."""
 
     api_group: str | None = None
-    kind: Literal["Role", "ClusterRole"] | None = None
+    kind: str | None = None
+    """`Role` or `ClusterRole`, or a value of a newer API server."""
     name: str = ""
 
 
 class Subject(Model):
     """Whom it is given to; a ServiceAccount has a namespace and no group."""
 
-    kind: Literal["ServiceAccount", "User", "Group"] | None = None
+    kind: str | None = None
+    """`ServiceAccount`, `User` or `Group`, or a value of a newer API server."""
     name: str = ""
     namespace: str | None = None
     api_group: str | None = None

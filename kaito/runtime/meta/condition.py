@@ -7,12 +7,17 @@
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar
+
+from pydantic import WithJsonSchema
 
 from kaito.runtime.meta.model import Model, Time
 from kaito.runtime.meta.resource import Resource
 
 ConditionStatus = Literal["True", "False", "Unknown"]
+"""What is written."""
+
+STATUSES: Final = ("True", "False", "Unknown")
 
 MESSAGE_LIMIT = 32768
 """Longest message the API server accepts (`metav1.Condition` schema)."""
@@ -28,7 +33,8 @@ class Condition(Model):
     """One aspect of an object's state: a type, whether it holds, and why."""
 
     type: str
-    status: ConditionStatus
+    status: Annotated[str, WithJsonSchema({"type": "string", "enum": list(STATUSES)})]
+    # Schemas hold it to these words; reading accepts any text, as all Go clients do.
     reason: str = ""
     message: str = ""
     observed_generation: int | None = None
@@ -92,7 +98,7 @@ def condition_of(obj: Resource, condition_type: str) -> Condition:
 
 def as_condition(condition: ConditionLike) -> Condition:
     """The same as a `metav1.Condition`; a status that is none of its three words is `Unknown`."""
-    if isinstance(condition, Condition):
+    if isinstance(condition, Condition) and condition.status in STATUSES:
         return condition
     document = condition.to_dict()
     if document.get("status") not in {"True", "False"}:

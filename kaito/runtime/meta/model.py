@@ -31,12 +31,20 @@ def wire_name(name: str) -> str:
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with whole seconds, the form of `metav1.Time`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _utc(moment).isoformat(timespec="seconds") + "Z"
 
 
 def format_micro_time(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, the form of `metav1.MicroTime` (leases, events)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _utc(moment).isoformat(timespec="microseconds") + "Z"
+
+
+def _utc(moment: datetime) -> datetime:
+    """The moment in UTC without its time zone; what lies before year 1 or after year 9999 there keeps its own."""
+    try:
+        return moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        return moment.replace(tzinfo=None)
 
 
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="always")]

@@ -41,6 +41,13 @@ _SCALE = {
 _BINARY = tuple((suffix, 2**power) for suffix, power in (("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20)))
 
 
+LARGEST = Decimal(2**63 - 1)
+"""Quantities beyond it, either way, count as this much (`resource.ParseQuantity` caps them likewise)."""
+
+_LONGEST_EXPONENT = 100
+"""Decimal exponents beyond it are far outside of what is representable, and would take memory in proportion."""
+
+
 def _parse(text: str) -> Decimal:
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
@@ -49,8 +56,12 @@ def _parse(text: str) -> Decimal:
     number, suffix, exponent = match.groups()
     value = Decimal(number)
     if suffix:
-        return value * _SCALE[suffix]
-    return value.scaleb(int(exponent)) if exponent else value
+        value *= _SCALE[suffix]
+    elif exponent:
+        sign, digits = exponent[:1] == "-", exponent.lstrip("+-0")
+        power = int(digits or "0") if len(digits) <= 3 else _LONGEST_EXPONENT
+        value = value.scaleb((-1 if sign else 1) * min(power, _LONGEST_EXPONENT))
+    return max(-LARGEST, min(LARGEST, value))
 
 
 def _plain(value: Decimal) -> str:

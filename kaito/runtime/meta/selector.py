@@ -6,24 +6,30 @@ one nothing (callers decide about absence).
 
 import re
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from kaito.runtime.meta.model import Model
 
-Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+OPERATORS: Final = ("In", "NotIn", "Exists", "DoesNotExist")
+
+Operator = Annotated[str, WithJsonSchema({"type": "string", "enum": list(OPERATORS)})]
+"""One of `OPERATORS` in what is written (schemas say so); what is read may hold an operator of a newer API server."""
 
 
 class LabelSelectorRequirement(Model):
     """One expression over a label's value."""
 
     key: str
-    operator: Operator
+    operator: Operator  # a docstring here would become a description in the schemas of those who embed it
     values: list[str] = Field(default_factory=list[str])
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether the labels satisfy the expression; `NotIn` also holds when the label is absent."""
+        """Whether the labels satisfy the expression; `NotIn` also holds when the label is absent.
+
+        An operator that is not known selects nothing, as what the API server cannot parse selects nothing.
+        """
         value = labels.get(self.key)
         match self.operator:
             case "In":
@@ -34,6 +40,8 @@ class LabelSelectorRequirement(Model):
                 return value is not None
             case "DoesNotExist":
                 return value is None
+            case _:
+                return False
 
     def __str__(self) -> str:
         match self.operator:
@@ -45,6 +53,8 @@ class LabelSelectorRequirement(Model):
                 return self.key
             case "DoesNotExist":
                 return f"!{self.key}"
+            case _:
+                return f"{self.key} {self.operator.lower()} ({','.join(sorted(self.values))})"
 
 
 class LabelSelector(Model):

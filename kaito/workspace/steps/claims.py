@@ -59,7 +59,7 @@ async def ensure(run: Pass) -> None:
 
 async def _existing(run: Pass, kind: type[Claim], *, live: bool = False) -> list[Claim]:
     if live:
-        found = await run.api.list(kind, labels=owner_labels(run.workspace), consistency="live")
+        found = await run.api.list(kind, labels=owner_labels(run.workspace), consistency="live", unreadable="fail")
     else:
         found = await run.api.list(kind, index=claims_of(kind, run.workspace.key))
     return [each for each in found if owns(run.workspace, each)]

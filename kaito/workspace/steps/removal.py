@@ -77,7 +77,7 @@ async def _delete_claims(request: Request[Workspace], settings: WorkspaceSetting
 async def _claims_of_other_kind(request: Request[Workspace], kind: type[Claim]) -> Sequence[Claim]:
     """Claims read live; none when the cluster does not know the kind at all."""
     try:
-        return await request.api.list(kind, labels=owner_labels(request.object), consistency="live")
+        return await request.api.list(kind, labels=owner_labels(request.object), consistency="live", unreadable="fail")
     except NotFound:
         return []
 

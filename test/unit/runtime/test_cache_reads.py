@@ -204,7 +204,10 @@ async def test_an_object_that_does_not_fit_its_model_fails_alone_and_by_name(wor
         with pytest.raises(UnreadableObject, match="default/bad"):
             cache.list(Strict, index=by_size("3"))
         with pytest.raises(UnreadableObject, match="default/bad"):
-            cache.list(Strict, namespace="default")
+            cache.list(Strict, namespace="default", unreadable="fail")
+        found = cache.list(Strict, namespace="default")
+        assert [each.name for each in found] == ["good"]
+        assert [(error.key, error.resource_version != "") for error in found.unreadable] == [("default/bad", True)]
         assert ObjectKey("default", "bad") in set(cache.keys(Strict))
         world.delete(ConfigMap, "bad")
         await world.advance(1)

@@ -401,7 +401,7 @@ async def test_no_log_line_and_no_error_shows_an_object() -> None:
             scope.spawn(cache.run(), name="cache")
             await after(60)
             with pytest.raises(UnreadableObject) as failure:
-                cache.list(Secretive)
+                cache.list(Secretive, unreadable="fail")
     raised = [failure.value, *(line["exc_info"] for line in lines if "exc_info" in line)]
     printed = str(lines) + "".join("".join(traceback.format_exception(error)) for error in raised)
     assert "bytes of JSON" in printed
