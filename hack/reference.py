@@ -16,6 +16,7 @@ from kaito.models.errors import PlanError
 from kaito.models.gpu import InstanceType
 from kaito.models.planning import plan_inference
 from kaito.models.preset import Preset
+from kaito.provisioner.upstream import ACCEPTED, HONOURED
 from kaito.workspace.upstream import FLAGS, GATES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,14 +167,22 @@ def _smallest(preset: Preset) -> str:
 
 
 def upstream_flags_page() -> str:
-    """What becomes of each gate and flag of upstream's."""
-    gates = "\n".join(f"| `{gate.name}` | {gate.answer} | {gate.reason} |" for gate in GATES)
-    flags = "\n".join(f"| `{flag.name}` | {flag.answer} | {flag.reason} |" for flag in FLAGS)
+    """What becomes of each gate and flag of upstream's two programs."""
+    gates = [(gate.name, str(gate.answer), gate.reason) for gate in GATES]
+    flags = [(flag.name, str(flag.answer), flag.reason) for flag in FLAGS]
+    provisioner = [(name, "honoured", reason) for name, reason in HONOURED.items()]
+    provisioner += [(name, "accepted, no effect", reason) for name, reason in ACCEPTED.items()]
     return (
-        "# Feature gates and flags of upstream Kaito\n\nUpstream's chart (v0.12) starts this controller without an "
-        "edit. Gates and flags that are not in these tables have the same name and meaning in both; run the "
-        "controller with `--help` for all of them. What has no effect is named in a warning when the controller "
+        "# Feature gates and flags of upstream\n\nUpstream's charts (Kaito v0.12, gpu-provisioner v0.4.3) start these "
+        "programs without an edit. Gates and flags that are not in these tables have the same name and meaning in "
+        "both; run a program with `--help` for all of them. What has no effect is named in a warning when the program "
         "starts. Gates that are off have no effect in either.\n\n"
-        "## Feature gates that are switched on\n\n| gate | answer | reason |\n|---|---|---|\n"
-        f"{gates}\n\n## Flags\n\n| flag | answer | reason |\n|---|---|---|\n{flags}\n"
+        f"## Feature gates of the workspace controller, switched on\n\n{_answers('gate', gates)}\n"
+        f"## Flags of the workspace controller\n\n{_answers('flag', flags)}\n"
+        f"## Flags of the gpu-provisioner\n\n{_answers('flag', provisioner)}"
     )
+
+
+def _answers(title: str, rows: list[tuple[str, str, str]]) -> str:
+    body = "\n".join(f"| `{name}` | {answer} | {reason} |" for name, answer, reason in rows)
+    return f"| {title} | answer | reason |\n|---|---|---|\n{body}\n"

@@ -2,7 +2,8 @@
 
 `main` calls `parse`; everything else takes the typed result. Booleans are written `--flag`, `--flag=true` or
 `--flag=false`, durations as Go writes them (`90s`, `15m`, `1h30m`). A flag that cannot be honoured is refused with the
-remedy, never ignored.
+remedy; a flag of upstream's provisioner without effect here is accepted with a note (`upstream`). None is ignored in
+silence.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from kaito import __version__
 from kaito.cloud.azure.settings import API_VERSION, PUBLIC_ARM, AzureSettings, CredentialMode
+from kaito.provisioner import upstream
 from kaito.provisioner.settings import NodeApi, ProvisionerSettings
 from kaito.runtime import Settings
 from kaito.runtime.flags import FlagParser, manager_settings
@@ -40,6 +42,8 @@ class Invocation:
     provisioner: ProvisionerSettings
     azure: AzureSettings
     node_api: NodeApi
+    notes: tuple[str, ...] = ()
+    """Flags of upstream's provisioner that have no effect here, each with the reason."""
 
 
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -52,6 +56,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     flags.manager()
     _add_cloud_flags(flags, environ)
     _add_claim_flags(flags)
+    upstream.add_flags(flags)
     return flags
 
 
@@ -112,14 +117,18 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
         if not getattr(args, f"azure_{field}").strip():
             refuse(f"which cluster? set --azure-{field.replace('_', '-')} or {ENVIRONMENT[field]}")
     try:
+        notes = upstream.apply(args, environ)
         return Invocation(
             manager=Settings(**manager_settings(args)),
             provisioner=_provisioner(args),
             azure=_azure(args),
             node_api=NodeApi(args.node_api),
+            notes=notes,
         )
     except ValidationError as invalid:
         refuse("; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors()))
+    except ValueError as wrong:
+        refuse(str(wrong))
 
 
 def _provisioner(args: argparse.Namespace) -> ProvisionerSettings:

@@ -20,9 +20,12 @@ from kaito.provisioner.installation import Installation
 from kaito.provisioner.kinds import served_kinds
 from kaito.provisioner.nodes import is_managed
 from kaito.runtime import Manager
+from kaito.runtime.logging import configure, get_logger
 
 NAME = "gpu-provisioner"
 """Of the lease, the field manager and the logs."""
+
+_log = get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     invocation = parse(sys.argv[1:] if argv is None else argv, os.environ)
     if not is_sdk_installed():
         sys.exit(f"{NAME}: {REMEDY}")
+    configure(invocation.manager.log_format, invocation.manager.log_level)
+    for note in invocation.notes:
+        _log.warning("a setting has no effect", setting=note)
     kinds = asyncio.run(served_kinds(invocation.node_api, invocation.manager))
     manager_for(invocation, kinds).run()
 

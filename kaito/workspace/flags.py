@@ -207,7 +207,9 @@ def _webhook_port(given: int | None, environ: Mapping[str, str]) -> int:
     """
     if given is not None:
         return given
-    text = environ.get("WEBHOOK_PORT", "") or str(_WEBHOOK_PORT)
+    text = environ.get("WEBHOOK_PORT", "")
+    if not text or text.startswith("tcp://"):  # Kubernetes sets that for pods beside a Service called `webhook`
+        return _WEBHOOK_PORT
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise ValueError(f"environment variable WEBHOOK_PORT is {text!r}: use a port from 1 to 65535")
     return int(text)

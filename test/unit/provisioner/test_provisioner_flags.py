@@ -4,6 +4,7 @@ import pytest
 
 from kaito.provisioner.flags import parse
 from kaito.provisioner.settings import NodeApi
+from kaito.provisioner.upstream import ACCEPTED
 from kaito.runtime.flags import duration
 
 ENVIRONMENT = {
@@ -89,3 +90,63 @@ def test_wrong_flags_are_refused_with_the_remedy(
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h30m", 5400), ("500ms", 0.5), ("7", 7)])
 def test_durations_are_gos(text: str, seconds: float) -> None:
     assert duration(text) == seconds
+
+
+CHART = {
+    "KUBERNETES_MIN_VERSION": "1.19.0-0",
+    "KARPENTER_SERVICE": "gpu-provisioner",
+    "WEBHOOK_PORT": "8443",
+    "METRICS_PORT": "8080",
+    "HEALTH_PROBE_PORT": "8081",
+    "SYSTEM_NAMESPACE": "gpu-provisioner",
+    "MEMORY_LIMIT": "0",
+    "LEADER_ELECT": "false",
+    "E2E_TEST_MODE": "false",
+}
+"""What upstream's chart sets beside the coordinates of the cluster."""
+
+
+def test_upstreams_chart_starts_the_provisioner_unedited() -> None:
+    """input-gaps R12."""
+    invocation = parse([], ENVIRONMENT | CHART)
+
+    assert (invocation.manager.metrics_bind_address, invocation.manager.health_probe_bind_address) == (":8080", ":8081")
+    assert invocation.notes == ()
+    moved = parse([], ENVIRONMENT | CHART | {"METRICS_PORT": "9090", "HEALTH_PROBE_PORT": "9091"}).manager
+    assert (moved.metrics_bind_address, moved.health_probe_bind_address) == (":9090", ":9091")
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_each_flag_of_upstreams_without_effect_is_named(name: str) -> None:
+    assert parse([f"{name}=1"], ENVIRONMENT).notes == (f"{name} has no effect: {ACCEPTED[name]}",)
+
+
+def test_upstreams_flags_with_another_name_are_honoured() -> None:
+    arguments = ["--metrics-port=9000", "--health-probe-port=0", "--enable-profiling", "--disable-leader-election=true"]
+    manager = parse(arguments, ENVIRONMENT | {"METRICS_PORT": "1", "ENABLE_PROFILING": "false"}).manager
+
+    assert (manager.metrics_bind_address, manager.health_probe_bind_address) == (":9000", "0")
+    assert manager.debug_endpoints
+    assert not manager.leader_elect
+    assert parse([], ENVIRONMENT | {"DISABLE_LEADER_ELECTION": "false"}).manager.leader_elect
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["--metrics-port=many"], {}, "--metrics-port is 'many': use a port from 0 to 65535"),
+        (["--health-probe-port=70000"], {}, "--health-probe-port is '70000'"),
+        ([], {"METRICS_PORT": "eighty"}, "--metrics-port is 'eighty'"),
+        (["--enable-profiling=perhaps"], {}, "--enable-profiling: 'perhaps' is neither true nor false"),
+    ],
+)
+def test_upstreams_flags_have_the_same_ranges(
+    arguments: list[str], environment: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments, ENVIRONMENT | environment)
+    assert words in capsys.readouterr().err
+
+
+def test_a_service_called_metrics_does_not_choose_the_port() -> None:
+    assert parse([], ENVIRONMENT | {"METRICS_PORT": "tcp://10.0.0.7:80"}).manager.metrics_bind_address == ":8080"

@@ -215,3 +215,10 @@ def test_values_that_upstream_refuses_are_refused(
 def test_the_machine_eras_gate_means_node_claims() -> None:
     assert parse(["--feature-gates=Karpenter=true"], {}).workspace.node_api is NodeApi.NODECLAIM
     assert parse(["--feature-gates=Karpenter=false"], {}).workspace.node_api is NodeApi.MACHINE
+
+
+def test_a_service_called_webhook_does_not_choose_the_port() -> None:
+    """Kubernetes sets `<SERVICE>_PORT=tcp://address:port` in every pod of the Service's namespace."""
+    assert parse([], {"WEBHOOK_PORT": "tcp://10.0.0.7:443"}).manager.webhook_port == 9443
+    assert parse([], {"WEBHOOK_PORT": "9444"}).manager.webhook_port == 9444
+    assert parse(["--webhook-port=9445"], {"WEBHOOK_PORT": "9444"}).manager.webhook_port == 9445

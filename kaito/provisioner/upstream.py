@@ -1,0 +1,99 @@
+"""Flags and environment variables of upstream's gpu-provisioner v0.4.3 that this one does not have under that name.
+
+Upstream's chart, and command lines written for upstream's binary, must be able to start this provisioner. What has a
+counterpart is honoured; what has none is accepted with a note, which `main` logs. Written into `flags.parse`.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Final
+
+from kaito.runtime.flags import FlagParser, boolean
+
+_CORE: Final = "it is a setting of Karpenter's core, which this provisioner does not contain"
+
+ACCEPTED: Final[Mapping[str, str]] = {
+    "--karpenter-service": "the Service is not needed: there is no webhook",
+    "--leader-election-name": "the lease has one name, gpu-provisioner",
+    "--memory-limit": "memory is not tuned by a limit",
+    "--cpu-requests": "the number of claims worked on at the same time is --concurrency",
+    "--log-output-paths": "the log goes to standard error",
+    "--log-error-output-paths": "the log goes to standard error",
+    "--disable-cluster-state-observability": _CORE,
+    "--batch-max-duration": _CORE,
+    "--batch-idle-duration": _CORE,
+    "--preference-policy": _CORE,
+    "--min-values-policy": _CORE,
+    "--ignore-dra-requests": _CORE,
+    "--feature-gates": _CORE,
+}
+"""Flags without effect, with the reason."""
+
+HONOURED: Final[Mapping[str, str]] = {
+    "--metrics-port": "port of --metrics-bind-address",
+    "--health-probe-port": "port of --health-probe-bind-address",
+    "--enable-profiling": "the same as --debug-endpoints",
+    "--disable-leader-election": "the opposite of --leader-elect, which is on by default here",
+}
+"""Flags with another name here."""
+
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "METRICS_PORT": "--metrics-port",
+    "HEALTH_PROBE_PORT": "--health-probe-port",
+    "ENABLE_PROFILING": "--enable-profiling",
+    "DISABLE_LEADER_ELECTION": "--disable-leader-election",
+    "FEATURE_GATES": "--feature-gates",
+}
+"""Environment variables that stand for flags of these tables; the chart sets the first two."""
+
+_SWITCHES: Final = {"--enable-profiling", "--disable-leader-election"}
+
+
+def add_flags(flags: FlagParser) -> None:
+    """Add every flag of the tables."""
+    for name, reason in {**HONOURED, **ACCEPTED}.items():
+        answer = "honoured" if name in HONOURED else "no effect"
+        flags.add_argument(name, nargs="?", const="true", default=None, help=f"upstream's flag, {answer}: {reason}")
+
+
+def apply(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Write what the honoured flags mean into this provisioner's own; a note for each flag without effect.
+
+    Raises:
+        ValueError: a port or a switch is not one.
+    """
+    given = {name: environ[variable] for variable, name in ENVIRONMENT.items() if is_setting(environ.get(variable))}
+    for name in (*HONOURED, *ACCEPTED):
+        value: str | None = getattr(args, _attribute(name))
+        if value is not None:
+            given[name] = value
+    for name, attribute in (("--metrics-port", "metrics"), ("--health-probe-port", "health_probe")):
+        if name in given:
+            setattr(args, f"{attribute}_bind_address", _address(name, given[name]))
+    switches = {name: _switch(name, given[name]) for name in _SWITCHES & given.keys()}
+    args.debug_endpoints = switches.get("--enable-profiling", args.debug_endpoints)
+    if "--disable-leader-election" in switches:
+        args.leader_elect = not switches["--disable-leader-election"]
+    return tuple(f"{name} has no effect: {reason}" for name, reason in ACCEPTED.items() if name in given)
+
+
+def is_setting(value: str | None) -> bool:
+    """Whether a variable is set by a person: a Service called `metrics` gives every pod METRICS_PORT=tcp://..."""
+    return bool(value) and not str(value).startswith(("tcp://", "udp://", "sctp://"))
+
+
+def _attribute(name: str) -> str:
+    return name.removeprefix("--").replace("-", "_")
+
+
+def _address(name: str, port: str) -> str:
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536):
+        raise ValueError(f"{name} is {port!r}: use a port from 0 to 65535")
+    return f":{int(port)}" if int(port) else "0"
+
+
+def _switch(name: str, value: str) -> bool:
+    try:
+        return boolean(value)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"{name}: {error}") from None
