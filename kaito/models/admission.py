@@ -107,7 +107,7 @@ def _plan(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: C
 
 def _inference_warnings(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: Cloud) -> tuple[str, ...]:
     adapters = workspace.inference.adapters if workspace.inference else []
-    return plan_inference(
+    plan = plan_inference(
         preset,
         instance,
         nodes=workspace.resource.count,
@@ -115,7 +115,16 @@ def _inference_warnings(workspace: Workspace, preset: Preset, instance: Instance
         adapters=len(adapters),
         cloud=cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
-    ).warnings
+    )
+    count = workspace.resource.count
+    if count > 1:
+        # Upstream computes the nodes that one copy needs and ignores a larger number; the same object costs more here.
+        several = (
+            f"resource.count: is {count}: {count} nodes are used, and each serves a whole copy of {preset.name}: "
+            "for one copy set it to 1"
+        )
+        return (several, *plan.warnings)
+    return plan.warnings
 
 
 def _credentials(workspace: Workspace, preset: Preset) -> Iterator[Violation]:

@@ -124,6 +124,13 @@ def cloud_name(name: str, cloud: Cloud = "azure") -> str:
     return found.name if found else name
 
 
+def same_size(one: str, other: str) -> bool:
+    """Whether two names are those of one size: letter case and aliases do not matter."""
+    if one.strip().lower() == other.strip().lower():
+        return True
+    return any(find(one, cloud) is not None and find(one, cloud) == find(other, cloud) for cloud in _SIZES)
+
+
 def has_gpu(name: str, cloud: Cloud = "azure") -> bool:
     """Whether a size of that name has a GPU: by the table, and by the family's name for sizes that it lacks."""
     return find(name, cloud) is not None or bool(_GPU_FAMILIES[cloud].match(name))

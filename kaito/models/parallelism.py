@@ -35,8 +35,9 @@ def parallelism(preset: Preset, instance: InstanceType, engine: EngineOptions = 
 
     A model that fits into half a GPU is copied to each (upstream Kaito v0.12), if the context that the user asks for
     fits there as well. Otherwise tensor parallelism over the largest number of GPUs that divides the attention heads,
-    as vLLM demands, and pipeline stages for the rest. Where the user sets one of the three sizes, the others are
-    vLLM's default of 1.
+    as vLLM demands, and pipeline stages for the rest. Where the user sets one of the three sizes, copies and stages
+    that are not set are vLLM's default of 1, and the layers are shared by as many of the remaining GPUs as the model
+    allows.
 
     Raises:
         InvalidEngineOption: the sizes need more GPUs than the node has, or do not divide the model.
@@ -71,10 +72,11 @@ def _fits_one_gpu(preset: Preset, instance: InstanceType, engine: EngineOptions)
 
 
 def _as_configured(preset: Preset, instance: InstanceType, engine: EngineOptions) -> Parallelism:
+    stages, copies, shape = engine.pipeline_parallel_size or 1, engine.data_parallel_size or 1, preset.architecture
     sizes = {
-        "tensor-parallel-size": engine.tensor_parallel_size or 1,
-        "pipeline-parallel-size": engine.pipeline_parallel_size or 1,
-        "data-parallel-size": engine.data_parallel_size or 1,
+        "tensor-parallel-size": engine.tensor_parallel_size or _widest(shape, instance.gpus // (stages * copies)),
+        "pipeline-parallel-size": stages,
+        "data-parallel-size": copies,
     }
     found = Parallelism(*sizes.values())
     if found.gpus > instance.gpus:
@@ -86,7 +88,6 @@ def _as_configured(preset: Preset, instance: InstanceType, engine: EngineOptions
             option_field(name),
             f"is {sizes[name]}{total}, {have}: use sizes whose product is at most {instance.gpus}, or a larger node",
         )
-    shape = preset.architecture
     if shape is None:
         return found
     if not _divides(shape, found.tensor):
@@ -102,6 +103,11 @@ def _as_configured(preset: Preset, instance: InstanceType, engine: EngineOptions
             f"is {found.pipeline}, {preset.name} has {shape.layers} layers: use at most {shape.layers}",
         )
     return found
+
+
+def _widest(shape: Architecture | None, gpus: int) -> int:
+    """Largest number of ranks up to `gpus` over which vLLM can share the layers; at least 1."""
+    return next((t for t in range(gpus, 0, -1) if shape is None or _divides(shape, t)), 1)
 
 
 def _divides(shape: Architecture, ranks: int) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from kaito.api import Workspace, labels
+from kaito.models.instance_types import same_size
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.placement import TOLERATIONS, tolerates
@@ -110,7 +111,7 @@ def _fault(node: Node, hardware: Hardware, *, any_type: bool = False) -> str | N
     if blocking is not None:
         return f"has the taint {blocking.key}{f'={blocking.value}' if blocking.value else ''}:{blocking.effect}"
     actual = node.labels.get(labels.INSTANCE_TYPE, "")
-    if hardware.instance_type and not any_type and actual.lower() != hardware.instance_type.lower():
+    if hardware.instance_type and not any_type and not same_size(actual, hardware.instance_type):
         return f"is of instance type {actual or 'unknown'} instead of {hardware.instance_type}"
     return None
 

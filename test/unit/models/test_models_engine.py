@@ -106,6 +106,22 @@ def test_parallel_sizes_of_the_user_replace_all_of_ours() -> None:
     assert {"--tensor-parallel-size=2", "--pipeline-parallel-size=1", "--data-parallel-size=1"} <= command
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"data_parallel_size": 1}, Parallelism(tensor=4)),
+        ({"data_parallel_size": 2}, Parallelism(tensor=2, data=2)),
+        ({"pipeline_parallel_size": 2}, Parallelism(tensor=2, pipeline=2)),
+        ({"pipeline_parallel_size": 3}, Parallelism(tensor=1, pipeline=3)),
+        ({"tensor_parallel_size": 4}, Parallelism(tensor=4)),
+        ({"tensor_parallel_size": 2, "data_parallel_size": 2}, Parallelism(tensor=2, data=2)),
+        ({"tensor_parallel_size": 1, "pipeline_parallel_size": 2}, Parallelism(pipeline=2)),
+    ],
+)
+def test_sizes_that_the_user_leaves_out_use_the_remaining_gpus(options: dict[str, int], expected: Parallelism) -> None:
+    assert plan_inference(LLAMA_8B, A100X4, engine=EngineOptions(**options)).parallelism == expected  # type: ignore[arg-type]
+
+
 def test_parallel_sizes_too_small_for_the_model_are_blamed() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
         plan_inference(catalogue.get("llama-3.3-70b-instruct"), A100X4, engine=EngineOptions(tensor_parallel_size=1))

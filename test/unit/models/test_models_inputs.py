@@ -193,6 +193,33 @@ def test_the_eight_small_a100_have_azures_name(name: str) -> None:
     assert answers(name, preset={"name": "phi-4"}) == []
 
 
+def test_aliases_and_letter_case_name_one_size() -> None:
+    same = instance_types.same_size
+
+    assert same("standard_nd96asr_v4", "Standard_ND96asr_A100_v4")
+    assert same("Standard_D4s_v3", "standard_d4s_V3")
+    assert same("G5.XLARGE", "g5.xlarge")
+    assert not same("Standard_ND96asr_v4", "Standard_ND96amsr_A100_v4")
+    assert not same("", "Standard_ND96asr_v4")
+
+
+def test_several_copies_are_announced() -> None:
+    """input-gaps A4: upstream would use one node for the same object."""
+    workspace = Workspace.model_validate(
+        {
+            "metadata": {"name": "w"},
+            "resource": {"instanceType": A100, "count": 3, "labelSelector": {"matchLabels": {"apps": "w"}}},
+            "inference": {"preset": {"name": "phi-4-mini-instruct"}},
+        }
+    )
+    (found,) = check(workspace)
+
+    assert (found.severity, found.field) == ("warning", "resource.count")
+    assert found.message == (
+        "is 3: 3 nodes are used, and each serves a whole copy of phi-4-mini-instruct: for one copy set it to 1"
+    )
+
+
 AZURE_SELLS = (  # noqa: SIM905 - one name a line would be 54 lines
     "NC12 NC12_Promo NC12s_v3 NC16ads_A10_v4 NC16as_T4_v3 NC24 NC24_Promo NC24ads_A100_v4 NC24r NC24r_Promo NC24rs_v3 "
     "NC24s_v3 NC32ads_A10_v4 NC40ads_H100_v5 NC48ads_A100_v4 NC4as_T4_v3 NC6 NC64as_T4_v3 NC6_Promo NC6s_v3 "
