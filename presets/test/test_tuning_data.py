@@ -136,6 +136,82 @@ def test_wrong_data_fails_with_what_was_seen(
         load(folder, **section)
 
 
+GOOD = {"question": "q", "answer": "a"}
+
+
+def message(content: Any, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": content, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"question": "a", "answer": None}, "column 'answer': is null"),
+        ({"question": "b"}, "column 'answer': is missing"),
+        ({"question": None, "answer": "x"}, "column 'question': is null"),
+        ({"answer": "x"}, "column 'question': is missing"),
+        ({"question": "q", "answer": ""}, "column 'answer': is empty"),
+        ({"question": "q", "answer": " \n"}, "column 'answer': is empty"),
+        ({"question": " ", "answer": "x"}, "column 'question': the prompt is empty"),
+        ({"question": "q", "answer": True}, "column 'answer': expected text, found bool"),
+        ({"question": "q", "answer": float("nan")}, "column 'answer': expected text, found nan"),
+        ({"question": "q", "answer": ["x"]}, "column 'answer': expected text, found list"),
+    ],
+)
+def test_a_row_without_text_is_refused_by_its_number(folder: Path, row: dict[str, Any], words: str) -> None:
+    """serving-08: nulls became empty answers and were trained on."""
+    write_jsonl(folder / "x.jsonl", [GOOD, GOOD, row])
+    with pytest.raises(DataError, match=rf"1 of 3 records cannot be trained on: x\.jsonl, record 2, {words}"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (message(None), r"message 1 \(assistant\): content is null"),
+        (message(None, tool_calls=[{"id": "1"}]), r"message 1 \(assistant\): tool_calls cannot be trained on"),
+        (message("text", tool_calls=[{"id": "1"}]), r"message 1 \(assistant\): tool_calls cannot be trained on"),
+        (message([{"type": "text", "text": "hi"}]), r"message 1 \(assistant\): content is a list of parts"),
+        (message(""), r"message 1 \(assistant\): content is empty"),
+        (message(7), r"message 1 \(assistant\): expected text as content, found int"),
+        ({"messages": None}, "is null"),
+        ({"messages": {"role": "assistant", "content": "x"}}, "found dict"),
+        ({"messages": [{"role": None, "content": "x"}]}, "message 0: the role is not text"),
+        ({"messages": ["x"]}, "message 0: expected a list of {role, content}"),
+        ({"messages": "null"}, "is null"),
+    ],
+)
+def test_a_message_without_text_is_refused_by_its_number(folder: Path, row: dict[str, Any], words: str) -> None:
+    """serving-08: the literal word "None" and Python's text of a list were trained."""
+    write_jsonl(folder / "x.jsonl", [message("a"), row])
+    with pytest.raises(DataError, match=rf"x\.jsonl, record 1, column 'messages'.*{words}"):
+        load(folder)
+
+
+def test_harmless_keys_of_messages_are_accepted(folder: Path) -> None:
+    write_jsonl(folder / "x.jsonl", [message("a", tool_calls=None, name="x", refusal=None)])
+    assert load(folder).train == (Example(turns=(Turn("user", "q"), Turn("assistant", "a"))),)
+
+
+def test_every_wrong_row_is_counted_and_the_first_ten_are_listed(folder: Path) -> None:
+    write_jsonl(folder / "a.jsonl", [GOOD, *[{"question": "q", "answer": None}] * 6])
+    write_jsonl(folder / "b.jsonl", [{"question": "q", "answer": None}] * 6)
+    with pytest.raises(DataError) as caught:
+        load(folder)
+    text = str(caught.value)
+    assert text.startswith("12 of 13 records cannot be trained on: a.jsonl, record 1, ")
+    assert "b.jsonl, record 3" in text
+    assert "b.jsonl, record 4" not in text
+    assert text.endswith("; and 2 more")
+
+
+@pytest.mark.parametrize("line", ["only one", "one,two,three"])
+def test_a_row_of_another_length_than_the_header_is_refused(folder: Path, line: str) -> None:
+    (folder / "x.csv").write_text(f"question,answer\nq,a\n{line}\n")
+    with pytest.raises(DataError, match=r"x\.csv cannot be read as csv: record 1 \(line 3\).*2 fields"):
+        load(folder)
+
+
 # Downloads.
 
 

@@ -2,8 +2,8 @@
 is loaded.
 
 Called by `run`. Reads every matching file (upstream trains on the first one only), the kind decided by the
-real suffix; columns are mapped to one of three record shapes. Guarantees that the result is not empty and
-that every error says which columns there are.
+real suffix; `rows` maps the columns to examples. Guarantees that the result is not empty and that every
+error names the file and what was found in it.
 """
 
 import csv
@@ -12,7 +12,6 @@ import importlib
 import io
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,9 @@ from typing import Any, Final
 from kaito_presets.errors import DataError
 from kaito_presets.json_shapes import is_list, is_object
 from kaito_presets.tuning.config import DatasetSection
+from kaito_presets.tuning.rows import Example, Record, Row, Turn, map_rows
+
+__all__ = ["Dataset", "Example", "Turn", "find_files", "load_dataset", "read_file"]
 
 KINDS: Final = {
     ".parquet": "parquet",
@@ -29,24 +31,6 @@ KINDS: Final = {
     ".ndjson": "jsonl",
     ".csv": "csv",
 }
-Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One training example: a conversation, or a prompt with its completion, or (empty prompt) plain text."""
-
-    prompt: str = ""
-    completion: str = ""
-    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +49,19 @@ def load_dataset(section: DatasetSection, data_dir: Path, base_dir: Path) -> Dat
     """Read, map, shuffle and split.
 
     Raises:
-        DataError: nothing there, unreadable, empty, or a column is missing.
+        DataError: nothing there, unreadable, empty, a column is missing, or a row cannot be trained on.
     """
     files = find_files(section, data_dir, base_dir)
-    records: list[Record] = []
+    rows: list[Row] = []
     columns: dict[str, None] = {}
     for file in files:
-        found = read_file(file, _kind(file, section))
-        for record in found:
+        for index, record in enumerate(read_file(file, _kind(file, section))):
             columns.update(dict.fromkeys(map(str, record)))
-        records.extend(found)
+            rows.append(Row(file.name, index, record))
     names = ", ".join(file.name for file in files)
-    if not records:
+    if not rows:
         raise DataError(f"the dataset is empty: no record in {names}")
-    shape, examples = _map(section, records, tuple(columns))
+    shape, examples = map_rows(section, rows, tuple(columns))
     if section.shuffle_dataset:
         random.Random(section.shuffle_seed).shuffle(examples)  # noqa: S311 - reproducible order, not a secret
     cut = max(1, round(len(examples) * section.train_test_split))
@@ -129,7 +112,7 @@ def read_file(path: Path, kind: str) -> list[Record]:
             return _read_columnar(path, kind)
         text = _text(path)
         if kind == "csv":
-            return list(csv.DictReader(io.StringIO(text, newline="")))
+            return _records_of_csv(text)
         return _records_of_json(text)
     except DataError:
         raise
@@ -168,6 +151,18 @@ def _text(path: Path) -> str:
     return raw.decode("utf-8-sig")
 
 
+def _records_of_csv(text: str) -> list[Record]:
+    """The rows of a table; a row whose length is not that of the header is an error, not a guess."""
+    records: list[Record] = []
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = len(reader.fieldnames or ())
+    for index, record in enumerate(reader):
+        if None in record or None in record.values():
+            raise ValueError(f"record {index} (line {reader.line_num}) does not have the {header} fields of the header")
+        records.append(record)
+    return records
+
+
 def _records_of_json(text: str) -> list[Record]:
     """A list of objects, one object a line, or an object that wraps the list (as some exporters write it)."""
     stripped = text.lstrip()
@@ -198,86 +193,3 @@ def _kind(path: Path, section: DatasetSection) -> str:
     if kind is None:
         raise DataError(f"{path.name}: set DatasetConfig.dataset_extension, the name does not tell the kind")
     return kind
-
-
-# Columns.
-
-
-def _map(section: DatasetSection, records: Sequence[Record], columns: Sequence[str]) -> tuple[str, list[Example]]:
-    messages, context, response, instruction = _choose(section, columns)
-    _require((messages, context, response, instruction), columns)
-    if messages:
-        return "messages", [Example(turns=_turns(record, messages, index)) for index, record in enumerate(records)]
-    if response and (context or instruction):
-        heads = [column for column in (instruction, context) if column]
-        return "prompt and completion", [
-            Example("\n\n".join(filter(None, (_string(record, column, index) for column in heads))),
-                    _string(record, response, index))
-            for index, record in enumerate(records)
-        ]  # fmt: skip
-    if response:
-        return "text", [Example("", _string(record, response, index)) for index, record in enumerate(records)]
-    raise DataError(
-        "set DatasetConfig.messages_column, or response_column with or without context_column; "
-        f"the columns are: {', '.join(columns)}"
-    )
-
-
-def _choose(section: DatasetSection, columns: Sequence[str]) -> tuple[str | None, str | None, str | None, str | None]:
-    """Messages, context, response and instruction columns: as configured, else by the names everybody
-    uses."""
-    if section.messages_column:
-        return section.messages_column, None, None, None
-    context, response, instruction = section.context_column, section.response_column, section.instruction_column
-    if response:
-        return None, context, response, instruction
-    if context or instruction:
-        return None, context, _first(columns, ("response", "completion", "output", "answer", "text")), instruction
-    if "messages" in columns:
-        return "messages", None, None, None
-    for prompt, answer in (
-        ("prompt", "completion"), ("question", "answer"), ("prompt", "response"),
-    ):  # fmt: skip
-        if prompt in columns and answer in columns:
-            return None, prompt, answer, None
-    if "instruction" in columns and (answer_column := _first(columns, ("response", "output"))):
-        return None, _first(columns, ("context", "input")), answer_column, "instruction"
-    if "context" in columns and "response" in columns:
-        return None, "context", "response", None
-    return None, None, _first(columns, ("text",)), None
-
-
-def _first(columns: Iterable[str], wanted: Sequence[str]) -> str | None:
-    present = set(columns)
-    return next((name for name in wanted if name in present), None)
-
-
-def _require(chosen: Iterable[str | None], columns: Sequence[str]) -> None:
-    for name in chosen:
-        if name is not None and name not in columns:
-            raise DataError(f"the dataset has no column {name!r}; its columns are: {', '.join(columns)}")
-
-
-def _string(record: Record, column: str, index: int) -> str:
-    value = record.get(column)
-    if value is None:
-        return ""
-    if not isinstance(value, (str, int, float)):
-        raise DataError(f"record {index}, column {column!r}: expected text, found {type(value).__name__}")
-    return str(value)
-
-
-def _turns(record: Record, column: str, index: int) -> tuple[Turn, ...]:
-    value = record.get(column)
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise DataError(f"record {index}, column {column!r}: neither a list nor JSON: {error}") from error
-    try:
-        turns = tuple(Turn(str(turn["role"]), str(turn["content"])) for turn in value or ())
-    except (TypeError, KeyError) as error:
-        raise DataError(f"record {index}, column {column!r}: expected a list of {{role, content}}") from error
-    if not any(turn.role == "assistant" for turn in turns):
-        raise DataError(f"record {index}, column {column!r}: no message of the assistant to learn from")
-    return turns
