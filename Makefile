@@ -24,6 +24,7 @@ up: sync presets-env ## The same control plane, kept running to play with
 test: sync presets-env envtest ## Every test: unit, contract (also on a real kube-apiserver), processes, presets
 	@$(PYTEST) -q -n 2 test/unit test/docs test/contract
 	@$(PYTEST) -q test/e2e
+	@presets/.venv/bin/python presets/test/real_registry.py
 	@presets/.venv/bin/python -m pytest -q presets/test
 
 .PHONY: check

@@ -52,3 +52,8 @@ def registry_command() -> RegistryProgram | None:
         environment = os.environ | {"GOBIN": str(CACHE), "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
         subprocess.run(["nice", go, "install", MODULE], check=True, env=environment)
     return RegistryProgram(binary)
+
+
+if __name__ == "__main__":
+    # Building takes minutes on a machine with cold caches, longer than a test may run: `make test` does it first.
+    registry_command()

@@ -6,11 +6,13 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 from kaito_presets.errors import ConfigurationError, NotAnAdapter, RegistryError
-from kaito_presets.oci.adapter_image import apply_layer, pack, push_adapter
+from kaito_presets.oci.adapter_image import pack, push_adapter
 from kaito_presets.oci.credentials import Credentials, find_credentials
+from kaito_presets.oci.layers import ImageTree, apply_layer
 from kaito_presets.oci.reference import parse_reference
 
 
@@ -100,16 +102,22 @@ def test_pushing_needs_an_adapter(tmp_path: Path) -> None:
         push_adapter(tmp_path, parse_reference("r.io/x"))
 
 
-def layer(entries: dict[str, bytes | None]) -> io.BytesIO:
+def layer(entries: dict[str, bytes | str | None]) -> io.BytesIO:
+    """A layer of files (bytes), folders (None) and links (text; `hard:` before the target of a hard link)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in entries.items():
             entry = tarfile.TarInfo(name)
             if content is None:
                 entry.type = tarfile.DIRTYPE
-            else:
+            elif isinstance(content, bytes):
                 entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content or b""))
+            elif content == "fifo":
+                entry.type = tarfile.FIFOTYPE
+            else:
+                hard = content.startswith("hard:")
+                entry.type, entry.linkname = tarfile.LNKTYPE if hard else tarfile.SYMTYPE, content.removeprefix("hard:")
+            archive.addfile(entry, io.BytesIO(content if isinstance(content, bytes) else b""))
     buffer.seek(0)
     return buffer
 
@@ -137,3 +145,120 @@ def test_nothing_is_written_outside(tmp_path: Path) -> None:
     assert list(inside.iterdir()) == []
     with pytest.raises(RegistryError, match="not a tar archive"):
         apply_layer(io.BytesIO(gzip.compress(b"nonsense" * 100)), inside, "/data")
+
+
+def unpacked(tmp_path: Path, *layers: dict[str, bytes | str | None]) -> tuple[dict[str, bytes], list[str]]:
+    """The files of an image's /data, and what could not be unpacked."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tmp_path / "keep").write_bytes(b"outside")
+    content = ImageTree(tree, "/data")
+    for entries in layers:
+        content.apply(layer(entries))
+    lost = content.resolve_links()
+    assert (tmp_path / "keep").read_bytes() == b"outside"
+    assert not any(path.is_symlink() for path in tree.rglob("*"))
+    return {str(file.relative_to(tree)): file.read_bytes() for file in tree.rglob("*") if file.is_file()}, lost
+
+
+@pytest.mark.parametrize("name", ["data/.wh...", "data/.wh..", "data/.wh.", ".wh...", "data/d/.wh..."])
+def test_a_whiteout_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
+    """serving-09: it removed the parent of the folder that was unpacked to."""
+    with pytest.raises(RegistryError, match=r"whiteout .*leads outside"):
+        unpacked(tmp_path, {"data/x": b"1"}, {name: b""})
+    assert (tmp_path / "keep").exists()
+    assert (tmp_path / "tree" / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("layers", "files"),
+    [
+        ([{"data/a": b"1"}, {"data/a": None, "data/a/b": b"2"}], {"a/b": b"2"}),
+        ([{"data/a": b"1"}, {"data/a/b": b"2"}], {"a/b": b"2"}),
+        ([{"data/a/b": b"1"}, {"data/a": b"2"}], {"a": b"2"}),
+        ([{"data/a": b"1", "data/b": b"1"}, {".wh.data": b""}], {}),
+        ([{"data/a": b"1"}, {"data/b": b"2", ".wh..wh..opq": b""}], {"b": b"2"}),
+        ([{"data/a": b"1"}, {"data/a": b"2", "data/.wh.a": b""}], {"a": b"2"}),
+        ([{"data/d/a": b"1"}, {"data/d/b": b"2", "data/d/.wh..wh..opq": b""}], {"d/b": b"2"}),
+        ([{"data/d/a": b"1"}, {"data/.wh.d": b""}], {}),
+        ([{"data/a": "b", "data/b": b"1"}, {"data/.wh.a": b""}], {"b": b"1"}),
+        ([{"data/a": "gone"}, {"data/a": b"1"}], {"a": b"1"}),
+        ([{"data/p": "fifo"}, {"data/.wh.p": b"", "data/a": b"1"}], {"a": b"1"}),
+    ],
+)
+def test_later_layers_replace_and_hide_earlier_ones(
+    tmp_path: Path, layers: list[dict[str, bytes | str | None]], files: dict[str, bytes]
+) -> None:
+    """serving-09: a file followed by a folder of its name ended as a traceback."""
+    assert unpacked(tmp_path, *layers) == (files, [])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"data/m": "blobs/1", "data/blobs/1": b"w"},
+        {"data/m": "/data/blobs/1", "data/blobs/1": b"w"},
+        {"data/blobs/1": b"w", "data/m": "hard:data/blobs/1"},
+        {"data/s/m": "../blobs/1", "data/blobs/1": b"w", "data/m": "s/m"},
+        {"data/blobs/1": b"w", "data/s": "blobs", "data/m": "s/1"},
+        {"data/blobs/1": b"w", "data/l": "blobs/1", "data/m": "hard:data/l"},
+    ],
+)
+def test_links_inside_the_folder_become_files(tmp_path: Path, entries: dict[str, bytes | str | None]) -> None:
+    """serving-09: the layout of a Hugging Face cache was pulled as an image without weights."""
+    files, lost = unpacked(tmp_path, entries)
+    assert lost == []
+    assert files["m"] == b"w"
+
+
+def test_a_linked_folder_is_copied_with_the_links_in_it(tmp_path: Path) -> None:
+    entries: dict[str, bytes | str | None] = {
+        "data/blobs/1": b"w", "data/snapshots/abc/model": "../../blobs/1", "data/main": "snapshots/abc",
+    }  # fmt: skip
+    files, lost = unpacked(tmp_path, entries)
+    assert lost == []
+    assert files == {"blobs/1": b"w", "snapshots/abc/model": b"w", "main/model": b"w"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"data/m": "../blobs/1", "blobs/1": b"w"}, "m links to '../blobs/1', which is not in the folder"),
+        ({"data/m": "/etc/passwd"}, "m links to '/etc/passwd', which is not in the folder"),
+        ({"data/m": "absent"}, "m links to 'absent', which is not in the folder"),
+        ({"data/m": "../../../../../../etc/passwd"}, "which is not in the folder"),
+        ({"data/a": "b", "data/b": "a"}, "a links to 'b', which is not in the folder"),
+        ({"data/d/x": b"1", "data/d/loop": "../d"}, "d/loop links to '../d', which holds it"),
+        ({"data/m": "hard:blobs/1"}, "m is a hard link to 'blobs/1', which is not in the folder"),
+        ({"data/p": "fifo"}, "p is neither a file, a directory nor a link"),
+        ({"data": "models", "models/m": b"1"}, "/data is a link to 'models'"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_reported(
+    tmp_path: Path, entries: dict[str, bytes | str | None], words: str
+) -> None:
+    _, lost = unpacked(tmp_path, entries)
+    assert any(words in text for text in lost), lost
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="below the link 'out'"):
+        unpacked(tmp_path, {"data/out": "../..", "data/out/evil": b"x"})
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(b"x" * 10000)[:30])),
+        gzip.GzipFile(fileobj=io.BytesIO(b"\x1f\x8b")),
+        io.BytesIO(b"x" * 600),
+    ],
+)
+def test_a_broken_layer_is_a_registry_error(tmp_path: Path, stream: IO[bytes]) -> None:
+    with pytest.raises(RegistryError, match=r"not a tar archive|cannot be unpacked"):
+        apply_layer(stream, tmp_path, "/data")
+
+
+def test_a_name_that_no_file_can_have_is_a_registry_error(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="cannot be unpacked at 'data/nnn"):
+        unpacked(tmp_path, {"data/" + "n" * 300: b"1"})

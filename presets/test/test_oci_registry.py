@@ -5,21 +5,19 @@ import json
 import os
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
-from kaito_presets.oci.adapter_image import pull_image, push_adapter
+from kaito_presets.oci.adapter_image import check_push, pull_image, push_adapter
 from kaito_presets.oci.reference import parse_reference
 from kaito_presets.oci.registry import TRIES, Registry
 from real_registry import registry_command
+from scripted_registry import Scripted, scripted_registry
 
 # bcrypt of "secret"; the registry accepts nothing else.
 HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
@@ -137,55 +135,10 @@ def test_what_is_not_there_is_said(open_registry: str, adapter: Path, tmp_path: 
 # A registry that misbehaves.
 
 
-class Scripted(BaseHTTPRequestHandler):
-    """Answers from a list; afterwards with 201."""
-
-    script: list[tuple[int, dict[str, str]]] = []
-    seen: list[tuple[str, str, str | None]] = []
-
-    def _answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        type(self).seen.append((self.command, self.path, self.headers.get("Authorization")))
-        body = b"{}"
-        if self.path.startswith("/token"):
-            status, headers = 200, dict[str, str]()
-            body = b'{"token": "bearer-token"}'
-        elif type(self).script:
-            status, headers = type(self).script.pop(0)
-        else:
-            status, headers = 201, {}
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(0 if self.command == "HEAD" else len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture
 def scripted() -> Iterator[str]:
-    Scripted.script, Scripted.seen = [], []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with scripted_registry() as host:
+        yield host
 
 
 def client(host: str, sleep: Callable[[float], None]) -> Registry:
@@ -235,3 +188,49 @@ def test_a_bearer_challenge_is_answered_with_a_token(scripted: str) -> None:
         ("PUT", "Bearer bearer-token"),
     ]
     assert "scope=repository%3Ax%3Apull%2Cpush" in Scripted.seen[1][1]
+
+
+def test_a_push_is_checked_by_an_upload_that_is_begun_and_cancelled(scripted: str) -> None:
+    """07-push-checked-after-training: the registry was asked for the first time when training was over."""
+    Scripted.script = [(202, {"Location": "/v2/x/blobs/uploads/1?state=s"}), (204, {})]
+    client(scripted, lambda _: None).check_push()
+    assert [(method, path) for method, path, _ in Scripted.seen] == [
+        ("POST", "/v2/x/blobs/uploads/"),
+        ("DELETE", "/v2/x/blobs/uploads/1?state=s"),
+    ]
+
+
+@pytest.mark.parametrize("status", [401, 404, 405, 500])
+def test_an_upload_that_cannot_be_cancelled_does_not_fail_the_check(scripted: str, status: int) -> None:
+    Scripted.script = [(202, {"Location": "/up/1"}), (status, {}), (status, {})]
+    client(scripted, lambda _: None).check_push()
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        ([(401, {"WWW-Authenticate": 'Basic realm="r"'})], CredentialsRefused, "wants credentials"),
+        ([(403, {})], CredentialsRefused, "refuses anonymous access"),
+        ([(404, {})], RegistryError, "status 404"),
+        ([(401, {"WWW-Authenticate": 'Bearer realm=""'})], CredentialsRefused, "names no token service"),
+        ([(401, {})], CredentialsRefused, "unknown authentication"),
+        ([(503, {})] * TRIES, RegistryError, "status 503"),
+    ],
+)
+def test_a_registry_that_takes_no_push_is_named(
+    scripted: str, script: list[tuple[int, dict[str, str]]], error: type[Exception], words: str
+) -> None:
+    Scripted.script = script
+    with pytest.raises(error, match=f"x:1.*{words}"):
+        client(scripted, lambda _: None).check_push()
+
+
+@pytest.mark.registry
+def test_the_check_of_a_push_stores_nothing(secured_registry: str, tmp_path: Path) -> None:
+    reference = parse_reference(f"{secured_registry}/checked:1")
+    check_push(reference, docker_configs=[docker_config(tmp_path, secured_registry, "secret")])
+    with pytest.raises(CredentialsRefused):
+        check_push(reference, docker_configs=[docker_config(tmp_path, secured_registry, "guess")])
+    right = docker_config(tmp_path, secured_registry, "secret")
+    with pytest.raises(RegistryError, match="404"):
+        pull_image(reference, tmp_path / "x", docker_configs=[right])

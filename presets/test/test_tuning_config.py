@@ -1,6 +1,7 @@
 """`training_config.yaml` and the flags of the tuning job."""
 
 import dataclasses
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from kaito_config.training_arguments import LIBRARY_KEYS
 from kaito_presets.errors import ConfigurationError
 from kaito_presets.tuning.config import TrainingConfig, read_training_config
 from kaito_presets.tuning.options import TuningOptions, read_options
+from kaito_presets.tuning.progress import Progress
 
 # Upstream's template for qlora (v0.3), key by key.
 UPSTREAM_QLORA = """
@@ -125,3 +127,22 @@ def test_the_list_of_library_keys_is_the_installed_librarys() -> None:
     from transformers import TrainingArguments
 
     assert {field.name for field in dataclasses.fields(TrainingArguments)} == LIBRARY_KEYS
+
+
+def test_the_address_of_the_metrics_comes_from_the_flag_or_the_environment() -> None:
+    assert read_options([], {}).metrics_host == "0.0.0.0"
+    assert read_options([], {"KAITO_METRICS_HOST": "127.64.0.7"}).metrics_host == "127.64.0.7"
+    assert read_options(["--metrics-host=127.0.0.2"], {"KAITO_METRICS_HOST": "127.64.0.7"}).metrics_host == "127.0.0.2"
+
+
+def test_a_metrics_address_in_use_is_not_the_end_of_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    """08-local-tuning-beside-inference: "Address already in use" ended the training."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = int(taken.getsockname()[1])
+        progress = Progress()
+        assert progress.serve(port, "127.0.0.1") is None
+    assert "no metrics: cannot listen on 127.0.0.1" in caplog.text
+    assert progress.serve(0, "127.0.0.1")
+    progress.close()

@@ -17,7 +17,6 @@ from kaito_presets.errors import (
     DataError,
     InsufficientMemory,
     ModelLoadError,
-    PushError,
 )
 from kaito_presets.inference.adapters import find_adapters
 from kaito_presets.inference.options import InferenceOptions
@@ -101,26 +100,6 @@ def test_a_finished_run_is_not_repeated_but_another_one_starts_over(tmp_path: Pa
     assert (tmp_path / "out" / "kaito_adapter.json").read_text() == first
     tune(chosen, config(LoraConfig={"r": 4}))
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
-
-
-def test_the_adapter_survives_a_push_that_fails(tmp_path: Path, tiny_model: Path) -> None:
-    bad = tmp_path / "config.json"
-    bad.write_text("{}")
-    chosen = options(tmp_path, tiny_model, push_image="127.0.0.1:9/x:1", docker_config=bad)
-    (tmp_path / "patient").mkdir()
-    from kaito_presets.oci import registry
-
-    original, registry.FIRST_PAUSE_SECONDS = registry.FIRST_PAUSE_SECONDS, 0.0  # type: ignore[misc]  # Final, for everybody else
-    try:
-        with pytest.raises(PushError, match=r"it is kept in .*out"):
-            tune(chosen, config())
-        assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
-        trained = (tmp_path / "out" / "kaito_adapter.json").read_text()
-        with pytest.raises(PushError):
-            tune(chosen, config())
-        assert (tmp_path / "out" / "kaito_adapter.json").read_text() == trained
-    finally:
-        registry.FIRST_PAUSE_SECONDS = original  # type: ignore[misc]  # as above
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,21 @@ Every node of the local cluster is this machine. Starting is event driven; endin
 that was deleted at once, a node that is gone), by comparing runners with the cache twice a second.
 """
 
-import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from kaito.local.kubelet.environment import Environment
 from kaito.local.kubelet.images import Images
 from kaito.local.kubelet.pod import PodRunner
+from kaito.local.kubelet.status import write_status
 from kaito.local.kubelet.volumes import Volumes
 from kaito.local.network import PodAddresses
 from kaito.runtime.client import Api, Client, MergePatch
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller import Controller
-from kaito.runtime.errors import ApiError, NotFound, TransportError
+from kaito.runtime.errors import ApiError, NotFound
 from kaito.runtime.kinds import ConfigMap, Node, Pod, Secret
 from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.tasks import TaskScope
@@ -69,7 +70,7 @@ class Kubelet:
             clock=self._clock,
         )
         self._runners[pod.uid] = runner
-        self._scope.spawn(runner.run(self._publish), name=f"pod.{pod.key}")
+        self._scope.spawn(runner.run(partial(write_status, self._client)), name=f"pod.{pod.key}")
         return None
 
     async def sweep(self, api: Api) -> None:
@@ -117,17 +118,6 @@ class Kubelet:
         self._runners.pop(uid, None)
         self._ending.discard(uid)
         self._addresses.give_back(uid)
-
-    async def _publish(self, pod: Pod, status: dict[str, Any]) -> None:
-        while True:
-            try:
-                await self._client.patch(pod, MergePatch({"status": status}), subresource="status")
-            except NotFound:
-                return  # deleted meanwhile; the sweep ends the runner
-            except (ApiError, TransportError):
-                await asyncio.sleep(SWEEP_SECONDS)
-            else:
-                return
 
     async def _config_map(self, namespace: str, name: str) -> ConfigMap | None:
         return await self._client.find(ConfigMap, name, namespace)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from kaito.local.kubelet.volumes import GetConfigMap, GetSecret
 from kaito.runtime.kinds.pod import Container, EnvVarSource, KeySelector, Pod
+from kaito.runtime.kinds.references import LocalObjectReference
 
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 
@@ -38,10 +39,15 @@ class Environment:
         for source in container.env_from:
             prefix = source.prefix or ""
             if source.config_map_ref is not None:
-                found = await self._config_map(self._pod.namespace, source.config_map_ref.name)
+                config_map = source.config_map_ref
+                found = await self._config_map(self._pod.namespace, config_map.name)
+                if found is None and not _optional(config_map):
+                    raise MissingReference(f'configmap "{config_map.name}" not found')
                 env |= {prefix + key: value for key, value in (found.data if found else {}).items()}
             if source.secret_ref is not None:
                 secret = await self._secret(self._pod.namespace, source.secret_ref.name)
+                if secret is None and not _optional(source.secret_ref):
+                    raise MissingReference(f'secret "{source.secret_ref.name}" not found')
                 values = secret.data if secret else {}
                 env |= {prefix + key: base64.b64decode(value).decode() for key, value in values.items()}
         for variable in container.env:
@@ -87,3 +93,8 @@ def _required(value: str | None, kind: str, selector: KeySelector) -> str | None
     if value is None and not selector.optional:
         raise MissingReference(f'{kind} "{selector.name}" has no key "{selector.key}", or does not exist')
     return value
+
+
+def _optional(reference: LocalObjectReference) -> bool:
+    """Whether the object of an `envFrom` entry may be absent (a field that the model keeps but does not name)."""
+    return (reference.model_extra or {}).get("optional") is True

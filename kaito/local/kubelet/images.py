@@ -23,8 +23,10 @@ class StandIn:
     script: str
     model_flag: str = ""
     """The flag that names the model, which is the tiny one here."""
-    serves: bool = False
-    """Whether it listens, and so must be told the pod's own address: every pod has the same port."""
+    address_flag: str = ""
+    """The flag for the address it listens on, if it listens: all pods share this machine and use the same port."""
+    address_variable: str = ""
+    """The environment variable for that address, for a program whose command stays as it is."""
     flags: Mapping[str, str] | None = None
     """The flags it understands and what it calls them; None when it is the same program."""
 
@@ -37,10 +39,12 @@ _VLLM_FLAGS = {
 }
 
 ENTRY_POINTS = {
-    "/workspace/tfs/inference_api.py": StandIn("kaito-inference", "--pretrained_model_name_or_path", serves=True),
+    "/workspace/tfs/inference_api.py": StandIn(
+        "kaito-inference", "--pretrained_model_name_or_path", address_flag="--host"
+    ),
     # vLLM needs a GPU; the transformers server answers the same routes here.
-    "/workspace/vllm/inference_api.py": StandIn("kaito-inference", "--model", serves=True, flags=_VLLM_FLAGS),
-    "/workspace/tfs/fine_tuning.py": StandIn("kaito-tuning", "--model"),
+    "/workspace/vllm/inference_api.py": StandIn("kaito-inference", "--model", address_flag="--host", flags=_VLLM_FLAGS),
+    "/workspace/tfs/fine_tuning.py": StandIn("kaito-tuning", "--model", address_variable="KAITO_METRICS_HOST"),
     "/workspace/oci/push_adapter.py": StandIn("kaito-push-adapter"),
     "/workspace/oci/pull_adapter.py": StandIn("kaito-pull-adapter"),
 }
@@ -96,17 +100,21 @@ class Images:
         """
         argv = [*container.command, *container.args]
         image = container.image or ""
+        address: dict[str, str] = {}
         if not image.startswith(LOCAL_PREFIX):
-            argv = self._stand_in(argv, image, place)
+            argv, address = self._stand_in(argv, image, place)
         elif not argv:
             raise NoStandIn(f'"{image}": a local image has no entrypoint, so the container needs a command')
         path = f"{self._bin}:{self._environment.get('PATH', '/usr/bin:/bin')}"
-        variables = {name: place.localised(value) for name, value in env.items()}
+        variables = address | {name: place.localised(value) for name, value in env.items()}
         program = tuple(place.localised(word) for word in argv)
         return Launch(program, self._environment | {"PATH": path} | variables, place.root)
 
-    def _stand_in(self, argv: Sequence[str], image: str, place: Place) -> list[str]:
-        """The local command for a command of Kaito's images; what launches the program there is left out."""
+    def _stand_in(self, argv: Sequence[str], image: str, place: Place) -> tuple[list[str], dict[str, str]]:
+        """The local command for a command of Kaito's images, and variables it needs here.
+
+        What launches the program in the image (`python3`, `accelerate launch`) is left out.
+        """
         index = next((number for number, word in enumerate(argv) if word in ENTRY_POINTS), None)
         if index is None:
             raise NoStandIn(
@@ -115,8 +123,9 @@ class Images:
         program = ENTRY_POINTS[argv[index]]
         words = [word for word in argv[index + 1 :] if word.partition("=")[0] not in _OF_THE_REAL_MODEL]
         flags = [self._flag(word, program) for word in words]
-        address = [f"--host={place.ip}"] if program.serves else []
-        return [str(self._bin / program.script), *filter(None, flags), *address]
+        address = [f"{program.address_flag}={place.ip}"] if program.address_flag else []
+        variables = {program.address_variable: place.ip} if program.address_variable else {}
+        return [str(self._bin / program.script), *filter(None, flags), *address], variables
 
     def _flag(self, word: str, program: StandIn) -> str | None:
         """One flag as the stand-in takes it; None for one it does not know."""

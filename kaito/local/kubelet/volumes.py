@@ -57,7 +57,7 @@ class Volumes:
         """Volume name to folder, everything written.
 
         Raises:
-            MountProblem: a ConfigMap or Secret that is not optional does not exist.
+            MountProblem: a ConfigMap or Secret that is not optional does not exist, or lacks a key.
         """
         return {
             volume.name: await self._one(pod, volume, folder / "volumes" / volume.name) for volume in pod.spec.volumes
@@ -96,7 +96,8 @@ class Volumes:
             return _missing("configmap", namespace, name, optional=optional)
         data = {key: value.encode() for key, value in config_map.data.items()}
         binary = {key: base64.b64decode(value) for key, value in config_map.binary_data.items()}
-        return _write(data | binary, items, folder, mode=0o644)
+        named = f'configmap "{namespace}/{name}"'
+        return _write(data | binary, items, folder, mode=0o644, source=named, kind="config", optional=optional)
 
     async def _write_secret(
         self, namespace: str, name: str, items: list[KeyToPath], folder: Path, *, optional: bool
@@ -104,7 +105,9 @@ class Volumes:
         secret = await self._secret(namespace, name)
         if secret is None:
             return _missing("secret", namespace, name, optional=optional)
-        return _write({key: base64.b64decode(value) for key, value in secret.data.items()}, items, folder, mode=0o600)
+        data = {key: base64.b64decode(value) for key, value in secret.data.items()}
+        named = f'secret "{namespace}/{name}"'
+        return _write(data, items, folder, mode=0o600, source=named, kind="secret", optional=optional)
 
 
 def _projected(volume: Volume) -> Projected:
@@ -116,8 +119,14 @@ def _missing(kind: str, namespace: str, name: str, *, optional: bool) -> None:
         raise MountProblem(f'{kind} "{namespace}/{name}" not found')
 
 
-def _write(data: dict[str, bytes], items: list[KeyToPath], folder: Path, *, mode: int) -> None:
+def _write(
+    data: dict[str, bytes], items: list[KeyToPath], folder: Path, *, mode: int, source: str, kind: str, optional: bool
+) -> None:
     paths = {item.key: item.path for item in items} if items else {key: key for key in data}
+    absent = sorted(key for key in paths if key not in data)
+    if absent and not optional:
+        # The kubelet's words (pkg/volume/secret, pkg/volume/configmap).
+        raise MountProblem(f"{source} references non-existent {kind} key: {', '.join(absent)}")
     for key, path in paths.items():
         if key in data:
             target = folder / path

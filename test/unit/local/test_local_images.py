@@ -54,6 +54,12 @@ def test_a_tuning_job_takes_its_own_flags_and_the_local_model(images: Images) ->
     )
 
 
+def test_a_tuning_job_listens_at_the_pods_own_address(images: Images) -> None:
+    """08-local-tuning-beside-inference: it bound every address, and inference servers hold the port of some."""
+    container = Container(name="c", image="registry.example/kaito-base:1", command=["/workspace/tfs/fine_tuning.py"])
+    assert images.launch(container, PLACE, {}).env["KAITO_METRICS_HOST"] == PLACE.ip
+
+
 def test_mount_paths_become_folders_and_longer_paths_win(images: Images) -> None:
     argv = launched(images, "cat", "/mnt/config/inference_config.yaml", "/mnt/data", "/mntx", image="local/tools")
     assert argv == ("cat", "/pods/a/volumes/config/inference_config.yaml", "/v/mnt/data", "/mntx")

@@ -2,8 +2,7 @@
 `/data/adapter_model.safetensors`.
 
 Used by the tuning job, by `kaito-push-adapter` and by `kaito-pull-adapter`. Packing is deterministic (the
-same files give the same digest: sorted, no times, root-owned); unpacking applies layers in order with their
-whiteouts, writes regular files only, and never outside the target.
+same files give the same digest: sorted, no times, root-owned); unpacking is in `layers`.
 """
 
 import gzip
@@ -15,21 +14,22 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Final
 
 from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
 from kaito_presets.json_shapes import is_list
 from kaito_presets.oci.credentials import Credentials, find_credentials
+from kaito_presets.oci.layers import ImageTree, apply_layer
 from kaito_presets.oci.reference import Reference
 from kaito_presets.oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
+
+__all__ = ["apply_layer", "check_push", "pack", "pull_image", "push_adapter"]
 
 CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 REQUIRED: Final = ("adapter_config.json", "adapter_model.safetensors")
 OPTIONAL: Final = ("kaito_adapter.json", "README.md")
-WHITEOUT: Final = ".wh."
-OPAQUE: Final = ".wh..wh..opq"
 
 
 def push_adapter(
@@ -49,8 +49,7 @@ def push_adapter(
     missing = [name for name in REQUIRED if not (directory / name).is_file()]
     if missing:
         raise NotAnAdapter(f"{directory} is not an adapter directory: {', '.join(missing)} missing")
-    credentials = find_credentials(reference, docker_configs)
-    registry = Registry(reference, credentials[0] if credentials else None, plain_http=plain_http)
+    registry = _registry(reference, docker_configs, plain_http=plain_http)
     with tempfile.TemporaryDirectory() as scratch:
         layer = Path(scratch) / "layer.tar.gz"
         diff_id, digest = pack(directory, layer)
@@ -66,6 +65,21 @@ def push_adapter(
             "annotations": dict(sorted((annotations or {}).items())),
         }
         return registry.push_manifest(json.dumps(manifest, separators=(",", ":")).encode(), MANIFEST)
+
+
+def check_push(reference: Reference, *, docker_configs: Sequence[Path] = (), plain_http: bool = False) -> None:
+    """Check that the registry takes a push to `reference`, without storing anything.
+
+    Raises:
+        ConfigurationError: the credentials cannot be read.
+        CredentialsRefused, RegistryError: the registry refuses, or cannot be reached after retries.
+    """
+    _registry(reference, docker_configs, plain_http=plain_http).check_push()
+
+
+def _registry(reference: Reference, docker_configs: Sequence[Path], *, plain_http: bool) -> Registry:
+    credentials = find_credentials(reference, docker_configs)
+    return Registry(reference, credentials[0] if credentials else None, plain_http=plain_http)
 
 
 def pack(directory: Path, target: Path) -> tuple[str, str]:
@@ -110,10 +124,14 @@ def pull_image(
         tree = Path(scratch) / "tree"
         tree.mkdir()
         blob = Path(scratch) / "layer"
+        content = ImageTree(tree, path)
         for layer in layers:
             registry.pull_blob(str(layer["digest"]), blob)
             with _decompressed(blob, str(layer.get("mediaType", ""))) as stream:
-                apply_layer(stream, tree, path)
+                content.apply(stream)
+        lost = content.resolve_links()
+        if lost:
+            raise RegistryError(f"{reference}: under {path}, {'; '.join(lost)}: put regular files into the image")
         names = sorted(str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file())
         if not names:
             raise NotAnAdapter(f"{reference} holds no file under {path}")
@@ -134,57 +152,6 @@ def _first_that_may(
             continue
     registry = Registry(reference, last, plain_http=plain_http)
     return registry, _layers(registry, reference)
-
-
-def apply_layer(stream: IO[bytes], tree: Path, path: str) -> None:
-    """Apply one layer's changes below `path` to `tree` (OCI image specification, "Applying changesets").
-
-    Raises:
-        RegistryError: not an archive, or it holds a path that leads outside.
-    """
-    prefix = PurePosixPath(path.strip("/"))
-    try:
-        with tarfile.open(fileobj=stream, mode="r|*") as archive:
-            for entry in archive:
-                inside = _inside(entry.name, prefix)
-                if inside is None:
-                    continue
-                target = tree / inside
-                if inside.name == OPAQUE:
-                    shutil.rmtree(target.parent, ignore_errors=True)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                elif inside.name.startswith(WHITEOUT):
-                    _remove(target.with_name(inside.name.removeprefix(WHITEOUT)))
-                elif entry.isdir():
-                    target.mkdir(parents=True, exist_ok=True)
-                elif entry.isreg():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    content = archive.extractfile(entry)
-                    if content is not None:
-                        with content, target.open("wb") as file:
-                            shutil.copyfileobj(content, file)
-                # Links and devices have no place among data files.
-    except tarfile.TarError as error:
-        raise RegistryError(f"a layer is not a tar archive: {error}") from error
-
-
-def _inside(name: str, prefix: PurePosixPath) -> PurePosixPath | None:
-    """The path of an entry relative to `prefix`, None if it is elsewhere."""
-    path = PurePosixPath(name.lstrip("/"))
-    parts = [part for part in path.parts if part != "."]
-    if ".." in parts:
-        raise RegistryError(f"a layer holds the path {name!r}, which leads outside")
-    path = PurePosixPath(*parts)
-    if path == prefix or prefix not in path.parents:
-        return None
-    return path.relative_to(prefix)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _decompressed(blob: Path, media_type: str) -> IO[bytes]:

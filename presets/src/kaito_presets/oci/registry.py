@@ -22,6 +22,7 @@ from typing import IO, Any, Final, final
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from kaito_presets.errors import CredentialsRefused, RegistryError
+from kaito_presets.json_shapes import is_object
 from kaito_presets.oci.credentials import Credentials
 from kaito_presets.oci.reference import Reference
 
@@ -101,6 +102,23 @@ class Registry:
                 if isinstance(error, CredentialsRefused) or attempt == self._tries - 1 or not _is_temporary(error):
                     raise self._failed(f"upload of {digest[:19]}", error) from error
                 self._pause(attempt, error)
+
+    def check_push(self) -> None:
+        """Check that the registry takes a push: log in, begin an upload and cancel it. Nothing is stored.
+
+        Raises:
+            CredentialsRefused: no credentials, or ones that may not push here.
+            RegistryError: the registry refuses for another reason, or cannot be reached after retries.
+        """
+        started = self._send("POST", "blobs/uploads/", data=b"", expected=(202, 201))
+        location = started.headers.get("location", "")
+        if not location:
+            return
+        try:
+            self._once("DELETE", urljoin(self._base, location), {}, None)
+        except (RegistryError, OSError, HTTPException) as error:
+            # Cancelling is optional (OCI distribution specification 1.1); an upload without content expires.
+            log.debug("%s: the trial upload was not cancelled: %s", self._reference, error)
 
     def push_manifest(self, document: bytes, media_type: str) -> str:
         """Store a manifest under the reference's tag; returns its digest."""
@@ -205,6 +223,8 @@ class Registry:
             raise CredentialsRefused(f"{self._reference}: unknown authentication {challenge!r}")
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         realm = fields.get("realm", "")
+        if urlsplit(realm).scheme not in ("http", "https"):
+            raise CredentialsRefused(f"{self._reference}: the challenge {challenge!r} names no token service")
         # Pushing needs both; a registry that grants less says so with the next 401.
         scope = fields.get("scope") or f"repository:{self._reference.path}:pull,push"
         query = {"service": fields.get("service", ""), "scope": scope}
@@ -222,8 +242,7 @@ class Registry:
             )
         if response.status >= 400:
             raise _Status(response.status, _reason(response), None)
-        document = json.loads(response.content)
-        return f"Bearer {document.get('token') or document.get('access_token')}"
+        return f"Bearer {_token(response.content, realm)}"
 
     def _pause(self, attempt: int, error: Exception) -> None:
         asked = error.retry_after if isinstance(error, _Status) else None
@@ -250,6 +269,18 @@ def _is_temporary(error: Exception) -> bool:
     if isinstance(error, _Status):
         return error.status in RETRIED_STATUS
     return not isinstance(error, RegistryError)
+
+
+def _token(content: bytes, realm: str) -> str:
+    """The token of a token service's answer (the distribution project's token specification)."""
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise CredentialsRefused(f"{realm}: the token service's answer is not JSON") from error
+    token = (document.get("token") or document.get("access_token")) if is_object(document) else None
+    if not isinstance(token, str):
+        raise CredentialsRefused(f"{realm}: the token service's answer holds no token")
+    return token
 
 
 def _reason(response: _Response) -> str:

@@ -15,7 +15,7 @@ from kaito_presets.errors import PresetError
 from kaito_presets.tuning.config import TrainingConfig, read_training_config
 from kaito_presets.tuning.options import TuningOptions, read_options
 from kaito_presets.tuning.progress import Progress
-from kaito_presets.tuning.run import Plan, make_plan, run
+from kaito_presets.tuning.run import Plan, check_registry, make_plan, run
 
 log = logging.getLogger("kaito_presets.tuning")
 
@@ -34,6 +34,7 @@ def main() -> int:
         config = read_training_config(options.config)
         if options.dry_run:
             plan = make_plan(options, config, progress)
+            check_registry(options, plan.image)
             print(json.dumps(_described(plan, options, config), indent=2))  # noqa: T201 - what --dry-run is for
             return 0
 
@@ -43,7 +44,7 @@ def main() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stopped)
         if options.metrics_port >= 0:
-            progress.serve(options.metrics_port)
+            progress.serve(options.metrics_port, options.metrics_host)
         return 0 if run(options, config, progress, stop) else INTERRUPTED
     except PresetError as error:
         progress.phase("failed", str(error))

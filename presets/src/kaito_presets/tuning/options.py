@@ -17,6 +17,7 @@ from kaito_presets.errors import ConfigurationError
 from kaito_presets.tuning.config import Method, TrainingConfig
 
 DATA_URLS_VARIABLE: Final = "DATA_URLS"
+METRICS_HOST_VARIABLE: Final = "KAITO_METRICS_HOST"
 
 
 class TuningOptions(BaseModel, extra="forbid", frozen=True):
@@ -41,6 +42,15 @@ class TuningOptions(BaseModel, extra="forbid", frozen=True):
     push_image: str | None = Field(default=None, description="image reference to push the adapter to")
     docker_config: Path | None = Field(default=None, description="credentials, content of a dockerconfigjson secret")
     plain_http: bool = Field(default=False, description="talk to the registry without TLS (loopback always does)")
+    push_retry_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="how long a push that fails after training is tried again; the adapter can be copied meanwhile",
+    )
+    metrics_host: str = Field(
+        default="0.0.0.0",  # noqa: S104 - a server in a pod
+        description="address of /metrics, /healthz, /progress; also from KAITO_METRICS_HOST",
+    )
     metrics_port: int = Field(
         default=5000, ge=-1, le=65535, description="port of /metrics, /healthz, /progress; 0 picks one, -1 none"
     )
@@ -80,6 +90,8 @@ def read_options(arguments: list[str], environment: Mapping[str, str] = os.envir
     values = raw_values(TuningOptions, arguments, program="kaito-tuning")
     if not values.get("data_urls") and environment.get(DATA_URLS_VARIABLE, "").strip():
         values["data_urls"] = _urls(environment[DATA_URLS_VARIABLE])
+    if environment.get(METRICS_HOST_VARIABLE):
+        values.setdefault("metrics_host", environment[METRICS_HOST_VARIABLE])
     return validated(TuningOptions, values)
 
 

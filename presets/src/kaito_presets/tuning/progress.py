@@ -75,8 +75,11 @@ class Progress:
         """Move to another phase; the numbers stay."""
         self.tell(replace(self.report, phase=name, message=message))
 
-    def serve(self, port: int) -> int:
-        """Start the HTTP server; returns its port."""
+    def serve(self, port: int, host: str = "0.0.0.0") -> int | None:  # noqa: S104 - a server in a pod
+        """Start the HTTP server; returns its port, or None if the address cannot be used.
+
+        A run is worth more than its metrics: an address in use is logged and does not end it.
+        """
         progress = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -101,7 +104,11 @@ class Progress:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
                 log.debug(format, *args)
 
-        self._server = ThreadingHTTPServer(("0.0.0.0", port), Handler)  # noqa: S104 - a server in a pod
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            log.warning("no metrics: cannot listen on %s:%d: %s", host, port, error)
+            return None
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="progress", daemon=True).start()
         return int(self._server.server_address[1])

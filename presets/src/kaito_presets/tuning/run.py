@@ -1,17 +1,19 @@
-"""One tuning run from start to end, in order: data, checks, training (resumed if it was interrupted),
-metadata, push.
+"""Runs one tuning job: data, checks, training (resumed if it was interrupted), metadata, push.
 
-Called by `main`. Cheap checks come first; a finished adapter is never trained again, a pushed one is never
-lost.
+Called by `main`. Cheap checks come first, the registry's answer among them: a run whose result cannot be pushed
+does not start. A finished adapter is never trained again. A push that fails after training is retried for a
+bounded time, while the container, and with it the adapter, is still there.
 """
 
 import logging
 import threading
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
-from kaito_presets.errors import PushError, RegistryError
-from kaito_presets.oci.adapter_image import push_adapter
+from kaito_presets.errors import ConfigurationError, PushError, RegistryError
+from kaito_presets.oci.adapter_image import check_push, push_adapter
 from kaito_presets.oci.reference import Reference, parse_reference
 from kaito_presets.tuning.config import TrainingConfig
 from kaito_presets.tuning.dataset import Dataset, load_dataset
@@ -21,6 +23,10 @@ from kaito_presets.tuning.progress import Progress
 from kaito_presets.tuning.record import claim_output, fingerprint, is_completed, last_checkpoint, write_metadata
 
 log = logging.getLogger(__name__)
+
+FIRST_PUSH_PAUSE_SECONDS: Final = 10.0
+LONGEST_PUSH_PAUSE_SECONDS: Final = 60.0
+"""Between two attempts to push, after the retries of a single request have failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +69,12 @@ def run(options: TuningOptions, config: TrainingConfig, progress: Progress, stop
     claim_output(plan.output, fingerprint(config, options.method, plan.source, plan.dataset))
     if is_completed(plan.output):
         log.info("the adapter in %s is complete", plan.output)
-    elif not _train(options, config, plan, progress, stop):
+    else:
+        check_registry(options, plan.image)
+        if not _train(options, config, plan, progress, stop):
+            return False
+    if plan.image and not _push_with_patience(options, plan, plan.image, progress, stop):
         return False
-    if plan.image:
-        progress.phase("pushing", str(plan.image))
-        _push(options, plan, plan.image)
     progress.phase("completed", str(plan.image or plan.output))
     return True
 
@@ -110,13 +117,58 @@ def _train(
     return True
 
 
+def check_registry(options: TuningOptions, image: Reference | None) -> None:
+    """Check before training that the adapter can be pushed.
+
+    Raises:
+        PushError: the registry refuses the push or cannot be reached; nothing was trained.
+    """
+    if image is None:
+        return
+    try:
+        check_push(image, docker_configs=_docker_configs(options), plain_http=options.plain_http)
+    except RegistryError as error:
+        raise PushError(f"the adapter could not be pushed: {error}; nothing was trained") from error
+    log.info("the registry accepts a push to %s", image)
+
+
+def _push_with_patience(
+    options: TuningOptions, plan: Plan, image: Reference, progress: Progress, stop: threading.Event
+) -> bool:
+    """Push, and retry for `push_retry_seconds`; False if it was asked to stop before that.
+
+    The registry accepted a push before the training, so what fails now can often be repaired (a token that
+    expired, a quota, a registry that is down). Credentials are read anew each time: a Secret that is repaired
+    reaches a running container, and the adapter of a container that has ended may be gone with its volume.
+    """
+    started, pause = time.monotonic(), FIRST_PUSH_PAUSE_SECONDS
+    while True:
+        progress.phase("pushing", str(image))
+        try:
+            _push(options, plan, image)
+            return True
+        except (RegistryError, ConfigurationError) as error:
+            left = options.push_retry_seconds - (time.monotonic() - started)
+            if left <= 0:
+                raise PushError(
+                    f"cannot push the adapter: {error}; it is in {plan.output} for as long as that volume exists: "
+                    f"set tuning.output.volumeSource to keep it"
+                ) from error
+            log.warning("cannot push the adapter: %s; it is in %s; trying again for %.0f s", error, plan.output, left)
+            progress.phase("pushing", f"{error}; trying again")
+        if stop.wait(min(pause, left)):
+            return False
+        pause = min(pause * 2, LONGEST_PUSH_PAUSE_SECONDS)
+
+
 def _push(options: TuningOptions, plan: Plan, image: Reference) -> None:
     annotations = {"sh.kaito.model.name": options.model_name or Path(plan.source).name}
-    try:
-        digest = push_adapter(
-            plan.output, image, docker_configs=[options.docker_config] if options.docker_config else [],
-            plain_http=options.plain_http, annotations=annotations,
-        )  # fmt: skip
-    except RegistryError as error:
-        raise PushError(f"cannot push the adapter: {error}; it is kept in {plan.output}") from error
+    digest = push_adapter(
+        plan.output, image, docker_configs=_docker_configs(options), plain_http=options.plain_http,
+        annotations=annotations,
+    )  # fmt: skip
     log.info("pushed %s@%s", image, digest)
+
+
+def _docker_configs(options: TuningOptions) -> list[Path]:
+    return [options.docker_config] if options.docker_config else []

@@ -1,0 +1,30 @@
+"""Writes the status of a pod, and never that of another pod of the same name."""
+
+import asyncio
+from typing import Any
+
+from kaito.runtime.client import Client, MergePatch
+from kaito.runtime.errors import ApiError, Invalid, NotFound, TransportError
+from kaito.runtime.kinds import Pod
+
+RETRY_SECONDS = 0.5
+
+
+async def write_status(client: Client, pod: Pod, status: dict[str, Any]) -> None:
+    """Write a pod's status, retrying while the API server cannot be reached; give up when the pod is gone.
+
+    A StatefulSet creates a new pod of the old name as soon as the former one is deleted. The UID in the patch makes
+    the API server refuse the former pod's last status for the new one (422: metadata.uid is immutable).
+    """
+    patch = MergePatch({"metadata": {"uid": pod.uid}, "status": status})
+    while True:
+        try:
+            await client.patch(pod, patch, subresource="status")
+        except NotFound:
+            return
+        except (ApiError, TransportError) as error:
+            if isinstance(error, Invalid) and any(cause.get("field") == "metadata.uid" for cause in error.causes):
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return

@@ -1,0 +1,123 @@
+"""The push of a tuning run: asked for before training, retried after it, and the adapter that is not lost."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kaito_presets.errors import PushError
+from kaito_presets.oci import registry as registry_client
+from kaito_presets.tuning import run as tuning_run
+from kaito_presets.tuning.config import TrainingConfig
+from kaito_presets.tuning.options import TuningOptions
+from kaito_presets.tuning.progress import Progress
+from scripted_registry import Scripted, scripted_registry
+
+BASIC = (401, {"WWW-Authenticate": 'Basic realm="r"'})
+CHECKED: list[tuple[int, dict[str, str]]] = [(202, {"Location": "/up/1"}), (204, {})]
+"""The registry accepts the upload that is begun and cancelled before training."""
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(registry_client, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(tuning_run, "FIRST_PUSH_PAUSE_SECONDS", 0.0)
+    with scripted_registry() as address:
+        yield address
+
+
+def options(folder: Path, model: Path, host: str, **values: Any) -> TuningOptions:
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    (data / "lesson.jsonl").write_text(json.dumps({"question": "a", "answer": "b"}) + "\n")
+    credentials = folder / "docker.json"
+    credentials.write_text(json.dumps({"auths": {host: {"auth": "Zm9vOmJhcg=="}}}))
+    return TuningOptions.model_validate(
+        {
+            "model": str(model), "data_dir": data, "base_dir": folder, "output_dir": folder / "out", "method": "lora",
+            "push_image": f"{host}/team/adapter:1", "docker_config": credentials, **values,
+        }
+    )  # fmt: skip
+
+
+def tune(chosen: TuningOptions, progress: Progress | None = None, stop: threading.Event | None = None) -> bool:
+    settings = {
+        "ModelConfig": {"torch_dtype": "float32"},
+        "TrainingArguments": {"max_steps": 2, "gradient_checkpointing": False},
+    }
+    return tuning_run.run(
+        chosen, TrainingConfig.model_validate(settings), progress or Progress(), stop or threading.Event()
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ([BASIC, BASIC], "the registry refuses user 'foo'"),
+        ([(403, {})], "the registry refuses user 'foo'"),
+        ([(404, {})], "status 404"),
+        ([(503, {})] * registry_client.TRIES, "status 503"),
+    ],
+)
+def test_a_registry_that_refuses_ends_the_run_before_training(
+    tmp_path: Path, host: str, script: list[tuple[int, dict[str, str]]], words: str
+) -> None:
+    """07-push-checked-after-training: hours of GPU time were spent before the registry was asked."""
+    Scripted.script = list(script)
+    # The model does not exist: a run that reached it would fail with another error.
+    with pytest.raises(PushError, match=f"{words}.*; nothing was trained"):
+        tune(options(tmp_path, tmp_path / "absent", host))
+    assert {method for method, _, _ in Scripted.seen} == {"POST"}
+
+
+def test_a_registry_that_is_not_there_ends_the_run_before_training(tmp_path: Path, host: str) -> None:
+    with pytest.raises(PushError, match=r"127\.0\.0\.1:9.*nothing was trained"):
+        tune(options(tmp_path, tmp_path / "absent", "127.0.0.1:9"))
+
+
+@pytest.mark.tuning
+def test_a_push_that_fails_after_training_is_retried_until_the_registry_takes_it(
+    tmp_path: Path, tiny_model: Path, host: str
+) -> None:
+    progress = Progress()
+    # After the check: the first push is refused (a token that has expired), the second is accepted.
+    Scripted.script = [*CHECKED, (403, {}), (403, {})]
+    assert tune(options(tmp_path, tiny_model, host, push_retry_seconds=60), progress)
+    assert progress.report.phase == "completed"
+    manifests = [path for method, path, _ in Scripted.seen if method == "PUT" and "/manifests/" in path]
+    assert manifests == ["/v2/team/adapter/manifests/1"]
+
+
+@pytest.mark.tuning
+def test_the_adapter_of_a_push_that_failed_is_not_trained_again(tmp_path: Path, tiny_model: Path, host: str) -> None:
+    chosen = options(tmp_path, tiny_model, host, push_retry_seconds=0)
+    Scripted.script = [*CHECKED, (403, {})]
+    with pytest.raises(PushError, match=r"cannot push the adapter: .*; it is in .*out for as long as that volume"):
+        tune(chosen)
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    trained = (tmp_path / "out" / "kaito_adapter.json").read_text()
+    Scripted.script = []
+    assert tune(chosen)
+    assert (tmp_path / "out" / "kaito_adapter.json").read_text() == trained
+
+
+@pytest.mark.tuning
+def test_a_stop_ends_the_wait_for_the_registry(
+    tmp_path: Path, tiny_model: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning_run, "FIRST_PUSH_PAUSE_SECONDS", 50.0)
+    stop = threading.Event()
+
+    progress = Progress()
+    report = progress.phase
+
+    def phase(name: str, message: str = "") -> None:
+        report(name, message)
+        if "trying again" in message:
+            stop.set()
+
+    monkeypatch.setattr(progress, "phase", phase)
+    Scripted.script = [*CHECKED, (403, {})]
+    assert not tune(options(tmp_path, tiny_model, host), progress, stop)
