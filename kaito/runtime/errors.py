@@ -94,9 +94,18 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """404: no such object, or no such resource type."""
+    """404: no such object, or no such resource type or subresource; `is_object` says which."""
 
     status = 404
+
+    @property
+    def is_object(self) -> bool:
+        """Whether an object (or its namespace) is missing, and the server does serve its kind.
+
+        A 404 about the kind, the version or a subresource names no object. The server answers a missing subresource of
+        a custom kind as a missing object; `Client` looks whether the object is there and makes that another error.
+        """
+        return bool(self.details.get("name"))
 
 
 class Conflict(ApiError):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from kaito.runtime.client.api import Api
 from kaito.runtime.client.patch import JsonPatch, MergePatch, pointer
-from kaito.runtime.errors import Conflict, Invalid, NotFound, api_error
+from kaito.runtime.errors import ApiError, Conflict, Invalid, NotFound, api_error
 from kaito.runtime.meta import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -47,7 +47,7 @@ async def add_finalizer(api: Api, obj: R, finalizer: str) -> R:
                 raise
             newer = await _now(api, obj)
             if newer is None:
-                raise api_error(404, {"message": f"{obj.kind} {obj.key} is gone", "reason": "NotFound"}) from None
+                raise _gone(obj) from None
             obj = newer
     raise AssertionError  # pragma: no cover -- the last attempt returns or raises
 
@@ -57,6 +57,7 @@ async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
 
     Raises:
         Invalid: others keep changing the list.
+        NotFound: the server does not serve the kind.
     """
     present = obj
     for attempt in range(1, ATTEMPTS + 1):
@@ -65,7 +66,9 @@ async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
             return
         try:
             await api.patch(present, _removal(places, finalizer))
-        except NotFound:
+        except NotFound as error:
+            if not error.is_object:  # the kind is not served: whether the object is gone cannot be known
+                raise
             return
         except (Conflict, Invalid):
             if attempt == ATTEMPTS:
@@ -76,6 +79,11 @@ async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
         if newer is None:
             return
         present = newer
+
+
+def _gone(obj: Resource) -> ApiError:
+    details = {"name": obj.name, "group": obj.group(), "kind": obj.plural}
+    return api_error(404, {"message": f"{obj.kind} {obj.key} is gone", "reason": "NotFound", "details": details})
 
 
 def _removal(places: list[int], finalizer: str) -> JsonPatch:

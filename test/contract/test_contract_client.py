@@ -370,3 +370,45 @@ async def test_events_are_accepted(client: Client, namespace: str) -> None:
     assert len([event for event in events if event.reason == "Counted"]) == 10
     shared = [event for event in await client.list(Event, namespace="default") if event.reason == "Shared"]
     assert namespace in {event.regarding.name for event in shared}
+
+
+class Plain(Resource, api="contract.example.com/v1", kind="ContractPlain"):
+    """A kind whose CustomResourceDefinition has no subresources."""
+
+    status: GaugeStatus = GaugeStatus()
+
+
+async def test_a_missing_subresource_is_told_from_a_missing_object(api: Api, namespace: str) -> None:
+    """framework-06: kube-apiserver answers both alike."""
+    client = api.client
+    definition = crd([Version(model=Plain, storage=True)])
+    del definition["spec"]["versions"][0]["subresources"]
+    await client.raw(
+        "PATCH",
+        f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}",
+        query={"fieldManager": "contract", "force": True},
+        body=definition,
+        content_type="application/apply-patch+yaml",
+    )
+    plain = Plain(metadata=ObjectMeta(name="p", namespace=namespace))
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                made = await client.create(plain)
+                break
+            except NotFound:  # not served yet
+                await asyncio.sleep(0.1)
+    with pytest.raises(
+        NotFound, match=r"exists, but contractplains of contract\.example\.com/v1 have no 'status'"
+    ) as missing:
+        async with api.status(made) as status:
+            status.set(ready=1)
+    assert not missing.value.is_object
+    with pytest.raises(NotFound, match="no 'scale' subresource"):
+        await client.scale(made, 2)
+    await client.delete(made)
+    async with api.status(made) as status:  # gone: nothing to say it about
+        status.set(ready=1)
+    pod = Pod(metadata=ObjectMeta(name="none", namespace=namespace))
+    assert not await client.evict(pod)
+    assert not await client.delete(pod)

@@ -416,6 +416,7 @@ class Api:
 
         Raises:
             Conflict: others changed the object again and again.
+            NotFound: the kind has no status subresource. An object that is gone is no error.
         """
         scope = StatusScope(obj, now=self._clock.now())
         try:
@@ -443,7 +444,9 @@ class Api:
             try:
                 await self.patch(present, patch, subresource="status")
                 return
-            except NotFound:
+            except NotFound as error:
+                if not error.is_object:  # the kind, or its status subresource, is not served
+                    raise
                 return  # nothing left to report about
             except Conflict:
                 if attempt == STATUS_ATTEMPTS:

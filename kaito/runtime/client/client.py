@@ -25,6 +25,7 @@ from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
 from kaito.runtime.client.unreadable import Unreadable, log_left_out
 from kaito.runtime.errors import (
     AlreadyExists,
+    ApiError,
     ConfigurationError,
     Conflict,
     Gone,
@@ -166,7 +167,7 @@ class Client:
         try:
             return await self.get(kind, name, namespace)
         except NotFound as error:
-            if not error.details.get("name"):  # a 404 that names no object is about the resource
+            if not error.is_object:
                 raise
             return None
 
@@ -261,7 +262,8 @@ class Client:
         target = await self._object_target(
             type(obj), obj.name, obj.namespace, subresource, self._options(dry_run=dry_run)
         )
-        return await self._write(obj, "PUT", target, codec.encode(codec.whole(obj)), Repeat.WHEN_UNANSWERED)
+        body = codec.encode(codec.whole(obj))
+        return await self._write(obj, "PUT", target, body, Repeat.WHEN_UNANSWERED, subresource=subresource)
 
     async def apply(
         self,
@@ -282,7 +284,7 @@ class Client:
         options = self._options(dry_run=dry_run) | {"fieldManager": field_manager or self.field_manager, "force": force}
         target = await self._object_target(type(obj), obj.name, obj.namespace, subresource, options)
         body = codec.encode(codec.for_apply(obj))
-        return await self._write(obj, "PATCH", target, body, Repeat.ON_ANY_TROUBLE, _APPLY)
+        return await self._write(obj, "PATCH", target, body, Repeat.ON_ANY_TROUBLE, _APPLY, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "", dry_run: bool = False) -> R:
         """Change the object by a patch; an empty patch is not sent and returns `target` as it is.
@@ -298,7 +300,9 @@ class Client:
             type(target), target.name, target.namespace, subresource, self._options(dry_run=dry_run)
         )
         body = codec.encode(patch.document)
-        return await self._write(target, "PATCH", path, body, Repeat.ONLY_IF_REFUSED, patch.content_type)
+        return await self._write(
+            target, "PATCH", path, body, Repeat.ONLY_IF_REFUSED, patch.content_type, subresource=subresource
+        )
 
     async def delete(
         self,
@@ -351,7 +355,10 @@ class Client:
         request = self._request("DELETE", path, Repeat.WHEN_UNANSWERED, codec.encode(options))
         try:
             reply = await self._sender.send(request)
-        except NotFound:
+        except NotFound as error:
+            self._doubt(type(target), error)
+            if not error.is_object:
+                raise
             return Removal(existed=False)
         except Conflict:
             # A failed precondition means the object we meant is gone; any other conflict is the caller's to see.
@@ -392,7 +399,10 @@ class Client:
         request = self._request("POST", path, Repeat.ONLY_IF_REFUSED, codec.encode(eviction))
         try:
             await self._sender.send(request)
-        except NotFound:
+        except NotFound as error:
+            missing = await self._missing(pod, "eviction", error)
+            if not missing.is_object:
+                raise missing from error
             return False
         return True
 
@@ -401,7 +411,10 @@ class Client:
         path = await self._object_target(type(target), target.name, target.namespace, "scale", self._options())
         body = codec.encode({"spec": {"replicas": replicas}})
         request = self._request("PATCH", path, Repeat.ONLY_IF_REFUSED, body, MergePatch.content_type)
-        reply = await self._sender.send(request)
+        try:
+            reply = await self._sender.send(request)
+        except NotFound as error:
+            raise await self._missing(target, "scale", error) from error
         metadata: Mapping[str, Any] = codec.json_object(reply.body, str(request)).get("metadata") or {}
         return str(metadata.get("resourceVersion", ""))
 
@@ -509,19 +522,55 @@ class Client:
         )
 
     async def _write(
-        self, obj: R, method: str, target: str, body: bytes, repeat: Repeat, content_type: str = "application/json"
+        self,
+        obj: R,
+        method: str,
+        target: str,
+        body: bytes,
+        repeat: Repeat,
+        content_type: str = "application/json",
+        *,
+        subresource: str = "",
     ) -> R:
         request = self._request(method, target, repeat, body, content_type)
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
             self._doubt(type(obj), error)
-            raise
+            if not subresource:
+                raise
+            raise await self._missing(obj, subresource, error) from error
         return codec.decode(type(obj), reply.body)
+
+    async def _missing(self, obj: Resource, subresource: str, error: NotFound) -> NotFound:
+        """The 404 of a subresource, told apart: the object is gone, or it is there and has no such subresource.
+
+        kube-apiserver answers both alike for custom kinds, so the object is asked for.
+        """
+        if not error.is_object:
+            return error
+        kind = type(obj)
+        target = await self._object_target(kind, obj.name, obj.namespace)
+        try:
+            body = await self._read(kind, target)
+        except NotFound as gone:
+            return gone
+        except ApiError as refused:
+            seen = f"may exist ({refused.message})"
+        else:
+            metadata: Mapping[str, Any] = codec.json_object(body, f"GET {target}").get("metadata") or {}
+            if obj.uid and metadata.get("uid") != obj.uid:
+                return error  # gone; another object has its name by now
+            seen = "exists"
+        message = (
+            f"{kind.kind} {obj.key} {seen}, but {kind.plural or kind.kind} of {kind.api_version} have no "
+            f"{subresource!r} subresource: declare spec.versions[].subresources.{subresource} in its definition"
+        )
+        return NotFound(message, code=404, reason="NotFound", request=error.request)
 
     def _doubt(self, kind: type[Resource], error: NotFound) -> None:
         """A 404 that names no object means the resource itself is not served any more: discover it again."""
-        if not kind.plural and self._discovery is not None and not error.details.get("name"):
+        if not kind.plural and self._discovery is not None and not error.is_object:
             self._discovery.forget(kind.gvk())
 
 
