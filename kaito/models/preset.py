@@ -16,6 +16,10 @@ Flags = dict[str, str | bool]
 DISK_HEADROOM_GIB: Final = 80
 """Disk beside the weights: operating system, container images, logs (upstream Kaito v0.12: weights + 80 GiB)."""
 
+WINDOW_BATCH: Final = 8192
+"""Tokens that vLLM reserves beside the window of a layer with a sliding window: those of one step, the default of
+`max_num_batched_tokens` in its server on large GPUs (`SlidingWindowSpec.max_memory_usage_bytes`)."""
+
 _READINESS_BASE: Final = timedelta(minutes=15)
 _READINESS_PER_GIB: Final = timedelta(seconds=18)
 _READINESS_RANGE: Final = (timedelta(minutes=30), timedelta(minutes=180))
@@ -162,7 +166,8 @@ class Preset(_Entry):
         shape = self.architecture
         if shape is None or not shape.full_layers:
             return float(context * self.kv_bytes_per_token)
-        others = (shape.layers - shape.full_layers) * min(context, shape.window)
+        kept = min(context, shape.window + WINDOW_BATCH) if shape.window else 0
+        others = (shape.layers - shape.full_layers) * kept
         return self.kv_bytes_per_token / shape.layers * (shape.full_layers * context + others)
 
     @property

@@ -7,6 +7,7 @@ import pytest
 
 from kaito.models import catalogue, instance_types
 from kaito.models.commands import inference_command
+from kaito.models.engine import EngineOptions
 from kaito.models.errors import InstanceTypeTooSmall, PlanError
 from kaito.models.gpu import GIB, InstanceType
 from kaito.models.planning import InferencePlan, plan_inference
@@ -204,3 +205,33 @@ def test_a_hybrid_models_state_decides_on_a_small_gpu() -> None:
         plan_inference(nemotron, a10)
     assert plan_inference(catalogue.get("granite-4.1-8b"), a10).warnings == ()
     assert plan_inference(nemotron, replace(a10, gpus=2)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "context", "share"),
+    [
+        ("gemma-4-31b-it", 262144, (10 * 262144 + 50 * 9216) / (60 * 262144)),
+        ("gemma-3-27b-instruct", 131072, (10 * 131072 + 52 * 9216) / (62 * 131072)),
+        ("gpt-oss-120b", 131072, (18 * 131072 + 18 * 8320) / (36 * 131072)),
+        ("nvidia-nemotron-nano-9b-v2", 131072, 4 / 56),
+        ("qwen3.6-27b", 262144, 1 / 4),
+        ("llama-3.3-70b-instruct", 131072, 1.0),
+        ("gemma-4-31b-it", 2048, 1.0),
+    ],
+)
+def test_layers_that_keep_a_window_or_a_state_do_not_count_as_full(name: str, context: int, share: float) -> None:
+    preset = catalogue.get(name)
+
+    assert preset.cache_bytes(context) == pytest.approx(preset.kv_bytes_per_token * context * share)
+
+
+def test_a_long_context_of_a_model_with_windows_fits_where_it_does() -> None:
+    """Counting all 60 layers in full would take 30 GiB for the cache and refuse it."""
+    a100 = instance_types.get("Standard_NC24ads_A100_v4")
+
+    assert (
+        plan_inference(
+            catalogue.get("gemma-4-31b-it"), a100, engine=EngineOptions(max_model_len=16384, kv_cache_dtype="fp8")
+        ).warnings
+        == ()
+    )
