@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kaito.api import Workspace
+from kaito.api.workspace.validation import Policy, validate
 from kaito.models import catalogue, instance_types
 from kaito.models.admission import check
 from kaito.models.errors import PlanError, RuntimeUnsupported, UnknownInstanceType
@@ -20,7 +21,7 @@ from kaito.models.planning import plan_inference, plan_tuning
 from kaito.models.products import gpu_named
 
 A10, A100 = "Standard_NV36ads_A10_v5", "Standard_NC24ads_A100_v4"
-TEMPLATE = {"template": {"spec": {"containers": [{"name": "a", "image": "registry.example/a:1"}]}}}
+TEMPLATE: dict[str, Any] = {"template": {"spec": {"containers": [{"name": "a", "image": "registry.example/a:1"}]}}}
 
 
 def labels_of(product: str, count: int = 1, memory: int = 81920, **more: str) -> dict[str, str]:
@@ -33,16 +34,17 @@ def labels_of(product: str, count: int = 1, memory: int = 81920, **more: str) ->
     return found | {f"nvidia.com/{key.replace('_', '.')}": value for key, value in more.items()}
 
 
-def answers(instance: str, **inference: Any) -> list[str]:
+def answers(instance: str, annotations: dict[str, str] | None = None, **inference: Any) -> list[str]:
     """What admission answers to a Workspace: severity, field and message of each violation."""
     workspace = Workspace.model_validate(
         {
-            "metadata": {"name": "w"},
+            "metadata": {"name": "w", "annotations": annotations or {}},
             "resource": {"instanceType": instance, "labelSelector": {"matchLabels": {"apps": "w"}}},
             "inference": inference,
         }
     )
-    return [f"{violation.severity}: {violation}" for violation in check(workspace)]
+    found = [*validate(workspace, policy=Policy(node_api="machine")), *check(workspace)]
+    return [f"{violation.severity}: {violation}" for violation in found]
 
 
 # ── A3: refused although it runs ─────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +183,8 @@ def test_a_preset_does_not_run_without_a_gpu(size: str) -> None:
 def test_what_is_no_size_is_refused_for_templates_too(size: str) -> None:
     """Part B, ours: a size that is no size."""
     found = answers(size, **TEMPLATE)
-    assert [line.partition(": ")[0] for line in found] == (["error"] if size else [])
+    assert found
+    assert all(line.startswith("error: resource.instanceType: ") for line in found)
 
 
 @pytest.mark.parametrize("name", ["Standard_ND96asr_v4", "standard_nd96asr_V4", "Standard_ND96asr_A100_v4"])
@@ -350,20 +353,45 @@ UPSTREAM_SIZES: list[tuple[Cloud, str, int, int, float | None]] = [
     ("aws", "p5e.48xlarge", 8, 1128, 9.0),
     ("aws", "p5en.48xlarge", 8, 1128, 9.0),
     ("aws", "g6.xlarge", 1, 24, 8.9),
-    ("aws", "g6.12xlarge", 4, 96, 8.9),
-    ("aws", "g6.48xlarge", 8, 192, 8.9),
+    ("aws", "g6.2xlarge", 1, 24, 8.9),
+    ("aws", "g6.4xlarge", 1, 24, 8.9),
+    ("aws", "g6.8xlarge", 1, 24, 8.9),
+    ("aws", "g6.16xlarge", 1, 24, 8.9),
     ("aws", "gr6.4xlarge", 1, 24, 8.9),
+    ("aws", "gr6.8xlarge", 1, 24, 8.9),
+    ("aws", "g6.12xlarge", 4, 96, 8.9),
+    ("aws", "g6.24xlarge", 4, 96, 8.9),
+    ("aws", "g6.48xlarge", 8, 192, 8.9),
     ("aws", "g5.xlarge", 1, 24, 8.6),
+    ("aws", "g5.2xlarge", 1, 24, 8.6),
+    ("aws", "g5.4xlarge", 1, 24, 8.6),
+    ("aws", "g5.8xlarge", 1, 24, 8.6),
     ("aws", "g5.12xlarge", 4, 96, 8.6),
+    ("aws", "g5.16xlarge", 1, 24, 8.6),
+    ("aws", "g5.24xlarge", 4, 96, 8.6),
     ("aws", "g5.48xlarge", 8, 192, 8.6),
+    ("aws", "g4ad.xlarge", 1, 8, None),
+    ("aws", "g4ad.2xlarge", 1, 8, None),
+    ("aws", "g4ad.4xlarge", 1, 8, None),
+    ("aws", "g4ad.8xlarge", 2, 16, None),
     ("aws", "g4ad.16xlarge", 4, 32, None),
+    ("aws", "trn1.2xlarge", 1, 32, None),
     ("aws", "trn1.32xlarge", 16, 512, None),
+    ("aws", "trn1n.32xlarge", 16, 512, None),
+    ("aws", "inf2.xlarge", 1, 32, None),
+    ("aws", "inf2.8xlarge", 1, 32, None),
+    ("aws", "inf2.24xlarge", 6, 192, None),
     ("aws", "inf2.48xlarge", 12, 384, None),
     ("arc", "Standard_NC4_A2", 1, 16, 8.6),
+    ("arc", "Standard_NC8_A2", 1, 16, 8.6),
     ("arc", "Standard_NC16_A2", 2, 32, 8.6),
+    ("arc", "Standard_NC32_A2", 2, 32, 8.6),
     ("arc", "Standard_NC4_A16", 1, 16, 8.6),
+    ("arc", "Standard_NC8_A16", 1, 16, 8.6),
+    ("arc", "Standard_NC16_A16", 2, 32, 8.6),
     ("arc", "Standard_NC32_A16", 2, 32, 8.6),
 ]
+"""All 57 rows of upstream's tables: cloud, size, GPUs, GiB of GPU memory of the node, compute capability."""
 
 
 @pytest.mark.parametrize(("cloud", "name", "gpus", "memory", "capability"), UPSTREAM_SIZES)
@@ -394,6 +422,31 @@ def test_what_cannot_run_is_refused_with_its_field(preset: str, size: str, field
 
     assert found.startswith(f"error: {field}: ")
     assert words in found
+
+
+@pytest.mark.parametrize(
+    ("runtime", "preset", "size", "adapters", "words"),
+    [
+        ("vllm", "phi-4-mini-instruct", "Standard_NC6s_v3", 0, "needs a GPU with compute capability 8.0 or more"),
+        ("transformers", "gpt-oss-20b", A10, 0, "does not serve mxfp4 weights"),
+        ("transformers", "granite-4.1-8b", A10, 0, "has no settings for granite-4.1-8b: use vllm"),
+        ("llamacpp", "phi-4", A100, 0, "metadata.annotations"),
+        ("vllm", "phi-4", A100, 1, ""),
+        ("transformers", "phi-4", A100, 1, ""),
+        ("", "phi-4", A100, 1, ""),
+        (" VLLM ", "phi-4", A100, 0, ""),
+    ],
+)
+def test_the_runtime_that_is_asked_for_is_used_or_refused(
+    runtime: str, preset: str, size: str, adapters: int, words: str
+) -> None:
+    """Part B: V100 for vLLM, an unknown runtime, strengths with and without the annotation."""
+    adapter = {"source": {"name": "a", "image": "registry.example/a:1"}, "strength": "0.5"}
+    annotations = {"kaito.sh/runtime": runtime} if runtime else {}
+    found = answers(size, annotations, preset={"name": preset}, adapters=[adapter] * adapters)
+
+    assert len(found) == bool(words), found
+    assert all(line.startswith("error: ") and words in line for line in found)
 
 
 def test_a_preset_that_cannot_be_tuned_is_refused() -> None:
