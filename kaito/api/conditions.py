@@ -25,7 +25,7 @@ INFERENCE_READY: Final = "InferenceReady"
 """Every inference pod is ready and the Service has an endpoint. Column INFERENCEREADY."""
 
 JOB_STARTED: Final = "JobStarted"
-"""The tuning Job has a pod that runs or ran."""
+"""A container of the tuning Job runs or ran."""
 
 WORKSPACE_SUCCEEDED: Final = "WorkspaceSucceeded"
 """Inference answers, or the tuning Job completed."""
@@ -83,6 +83,9 @@ RESOURCES_READY: Final = "ResourcesReady"
 RESOURCES_NOT_READY: Final = "ResourcesNotReady"
 """Nodes are missing, and nothing says more."""
 
+RECONCILE_ERROR: Final = "ReconcileError"
+"""A step of the controller failed; the message has the error. Status Unknown: the condition could not be evaluated."""
+
 # ── reasons: planning ────────────────────────────────────────────────────────────────────────────────────────────────
 
 UNKNOWN_PRESET: Final = "UnknownPreset"
@@ -125,6 +128,9 @@ WORKLOAD_REFUSED: Final = "WorkloadRefused"
 
 IMAGE_PULL_ERROR: Final = "ImagePullError"
 """The node cannot pull an image of the pod."""
+
+POD_CREATION_FAILED: Final = "PodCreationFailed"
+"""Kubernetes may not create the pods (Pod Security, quota, LimitRange, webhook); the message has the refusal."""
 
 CONTAINER_START_ERROR: Final = "ContainerStartError"
 """A container cannot be created or started."""
@@ -174,6 +180,9 @@ FAILED: Final = "WorkspaceFailed"
 
 DELETING: Final = "WorkspaceDeleting"
 """Deletion was requested."""
+
+DELETION_FAILED: Final = "DeletionFailed"
+"""Something of the Workspace could not be deleted; the message has the error. It is tried again."""
 
 WAITING_FOR_CLAIMS: Final = "WaitingForClaims"
 """Deletion waits for claims (and the machines behind them) to go."""

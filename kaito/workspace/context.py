@@ -10,7 +10,9 @@ from typing import final
 
 from kaito.api import Workspace
 from kaito.runtime import Again, Api, Request
+from kaito.workspace.failure import StepFailure
 from kaito.workspace.metrics import WorkspaceMetrics
+from kaito.workspace.plan import Plan
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.status import Observation
 
@@ -26,7 +28,9 @@ class Pass:
     seen: Observation = field(default_factory=Observation)
     """What the steps saw; the status is computed from it."""
     errors: list[Exception] = field(default_factory=list[Exception])
-    """Failures of steps that did not stop the pass; the first one is raised at its end, for a retry with backoff."""
+    """Failures that the conditions report already; the first one is raised at the end, for a retry with backoff."""
+    failures: list[StepFailure] = field(default_factory=list[StepFailure])
+    """Steps that raised. The steps after them look, and change nothing."""
     wakes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     """When to look again, in seconds from now, and why."""
 
@@ -34,6 +38,11 @@ class Pass:
     def workspace(self) -> Workspace:
         """The object being reconciled, as it was when the pass began."""
         return self.request.object
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan to act on; None when there is none, or an earlier step failed: then a step only looks."""
+        return None if self.failures else self.seen.plan
 
     @property
     def api(self) -> Api:
@@ -63,8 +72,10 @@ class Pass:
         """The earliest wish to look again.
 
         Raises:
-            Exception: the first deferred failure.
+            Exception: what the first failed step raised, else the first deferred failure.
         """
+        for failure in self.failures:
+            raise failure.error
         if self.errors:
             raise self.errors[0]
         if not self.wakes:

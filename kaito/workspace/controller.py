@@ -12,35 +12,56 @@ Every step looks even when it may not act, so that the status is true for a Work
 too. Nothing here sleeps; what takes time is watched.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, final
 
-from kaito.api import Machine, NodeClaim, Workspace, labels
+from kaito.api import Machine, NodeClaim, Workspace, conditions as words, labels
 from kaito.runtime import Again, Request
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller import Controller
+from kaito.runtime.errors import NotLeader
 from kaito.runtime.kinds import ConfigMap, Job, Node, Pod, Secret, Service, StatefulSet
 from kaito.runtime.meta import Resource
 from kaito.workspace import wakeups
 from kaito.workspace.context import Pass
+from kaito.workspace.failure import StepFailure
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.steps import claims, inference, nodes, plan, removal, services, surplus, tuning
-from kaito.workspace.steps.conclude import conclude
+from kaito.workspace.steps.conclude import conclude, conclude_nothing
 
-Step = Callable[[Pass], Awaitable[None]]
+
+@final
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a reconcile, and what is unknown when it fails."""
+
+    run: Callable[[Pass], Awaitable[None]]
+    """Looks, and acts when `Pass.plan` allows it."""
+    name: str
+    """What it does, as the subject of "… failed"."""
+    aspects: frozenset[str]
+    """Types of the conditions that it decides."""
+
+
+_WORKLOAD: Final = frozenset({words.INFERENCE_READY, words.JOB_STARTED})
 
 STEPS: Final[Sequence[Step]] = (
-    plan.decide,
-    nodes.observe,
-    claims.ensure,
-    services.ensure,
-    inference.ensure,
-    tuning.ensure,
-    surplus.release,
+    Step(plan.decide, "planning", frozenset({words.MODEL_RESOLVED, words.RESOURCE_READY})),
+    Step(nodes.observe, "looking at the nodes", frozenset({words.NODES_READY})),
+    Step(claims.ensure, "claiming nodes", frozenset({words.MACHINE_READY, words.NODE_CLAIM_READY})),
+    Step(services.ensure, "applying the Services", _WORKLOAD),
+    Step(inference.ensure, "applying the inference workload", _WORKLOAD),
+    Step(tuning.ensure, "applying the tuning Job", _WORKLOAD),
+    Step(surplus.release, "releasing surplus nodes", frozenset({words.RESOURCE_READY})),
 )
+
+PASS_SECONDS: Final = 240.0
+"""Longest pass, less than the controller's deadline: a request that hangs is reported like any other failure."""
 
 
 @final
@@ -52,15 +73,39 @@ class WorkspaceReconciler:
         self.metrics = metrics or WorkspaceMetrics()
 
     async def converge(self, request: Request[Workspace]) -> Again | None:
-        """One pass: every step in order, then the status, whatever happened."""
+        """One pass: every step in order, then the status, whatever happened.
+
+        A step that raises does not hide what the others can see: the steps after it look and change nothing, and the
+        conditions that it decides report its error.
+
+        Raises:
+            Exception: what the first failed step raised, or a failure that a step deferred.
+        """
         run = Pass(request, self.settings, self.metrics)
         async with request.status() as status:
+            await self._look_and_act(run)
             try:
-                for step in STEPS:
-                    await step(run)
-            finally:
                 conclude(run, status)
+            except Exception as error:  # noqa: BLE001 - reported in every condition, and raised by the pass
+                run.failures.append(StepFailure(frozenset(), "computing the status", error))
+                conclude_nothing(run, status)
         return run.outcome()
+
+    async def _look_and_act(self, run: Pass) -> None:
+        """Run every step. Cancellation and the loss of the lease end the pass without a status."""
+        current = STEPS[0]
+        try:
+            async with asyncio.timeout(PASS_SECONDS):
+                for current in STEPS:
+                    try:
+                        await current.run(run)
+                    except NotLeader:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - reported in the conditions, and raised by the pass
+                        run.failures.append(StepFailure(current.aspects, current.name, error))
+        except TimeoutError:
+            late = TimeoutError(f"not finished after {PASS_SECONDS:.0f} s")
+            run.failures.append(StepFailure(current.aspects, current.name, late))
 
     async def release(self, request: Request[Workspace]) -> Again | None:
         """Clean up a Workspace that is being deleted."""

@@ -9,13 +9,14 @@ not count.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Self, final
+from typing import Final, NamedTuple, Self, final
 
 from kaito.api import Claim, Workspace, conditions as words
 from kaito.api.workspace import WorkspaceState
 from kaito.runtime.kinds import Job, Node, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
 from kaito.workspace import pods as pod_faults
+from kaito.workspace.failure import StepFailure
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.plan import Hardware, Plan, Refusal
 from kaito.workspace.settings import NodeApi
@@ -57,9 +58,17 @@ class ClaimsReport:
     failure: tuple[str, str] | None = None
     """Reason and message of what the API server refused in this pass."""
     retry_at: datetime | None = None
-    """When a lost claim is replaced."""
+    """When a lost claim is replaced, at the latest."""
+    leaving: Sequence[str] = ()
+    """Lost claims that have to go before the pause begins."""
+    failures: int = 0
+    """Losses in a row."""
+    cause: str = ""
+    """Why the last claim was lost; empty when unknown."""
     given_up: Sequence[str] = ()
     """Why claims were deleted in this pass."""
+    decided: bool = False
+    """Whether the step ended: `live` then lists what the next pass may expect."""
 
     @property
     def live(self) -> list[Claim]:
@@ -99,21 +108,63 @@ class Observation:
         return Hardware(count=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
 
 
-def verdicts(workspace: Workspace, seen: Observation, node_api: NodeApi) -> list[Verdict]:
+def verdicts(
+    workspace: Workspace, seen: Observation, node_api: NodeApi, failures: Sequence[StepFailure] = ()
+) -> list[Verdict]:
     """Every condition the Workspace should have after this pass, in the order people read them."""
-    nodes = _nodes(seen)
-    claims = None if node_api is NodeApi.BYO else _claims(seen, node_api)
-    resource = _resource(seen, claims, nodes)
-    found = [_model(workspace, seen), claims, nodes, resource]
+
+    def reported(verdict: Verdict | None) -> Verdict | None:
+        return verdict and _with_failures(verdict, failures)
+
+    nodes = reported(_nodes(seen))
+    claims = None if node_api is NodeApi.BYO else reported(_claims(seen, node_api))
+    resource = _with_failures(_resource(seen, claims, nodes), failures)
+    found = [reported(_model(workspace, seen)), claims, nodes, resource]
     if workspace.tuning is not None:
-        job = _job(seen)
+        job = _with_failures(_job(seen), failures)
         whole = _tuning_whole(seen, resource, job)
         found.append(job)
     else:
-        inference = _inference(seen, resource)
+        inference = _with_failures(_inference(seen, resource), failures)
         whole = _inference_whole(resource, inference)
         found.append(inference)
+    if whole.holds:
+        missed = [failure.message for failure in failures if failure.message not in whole.message]
+        whole = whole._replace(message="; warning: ".join((whole.message, *missed)))
     return [*(verdict for verdict in found if verdict is not None), whole, whole._replace(type=words.WORKSPACE_READY)]
+
+
+_AWAITING: Final = frozenset(
+    {
+        words.CLAIM_NOT_READY,
+        words.MACHINE_NOT_READY,
+        words.NODE_NOT_READY,
+        words.RESOURCES_NOT_READY,
+        words.WAITING_FOR_RESOURCES,
+        words.INFERENCE_PENDING,
+        words.JOB_PENDING,
+        words.PENDING,
+    }
+)
+"""Reasons that name no cause: the failure of the step is a better one."""
+
+
+def _with_failures(verdict: Verdict, failures: Sequence[StepFailure]) -> Verdict:
+    """The verdict with the error of the steps that decide it.
+
+    What the steps could not evaluate is Unknown. What was evaluated stays, with the error in its message. When planning
+    failed, nobody knows which resources are needed: what they look like then does not count.
+    """
+    concerned = [failure for failure in failures if verdict.type in failure.aspects]
+    if not concerned:
+        return verdict
+    error = "; ".join(failure.message for failure in concerned)
+    if verdict.holds is None:
+        return Verdict.unknown(verdict.type, words.RECONCILE_ERROR, error)
+    if verdict.holds:
+        return verdict._replace(message=f"{verdict.message}; warning: {error}")
+    reason = words.RECONCILE_ERROR if verdict.reason in _AWAITING else verdict.reason
+    return verdict._replace(reason=reason, message=f"{verdict.message}; {error}")
 
 
 def state(workspace: Workspace, seen: Observation, whole: Verdict) -> WorkspaceState:
@@ -156,24 +207,47 @@ def _claims(seen: Observation, node_api: NodeApi) -> Verdict | None:
     machine = node_api is NodeApi.MACHINE
     report = seen.claims
     if report is None:
-        return (
-            None if seen.refusal else Verdict.unknown(kind, words.CLAIMS_PENDING, "claims have not been looked at yet")
-        )
+        if seen.refusal:
+            return Verdict(kind, None if seen.refusal.waiting else False, seen.refusal.reason, seen.refusal.message)
+        return Verdict.unknown(kind, words.CLAIMS_PENDING, "claims have not been looked at yet")
     count = f"{len(report.ready)} of {report.wanted} {'machines' if machine else 'node claims'} ready"
+    history = _losses(report)
     if report.failure is not None:
-        return Verdict.false(kind, *report.failure)
+        reason, message = report.failure
+        return Verdict.false(kind, reason, message + history)
     if report.given_up:
-        return Verdict.false(kind, words.PROVISION_TIMEOUT, f"{count}; given up: {'; '.join(report.given_up)}")
+        given_up = f"{count}; given up: {'; '.join(report.given_up)}"
+        return Verdict.false(kind, words.PROVISION_TIMEOUT, given_up + _next_attempt(report))
     if report.retry_at is not None:
-        when = report.retry_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Verdict.false(kind, words.CLAIM_REPLACEMENT_PENDING, f"{count}; the next one is created at {when}")
+        return Verdict.false(kind, words.CLAIM_REPLACEMENT_PENDING, count + history + _next_attempt(report))
     if len(report.ready) >= report.wanted:
-        return Verdict.true(kind, words.MACHINES_READY if machine else words.CLAIMS_READY, count)
+        return Verdict.true(kind, words.MACHINES_READY if machine else words.CLAIMS_READY, count + history)
     for claim in report.live:
         trouble = None if claim.is_ready else claim.trouble()
         if trouble is not None and trouble.reason:
-            return Verdict.false(kind, trouble.reason, f"{count}; {claim.kind} {claim.name}: {trouble.message}")
-    return Verdict.false(kind, words.MACHINE_NOT_READY if machine else words.CLAIM_NOT_READY, count)
+            message = f"{count}; {claim.kind} {claim.name}: {trouble.message}"
+            return Verdict.false(kind, trouble.reason, message + history)
+    return Verdict.false(kind, words.MACHINE_NOT_READY if machine else words.CLAIM_NOT_READY, count + history)
+
+
+def _losses(report: ClaimsReport) -> str:
+    """The losses so far and the cause of the last one, as the end of a sentence."""
+    if not report.failures:
+        return ""
+    times = "once" if report.failures == 1 else f"{report.failures} times in a row"
+    return (
+        f"; claims were lost {times}, the last one for this cause: {report.cause or 'no condition or event names one'}"
+    )
+
+
+def _next_attempt(report: ClaimsReport) -> str:
+    """When the next claim is created, as the end of a sentence."""
+    if report.retry_at is None:
+        return ""
+    when = report.retry_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if report.leaving:
+        return f"; the next one is created when {', '.join(report.leaving)} is gone and a pause is over, by {when}"
+    return f"; the next one is created at {when}"
 
 
 def _nodes(seen: Observation) -> Verdict | None:
@@ -206,6 +280,8 @@ def _strangers(seen: Observation, report: NodesReport) -> list[str]:
 def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) -> Verdict:
     if seen.refusal is not None:
         return Verdict.false(words.RESOURCE_READY, seen.refusal.reason, seen.refusal.message)
+    if seen.plan is None:
+        return Verdict.unknown(words.RESOURCE_READY, words.PENDING, "the resources needed are not known yet")
     cause = _obstacle(claims, nodes)
     if cause is not None:
         return cause._replace(type=words.RESOURCE_READY)

@@ -44,6 +44,9 @@ class WorkspaceStatus(Model):
     worker_nodes: list[str] = Field(default_factory=list[str])
     """Names of the nodes of this workspace, sorted."""
 
+    claims: list[str] = Field(default_factory=list[str])
+    """Names of the Machines or NodeClaims this workspace has, sorted. One that is missing later was lost."""
+
     state: WorkspaceState | None = None
     """Inference: `Pending` until it first answers, then `Ready` or `NotReady`. Tuning: `Pending`, `Running`,
     `Succeeded` or `Failed`."""

@@ -1,29 +1,32 @@
 """Step: ask for the nodes that are missing, replace claims that failed, and say why the others are not ready."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from kaito.api import Claim, Machine, conditions as words, labels
+from kaito.api import Claim, Machine, Workspace, conditions as words, labels
+from kaito.api.karpenter.conditions import AWAITING_RECONCILIATION
 from kaito.runtime.client import MergePatch
-from kaito.runtime.errors import AlreadyExists, ApiError, NotFound
+from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kaito.runtime.meta import Condition, find_condition
+from kaito.workspace.causes import why_lost
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import claims_of
-from kaito.workspace.manifests.claim import claim, claim_kind
+from kaito.workspace.manifests.claim import claim, claim_kind, claim_name
 from kaito.workspace.ownership import owner_labels, owns
 from kaito.workspace.plan import Hardware
-from kaito.workspace.provisioning import Attempts, Decision, Situation, decide
+from kaito.workspace.provisioning import CAUSE_LENGTH, Attempts, Decision, Situation, decide
 from kaito.workspace.status import ClaimsReport, claim_condition_type
 from kaito.workspace.steps.tuning import is_finished
 
-_NOT_IN_PLACE = frozenset(
-    {
-        words.CLAIMS_PENDING,
-        words.CLAIM_REPLACEMENT_PENDING,
-        words.CLAIM_CREATE_FAILED,
-        words.CLAIM_KIND_MISSING,
-    }
-)
-"""Reasons with which the last pass left claims missing on purpose: their absence now is no loss."""
+_CREATION_REFUSED = frozenset({words.CLAIM_CREATE_FAILED, words.CLAIM_KIND_MISSING})
+"""Reasons with which the last pass ended because the API server refused a claim."""
+
+CAUSE_SECONDS = 10.0
+"""How long after a loss its cause is looked for: an Event may arrive after the deletion that it explains."""
+CAUSE_RETRY_SECONDS = 2.0
+
+RECORD_TRIES = 3
+"""Tries to write the record while others change the Workspace."""
 
 
 async def ensure(run: Pass) -> None:
@@ -32,29 +35,60 @@ async def ensure(run: Pass) -> None:
     if kind is None:
         return
     existing = await _existing(run, kind)
-    plan = run.seen.plan
+    plan = run.plan
     if plan is None:
-        run.seen.claims = ClaimsReport(wanted=len(existing), claims=existing) if existing else None
+        if existing or run.seen.refusal is None:
+            hardware = run.seen.hardware(run.workspace)
+            wanted = len(existing) if run.seen.refusal else _wanted(run, hardware, existing)
+            run.seen.claims = ClaimsReport(wanted=wanted, claims=existing)
         return
     if await is_finished(run, plan):
         # Nothing will run there any more: a node lost now is not bought again.
-        run.seen.claims = ClaimsReport(wanted=len(existing), claims=existing)
+        run.seen.claims = ClaimsReport(wanted=len(existing), claims=existing, decided=True)
         return
     report = ClaimsReport(wanted=_wanted(run, plan.hardware, existing), claims=existing)
     run.seen.claims = report
-    decision = _decide(run, report)
-    if decision.create and decision.attempts.failures:
-        # A replacement is bought only against the server's own word: the cache of a fresh process may be behind.
-        report.claims = await _existing(run, kind, live=True)
-        decision = _decide(run, report)
-    await _record(run, decision.attempts)
-    await _give_up(run, report, decision)
-    await _create(run, report, decision, plan.hardware)
-    missing = report.wanted - len(report.live)
-    if missing > 0 and report.failure is None and decision.attempts.due is not None and not report.given_up:
-        report.retry_at = decision.attempts.due
+    decision = await _decide_and_record(run, report, kind)
+    report.failures, report.cause = decision.attempts.failures, decision.attempts.cause
+    report.retry_at, report.leaving = decision.next_at, decision.leaving
     if decision.retry_at is not None:
         run.wake_at(decision.retry_at, "a claim is due")
+    await _give_up(run, report, decision)
+    await _create(run, report, decision, plan.hardware)
+    report.decided = True
+
+
+async def _decide_and_record(run: Pass, report: ClaimsReport, kind: type[Claim]) -> Decision:
+    """Decide, and keep the record before anything is done, so that a crash in between costs a pause, not a node.
+
+    Losses and replacements are decided on what the API server has, because the cache of a new process may be behind.
+    The record is written for the version of the Workspace that it was read from.
+
+    Raises:
+        Conflict: others keep changing the Workspace.
+    """
+    workspace = run.workspace
+    for attempt in range(1, RECORD_TRIES + 1):
+        decision = _decide(run, workspace, report)
+        if decision.lost or decision.unknown or (decision.create and decision.attempts.failures):
+            report.claims = await _existing(run, kind, live=True)
+            decision = _decide(run, workspace, report)
+        if decision.unknown:
+            proven = frozenset([name for name in decision.unknown if await why_lost(run.api, kind, name)])
+            decision = _decide(run, workspace, report, proven)
+        decision = await _with_cause(run, kind, report, decision)
+        try:
+            await _record(run, workspace, decision.attempts)
+        except Conflict:
+            if attempt == RECORD_TRIES:
+                raise
+            current = await run.api.get(Workspace, workspace.name, workspace.namespace, consistency="live")
+            if current.deleting or current.uid != workspace.uid:
+                raise
+            workspace = current
+        else:
+            return decision
+    raise AssertionError  # pragma: no cover -- the last try returns or raises
 
 
 async def _existing(run: Pass, kind: type[Claim], *, live: bool = False) -> list[Claim]:
@@ -80,31 +114,78 @@ def _wanted(run: Pass, hardware: Hardware, existing: Sequence[Claim]) -> int:
     return max(hardware.count - len(free), 0)
 
 
-def _decide(run: Pass, report: ClaimsReport) -> Decision:
-    last = _last_verdict(run)
+def _decide(run: Pass, workspace: Workspace, report: ClaimsReport, proven: frozenset[str] = frozenset()) -> Decision:
+    last = _last_verdict(run, workspace)
     situation = Situation(
         now=run.now,
         wanted=report.wanted,
         claims=report.claims,
         nodes=run.seen.node_objects,
-        attempts=Attempts.read(run.workspace.annotations),
-        created_before=last is not None and last.status != "Unknown" and last.reason not in _NOT_IN_PLACE,
-        ready_before=last is not None and last.is_true,
+        attempts=Attempts.read(workspace.annotations),
+        expected=frozenset(workspace.status.claims) if last is not None else frozenset(),
+        proven=proven,
+        refused=last is not None and last.reason in _CREATION_REFUSED,
+        ready_since=last.last_transition_time if last is not None and last.is_true else None,
+        name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
     )
     return decide(situation, run.settings)
 
 
-def _last_verdict(run: Pass) -> Condition | None:
-    """What the last pass said about claims."""
-    return find_condition(run.workspace.status.conditions, claim_condition_type(run.settings.node_api))
+def _last_verdict(run: Pass, workspace: Workspace) -> Condition | None:
+    """What the last pass reported about claims of the configured kind."""
+    return find_condition(workspace.status.conditions, claim_condition_type(run.settings.node_api))
 
 
-async def _record(run: Pass, attempts: Attempts) -> None:
-    """Keep the record on the Workspace before acting on it, so that a crash in between costs a pause, not a node."""
-    if attempts == Attempts.read(run.workspace.annotations):
+async def _with_cause(run: Pass, kind: type[Claim], report: ClaimsReport, decision: Decision) -> Decision:
+    """The decision with the cause of the loss in its record: what the claim, its Events, or the last pass know."""
+    attempts = decision.attempts
+    if not decision.lost and (attempts.cause or not attempts.pending):
+        return decision
+    cause = _known_cause(report, decision)
+    for name in () if cause else decision.lost or attempts.lost:
+        found = await why_lost(run.api, kind, name)
+        if found:
+            cause = f"{kind.kind} {name}: {found}"
+            break
+    if not cause:
+        lost_at = attempts.since or run.now
+        if decision.lost or (run.now - lost_at).total_seconds() < CAUSE_SECONDS:
+            run.wake(CAUSE_RETRY_SECONDS, "the cause of a loss may be in an Event")
+        return decision
+    return replace(decision, attempts=replace(attempts, cause=cause[:CAUSE_LENGTH]))
+
+
+def _known_cause(report: ClaimsReport, decision: Decision) -> str:
+    """Why a claim was lost, from the controller's own decision or the claim's conditions; empty when unknown."""
+    for given_up, why in decision.give_up:
+        if given_up.name in decision.lost:
+            return f"{given_up.kind} {given_up.name}: {_with_words(why, given_up)}"
+    for each in report.claims:
+        if each.name in decision.lost and not each.is_ready and (told := _with_words("", each)):
+            return f"{each.kind} {each.name}: {told}"
+    return ""
+
+
+def _with_words(why: str, claim: Claim) -> str:
+    """The reason in words, with what the claim's own conditions add."""
+    trouble = claim.trouble()
+    told = "" if trouble is None or trouble.reason == AWAITING_RECONCILIATION else trouble.message or trouble.reason
+    return "; ".join(filter(None, (why, told)))
+
+
+async def _record(run: Pass, workspace: Workspace, attempts: Attempts) -> None:
+    """Keep the record on the Workspace, if it differs from the one there.
+
+    Raises:
+        Conflict: the Workspace has changed since it was read.
+    """
+    if attempts == Attempts.read(workspace.annotations):
         return
-    annotations = {labels.PROVISION_ATTEMPTS: attempts.write()}
-    await run.api.patch(run.workspace, MergePatch({"metadata": {"annotations": annotations}}))
+    metadata = {
+        "annotations": {labels.PROVISION_ATTEMPTS: attempts.write()},
+        "resourceVersion": workspace.metadata.resource_version,
+    }
+    await run.api.patch(workspace, MergePatch({"metadata": metadata}))
 
 
 async def _give_up(run: Pass, report: ClaimsReport, decision: Decision) -> None:
@@ -129,8 +210,8 @@ async def _create(run: Pass, report: ClaimsReport, decision: Decision, hardware:
             missing_kind = isinstance(refused, NotFound)
             reason = words.CLAIM_KIND_MISSING if missing_kind else words.CLAIM_CREATE_FAILED
             report.failure = (reason, f"{wanted.kind} {wanted.name} could not be created: {refused.message}")
-            last = _last_verdict(run)
-            if last is None or (last.reason, last.message) != report.failure:
+            last = _last_verdict(run, run.workspace)
+            if last is None or last.reason != reason or not last.message.startswith(report.failure[1]):
                 run.request.event("Warning", f"{wanted.kind}CreationFailed", refused.message)
             run.errors.append(refused)
             break

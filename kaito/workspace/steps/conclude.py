@@ -1,6 +1,7 @@
 """Last step: the status, from everything the others saw. One write, made by the framework, only if it differs."""
 
 from datetime import timedelta
+from typing import Final
 
 from kaito.api import Workspace, conditions as words
 from kaito.runtime.client.status import StatusScope
@@ -15,25 +16,59 @@ _ANNOUNCED = {
 """Conditions whose change is worth an event: reason when it becomes true, and when it stops being true. The whole
 (WorkspaceSucceeded) is their sum and would only repeat them, except for the end of tuning."""
 
+_CAUSES: Final = frozenset({words.WORKLOAD_REFUSED, words.NAME_CONFLICT, words.POD_CREATION_FAILED})
+"""Reasons of the workload that are worth an event of their own, also when it was not ready before."""
+
+OWN_CONDITIONS: Final = frozenset(
+    {
+        words.MODEL_RESOLVED,
+        words.MACHINE_READY,
+        words.NODE_CLAIM_READY,
+        words.NODES_READY,
+        words.RESOURCE_READY,
+        words.INFERENCE_READY,
+        words.JOB_STARTED,
+        words.WORKSPACE_SUCCEEDED,
+        words.WORKSPACE_READY,
+    }
+)
+"""Conditions that this controller alone writes. Others (those of other controllers too) are left as they are."""
+
 
 def conclude(run: Pass, status: StatusScope[Workspace]) -> None:
-    """Set every condition and field. What the pass did not get to look at keeps its last verdict."""
-    found = verdicts(run.workspace, run.seen, run.settings.node_api)
+    """Set every condition and field to what this pass saw: nothing keeps the words of an earlier one."""
+    found = verdicts(run.workspace, run.seen, run.settings.node_api, run.failures)
+    _announce_failures(run, status)
     for verdict in found:
-        if verdict.holds is None and status.find(verdict.type) is not None:
-            continue
         _announce(run, status, verdict)
         status.condition(verdict.type, verdict.holds, verdict.reason, verdict.message)
-    known = {verdict.type for verdict in found}
-    for stale in {words.MACHINE_READY, words.NODE_CLAIM_READY} - {claim_condition_type(run.settings.node_api)} - known:
+    for stale in OWN_CONDITIONS - {verdict.type for verdict in found}:
         status.remove_condition(stale)
     whole = next(verdict for verdict in found if verdict.type == words.WORKSPACE_SUCCEEDED)
-    if whole.holds is not None:
-        status.set(state=state(run.workspace, run.seen, whole))
+    status.set(state=state(run.workspace, run.seen, whole))
+    if run.seen.claims is not None and run.seen.claims.decided:
+        status.set(claims=sorted(claim.name for claim in run.seen.claims.live))
     if run.seen.nodes is not None:
         status.set(worker_nodes=list(run.seen.nodes.names))
     if run.seen.plan is not None:
         status.set(target_node_count=run.seen.plan.hardware.count)
+
+
+def conclude_nothing(run: Pass, status: StatusScope[Workspace]) -> None:
+    """Set every condition that exists, and the two of the whole, to Unknown: the status could not be computed."""
+    _announce_failures(run, status)
+    message = "; ".join(failure.message for failure in run.failures)
+    present = {condition.type for condition in status.conditions} & OWN_CONDITIONS
+    for each in sorted(present | {words.WORKSPACE_SUCCEEDED, words.WORKSPACE_READY}):
+        status.condition(each, None, words.RECONCILE_ERROR, message)
+
+
+def _announce_failures(run: Pass, status: StatusScope[Workspace]) -> None:
+    """One Warning for each failure that the conditions of the last pass do not report."""
+    reported = [condition.message for condition in status.conditions if condition.type in OWN_CONDITIONS]
+    for failure in run.failures:
+        if not any(failure.message in message for message in reported):
+            run.request.event("Warning", words.RECONCILE_ERROR, failure.message)
 
 
 def _announce(run: Pass, status: StatusScope[Workspace], verdict: Verdict) -> None:
@@ -41,6 +76,8 @@ def _announce(run: Pass, status: StatusScope[Workspace], verdict: Verdict) -> No
     before = status.find(verdict.type)
     was = before is not None and before.is_true
     if was is bool(verdict.holds):
+        if verdict.reason in _CAUSES and verdict.type in _ANNOUNCED and (not before or before.reason != verdict.reason):
+            run.request.event("Warning", verdict.reason, verdict.message)
         return
     if verdict.holds:
         _measure(run, verdict.type)

@@ -18,8 +18,8 @@ async def ensure(run: Pass) -> None:
     present = await run.api.find(StatefulSet, run.workspace.name, run.workspace.namespace)
     if present is not None and foreign(run, present):
         return
-    if run.seen.plan is not None and (run.placeable or present is not None):
-        present = await _apply(run, run.seen.plan, present)
+    if run.plan is not None and (run.placeable or present is not None):
+        present = await _apply(run, run.plan, present)
     run.seen.workload, run.seen.looked_at_workload = present, True
     if present is not None:
         run.seen.pods = await run.api.list(Pod, index=PODS(str(run.workspace.key)))

@@ -23,7 +23,7 @@ async def observe(run: Pass) -> None:
     hardware = run.seen.hardware(run.workspace)
     found = await _own(run)
     _report(run, hardware, found)
-    if run.seen.plan is None or run.settings.node_api is NodeApi.BYO:
+    if run.plan is None or run.settings.node_api is NodeApi.BYO:
         return
     taken = await _take_preferred(run, hardware)
     if taken:

@@ -8,7 +8,7 @@ from kaito.workspace.steps.takeover import REFUSALS, foreign, refused
 
 async def ensure(run: Pass) -> None:
     """Apply both Services once a workload may be placed; a Service of somebody else is left alone and told about."""
-    if run.seen.plan is None or run.workspace.inference is None or not run.placeable:
+    if run.plan is None or run.workspace.inference is None or not run.placeable:
         return
     for service in (client_service(run.workspace), headless_service(run.workspace)):
         present = await run.api.find(Service, service.name, service.namespace)

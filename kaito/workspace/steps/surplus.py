@@ -14,9 +14,9 @@ from kaito.workspace.provisioning import index_of
 async def release(run: Pass) -> None:
     """Delete claims beyond the number wanted."""
     report, workload = run.seen.claims, run.seen.workload
-    if report is None or run.seen.plan is None or workload is None or not run.seen.pods:
+    if report is None or run.plan is None or workload is None or not run.seen.pods:
         return
-    settled = workload.spec.replicas == run.seen.plan.hardware.count == workload.status.ready_replicas
+    settled = workload.spec.replicas == run.plan.hardware.count == workload.status.ready_replicas
     excess = len(report.live) - report.wanted
     if not settled or excess <= 0:
         return

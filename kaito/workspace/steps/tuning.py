@@ -19,8 +19,8 @@ async def ensure(run: Pass) -> None:
     present = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
     if present is not None and foreign(run, present):
         return
-    if run.seen.plan is not None:
-        present = await _converge(run, run.seen.plan, present)
+    if run.plan is not None:
+        present = await _converge(run, run.plan, present)
     run.seen.job, run.seen.looked_at_workload = present, True
     if present is not None:
         run.seen.pods = await run.api.list(Pod, index=PODS(str(run.workspace.key)))
