@@ -184,5 +184,9 @@ DELETING: Final = "WorkspaceDeleting"
 DELETION_FAILED: Final = "DeletionFailed"
 """Something of the Workspace could not be deleted; the message has the error. It is tried again."""
 
+CLOUD_REFUSES_DELETION: Final = "CloudRefusesDeletion"
+"""The cloud does not delete a machine until a person removes the cause (a lock, a missing permission); the message has
+its words. The machine still costs money."""
+
 WAITING_FOR_CLAIMS: Final = "WaitingForClaims"
 """Deletion waits for claims (and the machines behind them) to go."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from kaito.runtime.client import Api
 from kaito.runtime.errors import KaitoRuntimeError
-from kaito.runtime.kinds import Event
+from kaito.runtime.kinds import Event, Pod
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import Resource
 
@@ -22,6 +22,11 @@ CLUSTER_SCOPED_NAMESPACE: Final = "default"
 CREATION_FAILED: Final = "FailedCreate"
 CREATION_SUCCEEDED: Final = "SuccessfulCreate"
 """Reasons that the StatefulSet and Job controllers of Kubernetes give to the creation of a pod."""
+
+START_PROBLEMS: Final = frozenset(
+    {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "FailedCreatePodContainer"}
+)
+"""Reasons that the kubelet and the attach controller give while a pod waits for volumes or its sandbox."""
 
 _END = re.compile("terminat|delet|expir|disrupt|evict|reclaim", re.IGNORECASE)
 
@@ -47,6 +52,14 @@ async def why_no_pods(api: Api, workload: Resource) -> str:
     ]
     newest = max(attempts, key=moment, default=None)
     return newest.note.strip() if newest is not None and newest.reason == CREATION_FAILED else ""
+
+
+async def why_waiting(api: Api, pod: Pod) -> str:
+    """What the kubelet reports about a pod that does not start its containers; empty when nothing."""
+    events = await _events(api, Pod, pod.name, pod.namespace)
+    waits = [e for e in events if e.type == "Warning" and e.reason in START_PROBLEMS and e.regarding.uid == pod.uid]
+    newest = max(waits, key=moment, default=None)
+    return "" if newest is None else _words(newest)
 
 
 def moment(event: Event) -> datetime:

@@ -58,6 +58,14 @@ def classify(pods: Sequence[Pod]) -> Fault | None:
     return None
 
 
+def has_started(pod: Pod) -> bool:
+    """Whether a container of the pod, an init container too, runs or ran."""
+    return any(
+        status.state.running or status.state.terminated or status.last_state.terminated or status.restart_count
+        for status in _containers(pod)
+    )
+
+
 def last_words(status: ContainerStatus) -> str:
     """How the container ended last: its termination message, else its exit code; empty when it never ended."""
     ended = status.state.terminated or status.last_state.terminated
@@ -82,7 +90,7 @@ def _out_of_memory(pod: Pod) -> Iterator[Fault]:
                 yield Fault(
                     words.CONTAINER_OOM_KILLED,
                     f"container {status.name} of pod {pod.name} ran out of memory and was killed "
-                    f"({status.restart_count} restarts)",
+                    f"({status.restart_count} restart{'' if status.restart_count == 1 else 's'})",
                 )
 
 
@@ -107,8 +115,17 @@ def _crash_loop(pod: Pod) -> Iterator[Fault]:
             detail = f"; last {words_}" if words_ else ""
             yield Fault(
                 words.CONTAINER_CRASH_LOOP,
-                f"container {status.name} of pod {pod.name} keeps ending ({status.restart_count} restarts){detail}",
+                f"container {status.name} of pod {pod.name} {_ends(status, looping=looping)}{detail}",
             )
+
+
+def _ends(status: ContainerStatus, *, looping: bool) -> str:
+    """How often the container ended: one end is no loop yet."""
+    if status.restart_count > 1:
+        return f"keeps ending ({status.restart_count} restarts)"
+    if status.restart_count == 0:
+        return "ended"
+    return "ended twice and is about to be restarted again" if looping else "ended and was restarted once"
 
 
 def _evicted(pod: Pod) -> Iterator[Fault]:

@@ -95,6 +95,8 @@ class Observation:
     workload: StatefulSet | None = None
     job: Job | None = None
     pods: Sequence[Pod] = field(default_factory=tuple[Pod, ...])
+    obstacle: pod_faults.Fault | None = None
+    """What keeps pods from existing or starting, according to Events."""
     problem: tuple[str, str] | None = None
     """Reason and message of what keeps the workload from being applied."""
     node_objects: Mapping[str, Node] = field(default_factory=dict[str, Node])
@@ -179,7 +181,7 @@ def state(workspace: Workspace, seen: Observation, whole: Verdict) -> WorkspaceS
         return "Succeeded"
     if seen.job.has_condition("Failed"):
         return "Failed"
-    return "Running" if seen.job.status.active or seen.job.status.ready else "Pending"
+    return "Running" if seen.job.status.ready or _is_started(seen) else "Pending"
 
 
 def claim_condition_type(node_api: NodeApi) -> str:
@@ -314,12 +316,15 @@ def _inference(seen: Observation, resource: Verdict) -> Verdict:
             return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, lost)
         warning = f"; warning: {seen.problem[1]}" if seen.problem else ""
         return Verdict.true(words.INFERENCE_READY, words.INFERENCE_SERVING, count + warning)
-    fault = pod_faults.classify(seen.pods)
+    fault = pod_faults.classify(seen.pods) or seen.obstacle
     if fault is not None:
         return Verdict.false(words.INFERENCE_READY, fault.reason, f"{count}; {fault.message}")
     lost = _on_lost_nodes(seen)
     if lost:
         return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, f"{count}; {lost}")
+    if seen.problem is not None:
+        reason, message = seen.problem
+        return Verdict.false(words.INFERENCE_READY, reason, f"{count}; {message}")
     return Verdict.false(words.INFERENCE_READY, words.INFERENCE_PENDING, count)
 
 
@@ -356,12 +361,20 @@ def _job(seen: Observation) -> Verdict:
         return Verdict.false(words.JOB_STARTED, words.JOB_FAILED, _job_failure(seen))
     if job.status.ready:
         return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job is running")
-    fault = pod_faults.classify(seen.pods)
+    fault = pod_faults.classify(seen.pods) or seen.obstacle
     if fault is not None:
         return Verdict.false(words.JOB_STARTED, fault.reason, fault.message)
+    if _is_started(seen):
+        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job is starting: a container runs")
     if job.status.active:
-        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job is starting")
+        message = "no container of the tuning job's pod has started yet"
+        return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, message)
     return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, "the tuning job has no pod yet")
+
+
+def _is_started(seen: Observation) -> bool:
+    """Whether a container of the Job's pod runs or ran."""
+    return any(pod_faults.has_started(pod) for pod in seen.pods if not pod.deleting)
 
 
 def _job_failure(seen: Observation) -> str:

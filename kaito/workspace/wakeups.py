@@ -13,14 +13,14 @@ from kaito.runtime.kinds import ConfigMap, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
 from kaito.workspace.indexes import WORKSPACES_BY_CONFIG
-from kaito.workspace.pods import classify
+from kaito.workspace.pods import classify, has_started
 
 _LATER = on(EventType.UPDATE, EventType.DELETE)
 """Creations of objects that only we create tell us nothing we do not know."""
 
 
 def _claim_state(claim: Claim) -> Hashable:
-    trouble = claim.trouble()
+    trouble = claim.termination_trouble() if claim.deleting else claim.trouble()
     words = (trouble.reason, trouble.message) if trouble else None
     return claim.is_ready, claim.deleting, claim.status.node_name, claim.status.provider_id, words
 
@@ -36,7 +36,8 @@ def _node_state(node: Node) -> Hashable:
 
 def _pod_state(pod: Pod) -> Hashable:
     fault = classify([pod])
-    return pod.spec.node_name, pod.deleting, (fault.reason, fault.message) if fault else None
+    words = (fault.reason, fault.message) if fault else None
+    return pod.spec.node_name, pod.deleting, has_started(pod), words
 
 
 WORKSPACE_CHANGED = changed("generation", "annotations", "labels", "deletionTimestamp")

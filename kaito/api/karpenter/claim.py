@@ -164,3 +164,16 @@ class Claim(Resource):
         waiting = [c for c in map(self.condition, self.stages) if c and not c.is_true and (c.message or c.reason)]
         speaking = [c for c in waiting if c.reason != words.AWAITING_RECONCILIATION]
         return next(iter(speaking or waiting), None)
+
+    def termination_trouble(self) -> Condition | None:
+        """What keeps a claim that is being deleted: the last stage of its termination that is not done and has words.
+
+        The instance comes before volumes and pods: when the cloud refuses to delete it, the others are done. None when
+        the claim is not being deleted, or no stage says anything.
+        """
+        if not self.deleting:
+            return None
+        stages = (words.INSTANCE_TERMINATING, words.VOLUMES_DETACHED, words.DRAINED)
+        waiting = [c for c in map(self.condition, stages) if c and not c.is_true and c.message]
+        speaking = [c for c in waiting if c.reason != words.AWAITING_RECONCILIATION]
+        return next(iter(speaking), None)

@@ -1,11 +1,13 @@
 """Last step: the status, from everything the others saw. One write, made by the framework, only if it differs."""
 
+import re
 from datetime import timedelta
 from typing import Final
 
 from kaito.api import Workspace, conditions as words
 from kaito.runtime.client.status import StatusScope
 from kaito.workspace.context import Pass
+from kaito.workspace.failure import MESSAGE_LENGTH
 from kaito.workspace.status import Verdict, claim_condition_type, state, verdicts
 
 _ANNOUNCED = {
@@ -18,6 +20,9 @@ _ANNOUNCED = {
 
 _CAUSES: Final = frozenset({words.WORKLOAD_REFUSED, words.NAME_CONFLICT, words.POD_CREATION_FAILED})
 """Reasons of the workload that are worth an event of their own, also when it was not ready before."""
+
+LONGEST_MESSAGE: Final = 8192
+"""Longest message of a condition, in characters. The API server accepts 32768 bytes."""
 
 OWN_CONDITIONS: Final = frozenset(
     {
@@ -39,7 +44,8 @@ def conclude(run: Pass, status: StatusScope[Workspace]) -> None:
     """Set every condition and field to what this pass saw: nothing keeps the words of an earlier one."""
     found = verdicts(run.workspace, run.seen, run.settings.node_api, run.failures)
     _announce_failures(run, status)
-    for verdict in found:
+    for each in found:
+        verdict = _fitting(each)
         _announce(run, status, verdict)
         status.condition(verdict.type, verdict.holds, verdict.reason, verdict.message)
     for stale in OWN_CONDITIONS - {verdict.type for verdict in found}:
@@ -52,6 +58,15 @@ def conclude(run: Pass, status: StatusScope[Workspace]) -> None:
         status.set(worker_nodes=list(run.seen.nodes.names))
     if run.seen.plan is not None:
         status.set(target_node_count=run.seen.plan.hardware.count)
+
+
+def _fitting(verdict: Verdict) -> Verdict:
+    """The verdict as the API server accepts it: reasons and messages of others may be too long or of another form."""
+    reason = re.sub(r"[^A-Za-z0-9_]", "", verdict.reason).lstrip("0123456789_").rstrip("_")[:MESSAGE_LENGTH]
+    message = verdict.message
+    if len(message) > LONGEST_MESSAGE:
+        message = message[: LONGEST_MESSAGE - 1] + "…"
+    return verdict._replace(reason=reason or words.PENDING, message=message)
 
 
 def conclude_nothing(run: Pass, status: StatusScope[Workspace]) -> None:

@@ -1,6 +1,7 @@
 """Deletion: the workload first, then the claims, and the Workspace only when they are really gone.
 
-Called instead of the other steps while the Workspace is being deleted. Progress is told in `WorkspaceDeleting`. A
+Called instead of the other steps while the Workspace is being deleted. Progress is reported in `WorkspaceDeleting`; all
+other conditions are False from the first pass. A
 provisioner that never finishes cannot pin the Workspace: after the deletion timeout it goes, with a Warning that names
 what it left behind (the orphan collector keeps trying).
 """
@@ -8,14 +9,18 @@ what it left behind (the orphan collector keeps trying).
 from collections.abc import Sequence
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, conditions as words, labels
+from kaito.api.karpenter.conditions import INSTANCE_TERMINATING
 from kaito.runtime import Again, Request
 from kaito.runtime.client import MergePatch
-from kaito.runtime.errors import ApiError, NotFound
+from kaito.runtime.client.status import StatusScope
+from kaito.runtime.errors import NotFound, NotLeader
 from kaito.runtime.kinds import Job, Node, StatefulSet
+from kaito.workspace.failure import describe
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.ownership import owner_labels, owns
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.steps.conclude import LONGEST_MESSAGE, OWN_CONDITIONS
 from kaito.workspace.steps.takeover import controlled_by
 
 WAIT_SECONDS = 5.0
@@ -25,23 +30,71 @@ WAIT_SECONDS = 5.0
 async def release(request: Request[Workspace], settings: WorkspaceSettings) -> Again | None:
     """Delete what the Workspace has; None when nothing remains and the finalizer may go."""
     async with request.status() as status:
+        _end_service(request, status)
         try:
-            await _delete_workload(request)
-            remaining = await _delete_claims(request, settings)
-        except ApiError as refused:
-            status.condition(words.WORKSPACE_DELETING, holds=True, reason=words.DELETING, message=refused.message)
+            return await _remove(request, settings, status)
+        except NotLeader:
             raise
-        names = ", ".join(claim.name for claim in remaining)
-        if remaining and not _out_of_patience(request, settings):
-            message = f"waiting for {remaining[0].kind} {names} to go"
-            status.condition(words.WORKSPACE_DELETING, holds=True, reason=words.WAITING_FOR_CLAIMS, message=message)
-            return Again(after=WAIT_SECONDS, why=message)
+        except Exception as error:
+            _report(request, status, words.DELETION_FAILED, describe(error))
+            raise
+
+
+async def _remove(
+    request: Request[Workspace], settings: WorkspaceSettings, status: StatusScope[Workspace]
+) -> Again | None:
+    await _delete_workload(request)
+    remaining = await _delete_claims(request, settings)
+    if remaining and not _out_of_patience(request, settings):
+        reason, message = _progress(remaining)
+        _report(request, status, reason, message)
+        return Again(after=WAIT_SECONDS, why=message)
     if remaining:
+        names = ", ".join(claim.name for claim in remaining)
         note = f"gave up waiting after {settings.deletion_timeout:.0f} s; these claims may still cost money: {names}"
         request.event("Warning", "DeletionTimedOut", note)
     await _release_preferred_nodes(request)
     await _drop_legacy_finalizer(request)
     return None
+
+
+def _end_service(request: Request[Workspace], status: StatusScope[Workspace]) -> None:
+    """From the first pass of a deletion nothing is ready any more: the workload is deleted before all else."""
+    workspace = request.object
+    workload = words.JOB_STARTED if workspace.tuning is not None else words.INFERENCE_READY
+    columns = {words.RESOURCE_READY, workload, words.WORKSPACE_SUCCEEDED, words.WORKSPACE_READY}
+    present = {condition.type for condition in status.conditions} & OWN_CONDITIONS
+    message = "the workspace is being deleted"
+    for each in sorted(present | columns):
+        holds = None if each == words.MODEL_RESOLVED else False
+        status.condition(each, holds, words.DELETING, message)
+    if workspace.tuning is None:
+        status.set(state="NotReady")
+    elif workspace.status.state == "Running":
+        status.set(state="Pending")
+
+
+def _progress(remaining: Sequence[Claim]) -> tuple[str, str]:
+    """Reason and message of what the deletion waits for, with the words of the provisioner where it has any."""
+    names = ", ".join(claim.name for claim in remaining)
+    waits = f"waiting for {remaining[0].kind} {names} to go"
+    found = [(claim, found) for claim in remaining if (found := claim.termination_trouble()) is not None]
+    if not found:
+        return words.WAITING_FOR_CLAIMS, waits
+    refused = [pair for pair in found if pair[1].status == "False" and pair[1].type == INSTANCE_TERMINATING]
+    claim, condition = (refused or found)[0]
+    reason = words.CLOUD_REFUSES_DELETION if refused else words.WAITING_FOR_CLAIMS
+    told = ": ".join(filter(None, (condition.reason, condition.message)))
+    return reason, f"{waits}; {claim.kind} {claim.name}: {told}"
+
+
+def _report(request: Request[Workspace], status: StatusScope[Workspace], reason: str, message: str) -> None:
+    """Set WorkspaceDeleting; a Warning when it reports a failure or a refusal that the last pass did not."""
+    before = status.find(words.WORKSPACE_DELETING)
+    is_news = before is None or (before.reason, before.message) != (reason, message)
+    if is_news and reason in {words.DELETION_FAILED, words.CLOUD_REFUSES_DELETION}:
+        request.event("Warning", reason, message)
+    status.condition(words.WORKSPACE_DELETING, holds=True, reason=reason, message=message[:LONGEST_MESSAGE])
 
 
 async def _delete_workload(request: Request[Workspace]) -> None:

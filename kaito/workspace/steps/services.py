@@ -3,7 +3,7 @@
 from kaito.runtime.kinds import Service
 from kaito.workspace.context import Pass
 from kaito.workspace.manifests.service import client_service, headless_service
-from kaito.workspace.steps.takeover import REFUSALS, foreign, refused
+from kaito.workspace.steps.takeover import foreign, unless_refused
 
 
 async def ensure(run: Pass) -> None:
@@ -14,7 +14,4 @@ async def ensure(run: Pass) -> None:
         present = await run.api.find(Service, service.name, service.namespace)
         if present is not None and foreign(run, present):
             continue
-        try:
-            await run.api.ensure(service, owner=run.workspace)
-        except REFUSALS as refusal:
-            refused(run, f"Service {service.name}", refusal)
+        await unless_refused(run, f"Service {service.name}", run.api.ensure(service, owner=run.workspace))

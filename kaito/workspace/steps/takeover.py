@@ -1,23 +1,64 @@
 """What the controller may write: never over an object that somebody else controls, and not what the server refuses.
 
-Both become the pass's problem, told in the condition of the workload.
+Both become the pass's problem, reported in the condition of the workload.
 """
 
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
 
 from kaito.api import Workspace, conditions as words
-from kaito.runtime.errors import ApiError, BadRequest, Forbidden, Invalid
+from kaito.runtime.errors import ApiError
 from kaito.runtime.meta import Resource
 from kaito.workspace.context import Pass
+from kaito.workspace.failure import describe
 
-REFUSALS: Final = (Invalid, BadRequest, Forbidden)
-"""Answers that are about the object's content or about permission: worth telling the user, not only the log."""
+R = TypeVar("R", bound=Resource)
+
+_NOT_ABOUT_CONTENT: Final = frozenset({401, 404, 408, 409, 410, 429})
+"""Client errors that are about credentials, absence, time or versions."""
+
+_UNTYPABLE: Final = ("failed to create typed patch object", "field not declared in schema")
+"""What kube-apiserver answers with status 500 when an applied object does not fit the schema of its kind."""
 
 
-def refused(run: Pass, what: str, refusal: ApiError) -> None:
-    """Note a refusal; the pass goes on, and is retried with backoff, because a policy may change."""
-    run.seen.problem = (words.WORKLOAD_REFUSED, f"the API server refuses {what}: {refusal.message}")
-    run.errors.append(refusal)
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is about the object's content or about permission: the user has to hear of it.
+
+    Judged by the answer's content where its status misleads: server-side apply answers 500 to a field that the kind
+    does not have.
+    """
+    if isinstance(error, ValidationError):
+        return True
+    if not isinstance(error, ApiError):
+        return False
+    if error.code == 500:
+        return any(text in error.message for text in _UNTYPABLE)
+    return 400 <= error.code < 500 and error.code not in _NOT_ABOUT_CONTENT
+
+
+async def unless_refused(run: Pass, what: str, write: Awaitable[R]) -> R | None:
+    """The result of the write; None when it is refused, which is the pass's problem then.
+
+    The pass goes on, and is retried with backoff: a policy may change.
+
+    Raises:
+        Exception: any other failure.
+    """
+    try:
+        return await write
+    except (ApiError, ValidationError) as error:
+        if not is_refusal(error):
+            raise
+        note_problem(run, words.WORKLOAD_REFUSED, f"the API server refuses {what}: {describe(error)}")
+        run.errors.append(error)
+        return None
+
+
+def note_problem(run: Pass, reason: str, message: str) -> None:
+    """Keep the first problem of a pass: the later ones may follow from it."""
+    run.seen.problem = run.seen.problem or (reason, message)
 
 
 def controlled_by(workspace: Workspace, thing: Resource) -> bool:
@@ -30,7 +71,8 @@ def foreign(run: Pass, thing: Resource) -> bool:
     if controlled_by(run.workspace, thing):
         return False
     owners = ", ".join(f"{o.kind} {o.name}" for o in thing.metadata.owner_references) or "no controller"
-    run.seen.problem = (
+    note_problem(
+        run,
         words.NAME_CONFLICT,
         f"{thing.kind} {thing.name} exists and belongs to {owners}: delete it, or give the workspace another name",
     )

@@ -6,7 +6,11 @@ from kaito.workspace.context import Pass
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
-from kaito.workspace.steps.takeover import REFUSALS, foreign, refused
+from kaito.workspace.steps.obstacles import find_obstacle
+from kaito.workspace.steps.takeover import foreign, unless_refused
+
+SAFETY_SECONDS = 60.0
+"""How often a Job that has not started is looked at although nothing was heard."""
 
 REPLACED_SECONDS = 5.0
 """How often the end of a deleted Job is looked for although nothing was heard."""
@@ -19,11 +23,18 @@ async def ensure(run: Pass) -> None:
     present = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
     if present is not None and foreign(run, present):
         return
+    pods = [] if present is None else await run.api.list(Pod, index=PODS(str(run.workspace.key)))
+    run.seen.job, run.seen.pods, run.seen.looked_at_workload = present, pods, True
     if run.plan is not None:
-        present = await _converge(run, run.plan, present)
-    run.seen.job, run.seen.looked_at_workload = present, True
-    if present is not None:
-        run.seen.pods = await run.api.list(Pod, index=PODS(str(run.workspace.key)))
+        run.seen.job = present = await _converge(run, run.plan, present)
+    if present is not None and not is_ended(present) and not present.status.ready:
+        run.wake(SAFETY_SECONDS, "the tuning job is starting")
+        run.seen.obstacle = await find_obstacle(run, present, 1)
+
+
+def is_ended(job: Job) -> bool:
+    """Whether the Job completed or failed."""
+    return job.has_condition("Complete") or job.has_condition("Failed")
 
 
 async def is_finished(run: Pass, plan: Plan) -> bool:
@@ -31,7 +42,7 @@ async def is_finished(run: Pass, plan: Plan) -> bool:
     if run.workspace.tuning is None:
         return False
     job = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
-    if job is None or job.deleting or not (job.has_condition("Complete") or job.has_condition("Failed")):
+    if job is None or job.deleting or not is_ended(job):
         return False
     wanted = tuning_job(run.workspace, plan, run.settings)
     return job.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations[labels.TEMPLATE_HASH]
@@ -54,13 +65,12 @@ async def _converge(run: Pass, plan: Plan, present: Job | None) -> Job | None:
 
 
 async def _create(run: Pass, plan: Plan, wanted: Job) -> Job | None:
-    try:
-        if plan.training is not None:
-            await run.api.ensure(plan.training, owner=run.workspace)
-        made = await run.api.ensure(wanted, owner=run.workspace)
-    except REFUSALS as refusal:
-        refused(run, "the job", refusal)
-        return None
-    run.request.log.info("tuning job created")
-    run.request.event("Normal", "JobCreated", f"created Job {made.name}")
+    if plan.training is not None:
+        config = run.api.ensure(plan.training, owner=run.workspace)
+        if await unless_refused(run, "the training configuration", config) is None:
+            return None
+    made = await unless_refused(run, "the job", run.api.ensure(wanted, owner=run.workspace))
+    if made is not None:
+        run.request.log.info("tuning job created")
+        run.request.event("Normal", "JobCreated", f"created Job {made.name}")
     return made
