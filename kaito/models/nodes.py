@@ -16,6 +16,9 @@ from kaito.models.products import gpu_named
 SELECTOR_FIELD: Final = "resource.labelSelector"
 
 _MIB: Final = 2**20
+_MOST_GPUS: Final = 1024
+"""More GPUs than any node has; a label with a larger number is a mistake."""
+
 _NAMES_SHOWN: Final = 5
 """Nodes that a message names for each kind of GPU; further ones are counted."""
 
@@ -33,13 +36,16 @@ class UnknownGpus(PlanError):
 def instance_type_of(node_labels: Mapping[str, str], cloud: Cloud = "azure") -> InstanceType | None:
     """The node's GPUs; None when neither feature discovery nor the table knows.
 
-    Labels that are not whole numbers count as absent. A GPU of which nothing is known has the capability None.
+    Labels that are not whole numbers count as absent, and so does a number of GPUs that no node has. A GPU of which
+    nothing is known has the capability None.
     """
     name = node_labels.get(labels.INSTANCE_TYPE, "")
     product = node_labels.get(labels.GPU_PRODUCT, "")
     count, memory = _number(node_labels.get(labels.GPU_COUNT)), _number(node_labels.get(labels.GPU_MEMORY))
-    if not (product and count and memory):
+    if not (product and 0 < count <= _MOST_GPUS and memory):
         return find(name, cloud)
+    if _is_part(product):
+        count = 1
     known = gpu_named(product)
     capability = _capability(node_labels) or (known.compute_capability if known else None)
     gpu = Gpu(known.name if known else product, "nvidia", capability)
@@ -67,17 +73,15 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
     if not nodes:
         return None
     seen = {name: instance_type_of(found, cloud) for name, found in sorted(nodes.items())}
-    kinds: dict[str, list[str]] = {}
-    for name, instance in seen.items():
-        if instance is not None:
-            kinds.setdefault(instance.gpu.name, []).append(name)
-    if not kinds:
+    known = {name: instance for name, instance in seen.items() if instance is not None}
+    if not known:
         wanted = f"{labels.GPU_PRODUCT}, {labels.GPU_COUNT} and {labels.GPU_MEMORY}"
         raise UnknownGpus(
             SELECTOR_FIELD,
             f"{_shown(list(seen))} do not show which GPUs they have: install GPU feature discovery, or set the node "
             f"labels {wanted}",
         )
+    kinds = _by_product(known, nodes)
     if len(kinds) > 1:
         listed = "; ".join(f"{kind} on {_shown(names)}" for kind, names in sorted(kinds.items()))
         raise MixedGpus(
@@ -85,7 +89,7 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
             f"matches nodes with different GPUs: {listed}: narrow the selector to one product, for example with the "
             f"node label {labels.GPU_PRODUCT}",
         )
-    found = [instance for instance in seen.values() if instance is not None]
+    found = list(known.values())
     capabilities = [i.gpu.compute_capability for i in found if i.gpu.compute_capability is not None]
     least = min(found, key=lambda instance: instance.gpu_memory)
     return replace(
@@ -96,9 +100,36 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
     )
 
 
+def _by_product(known: Mapping[str, InstanceType], nodes: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """Node names by the product that the label gives.
+
+    A node that is known by its instance type only counts with the labelled nodes of the same GPU.
+    """
+    kinds: dict[str, list[str]] = {}
+    product_of_gpu: dict[str, str] = {}
+    for labelled in (True, False):
+        for name, instance in known.items():
+            product = nodes[name].get(labels.GPU_PRODUCT, "")
+            if bool(product) is not labelled:
+                continue
+            kind = product or product_of_gpu.get(instance.gpu.name, instance.gpu.name)
+            product_of_gpu.setdefault(instance.gpu.name, kind)
+            kinds.setdefault(kind, []).append(name)
+    return kinds
+
+
 def _shown(names: list[str]) -> str:
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _is_part(product: str) -> bool:
+    """Whether the node offers parts of GPUs: slices (`...-MIG-3g.20gb`) or shares in time (`...-SHARED`).
+
+    Engines cannot divide a model over parts, so a pod gets one of them.
+    """
+    words = product.upper().split("-")
+    return "MIG" in words or "SHARED" in words
 
 
 def _capability(node_labels: Mapping[str, str]) -> float | None:

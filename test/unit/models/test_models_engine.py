@@ -1,5 +1,6 @@
 """Options of the engine: ranges, and what they change in a plan and in its command."""
 
+import random
 import re
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 from kaito.models import catalogue, instance_types
 from kaito.models.commands import inference_command
 from kaito.models.engine import EngineOptions
-from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption
-from kaito.models.gpu import InstanceType
+from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
+from kaito.models.gpu import GIB, Gpu, InstanceType
 from kaito.models.parallelism import Parallelism
 from kaito.models.planning import plan_inference
 
@@ -190,3 +191,37 @@ def test_a_hybrid_model_gets_as_many_concurrent_requests_as_its_state_has_room_f
     with pytest.raises(InstanceTypeTooSmall) as caught:
         flags("nvidia-nemotron-3-nano-4b-bf16", A10.name, max_num_seqs=512)
     assert caught.value.field == "inference.config[vllm.max-num-seqs]"
+
+
+CHOICES: dict[str, tuple[float | str, ...]] = {
+    "max_model_len": (1, 15, 16, 2048, 131072, 10**9),
+    "gpu_memory_utilization": (1e-9, 0.1, 0.5, 0.9, 0.99, 1.0),
+    "tensor_parallel_size": (1, 2, 3, 7, 8, 10**12),
+    "pipeline_parallel_size": (1, 2, 3, 64, 10**12),
+    "data_parallel_size": (1, 2, 5, 10**12),
+    "max_num_seqs": (1, 64, 1024, 10**9),
+    "kv_cache_dtype": ("auto", "fp8", "bfloat16", "float32"),
+}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_options_on_any_node_are_planned_or_refused_with_a_field(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(200):
+        gpu = Gpu(chance.choice(["NVIDIA A10", "NVIDIA H200", "Z"]), "nvidia", chance.choice([None, 7.0, 9.0]))
+        gpus, memory = chance.choice([1, 2, 3, 5, 6, 8, 12, 1024]), chance.choice([1, 8, 24, 80, 288])
+        options: dict[str, Any] = {
+            name: chance.choice(values) for name, values in CHOICES.items() if chance.random() < 0.3
+        }
+        preset, node = chance.choice(catalogue.presets()), InstanceType("x", gpu, gpus, memory * GIB)
+        try:
+            plan = plan_inference(preset, node, engine=EngineOptions(**options), adapters=chance.choice([0, 1, 10]))
+        except PlanError as refused:
+            fields = ("inference.config[vllm.", "resource.instanceType")
+            assert refused.field.startswith(fields), (preset.name, options)  # noqa: PT017 - some are planned
+            continue
+        assert plan.parallelism.gpus <= gpus
+        words = inference_command(plan)
+        given = {name.replace("_", "-"): value for name, value in options.items() if plan.runtime == "vllm"}
+        assert all(f"--{name}={value:g}" in words for name, value in given.items() if isinstance(value, float))
+        assert all(f"--{name}={value}" in words for name, value in given.items() if not isinstance(value, float))

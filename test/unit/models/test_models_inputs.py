@@ -106,6 +106,11 @@ def test_a_second_copy_of_the_weights_does_not_count(preset: str, weights: float
         ("Quadro-RTX-6000", 24576, 7.5),
         ("Tesla-P100-PCIE-16GB", 16384, 6.0),
         ("Tesla-K80", 11441, 3.7),
+        ("NVIDIA-L2", 23034, 8.9),
+        ("NVIDIA-GeForce-GTX-1080-Ti", 11264, 6.1),
+        ("NVIDIA-TITAN-V", 12288, 7.0),
+        ("NVIDIA-A10-24Q", 23028, 8.6),
+        ("nvidia-a100-sxm4-80gb", 81920, 8.0),
     ],
 )
 def test_the_capability_of_nvidias_products_is_known(product: str, memory: int, capability: float) -> None:
@@ -114,6 +119,17 @@ def test_the_capability_of_nvidias_products_is_known(product: str, memory: int, 
 
     assert instance is not None
     assert (instance.gpu.compute_capability, instance.gpu.vendor) == (capability, "nvidia")
+
+
+@pytest.mark.parametrize("product", ["NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", "NVIDIA-A100-SXM4-80GB-SHARED"])
+def test_parts_of_gpus_are_used_one_at_a_time(product: str) -> None:
+    instance = instance_type_of(labels_of(product, count=2, memory=40192))
+    assert instance is not None
+    plan = plan_inference(catalogue.get("phi-4"), instance)
+
+    assert (plan.gpus, plan.parallelism.gpus) == (1, 1)
+    with pytest.raises(PlanError, match="too small for qwen2"):
+        plan_inference(catalogue.get("qwen2.5-coder-32b-instruct"), instance)
 
 
 def test_a_product_of_no_table_is_unknown() -> None:
@@ -281,28 +297,41 @@ def test_nodes_of_different_gpus_are_refused_by_name() -> None:
         uniform_instance_type(nodes)
 
     assert caught.value.field == "resource.labelSelector"
-    assert "matches nodes with different GPUs: NVIDIA A100 on a, c; NVIDIA V100 on b: narrow the sel" in str(
-        caught.value
-    )
+    listed = "matches nodes with different GPUs: NVIDIA-A100-SXM4-80GB on a, c; Tesla-V100-SXM2-16GB on b: narrow the"
+    assert listed in str(caught.value)
 
 
 def test_many_nodes_are_counted_and_not_listed() -> None:
     nodes = {f"n{i:03}": labels_of("NVIDIA-L40S") for i in range(50)} | {"x": labels_of("NVIDIA-H200")}
-    with pytest.raises(MixedGpus, match=r"NVIDIA L40S on n000, n001, n002, n003, n004 and 45 more"):
+    with pytest.raises(MixedGpus, match=r"NVIDIA-L40S on n000, n001, n002, n003, n004 and 45 more"):
         uniform_instance_type(nodes)
 
 
 def test_uniform_nodes_are_planned_by_the_least_of_them() -> None:
     nodes = {
         "a": labels_of("NVIDIA-A100-SXM4-80GB", count=8),
-        "b": labels_of("NVIDIA-A100-SXM4-40GB", count=4, memory=40960),
+        "b": labels_of("NVIDIA-A100-SXM4-80GB", count=4, memory=81221),
         "plain": {"kubernetes.io/hostname": "plain"},
     }
     found = uniform_instance_type(nodes)
 
     assert found is not None
-    assert (found.gpu.name, found.gpus, found.memory_per_gpu) == ("NVIDIA A100", 4, 40 * GIB)
+    assert (found.gpu.name, found.gpus, found.memory_per_gpu) == ("NVIDIA A100", 4, 81221 * 2**20)
     assert uniform_instance_type({}) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        labels_of("NVIDIA-A100-SXM4-40GB", memory=40960),
+        labels_of("NVIDIA-H100-80GB-HBM3"),
+        labels_of("NVIDIA-Z9000"),
+        {"node.kubernetes.io/instance-type": "Standard_NC6s_v3"},
+    ],
+)
+def test_another_product_is_refused_whatever_it_is(other: dict[str, str]) -> None:
+    with pytest.raises(MixedGpus, match=r"NVIDIA-A100-SXM4-80GB on mine"):
+        uniform_instance_type({"mine": labels_of("NVIDIA-A100-SXM4-80GB"), "other": other})
 
 
 def test_the_same_product_under_an_instance_type_is_uniform() -> None:
@@ -322,6 +351,7 @@ def test_the_same_product_under_an_instance_type_is_uniform() -> None:
         labels_of("NVIDIA-L40S") | {"nvidia.com/gpu.memory": "48 GiB"},
         labels_of("NVIDIA-L40S") | {"nvidia.com/gpu.count": "²"},
         labels_of("NVIDIA-L40S") | {"nvidia.com/gpu.count": "9" * 5000},
+        labels_of("NVIDIA-L40S") | {"nvidia.com/gpu.count": "999999999"},
         {"node.kubernetes.io/instance-type": "bare-metal"},
     ],
 )
