@@ -63,6 +63,8 @@ class ApiError(KaitoRuntimeError):
         """Seconds the server asked to wait, from `Retry-After` or the details."""
         self.request = request
         """Method and path, for the reader of the log."""
+        self.after_unanswered = False
+        """An earlier attempt of the same request got no answer: it may have been done, and this be its consequence."""
 
     @property
     def causes(self) -> list[dict[str, str]]:
@@ -251,6 +253,17 @@ class Terminal(KaitoRuntimeError):
 
     Logged and counted, never requeued by backoff.
     """
+
+
+def may_have_happened(error: BaseException) -> bool:
+    """Whether a write that ended with this error may have been done all the same, or may be done in a moment.
+
+    A refusal of the server is an answer (4xx, unless an earlier attempt of the same request got none), and what was
+    stopped before it was sent has not happened. Anything else leaves it open: no answer, a cancelled run, 5xx.
+    """
+    if isinstance(error, ApiError):
+        return error.code >= 500 or error.after_unanswered
+    return not isinstance(error, NotLeader | ConfigurationError)
 
 
 class InvariantError(KaitoRuntimeError):

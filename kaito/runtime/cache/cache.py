@@ -422,6 +422,24 @@ class Cache:
         shard = self._shard(kind, key)
         return nullcontext() if shard is None else shard.own_writes.writing(key)
 
+    def doubt(self, kind: type[Resource], key: ObjectKey) -> None:
+        """A write was done, and what it left is not known: reads of the key go to the server until one has said so."""
+        shard = self._shard(kind, key)
+        if shard is not None:
+            shard.own_writes.doubt(key, settled=True)
+
+    def read_live(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
+        """The server was asked for the key, in a request that began then, and has this."""
+        shard = self._shard(kind, key)
+        if shard is not None:
+            shard.own_writes.read_live(key, began, found)
+
+    def listed_live(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
+        """The server listed the namespace (empty: all), in a request that began then, at this version."""
+        held = self._held.get(kind.gvk())
+        for shard in held.informer.shards(namespace) if held is not None else ():
+            shard.own_writes.listed_live(namespace, began, resource_version)
+
     def wrote(
         self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
     ) -> None:

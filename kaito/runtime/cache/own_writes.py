@@ -9,6 +9,9 @@ does not wait for objects that it shows neither as they are stored nor as any of
 An object that this process wrote and the shard passed by is outside the informer's selector. Whether it is read must
 not depend on when the next bookmark comes: reads of its key go live for as long as the shard does not show it, lists
 do not contain it.
+
+A write whose outcome is unknown makes the reads it concerns go to the server (`doubts`); what such a read finds becomes
+the floor of the reads after it.
 """
 
 import asyncio
@@ -18,8 +21,10 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
+from kaito.runtime.cache.doubts import Doubts, whole
 from kaito.runtime.cache.entry import Entry, version_number
 from kaito.runtime.cache.selection import Selection, Shape
+from kaito.runtime.errors import may_have_happened
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
 
@@ -101,6 +106,7 @@ class OwnWrites:
         self._pending: dict[ObjectKey, _Pending] = {}
         self._floors: list[tuple[int, ObjectKey]] = []
         self._outside: dict[ObjectKey, None] = {}
+        self._doubts = Doubts()
 
     # Reported by the client.
 
@@ -111,6 +117,10 @@ class OwnWrites:
         self._flights.setdefault(key, set()).add(flight)
         try:
             yield
+        except BaseException as error:
+            if may_have_happened(error):
+                self.doubt(key)
+            raise
         finally:
             flights = self._flights[key]
             flights.discard(flight)
@@ -118,6 +128,12 @@ class OwnWrites:
                 del self._flights[key]
             if not flight.done():
                 flight.set_result(None)
+
+    def doubt(self, key: ObjectKey, *, settled: bool = False) -> None:
+        """What a write of the key left is not known; `settled` when it is at least known to be done."""
+        if not settled:
+            _log.info("outcome of a write unknown, reads go to the server", kind=self._kind, object=str(key))
+        self._doubts.add(key, settled=settled)
 
     def wrote(self, key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None) -> None:
         """A write succeeded with this version; one that changed nothing, or that is visible already, is ignored."""
@@ -164,6 +180,36 @@ class OwnWrites:
             )
         self._enabled = False
 
+    # Reported by reads that went to the server.
+
+    def read_live(self, key: ObjectKey, began: float, found: Resource | None) -> None:
+        """The server was asked for the key, in a request that began then, and has this."""
+        for settled in self._doubts.settled(key, key.namespace, began):
+            stored = self._progress.stored(settled)
+            if found is not None:
+                self._require(settled, version_number(found.metadata.resource_version))
+            elif stored is not None and self._enabled:
+                self._pending.setdefault(settled, _Pending(results=None)).gone = stored.header.uid
+
+    def listed_live(self, namespace: str, began: float, resource_version: str) -> None:
+        """The server listed the namespace (empty: all), in a request that began then, at this version."""
+        for settled in self._doubts.settled(None, namespace, began):
+            self._require(settled, version_number(resource_version))
+
+    def _require(self, key: ObjectKey, floor: int) -> None:
+        """Reads of the key, of every key of the namespace if it has no name, must be at least at this version."""
+        if floor < 0 or not self._enabled:
+            return
+        if self._met(key, floor, ""):
+            if self._progress.stored(key) is None:
+                self._mark_outside(key)
+            return
+        pending = self._pending.setdefault(key, _Pending())
+        pending.results = None
+        if floor > pending.floor:
+            pending.floor = floor
+            heappush(self._floors, (floor, key))
+
     # Reported by the shard.
 
     def moved(self, key: ObjectKey | None = None) -> None:
@@ -197,6 +243,8 @@ class OwnWrites:
             self._mark_outside(key)
 
     def _mark_outside(self, key: ObjectKey) -> None:
+        if not key.name:  # stands for a namespace
+            return
         self._outside[key] = None
         while len(self._outside) > OUTSIDE_KEYS:
             del self._outside[next(iter(self._outside))]
@@ -242,25 +290,28 @@ class OwnWrites:
 
         Writes begun later do not count.
         """
-        if not self._flights and not self._pending and key not in self._outside:
+        if not self._flights and not self._pending and not self._doubts and key not in self._outside:
             return None
         namespace = selection.namespace
 
         def concerned(keys: Collection[ObjectKey]) -> Iterable[ObjectKey]:
             if key is not None:
-                return (key,) if key in keys else ()
+                return (each for each in (key, whole(key.namespace)) if each in keys)
             return (each for each in keys if not namespace or each.namespace == namespace)
 
         flying = list(concerned(self._flights))
         flights = tuple(flight for each in flying for flight in self._flights[each])
         concern = Concern(flights, {*flying, *concerned(self._pending)}, key, selection)
-        return concern if flights or key in self._outside or self.misses(concern) else None
+        live = key in self._outside or self._doubts.concern(key, namespace)
+        return concern if flights or live or self.misses(concern) else None
 
     async def wait(self, concern: Concern) -> bool:
         """Wait until the shard shows everything of the concern; False at once when a part of it is known to be late."""
         flights = [flight for flight in concern.flights if not flight.done()]
         if flights:
             await asyncio.wait(flights)
+        if self._doubts.concern(concern.single, concern.selection.namespace):
+            return False
         while missing := [key for key in concern.keys if self._matters(key, concern)]:
             for key in missing:
                 pending = self._pending.get(key)

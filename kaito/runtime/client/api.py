@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeVar, final
 
 from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects
-from kaito.runtime.client.client import Client, Propagation, placed
+from kaito.runtime.client.client import Client, Fields, Labels, Propagation, placed
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.intercept import Interceptor
@@ -23,7 +23,7 @@ from kaito.runtime.client.patch import MergePatch, Patch
 from kaito.runtime.client.path import label_query, selector_of
 from kaito.runtime.client.status import StatusScope
 from kaito.runtime.client.unreadable import Unreadable, log_left_out, skips
-from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.errors import (
     ConfigurationError,
     Conflict,
@@ -178,7 +178,10 @@ class Api:
             return await self.client.find(kind, name, namespace)
         key = _key(kind, namespace, name)
         if consistency == "own-writes" and not await self._reader.caught_up(kind, key):
-            return await self.client.find(kind, name, namespace)
+            began = monotonic()
+            found = await self.client.find(kind, name, namespace)
+            self._reader.read_live(kind, key, began, found)
+            return found
         return self._reader.get(kind, key)
 
     async def list(
@@ -226,10 +229,13 @@ class Api:
         version = ""
         for scope in self._reader.scopes(kind, namespace) if fallback else [Scope(namespace)]:
             wanted = ",".join(filter(None, (scope.labels, label_query(selector))))
+            began = monotonic()
             part = await self.client.list(kind, namespace=scope.namespace, labels=wanted, fields=scope.fields)
             found += part
             misfits += [misfit for misfit in part.unreadable if not owner or owner in misfit.owners]
             version = part.resource_version
+            if fallback:
+                self._reader.listed_live(kind, scope.namespace, began, version)
         if misfits and not skip:
             raise misfits[0]
         matching = [
@@ -312,7 +318,24 @@ class Api:
                 self._reader.wrote(kind, key, removal.resource_version, uid)
             elif uid:
                 self._reader.deleted(kind, key, uid)
+            elif removal.after_unanswered:
+                self._reader.doubt(kind, key)
         return removal.existed
+
+    async def delete_all(
+        self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
+    ) -> None:
+        """Delete every object that matches (not atomic). A namespaced kind needs the namespace.
+
+        The server does not say which objects it deleted: reads of the kind and namespace go to the server until one of
+        them has said what is left. Raises as `Client.delete_all`.
+        """
+        namespace = self._place(kind, namespace)
+        key = ObjectKey(namespace, "")
+        with self._reader.writing(kind, key):
+            await self.client.delete_all(kind, namespace=namespace, labels=labels, fields=fields)
+            if not self._dry_run:
+                self._reader.doubt(kind, key)
 
     async def scale(self, target: Resource, replicas: int) -> None:
         """Set the number of replicas through the `scale` subresource."""
@@ -324,10 +347,13 @@ class Api:
                 self._reader.wrote(kind, key, version, target.uid)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
-        """Ask for a pod's eviction; raises as `Client.evict`. The cache learns of it from its watch only."""
+        """Ask for a pod's eviction; raises as `Client.evict`. The next reads of the pod go to the server."""
         pod = self._placed(pod)
         with self._reader.writing(type(pod), pod.key):
-            return await self.client.evict(pod, grace_seconds=grace_seconds)
+            asked = await self.client.evict(pod, grace_seconds=grace_seconds)
+            if not self._dry_run:
+                self._reader.doubt(type(pod), pod.key)
+        return asked
 
     async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False) -> R:
         """Make the object exist with the fields set in `obj`: server-side apply, sent only when something differs.
@@ -352,6 +378,7 @@ class Api:
                 cached = await self._checked_ownership(cached, owner, adopt=adopt)
             if self._applied.is_current(desired, document, cached):
                 return cached
+        self._applied.forget(type(desired), desired.key)  # without an answer, what is owned now is not known
         result = await self._write(desired, lambda: self.client.apply(desired))
         if not self._dry_run:
             self._applied.remember(desired, document, result)

@@ -59,6 +59,8 @@ class Removal:
     """The version of an object that stays for its finalizers or grace period; empty when it is gone."""
     uid: str = ""
     """Whose deletion it is, when the server said so."""
+    after_unanswered: bool = False
+    """An earlier attempt got no answer: it may be what deleted the object."""
 
     @property
     def is_gone(self) -> bool:
@@ -234,7 +236,8 @@ class Client:
                 raise
         try:
             return await self._post(obj, document, dry_run=dry_run)
-        except AlreadyExists:
+        except AlreadyExists as error:
+            error.after_unanswered = True
             existing = await self.get(kind, obj.name, obj.namespace)
             if contains(existing.to_dict(), document):
                 return existing
@@ -359,12 +362,12 @@ class Client:
             self._doubt(type(target), error)
             if not error.is_object:
                 raise
-            return Removal(existed=False)
-        except Conflict:
+            return Removal(existed=False, after_unanswered=error.after_unanswered)
+        except Conflict as error:
             # A failed precondition means the object we meant is gone; any other conflict is the caller's to see.
             present = await self.find(type(target), target.name, target.namespace)
             if uid and (present is None or present.uid != uid):
-                return Removal(existed=False)
+                return Removal(existed=False, after_unanswered=error.after_unanswered)
             raise
         return _removal(codec.json_object(reply.body, str(request)))
 

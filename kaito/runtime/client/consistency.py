@@ -146,7 +146,26 @@ class Reader(Protocol):
         ...
 
     def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
-        """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored."""
+        """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored.
+
+        A scope that is left by an exception which leaves the outcome open (`errors.may_have_happened`) makes the reads
+        that the write concerns go to the server. A key without a name stands for every object of the namespace.
+        """
+        ...
+
+    def doubt(self, kind: type[Resource], key: ObjectKey) -> None:
+        """A write was done, and what it left is not known: reads of the key go to the server until one has said so.
+
+        A key without a name stands for its namespace. `writing` does the same for writes whose outcome is unknown.
+        """
+        ...
+
+    def read_live(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
+        """The server was asked for the key, in a request that began then (of the loop's clock), and has this."""
+        ...
+
+    def listed_live(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
+        """The server listed the namespace (empty: all), in a request that began then, at this version."""
         ...
 
     def wrote(

@@ -112,10 +112,14 @@ class Sender:
     async def _send(self, request: ApiRequest) -> Reply:
         deadline = monotonic() + request.timeout
         budget = WAIT_BUDGET_SECONDS
+        unanswered = False
         for attempt in range(1, ATTEMPTS + 1):
             error = await self._attempt(request, deadline)
             if isinstance(error, Reply):
                 return error
+            if isinstance(error, ApiError):
+                error.after_unanswered = unanswered
+            unanswered = unanswered or isinstance(error, TransportError) or error.code in _SERVER_ERRORS
             wait = self._wait_before_repeating(request, error, attempt)
             if wait is None or attempt == ATTEMPTS or wait > budget or monotonic() + wait >= deadline:
                 try:
