@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.language_model import (
+    AloneProgress,
     Emission,
     Message,
     ModelInfo,
     Option,
     OutOfMemory,
     Row,
+    TemplateOptions,
     TokenLogprob,
 )
 
@@ -27,6 +29,10 @@ class FakePlan:
     end_tokens: frozenset[int] = frozenset({END})
     alone: bool = False
     length: int | None = None
+    alone_because: tuple[str, ...] = ()
+    width: int = 1
+    sequences: int = 1
+    stop_strings: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict[str, Option])
 
 
@@ -63,6 +69,11 @@ class FakeModel:
         self.resets = 0
         self.seen: list[Row] = []
         self.fail_next_step = False
+        self.fail_next_leave = False
+        self.fail_reset = False
+        self.fail_rows_of: str | None = None
+        self.options_of_every_request: dict[str, Option] = {}
+        self.alone_runs: list[FakeAlone] = []
 
     # Script.
 
@@ -83,13 +94,14 @@ class FakeModel:
     def plan(self, options: Mapping[str, Option], defaults: Mapping[str, Option]) -> FakePlan:
         if "nonsense" in options:
             raise BadRequest("generate_kwargs.nonsense: not an option", param="nonsense")
-        merged = {**defaults, **options}
-        return FakePlan(alone=merged.get("num_beams", 1) != 1, options=merged)
+        merged = {**defaults, **options, **self.options_of_every_request}
+        alone = merged.get("num_beams", 1) != 1
+        return FakePlan(alone=alone, alone_because=("num_beams",) if alone else (), options=merged)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         return [ord(character) for character in text]
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], template: TemplateOptions | None = None) -> list[int]:
         if any(message.role not in ("system", "user", "assistant") for message in messages):
             raise BadRequest("roles must be system, user or assistant", param="messages")
         return self.encode(messages[-1].content)
@@ -112,9 +124,7 @@ class FakeModel:
         return [self._next(row) for row in rows]
 
     def step(self) -> list[Emission]:
-        permits = self._permits
-        if permits is not None:
-            permits.acquire()
+        self.wait_for_permit()
         if self.fail_next_step:
             self.fail_next_step = False
             raise RuntimeError("scripted failure")
@@ -122,24 +132,41 @@ class FakeModel:
         return [self._next(row) for row in self._live]
 
     def leave(self, rows: Sequence[Row]) -> None:
+        if self.fail_next_leave:
+            self.fail_next_leave = False
+            raise RuntimeError("scripted failure")
         for row in rows:
             self._live.remove(row)
 
     def reset(self) -> None:
         self.resets += 1
+        if self.fail_reset:
+            raise RuntimeError("the device is lost")
         self._live.clear()
 
-    def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
-        assert not self._live, "a row that runs alone must have the model for itself"
+    def check_alone(self, row: Row) -> None:
+        if row.max_new_tokens > 900:
+            raise BadRequest("too many tokens side by side", param="num_beams")
+
+    def start_alone(self, row: Row) -> "FakeAlone":
         self._maybe_fail(row)
         answer = self.encode(self._answer(row))[: row.max_new_tokens]
-        return [answer, [*answer[:1], END]]
+        run = FakeAlone(self, answer)
+        self.alone_runs.append(run)
+        return run
+
+    def wait_for_permit(self) -> None:
+        permits = self._permits
+        if permits is not None:
+            permits.acquire()
 
     def _answer(self, row: Row) -> str:
         text = self._reply(self.decode(row.prompt))
         return f"[{row.adapter}]{text}" if row.adapter is not None else text
 
     def _next(self, row: Row) -> Emission:
+        if self.fail_rows_of is not None and self.decode(row.prompt) == self.fail_rows_of:
+            return Emission(row, END, error=BadRequest("scripted refusal"))
         answer = self.encode(self._answer(row))
         position = len(row.produced)
         token = answer[position] if position < len(answer) else END
@@ -152,3 +179,23 @@ class FakeModel:
             raise RuntimeError("scripted failure")
         if "out of memory" in text:
             raise OutOfMemory("scripted")
+
+
+class FakeAlone:
+    """A row outside the batch: one turn per token, two sequences at the end."""
+
+    def __init__(self, model: FakeModel, answer: list[int]) -> None:
+        self._model = model
+        self._answer = answer
+        self.turns = 0
+        self.cancelled = False
+
+    def advance(self) -> AloneProgress:
+        self._model.wait_for_permit()
+        self.turns += 1
+        if self.turns < len(self._answer):
+            return AloneProgress()
+        return AloneProgress((), [self._answer, [*self._answer[:1], END]])
+
+    def cancel(self) -> None:
+        self.cancelled = True

@@ -153,6 +153,126 @@ async def test_a_row_that_cannot_share_a_batch_runs_alone(serve: Serve) -> None:
     assert await behind == (200, {"Result": "BEHIND"})
     assert (await server.post("/chat", {"prompt": "explode", "generate_kwargs": {"num_beams": 2}}))[0] == 500
     assert (await server.post("/chat", {"prompt": "abc"}))[0] == 200
+    value = server.metrics.registry.get_sample_value
+    assert value("kaito_generation_unbatched_total", {"option": "num_beams"}) == 2
+
+
+async def test_a_row_that_runs_alone_alternates_with_the_batch(serve: Serve) -> None:
+    """serving-01: the batch keeps its pace, a token for each token of the row beside it."""
+    model = FakeModel(reply=lambda prompt: "x" * (300 if prompt == "beams" else 20))
+    server = await serve(model)
+    model.hold()
+    beams = chat(server, "beams", generate_kwargs={"num_beams": 2, "max_new_tokens": 300})
+    await server.until(lambda: len(model.alone_runs) == 1)
+    shared = chat(server, "shared")
+    await server.queued(1)
+    model.allow(60)
+    assert await shared == (200, {"Result": "x" * 20})
+    assert 15 <= model.alone_runs[0].turns <= 45
+    assert not beams.done()
+    model.release()
+    assert await beams == (200, {"Result": "x" * 300 + "x"})
+
+
+async def test_a_row_that_runs_alone_ends_with_its_client_and_with_its_own_error(serve: Serve) -> None:
+    """serving-02: abandoned or failed, it leaves nothing behind; too large, it is refused before it is queued."""
+    model = FakeModel(reply=lambda _: "x" * 300)
+    server = await serve(model)
+    model.hold()
+    body = {"prompt": "beams", "generate_kwargs": {"num_beams": 2, "max_new_tokens": 300}}
+    beams = asyncio.create_task(server.post("/chat", body))  # noqa: TID251 - awaited below
+    await server.until(lambda: len(model.alone_runs) == 1)
+    beams.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beams
+    model.release()
+    await server.until(lambda: not server.scheduler.busy)
+    assert model.alone_runs[0].cancelled
+    status, answer = await server.post(
+        "/chat", {"prompt": "x", "generate_kwargs": {"num_beams": 2, "max_new_tokens": 950}}
+    )
+    assert (status, answer) == (400, {"detail": "too many tokens side by side"})
+    assert (await server.post("/chat", {"prompt": "abc", "generate_kwargs": {"max_new_tokens": 2}}))[0] == 200
+
+
+async def test_log_probabilities_are_refused_where_they_cannot_be_given(serve: Serve) -> None:
+    """serving-01: an empty list of log probabilities is not an answer."""
+    model = FakeModel()
+    server = await serve(model)
+    model.options_of_every_request = {"num_beams": 2}
+    status, answer = await server.post("/v1/completions", {"prompt": "x", "logprobs": 1})
+    assert status == 400
+    assert "not available with num_beams" in answer["error"]["message"]
+
+
+async def test_one_bad_prompt_does_not_fail_those_that_join_with_it(serve: Serve) -> None:
+    """serving-02: rows of several requests join in one call; each is to blame for its own failure only."""
+    model = FakeModel()
+    server = await serve(model)
+    model.hold()
+    first = chat(server, "first")
+    await server.until(lambda: "first" in model.begun)
+    together = [chat(server, prompt) for prompt in ("fine", "explode", "also fine")]
+    await server.queued(3)
+    model.release()
+    assert [(await task)[0] for task in together] == [200, 500, 200]
+    assert (await first)[0] == 200
+
+
+async def test_a_row_that_fails_in_a_step_leaves_by_itself(serve: Serve) -> None:
+    """serving-02: an error of one row in a shared step is that row's answer."""
+    model = FakeModel()
+    model.fail_rows_of = "broken"
+    server = await serve(model)
+    answers = await asyncio.gather(chat(server, "broken"), chat(server, "fine"))
+    assert [*answers] == [(400, {"detail": "scripted refusal"}), (200, {"Result": "FINE"})]
+    assert model.resets == 0
+
+
+async def test_the_scheduler_survives_whatever_the_model_raises(serve: Serve) -> None:
+    """serving-02: an exception outside of a step ends requests, not the thread; one that persists ends readiness."""
+    model = FakeModel()
+    server = await serve(model)
+    model.fail_next_leave = True
+    assert (await server.post("/chat", {"prompt": "abc"}))[0] == 500
+    assert (await server.post("/chat", {"prompt": "abc"}))[0] == 200
+    assert await server.get("/health") == (200, {"status": "Healthy"})
+    model.fail_next_step = model.fail_reset = True
+    assert (await server.post("/chat", {"prompt": "abc"}))[0] == 500
+    assert await server.get("/health") == (503, {"status": "Unhealthy"})
+    assert (await server.post("/chat", {"prompt": "abc"}))[0] == 503
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_more_prompts_than_the_server_ever_holds_are_a_clear_400(serve: Serve, stream: bool) -> None:
+    """serving-05: no 429 that could never end, and nothing is half started."""
+    model = FakeModel()
+    server = await serve(model, batch=2, queue=3)
+    body = {"prompt": ["a"] * 3, "n": 2, "max_tokens": 4, "stream": stream}
+    status, answer = await server.post("/v1/completions", body)
+    assert status == 400
+    assert "asks for 6 sequences" in answer["error"]["message"]
+    assert "at most 5" in answer["error"]["message"]
+    assert model.begun == []
+    status, answer = await server.post("/v1/completions", {"prompt": [*"abcde"], "max_tokens": 4})
+    assert status == 200
+    assert [choice["text"] for choice in answer["choices"]] == [*"ABCDE"]
+
+
+async def test_the_prompts_of_a_request_are_accepted_together_or_not_at_all(serve: Serve) -> None:
+    """serving-05: a request that does not fit now is a 429 of which no prompt has been read."""
+    model = FakeModel()
+    server = await serve(model, batch=1, queue=4)
+    model.hold()
+    first = chat(server, "first")
+    await server.until(lambda: len(model.begun) == 1)
+    waiting = chat(server, "second")
+    await server.queued(1)
+    status, _ = await server.post("/v1/completions", {"prompt": [*"abcd"]})
+    assert status == 429
+    model.release()
+    assert [(await first)[0], (await waiting)[0]] == [200, 200]
+    assert model.begun == ["first", "second"]
 
 
 async def test_draining_finishes_what_was_accepted_and_refuses_the_rest(serve: Serve) -> None:

@@ -3,64 +3,24 @@
 import importlib
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError, ModelLoadError
-from kaito_presets.inference.adapters import Adapter, find_adapters
+from kaito_presets.inference.adapters import find_adapters
 from kaito_presets.inference.language_model import Emission, Message, Row
-from kaito_presets.inference.options import InferenceOptions
+from real_model import GREEDY, open_tiny, reference, row, run
 
 if TYPE_CHECKING:
     from kaito_presets.inference.backend.model import TransformersModel
 
 pytestmark = pytest.mark.model
 
-GREEDY = {"do_sample": False}
-
-
-def open_tiny(directory: Path, adapters: Sequence[Adapter] = (), **options: Any) -> "TransformersModel":
-    from kaito_presets.inference.backend.model import open_model
-
-    return open_model(InferenceOptions(pretrained_model_name_or_path=str(directory), threads=1, **options), adapters)
-
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model: Path) -> "TransformersModel":
     return open_tiny(tiny_model)
-
-
-def row(model: "TransformersModel", prompt: str, length: int = 24, **options: Any) -> Row:
-    fields = {name: options.pop(name) for name in ("seed", "adapter", "logprobs") if name in options}
-    plan = model.plan({**GREEDY, **options})
-    return Row(prompt=model.encode(prompt), plan=plan, max_new_tokens=length, **fields)
-
-
-def run(model: "TransformersModel", rows: Sequence[Row]) -> list[list[int]]:
-    """All rows together until each ends, as the scheduler does it."""
-    live = list(rows)
-    emissions = model.begin(live)
-    while True:
-        for emission in emissions:
-            emission.row.produced.append(emission.token)
-        done = [r for r in live if len(r.produced) >= r.max_new_tokens or r.produced[-1] in r.plan.end_tokens]
-        model.leave(done)
-        live = [r for r in live if r not in done]
-        if not live:
-            return [r.produced for r in rows]
-        emissions = model.step()
-
-
-def reference(directory: Path, prompt: str, length: int, **options: Any) -> list[int]:
-    """What transformers itself generates."""
-    transformers: Any = importlib.import_module("transformers")
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(directory)
-    encoded = tokenizer(prompt, return_tensors="pt")
-    output = model.generate(**encoded, max_new_tokens=length, **{**GREEDY, **options})
-    return list(output[0, encoded["input_ids"].shape[1] :].tolist())
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,16 @@ def write_tiny_model(options: TinyModelOptions) -> int:
     )
     torch.manual_seed(options.seed)
     model = Phi3ForCausalLM(config)
-    # Phi-3 ends a turn with <|end|> and a document with <|endoftext|>; its generation config lists both.
+    # Phi-3 ends a turn with <|end|> and a document with <|endoftext|>; its generation config lists both. The other
+    # keys are those that `save_pretrained` writes for a model whose generation config comes from its model config.
     model.generation_config = GenerationConfig(
-        bos_token_id=config.bos_token_id, eos_token_id=[end_of_text, end_of_turn], pad_token_id=end_of_text
+        _from_model_config=True,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=[end_of_text, end_of_turn],
+        pad_token_id=end_of_text,
+        output_attentions=False,
+        output_hidden_states=False,
+        use_cache=True,
     )
     # Written aside and moved, config.json last: whoever finds a config finds a whole model.
     options.directory.mkdir(parents=True, exist_ok=True)

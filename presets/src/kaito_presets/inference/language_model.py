@@ -6,9 +6,11 @@ thread calls the stepping methods) and by the service (text methods, from any th
 torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+from kaito_presets.errors import RequestError
 
 Option = None | bool | int | float | str | Sequence["Option"] | Mapping[str, "Option"]
 """A value of `generate_kwargs`: JSON."""
@@ -20,6 +22,18 @@ class Message:
 
     role: str
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further fields that chat templates may read: `name`, `tool_calls`, `tool_call_id`, `reasoning_content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateOptions:
+    """How the chat template is rendered (vLLM's request fields of the same names)."""
+
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """`chat_template_kwargs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,9 @@ class ModelInfo:
     source: str = ""
     device: str = "cpu"
     dtype: str = ""
+    alone_because: tuple[str, ...] = ()
+    """Why requests without options of their own run outside the batch: options of the model's generation config, or
+    the model's architecture. Empty: they share the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +77,27 @@ class SamplingPlan(Protocol):
 
     @property
     def alone(self) -> bool:
-        """The options cannot share a batch (beam search and the like): the scheduler runs the row
-        exclusively."""
+        """The options cannot share a batch (beam search and the like): the row runs beside it."""
+        ...
+
+    @property
+    def alone_because(self) -> tuple[str, ...]:
+        """Names of the options for which `alone` is true, or of the model's property."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Sequences that the row computes side by side (beams)."""
+        ...
+
+    @property
+    def sequences(self) -> int:
+        """Rows to make of one request (`num_return_sequences`), if they share the batch."""
+        ...
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Stop strings of the model's generation config."""
         ...
 
     @property
@@ -83,6 +119,10 @@ class Row:
     seed: int | None = None
     logprobs: int | None = None
     """Number of alternatives to report, None for no log probabilities at all."""
+    prompt_logprobs: int | None = None
+    """The same for the tokens of the prompt."""
+    prompt_scores: "Sequence[TokenLogprob | None]" = ()
+    """What `prompt_logprobs` asks for, set when the prompt has been read; the first token has no probability."""
     produced: list[int] = field(default_factory=list[int])
     cancelled: bool = False
 
@@ -94,6 +134,30 @@ class Emission:
     row: Row
     token: int
     logprob: TokenLogprob | None = None
+    error: RequestError | None = None
+    """No token could be chosen for this row, which has to leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class AloneProgress:
+    """What one turn of a row outside the batch brought."""
+
+    tokens: tuple[int, ...] = ()
+    """New tokens, if the row is a single sequence."""
+    sequences: Sequence[Sequence[int]] | None = None
+    """The new tokens of every returned sequence, once it has ended."""
+
+
+class AloneGeneration(Protocol):
+    """A row that runs outside the batch."""
+
+    def advance(self) -> AloneProgress:
+        """One more token. Raises what the model raises."""
+        ...
+
+    def cancel(self) -> None:
+        """End it; safe at any time."""
+        ...
 
 
 class OutOfMemory(Exception):
@@ -117,12 +181,14 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a plain prompt."""
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a plain prompt, with the tokenizer's special tokens around it unless `special` is
+        False."""
         ...
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation through the chat template, ready for the assistant's turn.
+    def encode_chat(self, messages: Sequence[Message], template: "TemplateOptions | None" = None) -> list[int]:
+        """Token ids of a conversation through the chat template, ready for the assistant's turn unless `template`
+        says otherwise.
 
         Raises:
             BadRequest: the template refuses the roles, or there is none.
@@ -134,7 +200,7 @@ class LanguageModel(Protocol):
         ...
 
     def fits(self, live: Sequence[Row], candidate: Row) -> bool:
-        """Whether the batch `live` has room for `candidate`."""
+        """Whether there is memory for `candidate` beside `live`, which may hold a row that runs alone."""
         ...
 
     def begin(self, rows: Sequence[Row]) -> list[Emission]:
@@ -156,7 +222,15 @@ class LanguageModel(Protocol):
         """Empty the batch after a failure and free its memory."""
         ...
 
-    def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
-        """Run a row whose plan says `alone`; returns the new tokens of each returned sequence. Ends early
-        once `stopped()`."""
+    def check_alone(self, row: Row) -> None:
+        """Refuse a row outside the batch that costs more than one request may take.
+
+        Raises:
+            BadRequest: names the numbers.
+        """
+        ...
+
+    def start_alone(self, row: Row) -> AloneGeneration:
+        """Start a row whose plan says `alone`. It computes only within `advance`, between two steps of the
+        batch."""
         ...

@@ -118,6 +118,8 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
     scheduler.start()
     for adapter in adapters:
         metrics.adapter_loaded.labels(adapter.name).set(adapter.strength)
+    for option in model.info.alone_because:
+        metrics.model_unbatched.labels(option).set(1)
     metrics.model_loaded.set(1)
     lifecycle.ready(Service(model, scheduler, metrics))
     info = model.info
@@ -126,6 +128,13 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
         "ready after %.1f s: %s on %s (%s), context %d tokens, adapters: %s",
         seconds, info.name, info.device, info.dtype, info.context_tokens, ", ".join(info.adapters) or "none",
     )  # fmt: skip
+    if info.alone_because:
+        log.warning(
+            "requests of this model are not batched and give no log probabilities, because of %s",
+            ", ".join(info.alone_because),
+        )
+    else:
+        log.info("requests share a batch of up to %d sequences", options.max_batch_size)
 
 
 async def _on_daemon_thread(work: Callable[[], LanguageModel]) -> LanguageModel:

@@ -4,6 +4,7 @@ Written by the server (requests), the scheduler (queue, steps) and the service (
 `/metrics`. One object holds one registry, so that tests and several servers in a process do not meet.
 """
 
+from collections.abc import Sequence
 from typing import Final, final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -41,6 +42,16 @@ class Metrics:
         )  # fmt: skip
         self._in_flight = Gauge("kaito_generation_in_flight", "Sequences in the batch.", registry=registry)
         self._queued = Gauge("kaito_generation_queue_length", "Sequences waiting.", registry=registry)
+        self._unbatched = Counter(
+            "kaito_generation_unbatched", "Requests that ran outside the batch, by the option that requires it.",
+            ("option",), registry=registry,
+        )  # fmt: skip
+        self.model_unbatched = Gauge(
+            "kaito_model_unbatched",
+            "1 for each option of the model's generation config (or model_architecture) because of which every request "
+            "runs outside the batch.",
+            ("option",), registry=registry,
+        )  # fmt: skip
         self.model_loaded = Gauge("kaito_model_loaded", "1 once the model answers.", registry=registry)
         self.adapter_loaded = Gauge(
             "kaito_adapter_loaded", "Strength of each loaded adapter.", ("name",), registry=registry
@@ -61,6 +72,15 @@ class Metrics:
         """One step of the batch."""
         self._generation_tokens.inc(rows)
         self._step.observe(seconds)
+
+    def ran_alone(self, because: Sequence[str]) -> None:
+        """A row was started outside the batch."""
+        for option in because:
+            self._unbatched.labels(option).inc()
+
+    def generated_alone(self, tokens: int) -> None:
+        """A row outside the batch ended; its first token is counted by `first_token`."""
+        self._generation_tokens.inc(max(0, tokens - 1))
 
     def started(self, prompt_tokens: int) -> None:
         """A request was queued."""

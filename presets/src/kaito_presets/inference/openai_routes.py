@@ -6,7 +6,6 @@ tests). `created` of a model is the time it was loaded. A client that goes away 
 handler is cancelled or its write fails.
 """
 
-import asyncio
 import json
 import time
 import uuid
@@ -16,8 +15,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from kaito_presets.errors import BadRequest, RequestError, UnknownModel
+from kaito_presets.inference.completions import CompletionAnswers
 from kaito_presets.inference.http_errors import openai_error, read_body
-from kaito_presets.inference.language_model import Message, Option, TokenLogprob
+from kaito_presets.inference.language_model import Message, Option, TemplateOptions, TokenLogprob
 from kaito_presets.inference.openai_schema import ChatCompletionBody, CompletionBody, SamplingFields
 from kaito_presets.inference.service import Completion, Generation, Piece, Service
 
@@ -90,6 +90,9 @@ def _options(body: SamplingFields) -> dict[str, Option]:
         options["min_new_tokens"] = body.min_tokens
     if body.ignore_eos:
         options["eos_token_id"] = []
+    for name in ("typical_p", "frequency_penalty", "presence_penalty", "logit_bias", "stop_token_ids"):
+        if value := getattr(body, name):
+            options[name] = value
     return options
 
 
@@ -98,13 +101,16 @@ DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": 0}
 vLLM."""
 
 
-def _seed(body: SamplingFields) -> int | None:
-    return None if body.seed is None else body.seed % 2**63
-
-
 async def _chat(request: web.Request, body: ChatCompletionBody, service: Service) -> web.StreamResponse:
     adapter = service.adapter_of(body.model)
-    prompt = await service.encode([Message(message.role, message.text) for message in body.messages])
+    template = TemplateOptions(
+        # A prefilled answer has no room for the assistant's turn to begin.
+        add_generation_prompt=body.add_generation_prompt is not False and not body.continue_final_message,
+        continue_final_message=bool(body.continue_final_message),
+        variables=body.template_variables,
+    )
+    messages = [Message(message.role, message.text, message.extra) for message in body.messages]
+    prompt = await service.encode(messages, template=template)
     generation = Generation(
         prompt=prompt,
         options=_options(body),
@@ -112,9 +118,10 @@ async def _chat(request: web.Request, body: ChatCompletionBody, service: Service
         max_new_tokens=body.new_tokens,
         stop=body.stops,
         count=body.n or 1,
-        seed=_seed(body),
+        seed=body.seed,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         adapter=adapter,
+        special_tokens=body.skip_special_tokens is False,
     )
     frame = _Frame("chat.completion", "chatcmpl", body.model or service.info.name, request)
     if body.stream:
@@ -144,75 +151,59 @@ async def _stream_chat(
             "finish_reason": piece.finish,
         }
 
-    first = [
-        {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        for index in range(generation.count)
-    ]
-    stream = _EventStream(request, frame, usage=body.wants_usage_chunk)
+    begun: set[int] = set()
+
+    def first(_: int, piece: Piece) -> list[Document]:
+        if piece.index in begun:
+            return []
+        begun.add(piece.index)
+        delta = {"role": "assistant", "content": ""}
+        return [{"index": piece.index, "delta": delta, "logprobs": None, "finish_reason": None}]
+
+    stream = _EventStream(request, frame, body)
     return await stream.run(service, [generation], lambda _, piece: choice(piece), first)
 
 
 async def _complete(request: web.Request, body: CompletionBody, service: Service) -> web.StreamResponse:
     adapter = service.adapter_of(body.model)
+    special = body.add_special_tokens is not False
     prompts = [
-        await service.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts
+        await service.encode(prompt, special=special) if isinstance(prompt, str) else prompt
+        for prompt in body.prompts
     ]  # fmt: skip
     if not prompts:
         raise BadRequest("prompt is empty", param="prompt")
+    options = _options(body)
     generations = [
         Generation(
             prompt=prompt,
-            options=_options(body),
+            options=options,
             defaults=DEFAULT_OPTIONS,
             max_new_tokens=body.max_tokens,
             default_new_tokens=DEFAULT_COMPLETION_TOKENS,
             stop=body.stops,
             count=body.n or 1,
-            seed=_seed(body),
+            seed=body.seed,
             logprobs=body.logprobs,
+            prompt_logprobs=body.logprobs if body.echo else None,
             adapter=adapter,
+            special_tokens=body.skip_special_tokens is False,
         )
         for prompt in prompts
     ]
-    heads = [service.decode(prompt) if body.echo else "" for prompt in prompts]
     frame = _Frame("text_completion", "cmpl", body.model or service.info.name, request)
-    count = body.n or 1
-
-    def choice(group: int, piece: Piece) -> Document:
-        return {
-            "index": group * count + piece.index,
-            "text": piece.text,
-            "logprobs": _text_logprobs(service, piece.logprobs) if body.logprobs is not None else None,
-            "finish_reason": piece.finish,
-        }
-
+    answers = CompletionAnswers(service, generations, echo=bool(body.echo), logprobs=body.logprobs is not None)
     if body.stream:
-        first = [
-            {"index": group * count + index, "text": head, "logprobs": None, "finish_reason": None}
-            for group, head in enumerate(heads)
-            for index in range(count)
-            if head
-        ]
-        stream = _EventStream(request, frame, usage=body.wants_usage_chunk)
-        return await stream.run(service, generations, choice, first)
-    groups = await _complete_all(service, generations)
+        stream = _EventStream(request, frame, body)
+        return await stream.run(service, generations, answers.chunk, answers.heads)
+    groups = await service.complete_all(generations)
     choices = [
-        choice(group, Piece(index, heads[group] + answer.text, answer.finish, answer.logprobs))
-        for group, answers in enumerate(groups)
-        for index, answer in enumerate(answers)
+        answers.choice(group, index, answer)
+        for group, completions in enumerate(groups)
+        for index, answer in enumerate(completions)
     ]
-    usage = _usage(prompts, [answer for answers in groups for answer in answers])
+    usage = _usage(prompts, [answer for completions in groups for answer in completions])
     return web.json_response(frame.document(choices=choices, usage=usage), headers=frame.headers)
-
-
-async def _complete_all(service: Service, generations: Sequence[Generation]) -> list[list[Completion]]:
-    """All prompts of a request side by side; if one fails the others are abandoned."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(service.complete(generation)) for generation in generations]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def _usage(prompts: Sequence[Sequence[int]], answers: Sequence[Completion]) -> Document:
@@ -241,23 +232,6 @@ def _chat_logprobs(service: Service, logprobs: Sequence[TokenLogprob]) -> Docume
     return {"content": content, "refusal": None}
 
 
-def _text_logprobs(service: Service, logprobs: Sequence[TokenLogprob]) -> Document:
-    tokens = [service.decode([item.token], special=True) for item in logprobs]
-    offsets: list[int] = []
-    position = 0
-    for token in tokens:
-        offsets.append(position)
-        position += len(token)
-    return {
-        "tokens": tokens,
-        "token_logprobs": [item.logprob for item in logprobs],
-        "top_logprobs": [
-            {service.decode([token], special=True): logprob for token, logprob in item.top} for item in logprobs
-        ],
-        "text_offset": offsets,
-    }
-
-
 class _Frame:
     """What every answer of a request has in common."""
 
@@ -280,10 +254,13 @@ class _EventStream:
     """An answer as server-sent events. An error after the first byte becomes an event, for the status is
     already sent."""
 
-    def __init__(self, request: web.Request, frame: _Frame, *, usage: bool) -> None:
+    def __init__(self, request: web.Request, frame: _Frame, body: SamplingFields) -> None:
         self._request = request
         self._frame = frame
-        self._usage = usage
+        self._usage_at_end = body.wants_usage_chunk
+        self._usage_always = body.wants_usage_always
+        self._prompt_tokens = 0
+        self._new_tokens = 0
         self._response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             | frame.headers
@@ -294,36 +271,40 @@ class _EventStream:
         service: Service,
         generations: Sequence[Generation],
         choice: Callable[[int, Piece], Document],
-        first: Sequence[Document],
+        heads: Callable[[int, Piece], Sequence[Document]],
     ) -> web.StreamResponse:
-        """Stream all generations, one after the other."""
-        new_tokens = 0
-        for group, generation in enumerate(generations):
-            pieces = service.stream(generation)
-            try:
-                async for piece in pieces:
-                    new_tokens += piece.new_tokens
-                    if not self._response.prepared:
-                        # The first token is there: from here on the request is accepted and the status is 200.
-                        await self._response.prepare(self._request)
-                        for document in first:
-                            await self._send(self._frame.document(choices=[document], chunk=True))
-                    if piece.text or piece.finish or piece.logprobs:
-                        await self._send(self._frame.document(choices=[choice(group, piece)], chunk=True))
-            except RequestError as error:
+        """Stream all generations, side by side. `heads` gives the choices before a generation's first piece."""
+        self._prompt_tokens = sum(len(generation.prompt) for generation in generations)
+        pieces = service.stream_all(generations)
+        try:
+            async for group, piece in pieces:
+                self._new_tokens += piece.new_tokens
                 if not self._response.prepared:
-                    raise
-                await self._send(openai_error(error.message, kind=error.kind, param=error.param, code=error.code))
-                break
-            finally:
-                await pieces.aclose()
+                    # The first token is there: from here on the request is accepted and the status is 200.
+                    await self._response.prepare(self._request)
+                for document in heads(group, piece):
+                    await self._send_choice(document)
+                if piece.text or piece.finish or piece.logprobs:
+                    await self._send_choice(choice(group, piece))
+        except RequestError as error:
+            if not self._response.prepared:
+                raise
+            await self._send(openai_error(error.message, kind=error.kind, param=error.param, code=error.code))
         else:
-            if self._usage:
-                usage = _usage_document(sum(len(generation.prompt) for generation in generations), new_tokens)
-                await self._send(self._frame.document(choices=[], usage=usage, chunk=True))
+            if self._usage_at_end:
+                await self._send(self._frame.document(choices=[], usage=self._usage(), chunk=True))
             await self._response.write(b"data: [DONE]\n\n")
+        finally:
+            await pieces.aclose()
         await self._response.write_eof()
         return self._response
+
+    def _usage(self) -> Document:
+        return _usage_document(self._prompt_tokens, self._new_tokens)
+
+    async def _send_choice(self, document: Document) -> None:
+        usage = self._usage() if self._usage_always else None
+        await self._send(self._frame.document(choices=[document], usage=usage, chunk=True))
 
     async def _send(self, document: Document) -> None:
         await self._response.write(b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n")

@@ -1,55 +1,126 @@
 """The bodies of OpenAI's routes, as far as a text model can honour them.
 
-Read by `openai_routes`. Every field is honoured, or has no effect by its own definition (`user`, `metadata`,
-…), or is refused: an unknown field or a feature that this server lacks (tools, structured output) is a 400
-that names it. Source: OpenAI API reference, chat and completions; `top_k`, `min_p`, `repetition_penalty`,
-`min_tokens`, `ignore_eos` are vLLM's extensions.
+Read by `openai_routes`. Every field is honoured, or has no effect on the text by its own definition (`user`,
+`metadata`, …), or is refused by name. A field that asks for something this server lacks (tools, structured output) is
+accepted at the values that ask for nothing: null, the empty value, and its documented default. Unknown fields are
+refused unless they are null or empty. Sources: OpenAI API reference, chat and completions; the requests of vLLM 0.32
+(`top_k`, `min_p`, `ignore_eos`, …).
 """
 
-from typing import Any, Literal
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+
+def _not_a_boolean(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(item, bool) for item in value)):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_not_a_boolean)]
+Real = Annotated[float, BeforeValidator(_not_a_boolean)]
+"""pydantic alone takes true for 1."""
+
+SEED_LIMIT: Final = 2**63
+"""Seeds are signed 64-bit numbers, as in vLLM and torch."""
+
+ANY: Final = object()
+"""Every value of the field leaves the text as it is."""
+
+ASKS_FOR_NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
+    # OpenAI: billing, storage, caching and speed.
+    "user": (ANY,), "metadata": (ANY,), "store": (ANY,), "service_tier": (ANY,), "safety_identifier": (ANY,),
+    "prompt_cache_key": (ANY,), "prompt_cache_retention": (ANY,), "prediction": (ANY,),
+    # OpenAI: features.
+    "modalities": (["text"],), "verbosity": ("medium",), "function_call": ("none", "auto"),
+    # vLLM.
+    "use_beam_search": (False,), "length_penalty": (1,), "priority": (0,), "early_stopping": (False,),
+    "include_stop_str_in_output": (False,), "spaces_between_special_tokens": (True,), "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,), "detokenize": (True,), "cache_salt": (ANY,), "request_id": (ANY,),
+    "include_reasoning": (True,), "echo": (False,), "best_of": (1,),
+    # Other servers and their front ends (llama.cpp, text-generation-webui, Ollama, KoboldCpp).
+    "add_bos_token": (True,), "ban_eos_token": (False,), "cache_prompt": (ANY,), "keep_alive": (ANY,),
+    "repeat_penalty": (1,), "rep_pen": (1,), "tfs": (1,), "tfs_z": (1,), "top_a": (0,), "mirostat": (0,),
+    "mirostat_mode": (0,), "penalty_alpha": (0,), "num_beams": (1,), "encoder_repetition_penalty": (1,),
+    "no_repeat_ngram_size": (0,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "guidance_scale": (1,),
+    "dry_multiplier": (0,), "xtc_probability": (0,), "smoothing_factor": (0,), "dynamic_temperature": (False,),
+    "min_length": (0,), "temperature_last": (False,),
+}  # fmt: skip
+"""Fields that are not declared below, and the values besides null and empty at which they are accepted."""
+
+NOT_DONE: Final[Mapping[str, str]] = {
+    "functions": "functions are not supported by the transformers runtime; the vLLM runtime has tools",
+    "prompt_logprobs": "prompt_logprobs is not supported by this server; /v1/completions with echo and logprobs is",
+}
+"""Words for fields that are refused often."""
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def _asks_for_nothing(name: str, value: object) -> bool:
+    if _is_empty(value):
+        return True
+    return any(
+        accepted is ANY or (accepted == value and isinstance(accepted, bool) == isinstance(value, bool))
+        for accepted in ASKS_FOR_NOTHING.get(name, ())
+    )
+
+
+def _refuse_extras(body: BaseModel) -> None:
+    for name, value in (body.model_extra or {}).items():
+        if not _asks_for_nothing(name, value):
+            raise ValueError(NOT_DONE.get(name, f"{name[:80]}: this server does not have this field (it is accepted "
+                                                "at null or its empty value)"))  # fmt: skip
 
 
 class StreamOptions(BaseModel):
     """How to stream."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
 
-    include_usage: bool = False
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
+    """The token counts so far on every chunk (vLLM)."""
+    include_obfuscation: Literal[False] | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> "StreamOptions":
+        _refuse_extras(self)
+        return self
 
 
 class SamplingFields(BaseModel):
     """What both routes have in common."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
 
     model: str | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    n: int | None = Field(default=1, ge=1, le=128)
+    temperature: Real | None = Field(default=None, ge=0, le=2)
+    top_p: Real | None = Field(default=None, gt=0, le=1)
+    n: Whole | None = Field(default=1, ge=1, le=128)
     stop: str | list[str] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    seed: int | None = Field(default=None, ge=-(2**62), le=2**62)
-    max_tokens: int | None = Field(default=None, ge=1)
+    seed: Whole | None = Field(default=None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
+    max_tokens: Whole | None = Field(default=None, ge=0)
+    frequency_penalty: Real | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: Real | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, Real] | None = None
     # Extensions.
-    top_k: int | None = Field(default=None, ge=-1)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0)
-    min_tokens: int | None = Field(default=None, ge=0)
-    ignore_eos: bool = False
-    # No effect on the text, by their own definition.
-    user: str | None = None
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    # Accepted at the value that switches them off.
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    top_k: Whole | None = Field(default=None, ge=-1)
+    min_p: Real | None = Field(default=None, ge=0, le=1)
+    typical_p: Real | None = Field(default=None, gt=0, le=1)
+    repetition_penalty: Real | None = Field(default=None, gt=0)
+    min_tokens: Whole | None = Field(default=None, ge=0)
+    ignore_eos: bool | None = False
+    stop_token_ids: list[Whole] | None = None
+    skip_special_tokens: bool | None = True
+    add_special_tokens: bool | None = None
 
     @field_validator("stop")
     @classmethod
@@ -60,9 +131,7 @@ class SamplingFields(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_what_is_not_done(self) -> "SamplingFields":
-        for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is not supported by this server; repetition_penalty is")
+        _refuse_extras(self)
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream=true")
         return self
@@ -79,6 +148,11 @@ class SamplingFields(BaseModel):
         """Whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def wants_usage_always(self) -> bool:
+        """Whether every chunk carries the token counts so far."""
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
 
 class TextPart(BaseModel):
     """A part of a message's content; only text is served here."""
@@ -87,13 +161,32 @@ class TextPart(BaseModel):
     text: str
 
 
-class TurnMessage(BaseModel):
-    """One message."""
+TEMPLATE_FIELDS: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning")
+"""Fields of a message, besides role and content, that are given to the chat template."""
 
-    model_config = ConfigDict(extra="ignore")
+
+class TurnMessage(BaseModel):
+    """One message. Fields beyond role and content go to the chat template, which decides what they mean."""
+
+    model_config = ConfigDict(extra="allow")
 
     role: str
     content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> "TurnMessage":
+        _refuse_extras(self)
+        for call in self.tool_calls or []:
+            function = call.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise ValueError("tool_calls: each needs a function with a name")  # noqa: TRY004 - pydantic reports it
+            _decode_arguments(function)
+        return self
 
     @property
     def text(self) -> str:
@@ -102,50 +195,108 @@ class TurnMessage(BaseModel):
             return "".join(part.text for part in self.content)
         return self.content or ""
 
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the chat template gets besides role and content."""
+        return {name: value for name in TEMPLATE_FIELDS if not _is_empty(value := getattr(self, name))}
+
+
+def _decode_arguments(function: dict[str, Any]) -> None:
+    """Chat templates expect the arguments of a call as an object, OpenAI's API sends JSON text."""
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            function["arguments"] = json.loads(arguments or "{}")
+        except ValueError as error:
+            raise ValueError(f"tool_calls: arguments are not JSON: {error}") from error
+
 
 class ChatCompletionBody(SamplingFields):
     """Body of `/v1/chat/completions`."""
 
     messages: list[TurnMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: Whole | None = Field(default=None, ge=1)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1)
     logprobs: bool | None = False
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
+    # For the chat template.
+    reasoning_effort: str | None = None
+    add_generation_prompt: bool | None = True
+    continue_final_message: bool | None = False
+    chat_template_kwargs: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _refuse_tools(self) -> "ChatCompletionBody":
-        if self.tools:
-            raise ValueError("tools are not supported by the transformers runtime; the vLLM runtime has them")
+        if self.tools and self.tool_choice != "none":
+            raise ValueError(
+                "tools are not supported by the transformers runtime (the vLLM runtime has them); tool_choice=none "
+                "switches them off"
+            )
+        if self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice: tools are not supported by the transformers runtime")
         if self.response_format and self.response_format.get("type") != "text":
             raise ValueError("response_format other than text is not supported by this server")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs=true")
+        if (
+            self.continue_final_message
+            and self.add_generation_prompt
+            and "add_generation_prompt" in self.model_fields_set
+        ):
+            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
         return self
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _own_names(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        taken = sorted(set(value or {}) & RESERVED_TEMPLATE_NAMES)
+        if taken:
+            raise ValueError(f"{taken[0]} cannot be set here")
+        return value
 
     @property
     def new_tokens(self) -> int | None:
         """Bound of the answer."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """Variables of the chat template."""
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        return {**effort, **(self.chat_template_kwargs or {})}
+
+
+RESERVED_TEMPLATE_NAMES: Final = frozenset(
+    {
+        "conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt",
+        "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+        "return_assistant_tokens_mask", "tokenizer_kwargs", "self",
+    }
+)  # fmt: skip
+"""Arguments of `apply_chat_template` that are not variables of a template."""
+
 
 class CompletionBody(SamplingFields):
     """Body of `/v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
-    echo: bool = False
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    prompt: str | list[str] | Annotated[list[int], BeforeValidator(_not_a_boolean)] | list[list[Whole]]
+    echo: bool | None = False
+    logprobs: Whole | None = Field(default=None, ge=0, le=20)
     suffix: str | None = None
-    best_of: int | None = None
+    best_of: Whole | None = None
 
     @model_validator(mode="after")
     def _refuse_the_rest(self) -> "CompletionBody":
         if self.suffix:
             raise ValueError("suffix is not supported by this server")
-        if self.best_of is not None and self.best_of != self.n:
+        if self.best_of is not None and self.best_of != (self.n or 1):
             raise ValueError("best_of other than n is not supported by this server")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens 0 generates nothing; it needs echo=true")
         return self
 
     @property

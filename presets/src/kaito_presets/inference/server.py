@@ -50,6 +50,11 @@ class Lifecycle:
             raise Unavailable(f"the server {reason}")
         return self._service
 
+    @property
+    def broken(self) -> bool:
+        """The model failed and does not recover: the process has to be restarted."""
+        return self.state == "Healthy" and self._service is not None and self._service.scheduler.broken
+
     def ready(self, service: Service) -> None:
         """The model answers."""
         self._service = service
@@ -85,8 +90,8 @@ def application(
         return web.json_response({"message": "Server is running"})
 
     async def health(_: web.Request) -> web.Response:
-        healthy = lifecycle.state == "Healthy"
-        return web.json_response({"status": lifecycle.state}, status=200 if healthy else 503)
+        status = "Unhealthy" if lifecycle.broken else lifecycle.state
+        return web.json_response({"status": status}, status=200 if status == "Healthy" else 503)
 
     async def version(_: web.Request) -> web.Response:
         document = {"version": __version__, "engine": "transformers", "engine_version": "", "model": lifecycle.name}

@@ -1,9 +1,9 @@
 """Text in, text out: what the routes call, above tokens and batches.
 
 Called by the `/chat` and OpenAI routes. Guarantees that prompt and output together fit the context or the
-request is refused (an answer is never silently cut short by a long prompt), that stop strings end
-generation, that abandoning a request (the task is cancelled, the stream is closed) frees its place in the
-batch, and that every generated token is counted once.
+request is refused (an answer is never silently cut short by a long prompt), that the prompts of one request
+are accepted together or not at all, that stop strings end generation, that abandoning a request (the task is
+cancelled, the stream is closed) frees its place in the batch, and that every generated token is counted once.
 """
 
 import asyncio
@@ -14,14 +14,23 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, final
 
 from kaito_presets.errors import BadRequest, PromptTooLong, UnknownModel
-from kaito_presets.inference.language_model import LanguageModel, Message, ModelInfo, Option, Row, TokenLogprob
+from kaito_presets.inference.language_model import (
+    LanguageModel,
+    Message,
+    ModelInfo,
+    Option,
+    Row,
+    SamplingPlan,
+    TemplateOptions,
+    TokenLogprob,
+)
 from kaito_presets.inference.scheduler import Scheduler, Ticket
 from kaito_presets.inference.text import IncrementalDecoder, StopStrings
 
 INLINE_CHARACTERS: Final = 8_000
 """Shorter prompts are tokenised on the event loop (well under a millisecond); longer ones on a thread."""
 
-Prompt = str | Sequence[int] | Sequence[Message]
+PromptScores = Sequence[TokenLogprob | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +44,17 @@ class Generation:
     """What its route asks for where neither the request nor the model's generation config does."""
     max_new_tokens: int | None = None
     """None: what the model's generation config says, else `default_new_tokens`, else the rest of the context; what does
-    not fit is cut then, because nobody asked for it."""
+    not fit is cut then, because the request did not ask for it. 0: only the prompt is read, for `prompt_logprobs`."""
     default_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
     count: int = 1
     seed: int | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     adapter: str | None = None
     clean_up_spaces: bool = False
+    special_tokens: bool = False
+    """Whether special tokens are part of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,8 @@ class Piece:
     finish: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     new_tokens: int = 0
+    prompt_scores: "PromptScores" = ()
+    """On the first piece of each answer: log probabilities of the prompt, if asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ class Completion:
     finish: str
     new_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_scores: "PromptScores" = ()
 
 
 class Observer(Protocol):
@@ -125,15 +140,17 @@ class Service:
             f"the model {model!r} does not exist; served here: {', '.join(self.model_names())}", param="model"
         )
 
-    async def encode(self, prompt: str | Sequence[Message]) -> list[int]:
+    async def encode(
+        self, prompt: str | Sequence[Message], *, special: bool = True, template: TemplateOptions | None = None
+    ) -> list[int]:
         """Token ids of a text or of a conversation."""
         if isinstance(prompt, str):
             if len(prompt) < INLINE_CHARACTERS:
-                return self._model.encode(prompt)
-            return await self._on_thread(lambda: self._model.encode(prompt))
+                return self._model.encode(prompt, special=special)
+            return await self._on_thread(lambda: self._model.encode(prompt, special=special))
         if sum(len(message.content) for message in prompt) < INLINE_CHARACTERS:
-            return self._model.encode_chat(prompt)
-        return await self._on_thread(lambda: self._model.encode_chat(prompt))
+            return self._model.encode_chat(prompt, template)
+        return await self._on_thread(lambda: self._model.encode_chat(prompt, template))
 
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
         """Text of token ids."""
@@ -145,55 +162,77 @@ class Service:
         Raises:
             RequestError: refused, failed, or the server is busy.
         """
+        return (await self.complete_all([request]))[0]
+
+    async def complete_all(self, requests: Sequence[Generation]) -> list[list[Completion]]:
+        """Generate the whole answers to several prompts of one request, side by side.
+
+        They are accepted together or not at all; if one fails, the others are abandoned.
+
+        Raises:
+            RequestError: refused, failed, or the server is busy.
+        """
         started = time.monotonic()
-        tickets = self._submit(request, incremental=bool(request.stop))
+        groups = self._submit(requests, streaming=False)
         try:
-            parts = [self._complete_one(request, ticket, started) for ticket in tickets]
-            groups = [await part for part in parts] if len(parts) == 1 else await asyncio.gather(*parts)
-            return [completion for group in groups for completion in group]
+            parts = [
+                self._complete_one(request, ticket, started)
+                for request, tickets in zip(requests, groups, strict=True)
+                for ticket in tickets
+            ]
+            found = iter([await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts))
+            return [[completion for _ in tickets for completion in next(found)] for tickets in groups]
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            _cancel(groups)
 
     async def stream(self, request: Generation) -> AsyncGenerator[Piece, None]:
         """Generate piece by piece; pieces of several answers come interleaved. Close the generator to
         stop."""
-        started = time.monotonic()
-        tickets = self._submit(request, incremental=True)
-        merged: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
-
-        async def forward(index: int, ticket: Ticket) -> None:
-            try:
-                async for piece in self._pieces(request, ticket, index, started):
-                    merged.put_nowait(piece)
-            except Exception as error:  # noqa: BLE001 - carried to the reader, which raises it
-                merged.put_nowait(error)
-
+        pieces = self.stream_all([request])
         try:
-            if len(tickets) == 1:
-                async for piece in self._pieces(request, tickets[0], 0, started):
-                    yield piece
+            async for _, piece in pieces:
+                yield piece
+        finally:
+            await pieces.aclose()
+
+    async def stream_all(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Piece], None]:
+        """Generate the answers to several prompts of one request piece by piece, side by side; each piece comes with
+        the index of its prompt."""
+        started = time.monotonic()
+        groups = self._submit(requests, streaming=True)
+        try:
+            if len(groups) == 1 and len(groups[0]) == 1:
+                async for piece in self._pieces(requests[0], groups[0][0], 0, started):
+                    yield 0, piece
                 return
+            merged: asyncio.Queue[tuple[int, Piece] | BaseException] = asyncio.Queue()
+
+            async def forward(group: int, index: int, ticket: Ticket) -> None:
+                try:
+                    async for piece in self._pieces(requests[group], ticket, index, started):
+                        merged.put_nowait((group, piece))
+                except Exception as error:  # noqa: BLE001 - carried to the reader, which raises it
+                    merged.put_nowait(error)
+
             failure: BaseException | None = None
-            async with asyncio.TaskGroup() as group:
-                for index, ticket in enumerate(tickets):
-                    group.create_task(forward(index, ticket))
-                open_answers = len(tickets)
+            async with asyncio.TaskGroup() as tasks:
+                for group, tickets in enumerate(groups):
+                    for index, ticket in enumerate(tickets):
+                        tasks.create_task(forward(group, index, ticket))
+                open_answers = sum(len(tickets) for tickets in groups)
                 while open_answers:
                     item = await merged.get()
                     if isinstance(item, BaseException):
                         # Raised outside the group, which would wrap it; the other answers end by their cancelled rows.
                         failure = item
-                        for ticket in tickets:
-                            ticket.cancel()
+                        _cancel(groups)
                         break
-                    open_answers -= item.finish is not None
+                    open_answers -= item[1].finish is not None
                     yield item
             if failure:
                 raise failure
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            _cancel(groups)
 
     def close(self) -> None:
         """Release the tokenizer's thread."""
@@ -202,36 +241,53 @@ class Service:
     async def _on_thread(self, work: "Encode") -> list[int]:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
-    def _submit(self, request: Generation, *, incremental: bool) -> list[Ticket]:
-        plan = self._model.plan(request.options, request.defaults)
+    def _submit(self, requests: Sequence[Generation], *, streaming: bool) -> list[list[Ticket]]:
+        """Queue the rows of all prompts, or none of them."""
+        plans: list[SamplingPlan] = []
+        for index, request in enumerate(requests):
+            # The prompts of one request share their options, which are resolved once.
+            shared = index > 0 and request.options is requests[index - 1].options
+            plans.append(plans[-1] if shared else self._model.plan(request.options, request.defaults))
+        groups = [self._rows(request, plan) for request, plan in zip(requests, plans, strict=True)]
+        incremental = streaming or any(
+            request.stop or plan.stop_strings for request, plan in zip(requests, plans, strict=True)
+        )
+        tickets = iter(self.scheduler.submit([row for rows in groups for row in rows], incremental=incremental))
+        for request in requests:
+            self._observer.started(len(request.prompt))
+        return [[next(tickets) for _ in rows] for rows in groups]
+
+    def _rows(self, request: Generation, plan: SamplingPlan) -> list[Row]:
         room = self.info.context_tokens - len(request.prompt)
         wanted = request.max_new_tokens
         if not request.prompt:
             raise BadRequest("the prompt holds no token", param="prompt")
         self._check_tokens(request.prompt)
-        if room < 1 or (wanted is not None and wanted > room):
+        if room < (1 if wanted is None else wanted):
             raise PromptTooLong(
                 f"this model's context is {self.info.context_tokens} tokens; the prompt has {len(request.prompt)}"
                 + (f" and {wanted} new tokens were asked for" if wanted is not None else ""),
                 param="prompt",
             )
+        if plan.alone and (request.logprobs is not None or request.prompt_logprobs is not None):
+            raise BadRequest(
+                f"log probabilities are not available with {', '.join(plan.alone_because)}", param="logprobs"
+            )
         if wanted is None:
             wanted = min(room, plan.length or request.default_new_tokens or room)
-        rows = [
+        return [
             Row(
                 prompt=request.prompt,
                 plan=plan,
-                max_new_tokens=wanted,
+                max_new_tokens=max(1, wanted),
                 adapter=request.adapter,
                 # Several answers of one seeded request must differ from each other, and be the same next time.
-                seed=None if request.seed is None else request.seed + index,
+                seed=None if request.seed is None else _signed_64_bits(request.seed + index),
                 logprobs=request.logprobs,
+                prompt_logprobs=request.prompt_logprobs,
             )
-            for index in range(request.count)
+            for index in range(request.count * plan.sequences)
         ]
-        tickets = self.scheduler.submit(rows, incremental=incremental)
-        self._observer.started(len(request.prompt))
-        return tickets
 
     def _check_tokens(self, prompt: Sequence[int]) -> None:
         """A token id outside the vocabulary would read past a table; on a GPU that takes the whole process down."""
@@ -246,14 +302,12 @@ class Service:
         event = await ticket.next()
         self._observer.first_token(event.at - started)
         self._observer.generated(len(event.tokens), time.monotonic() - started)
+        scores = ticket.row.prompt_scores
+        if request.max_new_tokens == 0:
+            return [Completion("", "length", 0, (), scores)]
         finish = event.finish or "length"
         return [
-            Completion(
-                self._model.decode(tokens, clean_up_spaces=request.clean_up_spaces),
-                finish,
-                len(tokens),
-                tuple(event.logprobs),
-            )
+            Completion(self._text(request, tokens), finish, len(tokens), tuple(event.logprobs), scores)
             for tokens in (event.sequences or [event.tokens])
         ]
 
@@ -265,19 +319,23 @@ class Service:
             count += piece.new_tokens
             logprobs.extend(piece.logprobs)
             finish = piece.finish or finish
-        return Completion(text, finish, count, tuple(logprobs))
+        return Completion(text, finish, count, tuple(logprobs), ticket.row.prompt_scores)
 
     async def _pieces(
         self, request: Generation, ticket: Ticket, index: int, started: float
     ) -> AsyncGenerator[Piece, None]:
-        decoder = IncrementalDecoder(lambda tokens: self._model.decode(tokens, clean_up_spaces=request.clean_up_spaces))
-        stops = StopStrings(request.stop)
+        decoder = IncrementalDecoder(lambda tokens: self._text(request, tokens))
+        stops = StopStrings((*request.stop, *ticket.row.plan.stop_strings))
         total = 0
         finish: str | None = None
         while finish is None:
             event = await ticket.next()
+            scores: PromptScores = () if total else ticket.row.prompt_scores
             if not total and event.tokens:
                 self._observer.first_token(event.at - started)
+            if request.max_new_tokens == 0:
+                yield Piece(index, "", "length", (), 0, scores)
+                return
             total += len(event.tokens)
             text = stops.push("".join(decoder.push(token) for token in event.tokens))
             finish = event.finish
@@ -287,8 +345,24 @@ class Service:
             if stops.found:
                 ticket.cancel()
                 finish = "stop"
-            yield Piece(index, text, finish, tuple(event.logprobs), len(event.tokens))
+            yield Piece(index, text, finish, tuple(event.logprobs), len(event.tokens), scores)
         self._observer.generated(total, time.monotonic() - started)
+
+    def _text(self, request: Generation, tokens: Sequence[int]) -> str:
+        return self._model.decode(
+            tokens, clean_up_spaces=request.clean_up_spaces, special=request.special_tokens
+        )  # fmt: skip
+
+
+def _cancel(groups: Sequence[Sequence[Ticket]]) -> None:
+    for tickets in groups:
+        for ticket in tickets:
+            ticket.cancel()
+
+
+def _signed_64_bits(seed: int) -> int:
+    """Seeds of several answers wrap around at the end of the range."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 class Encode(Protocol):

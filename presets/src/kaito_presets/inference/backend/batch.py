@@ -7,22 +7,26 @@ a finished row is overwritten by the last one. Keys are stored after rotary embe
 sideways does not change what it attends to.
 
 Guarantees the same tokens as running each row by itself (up to floating-point rounding of batched matrix
-products).
+products), and that `join` either completes or leaves the rows, their columns and their positions as they were.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-from kaito_presets.inference.language_model import Row
+from kaito_presets.inference.backend.sampling import token_logprobs
+from kaito_presets.inference.language_model import Row, TokenLogprob
 
 CHUNK_TOKENS: Final = 2048
 """Prompts are read in pieces of this many columns, which bounds the memory of activations."""
+SCORED_CHUNK_TOKENS: Final = 1024
+"""Tokens of all rows together that are read at a time when log probabilities of the prompt are wanted, because then the
+logits of every position are in memory."""
 FIRST_COLUMNS: Final = 256
 """Columns allocated for a new batch; doubled when they are full."""
 
@@ -94,14 +98,57 @@ class _Layer(CacheLayerMixin):
             setattr(self, name, new)
 
     def shift(self, distance: int) -> None:
-        """Move all columns to the right (positive) or left (negative)."""
+        """Move all columns to the right (positive) or left (negative). If it raises, nothing has moved."""
+        rows, columns = self.extent.rows, self.extent.columns
+        moved: list[torch.Tensor] = []
+        try:
+            for buffer in (self.key_buffer, self.value_buffer):
+                _move(buffer[:rows], columns, distance)
+                moved.append(buffer)
+        except BaseException:
+            for buffer in moved:
+                _move_back(buffer[:rows], columns, distance)
+            raise
+
+    def shift_back(self, distance: int) -> None:
+        """Undo `shift(distance)`, without allocating memory."""
         rows, columns = self.extent.rows, self.extent.columns
         for buffer in (self.key_buffer, self.value_buffer):
-            if distance < 0:
-                buffer[:rows, :, : columns + distance] = buffer[:rows, :, -distance:columns].clone()
-            else:
-                buffer[:rows, :, distance : columns + distance] = buffer[:rows, :, :columns].clone()
-                buffer[:rows, :, :distance] = 0
+            _move_back(buffer[:rows], columns, distance)
+
+
+def _move(buffer: torch.Tensor, columns: int, distance: int) -> None:
+    """Move the first `columns` columns; to the left, the first `-distance` of them are lost."""
+    if distance < 0:
+        buffer[:, :, : columns + distance] = buffer[:, :, -distance:columns].clone()
+    else:
+        copy = buffer[:, :, :columns].clone()
+        buffer[:, :, distance : columns + distance] = copy
+        buffer[:, :, :distance] = 0
+
+
+def _move_back(buffer: torch.Tensor, columns: int, distance: int) -> None:
+    """The reverse of `_move`, in pieces that do not overlap their target. Columns that were lost were unused."""
+    size = abs(distance)
+    if distance > 0:
+        for begin in range(0, columns, size):
+            end = min(begin + size, columns)
+            buffer[:, :, begin:end] = buffer[:, :, begin + size : end + size]
+    else:
+        for end in range(columns - size, 0, -size):
+            begin = max(0, end - size)
+            buffer[:, :, begin + size : end + size] = buffer[:, :, begin:end]
+
+
+@dataclass(slots=True)
+class _Layout:
+    """Which columns belong to which row, and what follows from it for the steps to come."""
+
+    starts: list[int] = field(default_factory=list[int])
+    """First column of each row."""
+    padded: bool = False
+    mask: torch.Tensor = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.bool))
+    positions: torch.Tensor = field(default_factory=lambda: torch.zeros((0, 1), dtype=torch.long))
 
 
 @final
@@ -119,32 +166,32 @@ class Batch:
         self._buffers = [_Layer(self._extent) for _ in range(layers)]
         self._cache = Cache(layers=list(self._buffers))
         self.rows: list[Row] = []
-        self._starts: list[int] = []
-        self._padded = False
-        self._mask = torch.zeros((0, 0), dtype=torch.bool, device=self._device)
-        self._positions = torch.zeros((0, 1), dtype=torch.long, device=self._device)
+        self._layout = _Layout()
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Read the prompts of `rows`; returns the logits of their next token, `[len(rows), vocabulary]`."""
+        """Read the prompts of `rows`; returns the logits of their next token, `[len(rows), vocabulary]`.
+
+        Rows that ask for it get the log probabilities of their prompt. If it raises, no row has joined.
+        """
         width = max(len(row.prompt) for row in rows)
         tokens = torch.tensor([[self._pad] * (width - len(row.prompt)) + list(row.prompt) for row in rows])
         tokens = tokens.to(self._device)
         starts = [width - len(row.prompt) for row in rows]
-        if not self.rows:
-            self._reserve(len(rows), width)
-            self._extent.rows, self._extent.columns = len(rows), 0
-            try:
-                logits = self._read(tokens, starts, self._cache, self._extent)
-            except Exception:
-                self._extent.rows = self._extent.columns = 0
-                raise
-            self.rows, self._starts = list(rows), starts
-        else:
+        if self.rows:
             own = DynamicCache()
-            logits = self._read(tokens, starts, own, None)
+            logits = self._read(rows, tokens, starts, own, None)
             self._adopt(rows, starts, width, own)
-        self._describe_rows()
+            return logits
+        self._reserve(len(rows), width)
+        self._extent.rows, self._extent.columns = len(rows), 0
+        try:
+            logits = self._read(rows, tokens, starts, self._cache, self._extent)
+            layout = self._described(starts, width)
+        except BaseException:
+            self._extent.rows = self._extent.columns = 0
+            raise
+        self._commit(list(rows), layout, width)
         return logits
 
     @torch.inference_mode()
@@ -156,19 +203,20 @@ class Batch:
             self._make_room()
         rows, columns = extent.rows, extent.columns
         mask: torch.Tensor | None = None
-        if self._padded:
-            mask = self._mask[:rows, : columns + 1]
+        layout = self._layout
+        if layout.padded:
+            mask = layout.mask[:rows, : columns + 1]
             if not self._needs_window_mask:
                 mask = mask[:, None, None, :]
         output = self._model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=self._positions[:rows],
+            position_ids=layout.positions[:rows],
             past_key_values=self._cache,
             use_cache=True,
         )
         extent.columns += 1
-        self._positions[:rows] += 1
+        layout.positions[:rows] += 1
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
@@ -177,49 +225,70 @@ class Batch:
         """Take rows out; the last row takes the place of each."""
         leaving = {id(row) for row in gone}
         extent = self._extent
-        for index in range(len(self.rows) - 1, -1, -1):
-            if id(self.rows[index]) not in leaving:
+        rows, starts = list(self.rows), list(self._layout.starts)
+        for index in range(len(rows) - 1, -1, -1):
+            if id(rows[index]) not in leaving:
                 continue
-            last = len(self.rows) - 1
+            last = len(rows) - 1
             if index != last:
                 columns = extent.columns
                 for layer in self._buffers:
                     layer.key_buffer[index, :, :columns] = layer.key_buffer[last, :, :columns]
                     layer.value_buffer[index, :, :columns] = layer.value_buffer[last, :, :columns]
-                self.rows[index], self._starts[index] = self.rows[last], self._starts[last]
-            del self.rows[last], self._starts[last]
-        extent.rows = len(self.rows)
-        if self.rows:
-            # Rows that began later need not drag the columns of those that are gone through every step.
-            unused = min(self._starts)
-            if unused > extent.columns // 2:
-                self._shift(-unused)
-            self._describe_rows()
-        else:
-            extent.columns = 0
+                rows[index], starts[index] = rows[last], starts[last]
+            del rows[last], starts[last]
+        if not rows:
+            self._commit([], _Layout(), 0)
+            return
+        self._commit(rows, self._described(starts, extent.columns), extent.columns)
+        # Rows that began later need not drag the columns of those that are gone through every step.
+        unused = min(starts)
+        if unused > extent.columns // 2:
+            self._shift(-unused)
+
+    @torch.inference_mode()
+    def drop_newest(self, gone: Sequence[Row]) -> None:
+        """Take out rows that joined last, without moving the others."""
+        count = len(self.rows) - len(gone)
+        columns = self._extent.columns if count else 0
+        self._commit(self.rows[:count], self._described(self._layout.starts[:count], columns), columns)
 
     # Reading prompts.
 
-    def _read(self, tokens: torch.Tensor, starts: Sequence[int], cache: Cache, extent: Extent | None) -> torch.Tensor:
+    def _read(
+        self, rows: Sequence[Row], tokens: torch.Tensor, starts: Sequence[int], cache: Cache, extent: Extent | None
+    ) -> torch.Tensor:
         width = tokens.shape[1]
         columns = torch.arange(width, device=self._device)
         offsets = torch.tensor(starts, device=self._device)[:, None]
         positions = (columns[None, :] - offsets).clamp_(min=0)
         mask = (columns[None, :] >= offsets) if any(starts) else None
+        scored = [index for index, row in enumerate(rows) if row.prompt_logprobs is not None]
+        found: dict[int, list[TokenLogprob | None]] = {index: [None] for index in scored}
+        size = max(32, SCORED_CHUNK_TOKENS // len(rows)) if scored else CHUNK_TOKENS
         logits = torch.empty(0)
-        for begin in range(0, width, CHUNK_TOKENS):
-            end = min(width, begin + CHUNK_TOKENS)
+        for begin in range(0, width, size):
+            end = min(width, begin + size)
             output = self._model(
                 input_ids=tokens[:, begin:end],
                 attention_mask=None if mask is None else mask[:, :end],
                 position_ids=positions[:, begin:end],
                 past_key_values=cache,
                 use_cache=True,
-                **self._tail,
+                **({} if scored else self._tail),
             )
             if extent is not None:
                 extent.columns = end
             logits = output.logits[:, -1]
+            for index in scored:
+                first, last = max(begin, starts[index]), min(end, width - 1)
+                if first < last:
+                    piece = output.logits[index, first - begin : last - begin]
+                    found[index] += _scores(
+                        piece, tokens[index, first + 1 : last + 1], rows[index].prompt_logprobs or 0
+                    )
+        for index in scored:
+            rows[index].prompt_scores = found[index]
         return logits
 
     def _adopt(self, rows: Sequence[Row], starts: Sequence[int], width: int, own: DynamicCache) -> None:
@@ -233,12 +302,12 @@ class Batch:
         begin = extent.columns - width
         for layer, source in zip(self._buffers, own.layers, strict=True):
             read: Any = source
+            # Rows from `first` on are not in use yet: what a failure leaves here is never read.
             layer.key_buffer[first:last, :, begin : extent.columns] = read.keys
             layer.value_buffer[first:last, :, begin : extent.columns] = read.values
             # What an earlier row left here is masked, and finite, so it may stay.
-        self.rows.extend(rows)
-        self._starts.extend(begin + start for start in starts)
-        extent.rows = last
+        layout = self._described([*self._layout.starts, *(begin + start for start in starts)], extent.columns)
+        self._commit([*self.rows, *rows], layout, extent.columns)
 
     # The shape of the cache.
 
@@ -254,29 +323,49 @@ class Batch:
         for layer in self._buffers:
             if layer.is_initialized:
                 layer.resize(row_capacity, column_capacity)
+        layout = self._described(self._layout.starts, extent.columns, column_capacity)
+        self._layout = layout
         extent.row_capacity, extent.column_capacity = row_capacity, column_capacity
 
     def _make_room(self) -> None:
         """The buffer is full: drop columns nobody uses if they are many, else grow."""
-        unused = min(self._starts)
+        columns = self._extent.columns
+        unused = min(self._layout.starts)
         if unused >= self._extent.column_capacity // 4:
             self._shift(-unused)
         else:
-            self._reserve(self._extent.rows, self._extent.columns + 1)
-        self._describe_rows()
+            self._reserve(self._extent.rows, columns + 1)
 
     def _shift(self, distance: int) -> None:
-        for layer in self._buffers:
-            layer.shift(distance)
-        self._extent.columns += distance
-        self._starts = [start + distance for start in self._starts]
+        """Move every row. If it raises, nothing has moved."""
+        columns = self._extent.columns + distance
+        layout = self._described([start + distance for start in self._layout.starts], columns)
+        moved: list[_Layer] = []
+        try:
+            for layer in self._buffers:
+                layer.shift(distance)
+                moved.append(layer)
+            self._commit(self.rows, layout, columns)
+        except BaseException:
+            for layer in moved:
+                layer.shift_back(distance)
+            raise
 
-    def _describe_rows(self) -> None:
-        """Mask and positions for the steps to come, until rows join, leave or move."""
-        extent = self._extent
-        starts = torch.tensor(self._starts, device=self._device)[:, None]
-        self._padded = any(self._starts)
-        self._positions = extent.columns - starts
-        if self._padded:
-            columns = torch.arange(extent.column_capacity, device=self._device)
-            self._mask = columns[None, :] >= starts
+    def _described(self, starts: Sequence[int], columns: int, capacity: int | None = None) -> _Layout:
+        """Mask and positions of rows that begin at `starts` and end before `columns`."""
+        firsts = torch.tensor(list(starts), dtype=torch.long, device=self._device)[:, None]
+        layout = _Layout(list(starts), any(starts), positions=columns - firsts)
+        if layout.padded:
+            layout.mask = torch.arange(capacity or self._extent.column_capacity, device=self._device)[None, :] >= firsts
+        return layout
+
+    def _commit(self, rows: list[Row], layout: _Layout, columns: int) -> None:
+        """Everything that a change of the batch changes, in assignments that cannot raise."""
+        self.rows, self._layout = rows, layout
+        self._extent.rows, self._extent.columns = len(rows), columns
+
+
+def _scores(logits: torch.Tensor, targets: torch.Tensor, count: int) -> list[TokenLogprob | None]:
+    """Log probabilities of `targets` (`[tokens]`) under `logits` (`[tokens, vocabulary]`)."""
+    values = torch.log_softmax(logits.float(), dim=-1)
+    return [token_logprobs(line, target, count) for line, target in zip(values, targets.tolist(), strict=True)]

@@ -16,17 +16,27 @@ from typing import Any, Final, cast, final
 
 import torch
 import transformers
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from kaito_presets.errors import BadRequest, ConfigurationError
 from kaito_presets.inference.adapters import Adapter
 from kaito_presets.inference.backend.adapters import LoadedAdapters
+from kaito_presets.inference.backend.alone import AloneRun
 from kaito_presets.inference.backend.batch import Batch
 from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
 from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
-from kaito_presets.inference.backend.sampling import Sampler, TransformersPlan, make_plan
-from kaito_presets.inference.language_model import Emission, Message, ModelInfo, Option, OutOfMemory, Row, TokenLogprob
+from kaito_presets.inference.backend.plan import TransformersPlan, make_plan, own_config
+from kaito_presets.inference.backend.sampling import Choice, Sampler
+from kaito_presets.inference.language_model import (
+    Emission,
+    Message,
+    ModelInfo,
+    Option,
+    OutOfMemory,
+    Row,
+    TemplateOptions,
+)
 from kaito_presets.inference.options import InferenceOptions
 
 log = logging.getLogger(__name__)
@@ -34,6 +44,9 @@ log = logging.getLogger(__name__)
 BATCHABLE_LAYERS: Final = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 """Layers whose whole state is keys and values per position; models with others (state spaces, …) run row by
 row."""
+MODEL_CANNOT_BATCH: Final = "model_architecture"
+"""Reported as the reason why every request runs alone."""
+LEAST_ALONE_TOKENS: Final = 8192
 WARM_UP_TOKENS: Final = 8
 _NO_DEFAULTS: Final[Mapping[str, Option]] = {}
 
@@ -71,7 +84,15 @@ class TransformersModel:
         self._batches: dict[BatchKey, Batch] = {}
         self._place: dict[Row, BatchKey] = {}
         self._newest: dict[BatchKey, torch.Tensor] = {}
-        self._generation_config = _generation_config(model, tokenizer)
+        embeddings: int = model.get_input_embeddings().num_embeddings
+        head = model.get_output_embeddings()
+        self._vocabulary = min(embeddings, head.weight.shape[0]) if hasattr(head, "weight") else embeddings
+        self._generation_config = own_config(
+            model.generation_config,
+            end=tokenizer.eos_token_id,
+            pad=tokenizer.pad_token_id,
+            vocabulary=self._vocabulary,
+        )
         text_config = model.config.get_text_config(decoder=True)
         kinds = set(get_layer_types_and_kwargs(text_config)[0])
         self._batchable = kinds <= BATCHABLE_LAYERS
@@ -85,35 +106,50 @@ class TransformersModel:
             name=options.name,
             context_tokens=_context(options, text_config, self._budget_tokens),
             created=round(time.time()),  # noqa: TID251 - a wall-clock stamp on the wire
-            vocabulary=model.get_input_embeddings().num_embeddings,
+            vocabulary=embeddings,
             adapters=adapters.names if adapters else (),
             engine="transformers",
             engine_version=transformers.__version__,
             source=options.pretrained_model_name_or_path,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
+            alone_because=self.plan({}).alone_because,
         )
 
     def plan(self, options: Mapping[str, Option], defaults: Mapping[str, Option] = _NO_DEFAULTS) -> TransformersPlan:
         """See `LanguageModel.plan`."""
-        plan = make_plan(self._generation_config, options, defaults)
+        plan = make_plan(self._generation_config, options, defaults, self._vocabulary)
         if self._batchable or plan.alone:
             return plan
-        return dataclasses.replace(plan, alone=True)
+        if plan.logit_bias or plan.frequency_penalty or plan.presence_penalty:
+            raise BadRequest(
+                "frequency_penalty, presence_penalty and logit_bias are not supported for this model, "
+                "which runs one sequence at a time",
+            )
+        return dataclasses.replace(
+            plan, alone_because=(MODEL_CANNOT_BATCH,), sequences=1, width=max(plan.width, plan.sequences)
+        )
 
     # Text.
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """See `LanguageModel.encode`."""
-        return list(self._tokenizer(text, add_special_tokens=True)["input_ids"])
+        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], template: TemplateOptions | None = None) -> list[int]:
         """See `LanguageModel.encode_chat`."""
         if not self._tokenizer.chat_template:
             raise BadRequest("this model has no chat template; give one with --chat_template or send a prompt")
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        turns = [{"role": message.role, "content": message.content, **message.extra} for message in messages]
+        template = template or TemplateOptions()
         try:
-            encoded = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+            encoded = self._tokenizer.apply_chat_template(
+                turns,
+                add_generation_prompt=template.add_generation_prompt,
+                continue_final_message=template.continue_final_message,
+                return_dict=True,
+                **template.variables,
+            )
         except Exception as error:  # templates raise what they like
             raise BadRequest(f"the model's chat template refuses these messages: {error}", param="messages") from error
         return list(encoded["input_ids"])
@@ -129,31 +165,50 @@ class TransformersModel:
 
     def fits(self, live: Sequence[Row], candidate: Row) -> bool:
         """See `LanguageModel.fits`; every row takes as many columns as the longest."""
-        longest = max(len(row.prompt) + row.max_new_tokens for row in (*live, candidate))
-        return (len(live) + 1) * longest <= self._budget_tokens
+        batched = [row for row in (*live, candidate) if not row.plan.alone]
+        longest = max((len(row.prompt) + row.max_new_tokens for row in batched), default=0)
+        alone = sum(alone_tokens(row) for row in (*live, candidate) if row.plan.alone)
+        return len(batched) * longest + alone <= self._budget_tokens
 
     def begin(self, rows: Sequence[Row]) -> list[Emission]:
         """See `LanguageModel.begin`."""
         groups: dict[BatchKey, list[Row]] = {}
         for row in rows:
             groups.setdefault((row.adapter, self._rope.is_long(row)), []).append(row)
-        emissions: list[Emission] = []
         try:
-            for key, members in groups.items():
-                emissions += self._begin_group(key, members)
-        except Exception:
-            self.leave([row for row in rows if row in self._place])
+            return [emission for key, members in groups.items() for emission in self._begin_group(key, members)]
+        except BaseException:
+            self._forget(rows)
             raise
-        return emissions
 
     def _begin_group(self, key: BatchKey, members: list[Row]) -> list[Emission]:
-        batch = self._batches.setdefault(key, self._new_batch())
+        batch = self._batches.get(key)
+        if batch is None:
+            batch = self._batches[key] = self._new_batch()
         logits = self._forward(key, lambda: batch.join(members))
-        tokens, found = self._sampler.choose(members, logits)
+        choice = self._sampler.choose(members, logits)
         before = self._newest.get(key)
-        self._newest[key] = tokens if before is None else torch.cat([before, tokens])
+        self._newest[key] = choice.tokens if before is None else torch.cat([before, choice.tokens])
         self._place.update((row, key) for row in members)
-        return _emissions(members, tokens, found)
+        return _emissions(members, choice)
+
+    def _forget(self, rows: Sequence[Row]) -> None:
+        """Undo what `begin` has done for `rows`, wherever it stopped. They are the newest of their batches."""
+        gone = {id(row) for row in rows}
+        for key, batch in list(self._batches.items()):
+            members = [row for row in batch.rows if id(row) in gone]
+            if members:
+                batch.drop_newest(members)
+            newest = self._newest.get(key)
+            if not batch.rows:
+                self._newest.pop(key, None)
+                if len(self._batches) > 1:
+                    del self._batches[key]
+            elif newest is not None:
+                self._newest[key] = newest[: len(batch.rows)]
+        for row in rows:
+            self._place.pop(row, None)
+        self._sampler.forget(rows)
 
     def step(self) -> list[Emission]:
         """See `LanguageModel.step`."""
@@ -163,9 +218,9 @@ class TransformersModel:
                 continue
             newest = self._newest[key]
             logits = self._forward(key, partial(batch.step, newest[:, None]))
-            tokens, found = self._sampler.choose(batch.rows, logits)
-            self._newest[key] = tokens
-            emissions += _emissions(batch.rows, tokens, found)
+            choice = self._sampler.choose(batch.rows, logits)
+            self._newest[key] = choice.tokens
+            emissions += _emissions(batch.rows, choice)
         return emissions
 
     def leave(self, rows: Sequence[Row]) -> None:
@@ -196,34 +251,73 @@ class TransformersModel:
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
-        """See `LanguageModel.run_alone`."""
-        plan = cast("TransformersPlan", row.plan)
-        tokens = torch.tensor([list(row.prompt)], device=self._model.device)
-        if row.seed is not None:
-            torch.manual_seed(row.seed)
+    def start_alone(self, row: Row) -> AloneRun:
+        """See `LanguageModel.start_alone`.
 
-        def generate() -> torch.Tensor:
+        Raises:
+            BadRequest: the row needs more memory or time than one request may take.
+        """
+        plan = cast("TransformersPlan", row.plan)
+        self.check_alone(row)
+
+        def generate(pause: StoppingCriteria) -> list[list[int]]:
+            tokens = torch.tensor([list(row.prompt)], device=self._model.device)
             try:
-                result: torch.Tensor = self._model.generate(  # under no_grad by itself
+                output: torch.Tensor = self._model.generate(  # under no_grad by itself
                     input_ids=tokens,
                     attention_mask=torch.ones_like(tokens),
                     generation_config=plan.config,
                     max_new_tokens=row.max_new_tokens,
                     max_length=None,
-                    stopping_criteria=StoppingCriteriaList([_Abandoned(stopped)]),
+                    tokenizer=self._tokenizer,
+                    stopping_criteria=StoppingCriteriaList([pause]),
                 )
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, ArithmeticError, LookupError) as error:
                 raise BadRequest(f"generate_kwargs: {error}") from error
-            return result
+            except torch.OutOfMemoryError as error:
+                raise OutOfMemory(str(error)) from error
+            return self._new_tokens(output, len(row.prompt), plan.end_tokens)
 
-        output = self._forward((row.adapter, False), generate)
+        return AloneRun(
+            generate,
+            prepare=lambda: self._activate((row.adapter, False)),
+            seed=row.seed,
+            prompt_length=len(row.prompt),
+            single=plan.width == 1,
+        )
+
+    def check_alone(self, row: Row) -> None:
+        """Refuse a row outside the batch that costs too much.
+
+        Raises:
+            BadRequest: names the numbers.
+        """
+        most = min(max(self.info.context_tokens, LEAST_ALONE_TOKENS), self._budget_tokens)
+        if alone_tokens(row) > most:
+            raise BadRequest(
+                f"{row.plan.width} sequences of {len(row.prompt) + row.max_new_tokens} tokens side by side are more "
+                f"than the {most} tokens that one request may take; lower num_beams or max_new_tokens",
+                param="num_beams",
+            )
+
+    def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
+        """Run a row whose plan says `alone` to its end, or until `stopped()`."""
+        run = self.start_alone(row)
+        while True:
+            progress = run.advance()
+            if progress.sequences is not None:
+                return [list(sequence) for sequence in progress.sequences]
+            if stopped():
+                run.finish_early()
+
+    def _new_tokens(self, output: torch.Tensor, prompt_length: int, end_tokens: frozenset[int]) -> list[list[int]]:
+        """The new tokens of every sequence, without the padding behind the end token."""
         pad = self._tokenizer.pad_token_id
         sequences: list[list[int]] = []
-        for sequence in output[:, len(row.prompt) :].tolist():
-            end = next((index + 1 for index, token in enumerate(sequence) if token in plan.end_tokens), len(sequence))
+        for sequence in output[:, prompt_length:].tolist():
+            end = next((index + 1 for index, token in enumerate(sequence) if token in end_tokens), len(sequence))
             tail = sequence[:end]
-            while len(tail) > 1 and tail[-1] == pad and pad not in plan.end_tokens:
+            while len(tail) > 1 and tail[-1] == pad and pad not in end_tokens:
                 tail.pop()
             sequences.append(tail)
         return sequences
@@ -272,14 +366,18 @@ class TransformersModel:
         )
 
     def _forward(self, key: BatchKey, work: Callable[[], torch.Tensor]) -> torch.Tensor:
-        adapter, long = key
-        if self._adapters:
-            self._adapters.activate(adapter)
-        self._rope.use(long=long)
+        self._activate(key)
         try:
             return work()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(str(error)) from error
+
+    def _activate(self, key: BatchKey) -> None:
+        """Put adapter and rotary regime in effect."""
+        adapter, long = key
+        if self._adapters:
+            self._adapters.activate(adapter)
+        self._rope.use(long=long)
 
 
 @final
@@ -307,27 +405,18 @@ class _LongRope:
             self._parameters["original_max_position_embeddings"] = 0 if long else self._limit
 
 
-@final
-class _Abandoned(StoppingCriteria):
-    def __init__(self, stopped: Callable[[], bool]) -> None:
-        self._stopped = stopped
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        return torch.full((input_ids.shape[0],), self._stopped(), device=input_ids.device)
+def alone_tokens(row: Row) -> int:
+    """Tokens of cache that a row outside the batch may take."""
+    return row.plan.width * (len(row.prompt) + row.max_new_tokens)
 
 
-def _emissions(rows: Sequence[Row], tokens: torch.Tensor, found: Sequence[TokenLogprob | None]) -> list[Emission]:
-    return [Emission(row, token, logprob) for row, token, logprob in zip(rows, tokens.tolist(), found, strict=True)]
-
-
-def _generation_config(model: Any, tokenizer: Any) -> GenerationConfig:
-    """The model's own, completed from the tokenizer; with lengths only if the model states them."""
-    config: GenerationConfig = model.generation_config or GenerationConfig()
-    if config.eos_token_id is None:
-        config.eos_token_id = tokenizer.eos_token_id
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    return config
+def _emissions(rows: Sequence[Row], choice: Choice) -> list[Emission]:
+    return [
+        Emission(row, token, logprob, choice.errors.get(index))
+        for index, (row, token, logprob) in enumerate(
+            zip(rows, choice.tokens.tolist(), choice.logprobs, strict=True)
+        )
+    ]  # fmt: skip
 
 
 def _context(options: InferenceOptions, config: Any, budget_tokens: int) -> int:

@@ -1,171 +1,75 @@
-"""From logits to tokens: transformers' own warpers, applied to all rows of a batch that have the same
-options at once.
+"""From logits to tokens: transformers' own processors, applied to all rows of a batch that have the same options at
+once.
 
-Used by `model`. A plan is made once per request from the model's generation config and the request's
-options; options that cannot share a batch (beam search, assistants, anything stateful) are marked and go
-through `model.generate` instead, so that every option of `generate_kwargs` means exactly what transformers
-says it means.
+Used by `model`. Rows whose options depend on their own tokens (penalties, forbidden words) are processed one by one.
+Guarantees that a row whose options leave no token to choose, or whose processors raise, fails with an error of its own
+and changes nothing for the others.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
-import copy
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
-from transformers.generation.logits_process import (
-    MinPLogitsWarper,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
+from transformers import LogitsProcessorList
+
+from kaito_presets.errors import BadRequest, GenerationFailed, RequestError
+from kaito_presets.inference.backend.plan import (
+    TransformersPlan,
+    build_processors,
+    make_plan,
+    stateless,
+    without_minimum_length,
 )
+from kaito_presets.inference.language_model import Row, TokenLogprob
 
-from kaito_presets.errors import BadRequest
-from kaito_presets.inference.language_model import Option, Row, TokenLogprob
+__all__ = ["Choice", "Sampler", "TransformersPlan", "make_plan", "token_logprobs"]
 
-BATCHED_OPTIONS: Final = frozenset(
-    {
-        "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty",
-        "no_repeat_ngram_size", "min_length", "min_new_tokens", "max_length", "max_new_tokens", "eos_token_id",
-        "pad_token_id", "bos_token_id", "use_cache", "transformers_version",
-    }
-)  # fmt: skip
-"""Options that rows of one batch may have side by side; everything else sends the row to `model.generate`."""
-
-NEUTRAL: Final[Mapping[str, object]] = {
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "early_stopping": False,
-    "length_penalty": 1.0,
-}
-"""Settings that change nothing, so that a client that spells a default out still shares the batch."""
-
-REFUSED_OPTIONS: Final = frozenset(
-    {
-        "return_dict_in_generate", "output_attentions", "output_hidden_states", "output_scores", "output_logits",
-        "cache_config", "cache_implementation", "compile_config", "disable_compile", "use_cache", "assistant_model",
-        "generation_kwargs", "transformers_version", "prompt_lookup_num_tokens", "num_assistant_tokens",
-        "stop_strings", "max_time", "watermarking_config", "continuous_batching_config",
-    }
-)  # fmt: skip
-"""Objects, files and switches of the library itself: not a client's business."""
+LEAST_LOGPROB: Final = -9999.0
+"""Reported for a probability of 0, because JSON has no infinity (vLLM uses the same number)."""
+MOST_WARPERS: Final = 1000
+"""Clients may send any number of different temperatures."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class TransformersPlan:
-    """Resolved options of one request; implements the scheduler's `SamplingPlan`."""
+@dataclass(slots=True)
+class Choice:
+    """The next tokens of some rows."""
 
-    config: GenerationConfig
-    key: str
-    """Equal keys sample alike."""
-    end_tokens: frozenset[int]
-    alone: bool
-    length: int | None
-    shortest: int
-    """New tokens before an end token is allowed."""
-    shortest_with_prompt: int
-    """The same, counting the prompt."""
-    needs_history: bool
-    greedy: bool
+    tokens: torch.Tensor
+    """`[rows]`, on the device; a row that failed has token 0."""
+    logprobs: list[TokenLogprob | None]
+    errors: dict[int, RequestError] = field(default_factory=dict[int, RequestError])
+    """By index: rows for which no token could be chosen."""
 
 
-def make_plan(
-    base: GenerationConfig, options: Mapping[str, Option], defaults: Mapping[str, Option]
-) -> TransformersPlan:
-    """Resolve `defaults` < the model's generation config < `options`.
+@final
+class _RowState:
+    """What one row needs from step to step."""
 
-    Raises:
-        BadRequest: unknown, refused or impossible option.
-    """
-    config = copy.deepcopy(base)
-    stated = config.to_diff_dict()
-    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for name in chosen:
-        if (
-            name.startswith("_")
-            or not hasattr(config, name)
-            or callable(getattr(config, name))
-            or name in REFUSED_OPTIONS
-        ):
-            raise BadRequest(f"generate_kwargs.{name}: not an option of this server", param=name)
-    _check_ranges(chosen)
-    chosen = {name: value for name, value in defaults.items() if name not in stated} | chosen
-    if chosen.get("temperature") == 0:
-        chosen |= {"do_sample": False, "temperature": None}
-    if chosen.get("eos_token_id") == []:
-        chosen["eos_token_id"] = None
-    for name, value in chosen.items():
-        setattr(config, name, value)
-    beams = config.num_beams or 1
-    if (config.num_return_sequences or 1) > 1 and not config.do_sample and beams < config.num_return_sequences:
-        raise BadRequest("generate_kwargs.num_return_sequences above 1 needs do_sample or as many num_beams")
-    different = {name for name, value in config.to_diff_dict().items() if NEUTRAL.get(name, object()) != value}
-    alone = bool(different - BATCHED_OPTIONS)
-    if alone:
-        _check_with_library(config)
-    end = config.eos_token_id
-    return TransformersPlan(
-        config=config,
-        key=json.dumps(_sampling_values(config)),
-        end_tokens=frozenset(end if isinstance(end, list) else [] if end is None else [end]),
-        alone=alone,
-        length=config.max_new_tokens,
-        shortest=config.min_new_tokens or 0,
-        shortest_with_prompt=config.min_length or 0,
-        needs_history=(config.repetition_penalty or 1.0) != 1.0 or bool(config.no_repeat_ngram_size),
-        greedy=not config.do_sample,
-    )
+    def __init__(self, row: Row, plan: TransformersPlan, device: torch.device) -> None:
+        self.generator: torch.Generator | None = None
+        if row.seed is not None and not plan.greedy:
+            self.generator = torch.Generator(device=device)
+            self.generator.manual_seed(row.seed)
+        self.processors = LogitsProcessorList()
+        self._tokens = torch.empty(0)
+        self._known = len(row.prompt)
+        if plan.needs_history:
+            prompt = torch.tensor([list(row.prompt)], device=device)
+            self._tokens = torch.cat([prompt, prompt.new_zeros((1, row.max_new_tokens))], dim=1)
+            self.processors = without_minimum_length(build_processors(plan.config, prompt, row.max_new_tokens))
 
-
-_RANGES: Final[Mapping[str, tuple[float, float]]] = {
-    "temperature": (0, 100), "top_k": (0, 2**31), "top_p": (0, 1), "min_p": (0, 1), "typical_p": (0, 1),
-    "repetition_penalty": (1e-6, 1e6), "num_beams": (1, 64), "num_return_sequences": (1, 64),
-    "min_length": (0, 2**31), "min_new_tokens": (0, 2**31), "no_repeat_ngram_size": (0, 2**31),
-}  # fmt: skip
-_WHOLE: Final = frozenset(
-    {"top_k", "num_beams", "num_return_sequences", "min_length", "min_new_tokens", "no_repeat_ngram_size"}
-)
-
-
-def _check_ranges(options: Mapping[str, Any]) -> None:
-    for name, (low, high) in _RANGES.items():
-        value = options.get(name)
-        if value is None:
-            continue
-        right_type = isinstance(value, int if name in _WHOLE else (int, float)) and not isinstance(value, bool)
-        if not right_type or not low <= value <= high:
-            kind = "a whole number" if name in _WHOLE else "a number"
-            raise BadRequest(
-                f"generate_kwargs.{name} must be {kind} from {low:g} to {high:g}, not {value!r}", param=name
-            )
-    if "do_sample" in options and not isinstance(options["do_sample"], bool):
-        raise BadRequest(
-            f"generate_kwargs.do_sample must be true or false, not {options['do_sample']!r}", param="do_sample"
-        )
-    end = options.get("eos_token_id", [])
-    if not isinstance(end, int) and not (isinstance(end, list) and all(isinstance(token, int) for token in end)):
-        raise BadRequest("generate_kwargs.eos_token_id must be a token id or a list of them", param="eos_token_id")
-
-
-def _check_with_library(config: GenerationConfig) -> None:
-    try:
-        config.validate(strict=False)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise BadRequest(f"generate_kwargs: {error}") from error
-
-
-def _sampling_values(config: GenerationConfig) -> list[object]:
-    if not config.do_sample:
-        return [False]
-    return [True, config.temperature, config.top_k, config.top_p, config.min_p, config.typical_p]
+    def history(self, row: Row) -> torch.Tensor:
+        """Prompt and produced tokens, `[1, tokens]`."""
+        total = len(row.prompt) + len(row.produced)
+        if total > self._known:
+            new = row.produced[self._known - len(row.prompt) :]
+            self._tokens[0, self._known : total] = torch.tensor(new, device=self._tokens.device)
+            self._known = total
+        return self._tokens[:, :total]
 
 
 @final
@@ -174,88 +78,113 @@ class Sampler:
 
     def __init__(self) -> None:
         self._warpers: dict[str, LogitsProcessorList] = {}
-        self._generators: dict[int, torch.Generator] = {}
+        self._states: dict[int, _RowState] = {}
 
     @torch.inference_mode()
-    def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> tuple[torch.Tensor, list[TokenLogprob | None]]:
-        """The next token of every row (`[rows]`, on the device) and the log probabilities that were asked
-        for."""
+    def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> Choice:
+        """The next token of every row, and the log probabilities that were asked for."""
         plans = [_plan(row) for row in rows]
+        # Of the model's own distribution, before any option changes it, as vLLM reports them.
+        reported = {
+            index: torch.log_softmax(logits[index].float(), dim=-1)
+            for index, row in enumerate(rows)
+            if row.logprobs is not None
+        }
         _forbid_early_ends(rows, plans, logits)
+        errors: dict[int, RequestError] = {}
         if all(plan.greedy and not plan.needs_history for plan in plans):
-            chosen = logits.argmax(dim=-1)
+            tokens = logits.argmax(dim=-1)
         else:
-            chosen = self._choose_by_group(rows, plans, logits)
-        return chosen, _logprobs(rows, logits, chosen)
+            tokens = self._choose_by_group(rows, plans, logits, errors)
+        logprobs: list[TokenLogprob | None] = [None] * len(rows)
+        for index, values in reported.items():
+            logprobs[index] = token_logprobs(values, int(tokens[index]), rows[index].logprobs or 0)
+        return Choice(tokens, logprobs, errors)
 
     def forget(self, rows: Sequence[Row]) -> None:
         """Drop what is kept for rows that ended."""
         for row in rows:
-            self._generators.pop(id(row), None)
+            self._states.pop(id(row), None)
 
     def _choose_by_group(
-        self, rows: Sequence[Row], plans: Sequence[TransformersPlan], logits: torch.Tensor
+        self,
+        rows: Sequence[Row],
+        plans: Sequence[TransformersPlan],
+        logits: torch.Tensor,
+        errors: dict[int, RequestError],
     ) -> torch.Tensor:
-        chosen = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+        chosen = torch.zeros(len(rows), dtype=torch.long, device=logits.device)
         groups: dict[str, list[int]] = {}
         for index, (row, plan) in enumerate(zip(rows, plans, strict=True)):
             # Rows with a history or a seed of their own are groups of one.
             own = plan.needs_history or (row.seed is not None and not plan.greedy)
             groups.setdefault(f"{index}!" if own else plan.key, []).append(index)
         for members in groups.values():
-            whole = len(members) == len(rows)
-            scores = (logits if whole else logits[members]).float()
             row, plan = rows[members[0]], plans[members[0]]
-            if plan.needs_history:
-                scores = _with_history(row, plan, scores)
-            if plan.greedy:
-                tokens = scores.argmax(dim=-1)
+            scores = (logits if len(members) == len(rows) else logits[members]).float()
+            try:
+                tokens = self._choose_alike(row, plan, scores)
+            except RequestError as error:
+                errors.update((index, error) for index in members)
+            except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                failure = BadRequest(f"the sampling options cannot be applied: {type(error).__name__}: {error}")
+                errors.update((index, failure) for index in members)
             else:
-                no_history = torch.empty((len(members), 0), dtype=torch.long, device=logits.device)
-                scores = self._warper(plan)(no_history, scores)  # type: ignore[arg-type]  # transformers annotates LongTensor
-                probabilities = torch.softmax(scores, dim=-1)
-                tokens = torch.multinomial(probabilities, 1, generator=self._generator(row, logits.device)).squeeze(1)
-            if whole:
-                return tokens
-            chosen[members] = tokens
+                chosen[members] = tokens
+        for index in (chosen < 0).nonzero().flatten().tolist():
+            errors[index] = GenerationFailed("the model's scores are not numbers; no token can be sampled")
+            chosen[index] = 0
         return chosen
 
-    def _generator(self, row: Row, device: torch.device) -> torch.Generator | None:
-        if row.seed is None:
-            return None
-        generator = self._generators.get(id(row))
-        if generator is None:
-            generator = self._generators[id(row)] = torch.Generator(device=device)
-            generator.manual_seed(row.seed)
-        return generator
+    def _choose_alike(self, row: Row, plan: TransformersPlan, scores: torch.Tensor) -> torch.Tensor:
+        """Tokens of rows that are sampled alike; -1 where the scores are not a distribution."""
+        state = self._state(row, plan, scores.device)
+        if plan.needs_history:
+            scores = _processed(row, plan, state, scores)
+        elif not plan.greedy:
+            no_history: Any = torch.empty((len(scores), 0), dtype=torch.long, device=scores.device)
+            scores = self._warper(plan, scores.device)(no_history, cast("Any", scores))
+        if plan.greedy:
+            return scores.argmax(dim=-1)
+        probabilities = torch.softmax(scores, dim=-1)
+        # `multinomial` raises for the whole group, and on a GPU ends the process, if one row is not a distribution.
+        broken = ~torch.isfinite(probabilities.sum(dim=-1))
+        probabilities = torch.where(broken[:, None], torch.ones_like(probabilities), probabilities)
+        tokens = torch.multinomial(probabilities, 1, generator=state.generator if state else None).squeeze(1)
+        return torch.where(broken, torch.full_like(tokens, -1), tokens)
 
-    def _warper(self, plan: TransformersPlan) -> LogitsProcessorList:
+    def _state(self, row: Row, plan: TransformersPlan, device: torch.device) -> _RowState | None:
+        if not plan.needs_history and (row.seed is None or plan.greedy):
+            return None
+        state = self._states.get(id(row))
+        if state is None:
+            state = self._states[id(row)] = _RowState(row, plan, device)
+        return state
+
+    def _warper(self, plan: TransformersPlan, device: torch.device) -> LogitsProcessorList:
         known = self._warpers.get(plan.key)
         if known is None:
-            if len(self._warpers) > 1000:  # clients may send any number of different temperatures
+            if len(self._warpers) >= MOST_WARPERS:
                 self._warpers.clear()
-            known = self._warpers[plan.key] = _warpers(plan.config)
+            trial = build_processors(plan.config, torch.zeros((1, 1), dtype=torch.long, device=device), 1)
+            known = self._warpers[plan.key] = stateless(trial)
         return known
+
+
+def token_logprobs(values: torch.Tensor, token: int, count: int) -> TokenLogprob:
+    """The log probability of `token` and the `count` most probable tokens, of log probabilities `[vocabulary]`."""
+    values = torch.nan_to_num(values, nan=LEAST_LOGPROB, neginf=LEAST_LOGPROB)
+    top: tuple[tuple[int, float], ...] = ()
+    if count:
+        best, tokens = values.topk(min(count, len(values)))
+        top = tuple(zip(tokens.tolist(), best.tolist(), strict=True))
+    return TokenLogprob(token, float(values[token]), top)
 
 
 def _plan(row: Row) -> TransformersPlan:
     return cast("TransformersPlan", row.plan)  # made by make_plan, handed back by the scheduler
-
-
-def _warpers(config: GenerationConfig) -> LogitsProcessorList:
-    """In transformers' order (`GenerationMixin._get_logits_processor`)."""
-    warpers = LogitsProcessorList()
-    if config.temperature is not None and config.temperature != 1.0:
-        warpers.append(TemperatureLogitsWarper(config.temperature))
-    if config.top_k:
-        warpers.append(TopKLogitsWarper(config.top_k))
-    if config.top_p is not None and config.top_p < 1.0:
-        warpers.append(TopPLogitsWarper(config.top_p))
-    if config.min_p is not None:
-        warpers.append(MinPLogitsWarper(config.min_p))
-    if config.typical_p is not None and config.typical_p < 1.0:
-        warpers.append(TypicalLogitsWarper(config.typical_p))
-    return warpers
 
 
 def _forbid_early_ends(rows: Sequence[Row], plans: Sequence[TransformersPlan], logits: torch.Tensor) -> None:
@@ -270,29 +199,30 @@ def _forbid_early_ends(rows: Sequence[Row], plans: Sequence[TransformersPlan], l
             logits[torch.tensor(indexes)[:, None], torch.tensor(list(ends))] = -torch.inf
 
 
-def _with_history(row: Row, plan: TransformersPlan, scores: torch.Tensor) -> torch.Tensor:
-    config = plan.config
-    history: Any = torch.tensor([[*row.prompt, *row.produced]], device=scores.device)
-    values: Any = scores
-    if (config.repetition_penalty or 1.0) != 1.0:
-        values = RepetitionPenaltyLogitsProcessor(penalty=config.repetition_penalty)(history, values)
-    if config.no_repeat_ngram_size:
-        values = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)(history, values)
-    result: torch.Tensor = values
-    return result
+def _processed(row: Row, plan: TransformersPlan, state: _RowState | None, scores: torch.Tensor) -> torch.Tensor:
+    """Scores of one row (`[1, vocabulary]`) after everything that its options do to them.
+
+    Raises:
+        BadRequest: the options leave no token to choose.
+    """
+    if state is None:
+        return scores
+    history: Any = state.history(row)
+    _adjust(row, plan, scores)
+    values: torch.Tensor = state.processors(history, cast("Any", scores))
+    # Infinite bonuses stay comparable; what is not a number cannot be chosen.
+    values = torch.nan_to_num(values, nan=-torch.inf, posinf=torch.finfo(values.dtype).max, neginf=-torch.inf)
+    if not torch.isfinite(values.max()):
+        raise BadRequest("the options of this request leave no token to choose")
+    return values
 
 
-def _logprobs(rows: Sequence[Row], logits: torch.Tensor, chosen: torch.Tensor) -> list[TokenLogprob | None]:
-    """Of the model's own distribution, before temperature and cuts, as OpenAI reports them."""
-    found: list[TokenLogprob | None] = [None] * len(rows)
-    for index, row in enumerate(rows):
-        if row.logprobs is None:
-            continue
-        values = torch.log_softmax(logits[index].float(), dim=-1)
-        token = int(chosen[index])
-        top: tuple[tuple[int, float], ...] = ()
-        if row.logprobs:
-            best, tokens = values.topk(row.logprobs)
-            top = tuple(zip(tokens.tolist(), best.tolist(), strict=True))
-        found[index] = TokenLogprob(token, float(values[token]), top)
-    return found
+def _adjust(row: Row, plan: TransformersPlan, scores: torch.Tensor) -> None:
+    """Bias and OpenAI's penalties, in place (API reference: `logits[j] -= count[j] * frequency + (count[j] > 0) *
+    presence`, over the generated tokens)."""
+    if plan.logit_bias:
+        tokens = torch.tensor(list(plan.logit_bias), device=scores.device)
+        scores[0, tokens] += torch.tensor(list(plan.logit_bias.values()), device=scores.device)
+    if row.produced and (plan.frequency_penalty or plan.presence_penalty):
+        tokens, counts = torch.tensor(row.produced, device=scores.device).unique(return_counts=True)
+        scores[0, tokens] -= counts * plan.frequency_penalty + plan.presence_penalty

@@ -1,0 +1,59 @@
+"""Helpers of the tests that run the tiny model through transformers: rows, whole runs, and transformers' own answer."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaito_presets.inference.adapters import Adapter
+from kaito_presets.inference.language_model import Row
+from kaito_presets.inference.options import InferenceOptions
+
+if TYPE_CHECKING:
+    from kaito_presets.inference.backend.model import TransformersModel
+
+GREEDY = {"do_sample": False}
+
+
+def open_tiny(directory: Path, adapters: Sequence[Adapter] = (), **options: Any) -> "TransformersModel":
+    from kaito_presets.inference.backend.model import open_model
+
+    return open_model(InferenceOptions(pretrained_model_name_or_path=str(directory), threads=1, **options), adapters)
+
+
+def row(model: "TransformersModel", prompt: str, length: int = 24, **options: Any) -> Row:
+    names = ("seed", "adapter", "logprobs", "prompt_logprobs")
+    fields = {name: options.pop(name) for name in names if name in options}
+    plan = model.plan({**GREEDY, **options})
+    return Row(prompt=model.encode(prompt), plan=plan, max_new_tokens=length, **fields)
+
+
+def advance(model: "TransformersModel", live: list[Row], emissions: Sequence[Any]) -> None:
+    """What the scheduler does after each step: record tokens, let rows that ended leave."""
+    for emission in emissions:
+        assert emission.error is None, emission.error
+        emission.row.produced.append(emission.token)
+    done = [r for r in live if len(r.produced) >= r.max_new_tokens or r.produced[-1] in r.plan.end_tokens]
+    model.leave(done)
+    live[:] = [r for r in live if r not in done]
+
+
+def run(model: "TransformersModel", rows: Sequence[Row]) -> list[list[int]]:
+    """All rows together until each ends."""
+    live = list(rows)
+    emissions = model.begin(live)
+    while True:
+        advance(model, live, emissions)
+        if not live:
+            return [r.produced for r in rows]
+        emissions = model.step()
+
+
+def reference(directory: Path, prompt: str, length: int, **options: Any) -> list[int]:
+    """What transformers itself generates."""
+    transformers: Any = importlib.import_module("transformers")
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    encoded = tokenizer(prompt, return_tensors="pt")
+    output = model.generate(**encoded, max_new_tokens=length, **{**GREEDY, **options})
+    return list(output[0, encoded["input_ids"].shape[1] :].tolist())
