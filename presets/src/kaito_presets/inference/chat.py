@@ -15,10 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from kaito_presets.errors import BadRequest, PromptTooLong
 from kaito_presets.inference.language_model import Message, Option
+from kaito_presets.inference.openai_schema import SEED_LIMIT
 from kaito_presets.inference.service import Generation, Service
+from kaito_presets.inference.text import brief
 
 DEFAULT_NEW_TOKENS: Final = 200
 """Upstream's number (v0.3 `UnifiedRequestModel`), counted in new tokens."""
+
+WHOLE_LIMIT: Final = 2**31 - 1
+"""Lengths beyond this are refused before they are computed with."""
 
 DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": 10}
 """Upstream's defaults of `generate_kwargs` that differ from transformers' own."""
@@ -120,6 +125,8 @@ def _whole_number(options: dict[str, Option], key: str) -> int | None:
     value = options.pop(key, None)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < (0 if key == "seed" else 1):
-        raise BadRequest(f"generate_kwargs.{key} must be a positive whole number, not {value!r}", param=key)
+    low, high = (-SEED_LIMIT, SEED_LIMIT - 1) if key == "seed" else (1, WHOLE_LIMIT)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        kind = f"whole number from {low} to {high}" if key == "seed" else "positive whole number"
+        raise BadRequest(f"generate_kwargs.{key} must be a {kind}, not {brief(value)}", param=key)
     return value

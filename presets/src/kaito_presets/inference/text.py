@@ -1,13 +1,16 @@
 """From token ids to text while they arrive: incremental decoding that never emits half a character, and stop
-strings.
+strings; values of requests in error messages.
 
 Called by the service for streams and for requests with stop strings. Guarantees that the pieces concatenate
 to what decoding all tokens at once gives, and that no character of a stop string (nor anything after it) is
 ever emitted.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import final
+
+from kaito_presets.json_shapes import is_list
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -80,3 +83,14 @@ class StopStrings:
     @staticmethod
     def _longest_beginning(text: str, stop: str) -> int:
         return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+
+
+def brief(value: object) -> str:
+    """A value for an error message: at most 80 characters, also of numbers with thousands of digits."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
+        return f"a number of about {math.log10(abs(value)):.0f} digits"
+    try:
+        text = repr(value) if not is_list(value) else f"[{', '.join(brief(item) for item in value[:8])}]"
+    except ValueError:  # an integer of more digits than Python converts, inside an object
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -5,11 +5,11 @@ server honours has one check here; the message names the option and the accepted
 transformers' logits processors (`transformers.generation.logits_process`) and from what float32 can represent.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kaito_presets.errors import BadRequest
+from kaito_presets.inference.text import brief
 from kaito_presets.json_shapes import is_list, is_object
 
 Check = Callable[[object, int], str | None]
@@ -220,17 +220,6 @@ def checked_option(name: str, value: Any, vocabulary: int) -> Any:
     if wanted is not None:
         raise BadRequest(f"{name} {wanted}, not {brief(value)}", param=name)
     return float(value) if name in NUMBERS else value
-
-
-def brief(value: object) -> str:
-    """A value for an error message: at most 80 characters, also of numbers with thousands of digits."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
-        return f"a number of about {math.log10(abs(value)):.0f} digits"
-    try:
-        text = repr(value) if not is_list(value) else f"[{', '.join(brief(item) for item in value[:8])}]"
-    except ValueError:  # an integer of more digits than Python converts, inside an object
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def valid_own_value(name: str, value: Any, vocabulary: int) -> tuple[Any, str | None]:
