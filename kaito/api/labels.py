@@ -47,6 +47,14 @@ LAUNCH_STARTED: Final = "kaito.sh/launch-started"
 """Annotation on claims: RFC3339 time at which the cloud was asked for the instance; the launch deadline counts from it.
 Written and removed with the operation's address."""
 
+LAUNCH_RECORD: Final = "kaito.sh/launch-record"
+"""Annotation on claims: failed launch attempts, what the cloud refused and until when, as JSON. Written by
+gpu-provisioner, so that a restart repeats nothing that cost money. Removed when the instance is there."""
+
+RETRY_LAUNCH: Final = "kaito.sh/retry-launch"
+"""Annotation on claims, with any value: try the launch again now, without waiting for the end of the pause.
+gpu-provisioner removes it."""
+
 CREATED_BY_INFERENCESET: Final = "inferenceset.kaito.sh/created-by"
 """Label on Workspaces and their pods: name of the InferenceSet that made them (upstream's kind)."""
 

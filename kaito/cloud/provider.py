@@ -43,6 +43,10 @@ class Instance:
     """When it was asked for."""
     error: CloudError | None = None
     """Why it is failed, when the cloud tells."""
+    spot: bool = False
+    """Whether the cloud may take the machine back."""
+    zones: tuple[str, ...] = ()
+    """Zones it was restricted to; empty: the cloud chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,12 @@ class InstanceType:
     family: str = ""
     """Quota family."""
     architecture: str = "x64"
+    zones: tuple[str, ...] | None = None
+    """Zones in which the subscription can have it, for example `1`; None when unknown."""
+    spot: bool = True
+    """Whether it is sold as spot capacity."""
+    location: str = ""
+    """The region that this is about; empty when unknown."""
 
 
 class Provider(Protocol):
@@ -144,7 +154,8 @@ class Provider(Protocol):
         """Whether the plan has a chance: the size is offered here and the quota is enough, as last seen.
 
         Raises:
-            InstanceTypeUnavailable, QuotaExceeded: it has none now.
+            InstanceTypeUnavailable: not offered here, not in these zones, not as spot, or not for the subscription.
+            QuotaExceeded: fewer vCPUs left than one machine has.
         """
         ...
 

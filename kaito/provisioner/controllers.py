@@ -32,11 +32,15 @@ def claim_controller(kind: type[Claim], tools: Tools) -> Controller[Claim]:
             partial(converge, tools=tools),
             workers=tools.settings.workers,
             backoff=CLAIM_BACKOFF,
-            when=matching(is_managed) & changed("generation", "deletionTimestamp"),
+            when=matching(is_managed) & (changed("generation", "deletionTimestamp") | matching(_asks_for_retry)),
         )
         .watches(Node, to=claim_key, when=labelled(OURS | {labels.CLAIM_KIND: kind.kind}) & node_changes)
         .finalizes(labels.TERMINATION_FINALIZER, partial(let_go, tools=tools))
     )
+
+
+def _asks_for_retry(claim: Claim) -> bool:
+    return labels.RETRY_LAUNCH in claim.annotations
 
 
 def node_controller(tools: Tools) -> Controller[Node]:

@@ -88,7 +88,9 @@ def _add_claim_flags(flags: FlagParser) -> None:
         "--default-disk-gib", type=int, default=0, help="disk of claims without a storage request; 0: refuse them"
     )
     flags.duration("--poll-interval", defaults.poll_interval, "between looks at an operation when ARM names no time")
-    flags.duration("--launch-timeout", defaults.launch_timeout, "delete a claim still being created after")
+    flags.duration(
+        "--launch-timeout", defaults.launch_timeout, "delete a claim still being created after; 8 GPUs: twice"
+    )
     flags.duration("--registration-timeout", defaults.registration_timeout, "delete a claim without a node after")
     flags.duration("--initialization-timeout", defaults.initialization_timeout, "report an unusable node after")
     flags.switch("--replace-uninitialized", default=False, help="and delete its claim")

@@ -46,6 +46,18 @@ class ProvisionerMetrics:
         self.launch_failures = Counter(
             "gpu_provisioner_launch_failures_total", "Launch attempts that failed.", ["sku", "reason"], registry=None
         )
+        self.refused_offers = Counter(
+            "gpu_provisioner_refused_offers_total",
+            "Sizes that the cloud refused at creation or after it, by capacity type and verdict.",
+            ["sku", "capacity_type", "verdict"],
+            registry=None,
+        )
+        self.refused_deletions = Counter(
+            "gpu_provisioner_refused_deletions_total",
+            "Deletions of instances that the cloud refused, by reason.",
+            ["reason"],
+            registry=None,
+        )
         self.stage_seconds = Histogram(
             "gpu_provisioner_time_to_stage_seconds",
             "From the creation of a claim to a stage.",
@@ -68,6 +80,8 @@ class ProvisionerMetrics:
             self.nodes_terminated,
             self.evictions,
             self.launch_failures,
+            self.refused_offers,
+            self.refused_deletions,
             self.stage_seconds,
             self.orphans,
         ):

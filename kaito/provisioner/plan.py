@@ -4,6 +4,7 @@ Rules are upstream gpu-provisioner's (v0.4) where it has any; what it accepted a
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -12,6 +13,7 @@ from typing import Literal
 from kaito.api import labels
 from kaito.api.karpenter import Claim, Machine
 from kaito.cloud.provider import ImageFamily, InstancePlan, Marker, Provider
+from kaito.provisioner.ledger import CapacityType
 from kaito.provisioner.settings import ProvisionerSettings
 
 SMALLEST_DISK_GIB = 30
@@ -32,12 +34,54 @@ _UNDERSTOOD = frozenset(
         labels.NODEPOOL,
         labels.PROVISIONER_NAME,
         labels.MACHINE_TYPE,
+        labels.REGION,
     }
 )
+
+_EXCLUDABLE = frozenset({labels.ZONE, labels.CAPACITY_TYPE})
+"""Requirements that may exclude values."""
+
+_ZONE = re.compile(r"^(?:(?P<region>[A-Za-z0-9]+)-)?(?P<number>\d)$")
 
 
 class Unfulfillable(Exception):
     """The claim cannot become an instance as it is; the message tells the user why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """One zone of a requirement: `1`, or `REGION-1`. The number is empty for machines in no zone, AKS's `0`."""
+
+    number: str
+    region: str = ""
+
+    def is_in(self, location: str) -> bool:
+        """Whether it can be a zone of a region; a location that is not known rules nothing out."""
+        return not self.region or not location or self.region == location.lower()
+
+    def __str__(self) -> str:
+        """As the node's label has it."""
+        return f"{self.region}-{self.number}" if self.region and self.number else self.number or "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """The zones and regions that a claim allows."""
+
+    allowed: tuple[Zone, ...] | None = None
+    """In the listed order; None: every one that is not excluded."""
+    excluded: tuple[Zone, ...] = ()
+    regions: frozenset[str] = frozenset()
+    """In lower case; empty: every one."""
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the zone matters at all."""
+        return self.allowed is not None or bool(self.excluded)
+
+    def excludes(self, number: str, location: str) -> bool:
+        """Whether a zone of a region is excluded."""
+        return any(zone.number == number and zone.is_in(location) for zone in self.excluded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +91,9 @@ class Plan:
     instance_types: tuple[str, ...]
     instance: InstancePlan
     """With the first size; see `with_type`."""
+    capacity_types: tuple[CapacityType, ...] = ("on-demand",)
+    """In the order in which they are tried."""
+    zones: Zones = Zones()
 
     def with_type(self, instance_type: str, *, gpus: int | None) -> InstancePlan:
         """The instance with one of the sizes; `gpus` is what the size holds, None when unknown."""
@@ -67,6 +114,7 @@ def plan_for(claim: Claim, *, provider: Provider, installation: str, settings: P
         raise Unfulfillable(problem)
     instance_types = _instance_types(claim)
     _check_requirements(claim)
+    zones, capacity_types = _zones(claim), _capacity_types(claim)
     instance = InstancePlan(
         name=claim.name,
         instance_type=instance_types[0],
@@ -76,10 +124,10 @@ def plan_for(claim: Claim, *, provider: Provider, installation: str, settings: P
         labels=_node_labels(claim),
         taints=tuple(str(taint) if taint.value else f"{taint.key}=:{taint.effect}" for taint in claim.spec.taints),
         tags=_tags(claim),
-        zones=tuple(zone.rpartition("-")[2] for zone in claim.spec.values(labels.ZONE)),
-        spot=claim.spec.values(labels.CAPACITY_TYPE) == ("spot",),
+        zones=tuple(zone.number for zone in zones.allowed or () if zone.number),
+        spot=capacity_types[0] == "spot",
     )
-    return Plan(instance_types, instance)
+    return Plan(instance_types, instance, capacity_types, zones)
 
 
 def marker_for(claim: Claim, installation: str) -> Marker:
@@ -105,13 +153,62 @@ def _instance_types(claim: Claim) -> tuple[str, ...]:
 
 def _check_requirements(claim: Claim) -> None:
     for requirement in claim.spec.requirements:
-        if requirement.key in _UNDERSTOOD and requirement.operator not in {"In", "Exists"}:
+        supported = {"In", "Exists"} | ({"NotIn"} if requirement.key in _EXCLUDABLE else set())
+        if requirement.key in _UNDERSTOOD and requirement.operator not in supported:
             raise Unfulfillable(
-                f"requirement {requirement.key} with operator {requirement.operator} is not supported: use In"
+                f"requirement {requirement.key} with operator {requirement.operator} is not supported: use "
+                f"{' or '.join(sorted(supported - {'Exists'}))}"
             )
     _check_fixed(claim, labels.OS, "linux")
     _check_fixed(claim, labels.ARCH, "amd64", "arm64")
-    _check_fixed(claim, labels.CAPACITY_TYPE, "on-demand", "spot")
+
+
+def _excluded(claim: Claim, key: str) -> frozenset[str]:
+    return frozenset(
+        value for r in claim.spec.requirements if r.key == key and r.operator == "NotIn" for value in r.values
+    )
+
+
+def _has_in(claim: Claim, key: str) -> bool:
+    return any(r.key == key and r.operator == "In" for r in claim.spec.requirements)
+
+
+def _capacity_types(claim: Claim) -> tuple[CapacityType, ...]:
+    """Spot before on-demand where both are allowed; on-demand where the claim requires nothing."""
+    asked, excluded = claim.spec.values(labels.CAPACITY_TYPE), _excluded(claim, labels.CAPACITY_TYPE)
+    possible: tuple[CapacityType, ...] = ("spot", "on-demand")
+    if not _has_in(claim, labels.CAPACITY_TYPE):
+        possible = ("on-demand",) if "on-demand" not in excluded else ("spot",)
+        asked = possible
+    found = tuple(kind for kind in possible if kind in asked and kind not in excluded)
+    if not found:
+        raise Unfulfillable(
+            f"requirement {labels.CAPACITY_TYPE} In {list(asked)}, NotIn {sorted(excluded)} cannot be met: possible "
+            "are spot, on-demand"
+        )
+    return found
+
+
+def _zones(claim: Claim) -> Zones:
+    asked = claim.spec.values(labels.ZONE)
+    excluded = tuple(_zone(text) for text in sorted(_excluded(claim, labels.ZONE)))
+    allowed = tuple(_zone(text) for text in asked) if _has_in(claim, labels.ZONE) else None
+    left = [zone for zone in allowed or () if zone not in excluded]
+    if allowed is not None and not left:
+        raise Unfulfillable(f"the requirements on {labels.ZONE} leave no zone: In {list(asked)}, NotIn others")
+    regions = claim.spec.values(labels.REGION)
+    if _has_in(claim, labels.REGION) and not regions:
+        raise Unfulfillable(f"the requirements on {labels.REGION} leave no region")
+    return Zones(tuple(left) if allowed is not None else None, excluded, frozenset(r.lower() for r in regions))
+
+
+def _zone(text: str) -> Zone:
+    found = _ZONE.match(text)
+    if found is None:
+        raise Unfulfillable(
+            f"requirement {labels.ZONE}: {text!r} is no zone; write a number such as 1, or REGION-1 as nodes have it"
+        )
+    return Zone("" if found["number"] == "0" else found["number"], (found["region"] or "").lower())
 
 
 def _check_fixed(claim: Claim, key: str, *possible: str) -> None:

@@ -4,6 +4,8 @@ of them has the same reason."""
 from typing import Final
 
 UNKNOWN_IMAGE_FAMILY: Final = "UnknownImageFamily"
+RETRYING: Final = "RetryingLaunch"
+OFFER_REFUSED: Final = "OfferRefused"
 LAUNCHING: Final = "Launching"
 LAUNCHED: Final = "Launched"
 REGISTERED: Final = "Registered"

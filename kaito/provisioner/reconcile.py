@@ -27,7 +27,7 @@ async def converge(request: Request[Claim], *, tools: Tools) -> Again | None:
             node = await register(run)
             if node is not None:
                 await initialize(run, node)
-        enforce_deadlines(run)
+        await enforce_deadlines(run)
     finally:
         await _write_status(run)
     if run.expired:

@@ -36,8 +36,9 @@ class ProvisionerSettings(BaseModel):
     poll_interval: float = Field(default=15.0, gt=0)
     """Between looks at an operation when the cloud names no time."""
 
-    launch_timeout: float = Field(default=1800.0, gt=0)
-    """A claim whose instance is still being created after this long is deleted."""
+    launch_timeout: float = Field(default=2700.0, gt=0)
+    """A claim whose instance is still being created after this long is deleted; sizes with eight or more GPUs get twice
+    as long. Recorded on AKS: 3 to 4 minutes for small pools, 26 minutes for an ND96asr_v4 pool."""
 
     registration_timeout: float = Field(default=900.0, gt=0)
     """A launched claim whose node has not joined after this long is deleted (Karpenter: 15 minutes)."""
@@ -57,7 +58,7 @@ class ProvisionerSettings(BaseModel):
     capacity_retry_cap: float = Field(default=1800.0, gt=0)
 
     out_of_stock: float = Field(default=3600.0, ge=0)
-    """How long a size without capacity comes last in a claim that lists several."""
+    """How long an offer (size, zone, capacity type) that the cloud refused comes last in claims that list several."""
 
     denied_retry: float = Field(default=300.0, gt=0)
     """Between attempts while our identity is refused or the cluster is missing."""

@@ -18,6 +18,7 @@ from kaito.cloud.errors import (
     CloudError,
     InstanceTypeUnavailable,
     QuotaExceeded,
+    Verdict,
 )
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import InstancePlan, InstanceType
@@ -28,8 +29,11 @@ LISTING_SECONDS = 12 * 3600.0
 MISS_SECONDS = 300.0
 """Age at which the listing is read again for a size it does not have."""
 USAGE_SECONDS = 20.0
+DENIED_SECONDS = 900.0
+"""Until the listing is asked for again after the identity was not allowed to read it."""
 REGIONAL = "cores"
 SPOT = "lowPriorityCores"
+"""The usage that spot machines of all families draw on, and nothing else."""
 
 log = get_logger(__name__)
 
@@ -56,7 +60,7 @@ class Offerings:
         self._sizes_at: float | None = None
         self._usage: dict[str, tuple[int, int]] = {}
         self._usage_at: float | None = None
-        self._denied = False
+        self._denied_until: float | None = None
         self._lock = asyncio.Lock()
 
     async def find(self, instance_type: str) -> InstanceType | None:
@@ -72,28 +76,26 @@ class Offerings:
             QuotaExceeded: fewer vCPUs left than one machine has.
         """
         offering = await self._offering(plan.instance_type)
-        if self._denied:
+        if offering is None and self._is_denied():
             return
         if offering is None:
-            raise InstanceTypeUnavailable(
-                f"the VM size {plan.instance_type} is not offered in {self._location}", code="SkuNotAvailable"
-            )
-        if offering.restricted:
-            raise InstanceTypeUnavailable(
-                f"the VM size {plan.instance_type} is restricted in {self._location}: {offering.restricted}",
-                code="SkuNotAvailable",
-            )
-        if plan.zones and offering.restricted_zones.issuperset(plan.zones):
-            zones = ", ".join(plan.zones)
-            raise InstanceTypeUnavailable(
-                f"the VM size {plan.instance_type} is restricted in zone {zones} of {self._location}",
-                code="SkuNotAvailable",
-            )
+            raise _not_sold(f"the VM size {plan.instance_type} is not offered in {self._location}")
+        _check_offering(offering, plan, self._location)
         await self._check_quota(offering.type, spot=plan.spot)
+
+    def spend(self, plan: InstancePlan) -> None:
+        """Count the vCPUs of a creation that was accepted, until usage is read again."""
+        offering = self._sizes.get(plan.instance_type.lower())
+        if offering is None:
+            return
+        for scope in _scopes(offering.type, spot=plan.spot):
+            used, limit = self._usage.get(scope.lower(), (0, 0))
+            if scope.lower() in self._usage:
+                self._usage[scope.lower()] = (used + offering.type.vcpus, limit)
 
     async def _check_quota(self, size: InstanceType, *, spot: bool) -> None:
         usage = await self._fresh_usage()
-        for scope in (size.family, SPOT if spot else REGIONAL):
+        for scope in _scopes(size, spot=spot):
             known = usage.get(scope.lower())
             if known is None:
                 continue
@@ -103,6 +105,7 @@ class Offerings:
                     f"{size.name} needs {size.vcpus} vCPUs of quota {scope} in {self._location}: "
                     f"limit {limit}, in use {used}, left {max(limit - used, 0)}",
                     code="QuotaExceeded",
+                    regional=scope == REGIONAL,
                 )
 
     async def _offering(self, instance_type: str) -> Offering | None:
@@ -110,7 +113,7 @@ class Offerings:
         async with self._lock:
             age = monotonic() - self._sizes_at if self._sizes_at is not None else None
             wanted = age is None or age > LISTING_SECONDS or (key not in self._sizes and age > MISS_SECONDS)
-            if wanted and not self._denied:
+            if wanted and not self._is_denied():
                 await self._read_sizes()
         return self._sizes.get(key)
 
@@ -119,14 +122,18 @@ class Offerings:
             location = await self.location()
             self._sizes = await self._arm.call("list_sizes", lambda: self._list_sizes(location))
         except AccessDenied as error:
-            self._denied = True
+            self._denied_until = monotonic() + DENIED_SECONDS
             log.warning("sizes and quota cannot be checked before creation", reason=str(error))
         except CloudError as error:
             if self._sizes_at is None:
                 raise
             log.warning("keeping the old list of sizes", reason=str(error))
         else:
-            self._sizes_at = monotonic()
+            self._sizes_at, self._denied_until = monotonic(), None
+
+    def _is_denied(self) -> bool:
+        """Whether the identity was not allowed to read the listing a short while ago."""
+        return self._denied_until is not None and monotonic() < self._denied_until
 
     async def _list_sizes(self, location: str) -> dict[str, Offering]:
         found: dict[str, Offering] = {}
@@ -168,15 +175,44 @@ class Offerings:
         return self._location
 
 
+def _scopes(size: InstanceType, *, spot: bool) -> tuple[str, ...]:
+    """The usages that a machine draws on. The family's counts on-demand machines only."""
+    return (SPOT,) if spot else (size.family, REGIONAL)
+
+
+def _check_offering(offering: Offering, plan: InstancePlan, location: str) -> None:
+    name, size = plan.instance_type, offering.type
+    if offering.restricted:
+        raise _not_sold(f"the VM size {name} is restricted in {location}: {offering.restricted}")
+    if plan.spot and not size.spot:
+        raise _not_sold(f"the VM size {name} is not sold as spot capacity in {location}: use on-demand capacity")
+    if not plan.zones:
+        return
+    asked = ", ".join(plan.zones)
+    if offering.restricted_zones.issuperset(plan.zones):
+        raise _not_sold(f"the VM size {name} is restricted in zone {asked} of {location}", Verdict.ZONE)
+    if size.zones is not None and not set(size.zones) & set(plan.zones):
+        offered = f"in zone {', '.join(size.zones)}" if size.zones else "only without a zone"
+        message = f"the VM size {name} is offered {offered} of {location}, not in zone {asked}"
+        raise _not_sold(message, Verdict.ZONE, code="AvailabilityZoneNotSupported")
+
+
+def _not_sold(
+    message: str, verdict: Verdict = Verdict.SIZE, *, code: str = "SkuNotAvailable"
+) -> InstanceTypeUnavailable:
+    return InstanceTypeUnavailable(message, code=code, verdict=verdict)
+
+
 def _offering(sku: ResourceSku, location: str) -> Offering:
     capabilities = {entry.name or "": entry.value or "" for entry in sku.capabilities or []}
-    restricted, zones = "", set[str]()
+    restricted, closed = "", set[str]()
     for restriction in sku.restrictions or []:
         kind, info = _text(restriction.type), restriction.restriction_info
-        if kind == "Location" and _names(restriction.values_property or [], location):
+        named = [*(restriction.values_property or []), *((info.locations if info else None) or [])]
+        if kind == "Location" and _names(named, location):
             restricted = _text(restriction.reason_code) or "restricted"
         elif kind == "Zone" and info is not None:
-            zones.update(info.zones or [])
+            closed.update(info.zones or [])
     return Offering(
         type=InstanceType(
             name=sku.name or "",
@@ -185,10 +221,21 @@ def _offering(sku: ResourceSku, location: str) -> Offering:
             gpus=_whole(capabilities.get("GPUs", "")),
             family=sku.family or "",
             architecture=capabilities.get("CpuArchitectureType", "x64"),
+            zones=_zones(sku, location, closed),
+            spot=capabilities.get("LowPriorityCapable", "").lower() != "false",
+            location=location,
         ),
         restricted=restricted,
-        restricted_zones=frozenset(zones),
+        restricted_zones=frozenset(closed),
     )
+
+
+def _zones(sku: ResourceSku, location: str, closed: set[str]) -> tuple[str, ...] | None:
+    """Zones of the size that are open to the subscription; None when the listing has nothing about the location."""
+    entries = [entry for entry in sku.location_info or [] if (entry.location or "").lower() == location.lower()]
+    if not entries:
+        return None
+    return tuple(sorted({zone for entry in entries for zone in entry.zones or []} - closed))
 
 
 def _names(values: Iterable[str], location: str) -> bool:

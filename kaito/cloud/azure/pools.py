@@ -113,6 +113,8 @@ def to_instance(pool: AgentPool) -> Instance:
         labels=properties.node_labels or {},
         created=_moment(tags.get(TAG_CREATED, "")),
         error=_error(properties) if state in {"failed", "canceled"} else None,
+        spot=_is_spot(properties),
+        zones=tuple(properties.availability_zones or ()),
     )
 
 
@@ -126,6 +128,12 @@ def _marker(tags: Mapping[str, str]) -> Marker | None:
         claim_name=tags.get(TAG_CLAIM_NAME, ""),
         installation=tags.get(TAG_INSTALLATION, ""),
     )
+
+
+def _is_spot(properties: Properties) -> bool:
+    """The SDK gives a member of a string enum for a word it knows, and the word itself otherwise."""
+    priority = properties.scale_set_priority
+    return str(getattr(priority, "value", priority) or "").lower() == "spot"
 
 
 def _error(properties: Properties) -> CloudError | None:

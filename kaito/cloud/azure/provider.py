@@ -16,7 +16,13 @@ from kaito.cloud.azure.errors import PARENT_CODES, operation_error, retry_after
 from kaito.cloud.azure.fence import Fence
 from kaito.cloud.azure.offerings import Offerings
 from kaito.cloud.azure.settings import AzureSettings
-from kaito.cloud.errors import CloudError, CloudUnavailable, OperationCanceled
+from kaito.cloud.errors import (
+    CloudError,
+    CloudUnavailable,
+    InstanceTypeUnavailable,
+    InsufficientCapacity,
+    OperationCanceled,
+)
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import Instance, InstancePlan, InstanceType, Progress, Started
 from kaito.runtime.logging import get_logger
@@ -86,7 +92,14 @@ class AzureProvider:
             )
             return cast("Started", await poller.result())
 
-        return await self._arm.call("create", put)
+        try:
+            started = await self._arm.call("create", put)
+        except InstanceTypeUnavailable as error:
+            if plan.spot and error.code.lower() == "skunotavailable":  # for spot it always means: none left
+                raise InsufficientCapacity(error.message, code=error.code) from error
+            raise
+        self._offerings.spend(plan)
+        return started
 
     async def delete(self, name: str) -> Started | None:
         """DELETE; None when the pool is not there.

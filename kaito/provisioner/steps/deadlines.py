@@ -6,32 +6,51 @@ capacity, size, a cloud in trouble) has no deadline: the claim stays, says why, 
 
 from kaito.api import labels
 from kaito.api.karpenter import conditions as words
+from kaito.cloud.errors import CloudError
 from kaito.provisioner.context import Pass, moment
 
+LARGE_GPUS, LARGE_FACTOR = 8, 2.0
+"""Sizes with so many GPUs get the launch timeout times the factor: AKS took 26 minutes for one of them."""
 
-def enforce_deadlines(run: Pass) -> None:
+
+async def enforce_deadlines(run: Pass) -> None:
     """Look at the stage the claim is in."""
     launched, registered, initialized = run.claim.stages
     if not run.report.holds(launched):
-        _launch(run, launched)
+        await _launch(run, launched)
     elif not run.report.holds(registered):
         _registration(run, launched)
     elif not run.report.holds(initialized):
         _initialization(run, registered, initialized)
 
 
-def _launch(run: Pass, launched: str) -> None:
+async def _launch(run: Pass, launched: str) -> None:
     said = run.report.statements.get(launched)
     begun = moment(run.claim.annotations.get(labels.LAUNCH_STARTED, ""))
     if begun is None or said is None or said.reason != words.AGENT_POOL_CREATING:
         return
-    remaining = run.settings.launch_timeout - run.age(begun)
+    timeout = run.settings.launch_timeout
+    if run.age(begun) >= timeout:
+        timeout *= await _factor(run)
+    remaining = timeout - run.age(begun)
     if remaining > 0:
         run.wake(remaining, "launch deadline")
         return
-    message = f"no instance within {run.settings.launch_timeout:.0f} s of asking for it; last: {said.message}"
+    message = f"no instance within {timeout:.0f} s of asking for it; last: {said.message}"
     run.report.launched("False", words.LAUNCH_TIMEOUT, message)
     _expire(run, words.LAUNCH_TIMEOUT, "launch_timeout", message)
+
+
+async def _factor(run: Pass) -> float:
+    """How much longer the largest of the claim's sizes may take; a size that is not known may be a large one."""
+    for name in run.claim.spec.values(labels.INSTANCE_TYPE):
+        try:
+            size = await run.cloud.instance_type(name)
+        except CloudError:
+            return LARGE_FACTOR
+        if size is not None and size.gpus >= LARGE_GPUS:
+            return LARGE_FACTOR
+    return 1.0
 
 
 def _registration(run: Pass, launched: str) -> None:

@@ -14,7 +14,13 @@ ATTEMPTS = 5
 """Tries while kubelet and cloud node manager keep writing the node."""
 
 NOT_COPIED = frozenset(
-    {labels.ARM_OPERATION, labels.LAUNCH_STARTED, "kubectl.kubernetes.io/last-applied-configuration"}
+    {
+        labels.ARM_OPERATION,
+        labels.LAUNCH_STARTED,
+        labels.LAUNCH_RECORD,
+        labels.RETRY_LAUNCH,
+        "kubectl.kubernetes.io/last-applied-configuration",
+    }
 )
 """Annotations of the claim that mean nothing on its node."""
 

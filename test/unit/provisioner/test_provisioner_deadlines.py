@@ -42,12 +42,12 @@ async def test_the_deadline_holds_although_the_answer_to_the_creation_was_lost(s
 
 async def test_the_launch_deadline_survives_restarts(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends"))
-    await stage.start()
+    await stage.start(launch_timeout=1800)
     stage.claim()
     for _ in range(3):
         await stage.world.advance(550)
         await stage.stop()
-        await stage.start()
+        await stage.start(launch_timeout=1800)
     await stage.until_gone(within=400)
 
 

@@ -136,7 +136,10 @@ def test_spot_and_zones_are_asked_for_by_requirement_only(kind: type[Claim]) -> 
         {"key": labels.OS, "operator": "In", "values": ["windows"]},
         {"key": labels.CAPACITY_TYPE, "operator": "In", "values": ["reserved"]},
         {"key": labels.INSTANCE_TYPE, "operator": "NotIn", "values": ["x"]},
-        {"key": labels.ZONE, "operator": "NotIn", "values": ["eastus-1"]},
+        {"key": labels.ZONE, "operator": "DoesNotExist"},
+        {"key": labels.ZONE, "operator": "In", "values": ["somewhere"]},
+        {"key": labels.CAPACITY_TYPE, "operator": "NotIn", "values": ["spot", "on-demand"]},
+        {"key": labels.REGION, "operator": "NotIn", "values": ["eastus"]},
         {"key": labels.INSTANCE_TYPE, "operator": "In", "values": ["another"]},
     ],
 )

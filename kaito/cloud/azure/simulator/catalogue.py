@@ -24,6 +24,8 @@ class VirtualMachineSize:
     architecture: Literal["x64", "Arm64"] = "x64"
     restricted: RestrictionReason | None = None
     """Set: the subscription may not use the size in this location."""
+    spot: bool = True
+    """Whether it is sold as spot capacity."""
 
 
 def _gpu(name: str, family: str, vcpus: int, memory_gib: float, gpus: int, *zones: str) -> VirtualMachineSize:
@@ -107,7 +109,7 @@ def _item(size: VirtualMachineSize, location: str) -> dict[str, Any]:
         "MemoryGB": f"{size.memory_gib:g}",
         "CpuArchitectureType": size.architecture,
         "HyperVGenerations": "V1,V2",
-        "LowPriorityCapable": "True",
+        "LowPriorityCapable": str(size.spot),
         "PremiumIO": "True",
         "EphemeralOSDiskSupported": "True",
     } | ({"GPUs": str(size.gpus)} if size.gpus else {})
