@@ -26,6 +26,11 @@ BENCHMARKS = {
     "workspaces": Benchmark(
         "hack.bench.workspaces", "Workspaces created at once on a real API server, until InferenceReady", "--count 20"
     ),
+    "provisioner": Benchmark(
+        "hack.bench.provisioner",
+        "NodeClaims created and deleted at once on the ARM simulator, beside an earlier commit",
+        "--count 10 --runs 1",
+    ),
     "framework": Benchmark(
         "hack.bench.framework.configmaps",
         "the ConfigMap controller on ours, controller-runtime and kopf",

@@ -4,7 +4,7 @@ Adapters implement `Provider`; the provisioner knows nothing else of clouds. No 
 and `delete` submit and return, `progress` and `get` say how far things are. Every method may raise a `CloudError`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -47,6 +47,10 @@ class Instance:
     """Whether the cloud may take the machine back."""
     zones: tuple[str, ...] = ()
     """Zones it was restricted to; empty: the cloud chose."""
+    subnet: str = ""
+    """Where its machines are, when that was chosen."""
+    system: bool = False
+    """Whether it runs the cluster's own workloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,14 @@ class Provider(Protocol):
 
     async def progress(self, operation: str) -> Progress:
         """How far an operation is."""
+        ...
+
+    async def follow(self, changed: Callable[[str], None]) -> None:
+        """Report instances whose state has changed, by name, until cancelled.
+
+        Only those that are under way are followed: that this process created or deleted, or that `get` saw so. While
+        someone follows, `get` of such an instance may answer with what was last seen.
+        """
         ...
 
     async def check(self, plan: InstancePlan) -> None:

@@ -6,19 +6,44 @@ from kaito.api import labels
 from kaito.api.karpenter import Claim
 from kaito.provisioner.collect import Collector
 from kaito.provisioner.context import Tools
-from kaito.provisioner.nodes import NODES_BY_CLAIM, OURS, claim_key, is_managed
+from kaito.provisioner.nodes import NODES_BY_CLAIM, NODES_BY_CLAIM_NAME, OURS, claim_key, is_managed
 from kaito.provisioner.reconcile import converge, let_go
 from kaito.provisioner.termination import observe, terminate
-from kaito.runtime import Cached, Controller
+from kaito.runtime import Cached, Controller, ObjectKey
+from kaito.runtime.cache.view import View
 from kaito.runtime.controller.periodic import Periodic
+from kaito.runtime.handler import Enqueue
 from kaito.runtime.kinds import Node
 from kaito.runtime.predicate import changed, labelled, matching
+from kaito.runtime.source import FunctionSource
 from kaito.runtime.workqueue import Backoff
 
 CLAIM_BACKOFF = Backoff(base=1.0, cap=60.0)
 """Karpenter's for claims: what fails here usually needs the API server or the cloud to recover."""
 
 NODE_BACKOFF = Backoff(base=0.1, cap=10.0)
+
+
+def claims_of_changed_instances(tools: Tools) -> FunctionSource:
+    """Wakes the claim of an instance whose state has changed in the cloud; it has the instance's name."""
+
+    async def follow(queue: Enqueue, _view: View) -> None:
+        await tools.cloud.follow(lambda name: queue.add(ObjectKey("", name)))
+
+    return FunctionSource(follow, name="instances")
+
+
+def nodes_of_changed_instances(tools: Tools) -> FunctionSource:
+    """Wakes the nodes of an instance whose state has changed in the cloud."""
+
+    async def follow(queue: Enqueue, view: View) -> None:
+        def wake(name: str) -> None:
+            for node in view.list(Node, index=NODES_BY_CLAIM_NAME(name)):
+                queue.add(node.key)
+
+        await tools.cloud.follow(wake)
+
+    return FunctionSource(follow, name="instances-of-nodes")
 
 
 def claim_controller(kind: type[Claim], tools: Tools) -> Controller[Claim]:
@@ -34,6 +59,7 @@ def claim_controller(kind: type[Claim], tools: Tools) -> Controller[Claim]:
             backoff=CLAIM_BACKOFF,
             when=matching(is_managed) & (changed("generation", "deletionTimestamp") | matching(_asks_for_retry)),
         )
+        .receives(claims_of_changed_instances(tools))
         .watches(Node, to=claim_key, when=labelled(OURS | {labels.CLAIM_KIND: kind.kind}) & node_changes)
         .finalizes(labels.TERMINATION_FINALIZER, partial(let_go, tools=tools))
     )
@@ -45,14 +71,18 @@ def _asks_for_retry(claim: Claim) -> bool:
 
 def node_controller(tools: Tools) -> Controller[Node]:
     """Nodes of our instances: they get our finalizer when they join, and are drained before they go."""
-    return Controller(
-        Node,
-        partial(observe, tools=tools),
-        name="node-termination",
-        workers=tools.settings.workers,
-        backoff=NODE_BACKOFF,
-        when=labelled(OURS) & changed("deletionTimestamp", "finalizers"),
-    ).finalizes(labels.TERMINATION_FINALIZER, partial(terminate, tools=tools))
+    return (
+        Controller(
+            Node,
+            partial(observe, tools=tools),
+            name="node-termination",
+            workers=tools.settings.workers,
+            backoff=NODE_BACKOFF,
+            when=labelled(OURS) & changed("deletionTimestamp", "finalizers"),
+        )
+        .receives(nodes_of_changed_instances(tools))
+        .finalizes(labels.TERMINATION_FINALIZER, partial(terminate, tools=tools))
+    )
 
 
 def controllers(tools: Tools) -> list[Controller[Claim] | Controller[Node] | Periodic]:
@@ -63,4 +93,4 @@ def controllers(tools: Tools) -> list[Controller[Claim] | Controller[Node] | Per
 
 def cached() -> list[Cached]:
     """Only the nodes we made are kept in memory."""
-    return [Cached(Node, labels=OURS, indexes=[NODES_BY_CLAIM])]
+    return [Cached(Node, labels=OURS, indexes=[NODES_BY_CLAIM, NODES_BY_CLAIM_NAME])]

@@ -72,8 +72,19 @@ def _add_cloud_flags(flags: FlagParser, environ: Mapping[str, str]) -> None:
         default=DEPLOYMENT_MODES.get(environ.get("DEPLOYMENT_MODE", "").strip(), "workload"),
         help="who we are: fake is for a simulator (environment DEPLOYMENT_MODE)",
     )
-    flags.add_argument("--arm-qps", type=float, default=8.0, help="ARM requests a second over all claims")
-    flags.add_argument("--arm-burst", type=int, default=40, help="ARM requests at once above that rate")
+    flags.add_argument(
+        "--arm-qps",
+        type=float,
+        default=10.0,
+        help="ARM requests a second, all kinds together",
+    )
+    flags.add_argument("--arm-burst", type=int, default=200, help="ARM requests at once above that rate")
+    flags.add_argument(
+        "--arm-budget-scale",
+        type=float,
+        default=1.0,
+        help="factor on the refill of every request budget, for a simulator whose clock runs that much faster",
+    )
     flags.duration("--arm-timeout", 60.0, "give up an ARM request after")
 
 
@@ -166,5 +177,6 @@ def _azure(args: argparse.Namespace) -> AzureSettings:
         credential_mode=args.azure_credential,
         requests_per_second=args.arm_qps,
         request_burst=args.arm_burst,
+        budget_scale=args.arm_budget_scale,
         request_timeout=args.arm_timeout,
     )

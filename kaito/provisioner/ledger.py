@@ -74,8 +74,6 @@ class Attempt:
     """Loop time before which the cloud is left alone."""
     last: str = ""
     """The last failure, for people: reason and the cloud's words."""
-    looked_at: float | None = None
-    """Seconds between the creation of the instance and the last look at it."""
     refused: set[str] = field(default_factory=set[str])
     """Keys of the offers that were refused to this claim."""
 

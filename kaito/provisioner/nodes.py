@@ -17,6 +17,11 @@ from kaito.runtime.kinds import Node
 NODES_BY_CLAIM = Index(Node, lambda node: [uid] if (uid := node.labels.get(labels.CLAIM_UID)) else [], name="by-claim")
 """Nodes by the UID of the claim they were made for."""
 
+NODES_BY_CLAIM_NAME = Index(
+    Node, lambda node: [name] if (name := node.labels.get(labels.CLAIM_NAME)) else [], name="by-claim-name"
+)
+"""Nodes by the name of the claim they were made for, which is also its instance's name."""
+
 OURS = {labels.MANAGED_BY: labels.GPU_PROVISIONER}
 """Labels of the nodes this provisioner made."""
 

@@ -5,11 +5,11 @@ back to the work queue, where it holds no worker.
 """
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, TypeVar, final
-from urllib.parse import urlsplit
+from typing import Any, TypeVar, cast, final
 
 from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
 from azure.core.rest import AsyncHttpResponse, HttpRequest
@@ -18,23 +18,26 @@ from azure.mgmt.containerservice.aio import ContainerServiceClient
 
 from kaito.cloud.azure.credential import PlainAuthentication, credential
 from kaito.cloud.azure.errors import translate
-from kaito.cloud.azure.fence import Fence, fenced
 from kaito.cloud.azure.settings import PUBLIC_ARM, AzureSettings
-from kaito.cloud.azure.throttle import TokenBucket
+from kaito.cloud.azure.throttle import LONGEST_PAUSE, Bucket, Budget, Budgets
+from kaito.cloud.azure.transport import Fence, guarded
 from kaito.cloud.errors import CloudError, CloudUnavailable, Throttled
 from kaito.cloud.metrics import CloudMetrics
 from kaito.runtime.clock import monotonic
 
 T = TypeVar("T")
 
-DEFAULT_PAUSE_SECONDS = 5.0
-"""Pause of all requests after a 429 that names no time."""
-
 CONNECT_SECONDS = 10.0
+COMPUTE_METHODS = frozenset({"list_sizes", "list_usage"})
+"""What is asked of Microsoft.Compute, which has limits of its own."""
+
 APPLICATION_ID = "kaito-gpu-provisioner"
 """Telemetry application id; ARM cuts it at 24 characters."""
 
 _LIMIT_HEADERS = {
+    "x-ms-ratelimit-remaining-subscription-global-reads": "reads",
+    "x-ms-ratelimit-remaining-subscription-global-writes": "global-writes",
+    "x-ms-ratelimit-remaining-subscription-global-deletes": "global-deletes",
     "x-ms-ratelimit-remaining-subscription-reads": "reads",
     "x-ms-ratelimit-remaining-subscription-writes": "writes",
     "x-ms-ratelimit-remaining-subscription-deletes": "deletes",
@@ -43,7 +46,7 @@ _LIMIT_HEADERS = {
 
 @final
 class Arm:
-    """Both management clients with one request limit between them."""
+    """Both management clients, and the budgets of their requests."""
 
     def __init__(
         self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None, fence: Fence | None = None
@@ -59,7 +62,9 @@ class Arm:
         logging.getLogger("azure").setLevel(logging.WARNING)  # the SDK logs every request at INFO
         self.settings = settings
         self._metrics = metrics
-        self._bucket = TokenBucket(settings.requests_per_second, settings.request_burst)
+        self.budgets = Budgets(
+            Budget(settings.request_burst, settings.requests_per_second), scale=settings.budget_scale
+        )
         self._credential = credential(
             settings.credential_mode, client_id=settings.client_id, tenant_id=settings.tenant_id
         )
@@ -73,31 +78,38 @@ class Arm:
             "read_timeout": settings.request_timeout,
             "user_agent": APPLICATION_ID,
             "raw_response_hook": self._on_response,
+            "permit_redirects": False,
+            "transport": guarded(settings.endpoint, transport=transport, fence=fence),
         }
         if settings.credential_mode == "fake":
             options["authentication_policy"] = PlainAuthentication()
-        if fence is not None:
-            options["transport"] = fenced(transport, fence)
-        elif transport is not None:
-            options["transport"] = transport
         subscription = settings.subscription_id
         self.containers = ContainerServiceClient(
             self._credential, subscription, api_version=settings.api_version, **options
         )
         self.compute = ComputeManagementClient(self._credential, subscription, **options)
 
-    async def call(self, method: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Do one thing.
+    async def call(
+        self, method: str, work: Callable[[], Awaitable[T]], *, bucket: Bucket | None = None, first: bool = False
+    ) -> T:
+        """Do one thing when its budget has room.
+
+        Args:
+            method: what it is, for metrics.
+            work: sends the request.
+            bucket: the budget it draws on; by default the one of its method.
+            first: go before the requests that wait for the same budget.
 
         Raises:
-            CloudError: it was refused, throttled, or not answered in time.
+            CloudError: it was refused, not answered in time, or not begun because Azure asked for a pause.
         """
-        try:
-            await self._bucket.take()
-        except Throttled:
-            self._metrics.throttled.labels("us").inc()
-            raise
+        bucket = bucket or (self.budgets.compute if method in COMPUTE_METHODS else self.budgets.pools)
+        waited = monotonic()
+        await bucket.take(first=first)
+        await self.budgets.overall.take(first=first)
         started = monotonic()
+        if started > waited:
+            self._metrics.throttled.labels("us").inc()
         code = "ok"
         try:
             async with asyncio.timeout(self.settings.request_timeout):
@@ -105,31 +117,43 @@ class Arm:
         except TimeoutError as error:
             code = "timeout"
             message = f"no answer from Azure within {self.settings.request_timeout:g} seconds"
-            raise self._counted(method, CloudUnavailable(message)) from error
+            raise self._counted(method, CloudUnavailable(message), bucket) from error
         except (DeserializationError, ValueError) as error:
             code = "unreadable"
-            raise self._counted(method, CloudUnavailable(f"unreadable answer from Azure: {error}")) from error
+            raise self._counted(method, CloudUnavailable(f"unreadable answer from Azure: {error}"), bucket) from error
         except AzureError as error:
             code = _status(error)
-            raise self._counted(method, translate(error)) from error
+            raise self._counted(method, translate(error), bucket) from error
+        except BaseException as error:
+            code = type(error).__name__
+            raise
         finally:
             self._metrics.requests.labels(method, code).inc()
             self._metrics.duration.labels(method, "azure").observe(monotonic() - started)
 
     async def fetch(self, url: str) -> AsyncHttpResponse:
-        """GET an address of this resource manager, as the SDK would: any status is returned.
+        """GET an address of this resource manager: any status is returned, a redirect is not followed.
 
         Raises:
-            ValueError: the address is elsewhere; our token is not sent there.
+            ForeignAddress: the address is elsewhere; our token is not sent there.
         """
-        if not self.is_ours(url):
-            raise ValueError(f"{url} is not an address of {self.settings.endpoint}")
         return await self.containers.send_request(HttpRequest("GET", url))
 
-    def is_ours(self, url: str) -> bool:
-        """Whether an address belongs to the endpoint our token is meant for."""
-        ours, theirs = urlsplit(self.settings.endpoint), urlsplit(url)
-        return (ours.scheme, ours.netloc.lower()) == (theirs.scheme, theirs.netloc.lower())
+    async def fetch_json(self, url: str) -> Mapping[str, Any]:
+        """GET a JSON object.
+
+        Raises:
+            HttpResponseError: the status is not 2xx.
+            ValueError: the answer is not JSON.
+            CloudUnavailable: it is not an object.
+        """
+        response = await self.fetch(url)
+        if not is_success(response):
+            raise HttpResponseError(response=cast("Any", response))
+        document: object = json.loads(response.content)
+        if not isinstance(document, Mapping):
+            raise CloudUnavailable("the answer from Azure is not a JSON object")
+        return cast("Mapping[str, Any]", document)
 
     async def close(self) -> None:
         """Close connections and the credential."""
@@ -137,11 +161,13 @@ class Arm:
         await self.compute.close()
         await self._credential.close()
 
-    def _counted(self, method: str, error: CloudError) -> CloudError:
+    def _counted(self, method: str, error: CloudError, bucket: Bucket) -> CloudError:
         self._metrics.errors.labels(method, "azure", type(error).__name__).inc()
         if isinstance(error, Throttled):
             self._metrics.throttled.labels("azure").inc()
-            self._bucket.pause(error.retry_after or DEFAULT_PAUSE_SECONDS)
+            if error.retry_after is not None:
+                error.retry_after = min(error.retry_after, LONGEST_PAUSE)
+            bucket.pause(error.retry_after)
         return error
 
     def _on_response(self, response: Any) -> None:

@@ -1,12 +1,13 @@
-"""Agent pools as the SDK models them, to and from `Instance`: pure functions.
+"""Agent pools on the wire, to and from `Instance`: pure functions.
 
 The marker (whose pool it is) travels in the pool's tags; labels would end up on the node, where a workload with the
 kubelet's rights could change them.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any, cast
 
 from azure.mgmt.containerservice.models import (
     AgentPool,
@@ -60,12 +61,6 @@ def pool_of(provider_id: str) -> str | None:
     return found["pool"].lower() if found else None
 
 
-def system_subnet(pools: Iterable[AgentPool]) -> str:
-    """The subnet of the first system pool that names one, else empty."""
-    found = (pool.properties.vnet_subnet_id for pool in pools if pool.properties and pool.properties.mode == "System")
-    return next((subnet for subnet in found if subnet), "")
-
-
 def to_model(plan: InstancePlan, *, subnet: str = "") -> AgentPool:
     """The body of the PUT."""
     tags = {
@@ -98,23 +93,43 @@ def to_model(plan: InstancePlan, *, subnet: str = "") -> AgentPool:
     )
 
 
-def to_instance(pool: AgentPool) -> Instance:
-    """What the service says about a pool."""
-    properties = pool.properties or Properties()
-    tags = properties.tags or {}
-    state = _STATES.get(str(properties.provisioning_state or "").lower(), "updating")
+def planned(plan: InstancePlan) -> Instance:
+    """The pool right after its creation was accepted."""
     return Instance(
-        name=pool.name or "",
+        name=plan.name,
+        state="creating",
+        instance_type=plan.instance_type,
+        marker=plan.marker,
+        labels=plan.labels,
+        created=plan.created,
+        spot=plan.spot,
+        zones=plan.zones,
+    )
+
+
+def to_instance(pool: Mapping[str, Any]) -> Instance:
+    """What the service says about a pool, from its JSON: the SDK's models cost more CPU than all else of a list.
+
+    A field of a type that the service does not document counts as absent.
+    """
+    properties = _object(pool.get("properties"))
+    tags = _texts(properties.get("tags"))
+    state = _STATES.get(_text(properties.get("provisioningState")).lower(), "updating")
+    count = properties.get("count")
+    return Instance(
+        name=_text(pool.get("name")),
         state=state,
-        instance_type=properties.vm_size or "",
+        instance_type=_text(properties.get("vmSize")),
         marker=_marker(tags),
-        count=properties.count if properties.count is not None else 1,
-        image=properties.node_image_version or "",
-        labels=properties.node_labels or {},
+        count=count if isinstance(count, int) else 1,
+        image=_text(properties.get("nodeImageVersion")),
+        labels=_texts(properties.get("nodeLabels")),
         created=_moment(tags.get(TAG_CREATED, "")),
         error=_error(properties) if state in {"failed", "canceled"} else None,
-        spot=_is_spot(properties),
-        zones=tuple(properties.availability_zones or ()),
+        spot=_text(properties.get("scaleSetPriority")).lower() == "spot",
+        zones=_names(properties.get("availabilityZones")),
+        subnet=_text(properties.get("vnetSubnetID")),
+        system=_text(properties.get("mode")).lower() == "system",
     )
 
 
@@ -130,15 +145,27 @@ def _marker(tags: Mapping[str, str]) -> Marker | None:
     )
 
 
-def _is_spot(properties: Properties) -> bool:
-    """The SDK gives a member of a string enum for a word it knows, and the word itself otherwise."""
-    priority = properties.scale_set_priority
-    return str(getattr(priority, "value", priority) or "").lower() == "spot"
+def _error(properties: Mapping[str, Any]) -> CloudError | None:
+    provisioning_error = _object(_object(properties.get("status")).get("provisioningError"))
+    return operation_error(provisioning_error) if provisioning_error else None
 
 
-def _error(properties: Properties) -> CloudError | None:
-    provisioning_error = properties.status.provisioning_error if properties.status else None
-    return operation_error(provisioning_error.as_dict()) if provisioning_error is not None else None
+def _object(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {key: text for key, text in _object(value).items() if isinstance(text, str)}
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return (
+        tuple(name for name in cast("list[object]", value) if isinstance(name, str)) if isinstance(value, list) else ()
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _moment(text: str) -> datetime | None:

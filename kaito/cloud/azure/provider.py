@@ -1,27 +1,36 @@
 """The Azure provider: instances are agent pools of one managed cluster, operations are ARM's."""
 
+import contextlib
 import re
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, cast, final
+from urllib.parse import quote, urlsplit
 
 from azure.core import MatchConditions
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from azure.mgmt.containerservice.models import AgentPool
+from azure.core.exceptions import (
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 
 from kaito.cloud.azure import pools
 from kaito.cloud.azure.arm import Arm, is_success
 from kaito.cloud.azure.errors import PARENT_CODES, operation_error, retry_after
-from kaito.cloud.azure.fence import Fence
 from kaito.cloud.azure.offerings import Offerings
+from kaito.cloud.azure.operations import is_operation, is_same_origin
+from kaito.cloud.azure.pool_list import PoolList, Reading
 from kaito.cloud.azure.settings import AzureSettings
+from kaito.cloud.azure.throttle import LONGEST_PAUSE
+from kaito.cloud.azure.transport import Fence
 from kaito.cloud.errors import (
     CloudError,
     CloudUnavailable,
     InstanceTypeUnavailable,
     InsufficientCapacity,
     OperationCanceled,
+    Throttled,
 )
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import Instance, InstancePlan, InstanceType, Progress, Started
@@ -29,11 +38,12 @@ from kaito.runtime.logging import get_logger
 
 log = get_logger(__name__)
 
-_OPERATION = re.compile(r"/providers/microsoft\.containerservice/locations/[^/]+/operation(s|results)/", re.IGNORECASE)
-
 OPERATION_HEADER = "Azure-AsyncOperation"
-LONGEST_PAUSE = timedelta(minutes=2).total_seconds()
-"""A `Retry-After` beyond this is not believed."""
+PAGE_ATTEMPTS = 3
+LONGEST_LIST_PAGES = 100
+"""More pages than a cluster has pools are a list that does not end."""
+
+_API_VERSION = re.compile(r"(?<=[?&])api-version=[^&]*")
 
 
 @final
@@ -51,7 +61,9 @@ class AzureProvider:
         raises when this process may not write any more (`kaito.runtime.errors.NotLeader`), and nothing is sent.
         """
         self._arm = Arm(settings, metrics, transport=transport, fence=fence)
+        self._settings = settings
         self._scope = (settings.resource_group, settings.cluster)
+        self._pools = PoolList(self._list, self._arm.budgets.pools)
         self._offerings = Offerings(self._arm, metrics)
         self._subnet: str | None = None
 
@@ -64,17 +76,43 @@ class AzureProvider:
         return pools.pool_of(provider_id)
 
     async def get(self, name: str) -> Instance | None:
-        """The pool, or None."""
-        pool = await self._arm.call("get", lambda: self._find(name))
-        return pools.to_instance(pool) if pool is not None else None
+        """The pool, or None, by the next list of all pools (`pool_list`).
+
+        A list that Azure answers badly (5xx, unreadable) stops no claim: the pool is then asked for alone.
+        """
+        try:
+            return await self._pools.get(name)
+        except CloudUnavailable as error:
+            if isinstance(error.__cause__, TimeoutError | ServiceRequestError | ServiceResponseError):
+                raise  # nothing is answered now
+            log.warning("reading one agent pool, because they cannot be listed", pool=name, error=str(error))
+        return await self._arm.call("get", lambda: self._get_alone(name))
+
+    async def _get_alone(self, name: str) -> Instance | None:
+        try:
+            return pools.to_instance(await self._arm.fetch_json(self._url(f"/agentPools/{name}")))
+        except HttpResponseError as error:
+            # A missing group or cluster is an error: "no such pool" would let the caller create into nowhere.
+            if error.status_code == HTTPStatus.NOT_FOUND and not is_about_the_cluster(error):
+                return None
+            raise
+
+    def _url(self, path: str) -> str:
+        """An address below the cluster."""
+        settings = self._settings
+        cluster = (
+            f"/subscriptions/{settings.subscription_id}/resourceGroups/{settings.resource_group}"
+            f"/providers/Microsoft.ContainerService/managedClusters/{settings.cluster}"
+        )
+        return f"{settings.endpoint}{quote(cluster + path)}?api-version={settings.api_version}"
 
     async def list(self) -> list[Instance]:
         """Every pool of the cluster."""
+        return [*(await self._pools.all()).values()]
 
-        async def read() -> list[Instance]:
-            return [pools.to_instance(pool) async for pool in self._arm.containers.agent_pools.list(*self._scope)]
-
-        return await self._arm.call("list", read)
+    async def follow(self, changed: Callable[[str], None]) -> None:
+        """Report changes of pools under way, with the pace of `pool_list`, until cancelled."""
+        await self._pools.follow(changed)
 
     async def create(self, plan: InstancePlan) -> Started:
         """PUT with `If-None-Match: *`, so that an existing pool is never reconfigured."""
@@ -93,12 +131,13 @@ class AzureProvider:
             return cast("Started", await poller.result())
 
         try:
-            started = await self._arm.call("create", put)
+            started = await self._arm.call("create", put, bucket=self._arm.budgets.put(plan.name))
         except InstanceTypeUnavailable as error:
             if plan.spot and error.code.lower() == "skunotavailable":  # for spot it always means: none left
                 raise InsufficientCapacity(error.message, code=error.code) from error
             raise
         self._offerings.spend(plan)
+        self._pools.note(pools.planned(plan))
         return started
 
     async def delete(self, name: str) -> Started | None:
@@ -117,13 +156,24 @@ class AzureProvider:
                 return None
             return cast("Started | None", await poller.result())
 
-        return await self._arm.call("delete", remove)
+        started = await self._arm.call("delete", remove)
+        if started is not None:
+            self._pools.note_deleting(name)
+        return started
 
     async def progress(self, operation: str) -> Progress:
         """Read the operation's status address once."""
-        if not _OPERATION.search(operation) or not self._arm.is_ours(operation):
-            return Progress("lost")  # whoever may edit claims does not choose what is read with our identity
-        return await self._arm.call("progress", lambda: self._read_operation(operation))
+        settings = self._settings
+        ours = is_operation(
+            operation,
+            endpoint=settings.endpoint,
+            subscription=settings.subscription_id,
+            location=settings.location,
+        )
+        if not ours:
+            return Progress("lost")  # who may edit claims does not choose what is read with our identity
+        bucket = self._arm.budgets.operations
+        return await self._arm.call("progress", lambda: self._read_operation(operation), bucket=bucket)
 
     async def check(self, plan: InstancePlan) -> None:
         """Size offered, not restricted, quota left."""
@@ -135,6 +185,7 @@ class AzureProvider:
 
     async def close(self) -> None:
         """Close connections."""
+        await self._pools.close()
         await self._arm.close()
 
     async def _node_subnet(self) -> str:
@@ -143,27 +194,51 @@ class AzureProvider:
         Empty when AKS made the network, and when the pools cannot be listed now: AKS refuses a pool in the wrong place.
         """
         if self._subnet is None:
-
-            async def read() -> str:
-                listed = [pool async for pool in self._arm.containers.agent_pools.list(*self._scope)]
-                return pools.system_subnet(listed)
-
             try:
-                self._subnet = await self._arm.call("list", read)
+                listed = await self.list()
             except CloudError as error:
                 log.warning("creating without knowing the cluster's subnet", error=str(error))
                 return ""
+            self._subnet = next((pool.subnet for pool in listed if pool.system and pool.subnet), "")
         return self._subnet
 
-    async def _find(self, name: str) -> AgentPool | None:
-        try:
-            return await self._arm.containers.agent_pools.get(*self._scope, name)
-        except ResourceNotFoundError as error:
-            # A missing group or cluster is an error: "no such pool" would let the caller create into nowhere.
-            code = error.error.code if error.error is not None else ""
-            if code in PARENT_CODES or _is_about_the_cluster(str(error)):
-                raise
-            return None
+    async def _list(self, reading: Reading) -> Mapping[str, Instance]:
+        """The list of pools, as plain JSON, page by page until it is enough; a page costs a request of the budget.
+
+        Raises:
+            CloudError: a page failed, or the list leads elsewhere or does not end.
+        """
+        settings = self._settings
+        url = first = self._url("/agentPools")
+        found: dict[str, Instance] = {}
+        for page in range(LONGEST_LIST_PAGES):
+            document = await self._list_page(url, reading.begins if page == 0 else None)
+            value: object = document.get("value")
+            for entry in cast("list[object]", value) if isinstance(value, list) else []:
+                if isinstance(entry, Mapping):
+                    pool = pools.to_instance(cast("Mapping[str, Any]", entry))
+                    found[pool.name] = pool
+            link = str(document.get("nextLink") or "")
+            if not link or reading.is_enough(found):
+                return found
+            # As the SDK does: the link may name an older version, whose answers have another shape.
+            url = _API_VERSION.sub(f"api-version={settings.api_version}", link)
+            if not is_same_origin(url, settings.endpoint) or urlsplit(url).path.lower() != urlsplit(first).path.lower():
+                raise CloudUnavailable(f"the list of agent pools goes on elsewhere, at {link.partition('?')[0]}")
+        raise CloudUnavailable(f"the list of agent pools has more than {LONGEST_LIST_PAGES} pages")
+
+    async def _list_page(self, url: str, begins: Callable[[], None] | None) -> Mapping[str, Any]:
+        """One page. A later one is asked for again after a 429, or the pages before it would have been for nothing."""
+
+        async def read() -> Mapping[str, Any]:
+            if begins is not None:
+                begins()
+            return await self._arm.fetch_json(url)
+
+        for _ in range(0 if begins is not None else PAGE_ATTEMPTS - 1):
+            with contextlib.suppress(Throttled):
+                return await self._arm.call("list", read, first=True)
+        return await self._arm.call("list", read, first=True)
 
     async def _read_operation(self, operation: str) -> Progress:
         response = await self._arm.fetch(operation)
@@ -208,5 +283,8 @@ def _pause(headers: Mapping[str, str]) -> float | None:
     return min(wait, LONGEST_PAUSE) if wait is not None else None
 
 
-def _is_about_the_cluster(text: str) -> bool:
-    return "Microsoft.ContainerService/managedClusters/" in text and "agentPools" not in text
+def is_about_the_cluster(error: HttpResponseError) -> bool:
+    """Whether a 404 is about what the pool would be in."""
+    code = error.error.code if error.error is not None else ""
+    text = str(error)
+    return code in PARENT_CODES or ("Microsoft.ContainerService/managedClusters/" in text and "agentPools" not in text)

@@ -29,10 +29,13 @@ class AzureSettings(BaseModel):
     client_id: str = ""
     tenant_id: str = ""
     api_version: str = API_VERSION
-    requests_per_second: float = Field(default=8.0, gt=0)
-    """Sustained rate of ARM requests over all claims. ARM refills a subscription's buckets with 10 (writes and
-    deletes) and 25 (reads) tokens a second; the rest is left to other clients of the subscription."""
-    request_burst: int = Field(default=40, gt=0)
+    requests_per_second: float = Field(default=10.0, gt=0)
+    """Sustained rate of all ARM requests together, over the budgets that AKS documents for each kind (`throttle`). ARM
+    refills a subscription's buckets with 10 (writes and deletes) and 25 (reads) tokens a second."""
+    request_burst: int = Field(default=200, gt=0)
+    """Requests at once above that rate; ARM's buckets hold 200 (writes and deletes) and 250 (reads)."""
+    budget_scale: float = Field(default=1.0, gt=0)
+    """Factor on the refill of every request budget; more than 1 only for a simulator whose clock runs faster."""
     request_timeout: float = Field(default=60.0, gt=0)
     """Seconds without an answer after which a request is given up."""
     attempts: int = Field(default=3, ge=1)
@@ -40,6 +43,9 @@ class AzureSettings(BaseModel):
 
     @model_validator(mode="after")
     def _plain_http_only_for_nobody(self) -> Self:
+        if self.budget_scale > 1 and self.credential_mode != "fake":
+            message = f"a budget scale of {self.budget_scale:g} exceeds what Azure allows: it is for a simulator only"
+            raise ValueError(message)
         secure = self.endpoint.startswith("https://")
         if not secure and self.credential_mode != "fake":
             message = (

@@ -12,7 +12,7 @@ from kaito.api.karpenter import conditions as words
 from kaito.cloud.errors import CloudError, OperationFailed
 from kaito.cloud.provider import Instance, Progress
 from kaito.provisioner import attempts, reasons
-from kaito.provisioner.context import Pass, moment
+from kaito.provisioner.context import Pass
 from kaito.provisioner.failures import shortened
 from kaito.provisioner.ledger import Offer
 from kaito.provisioner.offers import choice
@@ -23,9 +23,6 @@ from kaito.runtime.meta.model import format_time
 
 CONFLICT_SECONDS = 300.0
 """Between looks at a stranger's instance of our name."""
-
-LOOK_SECONDS = 300.0
-"""Between looks at an instance whose operation says that it is running: an operation may never end."""
 
 
 async def launch(run: Pass) -> bool:
@@ -54,15 +51,11 @@ async def launch(run: Pass) -> bool:
 
 
 async def _advance(run: Pass, plan: Plan) -> bool:
-    progress = await _progress(run)
-    if progress.state == "running" and not _is_look_due(run):
-        _creating(run, progress.retry_after)
-        return False
     instance = await run.cloud.get(run.claim.name)
-    if progress.state == "running" and (instance is None or not _is_claims(run, instance)):
-        _creating(run, progress.retry_after)
-        return False
     if instance is None:
+        if await _is_being_created(run):
+            _creating(run, None)
+            return False
         await _start(run, plan)
         return False
     if not _is_claims(run, instance):
@@ -79,28 +72,20 @@ async def _advance(run: Pass, plan: Plan) -> bool:
         case "deleting":
             _leaving(run)
         case "failed" | "canceled":
+            progress = await _progress(run)
             await _clear(run, plan, instance, progress.error or instance.error)
     return False
 
 
-def _is_look_due(run: Pass) -> bool:
-    """Whether it is time to look at the instance although its operation says that it is running."""
-    begun = moment(run.claim.annotations.get(labels.LAUNCH_STARTED, ""))
-    if begun is None:
-        return True
-    age, ledger = run.age(begun), run.tools.ledger
-    looked = ledger.attempt(run.claim.uid).looked_at
-    if looked is None or age < looked:
-        looked = 0.0
-    if age - looked < LOOK_SECONDS and age < run.settings.launch_timeout:
-        return False
-    ledger.attempt(run.claim.uid).looked_at = age
-    return True
-
-
 async def _progress(run: Pass) -> Progress:
+    """How the claim's operation is: asked only about an instance that ended badly or is missing."""
     operation = run.claim.annotations.get(labels.ARM_OPERATION)
     return await run.cloud.progress(operation) if operation else Progress("lost")
+
+
+async def _is_being_created(run: Pass) -> bool:
+    """Whether an instance that is not there is on its way: its operation was accepted and has not ended."""
+    return (await _progress(run)).state == "running"
 
 
 def _is_claims(run: Pass, instance: Instance) -> bool:
