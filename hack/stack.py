@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,9 @@ class Program:
 class Stack:
     """Running programs by name, and the simulator's state."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, node_api: str, arm_port: int) -> None:
+    def __init__(
+        self, kubeconfig: Path, folder: Path, node_api: str, arm_port: int, provisioner_flags: Sequence[str] = ()
+    ) -> None:
         self.kubeconfig = kubeconfig
         self.arm_url = f"http://127.0.0.1:{arm_port}"
         self.folder = folder
@@ -84,6 +86,7 @@ class Stack:
         controller = [str(BINARIES / "workspace-controller"), *common, health, f"--node-api={node_api}"]
         provisioner = [str(BINARIES / "gpu-provisioner"), *common, health, f"--node-api={node_api}"]
         provisioner += ["--azure-credential=fake", "--poll-interval=1s", "--quota-retry=2s"]
+        provisioner += provisioner_flags
         driver = [sys.executable, "-m", "hack.bench.driver", str(kubeconfig), "workloads"]
         self.programs = {
             "simulator": self._program("simulator", [*simulator, f"--kubeconfig={kubeconfig}"]),
@@ -136,10 +139,10 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def stack(node_api: str = "machine") -> AsyncGenerator[Stack]:
+async def stack(node_api: str = "machine", *, provisioner_flags: Sequence[str] = ()) -> AsyncGenerator[Stack]:
     """A control plane with CRDs and every program running."""
     with ControlPlane() as control_plane:
-        running = Stack(control_plane.kubeconfig, control_plane.folder, node_api, free_port())
+        running = Stack(control_plane.kubeconfig, control_plane.folder, node_api, free_port(), provisioner_flags)
         for crd in sorted((ROOT / "config" / "crd").glob("*.sh_*.yaml")):
             running.kubectl("apply", "--server-side", "-f", str(crd))
         running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")

@@ -90,6 +90,10 @@ REGION: Final = "topology.kubernetes.io/region"
 HOSTNAME: Final = "kubernetes.io/hostname"
 """Well-known node label: host name. Claims may not require one."""
 
+INSTALLATION: Final = "kaito.sh/installation"
+"""Label of every object that `config/default` installs; `true` has the API server refuse its deletion while Workspaces
+exist."""
+
 MACHINE_TYPE: Final = "kaito.sh/machine-type"
 """Label on pools and nodes, and requirement on Machines: `gpu` or `cpu`. Written by gpu-provisioner."""
 

@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--feature-gates", type=feature_gates, default=dict(FEATURE_GATES), help="name=bool,name=bool")
     flags.add_argument("--default-inference-cpu", default="1", help="CPU request of preset workloads")
     flags.add_argument("--default-inference-memory", default="4Gi", help="memory request of preset workloads")
+    flags.switch(
+        "--installation-guard", default=True, help="refuse the deletion of the installation while Workspaces exist"
+    )
     flags.add_argument("--concurrency", type=int, default=32, help="Workspaces reconciled at the same time")
     for flag in FLAGS:
         # Flags of Go's packages may stand alone when they are booleans.
@@ -255,6 +258,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             default_inference_cpu=args.default_inference_cpu,
             default_inference_memory=args.default_inference_memory,
             concurrency=args.concurrency,
+            installation_guard=args.installation_guard,
             **environment,  # pyright: ignore[reportArgumentType] # pydantic checks the environment's words
         )
     except ValidationError as invalid:

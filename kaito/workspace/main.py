@@ -12,9 +12,11 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
+from kaito.workspace import guard
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
 from kaito.workspace.flags import parse
+from kaito.workspace.guard import installation_guard
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector
@@ -44,11 +46,12 @@ def workspace_manager(
     reconciler = WorkspaceReconciler(workspace, metrics)
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind)]
+    guards = [installation_guard(workspace)] if workspace.installation_guard else []
     manager = Manager(
         settings,
-        controllers=[workspace_controller(reconciler), *periodic],
+        controllers=[workspace_controller(reconciler), *periodic, *guards],
         cache=cached_kinds(workspace),
-        live=live_kinds(workspace),
+        live=[*live_kinds(workspace), *guard.KINDS],
         lease=LEASE,
         webhooks=[workspace_webhook(workspace)] if webhook else (),
         transport=transport,

@@ -58,3 +58,6 @@ class WorkspaceSettings(BaseModel):
 
     concurrency: int = Field(default=32, ge=1)
     """Workspaces reconciled at the same time; they mostly wait for the API server, which costs nothing."""
+
+    installation_guard: bool = True
+    """Refuse the deletion of the installation while Workspaces or their claims exist (`kaito.workspace.guard`)."""

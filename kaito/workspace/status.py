@@ -317,8 +317,9 @@ def _inference(seen: Observation, resource: Verdict) -> Verdict:
         warning = f"; warning: {seen.problem[1]}" if seen.problem else ""
         return Verdict.true(words.INFERENCE_READY, words.INFERENCE_SERVING, count + warning)
     fault = pod_faults.classify(seen.pods) or seen.obstacle
+    refused = f"; {seen.problem[1]}" if seen.problem else ""
     if fault is not None:
-        return Verdict.false(words.INFERENCE_READY, fault.reason, f"{count}; {fault.message}")
+        return Verdict.false(words.INFERENCE_READY, fault.reason, f"{count}; {fault.message}{refused}")
     lost = _on_lost_nodes(seen)
     if lost:
         return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, f"{count}; {lost}")

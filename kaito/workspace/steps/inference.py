@@ -1,5 +1,7 @@
 """Step: the StatefulSet that serves, and what its pods say."""
 
+from collections.abc import Sequence
+
 from kaito.api import conditions as words
 from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import Pass
@@ -24,7 +26,7 @@ async def ensure(run: Pass) -> None:
     present = await run.api.find(StatefulSet, run.workspace.name, run.workspace.namespace)
     if present is not None and foreign(run, present):
         return
-    pods = [] if present is None else await run.api.list(Pod, index=PODS(str(run.workspace.key)))
+    pods: Sequence[Pod] = () if present is None else await run.api.list(Pod, index=PODS(str(run.workspace.key)))
     run.seen.workload, run.seen.pods, run.seen.looked_at_workload = present, pods, True
     if run.plan is not None and (run.placeable or present is not None):
         run.seen.workload = present = await _apply(run, run.plan, present)

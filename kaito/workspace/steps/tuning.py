@@ -1,5 +1,7 @@
 """Step: the Job that tunes, and what its pod says. An edited Workspace gets a new Job once the old one is gone."""
 
+from collections.abc import Sequence
+
 from kaito.api import labels
 from kaito.runtime.kinds import Job, Pod
 from kaito.workspace.context import Pass
@@ -23,7 +25,7 @@ async def ensure(run: Pass) -> None:
     present = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
     if present is not None and foreign(run, present):
         return
-    pods = [] if present is None else await run.api.list(Pod, index=PODS(str(run.workspace.key)))
+    pods: Sequence[Pod] = () if present is None else await run.api.list(Pod, index=PODS(str(run.workspace.key)))
     run.seen.job, run.seen.pods, run.seen.looked_at_workload = present, pods, True
     if run.plan is not None:
         run.seen.job = present = await _converge(run, run.plan, present)

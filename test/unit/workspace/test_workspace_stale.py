@@ -156,7 +156,7 @@ async def test_a_later_verdict_that_is_unknown_overwrites_an_old_one(phi: Worksp
     async with cluster.controller():
         await world.settle()
         assert "no node matches" in cluster.told()["ModelResolved"][2]
-        node = {"metadata": {"name": "mine", "labels": {"apps": "phi-3"}}, "status": {"conditions": []}}
+        node: dict[str, Any] = {"metadata": {"name": "mine", "labels": {"apps": "phi-3"}}, "status": {"conditions": []}}
         world.put(Node.model_validate(node))
         await world.advance(35)
         assert "no node matches" not in cluster.told()["ModelResolved"][2]
