@@ -1,7 +1,7 @@
 """Credential plugins of a kubeconfig (`user.exec`): programs that print a token or a certificate.
 
-Follows "client-go credential plugins" of the Kubernetes documentation. Both output streams are read at once (a plugin
-that fills the pipe of the one not read would hang), and a plugin has 60 seconds. There is no terminal to ask on.
+Follows "client-go credential plugins" of the Kubernetes documentation. A plugin has 60 seconds, then it is killed with
+everything that it started (`program`). There is no terminal to ask on.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 import weakref
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, final
 
 from kaito.runtime.client.patch import is_object
+from kaito.runtime.client.program import ProgramFlood, ProgramTimeout, run_program
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import ConfigurationError, TransportError
 from kaito.runtime.logging import get_logger
@@ -26,7 +26,7 @@ PLUGIN_SECONDS = 60.0
 """Longest a plugin may take; it may have to ask an identity provider."""
 
 EXPIRY_SKEW = timedelta(minutes=5)
-"""A credential is replaced this long before it expires."""
+"""A credential is replaced this long before it expires; one that lives no longer than this, after half its life."""
 
 _CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
 
@@ -80,28 +80,23 @@ class ExecPlugin:
             TransportError: it does not exist, fails, takes too long, or prints something else.
         """
         environment = os.environ | self._variables | {"KUBERNETES_EXEC_INFO": self._info}
+        command = (self._command, *self._arguments)
         try:
-            process = await asyncio.create_subprocess_exec(
-                self._command, *self._arguments, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
-            )
+            finished = await run_program(command, environment=environment, seconds=PLUGIN_SECONDS)
         except OSError as error:
             message = f"credential plugin {self._command} does not start: {error.strerror}. {self._hint}".rstrip()
             raise TransportError(message) from error
-        try:
-            async with asyncio.timeout(PLUGIN_SECONDS):
-                printed, complaint = await process.communicate()
-        except TimeoutError as error:
-            message = f"credential plugin {self._command} took longer than {PLUGIN_SECONDS:g} s"
+        except ProgramTimeout as error:
+            message = f"credential plugin {self._command} took {error}"
             raise TransportError(message) from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            words = complaint.decode("utf-8", "replace").strip()[-512:]
-            message = f"credential plugin {self._command} ended with {process.returncode}: {words}"
+        except ProgramFlood as error:
+            message = f"credential plugin {self._command} printed {error}"
+            raise TransportError(message) from error
+        if finished.code:
+            words = finished.complaint.decode("utf-8", "replace").strip()[-512:]
+            message = f"credential plugin {self._command} ended with {finished.code}: {words}"
             raise TransportError(message)
-        return self._parse(printed)
+        return self._parse(finished.output)
 
     def _parse(self, printed: bytes) -> ExecCredential:
         problem = ""
@@ -115,18 +110,31 @@ class ExecPlugin:
             problem = f"answers in {answer.get('apiVersion')}, configured is {self._api_version}"
         else:
             status: Mapping[str, Any] = answer["status"]
-            expiry = str(status.get("expirationTimestamp") or "")
             credential = ExecCredential(
                 token=str(status.get("token") or ""),
                 certificate=str(status.get("clientCertificateData") or ""),
                 key=str(status.get("clientKeyData") or ""),
-                expires=datetime.fromisoformat(expiry) if expiry else None,
+                expires=self._moment(str(status.get("expirationTimestamp") or "")),
             )
             if credential.token or (credential.certificate and credential.key):
                 return credential
             problem = "printed neither a token nor a certificate with its key"
         message = f"credential plugin {self._command} {problem}"
         raise TransportError(message)
+
+    def _moment(self, text: str) -> datetime | None:
+        if not text:
+            return None
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            message = (
+                f"credential plugin {self._command} printed expirationTimestamp {text[:64]!r}: not an RFC 3339 time"
+            )
+            raise TransportError(message)
+        return moment
 
 
 @final
@@ -137,6 +145,7 @@ class ExecCredentials:
         self._plugin = plugin
         self._clock = clock or SystemClock()
         self._credential: ExecCredential | None = None
+        self._skew = EXPIRY_SKEW
         self._refreshing = asyncio.Lock()
         self._directory: Path | None = None
 
@@ -146,7 +155,7 @@ class ExecCredentials:
             credential = self._credential
             if credential is None:
                 credential = await self._refresh()
-            elif credential.expires is not None and self._clock.now() >= credential.expires - EXPIRY_SKEW:
+            elif credential.expires is not None and self._clock.now() >= credential.expires - self._skew:
                 try:
                     credential = await self._refresh()
                 except TransportError as error:
@@ -175,6 +184,9 @@ class ExecCredentials:
         if credential.certificate:
             await asyncio.to_thread(self._store, credential)
         self._credential = credential
+        if credential.expires is not None:
+            lives = credential.expires - self._clock.now()
+            self._skew = EXPIRY_SKEW if lives > EXPIRY_SKEW else lives / 2
         return credential
 
     def _store(self, credential: ExecCredential) -> None:

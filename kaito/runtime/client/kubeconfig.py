@@ -29,6 +29,9 @@ REFRESH_SECONDS = 60.0
 _HEADER_NAME_SIGNS = "!#$&'*+-.^_`|~"
 """Allowed in the name of a header as they are (RFC 7230, `tchar`) besides letters and digits; `%` itself is escaped."""
 
+_REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
+"""Built-in providers of old clients, and the credential plugins that replace them."""
+
 _log = get_logger(__name__)
 
 
@@ -146,6 +149,7 @@ async def _access(library: ModuleType, paths: str, context: str, *, strict_x509:
         entry = loader._user = library.ConfigNode("users", {})
     user: dict[str, Any] = entry.value
     described: dict[str, Any] = loader._cluster.value
+    _refuse_removed_provider(user)
     target = _Target()
     credentials: Credentials
     if "exec" in user:
@@ -173,6 +177,19 @@ async def _access(library: ModuleType, paths: str, context: str, *, strict_x509:
         impersonation=_impersonation(user),
         namespace=str(loader.current_context["context"].get("namespace") or ""),
     )
+
+
+def _refuse_removed_provider(user: Mapping[str, Any]) -> None:
+    """Refuse the providers that client-go removed in 1.26: the library would run their programs without any limit.
+
+    Raises:
+        ConfigurationError: the user entry names one of them.
+    """
+    provider: Mapping[str, Any] = user.get("auth-provider") or {}
+    plugin = _REMOVED_PROVIDERS.get(str(provider.get("name") or ""))
+    if plugin is not None:
+        message = f"auth-provider {provider['name']} was removed from Kubernetes clients: use the exec plugin {plugin}"
+        raise ConfigurationError(message)
 
 
 def _impersonation(user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

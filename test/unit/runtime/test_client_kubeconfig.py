@@ -294,6 +294,14 @@ async def test_a_plugin_that_fails_is_quoted(tmp_path: Path, body: str, complain
         await plugin_access(tmp_path, body)
 
 
+@pytest.mark.parametrize(("provider", "plugin"), [("gcp", "gke-gcloud-auth-plugin"), ("azure", "kubelogin")])
+async def test_a_removed_provider_names_its_plugin(tmp_path: Path, provider: str, plugin: str) -> None:
+    """framework-08: its program would run without any limit."""
+    user = {"auth-provider": {"name": provider, "config": {"cmd-path": "sleep", "cmd-args": "200"}}}
+    with pytest.raises(ConfigurationError, match=f"auth-provider {provider} was removed.*{plugin}"):
+        await find_access(write(tmp_path, user), environment={})
+
+
 async def test_a_missing_plugin_tells_how_to_get_it(tmp_path: Path) -> None:
     command = {"apiVersion": API, "command": "no-such-plugin", "installHint": "Run: install it"}
     with pytest.raises(TransportError, match=r"does not start.*Run: install it"):

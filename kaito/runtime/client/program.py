@@ -1,0 +1,138 @@
+"""Runs a small foreign program for what it prints, within limits of time and size. Used for credential plugins.
+
+The program gets a session of its own, so that it can be ended with everything that it started: a shell script is
+usually the parent of what hangs. Its end is the end of the process itself, not of its output: a child that it left
+behind may hold the pipes open for as long as it likes.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from subprocess import DEVNULL, PIPE
+from typing import Final, final
+
+OUTPUT_BYTES: Final = 2**20
+"""Longest output that is kept."""
+
+COMPLAINT_BYTES: Final = 2**23
+"""Longest standard error that is read; its end is kept."""
+
+COMPLAINT_TAIL_BYTES: Final = 2**12
+
+DRAIN_SECONDS: Final = 1.0
+"""After the program's end its pipes get this long to close, and what holds them then is killed."""
+
+KILL_SECONDS: Final = 2.0
+"""A killed process gets this long to be gone; one that is stuck in the kernel is left."""
+
+_STDOUT, _STDERR = 1, 2
+
+
+class ProgramTimeout(Exception):
+    """The program did not end in time and was killed."""
+
+
+class ProgramFlood(Exception):
+    """The program wrote more than anybody wants to read, and was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a program ended."""
+
+    code: int
+    """Exit code; negative: the number of the signal that ended it."""
+    output: bytes
+    complaint: bytes
+    """The end of its standard error."""
+
+
+@final
+class _Listener(asyncio.SubprocessProtocol):
+    """Collects what the program writes."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done at the process's end; failed when it floods us."""
+        self.gone = asyncio.Event()
+        self.drained: asyncio.Future[None] = loop.create_future()
+        self.output = bytearray()
+        self.complaint = bytearray()
+        self._complained = 0
+        self._open = {_STDOUT, _STDERR}
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == _STDOUT:
+            self.output += data
+            if len(self.output) > OUTPUT_BYTES:
+                self._flood(f"more than {OUTPUT_BYTES >> 20} MiB")
+        else:
+            self._complained += len(data)
+            self.complaint += data
+            del self.complaint[:-COMPLAINT_TAIL_BYTES]
+            if self._complained > COMPLAINT_BYTES:
+                self._flood(f"more than {COMPLAINT_BYTES >> 20} MiB to standard error")
+
+    def _flood(self, how_much: str) -> None:
+        del self.output[OUTPUT_BYTES:]
+        if not self.ended.done():
+            self.ended.set_exception(ProgramFlood(how_much))
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's
+        self._open.discard(fd)
+        if not self._open and not self.drained.done():
+            self.drained.set_result(None)
+
+    def process_exited(self) -> None:
+        self.gone.set()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def run_program(command: Sequence[str], *, environment: Mapping[str, str], seconds: float) -> Finished:
+    """Run a program to its end, without input.
+
+    Args:
+        command: the program and its arguments.
+        environment: all of its environment variables.
+        seconds: longest it may take.
+
+    Raises:
+        OSError: it does not start.
+        ProgramTimeout: it took longer; it was killed with everything that it started.
+        ProgramFlood: it wrote too much; likewise.
+    """
+    process, listener = await asyncio.get_running_loop().subprocess_exec(
+        _Listener, *command, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+    clean = False
+    try:
+        async with asyncio.timeout(seconds):
+            await listener.ended
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await asyncio.shield(listener.drained)
+        clean = listener.drained.done()
+        code = process.get_returncode()
+        return Finished(-1 if code is None else code, bytes(listener.output), bytes(listener.complaint))
+    except TimeoutError as error:
+        message = f"longer than {seconds:g} s"
+        raise ProgramTimeout(message) from error
+    finally:
+        if not clean:
+            _kill_group(process.get_pid())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KILL_SECONDS):
+                    await listener.gone.wait()
+        process.close()
+        await asyncio.wait([listener.drained], timeout=DRAIN_SECONDS)  # the pipes close in the loop's next rounds
+
+
+def _kill_group(leader: int) -> None:
+    """Kill the process and what it started, apart from what has left for a session of its own."""
+    with suppress(ProcessLookupError, PermissionError):  # gone, or nothing in it is ours to kill
+        os.killpg(leader, signal.SIGKILL)
