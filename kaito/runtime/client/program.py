@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from subprocess import DEVNULL, PIPE
-from typing import Final, final
+from typing import Final, TypeAlias, final
+
+from kaito.runtime.tasks import TaskScope
 
 OUTPUT_BYTES: Final = 2**20
 """Longest output that is kept."""
@@ -106,9 +108,8 @@ async def run_program(command: Sequence[str], *, environment: Mapping[str, str],
         ProgramTimeout: it took longer; it was killed with everything that it started.
         ProgramFlood: it wrote too much; likewise.
     """
-    process, listener = await asyncio.get_running_loop().subprocess_exec(
-        _Listener, *command, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
-    )
+    started = await _start(command, environment)
+    process, listener = started
     clean = False
     try:
         async with asyncio.timeout(seconds):
@@ -123,13 +124,39 @@ async def run_program(command: Sequence[str], *, environment: Mapping[str, str],
         message = f"longer than {seconds:g} s"
         raise ProgramTimeout(message) from error
     finally:
-        if not clean:
-            _kill_group(process.get_pid())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(KILL_SECONDS):
-                    await listener.gone.wait()
-        process.close()
-        await asyncio.wait([listener.drained], timeout=DRAIN_SECONDS)  # the pipes close in the loop's next rounds
+        await _end(*started, kill=not clean)
+
+
+_Started: TypeAlias = tuple[asyncio.SubprocessTransport, _Listener]
+
+
+async def _start(command: Sequence[str], environment: Mapping[str, str]) -> _Started:
+    """Start the program. A cancellation meanwhile waits until it can be killed as a whole."""
+    async with TaskScope("program") as scope:
+        starting = scope.spawn(
+            asyncio.get_running_loop().subprocess_exec(
+                _Listener, *command, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+            ),
+            name="start",
+        )
+        try:
+            await asyncio.wait([starting])
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                await _end(*starting.result(), kill=True)
+            raise
+    return starting.result()
+
+
+async def _end(process: asyncio.SubprocessTransport, listener: _Listener, *, kill: bool) -> None:
+    if kill:
+        _kill_group(process.get_pid())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KILL_SECONDS):
+                await listener.gone.wait()
+    process.close()
+    await asyncio.wait([listener.drained], timeout=DRAIN_SECONDS)  # the pipes close in the loop's next rounds
 
 
 def _kill_group(leader: int) -> None:

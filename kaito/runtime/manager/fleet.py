@@ -5,6 +5,7 @@ The manager says when; the fleet knows what belongs to which stage, and what may
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, final
 
 from kaito.runtime.controller import (
@@ -46,6 +47,7 @@ class Fleet:
         metrics: forgets the queues of removed controllers.
         grace: seconds that everything together may take to stop.
         ended: told the name and the error of whatever ends by itself.
+        owning: work in threads that is started within counts as the manager's.
 
     Raises:
         ConfigurationError: two of one name.
@@ -59,7 +61,9 @@ class Fleet:
         metrics: Metrics,
         grace: float,
         ended: Callable[[str, BaseException | None], None],
+        owning: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        self._owning = owning
         self._declared: list[AnyController] = []
         self._runnables: list[Runnable] = []
         for controller in controllers:
@@ -126,7 +130,8 @@ class Fleet:
     def spawn(self, stage: str, runnable: Runnable) -> None:
         """Run something in a stage."""
         work = _once(runnable) if getattr(runnable, "one_shot", False) else runnable.run()
-        self._tasks[stage, runnable.name] = self._pools[stage].spawn(work, name=runnable.name)
+        with self._owning():  # the task takes a copy of the context
+            self._tasks[stage, runnable.name] = self._pools[stage].spawn(work, name=runnable.name)
 
     def build(self, services: Services) -> None:
         """Make the controllers' queues; nothing runs yet."""

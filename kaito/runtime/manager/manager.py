@@ -37,6 +37,7 @@ from kaito.runtime.manager.parts import Common, Network, Parts, find_network
 from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.settings import Settings
+from kaito.runtime.manager.threads import Threads
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskScope, together
@@ -126,7 +127,10 @@ class Manager:
         self.readyz: Checks = Checks("readyz")
         """Add your own: the process gets no traffic while one fails."""
         grace = self.settings.graceful_shutdown_seconds
-        self._fleet = Fleet(controllers, runnables, metrics=self.metrics, grace=grace, ended=self._ended)
+        self._threads = Threads()
+        self._fleet = Fleet(
+            controllers, runnables, metrics=self.metrics, grace=grace, ended=self._ended, owning=self._threads.owning
+        )
         self._caches = Caches(self._fleet, self.settings, own=cache, live=live, clusters=clusters)
         self._lease = lease
         self._given_transport = transport
@@ -288,7 +292,7 @@ class Manager:
         """
         from kaito.runtime.manager.process import run_process
 
-        run_process(self)
+        run_process(self, self._threads, self._pulse)
 
     async def start(self) -> None:
         """Run until `stop` is called or something fails; the failure is raised."""
@@ -313,7 +317,9 @@ class Manager:
         self._used = True
         try:
             async with AsyncExitStack() as stack:
-                await self._start(stack)
+                self._threads.attach()
+                with self._threads.owning():
+                    await self._start(stack)
                 self._stack = stack.pop_all()
         except BaseException:
             self._finished.set()
@@ -489,6 +495,7 @@ class Manager:
             _log.info("stopping", stage="webhooks")
             await self._webhooks.stop()
             left += await self._fleet.stop("webhooks", deadline - monotonic())
+        left += await self._threads.wait(deadline - monotonic())
         _log.info("stopping", stage="endpoints")
         if self._endpoints is not None:
             await self._endpoints.stop()
@@ -496,6 +503,8 @@ class Manager:
             _log.info("stopping", stage="election")
             if self._leads.is_set():
                 self._tell_election("stopped leading")
+            if left and self._leads.is_set():
+                _log.error("work goes on: the lease is not released", left=left)
             await self._leadership.stop(release=not left and not lost)
         self._leads.clear()
         await self._fleet.stop("events", RECORDER_SECONDS)

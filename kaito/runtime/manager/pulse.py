@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, final
 
@@ -23,6 +25,9 @@ WORST_SECONDS = 30.0
 
 BLOCKED_SECONDS = 1.0
 """A loop that has not beaten for this long (beyond the beat itself) is reported with its stack."""
+
+FORGIVEN_SECONDS = 10.0
+"""Longest that a deliberate blockage goes unreported."""
 
 _log = get_logger(__name__)
 
@@ -95,6 +100,16 @@ class Pulse:
         if not self._watch:
             return 0.0
         return max(0.0, time.monotonic() - self._beaten_at - BEAT_SECONDS)
+
+    @contextmanager
+    def forgiven(self) -> Generator[None]:
+        """The body blocks the loop on purpose: that is not reported, and does not hold up the lease."""
+        self._beaten_at = time.monotonic() + FORGIVEN_SECONDS
+        try:
+            yield
+        finally:
+            self._beaten_at = time.monotonic()
+            self._due = max(self._due, asyncio.get_running_loop().time())
 
     def _watch_loop(self, loop_thread: int) -> None:
         reported = 0.0

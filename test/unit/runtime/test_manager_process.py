@@ -14,17 +14,19 @@ from kaito.apiserver import ApiServer, serve
 from kaito.runtime.client import Client
 from kaito.runtime.client.access import find_access
 from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.errors import Conflict
 from kaito.runtime.kinds import ConfigMap, Lease
 from kaito.runtime.meta import ObjectMeta
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from kaito.runtime import Again, Controller, Manager, Request, Settings
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.client import MergePatch
 
 async def converge(request: Request[ConfigMap]) -> Again | None:
-    wanted = request.object.data.get("want")
+    wanted = request.object.data.get("want") or ""
     if wanted == "stuck":
         while True:
             try:
@@ -35,7 +37,19 @@ async def converge(request: Request[ConfigMap]) -> Again | None:
         await request.api.patch(request.object, MergePatch({"data": {"want": None, "done": "blocked"}}))
         time.sleep(4)
         await request.api.patch(request.object, MergePatch({"data": {"done": "too late"}}))
-    if wanted and request.object.data.get("done") != wanted:
+    if wanted.startswith("thread"):
+        await request.api.patch(request.object, MergePatch({"data": {"done": "begun"}}))
+        await asyncio.to_thread(time.sleep, float(wanted.removeprefix("thread ")))
+    if wanted == "let go":
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 30)
+    if wanted == "pool":
+        asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(), time.sleep, 30)
+    if wanted == "raw":
+        threading.Thread(target=time.sleep, args=[30], name="raw").start()
+    if wanted == "program":
+        await request.api.patch(request.object, MergePatch({"data": {"done": "begun"}}))
+        await asyncio.to_thread(subprocess.run, ["sleep", "30"], stderr=subprocess.DEVNULL)
+    if wanted and request.object.data.get("done") not in {wanted, "begun"}:
         await request.api.patch(request.object, MergePatch({"data": {"done": wanted}}))
     return None
 
@@ -147,6 +161,113 @@ async def test_work_that_does_not_end_is_named_and_left(cluster: Cluster) -> Non
     assert code == 1
     assert "still running after 1 s: elected.configmap" in log
     assert "released the lease" not in log
+
+
+async def holder(cluster: Cluster) -> str | None:
+    return (await cluster.client.get(Lease, "op", "default")).spec.holder_identity
+
+
+@pytest.mark.parametrize(
+    ("want", "words"),
+    [
+        ("thread 60", "thread of time.sleep (controller.configmap.worker-0)"),
+        ("program", "thread of subprocess.run (controller.configmap.worker-0)"),
+        ("let go", "thread of time.sleep (controller.configmap.worker-0)"),
+        ("pool", "thread ThreadPoolExecutor-0_0 at"),
+        ("raw", "thread raw at"),
+    ],
+)
+async def test_a_thread_that_works_on_keeps_the_lease_and_the_process_ends_in_time(
+    cluster: Cluster, want: str, words: str
+) -> None:
+    """framework-02: the lease is not released while work goes on, and the process ends with 1 after its period."""
+    await cluster.put("a", want=want)
+    async with operator(cluster, OP_GRACEFUL_SHUTDOWN_SECONDS="2") as process:
+        await until(lambda: begun(cluster))
+        before = await holder(cluster)
+        process.send_signal(signal.SIGTERM)
+        began = asyncio.get_running_loop().time()
+        code, log = await end(process, 15)
+        took = asyncio.get_running_loop().time() - began
+    assert code == 1, log
+    assert 1.9 < took < 8, log
+    assert before
+    assert await holder(cluster) == before
+    assert words in log
+    assert "work goes on: the lease is not released" in log
+    assert "released the lease" not in log
+    assert '"msg": "stopped"' not in log
+
+
+async def begun(cluster: Cluster) -> bool:
+    return (await cluster.data("a")).get("done") is not None
+
+
+async def test_a_thread_that_ends_within_the_period_is_waited_for(cluster: Cluster) -> None:
+    """framework-02: then the stop is clean."""
+    await cluster.put("a", want="thread 2")
+    async with operator(cluster, OP_GRACEFUL_SHUTDOWN_SECONDS="20") as process:
+        await until(lambda: begun(cluster))
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert process.returncode is None
+        assert await holder(cluster)
+        code, log = await end(process, 15)
+    assert code == 0, log
+    assert "waiting for threads" in log
+    assert await holder(cluster) == ""
+
+
+async def test_a_second_signal_does_not_wait_for_threads(cluster: Cluster) -> None:
+    """framework-02."""
+    await cluster.put("a", want="thread 60")
+    async with operator(cluster) as process:
+        await until(lambda: begun(cluster))
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert process.returncode is None
+        process.send_signal(signal.SIGTERM)
+        code, log = await end(process, 5)
+    assert code == 1
+    assert "second signal, exiting at once" in log
+    assert await holder(cluster)
+
+
+async def test_a_lease_that_is_lost_while_a_thread_works_ends_the_process(cluster: Cluster) -> None:
+    """framework-02: within the short grace of a lost lease."""
+    await cluster.put("a", want="thread 60")
+    async with operator(cluster, **QUICK_LEASE) as process:
+        await until(lambda: begun(cluster))
+        lease = await cluster.client.get(Lease, "op", "default")
+        spec = lease.spec.evolve(holder_identity="thief", lease_duration_seconds=60)
+        thief = Client(cluster.client.transport, field_manager="thief")
+        await until(lambda: stolen(thief, lease.evolve(spec=spec)))
+        code, log = await end(process, 15)
+    assert code == 1, log
+    assert "leader election lost: thief holds it" in log
+    assert "thread of time.sleep" in log
+    assert await holder(cluster) == "thief"
+
+
+async def stolen(thief: Client, lease: Lease) -> bool:
+    current = await thief.get(Lease, "op", "default")
+    try:
+        await thief.update(lease.with_metadata(resource_version=current.metadata.resource_version))
+    except Conflict:
+        return False
+    return True
+
+
+async def test_a_blocked_loop_hears_the_second_signal(cluster: Cluster) -> None:
+    """framework-02: Python's own handlers run although the loop does not."""
+    await cluster.put("a", want="block")
+    async with operator(cluster) as process:
+        await until(lambda: done(cluster, "a", "blocked"))
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        code, _ = await end(process, 3)
+    assert code == 1
 
 
 async def _lease_exists(cluster: Cluster) -> bool:

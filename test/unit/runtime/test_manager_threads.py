@@ -1,0 +1,155 @@
+"""A stop waits for work in threads, whoever started it, and keeps the lease while it goes on."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kaito.runtime import Controller, ObjectMeta, Request
+from kaito.runtime.kinds import ConfigMap, Lease
+from kaito.runtime.manager import Background, Manager, ShutdownTimedOut
+from kaito.runtime.manager.threads import CountingExecutor, Threads, counting_executor
+from kaito.runtime.testing import World
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Work:
+    """Blocks a thread until it is released."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.release = threading.Event()
+
+    def block(self) -> None:
+        self.begun.set()
+        self.release.wait(30)
+
+    async def in_thread(self) -> None:
+        await asyncio.to_thread(self.block)
+
+    async def in_executor(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.block)
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+async def begin(world: World, work: Work) -> None:
+    """Wait in real time, while the simulated one stands still."""
+    for _ in range(5000):
+        if work.begun.is_set():
+            return
+        await asyncio.sleep(0)
+        work.begun.wait(0.001)
+    raise AssertionError("the thread has not begun")
+
+
+def controller(act: Callable[[], Awaitable[None]]) -> Controller[ConfigMap]:
+    async def converge(request: Request[ConfigMap]) -> None:
+        await act()
+
+    return Controller(ConfigMap, converge)
+
+
+def finalizing(act: Callable[[], Awaitable[None]]) -> Controller[ConfigMap]:
+    async def converge(request: Request[ConfigMap]) -> None: ...
+
+    async def clean_up(request: Request[ConfigMap]) -> None:
+        await act()
+
+    return Controller(ConfigMap, converge).finalizes("example.com/work", clean_up)
+
+
+async def stopped(manager: Manager, world: World, work: Work, *, deleted: bool = False) -> None:
+    async with manager:
+        world.put(ConfigMap(metadata=ObjectMeta(name="a")))
+        if deleted:
+            await world.settle()
+            world.delete(ConfigMap, "a")
+        await begin(world, work)
+
+
+@pytest.mark.parametrize("way", ["in_thread", "in_executor"])
+async def test_a_reconcile_whose_thread_goes_on_keeps_the_lease(world: World, work: Work, way: str) -> None:
+    """framework-02."""
+    manager = world.manager(controller(getattr(work, way)), lease="op")
+    try:
+        with pytest.raises(ShutdownTimedOut, match=r"thread of .*Work\.block \(controller\.configmap\.worker-0\)"):
+            await stopped(manager, world, work)
+        assert world.get(Lease, "op").spec.holder_identity
+    finally:
+        work.release.set()
+
+
+async def test_a_finalizer_run_whose_thread_goes_on_keeps_the_lease(world: World, work: Work) -> None:
+    """framework-02."""
+    manager = world.manager(finalizing(work.in_thread), lease="op")
+    try:
+        with pytest.raises(ShutdownTimedOut, match=r"thread of .*Work\.block \(controller\.configmap\.worker-0\)"):
+            await stopped(manager, world, work, deleted=True)
+        assert world.get(Lease, "op").spec.holder_identity
+        assert world.get(ConfigMap, "a").metadata.finalizers == ["example.com/work"]
+    finally:
+        work.release.set()
+
+
+async def test_a_runnable_whose_thread_goes_on_keeps_the_lease(world: World, work: Work) -> None:
+    """framework-02."""
+    manager = world.manager(runnables=[Background("pump", work.in_thread, one_shot=True)], lease="op")
+    try:
+        with pytest.raises(ShutdownTimedOut, match=r"Work\.block \(elected\.pump\)"):
+            await stopped(manager, world, work)
+        assert world.get(Lease, "op").spec.holder_identity
+    finally:
+        work.release.set()
+
+
+async def test_threads_that_end_soon_are_waited_for_and_the_lease_is_released(world: World, work: Work) -> None:
+    """framework-02."""
+    manager = world.manager(controller(work.in_thread), lease="op")
+    timer = threading.Timer(0.1, work.release.set)
+    timer.start()
+    await stopped(manager, world, work)
+    timer.join()
+    assert not world.get(Lease, "op").spec.holder_identity
+
+
+async def test_threads_of_others_are_not_waited_for(world: World, work: Work) -> None:
+    """framework-02: a manager in somebody's loop knows its own."""
+    manager = world.manager(lease="op")
+    async with manager:
+        await world.settle()
+        waiting = asyncio.get_running_loop().run_in_executor(None, work.block)
+        for _ in range(5000):
+            if work.begun.wait(0.001):
+                break
+            await asyncio.sleep(0)
+        waiting.cancel()
+    work.release.set()
+    assert not world.get(Lease, "op").spec.holder_identity
+
+
+async def test_the_executor_that_was_there_goes_on_working() -> None:
+    loop = asyncio.get_running_loop()
+    named = ThreadPoolExecutor(1, thread_name_prefix="mine")
+    loop.set_default_executor(named)
+    counting = counting_executor()
+    assert counting is counting_executor()
+    assert isinstance(counting, CountingExecutor)
+    name = await asyncio.to_thread(lambda: threading.current_thread().name)
+    assert name.startswith("mine")
+    assert not counting.calls
+
+
+async def test_a_call_that_is_refused_is_not_counted() -> None:
+    counting = CountingExecutor()
+    counting.shutdown()
+    with pytest.raises(RuntimeError):
+        counting.submit(print)
+    assert not counting.calls
+    assert Threads().busy() == []
