@@ -14,6 +14,7 @@ from kaito.cloud.errors import CloudError
 from kaito.cloud.provider import Instance
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Tools, nodepool
+from kaito.provisioner.failures import failure
 from kaito.provisioner.kinds import is_served
 from kaito.provisioner.nodes import is_managed, nodes_of, owns_instance
 from kaito.runtime import Again
@@ -96,6 +97,7 @@ class Collector:
         try:
             await self._tools.cloud.delete(instance.name)
         except CloudError as error:
+            self._tools.metrics.refused_deletions.labels(failure(error, 1, self._tools.settings).reason).inc()
             tick.log.warning("orphan not deleted", instance=instance.name, error=str(error))
             return False
         note = f"agent pool {instance.name} of {instance.instance_type} had no claim any more and is deleted"

@@ -12,6 +12,7 @@ from typing import Literal, final
 
 from kaito.cloud.errors import CloudError, Verdict
 from kaito.runtime.clock import monotonic
+from kaito.runtime.meta import ConditionStatus
 
 CapacityType = Literal["spot", "on-demand"]
 ANY_ZONE = "*"
@@ -63,6 +64,15 @@ class Refusal:
     """Until then the offer comes after those that were not refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the deletion of an instance stands: condition `InstanceTerminating`."""
+
+    status: ConditionStatus
+    reason: str = ""
+    message: str = ""
+
+
 @dataclass(slots=True)
 class Attempt:
     """Failures in a row of one claim."""
@@ -88,6 +98,8 @@ class Ledger:
         self._attempts: dict[str, Attempt] = {}
         self._pace: dict[str, float] = {}
         self._refusals: dict[str, Refusal] = {}
+        self._endings: dict[str, Ending] = {}
+        self._deletions: dict[str, float] = {}
 
     # attempts of a claim
 
@@ -138,8 +150,26 @@ class Ledger:
 
     def forget(self, uid: str) -> None:
         """The claim is launched, or gone, or starts afresh."""
-        self._attempts.pop(uid, None)
-        self._pace.pop(uid, None)
+        for remembered in (self._attempts, self._pace, self._endings, self._deletions):
+            remembered.pop(uid, None)
+
+    # the end of a claim's instance
+
+    def ending(self, uid: str, ending: Ending) -> None:
+        """What the cloud answered to the deletion last."""
+        self._endings[uid] = ending
+
+    def ending_of(self, uid: str) -> Ending | None:
+        """What the cloud answered to the deletion last; None before it was asked."""
+        return self._endings.get(uid)
+
+    def deletion_asked(self, uid: str) -> None:
+        """The cloud accepted a deletion now."""
+        self._deletions[uid] = monotonic()
+
+    def deletion_asked_at(self, uid: str) -> float | None:
+        """Loop time at which the cloud accepted a deletion last."""
+        return self._deletions.get(uid)
 
     # refusals of offers
 

@@ -49,7 +49,11 @@ def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager
     from kaito.cloud.azure.provider import AzureProvider  # the SDK takes over a second to import, and is an extra
 
     cloud_metrics = CloudMetrics()
-    cloud = AzureProvider(invocation.azure, cloud_metrics)
+
+    def fence() -> None:
+        manager.fence()  # made below: its controllers need the cloud
+
+    cloud = AzureProvider(invocation.azure, cloud_metrics, fence=fence)
     settings = invocation.provisioner
     tools = Tools(cloud=cloud, settings=settings, kinds=kinds, installation=Installation(settings.installation))
     manager = Manager(

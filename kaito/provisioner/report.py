@@ -99,6 +99,8 @@ class Report:
 
     def _root(self, scope: StatusScope[Claim]) -> Statement:
         stages = [condition for condition in map(scope.find, self.claim.stages) if condition is not None]
+        if self.claim.deleting:
+            return _leaving(scope.find(words.INSTANCE_TERMINATING), stages)
         unhealthy = [condition for condition in stages if not condition.is_true]
         if unhealthy:
             return _unhealthy_machine(unhealthy) if isinstance(self.claim, Machine) else _unhealthy(unhealthy)
@@ -112,6 +114,14 @@ class Report:
 
 def _holds(status: ConditionStatus) -> bool | None:
     return {"True": True, "False": False}.get(status)
+
+
+def _leaving(ending: Condition | None, stages: list[Condition]) -> Statement:
+    """A claim that is deleted is not ready: why its instance stays, and what had gone wrong before."""
+    if ending is not None and ending.status == "False":
+        return Statement(words.READY, "False", ending.reason or words.DELETION_FAILED, ending.message)
+    cause = next((f"; {c.type}: {c.reason}: {c.message}" for c in stages if c.status == "False" and c.message), "")
+    return Statement(words.READY, "False", words.TERMINATING, f"the claim is being deleted{cause}")
 
 
 def _unhealthy(conditions: list[Condition]) -> Statement:

@@ -9,9 +9,9 @@ from kaito.api.karpenter import Claim
 from kaito.cloud.errors import CloudError
 from kaito.provisioner import drain, reasons
 from kaito.provisioner.context import Tools
-from kaito.provisioner.failures import failure
+from kaito.provisioner.ending import end_instance, refused
 from kaito.provisioner.nodes import claim_of, owns_instance
-from kaito.provisioner.steps.release import end_instance, termination_time
+from kaito.provisioner.steps.release import termination_time
 from kaito.provisioner.volumes import blocking_attachments
 from kaito.runtime import Again, Request
 from kaito.runtime.client.patch import MergePatch
@@ -53,9 +53,10 @@ async def terminate(request: Request[Node], *, tools: Tools) -> Again | None:
             return draining
         wait = await end_instance(tools, name, uid, provider_id)
     except CloudError as error:
-        found = failure(error, max(request.attempt, 1), tools.settings)
-        request.log.warning("the cloud refused", reason=found.reason, error=str(error))
-        return Again(after=min(found.retry, tools.settings.denied_retry), why=found.reason)
+        found = refused(tools, uid, error)
+        if not found.deferred:
+            request.log.warning("instance not deleted", reason=found.failure.reason, error=str(error))
+        return Again(after=found.retry, why=found.failure.reason)
     if wait is not None:
         return Again(after=wait, why="instance terminating")
     _count(node, tools)

@@ -83,6 +83,9 @@ growing pauses."""
 BLOCKED_BY_CLOUD: Final = "BlockedByCloud"
 """A lock, a policy or a full subnet in the cloud forbids it; it is tried again rarely, until a person removes that."""
 
+DELETION_FAILED: Final = "DeletionFailed"
+"""The cloud did not delete the machine; the message has its words."""
+
 TERMINATING: Final = "Terminating"
 """Of Ready: the claim is being deleted."""
 

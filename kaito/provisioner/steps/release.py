@@ -11,9 +11,9 @@ from kaito.api import labels
 from kaito.api.karpenter import Claim, NodeClaim, conditions as words
 from kaito.cloud.errors import CloudError
 from kaito.provisioner import reasons
-from kaito.provisioner.context import Pass, Tools, moment
-from kaito.provisioner.failures import failure
-from kaito.provisioner.nodes import nodes_of, owns_instance
+from kaito.provisioner.context import Pass, moment
+from kaito.provisioner.ending import end_instance, refused
+from kaito.provisioner.nodes import nodes_of
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime.meta.model import format_time
 
@@ -44,17 +44,20 @@ async def _fix_deadline(run: Pass) -> None:
 
 
 async def _nodes_left(run: Pass) -> bool:
-    """Delete the claim's nodes; the node controller drains them and lets them go."""
+    """Delete the claim's nodes; the node controller drains them, ends the instance and lets them go."""
     nodes = await nodes_of(run.api, run.claim)
     for node in nodes:
         if not node.deleting:
             await run.api.delete(node)
-    if nodes:
+    ending = run.tools.ledger.ending_of(run.claim.uid)
+    if nodes and ending is None:
         names = ", ".join(node.name for node in nodes)
         run.report.say(words.DRAINED, "Unknown", words.DRAINING, f"waiting for node {names} to go")
-        run.wake(DRAIN_CHECK_SECONDS, "node terminating")
-    elif run.report.condition(words.DRAINED) is not None:
+    elif nodes or run.report.condition(words.DRAINED) is not None:
         run.report.say(words.DRAINED, "True")
+    if nodes:
+        _say_ending(run)
+        run.wake(DRAIN_CHECK_SECONDS, "node terminating")
     return bool(nodes)
 
 
@@ -62,35 +65,28 @@ async def _instance_gone(run: Pass) -> bool:
     try:
         wait = await end_instance(run.tools, run.claim.name, run.claim.uid, run.claim.status.provider_id)
     except CloudError as error:
-        found = failure(error, run.tools.ledger.failed(run.claim.uid), run.settings)
-        run.report.say(words.INSTANCE_TERMINATING, "Unknown", found.reason, found.message)
-        run.wake(min(found.retry, run.settings.denied_retry), found.reason)
-        return False
-    if wait is not None:
-        run.report.say(words.INSTANCE_TERMINATING, "True")
+        found = refused(run.tools, run.claim.uid, error)
+        run.wake(found.retry, found.failure.reason)
+        if not found.deferred:
+            run.request.log.warning("instance not deleted", reason=found.failure.reason, error=str(error))
+    else:
+        if wait is None:
+            return True
         run.wake(wait, "instance terminating")
-        return False
-    return True
+    _say_ending(run)
+    return False
 
 
-async def end_instance(tools: Tools, name: str, claim_uid: str, provider_id: str = "") -> float | None:
-    """One step towards an instance's end: seconds until the next look, or None when it is gone (or not the claim's).
-
-    `provider_id` is the one in the claim's status, if there is a claim.
-
-    Raises:
-        CloudError: the cloud refused.
-    """
-    instance = await tools.cloud.get(name)
-    launched = tools.cloud.instance_name(provider_id)
-    if instance is None or not owns_instance(instance, claim_uid, launched=launched):
-        return None
-    if instance.state != "deleting":
-        started = await tools.cloud.delete(name)
-        if started is None:
-            return None
-        tools.ledger.keep_pace(claim_uid, started.retry_after)
-    return tools.ledger.pace(claim_uid, tools.settings.poll_interval)
+def _say_ending(run: Pass) -> None:
+    """What the cloud answered to the deletion, whichever controller asked; a refusal is an event once."""
+    ending = run.tools.ledger.ending_of(run.claim.uid)
+    if ending is None:
+        return
+    before = run.report.condition(words.INSTANCE_TERMINATING)
+    run.report.say(words.INSTANCE_TERMINATING, ending.status, ending.reason, ending.message)
+    is_new = before is None or (before.status, before.reason) != (ending.status, ending.reason)
+    if ending.status == "False" and is_new:
+        run.event(ending.reason, ending.message, warning=True)
 
 
 def grace_period(claim: Claim, settings: ProvisionerSettings) -> float:

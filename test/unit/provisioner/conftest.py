@@ -6,7 +6,7 @@ that take `stage` run once for Machines and once for NodeClaims.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -50,9 +50,14 @@ class Stage:
     # the provisioner
 
     async def start(
-        self, kinds: tuple[type[Claim], ...] = KINDS, *, life: "Life | None" = None, **changes: Any
+        self,
+        kinds: tuple[type[Claim], ...] = KINDS,
+        *,
+        life: "Life | None" = None,
+        lease: str | None = None,
+        **changes: Any,
     ) -> Manager:
-        """Start the provisioner; `changes` are of its settings, `life` ends it early."""
+        """Start the provisioner; `changes` are of its settings, `life` ends it early, with a `lease` it is elected."""
         self.settings = self.settings.model_copy(update=changes)
         values: dict[str, Any] = {
             "subscription_id": self.simulator.settings.subscription_id,
@@ -63,11 +68,12 @@ class Stage:
         }
         azure = AzureSettings(**{**values, **self.azure})
         arm = InProcessTransport(MortalArm(self.simulator, life) if life else self.simulator.api)
-        provider = AzureProvider(azure, CloudMetrics(), transport=arm)
+        provider = AzureProvider(azure, CloudMetrics(), transport=arm, fence=lambda: manager.fence())  # noqa: PLW0108 - made below
         self.tools = Tools(cloud=provider, settings=self.settings, kinds=kinds)
         manager = self.world.manager(
             *controllers(self.tools),
             cache=cached(),
+            lease=lease,
             name="gpu-provisioner",
             transport=MortalTransport(self.world.transport(), life) if life else None,  # type: ignore[arg-type]  # same face
         )
@@ -81,6 +87,16 @@ class Stage:
         if self._running is not None:
             await self._running.aclose()
             self._running = None
+
+    @asynccontextmanager
+    async def elected(self, **changes: Any) -> AsyncIterator[None]:
+        """The provisioner as a leader; the block is cancelled and `NotLeader` raised when it loses its lease."""
+        await self.start(lease="gpu-provisioner", **changes)
+        running, self._running = self._running, None
+        assert running is not None
+        async with running:
+            await self.world.advance(5)
+            yield
 
     # acting
 

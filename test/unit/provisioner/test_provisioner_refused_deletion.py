@@ -1,0 +1,115 @@
+"""The cloud does not delete a machine: the claim says so, in the cloud's words, and an event does once. Fault 06."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kaito.cloud.azure.simulator import Fault
+
+if TYPE_CHECKING:
+    from test.unit.provisioner.conftest import Stage
+
+WORDS = (
+    "The scope cannot perform delete operation because following scope(s) are locked. Please remove the lock and try "
+    "again."
+)
+LOCK = Fault(
+    name="lock", method="DELETE", status=409, times=None, body={"error": {"code": "ScopeLocked", "message": WORDS}}
+)
+DENIED = Fault(
+    name="lock",
+    method="DELETE",
+    status=403,
+    times=None,
+    body={"error": {"code": "AuthorizationFailed", "message": "no permission to delete"}},
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [(LOCK, "BlockedByCloud", WORDS), (DENIED, "Unauthorized", "no permission to delete")],
+    ids=["locked", "denied"],
+)
+@pytest.mark.parametrize("launched", [True, False], ids=["with a node", "while it is created"])
+async def test_a_refused_deletion_is_on_the_claim_until_it_is_possible(
+    stage: "Stage", fault: Fault, reason: str, words: str, launched: bool
+) -> None:
+    await stage.start()
+    claim = stage.claim()
+    if launched:
+        await stage.until_ready()
+    else:
+        await stage.world.advance(60)
+    stage.simulator.faults.add(fault)
+    stage.delete()
+    await stage.world.advance(120)
+    terminating = stage.condition("InstanceTerminating")
+    assert (terminating.status, terminating.reason) == ("False", reason)
+    assert words in terminating.message
+    ready = stage.condition("Ready")
+    assert (ready.status, ready.reason) == ("False", reason)
+    assert words in ready.message
+    if launched:
+        assert stage.condition("Drained").is_true
+
+    await stage.world.advance(4 * 3600)
+    warnings = [event for event in stage.world.events(claim) if event.type == "Warning"]
+    assert [event.reason for event in warnings] == [reason]
+    assert words in (warnings[0].note or "")
+    assert 10 <= stage.calls("DELETE") <= 60
+    assert stage.tools is not None
+    assert stage.tools.metrics.refused_deletions.labels(reason)._value.get() == stage.calls("DELETE")
+
+    stage.simulator.faults.clear("lock")
+    await stage.until_gone(within=900)
+    assert stage.pools == []
+
+
+async def test_a_deletion_that_is_accepted_and_fails_is_told_too(stage: "Stage") -> None:
+    """A lock on the nodes' resource group: AKS accepts the deletion, and the pool becomes Failed."""
+    operation = {
+        "end": "failed",
+        "code": "DeleteVMSSAgentPoolFailed",
+        "message": f'Code="ScopeLocked" Message="{WORDS}"',
+    }
+    stage.simulator.faults.add(
+        Fault.model_validate({"name": "lock", "method": "DELETE", "times": None, "operation": operation})
+    )
+    await stage.start()
+    claim = stage.claim()
+    await stage.until_ready()
+    stage.delete()
+    await stage.world.advance(300)
+    terminating = stage.condition("InstanceTerminating")
+    assert (terminating.status, terminating.reason) == ("False", "BlockedByCloud")
+    assert WORDS in terminating.message
+    await stage.world.advance(4 * 3600)
+    assert 10 <= stage.calls("DELETE") <= 60
+    warnings = {event.reason for event in stage.world.events(claim) if event.type == "Warning"}
+    assert "BlockedByCloud" in warnings
+    stage.simulator.faults.clear("lock")
+    await stage.until_gone(within=900)
+
+
+async def test_a_claim_that_is_deleted_is_not_ready(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim()
+    await stage.until_ready()
+    stage.delete()
+    await stage.world.advance(10)
+    ready = stage.condition("Ready")
+    assert (ready.status, ready.reason) == ("False", "Terminating")
+    await stage.until_gone(within=900)
+
+
+async def test_the_cause_of_a_claim_given_up_stays_on_it(stage: "Stage") -> None:
+    stage.simulator.knobs.set(never_join=True)
+    await stage.start(registration_timeout=900)
+    claim = stage.claim()
+    await stage.until("deleted", lambda: stage.get().deleting, within=1500)
+    await stage.world.advance(10)
+    assert stage.condition("registered").reason == "RegistrationTimeout"
+    assert "RegistrationTimeout: no node joined within 900 s" in stage.condition("Ready").message
+    await stage.until_gone(within=900)
+    notes = {event.reason: event.note or "" for event in stage.world.events(claim)}
+    assert "no node joined within 900 s of the launch: the claim is deleted" in notes["RegistrationTimeout"]
