@@ -104,6 +104,11 @@ class Metrics:
         self.reconcile_timeouts: Counter = self._counter(
             f"{cr}_reconcile_timeouts_total", "Reconciles cancelled by the controller's deadline.", controller
         )
+        self.contested: Counter = self._counter(
+            f"{PREFIX}_contested_applies_total",
+            "Applied fields that somebody had undone and that had to be written again within ten minutes.",
+            controller,
+        )
         self.reconcile_seconds: Histogram = self._histogram(
             f"{cr}_reconcile_time_seconds", "Length of a reconcile.", RECONCILE_BOUNDS_SECONDS, controller
         )
@@ -123,7 +128,13 @@ class Metrics:
         """Create the controller's series at 0, so that rates work from the first failure on."""
         for result in RESULTS:
             self.reconciles.labels(controller, result)
-        for counter in (self.reconcile_errors, self.terminal_errors, self.reconcile_panics, self.reconcile_timeouts):
+        for counter in (
+            self.reconcile_errors,
+            self.terminal_errors,
+            self.reconcile_panics,
+            self.reconcile_timeouts,
+            self.contested,
+        ):
             counter.labels(controller)
         self.reconcile_seconds.labels(controller)
         self.workers.labels(controller).set(workers)

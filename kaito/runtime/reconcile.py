@@ -77,7 +77,8 @@ class Request(Generic[R]):
     object: R
     """The object, from the cache, never older than what this process wrote. Frozen, private to this run."""
     api: "Api"
-    """Reads and writes, under the controller's field owner; writes fail with `NotLeader` once the lease is lost."""
+    """Reads and writes; fields are owned by `<manager's field manager>/<controller>`, and writes fail with `NotLeader`
+    once the lease is lost."""
     log: BoundLogger = field(default_factory=_logger)
     """Carries controller, controllerKind, namespace, name and reconcileID."""
     causes: tuple[Cause, ...] = ()

@@ -13,6 +13,8 @@ from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, JsonPatch, MergePatch, connect
 from kaito.runtime.client.access import find_access
 from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.client.run import running
+from kaito.runtime.client.takeover import managers_of
 from kaito.runtime.clock import SystemClock
 from kaito.runtime.crd import Column, Rule, Version, crd
 from kaito.runtime.discovery import ServerDiscovery
@@ -412,3 +414,21 @@ async def test_a_missing_subresource_is_told_from_a_missing_object(api: Api, nam
     pod = Pod(metadata=ObjectMeta(name="none", namespace=namespace))
     assert not await client.evict(pod)
     assert not await client.delete(pod)
+
+
+async def test_a_former_field_manager_leaves_nothing_behind(client: Client, api: Api, namespace: str) -> None:
+    """framework-05: a version that applied as the manager itself, then one whose controller applies less."""
+    await client.apply(config(namespace, "shared", a="1", dropped="1"))
+    await client.apply(config(namespace, "shared", theirs="1"), field_manager="somebody")
+    with running("shop"):
+        ensured = await api.ensure(config(namespace, "shared", a="1"))
+    assert ensured.data == {"a": "1", "theirs": "1"}
+    entries = managers_of(await client.get(ConfigMap, "shared", namespace))
+    assert {(entry.manager, entry.operation) for entry in entries} == {
+        ("contract/shop", "Apply"),
+        ("somebody", "Apply"),
+    }
+    with running("other"):
+        await api.ensure(config(namespace, "shared", b="1"))
+    with running("shop"):
+        assert (await api.ensure(config(namespace, "shared", a="2"))).data == {"a": "2", "b": "1", "theirs": "1"}

@@ -5,15 +5,17 @@ writes by the lease. `Transport` is the seam where sockets or the in-memory serv
 """
 
 from kaito.runtime.client.agent import user_agent as user_agent
-from kaito.runtime.client.api import Api as Api, EventSink as EventSink
-from kaito.runtime.client.client import Client as Client, Removal as Removal
+from kaito.runtime.client.api import Api as Api
+from kaito.runtime.client.client import Client as Client
 from kaito.runtime.client.codec import ResourceList as ResourceList
 from kaito.runtime.client.connect import connect as connect
 from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
+from kaito.runtime.client.events import EventSink as EventSink
 from kaito.runtime.client.intercept import Interceptor as Interceptor
 from kaito.runtime.client.location import Discovery as Discovery, Location as Location
 from kaito.runtime.client.observe import RequestObserver as RequestObserver
 from kaito.runtime.client.patch import JsonPatch as JsonPatch, MergePatch as MergePatch, Patch as Patch
+from kaito.runtime.client.removal import Removal as Removal
 from kaito.runtime.client.sender import ApiRequest as ApiRequest, failure as failure
 from kaito.runtime.client.status import StatusScope as StatusScope
 from kaito.runtime.client.transport import Reply as Reply, StreamReply as StreamReply, Transport as Transport

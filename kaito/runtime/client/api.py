@@ -11,20 +11,24 @@ import copy
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, Protocol, TypeVar, final
+from typing import Any, Literal, TypeVar, final
 
 from kaito.runtime.client import codec
-from kaito.runtime.client.applied import AppliedObjects
+from kaito.runtime.client.applied import AppliedObjects, digest_of
 from kaito.runtime.client.client import Client, Fields, Labels, Propagation, placed
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
+from kaito.runtime.client.events import EventSink
 from kaito.runtime.client.intercept import Interceptor
-from kaito.runtime.client.patch import MergePatch, Patch
+from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import label_query, selector_of
+from kaito.runtime.client.run import Contest, Contests, current_run, field_manager_of
 from kaito.runtime.client.status import StatusScope
+from kaito.runtime.client.takeover import managers_of, take_over
 from kaito.runtime.client.unreadable import Unreadable, log_left_out, skips
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.errors import (
+    CacheNotSynced,
     ConfigurationError,
     Conflict,
     KaitoRuntimeError,
@@ -36,6 +40,7 @@ from kaito.runtime.errors import (
 )
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
+from kaito.runtime.meta.model import is_partial
 from kaito.runtime.ownership import check_controller, controlled_by, is_owned_by, same_owner
 
 R = TypeVar("R", bound=Resource)
@@ -52,23 +57,6 @@ STATUS_FLUSH_SECONDS = 5.0
 _log = get_logger(__name__)
 
 
-class EventSink(Protocol):
-    """Takes events; `kaito.runtime.recorder` is one."""
-
-    def record(
-        self,
-        regarding: Resource,
-        type: Literal["Normal", "Warning"],  # noqa: A002 -- the API's word
-        reason: str,
-        note: str,
-        *,
-        action: str,
-        related: Resource | None = None,
-    ) -> None:
-        """Send the event some time; never blocks, never raises."""
-        ...
-
-
 @final
 class Api:
     """Reads and writes of reconcilers."""
@@ -80,6 +68,7 @@ class Api:
         *,
         live: Collection[type[Resource]] = (),
         fence: Callable[[], None] | None = None,
+        former_field_managers: Sequence[str] = (),
         events: EventSink | None = None,
         clock: Clock | None = None,
         dice: random.Random | None = None,
@@ -87,10 +76,13 @@ class Api:
         """Join a client and a cache.
 
         Args:
-            client: sends; its field manager is the owner of what `ensure` and `apply` write.
+            client: sends. What is written in a run of a controller is owned by `<its field manager>/<controller>`, all
+                else by its field manager.
             reader: the cache.
             live: kinds read from the server each time.
             fence: called before every attempt of every write; raises `NotLeader`.
+            former_field_managers: names under which former versions applied what controllers apply now. Their ownership
+                ends with the first apply of an object, so that no field stays behind; the client's own is among them.
             events: where `event` goes; without one events are dropped.
             clock: time of conditions.
             dice: randomness of pauses between attempts.
@@ -103,6 +95,8 @@ class Api:
         self._clock: Clock = clock or SystemClock()
         self._dice = dice or random.Random()  # noqa: S311 -- spreads retries, guards nothing
         self._applied = AppliedObjects()
+        self._contests = Contests()
+        self._former = (client.field_manager, *former_field_managers)
         self._dry_run = False
         self._namespace = ""
 
@@ -118,6 +112,7 @@ class Api:
         clone.client = self.client.dry_run()
         clone._dry_run = True
         clone._applied = AppliedObjects()
+        clone._contests = Contests()
         clone._events = None
         return clone
 
@@ -130,6 +125,14 @@ class Api:
         clone.client = self.client.namespaced(namespace)
         clone._namespace = namespace
         return clone
+
+    def _writer(self, field_manager: str = "") -> Client:
+        """The client under the field manager of a call, else of the running controller, else its own."""
+        run = current_run()
+        if not field_manager and run is None:
+            return self.client
+        owner = self.client.field_manager
+        return self.client.managed_by(field_manager or field_manager_of(owner, run.controller if run else ""))
 
     def fence(self) -> None:
         """Raise unless this process surely holds the lease: the check that precedes every write of this `Api`.
@@ -268,31 +271,45 @@ class Api:
             AlreadyExists: of that name there is one. Else as `Client.create`.
         """
         obj = self._placed(obj if owner is None else controlled_by(obj, owner))
-        return await self._write(obj, lambda: self.client.create(obj, dry_run=dry_run), dry_run=dry_run)
+        return await self._write(obj, lambda: self._writer().create(obj, dry_run=dry_run), dry_run=dry_run)
 
     async def update(self, obj: R) -> R:
         """Replace the object, unless it changed since it was read. Raises as `Client.update`."""
         obj = self._placed(obj)
         self._applied.forget(type(obj), obj.key)
-        return await self._write(obj, lambda: self.client.update(obj))
+        return await self._write(obj, lambda: self._writer().update(obj))
 
     async def update_status(self, obj: R) -> R:
         """Replace the status, unless the object changed since it was read; `status()` is usually better."""
         obj = self._placed(obj)
-        return await self._write(obj, lambda: self.client.update_status(obj))
+        return await self._write(obj, lambda: self._writer().update_status(obj))
 
-    async def apply(self, obj: R, *, force: bool = True, subresource: str = "") -> R:
-        """Make the fields set in `obj` true, owning them. Raises as `Client.apply`."""
+    async def apply(self, obj: R, *, force: bool = True, subresource: str = "", field_manager: str = "") -> R:
+        """Make the fields set in `obj` true, owning them. Raises as `Client.apply`.
+
+        Args:
+            obj: the fields to own, and no others.
+            force: take fields from others that own them with another value, instead of failing with `Conflict`.
+            subresource: for example `status`.
+            field_manager: the owner; by default the controller's (`<manager's field manager>/<controller>`).
+        """
         obj = self._placed(obj)
         self._applied.forget(type(obj), obj.key)
-        return await self._write(obj, lambda: self.client.apply(obj, force=force, subresource=subresource))
+        writer = self._writer(field_manager)
+        before = self._shown_now(obj)
+        result = await self._write(obj, lambda: writer.apply(obj, force=force, subresource=subresource))
+        if not subresource and before is not None:
+            self._note_contest(before, codec.for_apply(obj), result, writer.field_manager)
+        if field_manager:
+            return result
+        return await self._take_over(result, writer.field_manager, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "") -> R:
         """Change the object by a patch; an empty one is not sent. Raises as `Client.patch`."""
         if patch.is_empty:
             return target
         target = self._placed(target)
-        return await self._write(target, lambda: self.client.patch(target, patch, subresource=subresource))
+        return await self._write(target, lambda: self._writer().patch(target, patch, subresource=subresource))
 
     async def delete(
         self,
@@ -342,7 +359,7 @@ class Api:
         target = self._placed(target)
         kind, key = type(target), target.key
         with self._reader.writing(kind, key):
-            version = await self.client.scale(target, replicas)
+            version = await self._writer().scale(target, replicas)
             if version and not self._dry_run:
                 self._reader.wrote(kind, key, version, target.uid)
 
@@ -355,16 +372,20 @@ class Api:
                 self._reader.doubt(type(pod), pod.key)
         return asked
 
-    async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False) -> R:
+    async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False, field_manager: str = "") -> R:
         """Make the object exist with the fields set in `obj`: server-side apply, sent only when something differs.
 
         The same `obj` again costs no request as long as nobody changed what it says (the comparison needs the kind in
         the cache). Fields ensured before and absent now are removed.
 
+        Two controllers, or two calls with a `field_manager` each, may ensure different fields of one object. When the
+        same fields are undone again and again, the next runs of the key are held back, up to a minute, with a warning.
+
         Args:
             obj: the fields to own, and no others: build it, do not read it.
             owner: becomes the controller; `obj` takes its namespace when it names none.
             adopt: take over from a former owner of the same name and kind.
+            field_manager: the owner of the fields; the controller's by default, as in `apply`.
 
         Raises:
             ConfigurationError: the owner lives in another namespace.
@@ -372,23 +393,68 @@ class Api:
         """
         desired = self._placed(obj if owner is None else controlled_by(obj, owner))
         document = codec.for_apply(desired)
-        cached = await self._cached_counterpart(desired)
+        writer = self._writer(field_manager)
+        manager = writer.field_manager
+        known, cached = await self._cached_counterpart(desired)
         if cached is not None:
             if owner is not None:
                 cached = await self._checked_ownership(cached, owner, adopt=adopt)
-            if self._applied.is_current(desired, document, cached):
+            if self._applied.is_current(desired, document, cached, manager):
                 return cached
-        self._applied.forget(type(desired), desired.key)  # without an answer, what is owned now is not known
-        result = await self._write(desired, lambda: self.client.apply(desired))
+        own_before = self._applied.has(type(desired), desired.key, self.client.field_manager)
+        self._applied.forget(type(desired), desired.key, manager)  # without an answer, what it owns now is not known
+        result = await self._write(desired, lambda: writer.apply(desired))
+        if known:
+            self._note_contest(cached, document, result, manager)
+        if not field_manager and not own_before:
+            result = await self._take_over(result, manager)
         if not self._dry_run:
-            self._applied.remember(desired, document, result)
+            self._applied.remember(desired, document, result, manager)
         return result
 
-    async def _cached_counterpart(self, desired: R) -> R | None:
+    def _shown_now(self, desired: R) -> R | None:
+        """What the cache shows of the object at this moment, without waiting for own writes."""
+        kind = type(desired)
+        if not self._reader.declares(kind):
+            return None
+        try:
+            return self._reader.get(kind, desired.key)
+        except (CacheNotSynced, ConfigurationError, UnreadableObject):
+            return None
+
+    def _note_contest(
+        self, before: Resource | None, document: dict[str, Any], result: Resource, field_manager: str
+    ) -> None:
+        """Count an apply that had to restore what it had applied before, for the run it belongs to."""
+        if self._dry_run:
+            return
+        if before is not None:
+            if result.metadata.resource_version == before.metadata.resource_version:
+                return
+            if not is_partial(before) and contains(before.to_dict(), document):
+                return
+        digest = digest_of({"manager": field_manager, "document": document})
+        times = self._contests.count(type(result), result.key, digest)
+        run = current_run()
+        if times and run is not None:
+            others = tuple(sorted({entry.manager for entry in managers_of(result)} - {field_manager}))
+            run.contests.append(Contest(result.kind, result.key, field_manager, times, others))
+
+    async def _take_over(self, result: R, field_manager: str, *, subresource: str = "") -> R:
+        def apply(nothing: R, name: str) -> Awaitable[R]:
+            writer = self.client.managed_by(name)
+            return self._write(nothing, lambda: writer.apply(nothing, subresource=subresource))
+
+        if self._dry_run:
+            return result
+        return await take_over(result, self._former, field_manager, apply, subresource=subresource)
+
+    async def _cached_counterpart(self, desired: R) -> tuple[bool, R | None]:
+        """Whether the cache can tell, and what it has."""
         kind = type(desired)
         if not self._reader.declares(kind) or not await self._reader.caught_up(kind, desired.key):
-            return None
-        return self._reader.get(kind, desired.key)
+            return False, None
+        return True, self._reader.get(kind, desired.key)
 
     async def _checked_ownership(self, present: R, owner: Resource, *, adopt: bool) -> R:
         """Refuse a stranger's object; take a former owner's reference out, which apply cannot (it is not ours)."""

@@ -25,20 +25,20 @@ class _Applied:
 
 @final
 class AppliedObjects:
-    """What this process applied, by kind and key."""
+    """What this process applied, by kind and key, and by field manager."""
 
     def __init__(self) -> None:
-        self._applied: OrderedDict[tuple[type[Resource], ObjectKey], _Applied] = OrderedDict()
+        self._applied: OrderedDict[tuple[type[Resource], ObjectKey], dict[str, _Applied]] = OrderedDict()
 
-    def is_current(self, desired: Resource, document: dict[str, Any], live: Resource) -> bool:
+    def is_current(self, desired: Resource, document: dict[str, Any], live: Resource, field_manager: str) -> bool:
         """Whether applying `document` again would change nothing.
 
         True when it is what was applied last, to this very object, and since then either nobody wrote the object, or
         only parts that are not ours: the same generation and our metadata intact, or every field of ours as we said.
         """
         key = (type(desired), desired.key)
-        last = self._applied.get(key)
-        if last is None or last.uid != live.uid or last.digest != _digest(document):
+        last = self._applied.get(key, {}).get(field_manager)
+        if last is None or last.uid != live.uid or last.digest != digest_of(document):
             return False
         self._applied.move_to_end(key)
         if is_partial(live):
@@ -49,22 +49,29 @@ class AppliedObjects:
             return contains(live.metadata.to_dict(), document.get("metadata", {}))
         return contains(live.to_dict(), document)
 
-    def remember(self, desired: Resource, document: dict[str, Any], result: Resource) -> None:
+    def has(self, kind: type[Resource], key: ObjectKey, field_manager: str) -> bool:
+        """Whether this process applied the object under that name."""
+        return field_manager in self._applied.get((kind, key), {})
+
+    def remember(self, desired: Resource, document: dict[str, Any], result: Resource, field_manager: str) -> None:
         """`document` was applied and gave `result`."""
         key = (type(desired), desired.key)
-        self._applied[key] = _Applied(
-            _digest(document), result.uid, result.metadata.generation, result.metadata.resource_version
+        self._applied.setdefault(key, {})[field_manager] = _Applied(
+            digest_of(document), result.uid, result.metadata.generation, result.metadata.resource_version
         )
         self._applied.move_to_end(key)
         if len(self._applied) > REMEMBERED:
             self._applied.popitem(last=False)
 
-    def forget(self, kind: type[Resource], key: ObjectKey) -> None:
-        """The object was deleted or changed by other means."""
-        self._applied.pop((kind, key), None)
+    def forget(self, kind: type[Resource], key: ObjectKey, field_manager: str = "") -> None:
+        """The object was deleted or changed by other means; with a name, only what that one applied is uncertain."""
+        if field_manager:
+            self._applied.get((kind, key), {}).pop(field_manager, None)
+        else:
+            self._applied.pop((kind, key), None)
 
 
-def _digest(document: dict[str, Any]) -> bytes:
+def digest_of(document: dict[str, Any]) -> bytes:
     """Equal for equal documents, whatever the order of their keys."""
     text = msgspec.json.encode(document, order="deterministic")
     return hashlib.blake2b(text, digest_size=16).digest()

@@ -8,7 +8,6 @@ use it directly. Every call either returns what the server answered, as the kind
 import copy
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, final
 
 from kaito.runtime.client import codec
@@ -20,6 +19,8 @@ from kaito.runtime.client.location import Discovery, Location
 from kaito.runtime.client.observe import RequestObserver, Unobserved
 from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import Query, field_query, label_query, resource_path, with_query
+from kaito.runtime.client.removal import Removal, removal_of
+from kaito.runtime.client.run import FIELD_MANAGER_LENGTH
 from kaito.runtime.client.sender import ApiRequest, Repeat, Sender
 from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
 from kaito.runtime.client.unreadable import Unreadable, log_left_out
@@ -47,25 +48,6 @@ Labels = LabelSelector | Mapping[str, str] | str | None
 Fields = Mapping[str, str] | str | None
 
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """What a delete did."""
-
-    existed: bool
-    """False: the object (or the one with the given UID) was gone already."""
-    resource_version: str = ""
-    """The version of an object that stays for its finalizers or grace period; empty when it is gone."""
-    uid: str = ""
-    """Whose deletion it is, when the server said so."""
-    after_unanswered: bool = False
-    """An earlier attempt got no answer: it may be what deleted the object."""
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether nothing is left on the server."""
-        return not self.resource_version
 
 
 @final
@@ -102,9 +84,7 @@ class Client:
             tracer: makes a span of every call.
             timeout: seconds of one call, all its attempts together.
         """
-        if not field_manager:
-            message = "a client needs a field manager: the name under which the server records its changes"
-            raise ConfigurationError(message)
+        check_field_manager(field_manager)
         self.field_manager = field_manager
         self.transport = transport
         self._discovery = discovery
@@ -126,6 +106,19 @@ class Client:
         """The same client, calling `fence` right before every attempt of a write; what it raises stops the write."""
         clone = copy.copy(self)
         clone._fence = fence
+        return clone
+
+    def managed_by(self, field_manager: str) -> "Client":
+        """The same client, whose changes the server records under another name.
+
+        Raises:
+            ConfigurationError: the name is empty, or longer than the server allows.
+        """
+        check_field_manager(field_manager)
+        if field_manager == self.field_manager:
+            return self
+        clone = copy.copy(self)
+        clone.field_manager = field_manager
         return clone
 
     def intercepted(self, interceptor: Interceptor) -> "Client":
@@ -369,7 +362,7 @@ class Client:
             if uid and (present is None or present.uid != uid):
                 return Removal(existed=False, after_unanswered=error.after_unanswered)
             raise
-        return _removal(codec.json_object(reply.body, str(request)))
+        return removal_of(codec.json_object(reply.body, str(request)))
 
     async def delete_all(
         self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
@@ -577,6 +570,19 @@ class Client:
             self._discovery.forget(kind.gvk())
 
 
+def check_field_manager(name: str) -> None:
+    """Refuse a name that the API server would refuse.
+
+    Raises:
+        ConfigurationError: it is empty, too long, or has characters that cannot be printed.
+    """
+    if not name:
+        message = "a client needs a field manager: the name under which the server records its changes"
+        raise ConfigurationError(message)
+    if len(name) > FIELD_MANAGER_LENGTH or not name.isprintable():
+        raise ConfigurationError(f"field manager {name!r}: at most {FIELD_MANAGER_LENGTH} printable characters")
+
+
 def placed(kind: type[Resource], namespace: str, home: str) -> str:
     """The namespace of a call of something that is bound to `home`.
 
@@ -586,14 +592,3 @@ def placed(kind: type[Resource], namespace: str, home: str) -> str:
     if namespace not in {"", home}:
         raise ConfigurationError(f"{kind.kind} in namespace {namespace!r}: this client is bound to {home!r}")
     return home
-
-
-def _removal(answer: Mapping[str, Any]) -> Removal:
-    """Whether the object in a delete's answer stays: only with finalizers, or for its grace period."""
-    if answer.get("kind") == "Status":
-        details: Mapping[str, Any] = answer.get("details") or {}
-        return Removal(existed=True, uid=str(details.get("uid", "")))
-    metadata: Mapping[str, Any] = answer.get("metadata") or {}
-    stays = bool(metadata.get("finalizers")) or int(metadata.get("deletionGracePeriodSeconds") or 0) > 0
-    version = str(metadata.get("resourceVersion", "")) if stays else ""
-    return Removal(existed=True, resource_version=version, uid=str(metadata.get("uid", "")))

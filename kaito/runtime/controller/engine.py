@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from logging import DEBUG
 from typing import Generic, TypeVar, final, get_args
 
+from kaito.runtime.client.run import Contest, running
 from kaito.runtime.clock import Clock, monotonic
 from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe, raised, returned
 from kaito.runtime.errors import CacheNotSynced, InvariantError
@@ -163,11 +164,14 @@ class Engine(Generic[K]):
         with (
             reconcile_context(self.name, self.kind, item.key, group=self._group) as run_id,
             self._tracer.start_as_current_span(f"reconcile {self.name}") as span,
+            running(self.name) as run,
         ):
             try:
                 self._announce(item, span, run_id)
                 outcome = await self._run(item)
                 self._follow_up(item, outcome, span)
+                if run.contests:
+                    self._slow_down(item, run.contests)
             finally:
                 self._active.dec()
                 self._seconds.observe(monotonic() - started)
@@ -214,6 +218,23 @@ class Engine(Generic[K]):
             self._log.debug("reconciled for now", again_after=again.after, why=again.why)
         else:
             self._log.debug("reconciled")
+
+    def _slow_down(self, item: Item[K], contests: Sequence[Contest]) -> None:
+        """Two writers that undo each other's fields wake each other: without a pause that goes on as fast as it can."""
+        self._metrics.contested.labels(self.name).inc(len(contests))
+        worst = max(contests, key=lambda contest: contest.times)
+        if worst.pause <= 0:
+            return
+        self.queue.hold(item.key, worst.pause)
+        self._log.warning(
+            "what this key applies is undone again and again, its next run is held back",
+            appliedKind=worst.kind,
+            applied=str(worst.key),
+            field_manager=worst.field_manager,
+            other_managers=list(worst.others),
+            times=worst.times,
+            held_seconds=worst.pause,
+        )
 
     def _retry(self, item: Item[K], error: Exception, outcome: Outcome) -> float | None:
         if outcome.terminal:

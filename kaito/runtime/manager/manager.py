@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport
+from kaito.runtime.client.client import check_field_manager
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.controller import AnyController
 from kaito.runtime.errors import ConfigurationError, NotLeader
@@ -56,9 +57,6 @@ LOST_LEASE_GRACE_SECONDS = 2.0
 RECORDER_SECONDS = 5.0
 """The last events, those about the stop among them, get this long to be sent."""
 
-FIELD_MANAGER_LENGTH = 128
-"""Longest field manager the API server accepts (apimachinery, `ValidateFieldManager`)."""
-
 _LEASE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 """A DNS-1123 subdomain, near enough; the API server has the last word."""
 
@@ -86,7 +84,10 @@ class Manager:
         transport: the network; found through the settings when left out. A given one is not closed.
         clock: wall time.
         name: of the operator, in logs, events and the user agent; the lease's name by default.
-        field_manager: owner of the fields it writes; the name by default.
+        field_manager: owner of the fields it writes; the name by default. Controllers write as
+            `<field manager>/<controller>`, so that each keeps its fields of a shared object.
+        former_field_managers: names under which earlier versions applied what controllers apply now (after a rename of
+            the manager or of a controller). Fields that only they own go with the first apply of an object.
         tracer: where reconciles become spans.
         dice: randomness of waits; seed it for repeatable runs.
         interceptors: code around every request of reconcilers, webhooks and events, to any cluster; the first one sees
@@ -113,6 +114,7 @@ class Manager:
         clock: Clock | None = None,
         name: str = "",
         field_manager: str = "",
+        former_field_managers: Sequence[str] = (),
         tracer: Tracer = NO_TRACER,
         dice: random.Random | None = None,
         interceptors: Sequence[Interceptor] = (),
@@ -121,6 +123,7 @@ class Manager:
         self.settings: Settings = settings or Settings()
         self.name: str = name or str(lease or "manager")
         self.field_manager: str = field_manager or self.name
+        self._former_field_managers = tuple(former_field_managers)
         self.metrics: Metrics = Metrics(process=True)
         self.healthz: Checks = Checks("healthz")
         """Add your own: the process is restarted when one fails for long."""
@@ -202,9 +205,8 @@ class Manager:
         if self._lease is not None and not _is_lease_name(self._lease):
             message = f"lease={self._lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
             raise ConfigurationError(message)
-        if len(self.field_manager) > FIELD_MANAGER_LENGTH:
-            message = f"field manager {self.field_manager!r} is longer than {FIELD_MANAGER_LENGTH} characters"
-            raise ConfigurationError(message)
+        for name in (self.field_manager, *self._former_field_managers):
+            check_field_manager(name)
 
     # -- what users reach for ----------------------------------------------------------------------------------------
 
@@ -374,6 +376,7 @@ class Manager:
             name=self.name,
             identity=self._identity,
             field_manager=self.field_manager,
+            former_field_managers=self._former_field_managers,
             fence=None if self._leadership is None else self._leadership.check,
             clock=self._clock,
             dice=self._dice,

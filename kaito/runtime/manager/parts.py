@@ -36,6 +36,7 @@ class Common:
     name: str
     identity: str
     field_manager: str
+    former_field_managers: Sequence[str]
     fence: Callable[[], None] | None
     clock: Clock
     dice: random.Random
@@ -141,5 +142,14 @@ def make_parts(
         dice=common.dice,
         on_drop=lambda reason: common.metrics.events_dropped.labels(reason).inc(),
     )
-    api = Api(client, cache, live=live, fence=common.fence, events=recorder, clock=common.clock, dice=common.dice)
+    api = Api(
+        client,
+        cache,
+        live=live,
+        fence=common.fence,
+        former_field_managers=common.former_field_managers,
+        events=recorder,
+        clock=common.clock,
+        dice=common.dice,
+    )
     return Parts(network, client, discovery, cache, api, recorder)

@@ -94,6 +94,7 @@ class WorkQueue(Generic[K]):
         self._waiting = 0
         self._held: dict[K, tuple[float, Item[K]]] = {}
         self._started: OrderedDict[K, float] = OrderedDict()
+        self._not_before: dict[K, float] = {}
         self._getters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -128,8 +129,7 @@ class WorkQueue(Generic[K]):
             after = min(after, limit) if after > 0 else limit
         now = self._now()
         self._promote(now)  # what became due before this add also runs before it
-        if self._spacing:
-            after = max(after, self._started.get(key, now - self._spacing) + self._spacing - now)
+        after = max(after, self._earliest(key, now) - now)
         if after > 0:
             self.stats.retries += 1
         entry = self._entries.get(key)
@@ -156,6 +156,11 @@ class WorkQueue(Generic[K]):
             else:
                 self._waiting -= 1
                 self._make_ready(entry)
+
+    def _earliest(self, key: K, now: float) -> float:
+        """When a run of the key may start."""
+        earliest = self._not_before.get(key, now)
+        return max(earliest, self._started[key] + self._spacing) if key in self._started else earliest
 
     def _wait(self, entry: Entry[K], now: float) -> None:
         if len(self._heap) > 2 * self._waiting + HEAP_SLACK:
@@ -273,6 +278,20 @@ class WorkQueue(Generic[K]):
     def fail(self, key: K) -> float:
         """Count a failure of the key without queueing it; the delay the limiter would have asked, in seconds."""
         return self._limiter.when(key)
+
+    def hold(self, key: K, seconds: float) -> None:
+        """Start no run of the key for so many seconds, whatever is added meanwhile."""
+        now = self._now()
+        until = now + seconds
+        self._not_before = {each: when for each, when in self._not_before.items() if when > now} | {key: until}
+        entry = self._entries.get(key)
+        if entry is None or entry.ready_at >= until or entry.state is EntryState.READY:
+            return
+        if entry.state is EntryState.PARKED:
+            entry.state = EntryState.WAITING
+            self._waiting += 1
+        entry.ready_at = until
+        self._wait(entry, now)
 
     def failures(self, key: K) -> int:
         """Failures of the key since it was last forgotten."""

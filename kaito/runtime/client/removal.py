@@ -1,0 +1,35 @@
+"""What a deletion did, as the server's answer tells it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a delete did."""
+
+    existed: bool
+    """False: the object (or the one with the given UID) was gone already."""
+    resource_version: str = ""
+    """The version of an object that stays for its finalizers or grace period; empty when it is gone."""
+    uid: str = ""
+    """Whose deletion it is, when the server said so."""
+    after_unanswered: bool = False
+    """An earlier attempt got no answer: it may be what deleted the object."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left on the server."""
+        return not self.resource_version
+
+
+def removal_of(answer: Mapping[str, Any]) -> Removal:
+    """Whether the object in a delete's answer stays: only with finalizers, or for its grace period."""
+    if answer.get("kind") == "Status":
+        details: Mapping[str, Any] = answer.get("details") or {}
+        return Removal(existed=True, uid=str(details.get("uid", "")))
+    metadata: Mapping[str, Any] = answer.get("metadata") or {}
+    stays = bool(metadata.get("finalizers")) or int(metadata.get("deletionGracePeriodSeconds") or 0) > 0
+    version = str(metadata.get("resourceVersion", "")) if stays else ""
+    return Removal(existed=True, resource_version=version, uid=str(metadata.get("uid", "")))

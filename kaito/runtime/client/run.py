@@ -1,0 +1,118 @@
+"""The run of a controller in whose context a write happens: gives its field manager, takes note of contested fields.
+
+The engine opens one around every run. It is found through the context, so that writes to other clusters and writes of
+tasks that a run starts belong to the same controller.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final, final
+
+from kaito.runtime.clock import monotonic
+from kaito.runtime.meta import ObjectKey, Resource
+
+FIELD_MANAGER_LENGTH: Final = 128
+"""Longest name of a field manager (apimachinery, `ValidateFieldManager`)."""
+
+WINDOW_SECONDS: Final = 600.0
+"""An apply counts as undone when the same fields had to be written again within this time."""
+
+FREE: Final = 3
+"""Times that fields may be restored without a pause: users revert changes, too."""
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+
+REMEMBERED: Final = 4096
+"""Objects remembered, the least recently written forgotten first."""
+
+VARIANTS: Final = 16
+"""Different applied documents remembered for one object."""
+
+
+def field_manager_of(owner: str, controller: str) -> str:
+    """`owner/controller`, within the length and the characters that the API server allows."""
+    name = "".join(letter if letter.isprintable() else "-" for letter in f"{owner}/{controller}")
+    if len(name) <= FIELD_MANAGER_LENGTH:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{name[: FIELD_MANAGER_LENGTH - len(digest) - 1]}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Fields of an object that had to be restored once more."""
+
+    kind: str
+    key: ObjectKey
+    field_manager: str
+    times: int
+    """How often within `WINDOW_SECONDS`."""
+    others: tuple[str, ...]
+    """Further field managers of the object."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the key that restored them may run again."""
+        beyond = self.times - FREE
+        return min(FIRST_PAUSE_SECONDS * 2.0 ** min(beyond - 1, 16), LONGEST_PAUSE_SECONDS) if beyond > 0 else 0.0
+
+
+@dataclass(slots=True)
+class Run:
+    """What the writes of one run leave behind."""
+
+    controller: str
+    contests: list[Contest] = field(default_factory=list[Contest])
+
+
+_current: ContextVar[Run | None] = ContextVar("controller_run", default=None)
+
+
+@contextmanager
+def running(controller: str) -> Generator[Run]:
+    """Writes made inside belong to a run of the controller."""
+    run = Run(controller)
+    token = _current.set(run)
+    try:
+        yield run
+    finally:
+        _current.reset(token)
+
+
+def current_run() -> Run | None:
+    """The run in whose context this is called; None outside of controllers."""
+    return _current.get()
+
+
+@dataclass(slots=True)
+class _Applied:
+    at: float
+    times: int = 0
+
+
+@final
+class Contests:
+    """What had to be applied again although it had been applied before, by object and by document."""
+
+    def __init__(self) -> None:
+        self._objects: OrderedDict[tuple[type[Resource], ObjectKey], OrderedDict[bytes, _Applied]] = OrderedDict()
+
+    def count(self, kind: type[Resource], key: ObjectKey, document: bytes) -> int:
+        """The document (its digest) had to be applied and changed the object; how often it was restored by now."""
+        now = monotonic()
+        variants = self._objects.setdefault((kind, key), OrderedDict())
+        self._objects.move_to_end((kind, key))
+        if len(self._objects) > REMEMBERED:
+            self._objects.popitem(last=False)
+        last = variants.get(document)
+        times = last.times + 1 if last is not None and now - last.at <= WINDOW_SECONDS else 0
+        variants[document] = _Applied(now, times)
+        variants.move_to_end(document)
+        if len(variants) > VARIANTS:
+            variants.popitem(last=False)
+        return times

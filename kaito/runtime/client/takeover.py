@@ -1,0 +1,66 @@
+"""Field managers under which former versions applied: their ownership ends, and what only they owned goes.
+
+Before controllers had field managers of their own, all of a process wrote under one. Fields that such a version applied
+and this one does not would stay for ever, because server-side apply removes only what the same manager applied before.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
+
+from kaito.runtime.errors import Conflict, Invalid, NotFound
+from kaito.runtime.logging import get_logger
+from kaito.runtime.meta import Model, ObjectMeta, Resource
+
+R = TypeVar("R", bound=Resource)
+
+_log = get_logger(__name__)
+
+
+class ManagedFields(Model):
+    """One entry of `metadata.managedFields`, without the fields themselves."""
+
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+
+
+def managers_of(obj: Resource) -> list[ManagedFields]:
+    """Who owns fields of an object as the server sent it; cached objects have no such entries."""
+    entries = (obj.metadata.model_extra or {}).get("managedFields") or ()
+    return [ManagedFields.model_validate(entry) for entry in entries]
+
+
+async def take_over(
+    result: R,
+    former: Sequence[str],
+    field_manager: str,
+    apply: Callable[[R, str], Awaitable[R]],
+    *,
+    subresource: str = "",
+) -> R:
+    """Apply nothing under each former name that still owns fields, which removes those that nobody else owns.
+
+    Args:
+        result: the object as the server answered an apply of `field_manager`.
+        former: the names.
+        field_manager: the present name.
+        apply: applies an object under a name.
+        subresource: whose fields.
+    """
+    for name in former:
+        owned = any(
+            entry.manager == name and entry.operation == "Apply" and entry.subresource == subresource
+            for entry in managers_of(result)
+        )
+        if name == field_manager or not owned:
+            continue
+        said = {"kind": result.kind, "object": str(result.key), "former": name, "field_manager": field_manager}
+        metadata = ObjectMeta(name=result.name, namespace=result.namespace, uid=result.uid)
+        nothing = cast("R", type(result).model_construct(_fields_set={"metadata"}, metadata=metadata))  # pyright: ignore[reportUnnecessaryCast] -- mypy loses R
+        try:
+            result = await apply(nothing, name)
+        except (Conflict, Invalid, NotFound) as refused:
+            _log.warning("fields of a former field manager stay", **said, error=str(refused))
+        else:
+            _log.info("fields of a former field manager taken over", **said)
+    return result
