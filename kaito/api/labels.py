@@ -243,6 +243,27 @@ NODE_IMAGE_FAMILY: Final = "kaito.sh/node-image-family"
 NODE_COUNT_OVERRIDE: Final = "kaito.sh/node-count-override"
 """A positive number: exactly so many nodes, whatever the estimate says."""
 
+PERFORMANCE_MODE: Final = "kaito.sh/performance-mode"
+"""`balanced`, `interactivity` or `throughput` (any case): what the vLLM engine is tuned for."""
+
+DISABLE_BENCHMARK: Final = "kaito.sh/disable-benchmark"
+"""`true` or `false` (any case). This controller runs no benchmark, so both mean the same."""
+
+USE_LOCAL_WEIGHTS: Final = "kaito.sh/use-local-weights"
+"""`false` only: weights on the disks of nodes, as upstream Kaito mounts them, are not supported."""
+
+MODEL_STREAMING: Final = "kaito.sh/model-streaming"
+"""`disabled` only: weights are not streamed from object storage."""
+
+NODE_CLASS_NAME: Final = "kaito.sh/node-class-name"
+"""`default` only: new nodes are claimed with the node class of the cloud's provisioner."""
+
+MODEL_MIRROR_STORAGE_CLASS: Final = "kaito.sh/model-mirror-storage-class"
+"""Upstream Kaito's model mirror, which is not supported: refused."""
+
+STREAMING_SERVICE_ACCOUNT: Final = "kaito.sh/streaming-service-account"
+"""Upstream Kaito's model streaming, which is not supported: refused."""
+
 TRUE: Final = "true"
 """What the controllers write for yes. They read it in any case: see `is_true`."""
 

@@ -86,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     flags.switch(
         "--installation-guard", default=True, help="refuse the deletion of the installation while Workspaces exist"
     )
+    flags.switch(
+        "--allow-in-cluster-data-urls", default=False, help="tuning data may come from addresses inside the cluster"
+    )
     flags.add_argument("--concurrency", type=int, default=32, help="Workspaces reconciled at the same time")
     for flag in FLAGS:
         # Flags of Go's packages may stand alone when they are booleans.
@@ -259,6 +262,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             default_inference_memory=args.default_inference_memory,
             concurrency=args.concurrency,
             installation_guard=args.installation_guard,
+            allow_in_cluster_data_urls=args.allow_in_cluster_data_urls,
             **environment,  # pyright: ignore[reportArgumentType] # pydantic checks the environment's words
         )
     except ValidationError as invalid:

@@ -5,7 +5,7 @@ Workspace and the controller's settings know.
 """
 
 from kaito.api import Workspace, labels
-from kaito.api.workspace import PresetSpec, TuningSpec
+from kaito.api.workspace import PresetSpec, TuningSpec, counts
 from kaito.models.admission import wanted_runtime
 from kaito.models.commands import inference_command, inference_environment, tuning_command
 from kaito.models.errors import RuntimeUnsupported
@@ -22,9 +22,6 @@ from kaito.workspace.settings import WorkspaceSettings
 
 BASE_IMAGE = "kaito-base:0.5.0"
 """Image of the servers without weights; tag of upstream Kaito v0.12."""
-
-_MOST_DIGITS = 9
-"""Longest number that the annotation may hold; validation has the bound on its value."""
 
 _TEMPLATE_DISK = Quantity("1024Gi")
 """Disk for a pod template, whose image sizes nobody knows (upstream Kaito v0.12)."""
@@ -108,10 +105,9 @@ def tuning_plan(
 
 
 def node_count(workspace: Workspace) -> int:
-    """Nodes the user asked for; the annotation overrides."""
-    override = workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, "").strip()
-    given = int(override) if override.isascii() and override.isdigit() and len(override) <= _MOST_DIGITS else 0
-    return given or max(workspace.resource.count, 1)
+    """Nodes the user asked for, within `COUNT_LIMIT`; the annotation overrides."""
+    override = counts.node_count(workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, ""))
+    return override or min(max(workspace.resource.count, 1), counts.COUNT_LIMIT)
 
 
 def access_secret(workspace: Workspace) -> str:

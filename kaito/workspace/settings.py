@@ -56,6 +56,9 @@ class WorkspaceSettings(BaseModel):
     default_inference_memory: str = "4Gi"
     """Memory request of the same containers."""
 
+    allow_in_cluster_data_urls: bool = False
+    """Whether tuning data may be downloaded from addresses inside the cluster, such as an object store."""
+
     concurrency: int = Field(default=32, ge=1)
     """Workspaces reconciled at the same time; they mostly wait for the API server, which costs nothing."""
 

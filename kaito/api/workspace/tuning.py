@@ -22,7 +22,8 @@ class TuningSpec(Model):
             "is not a method: use lora or qlora",
             field_path=".method",
         ),
-        Rule("self.method == oldSelf.method", _FIXED, field_path=".method"),
+        # The rule above leaves two methods, which differ in their first letter; case does not matter.
+        Rule("self.method.matches('^[qQ]') == oldSelf.method.matches('^[qQ]')", _FIXED, field_path=".method"),
         Rule(
             "(has(self.input.name) ? self.input.name : '') == (has(oldSelf.input.name) ? oldSelf.input.name : '')",
             _FIXED,
@@ -50,7 +51,7 @@ class TuningSpec(Model):
                     "set exactly one of urls, volumeSource and image",
                 ),
                 Rule(
-                    "!has(self.urls) || self.urls.all(u, u.matches('^https?://[^/]+'))",
+                    "!has(self.urls) || self.urls.all(u, u.matches('^[hH][tT][tT][pP][sS]?://[^/]+'))",
                     "must be absolute http or https URLs",
                     field_path=".urls",
                 ),

@@ -28,6 +28,9 @@ RESULTS_DIR = "/mnt/results"
 PUSH_CREDENTIALS_DIR = "/root/.docker"
 PUSH_CREDENTIALS_FILE = f"{PUSH_CREDENTIALS_DIR}/config.json"
 
+IN_CLUSTER_ENV = "KAITO_ALLOW_IN_CLUSTER_DATA_URLS"
+"""Tells the downloader that addresses inside the cluster are allowed."""
+
 _LORA = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 _QUANTIZATION = {
     "lora": {"load_in_4bit": False},
@@ -92,7 +95,7 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
 def _template(
     workspace: Workspace, tuning: TuningSpec, plan: Plan, serving: Serving, settings: WorkspaceSettings
 ) -> dict[str, Any]:
-    parts = [storage(plan), _data(tuning, serving), _results(tuning)]
+    parts = [storage(plan), _data(tuning, serving, settings), _results(tuning)]
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(serving.env.items())]
     container = {
         "name": workspace.name,
@@ -120,7 +123,7 @@ def _template(
     }
 
 
-def _data(tuning: TuningSpec, serving: Serving) -> PodParts:
+def _data(tuning: TuningSpec, serving: Serving, settings: WorkspaceSettings) -> PodParts:
     """The dataset below `/mnt/data`: downloaded by the run itself, unpacked from an image, or mounted."""
     parts, source = PodParts(), tuning.input
     mount = {"name": "data-volume", "mountPath": DATA_DIR}
@@ -128,6 +131,8 @@ def _data(tuning: TuningSpec, serving: Serving) -> PodParts:
     parts.volumes.append({**(source.volume_source or {"emptyDir": {}}), "name": "data-volume"})
     if source.urls:
         parts.env.append({"name": "DATA_URLS", "value": json.dumps(list(source.urls))})
+        if settings.allow_in_cluster_data_urls:
+            parts.env.append({"name": IN_CLUSTER_ENV, "value": "true"})
     if source.image:
         container, volumes = puller(
             name=source.name or "data",

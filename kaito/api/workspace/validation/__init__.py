@@ -13,10 +13,17 @@ from typing import Final
 
 from kaito.api.violation import Violation, introduced
 from kaito.api.workspace.kind import Workspace
-from kaito.api.workspace.validation import annotations, immutability, inference, resource, tuning, whole
+from kaito.api.workspace.validation import annotations, immutability, inference, references, resource, tuning, whole
 from kaito.api.workspace.validation.policy import NodeApi as NodeApi, Policy as Policy, Rule as Rule
 
-RULES: Final = (*whole.RULES, *resource.RULES, *inference.RULES, *tuning.RULES, *annotations.RULES)
+RULES: Final = (
+    *whole.RULES,
+    *resource.RULES,
+    *inference.RULES,
+    *tuning.RULES,
+    *references.RULES,
+    *annotations.RULES,
+)
 """Rules about one state of a Workspace."""
 
 TRANSITION_RULES: Final = immutability.RULES

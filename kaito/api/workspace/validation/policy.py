@@ -19,6 +19,9 @@ class Policy:
     node_api: NodeApi = "machine"
     """Where nodes come from."""
 
+    in_cluster_data_urls: bool = False
+    """Whether tuning data may be downloaded from addresses inside the cluster (`--allow-in-cluster-data-urls`)."""
+
     partitions: bool = False
     """Whether the controller places workloads on parts of a node's GPUs."""
 

@@ -6,7 +6,7 @@ from typing import Final
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.validation.addresses import refusal
-from kaito.api.workspace.validation.policy import Rule
+from kaito.api.workspace.validation.policy import Policy, Rule
 
 METHODS: Final = ("lora", "qlora")
 
@@ -17,8 +17,8 @@ def method_known(workspace: Workspace) -> Iterator[Violation]:
         yield Violation("tuning.method", f"{workspace.tuning.method!r} is not a method: use {' or '.join(METHODS)}")
 
 
-def input_valid(workspace: Workspace) -> Iterator[Violation]:
-    """One kind of source; URLs may not reach into the cluster or the cloud's metadata service."""
+def input_valid(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """One kind of source; URLs reach into the cluster only where the operator allows it, never the metadata service."""
     if workspace.tuning is None:
         return
     source = workspace.tuning.input
@@ -26,7 +26,7 @@ def input_valid(workspace: Workspace) -> Iterator[Violation]:
         given = " and ".join(source.kinds) or "nothing"
         yield Violation("tuning.input", f"has {given}: set exactly one of urls, volumeSource and image")
     for index, url in enumerate(source.urls):
-        if reason := refusal(url):
+        if reason := refusal(url, in_cluster=policy.in_cluster_data_urls):
             yield Violation(f"tuning.input.urls[{index}]", reason)
 
 
@@ -49,6 +49,6 @@ def output_valid(workspace: Workspace) -> Iterator[Violation]:
 
 RULES: Final = (
     Rule.always("method-known", method_known),
-    Rule.always("input-valid", input_valid),
+    Rule("input-valid", input_valid),
     Rule.always("output-valid", output_valid),
 )

@@ -1,0 +1,107 @@
+"""Rules about names in a Workspace: images, Secrets and ConfigMaps that cannot exist are refused before anything runs.
+
+Whether they exist is the cluster's and the registry's to say; the controller asks the cluster before it creates nodes.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from kaito.api.raw import json_list, json_object
+from kaito.api.references import image_problem, object_name_problem
+from kaito.api.violation import Violation
+from kaito.api.workspace.data import DataSource
+from kaito.api.workspace.kind import Workspace
+from kaito.api.workspace.preset import PresetSpec
+from kaito.api.workspace.validation.policy import Rule
+
+
+def images_valid(workspace: Workspace) -> Iterator[Violation]:
+    """Every image reference follows the OCI grammar."""
+    for field, image, pushed in _images(workspace):
+        if image and (problem := image_problem(image, pushed=pushed)):
+            yield Violation(field, problem)
+
+
+def object_names_valid(workspace: Workspace) -> Iterator[Violation]:
+    """Every Secret and ConfigMap has a name that Kubernetes allows."""
+    for field, name, kind in _objects(workspace):
+        if problem := object_name_problem(name, kind):
+            yield Violation(field, problem)
+
+
+def _images(workspace: Workspace) -> Iterator[tuple[str, str, bool]]:
+    """Field, reference, and whether the image is pushed."""
+    for path, preset in _presets(workspace):
+        yield f"{path}.presetOptions.image", preset.preset_options.image, False
+    inference, tuning = workspace.inference, workspace.tuning
+    if inference:
+        for index, adapter in enumerate(inference.adapters):
+            yield f"inference.adapters[{index}].source.image", adapter.source.image, False
+        yield from _template_images(inference.template)
+    if tuning:
+        yield "tuning.input.image", tuning.input.image, False
+        yield "tuning.output.image", tuning.output.image, True
+
+
+def _template_images(template: dict[str, Any] | None) -> Iterator[tuple[str, str, bool]]:
+    spec = json_object((template or {}).get("spec"))
+    for part in ("initContainers", "containers"):
+        for index, container in enumerate(json_list(spec.get(part))):
+            image: Any = json_object(container).get("image")
+            if isinstance(image, str):
+                yield f"inference.template.spec.{part}[{index}].image", image, False
+
+
+def _objects(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
+    """Field, name and kind of every object that a Workspace names itself."""
+    for path, preset in _presets(workspace):
+        options = preset.preset_options
+        yield from _secrets(f"{path}.presetOptions.imagePullSecrets", options.image_pull_secrets)
+        if options.model_access_secret:
+            yield f"{path}.presetOptions.modelAccessSecret", options.model_access_secret, "Secret"
+    inference, tuning = workspace.inference, workspace.tuning
+    if inference:
+        for index, adapter in enumerate(inference.adapters):
+            yield from _source(f"inference.adapters[{index}].source", adapter.source)
+        if inference.config:
+            yield "inference.config", inference.config, "ConfigMap"
+    if tuning:
+        yield from _source("tuning.input", tuning.input)
+        if tuning.output.image_push_secret:
+            yield "tuning.output.imagePushSecret", tuning.output.image_push_secret, "Secret"
+        if tuning.config:
+            yield "tuning.config", tuning.config, "ConfigMap"
+
+
+def _source(path: str, source: DataSource) -> Iterator[tuple[str, str, str]]:
+    yield from _secrets(f"{path}.imagePullSecrets", source.image_pull_secrets)
+
+
+def _secrets(path: str, names: list[str]) -> Iterator[tuple[str, str, str]]:
+    for index, name in enumerate(names):
+        yield f"{path}[{index}]", name, "Secret"
+
+
+def _presets(workspace: Workspace) -> Iterator[tuple[str, PresetSpec]]:
+    if workspace.inference and workspace.inference.preset:
+        yield "inference.preset", workspace.inference.preset
+    if workspace.tuning:
+        yield "tuning.preset", workspace.tuning.preset
+
+
+def pull_secrets_belong(workspace: Workspace) -> Iterator[Violation]:
+    """Pull secrets without an image have nothing to pull."""
+    adapters = workspace.inference.adapters if workspace.inference else []
+    sources = [(f"inference.adapters[{index}].source", adapter.source) for index, adapter in enumerate(adapters)]
+    if workspace.tuning:
+        sources.append(("tuning.input", workspace.tuning.input))
+    for path, source in sources:
+        if source.image_pull_secrets and not source.image:
+            yield Violation(f"{path}.imagePullSecrets", "are set without image, which they would pull: remove them")
+
+
+RULES: Final = (
+    Rule.always("images-valid", images_valid),
+    Rule.always("object-names-valid", object_names_valid),
+    Rule.always("pull-secrets-belong", pull_secrets_belong),
+)
