@@ -103,6 +103,12 @@ INVALID_SPEC: Final = "InvalidSpec"
 CONFIG_NOT_FOUND: Final = "ConfigNotFound"
 """The ConfigMap named by `inference.config` or `tuning.config` does not exist or lacks its key."""
 
+CONFIG_INVALID: Final = "ConfigInvalid"
+"""The ConfigMap's text is not a valid configuration file; the message has key and line."""
+
+SECRET_INVALID: Final = "SecretInvalid"  # noqa: S105 - the reason's name, not a secret
+"""A Secret that the Workspace names lacks the key that is read, or the key holds something else."""
+
 SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105 - the reason's name, not a secret
 """A Secret the Workspace names does not exist in its namespace."""
 

@@ -11,7 +11,7 @@ from kaito.api.violation import Violation, introduced
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.validation import NodeApi
 from kaito.models import catalogue, instance_types
-from kaito.models.errors import NoGpu, PlanError, UnknownInstanceType
+from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import Cloud
 from kaito.models.planning import plan_inference, plan_tuning
@@ -97,6 +97,11 @@ def _plan(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: C
             warnings = plan_tuning(preset, instance, method=workspace.tuning.method).warnings
         else:
             warnings = _inference_warnings(workspace, preset, instance, cloud)
+    except InstanceTypeTooSmall as error:
+        # A configuration file may change what the model takes. The controller reads it and sizes again.
+        if not (workspace.inference and workspace.inference.config):
+            yield error.violation()
+        return
     except PlanError as error:
         yield error.violation()
         return

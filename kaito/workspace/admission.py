@@ -1,28 +1,20 @@
-"""Admission of Workspaces: the rules that the CRD's schema and CEL cannot express, as one pure question.
+"""Admission of Workspaces: the checks of `preflight` that need the object alone.
 
-The webhook server asks it on create and update. `steps.plan` asks the same rules again, because a Workspace may be
-stored while the webhook is off. No cluster, no network: what only those know is a condition.
+The webhook server runs them on create and update. The controller runs them again, because a Workspace may be stored
+while the webhook is off. No cluster, no network: what only those know is a condition.
 """
 
 from typing import Final
 
 from kaito.api import Workspace
-from kaito.api.violation import Violation
-from kaito.api.workspace.validation import Policy, validate
-from kaito.models.admission import check
 from kaito.runtime.webhook import Admission, Webhook
+from kaito.workspace.preflight import judge
 from kaito.workspace.settings import WorkspaceSettings
 
 VALIDATE_PATH: Final = "/validate/workspace.kaito.sh"
 """Where the ValidatingWebhookConfiguration of `config/webhook` sends its questions; upstream Kaito's path."""
 
-
-def judge(workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings) -> list[Violation]:
-    """Every rule that creating the Workspace, or updating it from `old`, would break; warnings among them."""
-    return [
-        *validate(workspace, old, policy=Policy(node_api=settings.node_api.value)),
-        *check(workspace, old, node_api=settings.node_api.value, cloud=settings.cloud),
-    ]
+__all__ = ["VALIDATE_PATH", "judge", "workspace_webhook"]
 
 
 def workspace_webhook(settings: WorkspaceSettings) -> Webhook[Workspace]:

@@ -13,6 +13,7 @@ from kaito.runtime import Again, Api, Request
 from kaito.workspace.failure import StepFailure
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.plan import Plan
+from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.status import Observation
 
@@ -25,6 +26,8 @@ class Pass:
     request: Request[Workspace]
     settings: WorkspaceSettings
     metrics: WorkspaceMetrics
+    accepted: AcceptedWorkloads = field(default_factory=AcceptedWorkloads)
+    """Workloads that the API server took in a dry run; shared by all reconciles of the process."""
     seen: Observation = field(default_factory=Observation)
     """What the steps saw; the status is computed from it."""
     errors: list[Exception] = field(default_factory=list[Exception])

@@ -30,6 +30,7 @@ from kaito.workspace.failure import StepFailure
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
+from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.steps import claims, inference, nodes, plan, removal, services, surplus, tuning
 from kaito.workspace.steps.conclude import conclude, conclude_nothing
@@ -66,11 +67,12 @@ PASS_SECONDS: Final = 240.0
 
 @final
 class WorkspaceReconciler:
-    """Converges one Workspace at a time; holds nothing but settings and metrics, so that a restart forgets nothing."""
+    """Converges one Workspace at a time; holds settings, metrics and a memo, so that a restart forgets nothing."""
 
     def __init__(self, settings: WorkspaceSettings, metrics: WorkspaceMetrics | None = None) -> None:
         self.settings = settings
         self.metrics = metrics or WorkspaceMetrics()
+        self.accepted = AcceptedWorkloads()
 
     async def converge(self, request: Request[Workspace]) -> Again | None:
         """One pass: every step in order, then the status, whatever happened.
@@ -81,7 +83,7 @@ class WorkspaceReconciler:
         Raises:
             Exception: what the first failed step raised, or a failure that a step deferred.
         """
-        run = Pass(request, self.settings, self.metrics)
+        run = Pass(request, self.settings, self.metrics, self.accepted)
         async with request.status() as status:
             await self._look_and_act(run)
             try:

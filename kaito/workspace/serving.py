@@ -8,6 +8,7 @@ from kaito.api import Workspace, labels
 from kaito.api.workspace import PresetSpec, TuningSpec, counts
 from kaito.models.admission import wanted_runtime
 from kaito.models.commands import inference_command, inference_environment, tuning_command
+from kaito.models.engine import NO_OPTIONS, EngineOptions
 from kaito.models.errors import RuntimeUnsupported
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import cloud_name
@@ -39,7 +40,14 @@ def template_plan(workspace: Workspace, instance: InstanceType | None, settings:
     return Plan(hardware=hardware, serving=None)
 
 
-def inference_plan(workspace: Workspace, preset: Preset, instance: InstanceType, settings: WorkspaceSettings) -> Plan:
+def inference_plan(
+    workspace: Workspace,
+    preset: Preset,
+    instance: InstanceType,
+    settings: WorkspaceSettings,
+    *,
+    engine: EngineOptions = NO_OPTIONS,
+) -> Plan:
     """The plan of a preset to serve.
 
     Raises:
@@ -56,6 +64,7 @@ def inference_plan(workspace: Workspace, preset: Preset, instance: InstanceType,
         nodes=node_count(workspace),
         runtime=wanted if settings.vllm else "transformers",
         adapters=adapters,
+        engine=engine,
         cloud=settings.cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )

@@ -41,7 +41,7 @@ async def test_an_added_adapter_rolls_the_pods_with_its_flags(cluster: "Cluster"
 
 async def test_an_edited_config_rolls_the_pods_once(cluster: "Cluster", phi: Workspace) -> None:
     world = cluster.world
-    settings = ConfigMap(metadata=ObjectMeta(name="mine"), data={"inference_config.yaml": "max_new_tokens: 1"})
+    settings = ConfigMap(metadata=ObjectMeta(name="mine"), data={"inference_config.yaml": "max_probe_steps: 1"})
     document = phi.to_dict()
     document["inference"]["config"] = "mine"
     cluster.apply(Workspace.model_validate(document))
@@ -54,7 +54,7 @@ async def test_an_edited_config_rolls_the_pods_once(cluster: "Cluster", phi: Wor
         generation = world.get(StatefulSet, phi.name).metadata.generation
         digest = pod(cluster, phi.name)["metadata"]["annotations"][labels.CONFIG_HASH]
 
-        world.patch(ConfigMap, "mine", {"data": {"inference_config.yaml": "max_new_tokens: 2"}})
+        world.patch(ConfigMap, "mine", {"data": {"inference_config.yaml": "max_probe_steps: 2"}})
         await world.settle()
         assert world.get(StatefulSet, phi.name).metadata.generation == generation + 1
         assert pod(cluster, phi.name)["metadata"]["annotations"][labels.CONFIG_HASH] != digest
@@ -65,7 +65,7 @@ async def test_an_edited_config_rolls_the_pods_once(cluster: "Cluster", phi: Wor
 
 async def test_a_config_that_breaks_later_keeps_the_pods_and_says_so(cluster: "Cluster", phi: Workspace) -> None:
     world = cluster.world
-    world.put(ConfigMap(metadata=ObjectMeta(name="mine"), data={"inference_config.yaml": "a: 1"}))
+    world.put(ConfigMap(metadata=ObjectMeta(name="mine"), data={"inference_config.yaml": "max_probe_steps: 1"}))
     document = phi.to_dict()
     document["inference"]["config"] = "mine"
     cluster.apply(Workspace.model_validate(document))

@@ -55,7 +55,7 @@ async def test_a_workspace_costs_few_requests(cluster: "Cluster", phi: Workspace
         world = cluster.world
         assert world.count("create", cluster.kind) == 1
         assert world.count("patch", Service) == 2
-        assert world.count("patch", StatefulSet) == 1
+        assert world.count("patch", StatefulSet) == 2  # the dry run before the claim, and the workload
         assert world.count("patch", Workspace, subresource="status") <= 3
         assert world.count("patch", Workspace, subresource="") == 1  # the finalizer
         assert [r for r in world.requests if r.status == 409] == []

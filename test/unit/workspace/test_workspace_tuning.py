@@ -32,7 +32,8 @@ def tuning(phi: Workspace) -> Workspace:
 
 
 def push_secret() -> Secret:
-    return Secret(metadata=ObjectMeta(name="registry-secret"), type="kubernetes.io/dockerconfigjson")
+    empty = Secret(metadata=ObjectMeta(name="registry-secret"), type="kubernetes.io/dockerconfigjson")
+    return empty.with_value(".dockerconfigjson", b'{"auths": {}}')
 
 
 async def created(cluster: "Cluster") -> dict[str, Any]:

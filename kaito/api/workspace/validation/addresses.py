@@ -33,9 +33,7 @@ def refusal(url: str, *, in_cluster: bool = False) -> str | None:
     if parts.scheme.lower() not in {"http", "https"} or not host:
         return f"{url!r} is not an absolute http or https URL: begin with https:// and a host name"
     if _is_forbidden(host):
-        return (
-            f"{url!r} points inside the cluster or the cloud: use a public address (never the node or a metadata service)"
-        )
+        return f"{url!r} points inside the cluster or the cloud: use a public address, not the node or its metadata"
     if not in_cluster and _is_inside(host):
         return (
             f"{url!r} points inside the cluster or the cloud: use a public address or tuning.input.volumeSource, or "

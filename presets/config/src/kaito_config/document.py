@@ -10,7 +10,7 @@ from typing import Any, Final, TypeGuard, final
 
 import yaml
 
-LARGEST: Final = 256 * 1024
+LARGEST: Final = 64 * 1024
 """Longest text in characters. Real files have a few kilobytes; a ConfigMap holds at most 1 MiB."""
 
 DEEPEST: Final = 32

@@ -1,0 +1,103 @@
+"""The cluster as the controller asks it: live reads of what a Workspace names, and server-side dry runs."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, final
+
+from kaito.api import Workspace, conditions as words, labels
+from kaito.runtime import Api
+from kaito.runtime.errors import ApiError, BadRequest, Forbidden, Invalid, ServerError
+from kaito.runtime.kinds import ConfigMap, Job, Node, Secret, StatefulSet
+from kaito.workspace.digest import digest
+from kaito.workspace.preflight.examination import Workload
+from kaito.workspace.preflight.finding import Finding
+
+_REMEMBERED: Final = 4096
+"""Accepted workloads that are remembered; one digest each."""
+
+_UNKNOWN_FIELD: Final = "failed to create typed patch object"
+"""How the API server begins its answer 500 to an apply with a field that is not in the schema."""
+
+
+@final
+class AcceptedWorkloads:
+    """Workloads that the API server took in a dry run, so that each is tried once and not in every reconcile."""
+
+    def __init__(self) -> None:
+        self._digests: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, identity: str) -> bool:
+        return identity in self._digests
+
+    def add(self, identity: str) -> None:
+        """Remember one; the oldest is forgotten when there are too many."""
+        self._digests[identity] = None
+        while len(self._digests) > _REMEMBERED:
+            self._digests.popitem(last=False)
+
+
+@final
+class LiveCluster:
+    """Answers from the API server. ConfigMaps and Secrets are read when named: Secrets are not cached."""
+
+    def __init__(self, api: Api, workspace: Workspace, accepted: AcceptedWorkloads) -> None:
+        self._api, self._workspace, self._accepted = api, workspace, accepted
+
+    async def config_map(self, name: str) -> ConfigMap | None:
+        """The ConfigMap, read live: the cache has its metadata only."""
+        return await self._api.find(ConfigMap, name, self._workspace.namespace, consistency="live")
+
+    async def secret(self, name: str) -> Secret | None:
+        """The Secret, read live."""
+        return await self._api.find(Secret, name, self._workspace.namespace, consistency="live")
+
+    async def own_nodes(self) -> Sequence[Node]:
+        """Nodes from the cache."""
+        return await self._api.list(Node, labels=self._workspace.resource.label_selector)
+
+    async def refusal(self, workload: Workload) -> Finding | None:
+        """The API server's answer to the workload in a dry run; asked once for each content.
+
+        Raises:
+            ApiError: an answer that is not about the workload's content.
+        """
+        identity = f"{self._workspace.uid}/{workload.kind}/{digest(workload.to_dict())}"
+        kind = StatefulSet if isinstance(workload, StatefulSet) else Job
+        present = await self._api.find(kind, workload.name, workload.namespace)
+        if present is not None and not self._controls(present):
+            return None if present.deleting else _taken(present)
+        if identity in self._accepted or (present is not None and _same_template(present, workload)):
+            return None
+        try:
+            await self._api.dry_run().ensure(workload, owner=self._workspace)
+        except (Invalid, BadRequest, Forbidden) as refused:
+            return self._refused(workload, refused)
+        except ServerError as error:
+            if _UNKNOWN_FIELD not in error.message:
+                raise
+            return self._refused(workload, error)
+        self._accepted.add(identity)
+        return None
+
+    def _controls(self, present: Workload) -> bool:
+        uid = self._workspace.uid
+        return any(owner.controller and owner.uid == uid for owner in present.metadata.owner_references)
+
+    def _refused(self, workload: Workload, error: ApiError) -> Finding:
+        inference = self._workspace.inference
+        field = "tuning" if inference is None else "inference" if inference.template is None else "inference.template"
+        message = f"the API server refuses the {workload.kind}: {error.message}"
+        return Finding(words.WORKLOAD_REFUSED, field, message, cure="polled")
+
+
+def _same_template(present: Workload, wanted: Workload) -> bool:
+    """Whether the workload runs with this template already: then the API server took it."""
+    return present.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations.get(labels.TEMPLATE_HASH)
+
+
+def _taken(present: Workload) -> Finding:
+    owners = ", ".join(f"{owner.kind} {owner.name}" for owner in present.metadata.owner_references) or "no controller"
+    message = (
+        f"{present.kind} {present.name} exists and belongs to {owners}: delete it, or give the workspace another name"
+    )
+    return Finding(words.NAME_CONFLICT, "metadata.name", message, cure="polled")

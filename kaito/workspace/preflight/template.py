@@ -1,0 +1,127 @@
+"""Checks of the structure of what the user wrote in Kubernetes' own types: a pod template, volume sources.
+
+The API server knows its types exactly and is asked by a dry run. Here is what can be said without it: values of the
+wrong type, misspelt names, and fields that the workload cannot have.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from kaito.api import Workspace, conditions as words
+from kaito.api.raw import json_list, json_object
+from kaito.runtime.kinds import PodTemplateSpec
+from kaito.runtime.kinds.pod import Container, ContainerPort, PodSpec, Probe, Volume
+from kaito.workspace.preflight.finding import Finding
+from kaito.workspace.settings import WorkspaceSettings
+
+_TEMPLATE: Final = "inference.template"
+
+_FURTHER: Final[dict[type[BaseModel], frozenset[str]]] = {
+    PodSpec: frozenset(
+        """dnsConfig ephemeralContainers hostAliases hostUsers hostnameOverride os overhead preemptionPolicy priority
+        readinessGates resourceClaims resources schedulingGates serviceAccount setHostnameAsFQDN
+        workloadRef""".split()  # noqa: SIM905 - a list of words reads better as words
+    ),
+    Container: frozenset(
+        "resizePolicy restartPolicyRules stdin stdinOnce tty volumeDevices".split()  # noqa: SIM905
+    ),
+    Probe: frozenset({"grpc", "terminationGracePeriodSeconds"}),
+    Volume: frozenset(
+        """awsElasticBlockStore azureDisk azureFile cephfs cinder downwardAPI fc flexVolume flocker gcePersistentDisk
+        gitRepo glusterfs image iscsi nfs photonPersistentDisk portworxVolume projected quobyte rbd scaleIO storageos
+        vsphereVolume""".split()  # noqa: SIM905
+    ),
+}
+"""Fields of Kubernetes 1.35 that the typed models leave out."""
+
+_CUTOFF: Final = 0.8
+"""Similarity (difflib's ratio) from which an unknown field is taken for a misspelt one; the dry run judges others."""
+
+
+def structure(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:  # noqa: ARG001 - a check's signature
+    """The pod template and the volume sources could be objects of their types."""
+    inference, tuning = workspace.inference, workspace.tuning
+    if inference is not None and inference.template is not None:
+        yield from _template(inference.template)
+    for index, adapter in enumerate(inference.adapters if inference else ()):
+        yield from _volume(f"inference.adapters[{index}].source.volumeSource", adapter.source.volume_source)
+    if tuning is not None:
+        yield from _volume("tuning.input.volumeSource", tuning.input.volume_source)
+        yield from _volume("tuning.output.volumeSource", tuning.output.volume_source)
+
+
+def _template(template: Mapping[str, Any]) -> Iterator[Finding]:
+    wrong = [*_types(PodTemplateSpec, template, _TEMPLATE)]
+    yield from wrong
+    if wrong:
+        return
+    yield from _names(template, frozenset({"metadata", "spec"}), _TEMPLATE)
+    spec = json_object(template.get("spec"))
+    path = f"{_TEMPLATE}.spec"
+    yield from _names(spec, _fields(PodSpec), path)
+    if spec.get("restartPolicy", "Always") != "Always":
+        message = f"{spec['restartPolicy']!r} is not possible: the pods of a StatefulSet restart Always, remove it"
+        yield Finding(words.WORKLOAD_REFUSED, f"{path}.restartPolicy", message)
+    for part in ("initContainers", "containers"):
+        for index, container in enumerate(json_list(spec.get(part))):
+            yield from _container(json_object(container), f"{path}.{part}[{index}]")
+    for index, volume in enumerate(json_list(spec.get("volumes"))):
+        yield from _names(json_object(volume), _fields(Volume), f"{path}.volumes[{index}]")
+
+
+def _container(container: Mapping[str, Any], path: str) -> Iterator[Finding]:
+    yield from _names(container, _fields(Container), path)
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        yield from _names(json_object(container.get(probe)), _fields(Probe), f"{path}.{probe}")
+    for index, port in enumerate(json_list(container.get("ports"))):
+        yield from _names(json_object(port), _fields(ContainerPort), f"{path}.ports[{index}]")
+    if not container.get("image"):
+        yield Finding(words.WORKLOAD_REFUSED, f"{path}.image", "is missing: name the image that the container runs")
+
+
+def _volume(path: str, source: Mapping[str, Any] | None) -> Iterator[Finding]:
+    if not source:
+        return
+    kinds = _fields(Volume) - {"name"}
+    if "name" in source:
+        yield Finding(words.WORKLOAD_REFUSED, f"{path}.name", "is set by the controller: remove it")
+    yield from _types(Volume, {**source, "name": "volume"}, path)
+    yield from _names(source, _fields(Volume), path)
+    known = [kind for kind in source if kind in kinds]
+    if len(known) > 1:
+        yield Finding(
+            words.WORKLOAD_REFUSED, path, f"has {' and '.join(known)}: a volume has one source, remove the others"
+        )
+
+
+def _types(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Iterator[Finding]:
+    """Values of the wrong type, by the typed models of Kubernetes' kinds."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_context=False)[:5]:
+            where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+            message = detail["msg"].replace("Input should be", "should be").split(" or instance of ")[0]
+            found = repr(detail["input"])
+            message = f"{message}, found {found if len(found) <= 60 else found[:57] + '...'}"
+            if detail["type"] == "missing":
+                message = "is missing"
+            yield Finding(words.WORKLOAD_REFUSED, f"{path}{where}", message)
+
+
+def _names(value: Mapping[str, Any], known: frozenset[str], path: str) -> Iterator[Finding]:
+    """Names that are almost those of a field."""
+    for name in value:
+        if name in known:
+            continue
+        near = get_close_matches(name, known, n=1, cutoff=_CUTOFF)
+        if near:
+            yield Finding(words.WORKLOAD_REFUSED, f"{path}.{name}", f"is not a field, did you mean {near[0]}?")
+
+
+def _fields(model: type[BaseModel]) -> frozenset[str]:
+    own = frozenset(field.alias or name for name, field in model.model_fields.items())
+    return own | _FURTHER.get(model, frozenset())
