@@ -243,9 +243,6 @@ NODE_IMAGE_FAMILY: Final = "kaito.sh/node-image-family"
 NODE_COUNT_OVERRIDE: Final = "kaito.sh/node-count-override"
 """A positive number: exactly so many nodes, whatever the estimate says."""
 
-PERFORMANCE_MODE: Final = "kaito.sh/performance-mode"
-"""`balanced`, `interactivity` or `throughput` (any case): what the vLLM engine is tuned for."""
-
 DISABLE_BENCHMARK: Final = "kaito.sh/disable-benchmark"
 """`true` or `false` (any case). This controller runs no benchmark, so both mean the same."""
 

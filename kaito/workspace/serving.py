@@ -7,7 +7,7 @@ Workspace and the controller's settings know.
 from kaito.api import Workspace, labels
 from kaito.api.workspace import PresetSpec, TuningSpec, counts
 from kaito.models.admission import wanted_runtime
-from kaito.models.commands import inference_command, inference_environment, tuning_command
+from kaito.models.commands import PERFORMANCE_MODES, inference_command, inference_environment, tuning_command
 from kaito.models.engine import NO_OPTIONS, EngineOptions
 from kaito.models.errors import RuntimeUnsupported
 from kaito.models.gpu import InstanceType
@@ -71,6 +71,9 @@ def inference_plan(
     source = _source(workspace, preset)
     config = bool(inference and inference.config)
     mode = workspace.annotations.get(labels.PERFORMANCE_MODE, "").strip().lower()
+    if mode in PERFORMANCE_MODES and planned.runtime != "vllm":
+        message = f"asks for {mode}, a mode of vllm, and {preset.name} runs on {planned.runtime} here: remove it"
+        raise RuntimeUnsupported(f"metadata.annotations[{labels.PERFORMANCE_MODE}]", message)
     command = inference_command(planned, source=source, adapters=bool(adapters), config=config, performance_mode=mode)
     serving = Serving(
         model=preset.name,

@@ -6,7 +6,7 @@ from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
 from kaito.models.admission import check
 from kaito.workspace.preflight.finding import Finding
-from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.settings import WorkspaceSettings
 
 
 def policy(settings: WorkspaceSettings) -> Policy:
@@ -25,12 +25,3 @@ def catalogue(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Fin
     for violation in check(workspace, node_api=settings.node_api.value, cloud=settings.cloud):
         if violation.severity == "error":
             yield Finding.of(violation)
-
-
-def copies(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
-    """How many nodes `resource.count` means: upstream Kaito computes the number, here each node has a copy."""
-    count = workspace.resource.count
-    if count > 1 and workspace.inference and workspace.inference.preset:
-        nodes = "are used" if settings.node_api is NodeApi.BYO else "are bought"
-        message = f"{count} nodes {nodes}, each serves a full copy of the model: set 1 for one copy"
-        yield Finding("", "resource.count", message, "warning")

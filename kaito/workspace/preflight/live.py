@@ -62,14 +62,13 @@ class LiveCluster:
             ApiError: an answer that is not about the workload's content.
         """
         identity = f"{self._workspace.uid}/{workload.kind}/{digest(workload.to_dict())}"
-        kind = StatefulSet if isinstance(workload, StatefulSet) else Job
-        present = await self._api.find(kind, workload.name, workload.namespace)
+        present = await self._present(workload)
         if present is not None and not self._controls(present):
             return None if present.deleting else _taken(present)
         if identity in self._accepted or (present is not None and _same_template(present, workload)):
             return None
         try:
-            await self._api.dry_run().ensure(workload, owner=self._workspace)
+            await self._api.dry_run().ensure(_tried(workload, present), owner=self._workspace)
         except (Invalid, BadRequest, Forbidden) as refused:
             return self._refused(workload, refused)
         except ServerError as error:
@@ -78,6 +77,11 @@ class LiveCluster:
             return self._refused(workload, error)
         self._accepted.add(identity)
         return None
+
+    async def _present(self, workload: Workload) -> Workload | None:
+        if isinstance(workload, Job):
+            return await self._api.find(Job, workload.name, workload.namespace)
+        return await self._api.find(StatefulSet, workload.name, workload.namespace)
 
     def _controls(self, present: Workload) -> bool:
         uid = self._workspace.uid
@@ -88,6 +92,13 @@ class LiveCluster:
         field = "tuning" if inference is None else "inference" if inference.template is None else "inference.template"
         message = f"the API server refuses the {workload.kind}: {error.message}"
         return Finding(words.WORKLOAD_REFUSED, field, message, cure="polled")
+
+
+def _tried(workload: Workload, present: Workload | None) -> Workload:
+    """The workload to try. A Job's template is immutable and another Job replaces it, so it is tried as a new one."""
+    if present is None or not isinstance(workload, Job):
+        return workload
+    return workload.evolve(metadata=workload.metadata.evolve(name=f"{workload.name}-next"))
 
 
 def _same_template(present: Workload, wanted: Workload) -> bool:

@@ -45,10 +45,8 @@ def judge(workspace: Workspace, old: Workspace | None, settings: WorkspaceSettin
     structure = [finding.violation() for finding in template.structure(workspace, settings)]
     if old is not None:
         structure = introduced((finding.violation() for finding in template.structure(old, settings)), structure)
-    copies = [] if old is not None else [finding.violation() for finding in fields.copies(workspace, settings)]
     return [
         *validate(workspace, old, policy=fields.policy(settings)),
         *structure,
         *check(workspace, old, node_api=settings.node_api.value, cloud=settings.cloud),
-        *copies,
     ]

@@ -148,6 +148,7 @@ async def test_data_from_an_image_or_a_volume(
 ) -> None:
     document = tuning.to_dict()
     document["tuning"] |= {"input": source, "output": {"volumeSource": {"emptyDir": {}}}}
+    cluster.world.put(push_secret().evolve(metadata=ObjectMeta(name="pull")))
     cluster.apply(Workspace.model_validate(document))
     async with cluster.controller():
         spec = await created(cluster)
