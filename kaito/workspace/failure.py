@@ -1,7 +1,9 @@
 """What a step of a reconcile raised, and how conditions and events report it."""
 
 from dataclasses import dataclass
-from typing import cast, final
+from typing import Final, cast, final
+
+from pydantic import ValidationError
 
 from kaito.runtime.errors import ApiError
 
@@ -35,3 +37,25 @@ def describe(error: BaseException) -> str:
     text = error.message if isinstance(error, ApiError) else str(error)
     line = " ".join(text.split())
     return (line if isinstance(error, ApiError) else f"{type(error).__name__}: {line}")[:MESSAGE_LENGTH]
+
+
+_NOT_ABOUT_CONTENT: Final = frozenset({401, 404, 408, 409, 410, 429})
+"""Client errors that are about credentials, absence, time or versions."""
+
+_UNTYPABLE: Final = ("failed to create typed patch object", "field not declared in schema")
+"""What kube-apiserver answers with status 500 when an applied object does not fit the schema of its kind."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is about the object's content or about permission: the user has to hear of it.
+
+    Judged by the answer's content where its status misleads: server-side apply answers 500 to a field that the kind
+    does not have.
+    """
+    if isinstance(error, ValidationError):
+        return True
+    if not isinstance(error, ApiError):
+        return False
+    if error.code == 500:
+        return any(text in error.message for text in _UNTYPABLE)
+    return 400 <= error.code < 500 and error.code not in _NOT_ABOUT_CONTENT

@@ -6,17 +6,15 @@ from typing import Final, final
 
 from kaito.api import Workspace, conditions as words, labels
 from kaito.runtime import Api
-from kaito.runtime.errors import ApiError, BadRequest, Forbidden, Invalid, ServerError
+from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import ConfigMap, Job, Node, Secret, StatefulSet
 from kaito.workspace.digest import digest
+from kaito.workspace.failure import is_refusal
 from kaito.workspace.preflight.examination import Workload
 from kaito.workspace.preflight.finding import Finding
 
 _REMEMBERED: Final = 4096
 """Accepted workloads that are remembered; one digest each."""
-
-_UNKNOWN_FIELD: Final = "failed to create typed patch object"
-"""How the API server begins its answer 500 to an apply with a field that is not in the schema."""
 
 
 @final
@@ -69,10 +67,8 @@ class LiveCluster:
             return None
         try:
             await self._api.dry_run().ensure(_tried(workload, present), owner=self._workspace)
-        except (Invalid, BadRequest, Forbidden) as refused:
-            return self._refused(workload, refused)
-        except ServerError as error:
-            if _UNKNOWN_FIELD not in error.message:
+        except ApiError as error:
+            if not is_refusal(error):
                 raise
             return self._refused(workload, error)
         self._accepted.add(identity)

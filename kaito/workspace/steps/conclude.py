@@ -91,6 +91,8 @@ def _announce(run: Pass, status: StatusScope[Workspace], verdict: Verdict) -> No
     before = status.find(verdict.type)
     was = before is not None and before.is_true
     if was is bool(verdict.holds):
+        if run.seen.refusal is not None:
+            return  # the step that planned announced it
         if verdict.reason in _CAUSES and verdict.type in _ANNOUNCED and (not before or before.reason != verdict.reason):
             run.request.event("Warning", verdict.reason, verdict.message)
         return

@@ -4,7 +4,7 @@ Both become the pass's problem, reported in the condition of the workload.
 """
 
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -12,30 +12,9 @@ from kaito.api import Workspace, conditions as words
 from kaito.runtime.errors import ApiError
 from kaito.runtime.meta import Resource
 from kaito.workspace.context import Pass
-from kaito.workspace.failure import describe
+from kaito.workspace.failure import describe, is_refusal
 
 R = TypeVar("R", bound=Resource)
-
-_NOT_ABOUT_CONTENT: Final = frozenset({401, 404, 408, 409, 410, 429})
-"""Client errors that are about credentials, absence, time or versions."""
-
-_UNTYPABLE: Final = ("failed to create typed patch object", "field not declared in schema")
-"""What kube-apiserver answers with status 500 when an applied object does not fit the schema of its kind."""
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether an error is about the object's content or about permission: the user has to hear of it.
-
-    Judged by the answer's content where its status misleads: server-side apply answers 500 to a field that the kind
-    does not have.
-    """
-    if isinstance(error, ValidationError):
-        return True
-    if not isinstance(error, ApiError):
-        return False
-    if error.code == 500:
-        return any(text in error.message for text in _UNTYPABLE)
-    return 400 <= error.code < 500 and error.code not in _NOT_ABOUT_CONTENT
 
 
 async def unless_refused(run: Pass, what: str, write: Awaitable[R]) -> R | None:

@@ -6,6 +6,7 @@ import pytest
 
 from kaito.api import Workspace, labels
 from kaito.models import catalogue, instance_types
+from kaito.models.errors import RuntimeUnsupported
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.manifests.inference import inference_statefulset
 from kaito.workspace.plan import Plan
@@ -87,12 +88,12 @@ def test_the_performance_mode_reaches_vllm(phi: Workspace, value: str, flags: li
     assert [word for word in command(plan) if "performance" in word] == flags
 
 
-def test_the_performance_mode_is_a_flag_of_vllm_only(phi: Workspace) -> None:
-    plan = planned(phi, "phi-3-mini-4k-instruct", **{labels.PERFORMANCE_MODE: "throughput"})
-
-    assert "transformers" not in command(plan)[1]
-    assert "tfs" in command(plan)[1]
-    assert not any("performance" in word for word in command(plan))
+def test_the_performance_mode_is_refused_where_it_has_no_effect(phi: Workspace) -> None:
+    """input-gaps A4: nothing is accepted and ignored; the transformers server has no such modes."""
+    with pytest.raises(RuntimeUnsupported, match="asks for throughput, a mode of vllm"):
+        planned(phi, "phi-3-mini-4k-instruct", **{labels.PERFORMANCE_MODE: "throughput"})
+    balanced = planned(phi, "phi-3-mini-4k-instruct", **{labels.PERFORMANCE_MODE: "balanced"})
+    assert not any("performance" in word for word in command(balanced))
 
 
 def test_on_several_gpus_the_fused_all_reduce_is_off(phi: Workspace) -> None:

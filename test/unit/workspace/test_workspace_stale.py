@@ -172,9 +172,9 @@ UNTYPABLE = (
 async def test_a_field_that_the_kind_does_not_have_is_a_refusal(cluster: "Cluster", phi: Workspace) -> None:
     """Fault 03: kube-apiserver answers 500 to server-side apply of a misspelt field."""
     cluster.apply(phi)
-    cluster.world.fail_next("PATCH", StatefulSet, status=500, message=UNTYPABLE, times=None)
     async with cluster.controller():
-        await cluster.world.settle()
+        await cluster.world.settle()  # the dry run before the claim passes, the server changes its mind later
+        cluster.world.fail_next("PATCH", StatefulSet, status=500, message=UNTYPABLE, times=None)
         cluster.join(cluster.claim())
         await cluster.world.advance(30)
         for name in ("InferenceReady", "WorkspaceReady"):
