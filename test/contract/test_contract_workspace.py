@@ -9,7 +9,7 @@ from kaito.api import labels
 from kaito.runtime.client import codec
 from kaito.runtime.errors import api_error
 from kaito.workspace import guard
-from kaito.workspace.steps.takeover import is_refusal
+from kaito.workspace.failure import is_refusal
 
 if TYPE_CHECKING:
     from test.contract.conftest import Server
