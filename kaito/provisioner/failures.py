@@ -19,6 +19,9 @@ BUSY_SECONDS, BUSY_CAP_SECONDS = 30.0, 120.0
 """AKS refills the PUT budget of one agent pool with one request a minute."""
 CONFLICT_CAP_SECONDS = 1800.0
 TROUBLE_CAP_SECONDS = 120.0
+THROTTLED_CAP_SECONDS = 120.0
+RETRY_AFTER_CAP_SECONDS = 1800.0
+"""A longer time asked for by the cloud is not waited for."""
 QUOTA_CAP_SECONDS = 3600.0
 DENIED_CAP_SECONDS = 1800.0
 OVERRIDDEN_CAP_SECONDS = 1800.0
@@ -86,31 +89,42 @@ def failure(error: CloudError, failures: int, settings: ProvisionerSettings) -> 
 
 
 def pause(error: CloudError, failures: int, settings: ProvisionerSettings) -> float:
-    """Seconds until the next attempt after an error that was the `failures`-th in a row, counted from 1."""
-    grown = 2.0 ** min(max(failures, 1) - 1, 16)
+    """Seconds until the next attempt after an error that was the `failures`-th in a row, counted from 1.
+
+    The time that the cloud asks for is kept, up to a limit, and does not keep the pause from growing: a cloud that asks
+    for one second and refuses for hours is not asked each second.
+    """
+    first, cap = _growth(error, settings)
+    grown = min(first * 2.0 ** min(max(failures, 1) - 1, 16), max(cap, first))
+    return max(grown, min(error.retry_after or 0.0, RETRY_AFTER_CAP_SECONDS))
+
+
+def _growth(error: CloudError, settings: ProvisionerSettings) -> tuple[float, float]:
+    """The first pause and the longest."""
     match error.verdict:
         case Verdict.QUOTA:
-            return min(settings.quota_retry * grown, max(QUOTA_CAP_SECONDS, settings.quota_retry))
+            return settings.quota_retry, QUOTA_CAP_SECONDS
         case Verdict.CAPACITY | Verdict.FAILED:
-            return min(settings.capacity_retry * grown, settings.capacity_retry_cap)
+            return settings.capacity_retry, settings.capacity_retry_cap
         case Verdict.SIZE | Verdict.ZONE | Verdict.INVALID:
-            return min(REFUSED_SECONDS * grown, REFUSED_CAP_SECONDS)
+            return REFUSED_SECONDS, REFUSED_CAP_SECONDS
         case Verdict.BLOCKED:
-            return min(BLOCKED_SECONDS * grown, BLOCKED_CAP_SECONDS)
+            return BLOCKED_SECONDS, BLOCKED_CAP_SECONDS
         case Verdict.DENIED | Verdict.CLUSTER_MISSING:
-            return min(settings.denied_retry * grown, max(DENIED_CAP_SECONDS, settings.denied_retry))
+            return settings.denied_retry, DENIED_CAP_SECONDS
         case Verdict.THROTTLED:
-            return error.retry_after or settings.poll_interval
+            first = settings.poll_interval if error.retry_after is None else min(error.retry_after or 1.0, 60.0)
+            return first, THROTTLED_CAP_SECONDS
         case Verdict.BUSY:
-            return error.retry_after or min(BUSY_SECONDS * grown, BUSY_CAP_SECONDS)
+            return BUSY_SECONDS, BUSY_CAP_SECONDS
         case Verdict.CONFLICT:
-            return error.retry_after or min(BUSY_SECONDS * grown, CONFLICT_CAP_SECONDS)
+            return BUSY_SECONDS, CONFLICT_CAP_SECONDS
         case Verdict.OVERRIDDEN:
-            return min(settings.trouble_retry * grown, OVERRIDDEN_CAP_SECONDS)
+            return settings.trouble_retry, OVERRIDDEN_CAP_SECONDS
         case Verdict.EXISTS | Verdict.GONE:
-            return min(1.0 * grown, TROUBLE_CAP_SECONDS)
+            return 1.0, TROUBLE_CAP_SECONDS
         case Verdict.UNAVAILABLE:
-            return error.retry_after or min(settings.trouble_retry * grown, TROUBLE_CAP_SECONDS)
+            return settings.trouble_retry, TROUBLE_CAP_SECONDS
 
 
 def shortened(text: str, limit: int = MESSAGE_LIMIT) -> str:

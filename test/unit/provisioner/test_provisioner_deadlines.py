@@ -105,3 +105,40 @@ async def test_the_reason_is_written_before_the_claim_goes(stage: "Stage") -> No
     await stage.world.advance(10)
     await stage.until("gone", gone, within=2400, step=1)
     assert reason == "RegistrationTimeout"
+
+
+async def test_a_large_pool_has_the_time_it_takes(stage: "Stage") -> None:
+    """Recorded on AKS: 25 min 54 s for an ND96asr_v4 pool; twice as long is still no reason to begin again."""
+    stage.simulator.faults.add(named("slow-delete", method="PUT", operation={"end": "succeeded", "slower": 2.5}))
+    await stage.start()
+    claim = stage.claim("ws1", "Standard_ND96asr_v4")
+    await stage.until_ready(within=2 * 3600)
+    assert stage.get().uid == claim.uid
+    assert (stage.calls("PUT"), stage.calls("DELETE")) == (1, 0)
+
+
+async def test_the_default_launch_timeout_depends_on_the_size(stage: "Stage") -> None:
+    stage.simulator.faults.add(named("never-ends", times=None))
+    await stage.start()
+    stage.claim("ws1", "Standard_NC24ads_A100_v4")
+    stage.claim("ws2", "Standard_ND96asr_v4")
+    await stage.until_gone("ws1", within=2700 + 200)
+    assert stage.find("ws2") is not None
+    await stage.until_gone("ws2", within=2 * 2700 + 200)
+    assert stage.pools == []
+
+
+async def test_an_operation_that_never_ends_does_not_hide_the_pool(stage: "Stage") -> None:
+    stage.simulator.faults.add(named("never-ends", operation={"end": "status-stuck"}))
+    await stage.start()
+    stage.claim()
+    await stage.until_ready(within=900)
+    assert (stage.calls("PUT"), stage.calls("DELETE")) == (1, 0)
+
+
+async def test_a_pool_that_failed_under_an_operation_that_never_ends_is_made_again(stage: "Stage") -> None:
+    stage.simulator.faults.add(named("never-ends", operation={"end": "status-stuck-failed"}))
+    await stage.start()
+    stage.claim()
+    await stage.until_ready(within=1800)
+    assert (stage.calls("PUT"), stage.calls("DELETE")) == (2, 1)
