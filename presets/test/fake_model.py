@@ -74,6 +74,7 @@ class FakeModel:
         self.fail_rows_of: str | None = None
         self.options_of_every_request: dict[str, Option] = {}
         self.alone_runs: list[FakeAlone] = []
+        self.conversations: list[tuple[list[Message], TemplateOptions]] = []
 
     # Script.
 
@@ -102,6 +103,7 @@ class FakeModel:
         return [ord(character) for character in text]
 
     def encode_chat(self, messages: Sequence[Message], template: TemplateOptions | None = None) -> list[int]:
+        self.conversations.append((list(messages), template or TemplateOptions()))
         if any(message.role not in ("system", "user", "assistant") for message in messages):
             raise BadRequest("roles must be system, user or assistant", param="messages")
         return self.encode(messages[-1].content)

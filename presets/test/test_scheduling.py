@@ -286,6 +286,7 @@ async def test_draining_finishes_what_was_accepted_and_refuses_the_rest(serve: S
     assert await server.get("/healthz") == (503, {"status": "Draining"})
     async with server.session.post(server.url + "/chat", json={"prompt": "late"}) as response:
         assert response.status == 503
+        assert int(response.headers["Retry-After"]) >= 1
     model.release()
     assert await accepted == (200, {"Result": "ACCEPTED"})
     assert await draining

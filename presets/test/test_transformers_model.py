@@ -208,6 +208,9 @@ def test_adapters_change_the_answer_at_their_strength(
     assert answer({}, "phi-3-adapter") == first
     assert answer({}, "") == base
     assert answer({}, combination_type="svd") != base
+    # Selected by name, it has its configured strength (serving-07): 0 is the base model, 0.5 lies between.
+    assert answer({"phi-3-adapter": 0.0}, "phi-3-adapter") == base
+    assert answer({"phi-3-adapter": 0.5}, "phi-3-adapter") == answer({"phi-3-adapter": 0.5, "second.one": 0.0})
     with pytest.raises(AdapterError, match="cannot be combined with linear"):
         answer({}, combination_type="linear")
 

@@ -148,3 +148,19 @@ async def test_states_are_told(wrapped: Wrapped) -> None:
 
 def test_clean_up_is_transformers_own() -> None:
     assert clean_up_spaces("do n't , you ?") == "don't, you?"
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine"),
+    [("phi", "phi-3-adapter"), (None, "phi-3-adapter"), ("phi:base", "phi"), ("phi-3-adapter", "phi-3-adapter")],
+)
+async def test_the_served_name_means_the_adapter_as_in_the_other_runtime(
+    wrapped: Wrapped, asked: str | None, engine: str
+) -> None:
+    """serving-07: one meaning of each name on both runtimes."""
+    body: dict[str, object] = {"prompt": "a", "max_tokens": 3}
+    if asked is not None:
+        body["model"] = asked
+    async with wrapped.session.post(wrapped.url + "/v1/completions", json=body) as response:
+        assert response.status == 200
+    assert wrapped.engine.bodies[-1]["model"] == engine

@@ -13,7 +13,7 @@ PresetError                 exit 1
     │   └── PromptTooLong   400, code `context_length_exceeded`
     ├── UnknownModel        404
     ├── Overloaded          429 with Retry-After
-    ├── Unavailable         503: loading or draining
+    ├── Unavailable         503 with Retry-After: loading or draining
     └── GenerationFailed    500: the model raised (out of memory included); the server goes on
 """
 
@@ -127,10 +127,12 @@ class Overloaded(RequestError):
 
 
 class Unavailable(RequestError):
-    """The server is loading its model or shutting down."""
+    """The server is loading its model or shutting down; another replica, or this one after `retry_after_seconds`, may
+    answer."""
 
     status = 503
     code = "unavailable"
+    retry_after_seconds = 5
 
 
 class GenerationFailed(RequestError):

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaito_presets.errors import AdapterError
+from kaito_presets.environment import check_readable
+from kaito_presets.errors import AdapterError, ModelLoadError
 from kaito_presets.json_shapes import is_object
 
 CONFIG_FILE = "adapter_config.json"
@@ -37,6 +38,7 @@ def find_adapters(directory: Path, strengths: Mapping[str, float]) -> tuple[Adap
     Raises:
         AdapterError: a directory is not a readable adapter, or a strength names an adapter that is not there.
     """
+    check_readable(directory)
     entries = sorted(directory.iterdir()) if directory.is_dir() else []
     folders = [
         entry
@@ -52,6 +54,10 @@ def find_adapters(directory: Path, strengths: Mapping[str, float]) -> tuple[Adap
 
 def _read_adapter(folder: Path, strength: float) -> Adapter:
     name = folder.name
+    try:
+        check_readable(folder)
+    except ModelLoadError as error:
+        raise AdapterError(name, str(error)) from error
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Turns exceptions into answers: `{"detail": …}` for Kaito's own routes, OpenAI's error object for `/v1/…`.
 
 Used as the middleware of every server in this package. Guarantees that a client always gets JSON with the
-status that the exception tree assigns, that 429 carries Retry-After, and that an unforeseen exception is
+status that the exception tree assigns, that 429 and 503 carry Retry-After, and that an unforeseen exception is
 logged and becomes a 500 without its insides.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from kaito_presets.errors import BadRequest, Overloaded, RequestError
+from kaito_presets.errors import BadRequest, Overloaded, RequestError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def openai_error(message: str, *, kind: str, param: str | None = None, code: str
 
 def error_response(request: web.Request, error: RequestError) -> web.Response:
     """The answer to a request that failed with `error`."""
-    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Overloaded) else {}
+    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Overloaded | Unavailable) else {}
     if is_openai_route(request):
         document = openai_error(error.message, kind=error.kind, param=error.param, code=error.code)
     else:

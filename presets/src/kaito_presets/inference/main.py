@@ -17,6 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from kaito_presets.environment import check_temporary_directory
 from kaito_presets.errors import PresetError
 from kaito_presets.inference.adapters import Adapter, find_adapters
 from kaito_presets.inference.language_model import LanguageModel
@@ -37,6 +38,7 @@ def main() -> int:
         if options.dry_run:
             print(json.dumps(resolved_plan(options, adapters), indent=2))  # noqa: T201 - what --dry_run is for
             return 0
+        check_temporary_directory()
         logging.basicConfig(
             level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
         )

@@ -24,6 +24,7 @@ Whole = Annotated[int, BeforeValidator(_not_a_boolean)]
 Real = Annotated[float, BeforeValidator(_not_a_boolean)]
 """pydantic alone takes true for 1."""
 
+LENGTH_LIMIT: Final = 2**31 - 1
 SEED_LIMIT: Final = 2**63
 """Seeds are signed 64-bit numbers, as in vLLM and torch."""
 
@@ -107,16 +108,16 @@ class SamplingFields(BaseModel):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     seed: Whole | None = Field(default=None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
-    max_tokens: Whole | None = Field(default=None, ge=0)
+    max_tokens: Whole | None = Field(default=None, ge=0, le=LENGTH_LIMIT)
     frequency_penalty: Real | None = Field(default=None, ge=-2, le=2)
     presence_penalty: Real | None = Field(default=None, ge=-2, le=2)
     logit_bias: dict[str, Real] | None = None
     # Extensions.
-    top_k: Whole | None = Field(default=None, ge=-1)
+    top_k: Whole | None = Field(default=None, ge=-1, le=LENGTH_LIMIT)
     min_p: Real | None = Field(default=None, ge=0, le=1)
     typical_p: Real | None = Field(default=None, gt=0, le=1)
-    repetition_penalty: Real | None = Field(default=None, gt=0)
-    min_tokens: Whole | None = Field(default=None, ge=0)
+    repetition_penalty: Real | None = Field(default=None, gt=0, le=1e6)
+    min_tokens: Whole | None = Field(default=None, ge=0, le=LENGTH_LIMIT)
     ignore_eos: bool | None = False
     stop_token_ids: list[Whole] | None = None
     skip_special_tokens: bool | None = True
@@ -215,8 +216,8 @@ class ChatCompletionBody(SamplingFields):
     """Body of `/v1/chat/completions`."""
 
     messages: list[TurnMessage] = Field(min_length=1)
-    max_tokens: Whole | None = Field(default=None, ge=1)
-    max_completion_tokens: Whole | None = Field(default=None, ge=1)
+    max_tokens: Whole | None = Field(default=None, ge=1, le=LENGTH_LIMIT)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=LENGTH_LIMIT)
     logprobs: bool | None = False
     top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
     response_format: dict[str, Any] | None = None

@@ -264,9 +264,14 @@ class Service:
             raise BadRequest("the prompt holds no token", param="prompt")
         self._check_tokens(request.prompt)
         if room < (1 if wanted is None else wanted):
+            asked = (
+                f" and {wanted} new tokens were asked for; lower max_tokens (in /chat max_new_tokens or max_length)"
+                if wanted is not None
+                else ""
+            )
             raise PromptTooLong(
-                f"this model's context is {self.info.context_tokens} tokens; the prompt has {len(request.prompt)}"
-                + (f" and {wanted} new tokens were asked for" if wanted is not None else ""),
+                f"this model's context is {self.info.context_tokens} tokens; the prompt has "
+                f"{len(request.prompt)}{asked}",
                 param="prompt",
             )
         if plan.alone and (request.logprobs is not None or request.prompt_logprobs is not None):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kaito_presets.environment import check_readable
 from kaito_presets.errors import AdapterError, ConfigurationError
 from kaito_presets.inference.adapters import Adapter
 from kaito_presets.json_shapes import is_list
@@ -46,6 +47,7 @@ class ModelFacts:
 def read_model(source: str) -> ModelFacts:
     """Facts from a local directory; unknown for a Hugging Face id (vLLM downloads it itself)."""
     folder = Path(source)
+    check_readable(folder)
     try:
         document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except OSError:

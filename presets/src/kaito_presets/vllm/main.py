@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from kaito_presets.environment import check_temporary_directory
 from kaito_presets.errors import ConfigurationError, PresetError
 from kaito_presets.inference.adapters import find_adapters
 from kaito_presets.inference.options import read_strengths
@@ -43,6 +44,7 @@ def main() -> int:
     try:
         plan = read_options(sys.argv[1:])
         adapters = find_adapters(plan.own.kaito_adapters_dir, read_strengths())
+        check_temporary_directory()
         with tempfile.TemporaryDirectory(prefix="kaito-adapters-") as scratch:
             model = str(plan.engine.pop("model", DEFAULT_MODEL))
             host = str(plan.engine.pop("host", "0.0.0.0"))  # noqa: S104 - a server in a pod

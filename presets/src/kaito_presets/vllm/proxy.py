@@ -6,6 +6,7 @@ the other; streams pass through piece by piece; a client that goes away closes i
 which stops generating; more requests than the engine can queue sensibly are answered with 429.
 """
 
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Literal, final
@@ -44,8 +45,16 @@ class Proxy:
         self._model = model
         # The contract: an adapter of the workspace is in effect. vLLM cannot mix several, so only a single one is.
         self._chat_model = adapters[0] if len(adapters) == 1 else model
+        self._aliases = {f"{model}:base": model} if adapters else {}
+        if len(adapters) == 1:
+            self._aliases[model] = adapters[0]
         if len(adapters) > 1:
-            log.warning("/chat answers with the base model; adapters are chosen with model=%s", "|".join(adapters))
+            log.warning(
+                "vLLM cannot combine adapters: /chat and model=%s answer with the base model; adapters are chosen with "
+                "model=%s",
+                model,
+                "|".join(adapters),
+            )
         self._limit = in_flight_limit
         self._in_flight = 0
         self._session: aiohttp.ClientSession | None = None
@@ -199,7 +208,7 @@ class Proxy:
         self._ready()
         with _Place(self, counted=request.method == "POST"):
             headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-            body = await request.read()
+            body = self._with_engines_name(await request.read())
             try:
                 async with self._client().request(
                     request.method, self._engine + request.raw_path, data=body or None, headers=headers,
@@ -208,6 +217,22 @@ class Proxy:
                     return await self._relay(request, upstream)
             except aiohttp.ClientConnectionError as error:
                 raise GenerationFailed(f"the engine does not answer: {error}") from error
+
+    def _with_engines_name(self, body: bytes) -> bytes:
+        """The body with the engine's name of the model: the served name means the workspace's adapter, as in the
+        transformers runtime, and `NAME:base` the model without it."""
+        if not self._aliases or not body:
+            return body
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            return body  # the engine refuses it in its own words
+        if not is_object(document):
+            return body
+        name = document.get("model") or self._model
+        if not isinstance(name, str) or name not in self._aliases:
+            return body
+        return json.dumps(document | {"model": self._aliases[name]}).encode()
 
     async def _relay(self, request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         headers = {name: value for name, value in upstream.headers.items() if name.lower() not in HOP_BY_HOP}

@@ -21,6 +21,10 @@ RENAMED: Final = {
     "repetition_penalty": "repetition_penalty",
     "length_penalty": "length_penalty",
     "seed": "seed",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "logit_bias": "logit_bias",
+    "stop_token_ids": "stop_token_ids",
 }
 NEUTRAL: Final[Mapping[str, object]] = {
     "num_beams": 1,

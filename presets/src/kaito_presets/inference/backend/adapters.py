@@ -1,5 +1,5 @@
-"""Loads LoRA adapters with PEFT: each selectable by itself, all of them combined at their strengths by
-default.
+"""Loads LoRA adapters with PEFT: each selectable on its own at its strength, all of them combined at their strengths
+by default.
 
 Used by `load` and `model`. PEFT's names are module names and may not hold dots, so adapters are numbered
 inside. Guarantees that a broken adapter is reported with its own name and that, after `activate`, exactly
@@ -43,6 +43,7 @@ class LoadedAdapters:
                 raise AdapterError(adapter.name, f"cannot be loaded: {type(error).__name__}: {error}") from error
         self._peft = peft
         self._combine(adapters, combination_type)
+        self._scale(adapters)
         self._active: str | None = None
         self._enabled = True
         self.activate(None)
@@ -57,6 +58,17 @@ class LoadedAdapters:
             together = ", ".join(adapter.name for adapter in adapters)
             raise AdapterError(together, f"cannot be combined with {combination_type}: {error}") from error
         self._peft.eval()
+
+    def _scale(self, adapters: Sequence[Adapter]) -> None:
+        """Give each adapter its strength where it is selected on its own, as the vLLM runtime does (`lora_alpha`). The
+        combination holds copies of the weights, made before."""
+        from peft.tuners.lora import LoraLayer
+
+        strengths = {self._internal[adapter.name]: adapter.strength for adapter in adapters}
+        for module in self._peft.modules():
+            if isinstance(module, LoraLayer):
+                for name, strength in strengths.items():
+                    module.set_scale(name, strength)
 
     def activate(self, adapter: str | None) -> None:
         """Put an adapter in effect: a name, "" for none, None for the combination."""

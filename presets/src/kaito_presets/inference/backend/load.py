@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from kaito_presets.environment import check_readable
 from kaito_presets.errors import ConfigurationError, ModelLoadError
 from kaito_presets.inference.options import InferenceOptions
 
@@ -25,13 +26,14 @@ FIRST_BFLOAT16_CAPABILITY = (8, 0)
 
 
 def check_source(options: InferenceOptions) -> None:
-    """Refuse a source that cannot be right before anything heavy is imported.
+    """Refuse a source that cannot be right before the model is loaded.
 
     Raises:
-        ModelLoadError: a path that does not exist or holds no model.
+        ModelLoadError: a path that does not exist, holds no model, or may not be read.
     """
     source = options.pretrained_model_name_or_path
     path = Path(source)
+    check_readable(path)
     if path.is_dir():
         if not (path / "config.json").is_file():
             found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"

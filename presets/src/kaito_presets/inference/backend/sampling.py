@@ -213,7 +213,10 @@ def _processed(row: Row, plan: TransformersPlan, state: _RowState | None, scores
     # Infinite bonuses stay comparable; what is not a number cannot be chosen.
     values = torch.nan_to_num(values, nan=-torch.inf, posinf=torch.finfo(values.dtype).max, neginf=-torch.inf)
     if not torch.isfinite(values.max()):
-        raise BadRequest("the options of this request leave no token to choose")
+        raise BadRequest(
+            "suppress_tokens, begin_suppress_tokens, bad_words_ids, sequence_bias or the end tokens of this request "
+            "leave no token to choose"
+        )
     return values
 
 

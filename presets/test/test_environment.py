@@ -1,0 +1,85 @@
+"""A container without a place for temporary files or without permission to read the model is reported in those words
+(deploy-review M5, L14)."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from kaito_presets.environment import check_readable, check_temporary_directory
+from kaito_presets.errors import AdapterError, ConfigurationError, ModelLoadError
+from kaito_presets.inference.adapters import find_adapters
+from kaito_presets.vllm.arguments import read_model
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Reading files of that name is forbidden; the tests may run as root, to whom everything is allowed."""
+    real = Path.open
+
+    def guarded(self: Path, *arguments: object, **options: object) -> object:
+        if self.name == name:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *arguments, **options)  # type: ignore[call-overload]  # passed through
+
+    monkeypatch.setattr(Path, "open", guarded)
+
+
+def test_no_temporary_directory_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """M5: exit code 2 and the remedy, instead of the words of a half-imported torch and exit code 4."""
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    check_temporary_directory()
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", none)
+    with pytest.raises(ConfigurationError, match=r"/tmp is missing.*mount an emptyDir volume at /tmp"):
+        check_temporary_directory()
+
+
+@pytest.mark.parametrize("module", ["kaito_presets.inference.main", "kaito_presets.vllm.main"])
+def test_both_servers_check_it_before_anything_else(tmp_path: Path, module: str) -> None:
+    """M5: a process in which no directory can be written ends with 2 and says why."""
+    code = (
+        "import sys, tempfile\n"
+        "def none(*_): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile._get_default_tempdir = none\n"
+        f"from {module} import main\n"
+        f"sys.argv[1:] = ['--port=0']\n"
+        "sys.exit(main())\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert process.returncode == 2
+    assert "mount an emptyDir volume at /tmp" in process.stderr.splitlines()[-1]
+
+
+def test_weights_that_may_not_be_read_are_a_permission_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L14: files packed with mode 0600 are not "missing"; exit code 4 with user, file and remedy."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    check_readable(tmp_path)
+    check_readable(tmp_path / "absent")
+    deny(monkeypatch, "model.safetensors")
+    words = rf"no permission to read .*model\.safetensors.*user {os.getuid()}.*chmod -R a\+rX"
+    with pytest.raises(ModelLoadError, match=words) as caught:
+        check_readable(tmp_path)
+    assert caught.value.exit_code == 4
+    with pytest.raises(ModelLoadError, match=words):
+        read_model(str(tmp_path))
+
+
+def test_an_adapter_that_may_not_be_read_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L14: the same for an adapter."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    find_adapters(tmp_path, {})
+    deny(monkeypatch, "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match="'mine': no permission to read"):
+        find_adapters(tmp_path, {})
