@@ -25,10 +25,10 @@ def is_operation(url: str, *, endpoint: str, subscription: str, location: str = 
 
     `location` is compared when it is known.
     """
-    if not _CHARACTERS.match(url) or len(url) > LONGEST_ADDRESS or not is_same_origin(url, endpoint):
+    if not _CHARACTERS.fullmatch(url) or len(url) > LONGEST_ADDRESS or not is_same_origin(url, endpoint):
         return False
     path = urlsplit(url).path
-    found = _PATH.match(path)
+    found = _PATH.fullmatch(path)
     if found is None or "%" in path or found["subscription"].lower() != subscription.lower():
         return False
     return not location or found["location"].lower() == _plain(location)

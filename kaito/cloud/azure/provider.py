@@ -40,9 +40,6 @@ log = get_logger(__name__)
 
 OPERATION_HEADER = "Azure-AsyncOperation"
 PAGE_ATTEMPTS = 3
-LONGEST_LIST_PAGES = 100
-"""More pages than a cluster has pools are a list that does not end."""
-
 _API_VERSION = re.compile(r"(?<=[?&])api-version=[^&]*")
 
 
@@ -211,13 +208,11 @@ class AzureProvider:
         settings = self._settings
         url = first = self._url("/agentPools")
         found: dict[str, Instance] = {}
-        for page in range(LONGEST_LIST_PAGES):
-            document = await self._list_page(url, reading.begins if page == 0 else None)
-            value: object = document.get("value")
-            for entry in cast("list[object]", value) if isinstance(value, list) else []:
-                if isinstance(entry, Mapping):
-                    pool = pools.to_instance(cast("Mapping[str, Any]", entry))
-                    found[pool.name] = pool
+        read: set[str] = set()
+        while url not in read:
+            document = await self._list_page(url, None if read else reading.begins)
+            read.add(url)
+            found |= _page(document)
             link = str(document.get("nextLink") or "")
             if not link or reading.is_enough(found):
                 return found
@@ -225,7 +220,7 @@ class AzureProvider:
             url = _API_VERSION.sub(f"api-version={settings.api_version}", link)
             if not is_same_origin(url, settings.endpoint) or urlsplit(url).path.lower() != urlsplit(first).path.lower():
                 raise CloudUnavailable(f"the list of agent pools goes on elsewhere, at {link.partition('?')[0]}")
-        raise CloudUnavailable(f"the list of agent pools has more than {LONGEST_LIST_PAGES} pages")
+        raise CloudUnavailable("the list of agent pools does not end: a page is its own successor")
 
     async def _list_page(self, url: str, begins: Callable[[], None] | None) -> Mapping[str, Any]:
         """One page. A later one is asked for again after a 429, or the pages before it would have been for nothing."""
@@ -253,6 +248,24 @@ class AzureProvider:
         if not isinstance(document, Mapping):
             raise CloudUnavailable("the operation's status is not a JSON object")
         return _progress(cast("Mapping[str, Any]", document), wait)
+
+
+def _page(document: Mapping[str, Any]) -> dict[str, Instance]:
+    """The pools of one page.
+
+    Raises:
+        CloudUnavailable: it has another form. An empty list instead would mean that every pool is gone.
+    """
+    value: object = document.get("value")
+    if not isinstance(value, list):
+        raise CloudUnavailable("unreadable answer from Azure: a list of agent pools without a value")
+    found: dict[str, Instance] = {}
+    for entry in cast("list[object]", value):
+        pool = pools.to_instance(cast("Mapping[str, Any]", entry)) if isinstance(entry, Mapping) else None
+        if pool is None or not pool.name:
+            raise CloudUnavailable("unreadable answer from Azure: an agent pool without a name")
+        found[pool.name] = pool
+    return found
 
 
 def _progress(document: Mapping[str, Any], wait: float | None) -> Progress:

@@ -1,0 +1,209 @@
+"""Which addresses are read as operations. Issue 9, B.4; fault arm-10."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from kaito.cloud.azure.operations import is_operation
+from kaito.cloud.azure.provider import AzureProvider
+from kaito.cloud.azure.settings import AzureSettings
+from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
+from kaito.cloud.azure.simulator.server import serve
+from kaito.cloud.errors import CloudUnavailable
+from kaito.cloud.metrics import CloudMetrics
+from kaito.cloud.provider import InstancePlan, Marker
+
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
+ARM = "https://management.azure.com"
+LOCATIONS = f"{ARM}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations"
+VAULT = f"{ARM}/subscriptions/{SUBSCRIPTION}/resourceGroups/other/providers/Microsoft.KeyVault/vaults/v"
+ID = "0b0e1ba4-9d6d-4a42-9ba1-5f4f1d1a1c11"
+SIGNED = f"api-version=2025-03-01&t=638&c={'A-_' * 1200}&s=%2B%2F%3D&h=x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"{LOCATIONS}/eastus/operations/{ID}?api-version=2016-03-30",
+        f"{LOCATIONS}/eastus/operations/{ID}?{SIGNED}",
+        f"{LOCATIONS}/eastus/operationresults/{ID}?api-version=2016-03-30",
+        f"{LOCATIONS}/EastUS/operationStatus/{ID}?api-version=2024-09-01",
+        f"{LOCATIONS}/eastus/operationStatuses/{ID}?api-version=2024-09-01",
+        f"{LOCATIONS}/eastus/operations/{ID}".replace("Microsoft.ContainerService", "microsoft.containerservice"),
+        f"{LOCATIONS}/eastus/operations/{ID}".replace("azure.com", "azure.com:443"),
+        f"{LOCATIONS}/eastus/operations/{ID}".replace("management.azure.com", "MANAGEMENT.azure.com"),
+    ],
+)
+def test_our_operations_are_read(url: str) -> None:
+    assert is_operation(url, endpoint=ARM, subscription=SUBSCRIPTION, location="East US")
+    assert is_operation(url, endpoint=ARM, subscription=SUBSCRIPTION)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "operations",
+        f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/eastus/operations/{ID}",
+        # arm-10: the pattern is in the query, the fragment or behind another resource
+        f"{VAULT}?api-version=2023-07-01&x=/providers/Microsoft.ContainerService/locations/a/operations/b",
+        f"{VAULT}#/providers/Microsoft.ContainerService/locations/eastus/operations/{ID}",
+        f"{LOCATIONS}/eastus/operations/{ID}/../../../../../resourceGroups/other",
+        f"{LOCATIONS}/eastus/operations/{ID}/listKeys",
+        f"{LOCATIONS}/eastus/operations/..%2f..%2f{ID}",
+        f"{LOCATIONS}/eastus/operations/..",
+        f"{LOCATIONS}/../operations/{ID}",
+        f"{LOCATIONS}/eastus/operations/",
+        f"{LOCATIONS}/eastus/usages/{ID}",
+        f"{ARM}/x{LOCATIONS.removeprefix(ARM)}/eastus/operations/{ID}",
+        # another subscription, provider or location
+        f"{LOCATIONS.replace(SUBSCRIPTION, '1')}/eastus/operations/{ID}",
+        f"{LOCATIONS.replace('ContainerService', 'KeyVault')}/eastus/operations/{ID}",
+        f"{LOCATIONS}/westus/operations/{ID}",
+        # another host, port, scheme or user
+        f"{LOCATIONS.replace('management', 'evil')}/eastus/operations/{ID}",
+        f"{LOCATIONS.replace('azure.com', 'azure.com.evil.example')}/eastus/operations/{ID}",
+        f"{LOCATIONS.replace('https://', 'https://me:secret@')}/eastus/operations/{ID}",
+        f"{LOCATIONS.replace('https://', 'https://management.azure.com@evil.example/')}/eastus/operations/{ID}",
+        f"{LOCATIONS.replace('https', 'http')}/eastus/operations/{ID}",
+        f"{LOCATIONS.replace('azure.com', 'azure.com:8443')}/eastus/operations/{ID}",
+        f"{LOCATIONS.replace('azure.com', 'azure.com:port')}/eastus/operations/{ID}",
+        LOCATIONS.replace("https://", "https:\\\\") + f"/eastus/operations/{ID}",
+        # characters that a request line must not have
+        f"{LOCATIONS}/eastus/operations/{ID}?a=b HTTP/1.1",
+        f"{LOCATIONS}/eastus/operations/{ID}?a=\r\nX-Header: y",
+        f"{LOCATIONS}/eastus/operations/{ID}?a=\u00e9",
+        f"{LOCATIONS}/eastus/operations/{ID}\n",
+        f"{LOCATIONS}/eastus/operations/{ID}?{'c' * 20_000}",
+    ],
+)
+def test_nothing_else_is_read(url: str) -> None:
+    assert not is_operation(url, endpoint=ARM, subscription=SUBSCRIPTION, location="eastus")
+
+
+def provider_at(endpoint: str) -> AzureProvider:
+    return AzureProvider(
+        AzureSettings(
+            subscription_id=SUBSCRIPTION,
+            resource_group="kaito",
+            cluster="kaito",
+            endpoint=endpoint,
+            credential_mode="fake",
+        ),
+        CloudMetrics(),
+    )
+
+
+async def test_an_address_of_four_kilobytes_travels_byte_for_byte() -> None:
+    """The simulator refuses a query that differs from the one it signed in a single byte."""
+    async with Simulator(SimulatorSettings(speed=3000)) as simulator, serve(simulator) as url:
+        azure = provider_at(url)
+        plan = InstancePlan(
+            name="ws1", instance_type="Standard_NC6s_v3", marker=Marker("uid", "Machine", "ws1", "here"), disk_gib=100
+        )
+        started = await azure.create(plan)
+        assert len(started.operation) > 3000
+        operation = simulator.cluster.operations[started.operation.partition("?")[0].rpartition("/")[2]]
+        operation.query = f"api-version=2025-03-01&c={'A' * 3800}&s=a%2Bb%2Fc%3D%3d+~!*'(),&h=%7E"
+        address = f"{started.operation.partition('?')[0]}?{operation.query}"
+        assert (await azure.progress(address)).state in {"running", "succeeded"}
+        await azure.close()
+
+
+class Elsewhere:
+    """An ARM that leads away: what arrives at the other host is recorded."""
+
+    def __init__(self) -> None:
+        self.received: list[str] = []
+        self.answer: Any = None
+        self.here = self.there = ""
+
+    async def serve_there(self, request: web.Request) -> web.Response:
+        self.received.append(request.path)
+        return web.json_response({"value": [], "status": "Succeeded"})
+
+    async def serve_here(self, request: web.Request) -> web.Response:
+        if "/operations/" in request.path:
+            return web.Response(status=302, headers={"Location": f"{self.there}/elsewhere"})
+        return web.json_response(self.answer)
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[Elsewhere]:
+    both = Elsewhere()
+    runners: list[web.AppRunner] = []
+    for handler in (both.serve_here, both.serve_there):
+        app = web.Application()
+        app.router.add_route("*", "/{tail:.*}", handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        runners.append(runner)
+    both.here, both.there = (f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
+    try:
+        yield both
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def test_a_redirect_is_not_followed(elsewhere: Elsewhere) -> None:
+    azure = provider_at(elsewhere.here)
+    address = f"{elsewhere.here}{LOCATIONS.removeprefix(ARM)}/eastus/operations/{ID}"
+    with pytest.raises(CloudUnavailable):
+        await azure.progress(address)
+    assert elsewhere.received == []
+    await azure.close()
+
+
+@pytest.mark.parametrize("link", ["{there}/next", "{here}/other?api-version=1", "//evil", "{here}/agentPools", "7"])
+async def test_a_list_that_goes_on_elsewhere_is_refused(elsewhere: Elsewhere, link: str) -> None:
+    azure = provider_at(elsewhere.here)
+    elsewhere.answer = {"value": [], "nextLink": link.format(here=elsewhere.here, there=elsewhere.there)}
+    with pytest.raises(CloudUnavailable, match="goes on elsewhere"):
+        await azure.list()
+    assert elsewhere.received == []
+    await azure.close()
+
+
+async def test_pages_of_compute_are_not_read_elsewhere(elsewhere: Elsewhere) -> None:
+    azure = provider_at(elsewhere.here)
+    elsewhere.answer = {"location": "eastus", "value": [], "nextLink": f"{elsewhere.there}/next"}
+    with pytest.raises(CloudUnavailable, match="refused to send a request"):
+        await azure.instance_type("Standard_NC6s_v3")
+    assert elsewhere.received == []
+    await azure.close()
+
+
+@pytest.mark.parametrize("answer", [[], "text", 7, None])
+async def test_a_list_of_another_form_is_no_empty_list(elsewhere: Elsewhere, answer: Any) -> None:
+    """An empty list would say that every pool is gone."""
+    azure = provider_at(elsewhere.here)
+    elsewhere.answer = answer
+    with pytest.raises(CloudUnavailable):
+        await azure.list()
+    await azure.close()
+
+
+async def test_a_list_without_its_items_is_no_empty_list(elsewhere: Elsewhere) -> None:
+    azure = provider_at(elsewhere.here)
+    answers: list[Any] = [{}, {"value": None}, {"value": {}}, {"value": [7]}, {"value": [{"properties": {}}]}]
+    for answer in answers:
+        elsewhere.answer = answer
+        with pytest.raises(CloudUnavailable):
+            await azure.list()
+    await azure.close()
+
+
+async def test_a_list_that_never_ends_is_given_up(elsewhere: Elsewhere) -> None:
+    azure = provider_at(elsewhere.here)
+    path = (
+        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/kaito/providers/Microsoft.ContainerService/managedClusters"
+        "/kaito/agentPools"
+    )
+    elsewhere.answer = {"value": [], "nextLink": f"{elsewhere.here}{path}?api-version=1&%24skipToken=x"}
+    with pytest.raises(CloudUnavailable, match="does not end"):
+        await azure.list()
+    await azure.close()
