@@ -17,6 +17,7 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 from yarl import URL
 
 from kaito.cloud.azure.operations import is_same_origin
+from kaito.runtime.client.proxy import is_loopback
 
 Fence = Callable[[], None]
 """Returns while this process may write; raises otherwise (`kaito.runtime.errors.NotLeader`)."""
@@ -70,7 +71,7 @@ class GuardedSockets(AioHttpTransport):  # type: ignore[misc]  # mypy does not f
         if self.session is None and not self._has_been_opened:
             session = aiohttp.ClientSession(
                 request_class=self._request_class,
-                trust_env=True,
+                trust_env=not is_loopback(self._endpoint),  # a simulated Azure is not behind the proxy
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, final
 
+from kaito.runtime.client.proxy import find_proxy
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.logging import get_logger
@@ -65,6 +66,7 @@ class Access:
     credentials: Credentials
     tls: TlsMaterial = TlsMaterial()
     proxy: str = ""
+    """URL of the HTTP proxy to the server; empty: none. See `proxy.find_proxy`."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     """Sent with every request."""
     impersonation: tuple[tuple[str, str], ...] = ()
@@ -136,8 +138,10 @@ def in_cluster_access(
             message = f"inside a pod, but {directory / name} is missing: is automountServiceAccountToken off?"
             raise ConfigurationError(message)
     namespace = directory / "namespace"
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     return Access(
-        server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+        server=server,
+        proxy=find_proxy(server, "", environment),
         credentials=TokenFile(directory / "token"),
         tls=TlsMaterial(ca_file=str(directory / "ca.crt"), strict_x509=strict_x509),
         namespace=namespace.read_text().strip() if namespace.is_file() else "",
@@ -161,11 +165,11 @@ async def find_access(
 
     named = str(kubeconfig) if kubeconfig is not None else environment.get("KUBECONFIG", "")
     if named:
-        return await kubeconfig_access(named, context, strict_x509=strict_x509)
+        return await kubeconfig_access(named, context, environment=environment, strict_x509=strict_x509)
     if not context and (access := in_cluster_access(environment, strict_x509=strict_x509)) is not None:
         return access
     if home := await asyncio.to_thread(_home_kubeconfig):
-        return await kubeconfig_access(home, context, strict_x509=strict_x509)
+        return await kubeconfig_access(home, context, environment=environment, strict_x509=strict_x509)
     message = "no way to a cluster: not inside a pod, KUBECONFIG is not set, and ~/.kube/config does not exist"
     raise ConfigurationError(message)
 

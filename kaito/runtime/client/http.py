@@ -7,6 +7,7 @@ get a new pool and the old one closes after its last answer. aiohttp's exception
 """
 
 import asyncio
+import base64
 import io
 import socket
 import ssl
@@ -103,7 +104,7 @@ class _Pool:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,  # would read ~/.netrc in a thread for every request; proxies come from the kubeconfig
+            trust_env=False,  # would read ~/.netrc in a thread for every request; `Access` names the proxy
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             read_bufsize=2**18,
         )
@@ -169,6 +170,9 @@ class HttpTransport:
         self._resolved = resolved
         self._base = access.server.rstrip("/")
         self._secure = self._base.startswith("https:")
+        proxy = yarl.URL(access.proxy)
+        self._proxy = proxy.with_user(None) if access.proxy else None  # aiohttp shows it in errors
+        self._proxy_login = _proxy_login(proxy)
         self._pool: _Pool | None = None
         self._retired: list[_Pool] = []
         self._checked_at = 0.0
@@ -280,14 +284,18 @@ class HttpTransport:
         made = {"accept-encoding": "identity", **self._access.headers, **headers}
         if authorization:
             made["authorization"] = authorization
+        if not self._secure:
+            made |= self._proxy_login  # there is no tunnel: the proxy reads the request
         if self._access.impersonation:
             return CIMultiDict([*made.items(), *self._access.impersonation])
         return made
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"allow_redirects": False}
-        if self._access.proxy:
-            options["proxy"] = self._access.proxy
+        if self._proxy is not None:
+            options["proxy"] = self._proxy
+            if self._secure and self._proxy_login:
+                options["proxy_headers"] = self._proxy_login  # of the tunnel
         if self._access.tls.server_name and self._secure:
             options["server_hostname"] = self._access.tls.server_name
         return options
@@ -345,6 +353,14 @@ class HttpTransport:
         self._retired, self._pool = [], None
         for pool in pools:
             await pool.close()
+
+
+def _proxy_login(proxy: yarl.URL) -> dict[str, str]:
+    """The header that holds the credentials in the URL of a proxy, if there are any."""
+    if proxy.user is None and proxy.password is None:
+        return {}
+    login = base64.b64encode(f"{proxy.user or ''}:{proxy.password or ''}".encode()).decode()
+    return {"proxy-authorization": f"Basic {login}"}
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

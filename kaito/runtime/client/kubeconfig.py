@@ -8,6 +8,7 @@ so plugins are ours (`execplugin`).
 import asyncio
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from urllib.parse import quote
 
 from kaito.runtime.client.access import Access, Credentials, TlsMaterial
 from kaito.runtime.client.execplugin import ExecCredentials, ExecPlugin
+from kaito.runtime.client.proxy import find_proxy
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError, TransportError
 from kaito.runtime.logging import get_logger
@@ -113,15 +115,19 @@ class _LoaderCredentials:
             _log.warning("credentials not refreshed, keeping the last ones", error=str(error))
 
 
-async def kubeconfig_access(paths: str, context: str = "", *, strict_x509: bool = False) -> Access:
+async def kubeconfig_access(
+    paths: str, context: str = "", *, environment: Mapping[str, str] = os.environ, strict_x509: bool = False
+) -> Access:
     """The access a kubeconfig describes. `paths` may name several files, separated as in `$KUBECONFIG`.
+
+    `environment` may name a proxy, for a cluster without a `proxy-url`.
 
     Raises:
         ConfigurationError: the files do not exist, or do not describe a usable access.
         TransportError: a credential plugin failed.
     """
     try:
-        return await _access(_library(), paths, context, strict_x509=strict_x509)
+        return await _access(_library(), paths, context, environment, strict_x509=strict_x509)
     except (ConfigurationError, TransportError):
         raise
     except Exception as error:  # the library raises ConfigException, AssertionError, TypeError, YAMLError, OSError …
@@ -129,7 +135,9 @@ async def kubeconfig_access(paths: str, context: str = "", *, strict_x509: bool 
         raise ConfigurationError(message) from error
 
 
-async def _access(library: ModuleType, paths: str, context: str, *, strict_x509: bool) -> Access:
+async def _access(
+    library: ModuleType, paths: str, context: str, environment: Mapping[str, str], *, strict_x509: bool
+) -> Access:
     merger = library.KubeConfigMerger(paths)
     if merger.config is None:
         message = f"kubeconfig {paths} does not exist"
@@ -173,7 +181,7 @@ async def _access(library: ModuleType, paths: str, context: str, *, strict_x509:
             server_name=str(described.get("tls-server-name") or ""),  # release 33 of the library does not read it
             strict_x509=strict_x509,
         ),
-        proxy=str(described.get("proxy-url") or ""),  # nor this
+        proxy=find_proxy(target.host, str(described.get("proxy-url") or ""), environment),  # nor this
         impersonation=_impersonation(user),
         namespace=str(loader.current_context["context"].get("namespace") or ""),
     )
