@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from kaito.api import Workspace, conditions as words, labels
 from kaito.api.raw import json_list, json_object
+from kaito.models import instance_types
+from kaito.models.errors import NoGpu, UnknownInstanceType
 from kaito.runtime.meta import Quantity
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware
@@ -26,9 +28,20 @@ async def requests(examination: Examination) -> Iterable[Finding]:
     wanted = pod_requests(spec)
     if examination.settings.node_api is NodeApi.BYO:
         return tuple(_beyond_own_nodes(examination, wanted))
-    known = examination.instance is not None
+    known = examination.instance is not None or _has_no_gpu(examination)
     found = [*_beyond_instance(wanted, plan.hardware, known=known)]
     return (*found, *_contradictions(spec, _node_labels(examination.workspace, plan.hardware)))
+
+
+def _has_no_gpu(examination: Examination) -> bool:
+    """Whether the instance type is known to have no GPU, rather than to be newer than the table."""
+    try:
+        instance_types.get(examination.workspace.resource.instance_type, examination.settings.cloud)
+    except NoGpu:
+        return True
+    except UnknownInstanceType:
+        return False
+    return False
 
 
 def pod_requests(spec: Mapping[str, Any]) -> dict[str, Quantity]:
