@@ -43,7 +43,7 @@ async def end_instance(tools: Tools, name: str, claim_uid: str, provider_id: str
     if instance is None or not owns_instance(instance, claim_uid, launched=launched):
         return None
     if instance.state != "deleting":
-        _raise_failed_deletion(tools, instance, claim_uid)
+        raise_failed_deletion(tools, instance, claim_uid)
         started = await tools.cloud.delete(name)
         if started is None:
             return None
@@ -68,7 +68,7 @@ def refused(tools: Tools, claim_uid: str, error: CloudError) -> Refused:
     return Refused(found, min(found.retry, settings.denied_retry))
 
 
-def _raise_failed_deletion(tools: Tools, instance: Instance, claim_uid: str) -> None:
+def raise_failed_deletion(tools: Tools, instance: Instance, claim_uid: str) -> None:
     """A deletion that was accepted and failed is tried again after a pause, not at each look.
 
     A lock on the resource group of the nodes shows like this: AKS accepts the deletion, and the pool becomes Failed.

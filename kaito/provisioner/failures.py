@@ -22,7 +22,8 @@ TROUBLE_CAP_SECONDS = 120.0
 THROTTLED_CAP_SECONDS = 120.0
 RETRY_AFTER_CAP_SECONDS = 1800.0
 """A longer time asked for by the cloud is not waited for."""
-QUOTA_CAP_SECONDS = 3600.0
+QUOTA_FACTOR = 6.0
+"""The longest pause after a quota refusal, in quota retries: an hour by default."""
 DENIED_CAP_SECONDS = 1800.0
 OVERRIDDEN_CAP_SECONDS = 1800.0
 BLOCKED_SECONDS, BLOCKED_CAP_SECONDS = 600.0, 3600.0
@@ -103,7 +104,7 @@ def _growth(error: CloudError, settings: ProvisionerSettings) -> tuple[float, fl
     """The first pause and the longest."""
     match error.verdict:
         case Verdict.QUOTA:
-            return settings.quota_retry, QUOTA_CAP_SECONDS
+            return settings.quota_retry, settings.quota_retry * QUOTA_FACTOR
         case Verdict.CAPACITY | Verdict.FAILED:
             return settings.capacity_retry, settings.capacity_retry_cap
         case Verdict.SIZE | Verdict.ZONE | Verdict.INVALID:

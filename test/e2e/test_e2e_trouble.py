@@ -1,6 +1,7 @@
 """Trouble in the cloud and on nodes: the columns turn False with the cause in words, and recover by themselves."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,41 @@ async def test_quota_and_a_node_that_fails_are_told_and_heal(node_api: str) -> N
         await running.admin("PUT", "knobs", {"not_ready": False})
         await until(lambda: is_true(running, "ResourceReady"), "recovery of the node")
         assert len(await running.pools()) == 1
+
+
+TWO_SIZES = """
+apiVersion: karpenter.sh/v1
+kind: NodeClaim
+metadata: {name: ws1, labels: {karpenter.sh/nodepool: kaito}}
+spec:
+  nodeClassRef: {group: kaito.sh, kind: KaitoNodeClass, name: default}
+  requirements:
+  - {key: node.kubernetes.io/instance-type, operator: In, values: [Standard_NC24ads_A100_v4, Standard_NC40ads_H100_v5]}
+  - {key: karpenter.sh/capacity-type, operator: In, values: [on-demand]}
+  resources: {requests: {storage: 100Gi}}
+"""
+
+
+@pytest.mark.timeout(240)
+async def test_a_size_without_quota_leads_to_the_next_listed_one() -> None:
+    """arm-04, on a real API server."""
+    async with stack("nodeclaim") as running:
+        await running.admin("POST", "faults", {"named": "quota", "times": 1})
+        running.kubectl("apply", "-f", "-", stdin=TWO_SIZES)
+
+        def claim() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(running.kubectl("get", "nodeclaim", "ws1", "-o", "json"))
+            return found
+
+        def is_ready() -> bool:
+            conditions = claim().get("status", {}).get("conditions", [])
+            return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+        await until(is_ready, "the claim to become ready with the second size")
+        labels, annotations = claim()["metadata"]["labels"], claim()["metadata"].get("annotations", {})
+        assert labels["node.kubernetes.io/instance-type"] == "Standard_NC40ads_H100_v5"
+        assert labels["karpenter.sh/capacity-type"] == "on-demand"
+        assert "kaito.sh/launch-record" not in annotations
+        assert "OfferRefused" in running.kubectl("describe", "nodeclaim", "ws1")
+        running.kubectl("delete", "nodeclaim", "ws1", "--timeout=60s")
+        assert await running.pools() == {}

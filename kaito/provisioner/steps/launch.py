@@ -13,6 +13,7 @@ from kaito.cloud.errors import CloudError, OperationFailed
 from kaito.cloud.provider import Instance, Progress
 from kaito.provisioner import attempts, reasons
 from kaito.provisioner.context import Pass
+from kaito.provisioner.ending import raise_failed_deletion
 from kaito.provisioner.failures import shortened
 from kaito.provisioner.ledger import Offer
 from kaito.provisioner.offers import choice
@@ -126,7 +127,9 @@ async def _occupied(run: Pass, plan: Plan, instance: Instance) -> None:
         _leaving(run)
     elif marker is not None and (marker.installation, marker.claim_kind) == (ours.installation, ours.claim_kind):
         # Made by us for an earlier claim of the same name, which no longer exists: two cannot.
+        raise_failed_deletion(run.tools, instance, run.claim.uid)
         await run.cloud.delete(instance.name)
+        run.tools.ledger.deletion_asked(run.claim.uid)
         _leaving(run)
     else:
         message = f"agent pool {instance.name} exists and was not made for this claim: it is left alone"

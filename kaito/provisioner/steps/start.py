@@ -14,7 +14,7 @@ from kaito.provisioner.plan import Plan
 REQUESTS_PER_PASS = 5
 """Creations asked for in one pass, all but one refused; AKS allows 20 in a burst and one a minute per agent pool."""
 
-SHORTEST_PAUSE_SECONDS = 30.0
+SHORTEST_PAUSE_SECONDS = 1.0
 
 _KINDS: dict[Verdict, type[CloudError]] = {
     Verdict.QUOTA: QuotaExceeded,
