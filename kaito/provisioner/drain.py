@@ -57,9 +57,10 @@ async def evict(
         except TooManyRequests as refused:
             metrics.evictions.labels("429").inc()
             api.event(node, "Warning", reasons.FAILED_DRAINING, f"pod {pod.key}: {refused.message}", action="Drain")
-        except (NotFound, Conflict):
-            metrics.evictions.labels("gone").inc()
         except ApiError as refused:
+            if isinstance(refused, Conflict) or (isinstance(refused, NotFound) and refused.is_object):
+                metrics.evictions.labels("gone").inc()
+                continue
             metrics.evictions.labels(str(refused.code)).inc()
             api.event(node, "Warning", reasons.FAILED_DRAINING, f"pod {pod.key}: {refused.message}", action="Drain")
         else:
