@@ -44,7 +44,7 @@ class Attempts:
     serial: int = 0
     """Part of the next claim's name; never goes back."""
     failures: int = 0
-    """Losses in a row since the claims were last Ready for `STABLE_SECONDS`."""
+    """Losses in a row since claims and nodes were last Ready for `STABLE_SECONDS`."""
     since: datetime | None = None
     """When the pause began; None with failures means that the lost claims are not gone yet."""
     lost: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ class Situation:
     proven: frozenset[str] = frozenset()
     """Names of absent claims of which an Event proves that they existed."""
     ready_since: datetime | None = None
-    """Since when all claims were Ready, as the last pass saw it; None when they were not."""
+    """Since when claims and nodes were all Ready, as the last pass saw it; None when they were not."""
     name: Callable[[int, int], str] = lambda index, serial: f"{index}-{serial}"
     """The name of the claim with an index and a serial."""
 

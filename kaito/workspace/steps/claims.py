@@ -1,5 +1,6 @@
 """Step: ask for the nodes that are missing, replace claims that failed, and say why the others are not ready."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,6 +21,9 @@ from kaito.workspace.steps.tuning import is_finished
 
 _CREATION_REFUSED = frozenset({words.CLAIM_CREATE_FAILED, words.CLAIM_KIND_MISSING})
 """Reasons with which the last pass ended because the API server refused a claim."""
+
+_COUNT = re.compile(r"\d{1,6} of (\d{1,6}) (?:machines|node claims) ready")
+"""How the condition of the claims begins when they are in place."""
 
 CAUSE_SECONDS = 10.0
 """How long after a loss its cause is looked for: an Event may arrive after the deletion that it explains."""
@@ -116,19 +120,40 @@ def _wanted(run: Pass, hardware: Hardware, existing: Sequence[Claim]) -> int:
 
 def _decide(run: Pass, workspace: Workspace, report: ClaimsReport, proven: frozenset[str] = frozenset()) -> Decision:
     last = _last_verdict(run, workspace)
+    resources = find_condition(workspace.status.conditions, words.RESOURCE_READY)
+    attempts = Attempts.read(workspace.annotations)
     situation = Situation(
         now=run.now,
         wanted=report.wanted,
         claims=report.claims,
         nodes=run.seen.node_objects,
-        attempts=Attempts.read(workspace.annotations),
-        expected=frozenset(workspace.status.claims) if last is not None else frozenset(),
+        attempts=attempts,
+        expected=_expected(workspace, last, attempts.serial),
         proven=proven,
         refused=last is not None and last.reason in _CREATION_REFUSED,
-        ready_since=last.last_transition_time if last is not None and last.is_true else None,
+        ready_since=resources.last_transition_time
+        if last and last.is_true and resources and resources.is_true
+        else None,
         name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
     )
     return decide(situation, run.settings)
+
+
+def _expected(workspace: Workspace, last: Condition | None, serial: int) -> frozenset[str]:
+    """Names of the claims that the last pass left in place.
+
+    A CRD of an earlier version drops `status.claims`. The condition then still tells how many there were, and the names
+    of the current serial stand for them: without any name no loss would ever be counted.
+    """
+    if last is None:
+        return frozenset()
+    if workspace.status.claims:
+        return frozenset(workspace.status.claims)
+    counted = _COUNT.match(last.message)
+    if counted is None or last.status == "Unknown" or last.reason == words.CLAIM_REPLACEMENT_PENDING:
+        return frozenset()
+    wanted = min(int(counted.group(1)), workspace.status.target_node_count)
+    return frozenset(claim_name(workspace, index=index, serial=serial) for index in range(wanted))
 
 
 def _last_verdict(run: Pass, workspace: Workspace) -> Condition | None:

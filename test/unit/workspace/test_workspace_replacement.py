@@ -1,5 +1,6 @@
 """Claims that are lost again and again are bought with growing pauses, and the cause stays readable (A.1)."""
 
+import copy
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ from kaito.api import Claim, Workspace, labels
 from kaito.runtime.kinds import Event, Node
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.testing import World
 from kaito.workspace.manifests.claim import claim_name
 from kaito.workspace.provisioning import Attempts
+from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.status import claim_condition_type
 
 if TYPE_CHECKING:
@@ -310,3 +313,45 @@ async def test_restarts_at_any_write_neither_hide_nor_double_a_loss(
     assert life.again <= {claim_name(cluster.workspace(), index=0, serial=0)}
     assert all(gap >= 29 for gap in life.gaps), life.gaps
     assert life.gaps[-1] >= 120
+
+
+async def test_a_crd_that_lacks_the_list_of_claims_causes_no_loop(
+    world: World, settings: WorkspaceSettings, phi: Workspace
+) -> None:
+    """An upgrade that leaves the CRD as it was (Helm does): the server drops `status.claims`."""
+    from test.unit.workspace.conftest import DEFINITIONS, Cluster
+
+    cluster = Cluster(world, settings)
+    (definition,) = [copy.deepcopy(each) for each in DEFINITIONS if each["metadata"]["name"] == "workspaces.kaito.sh"]
+    for version in definition["spec"]["versions"]:
+        del version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["claims"]
+    world.install(definition)
+    cluster.apply(phi)
+    life = Life(cluster)
+    async with cluster.controller():
+        await life.run(300, delete_at_once)
+        assert cluster.workspace().status.claims == []
+        assert len(life.creations) == 4, life.creations
+        assert life.gaps == sorted(life.gaps)
+        assert life.gaps[-1] >= 120
+
+
+async def test_nodes_that_fail_soon_after_they_joined_are_no_lasting_success(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    """The claim stays Ready for the ten minutes that its NotReady node is waited for."""
+
+    def fails(life: Life, claim: Claim) -> None:
+        if not claim.is_ready:
+            life.cluster.join(claim)
+        elif life.age(claim) > 60 and life.age(claim) <= 90:
+            life.cluster.node_ready(f"node-{claim.name}", "False", "the GPU fell off the bus")
+
+    cluster.apply(phi)
+    life = Life(cluster)
+    async with cluster.controller():
+        await life.run(3600, fails, step=30)
+        assert len(life.creations) >= 4
+        pauses = [gap - 660 for gap in life.gaps]
+        assert pauses == sorted(pauses)
+        assert pauses[-1] >= 120
