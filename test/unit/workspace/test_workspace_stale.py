@@ -315,8 +315,8 @@ async def test_a_deletion_that_is_only_slow_is_no_refusal(cluster: "Cluster", ph
         assert warnings(cluster, "CloudRefusesDeletion") == []
 
 
-async def test_tuning_ends_being_ready_too(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 05 for a tuning Workspace."""
+async def until_tuning(cluster: "Cluster", phi: Workspace) -> None:
+    """A tuning Workspace whose Job runs."""
     tuning = {
         "preset": {"name": "phi-3-mini-128k-instruct"},
         "method": "qlora",
@@ -324,18 +324,42 @@ async def test_tuning_ends_being_ready_too(cluster: "Cluster", phi: Workspace) -
         "output": {"image": "registry.example/tuned:1", "imagePushSecret": "push"},
     }
     document = {name: value for name, value in phi.to_dict().items() if name != "inference"} | {"tuning": tuning}
+    metadata = ObjectMeta(name="push", namespace="default")
     data = {".dockerconfigjson": "eyJhdXRocyI6e319"}
-    cluster.world.put(
-        Secret(metadata=ObjectMeta(name="push", namespace="default"), type="kubernetes.io/dockerconfigjson", data=data)
-    )
+    cluster.world.put(Secret(metadata=metadata, type="kubernetes.io/dockerconfigjson", data=data))
     cluster.apply(Workspace.model_validate(document))
+    await cluster.world.settle()
+    cluster.join(cluster.claim())
+    await cluster.world.settle()
+    cluster.world.patch(Job, NAME, {"status": {"active": 1, "ready": 1}}, subresource="status")
+    await cluster.world.settle()
+    assert cluster.told()["JobStarted"][0] == "True"
+
+
+@pytest.mark.parametrize("number", range(len(controller.STEPS)), ids=[s.name for s in controller.STEPS])
+async def test_whatever_a_step_raises_while_tuning_no_condition_stays_as_it_was(
+    cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     async with cluster.controller():
-        await cluster.world.settle()
-        cluster.join(cluster.claim())
-        await cluster.world.settle()
-        cluster.world.patch(Job, NAME, {"status": {"active": 1, "ready": 1}}, subresource="status")
-        await cluster.world.settle()
-        assert cluster.told()["JobStarted"][0] == "True"
+        await until_tuning(cluster, phi)
+        step = break_step(monkeypatch, number, failing(RuntimeError("a surprise")))
+        cluster.world.delete(Node, f"node-{cluster.claim().name}", "")
+        cluster.world.patch(Job, NAME, {"status": {"active": 0, "ready": 0}}, subresource="status")
+        touch(cluster)
+        await cluster.world.advance(20)
+        told = cluster.told()
+        assert "InferenceReady" not in told
+        for name in ("ResourceReady", "JobStarted", "WorkspaceSucceeded", "WorkspaceReady"):
+            assert told[name][0] != "True", f"{name} says {told[name]}"
+        for name in set(told) & step.aspects:
+            assert f"{step.name} failed: RuntimeError: a surprise" in told[name][2]
+        assert len(warnings(cluster, "ReconcileError")) == 1
+
+
+async def test_tuning_ends_being_ready_too(cluster: "Cluster", phi: Workspace) -> None:
+    """Fault 05 for a tuning Workspace."""
+    async with cluster.controller():
+        await until_tuning(cluster, phi)
         finalizers = {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}}
         cluster.world.patch(cluster.kind, cluster.claim().name, finalizers)
         cluster.world.delete(Workspace, NAME)
