@@ -59,6 +59,10 @@ class FlagParser(argparse.ArgumentParser):
     def manager(self) -> None:
         """Add the flags that every manager has; `manager_settings` reads them."""
         self.add_argument("--metrics-bind-address", default=":8080", help="address of /metrics; 0 is off")
+        self.switch("--metrics-secure", default=False, help="serve /metrics by TLS, to whom RBAC allows it")
+        self.add_argument(
+            "--metrics-cert-path", type=Path, default=None, help="directory with tls.crt and tls.key for secure metrics"
+        )
         self.add_argument("--health-probe-bind-address", default=":8081", help="address of /healthz, /readyz; 0 is off")
         self.switch("--debug-endpoints", default=False, help="serve /debug/* beside /metrics")
         self.switch("--leader-elect", default=True, help="hold a lease before acting")
@@ -80,6 +84,8 @@ def manager_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The values of the standard flags, as `Settings` names them."""
     return {
         "metrics_bind_address": arguments.metrics_bind_address,
+        "metrics_secure": arguments.metrics_secure,
+        "metrics_cert_dir": arguments.metrics_cert_path,
         "health_probe_bind_address": arguments.health_probe_bind_address,
         "debug_endpoints": arguments.debug_endpoints,
         "leader_elect": arguments.leader_elect,

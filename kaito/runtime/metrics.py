@@ -226,8 +226,24 @@ class Metrics:
         return self.registry.get_sample_value(metric, labels) or 0.0
 
     def exposition(self) -> bytes:
-        """The text format of Prometheus."""
-        return generate_latest(self.registry)
+        """The text format of Prometheus, without the time of creation of each series."""
+        return generate_latest(_WithoutCreated(self.registry))
+
+
+@final
+class _WithoutCreated(CollectorRegistry):
+    """A registry without `_created` samples, which double the counters and which Prometheus does not use."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of the registry."""
+        for family in self._registry.collect():
+            if family.type in {"counter", "histogram", "summary"}:
+                family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
 
 @final

@@ -7,7 +7,7 @@ Nothing here opens a connection, except that credential plugins run when their f
 import asyncio
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, final
 
@@ -157,9 +157,19 @@ async def find_access(
 ) -> Access:
     """The access to use: the given kubeconfig, `$KUBECONFIG`, the pod's own, `~/.kube/config`, in this order.
 
+    `$POD_NAMESPACE`, which manifests set by the downward API, names the namespace of this process whichever it is.
+
     Raises:
         ConfigurationError: none exists, or the one found is not usable.
     """
+    access = await _find_access(kubeconfig, context, environment, strict_x509=strict_x509)
+    namespace = environment.get("POD_NAMESPACE", "").strip()
+    return replace(access, namespace=namespace) if namespace else access
+
+
+async def _find_access(
+    kubeconfig: Path | None, context: str, environment: Mapping[str, str], *, strict_x509: bool
+) -> Access:
     # Imported here: only outside of pods is there a kubeconfig to read.
     from kaito.runtime.client.kubeconfig import kubeconfig_access
 

@@ -9,6 +9,7 @@ only if everything ended. The first failure of anything stops all. In tests `kai
 """
 
 import asyncio
+import os
 import platform
 import random
 import re
@@ -141,7 +142,7 @@ class Manager:
         self._tracer = tracer
         self._interceptors = tuple(interceptors)
         self._dice = dice or random.SystemRandom()
-        self._identity = self.settings.identity or f"{platform.node()}_{uuid.uuid4()}"
+        self._identity = self.settings.identity or f"{os.environ.get('POD_NAME') or platform.node()}_{uuid.uuid4()}"
         self._check()
 
         self._webhooks = self._make_webhooks(webhooks, conversions) if webhooks or conversions else None

@@ -59,7 +59,7 @@ class Settings(BaseModel):
     leader_elect: bool = True
     """Run leader-elected work only while holding the lease (needs `lease=` of the manager)."""
     leader_election_namespace: str = ""
-    """Namespace of the lease; that of the pod by default."""
+    """Namespace of the lease; by default `$POD_NAMESPACE`, that of the pod, or that of the kubeconfig's context."""
     lease_duration_seconds: Seconds = 15.0
     """How long others wait after the last renewal they saw."""
     renew_deadline_seconds: Seconds = 10.0
@@ -67,7 +67,7 @@ class Settings(BaseModel):
     retry_period_seconds: Seconds = 2.0
     """Pause between two tries."""
     identity: str = ""
-    """Name of this process in the lease and in events; pod name (or host name) and a random part by default."""
+    """Name of this process in the lease and in events; `$POD_NAME` or host name and a random part by default."""
     kubeconfig: Path | None = None
     """Kubeconfig file; without it `$KUBECONFIG`, `~/.kube/config`, or the pod's service account."""
     context: str = ""
@@ -95,6 +95,13 @@ class Settings(BaseModel):
     def _addresses(cls, value: str) -> str:
         parse_bind_address(value)
         return value
+
+    @model_validator(mode="after")
+    def _metrics_certificate(self) -> Self:
+        if self.metrics_cert_dir is not None and not self.metrics_secure:
+            message = "metrics_cert_dir is of no use without metrics_secure: set both, or neither"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _lease_times(self) -> Self:

@@ -1,5 +1,7 @@
 """The command line: upstream's environment names, defaults, and refusals with the remedy."""
 
+from pathlib import Path
+
 import pytest
 
 from kaito.provisioner.flags import parse
@@ -150,3 +152,14 @@ def test_upstreams_flags_have_the_same_ranges(
 
 def test_a_service_called_metrics_does_not_choose_the_port() -> None:
     assert parse([], ENVIRONMENT | {"METRICS_PORT": "tcp://10.0.0.7:80"}).manager.metrics_bind_address == ":8080"
+
+
+def test_the_metrics_port_can_be_secured(capsys: pytest.CaptureFixture[str]) -> None:
+    """deploy-review M6."""
+    assert not parse([], ENVIRONMENT).manager.metrics_secure
+    secured = parse(["--metrics-secure", "--metrics-cert-path=/certs"], ENVIRONMENT).manager
+    assert secured.metrics_secure
+    assert secured.metrics_cert_dir == Path("/certs")
+    with pytest.raises(SystemExit):
+        parse(["--metrics-cert-path=/certs"], ENVIRONMENT)
+    assert "metrics_cert_dir is of no use without metrics_secure" in capsys.readouterr().err

@@ -302,6 +302,15 @@ async def test_a_removed_provider_names_its_plugin(tmp_path: Path, provider: str
         await find_access(write(tmp_path, user), environment={})
 
 
+async def test_the_pods_namespace_is_that_of_the_environment(tmp_path: Path) -> None:
+    """interop 3.7: manifests set it by the downward API."""
+    path = write(tmp_path, {"token": "t"})
+    before = (await find_access(path, environment={})).namespace
+    assert before != "kaito-system"
+    assert (await find_access(path, environment={"POD_NAMESPACE": ""})).namespace == before
+    assert (await find_access(path, environment={"POD_NAMESPACE": "kaito-system"})).namespace == "kaito-system"
+
+
 async def test_a_missing_plugin_tells_how_to_get_it(tmp_path: Path) -> None:
     command = {"apiVersion": API, "command": "no-such-plugin", "installHint": "Run: install it"}
     with pytest.raises(TransportError, match=r"does not start.*Run: install it"):

@@ -188,3 +188,17 @@ def test_two_managers_in_one_process_do_not_collide() -> None:
     first, second = Metrics(process=True), Metrics(process=True)
     first.webhook_panics.inc()
     assert second.value("controller_runtime_webhook_panics_total") == 0
+
+
+async def test_no_series_is_doubled_by_its_time_of_creation(world: World) -> None:
+    """deploy-review L4."""
+    controller = Controller(ConfigMap, converge_nothing)
+    async with world.manager(controller) as manager:
+        world.put(ConfigMap(metadata=ObjectMeta(name="a")))
+        await world.settle()
+        text = manager.metrics.exposition().decode()
+    assert 'controller_runtime_reconcile_total{controller="configmap",result="success"} 1.0' in text
+    assert "_created" not in text
+
+
+async def converge_nothing(request: Request[ConfigMap]) -> None: ...

@@ -34,6 +34,20 @@ async def test_a_blocked_loop_is_reported_once_with_its_stack(capsys: pytest.Cap
     assert "in block_the_loop" in line["stack"]
 
 
+async def test_a_deliberate_blockage_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """deploy-review L11: the garbage collection after the start."""
+    metrics = Metrics()
+    async with Pulse(metrics) as pulse:
+        await asyncio.sleep(0)
+        with pulse.forgiven():
+            block_the_loop()
+            assert pulse.overdue == 0
+        await asyncio.sleep(0.6)
+        assert pulse.lag < 1
+        assert metrics.value("kaito_runtime_loop_lag_seconds") < 1
+    assert "event loop is blocked" not in capsys.readouterr().err
+
+
 @pytest.mark.virtual_time
 async def test_simulated_time_is_never_late() -> None:
     assert isinstance(asyncio.get_running_loop(), VirtualTimeLoop)

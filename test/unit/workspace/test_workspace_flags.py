@@ -1,5 +1,7 @@
 """The command line: upstream's names, typed values, contradictions refused."""
 
+from pathlib import Path
+
 import pytest
 
 from kaito.runtime.flags import duration
@@ -222,3 +224,14 @@ def test_a_service_called_webhook_does_not_choose_the_port() -> None:
     assert parse([], {"WEBHOOK_PORT": "tcp://10.0.0.7:443"}).manager.webhook_port == 9443
     assert parse([], {"WEBHOOK_PORT": "9444"}).manager.webhook_port == 9444
     assert parse(["--webhook-port=9445"], {"WEBHOOK_PORT": "9444"}).manager.webhook_port == 9445
+
+
+def test_the_metrics_port_can_be_secured(capsys: pytest.CaptureFixture[str]) -> None:
+    """deploy-review M6."""
+    assert not parse([], {}).manager.metrics_secure
+    secured = parse(["--metrics-secure", "--metrics-cert-path=/certs"], {}).manager
+    assert secured.metrics_secure
+    assert secured.metrics_cert_dir == Path("/certs")
+    with pytest.raises(SystemExit):
+        parse(["--metrics-cert-path=/certs"], {})
+    assert "metrics_cert_dir is of no use without metrics_secure" in capsys.readouterr().err
