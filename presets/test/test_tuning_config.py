@@ -146,3 +146,8 @@ def test_a_metrics_address_in_use_is_not_the_end_of_a_run(caplog: pytest.LogCapt
     assert "no metrics: cannot listen on 127.0.0.1" in caplog.text
     assert progress.serve(0, "127.0.0.1")
     progress.close()
+
+
+def test_addresses_in_the_cluster_are_allowed_by_the_controllers_variable() -> None:
+    assert not read_options([], {}).allow_in_cluster_data_urls
+    assert read_options([], {"KAITO_ALLOW_IN_CLUSTER_DATA_URLS": "true"}).allow_in_cluster_data_urls

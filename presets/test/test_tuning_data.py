@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaito_config.addresses import refusal
 from kaito_presets.errors import ConfigurationError, DataError
 from kaito_presets.tuning.config import DatasetSection
 from kaito_presets.tuning.dataset import Dataset, Example, Turn, load_dataset
@@ -296,6 +297,20 @@ def test_failures_name_the_url(source: str, folder: Path) -> None:
     with pytest.raises(DataError, match=f"tried {TRIES} times"):
         download_all([f"{source}/busy.json"], folder, sleep=lambda _: None)
     assert list(folder.iterdir()) == []
+
+
+def test_an_address_in_the_cluster_is_refused_also_behind_a_redirect(source: str, folder: Path) -> None:
+    """A5: http://minio:9000 passed admission, and nothing in the pod refused it."""
+    with pytest.raises(ConfigurationError, match=r"data URL 'http://minio:9000/d\.parquet' points inside"):
+        download_all(["http://minio:9000/d.parquet"], folder, refuse=refusal)
+    assert Source.calls == []
+
+    def only_the_first(url: str) -> str | None:
+        return None if url.endswith("/redirect/other.json") else refusal(url)
+
+    with pytest.raises(DataError, match=r"redirect/other\.json redirects: .*points inside the cluster"):
+        download_all([f"{source}/redirect/other.json"], folder, refuse=only_the_first)
+    assert Source.calls == ["/redirect/other.json"]
 
 
 def test_names_never_collide_and_never_leave_the_folder() -> None:

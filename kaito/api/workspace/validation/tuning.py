@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Final
 
+from kaito_config.addresses import refusal
+
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
-from kaito.api.workspace.validation.addresses import refusal
 from kaito.api.workspace.validation.policy import Policy, Rule
 
 METHODS: Final = ("lora", "qlora")

@@ -1,8 +1,8 @@
 """Downloads data files over HTTP: several, with retries, resuming, and names that cannot collide.
 
 Called by `run` with the URLs of a tuning input. Guarantees that a file appears under its final name only
-when it is complete, that a file already there is not fetched again, and that a failure names the URL and
-what was tried.
+when it is complete, that a file already there is not fetched again, that a redirect leads nowhere the URL itself
+might not, and that a failure names the URL and what was tried.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 from urllib.parse import unquote, urlsplit
 
 from kaito_presets.errors import ConfigurationError, DataError
@@ -24,19 +24,36 @@ TRIES: Final = 4
 FIRST_PAUSE_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 60.0
 PIECE_BYTES: Final = 2**20
+Refuse = Callable[[str], str | None]
 _RETRIED_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-def download_all(urls: Sequence[str], directory: Path, *, sleep: Callable[[float], None] = time.sleep) -> list[Path]:
+def download_all(
+    urls: Sequence[str],
+    directory: Path,
+    *,
+    refuse: Refuse = lambda url: None,  # noqa: ARG005 - by default every address is allowed
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Path]:
     """Fetch every URL into `directory`; returns the files in the order of the URLs.
 
+    Args:
+        urls: http or https.
+        directory: where the files go; made if it does not exist.
+        refuse: why an address may not be read, None if it may; asked for each URL and for each redirect.
+        sleep: waits between two tries.
+
     Raises:
-        ConfigurationError: not an http or https URL.
-        DataError: a file cannot be had.
+        ConfigurationError: not an http or https URL, or one that `refuse` refuses.
+        DataError: a file cannot be had, or its address redirects to one that `refuse` refuses.
     """
+    for url in urls:
+        if reason := refuse(url):
+            raise ConfigurationError(f"data URL {reason}")
     directory.mkdir(parents=True, exist_ok=True)
     names = file_names(urls)
-    return [_download(url, directory / name, sleep) for url, name in zip(urls, names, strict=True)]
+    opener = urllib.request.build_opener(_Redirects(refuse))
+    return [_download(opener, url, directory / name, sleep) for url, name in zip(urls, names, strict=True)]
 
 
 def file_names(urls: Sequence[str]) -> list[str]:
@@ -55,7 +72,7 @@ def file_names(urls: Sequence[str]) -> list[str]:
     ]
 
 
-def _download(url: str, target: Path, sleep: Callable[[float], None]) -> Path:
+def _download(opener: urllib.request.OpenerDirector, url: str, target: Path, sleep: Callable[[float], None]) -> Path:
     if target.is_file() and target.stat().st_size:
         log.info("already there: %s", target.name)
         return target
@@ -63,7 +80,7 @@ def _download(url: str, target: Path, sleep: Callable[[float], None]) -> Path:
     shown = url.partition("?")[0]
     for attempt in range(1, TRIES + 1):
         try:
-            _fetch(url, partial)
+            _fetch(opener, url, partial)
             break
         except (OSError, HTTPException) as error:
             final = isinstance(error, urllib.error.HTTPError) and error.code not in _RETRIED_STATUS
@@ -80,14 +97,14 @@ def _download(url: str, target: Path, sleep: Callable[[float], None]) -> Path:
     return target
 
 
-def _fetch(url: str, partial: Path) -> None:
+def _fetch(opener: urllib.request.OpenerDirector, url: str, partial: Path) -> None:
     """Fetch what is missing of the file; appends if the server can continue."""
     have = partial.stat().st_size if partial.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "kaito-tuning"})  # noqa: S310 - scheme was checked
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
+        response: Any = opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # what is there is not a beginning of this file
             partial.unlink(missing_ok=True)
@@ -99,3 +116,23 @@ def _fetch(url: str, partial: Path) -> None:
         # http.client ends a short body silently when read in pieces.
         if response.length:
             raise ConnectionError(f"the connection ended {response.length} bytes early")
+
+
+@final
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect if its target may be read: the URL was judged, what it redirects to was not."""
+
+    def __init__(self, refuse: Refuse) -> None:
+        self._refuse = refuse
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The request to the new address.
+
+        Raises:
+            DataError: it may not be read.
+        """
+        if reason := self._refuse(newurl):
+            raise DataError(f"{req.full_url.partition('?')[0]} redirects: {reason}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -17,6 +17,7 @@ from kaito_presets.errors import ConfigurationError
 from kaito_presets.tuning.config import Method, TrainingConfig
 
 DATA_URLS_VARIABLE: Final = "DATA_URLS"
+IN_CLUSTER_VARIABLE: Final = "KAITO_ALLOW_IN_CLUSTER_DATA_URLS"
 METRICS_HOST_VARIABLE: Final = "KAITO_METRICS_HOST"
 
 
@@ -31,6 +32,10 @@ class TuningOptions(BaseModel, extra="forbid", frozen=True):
     method: Method = Field(default="qlora", description="lora or qlora")
     data_dir: Path = Field(default=Path("/mnt/data"), description="where data lies or is downloaded to")
     data_urls: tuple[str, ...] = Field(default=(), description="files to download first; also from DATA_URLS")
+    allow_in_cluster_data_urls: bool = Field(
+        default=False,
+        description="download from addresses inside the cluster, too; also from KAITO_ALLOW_IN_CLUSTER_DATA_URLS",
+    )
     base_dir: Path | None = Field(
         default=None,
         description="the user's output and dataset paths must lie below it; default: the parent of --data-dir",
@@ -90,6 +95,8 @@ def read_options(arguments: list[str], environment: Mapping[str, str] = os.envir
     values = raw_values(TuningOptions, arguments, program="kaito-tuning")
     if not values.get("data_urls") and environment.get(DATA_URLS_VARIABLE, "").strip():
         values["data_urls"] = _urls(environment[DATA_URLS_VARIABLE])
+    if environment.get(IN_CLUSTER_VARIABLE):
+        values.setdefault("allow_in_cluster_data_urls", environment[IN_CLUSTER_VARIABLE])
     if environment.get(METRICS_HOST_VARIABLE):
         values.setdefault("metrics_host", environment[METRICS_HOST_VARIABLE])
     return validated(TuningOptions, values)

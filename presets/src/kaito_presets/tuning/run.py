@@ -9,8 +9,11 @@ import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+from kaito_config.addresses import refusal
 
 from kaito_presets.errors import ConfigurationError, PushError, RegistryError
 from kaito_presets.oci.adapter_image import check_push, push_adapter
@@ -49,7 +52,9 @@ def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress
     output = options.output(config)
     image = parse_reference(options.push_image) if options.push_image else None
     progress.phase("data")
-    download_all(options.data_urls, options.data_dir)
+    download_all(
+        options.data_urls, options.data_dir, refuse=partial(refusal, in_cluster=options.allow_in_cluster_data_urls)
+    )
     dataset = load_dataset(config.DatasetConfig, options.data_dir, options.base)
     log.info(
         "dataset: %d examples to train, %d to evaluate, as %s, from %s; columns: %s",

@@ -1,7 +1,8 @@
-"""Which URLs a tuning Job may download from: public http(s), and addresses in the cluster where the operator allows it.
+"""Rules for the URLs of a tuning data set: public http(s); addresses in the cluster only where the operator allows it.
 
-Never the node itself or the cloud's metadata service. Names are not resolved here (admission makes no network call);
-the downloader in the tuning image checks the address it really connects to.
+The node itself and the cloud's metadata service are always refused. Admission and the controller ask for the URLs of a
+Workspace, the downloader in the pod for every redirect. Names are not resolved: a private endpoint of a public storage
+name is a common and wanted case.
 """
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
