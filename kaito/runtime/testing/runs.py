@@ -3,12 +3,18 @@
 A tracer like any other (`kaito.runtime.tracing`): the framework under test is not changed by it.
 """
 
+from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
+from kaito.runtime.clock import monotonic
+from kaito.runtime.testing.virtual import Livelock
 from kaito.runtime.tracing import NO_SPAN, Attribute, Span
+
+RUNS_OF_A_MOMENT: Final = 2000
+"""Runs of one key within one moment after which it is fighting with another writer; some seconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,27 @@ class Runs:
 
     def __init__(self) -> None:
         self.ended: list[Run] = []
+        self._moment = -1.0
+        self._in_moment: Counter[tuple[str, str]] = Counter()
+
+    def _count(self, run: Run) -> None:
+        """Notice keys that wake themselves, or each other, while time stands still.
+
+        Raises:
+            Livelock: a key ran too often within a moment.
+        """
+        now = monotonic()
+        if now != self._moment:
+            self._moment = now
+            self._in_moment.clear()
+        self._in_moment[run.controller, run.key] += 1
+        if self._in_moment[run.controller, run.key] >= RUNS_OF_A_MOMENT:
+            self._in_moment.clear()
+            message = (
+                f"{run.key} of controller {run.controller} ran {RUNS_OF_A_MOMENT} times while time stood still, last "
+                f"because of: {'; '.join(run.causes) or 'nothing known'}. Does something undo what it writes?"
+            )
+            raise Livelock(message)
 
     @contextmanager
     def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> Generator[Span]:  # noqa: ARG002 -- the protocol's
@@ -56,12 +83,12 @@ class Runs:
             yield span
         finally:
             said = span.values
-            self.ended.append(
-                Run(
-                    controller=str(said.get("controller", "")),
-                    key=str(said.get("key", "")),
-                    causes=tuple(filter(None, str(said.get("causes", "")).split("; "))),
-                    outcome=str(said.get("outcome", "")),
-                    attempt=int(said.get("attempt", 0)),
-                )
+            run = Run(
+                controller=str(said.get("controller", "")),
+                key=str(said.get("key", "")),
+                causes=tuple(filter(None, str(said.get("causes", "")).split("; "))),
+                outcome=str(said.get("outcome", "")),
+                attempt=int(said.get("attempt", 0)),
             )
+            self.ended.append(run)
+        self._count(run)

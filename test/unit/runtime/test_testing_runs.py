@@ -1,8 +1,13 @@
 """`World.runs`: which reconciles ran, why, and how they ended."""
 
+from collections.abc import Awaitable, Callable
+
+import pytest
+
 from kaito.runtime import Again, Controller, ObjectMeta, Request
+from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import ConfigMap, Secret
-from kaito.runtime.testing import World
+from kaito.runtime.testing import Livelock, World
 
 
 async def test_runs_tell_their_key_cause_and_outcome(world: World) -> None:
@@ -42,3 +47,24 @@ async def test_runs_of_controllers_are_told_apart_and_those_of_the_cluster_left_
         await world.settle()
     assert [run.controller for run in world.runs(controller="secret")] == ["secret"]
     assert {run.controller for run in world.runs("default/a")} == {"configmap", "secret"}
+
+
+async def test_two_writers_that_undo_each_others_patches_are_a_livelock_that_names_the_key(world: World) -> None:
+    """framework-05: `advance` did not come back for minutes."""
+
+    def patching(value: str) -> Callable[[Request[ConfigMap]], Awaitable[None]]:
+        async def converge(request: Request[ConfigMap]) -> None:
+            if request.object.data.get("a") != value:
+                await request.api.patch(request.object, MergePatch({"data": {"a": value}}))
+
+        return converge
+
+    async def story() -> None:
+        one = Controller(ConfigMap, patching("1"), name="one")
+        two = Controller(ConfigMap, patching("2"), name="two")
+        async with world.manager(one, two):
+            world.put(ConfigMap(metadata=ObjectMeta(name="fought-over")))
+            await world.advance(60)
+
+    with pytest.raises(Livelock, match=r"default/fought-over of controller (one|two) ran 2000 times.*update ConfigMap"):
+        await story()
