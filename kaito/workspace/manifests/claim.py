@@ -62,7 +62,7 @@ def claim(
     """
     name = claim_name(workspace, index=index, serial=serial)
     if settings.node_api is NodeApi.MACHINE:
-        return _machine(workspace, hardware, name, index)
+        return _machine(workspace, hardware, settings, name, index)
     if settings.node_api is NodeApi.NODECLAIM:
         return _node_claim(workspace, hardware, settings, name, index)
     raise ValueError("nodes are the user's own: there is nothing to claim")
@@ -72,6 +72,12 @@ def image_family(workspace: Workspace, settings: WorkspaceSettings) -> str:
     """The operating system of new nodes: the annotation, else the controller's default."""
     wanted = workspace.annotations.get(labels.NODE_IMAGE_FAMILY, "").strip().lower()
     return wanted or settings.default_node_image_family
+
+
+def _image_family(workspace: Workspace, settings: WorkspaceSettings) -> dict[str, str]:
+    """The annotation for a Machine; none for Ubuntu, which provisioners take anyway."""
+    family = image_family(workspace, settings)
+    return {} if family == "ubuntu" else {labels.NODE_IMAGE_FAMILY: family}
 
 
 def _labels(workspace: Workspace, **identity: str) -> dict[str, str]:
@@ -101,12 +107,12 @@ def _class_resources(hardware: Hardware, node_class: NodeClassRef) -> ResourceRe
     return _resources(hardware) if node_class.group == _KAITO_GROUP else ResourceRequirements()
 
 
-def _machine(workspace: Workspace, hardware: Hardware, name: str, index: int) -> Machine:
+def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettings, name: str, index: int) -> Machine:
     return Machine(
         metadata=ObjectMeta(
             name=name,
             labels=_labels(workspace, **{labels.PROVISIONER_NAME: labels.PROVISIONER_DEFAULT}),
-            annotations={labels.CLAIM_INDEX: str(index)},
+            annotations={labels.CLAIM_INDEX: str(index), **_image_family(workspace, settings)},
         ),
         spec=MachineSpec(
             machine_template_ref=MachineTemplateRef(name=name),

@@ -35,6 +35,7 @@ CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ClusterCheck("preset and instance type, or the user's own nodes", planning.hardware),
     ClusterCheck("configuration file", configuration.file),
     ClusterCheck("plan: runtime, memory, parallelism", planning.plan),
+    ClusterCheck("settings of the file that have no effect", configuration.effect),
     ObjectCheck("catalogue: sizes and credentials", fields.catalogue),
     ClusterCheck("rendered workload", workload.render),
     ClusterCheck("requests of pods against their nodes", capacity.requests),

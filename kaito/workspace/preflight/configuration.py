@@ -21,6 +21,8 @@ from kaito.runtime.kinds import ConfigMap
 from kaito.workspace.preflight.examination import Examination
 from kaito.workspace.preflight.finding import Finding
 
+_NO_OFFLOAD: Final = "--kaito-kv-cache-cpu-memory-utilization=0"
+
 _PROBLEMS_SHOWN: Final = 5
 
 
@@ -46,6 +48,26 @@ async def file(examination: Examination) -> Iterable[Finding]:
     except ConfigError as error:
         return tuple(_problems(error, field, found, key))
     return ()
+
+
+async def effect(examination: Examination) -> Iterable[Finding]:
+    """Settings of the file that the planned command cannot honour are told."""
+    workspace, plan = examination.workspace, examination.plan
+    if examination.config is None or workspace.tuning is not None or plan is None or plan.serving is None:
+        return ()
+    parsed = _inference(examination.config.data[INFERENCE_KEY])
+    vllm = any("/vllm/" in word for word in plan.serving.command)
+    found: list[Finding] = []
+    if parsed.kv_cache_cpu_memory_utilization and (not vllm or _NO_OFFLOAD in plan.serving.command):
+        why = "this model, or several GPUs that share it, cannot keep it there" if vllm else "it is a setting of vllm"
+        found.append(_ineffective("kv_cache_cpu_memory_utilization", why))
+    if parsed.transformers and vllm:
+        found.append(_ineffective("transformers", f"{plan.serving.model} runs on vllm here"))
+    return found
+
+
+def _ineffective(key: str, why: str) -> Finding:
+    return Finding(words.CONFIG_INVALID, f"inference.config[{key}]", f"has no effect: {why}", "warning")
 
 
 def _without_key(found: ConfigMap, field: str, key: str) -> Finding:

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
+from kaito.runtime.errors import Invalid
 from kaito.runtime.kinds import ConfigMap, Event, Node, Secret, StatefulSet
 from kaito.runtime.testing import builders
 from kaito.workspace.admission import judge
 from kaito.workspace.preflight import examine
 from kaito.workspace.preflight.offline import Files
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from test.unit.workspace.judged_inputs import INPUTS, PUSH, Input, adapter, served, template, tuned
+from test.unit.workspace.judged_inputs import INPUTS, PUSH, SIZE, V100, Input, adapter, served, template, tuned
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -261,3 +262,61 @@ async def test_own_nodes_of_several_products_are_refused_by_name(cluster: "Clust
         cluster.world.patch(Node, "node-v", {"metadata": {"labels": {"apps": "other"}}})
         await cluster.world.settle()
         assert cluster.world.find(StatefulSet, phi.name) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "words"),
+    [
+        ("transformers: {max_batch_size: 4}", SIZE, "runs on vllm here"),
+        ("kv_cache_cpu_memory_utilization: 0.5", V100, "it is a setting of vllm"),
+        ("vllm: {max-num-seqs: 4}", V100, "runs on transformers here"),
+        ("kv_cache_cpu_memory_utilization: 0.5", SIZE, ""),
+    ],
+)
+async def test_settings_that_have_no_effect_are_told(text: str, size: str, words: str) -> None:
+    """input-gaps A4: nothing is accepted and ignored."""
+    served_with = served(text, "mine", "phi-3-mini-4k-instruct")
+    workspace = Workspace.model_validate(Input("told", reason="", words="", size=size, **served_with).manifest())
+    files = Files(config_maps={"mine": ConfigMap.model_validate(served_with["objects"][0])})
+    examined = await examine(workspace, WorkspaceSettings(), files)
+    assert examined.errors == []
+    assert examined.plan is not None
+    told = "; ".join([*map(str, examined.warnings), *examined.plan.notes])
+    assert words in told
+    assert bool(told) is bool(words)
+
+
+async def test_an_update_may_write_the_method_in_another_case(cluster: "Cluster") -> None:
+    """input-gaps R9: the CRD's rule compares methods, not letters."""
+    given = Input("case", tuned(method="lora"), "", "")
+    cluster.apply(Workspace.model_validate(given.manifest()))
+    for method in ("LoRA", "LORA", "lora"):
+        assert cluster.world.patch(Workspace, given.name, {"tuning": {"method": method}}).tuning is not None
+    with pytest.raises(Invalid, match="cannot be changed"):
+        cluster.world.patch(Workspace, given.name, {"tuning": {"method": "QLoRA"}})
+
+
+async def test_the_scheme_of_a_url_may_be_in_any_case(cluster: "Cluster") -> None:
+    """input-gaps R10."""
+    given = Input("scheme", tuned(input={"urls": ["HTTPS://Example.com/x"]}), "", "")
+    cluster.apply(Workspace.model_validate(given.manifest()))
+    wrong = Input("scheme-2", tuned(input={"urls": ["ftp://example.com/x"]}), "", "")
+    with pytest.raises(Invalid, match="absolute http or https"):
+        cluster.apply(Workspace.model_validate(wrong.manifest()))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("input", {"image": "registry.example.com/Data:1"}),
+        ("input", {"image": "!ValidImage"}),
+        ("output", {"image": "registry.example.com/Out:1", "imagePushSecret": "push"}),
+        ("output", {"image": "!ValidImage", "imagePushSecret": "push"}),
+    ],
+)
+def test_an_update_to_an_impossible_image_is_refused(path: str, value: dict[str, Any]) -> None:
+    """input-gaps part B."""
+    old = Workspace.model_validate(Input("update", tuned(), "", "").manifest())
+    new = Workspace.model_validate(Input("update", tuned(**{path: value}), "", "").manifest())
+    assert f"tuning.{path}.image" in [violation.field for violation in judge(new, old, WorkspaceSettings())]
+    assert judge(new, new, WorkspaceSettings()) == []

@@ -90,6 +90,13 @@ def count_positive(workspace: Workspace) -> Iterator[Violation]:
         )
 
 
+def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """With existing nodes every node that the selector matches is used, preferred or not."""
+    if policy.node_api == "byo" and workspace.resource.preferred_nodes:
+        message = "has no effect with existing nodes (--node-api byo): resource.labelSelector chooses the nodes"
+        yield Violation("resource.preferredNodes", message, "warning")
+
+
 def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
     """`mig` has a profile, `accelerator` a count; and only where the controller honours it."""
     partition = workspace.resource.partition
@@ -120,5 +127,6 @@ RULES: Final = (
     Rule.always("selector-keys-free", selector_keys_free),
     Rule.always("selector-not-contradictory", selector_not_contradictory),
     Rule.always("count-positive", count_positive),
+    Rule("preferred-nodes-used", preferred_nodes_used),
     Rule("partition-shape", partition_shape),
 )

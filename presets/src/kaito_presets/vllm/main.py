@@ -26,6 +26,7 @@ from kaito_presets.json_shapes import is_list
 from kaito_presets.vllm.arguments import command_line, engine_flags, read_model, scaled_adapters, smaller_context
 from kaito_presets.vllm.engine import Engine
 from kaito_presets.vllm.hardware import read_gpus
+from kaito_presets.vllm.offload import memory_limit, offload_flags
 from kaito_presets.vllm.options import WrapperPlan, read_options
 from kaito_presets.vllm.proxy import Proxy
 
@@ -58,6 +59,7 @@ def main() -> int:
                 adapters=adapters,
                 adapter_paths=scaled_adapters(adapters, Path(scratch)),
             )
+            flags |= offload_flags(plan, flags, memory_limit())
             if plan.own.kaito_dry_run:
                 words = [plan.own.kaito_engine, "serve", model, *command_line(flags)]
                 print(json.dumps({"command": words, "port": port}, indent=2))  # noqa: T201 - what the flag is for

@@ -1,0 +1,39 @@
+"""The share of memory for offloaded cache becomes vLLM's flags (input-gaps A4: it was parsed and ignored)."""
+
+from pathlib import Path
+
+import pytest
+from kaito_presets.vllm.offload import GIB, memory_limit, offload_flags
+from kaito_presets.vllm.options import read_options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "size"),
+    [
+        ([], "kv_cache_cpu_memory_utilization: 0.5", "32.0"),
+        ([], "vllm: {}", None),
+        ([], "kv_cache_cpu_memory_utilization: 0", None),
+        (["--kaito-kv-cache-cpu-memory-utilization=0"], "kv_cache_cpu_memory_utilization: 0.5", None),
+        (["--kaito-kv-cache-cpu-memory-utilization=0.25"], "kv_cache_cpu_memory_utilization: 0.5", "16.0"),
+        ([], "{kv_cache_cpu_memory_utilization: 0.5, vllm: {kv-offloading-size: 4}}", None),
+    ],
+)
+def test_the_operators_flag_comes_before_the_file(
+    tmp_path: Path, arguments: list[str], text: str, size: str | None
+) -> None:
+    file = tmp_path / "inference_config.yaml"
+    file.write_text(text)
+    plan = read_options([*arguments, f"--kaito-config-file={file}"])
+    flags = offload_flags(plan, plan.engine, 64 * GIB)
+    assert flags == ({} if size is None else {"kv-offloading-size": size, "kv-offloading-backend": "native"})
+
+
+def test_the_limit_of_the_container_counts(tmp_path: Path) -> None:
+    limit, machine = tmp_path / "memory.max", tmp_path / "meminfo"
+    machine.write_text("MemFree: 1 kB\nMemTotal:  1048576 kB\n")
+    assert memory_limit((limit,), machine) == GIB
+    limit.write_text("max\n")
+    assert memory_limit((limit,), machine) == GIB
+    limit.write_text(f"{GIB // 2}\n")
+    assert memory_limit((limit,), machine) == GIB // 2
+    assert memory_limit((), tmp_path / "absent") == 0
