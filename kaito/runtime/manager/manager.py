@@ -503,6 +503,7 @@ class Manager:
         _log.info("stopping", stage="endpoints")
         if self._endpoints is not None:
             await self._endpoints.stop()
+        left += [work for work in self._threads.busy() if work not in left]  # of the last requests
         if self._leadership is not None:
             _log.info("stopping", stage="election")
             if self._leads.is_set():

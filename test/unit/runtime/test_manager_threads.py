@@ -2,18 +2,23 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
+from kaito.apiserver import ApiServer
 from kaito.runtime import Controller, ObjectMeta, Request
 from kaito.runtime.kinds import ConfigMap, Lease
-from kaito.runtime.manager import Background, Manager, ShutdownTimedOut
+from kaito.runtime.manager import Background, Manager, Settings, ShutdownTimedOut
 from kaito.runtime.manager.threads import CountingExecutor, Threads, counting_executor
-from kaito.runtime.testing import World
-
-pytestmark = pytest.mark.virtual_time
+from kaito.runtime.tasks import TaskScope
+from kaito.runtime.testing import InMemoryTransport, World
+from kaito.runtime.webhook import Admission, Webhook
 
 
 class Work:
@@ -153,3 +158,79 @@ async def test_a_call_that_is_refused_is_not_counted() -> None:
         counting.submit(print)
     assert not counting.calls
     assert Threads().busy() == []
+
+
+async def _asked(url: str, **options: Any) -> None:
+    """Send a request whose answer nobody waits for."""
+    async with aiohttp.ClientSession() as session:
+        with suppress(aiohttp.ClientError, asyncio.CancelledError):
+            await session.request("POST" if options else "GET", url, **options)
+
+
+async def _begun(work: Work) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if work.begun.is_set():
+                return
+            await asyncio.sleep(0.01)
+
+
+async def _serve_until_begun(manager: Manager, work: Work, ask: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async with TaskScope("test") as scope, manager:
+        scope.spawn(ask(), name="asking")
+        await _begun(work)
+
+
+IN_REAL_TIME = Settings(
+    metrics_bind_address="0",
+    health_probe_bind_address="127.0.0.1:0",
+    webhook_port=0,
+    webhook_bind_address="127.0.0.1",
+    webhook_hosts=("127.0.0.1",),
+    graceful_shutdown_seconds=1,
+)
+
+
+async def test_a_handler_whose_thread_goes_on_is_waited_for_in_vain(work: Work) -> None:
+    """framework-02: what the manager serves works on its behalf."""
+
+    async def serve(request: web.Request) -> web.Response:
+        await asyncio.to_thread(work.block)
+        return web.Response()
+
+    manager = Manager(IN_REAL_TIME, transport=InMemoryTransport(ApiServer(seed=1)), name="served")
+    manager.serve("/work", serve, on="health")
+    try:
+        with pytest.raises(ShutdownTimedOut, match=r"thread of .*Work\.block"):
+            await _serve_until_begun(manager, work, lambda: _asked(f"http://127.0.0.1:{manager.health_port}/work"))
+    finally:
+        work.release.set()
+
+
+async def test_a_webhook_whose_thread_goes_on_is_waited_for_in_vain(work: Work) -> None:
+    """framework-02."""
+
+    async def judge(admission: Admission[ConfigMap]) -> None:
+        await asyncio.to_thread(work.block)
+
+    manager = Manager(
+        IN_REAL_TIME,
+        transport=InMemoryTransport(ApiServer(seed=1)),
+        webhooks=[Webhook(ConfigMap, validate=judge)],
+        name="judging",
+    )
+    obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}
+    request = {"uid": "u", "operation": "CREATE", "name": "a", "namespace": "default", "object": obj}
+    request |= {"kind": {"group": "", "version": "v1", "kind": "ConfigMap"}}
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    try:
+        with pytest.raises(ShutdownTimedOut, match=r"thread of .*Work\.block"):
+            await _serve_until_begun(
+                manager,
+                work,
+                lambda: _asked(
+                    f"https://127.0.0.1:{manager.webhook_port}/validate--v1-configmap", json=review, ssl=False
+                ),
+            )
+    finally:
+        work.release.set()
