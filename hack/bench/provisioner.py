@@ -2,9 +2,7 @@
 
 The gpu-provisioner of this tree and that of an earlier commit (checked out into a temporary folder) take turns in one
 run, on one real kube-apiserver with etcd and on the ARM simulator of this tree at 60 times the speed: a pool takes 5 s,
-its deletion 2 s. Both run with default flags. A third row runs this tree with request budgets that refill as fast as
-the simulated clock runs, because the budgets that AKS documents are kept in real seconds: 60 deletions at once and then
-one a second, whatever the simulator's clock says.
+its deletion 2 s. Both run with default flags. The request limits of AKS hold in the simulator and refill on its clock.
 
 Reported are wall times, CPU and memory of the provisioner's process, and its ARM requests by kind. The ratios are those
 of the rows of one round; their spread is over the rounds.
@@ -321,7 +319,6 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
             for peer in (
                 Peer(baseline, tree),
                 Peer("this tree", ROOT),
-                Peer("this tree, budgets on the simulated clock", ROOT, [f"--arm-budget-scale={SPEED}"]),
             )
         }
         asyncio.run(_install(control_plane))

@@ -79,12 +79,6 @@ def _add_cloud_flags(flags: FlagParser, environ: Mapping[str, str]) -> None:
         help="ARM requests a second, all kinds together",
     )
     flags.add_argument("--arm-burst", type=int, default=200, help="ARM requests at once above that rate")
-    flags.add_argument(
-        "--arm-budget-scale",
-        type=float,
-        default=1.0,
-        help="factor on the refill of every request budget, for a simulator whose clock runs that much faster",
-    )
     flags.duration("--arm-timeout", 60.0, "give up an ARM request after")
 
 
@@ -177,6 +171,5 @@ def _azure(args: argparse.Namespace) -> AzureSettings:
         credential_mode=args.azure_credential,
         requests_per_second=args.arm_qps,
         request_burst=args.arm_burst,
-        budget_scale=args.arm_budget_scale,
         request_timeout=args.arm_timeout,
     )

@@ -7,6 +7,7 @@ back to the work queue, where it holds no worker.
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar, cast, final
@@ -28,6 +29,9 @@ from kaito.runtime.clock import monotonic
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
+SPEED_HEADER = "x-simulator-speed"
+"""In which a simulator tells how fast its clock runs, so that the budgets are those of its clock. Azure has none."""
+
 COMPUTE_METHODS = frozenset({"list_sizes", "list_usage"})
 """What is asked of Microsoft.Compute, which has limits of its own."""
 
@@ -62,9 +66,7 @@ class Arm:
         logging.getLogger("azure").setLevel(logging.WARNING)  # the SDK logs every request at INFO
         self.settings = settings
         self._metrics = metrics
-        self.budgets = Budgets(
-            Budget(settings.request_burst, settings.requests_per_second), scale=settings.budget_scale
-        )
+        self.budgets = Budgets(Budget(settings.request_burst, settings.requests_per_second))
         self._credential = credential(
             settings.credential_mode, client_id=settings.client_id, tenant_id=settings.tenant_id
         )
@@ -172,10 +174,20 @@ class Arm:
 
     def _on_response(self, response: Any) -> None:
         headers = response.http_response.headers
+        if self.settings.credential_mode == "fake" and (speed := _speed(headers.get(SPEED_HEADER))) is not None:
+            self.budgets.run_at(speed)
         for header, kind in _LIMIT_HEADERS.items():
             value = headers.get(header)
             if value is not None and value.isdigit():
                 self._metrics.remaining.labels(kind).set(int(value))
+
+
+def _speed(text: str | None) -> float | None:
+    try:
+        speed = float(text or "")
+    except ValueError:
+        return None
+    return speed if 0 < speed < math.inf else None
 
 
 def _audience(endpoint: str) -> str:

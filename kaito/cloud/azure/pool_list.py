@@ -30,6 +30,14 @@ QUICK_SECONDS: Final = 0.25
 """Between the beginnings of two lists while the budget has more than its reserve."""
 
 FIRST_FOLLOW_SECONDS: Final = 0.5
+"""Between lists that only follow, at first."""
+
+MANY: Final = 40.0
+"""Tokens below which lists that only follow use no more than the refill."""
+
+STEADY_FOLLOW_PAGES: Final = 1.0
+"""Of such a list: it ends with the page that has the last pool under way."""
+
 SLOWEST_FOLLOW_SECONDS: Final = 10.0
 FOLLOW_SHARE: Final = 0.1
 """Between two lists that only follow: this part of the time since something last changed, within the bounds above."""
@@ -51,6 +59,9 @@ LONGEST_RETRY_SECONDS: Final = 60.0
 
 ALL: Final = ""
 """No pool has this name."""
+
+ENDED_SECONDS: Final = 5.0
+"""How long the list that reported a change also answers the question that the report causes."""
 
 FORGET_SECONDS: Final = 900.0
 """A pool that nothing has asked about for this long is not followed any more."""
@@ -81,6 +92,14 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A pool that was under way and is not any more; None: it is gone."""
+
+    instance: Instance | None
+    reported: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What reads a list needs to know."""
 
@@ -107,6 +126,7 @@ class PoolList:
         self._begun: float | None = None
         self._failed = False
         self._followed: dict[str, Followed] = {}
+        self._ended: dict[str, Ended] = {}
         self._followers: list[Changed] = []
         self._moved = 0.0
         self._wanted = asyncio.Event()
@@ -119,10 +139,14 @@ class PoolList:
         Raises:
             CloudError: the list failed.
         """
-        known = self._followed.get(name)
-        if known is not None and self._followers and not self._failed:
-            self._followed[name] = replace(known, asked=monotonic())
-            return known.instance
+        if self._followers and not self._failed:
+            known = self._followed.get(name)
+            if known is not None:
+                self._followed[name] = replace(known, asked=monotonic())
+                return known.instance
+            ended = self._ended.get(name)
+            if ended is not None and monotonic() - ended.reported < ENDED_SECONDS:
+                return ended.instance
         listing = await self._fresh(name)
         found = listing.pools.get(name)
         if found is not None and found.state in IN_PROGRESS:
@@ -164,6 +188,7 @@ class PoolList:
     def note(self, instance: Instance, *, since: float | None = None) -> None:
         """A pool is under way: this process has just created or deleted it, or saw it so."""
         now = monotonic()
+        self._ended.pop(instance.name, None)
         self._followed[instance.name] = Followed(instance, now if since is None else since, now)
         self._moved = now
         self._wanted.set()
@@ -214,7 +239,8 @@ class PoolList:
 
     def _follow_seconds(self) -> float:
         unmoved = monotonic() - self._moved
-        pace = min(max(FIRST_FOLLOW_SECONDS, unmoved * FOLLOW_SHARE), SLOWEST_FOLLOW_SECONDS)
+        first = FIRST_FOLLOW_SECONDS if self._bucket.tokens >= MANY else STEADY_FOLLOW_PAGES / self._bucket.rate
+        pace = min(max(first, unmoved * FOLLOW_SHARE), SLOWEST_FOLLOW_SECONDS)
         return max(pace, self._affordable_seconds())
 
     def _affordable_seconds(self) -> float:
@@ -223,7 +249,7 @@ class PoolList:
         if self._bucket.waiting:
             return refill / BUSY_SHARE
         if self._bucket.tokens <= RESERVE:
-            return refill / LEAN_SHARE
+            return STEADY_FOLLOW_PAGES / self._bucket.rate / LEAN_SHARE
         return 0.0 if self._bucket.tokens >= PLENTY else QUICK_SECONDS
 
     async def _next(self) -> Listing:
@@ -269,9 +295,13 @@ class PoolList:
             del self._followed[name]
             if found is not None and found.state in IN_PROGRESS:
                 self.note(found, since=begun)
+            else:
+                self._ended[name] = Ended(found, monotonic())
             changed.append(name)
+        now = monotonic()
+        self._ended = {name: ended for name, ended in self._ended.items() if now - ended.reported < ENDED_SECONDS}
         if changed:
-            self._moved = monotonic()
+            self._moved = now
         for name in changed:
             for report in list(self._followers):
                 report(name)

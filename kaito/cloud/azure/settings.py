@@ -34,8 +34,6 @@ class AzureSettings(BaseModel):
     refills a subscription's buckets with 10 (writes and deletes) and 25 (reads) tokens a second."""
     request_burst: int = Field(default=200, gt=0)
     """Requests at once above that rate; ARM's buckets hold 200 (writes and deletes) and 250 (reads)."""
-    budget_scale: float = Field(default=1.0, gt=0)
-    """Factor on the refill of every request budget; more than 1 only for a simulator whose clock runs faster."""
     request_timeout: float = Field(default=60.0, gt=0)
     """Seconds without an answer after which a request is given up."""
     attempts: int = Field(default=3, ge=1)
@@ -43,9 +41,6 @@ class AzureSettings(BaseModel):
 
     @model_validator(mode="after")
     def _plain_http_only_for_nobody(self) -> Self:
-        if self.budget_scale > 1 and self.credential_mode != "fake":
-            message = f"a budget scale of {self.budget_scale:g} exceeds what Azure allows: it is for a simulator only"
-            raise ValueError(message)
         secure = self.endpoint.startswith("https://")
         if not secure and self.credential_mode != "fake":
             message = (

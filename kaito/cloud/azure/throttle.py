@@ -7,7 +7,7 @@ counts apart. Requests wait in their bucket in order; a 429 stops the bucket tha
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, final
 
@@ -51,6 +51,7 @@ class Bucket:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
+        self._rate = budget.rate
         self._tokens = float(budget.burst)
         self._filled_at: float | None = None
         self._paused_until = 0.0
@@ -65,7 +66,7 @@ class Bucket:
     @property
     def rate(self) -> float:
         """Tokens a second."""
-        return self._budget.rate
+        return self._rate
 
     @property
     def waiting(self) -> int:
@@ -114,6 +115,12 @@ class Bucket:
         for turn in self._queue:
             turn.set()
 
+    def run_at(self, speed: float) -> None:
+        """The clock of the cloud runs that many times as fast as ours."""
+        self._fill()
+        self._rate = self._budget.rate * speed
+        self._wake()
+
     def check_pause(self) -> None:
         """Raise during a pause that is longer than a worker is held for.
 
@@ -127,7 +134,7 @@ class Bucket:
     def _seconds(self) -> float:
         """Until the next request may be sent."""
         self._fill()
-        wait = max((1 - self._tokens) / self._budget.rate, self._paused_until - monotonic())
+        wait = max((1 - self._tokens) / self._rate, self._paused_until - monotonic())
         return wait if wait > SMALLEST_SECONDS else 0.0
 
     def _wake(self) -> None:
@@ -138,21 +145,20 @@ class Bucket:
         now = monotonic()
         since = now - self._filled_at if self._filled_at is not None else 0.0
         self._filled_at = now
-        self._tokens = min(self._budget.burst, self._tokens + since * self._budget.rate)
+        self._tokens = min(self._budget.burst, self._tokens + since * self._rate)
 
 
 @final
 class Budgets:
     """Every bucket of one subscription, and the limit of this process over all of them."""
 
-    def __init__(self, overall: Budget, *, scale: float = 1.0) -> None:
-        """Full buckets. `scale` multiplies the refill of all: for a simulator whose clock runs that much faster."""
-        self._scale = scale
-        self.operations = self._bucket(OPERATIONS)
-        self.pools = self._bucket(POOLS)
+    def __init__(self, overall: Budget) -> None:
+        self._speed = 1.0
+        self.operations = Bucket(OPERATIONS)
+        self.pools = Bucket(POOLS)
         """Everything about agent pools and the cluster but the two that have buckets of their own."""
-        self.compute = self._bucket(COMPUTE)
-        self.overall = self._bucket(overall)
+        self.compute = Bucket(COMPUTE)
+        self.overall = Bucket(overall)
         self._puts: dict[str, Bucket] = {}
 
     def put(self, pool: str) -> Bucket:
@@ -161,8 +167,14 @@ class Budgets:
         if found is None:
             if len(self._puts) >= MANY_POOLS:
                 self._puts = {name: bucket for name, bucket in self._puts.items() if not bucket.is_full}
-            found = self._puts[pool] = self._bucket(PUT_POOL)
+            found = self._puts[pool] = Bucket(PUT_POOL)
+            found.run_at(self._speed)
         return found
 
-    def _bucket(self, budget: Budget) -> Bucket:
-        return Bucket(replace(budget, rate=budget.rate * self._scale))
+    def run_at(self, speed: float) -> None:
+        """The clock of the cloud runs that many times as fast as ours: a simulator's does, and its limits with it."""
+        if speed == self._speed:
+            return
+        self._speed = speed
+        for bucket in (self.operations, self.pools, self.compute, self.overall, *self._puts.values()):
+            bucket.run_at(speed)

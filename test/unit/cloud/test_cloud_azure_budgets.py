@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from kaito.cloud.azure.provider import AzureProvider
 from kaito.cloud.azure.settings import AzureSettings
@@ -331,9 +330,14 @@ async def test_the_overall_rate_is_bounded_and_waiting_is_no_error(simulator: Si
     await azure.close()
 
 
-def test_budgets_are_only_widened_for_a_simulator() -> None:
-    with pytest.raises(ValidationError, match="for a simulator only"):
-        AzureSettings(subscription_id="s", resource_group="g", cluster="c", budget_scale=60)
+async def test_budgets_run_on_the_clock_of_the_simulator() -> None:
+    """At 60 times the speed the limits of AKS refill 60 times as fast, and the budgets with them."""
+    async with Simulator(SimulatorSettings(speed=60), clock=LoopClock()) as simulator:
+        azure = provider_for(simulator)
+        await asyncio.gather(*(azure.delete(f"ws{number}") for number in range(180)))
+        assert monotonic() == pytest.approx(2, abs=0.2)
+        assert refused(simulator) == 0
+        await azure.close()
 
 
 @pytest.mark.parametrize("fault", ["server-error", "truncated"])
@@ -360,3 +364,32 @@ async def test_two_processes_share_one_budget(simulator: Simulator, scope: TaskS
     await asyncio.sleep(900)
     assert seen == {(number % 2, f"ws{number}") for number in range(4)}
     assert refused(simulator) < 20
+
+
+async def test_the_list_that_reports_an_end_answers_the_question_that_follows(
+    azure: AzureProvider, simulator: Simulator, scope: TaskScope
+) -> None:
+    """Each of 60 pools that end at once would else wait for one more list, and hold a worker meanwhile."""
+    reported = asyncio.Event()
+    scope.spawn(azure.follow(lambda _: reported.set()), name="follow")
+    await asyncio.sleep(0)
+    await azure.create(PLAN)
+    await reported.wait()
+    simulator.api.requests.clear()
+    ready = await azure.get("ws1")
+    assert ready is not None
+    assert ready.state == "ready"
+    assert kinds(simulator) == {}
+    await asyncio.sleep(10)
+    await azure.get("ws1")
+    assert kinds(simulator) == {"list": 1}, "later questions are asked again; the first page has the answer"
+    reported.clear()
+    await azure.delete("ws1")
+    await reported.wait()
+    simulator.api.requests.clear()
+    assert await azure.get("ws1") is None
+    await azure.create(PLAN)
+    again = await azure.get("ws1")
+    assert again is not None
+    assert again.state == "creating", "what this process did since counts more than the list"
+    assert kinds(simulator) == {"PUT": 1}

@@ -23,6 +23,9 @@ from kaito.runtime.meta.model import format_time
 API_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(-preview)?$")
 REMEMBERED_REQUESTS = 10_000
 PAGE_SIZE = 100
+SPEED_HEADER = "x-simulator-speed"
+"""The one header that Azure does not have: how fast the clock runs on which the request limits are counted."""
+
 MAX_PODS = 250
 """Of a node with overlay networking, unless the pool says otherwise."""
 
@@ -117,6 +120,8 @@ class ArmApi:
         """Request ids, and what is left of the subscription's limits, as recorded in 2025."""
         request_id = str(uuid.uuid4())
         headers = {"x-ms-request-id": request_id, "x-ms-correlation-request-id": request_id}
+        if self._cluster.settings.speed != 1:
+            headers[SPEED_HEADER] = f"{self._cluster.settings.speed:g}"
         match method:
             case "GET":
                 return {**headers, "x-ms-ratelimit-remaining-subscription-global-reads": "16499"}
