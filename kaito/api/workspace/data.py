@@ -16,18 +16,20 @@ class DataSource(Model):
     """Name of the data. Required for adapters, where it is the name to ask for in a request."""
 
     urls: Annotated[list[Url], Field(json_schema_extra={"maxItems": 32})] = Field(default_factory=list[str])
-    """Files to download (http or https), for datasets."""
+    """Files to download (http or https), for datasets. Addresses inside the cluster need the controller's flag
+    `--allow-in-cluster-data-urls`; the node itself and the cloud's metadata service are never allowed."""
 
     volume_source: RawObject | None = None
     """A core/v1 VolumeSource, for example `{persistentVolumeClaim: {claimName: data}}`."""
 
     image: ImageReference = ""
-    """Image whose directory `/data` holds the files."""
+    """Image whose directory `/data` holds the files: `registry/repository:tag`, the repository in lower case."""
 
     image_pull_secrets: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 16})] = Field(
         default_factory=list[str]
     )
-    """Secrets (same namespace) with which `image` is pulled."""
+    """Secrets (same namespace, key `.dockerconfigjson`) with which `image` is pulled. Each must exist before a node is
+    created."""
 
     @property
     def kinds(self) -> list[str]:

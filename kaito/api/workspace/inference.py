@@ -77,10 +77,12 @@ class InferenceSpec(Model):
     """A model of the catalogue. Cannot be changed."""
 
     template: RawObject | None = None
-    """A core/v1 PodTemplateSpec to run instead of a preset. It may change, and the workload follows."""
+    """A core/v1 PodTemplateSpec to run instead of a preset. It may change, and the workload follows. The API server is
+    asked by a dry run before a node is created."""
 
     config: ObjectName = ""
-    """ConfigMap (same namespace) whose key `inference_config.yaml` holds settings of the inference server."""
+    """ConfigMap (same namespace) whose key `inference_config.yaml` holds settings of the inference server. It is
+    checked before a node is created, and the model is sized with its context, memory share and parallel sizes."""
 
     adapters: Annotated[
         list[Adapter],

@@ -22,7 +22,8 @@ class PresetOptions(Model):
     image_pull_secrets: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 16})] = Field(
         default_factory=list[str]
     )
-    """Secrets (same namespace) with which `image` is pulled."""
+    """Secrets (same namespace, key `.dockerconfigjson`) with which `image` is pulled, or in access mode `public` the
+    preset's own image from a private mirror. Each must exist before a node is created."""
 
     model_access_secret: ObjectName = ""
     """Secret (same namespace) whose key `HF_TOKEN` opens a gated model on Hugging Face."""

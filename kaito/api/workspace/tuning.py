@@ -39,7 +39,7 @@ class TuningSpec(Model):
 
     config: ObjectName = ""
     """ConfigMap (same namespace) whose key `training_config.yaml` holds the training settings; absent takes the
-    defaults of the method."""
+    defaults of the method. It is checked before a node is created."""
 
     input: Annotated[
         DataSource,
