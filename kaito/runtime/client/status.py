@@ -4,11 +4,11 @@
 answered by reading the object again and saying the same on top of what others wrote.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast, final, get_args
 
-from kaito.runtime.client.patch import Json, MergePatch, is_object, merge_diff
+from kaito.runtime.client.patch import Json, MergePatch, merge_diff
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import (
     Condition,
@@ -132,7 +132,8 @@ class StatusScope(Generic[R]):
     def patch_for(self, obj: R) -> MergePatch:
         """The difference between the status `obj` has and the one intended; empty when they are equal.
 
-        A patch that replaces a list names the version it was computed from: others' entries must not be lost.
+        It names the version it was computed from: others' entries of a list must not be lost, and the status of an
+        object that is gone must not be written to another one of its name, which no UID in a patch prevents.
         """
         before = self._read(obj)
         after = before.evolve(**self._fields) if self._fields else before
@@ -148,7 +149,7 @@ class StatusScope(Generic[R]):
         if not difference:
             return MergePatch({})
         document: Json = {"status": difference}
-        if _replaces_list(difference) and obj.metadata.resource_version:
+        if obj.metadata.resource_version:
             document["metadata"] = {"resourceVersion": obj.metadata.resource_version}
         return MergePatch(document)
 
@@ -162,7 +163,3 @@ class StatusScope(Generic[R]):
 
 def _conditions(status: Model) -> list[ConditionLike]:
     return list(cast("list[ConditionLike] | None", getattr(status, "conditions", None)) or ())
-
-
-def _replaces_list(difference: Mapping[str, Any]) -> bool:
-    return any(isinstance(value, list) or (is_object(value) and _replaces_list(value)) for value in difference.values())

@@ -143,12 +143,25 @@ async def test_after_four_conflicts_it_is_the_callers(api: Api, gauge: Gauge, wo
     assert writes(world) == 4
 
 
-async def test_plain_fields_are_written_without_a_lock(api: Api, gauge: Gauge, world: World) -> None:
+async def test_plain_fields_of_an_object_that_changed_are_written_to_the_newer_state(
+    api: Api, gauge: Gauge, world: World
+) -> None:
     world.patch(Gauge, "g", {"metadata": {"labels": {"a": "b"}}})
     async with api.status(gauge) as status:
         status.set(ready_replicas=3)
     assert world.get(Gauge, "g").status.ready_replicas == 3
-    assert writes(world) == 1
+    assert writes(world) == 2  # the version of the first was not current
+
+
+async def test_plain_fields_of_a_former_object_are_not_written_to_its_namesake(
+    api: Api, gauge: Gauge, world: World
+) -> None:
+    """A sibling of framework-06: what is said about an object that is gone reached another one of its name."""
+    world.delete(Gauge, "g")
+    world.put(Gauge(metadata=ObjectMeta(name="g", namespace="default")))
+    async with api.status(gauge) as status:
+        status.set(ready_replicas=3)
+    assert world.get(Gauge, "g").status.ready_replicas == 0
 
 
 async def test_written_although_the_body_fails(api: Api, gauge: Gauge, world: World) -> None:
