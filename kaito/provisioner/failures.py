@@ -22,8 +22,8 @@ TROUBLE_CAP_SECONDS = 120.0
 THROTTLED_CAP_SECONDS = 120.0
 RETRY_AFTER_CAP_SECONDS = 1800.0
 """A longer time asked for by the cloud is not waited for."""
-QUOTA_FACTOR = 6.0
-"""The longest pause after a quota refusal, in quota retries: an hour by default."""
+QUOTA_FACTOR = 3.0
+"""The longest pause after a quota refusal, in quota retries: half an hour by default."""
 DENIED_CAP_SECONDS = 1800.0
 OVERRIDDEN_CAP_SECONDS = 1800.0
 BLOCKED_SECONDS, BLOCKED_CAP_SECONDS = 600.0, 3600.0

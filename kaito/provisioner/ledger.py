@@ -244,6 +244,12 @@ class Ledger:
         for key in keys:
             self._refusals.pop(key, None)
 
+    def quota_freed(self) -> None:
+        """An instance is gone: what its quota was refused to may be asked for again."""
+        self._refusals = {
+            key: refusal for key, refusal in self._refusals.items() if refusal.verdict is not Verdict.QUOTA
+        }
+
     def refusals(self, keys: Iterable[str]) -> dict[str, Refusal]:
         """Those of the offers with these keys."""
         return {key: self._refusals[key] for key in keys if key in self._refusals}

@@ -47,6 +47,7 @@ async def let_go(request: Request[Claim], *, tools: Tools) -> Again | None:
     if not gone:
         return run.outcome()
     tools.ledger.forget(run.claim.uid)
+    tools.ledger.quota_freed()
     run.event(reasons.TERMINATED, f"agent pool {run.claim.name} is gone")
     tools.metrics.terminated.labels(run.nodepool).inc()
     age = run.age(run.claim.metadata.deletion_timestamp)

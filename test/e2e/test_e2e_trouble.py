@@ -90,3 +90,32 @@ async def test_a_size_without_quota_leads_to_the_next_listed_one() -> None:
         assert "OfferRefused" in running.kubectl("describe", "nodeclaim", "ws1")
         running.kubectl("delete", "nodeclaim", "ws1", "--timeout=60s")
         assert await running.pools() == {}
+
+
+@pytest.mark.timeout(240)
+async def test_a_lock_in_the_cloud_is_told_on_claim_and_workspace() -> None:
+    """Fault 06, on a real API server."""
+    async with stack("nodeclaim", provisioner_flags=["--default-termination-grace-period=5s"]) as running:
+        running.kubectl("apply", "-f", "-", stdin=MANIFEST)
+        await until(lambda: is_true(running, "WorkspaceReady"), "the workspace to be ready", seconds=120)
+        locked = {
+            "error": {"code": "ScopeLocked", "message": "The scope cannot perform delete operation: it is locked"}
+        }
+        await running.admin(
+            "POST", "faults", {"name": "lock", "method": "DELETE", "status": 409, "times": None, "body": locked}
+        )
+        running.kubectl("delete", "workspace", "phi", "--wait=false")
+
+        def terminating() -> dict[str, str]:
+            (claim,) = json.loads(running.kubectl("get", "nodeclaims", "-o", "json"))["items"]
+            found = {c["type"]: c for c in claim.get("status", {}).get("conditions", [])}
+            assert found["Ready"]["status"] == "False" or "InstanceTerminating" not in found
+            return found.get("InstanceTerminating", {"status": ""})
+
+        await until(lambda: terminating()["status"] == "False", "the refusal on the claim")
+        assert terminating()["reason"] == "BlockedByCloud"
+        assert "it is locked" in terminating()["message"]
+        await until(lambda: "it is locked" in condition(running, "WorkspaceDeleting")["message"], "it on the workspace")
+        events = json.loads(running.kubectl("get", "events", "-A", "-o", "json"))["items"]
+        warned = [e for e in events if e["reason"] == "BlockedByCloud" and e["involvedObject"]["kind"] == "NodeClaim"]
+        assert [event["type"] for event in warned] == ["Warning"]

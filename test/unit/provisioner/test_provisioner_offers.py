@@ -391,3 +391,37 @@ async def test_a_size_that_is_not_sold_as_spot_is_refused_before_anything_is_sen
     assert launched.reason == "UnsupportedInstanceType"
     assert "not sold as spot capacity" in launched.message
     assert stage.calls("PUT") == 0
+
+
+async def test_quota_that_a_deleted_claim_frees_is_asked_for_again(stage: "Stage") -> None:
+    await stage.start()
+    stage.claim("ws1", A100)
+    await stage.until_ready("ws1")
+    stage.simulator.faults.add(named("quota", pool="ws2", times=1))
+    stage.claim("ws2", A100)
+    await stage.world.advance(10)
+    assert stage.condition("launched", "ws2").reason == "QuotaExceeded"
+    stage.delete("ws1")
+    await stage.until_gone("ws1")
+    stage.claim("ws3", A100)
+    await stage.until_ready("ws3", within=600)
+
+
+async def test_a_changed_spec_is_tried_at_once(stage: "Stage") -> None:
+    """Only a Machine's spec can change; a NodeClaim's is immutable, and another claim takes its place."""
+    body = {"error": {"code": "SomethingNew", "message": "no"}}
+    stage.simulator.faults.add(Fault(name="new", method="PUT", status=400, body=body, times=None))
+    await stage.start()
+    claim = stage.claim("ws1", A100)
+    await stage.world.advance(30)
+    assert stage.calls("PUT") == 1
+    stage.simulator.faults.clear("new")
+    sizes = {"key": labels.INSTANCE_TYPE, "operator": "In", "values": [H100]}
+    if claim.kind == "Machine":
+        stage.world.patch(stage.kind, "ws1", {"spec": {"requirements": [sizes]}})
+    else:
+        stage.delete("ws1")
+        await stage.until_gone("ws1")
+        stage.claim("ws1", H100)
+    ready = await stage.until_ready(within=500)
+    assert ready.labels[labels.INSTANCE_TYPE] == H100
