@@ -153,11 +153,11 @@ def _instance_types(claim: Claim) -> tuple[str, ...]:
 
 def _check_requirements(claim: Claim) -> None:
     for requirement in claim.spec.requirements:
-        supported = {"In", "Exists"} | ({"NotIn"} if requirement.key in _EXCLUDABLE else set())
-        if requirement.key in _UNDERSTOOD and requirement.operator not in supported:
+        usable = ("In", "NotIn") if requirement.key in _EXCLUDABLE else ("In",)
+        if requirement.key in _UNDERSTOOD and requirement.operator not in (*usable, "Exists"):
             raise Unfulfillable(
                 f"requirement {requirement.key} with operator {requirement.operator} is not supported: use "
-                f"{' or '.join(sorted(supported - {'Exists'}))}"
+                f"{' or '.join(usable)}"
             )
     _check_fixed(claim, labels.OS, "linux")
     _check_fixed(claim, labels.ARCH, "amd64", "arm64")
@@ -180,7 +180,7 @@ def _capacity_types(claim: Claim) -> tuple[CapacityType, ...]:
     if not _has_in(claim, labels.CAPACITY_TYPE):
         possible = ("on-demand",) if "on-demand" not in excluded else ("spot",)
         asked = possible
-    found = tuple(kind for kind in possible if kind in asked and kind not in excluded)
+    found: tuple[CapacityType, ...] = tuple(kind for kind in possible if kind in asked and kind not in excluded)
     if not found:
         raise Unfulfillable(
             f"requirement {labels.CAPACITY_TYPE} In {list(asked)}, NotIn {sorted(excluded)} cannot be met: possible "

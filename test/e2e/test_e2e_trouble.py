@@ -108,7 +108,7 @@ async def test_a_lock_in_the_cloud_is_told_on_claim_and_workspace() -> None:
 
         def terminating() -> dict[str, str]:
             (claim,) = json.loads(running.kubectl("get", "nodeclaims", "-o", "json"))["items"]
-            found = {c["type"]: c for c in claim.get("status", {}).get("conditions", [])}
+            found: dict[str, dict[str, str]] = {c["type"]: c for c in claim.get("status", {}).get("conditions", [])}
             assert found["Ready"]["status"] == "False" or "InstanceTerminating" not in found
             return found.get("InstanceTerminating", {"status": ""})
 

@@ -4,6 +4,7 @@ The rows are those of the study of recorded traffic; faults arm-01, arm-03, arm-
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -256,12 +257,19 @@ def test_a_limit_of_the_region_is_told_from_one_of_the_family(
     assert classify(status, document).regional is regional
 
 
-@pytest.mark.parametrize("wrapped", [lambda body: body, lambda body: {"error": body}, lambda body: {"details": [body]},
-                                     lambda body: {"message": json.dumps(body)},
-                                     lambda body: {"message": "failed: " + json.dumps({"error": body}) + " ."},
-                                     lambda body: {"error": {"code": "X", "innererror": body}},
-                                     lambda body: {"error": {"message": "x", "details": json.dumps([body])}},
-                                     lambda body: {"error": json.dumps(body)}])  # fmt: skip
+WRAPPINGS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
+    lambda body: body,
+    lambda body: {"error": body},
+    lambda body: {"details": [body]},
+    lambda body: {"message": json.dumps(body)},
+    lambda body: {"message": "failed: " + json.dumps({"error": body}) + " ."},
+    lambda body: {"error": {"code": "X", "innererror": body}},
+    lambda body: {"error": {"message": "x", "details": json.dumps([body])}},
+    lambda body: {"error": json.dumps(body)},
+)
+
+
+@pytest.mark.parametrize("wrapped", WRAPPINGS)
 @pytest.mark.parametrize(
     ("code", "message", "kind"),
     [

@@ -5,7 +5,7 @@ that take `stage` run once for Machines and once for NodeClaims.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -89,7 +89,7 @@ class Stage:
             self._running = None
 
     @asynccontextmanager
-    async def elected(self, **changes: Any) -> AsyncIterator[None]:
+    async def elected(self, **changes: Any) -> AsyncGenerator[None]:
         """The provisioner as a leader; the block is cancelled and `NotLeader` raised when it loses its lease."""
         await self.start(lease="gpu-provisioner", **changes)
         running, self._running = self._running, None

@@ -50,7 +50,7 @@ POOL_FAILURES = [
 def refuse_at_put(
     stage: "Stage", *sizes: str, code: str = "VMSizeNotSupported", text: str = "{} not supported"
 ) -> None:
-    inner = stage.simulator.cluster._size_for
+    inner = stage.simulator.cluster._size_for  # pyright: ignore[reportPrivateUsage] -- wrapped
     refused = {size.lower() for size in sizes}
 
     def size_for(name: str) -> Any:
@@ -58,18 +58,18 @@ def refuse_at_put(
             raise ArmError(400, code, text.format(name), flat=True)
         return inner(name)
 
-    stage.simulator.cluster._size_for = size_for  # type: ignore[method-assign]  # the fault is injected here
+    stage.simulator.cluster._size_for = size_for  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage] -- a fault
 
 
 def fail_pools(stage: "Stage", *sizes: str, code: str, text: str, spot: bool | None = None) -> None:
-    inner = stage.simulator.cluster._without_capacity
+    inner = stage.simulator.cluster._without_capacity  # pyright: ignore[reportPrivateUsage] -- wrapped
 
     def without(pool: Any) -> OperationFault | None:
         if pool.size.name in sizes and (spot is None or pool.spot is spot):
             return OperationFault(end="failed", code=code, message=text)
         return inner(pool)
 
-    stage.simulator.cluster._without_capacity = without  # type: ignore[method-assign]  # the fault is injected here
+    stage.simulator.cluster._without_capacity = without  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage] -- a fault
 
 
 def requiring(*requirements: tuple[str, str, list[str]]) -> Any:
@@ -358,14 +358,14 @@ async def test_a_zone_the_size_lacks_is_refused_before_anything_is_sent(
 
 
 async def test_a_stock_out_in_one_zone_leads_to_the_next_zone(stage: "Stage") -> None:
-    inner = stage.simulator.cluster._without_capacity
+    inner = stage.simulator.cluster._without_capacity  # pyright: ignore[reportPrivateUsage] -- wrapped
 
     def without(pool: Any) -> OperationFault | None:
         if pool.properties.get("availabilityZones") == ["1"]:
             return OperationFault(end="failed", code="ZonalAllocationFailed", message="no machine in zone 1")
         return inner(pool)
 
-    stage.simulator.cluster._without_capacity = without  # type: ignore[method-assign]  # the fault is injected here
+    stage.simulator.cluster._without_capacity = without  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage] -- a fault
     await stage.start()
     stage.put("ws1", requiring((labels.ZONE, "In", ["eastus-1", "eastus-2"])), T4)
     ready = await stage.until_ready(within=1200)
