@@ -154,7 +154,8 @@ class Sender:
         else:
             received = len(reply.body)
             self._log_warnings(reply.headers.get("warning", ""))
-            result = reply if reply.status < 400 else failure(reply.status, reply.headers, reply.body, str(request))
+            # A redirect is not followed (credentials would go elsewhere), and no answer of an API server either.
+            result = reply if reply.status < 300 else failure(reply.status, reply.headers, reply.body, str(request))
         self._observer.finished(
             method=request.method,
             host=host,

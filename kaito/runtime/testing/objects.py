@@ -18,7 +18,7 @@ from kaito.runtime.client import codec
 from kaito.runtime.client.path import label_query, resource_path
 from kaito.runtime.client.sender import failure
 from kaito.runtime.crd import Version, crd
-from kaito.runtime.errors import AlreadyExists, NotFound
+from kaito.runtime.errors import AlreadyExists, ConfigurationError, NotFound
 from kaito.runtime.kinds import Event
 from kaito.runtime.meta import Condition, LabelSelector, Resource, condition_of
 from kaito.runtime.testing.admission import SERVICE, InProcessWebhooks
@@ -54,7 +54,9 @@ class ServerObjects:
 
         Raises:
             ApiError: the server refuses the object (`Invalid` with the fields, for example).
+            ConfigurationError: its kind has no plural.
         """
+        _check_plural(type(obj))
         self.install(type(obj))
         manifest = obj.to_dict()
         if obj.namespaced:
@@ -258,7 +260,15 @@ def _regards(event: Event, obj: Resource) -> bool:
     return (regarding.get("kind"), regarding.get("name")) == (obj.kind, obj.name)
 
 
+def _check_plural(kind: type[Resource]) -> None:
+    if not kind.plural:
+        raise ConfigurationError(
+            f"{kind.kind} has no plural: write untyped_kind({kind.api_version!r}, ..., plural=...)"
+        )
+
+
 def _path(kind: type[Resource], namespace: str, name: str = "", subresource: str = "", *, given: bool = False) -> str:
+    _check_plural(kind)
     if not kind.namespaced:
         namespace = ""
     elif not given:

@@ -261,3 +261,15 @@ async def test_a_transport_failure_is_observed_as_error(client: Client, world: W
     with pytest.raises(TransportError):
         await client.raw("POST", "/api/v1/namespaces/default/configmaps", body=config().to_dict())
     assert watcher.finished_codes == ["POST <error>"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_no_answer(status: int, client: Client, world: World) -> None:
+    world.fail_next("get", ConfigMap, status=status, message="elsewhere")
+    with pytest.raises(ApiError, match="elsewhere") as refused:
+        await client.find(ConfigMap, "a", "default")
+    assert refused.value.code == status
+    world.fail_next("create", ConfigMap, status=status, message="elsewhere")
+    with pytest.raises(ApiError, match="elsewhere"):
+        await client.create(config())
+    assert world.find(ConfigMap, "a") is None

@@ -14,6 +14,7 @@ import yaml
 from kaito.runtime import kinds
 from kaito.runtime.crd import Version, crd
 from kaito.runtime.crd.schema import PRESERVE, is_narrow
+from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.kinds import (
     EnvVar,
     JobTemplateSpec,
@@ -156,3 +157,9 @@ def test_a_resource_inside_another_keeps_its_type(world: World) -> None:
     sent = Parent.model_validate({"metadata": {"name": "a"}, "children": [child]})
     assert world.put(sent).to_dict()["children"] == [child]
     assert ObjectMeta(name="c") == sent.children[0].metadata
+
+
+def test_an_untyped_kind_without_plural_is_refused_with_the_remedy(world: World) -> None:
+    thing = untyped_kind("example.com/v1", "Thing")
+    with pytest.raises(ConfigurationError, match=r"Thing has no plural: write untyped_kind\('example.com/v1'"):
+        world.put(thing.model_validate({"metadata": {"name": "a"}}))
