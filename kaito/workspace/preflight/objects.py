@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, cast, final
 from kaito.api import Workspace, conditions as words
 from kaito.api.raw import json_list, json_object
 from kaito.runtime.kinds import ConfigMap, Secret
-from kaito.workspace.preflight.examination import Examination
+from kaito.workspace.preflight.examination import Examination, Unknown
 from kaito.workspace.preflight.finding import Finding
 
 DOCKER_CONFIG: Final = ".dockerconfigjson"
@@ -40,12 +40,18 @@ async def used(examination: Examination) -> Iterable[Finding]:
     """Each object that the pods use exists and has the key."""
     found: dict[tuple[str, str], Secret | ConfigMap | None] = {}
     problems: list[Finding] = []
+    unknown: set[tuple[str, str]] = set()
     for use in dict.fromkeys(uses(examination.workspace)):
         identity = (use.kind, use.name)
-        if identity not in found:
+        if identity not in found and identity not in unknown:
             cluster = examination.cluster
             reading = cluster.secret(use.name) if use.kind == "Secret" else cluster.config_map(use.name)
-            found[identity] = await reading
+            try:
+                found[identity] = await reading
+            except Unknown:
+                unknown.add(identity)
+        if identity in unknown:
+            continue
         problems.extend(_problem(use, found[identity], examination.workspace))
     return problems
 

@@ -131,6 +131,16 @@ async def test_values_of_the_file_reach_sizing_and_command(cluster: "Cluster") -
     assert {"--max-model-len=4096", "--gpu-memory-utilization=0.5"} <= set(examined.plan.serving.command)
 
 
+async def test_offline_an_object_that_was_not_given_does_not_hide_one_that_was() -> None:
+    source = {"image": "registry.example.com/a:1", "imagePullSecrets": ["not-given", "opaque"]}
+    workspace = Workspace.model_validate(Input("two", adapter(**source), "", "").manifest())
+    opaque = Secret.model_validate({"metadata": {"name": "opaque"}, "data": {"k": "eA=="}})
+    examined = await examine(workspace, WorkspaceSettings(), Files(secrets={"opaque": opaque}))
+    assert [(finding.reason, finding.field) for finding in examined.errors] == [
+        ("SecretInvalid", "inference.adapters[0].source.imagePullSecrets[1]")
+    ]
+
+
 async def test_offline_the_checks_that_need_a_cluster_are_left_out() -> None:
     given = next(given for given in INPUTS if given.row.startswith("13"))
     examined = await examine(Workspace.model_validate(given.manifest()), WorkspaceSettings(), Files())
