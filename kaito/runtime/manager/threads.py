@@ -29,7 +29,7 @@ T = TypeVar("T")
 LOOK_SECONDS: Final = 0.02
 """Between two looks whether threads have ended."""
 
-MOMENT_SECONDS: Final = 0.5
+MOMENT_SECONDS: Final = 1.0
 """Real time for threads where time is simulated: the simulated seconds pass at once."""
 
 _log = get_logger(__name__)
