@@ -1,7 +1,7 @@
-"""Protects an installation that is in use from being deleted: a node without its controllers costs money for good.
+"""Protects an installation that is in use from being deleted: GPU nodes without their controllers stay and cost money.
 
 `kubectl delete -k config/default` sends all its requests at once. Roles, controllers and their namespace would be gone
-before the finalizers of Workspaces and claims are served, and nobody would delete the GPU nodes. Therefore, while a
+before the finalizers of Workspaces and claims are served, and the GPU nodes would never be deleted. Therefore, while a
 Workspace or one of its claims exists, a ValidatingAdmissionPolicy makes the API server refuse the deletion of every
 object that carries the label of the installation. The policy is not among the manifests of the installation (it would
 be deleted with them, and no policy can protect policies): the leader creates it with the first Workspace and deletes
@@ -27,8 +27,8 @@ NAME: Final = "kaito-in-use"
 """Of the policy and of its binding."""
 
 MESSAGE: Final = (
-    "Kaito is in use: Workspaces or their Machines or NodeClaims exist, and without this object nobody deletes the "
-    "GPU nodes behind them. Delete the Workspaces first: kubectl delete workspaces --all --all-namespaces; when "
+    "Kaito is in use: Workspaces or their Machines or NodeClaims exist, and without this object the GPU nodes behind "
+    "them would never be deleted. Delete the Workspaces first: kubectl delete workspaces --all --all-namespaces; when "
     "'kubectl get machines,nodeclaims' shows none of them, repeat this command (docs/uninstall.md)"
 )
 

@@ -1,6 +1,6 @@
 """The conditions of a Workspace, computed from what the steps saw: pure, so that truth can be tested in a table.
 
-A condition is True only while it is true, False names the cause in words, Unknown means nobody has looked yet. Each
+A condition is True only while it is true, False names the cause in words, Unknown means not evaluated. Each
 aspect has one function; `verdicts` asks them all. Inference is judged by its pods, not by whether nodes could be
 placed again; but a pod on a node that is not Ready is no endpoint (Kubernetes takes it out of the Service), so it does
 not count.
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
 
     @classmethod
     def unknown(cls, type: str, reason: str, message: str) -> Self:  # noqa: A002 - the API's word
-        """Nobody has looked yet."""
+        """It was not evaluated."""
         return cls(type=type, holds=None, reason=reason, message=message)
 
 
@@ -155,7 +155,7 @@ def _with_failures(verdict: Verdict, failures: Sequence[StepFailure]) -> Verdict
     """The verdict with the error of the steps that decide it.
 
     What the steps could not evaluate is Unknown. What was evaluated stays, with the error in its message. When planning
-    failed, nobody knows which resources are needed: what they look like then does not count.
+    failed, it is unknown which resources are needed, and their state does not count.
     """
     concerned = [failure for failure in failures if verdict.type in failure.aspects]
     if not concerned:
@@ -291,7 +291,7 @@ def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) 
 
 
 def _obstacle(*verdicts: Verdict | None) -> Verdict | None:
-    """What keeps the sum from being true: the first that is False, else the first that nobody looked at."""
+    """What keeps the sum from being true: the first that is False, else the first that was not evaluated."""
     short = [verdict for verdict in verdicts if verdict is not None and not verdict.holds]
     return next((verdict for verdict in short if verdict.holds is False), next(iter(short), None))
 

@@ -173,8 +173,8 @@ async def _with_cause(run: Pass, kind: type[Claim], report: ClaimsReport, decisi
             cause = f"{kind.kind} {name}: {found}"
             break
     if not cause:
-        lost_at = attempts.since or run.now
-        if decision.lost or (run.now - lost_at).total_seconds() < CAUSE_SECONDS:
+        recent = attempts.since is not None and (run.now - attempts.since).total_seconds() < CAUSE_SECONDS
+        if decision.lost or recent:
             run.wake(CAUSE_RETRY_SECONDS, "the cause of a loss may be in an Event")
         return decision
     return replace(decision, attempts=replace(attempts, cause=cause[:CAUSE_LENGTH]))
@@ -186,16 +186,16 @@ def _known_cause(report: ClaimsReport, decision: Decision) -> str:
         if given_up.name in decision.lost:
             return f"{given_up.kind} {given_up.name}: {_with_words(why, given_up)}"
     for each in report.claims:
-        if each.name in decision.lost and not each.is_ready and (told := _with_words("", each)):
-            return f"{each.kind} {each.name}: {told}"
+        if each.name in decision.lost and not each.is_ready and (message := _with_words("", each)):
+            return f"{each.kind} {each.name}: {message}"
     return ""
 
 
 def _with_words(why: str, claim: Claim) -> str:
     """The reason in words, with what the claim's own conditions add."""
     trouble = claim.trouble()
-    told = "" if trouble is None or trouble.reason == AWAITING_RECONCILIATION else trouble.message or trouble.reason
-    return "; ".join(filter(None, (why, told)))
+    message = "" if trouble is None or trouble.reason == AWAITING_RECONCILIATION else trouble.message or trouble.reason
+    return "; ".join(filter(None, (why, message)))
 
 
 async def _record(run: Pass, workspace: Workspace, attempts: Attempts) -> None:

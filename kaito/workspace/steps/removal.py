@@ -84,8 +84,8 @@ def _progress(remaining: Sequence[Claim]) -> tuple[str, str]:
     refused = [pair for pair in found if pair[1].status == "False" and pair[1].type == INSTANCE_TERMINATING]
     claim, condition = (refused or found)[0]
     reason = words.CLOUD_REFUSES_DELETION if refused else words.WAITING_FOR_CLAIMS
-    told = ": ".join(filter(None, (condition.reason, condition.message)))
-    return reason, f"{waits}; {claim.kind} {claim.name}: {told}"
+    detail = ": ".join(filter(None, (condition.reason, condition.message)))
+    return reason, f"{waits}; {claim.kind} {claim.name}: {detail}"
 
 
 def _report(request: Request[Workspace], status: StatusScope[Workspace], reason: str, message: str) -> None:
