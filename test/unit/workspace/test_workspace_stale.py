@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.errors import ServerError, TransportError
+from kaito.runtime.errors import ServerError
 from kaito.runtime.kinds import Job, Node, Secret, StatefulSet
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace import controller
@@ -52,9 +52,7 @@ def warnings(cluster: "Cluster", reason: str) -> list[str]:
 ERRORS = [
     RuntimeError("a surprise"),
     ServerError("etcdserver: request timed out", code=500),
-    TransportError("connection reset by peer"),
     ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
-    TimeoutError(),
 ]
 
 
