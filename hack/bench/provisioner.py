@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +142,7 @@ async def _create(client: Client, first: int, count: int) -> None:
         await client.create(claim(index))
 
 
-async def _until(client: Client, started: float, holds: Any) -> float:
+async def _until(client: Client, started: float, holds: Callable[[list[dict[str, Any]]], bool]) -> float:
     """Seconds from the start until the claims satisfy a condition."""
     while True:
         found = await client.raw("GET", COLLECTION, query={"resourceVersion": "0"})  # the watch cache: cheap to ask

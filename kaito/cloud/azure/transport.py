@@ -9,7 +9,7 @@ Every request carries our token, so none goes to another host: not by a redirect
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, final
+from typing import Any, cast, final
 
 import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport
@@ -47,7 +47,7 @@ class GuardedSockets(AioHttpTransport):  # type: ignore[misc]  # mypy does not f
     """The SDK's transport over aiohttp, whose requests check the fence when they have their connection."""
 
     def __init__(self, endpoint: str, fence: Fence | None) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.session: Any = None
         self._endpoint = endpoint
 
@@ -64,7 +64,7 @@ class GuardedSockets(AioHttpTransport):  # type: ignore[misc]  # mypy does not f
     async def send(self, request: Any, **config: Any) -> Any:
         """Send the request as the SDK does; raises what the fence raises."""
         _check_address(request.url, self._endpoint)
-        return await super().send(request, **config)
+        return cast("Any", await super().send(request, **config))  # pyright: ignore[reportUnknownMemberType]
 
     async def open(self) -> None:
         """Open the session with the SDK's own options."""
@@ -76,7 +76,7 @@ class GuardedSockets(AioHttpTransport):  # type: ignore[misc]  # mypy does not f
                 auto_decompress=False,
             )
             self.session = ExactSession(session)
-        await super().open()
+        await super().open()  # pyright: ignore[reportUnknownMemberType]
 
 
 @final
