@@ -3,7 +3,7 @@ step (01-sampling-option-harms-others, serving-02)."""
 
 import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ class InjectedError(Exception):
 
 
 @contextmanager
-def fault_at(number: int) -> Iterator[list[str]]:
+def fault_at(number: int) -> Generator[list[str], None, None]:
     """Raise at the line number `number` (counted as executed) of the batch's modules; 0 only counts. Yields the list
     of executed lines."""
     lines: list[str] = []
@@ -148,7 +148,7 @@ def test_scores_that_are_not_numbers_fail_the_row_and_not_its_group(tiny: "Trans
     logits[0, 7] = logits[2, 9] = 1000.0
     logits[1] = torch.nan
     choice = Sampler().choose(rows, logits)
-    assert choice.tokens.tolist() == [7, 0, 9]
+    assert [int(token) for token in choice.tokens] == [7, 0, 9]
     assert list(choice.errors) == [1]
 
 
@@ -209,3 +209,19 @@ def test_an_option_at_its_limit_works(tiny: "TransformersModel", options: dict[s
     plain, subject = row(tiny, "Paris", 8), row(tiny, "Tuscany", 8, do_sample=True, seed=seed, **options)
     assert run(tiny, [plain, subject])[0] == alone
     assert 1 <= len(subject.produced) <= 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"suppress_tokens": list(range(512))},
+        {"exponential_decay_length_penalty": [0, 10], "min_new_tokens": 400},
+    ],
+    ids=["no token", "overflow"],
+)
+def test_a_beam_search_over_impossible_options_is_refused(tiny: "TransformersModel", options: dict[str, Any]) -> None:
+    """serving-02: what runs alone fails with a 400 as well, and names what made it run alone or the options."""
+    subject = row(tiny, "Paris", 450, num_beams=3, do_sample=True, **options)
+    with pytest.raises(BadRequest, match=r"num_beams|suppress_tokens"):
+        tiny.run_alone(subject, lambda: False)
+    assert run(tiny, [row(tiny, "Paris", 4)])

@@ -113,7 +113,7 @@ def test_every_family_shares_the_batch(family: str, options: dict[str, Any]) -> 
     config = FAMILIES[family]
     plan = plan_of(config, options)
     assert plan.alone_because == ()
-    end = config["eos_token_id"]
+    end: Any = config["eos_token_id"]
     assert plan.end_tokens == frozenset(end if isinstance(end, list) else [end])
 
 
@@ -192,8 +192,9 @@ def test_wrong_values_of_a_models_file_are_reported_and_left_out(caplog: pytest.
     with caplog.at_level(logging.WARNING, logger="kaito_presets"):
         plan = plan_of(config, {"do_sample": True}, vocabulary=512)
     assert plan.end_tokens == {2}
-    assert plan.config.suppress_tokens == [3]
-    assert (plan.config.typical_p, plan.config.temperature) == (None, None)
+    used: Any = plan.config
+    assert used.suppress_tokens == [3]
+    assert (used.typical_p, used.temperature) == (None, None)
     assert [name for name in ("eos_token_id", "suppress_tokens", "typical_p", "temperature") if name in caplog.text]
 
 

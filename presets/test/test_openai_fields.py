@@ -10,7 +10,71 @@ from running_server import Serve
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    # 13: OpenAI's own fields at values that ask for nothing.
+    (CHAT, {"web_search_options": None}),
+    (CHAT, {"modalities": ["text"]}),
+    (CHAT, {"functions": [], "function_call": "none", "audio": None}),
+    (CHAT, {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}),
+    (CHAT, {"verbosity": "medium", "prompt_cache_retention": "24h", "prediction": {"type": "content"}}),
+    # serving-04: bodies.jsonl.
+    (TEXT, {"ignore_eos": True, "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
+    (CHAT, {"reasoning_effort": "low"}),
+    (CHAT, {"frequency_penalty": 0.5, "presence_penalty": 0.1}),
+    (CHAT, {"tools": [TOOL], "tool_choice": "none"}),
+    (TEXT, {"typical_p": 1, "skip_special_tokens": True, "add_bos_token": True}),
+    (CHAT, {"stop_token_ids": [2], "skip_special_tokens": True, "add_generation_prompt": True,
+            "chat_template_kwargs": {"enable_thinking": False}}),
+    (TEXT, {"max_tokens": 0, "echo": True, "logprobs": 1}),
+    # The same kind.
+    (CHAT, {"best_of": 1, "use_beam_search": False, "length_penalty": 1.0, "priority": 0, "echo": False}),
+    (TEXT, {"best_of": 1, "suffix": "", "logit_bias": {}, "stop": "", "user": "me", "min_p": 0}),
+    (CHAT, {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "response_format": {"type": "text"}}),
+    (CHAT, {"top_logprobs": 0, "logprobs": False, "logit_bias": {"5": 3}, "seed": -(2**63)}),
+    (CHAT, {"guided_json": None, "structured_outputs": None, "bad_words": [], "allowed_token_ids": None}),
+    (CHAT, {"cache_prompt": True, "repeat_penalty": 1.0, "mirostat": 0, "keep_alive": "5m", "options": {}}),
+    (CHAT, {"unheard_of": None, "unheard_of_too": []}),
+    (CHAT, {"n": None, "stream": None, "temperature": None, "seed": None, "stop": None, "logprobs": None,
+            "ignore_eos": None, "stream_options": None, "max_completion_tokens": None}),
+]  # fmt: skip
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    (CHAT, {"tools": [TOOL]}, "tools"),
+    (CHAT, {"tools": [TOOL], "tool_choice": "auto"}, "tools"),
+    (CHAT, {"tool_choice": "required"}, "tool_choice"),
+    (CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
+    (CHAT, {"modalities": ["text", "audio"]}, "modalities"),
+    (CHAT, {"verbosity": "low"}, "verbosity"),
+    (CHAT, {"guided_json": {"type": "object"}}, "guided_json"),
+    (CHAT, {"functions": [{"name": "f"}]}, "functions"),
+    (TEXT, {"prompt_logprobs": 1}, "prompt_logprobs"),
+    (TEXT, {"use_beam_search": True}, "use_beam_search"),
+    (TEXT, {"best_of": 3}, "best_of"),
+    (TEXT, {"suffix": "x"}, "suffix"),
+    (TEXT, {"max_tokens": 0}, "max_tokens"),
+    (TEXT, {"include_stop_str_in_output": True}, "include_stop_str_in_output"),
+    (TEXT, {"repeat_penalty": 1.2}, "repeat_penalty"),
+    (TEXT, {"length_penalty": True}, "length_penalty"),
+    (CHAT, {"unheard_of": 0}, "unheard_of"),
+    (CHAT, {"chat_template_kwargs": {"tokenize": False}}, "tokenize"),
+    (CHAT, {"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
+    (CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
+    (CHAT, {"stream": True, "stream_options": {"include_obfuscation": True}}, "include_obfuscation"),
+    (CHAT, {"n": True}, "n"),
+    (CHAT, {"temperature": True}, "temperature"),
+    (CHAT, {"seed": 2**63}, "seed"),
+    (TEXT, {"prompt": [True, False]}, "prompt"),
+    (TEXT, {"stop_token_ids": [True]}, "stop_token_ids"),
+    (CHAT, {"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "mood"),
+    (CHAT, {"messages": [{"role": "assistant", "tool_calls": [{"type": "function"}]}]}, "tool_calls"),
+]
 
 
 def body_for(route: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -18,37 +82,7 @@ def body_for(route: str, fields: dict[str, Any]) -> dict[str, Any]:
     return subject | {"max_tokens": 5} | fields
 
 
-@pytest.mark.parametrize(
-    ("route", "fields"),
-    [
-        # 13: OpenAI's own fields at values that ask for nothing.
-        (CHAT, {"web_search_options": None}),
-        (CHAT, {"modalities": ["text"]}),
-        (CHAT, {"functions": [], "function_call": "none", "audio": None}),
-        (CHAT, {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}),
-        (CHAT, {"verbosity": "medium", "prompt_cache_retention": "24h", "prediction": {"type": "content"}}),
-        # serving-04: bodies.jsonl.
-        (TEXT, {"ignore_eos": True, "stream": True,
-                "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
-        (CHAT, {"reasoning_effort": "low"}),
-        (CHAT, {"frequency_penalty": 0.5, "presence_penalty": 0.1}),
-        (CHAT, {"tools": [TOOL], "tool_choice": "none"}),
-        (TEXT, {"typical_p": 1, "skip_special_tokens": True, "add_bos_token": True}),
-        (CHAT, {"stop_token_ids": [2], "skip_special_tokens": True, "add_generation_prompt": True,
-                "chat_template_kwargs": {"enable_thinking": False}}),
-        (TEXT, {"max_tokens": 0, "echo": True, "logprobs": 1}),
-        # The same kind.
-        (CHAT, {"best_of": 1, "use_beam_search": False, "length_penalty": 1.0, "priority": 0, "echo": False}),
-        (TEXT, {"best_of": 1, "suffix": "", "logit_bias": {}, "stop": "", "user": "me", "min_p": 0}),
-        (CHAT, {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "response_format": {"type": "text"}}),
-        (CHAT, {"top_logprobs": 0, "logprobs": False, "logit_bias": {"5": 3}, "seed": -(2**63)}),
-        (CHAT, {"guided_json": None, "structured_outputs": None, "bad_words": [], "allowed_token_ids": None}),
-        (CHAT, {"cache_prompt": True, "repeat_penalty": 1.0, "mirostat": 0, "keep_alive": "5m", "options": {}}),
-        (CHAT, {"unheard_of": None, "unheard_of_too": []}),
-        (CHAT, {"n": None, "stream": None, "temperature": None, "seed": None, "stop": None, "logprobs": None,
-                "ignore_eos": None, "stream_options": None, "max_completion_tokens": None}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("route", "fields"), ACCEPTED)
 async def test_fields_that_ask_for_nothing_or_for_what_there_is_are_accepted(
     serve: Serve, route: str, fields: dict[str, Any]
 ) -> None:
@@ -57,39 +91,7 @@ async def test_fields_that_ask_for_nothing_or_for_what_there_is_are_accepted(
         assert response.status == 200, await response.text()
 
 
-@pytest.mark.parametrize(
-    ("route", "fields", "name"),
-    [
-        (CHAT, {"tools": [TOOL]}, "tools"),
-        (CHAT, {"tools": [TOOL], "tool_choice": "auto"}, "tools"),
-        (CHAT, {"tool_choice": "required"}, "tool_choice"),
-        (CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
-        (CHAT, {"modalities": ["text", "audio"]}, "modalities"),
-        (CHAT, {"verbosity": "low"}, "verbosity"),
-        (CHAT, {"guided_json": {"type": "object"}}, "guided_json"),
-        (CHAT, {"functions": [{"name": "f"}]}, "functions"),
-        (TEXT, {"prompt_logprobs": 1}, "prompt_logprobs"),
-        (TEXT, {"use_beam_search": True}, "use_beam_search"),
-        (TEXT, {"best_of": 3}, "best_of"),
-        (TEXT, {"suffix": "x"}, "suffix"),
-        (TEXT, {"max_tokens": 0}, "max_tokens"),
-        (TEXT, {"include_stop_str_in_output": True}, "include_stop_str_in_output"),
-        (TEXT, {"repeat_penalty": 1.2}, "repeat_penalty"),
-        (TEXT, {"length_penalty": True}, "length_penalty"),
-        (CHAT, {"unheard_of": 0}, "unheard_of"),
-        (CHAT, {"chat_template_kwargs": {"tokenize": False}}, "tokenize"),
-        (CHAT, {"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
-        (CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
-        (CHAT, {"stream": True, "stream_options": {"include_obfuscation": True}}, "include_obfuscation"),
-        (CHAT, {"n": True}, "n"),
-        (CHAT, {"temperature": True}, "temperature"),
-        (CHAT, {"seed": 2**63}, "seed"),
-        (TEXT, {"prompt": [True, False]}, "prompt"),
-        (TEXT, {"stop_token_ids": [True]}, "stop_token_ids"),
-        (CHAT, {"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "mood"),
-        (CHAT, {"messages": [{"role": "assistant", "tool_calls": [{"type": "function"}]}]}, "tool_calls"),
-    ],
-)
+@pytest.mark.parametrize(("route", "fields", "name"), REFUSED)
 async def test_what_would_change_the_text_is_refused_by_name(
     serve: Serve, route: str, fields: dict[str, Any], name: str
 ) -> None:

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from kaito_presets.json_shapes import is_list, is_object
+
 
 def _not_a_boolean(value: object) -> object:
-    if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(item, bool) for item in value)):
+    if isinstance(value, bool) or (is_list(value) and any(isinstance(item, bool) for item in value)):
         raise ValueError("must be a number, not true or false")
     return value
 
@@ -184,8 +186,8 @@ class TurnMessage(BaseModel):
         _refuse_extras(self)
         for call in self.tool_calls or []:
             function = call.get("function")
-            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-                raise ValueError("tool_calls: each needs a function with a name")  # noqa: TRY004 - pydantic reports it
+            if not is_object(function) or not isinstance(function.get("name"), str):
+                raise ValueError("tool_calls: each needs a function with a name")
             _decode_arguments(function)
         return self
 

@@ -16,7 +16,7 @@ from typing import Any, Final, cast, final
 
 import torch
 import transformers
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from kaito_presets.errors import BadRequest, ConfigurationError
@@ -27,7 +27,7 @@ from kaito_presets.inference.backend.batch import Batch
 from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
 from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
 from kaito_presets.inference.backend.plan import TransformersPlan, make_plan, own_config
-from kaito_presets.inference.backend.sampling import Choice, Sampler
+from kaito_presets.inference.backend.sampling import Choice, RequireToken, Sampler
 from kaito_presets.inference.language_model import (
     Emission,
     Message,
@@ -271,11 +271,16 @@ class TransformersModel:
                     max_length=None,
                     tokenizer=self._tokenizer,
                     stopping_criteria=StoppingCriteriaList([pause]),
+                    logits_processor=LogitsProcessorList([RequireToken()]),
                 )
-            except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-                raise BadRequest(f"generate_kwargs: {error}") from error
             except torch.OutOfMemoryError as error:
                 raise OutOfMemory(str(error)) from error
+            except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
+                # `multinomial` refuses a distribution with fewer tokens than beams.
+                if isinstance(error, RuntimeError) and "multinomial" not in str(error):
+                    raise
+                reasons = ", ".join(plan.alone_because)
+                raise BadRequest(f"generate_kwargs ({reasons} with the other options): {error}") from error
             return self._new_tokens(output, len(row.prompt), plan.end_tokens)
 
         return AloneRun(

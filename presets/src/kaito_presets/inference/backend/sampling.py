@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from kaito_presets.errors import BadRequest, GenerationFailed, RequestError
 from kaito_presets.inference.backend.plan import (
@@ -25,7 +25,7 @@ from kaito_presets.inference.backend.plan import (
 )
 from kaito_presets.inference.language_model import Row, TokenLogprob
 
-__all__ = ["Choice", "Sampler", "TransformersPlan", "make_plan", "token_logprobs"]
+__all__ = ["Choice", "RequireToken", "Sampler", "TransformersPlan", "make_plan", "token_logprobs"]
 
 LEAST_LOGPROB: Final = -9999.0
 """Reported for a probability of 0, because JSON has no infinity (vLLM uses the same number)."""
@@ -212,12 +212,26 @@ def _processed(row: Row, plan: TransformersPlan, state: _RowState | None, scores
     values: torch.Tensor = state.processors(history, cast("Any", scores))
     # Infinite bonuses stay comparable; what is not a number cannot be chosen.
     values = torch.nan_to_num(values, nan=-torch.inf, posinf=torch.finfo(values.dtype).max, neginf=-torch.inf)
-    if not torch.isfinite(values.max()):
+    _require_token(values)
+    return values
+
+
+def _require_token(scores: torch.Tensor) -> None:
+    if not torch.isfinite(scores.max(dim=-1).values).all():
         raise BadRequest(
             "suppress_tokens, begin_suppress_tokens, bad_words_ids, sequence_bias or the end tokens of this request "
             "leave no token to choose"
         )
-    return values
+
+
+@final
+class RequireToken(LogitsProcessor):
+    """Fails a row that runs alone if its options leave no token: sampling from nothing ends the process on a GPU."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ARG002
+        """Scores as they are."""
+        _require_token(scores)
+        return scores
 
 
 def _adjust(row: Row, plan: TransformersPlan, scores: torch.Tensor) -> None:
