@@ -1,5 +1,7 @@
 """Generation configs of models as they are published: they share the batch, stream and give log probabilities
 (serving-01)."""
+# transformers is partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import json
 import logging
