@@ -20,10 +20,14 @@ async def recall(run: Pass) -> None:
     ledger = run.tools.ledger
     if ledger.recalled:
         return
-    ledger.recalled = True
-    for kind in run.tools.kinds:
-        for claim in await run.api.list(kind):
-            record.recall(ledger, claim, run.now)
+    ledger.recalled = True  # at once: a pass beside this one must not read a record again that is older by then
+    try:
+        claims = [claim for kind in run.tools.kinds for claim in await run.api.list(kind)]
+    except BaseException:
+        ledger.recalled = False
+        raise
+    for claim in claims:
+        record.recall(ledger, claim, run.now)
 
 
 async def begin_afresh(run: Pass) -> None:
