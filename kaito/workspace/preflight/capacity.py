@@ -1,12 +1,13 @@
-"""Checks that a node of the planned kind could run the pods: GPUs asked for, and selectors that exclude every node."""
+"""Checks that a node of the planned kind could run a template: its requests, and selectors that exclude every node."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from kaito.api import Workspace, conditions as words, labels
 from kaito.api.raw import json_list, json_object
-from kaito.models import instance_types
+from kaito.models import instance_types, node_capacity
 from kaito.models.errors import NoGpu, UnknownInstanceType
+from kaito.models.gpu import GIB
 from kaito.runtime.meta import Quantity
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware
@@ -29,7 +30,7 @@ async def requests(examination: Examination) -> Iterable[Finding]:
     if examination.settings.node_api is NodeApi.BYO:
         return tuple(_beyond_own_nodes(examination, wanted))
     known = examination.instance is not None or _has_no_gpu(examination)
-    found = [*_beyond_instance(wanted, plan.hardware, known=known)]
+    found = [*_beyond_instance(wanted, plan.hardware, known=known), *_beyond_name(wanted, examination)]
     return (*found, *_contradictions(spec, _node_labels(examination.workspace, plan.hardware)))
 
 
@@ -98,6 +99,22 @@ def _beyond_instance(wanted: Mapping[str, Quantity], hardware: Hardware, *, know
                 f"choose a larger instance type"
             )
             yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+
+
+def _beyond_name(wanted: Mapping[str, Quantity], examination: Examination) -> Iterator[Finding]:
+    """More CPU or memory than any node of the instance type offers, by the bounds that its name gives."""
+    name, cloud = examination.workspace.resource.instance_type, examination.settings.cloud
+    bounds = {"cpu": node_capacity.most_cpus(name, cloud), "memory": node_capacity.most_memory(name, cloud)}
+    for resource, most in bounds.items():
+        asked = wanted.get(resource)
+        if asked is None or most is None or asked <= Quantity(most):
+            continue
+        if resource == "memory":
+            much, bound = f"{int(asked) // GIB} GiB of memory", f"less than {most // GIB} GiB"
+        else:
+            much, bound = f"{asked} cpu", str(most)
+        message = f"asks for {much}, a node of {name} has {bound}: ask for less, or choose a larger instance type"
+        yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
 
 
 def _beyond_own_nodes(examination: Examination, wanted: Mapping[str, Quantity]) -> Iterator[Finding]:

@@ -176,6 +176,18 @@ INPUTS = (
         "asks for 16 nvidia.com/gpu",
     ),
     Input(
+        "12 more CPUs",
+        template(container={"resources": {"requests": {"cpu": "25"}}}),
+        "InvalidSpec",
+        "asks for 25 cpu, a node of Standard_NC24ads_A100_v4 has 24",
+    ),
+    Input(
+        "12 more memory",
+        template(container={"resources": {"requests": {"memory": "4Ti"}}}),
+        "InvalidSpec",
+        "asks for 4096 GiB of memory, a node of Standard_NC24ads_A100_v4 has less than 576 GiB",
+    ),
+    Input(
         "13 pull secret",
         adapter(image="registry.example.com/a:1", imagePullSecrets=["absent"]),
         "SecretNotFound",

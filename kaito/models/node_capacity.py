@@ -1,0 +1,42 @@
+"""Upper bounds of what a node of an instance type offers beside its GPUs, read from the type's name.
+
+The preflight checks ask it for pod templates: a request above the bound can never be scheduled on that type. A bound is
+never below what the cloud sells, so that nothing that could run is refused.
+"""
+
+import re
+from typing import Final
+
+from kaito.models.gpu import GIB
+from kaito.models.instance_types import Cloud, cloud_name
+
+_AZURE: Final = re.compile(r"standard_(?P<family>[a-z]+?)(?P<cpus>\d+)(-(?P<active>\d+))?(?![\d-])", re.IGNORECASE)
+"""Azure's naming convention: family, number of vCPUs, and after a dash the active vCPUs of a constrained size."""
+
+_AWS: Final = re.compile(r"[a-z][a-z0-9-]*\.(?P<times>\d*)xlarge", re.IGNORECASE)
+
+AWS_CPUS_PER_XLARGE: Final = 4
+"""vCPUs of an `xlarge`; `8xlarge` has eight times as many (AWS, "Amazon EC2 instance type naming conventions")."""
+
+GPU_SIZE_GIB_PER_CPU: Final = 24
+"""Bound of the memory of Azure's N series in GiB per vCPU. The largest sold is 20 (ND96amsr A100 v4: 1,924 for 96)."""
+
+
+def most_cpus(name: str, cloud: Cloud) -> int | None:
+    """vCPUs of a node, None when the name does not contain their number."""
+    name = cloud_name(name, cloud)
+    if cloud == "aws":
+        found = _AWS.fullmatch(name)
+        return AWS_CPUS_PER_XLARGE * int(found["times"] or 1) if found else None
+    found = _AZURE.match(name)
+    return int(found["active"] or found["cpus"]) if found else None
+
+
+def most_memory(name: str, cloud: Cloud) -> int | None:
+    """A bound of a node's memory in bytes, None when there is none for the type."""
+    if cloud == "aws":
+        return None
+    found = _AZURE.match(cloud_name(name, cloud))
+    if found is None or not found["family"].lower().startswith("n"):
+        return None
+    return int(found["cpus"]) * GPU_SIZE_GIB_PER_CPU * GIB
