@@ -100,13 +100,17 @@ class Contests:
     """What had to be applied again although it had been applied before, by object and by document."""
 
     def __init__(self) -> None:
-        self._objects: OrderedDict[tuple[type[Resource], ObjectKey], OrderedDict[bytes, _Applied]] = OrderedDict()
+        # By the hash of kind and key: no names of objects that are gone are kept, and a collision, one in 2^64, only
+        # counts two objects together for ten minutes.
+        self._objects: OrderedDict[int, OrderedDict[bytes, _Applied]] = OrderedDict()
 
     def count(self, kind: type[Resource], key: ObjectKey, document: bytes) -> int:
         """The document (its digest) had to be applied and changed the object; how often it was restored by now."""
         now = monotonic()
-        variants = self._objects.setdefault((kind, key), OrderedDict())
-        self._objects.move_to_end((kind, key))
+        self._forget(now - WINDOW_SECONDS)
+        place = hash((kind, key))
+        variants = self._objects.setdefault(place, OrderedDict())
+        self._objects.move_to_end(place)
         if len(self._objects) > REMEMBERED:
             self._objects.popitem(last=False)
         last = variants.get(document)
@@ -116,3 +120,11 @@ class Contests:
         if len(variants) > VARIANTS:
             variants.popitem(last=False)
         return times
+
+    def _forget(self, before: float) -> None:
+        """Drop objects that were last written before that moment; the least recently written come first."""
+        while self._objects:
+            place, variants = next(iter(self._objects.items()))
+            if next(reversed(variants.values())).at >= before:
+                return
+            del self._objects[place]
