@@ -1,16 +1,21 @@
 """A registry that answers from a script, for what a real one does only on bad days."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+Answer = tuple[int, dict[str, str]]
+"""Status and headers."""
+
+NO_HEADERS: dict[str, str] = {}
 
 
 class Scripted(BaseHTTPRequestHandler):
     """Answers from a list; afterwards with 201."""
 
-    script: list[tuple[int, dict[str, str]]] = []
+    script: list[Answer] = []
     seen: list[tuple[str, str, str | None]] = []
 
     def _answer(self) -> None:
@@ -52,7 +57,7 @@ class Scripted(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def scripted_registry() -> Iterator[str]:
+def scripted_registry() -> Generator[str]:
     """Serves on loopback; yields host and port. The script and what was seen begin empty."""
     Scripted.script, Scripted.seen = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)

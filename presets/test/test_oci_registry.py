@@ -17,7 +17,7 @@ from kaito_presets.oci.adapter_image import check_push, pull_image, push_adapter
 from kaito_presets.oci.reference import parse_reference
 from kaito_presets.oci.registry import TRIES, Registry
 from real_registry import registry_command
-from scripted_registry import Scripted, scripted_registry
+from scripted_registry import NO_HEADERS, Answer, Scripted, scripted_registry
 
 # bcrypt of "secret"; the registry accepts nothing else.
 HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
@@ -210,15 +210,15 @@ def test_an_upload_that_cannot_be_cancelled_does_not_fail_the_check(scripted: st
     ("script", "error", "words"),
     [
         ([(401, {"WWW-Authenticate": 'Basic realm="r"'})], CredentialsRefused, "wants credentials"),
-        ([(403, {})], CredentialsRefused, "refuses anonymous access"),
-        ([(404, {})], RegistryError, "status 404"),
+        ([(403, NO_HEADERS)], CredentialsRefused, "refuses anonymous access"),
+        ([(404, NO_HEADERS)], RegistryError, "status 404"),
         ([(401, {"WWW-Authenticate": 'Bearer realm=""'})], CredentialsRefused, "names no token service"),
-        ([(401, {})], CredentialsRefused, "unknown authentication"),
-        ([(503, {})] * TRIES, RegistryError, "status 503"),
+        ([(401, NO_HEADERS)], CredentialsRefused, "unknown authentication"),
+        ([(503, NO_HEADERS)] * TRIES, RegistryError, "status 503"),
     ],
 )
 def test_a_registry_that_takes_no_push_is_named(
-    scripted: str, script: list[tuple[int, dict[str, str]]], error: type[Exception], words: str
+    scripted: str, script: list[Answer], error: type[Exception], words: str
 ) -> None:
     Scripted.script = script
     with pytest.raises(error, match=f"x:1.*{words}"):

@@ -13,10 +13,10 @@ from kaito_presets.tuning import run as tuning_run
 from kaito_presets.tuning.config import TrainingConfig
 from kaito_presets.tuning.options import TuningOptions
 from kaito_presets.tuning.progress import Progress
-from scripted_registry import Scripted, scripted_registry
+from scripted_registry import NO_HEADERS, Answer, Scripted, scripted_registry
 
 BASIC = (401, {"WWW-Authenticate": 'Basic realm="r"'})
-CHECKED: list[tuple[int, dict[str, str]]] = [(202, {"Location": "/up/1"}), (204, {})]
+CHECKED: list[Answer] = [(202, {"Location": "/up/1"}), (204, {})]
 """The registry accepts the upload that is begun and cancelled before training."""
 
 
@@ -56,13 +56,13 @@ def tune(chosen: TuningOptions, progress: Progress | None = None, stop: threadin
     ("script", "words"),
     [
         ([BASIC, BASIC], "the registry refuses user 'foo'"),
-        ([(403, {})], "the registry refuses user 'foo'"),
-        ([(404, {})], "status 404"),
-        ([(503, {})] * registry_client.TRIES, "status 503"),
+        ([(403, NO_HEADERS)], "the registry refuses user 'foo'"),
+        ([(404, NO_HEADERS)], "status 404"),
+        ([(503, NO_HEADERS)] * registry_client.TRIES, "status 503"),
     ],
 )
 def test_a_registry_that_refuses_ends_the_run_before_training(
-    tmp_path: Path, host: str, script: list[tuple[int, dict[str, str]]], words: str
+    tmp_path: Path, host: str, script: list[Answer], words: str
 ) -> None:
     """07-push-checked-after-training: hours of GPU time were spent before the registry was asked."""
     Scripted.script = list(script)

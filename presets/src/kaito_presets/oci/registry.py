@@ -223,7 +223,7 @@ class Registry:
             raise CredentialsRefused(f"{self._reference}: unknown authentication {challenge!r}")
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         realm = fields.get("realm", "")
-        if urlsplit(realm).scheme not in ("http", "https"):
+        if not realm.startswith(("http://", "https://")):
             raise CredentialsRefused(f"{self._reference}: the challenge {challenge!r} names no token service")
         # Pushing needs both; a registry that grants less says so with the next 401.
         scope = fields.get("scope") or f"repository:{self._reference.path}:pull,push"
