@@ -1,5 +1,5 @@
 """A container without a place for temporary files or without permission to read the model is reported in those words
-(deploy-review M5, L14)."""
+(deploy-M5, deploy-L14)."""
 
 import os
 import subprocess

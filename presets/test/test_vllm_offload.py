@@ -1,4 +1,4 @@
-"""The share of memory for offloaded cache becomes vLLM's flags (input-gaps A4: it was parsed and ignored)."""
+"""The share of memory for offloaded cache becomes vLLM's flags (input-A4: it was parsed and ignored)."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """Recorded answers of Azure: the provider understands them, and the simulator gives answers of the same shape.
 
-Issue 9, B.5. The provider is replayed the table through a local HTTP server; the simulator's answers are compared with
+The provider is replayed the table through a local HTTP server; the simulator's answers are compared with
 it by status, headers, keys and types.
 """
 

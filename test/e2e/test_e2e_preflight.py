@@ -1,4 +1,4 @@
-"""The inputs of input-gaps A5 on a real API server, with both binaries and the simulator: no node is bought."""
+"""The inputs of input-A5 on a real API server, with both binaries and the simulator: no node is bought."""
 
 import json
 

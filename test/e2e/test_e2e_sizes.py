@@ -43,7 +43,7 @@ def columns(running: Stack, name: str) -> list[str]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("node_api", "plural"), [("machine", "machines"), ("nodeclaim", "nodeclaims")])
 async def test_a_template_becomes_ready_on_a_size_without_gpu(node_api: str, plural: str) -> None:
-    """input-gaps R7."""
+    """input-R7."""
     async with stack(node_api) as running:
         running.kubectl("apply", "-f", "-", stdin=CPU)
         await until(lambda: columns(running, "on-cpu") == ["True", "True", "True"], "the three columns to be True")
@@ -58,7 +58,7 @@ async def test_a_template_becomes_ready_on_a_size_without_gpu(node_api: str, plu
 
 @pytest.mark.timeout(180)
 async def test_the_claim_of_an_alias_asks_for_azures_name() -> None:
-    """input-gaps R8."""
+    """input-R8."""
     async with stack("nodeclaim") as running:
         running.kubectl("apply", "-f", "-", stdin=ALIAS)
         await until(lambda: columns(running, "eight-a100") == ["True", "True", "True"], "the three columns to be True")

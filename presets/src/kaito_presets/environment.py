@@ -1,7 +1,7 @@
 """Checks of what a container gives its process: a directory for temporary files, and files that it may read.
 
 Called by the programs before they import anything heavy, because the machine-learning libraries report both faults in
-words that point elsewhere (deploy-review M5, L14).
+words that point elsewhere.
 """
 
 import os

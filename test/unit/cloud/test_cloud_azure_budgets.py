@@ -1,4 +1,4 @@
-"""Request budgets as AKS documents them, and lists shared by all questions. Issue 9, B.3; faults arm-07, arm-12."""
+"""Request budgets as AKS documents them, and lists shared by all questions. Faults arm-07, arm-12."""
 
 import asyncio
 from collections import Counter

@@ -1,6 +1,6 @@
 """The 26 error shapes of real Azure traffic, in several wordings and nestings, and the verdict on each.
 
-The rows are those of the study of recorded traffic; faults arm-01, arm-03, arm-06, arm-09 and arm-11 are among them.
+The rows are recorded answers of Azure; faults arm-01, arm-03, arm-06, arm-09 and arm-11 are among them.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The fence: no write of a former leader leaves the process, reads do. Issue 9, B.6."""
+"""The fence: no write of a former leader leaves the process, reads do."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Which addresses are read as operations. Issue 9, B.4; fault arm-10."""
+"""Which addresses are read as operations. Fault arm-10."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -103,7 +103,7 @@ def test_with_existing_nodes_only_the_preset_is_looked_at() -> None:
 
 
 def test_strength_on_a_model_that_only_vllm_serves_is_accepted() -> None:
-    """The vLLM server scales `lora_alpha` in a copy of the adapter (input-gaps R6)."""
+    """The vLLM server scales `lora_alpha` in a copy of the adapter (input-R6)."""
     adapter = {"source": {"name": "a", "image": "b"}, "strength": "0.5"}
 
     assert said(workspace(A100, inference=inference("granite-4.1-8b", adapters=[adapter]))) == []

@@ -51,7 +51,7 @@ def test_an_option_out_of_range_names_its_key(option: str, value: float | str, f
 
 
 def test_a_context_beyond_the_models_own_is_refused() -> None:
-    """input-gaps A5 row 3."""
+    """input-A5, row 3."""
     with pytest.raises(
         InvalidEngineOption,
         match=r"max-model-len\]: is 9999999, which exceeds the model's maximum context of 131072 tokens",
@@ -61,7 +61,7 @@ def test_a_context_beyond_the_models_own_is_refused() -> None:
 
 
 def test_a_context_that_does_not_fit_is_refused_with_one_that_does() -> None:
-    """input-gaps A5 row 4."""
+    """input-A5, row 4."""
     with pytest.raises(InstanceTypeTooSmall) as caught:
         plan_inference(LLAMA_8B, A10, engine=EngineOptions(max_model_len=131072))
 
@@ -77,7 +77,7 @@ def test_a_context_that_does_not_fit_is_refused_with_one_that_does() -> None:
 
 
 def test_more_tensor_ranks_than_gpus_are_refused() -> None:
-    """input-gaps A5 row 5."""
+    """input-A5, row 5."""
     with pytest.raises(
         InvalidEngineOption, match=r"tensor-parallel-size\]: is 3, .*has 1 GPU: use sizes whose product is at most 1"
     ):

@@ -1,6 +1,6 @@
 """Inputs that were judged wrongly, and upstream's test cases about sizes, nodes and runtimes: each with its answer.
 
-Rows R1 to R8 of input-gaps A3, row 15 of A5, and Part B; rows about fields, ConfigMaps and flags are in the tests of
+input-R1 to input-R8, row 15 of input-A5, and input-B; rows about fields, ConfigMaps and flags are in the tests of
 those.
 """
 
@@ -61,7 +61,7 @@ def answers(instance: str, annotations: dict[str, str] | None = None, **inferenc
     ],
 )
 def test_it_fits(row: str, preset: str, size: str, runtime: str, gpus: int) -> None:
-    """input-gaps R1 to R4, and the one pair below them."""
+    """input-R1 to input-R4, and the one pair below them."""
     plan = plan_inference(catalogue.get(preset), instance_types.get(size))
 
     assert (plan.runtime, plan.gpus, plan.nodes, plan.warnings) == (runtime, gpus, 1, ()), row
@@ -69,7 +69,7 @@ def test_it_fits(row: str, preset: str, size: str, runtime: str, gpus: int) -> N
 
 @pytest.mark.parametrize(("preset", "weights"), [("gpt-oss-120b", 60.77), ("gpt-oss-20b", 12.82)])
 def test_a_second_copy_of_the_weights_does_not_count(preset: str, weights: float) -> None:
-    """input-gaps R1, R2; the disk follows."""
+    """input-R1, input-R2; the disk follows."""
     found = catalogue.get(preset)
 
     assert found.weights_bytes / GIB == pytest.approx(weights)
@@ -114,7 +114,7 @@ def test_a_second_copy_of_the_weights_does_not_count(preset: str, weights: float
     ],
 )
 def test_the_capability_of_nvidias_products_is_known(product: str, memory: int, capability: float) -> None:
-    """input-gaps R5: a node needs no labels of its capability."""
+    """input-R5: a node needs no labels of its capability."""
     instance = instance_type_of(labels_of(product, memory=memory))
 
     assert instance is not None
@@ -142,7 +142,7 @@ def test_a_product_of_no_table_is_unknown() -> None:
 @pytest.mark.parametrize("product", ["NVIDIA-L40S", "NVIDIA-GeForce-RTX-4090", "NVIDIA-B200", "NVIDIA-H200"])
 @pytest.mark.parametrize("preset", ["qwen3.5-4b", "phi-4-mini-instruct"])
 def test_a_gpu_outside_the_instance_types_serves_on_vllm(product: str, preset: str) -> None:
-    """input-gaps R5: vLLM-only presets and those with both runtimes."""
+    """input-R5: vLLM-only presets and those with both runtimes."""
     instance = instance_type_of(labels_of(product, memory=24564))
     assert instance is not None
     plan = plan_inference(catalogue.get(preset), instance)
@@ -152,7 +152,7 @@ def test_a_gpu_outside_the_instance_types_serves_on_vllm(product: str, preset: s
 
 @pytest.mark.parametrize("preset", ["qwen3.5-4b", "phi-4-mini-instruct"])
 def test_a_gpu_of_unknown_capability_serves_with_a_warning(preset: str) -> None:
-    """input-gaps R5: unknown is not 0.0, and no silent fallback to float16."""
+    """input-R5: unknown is not 0.0, and no silent fallback to float16."""
     instance = instance_type_of(labels_of("NVIDIA-Z9000"))
     assert instance is not None
     plan = plan_inference(catalogue.get(preset), instance)
@@ -174,7 +174,7 @@ def test_the_nodes_own_labels_win_over_the_table() -> None:
 
 @pytest.mark.parametrize("strength", ["0.5", "1.0", "1", ""])
 def test_adapters_have_strengths_on_vllm(strength: str) -> None:
-    """input-gaps R6."""
+    """input-R6."""
     adapter = {"source": {"name": "a", "image": "registry.example/a:1"}, "strength": strength}
 
     assert answers(A100, preset={"name": "granite-4.1-8b"}, adapters=[adapter]) == []
@@ -184,7 +184,7 @@ def test_adapters_have_strengths_on_vllm(strength: str) -> None:
     "size", ["Standard_D4s_v3", "Standard_D8s_v5", "Standard_E16ads_v5", "Standard_B2ms", "Basic_A1", "Standard_NP10s"]
 )
 def test_a_template_runs_on_any_size(size: str) -> None:
-    """input-gaps R7; Part B (2 cases)."""
+    """input-R7, input-B (2 cases)."""
     assert answers(size, **TEMPLATE) == []
     assert answers("standard_nc999_x1_v9", **TEMPLATE) == []
 
@@ -205,7 +205,7 @@ def test_what_is_no_size_is_refused_for_templates_too(size: str) -> None:
 
 @pytest.mark.parametrize("name", ["Standard_ND96asr_v4", "standard_nd96asr_V4", "Standard_ND96asr_A100_v4"])
 def test_the_eight_small_a100_have_azures_name(name: str) -> None:
-    """input-gaps R8; Part B."""
+    """input-R8, input-B."""
     found = instance_types.get(name)
 
     assert (found.name, found.gpus, found.memory_per_gpu) == ("Standard_ND96asr_v4", 8, 40 * GIB)
@@ -223,7 +223,7 @@ def test_aliases_and_letter_case_name_one_size() -> None:
 
 
 def test_several_copies_are_announced() -> None:
-    """input-gaps A4: upstream would use one node for the same object."""
+    """input-A4: upstream would use one node for the same object."""
     workspace = Workspace.model_validate(
         {
             "metadata": {"name": "w"},
@@ -251,7 +251,7 @@ AZURE_SELLS = (  # noqa: SIM905 - one name a line would be 54 lines
 
 
 def test_every_size_that_azure_sells_is_known_and_no_other() -> None:
-    """input-gaps R8: names come from the price list; hints never name an alias."""
+    """input-R8: names come from the price list; hints never name an alias."""
     sold = {f"Standard_{name}" for name in AZURE_SELLS} | {"Standard_ND96isr_H200_v5", "Standard_ND96isr_MI300X_v5"}
 
     assert {i.name for i in instance_types.instance_types("azure")} == sold
@@ -287,7 +287,7 @@ def test_a_part_of_a_gpu_is_sized_as_that_part(size: str, gib: int) -> None:
 
 
 def test_nodes_of_different_gpus_are_refused_by_name() -> None:
-    """input-gaps A5 row 15: A100 and V100 under one selector."""
+    """input-A5, row 15: A100 and V100 under one selector."""
     nodes = {
         "b": labels_of("Tesla-V100-SXM2-16GB", memory=16384),
         "a": labels_of("NVIDIA-A100-SXM4-80GB"),

@@ -19,7 +19,7 @@ PAIRS: list[tuple[Preset, InstanceType]] = [(preset, size) for preset in catalog
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "presets.md"
 
 NOT_ON_ONE_NODE = 193
-"""Pairs that need several nodes in upstream as well (input-gaps A3)."""
+"""Pairs that need several nodes in upstream as well (input-A3)."""
 
 GAINED = {
     ("deepseek-v4-flash-0731", "Standard_NC80adis_H100_v5"),
@@ -35,7 +35,7 @@ GAINED = {
     ("qwen3.5-122b-a10b-gptq-int4", "Standard_NC40ads_H100_v5"),
     ("qwen3.5-122b-a10b-gptq-int4", "Standard_NCC40ads_H100_v5"),
 }
-"""Pairs that upstream v0.12's formula puts on several nodes, and that run on one: R1 to R4 of input-gaps."""
+"""Pairs that upstream v0.12's formula puts on several nodes, and that run on one: input-R1 to input-R4."""
 
 DOUBLE_COUNTED = {"gpt-oss-120b": 121.54 * GIB, "gpt-oss-20b": 25.63 * GIB}
 """Sizes in upstream v0.12's catalogue that count a second copy of the weights."""
@@ -159,7 +159,7 @@ def test_the_page_of_presets_has_the_same_answers() -> None:
 
 @pytest.mark.parametrize("preset", catalogue.presets(), ids=lambda preset: preset.name)
 def test_the_size_of_the_weights_fits_their_number_and_format(preset: Preset) -> None:
-    """input-gaps R1, R2: a second copy, a missing shard or a wrong format is far outside these bounds.
+    """input-R1, input-R2: a second copy, a missing shard or a wrong format is far outside these bounds.
 
     Bytes for each parameter: 2 for 16 bits. Quantised models keep embeddings, norms and sometimes attention at 16
     bits, and have scales: 8 bits are 0.95 to 1.25, 4 bits 0.5 to 0.8. DeepSeek V4 mixes 4 and 8 bits.

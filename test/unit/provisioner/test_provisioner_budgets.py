@@ -1,4 +1,4 @@
-"""The cloud's request budgets as claims see them. Issue 9, B.3; faults arm-07, arm-12."""
+"""The cloud's request budgets as claims see them. Faults arm-07, arm-12."""
 
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ async def test_sixty_claims_meet_no_429_and_none_is_told_of_our_own_waiting(stag
 
 @pytest.mark.parametrize("fault", ["status-stuck", "status-stuck-failed"])
 async def test_the_pool_counts_and_not_an_operation_that_never_ends(stage: "Stage", fault: str) -> None:
-    """azure-recorded: an operation that stayed InProgress ended at the launch timeout, the pool was not looked at."""
+    """An operation that stayed InProgress ended at the launch timeout, the pool was not looked at."""
     stage.simulator.faults.add(named(fault))
     await stage.start()
     stage.claim()

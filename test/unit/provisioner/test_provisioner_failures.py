@@ -35,7 +35,7 @@ def test_the_clouds_own_pause_is_kept_but_not_without_limit() -> None:
 
 
 def test_long_dumps_are_cut_to_one_line() -> None:
-    """Interop study, 3.8: a long message is repeated in several conditions."""
+    """A long message is repeated in several conditions."""
     message = failure(CloudError("first line\n\n  second\tline " + "x" * 5000), 1, SETTINGS).message
     assert message.startswith("first line second line xxx")
     assert message.endswith("...")
@@ -43,7 +43,7 @@ def test_long_dumps_are_cut_to_one_line() -> None:
 
 
 async def test_our_own_waiting_is_not_reported_as_throttling(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interop study, 3.6: with the request budget of the process used up, nothing is said about the cloud."""
+    """With the request budget of the process used up, no condition or event is about the cloud."""
     await stage.start()
     assert stage.tools is not None
     create = stage.tools.cloud.create

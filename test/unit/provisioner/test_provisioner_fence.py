@@ -1,4 +1,4 @@
-"""Cloud writes are fenced like API writes: issue 9, B.6.
+"""Cloud writes are fenced like API writes.
 
 A leader that was stopped for longer than its lease and continues between a decision and the request sends neither a
 creation nor a deletion to the cloud.

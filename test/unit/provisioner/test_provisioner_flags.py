@@ -109,7 +109,7 @@ CHART = {
 
 
 def test_upstreams_chart_starts_the_provisioner_unedited() -> None:
-    """input-gaps R12."""
+    """input-R12."""
     invocation = parse([], ENVIRONMENT | CHART)
 
     assert (invocation.manager.metrics_bind_address, invocation.manager.health_probe_bind_address) == (":8080", ":8081")
@@ -155,7 +155,7 @@ def test_a_service_called_metrics_does_not_choose_the_port() -> None:
 
 
 def test_the_metrics_port_can_be_secured(capsys: pytest.CaptureFixture[str]) -> None:
-    """deploy-review M6."""
+    """deploy-M6."""
     assert not parse([], ENVIRONMENT).manager.metrics_secure
     secured = parse(["--metrics-secure", "--metrics-cert-path=/certs"], ENVIRONMENT).manager
     assert secured.metrics_secure

@@ -191,7 +191,7 @@ def test_two_managers_in_one_process_do_not_collide() -> None:
 
 
 async def test_no_series_is_doubled_by_its_time_of_creation(world: World) -> None:
-    """deploy-review L4."""
+    """deploy-L4."""
     controller = Controller(ConfigMap, converge_nothing)
     async with world.manager(controller) as manager:
         world.put(ConfigMap(metadata=ObjectMeta(name="a")))

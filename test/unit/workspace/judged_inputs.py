@@ -1,4 +1,4 @@
-"""The inputs that cannot run: Workspaces of `input-gaps.md` A5 and of faults 02 to 04, with the words of the refusal.
+"""The inputs that cannot run: Workspaces of input-A5 and of faults 02 to 04, with the words of the refusal.
 
 Used by the unit tests (in-memory API server, virtual time) and by the process test on a real API server.
 """

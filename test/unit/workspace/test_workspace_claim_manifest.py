@@ -99,7 +99,7 @@ def test_on_aws_the_node_class_is_amazons(phi: Workspace, hardware: Hardware) ->
 
 
 def test_a_size_without_gpu_is_claimed_as_one(phi: Workspace, hardware: Hardware) -> None:
-    """Pod templates may run on CPU sizes (input-gaps R7)."""
+    """Pod templates may run on CPU sizes (input-R7)."""
     cpu = replace(hardware, instance_type="Standard_D4s_v3", gpus=0)
     machine = claim(phi, cpu, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0).to_dict()["spec"]
     assert {"key": "kaito.sh/machine-type", "operator": "In", "values": ["cpu"]} in machine["requirements"]

@@ -105,7 +105,7 @@ CHART_ENVIRONMENT = {
 
 
 def test_upstreams_chart_starts_the_controller_unedited() -> None:
-    """input-gaps R12: arguments and environment of the chart of v0.12 with its default values."""
+    """input-R12: arguments and environment of the chart of v0.12 with its default values."""
     argv = [f"--feature-gates={CHART_GATES}", "--node-provisioner=azure-gpu-provisioner"]
     invocation = parse(argv, CHART_ENVIRONMENT)
 
@@ -227,7 +227,7 @@ def test_a_service_called_webhook_does_not_choose_the_port() -> None:
 
 
 def test_the_metrics_port_can_be_secured(capsys: pytest.CaptureFixture[str]) -> None:
-    """deploy-review M6."""
+    """deploy-M6."""
     assert not parse([], {}).manager.metrics_secure
     secured = parse(["--metrics-secure", "--metrics-cert-path=/certs"], {}).manager
     assert secured.metrics_secure

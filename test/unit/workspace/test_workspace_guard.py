@@ -1,4 +1,4 @@
-"""While Workspaces or claims exist, the installation cannot be deleted (A.5, deploy-review H1)."""
+"""While Workspaces or claims exist, the installation cannot be deleted (deploy-H1)."""
 
 from typing import TYPE_CHECKING, Any
 

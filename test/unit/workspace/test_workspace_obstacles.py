@@ -1,4 +1,4 @@
-"""Pods that may not exist, do not start, or block an update (deploy-review M3, L13, fault 04)."""
+"""Pods that may not exist, do not start, or block an update (deploy-M3, deploy-L13, fault 04)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ async def until_workload(cluster: "Cluster") -> StatefulSet:
     ],
 )
 async def test_pods_that_may_not_be_created_are_reported(cluster: "Cluster", phi: Workspace, refusal: str) -> None:
-    """deploy-review M3: the cause is only in an Event of the StatefulSet."""
+    """deploy-M3: the cause is only in an Event of the StatefulSet."""
     cluster.apply(phi)
     async with cluster.controller():
         workload = await until_workload(cluster)
@@ -247,7 +247,7 @@ async def test_a_job_has_started_only_when_a_container_has(
 
 
 async def test_a_job_whose_pod_may_not_be_created_is_reported(cluster: "Cluster", tuning: Workspace) -> None:
-    """deploy-review M3 for tuning."""
+    """deploy-M3 for tuning."""
     put_push_secret(cluster)
     cluster.apply(tuning)
     async with cluster.controller():
@@ -295,7 +295,7 @@ ENDED: dict[str, Any] = {"terminated": {"exitCode": 137, "reason": "Error"}}
     ],
 )
 def test_one_end_is_not_called_a_loop(status: dict[str, Any], words: str) -> None:
-    """deploy-review L13."""
+    """deploy-L13."""
     fault = classify([sick_pod(main=status)])
     assert fault is not None
     assert words in fault.message

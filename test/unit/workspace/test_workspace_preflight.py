@@ -1,4 +1,4 @@
-"""Every input is judged before a claim is created (issue: input-gaps A4 and A5, faults 02, 03, 04)."""
+"""Every input is judged before a claim is created (input-A4, input-A5, faults 02, 03, 04)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def warnings(cluster: "Cluster", reason: str) -> list[Event]:
 
 @pytest.mark.parametrize("given", INPUTS, ids=lambda given: given.row)
 async def test_an_input_that_cannot_run_gets_no_node(cluster: "Cluster", given: Input) -> None:
-    """input-gaps A5, faults 02, 03, 04: no claim, the columns False with the cause, one event."""
+    """input-A5, faults 02, 03, 04: no claim, the columns False with the cause, one event."""
     put(cluster, *given.objects)
     cluster.apply(Workspace.model_validate(given.manifest()))
     async with cluster.controller():
@@ -118,7 +118,7 @@ async def test_the_dry_run_is_sent_once_for_each_content(cluster: "Cluster") -> 
 
 
 async def test_values_of_the_file_reach_sizing_and_command(cluster: "Cluster") -> None:
-    """input-gaps A4: sizing sees the user's values, the command has the same."""
+    """input-A4: sizing sees the user's values, the command has the same."""
     text = served("vllm: {max-model-len: 4096, gpu-memory-utilization: 0.5}", "mine")
     examined = await examine(
         Workspace.model_validate(Input("sized", reason="", words="", **text).manifest()),
@@ -170,7 +170,7 @@ async def test_offline_the_checks_that_need_a_cluster_are_left_out() -> None:
 def test_an_annotation_is_honoured_refused_or_warned_about(
     phi: Workspace, key: str, value: str, severity: str, words: str
 ) -> None:
-    """input-gaps A4."""
+    """input-A4."""
     annotated = phi.evolve(metadata=phi.metadata.evolve(annotations={key: value}))
     (found,) = judge(annotated, None, WorkspaceSettings())
     assert found.severity == severity
@@ -211,7 +211,7 @@ def test_annotations_that_need_nothing_are_silent(phi: Workspace, annotations: d
     ],
 )
 def test_data_urls_in_the_cluster_need_the_operators_switch(url: str, *, by_default: bool, with_switch: bool) -> None:
-    """input-gaps R10, R11."""
+    """input-R10, input-R11."""
     workspace = Workspace.model_validate(Input("url", tuned(input={"urls": [url]}), "", "").manifest())
     assert (judge(workspace, None, WorkspaceSettings()) == []) is by_default
     assert (judge(workspace, None, WorkspaceSettings(allow_in_cluster_data_urls=True)) == []) is with_switch
@@ -249,13 +249,13 @@ def test_data_urls_in_the_cluster_need_the_operators_switch(url: str, *, by_defa
     ],
 )
 def test_image_references_follow_the_oci_grammar(image: str, *, valid: bool) -> None:
-    """input-gaps A5 rows 7 and 8."""
+    """input-A5, rows 7 and 8."""
     workspace = Workspace.model_validate(Input("image", adapter(image=image), "", "").manifest())
     assert (judge(workspace, None, WorkspaceSettings()) == []) is valid
 
 
 async def test_own_nodes_of_several_products_are_refused_by_name(cluster: "Cluster", phi: Workspace) -> None:
-    """input-gaps A5 row 15."""
+    """input-A5, row 15."""
     document = phi.to_dict()
     document["resource"].pop("instanceType")
     for name, product in (("node-a", "NVIDIA-A100-SXM4-80GB"), ("node-v", "Tesla-V100-SXM2-16GB")):
@@ -284,7 +284,7 @@ async def test_own_nodes_of_several_products_are_refused_by_name(cluster: "Clust
     ],
 )
 async def test_settings_that_have_no_effect_are_told(text: str, size: str, words: str) -> None:
-    """input-gaps A4: nothing is accepted and ignored."""
+    """input-A4: nothing is accepted and ignored."""
     served_with = served(text, "mine", "phi-3-mini-4k-instruct")
     workspace = Workspace.model_validate(Input("told", reason="", words="", size=size, **served_with).manifest())
     files = Files(config_maps={"mine": ConfigMap.model_validate(served_with["objects"][0])})
@@ -297,7 +297,7 @@ async def test_settings_that_have_no_effect_are_told(text: str, size: str, words
 
 
 async def test_an_update_may_write_the_method_in_another_case(cluster: "Cluster") -> None:
-    """input-gaps R9: the CRD's rule compares methods, not letters."""
+    """input-R9: the CRD's rule compares methods, not letters."""
     given = Input("case", tuned(method="lora"), "", "")
     cluster.apply(Workspace.model_validate(given.manifest()))
     for method in ("LoRA", "LORA", "lora"):
@@ -307,7 +307,7 @@ async def test_an_update_may_write_the_method_in_another_case(cluster: "Cluster"
 
 
 async def test_the_scheme_of_a_url_may_be_in_any_case(cluster: "Cluster") -> None:
-    """input-gaps R10."""
+    """input-R10."""
     given = Input("scheme", tuned(input={"urls": ["HTTPS://Example.com/x"]}), "", "")
     cluster.apply(Workspace.model_validate(given.manifest()))
     wrong = Input("scheme-2", tuned(input={"urls": ["ftp://example.com/x"]}), "", "")
@@ -325,7 +325,7 @@ async def test_the_scheme_of_a_url_may_be_in_any_case(cluster: "Cluster") -> Non
     ],
 )
 def test_an_update_to_an_impossible_image_is_refused(path: str, value: dict[str, Any]) -> None:
-    """input-gaps part B."""
+    """input-B."""
     old = Workspace.model_validate(Input("update", tuned(), "", "").manifest())
     new = Workspace.model_validate(Input("update", tuned(**{path: value}), "", "").manifest())
     assert f"tuning.{path}.image" in [violation.field for violation in judge(new, old, WorkspaceSettings())]
