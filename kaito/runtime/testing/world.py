@@ -126,7 +126,8 @@ class World(ServerObjects):
         `system:serviceaccount:<namespace>:<name>`, it may do what the roles bound to that user allow, and no more.
         """
         declared = [kind for controller in controllers for kind in getattr(controller, "kinds", ())]
-        self.install(*declared, *(cached.kind for cached in cache), *live)
+        cached_kinds = [each.kind for each in cache if each.kind is not Resource]  # which holds defaults only
+        self.install(*declared, *cached_kinds, *live)
         manager = Manager(
             settings or Settings(metrics_bind_address="0", health_probe_bind_address="0"),
             controllers=controllers,

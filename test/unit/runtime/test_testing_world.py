@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 
+from kaito.runtime import Cached
 from kaito.runtime.client.client import Client
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import Invalid, NotFound, RequestTimeout, ServerError, TooManyRequests, TransportError
@@ -51,6 +52,12 @@ async def test_custom_kinds_are_installed_and_status_is_stored(world: World) -> 
     assert (gadget.spec.size, gadget.status.ready, gadget.metadata.generation) == (3, 2, 1)
     with pytest.raises(Invalid):
         world.patch(Gadget, "g", {"spec": {"size": "many"}})
+
+
+async def test_the_defaults_of_a_cache_are_not_a_kind_to_install(world: World) -> None:
+    world.put(config("a"))
+    async with world.manager(cache=[Cached(Resource, relist=3600), Cached(ConfigMap)]) as manager:
+        assert [found.name for found in await manager.api.list(ConfigMap, namespace="default")] == ["a"]
 
 
 async def test_makers_make_what_a_healthy_cluster_has(world: World) -> None:
