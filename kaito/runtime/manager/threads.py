@@ -102,7 +102,7 @@ class Threads:
     def __init__(self) -> None:
         self._executor: CountingExecutor | None = None
         self._before: frozenset[threading.Thread] | None = None
-        self.given_up = False
+        self.given_up: bool = False
         """Whether the last wait was in vain."""
 
     def own_process(self) -> None:

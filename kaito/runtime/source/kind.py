@@ -52,7 +52,7 @@ class KindSource(Generic[R]):
         finalizers: Collection[str] = (),
     ) -> None:
         self.resync = resync
-        self.finalizers = frozenset(finalizers)
+        self.finalizers: frozenset[str] = frozenset(finalizers)
         self.kind = kind
         self.name: str = name or kind.kind.lower()
         self._handler = handler
