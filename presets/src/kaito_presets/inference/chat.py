@@ -9,15 +9,16 @@ prompt plus output.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from kaito_presets.errors import BadRequest, PromptTooLong
 from kaito_presets.inference.language_model import Message, Option
 from kaito_presets.inference.openai_schema import SEED_LIMIT
 from kaito_presets.inference.service import Generation, Service
 from kaito_presets.inference.text import brief
+from kaito_presets.json_shapes import is_object
 
 DEFAULT_NEW_TOKENS: Final = 200
 """Upstream's number (v0.3 `UnifiedRequestModel`), counted in new tokens."""
@@ -29,7 +30,20 @@ DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": 10}
 """Upstream's defaults of `generate_kwargs` that differ from transformers' own."""
 
 
-class ChatMessage(BaseModel):
+MOST_KEYS: Final = 64
+"""Keys of one object of a body; each unknown one is an error of its own."""
+
+
+class _FewKeys(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _count_keys(cls, value: object) -> object:
+        if is_object(value) and len(value) > MOST_KEYS:
+            raise ValueError(f"{len(value)} keys, of which at most {len(cls.model_fields)} are known")
+        return value
+
+
+class ChatMessage(_FewKeys):
     """One turn of a conversation."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -38,13 +52,13 @@ class ChatMessage(BaseModel):
     content: str
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(_FewKeys):
     """Body of `POST /chat`."""
 
     model_config = ConfigDict(extra="forbid")
 
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True)] | None = None
     return_full_text: bool = True
     """Prompt and completion, or the completion only."""
     clean_up_tokenization_spaces: bool = False

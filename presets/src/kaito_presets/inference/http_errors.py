@@ -8,30 +8,43 @@ logged and becomes a 500 without its insides.
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from kaito_presets.errors import BadRequest, Overloaded, RequestError, Unavailable
+from kaito_presets.inference.text import brief
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
+MOST_DETAILS: Final = 10
+"""Wrong values that an answer lists."""
+
 
 class InvalidBody(Exception):
     """The body is not JSON or not of the right types; `details` has FastAPI's shape, which clients of
     `/chat` know."""
 
-    def __init__(self, details: list[dict[str, Any]]) -> None:
+    def __init__(self, details: list[dict[str, Any]], count: int) -> None:
         super().__init__(str(details))
         self.details = details
+        """The first problems, at most `MOST_DETAILS`."""
+        self.count = count
+        """Of all problems."""
 
     def sentence(self) -> str:
         """All of it in one line."""
-        return "; ".join(f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}" for detail in self.details)
+        listed = [
+            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg'].removeprefix('Value error, ')}"
+            for detail in self.details
+        ]
+        more = [f"and {self.count - len(listed)} more"] if self.count > len(listed) else []
+        return "; ".join([*listed, *more])
 
 
 async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
@@ -47,13 +60,18 @@ async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
         details = [
             {
                 "type": detail["type"],
-                "loc": ["body", *detail["loc"]],
+                "loc": ["body", *detail["loc"], *_refused_field(detail)],
                 "msg": detail["msg"],
                 "input": _brief(detail["input"]),
             }
-            for detail in error.errors(include_url=False, include_context=False)
+            for detail in error.errors(include_url=False)[:MOST_DETAILS]
         ]
-        raise InvalidBody(details) from error
+        raise InvalidBody(details, error.error_count()) from error
+
+
+def _refused_field(detail: ErrorDetails) -> list[str]:
+    """The field that a check of the whole body refuses (`openai_schema.refused`)."""
+    return [str(detail.get("ctx", {}).get("field"))] if detail["type"] == "refused" else []
 
 
 def is_openai_route(request: web.Request) -> bool:
@@ -115,8 +133,11 @@ def _parameter(error: InvalidBody) -> str | None:
 
 
 def _brief(value: object) -> object:
-    """The offending input, without sending megabytes back."""
+    """The offending input, without sending megabytes back; as text where JSON has no form for it (infinity)."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str, allow_nan=False)
+    except ValueError:
+        return brief(value)
     return value if len(text) <= 200 else text[:200] + "…"

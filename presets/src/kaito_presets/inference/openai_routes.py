@@ -166,13 +166,11 @@ async def _stream_chat(
 
 async def _complete(request: web.Request, body: CompletionBody, service: Service) -> web.StreamResponse:
     adapter = service.adapter_of(body.model)
-    special = body.add_special_tokens is not False
-    prompts = [
-        await service.encode(prompt, special=special) if isinstance(prompt, str) else prompt
-        for prompt in body.prompts
-    ]  # fmt: skip
-    if not prompts:
+    if not body.prompts:
         raise BadRequest("prompt is empty", param="prompt")
+    prompts = await service.encode_all(
+        body.prompts, count=body.n or 1, special=body.add_special_tokens is not False
+    )  # fmt: skip
     options = _options(body)
     generations = [
         Generation(

@@ -11,20 +11,77 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from kaito_presets.inference.text import brief
 from kaito_presets.json_shapes import is_list, is_object
 
 
+def refused(field: str, message: str) -> PydanticCustomError:
+    """A field that is refused after the fields have been read one by one; the answer names it as `param`."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "field": field})
+
+
 def _not_a_boolean(value: object) -> object:
-    if isinstance(value, bool) or (is_list(value) and any(isinstance(item, bool) for item in value)):
-        raise ValueError("must be a number, not true or false")
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic reports a ValueError
     return value
 
 
 Whole = Annotated[int, BeforeValidator(_not_a_boolean)]
 Real = Annotated[float, BeforeValidator(_not_a_boolean)]
 """pydantic alone takes true for 1."""
+
+# A list in a body holds up to a million items. Its validation ends at the first wrong one, because an error for each
+# takes the event loop seconds and fills an answer with megabytes.
+StopTokens = Annotated[list[Whole], Field(max_length=1024, fail_fast=True)]
+Strings = Annotated[list[str], Field(fail_fast=True)]
+
+MOST_BIASES: Final = 1024
+"""Tokens with a bias in one request."""
+
+
+def _few_biases(value: object) -> object:
+    if is_object(value) and len(value) > MOST_BIASES:
+        raise ValueError(f"at most {MOST_BIASES} tokens can have a bias, not {len(value)}")
+    return value
+
+
+Biases = Annotated[dict[str, Real], BeforeValidator(_few_biases)]
+
+PROMPT_SHAPES: Final = "must be text, a list of texts, a list of token ids, or a list of such lists"
+
+
+def _prompts(value: object) -> list[str | list[int]]:
+    """Every prompt of a request. A union of the four shapes would be tried shape by shape, with errors for each."""
+    if isinstance(value, str):
+        return [value]
+    if not is_list(value):
+        raise ValueError(f"{PROMPT_SHAPES}, not {brief(value)}")
+    if value and _number_of(value[0]) is not None:
+        return [_token_ids(value, "")]
+    return [item if isinstance(item, str) else _token_ids(item, f"[{index}]") for index, item in enumerate(value)]
+
+
+def _token_ids(value: object, where: str) -> list[int]:
+    if not is_list(value):
+        raise ValueError(f"{PROMPT_SHAPES}; prompt{where} is {brief(value)}")
+    result: list[int] = []
+    for index, item in enumerate(value):
+        token = _number_of(item)
+        if token is None:
+            raise ValueError(f"{PROMPT_SHAPES}; prompt{where}[{index}] is {brief(item)}")
+        result.append(token)
+    return result
+
+
+def _number_of(value: object) -> int | None:
+    """A whole number, None if it is something else; 1.0 is one in JSON."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
 
 LENGTH_LIMIT: Final = 2**31 - 1
 SEED_LIMIT: Final = 2**63
@@ -77,8 +134,8 @@ def _asks_for_nothing(name: str, value: object) -> bool:
 def _refuse_extras(body: BaseModel) -> None:
     for name, value in (body.model_extra or {}).items():
         if not _asks_for_nothing(name, value):
-            raise ValueError(NOT_DONE.get(name, f"{name[:80]}: this server does not have this field (it is accepted "
-                                                "at null or its empty value)"))  # fmt: skip
+            raise refused(name[:80], NOT_DONE.get(name, f"{name[:80]}: this server does not have this field (it is "
+                                                        "accepted at null or its empty value)"))  # fmt: skip
 
 
 class StreamOptions(BaseModel):
@@ -106,14 +163,14 @@ class SamplingFields(BaseModel):
     temperature: Real | None = Field(default=None, ge=0, le=2)
     top_p: Real | None = Field(default=None, gt=0, le=1)
     n: Whole | None = Field(default=1, ge=1, le=128)
-    stop: str | list[str] | None = None
+    stop: str | Strings | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     seed: Whole | None = Field(default=None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
     max_tokens: Whole | None = Field(default=None, ge=0, le=LENGTH_LIMIT)
     frequency_penalty: Real | None = Field(default=None, ge=-2, le=2)
     presence_penalty: Real | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[str, Real] | None = None
+    logit_bias: Biases | None = None
     # Extensions.
     top_k: Whole | None = Field(default=None, ge=-1, le=LENGTH_LIMIT)
     min_p: Real | None = Field(default=None, ge=0, le=1)
@@ -121,7 +178,7 @@ class SamplingFields(BaseModel):
     repetition_penalty: Real | None = Field(default=None, gt=0, le=1e6)
     min_tokens: Whole | None = Field(default=None, ge=0, le=LENGTH_LIMIT)
     ignore_eos: bool | None = False
-    stop_token_ids: list[Whole] | None = None
+    stop_token_ids: StopTokens | None = None
     skip_special_tokens: bool | None = True
     add_special_tokens: bool | None = None
 
@@ -136,7 +193,7 @@ class SamplingFields(BaseModel):
     def _refuse_what_is_not_done(self) -> "SamplingFields":
         _refuse_extras(self)
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream=true")
+            raise refused("stream_options", "stream_options needs stream=true")
         return self
 
     @property
@@ -174,9 +231,9 @@ class TurnMessage(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -210,14 +267,14 @@ def _decode_arguments(function: dict[str, Any]) -> None:
     if isinstance(arguments, str):
         try:
             function["arguments"] = json.loads(arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"tool_calls: arguments are not JSON: {error}") from error
 
 
 class ChatCompletionBody(SamplingFields):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[TurnMessage] = Field(min_length=1)
+    messages: Annotated[list[TurnMessage], Field(min_length=1, fail_fast=True)]
     max_tokens: Whole | None = Field(default=None, ge=1, le=LENGTH_LIMIT)
     max_completion_tokens: Whole | None = Field(default=None, ge=1, le=LENGTH_LIMIT)
     logprobs: bool | None = False
@@ -235,22 +292,25 @@ class ChatCompletionBody(SamplingFields):
     @model_validator(mode="after")
     def _refuse_tools(self) -> "ChatCompletionBody":
         if self.tools and self.tool_choice != "none":
-            raise ValueError(
+            raise refused(
+                "tools",
                 "tools are not supported by the transformers runtime (the vLLM runtime has them); tool_choice=none "
-                "switches them off"
+                "switches them off",
             )
         if self.tool_choice not in (None, "none", "auto"):
-            raise ValueError("tool_choice: tools are not supported by the transformers runtime")
+            raise refused("tool_choice", "tool_choice: tools are not supported by the transformers runtime")
         if self.response_format and self.response_format.get("type") != "text":
-            raise ValueError("response_format other than text is not supported by this server")
+            raise refused("response_format", "response_format other than text is not supported by this server")
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs=true")
+            raise refused("top_logprobs", "top_logprobs needs logprobs=true")
         if (
             self.continue_final_message
             and self.add_generation_prompt
             and "add_generation_prompt" in self.model_fields_set
         ):
-            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
+            raise refused(
+                "continue_final_message", "continue_final_message and add_generation_prompt exclude each other"
+            )
         return self
 
     @field_validator("chat_template_kwargs")
@@ -286,7 +346,7 @@ RESERVED_TEMPLATE_NAMES: Final = frozenset(
 class CompletionBody(SamplingFields):
     """Body of `/v1/completions`."""
 
-    prompt: str | list[str] | Annotated[list[int], BeforeValidator(_not_a_boolean)] | list[list[Whole]]
+    prompts: Annotated[list[str | list[int]], PlainValidator(_prompts), Field(alias="prompt")]
     echo: bool | None = False
     logprobs: Whole | None = Field(default=None, ge=0, le=20)
     suffix: str | None = None
@@ -295,17 +355,9 @@ class CompletionBody(SamplingFields):
     @model_validator(mode="after")
     def _refuse_the_rest(self) -> "CompletionBody":
         if self.suffix:
-            raise ValueError("suffix is not supported by this server")
+            raise refused("suffix", "suffix is not supported by this server")
         if self.best_of is not None and self.best_of != (self.n or 1):
-            raise ValueError("best_of other than n is not supported by this server")
+            raise refused("best_of", "best_of other than n is not supported by this server")
         if self.max_tokens == 0 and not self.echo:
-            raise ValueError("max_tokens 0 generates nothing; it needs echo=true")
+            raise refused("max_tokens", "max_tokens 0 generates nothing; it needs echo=true")
         return self
-
-    @property
-    def prompts(self) -> list[str | list[int]]:
-        """Every prompt of the request."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        tokens = [item for item in self.prompt if isinstance(item, int)]
-        return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]

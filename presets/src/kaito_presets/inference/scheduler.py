@@ -148,12 +148,8 @@ class Scheduler:
         """
         loop = asyncio.get_running_loop()
         tickets = [Ticket(row, incremental, loop) for row in rows]
+        self.check_count(len(rows))
         most = self._batch_limit + self._queue_limit
-        if len(rows) > most:
-            raise BadRequest(
-                f"the request asks for {len(rows)} sequences (prompts x n); this server takes at most {most} in one "
-                "request: send fewer prompts at a time"
-            )
         for row in rows:
             if row.plan.alone:
                 self._model.check_alone(row)
@@ -175,6 +171,20 @@ class Scheduler:
             self._wake.notify()
         self._report()
         return tickets
+
+    def check_count(self, rows: int) -> None:
+        """Refuse a request for more rows than the server ever takes at once.
+
+        Raises:
+            BadRequest: holds both numbers.
+        """
+        most = self._batch_limit + self._queue_limit
+        if rows > most:
+            raise BadRequest(
+                f"the request asks for {rows} sequences (prompts x n); this server takes at most {most} in one "
+                "request: send fewer prompts at a time",
+                param="prompt",
+            )
 
     @property
     def busy(self) -> bool:

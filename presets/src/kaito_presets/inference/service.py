@@ -25,10 +25,12 @@ from kaito_presets.inference.language_model import (
     TokenLogprob,
 )
 from kaito_presets.inference.scheduler import Scheduler, Ticket
-from kaito_presets.inference.text import IncrementalDecoder, StopStrings
+from kaito_presets.inference.text import IncrementalDecoder, StopStrings, brief
 
 INLINE_CHARACTERS: Final = 8_000
 """Shorter prompts are tokenised on the event loop (well under a millisecond); longer ones on a thread."""
+INLINE_MESSAGES: Final = 50
+"""The same for the messages of a conversation."""
 
 PromptScores = Sequence[TokenLogprob | None]
 
@@ -137,8 +139,27 @@ class Service:
         if self.info.adapters and model == self.base_name:
             return ""
         raise UnknownModel(
-            f"the model {model!r} does not exist; served here: {', '.join(self.model_names())}", param="model"
+            f"the model {brief(model)} does not exist; served here: {', '.join(self.model_names())}", param="model"
         )
+
+    async def encode_all(self, prompts: Sequence[str | list[int]], *, count: int, special: bool) -> list[list[int]]:
+        """Token ids of the prompts of one request, each of which asks for `count` answers; those that are token ids
+        already stay as they are.
+
+        Raises:
+            BadRequest: more answers than the server ever takes at once; found out before any text is read.
+        """
+        self.scheduler.check_count(len(prompts) * count)
+
+        def work() -> list[list[int]]:
+            return [
+                self._model.encode(prompt, special=special) if isinstance(prompt, str) else prompt
+                for prompt in prompts
+            ]  # fmt: skip
+
+        if sum(len(prompt) for prompt in prompts if isinstance(prompt, str)) < INLINE_CHARACTERS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
     async def encode(
         self, prompt: str | Sequence[Message], *, special: bool = True, template: TemplateOptions | None = None
@@ -148,7 +169,9 @@ class Service:
             if len(prompt) < INLINE_CHARACTERS:
                 return self._model.encode(prompt, special=special)
             return await self._on_thread(lambda: self._model.encode(prompt, special=special))
-        if sum(len(message.content) for message in prompt) < INLINE_CHARACTERS:
+        # A template visits every message and may print what is beside the content.
+        few = len(prompt) <= INLINE_MESSAGES and not any(message.extra for message in prompt)
+        if few and sum(len(message.content) for message in prompt) < INLINE_CHARACTERS:
             return self._model.encode_chat(prompt, template)
         return await self._on_thread(lambda: self._model.encode_chat(prompt, template))
 

@@ -23,6 +23,8 @@ LONGEST_NGRAM: Final = 64
 """Finding repeated n-grams takes time and memory in proportion to n times the length of the text."""
 MOST_BIASES: Final = 1024
 """Words or sequences with a bias: each costs a comparison per generated token."""
+LONGEST_WORD: Final = 256
+"""Tokens of one of them."""
 WHOLE_LIMIT: Final = 2**31 - 1
 
 
@@ -80,8 +82,9 @@ def _token(value: object, vocabulary: int) -> str | None:
 
 
 def _tokens(value: object, vocabulary: int) -> str | None:
-    right = is_list(value) and all(_is_token(item, vocabulary) for item in value)
-    return None if right else f"must be a list of {_ids(vocabulary)}"
+    most = vocabulary or WHOLE_LIMIT
+    right = is_list(value) and len(value) <= most and all(_is_token(item, vocabulary) for item in value)
+    return None if right else f"must be a list of {_ids(vocabulary)}, at most as many as there are"
 
 
 def _token_or_tokens(value: object, vocabulary: int) -> str | None:
@@ -90,12 +93,12 @@ def _token_or_tokens(value: object, vocabulary: int) -> str | None:
 
 
 def _words(value: object, vocabulary: int) -> str | None:
-    right = (
-        is_list(value)
-        and len(value) <= MOST_BIASES
-        and all(is_list(word) and word and _tokens(word, vocabulary) is None for word in value)
-    )
-    return None if right else f"must be a list of at most {MOST_BIASES} non-empty lists of {_ids(vocabulary)}"
+    right = is_list(value) and len(value) <= MOST_BIASES and all(_is_word(word, vocabulary) for word in value)
+    return None if right else f"must be a list of at most {MOST_BIASES} lists of 1 to {LONGEST_WORD} {_ids(vocabulary)}"
+
+
+def _is_word(value: object, vocabulary: int) -> bool:
+    return is_list(value) and 0 < len(value) <= LONGEST_WORD and all(_is_token(item, vocabulary) for item in value)
 
 
 def _sequence_bias(value: object, vocabulary: int) -> str | None:
@@ -103,18 +106,13 @@ def _sequence_bias(value: object, vocabulary: int) -> str | None:
         is_list(value)
         and 0 < len(value) <= MOST_BIASES
         and all(
-            is_list(pair)
-            and len(pair) == 2
-            and is_list(pair[0])
-            and pair[0]
-            and _tokens(pair[0], vocabulary) is None
-            and _BIAS(pair[1], 0) is None
+            is_list(pair) and len(pair) == 2 and _is_word(pair[0], vocabulary) and _BIAS(pair[1], 0) is None
             for pair in value
         )
     )
     return None if right else (
-        f"must be a list of at most {MOST_BIASES} pairs: a non-empty list of {_ids(vocabulary)}, and a bias from "
-        f"-{LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+        f"must be a list of at most {MOST_BIASES} pairs: a list of 1 to {LONGEST_WORD} {_ids(vocabulary)}, and a bias "
+        f"from -{LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
     )  # fmt: skip
 
 

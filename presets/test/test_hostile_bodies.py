@@ -1,0 +1,155 @@
+"""Bodies that are large or malformed in unusual places: refused at once with a short answer, without holding up the
+event loop (which answers the health probes and hands out everybody's tokens)."""
+
+import io
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from fake_model import FakeModel
+from kaito_presets.inference.language_model import Message, TemplateOptions
+from running_server import RunningServer, Serve
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+MANY = 100_000
+LIMIT = 4 * 2**20
+"""Of the server as it is delivered."""
+USER = {"role": "user", "content": "hi"}
+
+
+def call_with(arguments: str) -> dict[str, Any]:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"messages": [{"role": "assistant", "tool_calls": [call]}]}
+
+
+LARGE: list[tuple[str, dict[str, Any], str]] = [
+    (TEXT, {"prompt": ["a"] * MANY}, "prompts x n"),
+    (TEXT, {"prompt": [""] * MANY}, "prompts x n"),
+    (TEXT, {"prompt": [[1]] * MANY}, "prompts x n"),
+    (TEXT, {"prompt": [True] * MANY}, "prompt"),
+    (TEXT, {"prompt": [1, *[None] * MANY]}, "prompt[1]"),
+    (TEXT, {"prompt": [[1], *[[{}] * MANY]]}, "prompt[1][0]"),
+    (TEXT, {"prompt": {"a": 1}}, "prompt"),
+    (TEXT, {"prompt": "a", "stop_token_ids": [[]] * MANY}, "stop_token_ids"),
+    (TEXT, {"prompt": "a", "stop_token_ids": [1] * MANY}, "stop_token_ids"),
+    (TEXT, {"prompt": "a", "stop": [1] * MANY}, "stop"),
+    (TEXT, {"prompt": "a", "logit_bias": {str(token): "x" for token in range(MANY)}}, "logit_bias"),
+    (TEXT, {"prompt": "a", **{f"unknown{number}": 1 for number in range(MANY)}}, "unknown0"),
+    (CHAT, {"messages": [1] * MANY}, "messages"),
+    (CHAT, {"messages": [{"role": "user", "content": [1] * MANY}]}, "messages"),
+    (CHAT, {"messages": [{"role": "assistant", "tool_calls": [1] * MANY}]}, "tool_calls"),
+    (CHAT, {"messages": [USER], "model": "x" * MANY}, "model"),
+    (CHAT, call_with("[" * MANY), "tool_calls"),
+    ("/chat", {"messages": [{"role": 1, "content": []}] * MANY}, "messages"),
+    ("/chat", {"prompt": "a", **{f"unknown{number}": 1 for number in range(MANY)}}, "keys"),
+    ("/chat", {"messages": [{f"unknown{number}": 1 for number in range(MANY)}]}, "keys"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "words"), LARGE, ids=range(len(LARGE)))
+async def test_a_large_wrong_body_is_refused_in_few_words(
+    serve: Serve, path: str, body: dict[str, Any], words: str
+) -> None:
+    """serving-02, serving-05: the cost of a refusal is bounded. A validation error for each of the items took the
+    event loop 5 s and answered 12 MB; every prompt was tokenised before they were counted."""
+    server = await serve(FakeModel(), max_request_bytes=LIMIT)
+    async with server.session.post(server.url + path, data=io.BytesIO(json.dumps(body).encode())) as response:
+        answer = await response.text()
+    assert response.status in (400, 404, 422)
+    assert words in answer
+    assert len(answer) < 5_000
+    status, health = await server.get("/health")
+    assert (status, health) == (200, {"status": "Healthy"})
+
+
+async def test_prompts_are_counted_before_they_are_tokenised(serve: Serve) -> None:
+    """serving-05: too many prompts cost no call of the tokenizer."""
+    model = FakeModel()
+    encoded: list[str] = []
+
+    def encode(text: str, *, special: bool = True) -> list[int]:
+        encoded.append(text)
+        return [1]
+
+    model.encode = encode  # type: ignore[method-assign]
+    server = await serve(model, max_request_bytes=LIMIT)
+    status, answer = await server.post(TEXT, {"prompt": ["a"] * MANY})
+    assert status == 400
+    assert answer["error"]["param"] == "prompt"
+    assert encoded == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (TEXT, {"prompt": "a", "best_of": 3}, "best_of"),
+        (TEXT, {"prompt": "a", "suffix": "x"}, "suffix"),
+        (TEXT, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
+        (TEXT, {"prompt": "a", "no_such_field": 1}, "no_such_field"),
+        (TEXT, {"prompt": [1.5]}, "prompt"),
+        (TEXT, {}, "prompt"),
+        (CHAT, {"messages": [USER], "verbosity": "low"}, "verbosity"),
+        (CHAT, {"messages": [USER], "tools": [{}]}, "tools"),
+        (CHAT, {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
+        (CHAT, {"messages": [USER], "stream_options": {"include_usage": True}}, "stream_options"),
+        (CHAT, {"messages": [USER], "stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        (CHAT, {"messages": [USER], "top_logprobs": 2}, "top_logprobs"),
+    ],
+)
+async def test_a_refusal_names_the_field_as_param(serve: Serve, path: str, body: dict[str, Any], field: str) -> None:
+    """OpenAI's error object has a `param`; a field that is refused by a check of the whole body had null there."""
+    server = await serve(FakeModel())
+    status, answer = await server.post(path, body)
+    assert (status, answer["error"]["param"]) == (400, field)
+    assert "Value error" not in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("body", ['{"prompt":1e999}', '{"prompt":[NaN]}', '{"messages":-1e999}'])
+async def test_an_answer_about_infinity_is_json(serve: Serve, body: str) -> None:
+    """A 422 repeats the wrong value; JSON has no infinity, and a strict client could not read the answer."""
+    server: RunningServer = await serve(FakeModel())
+    async with server.session.post(server.url + "/chat", data=body) as response:
+        text = await response.text()
+    assert response.status == 422
+
+    def refuse(word: str) -> None:
+        pytest.fail(f"{word} is not JSON: {text}")
+
+    detail = json.loads(text, parse_constant=refuse)["detail"]
+    assert detail[0]["loc"][:2] == ["body", "prompt" if "prompt" in body else "messages"]
+
+
+async def test_the_event_loop_turns_while_many_prompts_are_tokenised(serve: Serve) -> None:
+    """Prompts that are long together are tokenised on a thread, also if each of them is short."""
+    model = FakeModel()
+    threads: set[str] = set()
+
+    def encode(text: str, *, special: bool = True) -> list[int]:
+        threads.add(threading.current_thread().name)
+        return [1]
+
+    model.encode = encode  # type: ignore[method-assign]
+    server = await serve(model)
+    status, _ = await server.post(TEXT, {"prompt": ["word " * 1000] * 8, "max_tokens": 1})
+    assert status == 200
+    assert threading.main_thread().name not in threads
+
+
+async def test_a_long_conversation_of_empty_messages_is_tokenised_on_a_thread(serve: Serve) -> None:
+    """A chat template visits every message, whatever is in it."""
+    model = FakeModel()
+    threads: set[str] = set()
+
+    def encode_chat(messages: Sequence[Message], template: TemplateOptions | None = None) -> list[int]:
+        threads.add(threading.current_thread().name)
+        return [1]
+
+    model.encode_chat = encode_chat  # type: ignore[method-assign]
+    server = await serve(model)
+    for messages in ([{"role": "user"}] * 1000, [{**USER, "reasoning": "x" * 10_000}]):
+        status, _ = await server.post(CHAT, {"messages": messages, "max_tokens": 1})
+        assert status == 200
+    assert threading.main_thread().name not in threads
