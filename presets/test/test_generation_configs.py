@@ -77,6 +77,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "guidance_scale": 1.0, "num_beam_groups": 1,
         "diversity_penalty": 0.0, "remove_invalid_values": True,
     },
+    "Gemma-2": {"_from_model_config": True, "bos_token_id": 2, "cache_implementation": "hybrid",
+                "eos_token_id": [1, 107], "pad_token_id": 0, "transformers_version": "4.42.0.dev0"},
+    "Phi-4": {"_from_model_config": True, "bos_token_id": 100257, "eos_token_id": [100257, 100265],
+              "pad_token_id": 100349, "transformers_version": "4.47.0"},
+    "Qwen3": {"bos_token_id": 151643, "do_sample": True, "eos_token_id": [151645, 151643], "pad_token_id": 151643,
+              "temperature": 0.6, "top_k": 20, "top_p": 0.95, "transformers_version": "4.51.0"},
+    "Mixtral": {"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2, "output_router_logits": True},
+    "OLMo-2": {"_from_model_config": True, "eos_token_id": 100257, "pad_token_id": 100277},
+    "BLOOM": {"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2, "max_length": 20, "pad_token_id": 3},
+    "OPT": {"_from_model_config": True, "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1, "prefix": "</s>"},
+    "Yi": {"_from_model_config": True, "bos_token_id": 1, "do_sample": True, "eos_token_id": 7, "max_length": 4096,
+           "pad_token_id": 0, "temperature": 0.6, "top_k": 40, "top_p": 0.8},
+    "Command-R": {"_from_model_config": True, "bos_token_id": 5, "cache_implementation": "hybrid",
+                  "eos_token_id": 255001, "pad_token_id": 0},
+    "gpt-oss": {"bos_token_id": 199998, "do_sample": True, "eos_token_id": [200002, 199999, 200012],
+                "pad_token_id": 199999, "transformers_version": "4.55.0.dev0"},
     "greedy temperature": {"eos_token_id": 2, "do_sample": False, "temperature": 0.0, "top_p": 1.0, "top_k": 1},
 }  # fmt: skip
 """In the style of the published files."""
@@ -208,3 +224,14 @@ def test_what_a_request_may_not_set_is_accepted_at_its_default() -> None:
     for name, value in {"use_cache": False, "num_beam_groups": 2, "penalty_alpha": 0.6, "dola_layers": "low"}.items():
         with pytest.raises(BadRequest, match=name):
             plan_of({"eos_token_id": 2}, GREEDY | {name: value})
+
+
+@pytest.mark.parametrize("own", [None, -1, [], [512], [99_999, -5], "2"])
+def test_a_file_without_a_usable_end_token_ends_by_the_tokenizers(own: Any) -> None:
+    """serving-01: ids that the model does not have were left out, and then no answer ended before its bound."""
+    from kaito_presets.inference.backend.plan import make_plan, own_config
+    from transformers import GenerationConfig
+
+    config = own_config(GenerationConfig.from_dict({"eos_token_id": own}), end=2, pad=2, vocabulary=512)
+    assert make_plan(config, {}, {}, 512).end_tokens == {2}
+    assert config.pad_token_id == 2

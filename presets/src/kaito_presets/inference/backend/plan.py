@@ -127,16 +127,18 @@ def own_config(config: GenerationConfig | None, *, end: object, pad: object, voc
     Values that no request could have are left out with a warning, because they would fail every request.
     """
     result = copy.deepcopy(config) if config is not None else GenerationConfig()
-    if result.eos_token_id is None:
-        result.eos_token_id = end
-    if result.pad_token_id is None:
-        result.pad_token_id = pad
     for name in CHECKS:
         value, problem = valid_own_value(name, getattr(result, name, None), vocabulary)
         if problem:
             log.warning("the model's generation config: %s", problem)
         if hasattr(result, name):
             setattr(result, name, value)
+    # Also where the file names only ids that the model does not have: without an end token every answer runs to its
+    # bound.
+    if result.eos_token_id in (None, []):
+        result.eos_token_id = valid_own_value("eos_token_id", end, vocabulary)[0]
+    if result.pad_token_id is None:
+        result.pad_token_id = valid_own_value("pad_token_id", pad, vocabulary)[0]
     absent = [name for name in MOVED_TO_THE_HUB if getattr(result, name, None) not in (None, 0, 1)]
     if absent:
         log.warning("the model's generation config: %s need code from the hub and are ignored", ", ".join(absent))
