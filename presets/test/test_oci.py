@@ -262,3 +262,36 @@ def test_a_broken_layer_is_a_registry_error(tmp_path: Path, stream: IO[bytes]) -
 def test_a_name_that_no_file_can_have_is_a_registry_error(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="cannot be unpacked at 'data/nnn"):
         unpacked(tmp_path, {"data/" + "n" * 300: b"1"})
+
+
+@pytest.mark.parametrize("target", ["x" * 300, "x" * 3000, "y/" * 2000, "a\0b"])
+def test_a_link_to_a_name_that_cannot_exist_is_reported(tmp_path: Path, target: str) -> None:
+    """serving-09: a link's target longer than a file name ended as an OSError."""
+    files, lost = unpacked(tmp_path, {"data/m": target, "data/x": b"1"})
+    assert files == {"x": b"1"}
+    assert len(lost) == 1
+    assert lost[0].startswith("m links to ")
+
+
+def test_a_path_that_is_too_deep_is_a_registry_error(tmp_path: Path) -> None:
+    """serving-09: a tree of 1500 folders could be written but not walked or removed (RecursionError)."""
+    with pytest.raises(RegistryError, match="path of 1502 folders"):
+        unpacked(tmp_path, {"data/" + "d/" * 1500 + "f": b"1"})
+
+
+def test_a_chain_of_long_names_is_a_registry_error(tmp_path: Path) -> None:
+    """serving-09: tarfile reads headers that follow each other by recursion."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 5
+    block = header.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(tarfile.BLOCKSIZE, b"\0")
+    with pytest.raises(RegistryError, match="not a tar archive"):
+        apply_layer(io.BytesIO(block * 3000), tmp_path, "/data")
+
+
+def test_links_that_stand_for_too_many_files_are_refused(tmp_path: Path) -> None:
+    """serving-09: 30 folders with two links each to the one before stand for a billion files."""
+    entries: dict[str, bytes | str | None] = {"data/d0/f": b"1"}
+    for number in range(1, 30):
+        entries |= {f"data/d{number}/{name}": f"../d{number - 1}" for name in "ab"}
+    with pytest.raises(RegistryError, match="more than 10000 files"):
+        unpacked(tmp_path, entries)

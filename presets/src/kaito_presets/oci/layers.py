@@ -18,6 +18,10 @@ WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 MOST_LINKS: Final = 40
 """Links followed from one name before it counts as a cycle (Linux: MAXSYMLINKS)."""
+MOST_PARTS: Final = 100
+"""Folders of one path: Python walks deeper trees no more."""
+MOST_COPIES: Final = 10_000
+"""Files written for links to folders. A chain of n folders with two links each to the one before stands for 2^n."""
 
 
 def apply_layer(stream: IO[bytes], tree: Path, path: str) -> list[str]:
@@ -58,13 +62,24 @@ class ImageTree:
                 for entry in archive:
                     name = entry.name
                     self._apply(archive, entry)
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+        except (tarfile.TarError, EOFError, zlib.error, RecursionError) as error:
+            # tarfile reads a chain of extended headers by recursion.
             raise RegistryError(f"a layer is not a tar archive: {error}") from error
         except (OSError, ValueError) as error:
             raise RegistryError(f"a layer cannot be unpacked at {name!r}: {error}") from error
 
     def resolve_links(self) -> list[str]:
-        """Write what links inside the folder lead to in their place; returns what could not be written."""
+        """Write what links inside the folder lead to in their place; returns what could not be written.
+
+        Raises:
+            RegistryError: the links stand for too many files, or the disk does not take them.
+        """
+        try:
+            return self._write_links()
+        except OSError as error:
+            raise RegistryError(f"the links of an image cannot be written: {error}") from error
+
+    def _write_links(self) -> list[str]:
         targets = {place: self._resolve(place) for place in sorted(self._links)}
         lost = dict(self._refused)
         folders: dict[PurePosixPath, PurePosixPath] = {}
@@ -75,12 +90,17 @@ class ImageTree:
                 folders[place] = target
             else:
                 _same_file(self._tree / target, self._tree / place)
+        copies = 0
         # A folder is copied when the links inside it have been written; what is left then holds itself.
         while ready := [
             place for place, target in folders.items() if not any(target == p or target in p.parents for p in folders)
         ]:
             for place in ready:
-                shutil.copytree(self._tree / folders.pop(place), self._tree / place)
+                source = self._tree / folders.pop(place)
+                copies += sum(1 for _ in source.rglob("*"))
+                if copies > MOST_COPIES:
+                    raise RegistryError(f"the links of an image stand for more than {MOST_COPIES} files")
+                shutil.copytree(source, self._tree / place)
         lost |= {place: f"{place} links to {self._links[place]!r}, which holds it" for place in folders}
         self._links.clear()
         return [text for _, text in sorted(lost.items())]
@@ -223,7 +243,10 @@ class ImageTree:
                 done.pop()
             left += reversed([part for part in PurePosixPath(link).parts if part not in ("/", ".")])
         found = self._below(PurePosixPath(*done))
-        return found if found is not None and (self._tree / found).exists() else None
+        try:
+            return found if found is not None and (self._tree / found).exists() else None
+        except OSError:  # a name that no file system has (longer than NAME_MAX)
+            return None
 
     def _below(self, path: PurePosixPath) -> PurePosixPath | None:
         """A path of the image relative to the folder, None if it is elsewhere."""
@@ -242,9 +265,11 @@ def _path(name: str) -> PurePosixPath:
     """The path of an entry from the root of the image.
 
     Raises:
-        RegistryError: it leads outside.
+        RegistryError: it leads outside, or it is deeper than any real one.
     """
     parts = [part for part in PurePosixPath(name.lstrip("/")).parts if part != "."]
     if ".." in parts:
         raise RegistryError(f"a layer holds the path {name!r}, which leads outside")
+    if len(parts) > MOST_PARTS:
+        raise RegistryError(f"a layer holds a path of {len(parts)} folders, more than {MOST_PARTS}: {name[:80]!r}")
     return PurePosixPath(*parts)
