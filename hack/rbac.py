@@ -103,6 +103,7 @@ WORKSPACE_CONTROLLER = Program(
         Rule("why a claim was lost, why a workload has no pods; read for one object, never watched",
              ("events.k8s.io",), ("events",), ("list",)),
         Rule("presence of the Secrets a Workspace names; never listed", ("",), ("secrets",), ("get",)),
+        Rule("presence of what a pod uses", ("",), ("persistentvolumeclaims", "serviceaccounts"), ("get",)),
         Rule("which webhook configurations point here", ("admissionregistration.k8s.io",),
              ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"), INFORMER),
         Rule("the CA bundle in ours", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),

@@ -291,6 +291,18 @@ RESERVED_DOMAINS: Final = ("karpenter.sh", "karpenter.kaito.sh")
 the claim."""
 
 
+_OF_CLOUDS: Final = frozenset({"accelerator", "agentpool", "storageprofile", "storagetier"})
+"""Keys without a domain that Azure Kubernetes Service sets on its nodes ("Use labels in an AKS cluster")."""
+
+
+def is_set_by_others(key: str) -> bool:
+    """Whether a kubelet, a cloud or a discovery agent may set this label on a new node.
+
+    All of them use keys with a domain, apart from a few of Azure. A key of a user is there only if the claim sets it.
+    """
+    return "/" in key or key in _OF_CLOUDS
+
+
 def is_true(value: str | None) -> bool:
     """Whether an annotation or label says yes: `true` in any case. Everything else, absence included, is no."""
     return value is not None and value.strip().lower() == TRUE

@@ -12,3 +12,13 @@ def json_object(value: object) -> dict[str, Any]:
 def json_list(value: object) -> list[Any]:
     """The value if it is a list, else an empty one."""
     return [*cast("Iterable[Any]", value)] if isinstance(value, list) else []
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without members that are null: in the Kubernetes API a null member is an absent one."""
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        return {name: without_nulls(member) for name, member in members.items() if member is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in cast("Iterable[Any]", value)]
+    return value

@@ -15,6 +15,8 @@ _DIGESTS: Final = {"sha256": 64, "sha512": 128}
 _HEX: Final = re.compile(r"[0-9a-f]+")
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
+_DOCKER_HUB: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
+
 NAME_LIMIT: Final = 255
 """Longest repository with its registry, in characters (distribution's reference package)."""
 
@@ -51,6 +53,24 @@ def image_problem(text: str, *, pushed: bool = False) -> str:
     if len(host) + 1 + len(path) > NAME_LIMIT:
         return f"the repository has {len(host) + 1 + len(path)} characters, at most {NAME_LIMIT} are possible"
     return ""
+
+
+def registry_of(image: str) -> str:
+    """Registry of an image reference; Docker Hub where it names none."""
+    return _split(image.partition("@")[0])[0] or _DOCKER_HUB[0]
+
+
+def opens_registry(key: str, image: str) -> bool:
+    """Whether an entry of a Docker configuration's `auths` with that key is for the image's registry and path.
+
+    The program in the pod chooses by the same rule: the host is equal, and a path of the key is one of the image.
+    """
+    host, _, path = key.removeprefix("https://").removeprefix("http://").rstrip("/").partition("/")
+    registry = registry_of(image)
+    if host not in (_DOCKER_HUB if registry in _DOCKER_HUB else (registry,)):
+        return False
+    repository = _split(image.partition("@")[0])[1].partition(":")[0]
+    return path in {"", "v1", "v2"} or f"{repository}/".startswith(f"{path}/")
 
 
 def object_name_problem(text: str, kind: str) -> str:

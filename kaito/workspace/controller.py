@@ -22,7 +22,17 @@ from kaito.runtime import Again, Request
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import NotLeader
-from kaito.runtime.kinds import ConfigMap, Job, Node, Pod, Secret, Service, StatefulSet
+from kaito.runtime.kinds import (
+    ConfigMap,
+    Job,
+    Node,
+    PersistentVolumeClaim,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+    StatefulSet,
+)
 from kaito.runtime.meta import Resource
 from kaito.workspace import wakeups
 from kaito.workspace.context import Pass
@@ -165,5 +175,6 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
 
 
 def live_kinds(settings: WorkspaceSettings) -> list[type[Resource]]:
-    """What is read from the server each time: Secrets by name, and claims of the kind not configured."""
-    return [Secret, *(kind for kind in (Machine, NodeClaim) if kind is not claim_kind(settings.node_api))]
+    """What is read from the server each time: what pods use, by name, and claims of the kind not configured."""
+    used = (Secret, PersistentVolumeClaim, ServiceAccount)
+    return [*used, *(kind for kind in (Machine, NodeClaim) if kind is not claim_kind(settings.node_api))]

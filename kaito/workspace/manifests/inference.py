@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kaito.api import Workspace, labels
+from kaito.api.raw import without_nulls
 from kaito.runtime.kinds import PodTemplateSpec, StatefulSet, StatefulSetSpec
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.digest import digest
@@ -35,7 +36,7 @@ def inference_statefulset(workspace: Workspace, plan: Plan, settings: WorkspaceS
     if plan.serving is not None:
         template = _preset_template(workspace, plan, plan.serving, settings)
     elif inference is not None and inference.template is not None:
-        template = _user_template(workspace, inference.template, settings)
+        template = _user_template(workspace, without_nulls(inference.template), settings)
     else:
         raise ValueError(f"workspace {workspace.key} has neither a preset nor a template to serve")
     return StatefulSet(

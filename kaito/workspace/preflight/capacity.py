@@ -17,6 +17,10 @@ from kaito.workspace.settings import NodeApi
 
 _TEMPLATE: Final = "inference.template.spec"
 _GPU_RESOURCES: Final = (labels.NVIDIA_GPU, labels.AMD_GPU, labels.NEURON_DEVICE)
+_PARTS_OF_GPUS: Final = ("nvidia.com/mig-", "nvidia.com/gpu.shared")
+_LARGEST_DISK: Final = Quantity("32Ti")
+"""Bound of a node's own disk: an operating system disk has at most 4 TiB, the largest local disks 28 TB."""
+
 _OF_NODES: Final = ("cpu", "memory", "ephemeral-storage", *_GPU_RESOURCES)
 
 
@@ -31,7 +35,10 @@ async def requests(examination: Examination) -> Iterable[Finding]:
         return tuple(_beyond_own_nodes(examination, wanted))
     known = examination.instance is not None or _has_no_gpu(examination)
     found = [*_beyond_instance(wanted, plan.hardware, known=known), *_beyond_name(wanted, examination)]
-    return (*found, *_contradictions(spec, _node_labels(examination.workspace, plan.hardware)))
+    found += _never_offered(wanted, plan.hardware)
+    preferred = bool(examination.workspace.resource.preferred_nodes)
+    known_labels = _node_labels(examination.workspace, plan.hardware)
+    return (*found, *_contradictions(spec, known_labels, preferred=preferred))
 
 
 def _has_no_gpu(examination: Examination) -> bool:
@@ -48,7 +55,8 @@ def _has_no_gpu(examination: Examination) -> bool:
 def pod_requests(spec: Mapping[str, Any]) -> dict[str, Quantity]:
     """What the scheduler counts for a pod: the sum of its containers, or the largest init container.
 
-    A limit without a request is a request. Init containers that restart always run beside the others.
+    A limit without a request is a request. Init containers that restart always run beside the others. Requests of the
+    pod itself (`spec.resources`) take the place of the sum, and the overhead is added.
     """
     running: dict[str, Quantity] = {}
     largest: dict[str, Quantity] = {}
@@ -60,13 +68,18 @@ def pod_requests(spec: Mapping[str, Any]) -> dict[str, Quantity]:
             _add(running, asked)
         else:
             largest = _larger(largest, asked)
-    return _larger(running, largest)
+    total = {**_larger(running, largest), **_container_requests(spec)}
+    _add(total, _quantities(json_object(spec.get("overhead"))))
+    return total
 
 
 def _container_requests(container: Any) -> dict[str, Quantity]:
     resources = json_object(json_object(container).get("resources"))
-    asked = {**json_object(resources.get("limits")), **json_object(resources.get("requests"))}
-    return {name: quantity for name, value in asked.items() if (quantity := _quantity(value)) is not None}
+    return _quantities({**json_object(resources.get("limits")), **json_object(resources.get("requests"))})
+
+
+def _quantities(given: Mapping[str, Any]) -> dict[str, Quantity]:
+    return {name: quantity for name, value in given.items() if (quantity := _quantity(value)) is not None}
 
 
 def _quantity(value: Any) -> Quantity | None:
@@ -99,6 +112,18 @@ def _beyond_instance(wanted: Mapping[str, Quantity], hardware: Hardware, *, know
                 f"choose a larger instance type"
             )
             yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+
+
+def _never_offered(wanted: Mapping[str, Quantity], hardware: Hardware) -> Iterator[Finding]:
+    """Parts of GPUs, which only nodes that an administrator partitioned offer, and more disk than a node gets."""
+    for name, asked in wanted.items():
+        if name.startswith(_PARTS_OF_GPUS) and asked > Quantity(0):
+            message = f"asks for {asked} {name}, and new nodes offer whole GPUs: ask for {hardware.gpu_resource}"
+            yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+    disk = wanted.get("ephemeral-storage", Quantity(0))
+    if disk > max(hardware.disk, _LARGEST_DISK):
+        message = f"asks for {disk} of ephemeral-storage, a node has at most {_LARGEST_DISK}: use a volume for more"
+        yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
 
 
 def _beyond_name(wanted: Mapping[str, Quantity], examination: Examination) -> Iterator[Finding]:
@@ -145,7 +170,8 @@ def _node_labels(workspace: Workspace, hardware: Hardware) -> dict[str, str]:
     }
 
 
-def _contradictions(spec: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[Finding]:
+def _contradictions(spec: Mapping[str, Any], known: Mapping[str, str], *, preferred: bool) -> Iterator[Finding]:
+    """Selectors that exclude the Workspace's nodes; `preferred` nodes exist and may have labels that new ones lack."""
     if spec.get("nodeName"):
         message = "names a node, and the Workspace's nodes do not exist yet: remove it"
         yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.nodeName", message)
@@ -153,21 +179,28 @@ def _contradictions(spec: Mapping[str, Any], known: Mapping[str, str]) -> Iterat
         if key in known and known[key] != value:
             message = f"wants {value!r}, the Workspace's nodes have {known[key]!r}: remove it"
             yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
+        elif key not in known and not preferred and not labels.is_set_by_others(key):
+            message = "is a label that no new node has: remove it, or add it to resource.labelSelector.matchLabels"
+            yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
     node = json_object(json_object(spec.get("affinity")).get("nodeAffinity"))
     required = json_object(node.get("requiredDuringSchedulingIgnoredDuringExecution"))
     terms = json_list(required.get("nodeSelectorTerms"))
-    excluded = [next(_excluding(term, known), None) for term in terms]
+    excluded = [next(_excluding(term, known, preferred=preferred), None) for term in terms]
     if terms and all(excluded):
         message = f"no node of the Workspace can satisfy it: {excluded[0]}: remove it"
         yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.affinity.nodeAffinity", message)
 
 
-def _excluding(term: Any, known: Mapping[str, str]) -> Iterator[str]:
+def _excluding(term: Any, known: Mapping[str, str], *, preferred: bool) -> Iterator[str]:
     """Expressions of a term that a node with the known labels does not satisfy, in words."""
     for raw in json_list(json_object(term).get("matchExpressions")):
         expression = json_object(raw)
         key, operator, values = expression.get("key"), expression.get("operator"), json_list(expression.get("values"))
-        if not isinstance(key, str) or key not in known:
+        if not isinstance(key, str):
+            continue
+        if key not in known:
+            if operator in {"In", "Exists", "Gt", "Lt"} and not preferred and not labels.is_set_by_others(key):
+                yield f"{key} {operator} {', '.join(map(str, values))}, no new node has that label".replace(" ,", ",")
             continue
         satisfied = {
             "In": known[key] in values,

@@ -8,7 +8,7 @@ from kaito.api import Workspace
 from kaito.models.engine import NO_OPTIONS, EngineOptions
 from kaito.models.gpu import InstanceType
 from kaito.models.preset import Preset
-from kaito.runtime.kinds import ConfigMap, Job, Node, Secret, StatefulSet
+from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.plan import Plan
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
@@ -29,6 +29,14 @@ class Cluster(Protocol):
 
     async def secret(self, name: str) -> Secret | None:
         """The Secret of that name in the Workspace's namespace."""
+        ...
+
+    async def volume_claim(self, name: str) -> PersistentVolumeClaim | None:
+        """The PersistentVolumeClaim of that name in the Workspace's namespace."""
+        ...
+
+    async def service_account(self, name: str) -> ServiceAccount | None:
+        """The ServiceAccount of that name in the Workspace's namespace."""
         ...
 
     async def own_nodes(self) -> Sequence[Node]:

@@ -7,7 +7,7 @@ from typing import Final, final
 from kaito.api import Workspace, conditions as words, labels
 from kaito.runtime import Api
 from kaito.runtime.errors import ApiError
-from kaito.runtime.kinds import ConfigMap, Job, Node, Secret, StatefulSet
+from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_refusal
 from kaito.workspace.preflight.examination import Workload
@@ -48,6 +48,14 @@ class LiveCluster:
     async def secret(self, name: str) -> Secret | None:
         """The Secret, read live."""
         return await self._api.find(Secret, name, self._workspace.namespace, consistency="live")
+
+    async def volume_claim(self, name: str) -> PersistentVolumeClaim | None:
+        """The PersistentVolumeClaim, read live."""
+        return await self._api.find(PersistentVolumeClaim, name, self._workspace.namespace, consistency="live")
+
+    async def service_account(self, name: str) -> ServiceAccount | None:
+        """The ServiceAccount, read live."""
+        return await self._api.find(ServiceAccount, name, self._workspace.namespace, consistency="live")
 
     async def own_nodes(self) -> Sequence[Node]:
         """Nodes from the cache."""

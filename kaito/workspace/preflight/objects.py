@@ -12,12 +12,25 @@ from typing import Any, Final, Literal, cast, final
 
 from kaito.api import Workspace, conditions as words
 from kaito.api.raw import json_list, json_object
+from kaito.api.references import opens_registry, registry_of
 from kaito.runtime.kinds import ConfigMap, Secret
-from kaito.workspace.preflight.examination import Examination, Unknown
+from kaito.runtime.meta import Resource
+from kaito.workspace.preflight.examination import Cluster, Examination, Unknown
 from kaito.workspace.preflight.finding import Finding
 
 DOCKER_CONFIG: Final = ".dockerconfigjson"
 TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
+
+Kind = Literal["Secret", "ConfigMap", "PersistentVolumeClaim", "ServiceAccount"]
+
+_REASONS: Final[dict[Kind, str]] = {"Secret": words.SECRET_NOT_FOUND, "ConfigMap": words.CONFIG_NOT_FOUND}
+"""Reason of an absent object; others are a workload that cannot be created or started."""
+
+_KEY_REFERENCES: Final[dict[str, Kind]] = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}
+_REFERENCES: Final[dict[str, Kind]] = {"secretRef": "Secret", "configMapRef": "ConfigMap"}
+
+_OF_DRIVERS: Final = ("secretRef", "nodePublishSecretRef", "nodeStageSecretRef")
+"""Fields of volume sources that name a Secret: those of csi, cephfs, flexVolume, iscsi, rbd, scaleIO and storageos."""
 
 _REMEDY: Final = "create it with kubectl create secret docker-registry"
 
@@ -28,32 +41,49 @@ class Use:
     """One use of an object by a pod."""
 
     field: str
-    kind: Literal["Secret", "ConfigMap"]
+    kind: Kind
     name: str
     key: str = ""
     """The key that is read; empty for all of them."""
     credentials: bool = False
     """Whether the key has to hold registry credentials."""
+    image: str = ""
+    """The image that is pushed with the credentials; empty for those that are only pulled with."""
 
 
 async def used(examination: Examination) -> Iterable[Finding]:
     """Each object that the pods use exists and has the key."""
-    found: dict[tuple[str, str], Secret | ConfigMap | None] = {}
+    found: dict[tuple[str, str], Resource | None] = {}
     problems: list[Finding] = []
     unknown: set[tuple[str, str]] = set()
     for use in dict.fromkeys(uses(examination.workspace)):
         identity = (use.kind, use.name)
         if identity not in found and identity not in unknown:
-            cluster = examination.cluster
-            reading = cluster.secret(use.name) if use.kind == "Secret" else cluster.config_map(use.name)
             try:
-                found[identity] = await reading
+                found[identity] = await _read(examination.cluster, use)
             except Unknown:
                 unknown.add(identity)
         if identity in unknown:
             continue
         problems.extend(_problem(use, found[identity], examination.workspace))
     return problems
+
+
+async def _read(cluster: Cluster, use: Use) -> Resource | None:
+    """The object.
+
+    Raises:
+        Unknown: it cannot be looked up here.
+    """
+    match use.kind:
+        case "Secret":
+            return await cluster.secret(use.name)
+        case "ConfigMap":
+            return await cluster.config_map(use.name)
+        case "PersistentVolumeClaim":
+            return await cluster.volume_claim(use.name)
+        case "ServiceAccount":
+            return await cluster.service_account(use.name)
 
 
 def uses(workspace: Workspace) -> Iterator[Use]:
@@ -77,7 +107,8 @@ def uses(workspace: Workspace) -> Iterator[Use]:
         yield from _volume("tuning.input.volumeSource", tuning.input.volume_source)
         yield from _volume("tuning.output.volumeSource", tuning.output.volume_source)
         if tuning.output.image_push_secret:
-            yield Use("tuning.output.imagePushSecret", "Secret", tuning.output.image_push_secret, DOCKER_CONFIG, True)  # noqa: FBT003
+            field, name = "tuning.output.imagePushSecret", tuning.output.image_push_secret
+            yield Use(field, "Secret", name, DOCKER_CONFIG, credentials=True, image=tuning.output.image)
 
 
 def _pulls(field: str, names: Iterable[str]) -> Iterator[Use]:
@@ -90,6 +121,9 @@ def _of_template(spec: dict[str, Any]) -> Iterator[Use]:
     path = "inference.template.spec"
     for index, reference in enumerate(json_list(spec.get("imagePullSecrets"))):
         yield from _use(f"{path}.imagePullSecrets[{index}].name", "Secret", json_object(reference).get("name"))
+    account = spec.get("serviceAccountName") or spec.get("serviceAccount")
+    if account != "default":
+        yield from _use(f"{path}.serviceAccountName", "ServiceAccount", account)
     for index, volume in enumerate(json_list(spec.get("volumes"))):
         yield from _volume(f"{path}.volumes[{index}]", json_object(volume))
     for part in ("initContainers", "containers"):
@@ -100,11 +134,11 @@ def _of_template(spec: dict[str, Any]) -> Iterator[Use]:
 def _environment(path: str, container: dict[str, Any]) -> Iterator[Use]:
     for index, variable in enumerate(json_list(container.get("env"))):
         source = json_object(json_object(variable).get("valueFrom"))
-        for name, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
+        for name, kind in _KEY_REFERENCES.items():
             reference = json_object(source.get(name))
             yield from _reference(f"{path}.env[{index}].valueFrom.{name}", kind, reference, "name")
     for index, source in enumerate(json_list(container.get("envFrom"))):
-        for name, kind in (("secretRef", "Secret"), ("configMapRef", "ConfigMap")):
+        for name, kind in _REFERENCES.items():
             reference = json_object(json_object(source).get(name))
             yield from _reference(f"{path}.envFrom[{index}].{name}", kind, reference, "name")
 
@@ -113,6 +147,15 @@ def _volume(path: str, volume: dict[str, Any] | None) -> Iterator[Use]:
     source = json_object(volume)
     yield from _reference(f"{path}.secret", "Secret", json_object(source.get("secret")), "secretName")
     yield from _reference(f"{path}.configMap", "ConfigMap", json_object(source.get("configMap")), "name")
+    claim = json_object(source.get("persistentVolumeClaim"))
+    yield from _use(f"{path}.persistentVolumeClaim.claimName", "PersistentVolumeClaim", claim.get("claimName"))
+    share = json_object(source.get("azureFile"))
+    yield from _use(f"{path}.azureFile.secretName", "Secret", share.get("secretName"))
+    for driver, raw in source.items():
+        for name in _OF_DRIVERS:
+            yield from _use(
+                f"{path}.{driver}.{name}.name", "Secret", json_object(json_object(raw).get(name)).get("name")
+            )
     projected = json_object(source.get("projected"))
     for index, each in enumerate(json_list(projected.get("sources"))):
         part = json_object(each)
@@ -121,7 +164,7 @@ def _volume(path: str, volume: dict[str, Any] | None) -> Iterator[Use]:
         yield from _reference(f"{where}.configMap", "ConfigMap", json_object(part.get("configMap")), "name")
 
 
-def _reference(path: str, kind: str, reference: dict[str, Any], name: str) -> Iterator[Use]:
+def _reference(path: str, kind: Kind, reference: dict[str, Any], name: str) -> Iterator[Use]:
     """A reference with optional keys; an optional reference is no need."""
     if not reference or reference.get("optional") is True:
         return
@@ -130,16 +173,17 @@ def _reference(path: str, kind: str, reference: dict[str, Any], name: str) -> It
         yield from _use(f"{path}.{name}", kind, reference.get(name), key)
 
 
-def _use(field: str, kind: str, name: Any, key: Any = "") -> Iterator[Use]:
+def _use(field: str, kind: Kind, name: Any, key: Any = "") -> Iterator[Use]:
     if isinstance(name, str) and name:
-        yield Use(field, "Secret" if kind == "Secret" else "ConfigMap", name, key if isinstance(key, str) else "")
+        yield Use(field, kind, name, key if isinstance(key, str) else "")
 
 
-def _problem(use: Use, found: Secret | ConfigMap | None, workspace: Workspace) -> Iterator[Finding]:
+def _problem(use: Use, found: Resource | None, workspace: Workspace) -> Iterator[Finding]:
     if found is None:
         message = f"{use.kind} {use.name!r} does not exist in namespace {workspace.namespace}"
-        reason = words.SECRET_NOT_FOUND if use.kind == "Secret" else words.CONFIG_NOT_FOUND
-        yield Finding(reason, use.field, message, cure="polled")
+        yield Finding(_REASONS.get(use.kind, words.WORKLOAD_REFUSED), use.field, message, cure="polled")
+        return
+    if not isinstance(found, Secret | ConfigMap):
         return
     keys = {*found.data, *(found.binary_data if isinstance(found, ConfigMap) else ())}
     if use.key and use.key not in keys:
@@ -148,20 +192,51 @@ def _problem(use: Use, found: Secret | ConfigMap | None, workspace: Workspace) -
             message += f": {_REMEDY}"
         reason = words.SECRET_INVALID if use.kind == "Secret" else words.CONFIG_NOT_FOUND
         yield Finding(reason, use.field, message, cure="polled")
-    elif use.credentials and isinstance(found, Secret) and (problem := _not_credentials(found.data[use.key])):
-        message = (
-            f"key {use.key!r} of Secret {use.name!r} {problem}: create it with kubectl create secret docker-registry"
-        )
+    elif isinstance(found, Secret) and use.key and (problem := _not_usable(use, found.data[use.key])):
+        message = f"key {use.key!r} of Secret {use.name!r} {problem}"
         yield Finding(words.SECRET_INVALID, use.field, message, cure="polled")
 
 
-def _not_credentials(encoded: str) -> str:
-    """Why a value is no Docker configuration; empty when it is one. The value itself is never shown."""
+def _not_usable(use: Use, encoded: str) -> str:
+    """Why the value of a Secret's key cannot be used, with the remedy; empty when it can. It is never shown."""
+    if use.credentials:
+        problem = _not_credentials(encoded, use.image)
+        return f"{problem}: {_REMEDY}" if problem else ""
+    if use.key == TOKEN and not _decoded(encoded).strip():
+        return "is empty: store the token of an account that has access to the model"
+    return ""
+
+
+def _decoded(encoded: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _not_credentials(encoded: str, image: str = "") -> str:
+    """Why a value is no Docker configuration that opens the registry of `image`; empty when it is one."""
     try:
         document = json.loads(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError, RecursionError):
         return "is not JSON"
     if not isinstance(document, dict):
         return "is not a JSON object"
-    credentials = json_object(cast("object", document))
-    return "" if isinstance(credentials.get("auths", {}), dict) else "has no object auths"
+    auths = json_object(cast("object", document)).get("auths", {})
+    if not isinstance(auths, dict):
+        return "has no object auths"
+    entries = cast("dict[str, Any]", auths)
+    broken = sorted(registry for registry, entry in entries.items() if not _is_entry(entry))
+    if broken:
+        return f"has no user name and password for registry {broken[0]!r}"
+    if image and entries and not any(opens_registry(key, image) for key in entries):
+        return f"has credentials for {', '.join(sorted(entries))} only, and {registry_of(image)} is pushed to"
+    return ""
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether an entry of `auths` has credentials: a token, a user name, or both in base64 as `auth`."""
+    given = json_object(entry)
+    if any(given.get(name) for name in ("identitytoken", "registrytoken", "username")):
+        return True
+    return b":" in _decoded(str(given.get("auth", "")))

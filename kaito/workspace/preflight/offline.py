@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from kaito.runtime.kinds import ConfigMap, Node, Secret
+from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.workspace.preflight.examination import Unknown, Workload
 from kaito.workspace.preflight.finding import Finding
 
@@ -37,6 +37,22 @@ class Files:
         if name not in self.secrets:
             raise Unknown(name)
         return self.secrets[name]
+
+    async def volume_claim(self, name: str) -> PersistentVolumeClaim | None:
+        """Always unknown: none are given.
+
+        Raises:
+            Unknown: in every case.
+        """
+        raise Unknown(name)
+
+    async def service_account(self, name: str) -> ServiceAccount | None:
+        """Always unknown: none are given.
+
+        Raises:
+            Unknown: in every case.
+        """
+        raise Unknown(name)
 
     async def own_nodes(self) -> Sequence[Node]:
         """The nodes that were given.

@@ -11,10 +11,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from kaito.api import Workspace, conditions as words
-from kaito.api.raw import json_list, json_object
+from kaito.api.raw import json_list, json_object, without_nulls
 from kaito.runtime.kinds import PodTemplateSpec
 from kaito.runtime.kinds.pod import Container, ContainerPort, PodSpec, Probe, Volume
 from kaito.workspace.preflight.finding import Finding
+from kaito.workspace.preflight.pod_rules import pod_rules
 from kaito.workspace.settings import WorkspaceSettings
 
 _TEMPLATE: Final = "inference.template"
@@ -45,7 +46,7 @@ def structure(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Fin
     """The pod template and the volume sources could be objects of their types."""
     inference, tuning = workspace.inference, workspace.tuning
     if inference is not None and inference.template is not None:
-        yield from _template(inference.template)
+        yield from _template(without_nulls(inference.template))
     for index, adapter in enumerate(inference.adapters if inference else ()):
         yield from _volume(f"inference.adapters[{index}].source.volumeSource", adapter.source.volume_source)
     if tuning is not None:
@@ -58,7 +59,6 @@ def _template(template: Mapping[str, Any]) -> Iterator[Finding]:
     yield from wrong
     if wrong:
         return
-    yield from _names(template, frozenset({"metadata", "spec"}), _TEMPLATE)
     spec = json_object(template.get("spec"))
     path = f"{_TEMPLATE}.spec"
     yield from _names(spec, _fields(PodSpec), path)
@@ -70,6 +70,7 @@ def _template(template: Mapping[str, Any]) -> Iterator[Finding]:
             yield from _container(json_object(container), f"{path}.{part}[{index}]")
     for index, volume in enumerate(json_list(spec.get("volumes"))):
         yield from _names(json_object(volume), _fields(Volume), f"{path}.volumes[{index}]")
+    yield from pod_rules(template, _TEMPLATE)
 
 
 def _container(container: Mapping[str, Any], path: str) -> Iterator[Finding]:
@@ -84,6 +85,10 @@ def _container(container: Mapping[str, Any], path: str) -> Iterator[Finding]:
 
 def _volume(path: str, source: Mapping[str, Any] | None) -> Iterator[Finding]:
     if not source:
+        return
+    source = without_nulls(source)
+    if not source:
+        yield Finding(words.WORKLOAD_REFUSED, path, "has no source: name one, for example persistentVolumeClaim")
         return
     kinds = _fields(Volume) - {"name"}
     if "name" in source:

@@ -204,7 +204,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         TUNING,
-        {"tuning": {"output": {"image": None, "volumeSource": {"emptyDir": {}}}}},
+        {"tuning": {"output": {"image": None, "volumeSource": {"persistentVolumeClaim": {"claimName": "out"}}}}},
         "tuning.output.imagePushSecret: is set without image",
     ),
     (

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from kaito.api import Workspace, labels
-from kaito.runtime.kinds import ConfigMap, Job, Secret, StatefulSet
+from kaito.runtime.kinds import ConfigMap, Job, PersistentVolumeClaim, Secret, StatefulSet
 from kaito.runtime.meta import ObjectMeta
 
 if TYPE_CHECKING:
@@ -147,7 +147,10 @@ async def test_data_from_an_image_or_a_volume(
     cluster: "Cluster", tuning: Workspace, source: dict[str, Any], expected: str
 ) -> None:
     document = tuning.to_dict()
-    document["tuning"] |= {"input": source, "output": {"volumeSource": {"emptyDir": {}}}}
+    output = {"volumeSource": {"persistentVolumeClaim": {"claimName": "adapters"}}}
+    document["tuning"] |= {"input": source, "output": output}
+    for name in ("data", "adapters"):
+        cluster.world.put(PersistentVolumeClaim(metadata=ObjectMeta(name=name)))
     cluster.world.put(push_secret().evolve(metadata=ObjectMeta(name="pull")))
     cluster.apply(Workspace.model_validate(document))
     async with cluster.controller():

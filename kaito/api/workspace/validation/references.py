@@ -37,10 +37,19 @@ def _images(workspace: Workspace) -> Iterator[tuple[str, str, bool]]:
     if inference:
         for index, adapter in enumerate(inference.adapters):
             yield f"inference.adapters[{index}].source.image", adapter.source.image, False
+            yield from _volume_image(f"inference.adapters[{index}].source.volumeSource", adapter.source.volume_source)
         yield from _template_images(inference.template)
     if tuning:
         yield "tuning.input.image", tuning.input.image, False
+        yield from _volume_image("tuning.input.volumeSource", tuning.input.volume_source)
         yield "tuning.output.image", tuning.output.image, True
+
+
+def _volume_image(path: str, volume: object) -> Iterator[tuple[str, str, bool]]:
+    """The image of a volume source of kind `image`."""
+    reference: Any = json_object(json_object(volume).get("image")).get("reference")
+    if isinstance(reference, str):
+        yield f"{path}.image.reference", reference, False
 
 
 def _template_images(template: dict[str, Any] | None) -> Iterator[tuple[str, str, bool]]:
@@ -50,6 +59,8 @@ def _template_images(template: dict[str, Any] | None) -> Iterator[tuple[str, str
             image: Any = json_object(container).get("image")
             if isinstance(image, str):
                 yield f"inference.template.spec.{part}[{index}].image", image, False
+    for index, volume in enumerate(json_list(spec.get("volumes"))):
+        yield from _volume_image(f"inference.template.spec.volumes[{index}]", volume)
 
 
 def _objects(workspace: Workspace) -> Iterator[tuple[str, str, str]]:

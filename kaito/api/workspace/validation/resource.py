@@ -77,6 +77,25 @@ def selector_not_contradictory(workspace: Workspace) -> Iterator[Violation]:
             )
 
 
+def selector_fits_new_nodes(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """New nodes have the labels of `matchLabels` and those of their kind: an expression must hold for them."""
+    resource = workspace.resource
+    if policy.node_api == "byo" or resource.preferred_nodes or not resource.label_selector.match_labels:
+        return
+    known = {labels.OS: "linux", labels.INSTANCE_TYPE: resource.instance_type, **resource.label_selector.match_labels}
+    for index, expression in enumerate(resource.label_selector.match_expressions):
+        key = expression.key
+        malformed = (expression.operator in {"In", "NotIn"}) != bool(expression.values)
+        if malformed or key in resource.label_selector.match_labels or expression.matches(known):
+            continue  # the other rules judge those
+        if key in known or not labels.is_set_by_others(key):
+            has = f"{known[key]!r}" if key in known else "no such label"
+            yield Violation(
+                f"resource.labelSelector.matchExpressions[{index}]",
+                f"({expression}) holds for no new node, which has {has}: remove it, or set the label in matchLabels",
+            )
+
+
 def count_positive(workspace: Workspace) -> Iterator[Violation]:
     """At least one node; tuning runs on exactly one."""
     count = workspace.resource.count
@@ -126,6 +145,7 @@ RULES: Final = (
     Rule("selector-not-empty", selector_selects),
     Rule.always("selector-keys-free", selector_keys_free),
     Rule.always("selector-not-contradictory", selector_not_contradictory),
+    Rule("selector-fits-new-nodes", selector_fits_new_nodes),
     Rule.always("count-positive", count_positive),
     Rule("preferred-nodes-used", preferred_nodes_used),
     Rule("partition-shape", partition_shape),

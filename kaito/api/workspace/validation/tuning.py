@@ -26,6 +26,8 @@ def input_valid(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
     if len(source.kinds) != 1:
         given = " and ".join(source.kinds) or "nothing"
         yield Violation("tuning.input", f"has {given}: set exactly one of urls, volumeSource and image")
+    if "emptyDir" in (source.volume_source or {}):
+        yield Violation("tuning.input.volumeSource.emptyDir", "is empty when the run starts: name a volume with data")
     for index, url in enumerate(source.urls):
         if reason := refusal(url, in_cluster=policy.in_cluster_data_urls):
             yield Violation(f"tuning.input.urls[{index}]", reason)
@@ -39,6 +41,9 @@ def output_valid(workspace: Workspace) -> Iterator[Violation]:
     if len(output.kinds) != 1:
         given = " and ".join(output.kinds) or "nothing"
         yield Violation("tuning.output", f"has {given}: set exactly one of image and volumeSource")
+    if "emptyDir" in (output.volume_source or {}):
+        message = "is deleted with the pod, and the adapter with it: name a volume that stays, for example a claim"
+        yield Violation("tuning.output.volumeSource.emptyDir", message)
     if output.image and not output.image_push_secret:
         yield Violation(
             "tuning.output.imagePushSecret",

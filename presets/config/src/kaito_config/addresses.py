@@ -5,9 +5,15 @@ Workspace, the downloader in the pod for every redirect. Names are not resolved:
 name is a common and wanted case.
 """
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+import re
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
+
+_LOOPBACK_NAMES: Final = frozenset(
+    {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6", "ip6-localhost", "ip6-loopback"}
+)
+"""Names of the machine itself in the hosts files of common images."""
 
 _METADATA_HOSTS: Final = frozenset({"metadata.google.internal", "metadata.google", "instance-data.ec2.internal"})
 """Names of cloud metadata services (upstream Kaito v0.12 refuses the same ones)."""
@@ -15,7 +21,19 @@ _METADATA_HOSTS: Final = frozenset({"metadata.google.internal", "metadata.google
 _METADATA_ADDRESSES: Final = frozenset({"169.254.169.254", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"})
 """Addresses of metadata services and of Azure's host agent."""
 
-_INTERNAL_SUFFIXES: Final = (".local", ".internal", ".svc")
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+
+_INTERNAL_SUFFIXES: Final = (".local", ".internal", ".svc", ".home.arpa")
+
+_RESERVED_DOMAINS: Final = frozenset(
+    {"corp", "home", "intranet", "invalid", "lan", "localdomain", "private", "default", "test"}
+)
+"""Last parts of names that no public resolver answers (RFC 6761, RFC 6762 appendix G), and a cluster's namespace."""
+
+_PUBLIC_DOMAIN: Final = re.compile(r"[a-z]{2,63}|xn--[a-z0-9-]+")
+"""Form of a top-level domain: letters only, or an encoded international one (RFC 1123, RFC 5890)."""
+
+_HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 
 
 def refusal(url: str, *, in_cluster: bool = False) -> str | None:
@@ -33,6 +51,10 @@ def refusal(url: str, *, in_cluster: bool = False) -> str | None:
         return f"{url!r} is not a URL: give an absolute http or https address"
     if parts.scheme.lower() not in {"http", "https"} or not host:
         return f"{url!r} is not an absolute http or https URL: begin with https:// and a host name"
+    if any(letter.isspace() or not letter.isprintable() for letter in url):
+        return f"{url!r} contains white space: write it as %20, or remove it"
+    if _address(host) is None and not _HOST_NAME.fullmatch(_ascii(host)):
+        return f"{url!r} is not a URL: {host!r} is not the name of a host"
     if _is_forbidden(host):
         return f"{url!r} points inside the cluster or the cloud: use a public address, not the node or its metadata"
     if not in_cluster and _is_inside(host):
@@ -45,13 +67,12 @@ def refusal(url: str, *, in_cluster: bool = False) -> str | None:
 
 def _is_forbidden(host: str) -> bool:
     """Whether the host is this machine, a metadata service, or a disguised or reserved address: never allowed."""
-    if host == "localhost" or host.endswith(".localhost") or host in _METADATA_HOSTS:
+    if host in _LOOPBACK_NAMES or host.endswith(".localhost") or host in _METADATA_HOSTS:
         return True
     address = _address(host)
     if address is None:
         return _is_disguised_address(host)
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    real = mapped or address
+    real = _embedded(address) or address
     special = real.is_loopback or real.is_link_local or real.is_multicast or real.is_unspecified or real.is_reserved
     return special or str(real) in _METADATA_ADDRESSES
 
@@ -59,12 +80,32 @@ def _is_forbidden(host: str) -> bool:
 def _is_inside(host: str) -> bool:
     """Whether the host is a name that only the cluster resolves, or an address that is not public.
 
-    A name without a dot is completed by the pod's search domains, so it is a Service of the namespace.
+    A name without a dot is completed by the pod's search domains, so it is a Service of the namespace. So is a name
+    whose last part cannot be a public domain: `minio.my-data` is the Service minio in the namespace my-data.
     """
     address = _address(host)
     if address is not None:
-        return not address.is_global
-    return "." not in host or host.endswith(_INTERNAL_SUFFIXES)
+        return not address.is_global or not (_embedded(address) or address).is_global
+    last = _ascii(host).rsplit(".", 1)[-1]
+    public = _PUBLIC_DOMAIN.fullmatch(last) and last not in _RESERVED_DOMAINS
+    return "." not in host or host.endswith(_INTERNAL_SUFFIXES) or not public
+
+
+def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for: mapped, 6to4, or NAT64's well-known prefix (RFC 6052)."""
+    if isinstance(address, IPv4Address):
+        return None
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
+def _ascii(host: str) -> str:
+    """The name as the resolver is asked; empty where it cannot be encoded."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return ""
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:

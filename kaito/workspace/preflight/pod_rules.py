@@ -1,0 +1,164 @@
+"""Rules of Kubernetes about the values in a pod template, as far as the template alone shows them.
+
+They are those of the API server (`pkg/apis/core/validation` of Kubernetes), which applies most of them only to a
+complete object. Applied here they refuse a template at admission, name the field, and need no cluster.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kaito.api import conditions as words, labels
+from kaito.api.raw import json_list, json_object
+from kaito.runtime.meta import Quantity
+from kaito.workspace.preflight.finding import Finding
+
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_PORTS: Final = 65535
+_SECONDS: Final = 2**63 - 1
+
+_TEXTS: Final[dict[str, frozenset[str]]] = {
+    "imagePullPolicy": frozenset({"Always", "IfNotPresent", "Never"}),
+    "terminationMessagePolicy": frozenset({"File", "FallbackToLogsOnError"}),
+    "dnsPolicy": frozenset({"ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"}),
+    "preemptionPolicy": frozenset({"PreemptLowerPriority", "Never"}),
+    "protocol": frozenset({"TCP", "UDP", "SCTP"}),
+    "operator": frozenset({"Equal", "Exists", "Gt", "Lt"}),
+    "effect": frozenset({"NoSchedule", "PreferNoSchedule", "NoExecute"}),
+    "whenUnsatisfiable": frozenset({"DoNotSchedule", "ScheduleAnyway"}),
+}
+"""Fields with a closed set of values (Kubernetes 1.35)."""
+
+_FORBIDDEN: Final = {
+    "activeDeadlineSeconds": "is not possible: the pods of a StatefulSet run until they are deleted, remove it",
+    "ephemeralContainers": "can only be added to a running pod: remove them",
+}
+
+
+def pod_rules(template: Mapping[str, Any], path: str) -> Iterator[Finding]:
+    """What the API server would refuse in a template whose types are right."""
+    for field, problem in _problems(template, path):
+        yield Finding(words.WORKLOAD_REFUSED, field, problem)
+
+
+def _problems(template: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    for name in sorted(set(template) - {"metadata", "spec", "apiVersion", "kind"}):
+        yield f"{path}.{name}", "is not a field of a pod template: it has metadata and spec"
+    given = json_object(json_object(template.get("metadata")).get("labels"))
+    yield from _labels(given, f"{path}.metadata.labels")
+    for key in given:
+        if labels.is_reserved(key):
+            yield f"{path}.metadata.labels[{key}]", "is set by the controller: remove it"
+    spec = json_object(template.get("spec"))
+    here = f"{path}.spec"
+    yield from _labels(json_object(spec.get("nodeSelector")), f"{here}.nodeSelector")
+    for name, why in _FORBIDDEN.items():
+        if name in spec:
+            yield f"{here}.{name}", why
+    yield from _range(spec, "terminationGracePeriodSeconds", 0, _SECONDS, here)
+    yield from _texts(spec, ("dnsPolicy", "preemptionPolicy"), here)
+    for index, toleration in enumerate(json_list(spec.get("tolerations"))):
+        yield from _texts(json_object(toleration), ("operator", "effect"), f"{here}.tolerations[{index}]")
+    for index, raw in enumerate(json_list(spec.get("topologySpreadConstraints"))):
+        constraint, where = json_object(raw), f"{here}.topologySpreadConstraints[{index}]"
+        yield from _texts(constraint, ("whenUnsatisfiable",), where)
+        yield from _range(constraint, "maxSkew", 1, 2**31 - 1, where)
+    yield from _names(spec, ("initContainers", "containers"), here)
+    yield from _names(spec, ("volumes",), here)
+    volumes = {json_object(volume).get("name") for volume in json_list(spec.get("volumes"))}
+    for part in ("initContainers", "containers"):
+        for index, container in enumerate(json_list(spec.get(part))):
+            yield from _container(json_object(container), f"{here}.{part}[{index}]", volumes)
+    yield from _amounts(json_object(spec.get("resources")), f"{here}.resources")
+
+
+def _container(container: Mapping[str, Any], path: str, volumes: set[Any]) -> Iterator[tuple[str, str]]:
+    yield from _texts(container, ("imagePullPolicy", "terminationMessagePolicy"), path)
+    for index, raw in enumerate(json_list(container.get("ports"))):
+        port, where = json_object(raw), f"{path}.ports[{index}]"
+        yield from _range(port, "containerPort", 1, _PORTS, where)
+        yield from _range(port, "hostPort", 0, _PORTS, where)
+        yield from _texts(port, ("protocol",), where)
+    for index, variable in enumerate(json_list(container.get("env"))):
+        name = json_object(variable).get("name")
+        if not name or "=" in str(name):
+            yield f"{path}.env[{index}].name", f"{name or ''!r} is not the name of an environment variable"
+    for index, raw in enumerate(json_list(container.get("volumeMounts"))):
+        mount, where = json_object(raw), f"{path}.volumeMounts[{index}]"
+        if mount.get("name") not in volumes:
+            yield f"{where}.name", f"{mount.get('name')!r} is not a volume of the template: add it to spec.volumes"
+        if not mount.get("mountPath"):
+            yield f"{where}.mountPath", "is empty: name the directory in the container"
+    yield from _amounts(json_object(container.get("resources")), f"{path}.resources")
+
+
+def _names(spec: Mapping[str, Any], parts: tuple[str, ...], path: str) -> Iterator[tuple[str, str]]:
+    """Names that are DNS labels and used once; containers and init containers share their names."""
+    seen: set[Any] = set()
+    for part in parts:
+        for index, each in enumerate(json_list(spec.get(part))):
+            name = json_object(each).get("name")
+            where = f"{path}.{part}[{index}].name"
+            if not isinstance(name, str) or not _DNS_LABEL.fullmatch(name):
+                yield where, f"{name!r} is not a name: use at most 63 lower-case letters, digits and '-'"
+            elif name in seen:
+                yield where, f"{name!r} is used twice: give each its own name"
+            seen.add(name)
+
+
+def _labels(given: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    for key, value in given.items():
+        domain, slash, name = key.rpartition("/")
+        if not _LABEL_NAME.fullmatch(name) or (slash and not (_LABEL_DOMAIN.fullmatch(domain) and len(domain) <= 253)):
+            yield path, f"{key!r} is not the key of a label"
+        elif isinstance(value, str) and value and not _LABEL_NAME.fullmatch(value):
+            message = f"{value!r} is not the value of a label: use at most 63 letters, digits, '-', '_' and '.'"
+            yield f"{path}[{key}]", message
+
+
+def _texts(thing: Mapping[str, Any], names: tuple[str, ...], path: str) -> Iterator[tuple[str, str]]:
+    for name in names:
+        value = thing.get(name)
+        if value not in (None, "") and value not in _TEXTS[name]:
+            yield f"{path}.{name}", f"{value!r} is not possible: use {' or '.join(sorted(_TEXTS[name]))}"
+
+
+def _range(thing: Mapping[str, Any], name: str, least: int, most: int, path: str) -> Iterator[tuple[str, str]]:
+    value = thing.get(name)
+    if isinstance(value, int) and not least <= value <= most:
+        yield f"{path}.{name}", f"is {value}: use a number from {least} to {most}"
+
+
+def _amounts(resources: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """Amounts are not negative, devices are whole and not overcommitted, and no request exceeds its limit."""
+    limits, requests = (_quantities(json_object(resources.get(part))) for part in ("limits", "requests"))
+    for part, given in (("limits", limits), ("requests", requests)):
+        for name, amount in given.items():
+            if amount < Quantity(0):
+                yield f"{path}.{part}[{name}]", f"is {amount}: an amount cannot be negative"
+            elif _is_device(name) and amount != Quantity(int(amount)):
+                yield f"{path}.{part}[{name}]", f"is {amount}: devices are whole, use a whole number"
+    for name, asked in requests.items():
+        limit = limits.get(name)
+        if _is_device(name) and limit != asked:
+            message = f"is {asked} and the limit {'absent' if limit is None else limit}: a device needs equal ones"
+            yield f"{path}.requests[{name}]", f"{message}, set limits[{name}]"
+        elif limit is not None and asked > limit:
+            yield f"{path}.requests[{name}]", f"is {asked}, more than the limit {limit}: lower it, or raise the limit"
+
+
+def _quantities(given: Mapping[str, Any]) -> dict[str, Quantity]:
+    found: dict[str, Quantity] = {}
+    for name, value in given.items():
+        try:
+            found[name] = Quantity(str(value))
+        except ValueError:
+            continue  # the types of the template are judged before
+    return found
+
+
+def _is_device(name: str) -> bool:
+    """Whether it is an extended resource, which a device plugin offers in whole pieces."""
+    return "/" in name and not name.partition("/")[0].endswith("kubernetes.io")

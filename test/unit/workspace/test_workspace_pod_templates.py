@@ -1,0 +1,287 @@
+"""Pod templates, volumes and selectors that cannot run are refused before a claim (input-gaps A5 9 to 13, fault 03)."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kaito.api import Workspace, labels
+from kaito.runtime.kinds import Event, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
+from kaito.runtime.meta import ObjectMeta
+from kaito.workspace.admission import judge
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from test.unit.workspace.judged_inputs import PUSH, TOKEN, Input, adapter, template, tuned
+
+if TYPE_CHECKING:
+    from test.unit.workspace.conftest import Cluster
+
+NAME = "in-given"
+MINE = {"matchLabels": {"apps": NAME}}
+
+
+@pytest.fixture
+def node_api() -> NodeApi:
+    return NodeApi.MACHINE
+
+
+def workspace(part: dict[str, Any], **resource: Any) -> Workspace:
+    manifest = Input("given", part, "", "").manifest()
+    manifest["resource"] |= resource
+    return Workspace.model_validate(manifest)
+
+
+def limits(**amounts: Any) -> dict[str, Any]:
+    return {"resources": {"limits": {name.replace("gpu", labels.NVIDIA_GPU): value for name, value in amounts.items()}}}
+
+
+def errors(given: Workspace) -> str:
+    found = judge(given, None, WorkspaceSettings())
+    return "; ".join(str(violation) for violation in found if violation.severity == "error")
+
+
+async def refusal(cluster: "Cluster", given: Workspace) -> str:
+    """The condition's reason and message after ten minutes, without a claim and with one event."""
+    cluster.apply(given)
+    async with cluster.controller():
+        await cluster.world.settle()
+        await cluster.world.advance(600)
+        assert cluster.claims() == []
+        status, reason, message = cluster.told(NAME)["ResourceReady"]
+        assert status == "False"
+        assert [event.reason for event in cluster.world.list(Event) if event.type == "Warning"] == [reason]
+        return f"{reason}: {message}"
+
+
+CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (template(container=limits(gpu=-1)), "limits[nvidia.com/gpu]: is -1: an amount cannot be negative"),
+        (template(container=limits(gpu="500m")), "limits[nvidia.com/gpu]: is 500m: devices are whole"),
+        (template(container={"resources": {"requests": {labels.NVIDIA_GPU: 1}}}), "a device needs equal ones"),
+        (
+            template(container={"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}}),
+            "requests[cpu]: is 2, more than the limit 1",
+        ),
+        (template(container={"name": "My_C"}), "containers[0].name: 'My_C' is not a name"),
+        (template(initContainers=[CONTAINER | {"name": "server"}]), "containers[0].name: 'server' is used twice"),
+        (template(container={"ports": [{"containerPort": 99999}]}), "ports[0].containerPort: is 99999"),
+        (template(container={"imagePullPolicy": "always"}), "imagePullPolicy: 'always' is not possible: use Always"),
+        (template(container={"env": [{"name": "", "value": "x"}]}), "env[0].name: '' is not the name"),
+        (template(container={"volumeMounts": [{"name": "d", "mountPath": "/d"}]}), "'d' is not a volume"),
+        (template(volumes=[{"name": "D", "emptyDir": {}}]), "volumes[0].name: 'D' is not a name"),
+        (template(volumes=[{"name": "d", "image": {"reference": "!x"}}]), "volumes[0].image.reference: '!x' is not"),
+        (template(terminationGracePeriodSeconds=-1), "terminationGracePeriodSeconds: is -1"),
+        (template(terminationGracePeriodSeconds=10**30), "terminationGracePeriodSeconds: is 1000"),
+        (template(activeDeadlineSeconds=60), "activeDeadlineSeconds: is not possible"),
+        (template(tolerations=[{"key": "a", "operator": "equals"}]), "tolerations[0].operator: 'equals'"),
+        (template(nodeSelector={"topology.kubernetes.io/zone": "a b"}), "'a b' is not the value of a label"),
+        (
+            {"inference": {"template": template()["inference"]["template"] | {"spce": {}}}},
+            "inference.template.spce: is not a field of a pod template",
+        ),
+        (
+            {"inference": {"template": template()["inference"]["template"] | {"metadata": {"labels": {"a b": "c"}}}}},
+            "metadata.labels: 'a b' is not the key of a label",
+        ),
+        (
+            {
+                "inference": {
+                    "template": template()["inference"]["template"] | {"metadata": {"labels": {labels.WORKSPACE: "x"}}}
+                }
+            },
+            f"metadata.labels[{labels.WORKSPACE}]: is set by the controller",
+        ),
+        (adapter(volumeSource={"nonsense": None}), "volumeSource: has no source"),
+        (adapter(volumeSource={"image": {"reference": "Data:1"}}), "image.reference: 'Data:1' is not"),
+        (tuned(output={"volumeSource": {"emptyDir": {}}}), "emptyDir: is deleted with the pod, and the adapter"),
+        (tuned(input={"volumeSource": {"emptyDir": {}}}), "emptyDir: is empty when the run starts"),
+    ],
+)
+async def test_what_the_object_alone_shows_is_refused_at_admission_and_by_the_controller(
+    cluster: "Cluster", given: dict[str, Any], words: str
+) -> None:
+    cluster.world.put(Secret.model_validate(PUSH))
+    assert words in errors(workspace(given))
+    assert words in await refusal(cluster, workspace(given))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (template(initContainers=[CONTAINER | limits(gpu=16)]), "asks for 16 nvidia.com/gpu"),
+        (template(overhead={"cpu": "9999"}), "asks for 9999 cpu"),
+        (template(resources={"requests": {"cpu": "9999"}}), "asks for 9999 cpu"),
+        (template(container={"resources": {"requests": {"ephemeral-storage": "100Ti"}}}), "ephemeral-storage"),
+        (template(container={"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}), "new nodes offer whole GPUs"),
+        (template(nodeSelector={"mine": "x"}), "nodeSelector[mine]: is a label that no new node has"),
+        (
+            template(
+                affinity={
+                    "nodeAffinity": {
+                        "requiredDuringSchedulingIgnoredDuringExecution": {
+                            "nodeSelectorTerms": [{"matchExpressions": [{"key": "mine", "operator": "Exists"}]}]
+                        }
+                    }
+                }
+            ),
+            "mine Exists, no new node has that label",
+        ),
+    ],
+)
+async def test_what_no_new_node_offers_is_not_bought(cluster: "Cluster", given: dict[str, Any], words: str) -> None:
+    assert words in await refusal(cluster, workspace(given))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"nodeSelector": None, "restartPolicy": None, "volumes": [{"name": "d", "emptyDir": None}]},
+        {"nodeSelector": {"agentpool": "mine", "topology.kubernetes.io/zone": "1", "apps": NAME}},
+        {"container": limits(gpu=1), "initContainers": [CONTAINER | limits(gpu=1)]},
+    ],
+)
+async def test_a_template_that_can_run_gets_its_node(cluster: "Cluster", spec: dict[str, Any]) -> None:
+    """In the Kubernetes API a null member is an absent one."""
+    given = workspace(template(**spec))
+    assert errors(given) == ""
+    cluster.apply(given)
+    async with cluster.controller():
+        await cluster.world.settle()
+        cluster.join(cluster.claim())
+        await cluster.world.settle()
+        assert cluster.world.find(StatefulSet, NAME) is not None
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ({"key": "kubernetes.io/os", "operator": "In", "values": ["windows"]}, "has 'linux'"),
+        ({"key": "mine", "operator": "Exists"}, "has no such label"),
+        ({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["1"]}, ""),
+        ({"key": "mine", "operator": "DoesNotExist"}, ""),
+        ({"key": "apps", "operator": "In", "values": [NAME, "other"]}, ""),
+    ],
+)
+def test_a_selector_that_no_new_node_satisfies_is_refused(expression: dict[str, Any], words: str) -> None:
+    """The pods require every expression: a node that does not satisfy them would be paid for and stay empty."""
+    given = workspace(template(), labelSelector=MINE | {"matchExpressions": [expression]})
+    assert bool(errors(given)) is bool(words)
+    assert words in errors(given)
+    preferring = workspace(
+        template(), labelSelector=MINE | {"matchExpressions": [expression]}, preferredNodes=["node-a"]
+    )
+    assert errors(preferring) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "missing"),
+    [
+        (
+            template(volumes=[{"name": "d", "persistentVolumeClaim": {"claimName": "absent"}}]),
+            "volumes[0].persistentVolumeClaim.claimName: PersistentVolumeClaim 'absent' does not exist",
+            PersistentVolumeClaim,
+        ),
+        (
+            adapter(volumeSource={"persistentVolumeClaim": {"claimName": "absent"}}),
+            "volumeSource.persistentVolumeClaim.claimName: PersistentVolumeClaim 'absent' does not exist",
+            PersistentVolumeClaim,
+        ),
+        (
+            template(serviceAccountName="absent"),
+            "serviceAccountName: ServiceAccount 'absent' does not exist",
+            ServiceAccount,
+        ),
+        (
+            template(volumes=[{"name": "d", "azureFile": {"shareName": "x", "secretName": "absent"}}]),
+            "azureFile.secretName: Secret 'absent' does not exist",
+            Secret,
+        ),
+        (
+            template(volumes=[{"name": "d", "csi": {"driver": "x", "nodePublishSecretRef": {"name": "absent"}}}]),
+            "csi.nodePublishSecretRef.name: Secret 'absent' does not exist",
+            Secret,
+        ),
+    ],
+)
+async def test_what_a_pod_needs_is_waited_for_without_a_node(
+    cluster: "Cluster", given: dict[str, Any], words: str, missing: Any
+) -> None:
+    """Fault 04: it appears later, and the Workspace starts without an edit."""
+    assert words in await refusal(cluster, workspace(given))
+    async with cluster.controller():
+        await cluster.world.settle()
+        cluster.world.put(missing(metadata=ObjectMeta(name="absent")))
+        await cluster.world.advance(11)
+        assert len(cluster.claims()) == 1
+
+
+def push(config: str) -> Secret:
+    return Secret(metadata=ObjectMeta(name="push")).with_value(".dockerconfigjson", config.encode())
+
+
+@pytest.mark.parametrize(
+    ("config", "image", "words"),
+    [
+        ('{"auths": {"other.io": {"username": "u"}}}', "registry.example.com/a:1", "credentials for other.io only"),
+        ('{"auths": {"registry.example.com": "text"}}', "registry.example.com/a:1", "no user name and password"),
+        ('{"auths": {"registry.example.com": {"auth": "%%"}}}', "registry.example.com/a:1", "no user name"),
+        ('{"auths": {"https://registry.example.com/team": {"auth": "dTpw"}}}', "registry.example.com/x/a:1", "only"),
+        ('{"auths": {"https://registry.example.com/team": {"auth": "dTpw"}}}', "registry.example.com/team/a:1", ""),
+        ('{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}}}', "team/a:1", ""),
+        ('{"auths": {"registry.example.com:5000": {"auth": "dTpw"}}}', "registry.example.com:5000/a", ""),
+        ("{}", "registry.example.com/a:1", ""),
+    ],
+)
+async def test_the_push_secret_opens_the_registry_that_is_pushed_to(
+    cluster: "Cluster", config: str, image: str, words: str
+) -> None:
+    """Fault 07: otherwise the run fails at its end, or at its start on a paid node."""
+    cluster.world.put(push(config))
+    given = workspace(tuned(output={"image": image, "imagePushSecret": "push"}))
+    if words:
+        assert words in await refusal(cluster, given)
+        return
+    cluster.apply(given)
+    async with cluster.controller():
+        await cluster.world.settle()
+        assert len(cluster.claims()) == 1
+
+
+@pytest.mark.parametrize("value", [b"", b"  \n"])
+async def test_an_empty_token_is_not_tried_on_a_paid_node(cluster: "Cluster", value: bytes) -> None:
+    cluster.world.put(Secret.model_validate(TOKEN).with_value("HF_TOKEN", value))
+    given = workspace(
+        {"inference": {"preset": {"name": "llama-3.1-8b-instruct", "presetOptions": {"modelAccessSecret": "token"}}}}
+    )
+    assert "SecretInvalid: " in await refusal(cluster, given)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://minio.my-data/d", "points inside the cluster"),
+        ("http://kubernetes.default/d", "points inside the cluster"),
+        ("http://minio.team1/d", "points inside the cluster"),
+        ("http://localhost.localdomain/d", "not the node or its metadata"),
+        ("http://[2002:a9fe:a9fe::]/d", "not the node or its metadata"),
+        ("http://[64:ff9b::a9fe:a9fe]/d", "not the node or its metadata"),
+        ("http://[2002:0a00:0001::]/d", "points inside the cluster"),
+        ("https://*.example.com/d", "'*.example.com' is not the name of a host"),
+        ("https://example..com/d", "is not the name of a host"),
+        ("http://10.0.0.1%2f/d", "is not the name of a host"),
+        ("https://example.com/a b", "contains white space"),
+        ("https://exa\nmple.com/d", "contains white space"),
+        ("https://user:secret@example.com/d", ""),
+        ("https://bücher.example/d", ""),
+        ("https://my_bucket.s3.amazonaws.com/d", ""),
+        ("https://example.com./d", ""),
+        ("https://xn--e1afmkfd.xn--p1ai/d", ""),
+    ],
+)
+def test_names_of_the_cluster_in_data_urls(url: str, words: str) -> None:
+    """input-gaps R11: a Service is also reached as name.namespace."""
+    found = errors(workspace(tuned(input={"urls": [url]})))
+    assert bool(found) is bool(words)
+    assert words in found
