@@ -258,6 +258,64 @@ class Source(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.json", "[null]", "expected objects, found null"),
+        ("x.jsonl", '{"question":"q","answer":' + "[" * 100_000, "cannot be read as jsonl: maximum recursion"),
+        ("x.jsonl", json.dumps({"messages": "[" * 100_000}), "record 0, column 'messages': neither a list nor JSON"),
+        ("x.jsonl", '{"question":"q","answer":"\\ud800"}', "column 'answer': character 0 is half of a surrogate pair"),
+        ("x.jsonl", '{"question":"q","answer":"a"}\n{oops', "line 2: "),
+        ("x.jsonl", '{"question":"q","answer":"a"}\n{"question":"q"', "line 2: "),
+        ("x.csv", "question,question,answer\nq,r,a\n", "the header has the column 'question' twice"),
+        ("x.jsonl.gz", gzip.compress(b"x" * 5000)[:20], "cannot be read as jsonl"),
+        ("x.jsonl.gz", gzip.compress(b"x" * 5000)[:12] + b"\xff" * 30, "cannot be read as jsonl"),
+        ("x.jsonl.gz", b"\x1f\x8bxx", "cannot be read as jsonl"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_its_name(folder: Path, name: str, content: str | bytes, words: str) -> None:
+    """serving-08, the same kind: each of these ended as a traceback or trained on something else."""
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError) as caught:
+        load(folder)
+    assert words in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_an_answer_of_weight_zero_is_refused(folder: Path) -> None:
+    """OpenAI's format marks an answer that is not to be learned; here every answer is."""
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
+    write_jsonl(folder / "x.jsonl", [{"messages": turns}])
+    with pytest.raises(DataError, match=r"record 0, .*message 1 .*weight 0"):
+        load(folder)
+
+
+def test_separators_inside_a_text_end_no_line(folder: Path) -> None:
+    """serving-08, the same kind: U+2028 may stand in a JSON text as it is."""
+    text = "a\u2028b\u2029c\x85d"
+    rows = [{"question": text, "answer": text}] * 2
+    (folder / "x.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert load(folder, train_test_split=1.0).train == (Example(text, text), Example(text, text))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_in_an_object_is_found_and_a_record_is_none(folder: Path, indent: int | None) -> None:
+    """Whether an exporter indents must not matter; a record that has a list of its own stays one."""
+    (folder / "x.json").write_text(json.dumps({"version": "1", "data": ROWS}, indent=indent))
+    assert len(load(folder, train_test_split=1.0).train) == len(ROWS)
+    (folder / "x.json").write_text(json.dumps({**ROWS[0], "sources": [{"id": 1}]}, indent=indent))
+    assert load(folder).train == (Example("q0", "a0"),)
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    (folder / "x.json").write_text(json.dumps({"messages": turns}, indent=indent))
+    assert load(folder).train == (Example(turns=(Turn("user", "q"), Turn("assistant", "a"))),)
+
+
+def test_a_long_field_of_a_table_is_read(folder: Path) -> None:
+    """Python's csv refuses fields above 131072 characters."""
+    (folder / "x.csv").write_text("question,answer\nq," + "x" * 200_000 + "\n")
+    assert load(folder).train == (Example("q", "x" * 200_000),)
+
+
 @pytest.fixture
 def source() -> Iterator[str]:
     Source.calls, Source.ranges, Source.failures_left = [], [], 0

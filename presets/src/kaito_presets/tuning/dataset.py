@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import random
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 from kaito_presets.errors import DataError
 from kaito_presets.json_shapes import is_list, is_object
 from kaito_presets.tuning.config import DatasetSection
-from kaito_presets.tuning.rows import Example, Record, Row, Turn, map_rows
+from kaito_presets.tuning.rows import USUAL_COLUMNS, Example, Record, Row, Turn, map_rows
 
 __all__ = ["Dataset", "Example", "Turn", "find_files", "load_dataset", "read_file"]
 
@@ -31,6 +32,10 @@ KINDS: Final = {
     ".ndjson": "jsonl",
     ".csv": "csv",
 }
+
+
+LONGEST_FIELD: Final = 2**31 - 1
+"""Characters of a field of a table; Python's own limit of 131072 is less than one long document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,10 @@ def read_file(path: Path, kind: str) -> list[Record]:
         return _records_of_json(text)
     except DataError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path.name} cannot be read as {kind}: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, csv.Error, EOFError, zlib.error, RecursionError) as error:
+        # A damaged .gz ends as one of the last but one; JSON of a thousand brackets as the last.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path.name} cannot be read as {kind}: {reason}") from error
 
 
 def _read_columnar(path: Path, kind: str) -> list[Record]:
@@ -154,8 +161,13 @@ def _text(path: Path) -> str:
 def _records_of_csv(text: str) -> list[Record]:
     """The rows of a table; a row whose length is not that of the header is an error, not a guess."""
     records: list[Record] = []
+    csv.field_size_limit(LONGEST_FIELD)
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = len(reader.fieldnames or ())
+    names = reader.fieldnames or ()
+    header = len(names)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the header has the column {twice!r} twice")
     for index, record in enumerate(reader):
         if None in record or None in record.values():
             raise ValueError(f"record {index} (line {reader.line_num}) does not have the {header} fields of the header")
@@ -165,22 +177,46 @@ def _records_of_csv(text: str) -> list[Record]:
 
 def _records_of_json(text: str) -> list[Record]:
     """A list of objects, one object a line, or an object that wraps the list (as some exporters write it)."""
-    stripped = text.lstrip()
+    stripped = text.strip()
     if not stripped:
         return []
-    if stripped.startswith("["):
-        values: Any = json.loads(stripped)
-    else:
-        try:
-            values = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError:
-            whole = json.loads(stripped)
-            lists = [value for value in whole.values() if is_list(value)] if is_object(whole) else []
-            values = lists[0] if len(lists) == 1 else [whole]
-    bad = next((value for value in values if not isinstance(value, dict)), None)
-    if bad is not None:
-        raise ValueError(f"expected objects, found {type(bad).__name__}")
+    values = json.loads(stripped) if stripped.startswith("[") else _objects(stripped)
+    if len(values) == 1:
+        values = _wrapped(values[0]) or values
+    wrong = [value for value in values if not isinstance(value, dict)]
+    if wrong:
+        raise ValueError(f"expected objects, found {'null' if wrong[0] is None else type(wrong[0]).__name__}")
     return list(values)
+
+
+def _objects(text: str) -> list[Any]:
+    """One object a line, else the whole text as one."""
+    # Not splitlines(): text may hold U+2028 and other separators that end no line of a JSON Lines file.
+    lines = text.split("\n")
+    values: list[Any] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            if values:
+                raise ValueError(f"line {number}: {error}") from error
+            return [json.loads(text)]
+    return values
+
+
+def _wrapped(value: Any) -> list[Any] | None:
+    """The only list of objects in an object that is no record; a conversation is a record, not a list of them."""
+    if not is_object(value) or value.keys() & USUAL_COLUMNS:
+        return None
+    lists = [item for item in value.values() if is_list(item)]
+    if len(lists) != 1 or not lists[0]:
+        return None
+    records = lists[0]
+    if not all(is_object(item) and not item.keys() & {"role", "from"} for item in records):
+        return None
+    return records
 
 
 def _suffix_kind(path: Path) -> str | None:

@@ -22,6 +22,14 @@ SHOWN_PROBLEMS: Final = 10
 UNTRAINABLE: Final = ("tool_calls", "function_call", "audio")
 """Keys of a chat message whose content no chat template of a text model receives here."""
 
+USUAL_COLUMNS: Final = frozenset(
+    {
+        "messages", "prompt", "question", "instruction", "context", "response", "completion", "output", "answer",
+        "text",
+    }
+)  # fmt: skip
+"""Names by which columns are found where none is configured."""
+
 Record = Mapping[str, Any]
 
 
@@ -163,7 +171,16 @@ def _text(record: Record, column: str) -> str:
         raise _Unusable(f"{where}: expected text, found {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):
         raise _Unusable(f"{where}: expected text, found {value} (how some tools write a missing value)")
-    return str(value)
+    return _encodable(str(value), where)
+
+
+def _encodable(text: str, where: str) -> str:
+    """JSON may write half of a surrogate pair, which is no character; tokenizers refuse it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _Unusable(f"{where}: character {error.start} is half of a surrogate pair") from error
+    return text
 
 
 def _turns(record: Record, column: str) -> tuple[Turn, ...]:
@@ -172,7 +189,7 @@ def _turns(record: Record, column: str) -> tuple[Turn, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _Unusable(f"{where}: neither a list nor JSON: {error}") from error
     if value is None:
         raise _Unusable(f"{where}: is null" if column in record else f"{where}: is missing")
@@ -201,4 +218,6 @@ def _turn(message: Any, where: str) -> Turn:
         raise _Unusable(f"{where} ({role}): expected text as content, found {type(content).__name__}")
     if role == "assistant" and not content.strip():
         raise _Unusable(f"{where} ({role}): content is empty, so there is nothing to learn")
-    return Turn(role, content)
+    if role == "assistant" and message.get("weight") == 0:
+        raise _Unusable(f"{where} ({role}): weight 0 is not supported: every answer of a conversation is learned")
+    return Turn(_encodable(role, where), _encodable(content, f"{where} ({role})"))
