@@ -1,6 +1,7 @@
 """Bodies that are large or malformed in unusual places: refused at once with a short answer, without holding up the
 event loop (which answers the health probes and hands out everybody's tokens)."""
 
+import asyncio
 import io
 import json
 import threading
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 from fake_model import FakeModel
+from kaito_presets.inference.completions import CompletionAnswers
 from kaito_presets.inference.language_model import Message, TemplateOptions
+from kaito_presets.inference.service import Completion
 from running_server import RunningServer, Serve
 
 CHAT = "/v1/chat/completions"
@@ -153,3 +156,57 @@ async def test_a_long_conversation_of_empty_messages_is_tokenised_on_a_thread(se
         status, _ = await server.post(CHAT, {"messages": messages, "max_tokens": 1})
         assert status == 200
     assert threading.main_thread().name not in threads
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (TEXT, {"prompt": "abcabcabc", "max_tokens": 9, "echo": True, "logprobs": 0, "n": 20}),
+        (CHAT, {"messages": [USER], "max_tokens": 9, "logprobs": True, "n": 20}),
+    ],
+)
+async def test_the_text_of_a_token_is_decoded_once(serve: Serve, path: str, body: dict[str, Any]) -> None:
+    """Answers with log probabilities hold up to 21 texts for each token: decoding each of them took 12 s of the event
+    loop for 128 answers to a prompt of 1900 tokens."""
+    model = FakeModel()
+    decode, alone = model.decode, list[tuple[int, bool]]()
+
+    def counted(tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
+        if special:
+            alone.append((tokens[0], special))
+        return decode(tokens, clean_up_spaces=clean_up_spaces, special=special)
+
+    model.decode = counted  # type: ignore[method-assign]
+    server = await serve(model, batch=20)
+    for _ in range(2):
+        status, _ = await server.post(path, body)
+        assert status == 200
+    assert alone
+    assert len(alone) == len(set(alone))
+
+
+async def test_the_event_loop_turns_between_choices(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole answer is rendered choice by choice, so that a health probe waits for one choice at most."""
+    order: list[str] = []
+    server = await serve(FakeModel(), batch=8)
+
+    async def turns() -> None:
+        while True:
+            order.append("loop")
+            await asyncio.sleep(0)
+
+    original = CompletionAnswers.choice
+
+    def choice(answers: CompletionAnswers, group: int, index: int, answer: Completion) -> dict[str, Any]:
+        order.append("choice")
+        return original(answers, group, index, answer)
+
+    monkeypatch.setattr(CompletionAnswers, "choice", choice)
+    async with asyncio.TaskGroup() as tasks:
+        turning = tasks.create_task(turns())
+        status, answer = await server.post(TEXT, {"prompt": "abc", "n": 4, "max_tokens": 2})
+        turning.cancel()
+    assert (status, len(answer["choices"])) == (200, 4)
+    rendering = " ".join(order).split("choice")[1:-1]
+    assert len(rendering) == 3
+    assert all("loop" in between for between in rendering)

@@ -84,6 +84,26 @@ async def test_a_prompt_alone_is_scored_without_a_new_token(
     assert (await server.post("/v1/completions", {"prompt": "x", "max_tokens": 0}))[0] == 400
 
 
+async def test_every_answer_repeats_the_prompt_and_goes_on_behind_it(serve: Serve, tiny: "TransformersModel") -> None:
+    """09: the answers to one prompt have its tokens in common, with offsets of their own behind it."""
+    server = await serve(tiny)
+    body = {"prompt": [PROMPT, "Paris"], "echo": True, "logprobs": 2, "max_tokens": 6, "n": 3, "seed": 7}
+    status, answer = await server.post("/v1/completions", body)
+    assert status == 200
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+    for number, choice in enumerate(answer["choices"]):
+        prompt = tiny.encode(PROMPT if number < 3 else "Paris")
+        found, first = choice["logprobs"], answer["choices"][number - number % 3]["logprobs"]
+        for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            assert len(found[name]) > len(prompt)
+            assert found[name][: len(prompt)] == first[name][: len(prompt)]
+        offsets = found["text_offset"]
+        assert offsets == sorted(offsets)
+        assert offsets[len(prompt)] == len(tiny.decode(prompt))
+        assert offsets[-1] <= len(choice["text"])
+    assert len({choice["text"] for choice in answer["choices"][:3]}) == 3
+
+
 async def events(server: RunningServer, body: dict[str, Any]) -> list[dict[str, Any]]:
     async with server.session.post(server.url + "/v1/completions", json=body) as response:
         assert response.status == 200

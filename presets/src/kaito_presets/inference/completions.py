@@ -6,6 +6,7 @@ vLLM and OpenAI's API give them. `text_offset` is the position in the choice's w
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 from kaito_presets.inference.language_model import TokenLogprob
@@ -25,12 +26,13 @@ class CompletionAnswers:
         self._echo = echo
         self._logprobs = logprobs
         self._open: dict[int, _TokenList] = {}
+        self._echoed: dict[int, _Echo] = {}
 
     def choice(self, group: int, index: int, answer: Completion) -> Document:
         """A whole answer."""
         generation = self._generations[group]
         tokens = _TokenList(self._service, generation)
-        head = tokens.prompt(answer.prompt_scores) if self._echo else {}
+        head = self._prompt(group, tokens, answer.prompt_scores) if self._echo and self._logprobs else {}
         return {
             "index": group * generation.count + index,
             "text": self._head(generation) + answer.text,
@@ -47,7 +49,7 @@ class CompletionAnswers:
         tokens = self._open[number] = _TokenList(self._service, generation)
         if not self._echo:
             return []
-        logprobs = tokens.prompt(piece.prompt_scores) if self._logprobs else None
+        logprobs = self._prompt(group, tokens, piece.prompt_scores) if self._logprobs else None
         return [{"index": number, "text": self._head(generation), "logprobs": logprobs, "finish_reason": None}]
 
     def chunk(self, group: int, piece: Piece) -> Document:
@@ -60,6 +62,15 @@ class CompletionAnswers:
             "finish_reason": piece.finish,
         }
 
+    def _prompt(self, group: int, tokens: "_TokenList", scores: Sequence[TokenLogprob | None]) -> Document:
+        """The prompt's tokens, which all answers to it have in common."""
+        echo = self._echoed.get(group)
+        if echo is None:
+            echo = self._echoed[group] = tokens.prompt(scores)
+        else:
+            tokens.skip(echo)
+        return echo.document
+
     def _number(self, group: int, piece: Piece) -> int:
         return group * self._generations[group].count + piece.index
 
@@ -67,6 +78,18 @@ class CompletionAnswers:
         if not self._echo:
             return ""
         return self._service.decode(generation.prompt, special=generation.special_tokens)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Echo:
+    """A prompt as all answers to it repeat it."""
+
+    document: Document
+    decoder: IncrementalDecoder
+    """Has read the prompt."""
+    position: int
+    """Where the prompt ends."""
 
 
 @final
@@ -81,9 +104,14 @@ class _TokenList:
         )  # fmt: skip
         self._position = 0
 
-    def prompt(self, scores: Sequence[TokenLogprob | None]) -> Document:
+    def prompt(self, scores: Sequence[TokenLogprob | None]) -> "_Echo":
         """The tokens of the prompt."""
-        return self._document(self._prompt, scores)
+        document = self._document(self._prompt, scores)
+        return _Echo(document, self._decoder.copy(), self._position)
+
+    def skip(self, echo: "_Echo") -> None:
+        """Go on behind a prompt that another choice has rendered."""
+        self._decoder, self._position = echo.decoder.copy(), echo.position
 
     def push(self, logprobs: Sequence[TokenLogprob]) -> Document:
         """The next tokens of the answer."""
@@ -110,7 +138,7 @@ class _TokenList:
         return found
 
     def _name(self, token: int) -> str:
-        return self._service.decode([token], special=True)
+        return self._service.token_text(token)
 
 
 def _joined(first: Document, second: Document) -> Document:

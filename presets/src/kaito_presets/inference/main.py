@@ -6,6 +6,7 @@ health answers 503, then it turns 200.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -123,6 +124,9 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
     for option in model.info.alone_because:
         metrics.model_unbatched.labels(option).set(1)
     metrics.model_loaded.set(1)
+    # What the libraries have made stays: full collections need not visit it again while a large body is read.
+    gc.collect()
+    gc.freeze()
     lifecycle.ready(Service(model, scheduler, metrics))
     info = model.info
     seconds = asyncio.get_running_loop().time() - started

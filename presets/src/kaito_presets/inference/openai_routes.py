@@ -6,10 +6,11 @@ tests). `created` of a model is the time it was loaded. A client that goes away 
 handler is cancelled or its write fails.
 """
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -127,7 +128,7 @@ async def _chat(request: web.Request, body: ChatCompletionBody, service: Service
     if body.stream:
         return await _stream_chat(request, body, service, generation, frame)
     answers = await service.complete(generation)
-    choices = [
+    choices = (
         {
             "index": index,
             "message": {"role": "assistant", "content": answer.text},
@@ -135,8 +136,8 @@ async def _chat(request: web.Request, body: ChatCompletionBody, service: Service
             "finish_reason": answer.finish,
         }
         for index, answer in enumerate(answers)
-    ]
-    return web.json_response(frame.document(choices=choices, usage=_usage([prompt], answers)), headers=frame.headers)
+    )
+    return await frame.response(choices, _usage([prompt], answers))
 
 
 async def _stream_chat(
@@ -195,13 +196,13 @@ async def _complete(request: web.Request, body: CompletionBody, service: Service
         stream = _EventStream(request, frame, body)
         return await stream.run(service, generations, answers.chunk, answers.heads)
     groups = await service.complete_all(generations)
-    choices = [
+    choices = (
         answers.choice(group, index, answer)
         for group, completions in enumerate(groups)
         for index, answer in enumerate(completions)
-    ]
+    )
     usage = _usage(prompts, [answer for completions in groups for answer in completions])
-    return web.json_response(frame.document(choices=choices, usage=usage), headers=frame.headers)
+    return await frame.response(choices, usage)
 
 
 def _usage(prompts: Sequence[Sequence[int]], answers: Sequence[Completion]) -> Document:
@@ -217,7 +218,7 @@ def _usage_document(prompt_tokens: int, new_tokens: int) -> Document:
 
 
 def _token_document(service: Service, token: int, logprob: float) -> Document:
-    text = service.decode([token], special=True)
+    text = service.token_text(token)
     return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
@@ -246,6 +247,17 @@ class _Frame:
         if usage is not None:
             document["usage"] = usage
         return document
+
+    async def response(self, choices: Iterable[Document], usage: Document) -> web.Response:
+        """A whole answer. With log probabilities it holds up to millions of numbers: the choices are rendered one by
+        one, and the event loop turns in between."""
+        parts: list[str] = []
+        for choice in choices:
+            parts.append(json.dumps(choice))
+            await asyncio.sleep(0)
+        head = json.dumps({**self._common, "object": self.kind})
+        text = f'{head[:-1]}, "choices": [{", ".join(parts)}], "usage": {json.dumps(usage)}}}'
+        return web.json_response(text=text, headers=self.headers)
 
 
 class _EventStream:
@@ -282,6 +294,7 @@ class _EventStream:
                     await self._response.prepare(self._request)
                 for document in heads(group, piece):
                     await self._send_choice(document)
+                    await asyncio.sleep(0)  # a prompt with log probabilities takes long to render
                 if piece.text or piece.finish or piece.logprobs:
                     await self._send_choice(choice(group, piece))
         except RequestError as error:

@@ -107,6 +107,7 @@ class Service:
         self._model = model
         self.scheduler = scheduler
         self._observer = observer
+        self._token_texts: dict[int, str] = {}
         # One thread: the tokenizers behind the model are not promised to be re-entrant.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
@@ -178,6 +179,13 @@ class Service:
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
         """Text of token ids."""
         return self._model.decode(tokens, clean_up_spaces=clean_up_spaces, special=special)
+
+    def token_text(self, token: int) -> str:
+        """Text of one token; an answer with log probabilities holds up to 21 for each of its own."""
+        text = self._token_texts.get(token)
+        if text is None:
+            text = self._token_texts[token] = self._model.decode([token], special=True)
+        return text
 
     async def complete(self, request: Generation) -> list[Completion]:
         """Generate the whole answer (all `count` of them).
@@ -288,7 +296,8 @@ class Service:
         self._check_tokens(request.prompt)
         if room < (1 if wanted is None else wanted):
             asked = (
-                f" and {wanted} new tokens were asked for; lower max_tokens (in /chat max_new_tokens or max_length)"
+                f" and {wanted} new tokens were asked for; lower max_tokens or max_completion_tokens "
+                "(in /chat max_new_tokens or max_length)"
                 if wanted is not None
                 else ""
             )

@@ -37,6 +37,12 @@ class IncrementalDecoder:
         self._tokens.append(token)
         return self._advance(final=False)
 
+    def copy(self) -> "IncrementalDecoder":
+        """A decoder that has read the same tokens."""
+        result = IncrementalDecoder(self._decode)
+        result._tokens, result._context, result._emitted = [*self._tokens], self._context, self._emitted
+        return result
+
     def flush(self) -> str:
         """What is left when no more tokens come."""
         return self._advance(final=True)
