@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kaito_config.training_arguments import LIBRARY_KEYS
+from kaito_config.training_arguments import LIBRARY_KEYS, OPTIMIZERS, SCHEDULES
 from kaito_presets.errors import ConfigurationError
 from kaito_presets.tuning.config import TrainingConfig, read_training_config
 from kaito_presets.tuning.options import TuningOptions, read_options
@@ -125,8 +125,12 @@ def test_output_lies_below_the_base_directory(output: str | None, result: str | 
 def test_the_list_of_library_keys_is_the_installed_librarys() -> None:
     """The controller has no transformers; it refuses unknown keys of TrainingArguments by this list."""
     from transformers import TrainingArguments
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
 
     assert {field.name for field in dataclasses.fields(TrainingArguments)} == LIBRARY_KEYS
+    assert {name.value for name in OptimizerNames} == OPTIMIZERS
+    assert {name.value for name in SchedulerType} == SCHEDULES
 
 
 def test_the_address_of_the_metrics_comes_from_the_flag_or_the_environment() -> None:

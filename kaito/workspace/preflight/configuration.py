@@ -45,9 +45,22 @@ async def file(examination: Examination) -> Iterable[Finding]:
             _training(found.data[key]).bits("lora" if workspace.tuning.method.lower() == "lora" else "qlora")
         else:
             examination.engine = _engine(_inference(found.data[key]))
+            return tuple(_context(examination, _inference(found.data[key])))
     except ConfigError as error:
         return tuple(_problems(error, field, found, key))
     return ()
+
+
+def _context(examination: Examination, parsed: InferenceConfigFile) -> Iterable[Finding]:
+    """The transformers server's context is within the model's; vLLM's is judged with the plan."""
+    wanted, preset = parsed.server().max_model_len, examination.preset
+    if wanted is None or preset is None or not preset.context or wanted <= preset.context:
+        return
+    message = (
+        f"is {wanted}, which exceeds the model's maximum context of {preset.context} tokens ({preset.name}): use at "
+        f"most {preset.context}, or remove it"
+    )
+    yield Finding(words.INVALID_SPEC, "inference.config[transformers.max_model_len]", message, cure="watched")
 
 
 async def effect(examination: Examination) -> Iterable[Finding]:

@@ -40,6 +40,16 @@ BOMB = "\n".join(
         pytest.param("transformers: {max_bacth_size: 1}", "did you mean max_batch_size?", id="near option"),
         pytest.param("transformers: {port: 80}", "cannot be set", id="server port"),
         pytest.param("transformers: {load_in_4bit: true, load_in_8bit: true}", "exclude each other", id="two widths"),
+        pytest.param("vllm: {tp: 4}", "is a short option: write tensor-parallel-size (line 1", id="short option"),
+        pytest.param("vllm: {model: other/model}", "cannot be set: the preset decides it", id="another model"),
+        pytest.param("vllm: {quantization: none-such}", "must be one of auto-round, ", id="quantisation"),
+        pytest.param("vllm: {max-num-seqs: 99999}", "more than the 16384 tokens of one step", id="sequences"),
+        pytest.param(
+            "vllm: {max-num-seqs: 64, max_num_batched_tokens: 32}", "more than the 32 tokens of one step", id="step"
+        ),
+        pytest.param("transformers: {torch_dtype: float99}", "transformers.torch_dtype: is 'float99'", id="format"),
+        pytest.param("transformers: {device-map: gpu}", "transformers.device-map: is 'gpu': use auto", id="device"),
+        pytest.param("transformers: {pretrained_model_name_or_path: x}", "the preset decides it", id="other weights"),
         pytest.param("max_probe_steps: true", "must be a number, not true", id="boolean"),
         pytest.param("max_probe_steps: 9999999999", "less than or equal to 64", id="unbounded probes"),
         pytest.param("kv_cache_cpu_memory_utilization: 2", "less than or equal to 1", id="share"),
@@ -116,3 +126,34 @@ def test_the_package_imports_neither_kaito_nor_the_serving_software() -> None:
     )
     found = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("ModelConfig: {torch_dtype: float99}", "ModelConfig.torch_dtype: is 'float99': use auto, bfloat16"),
+        ("QuantizationConfig: {bnb_4bit_compute_dtype: x}", "bnb_4bit_compute_dtype: is 'x'"),
+        ("TrainingArguments: {optim: adamw_trch}", "'adamw_trch' is not known, did you mean adamw_torch?"),
+        ("TrainingArguments: {lr_scheduler_type: zzz}", "'zzz' is not known: use one of constant, "),
+        ("TrainingArguments: {adam_beta1: hello}", "adam_beta1: must be a number, found 'hello'"),
+        ("TrainingArguments: {output_dir: a/../../b}", "'a/../../b' leaves the directory of the run"),
+        ("DatasetConfig: {dataset_path: ../x}", "'../x' leaves the directory of the run"),
+    ],
+)
+def test_values_that_a_run_would_refuse_on_the_node_are_refused_before(section: str, words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_training(f"training_config: {{{section}}}", TrainingConfig)
+    assert words in str(raised.value)
+    assert "(line 1, column " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "ModelConfig: {torch_dtype: torch.bfloat16}",
+        "TrainingArguments: {optim: paged_adamw_8bit, adam_epsilon: 1e-8, output_dir: out, lr_scheduler_type: cosine}",
+        "DatasetConfig: {dataset_path: data/../data/x.parquet}",
+    ],
+)
+def test_values_that_a_run_takes_pass(section: str) -> None:
+    assert isinstance(parse_training(f"training_config: {{{section}}}", TrainingConfig), TrainingConfig)

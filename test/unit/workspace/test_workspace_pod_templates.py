@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.kinds import Event, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
+from kaito.runtime.kinds import ConfigMap, Event, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.admission import judge
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from test.unit.workspace.judged_inputs import PUSH, TOKEN, Input, adapter, template, tuned
+from test.unit.workspace.judged_inputs import PUSH, TOKEN, V100, Input, adapter, served, template, tuned
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -285,3 +285,11 @@ def test_names_of_the_cluster_in_data_urls(url: str, words: str) -> None:
     found = errors(workspace(tuned(input={"urls": [url]})))
     assert bool(found) is bool(words)
     assert words in found
+
+
+async def test_a_context_beyond_the_models_is_refused_for_transformers_too(cluster: "Cluster") -> None:
+    """input-gaps A5 row 3."""
+    given = served("transformers: {max_model_len: 9999999}", "mine", "phi-3-mini-4k-instruct")
+    cluster.world.put(ConfigMap.model_validate(given["objects"][0]))
+    told = await refusal(cluster, workspace(given["part"], instanceType=V100))
+    assert "inference.config[transformers.max_model_len]: is 9999999, which exceeds the model's maximum" in told

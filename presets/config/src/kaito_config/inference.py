@@ -5,8 +5,8 @@ from typing import Any, Final
 from pydantic import Field
 
 from kaito_config.document import ConfigError, Document, Problem, is_mapping, load
-from kaito_config.schema import Strict, validate
-from kaito_config.transformers import RESERVED, InferenceOptions
+from kaito_config.schema import Strict, number_format_problem, validate
+from kaito_config.transformers import DEVICE_MAPS, RESERVED, InferenceOptions
 from kaito_config.vllm import EngineSettings, problems as vllm_problems, settings
 
 INFERENCE_KEY: Final = "inference_config.yaml"
@@ -85,4 +85,11 @@ def _server(section: dict[str, Any], document: Document) -> InferenceOptions:
     ]
     if problems:
         raise ConfigError(problems)
-    return validate(InferenceOptions, server_flags(section), document, at=("transformers",))
+    options = validate(InferenceOptions, server_flags(section), document, at=("transformers",))
+    values = {"torch_dtype": number_format_problem(options.torch_dtype)}
+    if options.device_map not in DEVICE_MAPS:
+        values["device_map"] = f"is {options.device_map!r}: use {', '.join(sorted(DEVICE_MAPS))}"
+    wrong = [document.problem(("transformers", spelled[name]), why) for name, why in values.items() if why]
+    if wrong:
+        raise ConfigError(wrong)
+    return options

@@ -87,3 +87,14 @@ def _shown(value: Any) -> str:
         return "a mapping"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+NUMBER_FORMATS = frozenset({"auto", "bfloat16", "double", "float", "float16", "float32", "float64", "half"})
+"""PyTorch's floating-point types that models are computed in; `auto` is the checkpoint's."""
+
+
+def number_format_problem(name: str | None) -> str:
+    """Why a text is not a number format, with the remedy; empty when it is one, or None."""
+    if name is None or name.removeprefix("torch.") in NUMBER_FORMATS:
+        return ""
+    return f"is {name!r}: use {', '.join(sorted(NUMBER_FORMATS))}"

@@ -4,13 +4,16 @@ The sections are those of upstream Kaito (v0.3 to v0.12). Unknown sections and k
 Keys of TrainingArguments beyond those listed here are accepted if the transformers library has them.
 """
 
+import math
+import posixpath
+from collections.abc import Iterator
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
 from kaito_config.document import ConfigError, Problem, is_mapping, load, nearest, without_nulls
-from kaito_config.schema import Strict, validate
-from kaito_config.training_arguments import LIBRARY_KEYS, REFUSED_KEYS
+from kaito_config.schema import Strict, number_format_problem, validate
+from kaito_config.training_arguments import LIBRARY_KEYS, NUMBERS, OPTIMIZERS, REFUSED_KEYS, SCHEDULES
 
 Method = Literal["lora", "qlora"]
 
@@ -205,9 +208,53 @@ def parse_training(text: str, model: type[ConfigT]) -> ConfigT:
         for name in parsed.TrainingArguments.extra_keys()
         if (message := library_key(name))
     ]
+    problems += [document.problem((_SECTION, *path), message) for path, message in _wrong_values(parsed)]
     if problems:
         raise ConfigError(problems)
     return parsed
+
+
+def _wrong_values(parsed: TrainingConfig) -> Iterator[tuple[tuple[str, str], str]]:
+    """Section, key and message of values that the library, or the run, would refuse on the node."""
+    yield from _if_wrong("ModelConfig", "torch_dtype", number_format_problem(parsed.ModelConfig.torch_dtype))
+    section = parsed.QuantizationConfig
+    message = number_format_problem(section.bnb_4bit_compute_dtype)
+    yield from _if_wrong("QuantizationConfig", "bnb_4bit_compute_dtype", message)
+    arguments = parsed.TrainingArguments
+    for key, value, known in (
+        ("optim", arguments.optim, OPTIMIZERS),
+        ("lr_scheduler_type", arguments.lr_scheduler_type, SCHEDULES),
+    ):
+        if value not in known:
+            hint = nearest(value, known) or f": use one of {', '.join(sorted(known))}"
+            yield ("TrainingArguments", key), f"{value!r} is not known{hint}"
+    for name, value in arguments.extra_keys().items():
+        if name in NUMBERS and (isinstance(value, bool) or not _is_numeral(value)):
+            yield ("TrainingArguments", name), f"must be a number, found {value!r:.40}"
+    yield from _if_wrong("TrainingArguments", "output_dir", _outside(arguments.output_dir))
+    yield from _if_wrong("DatasetConfig", "dataset_path", _outside(parsed.DatasetConfig.dataset_path))
+
+
+def _if_wrong(section: str, key: str, message: str) -> Iterator[tuple[tuple[str, str], str]]:
+    if message:
+        yield (section, key), message
+
+
+def _is_numeral(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _outside(path: str | None) -> str:
+    """Why a path leaves the directory that it is relative to; empty when it does not, or is absolute.
+
+    Which absolute paths are inside is known in the pod only.
+    """
+    if path is None or posixpath.isabs(path) or not posixpath.normpath(path).startswith(".."):
+        return ""
+    return f"{path!r} leaves the directory of the run: name a path below it"
 
 
 def library_key(name: str) -> str:

@@ -79,11 +79,15 @@ class InferenceOptions(Strict):
         return self.served_model_name or self.pretrained_model_name_or_path
 
 
+DEVICE_MAPS: Final = frozenset({"auto", "balanced", "balanced_low_0", "sequential", "cpu", "cuda"})
+"""Values of `device_map` in a file: Accelerate's strategies, or one device."""
+
 RESERVED: Final = {
     "adapters_dir": "adapters are named in inference.adapters",
     "config": "a configuration file cannot name another one",
     "dry_run": "the server would exit at once",
     "host": "probes and the Service reach the server at the pod's address",
     "port": "probes and the Service use port 5000",
+    "pretrained_model_name_or_path": "the preset decides it, and the node is sized for it",
 }
 """Flags that a user's file may not set, each with the reason: the pod around the server depends on them."""

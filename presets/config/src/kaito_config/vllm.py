@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from kaito_config.document import ConfigError, Problem, nearest
-from kaito_config.vllm_flags import BOOLEANS, CHOICES, OTHERS, RESERVED
+from kaito_config.vllm_flags import BOOLEANS, CHOICES, OTHERS, RESERVED, SHORT
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*(\.[A-Za-z0-9_.-]+)?")
 _HUMAN: Final = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
 _UNITS: Final = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
 """vLLM's `human_readable_int`: 1k is 1,000 and 1K is 1,024."""
+
+MOST_DEFAULT_TOKENS: Final = 16384
+"""Largest default of `max-num-batched-tokens` (vLLM's engine arguments: GPUs with 70 GiB or more)."""
 
 MOST_TOKENS: Final = 2**31 - 1
 MOST_RANKS: Final = 1024
@@ -60,6 +63,7 @@ def settings(section: Mapping[str, Any]) -> EngineSettings:
 def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Key and message of everything wrong in the section."""
     seen: dict[str, str] = {}
+    found = False
     for key, value in section.items():
         name, dot, _ = key.partition(".")
         flag = name.replace("_", "-")
@@ -68,7 +72,21 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"is the same flag as {seen[whole]}: remove one"
         seen[whole] = key
         if message := _wrong(flag, key, value, nested=bool(dot)):
+            found = True
             yield key, message
+    if not found:
+        yield from _too_many_sequences(section)
+
+
+def _too_many_sequences(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """vLLM exits when fewer tokens than sequences fit into one step."""
+    flags = {key.replace("_", "-"): (key, value) for key, value in section.items() if value is not None}
+    if "max-num-seqs" not in flags:
+        return
+    key, sequences = flags["max-num-seqs"]
+    tokens = int(flags.get("max-num-batched-tokens", ("", MOST_DEFAULT_TOKENS))[1])
+    if int(sequences) > tokens:
+        yield key, f"is {sequences}, more than the {tokens} tokens of one step: lower it, or set max-num-batched-tokens"
 
 
 def _wrong(flag: str, key: str, value: Any, *, nested: bool) -> str:
@@ -76,6 +94,8 @@ def _wrong(flag: str, key: str, value: Any, *, nested: bool) -> str:
         return "is not the name of a flag: write it without leading dashes, for example max-model-len"
     if flag.startswith("kaito-"):
         return "cannot be set: the controller sets flags of the wrapper"
+    if flag in SHORT:
+        return f"is a short option: write {SHORT[flag]}"
     if flag in RESERVED:
         return f"cannot be set: {RESERVED[flag]}"
     if value is None or nested:

@@ -6,6 +6,8 @@ RESERVED: Final = {
     "config": "a configuration file cannot name another one",
     "headless": "the pod has to answer requests",
     "host": "the wrapper reaches the engine on loopback",
+    "model": "the preset decides it, and the node is sized for it",
+    "model-tag": "the preset decides it, and the node is sized for it",
     "port": "probes and the Service use port 5000",
     "ssl-ca-certs": "the wrapper speaks plain HTTP with the engine inside the pod",
     "ssl-certfile": "the wrapper speaks plain HTTP with the engine inside the pod",
@@ -78,8 +80,26 @@ CHOICES: Final[dict[str, frozenset[str]]] = {
         {"auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4"}
     ),
     "max-lora-rank": frozenset({"1", "8", "16", "32", "64", "128", "256", "320", "512"}),
+    "quantization": frozenset(
+        """auto-round awq awq_marlin bitblas bitsandbytes compressed-tensors cpu_awq cpu_gptq cpu_wna16 deepspeedfp
+        experts_int8 fbgemm_fp8 fp8 fp_quant gguf gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq humming inc ipex
+        marlin modelopt modelopt_fp4 modelopt_mixed modelopt_mxfp8 moe_wna16 mxfp4 mxfp8 neuron_quant online
+        petit_nvfp4 ptpc_fp8 quark qqq rtn squeezellm torchao tpu_int8""".split()  # noqa: SIM905
+    ),
     "scheduling-policy": frozenset({"fcfs", "priority"}),
 }
+
+SHORT: Final = {
+    "asc": "api-server-count",
+    "dcp": "decode-context-parallel-size",
+    "dp": "data-parallel-size",
+    "ep": "enable-expert-parallel",
+    "pcp": "prefill-context-parallel-size",
+    "pp": "pipeline-parallel-size",
+    "q": "quantization",
+    "tp": "tensor-parallel-size",
+}
+"""vLLM's short options, which exist with one dash only: from a file they would become unknown long ones."""
 
 OTHERS: Final[frozenset[str]] = frozenset(
     {
@@ -174,10 +194,8 @@ OTHERS: Final[frozenset[str]] = frozenset(
         "mm-processor-cache-type",
         "mm-processor-kwargs",
         "mm-shm-cache-max-object-size-mb",
-        "model",
         "model-impl",
         "model-loader-extra-config",
-        "model-tag",
         "moe-backend",
         "nnodes",
         "node-rank",
@@ -201,7 +219,6 @@ OTHERS: Final[frozenset[str]] = frozenset(
         "profiler-config",
         "prompt-adapters",
         "pt-load-map-location",
-        "quantization",
         "reasoning-config",
         "reasoning-parser",
         "reasoning-parser-plugin",
