@@ -159,12 +159,15 @@ _BLOCKED_CODES = (
     "DisabledSubscription",
     "RequestDisallowedByDenyAssignment",
     "DenyAssignmentAuthorizationFailed",
+    "AgentPoolLimitExceeded",
+    "MaxAgentPoolCountReached",
 )
 
 _NO_SIZE_WORDS = (
     r"(vm|virtual machine) sizes?\b[^.]{0,120}\b(is|are) not (allowed|available|supported)"
     r"|is not supported for subscription"
-    r"|(vm|virtual machine) size [^.]{0,120}not (found|offered)"
+    r"|(vm|virtual machine) size [^.]{0,120}(not (found|offered)|\b(is|are|was|has been) (being )?(retired|deprecated))"
+    r"|\bspot\b( vms?| virtual machines?| instances?)? (is|are) not (allowed|available|supported)"
 )
 
 _RULES: tuple[_Rule, ...] = (
@@ -173,6 +176,7 @@ _RULES: tuple[_Rule, ...] = (
         _either(
             _codes(*_BLOCKED_CODES),
             _says(r"following scope\(s\) are locked|was disallowed by (policy|azure)|deny assignment"),
+            _says(r"max(imum)? (number of )?(agent|node) ?pools?\b"),
             _says(r"subnet\b[^.]{0,200}(is full|not have enough (capacity|ip)|insufficient (ip|address))"),
         ),
         Verdict.BLOCKED,
@@ -203,7 +207,8 @@ _RULES: tuple[_Rule, ...] = (
             ),
             _both(_codes("SkuNotAvailable"), _at(PROVISIONING)),
             _both(_codes("SkuNotAvailable"), _says(r"capacity restrictions|currently not available|\bspot\b")),
-            _says(r"failed for capacity restrictions|not have sufficient capacity for the requested"),
+            _says(r"failed for capacity restrictions|not have (sufficient|enough) capacity for the requested"),
+            _says(r"\b(no|insufficient|not enough) (sufficient )?(vm |compute )?capacity (in|for|available|is)\b"),
         ),
     ),
     _Rule(
@@ -212,7 +217,7 @@ _RULES: tuple[_Rule, ...] = (
             _codes("AvailabilityZoneNotSupported", "InvalidAvailabilityZone", "ZonesNotAllowed"),
             _codes("LocationNotSupportAvailabilityZones", "ResourceTypeNotSupportAvailabilityZones"),
             _says(r"the zones?(\(s\))? '[^']*'[^.]{0,120}(is|are) not supported"),
-            _says(r"availability zones?\b[^.]{0,120}(is|are) not (available|supported)"),
+            _says(r"availability zones?\b[^.]{0,120}\bnot (available|supported)"),
             _both(_about("availabilityzone"), _at(HTTPStatus.BAD_REQUEST)),
         ),
         Verdict.ZONE,

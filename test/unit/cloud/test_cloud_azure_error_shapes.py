@@ -309,3 +309,26 @@ def test_an_unknown_shape_has_a_defined_verdict(
 ) -> None:
     error = operation_error(document) if status == PROVISIONING else classify(status, document)
     assert (type(error), error.verdict) == (kind, verdict)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "verdict"),
+    [
+        (400, "The VM size 'Standard_NC6' is retired.", Verdict.SIZE),
+        (400, "Virtual Machine size Standard_NC12 has been retired in this region.", Verdict.SIZE),
+        (400, "Azure Spot is not supported for this VM size.", Verdict.SIZE),
+        (400, "Spot VMs are not supported in the subscription's offer.", Verdict.SIZE),
+        (400, "Availability zone 3 not supported by the VM size.", Verdict.ZONE),
+        (400, "No sufficient capacity in region eastus for Standard_ND96asr_v4.", Verdict.CAPACITY),
+        (PROVISIONING, "Insufficient capacity for the size in zone 1.", Verdict.CAPACITY),
+        (PROVISIONING, "We do not have enough capacity for the requested size.", Verdict.CAPACITY),
+        (400, "The maximum number of agent pools (100) is reached.", Verdict.BLOCKED),
+        (400, "The subnet does not have enough capacity for 30 IP addresses: subnet x is full.", Verdict.BLOCKED),
+    ],
+)
+def test_further_wordings_under_codes_that_tell_nothing(status: int, message: str, verdict: Verdict) -> None:
+    body = {"code": "BadRequest", "message": message}
+    error = operation_error(body) if status == PROVISIONING else classify(status, {"error": body})
+    assert error.verdict is verdict
+    nested = {"code": "CreateVMSSAgentPoolFailed", "message": f"failed: {json.dumps({'error': body})}"}
+    assert operation_error(nested).verdict is verdict
