@@ -85,23 +85,23 @@ async def test_prompts_are_counted_before_they_are_tokenised(serve: Serve) -> No
     assert encoded == []
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        (TEXT, {"prompt": "a", "best_of": 3}, "best_of"),
-        (TEXT, {"prompt": "a", "suffix": "x"}, "suffix"),
-        (TEXT, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
-        (TEXT, {"prompt": "a", "no_such_field": 1}, "no_such_field"),
-        (TEXT, {"prompt": [1.5]}, "prompt"),
-        (TEXT, {}, "prompt"),
-        (CHAT, {"messages": [USER], "verbosity": "low"}, "verbosity"),
-        (CHAT, {"messages": [USER], "tools": [{}]}, "tools"),
-        (CHAT, {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
-        (CHAT, {"messages": [USER], "stream_options": {"include_usage": True}}, "stream_options"),
-        (CHAT, {"messages": [USER], "stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
-        (CHAT, {"messages": [USER], "top_logprobs": 2}, "top_logprobs"),
-    ],
-)
+NAMED: list[tuple[str, dict[str, Any], str]] = [
+    (TEXT, {"prompt": "a", "best_of": 3}, "best_of"),
+    (TEXT, {"prompt": "a", "suffix": "x"}, "suffix"),
+    (TEXT, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
+    (TEXT, {"prompt": "a", "no_such_field": 1}, "no_such_field"),
+    (TEXT, {"prompt": [1.5]}, "prompt"),
+    (TEXT, {}, "prompt"),
+    (CHAT, {"messages": [USER], "verbosity": "low"}, "verbosity"),
+    (CHAT, {"messages": [USER], "tools": [{}]}, "tools"),
+    (CHAT, {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
+    (CHAT, {"messages": [USER], "stream_options": {"include_usage": True}}, "stream_options"),
+    (CHAT, {"messages": [USER], "stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+    (CHAT, {"messages": [USER], "top_logprobs": 2}, "top_logprobs"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "field"), NAMED)
 async def test_a_refusal_names_the_field_as_param(serve: Serve, path: str, body: dict[str, Any], field: str) -> None:
     """OpenAI's error object has a `param`; a field that is refused by a check of the whole body had null there."""
     server = await serve(FakeModel())
@@ -123,6 +123,17 @@ async def test_an_answer_about_infinity_is_json(serve: Serve, body: str) -> None
 
     detail = json.loads(text, parse_constant=refuse)["detail"]
     assert detail[0]["loc"][:2] == ["body", "prompt" if "prompt" in body else "messages"]
+
+
+@pytest.mark.parametrize("path", ["/chat", TEXT, CHAT])
+async def test_a_body_that_is_not_compressed_as_it_says_is_a_400(serve: Serve, path: str) -> None:
+    """It was a 500, as if the server had failed."""
+    server = await serve(FakeModel())
+    headers = {"Content-Encoding": "gzip"}
+    async with server.session.post(server.url + path, data=b'{"prompt":"a"}', headers=headers) as response:
+        text = await response.text()
+    assert response.status == 400
+    assert "the request body cannot be read" in text
 
 
 async def test_the_event_loop_turns_while_many_prompts_are_tokenised(serve: Serve) -> None:

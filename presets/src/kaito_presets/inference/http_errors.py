@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -112,6 +113,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         response = error_response(request, failure)
         response.set_status(error.status)
         return response
+    except (web.RequestPayloadError, ContentEncodingError) as error:
+        return error_response(request, BadRequest(f"the request body cannot be read: {' '.join(str(error).split())}"))
     except web.HTTPException as error:
         if error.status < 400:
             raise
