@@ -115,7 +115,8 @@ def plain(value: Json) -> CelValue:
     if isinstance(value, bool):
         return celtypes.BoolType(value)
     if isinstance(value, int):
-        return celtypes.IntType(value)
+        # JSON numbers beyond 64 bits are decoded as floating point, as in Go.
+        return celtypes.IntType(value) if -(2**63) <= value < 2**63 else celtypes.DoubleType(value)
     if isinstance(value, float):
         return celtypes.DoubleType(value)
     if isinstance(value, str):

@@ -28,10 +28,13 @@ def _claim_state(claim: Claim) -> Hashable:
 def _node_state(node: Node) -> Hashable:
     conditions = frozenset((c.type, c.status) for c in node.status.conditions)
     taints = frozenset((t.key, t.value, t.effect) for t in node.spec.taints)
-    gpus = tuple(
-        str(node.status.capacity.get(name, "")) for name in (labels.NVIDIA_GPU, labels.AMD_GPU, labels.NEURON_DEVICE)
+    devices = frozenset(
+        (name, str(amount))
+        for offered in (node.status.capacity, node.status.allocatable)
+        for name, amount in offered.items()
+        if "/" in name
     )
-    return node.deleting, node.spec.unschedulable, conditions, taints, gpus, frozenset(node.labels.items())
+    return node.deleting, node.spec.unschedulable, conditions, taints, devices, frozenset(node.labels.items())
 
 
 def _pod_state(pod: Pod) -> Hashable:

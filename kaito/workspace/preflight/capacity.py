@@ -146,13 +146,14 @@ def _beyond_own_nodes(examination: Examination, wanted: Mapping[str, Quantity]) 
     """More than any of the user's own nodes has."""
     if not examination.nodes:
         return
-    for name in _OF_NODES:
+    devices = [name for name in wanted if "/" in name and name not in _OF_NODES]
+    for name in (*_OF_NODES, *devices):
         asked = wanted.get(name)
         if asked is None or asked <= Quantity(0):
             continue
         offered = [node.status.allocatable.get(name, node.status.capacity.get(name)) for node in examination.nodes]
         most = max((each for each in offered if each is not None), default=None)
-        if most is None and name not in _GPU_RESOURCES:
+        if most is None and "/" not in name:
             continue
         if most is None or asked > most:
             message = f"asks for {asked} {name}, the nodes that the selector matches have {most or 0} at most"

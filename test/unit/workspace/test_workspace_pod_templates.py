@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.kinds import ConfigMap, Event, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
+from kaito.runtime.errors import Invalid
+from kaito.runtime.kinds import ConfigMap, Event, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.testing import builders
 from kaito.workspace.admission import judge
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from test.unit.workspace.judged_inputs import PUSH, TOKEN, V100, Input, adapter, served, template, tuned
@@ -293,3 +295,29 @@ async def test_a_context_beyond_the_models_is_refused_for_transformers_too(clust
     cluster.world.put(ConfigMap.model_validate(given["objects"][0]))
     told = await refusal(cluster, workspace(given["part"], instanceType=V100))
     assert "inference.config[transformers.max_model_len]: is 9999999, which exceeds the model's maximum" in told
+
+
+async def test_a_device_that_no_own_node_offers_is_refused(cluster: "Cluster") -> None:
+    """input-gaps A5 row 12, on the user's own nodes: they may be partitioned, and then they show it."""
+    given = workspace(template(container={"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}), instanceType="")
+    node = builders.node("node-a", labels={"apps": NAME}, capacity={labels.NVIDIA_GPU: "1"}, ready=True)
+    cluster.world.put(node)
+    cluster.apply(given)
+    async with cluster.controller(WorkspaceSettings(node_api=NodeApi.BYO)):
+        await cluster.world.settle()
+        assert "asks for 1 nvidia.com/mig-1g.10gb, the nodes" in cluster.told(NAME)["ResourceReady"][2]
+        amounts = {"nvidia.com/mig-1g.10gb": "7"}
+        cluster.world.patch(
+            Node, "node-a", {"status": {"capacity": amounts, "allocatable": amounts}}, subresource="status"
+        )
+        await cluster.world.advance(15)
+        assert cluster.world.find(StatefulSet, NAME) is not None
+
+
+@pytest.mark.parametrize("count", [0, -1, 129, 2**31, 2**63, 10**30])
+async def test_an_impossible_count_is_refused_by_the_schema(cluster: "Cluster", count: int) -> None:
+    """Fault 02: also a number that has no place in 64 bits."""
+    document = workspace(template()).to_dict()
+    document["resource"]["count"] = count
+    with pytest.raises(Invalid, match=r"resource\.count"):
+        cluster.world.put(Workspace.model_validate(document))
