@@ -1,4 +1,4 @@
-"""Names that a Workspace refers to: container images and other objects. Why a text cannot be one, in words.
+"""Checks names that a Workspace refers to: container images and Kubernetes objects.
 
 The image grammar is that of the OCI distribution's reference package, which container runtimes and registries use.
 """

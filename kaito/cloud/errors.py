@@ -16,7 +16,7 @@
     ├── OperationFailed          accepted, then failed for a reason without a class of its own
     └── CloudUnavailable         5xx, no answer, or an unreadable answer: the request may have been accepted
 
-The class names the cause; `CloudError.verdict` says what a caller can do about it. Adapters translate the exceptions of
+The class names the cause; `CloudError.verdict` is what a caller can do about it. Adapters translate the exceptions of
 their SDK to these at one edge; the code above them handles no other ones.
 """
 

@@ -158,7 +158,7 @@ class Provider(Protocol):
         """Report instances whose state has changed, by name, until cancelled.
 
         Only those that are under way are followed: that this process created or deleted, or that `get` saw so. While
-        someone follows, `get` of such an instance may answer with what was last seen.
+        this runs, `get` of such an instance may answer with what was last seen.
         """
         ...
 

@@ -64,7 +64,7 @@ def preset_of(workspace: Workspace) -> Preset | None:
 def instance_type_of(workspace: Workspace, cloud: Cloud) -> InstanceType | None:
     """The instance type that the Workspace names; None when it is not in the table and need not be.
 
-    A pod template itself says what it needs, and nothing is computed for it: it may run on a size without a GPU, and on
+    A pod template contains its own requests, and nothing is computed for it: it may run on a size without a GPU, and on
     a size that is newer than the table.
 
     Raises:

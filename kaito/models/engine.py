@@ -1,6 +1,6 @@
-"""Settings of the vLLM engine that change what a model takes: what a user's `inference_config.yaml` says of them.
+"""Settings of the vLLM engine in a user's `inference_config.yaml` that change how much memory a model takes.
 
-`EngineOptions` is the typed form of these keys of the file's `vllm` section. Whoever reads the file fills it,
+`EngineOptions` is the typed form of these keys of the file's `vllm` section. The preflight checks fill it,
 `planning.plan_inference` sizes with it, `commands` writes the same values into the command line, so that plan and
 engine agree. The transformers server does not read the section, so a plan for it ignores the options.
 """

@@ -1,4 +1,4 @@
-"""Whether a model fits on a node with the user's options, and which option or size is to blame when it does not."""
+"""Whether a model fits on a node with the user's options, and which option or size is the cause when it does not."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -158,7 +158,7 @@ def _fits(preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: 
 
 
 def _larger(preset: Preset, runtime: RuntimeName, engine: EngineOptions, adapters: int, cloud: Cloud) -> str:
-    """The smallest current instance type that would do, in words; the user's parallel sizes do not bind it."""
+    """The remedy with the smallest current instance type that fits, if need be without the user's parallel sizes."""
     free = replace(engine, tensor_parallel_size=None, pipeline_parallel_size=None, data_parallel_size=None)
     options = (engine, free) if engine != NO_OPTIONS else (NO_OPTIONS,)
     for wanted in options:

@@ -1,4 +1,4 @@
-"""What a user's own nodes have: their GPUs read from labels, as an `InstanceType` like those of the table.
+"""Existing nodes (`--node-api byo`): their GPUs, read from labels, as an `InstanceType` like those of the table.
 
 NVIDIA's GPU feature discovery writes the labels. Without them the node's instance type label is looked up in the table.
 """
@@ -57,7 +57,7 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
 
     All nodes must have the same GPU product: a pod may be placed on any of them, and command, number format and size
     are planned once. Nodes of one product that differ in number or memory of their GPUs are planned for by the least
-    of both, so that every node has what the plan asks for. Nodes without any sign of a GPU do not count.
+    of both, so that every node has what the plan asks for. Nodes that show no GPU do not count.
 
     Args:
         nodes: labels by node name.

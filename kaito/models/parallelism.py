@@ -1,4 +1,4 @@
-"""How vLLM divides a model over the GPUs of one node: by the plan, or as the user's configuration says."""
+"""How vLLM divides a model over the GPUs of one node: by the plan, or as the user configured it."""
 
 from dataclasses import dataclass
 from typing import final

@@ -157,7 +157,7 @@ class Preset(_Entry):
 
     @property
     def state_bytes(self) -> int:
-        """Recurrent state of one request over all layers in bytes; 0 for a model that is no hybrid."""
+        """Recurrent state of one request over all layers in bytes; 0 for a model without recurrent layers."""
         shape = self.architecture
         return shape.state_layers * shape.state_bytes_per_layer if shape else 0
 

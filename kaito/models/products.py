@@ -1,4 +1,4 @@
-"""NVIDIA products by the name that GPU feature discovery writes on a node: which GPU is it, what can it do."""
+"""Finds the GPU and its compute capability by the product name that GPU feature discovery writes on a node."""
 
 import re
 from functools import cache
@@ -12,7 +12,7 @@ from kaito.models.gpu import Gpu
 from kaito.models.instance_types import Cloud, instance_types
 
 _BRANDS: Final = frozenset({"nvidia", "tesla", "geforce", "grid"})
-"""Words that name the vendor or the product line and come and go between drivers."""
+"""Words that name the vendor or the product line; drivers do not always write them."""
 
 _CLOUDS: Final[tuple[Cloud, ...]] = ("azure", "aws", "arc")
 

@@ -1,4 +1,4 @@
-"""A launch attempt that failed: counted, written down, and reported with the time of the next one."""
+"""Handles failed launch attempts: counts them, records them, and reports them with the time of the next one."""
 
 from datetime import timedelta
 
@@ -12,15 +12,15 @@ from kaito.runtime.meta import ConditionStatus
 from kaito.runtime.meta.model import format_time
 
 VISIBLE_SECONDS = 60.0
-"""The condition tells when the next attempt is due if it is at least this far away."""
+"""The condition contains the time of the next attempt if it is at least this far away."""
 
 
 async def recall(run: Pass) -> None:
-    """Once in the life of a process, take over what the claims' records say, those of other claims included."""
+    """Reads the launch records of all claims, once in the life of a process."""
     ledger = run.tools.ledger
     if ledger.recalled:
         return
-    ledger.recalled = True  # at once: a pass beside this one must not read a record again that is older by then
+    ledger.recalled = True  # set first: a concurrent pass must not read a record that is older by then
     try:
         claims = [claim for kind in run.tools.kinds for claim in await run.api.list(kind)]
     except BaseException:
@@ -104,15 +104,15 @@ def say_failed(run: Pass, status: ConditionStatus, reason: str, message: str, in
         size = instance_type or next(iter(run.claim.spec.values(labels.INSTANCE_TYPE)), "")
         run.tools.metrics.launch_failures.labels(size, reason).inc()
         run.event(reason, message, warning=True)
-        run.request.log.warning("launch", reason=reason, message=message)
+        run.request.log.warning("instance launch failed", reason=reason, message=message)
 
 
 def combined(refusals: list[CloudError]) -> CloudError:
     """All refusals as one error, of the kind that is most likely to go away: capacity, quota, zone, size."""
-    hope = (Verdict.CAPACITY, Verdict.QUOTA, Verdict.ZONE, Verdict.SIZE)
-    first = min(refusals, key=lambda refusal: hope.index(refusal.verdict))
-    told = "; ".join(dict.fromkeys(refusal.message for refusal in refusals))
-    return type(first)(told, code=first.code, verdict=first.verdict)
+    most_temporary = (Verdict.CAPACITY, Verdict.QUOTA, Verdict.ZONE, Verdict.SIZE)
+    first = min(refusals, key=lambda refusal: most_temporary.index(refusal.verdict))
+    message = "; ".join(dict.fromkeys(refusal.message for refusal in refusals))
+    return type(first)(message, code=first.code, verdict=first.verdict)
 
 
 def is_about_offer(error: CloudError) -> bool:

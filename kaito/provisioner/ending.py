@@ -1,4 +1,4 @@
-"""The end of an instance: asked for step by step, and what the cloud answers kept where the claim's status finds it.
+"""Deletes instances step by step, and keeps the cloud's answer for the claim's status.
 
 The node controller ends the instances whose node is drained, the claim controller those without a node; both come here.
 """

@@ -129,6 +129,6 @@ def _growth(error: CloudError, settings: ProvisionerSettings) -> tuple[float, fl
 
 
 def shortened(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    """A cloud's words as one line that fits into a condition; the cut is marked."""
+    """A message of the cloud as one line that fits into a condition; the cut is marked."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[:limit]}..."

@@ -2,8 +2,8 @@
 
 `main` calls `parse`; everything else takes the typed result. Booleans are written `--flag`, `--flag=true` or
 `--flag=false`, durations as Go writes them (`90s`, `15m`, `1h30m`). A flag that cannot be honoured is refused with the
-remedy; a flag of upstream's provisioner without effect here is accepted with a note (`upstream`). None is ignored in
-silence.
+remedy; a flag of upstream's provisioner without effect here is accepted with a note (`upstream`). None is
+ignored silently.
 """
 
 import argparse

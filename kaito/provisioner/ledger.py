@@ -1,8 +1,8 @@
 """What the process remembers between reconciles: failed attempts of claims, and offers that the cloud refused.
 
-An offer is one size in one zone with one capacity type. Refusals are shared between claims: a stock-out that one claim
-paid for is not bought again by the next one. Attempts are keyed by claim UID. Both are written on the claim that met
-them (`kaito.provisioner.record`), so that a restart forgets nothing that cost money or requests.
+An offer is one size in one zone with one capacity type. Refusals are shared between claims: when one claim
+finds an offer out of stock, the next one does not try it. Attempts are keyed by claim UID. Both are written on their
+claim (`kaito.provisioner.record`), so that a restart forgets nothing that cost money or requests.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -245,7 +245,7 @@ class Ledger:
             self._refusals.pop(key, None)
 
     def quota_freed(self) -> None:
-        """An instance is gone: what its quota was refused to may be asked for again."""
+        """An instance is gone: offers that were refused for quota may be tried again."""
         self._refusals = {
             key: refusal for key, refusal in self._refusals.items() if refusal.verdict is not Verdict.QUOTA
         }

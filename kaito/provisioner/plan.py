@@ -206,7 +206,7 @@ def _zone(text: str) -> Zone:
     found = _ZONE.match(text)
     if found is None:
         raise Unfulfillable(
-            f"requirement {labels.ZONE}: {text!r} is no zone; write a number such as 1, or REGION-1 as nodes have it"
+            f"requirement {labels.ZONE}: {text!r} is not a zone: write a number such as 1, or REGION-1 as nodes have it"
         )
     return Zone("" if found["number"] == "0" else found["number"], (found["region"] or "").lower())
 

@@ -1,7 +1,7 @@
-"""The launch record of a claim: an annotation that says which attempts failed, so that a restart does not repeat them.
+"""The launch record of a claim: an annotation with its failed attempts, so that a restart does not repeat them.
 
-Written after each failure, read once by every process that starts to lead. The annotation can be edited by anyone who
-may edit claims: what cannot be read is ignored, and no time in it lies further ahead than the longest pause.
+Written after each failure, read once by every process that starts to lead. The annotation can be edited by
+users who may edit claims: what cannot be read is ignored, and no time in it lies further ahead than the longest pause.
 """
 
 import json
@@ -19,7 +19,7 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.meta.model import format_time
 
 WORDS_LIMIT = 300
-"""Characters of the cloud's words that the record keeps of each refusal."""
+"""Characters of the cloud's message that the record keeps of each refusal."""
 REFUSALS_LIMIT = 32
 
 
@@ -41,7 +41,7 @@ def written(run: Pass) -> str | None:
 
 
 def recall(ledger: Ledger, claim: Claim, now: datetime) -> None:
-    """Take over what the record on a claim says."""
+    """Copies the record on a claim into the ledger."""
     document = _document(claim)
     refused = document.get("refused")
     keys = set[str]()

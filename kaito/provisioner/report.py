@@ -117,7 +117,7 @@ def _holds(status: ConditionStatus) -> bool | None:
 
 
 def _leaving(ending: Condition | None, stages: list[Condition]) -> Statement:
-    """A claim that is deleted is not ready: why its instance stays, and what had gone wrong before."""
+    """Ready of a claim that is being deleted: False, with what blocks the deletion or the failure before it."""
     if ending is not None and ending.status == "False":
         return Statement(words.READY, "False", ending.reason or words.DELETION_FAILED, ending.message)
     cause = next((f"; {c.type}: {c.reason}: {c.message}" for c in stages if c.status == "False" and c.message), "")

@@ -96,7 +96,7 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """404: no such object, or no such resource type or subresource; `is_object` says which."""
+    """404: no such object, or no such resource type or subresource; `is_object` distinguishes them."""
 
     status = 404
 

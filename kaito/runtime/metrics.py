@@ -106,7 +106,7 @@ class Metrics:
         )
         self.contested: Counter = self._counter(
             f"{PREFIX}_contested_applies_total",
-            "Applied fields that somebody had undone and that had to be written again within ten minutes.",
+            "Applied fields that another writer had changed and that were written again within ten minutes.",
             controller,
         )
         self.reconcile_seconds: Histogram = self._histogram(

@@ -34,7 +34,7 @@ _log = get_logger("causes")
 
 
 async def why_lost(api: Api, kind: type[Resource], name: str) -> str:
-    """The newest Warning about the object, else the newest event that speaks of its end; empty when there is none."""
+    """The newest Warning about the object, else the newest event about its end; empty when there is none."""
     events = await _events(api, kind, name, CLUSTER_SCOPED_NAMESPACE)
     warnings = [event for event in events if event.type == "Warning"]
     ends = [event for event in events if _END.search(f"{event.reason} {event.note}")]

@@ -33,7 +33,7 @@ class Pass:
     errors: list[Exception] = field(default_factory=list[Exception])
     """Failures that the conditions report already; the first one is raised at the end, for a retry with backoff."""
     failures: list[StepFailure] = field(default_factory=list[StepFailure])
-    """Steps that raised. The steps after them look, and change nothing."""
+    """Steps that raised. The steps after them observe and change nothing."""
     wakes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     """When to look again, in seconds from now, and why."""
 

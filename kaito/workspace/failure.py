@@ -19,13 +19,13 @@ class StepFailure:
     aspects: frozenset[str]
     """Types of the conditions that the step decides."""
     step: str
-    """What the step does, for people."""
+    """What the step does, for messages."""
     error: Exception
     """What it raised."""
 
     @property
     def message(self) -> str:
-        """What failed and why, with the API server's words if it gave any."""
+        """What failed and why, with the API server's message if there is one."""
         return f"{self.step} failed: {describe(self.error)}"
 
 
@@ -47,7 +47,7 @@ _UNTYPABLE: Final = ("failed to create typed patch object", "field not declared 
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an error is about the object's content or about permission: the user has to hear of it.
+    """Whether an error is about the object's content or about permission, so that it belongs into the conditions.
 
     Judged by the answer's content where its status misleads: server-side apply answers 500 to a field that the kind
     does not have.

@@ -2,8 +2,8 @@
 
 `main` calls `parse`; everything else takes the typed result. Booleans are written `--flag`, `--flag=true` or
 `--flag=false`, durations as Go writes them (`90s`, `15m`, `1h30m`). What upstream has and this controller has not is
-refused, or accepted with a note that `main` logs, as `upstream` decides for each flag and gate; none is ignored in
-silence.
+refused, or accepted with a note that `main` logs, as `upstream` decides for each flag and gate; none is ignored
+silently.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def _attribute(flag: Flag) -> str:
 
 
 def _notes(args: argparse.Namespace) -> tuple[str, ...]:
-    """What was given and has no effect, in words for the log."""
+    """Flags and gates that were given and have no effect, as notes for the log."""
     notes = [
         f"feature gate {name} has no effect: {GATES_BY_NAME[name].reason}"
         for name, enabled in args.feature_gates.items()
@@ -161,7 +161,7 @@ def _add_node_flags(flags: FlagParser) -> None:
         choices=("azure-gpu-provisioner", "karpenter", "byo"),
         default=None,
         help="upstream's name of the same choice: byo is --node-api=byo; azure-gpu-provisioner is "
-        "--node-api=nodeclaim, as in upstream, unless --node-api says machine",
+        "--node-api=nodeclaim, as in upstream, unless --node-api=machine is given",
     )
     flags.add_argument(
         "--default-node-image-family", choices=("ubuntu", "azurelinux", ""), default="ubuntu", help="OS of new nodes"
@@ -174,10 +174,10 @@ def _add_node_flags(flags: FlagParser) -> None:
 def node_api(
     *, chosen: NodeApi | None, provisioner: str | None, auto_provisioning_off: bool, karpenter: bool = False
 ) -> NodeApi:
-    """The one answer of the four ways to say it.
+    """Resolves four overlapping flags and gates to one NodeApi.
 
     Upstream has `--node-provisioner` only since its claims are NodeClaims, and its chart installs no CRD for Machines.
-    So azure-gpu-provisioner means NodeClaims unless `--node-api` says otherwise.
+    So azure-gpu-provisioner means NodeClaims unless `--node-api` is set to another kind.
 
     Raises:
         ValueError: they contradict each other, or ask for what is not implemented.

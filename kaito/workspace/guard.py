@@ -36,7 +36,7 @@ C = TypeVar("C", bound=Claim)
 
 KEY: Final = "installation"
 AGAIN_SECONDS: Final = 300.0
-"""How often the policy is compared although nothing was heard."""
+"""How often the policy is compared without an event."""
 
 SPACING_SECONDS: Final = 2.0
 """Least time between two comparisons, however many Workspaces come and go."""
@@ -99,7 +99,7 @@ class InstallationGuard:
     def __init__(self, settings: WorkspaceSettings) -> None:
         self._claims = claim_kind(settings.node_api)
         self._witness: ObjectKey | None = None
-        """A Workspace that existed at the last comparison: while it does, there is no need to look at the others."""
+        """A Workspace that existed at the last comparison: as long as it does, the others need not be listed."""
 
     async def converge(self, visit: Visit[str]) -> Again:
         """Create the policy, or delete it. A cluster without such policies, or without the right to, has no guard."""
@@ -110,7 +110,8 @@ class InstallationGuard:
                 await self._release(visit)
         except (NotFound, Forbidden) as refused:
             visit.log.warning(
-                "the installation is not protected from being deleted while Workspaces exist", error=refused.message
+                "installation guard not applied, the installation can be deleted while Workspaces exist",
+                error=refused.message,
             )
         return Again(AGAIN_SECONDS, "comparison")
 
@@ -133,14 +134,14 @@ class InstallationGuard:
             present = await visit.api.find(type(wanted), NAME)
             if present is None or present.annotations.get(_DIGEST) != wanted.annotations[_DIGEST]:
                 await visit.api.apply(wanted)
-                visit.log.info("the installation is protected while Workspaces exist", kind=wanted.kind)
+                visit.log.info("installation guard applied: Workspaces exist", kind=wanted.kind)
 
     async def _release(self, visit: Visit[str]) -> None:
         for kind in reversed(KINDS):
             present = await visit.api.find(kind, NAME)
             if present is not None and not present.deleting:
                 await visit.api.delete(present)
-                visit.log.info("the installation may be deleted: no Workspace exists", kind=kind.kind)
+                visit.log.info("installation guard deleted: no Workspace exists", kind=kind.kind)
 
 
 async def _live_claims(api: Api, kind: type[C]) -> list[C]:
@@ -152,7 +153,7 @@ async def _live_claims(api: Api, kind: type[C]) -> list[C]:
 
 
 def installation_guard(settings: WorkspaceSettings) -> Keyed[str]:
-    """The controller: whatever appears or goes asks the same question."""
+    """The controller: the creation or deletion of a Workspace or claim queues one comparison."""
     guard = InstallationGuard(settings)
     controller = Controller.keyed(str, guard.converge, name="installation-guard", spacing=SPACING_SECONDS)
     controller.watches(Workspace, to=lambda _, __: KEY, when=on(EventType.CREATE, EventType.DELETE))

@@ -46,6 +46,17 @@ def owns(workspace: Workspace, claim: Claim) -> bool:
     return made is None or born is None or made >= born
 
 
+def controls(workspace: Workspace, thing: Resource) -> bool:
+    """Whether the Workspace is the thing's controller, by UID."""
+    return any(owner.controller and owner.uid == workspace.uid for owner in thing.metadata.owner_references)
+
+
+def name_conflict(thing: Resource) -> str:
+    """The message about an object of the Workspace's name that it does not control, with the remedy."""
+    owners = ", ".join(f"{owner.kind} {owner.name}" for owner in thing.metadata.owner_references) or "no controller"
+    return f"{thing.kind} {thing.name} exists and belongs to {owners}: delete it, or give the workspace another name"
+
+
 def belongs(workspace: Workspace, node: Node, *, node_api: NodeApi) -> bool:
     """Whether the node is one of the Workspace's: the full selector, and the owner labels unless nodes are byo.
 

@@ -120,7 +120,7 @@ def _crash_loop(pod: Pod) -> Iterator[Fault]:
 
 
 def _ends(status: ContainerStatus, *, looping: bool) -> str:
-    """How often the container ended: one end is no loop yet."""
+    """How often the container ended; a single end is not a loop."""
     if status.restart_count > 1:
         return f"keeps ending ({status.restart_count} restarts)"
     if status.restart_count == 0:

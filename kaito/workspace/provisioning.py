@@ -27,7 +27,7 @@ DELETION_PATIENCE_SECONDS = 300.0
 
 STABLE_SECONDS = 600.0
 """Claims that were all Ready this long end a row of losses. Shorter success does not: a node that joins and is lost
-again and again is bought with growing pauses, too."""
+again and again is replaced with growing pauses, too."""
 
 MOST_FAILURES = 32
 """Highest count of losses kept. The pause has reached its maximum long before."""
@@ -52,7 +52,7 @@ class Attempts:
     issued: tuple[str, ...] = ()
     """Names of the replacements created since the last loss, recorded before they are created."""
     cause: str = ""
-    """Why the last claim was lost, in words; empty when unknown."""
+    """Why the last claim was lost; empty when unknown."""
 
     @classmethod
     def read(cls, annotations: Mapping[str, str]) -> Self:

@@ -1,9 +1,9 @@
 """Feature gates and flags of upstream Kaito v0.12, one by one: what this controller does with each, and why.
 
 Upstream's chart must be able to start this controller without an edit. So what is not implemented is accepted with a
-warning in the log wherever each Workspace is still told the truth; it is refused where the controller would start and
-quietly do something else than asked for. `flags.parse` reads this table, docs/reference/upstream-flags.md is written
-from it.
+warning in the log where the conditions of each Workspace stay correct; it is refused where the controller would start
+and silently do something other than asked for. `flags.parse` reads this table, docs/reference/upstream-flags.md is
+written from it.
 """
 
 from dataclasses import dataclass

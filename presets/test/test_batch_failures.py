@@ -27,7 +27,7 @@ CANNOT_RAISE_LINES = ("moved.append(", "= copy", "buffer[:, :, :distance] = 0")
 
 
 class InjectedError(Exception):
-    """Raised where nothing raises by itself."""
+    """Raised where no real error occurs."""
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def test_no_temporary_directory_is_reported_as_such(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("module", ["kaito_presets.inference.main", "kaito_presets.vllm.main"])
 def test_both_servers_check_it_before_anything_else(tmp_path: Path, module: str) -> None:
-    """M5: a process in which no directory can be written ends with 2 and says why."""
+    """M5: a process in which no directory can be written ends with 2 and names the cause."""
     code = (
         "import sys, tempfile\n"
         "def none(*_): raise FileNotFoundError(2, 'No usable temporary directory found')\n"

@@ -185,7 +185,7 @@ async def test_a_pool_that_ends_badly_has_its_verdict(name: str) -> None:
         await azure.close()
     assert type(progress.error).__name__ == FAILURES[name]
     assert found is not None
-    assert type(found.error).__name__ == FAILURES[name], "the pool tells the same as its operation"
+    assert type(found.error).__name__ == FAILURES[name], "pool and operation report the same error"
 
 
 # the simulator
@@ -195,7 +195,7 @@ def differences(recorded: Any, given: Any, at: str = "") -> list[str]:
     """Where the recorded answer has something that the simulator's lacks, or of another type."""
     if isinstance(recorded, dict):
         if not isinstance(given, dict):
-            return [f"{at}: {given!r} is no object"]
+            return [f"{at}: {given!r} is not an object"]
         wanted, found = cast("dict[str, Any]", recorded), cast("dict[str, Any]", given)
         missing = [f"{at}.{key} is missing" for key in wanted if key not in found]
         return missing + [
@@ -203,7 +203,7 @@ def differences(recorded: Any, given: Any, at: str = "") -> list[str]:
         ]
     if isinstance(recorded, list):
         if not isinstance(given, list):
-            return [f"{at}: {given!r} is no list"]
+            return [f"{at}: {given!r} is not a list"]
         pairs = zip(cast("list[object]", recorded), cast("list[object]", given), strict=False)
         return [line for one, other in pairs for line in differences(one, other, f"{at}[]")]
     same = type(recorded) is type(given) or (isinstance(recorded, int | float) and isinstance(given, int | float))

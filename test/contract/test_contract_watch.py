@@ -171,7 +171,7 @@ AHEAD = 1_000_000
 
 
 async def test_a_watch_from_a_version_that_is_not_reached_yet_is_accepted_and_silent(server: Server) -> None:
-    """framework-12: no event and no bookmark of a lower version is sent, so the client cannot notice by itself."""
+    """framework-12: no event and no bookmark of a lower version is sent, so the client cannot detect it there."""
     future = str(int(await version(server)) + AHEAD)
     query = {"resourceVersion": future, "allowWatchBookmarks": "true", "timeoutSeconds": "3"}
     seen: list[dict[str, Any]] = []

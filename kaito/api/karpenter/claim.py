@@ -166,10 +166,10 @@ class Claim(Resource):
         return next(iter(speaking or waiting), None)
 
     def termination_trouble(self) -> Condition | None:
-        """What keeps a claim that is being deleted: the last stage of its termination that is not done and has words.
+        """What blocks the deletion of a claim: the last stage of its termination that is not done and has a message.
 
         The instance comes before volumes and pods: when the cloud refuses to delete it, the others are done. None when
-        the claim is not being deleted, or no stage says anything.
+        the claim is not being deleted, or no stage has a message.
         """
         if not self.deleting:
             return None

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 SPEED_HEADER = "x-simulator-speed"
-"""In which a simulator tells how fast its clock runs, so that the budgets are those of its clock. Azure has none."""
+"""Header with which a simulator sends the speed of its clock; the budgets refill as fast. Azure does not send it."""
 
 COMPUTE_METHODS = frozenset({"list_sizes", "list_usage"})
 """What is asked of Microsoft.Compute, which has limits of its own."""
@@ -103,7 +103,7 @@ class Arm:
             first: go before the requests that wait for the same budget.
 
         Raises:
-            CloudError: it was refused, not answered in time, or not begun because Azure asked for a pause.
+            CloudError: it was refused, not answered in time, or not sent during a pause that a 429 imposed.
         """
         bucket = bucket or (self.budgets.compute if method in COMPUTE_METHODS else self.budgets.pools)
         waited = monotonic()

@@ -1,7 +1,7 @@
 """ARM's refusals translated to `kaito.cloud.errors`: the one edge where SDK exceptions are understood.
 
-`kaito.cloud.azure.shapes` finds every code and message of an answer; the table `_RULES` orders what they mean by how
-much they tell, so that a quota error inside the message of a failed agent pool is a quota error.
+`kaito.cloud.azure.shapes` finds every code and message of an answer; the table `_RULES` orders their meanings by how
+specific they are, so that a quota error inside the message of a failed agent pool is a quota error.
 """
 
 import re
@@ -84,12 +84,12 @@ def classify(status: int, document: Mapping[str, Any], *, retry_after: float | N
 
 
 def _build(rule: _Rule, matching: list[Shape], found: list[Shape], retry_after: float | None) -> CloudError:
-    """The error a rule stands for, in the words of the innermost shape: outer ones repeat it with more around it."""
+    """The error of a rule, with the message of the innermost shape: outer ones repeat it with more around it."""
     complete = [shape for shape in matching if shape.code and shape.message]
-    told = min(complete or matching, key=lambda shape: len(shape.message))
+    innermost = min(complete or matching, key=lambda shape: len(shape.message))
     return rule.kind(
-        told.message or next((shape.message for shape in found if shape.message), told.code),
-        code=told.code or next((shape.code for shape in found if shape.code), ""),
+        innermost.message or next((shape.message for shape in found if shape.message), innermost.code),
+        code=innermost.code or next((shape.code for shape in found if shape.code), ""),
         retry_after=retry_after,
         verdict=rule.verdict,
         regional=rule.kind is QuotaExceeded and any(_REGIONAL.search(shape.message) for shape in found),
@@ -270,18 +270,18 @@ _RULES: tuple[_Rule, ...] = (
         ),
     ),
 )
-"""In order of how much they tell. The codes and wordings are those of AKS, ARM and Compute: recordings of azure-cli,
+"""The most specific first. The codes and wordings are those of AKS, ARM and Compute: recordings of azure-cli,
 logs and issues, the AKS and Compute documents on error codes, and what Karpenter's Azure provider handles."""
 
 _DECISIVE: Mapping[int, type[CloudError]] = {
     HTTPStatus.PRECONDITION_FAILED: AlreadyExists,
     HTTPStatus.TOO_MANY_REQUESTS: Throttled,
 }
-"""Statuses with one meaning, whatever the body says."""
+"""Statuses with one meaning, whatever the body contains."""
 
 
 def _by_status(status: int) -> tuple[type[CloudError], Verdict | None]:
-    """For answers whose code and words are unknown."""
+    """The class and verdict of an answer whose code and message are unknown."""
     match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return AccessDenied, None

@@ -1,8 +1,8 @@
 """Addresses of long-running operations: which ones are read with our identity.
 
-A claim carries the address of its operation in an annotation, and who may edit claims could write any address there. So
+A claim carries the address of its operation in an annotation, and users who may edit claims can write any there. So
 an address is only read if it is one that AKS gives for operations of our own subscription, by scheme, host, port and
-path; a pattern in the query counts for nothing. The query is signed and travels byte for byte.
+path; the query is not matched. The query is signed and travels byte for byte.
 """
 
 import re

@@ -1,8 +1,8 @@
 """One list of agent pools at a time, shared by every question about a pool.
 
 A question waits for the next list that begins after it: that answers as well as a GET of the one pool, also when the
-pool is absent. Pools that are under way (in creation, in deletion) are followed: while someone `follow`s, lists are
-made at a pace that slows down, a question about such a pool is answered from the last one, and a change is reported.
+pool is absent. Pools that are under way (in creation, in deletion) are followed: while `follow` runs, lists are made
+at a pace that slows down, a question about such a pool is answered from the last one, and a change is reported.
 
 Lists draw on the budget that deletions need, too (60 at once, then 1 a second, and a list costs one for each of its
 pages), so their pace also depends on what is left of it.
@@ -87,7 +87,7 @@ class Followed:
 
     instance: Instance
     since: float
-    """Lists that began earlier say nothing about it."""
+    """Lists that began earlier do not count for it."""
     asked: float
 
 
@@ -101,7 +101,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What reads a list needs to know."""
+    """What the reader of a list needs."""
 
     begins: Callable[[], None]
     """Called when the first request is about to be sent."""
@@ -131,7 +131,7 @@ class PoolList:
         self._moved = 0.0
         self._wanted = asyncio.Event()
         self._asked: Counter[str] = Counter()
-        """Pools that someone waits for, by name; the empty name stands for all of them."""
+        """Number of waiting questions by name of the pool; the empty name stands for all pools."""
 
     async def get(self, name: str) -> Instance | None:
         """The pool: as last seen if it is under way and followed, else by a list that begins now.
@@ -154,7 +154,7 @@ class PoolList:
         return found
 
     async def all(self) -> Mapping[str, Instance]:
-        """Every pool, by the next list that begins after this call; who asks meanwhile shares it.
+        """Every pool, by the next list that begins after this call; callers that come meanwhile share it.
 
         Raises:
             CloudError: it failed.
@@ -216,7 +216,7 @@ class PoolList:
                 except CloudError as error:
                     failures += 1
                     wait = min(FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 10), LONGEST_RETRY_SECONDS)
-                    log.warning("cannot list the agent pools, trying again", error=str(error), failures=failures)
+                    log.warning("listing the agent pools failed, retrying", error=str(error), failures=failures)
                     await asyncio.sleep(max(wait, error.retry_after or 0.0))
         finally:
             self._followers.remove(changed)
@@ -278,7 +278,7 @@ class PoolList:
         return Listing(self._number, begun, pools)
 
     def _is_enough(self, pools: Mapping[str, Instance]) -> bool:
-        """Whether every pool that is asked about or followed is there: then no further page can tell more of it."""
+        """Whether every pool that is asked about or followed is there: then no further page is needed."""
         return pools.keys() >= self._asked.keys() | self._followed.keys()
 
     def _compare(self, pools: Mapping[str, Instance], begun: float) -> None:
@@ -308,4 +308,4 @@ class PoolList:
 
 
 def _ended(_name: str, _error: BaseException | None) -> None:
-    """The error of a list reaches those that wait for it; if none does any more, it is not news."""
+    """Ignores the end of a list: its error is raised to the callers that wait for it."""

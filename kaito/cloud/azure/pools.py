@@ -108,7 +108,7 @@ def planned(plan: InstancePlan) -> Instance:
 
 
 def to_instance(pool: Mapping[str, Any]) -> Instance:
-    """What the service says about a pool, from its JSON: the SDK's models cost more CPU than all else of a list.
+    """Reads a pool from the service's JSON: the SDK's models cost more CPU than all else of a list.
 
     A field of a type that the service does not document counts as absent.
     """

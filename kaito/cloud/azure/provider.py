@@ -81,8 +81,8 @@ class AzureProvider:
             return await self._pools.get(name)
         except CloudUnavailable as error:
             if isinstance(error.__cause__, TimeoutError | ServiceRequestError | ServiceResponseError):
-                raise  # nothing is answered now
-            log.warning("reading one agent pool, because they cannot be listed", pool=name, error=str(error))
+                raise  # Azure does not answer: a GET of one pool would fail as well
+            log.warning("listing the agent pools failed, reading one of them", pool=name, error=str(error))
         return await self._arm.call("get", lambda: self._get_alone(name))
 
     async def _get_alone(self, name: str) -> Instance | None:
@@ -168,7 +168,7 @@ class AzureProvider:
             location=settings.location,
         )
         if not ours:
-            return Progress("lost")  # who may edit claims does not choose what is read with our identity
+            return Progress("lost")  # an edited claim must not choose what is read with our identity
         bucket = self._arm.budgets.operations
         return await self._arm.call("progress", lambda: self._read_operation(operation), bucket=bucket)
 
@@ -220,10 +220,10 @@ class AzureProvider:
             url = _API_VERSION.sub(f"api-version={settings.api_version}", link)
             if not is_same_origin(url, settings.endpoint) or urlsplit(url).path.lower() != urlsplit(first).path.lower():
                 raise CloudUnavailable(f"the list of agent pools goes on elsewhere, at {link.partition('?')[0]}")
-        raise CloudUnavailable("the list of agent pools does not end: a page is its own successor")
+        raise CloudUnavailable("the list of agent pools does not end: a page links to one that was read before")
 
     async def _list_page(self, url: str, begins: Callable[[], None] | None) -> Mapping[str, Any]:
-        """One page. A later one is asked for again after a 429, or the pages before it would have been for nothing."""
+        """One page. A later one is requested again after a 429, so that the pages before it are not read again."""
 
         async def read() -> Mapping[str, Any]:
             if begins is not None:

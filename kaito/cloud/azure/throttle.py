@@ -18,7 +18,7 @@ PATIENCE_SECONDS: Final = 5.0
 """The longest pause, imposed by a 429, that a request waits for; beyond it the request is not begun."""
 
 LONGEST_PAUSE: Final = timedelta(minutes=2).total_seconds()
-"""A `Retry-After` beyond this is cut: the next request finds out whether it was meant."""
+"""A longer `Retry-After` is cut to this; the next request shows whether Azure still refuses."""
 
 DEFAULT_PAUSE_SECONDS: Final = 5.0
 """The pause after a 429 without `Retry-After`."""
@@ -75,7 +75,7 @@ class Bucket:
 
     @property
     def is_full(self) -> bool:
-        """Whether the bucket says nothing: no token is missing, and there is no pause."""
+        """Whether the bucket is in its initial state: no token is missing, and there is no pause."""
         return not self._queue and self.tokens >= self._budget.burst and self._paused_until <= monotonic()
 
     async def take(self, *, first: bool = False) -> None:
@@ -129,7 +129,7 @@ class Bucket:
         """
         left = self._paused_until - monotonic()
         if left > PATIENCE_SECONDS:
-            raise Throttled("Azure asked for a pause of requests of this kind", retry_after=left)
+            raise Throttled("Azure throttles requests of this kind (429)", retry_after=left)
 
     def _seconds(self) -> float:
         """Until the next request may be sent."""

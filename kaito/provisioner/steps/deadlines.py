@@ -25,9 +25,9 @@ async def enforce_deadlines(run: Pass) -> None:
 
 
 async def _launch(run: Pass, launched: str) -> None:
-    said = run.report.statements.get(launched)
+    statement = run.report.statements.get(launched)
     begun = moment(run.claim.annotations.get(labels.LAUNCH_STARTED, ""))
-    if begun is None or said is None or said.reason != words.AGENT_POOL_CREATING:
+    if begun is None or statement is None or statement.reason != words.AGENT_POOL_CREATING:
         return
     timeout = run.settings.launch_timeout
     if run.age(begun) >= timeout:
@@ -36,7 +36,7 @@ async def _launch(run: Pass, launched: str) -> None:
     if remaining > 0:
         run.wake(remaining, "launch deadline")
         return
-    message = f"no instance within {timeout:.0f} s of asking for it; last: {said.message}"
+    message = f"no instance within {timeout:.0f} s of asking for it; last: {statement.message}"
     run.report.launched("False", words.LAUNCH_TIMEOUT, message)
     _expire(run, words.LAUNCH_TIMEOUT, "launch_timeout", message)
 

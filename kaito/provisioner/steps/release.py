@@ -78,7 +78,7 @@ async def _instance_gone(run: Pass) -> bool:
 
 
 def _say_ending(run: Pass) -> None:
-    """What the cloud answered to the deletion, whichever controller asked; a refusal is an event once."""
+    """Reports the cloud's answer to the deletion, whichever controller sent it; a refusal is an event once."""
     ending = run.tools.ledger.ending_of(run.claim.uid)
     if ending is None:
         return

@@ -1,4 +1,4 @@
-"""Start: the first offer that has a chance is asked for; one that the cloud refuses at once leads to the next."""
+"""Starts a launch: requests the first offer that may succeed; when the cloud refuses it at once, the next one."""
 
 from dataclasses import dataclass, field, replace
 
@@ -68,7 +68,9 @@ async def start(run: Pass, plan: Plan) -> tuple[Candidate, Started] | None:
         except CloudError as error:
             if not attempts.is_about_offer(error):
                 raise
-            search.add(error, pause(error, 1, run.settings))  # only read, not asked for: this costs nothing
+            search.add(
+                error, pause(error, 1, run.settings)
+            )  # found by reading, without a creation: it is not remembered
             continue
         if requests == REQUESTS_PER_PASS:
             await attempts.write_record(run)

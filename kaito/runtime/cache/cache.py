@@ -325,7 +325,7 @@ class Cache:
         """The cached objects that match everything given, ordered by namespace and name.
 
         `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Only what is
-        returned is decoded. What becomes of objects that do not fit their model is said at `Api.list`. Raises as `get`,
+        returned is decoded. `Api.list` describes what becomes of objects that do not fit their model. Raises as `get`,
         and:
 
         Raises:
@@ -423,7 +423,7 @@ class Cache:
         return nullcontext() if shard is None else shard.own_writes.writing(key)
 
     def doubt(self, kind: type[Resource], key: ObjectKey) -> None:
-        """A write was done, and what it left is not known: reads of the key go to the server until one has said so."""
+        """A write was done, and its result is not known: reads of the key go to the server until one has answered."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.doubt(key, settled=True)

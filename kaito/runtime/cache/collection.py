@@ -86,7 +86,7 @@ class Collection:
         )
 
     def question_stream(self, seconds: int) -> str:
-        """The target of a watch that begins with everything, selects nothing, and so says its version at once."""
+        """The target of a watch that begins with everything, selects nothing, and so sends its version at once."""
         labels = f"{self.labels},{_NOTHING}" if self.labels else _NOTHING
         return replace(self, labels=labels).stream_target(version="", seconds=seconds)
 

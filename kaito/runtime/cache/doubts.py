@@ -1,8 +1,8 @@
 """Writes of this process whose outcome is not known: no answer came, the run was cancelled, the server failed.
 
-Such a write may be stored, may never be, or may be stored in a moment. Until a read of the server that began
-`SETTLE_SECONDS` later has said what there is, reads that it concerns go to the server; then the cache is used again as
-soon as it has reached the version of that read.
+Such a write may be stored, may never be, or may be stored in a moment. Reads that it concerns go to the server until
+one that began `SETTLE_SECONDS` later has been answered; then the cache is used again as soon as it has reached the
+version of that read.
 """
 
 import math

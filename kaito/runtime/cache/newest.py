@@ -1,7 +1,7 @@
-"""One small question to the server: at which version is it, and does its watch path deliver anything?
+"""Asks the server for its newest version with a small request, and whether its watches deliver anything.
 
 The reflector asks when a watch has been silent for long. Silence has three causes that look alike: a quiet kind on a
-server that sends few bookmarks (etcd reports progress every ten minutes unless it is told otherwise), a connection on
+server that sends few bookmarks (etcd reports progress every ten minutes by default), a connection on
 which nothing arrives, and a server that was restored from an older state and waits until it reaches our version again.
 """
 
@@ -41,7 +41,7 @@ class Newest:
     """What the server answered."""
 
     version: str
-    """Its newest resource version; empty when it did not say."""
+    """Its newest resource version; empty when it sent none."""
     heard: bool
     """The answer came the way that changes come, as far as this server can be asked that way."""
 

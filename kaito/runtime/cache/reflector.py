@@ -286,7 +286,7 @@ class Reflector:
             return _ending_of(error)
         self._stalled = ending is Ending.STALLED
         if ending is Ending.CLOSED and not self._bookmarks:
-            self.last_heard = monotonic()  # In good order, at the time we gave: from such a server there is no more.
+            self.last_heard = monotonic()  # It ended in time: a server without bookmarks sends no other sign.
         return ending
 
     async def _ask(self, stream: WatchStream) -> None:
@@ -303,7 +303,7 @@ class Reflector:
     def _went_back(self, version: str) -> None:
         self.error = ValueError(f"the server is at {version}, before {self._sink.version}")
         self._version_lost = True
-        _log.warning("the server went back to an older state", collection=self._name, version=version)
+        _log.warning("server restored from an older state, listing again", collection=self._name, version=version)
 
     async def _stream(
         self, target: str, take: Take, initial: "_InitialEvents | None" = None, *, doubtful: bool = False

@@ -62,7 +62,7 @@ class View:
     ) -> List[R]:
         """The objects that match everything given, ordered by namespace and name. Raises as `find`.
 
-        What becomes of objects that do not fit their model is said at `Api.list`.
+        `Api.list` describes what becomes of objects that do not fit their model.
         """
         return self._cache.list(
             kind,

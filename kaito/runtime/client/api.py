@@ -202,7 +202,7 @@ class Api:
 
         `owned_by` compares UIDs: the children of a former object of the same name are not listed.
 
-        Objects that do not fit their model are left out, so that one of them does not stop all who list the kind; the
+        Objects that do not fit their model are left out, so that one of them does not fail every list of the kind; the
         answer's `unreadable` and the log name them. Lists by `owned_by` or `index` fail instead, because what they miss
         would be created again. `unreadable` chooses otherwise; where absence decides about creating or deleting, write
         `unreadable="fail"`. Raises as `get`, and:
@@ -344,8 +344,8 @@ class Api:
     ) -> None:
         """Delete every object that matches (not atomic). A namespaced kind needs the namespace.
 
-        The server does not say which objects it deleted: reads of the kind and namespace go to the server until one of
-        them has said what is left. Raises as `Client.delete_all`.
+        The server does not report which objects it deleted: reads of the kind and namespace go to the server until one
+        of them has been answered. Raises as `Client.delete_all`.
         """
         namespace = self._place(kind, namespace)
         key = ObjectKey(namespace, "")
@@ -509,7 +509,7 @@ class Api:
 
         Raises:
             Conflict: others changed the object again and again.
-            NotFound: the kind has no status subresource. An object that is gone is no error.
+            NotFound: the kind has no status subresource. An object that is gone is not an error.
         """
         scope = StatusScope(obj, now=self._clock.now())
         try:

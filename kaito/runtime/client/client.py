@@ -539,7 +539,7 @@ class Client:
         return codec.decode(type(obj), reply.body)
 
     async def _missing(self, obj: Resource, subresource: str, error: NotFound) -> NotFound:
-        """The 404 of a subresource, told apart: the object is gone, or it is there and has no such subresource.
+        """Classifies the 404 of a subresource: the object is gone, or it exists and has no such subresource.
 
         kube-apiserver answers both alike for custom kinds, so the object is asked for.
         """

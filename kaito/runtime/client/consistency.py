@@ -154,7 +154,7 @@ class Reader(Protocol):
         ...
 
     def doubt(self, kind: type[Resource], key: ObjectKey) -> None:
-        """A write was done, and what it left is not known: reads of the key go to the server until one has said so.
+        """A write was done, and its result is not known: reads of the key go to the server until one has answered.
 
         A key without a name stands for its namespace. `writing` does the same for writes whose outcome is unknown.
         """

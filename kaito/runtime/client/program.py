@@ -1,4 +1,4 @@
-"""Runs a small foreign program for what it prints, within limits of time and size. Used for credential plugins.
+"""Runs another program and returns its output, within limits of time and size. Used for credential plugins.
 
 The program gets a session of its own, so that it can be ended with everything that it started: a shell script is
 usually the parent of what hangs. Its end is the end of the process itself, not of its output: a child that it left
@@ -38,7 +38,7 @@ class ProgramTimeout(Exception):
 
 
 class ProgramFlood(Exception):
-    """The program wrote more than anybody wants to read, and was killed."""
+    """The program wrote more than the limit, and was killed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a deletion did, as the server's answer tells it."""
+"""The result of a deletion, read from the server's answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Removal:
     resource_version: str = ""
     """The version of an object that stays for its finalizers or grace period; empty when it is gone."""
     uid: str = ""
-    """Whose deletion it is, when the server said so."""
+    """UID of the deleted object, if the server sent it."""
     after_unanswered: bool = False
     """An earlier attempt got no answer: it may be what deleted the object."""
 

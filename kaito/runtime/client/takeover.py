@@ -1,7 +1,7 @@
 """Field managers under which former versions applied: their ownership ends, and what only they owned goes.
 
 Before controllers had field managers of their own, all of a process wrote under one. Fields that such a version applied
-and this one does not would stay for ever, because server-side apply removes only what the same manager applied before.
+and this one does not would never be removed: server-side apply removes only what the same manager applied before.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,7 +38,7 @@ async def take_over(
     *,
     subresource: str = "",
 ) -> R:
-    """Apply nothing under each former name that still owns fields, which removes those that nobody else owns.
+    """Apply nothing under each former name that still owns fields, which removes those without another owner.
 
     Args:
         result: the object as the server answered an apply of `field_manager`.
@@ -54,13 +54,13 @@ async def take_over(
         )
         if name == field_manager or not owned:
             continue
-        said = {"kind": result.kind, "object": str(result.key), "former": name, "field_manager": field_manager}
+        fields = {"kind": result.kind, "object": str(result.key), "former": name, "field_manager": field_manager}
         metadata = ObjectMeta(name=result.name, namespace=result.namespace, uid=result.uid)
         nothing = cast("R", type(result).model_construct(_fields_set={"metadata"}, metadata=metadata))  # pyright: ignore[reportUnnecessaryCast] -- mypy loses R
         try:
             result = await apply(nothing, name)
         except (Conflict, Invalid, NotFound) as refused:
-            _log.warning("fields of a former field manager stay", **said, error=str(refused))
+            _log.warning("fields of a former field manager not removed", **fields, error=str(refused))
         else:
-            _log.info("fields of a former field manager taken over", **said)
+            _log.info("fields of a former field manager taken over", **fields)
     return result

@@ -1,4 +1,4 @@
-"""What a list does with objects that do not fit their model: it leaves them out and says so, or fails.
+"""What a list does with objects that do not fit their model: it leaves them out and reports them, or fails.
 
 Models of built-in kinds accept what a newer API server adds; those of custom kinds may be as strict as their authors
 like, and objects written before a rule existed, or by hand, may not fit. One such object must not stop every list of
@@ -23,7 +23,7 @@ _logged: OrderedDict[str, None] = OrderedDict()
 
 
 def skips(unreadable: Unreadable | None, *, narrow: bool) -> bool:
-    """Whether a list leaves unreadable objects out; without a word of the caller, only if it is not `narrow`."""
+    """Whether a list leaves unreadable objects out; by default only if it is not `narrow`."""
     return not narrow if unreadable is None else unreadable == "skip"
 
 

@@ -54,7 +54,7 @@ class Sight:
     when: Predicate | None
     cluster: Elsewhere | None = None
     who: str = ""
-    """What looks at the fields, for the error message; the predicate `when` of a source when empty."""
+    """What reads the fields, for the error message; the predicate `when` of a source when empty."""
 
 
 @final

@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 EXIT_SECONDS = 10.0
 """Beyond the graceful period: the last events, open requests and the lease have limits of their own. Then the process
-ends, whatever holds it: a blocked loop, a thread of somebody else."""
+ends even if something blocks it: the loop, or a thread of another library."""
 
 SECOND_SIGNAL = b'{"level": "warning", "msg": "second signal, exiting at once"}\n'
 

@@ -82,7 +82,7 @@ class Settings(BaseModel):
     """How long the first lists of all kinds may take."""
     watch_silence_seconds: Seconds = 180.0
     """`/readyz` fails when nothing was heard of a kind for longer than this. A server sends bookmarks about every
-    minute; a quiet kind whose server sends none is asked about after three minutes, so less is of no use."""
+    minute; a quiet kind whose server sends none is asked about after three minutes, so lower values have no effect."""
     graceful_shutdown_seconds: Seconds = 30.0
     """How long everything together may take to stop."""
     log_format: LogFormat = "json"

@@ -1,4 +1,4 @@
-"""Work in threads: counted, so that a stop can wait for it and never gives the lease away while it goes on.
+"""Counts work in threads, so that a stop can wait for it and does not release the lease while it runs.
 
 A thread cannot be cancelled. `asyncio.to_thread` and `loop.run_in_executor(None, ...)` run in the loop's default
 executor; a manager puts its own there, which knows what runs and on whose behalf: the context of a task, which its

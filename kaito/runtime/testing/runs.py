@@ -82,13 +82,13 @@ class Runs:
         try:
             yield span
         finally:
-            said = span.values
+            values = span.values
             run = Run(
-                controller=str(said.get("controller", "")),
-                key=str(said.get("key", "")),
-                causes=tuple(filter(None, str(said.get("causes", "")).split("; "))),
-                outcome=str(said.get("outcome", "")),
-                attempt=int(said.get("attempt", 0)),
+                controller=str(values.get("controller", "")),
+                key=str(values.get("key", "")),
+                causes=tuple(filter(None, str(values.get("causes", "")).split("; "))),
+                outcome=str(values.get("outcome", "")),
+                attempt=int(values.get("attempt", 0)),
             )
             self.ended.append(run)
         self._count(run)

@@ -35,7 +35,7 @@ _AWS_GPU_COUNT = "karpenter.k8s.aws/instance-gpu-count"
 
 _NEVER = "Never"
 """`expireAfter` of a node that runs until its claim is deleted. Karpenter's CRD stores 720h where the field is absent,
-and deletes the claim after that, whatever the annotation against disruption says."""
+and deletes the claim after that; the annotation against disruption does not prevent it."""
 
 
 def claim_name(workspace: Workspace, *, index: int, serial: int) -> str:

@@ -29,7 +29,7 @@ PUSH_CREDENTIALS_DIR = "/root/.docker"
 PUSH_CREDENTIALS_FILE = f"{PUSH_CREDENTIALS_DIR}/config.json"
 
 IN_CLUSTER_ENV = "KAITO_ALLOW_IN_CLUSTER_DATA_URLS"
-"""Tells the downloader that addresses inside the cluster are allowed."""
+"""Environment variable with which the downloader allows addresses inside the cluster."""
 
 _LORA = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 _QUANTIZATION = {

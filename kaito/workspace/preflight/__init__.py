@@ -1,10 +1,10 @@
 """Judges every input of a Workspace before a node is paid for.
 
-`checks.CHECKS` is the ordered table: each check says what it needs. Three callers share it:
+`checks.CHECKS` is the ordered table; each check declares what it needs. Three callers share it:
 
 * admission runs the checks that need the object alone (`admission.judge`);
 * the controller runs all of them in each reconcile (`examine` with the live cluster), before it creates a claim;
-* an offline tool runs all of them on files (`examine` with `offline.Files`).
+* tools without a cluster run all of them on files (`examine` with `offline.Files`).
 
 A Workspace that fails a check has no plan, so no claim is created for it; its conditions have the reason and the
 message. Nodes and workload that exist already stay as they are until the input is repaired: the condition

@@ -143,7 +143,7 @@ def _beyond_name(wanted: Mapping[str, Quantity], examination: Examination) -> It
 
 
 def _beyond_own_nodes(examination: Examination, wanted: Mapping[str, Quantity]) -> Iterator[Finding]:
-    """More than any of the user's own nodes has."""
+    """More than any existing node has (`--node-api byo`)."""
     if not examination.nodes:
         return
     devices = [name for name in wanted if "/" in name and name not in _OF_NODES]

@@ -23,7 +23,7 @@ class ObjectCheck:
 @final
 @dataclass(frozen=True, slots=True)
 class ClusterCheck:
-    """Needs what is around the Workspace, or what such a check found."""
+    """Needs other objects of the cluster, or what such a check found."""
 
     name: str
     find: Callable[[Examination], Awaitable[Iterable[Finding]]]
@@ -32,7 +32,7 @@ class ClusterCheck:
 CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ObjectCheck("fields, references and annotations", fields.rules),
     ObjectCheck("structure of the pod template and of volumes", template.structure),
-    ClusterCheck("preset and instance type, or the user's own nodes", planning.hardware),
+    ClusterCheck("preset and instance type, or existing nodes", planning.hardware),
     ClusterCheck("configuration file", configuration.file),
     ClusterCheck("plan: runtime, memory, parallelism", planning.plan),
     ClusterCheck("settings of the file that have no effect", configuration.effect),

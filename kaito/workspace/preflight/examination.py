@@ -21,7 +21,7 @@ class Unknown(Exception):
 
 
 class Cluster(Protocol):
-    """What the checks ask about the world around the Workspace. Each method may raise `Unknown`."""
+    """What the checks read besides the Workspace. Each method may raise `Unknown`."""
 
     async def config_map(self, name: str) -> ConfigMap | None:
         """The ConfigMap of that name in the Workspace's namespace."""
@@ -61,11 +61,11 @@ class Examination:
     instance: InstanceType | None = None
     """None for a pod template on a size that the table does not have."""
     nodes: Sequence[Node] = ()
-    """The user's own nodes; empty where nodes are claimed."""
+    """The existing nodes; empty where nodes are claimed."""
     config: ConfigMap | None = None
     """The ConfigMap that the Workspace names."""
     engine: EngineOptions = NO_OPTIONS
-    """What that ConfigMap says about the engine."""
+    """The engine's settings in that ConfigMap."""
     plan: Plan | None = None
     workload: Workload | None = None
     """The workload as it would be applied."""
@@ -79,5 +79,5 @@ class Examination:
 
     @property
     def warnings(self) -> list[Finding]:
-        """What is worth telling."""
+        """What does not stop the Workspace."""
         return [finding for finding in self.findings if finding.severity == "warning"]

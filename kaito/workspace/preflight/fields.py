@@ -1,4 +1,4 @@
-"""Checks of fields, annotations and references, and of what the catalogue says about them: the object alone."""
+"""Checks of fields, annotations and references, and of presets and sizes by the catalogue: the object alone."""
 
 from collections.abc import Iterator
 

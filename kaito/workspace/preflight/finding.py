@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Self, final
 
-from kaito.api import conditions as words
+from kaito.api import Workspace, conditions as words
 from kaito.api.violation import Severity, Violation
 from kaito.models.errors import PlanError
 
@@ -23,7 +23,7 @@ class Finding:
     """What is wrong and the remedy. A clause that reads well after the path and a colon."""
 
     severity: Severity = "error"
-    """A warning is told and does not stop the Workspace."""
+    """A warning is reported and does not stop the Workspace."""
 
     cure: Literal["edit", "watched", "polled"] = "edit"
     """What makes it go away: an edit of the Workspace; a change of an object that is watched (nodes, ConfigMaps); or a
@@ -45,3 +45,11 @@ class Finding:
     def violation(self) -> Violation:
         """The same for admission."""
         return Violation(self.field, self.message, self.severity)
+
+
+def workload_field(workspace: Workspace) -> str:
+    """Path of the field from which the workload is rendered."""
+    inference = workspace.inference
+    if inference is None:
+        return "tuning"
+    return "inference" if inference.template is None else "inference.template"

@@ -10,8 +10,9 @@ from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_refusal
+from kaito.workspace.ownership import controls, name_conflict
 from kaito.workspace.preflight.examination import Workload
-from kaito.workspace.preflight.finding import Finding
+from kaito.workspace.preflight.finding import Finding, workload_field
 
 _REMEMBERED: Final = 4096
 """Accepted workloads that are remembered; one digest each."""
@@ -69,8 +70,10 @@ class LiveCluster:
         """
         identity = f"{self._workspace.uid}/{workload.kind}/{digest(workload.to_dict())}"
         present = await self._present(workload)
-        if present is not None and not self._controls(present):
-            return None if present.deleting else _taken(present)
+        if present is not None and not controls(self._workspace, present):
+            if present.deleting:
+                return None
+            return Finding(words.NAME_CONFLICT, "metadata.name", name_conflict(present), cure="polled")
         if identity in self._accepted or (present is not None and _same_template(present, workload)):
             return None
         try:
@@ -87,15 +90,9 @@ class LiveCluster:
             return await self._api.find(Job, workload.name, workload.namespace)
         return await self._api.find(StatefulSet, workload.name, workload.namespace)
 
-    def _controls(self, present: Workload) -> bool:
-        uid = self._workspace.uid
-        return any(owner.controller and owner.uid == uid for owner in present.metadata.owner_references)
-
     def _refused(self, workload: Workload, error: ApiError) -> Finding:
-        inference = self._workspace.inference
-        field = "tuning" if inference is None else "inference" if inference.template is None else "inference.template"
         message = f"the API server refuses the {workload.kind}: {error.message}"
-        return Finding(words.WORKLOAD_REFUSED, field, message, cure="polled")
+        return Finding(words.WORKLOAD_REFUSED, workload_field(self._workspace), message, cure="polled")
 
 
 def _tried(workload: Workload, present: Workload | None) -> Workload:
@@ -108,11 +105,3 @@ def _tried(workload: Workload, present: Workload | None) -> Workload:
 def _same_template(present: Workload, wanted: Workload) -> bool:
     """Whether the workload runs with this template already: then the API server took it."""
     return present.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations.get(labels.TEMPLATE_HASH)
-
-
-def _taken(present: Workload) -> Finding:
-    owners = ", ".join(f"{owner.kind} {owner.name}" for owner in present.metadata.owner_references) or "no controller"
-    message = (
-        f"{present.kind} {present.name} exists and belongs to {owners}: delete it, or give the workspace another name"
-    )
-    return Finding(words.NAME_CONFLICT, "metadata.name", message, cure="polled")

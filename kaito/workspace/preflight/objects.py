@@ -1,6 +1,6 @@
 """Checks that every Secret and ConfigMap that a pod of the workload uses exists and has the key that is read.
 
-A pod that mounts an absent Secret waits for it on a paid node, and only its events say so.
+A pod that mounts an absent Secret waits for it on a paid node, and only its events show the cause.
 """
 
 import base64
@@ -117,7 +117,7 @@ def _pulls(field: str, names: Iterable[str]) -> Iterator[Use]:
 
 
 def _of_template(spec: dict[str, Any]) -> Iterator[Use]:
-    """What the user's own pod template uses."""
+    """What a pod template uses."""
     path = "inference.template.spec"
     for index, reference in enumerate(json_list(spec.get("imagePullSecrets"))):
         yield from _use(f"{path}.imagePullSecrets[{index}].name", "Secret", json_object(reference).get("name"))
@@ -165,7 +165,7 @@ def _volume(path: str, volume: dict[str, Any] | None) -> Iterator[Use]:
 
 
 def _reference(path: str, kind: Kind, reference: dict[str, Any], name: str) -> Iterator[Use]:
-    """A reference with optional keys; an optional reference is no need."""
+    """A reference with optional keys; an optional one needs no object."""
     if not reference or reference.get("optional") is True:
         return
     keys = [json_object(item).get("key") for item in json_list(reference.get("items"))] or [reference.get("key")]
@@ -215,7 +215,7 @@ def _decoded(encoded: str) -> bytes:
 
 
 def _not_credentials(encoded: str, image: str = "") -> str:
-    """Why a value is no Docker configuration that opens the registry of `image`; empty when it is one."""
+    """Why a value is not a Docker configuration that opens the registry of `image`; empty when it is one."""
     try:
         document = json.loads(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The cluster as far as files tell: for tools that plan without one."""
+"""The objects of a cluster read from files, for tools that plan without a cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -17,7 +17,7 @@ from kaito.workspace.settings import NodeApi
 
 
 async def hardware(examination: Examination) -> Iterable[Finding]:
-    """The preset is in the catalogue; the instance type in the table, or the user's own nodes show their GPUs.
+    """The preset is in the catalogue; the instance type in the table, or the existing nodes show their GPUs.
 
     Raises:
         PlanError: they do not.
@@ -33,7 +33,7 @@ async def hardware(examination: Examination) -> Iterable[Finding]:
         examination.instance = uniform_instance_type(labels, examination.settings.cloud)
     except PlanError as error:
         if examination.preset is None:
-            return ()  # a pod template says itself what it needs
+            return ()  # a pod template contains its own requests
         found = Finding.of_plan(error)
         return (replace(found, cure="watched") if isinstance(error, UnknownGpus) else found,)
     if examination.instance is None and examination.preset is not None:

@@ -1,7 +1,7 @@
 """Checks of the structure of what the user wrote in Kubernetes' own types: a pod template, volume sources.
 
-The API server knows its types exactly and is asked by a dry run. Here is what can be said without it: values of the
-wrong type, misspelt names, and fields that the workload cannot have.
+The API server checks its types exactly, in a dry run. These checks need no server: values of the wrong type, misspelt
+names, and fields that the workload cannot have.
 """
 
 from collections.abc import Iterator, Mapping

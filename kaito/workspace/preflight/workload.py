@@ -8,7 +8,7 @@ from kaito.api import conditions as words
 from kaito.workspace.manifests.inference import inference_statefulset
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.preflight.examination import Examination
-from kaito.workspace.preflight.finding import Finding
+from kaito.workspace.preflight.finding import Finding, workload_field
 
 
 async def render(examination: Examination) -> Iterable[Finding]:
@@ -24,9 +24,9 @@ async def render(examination: Examination) -> Iterable[Finding]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         path = ".".join(str(part) for part in first["loc"])
-        return (Finding(words.WORKLOAD_REFUSED, _field(examination), f"{path}: {first['msg']}"),)
+        return (Finding(words.WORKLOAD_REFUSED, workload_field(workspace), f"{path}: {first['msg']}"),)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        return (Finding(words.WORKLOAD_REFUSED, _field(examination), f"cannot be rendered: {error}"),)
+        return (Finding(words.WORKLOAD_REFUSED, workload_field(workspace), f"cannot be rendered: {error}"),)
     return ()
 
 
@@ -36,10 +36,3 @@ async def dry_run(examination: Examination) -> Iterable[Finding]:
         return ()
     refusal = await examination.cluster.refusal(examination.workload)
     return () if refusal is None else (refusal,)
-
-
-def _field(examination: Examination) -> str:
-    inference = examination.workspace.inference
-    if inference is not None and inference.template is not None:
-        return "inference.template"
-    return "inference" if inference is not None else "tuning"

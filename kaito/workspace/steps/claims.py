@@ -142,7 +142,7 @@ def _decide(run: Pass, workspace: Workspace, report: ClaimsReport, proven: froze
 def _expected(workspace: Workspace, last: Condition | None, serial: int) -> frozenset[str]:
     """Names of the claims that the last pass left in place.
 
-    A CRD of an earlier version drops `status.claims`. The condition then still tells how many there were, and the names
+    A CRD of an earlier version drops `status.claims`. The condition then still contains their number, and the names
     of the current serial stand for them: without any name no loss would ever be counted.
     """
     if last is None:

@@ -41,7 +41,7 @@ OWN_CONDITIONS: Final = frozenset(
 
 
 def conclude(run: Pass, status: StatusScope[Workspace]) -> None:
-    """Set every condition and field to what this pass saw: nothing keeps the words of an earlier one."""
+    """Set every condition and field to what this pass saw: no condition keeps the message of an earlier one."""
     found = verdicts(run.workspace, run.seen, run.settings.node_api, run.failures)
     _announce_failures(run, status)
     for each in found:

@@ -1,4 +1,4 @@
-"""What keeps pods from existing or from starting, when the pods themselves do not tell.
+"""Finds what keeps pods from existing or starting when it is not in their status.
 
 Called by the steps of the workload while it is not ready. The answers are in Events only: refused pods are reported on
 their StatefulSet or Job, mounts that wait on the pod.

@@ -18,10 +18,9 @@ from kaito.runtime.kinds import Job, Node, StatefulSet
 from kaito.workspace.failure import describe
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
-from kaito.workspace.ownership import owner_labels, owns
+from kaito.workspace.ownership import controls, owner_labels, owns
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.steps.conclude import LONGEST_MESSAGE, OWN_CONDITIONS
-from kaito.workspace.steps.takeover import controlled_by
 
 WAIT_SECONDS = 5.0
 """How often remaining claims are looked at although nothing was heard."""
@@ -105,7 +104,7 @@ async def _delete_workload(request: Request[Workspace]) -> None:
     workspace, api = request.object, request.api
     for kind in (StatefulSet, Job):
         workload = await api.find(kind, workspace.name, workspace.namespace)
-        if workload is not None and not workload.deleting and controlled_by(workspace, workload):
+        if workload is not None and not workload.deleting and controls(workspace, workload):
             await api.delete(workload, propagation="Background")
 
 

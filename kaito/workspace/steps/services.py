@@ -7,7 +7,7 @@ from kaito.workspace.steps.takeover import foreign, unless_refused
 
 
 async def ensure(run: Pass) -> None:
-    """Apply both Services once a workload may be placed; a Service of somebody else is left alone and told about."""
+    """Apply both Services once a workload may be placed; a Service of another owner is left unchanged and reported."""
     if run.plan is None or run.workspace.inference is None or not run.placeable:
         return
     for service in (client_service(run.workspace), headless_service(run.workspace)):

@@ -1,4 +1,4 @@
-"""What the controller may write: never over an object that somebody else controls, and not what the server refuses.
+"""What the controller may write: never over an object with another controller, and not what the server refuses.
 
 Both become the pass's problem, reported in the condition of the workload.
 """
@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from kaito.api import Workspace, conditions as words
+from kaito.api import conditions as words
 from kaito.runtime.errors import ApiError
 from kaito.runtime.meta import Resource
 from kaito.workspace.context import Pass
 from kaito.workspace.failure import describe, is_refusal
+from kaito.workspace.ownership import controls, name_conflict
 
 R = TypeVar("R", bound=Resource)
 
@@ -40,19 +41,9 @@ def note_problem(run: Pass, reason: str, message: str) -> None:
     run.seen.problem = run.seen.problem or (reason, message)
 
 
-def controlled_by(workspace: Workspace, thing: Resource) -> bool:
-    """Whether the Workspace is the thing's controller, by UID."""
-    return any(owner.controller and owner.uid == workspace.uid for owner in thing.metadata.owner_references)
-
-
 def foreign(run: Pass, thing: Resource) -> bool:
-    """Whether the thing belongs to somebody else; noted as the pass's problem when it does."""
-    if controlled_by(run.workspace, thing):
+    """Whether the Workspace does not control the thing; noted as the pass's problem then."""
+    if controls(run.workspace, thing):
         return False
-    owners = ", ".join(f"{o.kind} {o.name}" for o in thing.metadata.owner_references) or "no controller"
-    note_problem(
-        run,
-        words.NAME_CONFLICT,
-        f"{thing.kind} {thing.name} exists and belongs to {owners}: delete it, or give the workspace another name",
-    )
+    note_problem(run, words.NAME_CONFLICT, name_conflict(thing))
     return True

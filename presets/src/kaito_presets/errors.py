@@ -7,7 +7,7 @@ PresetError                 exit 1
 ├── ModelLoadError          exit 4: the model directory cannot be loaded
 │   └── AdapterError        exit 4: an adapter cannot be loaded; names the adapter
 ├── InsufficientMemory      exit 5: the estimate says it cannot fit
-├── PushError               exit 6: the registry does not take the adapter; asked before training and after it
+├── PushError               exit 6: the registry refuses the adapter, before training or after it
 └── RequestError            one HTTP request is refused or failed; carries its status
     ├── BadRequest          400
     │   └── PromptTooLong   400, code `context_length_exceeded`
@@ -57,7 +57,7 @@ class InsufficientMemory(PresetError):
 
 
 class PushError(PresetError):
-    """The registry does not take the adapter; the message says whether it was trained and where it is."""
+    """The registry refuses the adapter; the message states whether it was trained and where it is."""
 
     exit_code = 6
 

@@ -64,7 +64,7 @@ async def test_a_write_without_the_lease_does_not_leave_the_process(sockets: boo
 
 
 async def test_the_fence_is_checked_after_the_connection_is_established() -> None:
-    """A process that is stopped while it connects is no leader when it has its connection."""
+    """A process that is stopped while it connects has lost the lease when it has its connection."""
     lease = Lease()
     received: list[str] = []
 

@@ -120,5 +120,5 @@ def test_the_process_takes_its_settings_from_flags() -> None:
     assert (settings.speed, settings.provision_seconds, settings.cluster) == (60, 30, "mine")
     assert settings.seconds(300) == 5
     assert settings.retry_after == {}, "as recorded: none"
-    told = settings_of(parser().parse_args(["--speed", "60", "--retry-after-seconds", "10"]))
-    assert told.retry_after == {"Retry-After": "1"}
+    settings = settings_of(parser().parse_args(["--speed", "60", "--retry-after-seconds", "10"]))
+    assert settings.retry_after == {"Retry-After": "1"}

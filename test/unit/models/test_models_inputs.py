@@ -496,6 +496,6 @@ def test_every_model_has_half_an_hour_to_start() -> None:
 
 
 def test_upstreams_expectation_of_two_nodes_is_a_refusal() -> None:
-    """One model on several nodes is not offered: the refusal says so and names a size that holds it."""
+    """One model on several nodes is not offered: the refusal names a size that holds it."""
     with pytest.raises(PlanError, match=r"choose a larger one, for example Standard_NC48ads_A100_v4"):
         plan_inference(catalogue.get("llama-3.3-70b-instruct"), instance_types.get("Standard_NC40ads_H100_v5"))

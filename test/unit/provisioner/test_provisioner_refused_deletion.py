@@ -1,4 +1,4 @@
-"""The cloud does not delete a machine: the claim says so, in the cloud's words, and an event does once. Fault 06."""
+"""The cloud does not delete a machine: the claim reports it with the cloud's message, and one event. Fault 06."""
 
 from typing import TYPE_CHECKING
 

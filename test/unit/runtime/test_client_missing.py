@@ -1,4 +1,4 @@
-"""A 404 about an object and one about its kind or subresource are told apart, wherever a 404 counts as "gone".
+"""A 404 about an object and one about its kind or subresource are distinguished wherever a 404 counts as "gone".
 
 framework-06: a status written to a kind without a status subresource was a success that stored nothing.
 """

@@ -40,7 +40,7 @@ async def pid_in(file: Path) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs. A zombie that nobody reaps does not."""
+    """Whether the process runs. A zombie that is not reaped does not."""
     status = Path(f"/proc/{pid}/stat")
     try:
         return status.read_text().rpartition(")")[2].split()[0] != "Z"

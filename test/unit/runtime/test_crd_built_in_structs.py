@@ -57,13 +57,13 @@ JOB: dict[str, Any] = {
 
 
 class Variable(EnvVar):
-    """A built-in struct with a field of the user's own."""
+    """A built-in struct with an additional field."""
 
     comment: str = ""
 
 
 class Inner(Model):
-    """A struct of the user's own around built-in ones."""
+    """A custom struct around built-in ones."""
 
     pods: dict[str, PodTemplateSpec] = {}
     jobs: list[JobTemplateSpec] = []
@@ -146,7 +146,7 @@ def test_an_untyped_kind_keeps_everything(world: World) -> None:
 
 def test_a_resource_inside_another_keeps_its_type(world: World) -> None:
     class Child(Resource, api="example.com/v1", kind="Child"):
-        """A kind of the user's own."""
+        """A custom kind."""
 
         spec: dict[str, int] = {}
 

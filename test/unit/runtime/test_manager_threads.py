@@ -1,4 +1,4 @@
-"""A stop waits for work in threads, whoever started it, and keeps the lease while it goes on."""
+"""A stop waits for work in all threads and keeps the lease while it runs."""
 
 import asyncio
 import threading
@@ -125,7 +125,7 @@ async def test_threads_that_end_soon_are_waited_for_and_the_lease_is_released(wo
 
 
 async def test_threads_of_others_are_not_waited_for(world: World, work: Work) -> None:
-    """framework-02: a manager in somebody's loop knows its own."""
+    """framework-02: a manager in a loop with other tasks knows its own threads."""
     manager = world.manager(lease="op")
     async with manager:
         await world.settle()
@@ -161,7 +161,7 @@ async def test_a_call_that_is_refused_is_not_counted() -> None:
 
 
 async def _asked(url: str, **options: Any) -> None:
-    """Send a request whose answer nobody waits for."""
+    """Send a request without waiting for its answer."""
     async with aiohttp.ClientSession() as session:
         with suppress(aiohttp.ClientError, asyncio.CancelledError):
             await session.request("POST" if options else "GET", url, **options)

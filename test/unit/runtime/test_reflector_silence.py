@@ -1,4 +1,4 @@
-"""A kind that is not heard of: `readyz` says so after three minutes, whatever the cause, and takes it back."""
+"""A kind without news fails `readyz` after three minutes, whatever the cause, until the server answers again."""
 
 import asyncio
 import random
@@ -220,7 +220,7 @@ async def test_readyz_fails_while_a_kind_cannot_be_followed_and_recovers(
 
 
 async def test_readyz_fails_when_the_definition_is_deleted(world: World) -> None:
-    """framework-03, deploy-L10: nobody waits for this kind optionally, so its absence is an error."""
+    """framework-03, deploy-L10: this kind is not optional, so its absence is an error."""
     async with world.manager(Controller(App, converge)) as manager:
         await world.settle()
         world.delete(CustomResourceDefinition, "apps.example.com")

@@ -83,7 +83,7 @@ async def test_a_guard_somebody_removed_comes_back(cluster: "Cluster", phi: Work
 
 
 async def test_own_nodes_are_guarded_too(world: World, phi: Workspace) -> None:
-    """Without claims nothing is paid, but Workspace and CRD would wait for a finalizer that nobody serves."""
+    """Without claims nothing is paid, but Workspace and CRD would wait for a finalizer without a controller."""
     from test.unit.workspace.conftest import Cluster
 
     cluster = Cluster(world, WorkspaceSettings(node_api=NodeApi.BYO))

@@ -1,7 +1,7 @@
 """Rules about annotations that change what the controller does.
 
 A value that would not be understood, or that asks for what the controller does not do, is refused. An annotation of
-Kaito's domains that nobody reads is a warning with the nearest known name.
+Kaito's domains without a meaning is a warning with the nearest known name.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Rules about names in a Workspace: images, Secrets and ConfigMaps that cannot exist are refused before anything runs.
 
-Whether they exist is the cluster's and the registry's to say; the controller asks the cluster before it creates nodes.
+Whether they exist is not checked here; the controller looks into the cluster before it creates nodes.
 """
 
 from collections.abc import Iterator

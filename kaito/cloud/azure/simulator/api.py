@@ -27,7 +27,7 @@ SPEED_HEADER = "x-simulator-speed"
 """The one header that Azure does not have: how fast the clock runs on which the request limits are counted."""
 
 MAX_PODS = 250
-"""Of a node with overlay networking, unless the pool says otherwise."""
+"""Pods of a node with overlay networking; a pool may set its own number."""
 
 UNIX_EPOCH_TICKS = 621355968000000000
 """1970-01-01 in .NET's ticks of 100 ns, which signed addresses count in."""

@@ -1,7 +1,7 @@
 """Ready-made faults by name: the refusals and failed operations that AKS and Compute are known to answer with.
 
 The bodies are those of recorded traffic and of error texts that Azure's users published: codes, wording and nesting are
-theirs. A fault is used once unless told otherwise: `named("quota", times=None)` holds until it is removed.
+theirs. A fault is used once by default; `named("quota", times=None)` holds until it is removed.
 """
 
 from collections.abc import Mapping

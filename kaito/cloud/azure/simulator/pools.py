@@ -244,7 +244,7 @@ class Cluster:
         return size
 
     def _check_quota(self, pool: Pool) -> OperationFault | None:
-        """Refuse a pool beyond the quota: at once, or by the fault that fails it, as `quota_refusal` says."""
+        """Refuse a pool beyond the quota: at once, or by the fault that fails it, as set by `quota_refusal`."""
         needed = pool.size.vcpus * pool.count
         for scope in (SPOT,) if pool.spot else (pool.size.family, REGIONAL):
             used, limit = self._used(scope), self._limit(scope)

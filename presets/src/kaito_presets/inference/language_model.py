@@ -188,7 +188,7 @@ class LanguageModel(Protocol):
 
     def encode_chat(self, messages: Sequence[Message], template: "TemplateOptions | None" = None) -> list[int]:
         """Token ids of a conversation through the chat template, ready for the assistant's turn unless `template`
-        says otherwise.
+        switches that off.
 
         Raises:
             BadRequest: the template refuses the roles, or there is none.
@@ -231,6 +231,6 @@ class LanguageModel(Protocol):
         ...
 
     def start_alone(self, row: Row) -> AloneGeneration:
-        """Start a row whose plan says `alone`. It computes only within `advance`, between two steps of the
+        """Start a row with `plan.alone`. It computes only within `advance`, between two steps of the
         batch."""
         ...

@@ -297,7 +297,7 @@ class Scheduler:
             emissions = self._model.begin([ticket.row for ticket in joining])
         except Exception as error:  # the boundary: whatever the libraries raise fails these rows only
             if len(joining) > 1:
-                # One of them is to blame: each is tried by itself, so that the others are answered.
+                # One of them is the cause: each is tried alone, so that the others are answered.
                 for ticket in joining:
                     self._begin([ticket])
                 return

@@ -143,7 +143,7 @@ class ImageTree:
         if entry.isdir():
             self._refused.pop(here, None)
         else:
-            kind = f"is a link to {entry.linkname!r}" if entry.issym() else "is no directory"
+            kind = f"is a link to {entry.linkname!r}" if entry.issym() else "is not a directory"
             self._refused[here] = f"/{path} {kind}"
 
     def _link(self, place: PurePosixPath, target: str) -> None:

@@ -19,7 +19,7 @@ _OWN_FLAGS: Final = ("kv-offloading-size", "kv-transfer-config")
 
 
 def offload_flags(plan: WrapperPlan, flags: Mapping[str, Any], memory_bytes: int) -> dict[str, Any]:
-    """vLLM's flags for the offload; none when nobody asked for it or the user sets vLLM's flags directly."""
+    """vLLM's flags for the offload; none when no share is configured or the user sets vLLM's flags directly."""
     share = plan.own.kaito_kv_cache_cpu_memory_utilization
     if share is None:
         share = plan.config.kv_cache_cpu_memory_utilization

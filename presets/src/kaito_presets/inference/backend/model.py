@@ -263,7 +263,7 @@ class TransformersModel:
         def generate(pause: StoppingCriteria) -> list[list[int]]:
             tokens = torch.tensor([list(row.prompt)], device=self._model.device)
             try:
-                output: torch.Tensor = self._model.generate(  # under no_grad by itself
+                output: torch.Tensor = self._model.generate(  # it disables gradients itself
                     input_ids=tokens,
                     attention_mask=torch.ones_like(tokens),
                     generation_config=plan.config,
@@ -306,7 +306,7 @@ class TransformersModel:
             )
 
     def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
-        """Run a row whose plan says `alone` to its end, or until `stopped()`."""
+        """Run a row with `plan.alone` to its end, or until `stopped()`."""
         run = self.start_alone(row)
         while True:
             progress = run.advance()
