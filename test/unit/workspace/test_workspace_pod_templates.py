@@ -53,6 +53,21 @@ async def refusal(cluster: "Cluster", given: Workspace) -> str:
         return f"{reason}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"output": {"volumeSource": {"emptyDir": {}}}}, "output.volumeSource.emptyDir: is deleted with the pod"),
+        ({"input": {"volumeSource": {"emptyDir": {}}}}, "input.volumeSource.emptyDir: is empty when the run starts"),
+    ],
+)
+def test_a_tuning_volume_that_does_not_outlive_the_pod_is_a_warning(part: dict[str, Any], words: str) -> None:
+    """The run works, for a trial; its result is lost, or it has no data."""
+    given = workspace(tuned(**part))
+    (found,) = judge(given, None, WorkspaceSettings())
+    assert found.severity == "warning"
+    assert words in str(found)
+
+
 CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
 
 
@@ -97,8 +112,6 @@ CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
         ),
         (adapter(volumeSource={"nonsense": None}), "volumeSource: has no source"),
         (adapter(volumeSource={"image": {"reference": "Data:1"}}), "image.reference: 'Data:1' is not"),
-        (tuned(output={"volumeSource": {"emptyDir": {}}}), "emptyDir: is deleted with the pod, and the adapter"),
-        (tuned(input={"volumeSource": {"emptyDir": {}}}), "emptyDir: is empty when the run starts"),
     ],
 )
 async def test_what_the_object_alone_shows_is_refused_at_admission_and_by_the_controller(

@@ -27,7 +27,8 @@ def input_valid(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
         given = " and ".join(source.kinds) or "nothing"
         yield Violation("tuning.input", f"has {given}: set exactly one of urls, volumeSource and image")
     if "emptyDir" in (source.volume_source or {}):
-        yield Violation("tuning.input.volumeSource.emptyDir", "is empty when the run starts: name a volume with data")
+        message = "is empty when the run starts: name a volume with data"
+        yield Violation("tuning.input.volumeSource.emptyDir", message, "warning")
     for index, url in enumerate(source.urls):
         if reason := refusal(url, in_cluster=policy.in_cluster_data_urls):
             yield Violation(f"tuning.input.urls[{index}]", reason)
@@ -43,7 +44,7 @@ def output_valid(workspace: Workspace) -> Iterator[Violation]:
         yield Violation("tuning.output", f"has {given}: set exactly one of image and volumeSource")
     if "emptyDir" in (output.volume_source or {}):
         message = "is deleted with the pod, and the adapter with it: name a volume that stays, for example a claim"
-        yield Violation("tuning.output.volumeSource.emptyDir", message)
+        yield Violation("tuning.output.volumeSource.emptyDir", message, "warning")
     if output.image and not output.image_push_secret:
         yield Violation(
             "tuning.output.imagePushSecret",
