@@ -1,4 +1,4 @@
-"""Pod templates, volumes and selectors that cannot run are refused before a claim (input-gaps A5 9 to 13, fault 03)."""
+"""Pod templates, volumes and selectors that cannot run are refused before a claim (input-A5 rows 9 to 13, fault 03)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -296,14 +296,14 @@ async def test_an_empty_token_is_not_tried_on_a_paid_node(cluster: "Cluster", va
     ],
 )
 def test_names_of_the_cluster_in_data_urls(url: str, words: str) -> None:
-    """input-gaps R11: a Service is also reached as name.namespace."""
+    """input-R11: a Service is also reached as name.namespace."""
     found = errors(workspace(tuned(input={"urls": [url]})))
     assert bool(found) is bool(words)
     assert words in found
 
 
 async def test_a_context_beyond_the_models_is_refused_for_transformers_too(cluster: "Cluster") -> None:
-    """input-gaps A5 row 3."""
+    """input-A5, row 3."""
     given = served("transformers: {max_model_len: 9999999}", "mine", "phi-3-mini-4k-instruct")
     cluster.world.put(ConfigMap.model_validate(given["objects"][0]))
     told = await refusal(cluster, workspace(given["part"], instanceType=V100))
@@ -311,7 +311,7 @@ async def test_a_context_beyond_the_models_is_refused_for_transformers_too(clust
 
 
 async def test_a_device_that_no_own_node_offers_is_refused(cluster: "Cluster") -> None:
-    """input-gaps A5 row 12, on the user's own nodes: they may be partitioned, and then they show it."""
+    """input-A5, row 12, on existing nodes: they may be partitioned, and then they show it."""
     given = workspace(template(container={"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}), instanceType="")
     node = builders.node("node-a", labels={"apps": NAME}, capacity={labels.NVIDIA_GPU: "1"}, ready=True)
     cluster.world.put(node)
