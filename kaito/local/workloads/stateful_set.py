@@ -44,16 +44,16 @@ async def converge(request: Request[StatefulSet]) -> Again | None:
             available_replicas=len(ready),
             current_replicas=len(current),
             updated_replicas=len(current),
-            current_revision=f"{workload.name}-{revision}",
-            update_revision=f"{workload.name}-{revision}",
+            current_revision=revision,
+            update_revision=revision,
         )
     return None
 
 
 def revision_of(workload: StatefulSet) -> str:
-    """A short hash of the pod template."""
+    """The name of the template's revision: in Kubernetes that of the ControllerRevision, and the label of the pods."""
     template = json.dumps(workload.spec.template.to_dict(), sort_keys=True)
-    return hashlib.sha256(template.encode()).hexdigest()[:10]
+    return f"{workload.name}-{hashlib.sha256(template.encode()).hexdigest()[:10]}"
 
 
 def wanted_names(workload: StatefulSet) -> list[str]:

@@ -56,6 +56,7 @@ async def test_a_new_template_replaces_pods_one_at_a_time_from_the_highest(world
             set_phase(world, name, "Running", ready=True)
         await world.settle()
         old = world.get(Pod, "a-1").labels[REVISION_LABEL]
+        assert world.get(StatefulSet, "a").status.update_revision == old, "as in Kubernetes, one name for both"
         world.patch(StatefulSet, "a", {"spec": {"template": template("local/a:2").to_dict()}})
         await world.settle()
         assert world.get(Pod, "a-1").labels[REVISION_LABEL] != old
