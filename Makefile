@@ -21,11 +21,26 @@ up: sync presets-env ## The same control plane, kept running to play with
 	@.venv/bin/kaito up
 
 .PHONY: test
-test: sync presets-env envtest ## Every test: unit, contract (also on a real kube-apiserver), processes, presets
+ifdef PACKAGE
+test: sync
+	@test -e test/unit/$(PACKAGE) || { echo "no such folder: test/unit/$(PACKAGE)"; exit 2; }
+	@$(PYTEST) -q -n 2 test/unit/$(PACKAGE) $(ARGS)
+else
+test: sync presets-env envtest ## Every test; with PACKAGE=runtime/cache the unit tests of one package
 	@$(PYTEST) -q -n 2 test/unit test/docs test/contract
 	@$(PYTEST) -q test/e2e
 	@presets/.venv/bin/python presets/test/real_registry.py
 	@presets/.venv/bin/python -m pytest -q presets/test
+endif
+
+.PHONY: test-unit
+test-unit: sync ## The unit tests: no PyTorch, no Go, two minutes on two cores
+	@$(PYTEST) -q -n auto --dist worksteal test/unit $(ARGS)
+
+.PHONY: test-changed
+test-changed: sync ## The unit tests of the packages that differ from main
+	@tests=$$(.venv/bin/python hack/check/changed.py --tests); \
+	if [ -n "$$tests" ]; then $(PYTEST) -q -n auto --dist worksteal $$tests $(ARGS); else echo "no package differs from main"; fi
 
 .PHONY: check
 check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, drift
@@ -38,6 +53,12 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@.venv/bin/python hack/verifytypes.py
 	@.venv/bin/python hack/generate.py --check
 	@.venv/bin/python hack/size.py
+
+.PHONY: check-fast
+check-fast: sync ## Lint, format, types and spelling of the files that differ from main
+	@files=$$(.venv/bin/python hack/check/changed.py); \
+	if [ -z "$$files" ]; then echo "no Python file differs from main"; exit 0; fi; \
+	.venv/bin/ruff check $$files && .venv/bin/ruff format --check $$files && .venv/bin/pyright $$files
 
 .PHONY: generate
 generate: sync ## Write the CRDs, RBAC and docs that are generated from code
