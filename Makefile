@@ -50,6 +50,7 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@.venv/bin/pyright
 	@cd presets && ../.venv/bin/mypy && ../.venv/bin/pyright
 	@.venv/bin/lint-imports
+	@cd presets && PYTHONPATH=src:config/src ../.venv/bin/lint-imports
 	@.venv/bin/python hack/verifytypes.py
 	@.venv/bin/python hack/generate.py --check
 	@.venv/bin/python hack/size.py

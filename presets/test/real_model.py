@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaito_presets.inference.adapters import Adapter
 from kaito_presets.inference.language_model import Row
 from kaito_presets.inference.options import InferenceOptions
+from kaito_presets.serving.adapters import Adapter
 
 if TYPE_CHECKING:
     from kaito_presets.inference.backend.model import TransformersModel

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kaito_presets.environment import check_readable, check_temporary_directory
 from kaito_presets.errors import AdapterError, ConfigurationError, ModelLoadError
-from kaito_presets.inference.adapters import find_adapters
+from kaito_presets.serving.adapters import find_adapters
 from kaito_presets.vllm.arguments import read_model
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from kaito_presets.errors import AdapterError, ConfigurationError
-from kaito_presets.inference.adapters import find_adapters
-from kaito_presets.inference.options import read_options, read_strengths
+from kaito_presets.inference.options import read_options
+from kaito_presets.serving.adapters import find_adapters
+from kaito_presets.serving.config import read_strengths
 
 # Flags.
 

@@ -28,10 +28,12 @@ from kaito_presets.oci.reference import parse_reference
 )
 def test_references(text: str, host: str, path: str, version: str) -> None:
     reference = parse_reference(text)
-    assert (reference.host, reference.path, reference.version) == (host, path, version)
+    assert (reference.registry, reference.repository, reference.version) == (host, path, version)
 
 
-@pytest.mark.parametrize("text", ["", "UPPER/case", "a.io/x:bad tag", "a.io/x@sha256:short", "a.io/", "http://a.io/x"])
+@pytest.mark.parametrize(
+    "text", ["", "r.io/UPPER/case", "a.io/x:bad tag", "a.io/x@sha256:short", "a.io/", "http://a.io/x"]
+)
 def test_what_is_no_reference(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not an image reference"):
         parse_reference(text)

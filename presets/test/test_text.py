@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from kaito_presets.inference.text import IncrementalDecoder, StopStrings
+from kaito_presets.inference.detokenizer import IncrementalDetokenizer, StopStrings
 
 
 def decode_bytes(tokens: "list[int] | tuple[int, ...]") -> str:
@@ -12,14 +12,14 @@ def decode_bytes(tokens: "list[int] | tuple[int, ...]") -> str:
 
 @pytest.mark.parametrize("text", ["plain", "naïve café", "日本語テキスト", "🎉 party 👩‍👩‍👧", ""])
 def test_pieces_add_up_and_never_hold_half_a_character(text: str) -> None:
-    decoder = IncrementalDecoder(lambda tokens: decode_bytes(list(tokens)))
+    decoder = IncrementalDetokenizer(lambda tokens: decode_bytes(list(tokens)))
     pieces = [decoder.push(byte) for byte in text.encode()]
     assert "".join(pieces) + decoder.flush() == text
     assert "\ufffd" not in "".join(pieces)
 
 
 def test_invalid_bytes_do_not_hold_the_stream_for_ever() -> None:
-    decoder = IncrementalDecoder(lambda tokens: decode_bytes(list(tokens)))
+    decoder = IncrementalDetokenizer(lambda tokens: decode_bytes(list(tokens)))
     pieces = [decoder.push(0xFF) for _ in range(40)]
     assert any(pieces)
     assert len("".join(pieces) + decoder.flush()) == 40

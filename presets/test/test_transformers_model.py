@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError, ModelLoadError
-from kaito_presets.inference.adapters import find_adapters
 from kaito_presets.inference.language_model import Emission, Message, Row
+from kaito_presets.serving.adapters import find_adapters
 from real_model import GREEDY, open_tiny, reference, row, run
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from kaito_presets.errors import (
     InsufficientMemory,
     ModelLoadError,
 )
-from kaito_presets.inference.adapters import find_adapters
 from kaito_presets.inference.options import InferenceOptions
+from kaito_presets.serving.adapters import find_adapters
 from kaito_presets.tuning.config import TrainingConfig
 from kaito_presets.tuning.options import TuningOptions
 from kaito_presets.tuning.progress import Progress

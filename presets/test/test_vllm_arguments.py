@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from kaito_presets.errors import AdapterError, ConfigurationError
-from kaito_presets.inference.adapters import Adapter
+from kaito_presets.serving.adapters import Adapter
 from kaito_presets.vllm.arguments import (
     GIB,
     ModelFacts,

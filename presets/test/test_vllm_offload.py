@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kaito_presets.vllm.offload import GIB, memory_limit, offload_flags
+from kaito_presets.vllm.offload import GIB, offload_flags
 from kaito_presets.vllm.options import read_options
 
 
@@ -26,14 +26,3 @@ def test_the_operators_flag_comes_before_the_file(
     plan = read_options([*arguments, f"--kaito-config-file={file}"])
     flags = offload_flags(plan, plan.engine, 64 * GIB)
     assert flags == ({} if size is None else {"kv-offloading-size": size, "kv-offloading-backend": "native"})
-
-
-def test_the_limit_of_the_container_counts(tmp_path: Path) -> None:
-    limit, machine = tmp_path / "memory.max", tmp_path / "meminfo"
-    machine.write_text("MemFree: 1 kB\nMemTotal:  1048576 kB\n")
-    assert memory_limit((limit,), machine) == GIB
-    limit.write_text("max\n")
-    assert memory_limit((limit,), machine) == GIB
-    limit.write_text(f"{GIB // 2}\n")
-    assert memory_limit((limit,), machine) == GIB // 2
-    assert memory_limit((), tmp_path / "absent") == 0

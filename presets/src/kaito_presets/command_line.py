@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from kaito_presets.errors import ConfigurationError
-from kaito_presets.json_shapes import is_object
+from kaito_presets.json_values import is_object
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from kaito_presets.inference.detokenizer import IncrementalDetokenizer
 from kaito_presets.inference.language_model import TokenLogprob
 from kaito_presets.inference.service import Completion, Generation, Piece, Service
-from kaito_presets.inference.text import IncrementalDecoder
 
 Document = dict[str, Any]
 
@@ -86,7 +86,7 @@ class _Echo:
     """A prompt as all answers to it repeat it."""
 
     document: Document
-    decoder: IncrementalDecoder
+    decoder: IncrementalDetokenizer
     """Has read the prompt."""
     position: int
     """Where the prompt ends."""
@@ -99,7 +99,7 @@ class _TokenList:
     def __init__(self, service: Service, generation: Generation) -> None:
         self._service = service
         self._prompt = generation.prompt
-        self._decoder = IncrementalDecoder(
+        self._decoder = IncrementalDetokenizer(
             lambda tokens: service.decode(tokens, special=generation.special_tokens)
         )  # fmt: skip
         self._position = 0

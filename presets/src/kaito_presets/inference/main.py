@@ -20,13 +20,14 @@ from aiohttp import web
 
 from kaito_presets.environment import check_temporary_directory
 from kaito_presets.errors import PresetError
-from kaito_presets.inference.adapters import Adapter, find_adapters
 from kaito_presets.inference.language_model import LanguageModel
 from kaito_presets.inference.metrics import Metrics
-from kaito_presets.inference.options import InferenceOptions, read_options, read_strengths
+from kaito_presets.inference.options import InferenceOptions, read_options
 from kaito_presets.inference.scheduler import Scheduler
 from kaito_presets.inference.server import Lifecycle, application
 from kaito_presets.inference.service import Service
+from kaito_presets.serving.adapters import Adapter, find_adapters
+from kaito_presets.serving.config import read_strengths
 
 log = logging.getLogger("kaito_presets.inference")
 

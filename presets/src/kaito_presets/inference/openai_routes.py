@@ -17,10 +17,10 @@ from aiohttp import web
 
 from kaito_presets.errors import BadRequest, RequestError, UnknownModel
 from kaito_presets.inference.completions import CompletionAnswers
-from kaito_presets.inference.http_errors import openai_error, read_body
 from kaito_presets.inference.language_model import Message, Option, TemplateOptions, TokenLogprob
 from kaito_presets.inference.openai_schema import ChatCompletionBody, CompletionBody, SamplingFields
 from kaito_presets.inference.service import Completion, Generation, Piece, Service
+from kaito_presets.serving.http_errors import openai_error, read_body
 
 DEFAULT_COMPLETION_TOKENS: Final = 16
 """`max_tokens` of the legacy completions route when absent (OpenAI API reference)."""

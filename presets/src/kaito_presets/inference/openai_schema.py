@@ -14,8 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from kaito_presets.inference.text import brief
-from kaito_presets.json_shapes import is_list, is_object
+from kaito_presets.json_values import abbreviate, is_list, is_object
 
 
 def refused(field: str, message: str) -> PydanticCustomError:
@@ -58,7 +57,7 @@ def _prompts(value: object) -> list[str | list[int]]:
     if isinstance(value, str):
         return [value]
     if not is_list(value):
-        raise ValueError(f"{PROMPT_SHAPES}, not {brief(value)}")
+        raise ValueError(f"{PROMPT_SHAPES}, not {abbreviate(value)}")
     if value and _number_of(value[0]) is not None:
         return [_token_ids(value, "")]
     return [item if isinstance(item, str) else _token_ids(item, f"[{index}]") for index, item in enumerate(value)]
@@ -66,12 +65,12 @@ def _prompts(value: object) -> list[str | list[int]]:
 
 def _token_ids(value: object, where: str) -> list[int]:
     if not is_list(value):
-        raise ValueError(f"{PROMPT_SHAPES}; prompt{where} is {brief(value)}")
+        raise ValueError(f"{PROMPT_SHAPES}; prompt{where} is {abbreviate(value)}")
     result: list[int] = []
     for index, item in enumerate(value):
         token = _number_of(item)
         if token is None:
-            raise ValueError(f"{PROMPT_SHAPES}; prompt{where}[{index}] is {brief(item)}")
+            raise ValueError(f"{PROMPT_SHAPES}; prompt{where}[{index}] is {abbreviate(item)}")
         result.append(token)
     return result
 

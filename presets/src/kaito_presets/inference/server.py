@@ -9,24 +9,22 @@ end by themselves or at the deadline.
 import asyncio
 import logging
 import time
-from typing import Final, Literal, final
+from typing import Final, final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from kaito_presets import __version__
-from kaito_presets.errors import Unavailable
 from kaito_presets.inference import chat, openai_routes
-from kaito_presets.inference.http_errors import Handler, errors_as_json, read_body
 from kaito_presets.inference.metrics import Metrics
 from kaito_presets.inference.service import Service
+from kaito_presets.serving.chat import ChatRequest
+from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
+from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
 
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_SECONDS: Final = 0.02
-PROMETHEUS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-State = Literal["Loading", "Healthy", "Draining"]
 
 
 @final
@@ -35,7 +33,7 @@ class Lifecycle:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.state: State = "Loading"
+        self.state: ServerState = "Loading"
         self._service: Service | None = None
 
     @property
@@ -45,9 +43,9 @@ class Lifecycle:
         Raises:
             Unavailable: still loading, or draining.
         """
-        if self._service is None or self.state != "Healthy":
-            reason = "is shutting down" if self.state == "Draining" else "is still loading its model"
-            raise Unavailable(f"the server {reason}")
+        require_healthy(self.state)
+        if self._service is None:
+            raise RuntimeError("the state is Healthy before the model is loaded")
         return self._service
 
     @property
@@ -87,7 +85,7 @@ def application(
     app = web.Application(middlewares=[_measuring(metrics), errors_as_json], client_max_size=max_request_bytes)
 
     async def root(_: web.Request) -> web.Response:
-        return web.json_response({"message": "Server is running"})
+        return web.json_response(ROOT_RESPONSE)
 
     async def health(_: web.Request) -> web.Response:
         status = "Unhealthy" if lifecycle.broken else lifecycle.state
@@ -103,11 +101,11 @@ def application(
     async def metrics_page(request: web.Request) -> web.Response:
         if "application/json" in request.headers.get("Accept", ""):
             return web.json_response(metrics.json())
-        return web.Response(body=metrics.prometheus(), headers={"Content-Type": PROMETHEUS_TEXT})
+        return web.Response(body=metrics.prometheus(), headers={"Content-Type": PROMETHEUS_CONTENT_TYPE})
 
     async def chat_route(request: web.Request) -> web.Response:
         service = lifecycle.service
-        body = await read_body(request, chat.ChatRequest)
+        body = await read_body(request, ChatRequest)
         response = await chat.answer(body, service, conversational=conversational)
         return web.json_response(response.model_dump())
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, final
 
 from kaito_presets.errors import BadRequest, PromptTooLong, UnknownModel
+from kaito_presets.inference.detokenizer import IncrementalDetokenizer, StopStrings
 from kaito_presets.inference.language_model import (
     LanguageModel,
     Message,
@@ -25,7 +26,7 @@ from kaito_presets.inference.language_model import (
     TokenLogprob,
 )
 from kaito_presets.inference.scheduler import Scheduler, Ticket
-from kaito_presets.inference.text import IncrementalDecoder, StopStrings, brief
+from kaito_presets.json_values import abbreviate
 
 INLINE_CHARACTERS: Final = 8_000
 """Shorter prompts are tokenised on the event loop (well under a millisecond); longer ones on a thread."""
@@ -140,7 +141,7 @@ class Service:
         if self.info.adapters and model == self.base_name:
             return ""
         raise UnknownModel(
-            f"the model {brief(model)} does not exist; served here: {', '.join(self.model_names())}", param="model"
+            f"the model {abbreviate(model)} does not exist; served here: {', '.join(self.model_names())}", param="model"
         )
 
     async def encode_all(self, prompts: Sequence[str | list[int]], *, count: int, special: bool) -> list[list[int]]:
@@ -361,7 +362,7 @@ class Service:
     async def _pieces(
         self, request: Generation, ticket: Ticket, index: int, started: float
     ) -> AsyncGenerator[Piece, None]:
-        decoder = IncrementalDecoder(lambda tokens: self._text(request, tokens))
+        decoder = IncrementalDetokenizer(lambda tokens: self._text(request, tokens))
         stops = StopStrings((*request.stop, *ticket.row.plan.stop_strings))
         total = 0
         finish: str | None = None

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
+from kaito_config.image_references import ImageReference
+
 from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
-from kaito_presets.json_shapes import is_list
+from kaito_presets.json_values import is_list
 from kaito_presets.oci.credentials import Credentials, find_credentials
 from kaito_presets.oci.layers import ImageTree, apply_layer
-from kaito_presets.oci.reference import Reference
 from kaito_presets.oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
 
 __all__ = ["apply_layer", "check_push", "pack", "pull_image", "push_adapter"]
@@ -34,7 +35,7 @@ OPTIONAL: Final = ("kaito_adapter.json", "README.md")
 
 def push_adapter(
     directory: Path,
-    reference: Reference,
+    reference: ImageReference,
     *,
     docker_configs: Sequence[Path] = (),
     plain_http: bool = False,
@@ -67,7 +68,7 @@ def push_adapter(
         return registry.push_manifest(json.dumps(manifest, separators=(",", ":")).encode(), MANIFEST)
 
 
-def check_push(reference: Reference, *, docker_configs: Sequence[Path] = (), plain_http: bool = False) -> None:
+def check_push(reference: ImageReference, *, docker_configs: Sequence[Path] = (), plain_http: bool = False) -> None:
     """Check that the registry takes a push to `reference`, without storing anything.
 
     Raises:
@@ -77,7 +78,7 @@ def check_push(reference: Reference, *, docker_configs: Sequence[Path] = (), pla
     _registry(reference, docker_configs, plain_http=plain_http).check_push()
 
 
-def _registry(reference: Reference, docker_configs: Sequence[Path], *, plain_http: bool) -> Registry:
+def _registry(reference: ImageReference, docker_configs: Sequence[Path], *, plain_http: bool) -> Registry:
     credentials = find_credentials(reference, docker_configs)
     return Registry(reference, credentials[0] if credentials else None, plain_http=plain_http)
 
@@ -102,7 +103,7 @@ def pack(directory: Path, target: Path) -> tuple[str, str]:
 
 
 def pull_image(
-    reference: Reference,
+    reference: ImageReference,
     directory: Path,
     *,
     docker_configs: Sequence[Path] = (),
@@ -140,7 +141,7 @@ def pull_image(
 
 
 def _first_that_may(
-    attempts: Sequence[Credentials | None], reference: Reference, *, plain_http: bool
+    attempts: Sequence[Credentials | None], reference: ImageReference, *, plain_http: bool
 ) -> tuple[Registry, list[dict[str, Any]]]:
     """The registry with the first credentials it accepts, and the image's layers."""
     *others, last = attempts
@@ -162,7 +163,7 @@ def _decompressed(blob: Path, media_type: str) -> IO[bytes]:
     return gzip.open(blob, "rb") if packed else blob.open("rb")  # type: ignore[return-value]  # GzipFile is an IO[bytes]
 
 
-def _layers(registry: Registry, reference: Reference) -> list[dict[str, Any]]:
+def _layers(registry: Registry, reference: ImageReference) -> list[dict[str, Any]]:
     document, media_type = registry.manifest(reference.version)
     if media_type in (INDEX, DOCKER_LIST) or "manifests" in document:
         document, _ = registry.manifest(_choose_platform(document.get("manifests", []), reference))
@@ -172,7 +173,7 @@ def _layers(registry: Registry, reference: Reference) -> list[dict[str, Any]]:
     return layers
 
 
-def _choose_platform(manifests: Sequence[Mapping[str, Any]], reference: Reference) -> str:
+def _choose_platform(manifests: Sequence[Mapping[str, Any]], reference: ImageReference) -> str:
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     real = [entry for entry in manifests if entry.get("platform", {}).get("os") != "unknown"]  # attestations
     ours = [entry for entry in real if entry.get("platform", {}).get("architecture") in (None, machine)]

@@ -8,14 +8,15 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kaito_config.image_references import ImageReference
+
 from kaito_presets.errors import ConfigurationError
-from kaito_presets.json_shapes import is_object
-from kaito_presets.oci.reference import DOCKER_HUB, Reference
+from kaito_presets.json_values import is_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
-def find_credentials(reference: Reference, files: Sequence[Path]) -> list[Credentials]:
+def find_credentials(reference: ImageReference, files: Sequence[Path]) -> list[Credentials]:
     """Credentials for a registry from each file that has some, in order; the default locations when no file
     is given.
 
@@ -72,29 +73,14 @@ def _entries(file: Path) -> Mapping[str, Any]:
     return entries
 
 
-def _match(reference: Reference, entries: Mapping[str, Any]) -> Credentials | None:
-    best: tuple[int, Any] | None = None
+def _match(reference: ImageReference, entries: Mapping[str, Any]) -> Credentials | None:
+    """Reads the most specific entry for an image."""
+    best: tuple[int, Any] = (0, None)
     for key, entry in entries.items():
-        length = _match_length(reference, key)
-        if length and (best is None or length > best[0]):
-            best = (length, entry)
-    return _read_entry(best[1]) if best else None
-
-
-def _match_length(reference: Reference, key: str) -> int:
-    """How much of the key matches; 0 for not at all."""
-    plain = key.removeprefix("https://").removeprefix("http://").rstrip("/")
-    host, _, path = plain.partition("/")
-    if path in ("v1", "v2"):
-        path = ""
-    hosts: Iterable[str] = (reference.host,)
-    if reference.host == DOCKER_HUB:
-        hosts = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
-    if host not in hosts:
-        return 0
-    if path and not (reference.path + "/").startswith(path + "/"):
-        return 0
-    return len(host) + len(path)
+        specificity = reference.match_credentials(key)
+        if specificity > best[0]:
+            best = (specificity, entry)
+    return _read_entry(best[1])
 
 
 def _read_entry(entry: Any) -> Credentials | None:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from kaito_config.image_references import ImageReference
+
 from kaito_presets.errors import CredentialsRefused, RegistryError
-from kaito_presets.json_shapes import is_object
+from kaito_presets.json_values import is_object
 from kaito_presets.oci.credentials import Credentials
-from kaito_presets.oci.reference import Reference
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Registry:
 
     def __init__(
         self,
-        reference: Reference,
+        reference: ImageReference,
         credentials: Credentials | None,
         *,
         plain_http: bool = False,
@@ -69,7 +70,7 @@ class Registry:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         scheme = "http" if plain_http or reference.is_loopback else "https"
-        self._base = f"{scheme}://{reference.api_host}/v2/{reference.path}/"
+        self._base = f"{scheme}://{reference.api_host}/v2/{reference.repository}/"
         self._reference = reference
         self._credentials = credentials
         self._authorization: str | None = None
@@ -226,7 +227,7 @@ class Registry:
         if not realm.startswith(("http://", "https://")):
             raise CredentialsRefused(f"{self._reference}: the challenge {challenge!r} names no token service")
         # Pushing needs both; a registry that grants less says so with the next 401.
-        scope = fields.get("scope") or f"repository:{self._reference.path}:pull,push"
+        scope = fields.get("scope") or f"repository:{self._reference.repository}:pull,push"
         query = {"service": fields.get("service", ""), "scope": scope}
         if self._credentials and self._credentials.identity_token:
             form = {**query, "grant_type": "refresh_token", "refresh_token": self._credentials.identity_token}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kaito_presets.errors import DataError
-from kaito_presets.json_shapes import is_list, is_object
+from kaito_presets.json_values import is_list, is_object
 from kaito_presets.tuning.config import DatasetSection
 from kaito_presets.tuning.rows import USUAL_COLUMNS, Example, Record, Row, Turn, map_rows
 

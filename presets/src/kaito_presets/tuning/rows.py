@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kaito_presets.errors import DataError
-from kaito_presets.json_shapes import is_list, is_object
+from kaito_presets.json_values import is_list, is_object
 from kaito_presets.tuning.config import DatasetSection
 
 SHOWN_PROBLEMS: Final = 10

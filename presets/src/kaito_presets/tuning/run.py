@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from kaito_config.addresses import refusal
+from kaito_config.image_references import ImageReference
 
 from kaito_presets.errors import ConfigurationError, PushError, RegistryError
 from kaito_presets.oci.adapter_image import check_push, push_adapter
-from kaito_presets.oci.reference import Reference, parse_reference
+from kaito_presets.oci.reference import parse_reference
 from kaito_presets.tuning.config import TrainingConfig
 from kaito_presets.tuning.dataset import Dataset, load_dataset
 from kaito_presets.tuning.download import download_all
@@ -39,7 +40,7 @@ class Plan:
     source: str
     output: Path
     dataset: Dataset
-    image: Reference | None
+    image: ImageReference | None
 
 
 def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress) -> Plan:
@@ -122,7 +123,7 @@ def _train(
     return True
 
 
-def check_registry(options: TuningOptions, image: Reference | None) -> None:
+def check_registry(options: TuningOptions, image: ImageReference | None) -> None:
     """Check before training that the adapter can be pushed.
 
     Raises:
@@ -138,7 +139,7 @@ def check_registry(options: TuningOptions, image: Reference | None) -> None:
 
 
 def _push_with_patience(
-    options: TuningOptions, plan: Plan, image: Reference, progress: Progress, stop: threading.Event
+    options: TuningOptions, plan: Plan, image: ImageReference, progress: Progress, stop: threading.Event
 ) -> bool:
     """Push, and retry for `push_retry_seconds`; False if it was asked to stop before that.
 
@@ -166,7 +167,7 @@ def _push_with_patience(
         pause = min(pause * 2, LONGEST_PUSH_PAUSE_SECONDS)
 
 
-def _push(options: TuningOptions, plan: Plan, image: Reference) -> None:
+def _push(options: TuningOptions, plan: Plan, image: ImageReference) -> None:
     annotations = {"sh.kaito.model.name": options.model_name or Path(plan.source).name}
     digest = push_adapter(
         plan.output, image, docker_configs=_docker_configs(options), plain_http=options.plain_http,

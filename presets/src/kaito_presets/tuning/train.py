@@ -31,7 +31,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from kaito_presets.errors import ConfigurationError, DataError, InsufficientMemory, ModelLoadError
-from kaito_presets.inference.machine import read_machine
+from kaito_presets.machine import read_machine
 from kaito_presets.tuning.config import Method, ModelSection, TrainingConfig
 from kaito_presets.tuning.dataset import Dataset
 from kaito_presets.tuning.examples import IGNORED, Tokens, tokenize

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from kaito_presets.environment import check_readable
 from kaito_presets.errors import AdapterError, ConfigurationError
-from kaito_presets.inference.adapters import Adapter
-from kaito_presets.json_shapes import is_list
+from kaito_presets.json_values import is_list
+from kaito_presets.serving.adapters import Adapter
 from kaito_presets.vllm.hardware import Gpu
 
 GIB: Final = 2**30

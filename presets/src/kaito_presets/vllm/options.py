@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from kaito_presets.command_line import validated
 from kaito_presets.errors import ConfigurationError
-from kaito_presets.inference.options import InferenceConfigFile, read_config_file
+from kaito_presets.serving.config import InferenceConfigFile, read_config_file
 
 OWN_PREFIX = "kaito_"
 

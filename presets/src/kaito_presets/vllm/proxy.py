@@ -9,7 +9,7 @@ which stops generating; more requests than the engine can queue sensibly are ans
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 import aiohttp
 from aiohttp import web
@@ -17,10 +17,11 @@ from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from kaito_presets import __version__
-from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, PromptTooLong, Unavailable
-from kaito_presets.inference.chat import ChatRequest, ChatResponse
-from kaito_presets.inference.http_errors import Handler, errors_as_json, read_body
-from kaito_presets.json_shapes import is_object
+from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, Unavailable
+from kaito_presets.json_values import is_object
+from kaito_presets.serving.chat import ChatRequest, ChatResponse, LengthOptions
+from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
+from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
 from kaito_presets.vllm import translate
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,6 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers that belong to one connection (RFC 9110, 7.6.1), and those aiohttp sets itself."""
 PIECE_BYTES: Final = 65536
-
-State = Literal["Loading", "Healthy", "Draining"]
 
 
 @final
@@ -58,7 +57,7 @@ class Proxy:
         self._limit = in_flight_limit
         self._in_flight = 0
         self._session: aiohttp.ClientSession | None = None
-        self.state: State = "Loading"
+        self.state: ServerState = "Loading"
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "kaito_http_requests", "Requests answered.", ("route", "code"), registry=self._registry
@@ -108,15 +107,10 @@ class Proxy:
             raise Unavailable("the server is not started")
         return self._session
 
-    def _ready(self) -> None:
-        if self.state != "Healthy":
-            reason = "is shutting down" if self.state == "Draining" else "is still loading its model"
-            raise Unavailable(f"the server {reason}")
-
     # Our own routes.
 
     async def _root(self, _: web.Request) -> web.Response:
-        return web.json_response({"message": "Server is running"})
+        return web.json_response(ROOT_RESPONSE)
 
     async def _health(self, _: web.Request) -> web.Response:
         healthy = self.state == "Healthy" and await self.engine_is_healthy()
@@ -140,52 +134,50 @@ class Proxy:
                     body += await response.read()
         except aiohttp.ClientError:
             pass  # still loading: our own numbers are all there is
-        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(body=body, headers={"Content-Type": PROMETHEUS_CONTENT_TYPE})
 
     async def _chat(self, request: web.Request) -> web.Response:
-        self._ready()
+        require_healthy(self.state)
         body = await read_body(request, ChatRequest)
-        with _Place(self):
-            if body.messages:
-                messages = [message.model_dump() for message in body.messages]
-                fields = translate.sampling(body, await self._count(body, {"messages": messages}))
-                document = await self._ask("/v1/chat/completions", {"messages": messages, **fields})
-                text = translate.result_text(body, document, "")
-            elif body.prompt:
-                text = await self._complete(body, (body.prefix or "") + body.prompt)
-            else:
-                raise BadRequest("Text generation parameter prompt required", param="prompt")
-        return web.json_response(ChatResponse(Result=text).model_dump())
+        with _ConcurrencySlot(self):
+            response = await (self._answer_messages(body) if body.messages else self._answer_prompt(body))
+        return web.json_response(response.model_dump())
 
-    async def _complete(self, body: ChatRequest, prompt: str) -> str:
-        tokens: list[int] | None = None
-        context = 0
-        if translate.needs_token_count(body):
-            tokens, context = await self._tokenize({"prompt": prompt})
-        fields = translate.sampling(body, None if tokens is None else len(tokens))
-        sent: str | list[int] = prompt
-        head = prompt
-        if body.handle_long_generation == "hole" and tokens is not None:
-            keep = context - int(fields["max_tokens"])
-            if keep < 1:
-                raise PromptTooLong(f"{fields['max_tokens']} new tokens do not fit a context of {context}")
-            if len(tokens) > keep:
-                sent = tokens[-keep:]
-                head = str((await self._ask("/detokenize", {"tokens": sent}))["prompt"])
-        document = await self._ask("/v1/completions", {"prompt": sent, **fields})
-        return translate.result_text(body, document, head if body.return_full_text else "")
+    async def _answer_messages(self, body: ChatRequest) -> ChatResponse:
+        """Answers a conversation. The engine applies the chat template, so a long conversation is not truncated."""
+        messages = [message.model_dump() for message in body.messages or ()]
+        options = dict(body.generate_kwargs or {})
+        lengths = LengthOptions.take_from(body, options)
+        new_tokens = lengths.max_new_tokens
+        if lengths.depends_on_prompt:
+            tokens, _ = await self._tokenize({"messages": messages})
+            new_tokens = lengths.new_tokens(len(tokens))
+        fields = translate.sampling_fields(options, max_new_tokens=new_tokens)
+        document = await self._post("/v1/chat/completions", {"messages": messages, **fields})
+        return translate.chat_response(body, document, head="")
 
-    async def _count(self, body: ChatRequest, subject: dict[str, Any]) -> int | None:
-        if not translate.needs_token_count(body):
-            return None
-        tokens, _ = await self._tokenize(subject)
-        return len(tokens)
+    async def _answer_prompt(self, body: ChatRequest) -> ChatResponse:
+        text = body.require_prompt()
+        options = dict(body.generate_kwargs or {})
+        lengths = LengthOptions.take_from(body, options)
+        prompt: str | list[int] = text
+        new_tokens = lengths.max_new_tokens
+        if lengths.depends_on_prompt:
+            tokens, context_tokens = await self._tokenize({"prompt": text})
+            new_tokens = lengths.new_tokens(len(tokens))
+            kept = lengths.kept_prompt_tokens(len(tokens), context_tokens)
+            if kept < len(tokens):
+                prompt = tokens[-kept:]
+                text = str((await self._post("/detokenize", {"tokens": prompt}))["prompt"])
+        fields = translate.sampling_fields(options, max_new_tokens=new_tokens)
+        document = await self._post("/v1/completions", {"prompt": prompt, **fields})
+        return translate.chat_response(body, document, head=text if body.return_full_text else "")
 
     async def _tokenize(self, subject: dict[str, Any]) -> tuple[list[int], int]:
-        document = await self._ask("/tokenize", subject)
+        document = await self._post("/tokenize", subject)
         return list(document["tokens"]), int(document["max_model_len"])
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """One JSON request to the engine; its errors become ours."""
         try:
             async with self._client().post(self._engine + path, json={"model": self._chat_model, **body}) as response:
@@ -205,8 +197,8 @@ class Proxy:
     # The engine's routes.
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
-        self._ready()
-        with _Place(self, counted=request.method == "POST"):
+        require_healthy(self.state)
+        with _ConcurrencySlot(self, counted=request.method == "POST"):
             headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
             body = self._with_engines_name(await request.read())
             try:
@@ -271,7 +263,7 @@ class Proxy:
         return count
 
 
-class _Place:
+class _ConcurrencySlot:
     """A request under way, for as long as the `with` lasts."""
 
     def __init__(self, proxy: Proxy, *, counted: bool = True) -> None:

@@ -1,17 +1,16 @@
-"""Translates `/chat` into OpenAI requests and the answers back.
+"""Translates `/chat` requests to OpenAI requests, and the responses back.
 
-Used by `proxy`. Pure: the few questions that only the engine can answer (how many tokens is this prompt?)
-are asked by the caller. Every key of `generate_kwargs` is translated or refused; none is dropped.
+Used by `proxy`, which sends the requests and asks the engine for the number of prompt tokens; nothing here does I/O.
+Every key of `generate_kwargs` is translated or refused; none is ignored.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from kaito_presets.errors import BadRequest, GenerationFailed
-from kaito_presets.inference.chat import DEFAULT_NEW_TOKENS, ChatRequest
+from kaito_presets.serving.chat import DEFAULT_NEW_TOKENS, DEFAULT_TOP_K, ChatRequest, ChatResponse
 
 RENAMED: Final = {
-    "max_new_tokens": "max_tokens",
     "min_new_tokens": "min_tokens",
     "num_return_sequences": "n",
     "temperature": "temperature",
@@ -35,9 +34,8 @@ NEUTRAL: Final[Mapping[str, object]] = {
     "use_cache": True,
 }
 """transformers options without a counterpart in vLLM, at the value that changes nothing."""
-TRANSLATED_ELSEWHERE: Final = frozenset({"do_sample", "max_length", "eos_token_id", "pad_token_id"})
-DEFAULT_TOP_K: Final = 10
-"""Upstream's default of `/chat`."""
+HANDLED_APART: Final = frozenset({"do_sample", "eos_token_id", "pad_token_id"})
+"""Options that `sampling_fields` translates by a rule of their own, or that have no effect (`pad_token_id`)."""
 
 # What transformers' clean_up_tokenization removes.
 _SPACES: Final = (
@@ -46,72 +44,58 @@ _SPACES: Final = (
 )  # fmt: skip
 
 
-def needs_token_count(request: ChatRequest) -> bool:
-    """Whether the prompt's length in tokens must be known before it can be translated."""
-    options = request.generate_kwargs or {}
-    return request.handle_long_generation == "hole" or ("max_length" in options and "max_new_tokens" not in options)
+def sampling_fields(options: Mapping[str, Any], *, max_new_tokens: int | None) -> dict[str, Any]:
+    """Translates `generate_kwargs` to OpenAI fields, with vLLM's extensions.
 
-
-def sampling(request: ChatRequest, prompt_tokens: int | None) -> dict[str, Any]:
-    """OpenAI fields (with vLLM's extensions) for the request's options.
+    Args:
+        options: the options of the request without the length options.
+        max_new_tokens: most new tokens of the answer; None for the default.
 
     Raises:
-        BadRequest: an option without a counterpart.
+        BadRequest: an option has no counterpart in vLLM.
     """
-    options: dict[str, Any] = {
-        name: value for name, value in (request.generate_kwargs or {}).items() if value is not None
-    }
-    fields: dict[str, Any] = {"max_tokens": DEFAULT_NEW_TOKENS, "top_k": DEFAULT_TOP_K}
-    for name, value in options.items():
+    fields: dict[str, Any] = {"max_tokens": max_new_tokens or DEFAULT_NEW_TOKENS, "top_k": DEFAULT_TOP_K}
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
         if name in RENAMED:
             fields[RENAMED[name]] = value
         elif name in NEUTRAL:
             if value != NEUTRAL[name]:
                 raise BadRequest(f"generate_kwargs.{name}={value!r} has no counterpart in the vLLM runtime", param=name)
-        elif name not in TRANSLATED_ELSEWHERE:
-            raise BadRequest(f"generate_kwargs.{name}: not an option of this server", param=name)
-    if options.get("do_sample") is False:
+        elif name not in HANDLED_APART:
+            raise BadRequest(f"generate_kwargs.{name} is not an option of this server", param=name)
+    if given.get("do_sample") is False:
         fields["temperature"] = 0
         fields.pop("top_k")
-    if "max_length" in options and "max_new_tokens" not in options and prompt_tokens is not None:
-        fields["max_tokens"] = _room(options["max_length"], prompt_tokens)
-    if "eos_token_id" in options:
-        ends = options["eos_token_id"]
+    if "eos_token_id" in given:
+        ends = given["eos_token_id"]
         fields["stop_token_ids"] = ends if isinstance(ends, list) else [ends]
     return fields
 
 
-def _room(max_length: object, prompt_tokens: int) -> int:
-    if not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 1:
-        raise BadRequest(f"generate_kwargs.max_length must be a positive whole number, not {max_length!r}")
-    if max_length <= prompt_tokens:
-        raise BadRequest(
-            f"generate_kwargs.max_length is {max_length} and counts the prompt, which has {prompt_tokens} tokens; "
-            "use max_new_tokens to bound the answer alone"
-        )
-    return max_length - prompt_tokens
-
-
-def result_text(request: ChatRequest, document: Mapping[str, Any], head: str) -> str:
-    """The text of an OpenAI answer in `/chat`'s terms.
+def chat_response(request: ChatRequest, document: Mapping[str, Any], *, head: str) -> ChatResponse:
+    """Translates the engine's response; `head` is the text in front of each answer to a prompt.
 
     Raises:
-        GenerationFailed: the engine's answer is not what OpenAI's API says it is.
+        GenerationFailed: the response does not have the shape of OpenAI's API.
     """
     try:
         choices = document["choices"]
-        texts = [choice["message"]["content"] if "message" in choice else choice["text"] for choice in choices]
+        contents = [choice["message"]["content"] if "message" in choice else choice["text"] for choice in choices]
+        texts = [str(content or "") for content in contents]
     except (KeyError, TypeError) as error:
-        raise GenerationFailed("the engine's answer has no choices") from error
+        raise GenerationFailed("the engine's response has no choices") from error
+    if not texts:
+        raise GenerationFailed("the engine's response has no choices")
     if request.clean_up_tokenization_spaces:
-        texts = [clean_up_spaces(text or "") for text in texts]
-    if request.prompt and not request.messages:
-        return "".join(head + (text or "") for text in texts)
-    return str(texts[0] or "")
+        texts = [clean_up_spaces(text) for text in texts]
+    if request.messages:
+        return ChatResponse(Result=texts[0])
+    return ChatResponse.of_prompt(texts, head=head)
 
 
 def clean_up_spaces(text: str) -> str:
-    """The same as transformers' clean_up_tokenization."""
+    """Removes the spaces that transformers' `clean_up_tokenization` removes."""
     for spaced, clean in _SPACES:
         text = text.replace(spaced, clean)
     return text

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from kaito_presets.errors import AdapterError
-from kaito_presets.inference.adapters import Adapter
+from kaito_presets.serving.adapters import Adapter
 
 log = logging.getLogger(__name__)
 

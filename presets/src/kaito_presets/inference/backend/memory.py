@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-from kaito_presets.inference.machine import read_machine
+from kaito_presets.machine import read_machine
 
 GPU_CACHE_SHARE: Final = 0.80
 """Of the memory free after loading; the rest is for activations and fragmentation (upstream plans with 0.84

@@ -20,7 +20,6 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from kaito_presets.errors import BadRequest, ConfigurationError
-from kaito_presets.inference.adapters import Adapter
 from kaito_presets.inference.backend.adapters import LoadedAdapters
 from kaito_presets.inference.backend.alone import AloneRun
 from kaito_presets.inference.backend.batch import Batch
@@ -38,6 +37,7 @@ from kaito_presets.inference.language_model import (
     TemplateOptions,
 )
 from kaito_presets.inference.options import InferenceOptions
+from kaito_presets.serving.adapters import Adapter
 
 log = logging.getLogger(__name__)
 

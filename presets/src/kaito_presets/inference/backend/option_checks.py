@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kaito_presets.errors import BadRequest
-from kaito_presets.inference.text import brief
-from kaito_presets.json_shapes import is_list, is_object
+from kaito_presets.json_values import abbreviate, is_list, is_object
 
 Check = Callable[[object, int], str | None]
 """Takes a value and the size of the vocabulary (0: unknown); returns what the value must be, or None if it is
@@ -216,7 +215,7 @@ def checked_option(name: str, value: Any, vocabulary: int) -> Any:
     """
     wanted = CHECKS[name](value, vocabulary)
     if wanted is not None:
-        raise BadRequest(f"{name} {wanted}, not {brief(value)}", param=name)
+        raise BadRequest(f"{name} {wanted}, not {abbreviate(value)}", param=name)
     return float(value) if name in NUMBERS else value
 
 
@@ -234,4 +233,4 @@ def valid_own_value(name: str, value: Any, vocabulary: int) -> tuple[Any, str | 
     if name in TOKEN_LISTS and is_list(value):
         kept = [token for token in value if _is_token(token, vocabulary)]
         return kept or None, f"{name} {wanted}; other values are left out"
-    return None, f"{name} {wanted}, not {brief(value)}; it is ignored"
+    return None, f"{name} {wanted}, not {abbreviate(value)}; it is ignored"

@@ -6,11 +6,8 @@ to what decoding all tokens at once gives, and that no character of a stop strin
 ever emitted.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import final
-
-from kaito_presets.json_shapes import is_list
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -22,7 +19,7 @@ simply invalid."""
 
 
 @final
-class IncrementalDecoder:
+class IncrementalDetokenizer:
     """Decodes a growing list of tokens. It re-reads a few tokens back, because the text of a token depends
     on its neighbours."""
 
@@ -37,9 +34,9 @@ class IncrementalDecoder:
         self._tokens.append(token)
         return self._advance(final=False)
 
-    def copy(self) -> "IncrementalDecoder":
+    def copy(self) -> "IncrementalDetokenizer":
         """A decoder that has read the same tokens."""
-        result = IncrementalDecoder(self._decode)
+        result = IncrementalDetokenizer(self._decode)
         result._tokens, result._context, result._emitted = [*self._tokens], self._context, self._emitted
         return result
 
@@ -89,14 +86,3 @@ class StopStrings:
     @staticmethod
     def _longest_beginning(text: str, stop: str) -> int:
         return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
-
-
-def brief(value: object) -> str:
-    """A value for an error message: at most 80 characters, also of numbers with thousands of digits."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
-        return f"a number of about {math.log10(abs(value)):.0f} digits"
-    try:
-        text = repr(value) if not is_list(value) else f"[{', '.join(brief(item) for item in value[:8])}]"
-    except ValueError:  # an integer of more digits than Python converts, inside an object
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kaito_presets.errors import BadRequest, Overloaded, RequestError, Unavailable
-from kaito_presets.inference.text import brief
+from kaito_presets.json_values import abbreviate
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
                 "type": detail["type"],
                 "loc": ["body", *detail["loc"], *_refused_field(detail)],
                 "msg": detail["msg"],
-                "input": _brief(detail["input"]),
+                "input": _abbreviated(detail["input"]),
             }
             for detail in error.errors(include_url=False)[:MOST_DETAILS]
         ]
@@ -135,12 +135,12 @@ def _parameter(error: InvalidBody) -> str | None:
     return ".".join(str(part) for part in location) or None
 
 
-def _brief(value: object) -> object:
+def _abbreviated(value: object) -> object:
     """The offending input, without sending megabytes back; as text where JSON has no form for it (infinity)."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     try:
         text = json.dumps(value, default=str, allow_nan=False)
     except ValueError:
-        return brief(value)
+        return abbreviate(value)
     return value if len(text) <= 200 else text[:200] + "…"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kaito_presets.environment import check_readable
 from kaito_presets.errors import AdapterError, ModelLoadError
-from kaito_presets.json_shapes import is_object
+from kaito_presets.json_values import is_object
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

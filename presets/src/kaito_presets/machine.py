@@ -1,41 +1,45 @@
-"""Reads the memory and load of the machine and its GPUs.
+"""Reads memory and load of the container, the machine and its GPUs.
 
-Called by the metrics of server and tuning job and by the memory estimates. Returns what can be read without
-importing anything heavy: GPUs only once torch has been imported by somebody else, CPU figures only where
-psutil is installed.
+Called by the metrics of the inference server and by the memory estimates. Imports neither torch nor psutil at start-up:
+GPUs are reported once another module has imported torch, CPU load and used memory where psutil is installed.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-CGROUP_MEMORY_LIMIT_FILES = (
+CGROUP_MEMORY_LIMIT_FILES: Final = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""Version 2, version 1. A container sees the host's memory in /proc, but is killed at this limit."""
-CGROUP_MEMORY_USAGE_FILES = (
+"""Files of control groups version 2 and version 1. A container sees the host's memory in `/proc`, but the kernel kills
+it at this limit."""
+
+CGROUP_MEMORY_USAGE_FILES: Final = (
     Path("/sys/fs/cgroup/memory.current"),
     Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
+MEMINFO_FILE: Final = Path("/proc/meminfo")
+
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One GPU now."""
+    """Memory and load of one GPU at the time of the call."""
 
     id: str
     name: str
     used_bytes: int
     total_bytes: int
     load: float | None = None
+    """0 to 1; None if NVML is not available."""
     celsius: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MachineReading:
-    """CPU and host memory now."""
+    """CPU load and memory within the container's limit at the time of the call."""
 
     load_percentage: float
     physical_cores: int
@@ -47,7 +51,7 @@ class MachineReading:
 
 
 def read_gpus() -> list[GpuReading]:
-    """Every visible GPU; empty without torch or without GPUs."""
+    """Reads every visible GPU; returns an empty list without torch or without GPUs."""
     torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return []
@@ -60,7 +64,7 @@ def read_gpus() -> list[GpuReading]:
 
 
 def _gpu_sensors(torch: Any, index: int) -> tuple[float | None, int | None]:
-    """Load and temperature need NVML's Python binding, which an image may not have."""
+    """Reads load and temperature, which need NVML's Python binding; an image may lack it."""
     try:
         return torch.cuda.utilization(index) / 100, int(torch.cuda.temperature(index))
     except (ImportError, RuntimeError):
@@ -68,7 +72,7 @@ def _gpu_sensors(torch: Any, index: int) -> tuple[float | None, int | None]:
 
 
 def read_machine() -> MachineReading | None:
-    """CPU and memory within the container's limit, or None without psutil."""
+    """Reads CPU load and memory; returns None without psutil."""
     try:
         import psutil
     except ImportError:
@@ -90,10 +94,33 @@ def read_machine() -> MachineReading | None:
     )
 
 
+def read_memory_limit(limits: tuple[Path, ...] = CGROUP_MEMORY_LIMIT_FILES, meminfo: Path = MEMINFO_FILE) -> int:
+    """Reads the bytes of memory that the container may use, without psutil.
+
+    Returns the limit of the container or the memory of the machine, whichever is less; 0 if neither can be read.
+    """
+    total = _read_total_memory(meminfo)
+    limit = _first_number(limits)
+    if limit is None:
+        return total
+    return min(limit, total) if total else limit
+
+
 def _first_number(files: tuple[Path, ...]) -> int | None:
     for file in files:
         try:
             return int(file.read_text(encoding="ascii"))
-        except (OSError, ValueError):  # "max" in version 2 means no limit
+        except (OSError, ValueError):  # version 2 of control groups writes "max" for no limit
             continue
     return None
+
+
+def _read_total_memory(meminfo: Path) -> int:
+    try:
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemTotal":
+                return int(value.split()[0]) * 1024  # the unit is kB
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
