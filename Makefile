@@ -51,9 +51,9 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@cd presets && ../.venv/bin/mypy && ../.venv/bin/pyright
 	@.venv/bin/lint-imports
 	@cd presets && PYTHONPATH=src:config/src ../.venv/bin/lint-imports
-	@.venv/bin/python hack/verifytypes.py
-	@.venv/bin/python hack/generate.py --check
-	@.venv/bin/python hack/size.py
+	@.venv/bin/python -m hack.check.verifytypes
+	@.venv/bin/python -m hack.generate --check
+	@.venv/bin/python -m hack.check.size
 
 .PHONY: check-fast
 check-fast: sync ## Lint, format, types and spelling of the files that differ from main
@@ -63,7 +63,7 @@ check-fast: sync ## Lint, format, types and spelling of the files that differ fr
 
 .PHONY: generate
 generate: sync ## Write the CRDs, RBAC and docs that are generated from code
-	@.venv/bin/python hack/generate.py
+	@.venv/bin/python -m hack.generate
 
 .PHONY: bench
 bench: sync envtest ## Measure; prints JSON and tables (ARGS="--quick", ARGS="latency --runs 5"; see docs/benchmarks.md)

@@ -1,6 +1,6 @@
 """The CustomResourceDefinitions of Kaito's kinds, made from the models.
 
-`hack/generate.py` writes them to `config/crd`; `kaito up` and the tests apply the same manifests directly.
+`hack/generate` writes them to `config/crd`; `kaito up` and the tests apply the same manifests directly.
 """
 
 from typing import Any, Final

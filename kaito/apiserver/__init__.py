@@ -10,11 +10,11 @@ its cost is accepted here. Of the built-in kinds those are served that operators
 manifests meet.
 """
 
-from kaito.apiserver.authorization import Denial
+from kaito.apiserver.auth.rbac import Denial
 from kaito.apiserver.faults import ConnectionDropped, Fault
 from kaito.apiserver.http import Listening, serve
+from kaito.apiserver.registry.store import Backup
 from kaito.apiserver.server import ApiServer
-from kaito.apiserver.store import Backup
 from kaito.apiserver.wire import HttpRequest, HttpResponse
 
 __all__ = [

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kaito.apiserver.errors import StatusError
-from kaito.apiserver.kinds import Resource
-from kaito.apiserver.store import Change
+from kaito.apiserver.registry.resources import Resource
+from kaito.apiserver.registry.store import Change
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response
 
 _REASONS = {

@@ -14,32 +14,34 @@ from datetime import UTC, datetime
 from functools import partial
 from ipaddress import IPv4Network
 
-from kaito.apiserver import discovery, errors, reads
-from kaito.apiserver.admission import Admission, WebhookCaller
-from kaito.apiserver.authorization import Attributes, Authorizer, Denial, Mode, asked_for, creation
-from kaito.apiserver.bodies import media_type
-from kaito.apiserver.builtin import builtin_resources
-from kaito.apiserver.cleanup import Cleanup
-from kaito.apiserver.conversion import Conversions
-from kaito.apiserver.core import Context, Core
-from kaito.apiserver.definitions import STORAGE as DEFINITIONS, Definitions
-from kaito.apiserver.deletion import delete_one
-from kaito.apiserver.escalation import check_escalation
+from kaito.apiserver import errors
+from kaito.apiserver.admission.webhooks import Admission
+from kaito.apiserver.apiextensions.conversion import Conversions
+from kaito.apiserver.apiextensions.definitions import STORAGE as DEFINITIONS, Definitions
+from kaito.apiserver.auth.escalation import check_escalation
+from kaito.apiserver.auth.identity import identify, impersonate
+from kaito.apiserver.auth.rbac import Attributes, Authorizer, Denial, Mode, asked_for, creation
+from kaito.apiserver.auth.reviews import review
+from kaito.apiserver.bodies.decode import media_type
+from kaito.apiserver.deletion.cleanup import Cleanup
+from kaito.apiserver.deletion.delete import delete_one
+from kaito.apiserver.deletion.garbage_collector import Collector
+from kaito.apiserver.discovery import groups as discovery
+from kaito.apiserver.discovery.openapi import OpenApi
 from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
-from kaito.apiserver.gc import Collector
-from kaito.apiserver.identity import identify, impersonate
-from kaito.apiserver.kinds import Registry, view
-from kaito.apiserver.openapi import OpenApi
-from kaito.apiserver.presentation import negotiate
-from kaito.apiserver.reviews import review
-from kaito.apiserver.routes import Target, UnknownPath, parse
-from kaito.apiserver.selectors import selection
-from kaito.apiserver.store import Backup, Change, Store
-from kaito.apiserver.subresources import LogSource, Subresources
-from kaito.apiserver.watch import open_watch
-from kaito.apiserver.webhook_client import call_webhook
+from kaito.apiserver.printers.presentation import negotiate
+from kaito.apiserver.reads import read as reads
+from kaito.apiserver.reads.watch import open_watch
+from kaito.apiserver.registry.builtin import builtin_resources
+from kaito.apiserver.registry.core import Context, Core
+from kaito.apiserver.registry.resources import Registry, view
+from kaito.apiserver.registry.routes import Target, UnknownPath, parse
+from kaito.apiserver.registry.selectors import selection
+from kaito.apiserver.registry.store import Backup, Change, Store
+from kaito.apiserver.webhook_client import WebhookCaller, call_webhook
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, raw_response, text_response
-from kaito.apiserver.writes import Writer
+from kaito.apiserver.writes.subresources import LogSource, Subresources
+from kaito.apiserver.writes.writer import Writer
 
 VERSION: Object = {
     "major": "1",
@@ -373,8 +375,8 @@ class ApiServer:
         return self.faults.delivery(None, change)
 
     def _create_namespaces(self) -> None:
-        from kaito.apiserver.builtin_defaults import fill_builtin_defaults
-        from kaito.apiserver.lifecycle import prepare_create
+        from kaito.apiserver.builtin.defaults import fill_builtin_defaults
+        from kaito.apiserver.writes.lifecycle import prepare_create
 
         resource = self._core.registry.find("", "v1", "namespaces")
         if resource is None:

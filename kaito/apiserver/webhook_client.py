@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import base64
 import ssl
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import aiohttp
 
-from kaito.apiserver.admission import WebhookError
 from kaito.apiserver.wire import Object, decode, encode, is_object
+
+WebhookCaller: TypeAlias = Callable[[Object, Object], Awaitable[Object]]
+"""Sends a review to where a `clientConfig` points and returns the answered review; raises `WebhookError`."""
+
+
+class WebhookError(Exception):
+    """A webhook could not be called, or did not answer with a review."""
 
 
 async def call_webhook(config: Object, review: Object) -> Object:

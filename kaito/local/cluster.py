@@ -38,7 +38,7 @@ from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import CustomResourceDefinition, Node
 from kaito.runtime.manager import Manager, Settings
-from kaito.runtime.reconcile import Again, Tick
+from kaito.runtime.reconcile import Again, PeriodicRequest
 from kaito.runtime.tasks import TaskScope
 
 DEFINITIONS_SECONDS = 30.0
@@ -111,7 +111,7 @@ async def _agent(
         await _install_definitions(client)
         proxy, kubelet = ServiceProxy(), Kubelet(folder, images, client, SystemClock(), pods)
 
-        async def sweep(tick: Tick) -> Again | None:
+        async def sweep(tick: PeriodicRequest) -> Again | None:
             await kubelet.sweep(tick.api)
             await proxy.sweep(tick.api)
             return None

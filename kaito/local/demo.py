@@ -16,8 +16,8 @@ import yaml
 from kaito.api.karpenter import Machine, NodeClaim
 from kaito.api.workspace import Workspace, WorkspaceV1Alpha1
 from kaito.local.cluster import LocalCluster, local_cluster
-from kaito.local.facts import COLUMNS
 from kaito.local.options import Options
+from kaito.local.progress import COLUMNS
 from kaito.local.view import View
 from kaito.runtime.kinds import Node, Pod
 from kaito.runtime.meta import ObjectMeta, find_condition

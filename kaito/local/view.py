@@ -10,7 +10,7 @@ from typing import TextIO, final
 import aiohttp
 
 from kaito.local.cluster import LocalCluster
-from kaito.local.facts import Fact, observe
+from kaito.local.progress import Fact, observe
 from kaito.runtime.clock import monotonic
 
 REFRESH_SECONDS = 0.2

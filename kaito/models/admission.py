@@ -10,7 +10,7 @@ from kaito.api import labels
 from kaito.api.violation import Violation, introduced
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.validation import NodeApi
-from kaito.models import catalogue, instance_types
+from kaito.models import catalog as catalogue, instance_types
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import Cloud

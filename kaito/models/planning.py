@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import final
 
-from kaito.models.catalogue import presets
+from kaito.models.catalog import presets
 from kaito.models.engine import CONFIG_FIELD, NO_OPTIONS, EngineOptions
 from kaito.models.errors import TuningUnsupported
 from kaito.models.fitting import blame, check_context, engine_warnings, transformers_shortfall, vllm_shortfall

@@ -20,7 +20,7 @@ from kaito.provisioner.nodes import is_managed, nodes_of, owns_instance
 from kaito.runtime import Again
 from kaito.runtime.errors import ApiError, KaitoRuntimeError, TransportError
 from kaito.runtime.kinds import Node
-from kaito.runtime.reconcile import Tick
+from kaito.runtime.reconcile import PeriodicRequest
 
 SHARE_AT_ONCE = 0.5
 """Of all our instances, at most this part is deleted in one scan; at least one."""
@@ -35,7 +35,7 @@ class Collector:
         self._orphans: set[str] = set()
         self._broken: set[str] = set()
 
-    async def scan(self, tick: Tick) -> Again | None:
+    async def scan(self, tick: PeriodicRequest) -> Again | None:
         """Look at every instance and every claim once."""
         installation = await self._tools.installation.id(tick.api)
         try:
@@ -48,7 +48,7 @@ class Collector:
         await self._collect_claims(tick, {instance.name: instance for instance in instances})
         return None
 
-    async def _collect_instances(self, tick: Tick, ours: list[Instance]) -> None:
+    async def _collect_instances(self, tick: PeriodicRequest, ours: list[Instance]) -> None:
         served = {kind.kind: kind for kind in self._tools.kinds if await self._is_served(tick, kind)}
         orphans = [instance for instance in ours if await self._is_orphan(tick, instance, served)]
         self._tools.metrics.orphans.set(len(orphans))
@@ -60,7 +60,7 @@ class Collector:
             if deleted < limit and await self._delete_instance(tick, instance):
                 deleted += 1
 
-    async def _is_orphan(self, tick: Tick, instance: Instance, served: Mapping[str, type[Claim]]) -> bool:
+    async def _is_orphan(self, tick: PeriodicRequest, instance: Instance, served: Mapping[str, type[Claim]]) -> bool:
         marker = instance.marker
         if instance.state == "deleting" or marker is None or self._is_young(instance, tick.clock.now()):
             return False
@@ -77,7 +77,7 @@ class Collector:
             return False
         return claim is None or claim.uid != marker.claim_uid
 
-    async def _is_served(self, tick: Tick, kind: type[Claim]) -> bool:
+    async def _is_served(self, tick: PeriodicRequest, kind: type[Claim]) -> bool:
         """A missing definition answers 404 for every claim, which says nothing about any of them."""
         try:
             return await is_served(tick.api.client, kind)
@@ -89,7 +89,7 @@ class Collector:
         created = instance.created
         return created is not None and (now - created).total_seconds() < self._tools.settings.orphan_grace
 
-    async def _delete_instance(self, tick: Tick, instance: Instance) -> bool:
+    async def _delete_instance(self, tick: PeriodicRequest, instance: Instance) -> bool:
         """Whether it is on its way out; one that cannot be deleted does not use up the others' turn."""
         if self._tools.settings.collect_dry_run:
             tick.log.warning("orphan found, dry run: not deleted", instance=instance.name)
@@ -108,7 +108,7 @@ class Collector:
             )
         return True
 
-    async def _collect_claims(self, tick: Tick, instances: dict[str, Instance]) -> None:
+    async def _collect_claims(self, tick: PeriodicRequest, instances: dict[str, Instance]) -> None:
         broken: dict[str, tuple[Claim, str]] = {}
         for kind in self._tools.kinds:
             for claim in await tick.api.list(kind):
@@ -125,7 +125,7 @@ class Collector:
             except (ApiError, TransportError) as error:
                 tick.log.warning("claim not deleted, trying again", claim=claim.name, error=str(error))
 
-    async def _breakage(self, tick: Tick, claim: Claim, instance: Instance | None) -> str:
+    async def _breakage(self, tick: PeriodicRequest, claim: Claim, instance: Instance | None) -> str:
         """Why a registered claim can never be ready again; empty when it can."""
         registered = claim.condition(claim.stages.registered)
         if claim.deleting or not is_managed(claim) or registered is None or not registered.is_true:

@@ -5,7 +5,7 @@ The node controller ends the instances whose node is drained, the claim controll
 
 from dataclasses import dataclass
 
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError, Deferred, Verdict
 from kaito.cloud.provider import Instance
 from kaito.provisioner.context import Tools
@@ -14,7 +14,7 @@ from kaito.provisioner.ledger import Ending
 from kaito.provisioner.nodes import owns_instance
 from kaito.runtime.clock import monotonic
 
-_OF_LAUNCH = frozenset({words.LAUNCH_FAILED, words.QUOTA_EXCEEDED, words.INSUFFICIENT_CAPACITY})
+_OF_LAUNCH = frozenset({conditions.LAUNCH_FAILED, conditions.QUOTA_EXCEEDED, conditions.INSUFFICIENT_CAPACITY})
 """Reasons that would mislead about a deletion."""
 
 
@@ -61,7 +61,7 @@ def refused(tools: Tools, claim_uid: str, error: CloudError) -> Refused:
         found = failure(error, 1, settings)
         return Refused(found, error.retry_after or settings.poll_interval, deferred=True)
     found = failure(error, ledger.troubled(claim_uid), settings)
-    reason = words.DELETION_FAILED if found.reason in _OF_LAUNCH else found.reason
+    reason = conditions.DELETION_FAILED if found.reason in _OF_LAUNCH else found.reason
     message = f"the cloud did not delete the instance: {found.message}"
     ledger.ending(claim_uid, Ending(found.status, reason, message))
     tools.metrics.refused_deletions.labels(reason).inc()

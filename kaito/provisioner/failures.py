@@ -7,7 +7,7 @@ each failure in a row, up to their cap.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError, Verdict
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime.meta import ConditionStatus
@@ -45,22 +45,25 @@ class Failure:
 
 
 _REASONS: Mapping[Verdict, tuple[str, ConditionStatus]] = {
-    Verdict.QUOTA: (words.QUOTA_EXCEEDED, "False"),
-    Verdict.CAPACITY: (words.INSUFFICIENT_CAPACITY, "False"),
-    Verdict.SIZE: (words.UNSUPPORTED_INSTANCE_TYPE, "False"),
-    Verdict.ZONE: (words.UNSUPPORTED_INSTANCE_TYPE, "False"),
-    Verdict.BUSY: (words.CLOUD_BUSY, "Unknown"),
-    Verdict.CONFLICT: (words.CLOUD_CONFLICT, "False"),
-    Verdict.THROTTLED: (words.CLOUD_THROTTLED, "Unknown"),
-    Verdict.OVERRIDDEN: (words.OPERATION_CANCELED, "Unknown"),
-    Verdict.FAILED: (words.LAUNCH_FAILED, "False"),
-    Verdict.BLOCKED: (words.BLOCKED_BY_CLOUD, "False"),
-    Verdict.INVALID: (words.LAUNCH_FAILED, "False"),
-    Verdict.DENIED: (words.UNAUTHORIZED, "False"),
-    Verdict.CLUSTER_MISSING: (words.CLUSTER_NOT_FOUND, "False"),
-    Verdict.GONE: (words.CLOUD_UNAVAILABLE, "Unknown"),  # it went while it was asked about: look again
-    Verdict.EXISTS: (words.AGENT_POOL_CREATING, "Unknown"),  # the lost answer of an earlier attempt, or another owner's
-    Verdict.UNAVAILABLE: (words.CLOUD_UNAVAILABLE, "Unknown"),
+    Verdict.QUOTA: (conditions.QUOTA_EXCEEDED, "False"),
+    Verdict.CAPACITY: (conditions.INSUFFICIENT_CAPACITY, "False"),
+    Verdict.SIZE: (conditions.UNSUPPORTED_INSTANCE_TYPE, "False"),
+    Verdict.ZONE: (conditions.UNSUPPORTED_INSTANCE_TYPE, "False"),
+    Verdict.BUSY: (conditions.CLOUD_BUSY, "Unknown"),
+    Verdict.CONFLICT: (conditions.CLOUD_CONFLICT, "False"),
+    Verdict.THROTTLED: (conditions.CLOUD_THROTTLED, "Unknown"),
+    Verdict.OVERRIDDEN: (conditions.OPERATION_CANCELED, "Unknown"),
+    Verdict.FAILED: (conditions.LAUNCH_FAILED, "False"),
+    Verdict.BLOCKED: (conditions.BLOCKED_BY_CLOUD, "False"),
+    Verdict.INVALID: (conditions.LAUNCH_FAILED, "False"),
+    Verdict.DENIED: (conditions.UNAUTHORIZED, "False"),
+    Verdict.CLUSTER_MISSING: (conditions.CLUSTER_NOT_FOUND, "False"),
+    Verdict.GONE: (conditions.CLOUD_UNAVAILABLE, "Unknown"),  # it went while it was asked about: look again
+    Verdict.EXISTS: (
+        conditions.AGENT_POOL_CREATING,
+        "Unknown",
+    ),  # the lost answer of an earlier attempt, or another owner's
+    Verdict.UNAVAILABLE: (conditions.CLOUD_UNAVAILABLE, "Unknown"),
 }
 
 _UNAVAILABLE = frozenset({Verdict.QUOTA, Verdict.CAPACITY, Verdict.SIZE, Verdict.ZONE})
@@ -85,7 +88,7 @@ def failure(error: CloudError, failures: int, settings: ProvisionerSettings) -> 
     """The consequences of an error that was the `failures`-th in a row, counted from 1."""
     reason, status = _REASONS[error.verdict]
     text = shortened(str(error))
-    message = f"{words.UNAVAILABLE_MESSAGE}: {text}" if error.verdict in _UNAVAILABLE else text
+    message = f"{conditions.UNAVAILABLE_MESSAGE}: {text}" if error.verdict in _UNAVAILABLE else text
     return Failure(reason, message, pause(error, failures, settings), status=status)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.provisioner.settings import NodeApi
 from kaito.runtime import Client, Settings
-from kaito.runtime.client.access import find_access
+from kaito.runtime.client.connect import find_cluster_config
 from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.errors import KaitoRuntimeError, NotFound
 from kaito.runtime.logging import get_logger
@@ -35,7 +35,7 @@ async def served_kinds(node_api: NodeApi, settings: Settings) -> Sequence[type[C
 
 
 async def _installed(settings: Settings) -> Sequence[type[Claim]]:
-    transport = HttpTransport(await find_access(settings.kubeconfig, settings.context))
+    transport = HttpTransport(await find_cluster_config(settings.kubeconfig, settings.context))
     client = Client(transport, field_manager="gpu-provisioner")
     try:
         while True:

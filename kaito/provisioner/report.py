@@ -7,7 +7,7 @@ spells the stages differently and says False where a NodeClaim says Unknown: the
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from kaito.api.karpenter import Claim, Machine, conditions as words
+from kaito.api.karpenter import Claim, Machine, conditions
 from kaito.runtime.client.status import StatusScope
 from kaito.runtime.meta import Condition, ConditionStatus, find_condition
 
@@ -45,7 +45,7 @@ class Report:
 
     def node_ready(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
         """How the node is now."""
-        self._say(words.NODE_READY, status, reason, message)
+        self._say(conditions.NODE_READY, status, reason, message)
 
     def say(self, condition_type: str, status: ConditionStatus, reason: str = "", message: str = "") -> None:
         """Any other condition."""
@@ -71,7 +71,7 @@ class Report:
         """Put everything into the claim's status, the stages nobody spoke of and the root included."""
         for stage in self.claim.stages:
             if stage not in self.statements and scope.find(stage) is None:
-                self._say(stage, "Unknown", words.AWAITING_RECONCILIATION, "object is awaiting reconciliation")
+                self._say(stage, "Unknown", conditions.AWAITING_RECONCILIATION, "object is awaiting reconciliation")
         for said in self.statements.values():
             scope.condition(said.type, _holds(said.status), said.reason, said.message)
         if not self.claim.deleting:
@@ -100,16 +100,16 @@ class Report:
     def _root(self, scope: StatusScope[Claim]) -> Statement:
         stages = [condition for condition in map(scope.find, self.claim.stages) if condition is not None]
         if self.claim.deleting:
-            return _leaving(scope.find(words.INSTANCE_TERMINATING), stages)
+            return _leaving(scope.find(conditions.INSTANCE_TERMINATING), stages)
         unhealthy = [condition for condition in stages if not condition.is_true]
         if unhealthy:
             return _unhealthy_machine(unhealthy) if isinstance(self.claim, Machine) else _unhealthy(unhealthy)
-        node = scope.find(words.NODE_READY)
+        node = scope.find(conditions.NODE_READY)
         if node is not None and not node.is_true:
             # Karpenter leaves Ready alone once it was True; gpu-provisioner v0.2's heartbeat did not, and people rely
             # on a Ready claim being a usable one.
-            return Statement(words.READY, "False", node.reason, node.message)
-        return Statement(words.READY, "True", words.READY)
+            return Statement(conditions.READY, "False", node.reason, node.message)
+        return Statement(conditions.READY, "True", conditions.READY)
 
 
 def _holds(status: ConditionStatus) -> bool | None:
@@ -119,21 +119,21 @@ def _holds(status: ConditionStatus) -> bool | None:
 def _leaving(ending: Condition | None, stages: list[Condition]) -> Statement:
     """Ready of a claim that is being deleted: False, with what blocks the deletion or the failure before it."""
     if ending is not None and ending.status == "False":
-        return Statement(words.READY, "False", ending.reason or words.DELETION_FAILED, ending.message)
+        return Statement(conditions.READY, "False", ending.reason or conditions.DELETION_FAILED, ending.message)
     cause = next((f"; {c.type}: {c.reason}: {c.message}" for c in stages if c.status == "False" and c.message), "")
-    return Statement(words.READY, "False", words.TERMINATING, f"the claim is being deleted{cause}")
+    return Statement(conditions.READY, "False", conditions.TERMINATING, f"the claim is being deleted{cause}")
 
 
-def _unhealthy(conditions: list[Condition]) -> Statement:
+def _unhealthy(found: list[Condition]) -> Statement:
     """operatorpkg's rule for NodeClaims: False when any stage is, and the list of what is missing."""
-    message = ", ".join(f"{condition.type}={condition.status}" for condition in conditions)
-    if any(condition.status == "False" for condition in conditions):
-        return Statement(words.READY, "False", words.UNHEALTHY_DEPENDENTS, message)
-    return Statement(words.READY, "Unknown", words.RECONCILING_DEPENDENTS, message)
+    message = ", ".join(f"{condition.type}={condition.status}" for condition in found)
+    if any(condition.status == "False" for condition in found):
+        return Statement(conditions.READY, "False", conditions.UNHEALTHY_DEPENDENTS, message)
+    return Statement(conditions.READY, "Unknown", conditions.RECONCILING_DEPENDENTS, message)
 
 
-def _unhealthy_machine(conditions: list[Condition]) -> Statement:
+def _unhealthy_machine(found: list[Condition]) -> Statement:
     """knative's rule for Machines: the first stage in trouble speaks for the root."""
-    first = next((condition for condition in conditions if condition.status == "False"), conditions[0])
+    first = next((condition for condition in found if condition.status == "False"), found[0])
     status: ConditionStatus = "False" if first.status == "False" else "True" if first.status == "True" else "Unknown"
-    return Statement(words.READY, status, first.reason, first.message)
+    return Statement(conditions.READY, status, first.reason, first.message)

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from kaito.runtime.client.api import Api
     from kaito.runtime.client.status import StatusScope
 
-__all__ = ["Again", "Cause", "KeyedFunction", "Reconciler", "Request", "Tick", "TickFunction", "Visit"]
+__all__ = [
+    "Again",
+    "Cause",
+    "KeyedFunction",
+    "KeyedRequest",
+    "PeriodicRequest",
+    "Reconciler",
+    "Request",
+    "TickFunction",
+]
 
 R = TypeVar("R", bound=Resource)
 K = TypeVar("K", bound=Hashable)
@@ -110,7 +119,7 @@ class Request(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class PeriodicRequest:
     """One run of a periodic controller, which has no object."""
 
     api: "Api"
@@ -128,7 +137,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit(Generic[K]):
+class KeyedRequest(Generic[K]):
     """One run of a keyed controller: for a key, without an object."""
 
     key: K
@@ -152,8 +161,8 @@ class Visit(Generic[K]):
 Reconciler = Callable[[Request[R]], Awaitable[Again | None]]
 """A reconcile or cleanup function."""
 
-TickFunction = Callable[[Tick], Awaitable[Again | None]]
+TickFunction = Callable[[PeriodicRequest], Awaitable[Again | None]]
 """The function of a periodic controller."""
 
-KeyedFunction = Callable[[Visit[K]], Awaitable[Again | None]]
+KeyedFunction = Callable[[KeyedRequest[K]], Awaitable[Again | None]]
 """The function of a keyed controller."""

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from kaito.api import Machine, NodeClaim, Workspace, conditions as words, labels
+from kaito.api import Machine, NodeClaim, Workspace, conditions, labels
 from kaito.runtime import Again, Request
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller import Controller
@@ -34,7 +34,7 @@ from kaito.runtime.kinds import (
     StatefulSet,
 )
 from kaito.runtime.meta import Resource
-from kaito.workspace import wakeups
+from kaito.workspace import triggers as wakeups
 from kaito.workspace.context import Pass
 from kaito.workspace.failure import StepFailure
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG
@@ -42,8 +42,8 @@ from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from kaito.workspace.steps import claims, inference, nodes, plan, removal, services, surplus, tuning
-from kaito.workspace.steps.conclude import conclude, conclude_nothing
+from kaito.workspace.steps import claims, cleanup as removal, inference, nodes, plan, services, surplus, tuning
+from kaito.workspace.steps.status import conclude, conclude_nothing
 
 
 @final
@@ -59,16 +59,16 @@ class Step:
     """Types of the conditions that it decides."""
 
 
-_WORKLOAD: Final = frozenset({words.INFERENCE_READY, words.JOB_STARTED})
+_WORKLOAD: Final = frozenset({conditions.INFERENCE_READY, conditions.JOB_STARTED})
 
 STEPS: Final[Sequence[Step]] = (
-    Step(plan.decide, "planning", frozenset({words.MODEL_RESOLVED, words.RESOURCE_READY})),
-    Step(nodes.observe, "looking at the nodes", frozenset({words.NODES_READY})),
-    Step(claims.ensure, "claiming nodes", frozenset({words.MACHINE_READY, words.NODE_CLAIM_READY})),
+    Step(plan.decide, "planning", frozenset({conditions.MODEL_RESOLVED, conditions.RESOURCE_READY})),
+    Step(nodes.observe, "looking at the nodes", frozenset({conditions.NODES_READY})),
+    Step(claims.ensure, "claiming nodes", frozenset({conditions.MACHINE_READY, conditions.NODE_CLAIM_READY})),
     Step(services.ensure, "applying the Services", _WORKLOAD),
     Step(inference.ensure, "applying the inference workload", _WORKLOAD),
     Step(tuning.ensure, "applying the tuning Job", _WORKLOAD),
-    Step(surplus.release, "releasing surplus nodes", frozenset({words.RESOURCE_READY})),
+    Step(surplus.release, "releasing surplus nodes", frozenset({conditions.RESOURCE_READY})),
 )
 
 PASS_SECONDS: Final = 240.0

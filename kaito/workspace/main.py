@@ -12,11 +12,11 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
-from kaito.workspace import guard
+from kaito.workspace import in_use_policy as guard
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
 from kaito.workspace.flags import parse
-from kaito.workspace.guard import installation_guard
+from kaito.workspace.in_use_policy import installation_guard
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector

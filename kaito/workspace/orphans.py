@@ -10,7 +10,7 @@ from typing import final
 
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.controller import Controller, Periodic
-from kaito.runtime.reconcile import Again, Tick
+from kaito.runtime.reconcile import Again, PeriodicRequest
 from kaito.workspace.ownership import owner_key, owns
 
 PERIOD_SECONDS = 300.0
@@ -25,7 +25,7 @@ class OrphanCollector:
     def __init__(self, kind: type[Claim]) -> None:
         self._kind = kind
 
-    async def collect(self, tick: Tick) -> Again | None:
+    async def collect(self, tick: PeriodicRequest) -> Again | None:
         """Look at every claim once; a failure for one is raised after the others were looked at."""
         errors: list[Exception] = []
         for claim in await tick.api.list(self._kind):
@@ -39,7 +39,7 @@ class OrphanCollector:
             raise ExceptionGroup(f"{len(errors)} claims could not be looked at", errors)
         return None
 
-    async def _is_orphan(self, tick: Tick, claim: Claim) -> bool:
+    async def _is_orphan(self, tick: PeriodicRequest, claim: Claim) -> bool:
         key, made = owner_key(claim), claim.metadata.creation_timestamp
         if key is None or claim.deleting or labels.WORKSPACE_UID not in claim.labels:
             return False

@@ -63,4 +63,4 @@ class WorkspaceSettings(BaseModel):
     """Workspaces reconciled at the same time; they mostly wait for the API server, which costs nothing."""
 
     installation_guard: bool = True
-    """Refuse the deletion of the installation while Workspaces or their claims exist (`kaito.workspace.guard`)."""
+    """Refuse deleting the installation while Workspaces or their claims exist (`kaito.workspace.in_use_policy`)."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, Self, final
 
-from kaito.api import Claim, Workspace, conditions as words
+from kaito.api import Claim, Workspace, conditions
 from kaito.api.workspace import WorkspaceState
 from kaito.runtime.kinds import Job, Node, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
-from kaito.workspace import pods as pod_faults
+from kaito.workspace import pod_faults
 from kaito.workspace.failure import StepFailure
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.plan import Hardware, Plan, Refusal
@@ -133,19 +133,23 @@ def verdicts(
     if whole.holds:
         missed = [failure.message for failure in failures if failure.message not in whole.message]
         whole = whole._replace(message="; warning: ".join((whole.message, *missed)))
-    return [*(verdict for verdict in found if verdict is not None), whole, whole._replace(type=words.WORKSPACE_READY)]
+    return [
+        *(verdict for verdict in found if verdict is not None),
+        whole,
+        whole._replace(type=conditions.WORKSPACE_READY),
+    ]
 
 
 _AWAITING: Final = frozenset(
     {
-        words.CLAIM_NOT_READY,
-        words.MACHINE_NOT_READY,
-        words.NODE_NOT_READY,
-        words.RESOURCES_NOT_READY,
-        words.WAITING_FOR_RESOURCES,
-        words.INFERENCE_PENDING,
-        words.JOB_PENDING,
-        words.PENDING,
+        conditions.CLAIM_NOT_READY,
+        conditions.MACHINE_NOT_READY,
+        conditions.NODE_NOT_READY,
+        conditions.RESOURCES_NOT_READY,
+        conditions.WAITING_FOR_RESOURCES,
+        conditions.INFERENCE_PENDING,
+        conditions.JOB_PENDING,
+        conditions.PENDING,
     }
 )
 """Reasons that name no cause: the failure of the step is a better one."""
@@ -162,10 +166,10 @@ def _with_failures(verdict: Verdict, failures: Sequence[StepFailure]) -> Verdict
         return verdict
     error = "; ".join(failure.message for failure in concerned)
     if verdict.holds is None:
-        return Verdict.unknown(verdict.type, words.RECONCILE_ERROR, error)
+        return Verdict.unknown(verdict.type, conditions.RECONCILE_ERROR, error)
     if verdict.holds:
         return verdict._replace(message=f"{verdict.message}; warning: {error}")
-    reason = words.RECONCILE_ERROR if verdict.reason in _AWAITING else verdict.reason
+    reason = conditions.RECONCILE_ERROR if verdict.reason in _AWAITING else verdict.reason
     return verdict._replace(reason=reason, message=f"{verdict.message}; {error}")
 
 
@@ -186,7 +190,7 @@ def state(workspace: Workspace, seen: Observation, whole: Verdict) -> WorkspaceS
 
 def claim_condition_type(node_api: NodeApi) -> str:
     """The condition that speaks about claims of this kind."""
-    return words.MACHINE_READY if node_api is NodeApi.MACHINE else words.NODE_CLAIM_READY
+    return conditions.MACHINE_READY if node_api is NodeApi.MACHINE else conditions.NODE_CLAIM_READY
 
 
 def _model(workspace: Workspace, seen: Observation) -> Verdict | None:
@@ -194,14 +198,14 @@ def _model(workspace: Workspace, seen: Observation) -> Verdict | None:
         return None
     if seen.refusal is not None:
         holds = None if seen.refusal.waiting else False
-        return Verdict(words.MODEL_RESOLVED, holds, seen.refusal.reason, seen.refusal.message)
+        return Verdict(conditions.MODEL_RESOLVED, holds, seen.refusal.reason, seen.refusal.message)
     if seen.plan is None:
-        return Verdict.unknown(words.MODEL_RESOLVED, words.PENDING, "the preset has not been looked up yet")
+        return Verdict.unknown(conditions.MODEL_RESOLVED, conditions.PENDING, "the preset has not been looked up yet")
     hardware = seen.plan.hardware
     size = f" of {hardware.instance_type}" if hardware.instance_type else ""
     notes = "".join(f"; {note}" for note in seen.plan.notes)
     message = f"{workspace.preset_name} on {hardware.count} node{'s' if hardware.count != 1 else ''}{size}{notes}"
-    return Verdict.true(words.MODEL_RESOLVED, words.MODEL_RESOLVED, message)
+    return Verdict.true(conditions.MODEL_RESOLVED, conditions.MODEL_RESOLVED, message)
 
 
 def _claims(seen: Observation, node_api: NodeApi) -> Verdict | None:
@@ -211,7 +215,7 @@ def _claims(seen: Observation, node_api: NodeApi) -> Verdict | None:
     if report is None:
         if seen.refusal:
             return Verdict(kind, None if seen.refusal.waiting else False, seen.refusal.reason, seen.refusal.message)
-        return Verdict.unknown(kind, words.CLAIMS_PENDING, "claims have not been looked at yet")
+        return Verdict.unknown(kind, conditions.CLAIMS_PENDING, "claims have not been looked at yet")
     count = f"{len(report.ready)} of {report.wanted} {'machines' if machine else 'node claims'} ready"
     history = _losses(report)
     if report.failure is not None:
@@ -219,17 +223,17 @@ def _claims(seen: Observation, node_api: NodeApi) -> Verdict | None:
         return Verdict.false(kind, reason, message + history)
     if report.given_up:
         given_up = f"{count}; given up: {'; '.join(report.given_up)}"
-        return Verdict.false(kind, words.PROVISION_TIMEOUT, given_up + _next_attempt(report))
+        return Verdict.false(kind, conditions.PROVISION_TIMEOUT, given_up + _next_attempt(report))
     if report.retry_at is not None:
-        return Verdict.false(kind, words.CLAIM_REPLACEMENT_PENDING, count + history + _next_attempt(report))
+        return Verdict.false(kind, conditions.CLAIM_REPLACEMENT_PENDING, count + history + _next_attempt(report))
     if len(report.ready) >= report.wanted:
-        return Verdict.true(kind, words.MACHINES_READY if machine else words.CLAIMS_READY, count + history)
+        return Verdict.true(kind, conditions.MACHINES_READY if machine else conditions.CLAIMS_READY, count + history)
     for claim in report.live:
         trouble = None if claim.is_ready else claim.trouble()
         if trouble is not None and trouble.reason:
             message = f"{count}; {claim.kind} {claim.name}: {trouble.message}"
             return Verdict.false(kind, trouble.reason, message + history)
-    return Verdict.false(kind, words.MACHINE_NOT_READY if machine else words.CLAIM_NOT_READY, count + history)
+    return Verdict.false(kind, conditions.MACHINE_NOT_READY if machine else conditions.CLAIM_NOT_READY, count + history)
 
 
 def _losses(report: ClaimsReport) -> str:
@@ -257,16 +261,16 @@ def _nodes(seen: Observation) -> Verdict | None:
     if report is None:
         if seen.refusal:
             return None
-        return Verdict.unknown(words.NODES_READY, words.NODE_NOT_READY, "nodes have not been looked at yet")
+        return Verdict.unknown(conditions.NODES_READY, conditions.NODE_NOT_READY, "nodes have not been looked at yet")
     count = f"{len(report.usable)} of {report.wanted} nodes ready"
     warning = f"; warning: under pressure: {', '.join(report.pressures)}" if report.pressures else ""
     if report.enough:
-        return Verdict.true(words.NODES_READY, words.NODES_READY_REASON, count + warning)
+        return Verdict.true(conditions.NODES_READY, conditions.NODES_READY_REASON, count + warning)
     if report.gpu_faults and len(report.usable) + len(report.gpu_faults) >= report.wanted:
         text = "; ".join((count, *report.gpu_faults))
-        return Verdict.false(words.NODES_READY, words.NODE_PLUGINS_NOT_READY, text + warning)
+        return Verdict.false(conditions.NODES_READY, conditions.NODE_PLUGINS_NOT_READY, text + warning)
     text = "; ".join((count, *report.faults, *report.gpu_faults, *_strangers(seen, report)))
-    return Verdict.false(words.NODES_READY, words.NODE_NOT_READY, text + warning)
+    return Verdict.false(conditions.NODES_READY, conditions.NODE_NOT_READY, text + warning)
 
 
 def _strangers(seen: Observation, report: NodesReport) -> list[str]:
@@ -281,13 +285,13 @@ def _strangers(seen: Observation, report: NodesReport) -> list[str]:
 
 def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) -> Verdict:
     if seen.refusal is not None:
-        return Verdict.false(words.RESOURCE_READY, seen.refusal.reason, seen.refusal.message)
+        return Verdict.false(conditions.RESOURCE_READY, seen.refusal.reason, seen.refusal.message)
     if seen.plan is None:
-        return Verdict.unknown(words.RESOURCE_READY, words.PENDING, "the resources needed are not known yet")
+        return Verdict.unknown(conditions.RESOURCE_READY, conditions.PENDING, "the resources needed are not known yet")
     cause = _obstacle(claims, nodes)
     if cause is not None:
-        return cause._replace(type=words.RESOURCE_READY)
-    return Verdict.true(words.RESOURCE_READY, words.RESOURCES_READY, nodes.message if nodes else "")
+        return cause._replace(type=conditions.RESOURCE_READY)
+    return Verdict.true(conditions.RESOURCE_READY, conditions.RESOURCES_READY, nodes.message if nodes else "")
 
 
 def _obstacle(*verdicts: Verdict | None) -> Verdict | None:
@@ -299,34 +303,36 @@ def _obstacle(*verdicts: Verdict | None) -> Verdict | None:
 def _inference(seen: Observation, resource: Verdict) -> Verdict:
     workload = seen.workload
     if workload is None and seen.problem is not None:
-        return Verdict.false(words.INFERENCE_READY, *seen.problem)
+        return Verdict.false(conditions.INFERENCE_READY, *seen.problem)
     if not seen.looked_at_workload:
-        return Verdict.unknown(words.INFERENCE_READY, words.PENDING, "the workload has not been looked at yet")
+        return Verdict.unknown(
+            conditions.INFERENCE_READY, conditions.PENDING, "the workload has not been looked at yet"
+        )
     if workload is None:
         if resource.holds is None:
-            return Verdict.unknown(words.INFERENCE_READY, words.WAITING_FOR_RESOURCES, resource.message)
-        reason = seen.refusal.reason if seen.refusal else words.WAITING_FOR_RESOURCES
-        return Verdict.false(words.INFERENCE_READY, reason, resource.message)
+            return Verdict.unknown(conditions.INFERENCE_READY, conditions.WAITING_FOR_RESOURCES, resource.message)
+        reason = seen.refusal.reason if seen.refusal else conditions.WAITING_FOR_RESOURCES
+        return Verdict.false(conditions.INFERENCE_READY, reason, resource.message)
     wanted = 1 if workload.spec.replicas is None else workload.spec.replicas
     ready = workload.status.ready_replicas
     count = f"{ready} of {wanted} inference pods ready"
     if ready >= wanted:
         lost = _on_lost_nodes(seen)
         if lost:
-            return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, lost)
+            return Verdict.false(conditions.INFERENCE_READY, conditions.NODE_NOT_READY, lost)
         warning = f"; warning: {seen.problem[1]}" if seen.problem else ""
-        return Verdict.true(words.INFERENCE_READY, words.INFERENCE_SERVING, count + warning)
+        return Verdict.true(conditions.INFERENCE_READY, conditions.INFERENCE_SERVING, count + warning)
     fault = pod_faults.classify(seen.pods) or seen.obstacle
     refused = f"; {seen.problem[1]}" if seen.problem else ""
     if fault is not None:
-        return Verdict.false(words.INFERENCE_READY, fault.reason, f"{count}; {fault.message}{refused}")
+        return Verdict.false(conditions.INFERENCE_READY, fault.reason, f"{count}; {fault.message}{refused}")
     lost = _on_lost_nodes(seen)
     if lost:
-        return Verdict.false(words.INFERENCE_READY, words.NODE_NOT_READY, f"{count}; {lost}")
+        return Verdict.false(conditions.INFERENCE_READY, conditions.NODE_NOT_READY, f"{count}; {lost}")
     if seen.problem is not None:
         reason, message = seen.problem
-        return Verdict.false(words.INFERENCE_READY, reason, f"{count}; {message}")
-    return Verdict.false(words.INFERENCE_READY, words.INFERENCE_PENDING, count)
+        return Verdict.false(conditions.INFERENCE_READY, reason, f"{count}; {message}")
+    return Verdict.false(conditions.INFERENCE_READY, conditions.INFERENCE_PENDING, count)
 
 
 def _on_lost_nodes(seen: Observation) -> str:
@@ -344,33 +350,35 @@ def _on_lost_nodes(seen: Observation) -> str:
 def _inference_whole(resource: Verdict, inference: Verdict) -> Verdict:
     cause = _obstacle(resource, inference)
     if cause is not None:
-        return cause._replace(type=words.WORKSPACE_SUCCEEDED)
-    return Verdict.true(words.WORKSPACE_SUCCEEDED, words.SUCCEEDED, inference.message)
+        return cause._replace(type=conditions.WORKSPACE_SUCCEEDED)
+    return Verdict.true(conditions.WORKSPACE_SUCCEEDED, conditions.SUCCEEDED, inference.message)
 
 
 def _job(seen: Observation) -> Verdict:
     job = seen.job
     if seen.problem is not None:
-        return Verdict.false(words.JOB_STARTED, *seen.problem)
+        return Verdict.false(conditions.JOB_STARTED, *seen.problem)
     if not seen.looked_at_workload:
-        return Verdict.unknown(words.JOB_STARTED, words.PENDING, "the tuning job has not been looked at yet")
+        return Verdict.unknown(conditions.JOB_STARTED, conditions.PENDING, "the tuning job has not been looked at yet")
     if job is None:
-        return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, "the tuning job has not been created yet")
+        return Verdict.false(conditions.JOB_STARTED, conditions.JOB_PENDING, "the tuning job has not been created yet")
     if job.has_condition("Complete"):
-        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job has completed")
+        return Verdict.true(conditions.JOB_STARTED, conditions.JOB_RUNNING, "the tuning job has completed")
     if job.has_condition("Failed"):
-        return Verdict.false(words.JOB_STARTED, words.JOB_FAILED, _job_failure(seen))
+        return Verdict.false(conditions.JOB_STARTED, conditions.JOB_FAILED, _job_failure(seen))
     if job.status.ready:
-        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job is running")
+        return Verdict.true(conditions.JOB_STARTED, conditions.JOB_RUNNING, "the tuning job is running")
     fault = pod_faults.classify(seen.pods) or seen.obstacle
     if fault is not None:
-        return Verdict.false(words.JOB_STARTED, fault.reason, fault.message)
+        return Verdict.false(conditions.JOB_STARTED, fault.reason, fault.message)
     if _is_started(seen):
-        return Verdict.true(words.JOB_STARTED, words.JOB_RUNNING, "the tuning job is starting: a container runs")
+        return Verdict.true(
+            conditions.JOB_STARTED, conditions.JOB_RUNNING, "the tuning job is starting: a container runs"
+        )
     if job.status.active:
         message = "no container of the tuning job's pod has started yet"
-        return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, message)
-    return Verdict.false(words.JOB_STARTED, words.JOB_PENDING, "the tuning job has no pod yet")
+        return Verdict.false(conditions.JOB_STARTED, conditions.JOB_PENDING, message)
+    return Verdict.false(conditions.JOB_STARTED, conditions.JOB_PENDING, "the tuning job has no pod yet")
 
 
 def _is_started(seen: Observation) -> bool:
@@ -380,19 +388,19 @@ def _is_started(seen: Observation) -> bool:
 
 def _job_failure(seen: Observation) -> str:
     fault = pod_faults.classify(seen.pods)
-    conditions = seen.job.status.conditions if seen.job else ()
-    said = next((c.message or c.reason for c in conditions if c.type == "Failed" and c.status == "True"), "")
+    found = seen.job.status.conditions if seen.job else ()
+    said = next((c.message or c.reason for c in found if c.type == "Failed" and c.status == "True"), "")
     return "; ".join(filter(None, ("the tuning job failed", said, fault.message if fault else "")))
 
 
 def _tuning_whole(seen: Observation, resource: Verdict, job: Verdict) -> Verdict:
-    kind = words.WORKSPACE_SUCCEEDED
+    kind = conditions.WORKSPACE_SUCCEEDED
     if seen.job is not None and seen.job.has_condition("Complete"):
-        return Verdict.true(kind, words.SUCCEEDED, "tuning has completed")
+        return Verdict.true(kind, conditions.SUCCEEDED, "tuning has completed")
     if seen.job is not None and seen.job.has_condition("Failed"):
-        return Verdict.false(kind, words.FAILED, job.message)
+        return Verdict.false(kind, conditions.FAILED, job.message)
     if resource.holds is not True:
         return resource._replace(type=kind)
     if job.holds is not True:
         return job._replace(type=kind)
-    return Verdict.false(kind, words.PENDING, job.message)
+    return Verdict.false(kind, conditions.PENDING, job.message)

@@ -18,7 +18,7 @@ from typing import Any
 
 from kaito.runtime import Cached, Controller, Manager, Request, Settings
 from kaito.runtime.client import MergePatch
-from kaito.runtime.client.access import find_access
+from kaito.runtime.client.connect import find_cluster_config
 from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.client.transport import Reply, StreamReply
 from kaito.runtime.errors import TransportError
@@ -117,7 +117,7 @@ class Orders:
 def main() -> None:
     """Run until told to stop."""
     kubeconfig, metrics = Path(sys.argv[1]), sys.argv[2]
-    knife = Knife(HttpTransport(asyncio.run(find_access(kubeconfig))))
+    knife = Knife(HttpTransport(asyncio.run(find_cluster_config(kubeconfig))))
     orders = Orders(knife)
     manager = orders.manager = Manager(
         Settings(

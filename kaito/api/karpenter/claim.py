@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field
 
 from kaito.api import labels
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.api.schema import LabelKey, LabelValue
 from kaito.runtime.meta import Condition, Model, Quantity, Resource, find_condition
 
@@ -126,7 +126,7 @@ class ClaimStatus(Model):
 class Claim(Resource):
     """A request for one node: a Machine or a NodeClaim. Not a kind of its own."""
 
-    stages: ClassVar[words.Stages]
+    stages: ClassVar[conditions.Stages]
     """The kind's names for launched, registered, initialized."""
 
     spec: ClaimSpec
@@ -149,7 +149,7 @@ class Claim(Resource):
     @property
     def is_ready(self) -> bool:
         """Whether the node is there and usable. Without a `Ready` condition (old provisioners) a node name counts."""
-        ready = self.condition(words.READY)
+        ready = self.condition(conditions.READY)
         return ready.is_true if ready else bool(self.status.node_name)
 
     def condition(self, condition_type: str) -> Condition | None:
@@ -162,7 +162,7 @@ class Claim(Resource):
         A stage that only awaits its turn counts when nothing better is there. None when ready or nothing is known.
         """
         waiting = [c for c in map(self.condition, self.stages) if c and not c.is_true and (c.message or c.reason)]
-        speaking = [c for c in waiting if c.reason != words.AWAITING_RECONCILIATION]
+        speaking = [c for c in waiting if c.reason != conditions.AWAITING_RECONCILIATION]
         return next(iter(speaking or waiting), None)
 
     def termination_trouble(self) -> Condition | None:
@@ -173,7 +173,7 @@ class Claim(Resource):
         """
         if not self.deleting:
             return None
-        stages = (words.INSTANCE_TERMINATING, words.VOLUMES_DETACHED, words.DRAINED)
+        stages = (conditions.INSTANCE_TERMINATING, conditions.VOLUMES_DETACHED, conditions.DRAINED)
         waiting = [c for c in map(self.condition, stages) if c and not c.is_true and c.message]
-        speaking = [c for c in waiting if c.reason != words.AWAITING_RECONCILIATION]
+        speaking = [c for c in waiting if c.reason != conditions.AWAITING_RECONCILIATION]
         return next(iter(speaking), None)

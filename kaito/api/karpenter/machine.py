@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.api.karpenter.claim import Claim, ClaimSpec, ClaimStatus
 from kaito.api.schema import ObjectName, RawObject
 from kaito.runtime.meta import Model
@@ -41,7 +41,7 @@ class MachineStatus(ClaimStatus):
 class Machine(Claim, api="karpenter.sh/v1alpha5", kind="Machine", namespaced=False):
     """A request for one node (Karpenter before v1)."""
 
-    stages: ClassVar[words.Stages] = words.MACHINE_STAGES
+    stages: ClassVar[conditions.Stages] = conditions.MACHINE_STAGES
 
     spec: MachineSpec = Field(default_factory=MachineSpec)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """The node that is asked for."""

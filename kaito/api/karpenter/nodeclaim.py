@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.api.karpenter.claim import Claim, ClaimSpec, ClaimStatus, Requirement
 from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import Model, Time
@@ -88,7 +88,7 @@ class NodeClaimStatus(ClaimStatus):
 class NodeClaim(Claim, api="karpenter.sh/v1", kind="NodeClaim", namespaced=False):
     """A request for one node (Karpenter v1)."""
 
-    stages: ClassVar[words.Stages] = words.NODE_CLAIM_STAGES
+    stages: ClassVar[conditions.Stages] = conditions.NODE_CLAIM_STAGES
 
     spec: NodeClaimSpec  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """The node that is asked for. Cannot be changed."""

@@ -5,7 +5,7 @@ capacity, size, a cloud in trouble) has no deadline: the claim stays, says why, 
 """
 
 from kaito.api import labels
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError
 from kaito.provisioner.context import Pass, moment
 
@@ -27,7 +27,7 @@ async def enforce_deadlines(run: Pass) -> None:
 async def _launch(run: Pass, launched: str) -> None:
     statement = run.report.statements.get(launched)
     begun = moment(run.claim.annotations.get(labels.LAUNCH_STARTED, ""))
-    if begun is None or statement is None or statement.reason != words.AGENT_POOL_CREATING:
+    if begun is None or statement is None or statement.reason != conditions.AGENT_POOL_CREATING:
         return
     timeout = run.settings.launch_timeout
     if run.age(begun) >= timeout:
@@ -37,8 +37,8 @@ async def _launch(run: Pass, launched: str) -> None:
         run.wake(remaining, "launch deadline")
         return
     message = f"no instance within {timeout:.0f} s of asking for it; last: {statement.message}"
-    run.report.launched("False", words.LAUNCH_TIMEOUT, message)
-    _expire(run, words.LAUNCH_TIMEOUT, "launch_timeout", message)
+    run.report.launched("False", conditions.LAUNCH_TIMEOUT, message)
+    _expire(run, conditions.LAUNCH_TIMEOUT, "launch_timeout", message)
 
 
 async def _factor(run: Pass) -> float:
@@ -61,8 +61,8 @@ def _registration(run: Pass, launched: str) -> None:
         run.wake(remaining, "registration deadline")
         return
     message = f"no node joined within {run.settings.registration_timeout:.0f} s of the launch"
-    run.report.registered("False", words.REGISTRATION_TIMEOUT, message)
-    _expire(run, words.REGISTRATION_TIMEOUT, "registration_timeout", message)
+    run.report.registered("False", conditions.REGISTRATION_TIMEOUT, message)
+    _expire(run, conditions.REGISTRATION_TIMEOUT, "registration_timeout", message)
 
 
 def _initialization(run: Pass, registered: str, initialized: str) -> None:
@@ -75,11 +75,11 @@ def _initialization(run: Pass, registered: str, initialized: str) -> None:
     said = run.report.statements.get(initialized)
     cause = f"{said.reason}: {said.message}" if said else "its node is not in the cluster"
     message = f"the node is not usable {run.settings.initialization_timeout:.0f} s after it joined; {cause}"
-    run.report.initialized("Unknown", words.INITIALIZATION_TIMEOUT, message)
-    if before is None or before.reason != words.INITIALIZATION_TIMEOUT:
-        run.event(words.INITIALIZATION_TIMEOUT, message, warning=True)
+    run.report.initialized("Unknown", conditions.INITIALIZATION_TIMEOUT, message)
+    if before is None or before.reason != conditions.INITIALIZATION_TIMEOUT:
+        run.event(conditions.INITIALIZATION_TIMEOUT, message, warning=True)
     if run.settings.replace_uninitialized:
-        _expire(run, words.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
+        _expire(run, conditions.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
 
 
 def _expire(run: Pass, reason: str, metric: str, message: str) -> None:

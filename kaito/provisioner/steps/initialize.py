@@ -7,7 +7,7 @@ initialized before its device plugin has announced any, and then waits a second 
 from dataclasses import dataclass
 
 from kaito.api import labels
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass
@@ -58,7 +58,7 @@ async def _initialize(run: Pass, node: Node) -> None:
     try:
         await run.api.patch(node, MergePatch({"metadata": {"labels": {labels.INITIALIZED: labels.TRUE}}}))
     except NotFound:
-        run.report.initialized("Unknown", words.NODE_NOT_FOUND, f"node {node.name} is gone")
+        run.report.initialized("Unknown", conditions.NODE_NOT_FOUND, f"node {node.name} is gone")
         return
     run.report.initialized("True")
     run.event(reasons.INITIALIZED, f"node {node.name} is usable")
@@ -69,13 +69,13 @@ async def _initialize(run: Pass, node: Node) -> None:
 
 def _not_up(run: Pass, node: Node) -> Obstacle | None:
     if not node.is_ready:
-        return Obstacle(words.NODE_NOT_READY, "Node status is NotReady")
+        return Obstacle(conditions.NODE_NOT_READY, "Node status is NotReady")
     present = {(taint.key, taint.effect) for taint in node.spec.taints}
     for taint in run.claim.spec.startup_taints:
         if (taint.key, taint.effect) in present:
-            return Obstacle(words.STARTUP_TAINTS_EXIST, f'StartupTaint "{taint}" still exists')
+            return Obstacle(conditions.STARTUP_TAINTS_EXIST, f'StartupTaint "{taint}" still exists')
     for key, effect in sorted(present & EPHEMERAL_TAINTS):
-        return Obstacle(words.EPHEMERAL_TAINTS_EXIST, f'KnownEphemeralTaint "{key}:{effect}" still exists')
+        return Obstacle(conditions.EPHEMERAL_TAINTS_EXIST, f'KnownEphemeralTaint "{key}:{effect}" still exists')
     return None
 
 
@@ -83,17 +83,17 @@ async def _lacks_resources(run: Pass, node: Node) -> Obstacle | None:
     allocatable = node.status.allocatable
     for name, amount in run.claim.spec.resources.requests.items():
         if name != NOT_A_NODE_RESOURCE and amount and not allocatable.get(name):
-            return Obstacle(words.RESOURCE_NOT_REGISTERED, f'Resource "{name}" was requested but not registered')
+            return Obstacle(conditions.RESOURCE_NOT_REGISTERED, f'Resource "{name}" was requested but not registered')
     try:
         size = await run.cloud.instance_type(run.claim.labels.get(labels.INSTANCE_TYPE, ""))
     except CloudError as error:
         run.wake(error.retry_after or run.settings.poll_interval, "the size's GPU count is not known yet")
-        return Obstacle(words.CLOUD_UNAVAILABLE, f"how many GPUs the size has is not known: {error}")
+        return Obstacle(conditions.CLOUD_UNAVAILABLE, f"how many GPUs the size has is not known: {error}")
     expected = size.gpus if size else int(node.labels.get(labels.MACHINE_TYPE) == "gpu")
     present = sum(int(allocatable.get(name, Quantity(0))) for name in GPU_RESOURCES)
     if present < expected:
         message = f'Resource "{labels.NVIDIA_GPU}": {present} of {expected} GPUs are registered (device plugin)'
-        return Obstacle(words.RESOURCE_NOT_REGISTERED, message)
+        return Obstacle(conditions.RESOURCE_NOT_REGISTERED, message)
     return None
 
 
@@ -101,12 +101,12 @@ def _mirror_health(run: Pass, node: Node) -> None:
     """The node's own Ready on the claim, so that later trouble shows where people look."""
     ready = node.condition("Ready")
     if node.deleting:
-        run.report.node_ready("False", words.NODE_NOT_READY, f"node {node.name} is being deleted")
+        run.report.node_ready("False", conditions.NODE_NOT_READY, f"node {node.name} is being deleted")
     elif ready is not None and ready.status == "True":
         run.report.node_ready("True")
     else:
         said = f": {ready.reason} {ready.message}".rstrip() if ready is not None else ""
-        run.report.node_ready("False", words.NODE_NOT_READY, f"Node status is NotReady{said}")
-        before = run.report.condition(words.NODE_READY)
+        run.report.node_ready("False", conditions.NODE_NOT_READY, f"Node status is NotReady{said}")
+        before = run.report.condition(conditions.NODE_READY)
         if before is not None and before.is_true:
             run.event(reasons.NODE_UNHEALTHY, f"node {node.name} is NotReady{said}", warning=True)

@@ -8,7 +8,7 @@ claim's name and only if there is none, so there are never more instances than c
 from datetime import datetime
 
 from kaito.api import labels
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError, OperationFailed
 from kaito.cloud.provider import Instance, Progress
 from kaito.provisioner import attempts, reasons
@@ -40,7 +40,7 @@ async def launch(run: Pass) -> bool:
     try:
         plan = plan_for(run.claim, provider=run.cloud, installation=installation, settings=run.settings)
     except Unfulfillable as problem:
-        attempts.say_failed(run, "False", words.INVALID_CLAIM, str(problem))
+        attempts.say_failed(run, "False", conditions.INVALID_CLAIM, str(problem))
         return False
     try:
         return await _advance(run, plan)
@@ -97,7 +97,7 @@ async def _start(run: Pass, plan: Plan) -> None:
     begun = await start(run, plan)
     if begun is None:
         message = f"looking for an offer among {len(plan.instance_types)} sizes"
-        run.report.launched("Unknown", words.AGENT_POOL_CREATING, message)
+        run.report.launched("Unknown", conditions.AGENT_POOL_CREATING, message)
         return
     candidate, started = begun
     run.event(reasons.LAUNCHING, f"creating {candidate.offer} as agent pool {run.claim.name}")
@@ -133,7 +133,7 @@ async def _occupied(run: Pass, plan: Plan, instance: Instance) -> None:
         _leaving(run)
     else:
         message = f"agent pool {instance.name} exists and was not made for this claim: it is left alone"
-        attempts.say_failed(run, "False", words.AGENT_POOL_NAME_CONFLICT, message)
+        attempts.say_failed(run, "False", conditions.AGENT_POOL_NAME_CONFLICT, message)
         run.tools.ledger.postpone(run.claim.uid, CONFLICT_SECONDS)
         run.wake(CONFLICT_SECONDS, "name taken")
 
@@ -187,11 +187,11 @@ def _creating(run: Pass, retry_after: float | None) -> None:
     last = run.tools.ledger.attempt(run.claim.uid).last
     if last:
         message = f"{message}; the attempt before failed: {shortened(last, WORDS_LIMIT)}"
-    run.report.launched("Unknown", words.AGENT_POOL_CREATING, message)
+    run.report.launched("Unknown", conditions.AGENT_POOL_CREATING, message)
     run.wake(retry_after or run.settings.poll_interval, "agent pool creating")
 
 
 def _leaving(run: Pass) -> None:
     message = f"a former agent pool {run.claim.name} is being deleted"
-    run.report.launched("Unknown", words.AGENT_POOL_DELETING, message)
+    run.report.launched("Unknown", conditions.AGENT_POOL_DELETING, message)
     run.wake(run.settings.poll_interval, "former agent pool deleting")

@@ -1,7 +1,7 @@
 """Registration: the instance's node has joined, is the claim's, and carries what the claim asks for."""
 
 from kaito.api import labels
-from kaito.api.karpenter import conditions as words
+from kaito.api.karpenter import conditions
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass
 from kaito.provisioner.nodes import nodes_of
@@ -31,24 +31,24 @@ async def register(run: Pass) -> Node | None:
     if run.report.holds(run.claim.stages.registered):
         return _registered(run, nodes)
     if not nodes:
-        run.report.registered("Unknown", words.NODE_NOT_FOUND, "Node not registered with cluster")
+        run.report.registered("Unknown", conditions.NODE_NOT_FOUND, "Node not registered with cluster")
         return None
     if len(nodes) > 1:
         names = ", ".join(node.name for node in nodes)
         message = f"Invariant violated, matched multiple nodes: {names}"
-        run.report.registered("False", words.MULTIPLE_NODES_FOUND, message)
+        run.report.registered("False", conditions.MULTIPLE_NODES_FOUND, message)
         return None
     node = nodes[0]
     if node.deleting:
-        run.report.registered("Unknown", words.NODE_NOT_FOUND, f"node {node.name} is being deleted")
+        run.report.registered("Unknown", conditions.NODE_NOT_FOUND, f"node {node.name} is being deleted")
         return None
     if not node.spec.provider_id:
         message = f"node {node.name} has joined and waits for its providerID"
-        run.report.registered("Unknown", words.PROVIDER_ID_MISSING, message)
+        run.report.registered("Unknown", conditions.PROVIDER_ID_MISSING, message)
         return None
     if run.cloud.instance_name(node.spec.provider_id) != run.claim.name:
         message = f"node {node.name} says it is {node.spec.provider_id}, which is no machine of {run.claim.name}"
-        run.report.registered("False", words.PROVIDER_ID_MISMATCH, message)
+        run.report.registered("False", conditions.PROVIDER_ID_MISMATCH, message)
         return None
     await run.set_metadata(add_labels=_placement(node))
     node = await _sync(run, node)
@@ -61,7 +61,7 @@ def _registered(run: Pass, nodes: list[Node]) -> Node | None:
     name = run.claim.status.node_name
     node = next((node for node in nodes if node.name == name), None)
     if node is None:
-        run.report.node_ready("False", words.NODE_NOT_FOUND, f"node {name} is not in the cluster any more")
+        run.report.node_ready("False", conditions.NODE_NOT_FOUND, f"node {name} is not in the cluster any more")
     return node
 
 

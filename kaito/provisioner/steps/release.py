@@ -8,7 +8,7 @@ import re
 from datetime import datetime, timedelta
 
 from kaito.api import labels
-from kaito.api.karpenter import Claim, NodeClaim, conditions as words
+from kaito.api.karpenter import Claim, NodeClaim, conditions
 from kaito.cloud.errors import CloudError
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass, moment
@@ -52,9 +52,9 @@ async def _nodes_left(run: Pass) -> bool:
     ending = run.tools.ledger.ending_of(run.claim.uid)
     if nodes and ending is None:
         names = ", ".join(node.name for node in nodes)
-        run.report.say(words.DRAINED, "Unknown", words.DRAINING, f"waiting for node {names} to go")
-    elif nodes or run.report.condition(words.DRAINED) is not None:
-        run.report.say(words.DRAINED, "True")
+        run.report.say(conditions.DRAINED, "Unknown", conditions.DRAINING, f"waiting for node {names} to go")
+    elif nodes or run.report.condition(conditions.DRAINED) is not None:
+        run.report.say(conditions.DRAINED, "True")
     if nodes:
         _say_ending(run)
         run.wake(DRAIN_CHECK_SECONDS, "node terminating")
@@ -82,8 +82,8 @@ def _say_ending(run: Pass) -> None:
     ending = run.tools.ledger.ending_of(run.claim.uid)
     if ending is None:
         return
-    before = run.report.condition(words.INSTANCE_TERMINATING)
-    run.report.say(words.INSTANCE_TERMINATING, ending.status, ending.reason, ending.message)
+    before = run.report.condition(conditions.INSTANCE_TERMINATING)
+    run.report.say(conditions.INSTANCE_TERMINATING, ending.status, ending.reason, ending.message)
     is_new = before is None or (before.status, before.reason) != (ending.status, ending.reason)
     if ending.status == "False" and is_new:
         run.event(ending.reason, ending.message, warning=True)

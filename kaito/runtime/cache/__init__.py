@@ -21,7 +21,7 @@ from kaito.runtime.cache.event import (
 from kaito.runtime.cache.following import following as following
 from kaito.runtime.cache.index import Index as Index
 from kaito.runtime.cache.informer import Informer as Informer, InformerHealth as InformerHealth
-from kaito.runtime.cache.kept import NamespaceOptions as NamespaceOptions, Transform as Transform
+from kaito.runtime.cache.options import NamespaceOptions as NamespaceOptions, Transform as Transform
 from kaito.runtime.cache.stats import KindStats as KindStats
 from kaito.runtime.cache.view import View as View
 from kaito.runtime.errors import UnreadableObject as UnreadableObject

@@ -17,7 +17,7 @@ from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.entry import Entry, cannot_be_read, decode
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.informer import Informer, InformerHealth
-from kaito.runtime.cache.requests import Requests
+from kaito.runtime.cache.reflector.requests import Requests
 from kaito.runtime.cache.selection import EVERYTHING, Selection
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats

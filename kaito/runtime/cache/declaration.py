@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self, cast, final
 
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Path, parse_path
-from kaito.runtime.cache.kept import REST, Kept, Labels, NamespaceOptions, Said, Transform, decide, said
+from kaito.runtime.cache.options import REST, Kept, Labels, NamespaceOptions, Said, Transform, decide, said
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
 

@@ -12,7 +12,7 @@ import msgspec
 import pydantic
 
 from kaito.runtime.cache.jsontext import Cuts, Raw, cut, fields_of, shown
-from kaito.runtime.cache.kept import Transform
+from kaito.runtime.cache.options import Transform
 from kaito.runtime.errors import KaitoRuntimeError, UnreadableObject
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource

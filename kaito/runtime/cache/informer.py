@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, final
 
-from kaito.runtime.cache.collection import Collection, collection_path
 from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.delivery import Deliver, Subscription
 from kaito.runtime.cache.entry import Entry
 from kaito.runtime.cache.index import Index
-from kaito.runtime.cache.kept import REST
+from kaito.runtime.cache.options import REST
 from kaito.runtime.cache.own_writes import Concern
-from kaito.runtime.cache.reflector import Reflector
-from kaito.runtime.cache.requests import Requests
+from kaito.runtime.cache.reflector.collection import Collection, collection_path
+from kaito.runtime.cache.reflector.reflector import Reflector
+from kaito.runtime.cache.reflector.requests import Requests
 from kaito.runtime.cache.selection import Selection
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats

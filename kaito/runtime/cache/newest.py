@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from kaito.runtime.cache.collection import Collection
 from kaito.runtime.cache.jsontext import LineSplitter, LineTooLong
-from kaito.runtime.cache.requests import Requests
-from kaito.runtime.cache.watch import Frame
+from kaito.runtime.cache.reflector.collection import Collection
+from kaito.runtime.cache.reflector.requests import Requests
+from kaito.runtime.cache.reflector.watch import Frame
 from kaito.runtime.errors import TransportError
 
 ANSWER_SECONDS: Final = 10.0

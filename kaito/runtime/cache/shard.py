@@ -13,11 +13,11 @@ from kaito.runtime.cache.entry import Entry, make_entry, version_number
 from kaito.runtime.cache.event import Change, EventType
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Raw, cuts
-from kaito.runtime.cache.kept import Kept
+from kaito.runtime.cache.options import Kept
 from kaito.runtime.cache.own_writes import OwnWrites
+from kaito.runtime.cache.reflector.watch import Turn
 from kaito.runtime.cache.selection import Selection, Shape
 from kaito.runtime.cache.store import Store
-from kaito.runtime.cache.watch import Turn
 from kaito.runtime.clock import monotonic
 from kaito.runtime.meta import ObjectKey, Resource
 

@@ -1,11 +1,15 @@
-"""`connect`: a live client of its own, for scripts and tools that are not a manager."""
+"""Finds the cluster configuration of this process, and connects scripts and tools that are not a manager."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from kaito.runtime.client.access import find_access
 from kaito.runtime.client.client import Client
+from kaito.runtime.client.config import ClusterConfig, in_cluster_config
+from kaito.runtime.errors import ConfigurationError
 
 
 @contextlib.asynccontextmanager
@@ -25,8 +29,49 @@ async def connect(
     """
     from kaito.runtime.client.http import HttpTransport  # only who connects pays for the network
 
-    transport = HttpTransport(await find_access(kubeconfig, context))
+    transport = HttpTransport(await find_cluster_config(kubeconfig, context))
     try:
         yield Client(transport, field_manager=field_manager, user_agent=user_agent)
     finally:
         await transport.close()
+
+
+async def find_cluster_config(
+    kubeconfig: Path | None = None,
+    context: str = "",
+    *,
+    environment: Mapping[str, str] = os.environ,
+    strict_x509: bool = False,
+) -> ClusterConfig:
+    """The access to use: the given kubeconfig, `$KUBECONFIG`, the pod's own, `~/.kube/config`, in this order.
+
+    `$POD_NAMESPACE`, which manifests set by the downward API, names the namespace of this process whichever it is.
+
+    Raises:
+        ConfigurationError: none exists, or the one found is not usable.
+    """
+    access = await _find_cluster_config(kubeconfig, context, environment, strict_x509=strict_x509)
+    namespace = environment.get("POD_NAMESPACE", "").strip()
+    return replace(access, namespace=namespace) if namespace else access
+
+
+async def _find_cluster_config(
+    kubeconfig: Path | None, context: str, environment: Mapping[str, str], *, strict_x509: bool
+) -> ClusterConfig:
+    # Imported here: only outside of pods is there a kubeconfig to read.
+    from kaito.runtime.client.kubeconfig import load_kubeconfig
+
+    named = str(kubeconfig) if kubeconfig is not None else environment.get("KUBECONFIG", "")
+    if named:
+        return await load_kubeconfig(named, context, environment=environment, strict_x509=strict_x509)
+    if not context and (access := in_cluster_config(environment, strict_x509=strict_x509)) is not None:
+        return access
+    if home := await asyncio.to_thread(_home_kubeconfig):
+        return await load_kubeconfig(home, context, environment=environment, strict_x509=strict_x509)
+    message = "no way to a cluster: not inside a pod, KUBECONFIG is not set, and ~/.kube/config does not exist"
+    raise ConfigurationError(message)
+
+
+def _home_kubeconfig() -> str:
+    path = Path("~/.kube/config").expanduser()
+    return str(path) if path.is_file() else ""

@@ -21,7 +21,7 @@ import yarl
 from aiohttp.abc import ResolveResult
 from multidict import CIMultiDict
 
-from kaito.runtime.client.access import Access
+from kaito.runtime.client.config import ClusterConfig
 from kaito.runtime.client.fencing import FencedConnector
 from kaito.runtime.client.tls import client_context, fingerprint
 from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
@@ -104,7 +104,7 @@ class _Pool:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,  # would read ~/.netrc in a thread for every request; `Access` names the proxy
+            trust_env=False,  # would read ~/.netrc in a thread for every request; `ClusterConfig` names the proxy
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             read_bufsize=2**18,
         )
@@ -164,7 +164,7 @@ class HttpTransport:
         resolved: told host and seconds of every look-up of its name.
     """
 
-    def __init__(self, access: Access, *, resolved: Callable[[str, float], None] = lambda _, __: None) -> None:
+    def __init__(self, access: ClusterConfig, *, resolved: Callable[[str, float], None] = lambda _, __: None) -> None:
         """Prepare; the first request connects. Belongs to the event loop of its first request."""
         self._access = access
         self._resolved = resolved

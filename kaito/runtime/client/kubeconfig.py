@@ -1,6 +1,6 @@
 """Kubeconfig files, read by kubernetes_asyncio, with credential plugins run by us.
 
-Only `find_access` imports this, and only when there is a kubeconfig. The library's loader knows the file format
+Only `find_cluster_config` imports this, and only when there is a kubeconfig. The library's loader knows the file format
 (several files, inline and named certificates, OIDC); its plugin runner has no time limit and hangs on a chatty plugin,
 so plugins are ours (`execplugin`).
 """
@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, final
 from urllib.parse import quote
 
-from kaito.runtime.client.access import Access, Credentials, TlsMaterial
+from kaito.runtime.client.config import ClusterConfig, Credentials, TlsMaterial
 from kaito.runtime.client.execplugin import ExecCredentials, ExecPlugin
 from kaito.runtime.client.proxy import find_proxy
 from kaito.runtime.clock import monotonic
@@ -115,9 +115,9 @@ class _LoaderCredentials:
             _log.warning("credentials not refreshed, keeping the last ones", error=str(error))
 
 
-async def kubeconfig_access(
+async def load_kubeconfig(
     paths: str, context: str = "", *, environment: Mapping[str, str] = os.environ, strict_x509: bool = False
-) -> Access:
+) -> ClusterConfig:
     """The access a kubeconfig describes. `paths` may name several files, separated as in `$KUBECONFIG`.
 
     `environment` may name a proxy, for a cluster without a `proxy-url`.
@@ -137,7 +137,7 @@ async def kubeconfig_access(
 
 async def _access(
     library: ModuleType, paths: str, context: str, environment: Mapping[str, str], *, strict_x509: bool
-) -> Access:
+) -> ClusterConfig:
     merger = library.KubeConfigMerger(paths)
     if merger.config is None:
         message = f"kubeconfig {paths} does not exist"
@@ -170,7 +170,7 @@ async def _access(
     else:
         await loader.load_and_set(target)
         credentials = _LoaderCredentials(loader, target)
-    return Access(
+    return ClusterConfig(
         server=target.host,
         credentials=credentials,
         tls=TlsMaterial(

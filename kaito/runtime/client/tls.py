@@ -4,7 +4,7 @@ import hashlib
 import ssl
 from pathlib import Path
 
-from kaito.runtime.client.access import TlsMaterial
+from kaito.runtime.client.config import TlsMaterial
 from kaito.runtime.errors import ConfigurationError
 
 

@@ -7,15 +7,15 @@ from typing import Any, TypeAlias, cast
 from kaito.runtime.cache import Cache, View
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
-from kaito.runtime.controller.bodies import object_body, tick_body, visit_body
+from kaito.runtime.controller.cache_needs import Elsewhere
 from kaito.runtime.controller.declaration import Controller
 from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.keyed import Keyed
-from kaito.runtime.controller.needs import Elsewhere
+from kaito.runtime.controller.kind_availability import Served
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.controller.running import Late, Running, Starter
-from kaito.runtime.controller.served import Served
 from kaito.runtime.controller.watching import Watched
+from kaito.runtime.controller.workers import object_body, tick_body, visit_body
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.meta import ObjectKey, Resource

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.controller.checks import (
+from kaito.runtime.controller.arguments import (
     check_finalizer,
     check_function,
     check_kind,
@@ -25,7 +25,7 @@ from kaito.runtime.controller.checks import (
     check_seconds,
     check_source,
 )
-from kaito.runtime.controller.needs import Elsewhere, Need, Needs, Sight
+from kaito.runtime.controller.cache_needs import Elsewhere, Need, Needs, Sight
 from kaito.runtime.controller.watching import Watched, watched
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import Handler, Mapper
@@ -317,7 +317,7 @@ class Controller(Generic[R]):
 
         Args:
             key: type of the keys: hashable values, equal ones are run once. A frozen dataclass is good.
-            function: converges what a key stands for; called with a `Visit`.
+            function: converges what a key stands for; called with a `KeyedRequest`.
             name: unique in the manager.
             workers: as in `Controller`; so are the other arguments.
             deadline: as in `Controller`.

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.controller.checks import check_function, check_limits, check_open, check_seconds, refuse
-from kaito.runtime.controller.needs import Elsewhere, Need, Needs, Sight
+from kaito.runtime.controller.arguments import check_function, check_limits, check_open, check_seconds, refuse
+from kaito.runtime.controller.cache_needs import Elsewhere, Need, Needs, Sight
 from kaito.runtime.controller.watching import Watched, watched
 from kaito.runtime.handler import KeyMapper
 from kaito.runtime.meta import LabelSelector, Resource

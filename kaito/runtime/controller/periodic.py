@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import final
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller.checks import check_function, check_name, check_pace, check_seconds
-from kaito.runtime.controller.needs import Need, Needs, Sight
+from kaito.runtime.controller.arguments import check_function, check_name, check_pace, check_seconds
+from kaito.runtime.controller.cache_needs import Need, Needs, Sight
 from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import TickFunction
 from kaito.runtime.workqueue import Backoff

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from kaito.runtime.cache import Cache, Hold
+from kaito.runtime.controller.cache_needs import Need
 from kaito.runtime.controller.engine import Engine
-from kaito.runtime.controller.needs import Need
-from kaito.runtime.controller.served import Served
+from kaito.runtime.controller.kind_availability import Served
 from kaito.runtime.errors import ConfigurationError, InvariantError
 from kaito.runtime.source import Started
 from kaito.runtime.tasks import TaskScope

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from kaito.runtime.controller.checks import check_handler, check_kind, check_mapper, check_predicate, refuse
-from kaito.runtime.controller.needs import Elsewhere
+from kaito.runtime.controller.arguments import check_handler, check_kind, check_mapper, check_predicate, refuse
+from kaito.runtime.controller.cache_needs import Elsewhere
 from kaito.runtime.handler import Handler, KeyMapper
 from kaito.runtime.meta import Resource
 from kaito.runtime.predicate import Predicate

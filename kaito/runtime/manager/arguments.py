@@ -6,7 +6,7 @@ from typing import Final, cast
 from kaito.runtime.cache import Cached
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.cluster import Cluster
-from kaito.runtime.manager.fleet import CONTROLLERS
+from kaito.runtime.manager.runnable_groups import CONTROLLERS
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 

@@ -9,10 +9,10 @@ from typing import final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.controller import AnyController, Need
+from kaito.runtime.manager.assembly import Common, Network, Parts, make_parts
+from kaito.runtime.manager.cache_plan import Declared, check_clusters, check_live, check_sights, join
 from kaito.runtime.manager.cluster import Cluster
-from kaito.runtime.manager.declared import Declared, check_clusters, check_live, check_sights, join
-from kaito.runtime.manager.fleet import Fleet
-from kaito.runtime.manager.parts import Common, Network, Parts, make_parts
+from kaito.runtime.manager.runnable_groups import Fleet
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 

@@ -1,4 +1,4 @@
-"""`Cluster`: another cluster than the manager's own, to watch, read and write. Access, client, cache and events.
+"""`Cluster`: another cluster than the manager's own, to watch, read and write. ClusterConfig, client, cache and events.
 
     member = Cluster("member", kubeconfig=Path("member.yaml"))
     controller = Controller(Placement, converge).watches(ConfigMap, to=placements_of, cluster=member)
@@ -15,10 +15,10 @@ from typing import final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Transport
-from kaito.runtime.controller.checks import check_name
+from kaito.runtime.controller.arguments import check_name
 from kaito.runtime.errors import ConfigurationError
-from kaito.runtime.manager.declared import Declared
-from kaito.runtime.manager.parts import Common, Parts, find_network, make_parts
+from kaito.runtime.manager.assembly import Common, Parts, find_network, make_parts
+from kaito.runtime.manager.cache_plan import Declared
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 

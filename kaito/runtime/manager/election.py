@@ -6,9 +6,9 @@ from collections.abc import Callable
 from kaito.runtime.client import Client, user_agent
 from kaito.runtime.clock import Clock
 from kaito.runtime.lease import Elector, LeaseTerms, LocalLeadership, ThreadLeadership
+from kaito.runtime.manager.assembly import Network
+from kaito.runtime.manager.health.loop_watchdog import Pulse
 from kaito.runtime.manager.leadership import Leadership
-from kaito.runtime.manager.parts import Network
-from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.workqueue.backoff import Jitter

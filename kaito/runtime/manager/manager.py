@@ -29,15 +29,15 @@ from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
 from kaito.runtime.logging import get_logger
 from kaito.runtime.manager.arguments import check_arguments
+from kaito.runtime.manager.assembly import Common, Network, Parts, find_network
 from kaito.runtime.manager.caches import Caches
-from kaito.runtime.manager.checks import add_default_checks
 from kaito.runtime.manager.cluster import Cluster
 from kaito.runtime.manager.election import make_leadership
-from kaito.runtime.manager.fleet import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, Fleet
+from kaito.runtime.manager.health.checks import add_default_checks
+from kaito.runtime.manager.health.loop_watchdog import Pulse
 from kaito.runtime.manager.leadership import Leadership
-from kaito.runtime.manager.parts import Common, Network, Parts, find_network
-from kaito.runtime.manager.pulse import Pulse
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
+from kaito.runtime.manager.runnable_groups import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, Fleet
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.manager.threads import Threads
 from kaito.runtime.meta import ObjectMeta, Resource
@@ -47,8 +47,8 @@ from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.runtime.workqueue import WorkQueue
 
 if TYPE_CHECKING:  # servers and cryptography are loaded when the manager needs them
-    from kaito.runtime.manager.endpoints import HttpHandler, Port, Routes
-    from kaito.runtime.manager.serving import Endpoints
+    from kaito.runtime.manager.http.routes import HttpHandler, Port, Routes
+    from kaito.runtime.manager.http.servers import Endpoints
     from kaito.runtime.manager.webhooks import Webhooks
     from kaito.runtime.webhook import Conversion, Webhook
 
@@ -192,7 +192,7 @@ class Manager:
         Raises:
             ConfigurationError: the path is taken or malformed, or the manager has started.
         """
-        from kaito.runtime.manager.endpoints import Routes
+        from kaito.runtime.manager.http.routes import Routes
 
         self._routes = self._routes or Routes()
         self._routes.add(path, handler, on)
@@ -389,8 +389,8 @@ class Manager:
     # -- starting, step by step --------------------------------------------------------------------------------------
 
     async def _start_endpoints(self) -> None:
-        from kaito.runtime.manager.endpoints import Debugging, Routes
-        from kaito.runtime.manager.serving import Endpoints
+        from kaito.runtime.manager.http.routes import Debugging, Routes
+        from kaito.runtime.manager.http.servers import Endpoints
 
         _log.info("starting", stage="endpoints")
         endpoints = self._endpoints = Endpoints(self.settings, self._routes or Routes())

@@ -13,7 +13,7 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.controller.outcome import describe
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.logging import configure, get_logger
-from kaito.runtime.manager.pulse import Pulse
+from kaito.runtime.manager.health.loop_watchdog import Pulse
 from kaito.runtime.manager.runnable import ShutdownTimedOut
 from kaito.runtime.manager.threads import Threads
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar, final
 
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.pulse import in_real_time
+from kaito.runtime.manager.health.loop_watchdog import in_real_time
 
 P = ParamSpec("P")
 T = TypeVar("T")

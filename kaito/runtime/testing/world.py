@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self, final
 
-from kaito.apiserver.authorization import Denial
+from kaito.apiserver.auth.rbac import Denial
 from kaito.apiserver.faults import Fault
+from kaito.apiserver.registry.store import Backup
 from kaito.apiserver.server import ApiServer, Served
-from kaito.apiserver.store import Backup
 from kaito.apiserver.wire import HttpRequest
 from kaito.runtime.cache import Cached
 from kaito.runtime.clock import LoopClock, monotonic

@@ -16,7 +16,7 @@ import msgspec
 from kaito.runtime.client import codec
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
-from kaito.runtime.webhook.kept import carried, kept_annotation, restored, with_lost, without_kept
+from kaito.runtime.webhook.lossless import carried, kept_annotation, restored, with_lost, without_kept
 
 H = TypeVar("H", bound=Resource)
 S = TypeVar("S", bound=Resource)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from kaito.api import Workspace, conditions as words, labels
+from kaito.api import Workspace, conditions, labels
 from kaito.api.raw import json_list, json_object
 from kaito.models import instance_types, node_capacity
 from kaito.models.errors import NoGpu, UnknownInstanceType
@@ -111,7 +111,7 @@ def _beyond_instance(wanted: Mapping[str, Quantity], hardware: Hardware, *, know
                 f"asks for {asked} {name}, a node of {hardware.instance_type} has {has}: ask for at most {has}, or "
                 f"choose a larger instance type"
             )
-            yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
 
 
 def _never_offered(wanted: Mapping[str, Quantity], hardware: Hardware) -> Iterator[Finding]:
@@ -119,11 +119,11 @@ def _never_offered(wanted: Mapping[str, Quantity], hardware: Hardware) -> Iterat
     for name, asked in wanted.items():
         if name.startswith(_PARTS_OF_GPUS) and asked > Quantity(0):
             message = f"asks for {asked} {name}, and new nodes offer whole GPUs: ask for {hardware.gpu_resource}"
-            yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
     disk = wanted.get("ephemeral-storage", Quantity(0))
     if disk > max(hardware.disk, _LARGEST_DISK):
         message = f"asks for {disk} of ephemeral-storage, a node has at most {_LARGEST_DISK}: use a volume for more"
-        yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
 
 
 def _beyond_name(wanted: Mapping[str, Quantity], examination: Examination) -> Iterator[Finding]:
@@ -139,7 +139,7 @@ def _beyond_name(wanted: Mapping[str, Quantity], examination: Examination) -> It
         else:
             much, bound = f"{asked} cpu", str(most)
         message = f"asks for {much}, a node of {name} has {bound}: ask for less, or choose a larger instance type"
-        yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
 
 
 def _beyond_own_nodes(examination: Examination, wanted: Mapping[str, Quantity]) -> Iterator[Finding]:
@@ -157,7 +157,7 @@ def _beyond_own_nodes(examination: Examination, wanted: Mapping[str, Quantity]) 
             continue
         if most is None or asked > most:
             message = f"asks for {asked} {name}, the nodes that the selector matches have {most or 0} at most"
-            yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.containers", message, cure="watched")
+            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message, cure="watched")
 
 
 def _node_labels(workspace: Workspace, hardware: Hardware) -> dict[str, str]:
@@ -175,21 +175,21 @@ def _contradictions(spec: Mapping[str, Any], known: Mapping[str, str], *, prefer
     """Selectors that exclude the Workspace's nodes; `preferred` nodes exist and may have labels that new ones lack."""
     if spec.get("nodeName"):
         message = "names a node, and the Workspace's nodes do not exist yet: remove it"
-        yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.nodeName", message)
+        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.nodeName", message)
     for key, value in json_object(spec.get("nodeSelector")).items():
         if key in known and known[key] != value:
             message = f"wants {value!r}, the Workspace's nodes have {known[key]!r}: remove it"
-            yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
+            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
         elif key not in known and not preferred and not labels.is_set_by_others(key):
             message = "is a label that no new node has: remove it, or add it to resource.labelSelector.matchLabels"
-            yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
+            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
     node = json_object(json_object(spec.get("affinity")).get("nodeAffinity"))
     required = json_object(node.get("requiredDuringSchedulingIgnoredDuringExecution"))
     terms = json_list(required.get("nodeSelectorTerms"))
     excluded = [next(_excluding(term, known, preferred=preferred), None) for term in terms]
     if terms and all(excluded):
         message = f"no node of the Workspace can satisfy it: {excluded[0]}: remove it"
-        yield Finding(words.INVALID_SPEC, f"{_TEMPLATE}.affinity.nodeAffinity", message)
+        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.affinity.nodeAffinity", message)
 
 
 def _excluding(term: Any, known: Mapping[str, str], *, preferred: bool) -> Iterator[str]:

@@ -15,7 +15,7 @@ from kaito_config import (
 )
 from kaito_config.document import nearest
 
-from kaito.api import conditions as words
+from kaito.api import conditions
 from kaito.models.engine import EngineOptions
 from kaito.runtime.kinds import ConfigMap
 from kaito.workspace.preflight.examination import Examination
@@ -36,7 +36,7 @@ async def file(examination: Examination) -> Iterable[Finding]:
     found = await examination.cluster.config_map(part.config)
     if found is None:
         message = f"ConfigMap {part.config!r} does not exist in namespace {workspace.namespace}"
-        return (Finding(words.CONFIG_NOT_FOUND, field, message, cure="watched"),)
+        return (Finding(conditions.CONFIG_NOT_FOUND, field, message, cure="watched"),)
     if key not in found.data:
         return (_without_key(found, field, key),)
     examination.config = found
@@ -60,7 +60,7 @@ def _context(examination: Examination, parsed: InferenceConfigFile) -> Iterable[
         f"is {wanted}, which exceeds the model's maximum context of {preset.context} tokens ({preset.name}): use at "
         f"most {preset.context}, or remove it"
     )
-    yield Finding(words.INVALID_SPEC, "inference.config[transformers.max_model_len]", message, cure="watched")
+    yield Finding(conditions.INVALID_SPEC, "inference.config[transformers.max_model_len]", message, cure="watched")
 
 
 async def effect(examination: Examination) -> Iterable[Finding]:
@@ -80,19 +80,21 @@ async def effect(examination: Examination) -> Iterable[Finding]:
 
 
 def _ineffective(key: str, why: str) -> Finding:
-    return Finding(words.CONFIG_INVALID, f"inference.config[{key}]", f"has no effect: {why}", "warning")
+    return Finding(conditions.CONFIG_INVALID, f"inference.config[{key}]", f"has no effect: {why}", "warning")
 
 
 def _without_key(found: ConfigMap, field: str, key: str) -> Finding:
     hint = "" if key not in found.binary_data else ": it is binary data, write it as text below data"
     hint = hint or nearest(key, found.data)
-    return Finding(words.CONFIG_NOT_FOUND, field, f"ConfigMap {found.name!r} has no key {key!r}{hint}", cure="watched")
+    return Finding(
+        conditions.CONFIG_NOT_FOUND, field, f"ConfigMap {found.name!r} has no key {key!r}{hint}", cure="watched"
+    )
 
 
 def _problems(error: ConfigError, field: str, found: ConfigMap, key: str) -> Iterable[Finding]:
     where = f"ConfigMap {found.name!r}, {key}"
     for problem in error.problems[:_PROBLEMS_SHOWN]:
-        yield Finding(words.CONFIG_INVALID, field, f"{where}: {problem}", cure="watched")
+        yield Finding(conditions.CONFIG_INVALID, field, f"{where}: {problem}", cure="watched")
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Self, final
 
-from kaito.api import Workspace, conditions as words
+from kaito.api import Workspace, conditions
 from kaito.api.violation import Severity, Violation
 from kaito.models.errors import PlanError
 
@@ -33,7 +33,7 @@ class Finding:
         return f"{self.field}: {self.message}"
 
     @classmethod
-    def of(cls, violation: Violation, reason: str = words.INVALID_SPEC) -> Self:
+    def of(cls, violation: Violation, reason: str = conditions.INVALID_SPEC) -> Self:
         """A broken rule of the object."""
         return cls(reason, violation.field, violation.message, violation.severity)
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, final
 
-from kaito.api import Workspace, conditions as words, labels
+from kaito.api import Workspace, conditions, labels
 from kaito.runtime import Api
 from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
@@ -73,7 +73,7 @@ class LiveCluster:
         if present is not None and not controls(self._workspace, present):
             if present.deleting:
                 return None
-            return Finding(words.NAME_CONFLICT, "metadata.name", name_conflict(present), cure="polled")
+            return Finding(conditions.NAME_CONFLICT, "metadata.name", name_conflict(present), cure="polled")
         if identity in self._accepted or (present is not None and _same_template(present, workload)):
             return None
         try:
@@ -92,7 +92,7 @@ class LiveCluster:
 
     def _refused(self, workload: Workload, error: ApiError) -> Finding:
         message = f"the API server refuses the {workload.kind}: {error.message}"
-        return Finding(words.WORKLOAD_REFUSED, workload_field(self._workspace), message, cure="polled")
+        return Finding(conditions.WORKLOAD_REFUSED, workload_field(self._workspace), message, cure="polled")
 
 
 def _tried(workload: Workload, present: Workload | None) -> Workload:

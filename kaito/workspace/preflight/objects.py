@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast, final
 
-from kaito.api import Workspace, conditions as words
+from kaito.api import Workspace, conditions
 from kaito.api.raw import json_list, json_object
 from kaito.api.references import opens_registry, registry_of
 from kaito.runtime.kinds import ConfigMap, Secret
@@ -23,7 +23,7 @@ TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
 
 Kind = Literal["Secret", "ConfigMap", "PersistentVolumeClaim", "ServiceAccount"]
 
-_REASONS: Final[dict[Kind, str]] = {"Secret": words.SECRET_NOT_FOUND, "ConfigMap": words.CONFIG_NOT_FOUND}
+_REASONS: Final[dict[Kind, str]] = {"Secret": conditions.SECRET_NOT_FOUND, "ConfigMap": conditions.CONFIG_NOT_FOUND}
 """Reason of an absent object; others are a workload that cannot be created or started."""
 
 _KEY_REFERENCES: Final[dict[str, Kind]] = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}
@@ -181,7 +181,7 @@ def _use(field: str, kind: Kind, name: Any, key: Any = "") -> Iterator[Use]:
 def _problem(use: Use, found: Resource | None, workspace: Workspace) -> Iterator[Finding]:
     if found is None:
         message = f"{use.kind} {use.name!r} does not exist in namespace {workspace.namespace}"
-        yield Finding(_REASONS.get(use.kind, words.WORKLOAD_REFUSED), use.field, message, cure="polled")
+        yield Finding(_REASONS.get(use.kind, conditions.WORKLOAD_REFUSED), use.field, message, cure="polled")
         return
     if not isinstance(found, Secret | ConfigMap):
         return
@@ -190,11 +190,11 @@ def _problem(use: Use, found: Resource | None, workspace: Workspace) -> Iterator
         message = f"{use.kind} {use.name!r} has no key {use.key!r}"
         if use.key == DOCKER_CONFIG:
             message += f": {_REMEDY}"
-        reason = words.SECRET_INVALID if use.kind == "Secret" else words.CONFIG_NOT_FOUND
+        reason = conditions.SECRET_INVALID if use.kind == "Secret" else conditions.CONFIG_NOT_FOUND
         yield Finding(reason, use.field, message, cure="polled")
     elif isinstance(found, Secret) and use.key and (problem := _not_usable(use, found.data[use.key])):
         message = f"key {use.key!r} of Secret {use.name!r} {problem}"
-        yield Finding(words.SECRET_INVALID, use.field, message, cure="polled")
+        yield Finding(conditions.SECRET_INVALID, use.field, message, cure="polled")
 
 
 def _not_usable(use: Use, encoded: str) -> str:

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from kaito.api import conditions as words
+from kaito.api import conditions
 from kaito.models.admission import instance_type_of, preset_of
 from kaito.models.errors import PlanError
 from kaito.models.nodes import UnknownGpus, uniform_instance_type
 from kaito.workspace.digest import config_digest
 from kaito.workspace.manifests.tuning import training_config
 from kaito.workspace.plan import Plan
+from kaito.workspace.planning import inference_plan, template_plan, tuning_plan
 from kaito.workspace.preflight.examination import Examination
 from kaito.workspace.preflight.finding import Finding
-from kaito.workspace.serving import inference_plan, template_plan, tuning_plan
 from kaito.workspace.settings import NodeApi
 
 
@@ -39,7 +39,7 @@ async def hardware(examination: Examination) -> Iterable[Finding]:
     if examination.instance is None and examination.preset is not None:
         selector = examination.workspace.resource.label_selector
         message = f"no node matches the label selector {selector}"
-        return (Finding(words.NODE_NOT_READY, "resource.labelSelector", message, cure="watched"),)
+        return (Finding(conditions.NODE_NOT_READY, "resource.labelSelector", message, cure="watched"),)
     return ()
 
 

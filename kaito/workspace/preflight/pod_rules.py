@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from kaito.api import conditions as words, labels
+from kaito.api import conditions, labels
 from kaito.api.raw import json_list, json_object
 from kaito.runtime.meta import Quantity
 from kaito.workspace.preflight.finding import Finding
@@ -40,7 +40,7 @@ _FORBIDDEN: Final = {
 def pod_rules(template: Mapping[str, Any], path: str) -> Iterator[Finding]:
     """What the API server would refuse in a template whose types are right."""
     for field, problem in _problems(template, path):
-        yield Finding(words.WORKLOAD_REFUSED, field, problem)
+        yield Finding(conditions.WORKLOAD_REFUSED, field, problem)
 
 
 def _problems(template: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from kaito.api import Workspace, conditions as words
+from kaito.api import Workspace, conditions
 from kaito.api.raw import json_list, json_object, without_nulls
 from kaito.runtime.kinds import PodTemplateSpec
 from kaito.runtime.kinds.pod import Container, ContainerPort, PodSpec, Probe, Volume
@@ -64,7 +64,7 @@ def _template(template: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _names(spec, _fields(PodSpec), path)
     if spec.get("restartPolicy", "Always") != "Always":
         message = f"{spec['restartPolicy']!r} is not possible: the pods of a StatefulSet restart Always, remove it"
-        yield Finding(words.WORKLOAD_REFUSED, f"{path}.restartPolicy", message)
+        yield Finding(conditions.WORKLOAD_REFUSED, f"{path}.restartPolicy", message)
     for part in ("initContainers", "containers"):
         for index, container in enumerate(json_list(spec.get(part))):
             yield from _container(json_object(container), f"{path}.{part}[{index}]")
@@ -80,7 +80,9 @@ def _container(container: Mapping[str, Any], path: str) -> Iterator[Finding]:
     for index, port in enumerate(json_list(container.get("ports"))):
         yield from _names(json_object(port), _fields(ContainerPort), f"{path}.ports[{index}]")
     if not container.get("image"):
-        yield Finding(words.WORKLOAD_REFUSED, f"{path}.image", "is missing: name the image that the container runs")
+        yield Finding(
+            conditions.WORKLOAD_REFUSED, f"{path}.image", "is missing: name the image that the container runs"
+        )
 
 
 def _volume(path: str, source: Mapping[str, Any] | None) -> Iterator[Finding]:
@@ -88,17 +90,17 @@ def _volume(path: str, source: Mapping[str, Any] | None) -> Iterator[Finding]:
         return
     source = without_nulls(source)
     if not source:
-        yield Finding(words.WORKLOAD_REFUSED, path, "has no source: name one, for example persistentVolumeClaim")
+        yield Finding(conditions.WORKLOAD_REFUSED, path, "has no source: name one, for example persistentVolumeClaim")
         return
     kinds = _fields(Volume) - {"name"}
     if "name" in source:
-        yield Finding(words.WORKLOAD_REFUSED, f"{path}.name", "is set by the controller: remove it")
+        yield Finding(conditions.WORKLOAD_REFUSED, f"{path}.name", "is set by the controller: remove it")
     yield from _types(Volume, {**source, "name": "volume"}, path)
     yield from _names(source, _fields(Volume), path)
     known = [kind for kind in source if kind in kinds]
     if len(known) > 1:
         yield Finding(
-            words.WORKLOAD_REFUSED, path, f"has {' and '.join(known)}: a volume has one source, remove the others"
+            conditions.WORKLOAD_REFUSED, path, f"has {' and '.join(known)}: a volume has one source, remove the others"
         )
 
 
@@ -114,7 +116,7 @@ def _types(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Itera
             message = f"{message}, found {found if len(found) <= 60 else found[:57] + '...'}"
             if detail["type"] == "missing":
                 message = "is missing"
-            yield Finding(words.WORKLOAD_REFUSED, f"{path}{where}", message)
+            yield Finding(conditions.WORKLOAD_REFUSED, f"{path}{where}", message)
 
 
 def _names(value: Mapping[str, Any], known: frozenset[str], path: str) -> Iterator[Finding]:
@@ -124,7 +126,7 @@ def _names(value: Mapping[str, Any], known: frozenset[str], path: str) -> Iterat
             continue
         near = get_close_matches(name, known, n=1, cutoff=_CUTOFF)
         if near:
-            yield Finding(words.WORKLOAD_REFUSED, f"{path}.{name}", f"is not a field, did you mean {near[0]}?")
+            yield Finding(conditions.WORKLOAD_REFUSED, f"{path}.{name}", f"is not a field, did you mean {near[0]}?")
 
 
 def _fields(model: type[BaseModel]) -> frozenset[str]:

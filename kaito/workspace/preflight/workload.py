@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from kaito.api import conditions as words
+from kaito.api import conditions
 from kaito.workspace.manifests.inference import inference_statefulset
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.preflight.examination import Examination
@@ -24,9 +24,9 @@ async def render(examination: Examination) -> Iterable[Finding]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         path = ".".join(str(part) for part in first["loc"])
-        return (Finding(words.WORKLOAD_REFUSED, workload_field(workspace), f"{path}: {first['msg']}"),)
+        return (Finding(conditions.WORKLOAD_REFUSED, workload_field(workspace), f"{path}: {first['msg']}"),)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        return (Finding(words.WORKLOAD_REFUSED, workload_field(workspace), f"cannot be rendered: {error}"),)
+        return (Finding(conditions.WORKLOAD_REFUSED, workload_field(workspace), f"cannot be rendered: {error}"),)
     return ()
 
 

@@ -4,22 +4,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kaito.api import Claim, Machine, Workspace, conditions as words, labels
+from kaito.api import Claim, Machine, Workspace, conditions, labels
 from kaito.api.karpenter.conditions import AWAITING_RECONCILIATION
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kaito.runtime.meta import Condition, find_condition
 from kaito.workspace.causes import why_lost
+from kaito.workspace.claim_policy import CAUSE_LENGTH, Attempts, Decision, Situation, decide
 from kaito.workspace.context import Pass
 from kaito.workspace.indexes import claims_of
 from kaito.workspace.manifests.claim import claim, claim_kind, claim_name
 from kaito.workspace.ownership import owner_labels, owns
 from kaito.workspace.plan import Hardware
-from kaito.workspace.provisioning import CAUSE_LENGTH, Attempts, Decision, Situation, decide
 from kaito.workspace.status import ClaimsReport, claim_condition_type
 from kaito.workspace.steps.tuning import is_finished
 
-_CREATION_REFUSED = frozenset({words.CLAIM_CREATE_FAILED, words.CLAIM_KIND_MISSING})
+_CREATION_REFUSED = frozenset({conditions.CLAIM_CREATE_FAILED, conditions.CLAIM_KIND_MISSING})
 """Reasons with which the last pass ended because the API server refused a claim."""
 
 _COUNT = re.compile(r"\d{1,6} of (\d{1,6}) (?:machines|node claims) ready")
@@ -120,7 +120,7 @@ def _wanted(run: Pass, hardware: Hardware, existing: Sequence[Claim]) -> int:
 
 def _decide(run: Pass, workspace: Workspace, report: ClaimsReport, proven: frozenset[str] = frozenset()) -> Decision:
     last = _last_verdict(run, workspace)
-    resources = find_condition(workspace.status.conditions, words.RESOURCE_READY)
+    resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
     attempts = Attempts.read(workspace.annotations)
     situation = Situation(
         now=run.now,
@@ -150,7 +150,7 @@ def _expected(workspace: Workspace, last: Condition | None, serial: int) -> froz
     if workspace.status.claims:
         return frozenset(workspace.status.claims)
     counted = _COUNT.match(last.message)
-    if counted is None or last.status == "Unknown" or last.reason == words.CLAIM_REPLACEMENT_PENDING:
+    if counted is None or last.status == "Unknown" or last.reason == conditions.CLAIM_REPLACEMENT_PENDING:
         return frozenset()
     wanted = min(int(counted.group(1)), workspace.status.target_node_count)
     return frozenset(claim_name(workspace, index=index, serial=serial) for index in range(wanted))
@@ -233,7 +233,7 @@ async def _create(run: Pass, report: ClaimsReport, decision: Decision, hardware:
         except ApiError as refused:
             run.metrics.claim_creates.labels(wanted.kind, "error").inc()
             missing_kind = isinstance(refused, NotFound)
-            reason = words.CLAIM_KIND_MISSING if missing_kind else words.CLAIM_CREATE_FAILED
+            reason = conditions.CLAIM_KIND_MISSING if missing_kind else conditions.CLAIM_CREATE_FAILED
             report.failure = (reason, f"{wanted.kind} {wanted.name} could not be created: {refused.message}")
             last = _last_verdict(run, run.workspace)
             if last is None or last.reason != reason or not last.message.startswith(report.failure[1]):

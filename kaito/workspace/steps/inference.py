@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from kaito.api import conditions as words
+from kaito.api import conditions
 from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import Pass
 from kaito.workspace.failure import describe
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.inference import inference_statefulset
 from kaito.workspace.plan import Plan
+from kaito.workspace.steps.guards import foreign, note_problem, unless_refused
 from kaito.workspace.steps.obstacles import find_obstacle
-from kaito.workspace.steps.takeover import foreign, note_problem, unless_refused
 
 SAFETY_SECONDS = 60.0
 """How often a workload that is not ready is looked at although nothing was heard."""
@@ -70,7 +70,7 @@ def _render(run: Pass, plan: Plan) -> StatefulSet | None:
         if inference is None or inference.template is None:
             raise
         message = f"inference.template is not a pod template: {describe(error)}"
-        note_problem(run, words.WORKLOAD_REFUSED, message)
+        note_problem(run, conditions.WORKLOAD_REFUSED, message)
         run.errors.append(error)
         return None
 

@@ -4,11 +4,11 @@ Called by the steps of the workload while it is not ready. The answers are in Ev
 their StatefulSet or Job, mounts that wait on the pod.
 """
 
-from kaito.api import conditions as words
+from kaito.api import conditions
 from kaito.runtime.kinds import Job, Pod, StatefulSet
 from kaito.workspace.causes import why_no_pods, why_waiting
 from kaito.workspace.context import Pass
-from kaito.workspace.pods import Fault, has_started
+from kaito.workspace.pod_faults import Fault, has_started
 
 MISSING_SECONDS = 5.0
 """How long after its creation a workload may lack pods before its Events are read."""
@@ -29,13 +29,13 @@ async def find_obstacle(run: Pass, workload: StatefulSet | Job, wanted: int) -> 
         refusal = await why_no_pods(run.api, workload)
         if refusal:
             message = f"{workload.kind} {workload.name} may not create its pods: {refusal}"
-            return Fault(words.POD_CREATION_FAILED, message)
+            return Fault(conditions.POD_CREATION_FAILED, message)
     for pod in alive:
         if has_started(pod) or not pod.spec.node_name or not _is_older(run, pod, STARTING_SECONDS):
             continue
         wait = await why_waiting(run.api, pod)
         if wait:
-            return Fault(words.CONTAINER_START_ERROR, f"pod {pod.name} cannot start: {wait}")
+            return Fault(conditions.CONTAINER_START_ERROR, f"pod {pod.name} cannot start: {wait}")
     return None
 
 

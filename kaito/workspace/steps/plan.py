@@ -6,7 +6,7 @@ A Workspace that fails a check has no plan: the other steps then only look. Node
 from dataclasses import replace
 from typing import Final
 
-from kaito.api import conditions as words
+from kaito.api import conditions
 from kaito.runtime.meta import find_condition
 from kaito.workspace.context import Pass
 from kaito.workspace.plan import Refusal
@@ -36,12 +36,12 @@ def _refusal(examination: Examination) -> Refusal:
     """All errors of the check that failed; the first one gives the reason."""
     first = examination.errors[0]
     message = "; ".join(str(finding) for finding in examination.errors)
-    return Refusal(first.reason, message, waiting=first.cure != "edit" and first.reason != words.WORKLOAD_REFUSED)
+    return Refusal(first.reason, message, waiting=first.cure != "edit" and first.reason != conditions.WORKLOAD_REFUSED)
 
 
 def _announce(run: Pass, refusal: Refusal) -> None:
     """One event when the problem is new. The end of ResourceReady is announced with the status, so not here again."""
-    last = find_condition(run.workspace.status.conditions, words.RESOURCE_READY)
+    last = find_condition(run.workspace.status.conditions, conditions.RESOURCE_READY)
     if last is not None and (last.is_true or (last.reason, last.message) == (refusal.reason, refusal.message)):
         return
     run.request.event("Warning", refusal.reason, refusal.message)

@@ -3,7 +3,7 @@
 from kaito.runtime.kinds import Service
 from kaito.workspace.context import Pass
 from kaito.workspace.manifests.service import client_service, headless_service
-from kaito.workspace.steps.takeover import foreign, unless_refused
+from kaito.workspace.steps.guards import foreign, unless_refused
 
 
 async def ensure(run: Pass) -> None:

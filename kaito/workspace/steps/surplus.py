@@ -7,8 +7,8 @@ as many as are too many. A claim whose node is not known yet counts as idle: not
 from collections.abc import Sequence
 
 from kaito.api import Claim
+from kaito.workspace.claim_policy import index_of
 from kaito.workspace.context import Pass
-from kaito.workspace.provisioning import index_of
 
 
 async def release(run: Pass) -> None:

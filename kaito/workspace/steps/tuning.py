@@ -8,8 +8,8 @@ from kaito.workspace.context import Pass
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
+from kaito.workspace.steps.guards import foreign, unless_refused
 from kaito.workspace.steps.obstacles import find_obstacle
-from kaito.workspace.steps.takeover import foreign, unless_refused
 
 SAFETY_SECONDS = 60.0
 """How often a Job that has not started is looked at although nothing was heard."""

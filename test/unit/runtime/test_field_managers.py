@@ -25,7 +25,7 @@ from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import Condition, Model, ObjectKey, ObjectMeta, Resource
-from kaito.runtime.reconcile import Reconciler, Request, Tick, Visit
+from kaito.runtime.reconcile import KeyedRequest, PeriodicRequest, Reconciler, Request
 from kaito.runtime.testing import World
 from kaito.runtime.workqueue import WorkQueue
 
@@ -95,10 +95,10 @@ async def test_every_write_of_a_run_has_the_controllers_name(world: World) -> No
         async with watched.status() as status:
             status.set(n=1)
 
-    async def visit(visit: Visit[str]) -> None:
+    async def visit(visit: KeyedRequest[str]) -> None:
         await visit.api.ensure(named("visited"))
 
-    async def tick(tick: Tick) -> None:
+    async def tick(tick: PeriodicRequest) -> None:
         await tick.api.ensure(named("ticked"))
 
     keyed = Controller.keyed(str, visit, name="by-key").watches(App, to=lambda app, _: [app.name])

@@ -13,7 +13,15 @@ from typing import Final
 
 from kaito.api.violation import Violation, introduced
 from kaito.api.workspace.kind import Workspace
-from kaito.api.workspace.validation import annotations, immutability, inference, references, resource, tuning, whole
+from kaito.api.workspace.validation import (
+    annotations,
+    immutability,
+    inference,
+    references,
+    resource,
+    tuning,
+    workspace as whole,
+)
 from kaito.api.workspace.validation.policy import NodeApi as NodeApi, Policy as Policy, Rule as Rule
 
 RULES: Final = (

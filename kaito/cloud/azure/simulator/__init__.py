@@ -5,7 +5,7 @@ virtual time); as a process: `python -m kaito.cloud.azure.simulator --help`. Poo
 their nodes join a cluster when it is given a Kubernetes client.
 """
 
-from kaito.cloud.azure.simulator.catalogue import VirtualMachineSize as VirtualMachineSize
+from kaito.cloud.azure.simulator.catalog import VirtualMachineSize as VirtualMachineSize
 from kaito.cloud.azure.simulator.faults import Fault as Fault, OperationFault as OperationFault
 from kaito.cloud.azure.simulator.knobs import Knobs as Knobs
 from kaito.cloud.azure.simulator.named_faults import NAMED as NAMED, named as named

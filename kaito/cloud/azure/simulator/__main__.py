@@ -16,7 +16,7 @@ from kaito.cloud.azure.simulator.server import serve
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.cloud.azure.simulator.simulator import Simulator
 from kaito.runtime.client import Client
-from kaito.runtime.client.access import find_access
+from kaito.runtime.client.connect import find_cluster_config
 from kaito.runtime.client.http import HttpTransport
 
 FIELD_MANAGER = "arm-simulator"
@@ -93,7 +93,7 @@ async def run(args: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         nodes = None
         if args.kubeconfig is not None:
-            transport = HttpTransport(await find_access(args.kubeconfig, args.context))
+            transport = HttpTransport(await find_cluster_config(args.kubeconfig, args.context))
             stack.push_async_callback(transport.close)
             nodes = Client(transport, field_manager=FIELD_MANAGER)
         simulator = await stack.enter_async_context(Simulator(settings_of(args), nodes=nodes))

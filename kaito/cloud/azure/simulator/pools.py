@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from kaito.cloud.azure.simulator.catalogue import Catalogue, VirtualMachineSize
+from kaito.cloud.azure.simulator.catalog import Catalogue, VirtualMachineSize
 from kaito.cloud.azure.simulator.faults import OperationFault
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.cloud.azure.simulator.wire import ArmError, in_progress

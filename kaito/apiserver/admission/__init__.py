@@ -1,0 +1,1 @@
+"""Admission: mutating and validating webhooks, ValidatingAdmissionPolicies, and the rules that select them."""

@@ -1,0 +1,217 @@
+"""ValidatingAdmissionPolicies: CEL over a request, between its mutation and the validating webhooks.
+
+As `k8s.io/apiserver` evaluates them (`admission/plugin/policy/validating`): match constraints of policy and binding,
+match conditions, variables, parameters, messages, and the actions Deny and Warn. `authorizer` is not known to the
+expressions, audit annotations go nowhere, expressions are not type-checked when a policy is stored, and objects are
+shown in the version of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from celpy import celtypes
+from celpy.evaluation import CELEvalError
+
+from kaito.apiserver import errors
+from kaito.apiserver.admission.matching import matches_object, rule_matches
+from kaito.apiserver.cel.rules import RuleSyntaxError, compile_rule, evaluation_reason
+from kaito.apiserver.cel.values import plain
+from kaito.apiserver.registry.core import Context, Core
+from kaito.apiserver.registry.resources import group_of, version_of
+from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.selectors import selector_matches
+from kaito.apiserver.wire import Json, Object, part
+
+GROUP = "admissionregistration.k8s.io"
+POLICIES = f"validatingadmissionpolicies.{GROUP}"
+BINDINGS = f"validatingadmissionpolicybindings.{GROUP}"
+
+_CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413}
+"""HTTP status of a reason; any other is 422 (`validating/policy_decision.go`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the policies see of a request."""
+
+    target: Target
+    operation: str
+    data: Object | None
+    old: Object | None
+    request: Object
+    """The `request` of an AdmissionReview."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One validation that does not hold."""
+
+    message: str
+    reason: str = ""
+
+
+class Policies:
+    """The policies of one server."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def wanted(self) -> bool:
+        """Return whether there is any binding at all: most servers have none."""
+        return bool(self._core.store.channel(BINDINGS).objects)
+
+    def check(self, asked: Asked, context: Context) -> None:
+        """Refuse the request when a policy does; add the warnings of those that only warn."""
+        denied: errors.StatusError | None = None
+        for (_, name), binding in sorted(self._core.store.channel(BINDINGS).objects.items(), key=lambda item: item[0]):
+            spec = part(binding.data, "spec")
+            policy_name = str(spec.get("policyName"))
+            policy = self._core.store.get(POLICIES, ("", policy_name))
+            if policy is None or not self._concerned(part(policy.data, "spec"), spec, asked):
+                continue
+            actions: list[str] = spec.get("validationActions") or []
+            for failure in self._failures(part(policy.data, "spec"), spec, asked):
+                what = f"ValidatingAdmissionPolicy '{policy_name}' with binding '{name}'"
+                if "Warn" in actions:
+                    context.warnings.append(f"Validation failed for {what}: {failure.message}")
+                if "Deny" in actions and denied is None:
+                    denied = _denial(f"{what} denied request: {failure.message}", failure.reason, asked)
+        if denied is not None:
+            raise denied
+
+    def _concerned(self, policy: Object, binding: Object, asked: Asked) -> bool:
+        constraints, narrower = part(policy, "matchConstraints"), part(binding, "matchResources")
+        return self._matches(constraints, asked, needs_rule=True) and self._matches(narrower, asked, needs_rule=False)
+
+    def _matches(self, match: Object, asked: Asked, *, needs_rule: bool) -> bool:
+        exact = match.get("matchPolicy") == "Exact"
+        if any(self._covers(rule, asked, exact=exact) for rule in match.get("excludeResourceRules") or ()):
+            return False
+        rules: list[Object] = match.get("resourceRules") or []
+        if (rules or needs_rule) and not any(self._covers(rule, asked, exact=exact) for rule in rules):
+            return False
+        return matches_object(self._core, match, asked.target, asked.data, asked.old)
+
+    def _covers(self, rule: Object, asked: Asked, *, exact: bool) -> bool:
+        resource = asked.target.resource
+        names: list[str] = rule.get("resourceNames") or []
+        if names and _name(asked) not in names:
+            return False
+        versions = [resource] if exact else [resource, *self._core.registry.versions(resource)]
+        return any(rule_matches(rule, each, asked.target.subresource, asked.operation) for each in versions)
+
+    def _failures(self, policy: Object, binding: Object, asked: Asked) -> Iterator[Failure]:
+        insists = policy.get("failurePolicy") != "Ignore"
+        try:
+            parameters = self._parameters(policy, binding, asked)
+        except LookupError as error:
+            if insists:
+                yield Failure(str(error))
+            return
+        for params in parameters:
+            names = self._names(asked, params)
+            try:
+                if not _conditions_hold(policy, names):
+                    continue
+            except (CELEvalError, RuleSyntaxError) as error:
+                if insists:
+                    yield Failure(_trouble(error))
+                continue
+            yield from _broken(policy, names, insists=insists)
+
+    def _parameters(self, policy: Object, binding: Object, asked: Asked) -> list[Object | None]:
+        kind, ref = part(policy, "paramKind"), part(binding, "paramRef")
+        if not kind or not ref:
+            return [None]
+        version = str(kind.get("apiVersion"))
+        resource = self._core.registry.find_kind(group_of(version), version_of(version), str(kind.get("kind")))
+        if resource is None:
+            message = f"failed to configure policy: failed to find resource referenced by paramKind: '{version}'"
+            raise LookupError(message)
+        namespace = str(ref.get("namespace") or asked.target.namespace) if resource.namespaced else ""
+        found: list[Object | None] = [
+            stored.data
+            for key, stored in sorted(
+                self._core.store.channel(resource.storage).objects.items(), key=lambda item: item[0]
+            )
+            if key[0] == namespace
+            and ref.get("name") in {None, "", key[1]}
+            and (not ref.get("selector") or selector_matches(ref["selector"], stored.metadata.get("labels")))
+        ]
+        if not found and ref.get("parameterNotFoundAction") == "Deny":
+            message = (
+                "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"
+            )
+            raise LookupError(message)
+        return found
+
+    def _names(self, asked: Asked, params: Object | None) -> Object:
+        namespace = self._core.store.get("namespaces", ("", asked.target.namespace))
+        return {
+            "object": plain(asked.data),
+            "oldObject": plain(asked.old),
+            "request": plain(asked.request),
+            "params": plain(params),
+            "namespaceObject": plain(namespace.data if namespace is not None and asked.target.namespace else None),
+        }
+
+
+def _conditions_hold(policy: Object, names: Object) -> bool:
+    conditions: list[Object] = policy.get("matchConditions") or []
+    return all(compile_rule(str(condition["expression"])).evaluate(names) for condition in conditions)
+
+
+def _broken(policy: Object, names: Object, *, insists: bool) -> Iterator[Failure]:
+    variables: dict[str, Json] = {}
+    for variable in policy.get("variables") or ():
+        shown = {**names, "variables": _as_map(variables)}
+        try:
+            variables[str(variable["name"])] = compile_rule(str(variable["expression"])).evaluate(shown)
+        except (CELEvalError, RuleSyntaxError):
+            continue  # an error only where it is used: variables are lazy
+    names = {**names, "variables": _as_map(variables)}
+    for validation in policy.get("validations") or ():
+        expression = str(validation["expression"])
+        try:
+            if compile_rule(expression).evaluate(names):
+                continue
+        except (CELEvalError, RuleSyntaxError) as error:
+            if insists:
+                yield Failure(f"expression '{expression}' resulted in error: {_trouble(error)}")
+            continue
+        yield Failure(_message(validation, names), str(validation.get("reason") or ""))
+
+
+def _as_map(values: dict[str, Json]) -> Json:
+    return celtypes.MapType({celtypes.StringType(name): value for name, value in values.items()})
+
+
+def _message(validation: Object, names: Object) -> str:
+    computed = validation.get("messageExpression")
+    if computed:
+        try:
+            text = str(compile_rule(str(computed)).evaluate(names)).strip()
+        except (CELEvalError, RuleSyntaxError):
+            text = ""
+        if text and "\n" not in text:
+            return text
+    return str(validation.get("message") or f"failed expression: {str(validation['expression']).strip()}").strip()
+
+
+def _trouble(error: CELEvalError | RuleSyntaxError) -> str:
+    return evaluation_reason(error) if isinstance(error, CELEvalError) else str(error)
+
+
+def _denial(message: str, reason: str, asked: Asked) -> errors.StatusError:
+    resource = asked.target.resource
+    refusal = errors.forbidden(resource.group, resource.plural, _name(asked), message)
+    refusal.reason = reason or "Invalid"
+    refusal.code = _CODES.get(refusal.reason, 422)
+    refusal.details = {**(refusal.details or {}), "causes": [{"message": message}]}
+    return refusal
+
+
+def _name(asked: Asked) -> str:
+    return asked.target.name or str(part(asked.data, "metadata").get("name", ""))

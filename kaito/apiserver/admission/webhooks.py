@@ -1,0 +1,202 @@
+"""Admission: webhooks and policies that see every write before it is stored, and may change or refuse it.
+
+Configured by the stored `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects, as in a real
+cluster. How a webhook is reached is a callable: over HTTPS by default (`webhook_client`), or in the same process for
+tests, which is also the only way to reach one configured by a Service reference, since nothing routes cluster
+addresses here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kaito.apiserver import errors
+from kaito.apiserver.admission.matching import matches_object, rule_matches
+from kaito.apiserver.admission.policies import Asked, Policies
+from kaito.apiserver.cel.rules import RuleSyntaxError, compile_rule
+from kaito.apiserver.cel.values import plain
+from kaito.apiserver.patch.json_patch import json_patch
+from kaito.apiserver.registry.core import Context, Core
+from kaito.apiserver.registry.resources import Resource, convert
+from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.webhook_client import WebhookCaller, WebhookError
+from kaito.apiserver.wire import Json, Object, copy_json, decode, is_object
+
+if TYPE_CHECKING:
+    from kaito.apiserver.apiextensions.conversion import Conversions
+
+GROUP = "admissionregistration.k8s.io"
+MUTATING = f"mutatingwebhookconfigurations.{GROUP}"
+VALIDATING = f"validatingwebhookconfigurations.{GROUP}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A webhook that is asked, and the version of the kind it wants to see (`matchPolicy: Equivalent`)."""
+
+    hook: Object
+    resource: Resource
+
+
+class Admission:
+    """The mutating and validating phases of one server."""
+
+    def __init__(self, core: Core, caller: WebhookCaller, conversions: Conversions) -> None:
+        self._core = core
+        self._conversions = conversions
+        self._policies = Policies(core)
+        self.caller = caller
+
+    async def mutate(
+        self, target: Target, operation: str, data: Object, old: Object | None, context: Context
+    ) -> Object:
+        """Return the object as the mutating webhooks leave it: the same object when none changed it."""
+        for call in self._matching(MUTATING, target, operation, data, old):
+            shown = await self._as_seen(call, data)
+            answer = await self._ask(call, target, operation, shown, await self._as_seen(call, old), context)
+            if answer is None or not answer.get("patch"):
+                continue
+            patched = json_patch(shown, decode(base64.b64decode(answer["patch"])))
+            if is_object(patched):
+                back = _Call(call.hook, target.resource)
+                data = copy_json(await self._as_seen(back, patched))
+        return data
+
+    async def _as_seen(self, call: _Call, data: Object | None) -> Object | None:
+        """Return an object in the version that a webhook wants."""
+        if data is None or data["apiVersion"] == call.resource.api_version:
+            return data
+        if call.resource.converter is None:
+            return convert(data, call.resource, call.resource.api_version)
+        return (await self._conversions.convert(call.resource, [data], call.resource.api_version))[0]
+
+    async def validate(
+        self, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
+    ) -> None:
+        """Refuse the write when a policy or a validating webhook does."""
+        if self._policies.wanted() and target.resource.group != GROUP:
+            whole = _Call({}, target.resource)
+            review = _review(self._core.new_uid(), whole, target, operation, data, old, context)
+            self._policies.check(Asked(target, operation, data, old, review["request"]), context)
+        for call in self._matching(VALIDATING, target, operation, data, old):
+            shown, before = await self._as_seen(call, data), await self._as_seen(call, old)
+            await self._ask(call, target, operation, shown, before, context)
+
+    def _matching(
+        self, storage: str, target: Target, operation: str, data: Object | None, old: Object | None
+    ) -> list[_Call]:
+        if target.resource.group == GROUP:
+            return []
+        channel = self._core.store.channel(storage)
+        found: list[_Call] = []
+        for key in sorted(channel.objects):
+            hooks: list[Object] = channel.objects[key].data.get("webhooks") or []
+            for hook in hooks:
+                wanted = self._version(hook, target, operation)
+                if wanted is not None and self._matches(hook, target, operation, data, old):
+                    found.append(_Call(hook, wanted))
+        return found
+
+    def _version(self, hook: Object, target: Target, operation: str) -> Resource | None:
+        """Return the version of the resource that a rule of the webhook covers: the request's, or an equivalent one."""
+        rules: list[Object] = hook.get("rules") or []
+        candidates = [target.resource]
+        if hook.get("matchPolicy") != "Exact":
+            candidates += self._core.registry.versions(target.resource)
+        for resource in candidates:
+            if any(rule_matches(rule, resource, target.subresource, operation) for rule in rules):
+                return resource
+        return None
+
+    def _matches(self, hook: Object, target: Target, operation: str, data: Object | None, old: Object | None) -> bool:
+        return matches_object(self._core, hook, target, data, old) and _conditions_hold(hook, data, old, operation)
+
+    async def _ask(
+        self,
+        call: _Call,
+        target: Target,
+        operation: str,
+        data: Object | None,
+        old: Object | None,
+        context: Context,
+    ) -> Object | None:
+        """Return a webhook's response; None when it could not be reached and does not insist."""
+        uid, hook = self._core.new_uid(), call.hook
+        review = _review(uid, call, target, operation, data, old, context)
+        name = str(hook.get("name", ""))
+        try:
+            async with asyncio.timeout(float(hook.get("timeoutSeconds") or 10)):
+                answer = await self.caller(hook.get("clientConfig") or {}, review)
+            response: Json = answer.get("response")
+            if not is_object(response):
+                raise WebhookError("webhook response was absent")
+            if response.get("uid") != uid:
+                raise WebhookError(
+                    f"expected response.uid {errors.quote(uid)}, got {errors.quote(str(response.get('uid')))}"
+                )
+        except (WebhookError, TimeoutError) as error:
+            if hook.get("failurePolicy") == "Ignore":
+                return None
+            why = "context deadline exceeded" if isinstance(error, TimeoutError) else str(error)
+            raise errors.internal(f"failed calling webhook {errors.quote(name)}: {why}") from error
+        result: Object = response
+        context.warnings.extend(str(text) for text in result.get("warnings") or ())
+        if not result.get("allowed"):
+            raise _denial(name, result.get("status") or {})
+        return result
+
+
+def _conditions_hold(hook: Object, data: Object | None, old: Object | None, operation: str) -> bool:
+    conditions: list[Object] = hook.get("matchConditions") or []
+    names: Object = {"object": plain(data), "oldObject": plain(old), "request": plain({"operation": operation})}
+    for condition in conditions:
+        try:
+            if not compile_rule(str(condition["expression"])).evaluate(names):
+                return False
+        except RuleSyntaxError as error:
+            raise errors.internal(f"match condition {condition.get('name')}: {error}") from error
+    return True
+
+
+def _review(
+    uid: str, call: _Call, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
+) -> Object:
+    kind, where = _names(call.resource)
+    asked_kind, asked_where = _names(target.resource)
+    state = data if data is not None else old
+    request: Object = {
+        "uid": uid,
+        "kind": kind,
+        "resource": where,
+        "requestKind": asked_kind,
+        "requestResource": asked_where,
+        "name": str(state["metadata"].get("name", "")) if state is not None else target.name,
+        "operation": operation,
+        "userInfo": {"username": context.user, "groups": list(context.groups)},
+        "object": copy_json(data),
+        "oldObject": copy_json(old),
+        "dryRun": context.dry_run,
+        "options": None,
+    }
+    if target.namespace:
+        request["namespace"] = target.namespace
+    if target.subresource:
+        request["subResource"] = request["requestSubResource"] = target.subresource
+    return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+
+
+def _names(resource: Resource) -> tuple[Object, Object]:
+    shared = {"group": resource.group, "version": resource.version}
+    return shared | {"kind": resource.kind}, shared | {"resource": resource.plural}
+
+
+def _denial(name: str, status: Object) -> errors.StatusError:
+    """Return the refusal of a webhook (`webhook/errors.ToStatusErr`)."""
+    head = f"admission webhook {errors.quote(name)} denied the request"
+    text = status.get("message") or status.get("reason")
+    message = f"{head}: {text}" if text else f"{head} without explanation"
+    code = max(int(status.get("code") or 0), 400)
+    return errors.StatusError(code, str(status.get("reason") or ""), message, details=status.get("details"))

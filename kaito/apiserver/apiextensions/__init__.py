@@ -1,0 +1,1 @@
+"""CustomResourceDefinitions: their validation, the resources they serve, and conversion between versions."""

@@ -1,0 +1,1 @@
+"""Authentication, RBAC authorization, privilege-escalation checks and the review APIs."""

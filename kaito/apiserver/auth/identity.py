@@ -1,0 +1,70 @@
+"""Who asks: bearer tokens, tokens of service accounts, and impersonation.
+
+The server asks `identify` before anything else. Without a token, and where none is known, everybody is an
+administrator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kaito.apiserver.auth.rbac import AUTHENTICATED, MASTERS, Attributes, Authorizer
+from kaito.apiserver.registry.core import Context, Core
+from kaito.apiserver.wire import HttpRequest
+
+ACCOUNT = "system:serviceaccount:"
+
+
+def identify(core: Core, request: HttpRequest) -> Context | None:
+    """Return who asks, or None for a missing or wrong token where tokens are required."""
+    product = request.headers.get("user-agent", "").partition("/")[0] or "unknown"
+    context = Context(
+        user="admin",
+        groups=(MASTERS, AUTHENTICATED),
+        manager=request.param("fieldManager") or product,
+        warnings=[],
+        dry_run=request.param("dryRun") == "All",
+        field_validation=request.param("fieldValidation") or "Warn",
+        agent=request.headers.get("user-agent", ""),
+    )
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if token in core.tokens:
+        context.user, context.groups = core.tokens[token], (AUTHENTICATED,)
+    elif token.startswith(ACCOUNT):
+        namespace, _, name = token.removeprefix(ACCOUNT).partition(":")
+        if core.store.get("serviceaccounts", (namespace, name)) is None:
+            return None
+        context.user, context.groups = token, groups_of(token)
+    elif core.tokens:
+        return None
+    return context
+
+
+def groups_of(user: str) -> tuple[str, ...]:
+    """Return the groups a user is in by its name."""
+    if not user.startswith(ACCOUNT):
+        return (AUTHENTICATED,)
+    namespace = user.removeprefix(ACCOUNT).partition(":")[0]
+    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
+
+
+def impersonate(request: HttpRequest, context: Context, authorizer: Authorizer) -> None:
+    """Put on the identity that `Impersonate-User` and `Impersonate-Group` ask for; 403 without the permission."""
+    user = request.headers.get("impersonate-user", "")
+    if not user:
+        return
+    groups = tuple(filter(None, request.headers.get("impersonate-group", "").split(",")))
+    for asked in _impersonated(user, groups):
+        authorizer.check(asked, context)
+    context.user = user
+    context.groups = (*groups, *(() if AUTHENTICATED in groups else (AUTHENTICATED,))) if groups else groups_of(user)
+
+
+def _impersonated(user: str, groups: tuple[str, ...]) -> Iterator[Attributes]:
+    if user.startswith(ACCOUNT):
+        namespace, _, name = user.removeprefix(ACCOUNT).partition(":")
+        yield Attributes("impersonate", "", "serviceaccounts", "", namespace, name)
+    else:
+        yield Attributes("impersonate", "", "users", "", "", user)
+    for group in groups:
+        yield Attributes("impersonate", "", "groups", "", "", group)

@@ -1,0 +1,229 @@
+"""Who may do what: RBAC over the stored roles and bindings, and rules that tests add to take a permission away.
+
+Asked before every request for objects, and by access reviews. Members of `system:masters` may do everything, as on a
+real server. The refusals are in the words of `k8s.io/apiserver` (`responsewriters.ForbiddenStatusError`).
+
+What kube-apiserver brings along is here as far as operators meet it: `cluster-admin`, and reviews of oneself for
+everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from kaito.apiserver import errors
+from kaito.apiserver.registry.core import Context, Core
+from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.selectors import selector_matches
+from kaito.apiserver.wire import HttpRequest, Object, part
+
+Mode: TypeAlias = Literal["AlwaysAllow", "RBAC"]
+"""As `--authorization-mode`."""
+
+GROUP = "rbac.authorization.k8s.io"
+MASTERS = "system:masters"
+AUTHENTICATED = "system:authenticated"
+
+_SELF_REVIEWS = frozenset({"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"})
+"""What the bootstrap role `system:basic-user` lets everybody create."""
+_EVERYTHING: Object = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+_EVERY_PATH: Object = {"nonResourceURLs": ["*"], "verbs": ["*"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What is asked for, as authorizers see it; `path` for what is no object."""
+
+    verb: str
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+    def __str__(self) -> str:
+        """The end of a refusal: what the user cannot do."""
+        if self.path:
+            return f"{self.verb} path {errors.quote(self.path)}"
+        where = f"in the namespace {errors.quote(self.namespace)}" if self.namespace else "at the cluster scope"
+        resource = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        return f"{self.verb} resource {errors.quote(resource)} in API group {errors.quote(self.group)} {where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A permission taken away, whatever roles say. Empty fields match everything.
+
+    Attributes:
+        verbs: `list`, `watch`, `create`, …; `*` for all.
+        group: API group of the resource.
+        resource: its plural.
+        subresource: this one only; None for the object and all of them.
+        namespace: only there.
+        name: only this object.
+        exempt: user agents the denial does not concern.
+    """
+
+    verbs: frozenset[str]
+    group: str
+    resource: str
+    subresource: str | None = None
+    namespace: str = ""
+    name: str = ""
+    exempt: frozenset[str] = field(default_factory=frozenset[str])
+
+    def concerns(self, asked: Attributes, agent: str) -> bool:
+        """Return whether it forbids this."""
+        return (
+            agent not in self.exempt
+            and (asked.verb in self.verbs or "*" in self.verbs)
+            and (asked.group, asked.resource) == (self.group, self.resource)
+            and self.subresource in {None, asked.subresource}
+            and self.namespace in {"", asked.namespace}
+            and self.name in {"", asked.name}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A yes or no, and what the authorizer says about it."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Authorizer:
+    """Decides for one server."""
+
+    def __init__(self, core: Core, mode: Mode) -> None:
+        self._core = core
+        self._mode = mode
+        self.denials: list[Denial] = []
+
+    def check(self, asked: Attributes, context: Context) -> None:
+        """Refuse (403) what the user may not do."""
+        decision = self.decide(asked, context.user, context.groups, context.agent)
+        if not decision.allowed:
+            what = f"User {errors.quote(context.user)} cannot {asked}"
+            why = f"{what}: {decision.reason}" if decision.reason else what
+            raise errors.forbidden(asked.group, asked.resource, asked.name, _escaped(why))
+
+    def decide(self, asked: Attributes, user: str, groups: tuple[str, ...], agent: str = "") -> Decision:
+        """Return whether a user may do something."""
+        if any(denial.concerns(asked, agent) for denial in self.denials):
+            return Decision(allowed=False)
+        if self.is_superuser(groups):
+            return Decision(allowed=True)
+        if AUTHENTICATED in groups and (asked.resource in _SELF_REVIEWS or (asked.path and asked.verb == "get")):
+            return Decision(allowed=True)
+        missing: list[str] = []
+        for binding, rules in self._bound(user, groups, asked.namespace, missing):
+            if any(_covers(rule, asked) for rule in rules):
+                return Decision(allowed=True, reason=f"RBAC: allowed by {binding}")
+        if not missing:
+            return Decision(allowed=False)
+        listed = missing[0] if len(missing) == 1 else f"[{', '.join(dict.fromkeys(missing))}]"
+        return Decision(allowed=False, reason=f"RBAC: {listed}")
+
+    def is_superuser(self, groups: tuple[str, ...]) -> bool:
+        """Return whether roles are not asked about members of these groups."""
+        return self._mode == "AlwaysAllow" or MASTERS in groups
+
+    def _bound(
+        self, user: str, groups: tuple[str, ...], namespace: str, missing: list[str]
+    ) -> Iterator[tuple[str, list[Object]]]:
+        """Yield the rules bound to a user, by binding; roles that do not exist go into `missing`."""
+        for kind in ("ClusterRoleBinding", "RoleBinding") if namespace else ("ClusterRoleBinding",):
+            channel = self._core.store.channel(f"{kind.lower()}s.{GROUP}")
+            for (where, name), stored in sorted(channel.objects.items(), key=lambda item: item[0]):
+                if where not in {"", namespace}:
+                    continue
+                subject = _subject(stored.data, user, groups, where)
+                if not subject:
+                    continue
+                role: Object = stored.data.get("roleRef") or {}
+                rules = self.rules_of(role, where)
+                if rules is None:
+                    missing.append(
+                        f"{str(role.get('kind')).lower()}.{GROUP} {errors.quote(str(role.get('name')))} not found"
+                    )
+                    continue
+                bound = errors.quote(f"{name}/{where}" if where else name)
+                yield f"{kind} {bound} of {role['kind']} {errors.quote(role['name'])} to {subject}", rules
+
+    def rules_of(self, role: Object, namespace: str) -> list[Object] | None:
+        """Return the rules of the role that a `roleRef` names, or None when there is none."""
+        kind, name = role.get("kind"), str(role.get("name"))
+        key = (namespace, name) if kind == "Role" else ("", name)
+        stored = self._core.store.get(f"{str(kind).lower()}s.{GROUP}", key)
+        if stored is None:
+            return [_EVERYTHING, _EVERY_PATH] if (kind, name) == ("ClusterRole", "cluster-admin") else None
+        rules: list[Object] = list(stored.data.get("rules") or ())
+        selectors: list[Object] = part(stored.data, "aggregationRule").get("clusterRoleSelectors") or []
+        if selectors:  # kube-controller-manager writes them into the role; here they are looked up
+            for other in self._core.store.channel(f"clusterroles.{GROUP}").objects.values():
+                if any(selector_matches(selector, other.metadata.get("labels")) for selector in selectors):
+                    rules += other.data.get("rules") or ()
+        return rules
+
+
+def _subject(binding: Object, user: str, groups: tuple[str, ...], namespace: str) -> str:
+    """Return how a binding names the user, or "" when it does not."""
+    for subject in binding.get("subjects") or ():
+        kind, name = subject.get("kind"), str(subject.get("name"))
+        where = str(subject.get("namespace") or namespace)
+        if kind == "ServiceAccount" and user == f"system:serviceaccount:{where}:{name}":
+            return f"{kind} {errors.quote(f'{name}/{where}')}"
+        if (kind == "User" and user == name) or (kind == "Group" and name in groups):
+            return f"{kind} {errors.quote(name)}"
+    return ""
+
+
+def _covers(rule: Object, asked: Attributes) -> bool:
+    """Return whether a `PolicyRule` allows something (`pkg/registry/rbac/validation`)."""
+    if not _has(rule, "verbs", asked.verb):
+        return False
+    if asked.path:
+        paths: list[str] = rule.get("nonResourceURLs") or []
+        return any(
+            path in {"*", asked.path} or (path.endswith("*") and asked.path.startswith(path[:-1])) for path in paths
+        )
+    if not _has(rule, "apiGroups", asked.group):
+        return False
+    wanted = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
+    resources: list[str] = rule.get("resources") or []
+    if not ("*" in resources or wanted in resources or (asked.subresource and f"*/{asked.subresource}" in resources)):
+        return False
+    names: list[str] = rule.get("resourceNames") or []
+    return not names or asked.name in names
+
+
+def _has(rule: Object, listing: str, value: str) -> bool:
+    listed: list[str] = rule.get(listing) or []
+    return "*" in listed or value in listed
+
+
+def creation(target: Target) -> Attributes:
+    """Return what an update or apply additionally asks for when there is no such object yet."""
+    resource = target.resource
+    return Attributes("create", resource.group, resource.plural, "", target.namespace, target.name)
+
+
+def asked_for(target: Target, request: HttpRequest) -> Attributes:
+    """Return what a request asks for. A list or watch of one name by field selector is about that name."""
+    name = target.name
+    if not name and target.verb in {"list", "watch", "deletecollection"}:
+        terms = [term.partition("=") for term in request.param("fieldSelector").split(",")]
+        name = next((value.lstrip("=") for field, _, value in terms if field == "metadata.name"), "")
+    resource = target.resource
+    namespace = target.namespace
+    if resource.storage == "namespaces":
+        namespace = target.name  # a namespace is in itself, so that roles in it can be about it
+    return Attributes(target.verb, resource.group, resource.plural, target.subresource, namespace, name)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,58 @@
+"""Reviews: questions about identity and permission that are created and answered, never stored."""
+
+from __future__ import annotations
+
+from kaito.apiserver.auth.identity import ACCOUNT, groups_of
+from kaito.apiserver.auth.rbac import Attributes, Authorizer, Decision
+from kaito.apiserver.bodies import decode as bodies
+from kaito.apiserver.patch.managed_fields import record_write
+from kaito.apiserver.registry.core import Context, Core
+from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, lookup
+
+
+def review(core: Core, authorizer: Authorizer, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
+    """Answer a review."""
+    data = bodies.decode_object(request, target.resource, context)
+    data.setdefault("metadata", {})
+    record_write(core, target.resource, data, None, context, "")
+    spec: Object = data.get("spec") or {}
+    match target.resource.kind:
+        case "TokenReview":
+            data["status"] = _token_status(core, str(spec.get("token") or ""))
+        case "SelfSubjectReview":
+            data["status"] = {"userInfo": {"username": context.user, "groups": list(context.groups)}}
+        case "SelfSubjectAccessReview":
+            decision = authorizer.decide(_attributes(spec), context.user, context.groups, context.agent)
+            data["status"] = _access_status(decision)
+        case _:
+            user, groups = str(spec.get("user") or ""), tuple(spec.get("groups") or ())
+            data["status"] = _access_status(authorizer.decide(_attributes(spec), user, groups))
+    return json_response(data, 201)
+
+
+def _attributes(spec: Object) -> Attributes:
+    plain: Object | None = spec.get("nonResourceAttributes")
+    if plain is not None:
+        return Attributes(str(plain.get("verb") or ""), path=str(plain.get("path") or ""))
+    asked: Object = spec.get("resourceAttributes") or {}
+    fields = ("verb", "group", "resource", "subresource", "namespace", "name")
+    return Attributes(**{field: str(asked.get(field) or "") for field in fields})
+
+
+def _access_status(decision: Decision) -> Object:
+    status: Object = {"allowed": decision.allowed}
+    return status | {"reason": decision.reason} if decision.reason else status
+
+
+def _token_status(core: Core, token: str) -> Object:
+    if token in core.tokens:
+        return {"authenticated": True, "user": {"username": core.tokens[token]}}
+    namespace, _, name = token.removeprefix(ACCOUNT).partition(":")
+    if token.startswith(ACCOUNT):
+        user: Object = {"username": token, "groups": list(groups_of(token))}
+        account = core.store.get("serviceaccounts", (namespace, name))
+        if account is not None:
+            user["uid"] = lookup(account.data, ("metadata", "uid"))
+        return {"authenticated": True, "user": user}
+    return {"user": {}, "error": "invalid bearer token"}

@@ -1,0 +1,1 @@
+"""Decodes request bodies: JSON, YAML and protobuf, with the duplicate-field check."""

@@ -1,0 +1,1 @@
+"""Defaulting and validation of the built-in kinds, as far as the server implements them."""

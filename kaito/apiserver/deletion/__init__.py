@@ -1,0 +1,1 @@
+"""Deletion: graceful deletion and finalizers, garbage collection of dependents, and namespace cleanup."""

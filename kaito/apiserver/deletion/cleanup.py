@@ -1,0 +1,127 @@
+"""Deletion of what holds other objects: namespaces and custom resource definitions, and of volumes in use.
+
+Both are only marked at first; their contents are deleted, and they go when the last object has gone. Driven by the
+store's changes like `gc`. In a real cluster the namespace controller and the CRD finalizer do this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from kaito.apiserver.apiextensions.definitions import STORAGE as DEFINITIONS
+from kaito.apiserver.deletion.delete import CRD_FINALIZER, DeleteOptions, delete
+from kaito.apiserver.deletion.garbage_collector import Work, remove_finalizer
+from kaito.apiserver.registry.core import Core
+from kaito.apiserver.registry.resources import Resource
+from kaito.apiserver.registry.store import Change, Stored
+from kaito.apiserver.wire import Object, copy_json, part
+
+NAMESPACES = "namespaces"
+CLAIMS, VOLUMES = "persistentvolumeclaims", "persistentvolumes"
+HOLDERS = frozenset({NAMESPACES, DEFINITIONS, CLAIMS, VOLUMES})
+PROTECTION = {CLAIMS: "kubernetes.io/pvc-protection", VOLUMES: "kubernetes.io/pv-protection"}
+"""Finalizers of admission that a real cluster's protection controllers take off."""
+
+
+class Cleanup:
+    """Empties terminating namespaces and definitions, and removes them when they are empty."""
+
+    def __init__(self, core: Core, *, controllers: bool) -> None:
+        self._core = core
+        self._controllers = controllers
+        self._work = Work()
+        core.store.listeners.append(self._changed)
+
+    def _changed(self, storage: str, change: Change) -> None:
+        if change.type == "DELETED":
+            self._after_deletion(storage, change.stored)
+        elif change.stored.metadata.get("deletionTimestamp") and storage in HOLDERS:
+            self._queue(storage, change.stored.key)
+
+    def _after_deletion(self, storage: str, stored: Stored) -> None:
+        namespace = stored.key[0]
+        if namespace and self._is_terminating(NAMESPACES, namespace):
+            self._queue(NAMESPACES, ("", namespace))
+        if storage == "pods":
+            for claim in _claims(stored):
+                if self._is_terminating(CLAIMS, claim, namespace):
+                    self._queue(CLAIMS, (namespace, claim))
+        if "." in storage and self._is_terminating(DEFINITIONS, storage):
+            self._queue(DEFINITIONS, ("", storage))
+
+    def _is_terminating(self, storage: str, name: str, namespace: str = "") -> bool:
+        holder = self._core.store.get(storage, (namespace, name))
+        return holder is not None and bool(holder.metadata.get("deletionTimestamp"))
+
+    def _queue(self, storage: str, key: tuple[str, str]) -> None:
+        if storage != DEFINITIONS and not self._controllers:
+            return
+        if self._work.add((storage, key)):
+            asyncio.get_running_loop().call_soon(self._drain)
+
+    def _drain(self) -> None:
+        while (place := self._work.take()) is not None:
+            storage, key = place
+            stored = self._core.store.get(storage, key)
+            if stored is None or not stored.metadata.get("deletionTimestamp"):
+                continue
+            if storage in PROTECTION:
+                self._release(storage, stored)
+            elif storage == NAMESPACES:
+                self._empty_namespace(stored)
+            else:
+                self._empty_definition(stored)
+
+    def _empty_namespace(self, namespace: Stored) -> None:
+        name = namespace.key[1]
+        resources = [found for found in self._core.registry.stored_types() if found.namespaced]
+        left = sum(self._delete_all(resource, name) for resource in resources)
+        current = self._core.store.get(NAMESPACES, namespace.key)
+        if left or current is None:
+            return
+        data = copy_json(current.data)
+        data["spec"]["finalizers"] = [item for item in data["spec"].get("finalizers") or () if item != "kubernetes"]
+        if not data["spec"]["finalizers"]:
+            del data["spec"]["finalizers"]
+        if data["metadata"].get("finalizers") or data["spec"].get("finalizers"):
+            if data != current.data:
+                self._core.store.replace(NAMESPACES, current, data)
+        else:
+            self._core.store.remove(NAMESPACES, current, data)
+
+    def _release(self, storage: str, stored: Stored) -> None:
+        """Let a volume or claim go that no pod uses."""
+        namespace, name = stored.key
+        pods = self._core.store.channel("pods").objects.values() if storage == CLAIMS else ()
+        if any(pod.key[0] == namespace and name in _claims(pod) for pod in pods):
+            return
+        resource = self._core.registry.stored_type(storage)
+        if resource is not None and PROTECTION[storage] in (stored.metadata.get("finalizers") or ()):
+            remove_finalizer(self._core, resource, stored, PROTECTION[storage])
+
+    def _empty_definition(self, definition: Stored) -> None:
+        spec: Object = definition.data["spec"]
+        storage = f"{spec['names']['plural']}.{spec['group']}"
+        resource = self._core.registry.stored_type(storage)
+        left = 0 if resource is None else self._delete_all(resource, None)
+        current = self._core.store.get(DEFINITIONS, definition.key)
+        holder = self._core.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        if left or current is None or holder is None:
+            return
+        if CRD_FINALIZER in (current.metadata.get("finalizers") or ()):
+            remove_finalizer(self._core, holder, current, CRD_FINALIZER)
+
+    def _delete_all(self, resource: Resource, namespace: str | None) -> int:
+        """Delete the objects of a type; return how many are left because something holds them."""
+        channel = self._core.store.channel(resource.storage)
+        keys = [key for key in sorted(channel.objects) if namespace is None or key[0] == namespace]
+        for key in keys:
+            stored = channel.objects.get(key)
+            if stored is not None and not stored.metadata.get("deletionTimestamp"):
+                delete(self._core, resource, stored, DeleteOptions(propagation="Background"))
+        return sum(key in channel.objects for key in keys)
+
+
+def _claims(pod: Stored) -> list[str]:
+    volumes: list[Object] = part(pod.data, "spec").get("volumes") or []
+    return [str(part(volume, "persistentVolumeClaim").get("claimName", "")) for volume in volumes]

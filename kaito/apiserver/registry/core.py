@@ -1,0 +1,76 @@
+"""The server's shared parts: registry, store, clock and chance, handed to every module that serves a request."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+
+from kaito.apiserver.registry.resources import Registry, Resource
+from kaito.apiserver.registry.store import Store
+from kaito.apiserver.wire import Object
+
+_NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Letters of generated name suffixes: no vowels, no look-alikes (apimachinery `util/rand`)."""
+
+
+DEFAULT_SERVICE_RANGE = IPv4Network("10.0.0.0/16")
+
+
+@dataclass(slots=True)
+class Core:
+    """What one server is made of."""
+
+    registry: Registry
+    store: Store
+    now: Callable[[], datetime]
+    chance: random.Random
+    tokens: dict[str, str] = field(default_factory=dict[str, str])
+    """Bearer tokens and the users they stand for."""
+    service_range: IPv4Network = DEFAULT_SERVICE_RANGE
+    """Where cluster IPs come from (`--service-cluster-ip-range`)."""
+
+    def timestamp(self) -> str:
+        """Return the current time as `metav1.Time` prints it."""
+        return timestamp(self.now())
+
+    def new_uid(self) -> str:
+        """Return a fresh uid."""
+        return str(uuid.UUID(int=self.chance.getrandbits(128), version=4))
+
+    def name_suffix(self) -> str:
+        """Return the five random characters that complete a `generateName`."""
+        return "".join(self.chance.choices(_NAME_LETTERS, k=5))
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment in RFC 3339, whole seconds, UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(slots=True)
+class Context:
+    """Who asks, and what the answer must additionally say."""
+
+    user: str
+    groups: tuple[str, ...]
+    manager: str
+    """Field manager: the request's `fieldManager`, else the user agent's product."""
+    warnings: list[str]
+    dry_run: bool = False
+    field_validation: str = "Warn"
+    agent: str = ""
+    """The request's user agent."""
+
+
+def api_kind(data: Object) -> tuple[str, str]:
+    """Return apiVersion and kind of an object."""
+    return str(data.get("apiVersion", "")), str(data.get("kind", ""))
+
+
+def owner_reference_target(resource: Resource) -> str:
+    """Return a printable `group/kind` for messages."""
+    return f"{resource.group}/{resource.kind}"

@@ -1,0 +1,1 @@
+"""Structural schemas: pruning, defaulting, validation, formats, and the value types of Kubernetes."""

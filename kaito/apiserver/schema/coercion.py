@@ -1,0 +1,121 @@
+"""Built-in objects as a typed server reads them: wrong types refused, quantities canonical, nulls and empties gone.
+
+A real API server decodes these types into Go structs; this module does to plain JSON what that decoding does. Called by
+`bodies.shape` for every write of a built-in type, after pruning.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from kaito.apiserver.errors import bad_request
+from kaito.apiserver.schema.durations import parse_time
+from kaito.apiserver.schema.quantities import canonical_quantity
+from kaito.apiserver.schema.structural import Schema
+from kaito.apiserver.wire import Json, Object, is_list, is_object
+
+_JSON_WORDS = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+
+
+class Coercer:
+    """Coerces one object; remembers what to call it in messages."""
+
+    def __init__(self, kind: str, version: str) -> None:
+        self._head = f'{kind} in version "{version}" cannot be handled as a {kind}: '
+        self._kind = kind
+
+    def coerce(self, value: Object, schema: Schema) -> None:
+        """Coerce an object in place; raises 400 for a value of the wrong type."""
+        self._object(value, schema, "", self._kind)
+
+    def _object(self, value: Object, schema: Schema, path: str, owner: str) -> None:
+        needed: list[str] = schema.raw.get("required") or []
+        for name in list(value):
+            if not path and name in {"apiVersion", "kind", "metadata"}:
+                continue
+            item = value[name]
+            if item is None:
+                del value[name]
+                continue
+            child = schema.child(name)
+            if child is None or schema.opaque:
+                continue
+            here = f"{path}.{name}" if path else name
+            inner = schema.declares(name)
+            value[name] = self._value(item, child, here if inner else path, owner)
+            if value[name] in ({}, []) and name not in needed and not child.declared() and not child.opaque:
+                del value[name]
+
+    def _value(self, value: Json, schema: Schema, path: str, owner: str) -> Json:
+        if schema.quantity:
+            return self._quantity(value, path)
+        if schema.opaque and not schema.type:
+            return value
+        if schema.int_or_string:
+            self._expect(type(value) in {int, str}, value, path, "intstr.IntOrString", owner)
+            return value
+        match schema.type:
+            case "string":
+                self._expect(isinstance(value, str), value, path, "string", owner)
+                return self._formatted(value, str(schema.raw.get("format") or ""))
+            case "integer":
+                whole = isinstance(value, int) and not isinstance(value, bool)
+                self._expect(whole, value, path, str(schema.raw.get("format") or "int64"), owner)
+            case "boolean":
+                self._expect(isinstance(value, bool), value, path, "bool", owner)
+            case "array":
+                self._expect(is_list(value), value, path, f"[]{_go_name(schema.items)}", owner)
+                return self._list(value, schema.items, path, owner)
+            case "object":
+                self._expect(is_object(value), value, path, _go_name(schema), owner)
+                self._object(value, schema, path, _struct(schema) or owner)
+            case _:
+                pass
+        return value
+
+    def _list(self, value: list[Json], items: Schema | None, path: str, owner: str) -> list[Json]:
+        if items is None:
+            return value
+        return [self._value(item, items, path, owner) for item in value if item is not None]
+
+    def _quantity(self, value: Json, path: str) -> str:
+        try:
+            return canonical_quantity(value)
+        except (ValueError, TypeError) as error:
+            raise bad_request(
+                f"{self._head}quantities must match the regular expression "
+                f"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$' ({path})"
+            ) from error
+
+    def _formatted(self, value: str, form: str) -> str:
+        if form == "byte":
+            try:
+                base64.b64decode(value, validate=True)
+            except binascii.Error as error:
+                raise bad_request(f"{self._head}illegal base64 data at input byte 0") from error
+        if form == "date-time" and parse_time(value) is None:
+            text = f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
+            raise bad_request(self._head + text)
+        return value
+
+    def _expect(self, fits: bool, value: Json, path: str, wanted: str, owner: str) -> None:
+        if not fits:
+            got = _JSON_WORDS[type(value)]
+            where = f"{owner}.{path}"
+            raise bad_request(f"{self._head}json: cannot unmarshal {got} into Go struct field {where} of type {wanted}")
+
+
+def _struct(schema: Schema) -> str:
+    return str(schema.raw.get("x-name", "")).rpartition(".")[2]
+
+
+def _go_name(schema: Schema | None) -> str:
+    if schema is None:
+        return "interface {}"
+    if schema.additional is not None:
+        return f"map[string]{_go_name(schema.additional)}"
+    names = {"string": "string", "boolean": "bool", "integer": str(schema.raw.get("format") or "int64")}
+    if schema.type in names:
+        return names[schema.type]
+    return f"v1.{_struct(schema)}"

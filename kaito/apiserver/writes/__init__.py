@@ -1,0 +1,1 @@
+"""Create, update, patch and subresource writes."""

@@ -1,0 +1,174 @@
+"""What the server itself does to every object that is written: metadata, generation, the split between spec and status.
+
+The rules of `apiserver/pkg/registry/rest` (BeforeCreate, BeforeUpdate) and of the custom resource strategies. Functions
+take private copies and change them in place.
+"""
+
+from __future__ import annotations
+
+from kaito.apiserver import errors
+from kaito.apiserver.registry.core import Core
+from kaito.apiserver.registry.resources import Resource
+from kaito.apiserver.registry.store import Stored
+from kaito.apiserver.wire import Json, Object, copy_json
+from kaito.apiserver.writes.names import metadata_errors, valid_generate_name
+
+_SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+MAX_GENERATED_LENGTH = 63 - 5
+"""Longest prefix of a generated name that is kept (`names.maxGeneratedNameLength`)."""
+
+
+def prepare_create(core: Core, resource: Resource, data: Object) -> None:
+    """Give a new object its server-set metadata; raises 400 or 422 when it cannot have a name."""
+    metadata: Object = data["metadata"]
+    for name in (*_SYSTEM_FIELDS, "resourceVersion"):
+        metadata.pop(name, None)
+    if not metadata.get("name") and metadata.get("generateName"):
+        prefix = str(metadata["generateName"])
+        if not valid_generate_name(prefix):
+            pass  # the finished name is validated below and carries the message
+        metadata["name"] = prefix[:MAX_GENERATED_LENGTH] + core.name_suffix()
+    metadata["uid"] = core.new_uid()
+    metadata["creationTimestamp"] = core.timestamp()
+    metadata.pop("generation", None)
+    if resource.custom or resource.has_generation:
+        metadata["generation"] = 1
+    if resource.has_status() and resource.custom:
+        data.pop("status", None)
+    _order(data)
+
+
+def _order(data: Object) -> None:
+    """Put apiVersion, kind and metadata first, as people expect to read them."""
+    rest = {key: data[key] for key in data if key not in {"apiVersion", "kind", "metadata"}}
+    head = {"apiVersion": data["apiVersion"], "kind": data["kind"], "metadata": data["metadata"]}
+    data.clear()
+    data.update(head)
+    data.update(rest)
+
+
+def prepare_update(resource: Resource, data: Object, old: Stored, subresource: str) -> None:
+    """Carry over what an update may not change, and count the generation."""
+    previous = old.data
+    if subresource == "status":
+        _status_only(resource, data, previous)
+    elif resource.has_status() and subresource not in {"binding", "finalize"}:
+        data.pop("status", None)
+        if "status" in previous:
+            data["status"] = copy_json(previous["status"])
+    metadata, was = data["metadata"], old.metadata
+    for name in _SYSTEM_FIELDS:
+        metadata.pop(name, None)
+        if name in was:
+            metadata[name] = was[name]
+    metadata["name"] = was["name"]
+    if "namespace" in was:
+        metadata["namespace"] = was["namespace"]
+    metadata.pop("generation", None)
+    if "generation" in was:
+        changed = subresource != "binding" and spec_changed(resource, previous, data)
+        metadata["generation"] = was["generation"] + 1 if changed else was["generation"]
+    _order(data)
+
+
+def _status_only(resource: Resource, data: Object, previous: Object) -> None:
+    status: Json = data.get("status")
+    sent: Object = data["metadata"]
+    keep = copy_json(previous)
+    metadata: Object = keep["metadata"]
+    managed = sent.get("managedFields", metadata.get("managedFields"))
+    if managed is not None:
+        metadata["managedFields"] = managed
+    if not resource.custom:
+        for name in ("labels", "annotations", "finalizers"):
+            metadata.pop(name, None)
+            if sent.get(name):
+                metadata[name] = sent[name]
+    metadata["resourceVersion"] = sent.get("resourceVersion", metadata.get("resourceVersion"))
+    data.clear()
+    data.update(keep)
+    data.pop("status", None)
+    if status is not None:
+        data["status"] = status
+
+
+def spec_changed(resource: Resource, old: Object, new: Object) -> bool:
+    """Return whether a write changes what the generation counts.
+
+    Built-in types count their spec; custom resources everything but metadata and, with a status subresource, status
+    (there are kinds without a spec).
+    """
+    if not resource.custom:
+        outside = {"apiVersion", "kind", "metadata", "status"}
+    else:
+        outside = {"apiVersion", "kind", "metadata"} | ({"status"} if resource.has_status() else set[str]())
+    names = (old.keys() | new.keys()) - outside
+    return any(old.get(name) != new.get(name) for name in names)
+
+
+def create_errors(resource: Resource, data: Object) -> list[errors.FieldError]:
+    """Return what is wrong with the metadata of a new object."""
+    return metadata_errors(resource, data["metadata"])
+
+
+def update_errors(resource: Resource, data: Object, old: Stored) -> list[errors.FieldError]:
+    """Return what is wrong with the metadata of an updated object, immutability included."""
+    found = metadata_errors(resource, data["metadata"])
+    metadata, was = data["metadata"], old.metadata
+    if was.get("deletionTimestamp"):
+        added = sorted(set(metadata.get("finalizers") or ()) - set(was.get("finalizers") or ()))
+        if added:
+            shown = "[]string{" + ", ".join(errors.quote(name) for name in added) + "}"
+            why = f"no new finalizers can be added if the object is being deleted, found new finalizers {shown}"
+            found.append(errors.forbidden_field("metadata.finalizers", why))
+    return found
+
+
+def check_unchanged_identity(resource: Resource, data: Object, old: Stored, *, patching: bool) -> None:
+    """Refuse an update whose uid or resource version is not the stored one (409; 422 for a patched uid)."""
+    metadata = data["metadata"]
+    name = old.key[1]
+    uid = metadata.get("uid")
+    if uid and uid != old.uid:
+        if patching:
+            error = errors.invalid_value("metadata.uid", uid, "field is immutable")
+            raise errors.invalid(resource.group, resource.kind, name, [error])
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
+        raise errors.conflict(resource.group, resource.plural, name, why)
+    rv = metadata.get("resourceVersion")
+    if rv and str(rv) != str(old.metadata["resourceVersion"]):
+        raise errors.conflict(resource.group, resource.plural, name)
+
+
+CREATED_BY_UPDATE = frozenset(
+    {
+        "leases.coordination.k8s.io",
+        "events",
+        "endpoints",
+        "limitranges",
+        "roles.rbac.authorization.k8s.io",
+        "rolebindings.rbac.authorization.k8s.io",
+        "clusterroles.rbac.authorization.k8s.io",
+        "clusterrolebindings.rbac.authorization.k8s.io",
+    }
+)
+"""Built-in types whose strategy has `AllowCreateOnUpdate() == true`."""
+_CONDITIONAL = frozenset(
+    {
+        "customresourcedefinitions.apiextensions.k8s.io",
+        "leases.coordination.k8s.io",
+        "poddisruptionbudgets.policy",
+        "validatingwebhookconfigurations.admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+        "endpointslices.discovery.k8s.io",
+        "storageclasses.storage.k8s.io",
+        "csidrivers.storage.k8s.io",
+        "csinodes.storage.k8s.io",
+    }
+)
+"""Built-in types whose strategy has `AllowUnconditionalUpdate() == false`."""
+
+
+def needs_resource_version(resource: Resource) -> bool:
+    """Return whether an update must carry a resource version."""
+    return resource.custom or resource.storage in _CONDITIONAL

@@ -1,0 +1,1 @@
+"""Follows one collection of the API server: LIST, watch or WatchList, reconnects, and the requests they need."""

@@ -1,0 +1,125 @@
+"""From a key to a call of the user's function: what the workers run.
+
+For an object controller: read the object, see to the finalizers, call reconcile or cleanup. For a periodic controller:
+call the function and come back after its period. For a keyed one: call the function with the key.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from kaito.runtime.cache import Cache
+from kaito.runtime.client import Api
+from kaito.runtime.clock import Clock
+from kaito.runtime.controller.declaration import Controller
+from kaito.runtime.controller.engine import Body
+from kaito.runtime.controller.keyed import Keyed
+from kaito.runtime.controller.periodic import Periodic
+from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
+from kaito.runtime.logging import get_logger
+from kaito.runtime.meta import ObjectKey, Resource
+from kaito.runtime.reconcile import Again, KeyedRequest, PeriodicRequest, Request
+from kaito.runtime.workqueue import Item
+
+R = TypeVar("R", bound=Resource)
+K = TypeVar("K", bound=Hashable)
+
+UNSELECTED_SECONDS = 60.0
+"""Time between live reads of an object that carries a finalizer and has left the selection of the cache."""
+
+
+def object_body(
+    controller: Controller[R], api: Api, clock: Clock, forget: Callable[[ObjectKey], None], cache: Cache
+) -> Body[ObjectKey]:
+    """The body of an object controller; `forget` drops what the queue remembers of a key that is gone."""
+    log = get_logger(f"controller.{controller.name}")
+
+    async def run(item: Item[ObjectKey]) -> Again | None:
+        obj = await api.find(controller.kind, item.key.name, item.key.namespace)
+        if obj is None and controller.finalizers and is_selected(cache, controller.kind, item.key.namespace):
+            obj = await api.find(controller.kind, item.key.name, item.key.namespace, consistency="live")
+            if obj is not None and not any(has_finalizer(obj, name) for name in controller.finalizers):
+                obj = None  # not in the selection, and nothing of ours is left to do
+            if obj is not None and not obj.deleting:
+                log.warning(
+                    "an object with a finalizer has left the selection of the cache", again_after=UNSELECTED_SECONDS
+                )
+                return Again(UNSELECTED_SECONDS, "waits for its deletion outside of the cache's selection")
+        if obj is None:
+            forget(item.key)
+            return None
+
+        def request(current: R) -> Request[R]:
+            return Request(
+                key=item.key,
+                object=current,
+                api=api,
+                log=log,
+                causes=item.causes,
+                attempt=item.attempt,
+                clock=clock,
+            )
+
+        if obj.deleting:
+            return await _clean_up(controller, request(obj))
+        for finalizer in controller.finalizers:
+            obj = await add_finalizer(api, obj, finalizer)
+        return await controller.reconcile(request(obj))
+
+    return run
+
+
+def is_selected(cache: Cache, kind: type[Resource], namespace: str) -> bool:
+    """Whether the cache keeps only some objects of the kind, chosen by what may change: labels, fields but names."""
+    return any(
+        scope.labels or any(not field.startswith("metadata.name") for field in scope.fields.split(",") if field)
+        for scope in cache.scopes(kind, namespace)
+    )
+
+
+async def _clean_up(controller: Controller[R], request: Request[R]) -> Again | None:
+    """Run each cleanup whose finalizer is still there. One that fails does not keep the others from running."""
+    soonest: Again | None = None
+    errors: list[Exception] = []
+    for finalizer, cleanup in controller.finalizers.items():
+        if not has_finalizer(request.object, finalizer):
+            continue
+        try:
+            again = await cleanup(request)
+            if again is None:
+                await remove_finalizer(request.api, request.object, finalizer)
+            elif soonest is None or again.after < soonest.after:
+                soonest = again
+        except Exception as error:  # noqa: BLE001 - collected and raised below
+            errors.append(error)
+    try:
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            message = f"{len(errors)} cleanups failed"
+            raise ExceptionGroup(message, errors)
+    finally:
+        del errors  # their tracebacks hold this frame: they would keep each other until a collection
+    return soonest
+
+
+def tick_body(periodic: Periodic, api: Api, clock: Clock) -> Body[str]:
+    """The body of a periodic controller."""
+    log = get_logger(f"controller.{periodic.name}")
+
+    async def run(item: Item[str]) -> Again | None:
+        again = await periodic.function(PeriodicRequest(api=api, log=log, attempt=item.attempt, clock=clock))
+        return again or Again(periodic.seconds, "period")
+
+    return run
+
+
+def visit_body(keyed: Keyed[K], api: Api, clock: Clock) -> Body[K]:
+    """The body of a keyed controller."""
+    log = get_logger(f"controller.{keyed.name}")
+
+    async def run(item: Item[K]) -> Again | None:
+        return await keyed.function(
+            KeyedRequest(key=item.key, api=api, log=log, causes=item.causes, attempt=item.attempt, clock=clock)
+        )
+
+    return run

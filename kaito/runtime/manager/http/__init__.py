@@ -1,0 +1,1 @@
+"""HTTP endpoints of a manager: health, metrics with authorization, debug pages, and the servers that serve them."""

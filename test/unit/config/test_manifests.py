@@ -1,0 +1,221 @@
+"""The manifests of `config/`: generated files are current, samples are valid, and the pieces fit each other."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from kaito.api import Machine, NodeClaim, Workspace
+from kaito.api.crds import manifests
+from kaito.api.workspace.validation import Policy, validate
+from kaito.models.admission import check
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = ROOT / "config"
+SAMPLES = sorted((CONFIG / "samples").glob("*.yaml"))
+CRDS = {manifest["spec"]["names"]["kind"]: manifest for manifest in manifests()}
+
+
+def documents(folder: str) -> list[dict[str, Any]]:
+    return [
+        document
+        for path in sorted((CONFIG / folder).glob("*.yaml"))
+        if path.name != "kustomization.yaml"
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def named(kind: str, folder: str) -> dict[str, dict[str, Any]]:
+    return {d["metadata"]["name"]: d for d in documents(folder) if d["kind"] == kind}
+
+
+def version_of(kind: str, name: str) -> dict[str, Any]:
+    return next(version for version in CRDS[kind]["spec"]["versions"] if version["name"] == name)
+
+
+def test_generated_files_are_what_the_code_says() -> None:
+    command = [sys.executable, "hack/generate", "--check"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("version", ["v1alpha1", "v1beta1"])
+def test_kubectl_get_shows_the_columns_of_the_contract(version: str) -> None:
+    columns = version_of("Workspace", version)["additionalPrinterColumns"]
+    shown = [column["name"].upper() for column in columns if not column.get("priority")]
+
+    assert shown == ["INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]
+
+
+def test_both_versions_of_workspace_have_one_schema_and_no_conversion() -> None:
+    first, second = (version["schema"] for version in CRDS["Workspace"]["spec"]["versions"])
+
+    assert first == second
+    assert "conversion" not in CRDS["Workspace"]["spec"]
+    assert version_of("Workspace", "v1beta1")["storage"]
+
+
+def undescribed(schema: dict[str, Any], path: str) -> list[str]:
+    found: list[str] = []
+    for name, field in schema.get("properties", {}).items():
+        if path == "" and name == "metadata":
+            continue
+        if not field.get("description"):
+            found.append(f"{path}.{name}")
+        found += undescribed(field, f"{path}.{name}")
+    if "items" in schema:
+        found += undescribed(schema["items"], f"{path}[]")
+    return found
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_every_field_of_ours_is_explained(kind: str) -> None:
+    for version in CRDS[kind]["spec"]["versions"]:
+        missing = undescribed(version["schema"]["openAPIV3Schema"], "")
+
+        assert [path for path in missing if ".conditions[]" not in path] == []
+
+
+def test_no_default_buys_a_machine() -> None:
+    for version in CRDS["Workspace"]["spec"]["versions"]:
+        resource = version["schema"]["openAPIV3Schema"]["properties"]["resource"]["properties"]
+
+        assert {name: field["default"] for name, field in resource.items() if "default" in field} == {"count": 1}
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_satisfies_its_schema_and_the_rules(path: Path) -> None:
+    sample = yaml.safe_load(path.read_text())
+    version = sample["apiVersion"].rpartition("/")[2]
+
+    jsonschema.validate(sample, version_of(sample["kind"], version)["schema"]["openAPIV3Schema"])
+    if sample["kind"] == "Workspace":
+        workspace = Workspace.model_validate(sample)
+        own_nodes = not workspace.resource.instance_type
+        policy = Policy(node_api="byo" if own_nodes else "machine")
+        assert validate(workspace, policy=policy) == []
+        assert check(workspace, node_api=policy.node_api) == []
+    else:
+        claim = (Machine if sample["kind"] == "Machine" else NodeClaim).model_validate(sample)
+        assert claim.instance_type == "Standard_NC6s_v3"
+
+
+def test_samples_have_no_field_that_the_schema_would_drop() -> None:
+    for path in SAMPLES:
+        sample = yaml.safe_load(path.read_text())
+        schema = version_of(sample["kind"], sample["apiVersion"].rpartition("/")[2])["schema"]["openAPIV3Schema"]
+
+        assert unknown(sample, schema, path.stem) == []
+
+
+def unknown(value: Any, schema: dict[str, Any], path: str) -> list[str]:
+    if schema.get("x-kubernetes-preserve-unknown-fields") or (path.count(".") == 1 and path.endswith(".metadata")):
+        return []
+    if isinstance(value, list):
+        return [u for item in value for u in unknown(item, schema["items"], f"{path}[]")]  # pyright: ignore[reportUnknownVariableType]  # JSON
+    if isinstance(value, dict) and "properties" in schema:
+        fields: dict[str, Any] = schema["properties"]
+        return [
+            problem
+            for name, inner in value.items()  # pyright: ignore[reportUnknownVariableType]  # JSON
+            for problem in (unknown(inner, fields[name], f"{path}.{name}") if name in fields else [f"{path}.{name}"])
+        ]
+    return []
+
+
+def test_every_manifest_is_in_its_kustomization() -> None:
+    for folder in ("crd", "rbac", "manager", "webhook"):
+        listed = yaml.safe_load((CONFIG / folder / "kustomization.yaml").read_text())["resources"]
+        present = {path.name for path in (CONFIG / folder).glob("*.yaml")} - {"kustomization.yaml"}
+
+        assert set(listed) == present, folder
+
+
+@pytest.mark.parametrize("program", ["workspace-controller", "gpu-provisioner"])
+def test_a_program_runs_under_its_account_with_its_roles(program: str) -> None:
+    pod = named("Deployment", "manager")[program]["spec"]["template"]["spec"]
+    account = named("ServiceAccount", "rbac")[pod["serviceAccountName"]]
+
+    for kind in ("ClusterRole", "Role"):
+        binding = named(f"{kind}Binding", "rbac")[program]
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": program, "namespace": account["metadata"]["namespace"]}
+        ]
+        assert binding["roleRef"]["name"] in named(kind, "rbac")
+
+
+@pytest.mark.parametrize("program", ["workspace-controller", "gpu-provisioner"])
+def test_a_program_is_confined(program: str) -> None:
+    pod = named("Deployment", "manager")[program]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_no_role_says_everything() -> None:
+    for kind in ("ClusterRole", "Role"):
+        for name, role in named(kind, "rbac").items():
+            for rule in role["rules"]:
+                assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], name
+
+
+@pytest.mark.parametrize("program", ["workspace-controller", "gpu-provisioner"])
+def test_the_leader_can_renew_its_lease(program: str) -> None:
+    (verbs,) = [r["verbs"] for r in named("Role", "rbac")[program]["rules"] if "leases" in r["resources"]]
+
+    assert {"get", "create", "update"} <= set(verbs)
+
+
+def test_secrets_are_never_listed_in_the_cluster() -> None:
+    for name, role in named("ClusterRole", "rbac").items():
+        for rule in role["rules"]:
+            assert "secrets" not in rule["resources"] or rule["verbs"] == ["get"], name
+
+
+def test_the_webhook_reaches_the_controller_and_may_be_rewritten_by_it() -> None:
+    (configuration,) = documents("webhook")
+    (webhook,) = configuration["webhooks"]
+    service = webhook["clientConfig"]["service"]
+    target = named("Service", "manager")[service["name"]]
+    port = next(port for port in target["spec"]["ports"] if port["port"] == service["port"])
+    container = named("Deployment", "manager")["workspace-controller"]["spec"]["template"]["spec"]["containers"][0]
+    writable = [
+        rule["resourceNames"]
+        for rule in named("ClusterRole", "rbac")["workspace-controller"]["rules"]
+        if "validatingwebhookconfigurations" in rule["resources"] and "resourceNames" in rule
+    ]
+
+    assert {"name": port["targetPort"], "containerPort": 9443} in container["ports"]
+    assert writable == [[configuration["metadata"]["name"]]]
+    assert webhook["rules"][0]["resources"] == ["workspaces"], "a status write must never be refused"
+
+
+@pytest.mark.parametrize("program", ["workspace", "provisioner"])
+def test_an_image_starts_a_program_that_the_package_installs(program: str) -> None:
+    dockerfile = (ROOT / f"Dockerfile.{program}").read_text()
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    entry = dockerfile.rpartition("ENTRYPOINT")[2].strip().strip('[]"')
+
+    assert Path(entry).name in scripts
+    assert "USER 65532" in dockerfile
+
+
+def test_the_deployments_start_with_flags_that_exist() -> None:
+    from kaito.workspace.flags import parse
+
+    container = named("Deployment", "manager")["workspace-controller"]["spec"]["template"]["spec"]["containers"][0]
+    invocation = parse(container["args"], {e["name"]: e["value"] for e in container["env"] if "value" in e})
+
+    assert invocation.workspace.node_api.value == "machine"
+    assert invocation.manager.webhook_port == 9443

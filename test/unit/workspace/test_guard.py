@@ -1,0 +1,116 @@
+"""While Workspaces or claims exist, the installation cannot be deleted (deploy-H1)."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kaito.api import Workspace, labels
+from kaito.runtime.errors import Forbidden
+from kaito.runtime.kinds import ConfigMap, Namespace
+from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.testing import World
+from kaito.workspace import in_use_policy as guard
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+if TYPE_CHECKING:
+    from test.unit.workspace.conftest import Cluster
+
+
+def installed(world: World) -> None:
+    """Objects as `config/default` makes them, and one that it does not."""
+    mark = {labels.INSTALLATION: labels.TRUE}
+    world.put(Namespace(metadata=ObjectMeta(name="kaito-system", labels=mark)))
+    world.put(ConfigMap(metadata=ObjectMeta(name="gpu-provisioner-azure", namespace="default", labels=mark)))
+    world.put(ConfigMap(metadata=ObjectMeta(name="other", namespace="default")))
+
+
+def in_force(world: World) -> bool:
+    return world.find(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "") is not None
+
+
+async def test_the_guard_lives_as_long_as_something_is_in_use(cluster: "Cluster", phi: Workspace) -> None:
+    installed(cluster.world)
+    async with cluster.controller():
+        await cluster.world.advance(5)
+        assert not in_force(cluster.world)
+        cluster.apply(phi)
+        await cluster.until_serving()
+        await cluster.world.advance(5)
+        assert in_force(cluster.world)
+        claim = cluster.claim()
+        cluster.world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}})
+        cluster.world.patch(Workspace, phi.name, {"metadata": {"finalizers": []}})
+        cluster.world.delete(Workspace, phi.name)
+        await cluster.world.advance(5)
+        assert in_force(cluster.world), "a claim without its Workspace costs money, too"
+        cluster.world.delete(cluster.kind, claim.name)
+        cluster.world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": []}})
+        await cluster.world.advance(5)
+        assert not in_force(cluster.world)
+        assert cluster.world.find(guard.ValidatingAdmissionPolicy, guard.NAME, "") is None
+
+
+async def test_only_objects_of_the_installation_are_protected(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    installed(world)
+    cluster.apply(phi)
+    async with cluster.controller():
+        await world.advance(5)
+        with pytest.raises(Forbidden, match="Delete the Workspaces first"):
+            world.delete(Namespace, "kaito-system", "")
+        with pytest.raises(Forbidden, match="kubectl delete workspaces --all"):
+            world.delete(ConfigMap, "gpu-provisioner-azure")
+        world.delete(ConfigMap, "other")
+    with pytest.raises(Forbidden):
+        world.delete(Namespace, "kaito-system", "")  # without any controller, too
+    async with cluster.controller():
+        world.delete(Workspace, phi.name)
+        await world.advance(10)
+        world.delete(ConfigMap, "gpu-provisioner-azure")
+
+
+async def test_a_guard_somebody_removed_comes_back(cluster: "Cluster", phi: Workspace) -> None:
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.world.advance(5)
+        cluster.world.delete(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "")
+        await cluster.world.advance(301)
+        assert in_force(cluster.world)
+        cluster.world.forget_requests()
+        await cluster.world.advance(3000)
+        written = [r for r in cluster.world.requests if r.method != "GET" and "admissionpolic" in r.path]
+        assert written == []
+
+
+async def test_own_nodes_are_guarded_too(world: World, phi: Workspace) -> None:
+    """Without claims nothing is paid, but Workspace and CRD would wait for a finalizer without a controller."""
+    from test.unit.workspace.conftest import Cluster
+
+    cluster = Cluster(world, WorkspaceSettings(node_api=NodeApi.BYO))
+    cluster.apply(phi.evolve(resource=phi.resource.evolve(instance_type="")))
+    async with cluster.controller():
+        await world.advance(5)
+        assert in_force(world)
+
+
+@pytest.mark.parametrize("trouble", [{"status": 404}, {"status": 403}, {"status": 500}])
+async def test_a_cluster_without_such_policies_works_without_a_guard(
+    cluster: "Cluster", phi: Workspace, trouble: dict[str, Any]
+) -> None:
+    """Kubernetes before 1.30, or a role that lacks the right."""
+    for kind in guard.KINDS:
+        cluster.world.fail_next("", kind, times=None, message="no such resource", **trouble)
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        await cluster.world.advance(60)
+        assert cluster.columns() == ("True", "True", "True")
+        assert not in_force(cluster.world)
+
+
+async def test_the_guard_can_be_switched_off(cluster: "Cluster", phi: Workspace) -> None:
+    cluster.apply(phi)
+    off = cluster.settings.model_copy(update={"installation_guard": False})
+    async with cluster.controller(off):
+        await cluster.world.advance(30)
+        assert not in_force(cluster.world)

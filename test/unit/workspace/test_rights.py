@@ -1,0 +1,52 @@
+"""The role in `config/rbac` suffices for everything that the controller does, the rare things too."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaito.api import Workspace
+from kaito.runtime.kinds import Event, Pod, StatefulSet
+from kaito.runtime.manager import Settings
+from kaito.workspace import in_use_policy as guard
+from kaito.workspace.main import workspace_manager
+from test.unit.workspace.test_obstacles import put_pod, revisions
+from test.unit.workspace.test_replacement import QUOTA, tell
+
+if TYPE_CHECKING:
+    from test.unit.workspace.conftest import Cluster
+
+ROLES = Path(__file__).resolve().parents[3] / "config" / "rbac" / "workspace-controller.yaml"
+USER = "system:serviceaccount:kaito-system:workspace-controller"
+
+
+async def test_the_role_suffices_for_losses_blocked_pods_the_guard_and_deletion(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    world = cluster.world
+    cluster.namespace("kaito-system")
+    world.apply(ROLES)
+    runtime = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
+    manager = workspace_manager(
+        cluster.settings, runtime, transport=world.transport(user=USER, agent="controller"), clock=world.clock
+    )
+    world.watch_over(manager)
+    cluster.apply(phi)
+    async with manager:
+        await world.settle()
+        lost = cluster.claim()
+        tell(cluster, lost, "InsufficientCapacityError", QUOTA)
+        world.delete(cluster.kind, lost.name)
+        await world.advance(35)
+        await cluster.until_serving()
+        workload = world.get(StatefulSet, phi.name)
+        put_pod(cluster, workload, f"{phi.name}-0", revision="old")
+        revisions(cluster, workload, "new")
+        await world.advance(65)
+        assert world.get(Pod, f"{phi.name}-0").deleting
+        assert world.find(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "") is not None
+        world.delete(Workspace, phi.name)
+        await world.advance(30)
+        assert world.find(Workspace, phi.name) is None
+        assert world.find(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "") is None
+    assert world.count("list", Event) > 0
+    denied = [f"{r.method} {r.path}" for r in world.requests if r.status == 403]
+    assert denied == []
