@@ -96,14 +96,15 @@ $(UV):
 
 # Environments are installed from requirements/*.txt: exact versions with hashes, exported from the workspace's
 # resolution by `make lock`. They name no registry, so a mirror serves as well.
-.venv/.synced: requirements/dev.txt pyproject.toml presets/config/pyproject.toml | $(UV)
+PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/local kaito/runtime presets/config
+.venv/.synced: requirements/dev.txt VERSION pyproject.toml $(PARTS:=/pyproject.toml) | $(UV)
 	@echo "installing Kaito and its tools into .venv (a download of about 150 MiB)"
 	@$(UV) venv -q --allow-existing .venv
 	@$(UV) pip sync -q --python .venv --require-hashes requirements/dev.txt
-	@$(UV) pip install -q --python .venv --no-deps -e . -e presets/config
+	@$(UV) pip install -q --python .venv --no-deps -e . $(PARTS:%=-e %)
 	@touch $@
 
-presets/.venv/.synced: requirements/presets.txt presets/pyproject.toml presets/config/pyproject.toml | $(UV)
+presets/.venv/.synced: requirements/presets.txt VERSION presets/pyproject.toml presets/config/pyproject.toml | $(UV)
 	@echo "installing the serving stack into presets/.venv (a download of about 3 GiB, 5 GiB on disk: PyTorch with CUDA)"
 	@$(UV) venv -q --allow-existing presets/.venv
 	@$(UV) pip sync --python presets/.venv --require-hashes requirements/presets.txt
@@ -115,7 +116,7 @@ EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate
 lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(UV) lock
 	@mkdir -p requirements
-	@$(EXPORT) --package kaito --extra azure -o requirements/dev.txt
+	@$(EXPORT) --package kaito --extra local -o requirements/dev.txt
 	@$(EXPORT) --package kaito --no-default-groups -o requirements/workspace.txt
 	@$(EXPORT) --package kaito --no-default-groups --extra azure -o requirements/provisioner.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test --group bench -o requirements/presets.txt

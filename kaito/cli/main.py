@@ -8,10 +8,10 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from kaito import __version__
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="kaito", description="Kaito on one machine: AI inference on Kubernetes, to try."
     )
-    root.add_argument("--version", action="version", version=f"kaito {__version__}")
+    root.add_argument("--version", action="version", version=f"kaito {version('kaito')}")
     commands = root.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="run a cluster with Kaito in it until interrupted")
     show = commands.add_parser("demo", help="run one Workspace from manifest to answer, then leave")
@@ -50,15 +50,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
-    from kaito.cloud.azure.sdk import REMEDY, is_sdk_installed
+    if find_spec("kaito.local") is None:
+        message = "the local cluster is not installed: pip install 'kaito[local]'"
+        raise LookupError(message)
     from kaito.local.demo import demo
     from kaito.local.options import Options
     from kaito.local.up import up
     from kaito.local.view import View
     from kaito.runtime.logging import configure
 
-    if not is_sdk_installed():  # the provisioner of the local cluster talks to a simulated Azure
-        raise LookupError(REMEDY)
     options = Options(
         folder=arguments.folder,
         control_plane=arguments.control_plane,

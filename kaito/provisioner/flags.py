@@ -9,11 +9,11 @@ ignored silently.
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import NoReturn, get_args
 
 from pydantic import ValidationError
 
-from kaito import __version__
 from kaito.cloud.azure.settings import API_VERSION, PUBLIC_ARM, AzureSettings, CredentialMode
 from kaito.provisioner import upstream
 from kaito.provisioner.settings import NodeApi, ProvisionerSettings
@@ -52,7 +52,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="gpu-provisioner",
         description="Turns Karpenter Machines and NodeClaims into AKS agent pools of one node.",
     )
-    flags.add_argument("--version", action="version", version=f"gpu-provisioner {__version__}")
+    flags.add_argument("--version", action="version", version=f"gpu-provisioner {version('kaito')}")
     flags.manager()
     _add_cloud_flags(flags, environ)
     _add_claim_flags(flags)

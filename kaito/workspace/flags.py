@@ -9,12 +9,12 @@ silently.
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 from pydantic import ValidationError
 
-from kaito import __version__
 from kaito.runtime.flags import FlagParser, boolean, manager_settings
 from kaito.runtime.manager import Settings
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         prog="workspace-controller",
         description="Reconciles Kaito Workspaces: GPU nodes, inference and tuning workloads, status.",
     )
-    flags.add_argument("--version", action="version", version=f"workspace-controller {__version__}")
+    flags.add_argument("--version", action="version", version=f"workspace-controller {version('kaito')}")
     flags.manager()
     _add_admission_flags(flags)
     _add_node_flags(flags)

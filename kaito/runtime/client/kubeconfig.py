@@ -50,7 +50,7 @@ def _without_generated_code() -> Generator[None]:
         return
     spec = importlib.util.find_spec("kubernetes_asyncio")
     if spec is None or spec.submodule_search_locations is None:
-        message = "kubernetes_asyncio is needed to read a kubeconfig"
+        message = "kubeconfig files need kubernetes-asyncio: pip install 'kaito-runtime[kubeconfig]'"
         raise ConfigurationError(message)
     package, client = ModuleType("kubernetes_asyncio"), ModuleType("kubernetes_asyncio.client")
     package.__path__ = list(spec.submodule_search_locations)

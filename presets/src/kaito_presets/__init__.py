@@ -6,4 +6,6 @@ Importing this package imports neither torch nor transformers; only the `backend
 tuning do, and only when a model is really loaded.
 """
 
-__version__ = "0.1.0"
+from importlib.metadata import version
+
+__version__ = version("kaito-presets")
