@@ -104,7 +104,7 @@ class ConnectionDropped(Exception):
 
 
 @dataclass(slots=True)
-class Asked:
+class RequestInfo:
     """What a request is about, as far as faults match on it."""
 
     verb: str = ""
@@ -134,16 +134,16 @@ class Faults:
         """Take all faults back."""
         self._faults.clear()
 
-    def for_request(self, request: HttpRequest, asked: Asked) -> list[Fault]:
+    def for_request(self, request: HttpRequest, info: RequestInfo) -> list[Fault]:
         """Return the faults that hit this request, counting them."""
         return [
             fault
             for fault in self._faults
             if not fault.on_events
             and fault.method in {"", request.method}
-            and fault.verb in {"", asked.verb}
-            and fault.subresource in {None, asked.subresource}
-            and _matches(fault, asked.kind, asked.namespace, asked.name)
+            and fault.verb in {"", info.verb}
+            and fault.subresource in {None, info.subresource}
+            and _matches(fault, info.kind, info.namespace, info.name)
             and (fault.when is None or fault.when(request))
             and fault.take()
         ]
@@ -165,7 +165,7 @@ def _matches(fault: Fault, kind: str, namespace: str, name: str) -> bool:
     return fault.kind in {"", kind} and fault.namespace in {"", namespace} and fault.name in {"", name}
 
 
-async def suffer(faults: list[Fault]) -> HttpResponse | None:
+async def apply_faults(faults: list[Fault]) -> HttpResponse | None:
     """Wait and refuse as the faults say; None when the request is to be served."""
     for fault in faults:
         if fault.delay:

@@ -79,9 +79,9 @@ class _Adapter:
             return web.Response(status=401, body=body, content_type="application/json")
         query = tuple((name, value) for name, value in request.query.items())
         body = await request.read()
-        asked = HttpRequest(request.method, request.rel_url.raw_path, query, headers, body)
+        received = HttpRequest(request.method, request.rel_url.raw_path, query, headers, body)
         try:
-            answer = await self._server.handle(asked)
+            answer = await self._server.handle(received)
         except ConnectionDropped:
             if request.transport is not None:
                 request.transport.abort()

@@ -20,7 +20,7 @@ from kaito.apiserver.apiextensions.conversion import Conversions
 from kaito.apiserver.apiextensions.definitions import STORAGE as DEFINITIONS, Definitions
 from kaito.apiserver.auth.escalation import check_escalation
 from kaito.apiserver.auth.identity import identify, impersonate
-from kaito.apiserver.auth.rbac import Attributes, Authorizer, Denial, Mode, asked_for, creation
+from kaito.apiserver.auth.rbac import Attributes, Authorizer, Denial, Mode, attributes_of, creation
 from kaito.apiserver.auth.reviews import review
 from kaito.apiserver.bodies.decode import media_type
 from kaito.apiserver.deletion.cleanup import Cleanup
@@ -28,15 +28,15 @@ from kaito.apiserver.deletion.delete import delete_one
 from kaito.apiserver.deletion.garbage_collector import Collector
 from kaito.apiserver.discovery import groups as discovery
 from kaito.apiserver.discovery.openapi import OpenApi
-from kaito.apiserver.faults import Asked, ConnectionDropped, Fault, Faults, suffer
+from kaito.apiserver.faults import ConnectionDropped, Fault, Faults, RequestInfo, apply_faults
 from kaito.apiserver.printers.presentation import negotiate
 from kaito.apiserver.reads import read as reads
 from kaito.apiserver.reads.watch import open_watch
 from kaito.apiserver.registry.builtin import builtin_resources
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.resources import Registry, view
 from kaito.apiserver.registry.routes import Target, UnknownPath, parse
 from kaito.apiserver.registry.selectors import selection
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.registry.store import Backup, Change, Store
 from kaito.apiserver.webhook_client import WebhookCaller, call_webhook
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, raw_response, text_response
@@ -77,7 +77,7 @@ REQUEST_LOG_LIMIT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class RequestRecord:
     """One line of the request log."""
 
     method: str
@@ -122,33 +122,33 @@ class ApiServer:
         webhooks: WebhookCaller = call_webhook,
     ) -> None:
         clock = now or (lambda: datetime.now(UTC))
-        chance = random.Random(seed)  # noqa: S311 - names, not secrets
+        rng = random.Random(seed)  # noqa: S311 - names, not secrets
         registry, store = Registry(builtin_resources()), Store(history)
-        self._core = Core(registry, store, clock, chance, dict(tokens or {}), IPv4Network(service_cidr))
-        self._definitions = Definitions(self._core)
-        self._authorizer = Authorizer(self._core, authorization)
-        self.asked: set[tuple[str, str, str, str]] = set()
+        self._state = ServerState(registry, store, clock, rng, dict(tokens or {}), IPv4Network(service_cidr))
+        self._definitions = Definitions(self._state)
+        self._authorizer = Authorizer(self._state, authorization)
+        self.permissions_used: set[tuple[str, str, str, str]] = set()
         """Every permission that was needed so far: user agent, verb, API group and resource (with its subresource)."""
-        self._conversions = Conversions(self._core, webhooks)
-        self._admission = Admission(self._core, webhooks, self._conversions)
+        self._conversions = Conversions(self._state, webhooks)
+        self._admission = Admission(self._state, webhooks, self._conversions)
         self._writer = Writer(
-            self._core, self._admission, self._conversions, partial(check_escalation, self._authorizer)
+            self._state, self._admission, self._conversions, partial(check_escalation, self._authorizer)
         )
-        self._openapi = OpenApi(self._core.registry)
-        self._subresources = Subresources(self._core, self._writer)
-        Cleanup(self._core, controllers=collect_garbage)
+        self._openapi = OpenApi(self._state.registry)
+        self._subresources = Subresources(self._state, self._writer)
+        Cleanup(self._state, controllers=collect_garbage)
         if collect_garbage:
-            Collector(self._core)
+            Collector(self._state)
         self.faults: Faults = Faults()
-        self.requests: deque[Served] = deque(maxlen=REQUEST_LOG_LIMIT)
+        self.requests: deque[RequestRecord] = deque(maxlen=REQUEST_LOG_LIMIT)
         """Every request handled so far, oldest first."""
-        self._core.store.delivery = self._delivery
+        self._state.store.delivery = self._delivery
         self._create_namespaces()
 
     @property
     def resource_version(self) -> int:
         """The newest resource version given out."""
-        return self._core.store.rv
+        return self._state.store.rv
 
     def inject(self, fault: Fault) -> Fault:
         """Add a fault; see `Fault`."""
@@ -172,12 +172,12 @@ class ApiServer:
 
     def expire_history(self) -> None:
         """Forget all watch history: resuming from any earlier resource version gets 410."""
-        for _, channel in self._core.store.channels():
-            channel.expire(self._core.store.rv)
+        for _, watch_cache in self._state.store.watch_caches():
+            watch_cache.expire(self._state.store.rv)
 
     def backup(self) -> Backup:
         """Return a backup of all objects, for `restore`."""
-        return self._core.store.backup()
+        return self._state.store.backup()
 
     def restore(self, backup: Backup) -> None:
         """Go back to a backup, as after etcd was restored from a snapshot and the API server started again.
@@ -187,64 +187,66 @@ class ApiServer:
         Raises:
             ValueError: CustomResourceDefinitions were created or deleted since the backup.
         """
-        definitions = self._core.store.channel(DEFINITIONS).objects.keys()
+        definitions = self._state.store.watch_cache(DEFINITIONS).objects.keys()
         if definitions != backup.objects.get(DEFINITIONS, {}).keys():
             message = "restore: the CustomResourceDefinitions must be those of the backup"
             raise ValueError(message)
-        self._core.store.restore(backup)
+        self._state.store.restore(backup)
 
     @property
     def late_events(self) -> int:
         """How many events a fault holds back from their watchers right now."""
-        return sum(len(watcher.held) for _, channel in self._core.store.channels() for watcher in channel.watchers)
+        return sum(
+            len(watcher.held) for _, watch_cache in self._state.store.watch_caches() for watcher in watch_cache.watchers
+        )
 
     def cut_watches(self, kind: str = "") -> int:
         """End the open watches of a kind (or all of them) and return how many there were."""
         count = 0
-        for resource in self._core.registry.stored_types():
+        for resource in self._state.registry.stored_types():
             if kind in {"", resource.kind}:
-                for watcher in list(self._core.store.channel(resource.storage).watchers):
+                for watcher in list(self._state.store.watch_cache(resource.storage).watchers):
                     watcher.close()
                     count += 1
         return count
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """Serve one request. Never raises but `ConnectionDropped`, which a fault asks for."""
-        context = identify(self._core, request)
+        context = identify(self._state, request)
         if context is None:
             return json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
-        asked, target = self._look(request)
-        faults = self.faults.for_request(request, asked)
-        response = await suffer(faults)
+        info, target = self._look(request)
+        faults = self.faults.for_request(request, info)
+        response = await apply_faults(faults)
         if response is None:
             response = await self._answer(request, target, context)
-            _bend_watch(response, faults)
+            _apply_stream_faults(response, faults)
             if any(fault.drop_connection for fault in faults):
                 raise ConnectionDropped(request.path)
         self.requests.append(
-            Served(
+            RequestRecord(
                 request.method,
                 request.path,
                 request.query,
                 response.status,
                 request.headers.get("user-agent", ""),
-                asked.verb,
-                asked.kind,
-                asked.name,
-                asked.namespace,
-                asked.subresource,
+                info.verb,
+                info.kind,
+                info.name,
+                info.namespace,
+                info.subresource,
             )
         )
         return response
 
-    def _look(self, request: HttpRequest) -> tuple[Asked, Target | errors.StatusError | None]:
+    def _look(self, request: HttpRequest) -> tuple[RequestInfo, Target | errors.StatusError | None]:
         try:
-            target = parse(self._core.registry, request)
+            target = parse(self._state.registry, request)
         except UnknownPath:
-            return Asked(), None
+            return RequestInfo(), None
         except errors.StatusError as error:
-            return Asked(), error
-        return Asked(target.verb, target.resource.kind, target.name, target.namespace, target.subresource), target
+            return RequestInfo(), error
+        return RequestInfo(target.verb, target.resource.kind, target.name, target.namespace, target.subresource), target
 
     async def _answer(
         self, request: HttpRequest, target: Target | errors.StatusError | None, context: Context
@@ -264,7 +266,7 @@ class ApiServer:
         return response
 
     def _plain(self, request: HttpRequest) -> HttpResponse:
-        found = discovery.discover(self._core.registry, request)
+        found = discovery.discover(self._state.registry, request)
         if found is not None:
             return found
         path = request.path.rstrip("/")
@@ -279,7 +281,7 @@ class ApiServer:
         return text_response("404 page not found\n", 404)
 
     async def _serve(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse:
-        core = self._core
+        state = self._state
         self._authorize(target, request, context)
         await self._prepare(target, request)
         if target.subresource:
@@ -287,17 +289,17 @@ class ApiServer:
             if answered is not None:
                 return answered
         if target.resource.verbs == ("create",):
-            return review(core, self._authorizer, target, request, context)
-        show = negotiate(core, request, lists=target.verb == "list")
+            return review(state, self._authorizer, target, request, context)
+        show = negotiate(state, request, lists=target.verb == "list")
         match target.verb:
             case "get":
-                return raw_response(reads.get(core, target, request, show))
+                return raw_response(reads.get(state, target, request, show))
             case "list":
-                return raw_response(reads.list_objects(core, target, request, show))
+                return raw_response(reads.list_objects(state, target, request, show))
             case "watch":
                 converts = target.resource.converter is not None
                 prepare = partial(self._conversions.prepare_possible, target.resource) if converts else None
-                stream = open_watch(core, target, request, show, prepare)
+                stream = open_watch(state, target, request, show, prepare)
                 return HttpResponse(200, {"content-type": "application/json", "transfer-encoding": "chunked"}, stream)
             case "create":
                 stored = await self._writer.create(target, request, context)
@@ -319,33 +321,35 @@ class ApiServer:
         if resource.converter is None:
             return
         if target.name:
-            await self._conversions.prepare(resource, [self._core.store.get(resource.storage, _key(target))])
+            await self._conversions.prepare(resource, [self._state.store.get(resource.storage, _key(target))])
         elif target.verb == "watch":
-            await self._conversions.prepare_watch(resource, self._core.store.channel(resource.storage))
+            await self._conversions.prepare_watch(resource, self._state.store.watch_cache(resource.storage))
         elif target.verb != "create":
             past = bool(request.param("resourceVersion") or request.param("continue"))
-            await self._conversions.prepare_all(resource, self._core.store.channel(resource.storage), history=past)
+            await self._conversions.prepare_all(resource, self._state.store.watch_cache(resource.storage), history=past)
 
     def _authorize(self, target: Target, request: HttpRequest, context: Context) -> None:
-        self._ask(asked_for(target, request), context)
+        self._check_access(attributes_of(target, request), context)
         creates = target.verb == "update" or media_type(request).startswith("application/apply-patch")
         if creates and target.verb in {"update", "patch"} and not target.subresource:
             resource = target.resource
-            if self._core.store.get(resource.storage, _key(target)) is None:
-                self._ask(creation(target), context)
+            if self._state.store.get(resource.storage, _key(target)) is None:
+                self._check_access(creation(target), context)
 
-    def _ask(self, asked: Attributes, context: Context) -> None:
-        if not asked.path:
-            resource = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
-            self.asked.add((context.agent, asked.verb, asked.group, resource))
-        self._authorizer.check(asked, context)
+    def _check_access(self, attributes: Attributes, context: Context) -> None:
+        if not attributes.path:
+            resource = (
+                f"{attributes.resource}/{attributes.subresource}" if attributes.subresource else attributes.resource
+            )
+            self.permissions_used.add((context.agent, attributes.verb, attributes.group, resource))
+        self._authorizer.check(attributes, context)
 
     async def _delete(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
-        show = negotiate(self._core, request, lists=False)
+        show = negotiate(self._state, request, lists=False)
         resource = target.resource
-        found = reads.find(self._core, target)
+        found = reads.find(self._state, target)
         await self._admission.validate(target, "DELETE", None, view(found, resource), context)
-        stored, gone = delete_one(self._core, target, request, context, reads.find(self._core, target))
+        stored, gone = delete_one(self._state, target, request, context, reads.find(self._state, target))
         if not gone or resource.storage in RETURNED_WHEN_DELETED:
             await self._conversions.prepare(resource, [stored])
             return raw_response(show.one(resource, stored))
@@ -357,17 +361,21 @@ class ApiServer:
         )
 
     async def _delete_collection(self, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
-        core, resource = self._core, target.resource
-        show = negotiate(core, request, lists=True)
+        state, resource = self._state, target.resource
+        show = negotiate(state, request, lists=True)
         chosen = selection(resource, target.namespace, request.param("labelSelector"), request.param("fieldSelector"))
-        channel = core.store.channel(resource.storage)
-        items = [channel.objects[key] for key in sorted(channel.objects) if chosen.matches(channel.objects[key].data)]
-        listed = core.store.rv
+        watch_cache = state.store.watch_cache(resource.storage)
+        items = [
+            watch_cache.objects[key]
+            for key in sorted(watch_cache.objects)
+            if chosen.matches(watch_cache.objects[key].data)
+        ]
+        listed = state.store.rv
         for stored in items:
-            if channel.objects.get(stored.key) is stored:
+            if watch_cache.objects.get(stored.key) is stored:
                 await self._admission.validate(target, "DELETE", None, view(stored, resource), context)
-                if channel.objects.get(stored.key) is stored:
-                    delete_one(core, target, request, context, stored)
+                if watch_cache.objects.get(stored.key) is stored:
+                    delete_one(state, target, request, context, stored)
         return raw_response(show.many(resource, items, {"resourceVersion": str(listed)}))
 
     def _delivery(self, storage: str, change: Change) -> float | None:
@@ -378,14 +386,14 @@ class ApiServer:
         from kaito.apiserver.builtin.defaults import fill_builtin_defaults
         from kaito.apiserver.writes.lifecycle import prepare_create
 
-        resource = self._core.registry.find("", "v1", "namespaces")
+        resource = self._state.registry.find("", "v1", "namespaces")
         if resource is None:
             return
         for name in INITIAL_NAMESPACES:
             data: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             fill_builtin_defaults(data, resource)
-            prepare_create(self._core, resource, data)
-            self._core.store.create(resource.storage, ("", name), data)
+            prepare_create(self._state, resource, data)
+            self._state.store.create(resource.storage, ("", name), data)
 
 
 def _key(target: Target) -> tuple[str, str]:
@@ -397,7 +405,7 @@ def _warning(text: str) -> str:
     return f'299 - "{escaped}"'
 
 
-def _bend_watch(response: HttpResponse, faults: list[Fault]) -> None:
+def _apply_stream_faults(response: HttpResponse, faults: list[Fault]) -> None:
     for fault in faults:
         if isinstance(response.body, bytes):
             return

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import Resource
 from kaito.apiserver.registry.routes import Target
 from kaito.apiserver.registry.selectors import selector_matches
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.wire import Object
 
 
@@ -30,10 +30,10 @@ def rule_matches(rule: Object, resource: Resource, subresource: str, operation: 
     return any(name in names for name in wanted)
 
 
-def matches_object(core: Core, match: Object, target: Target, data: Object | None, old: Object | None) -> bool:
+def matches_object(state: ServerState, match: Object, target: Target, data: Object | None, old: Object | None) -> bool:
     """Return whether the selectors of a webhook or policy let a request through: its namespace's and either state's."""
     if target.resource.namespaced and match.get("namespaceSelector"):
-        namespace = core.store.get("namespaces", ("", target.namespace))
+        namespace = state.store.get("namespaces", ("", target.namespace))
         labels = None if namespace is None else namespace.metadata.get("labels")
         if not selector_matches(match["namespaceSelector"], labels):
             return False

@@ -18,10 +18,10 @@ from kaito.apiserver import errors
 from kaito.apiserver.admission.matching import matches_object, rule_matches
 from kaito.apiserver.cel.rules import RuleSyntaxError, compile_rule, evaluation_reason
 from kaito.apiserver.cel.values import plain
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.resources import group_of, version_of
 from kaito.apiserver.registry.routes import Target
 from kaito.apiserver.registry.selectors import selector_matches
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.wire import Json, Object, part
 
 GROUP = "admissionregistration.k8s.io"
@@ -33,7 +33,7 @@ _CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AdmissionAttributes:
     """What the policies see of a request."""
 
     target: Target
@@ -55,63 +55,67 @@ class Failure:
 class Policies:
     """The policies of one server."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
 
     def wanted(self) -> bool:
         """Return whether there is any binding at all: most servers have none."""
-        return bool(self._core.store.channel(BINDINGS).objects)
+        return bool(self._state.store.watch_cache(BINDINGS).objects)
 
-    def check(self, asked: Asked, context: Context) -> None:
+    def check(self, attributes: AdmissionAttributes, context: Context) -> None:
         """Refuse the request when a policy does; add the warnings of those that only warn."""
         denied: errors.StatusError | None = None
-        for (_, name), binding in sorted(self._core.store.channel(BINDINGS).objects.items(), key=lambda item: item[0]):
+        for (_, name), binding in sorted(
+            self._state.store.watch_cache(BINDINGS).objects.items(), key=lambda item: item[0]
+        ):
             spec = part(binding.data, "spec")
             policy_name = str(spec.get("policyName"))
-            policy = self._core.store.get(POLICIES, ("", policy_name))
-            if policy is None or not self._concerned(part(policy.data, "spec"), spec, asked):
+            policy = self._state.store.get(POLICIES, ("", policy_name))
+            if policy is None or not self._concerned(part(policy.data, "spec"), spec, attributes):
                 continue
             actions: list[str] = spec.get("validationActions") or []
-            for failure in self._failures(part(policy.data, "spec"), spec, asked):
+            for failure in self._failures(part(policy.data, "spec"), spec, attributes):
                 what = f"ValidatingAdmissionPolicy '{policy_name}' with binding '{name}'"
                 if "Warn" in actions:
                     context.warnings.append(f"Validation failed for {what}: {failure.message}")
                 if "Deny" in actions and denied is None:
-                    denied = _denial(f"{what} denied request: {failure.message}", failure.reason, asked)
+                    denied = _denial(f"{what} denied request: {failure.message}", failure.reason, attributes)
         if denied is not None:
             raise denied
 
-    def _concerned(self, policy: Object, binding: Object, asked: Asked) -> bool:
+    def _concerned(self, policy: Object, binding: Object, attributes: AdmissionAttributes) -> bool:
         constraints, narrower = part(policy, "matchConstraints"), part(binding, "matchResources")
-        return self._matches(constraints, asked, needs_rule=True) and self._matches(narrower, asked, needs_rule=False)
+        return self._matches(constraints, attributes, needs_rule=True) and self._matches(
+            narrower, attributes, needs_rule=False
+        )
 
-    def _matches(self, match: Object, asked: Asked, *, needs_rule: bool) -> bool:
+    def _matches(self, match: Object, attributes: AdmissionAttributes, *, needs_rule: bool) -> bool:
         exact = match.get("matchPolicy") == "Exact"
-        if any(self._covers(rule, asked, exact=exact) for rule in match.get("excludeResourceRules") or ()):
+        if any(self._covers(rule, attributes, exact=exact) for rule in match.get("excludeResourceRules") or ()):
             return False
         rules: list[Object] = match.get("resourceRules") or []
-        if (rules or needs_rule) and not any(self._covers(rule, asked, exact=exact) for rule in rules):
+        if (rules or needs_rule) and not any(self._covers(rule, attributes, exact=exact) for rule in rules):
             return False
-        return matches_object(self._core, match, asked.target, asked.data, asked.old)
+        return matches_object(self._state, match, attributes.target, attributes.data, attributes.old)
 
-    def _covers(self, rule: Object, asked: Asked, *, exact: bool) -> bool:
-        resource = asked.target.resource
+    def _covers(self, rule: Object, attributes: AdmissionAttributes, *, exact: bool) -> bool:
+        resource = attributes.target.resource
         names: list[str] = rule.get("resourceNames") or []
-        if names and _name(asked) not in names:
+        if names and _name(attributes) not in names:
             return False
-        versions = [resource] if exact else [resource, *self._core.registry.versions(resource)]
-        return any(rule_matches(rule, each, asked.target.subresource, asked.operation) for each in versions)
+        versions = [resource] if exact else [resource, *self._state.registry.versions(resource)]
+        return any(rule_matches(rule, each, attributes.target.subresource, attributes.operation) for each in versions)
 
-    def _failures(self, policy: Object, binding: Object, asked: Asked) -> Iterator[Failure]:
+    def _failures(self, policy: Object, binding: Object, attributes: AdmissionAttributes) -> Iterator[Failure]:
         insists = policy.get("failurePolicy") != "Ignore"
         try:
-            parameters = self._parameters(policy, binding, asked)
+            parameters = self._parameters(policy, binding, attributes)
         except LookupError as error:
             if insists:
                 yield Failure(str(error))
             return
         for params in parameters:
-            names = self._names(asked, params)
+            names = self._names(attributes, params)
             try:
                 if not _conditions_hold(policy, names):
                     continue
@@ -121,20 +125,20 @@ class Policies:
                 continue
             yield from _broken(policy, names, insists=insists)
 
-    def _parameters(self, policy: Object, binding: Object, asked: Asked) -> list[Object | None]:
+    def _parameters(self, policy: Object, binding: Object, attributes: AdmissionAttributes) -> list[Object | None]:
         kind, ref = part(policy, "paramKind"), part(binding, "paramRef")
         if not kind or not ref:
             return [None]
         version = str(kind.get("apiVersion"))
-        resource = self._core.registry.find_kind(group_of(version), version_of(version), str(kind.get("kind")))
+        resource = self._state.registry.find_kind(group_of(version), version_of(version), str(kind.get("kind")))
         if resource is None:
             message = f"failed to configure policy: failed to find resource referenced by paramKind: '{version}'"
             raise LookupError(message)
-        namespace = str(ref.get("namespace") or asked.target.namespace) if resource.namespaced else ""
+        namespace = str(ref.get("namespace") or attributes.target.namespace) if resource.namespaced else ""
         found: list[Object | None] = [
             stored.data
             for key, stored in sorted(
-                self._core.store.channel(resource.storage).objects.items(), key=lambda item: item[0]
+                self._state.store.watch_cache(resource.storage).objects.items(), key=lambda item: item[0]
             )
             if key[0] == namespace
             and ref.get("name") in {None, "", key[1]}
@@ -147,14 +151,14 @@ class Policies:
             raise LookupError(message)
         return found
 
-    def _names(self, asked: Asked, params: Object | None) -> Object:
-        namespace = self._core.store.get("namespaces", ("", asked.target.namespace))
+    def _names(self, attributes: AdmissionAttributes, params: Object | None) -> Object:
+        namespace = self._state.store.get("namespaces", ("", attributes.target.namespace))
         return {
-            "object": plain(asked.data),
-            "oldObject": plain(asked.old),
-            "request": plain(asked.request),
+            "object": plain(attributes.data),
+            "oldObject": plain(attributes.old),
+            "request": plain(attributes.request),
             "params": plain(params),
-            "namespaceObject": plain(namespace.data if namespace is not None and asked.target.namespace else None),
+            "namespaceObject": plain(namespace.data if namespace is not None and attributes.target.namespace else None),
         }
 
 
@@ -204,14 +208,14 @@ def _trouble(error: CELEvalError | RuleSyntaxError) -> str:
     return evaluation_reason(error) if isinstance(error, CELEvalError) else str(error)
 
 
-def _denial(message: str, reason: str, asked: Asked) -> errors.StatusError:
-    resource = asked.target.resource
-    refusal = errors.forbidden(resource.group, resource.plural, _name(asked), message)
+def _denial(message: str, reason: str, attributes: AdmissionAttributes) -> errors.StatusError:
+    resource = attributes.target.resource
+    refusal = errors.forbidden(resource.group, resource.plural, _name(attributes), message)
     refusal.reason = reason or "Invalid"
     refusal.code = _CODES.get(refusal.reason, 422)
     refusal.details = {**(refusal.details or {}), "causes": [{"message": message}]}
     return refusal
 
 
-def _name(asked: Asked) -> str:
-    return asked.target.name or str(part(asked.data, "metadata").get("name", ""))
+def _name(attributes: AdmissionAttributes) -> str:
+    return attributes.target.name or str(part(attributes.data, "metadata").get("name", ""))

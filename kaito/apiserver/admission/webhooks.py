@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from kaito.apiserver import errors
 from kaito.apiserver.admission.matching import matches_object, rule_matches
-from kaito.apiserver.admission.policies import Asked, Policies
+from kaito.apiserver.admission.policies import AdmissionAttributes, Policies
 from kaito.apiserver.cel.rules import RuleSyntaxError, compile_rule
 from kaito.apiserver.cel.values import plain
 from kaito.apiserver.patch.json_patch import json_patch
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.resources import Resource, convert
 from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.webhook_client import WebhookCaller, WebhookError
 from kaito.apiserver.wire import Json, Object, copy_json, decode, is_object
 
@@ -44,10 +44,10 @@ class _Call:
 class Admission:
     """The mutating and validating phases of one server."""
 
-    def __init__(self, core: Core, caller: WebhookCaller, conversions: Conversions) -> None:
-        self._core = core
+    def __init__(self, state: ServerState, caller: WebhookCaller, conversions: Conversions) -> None:
+        self._state = state
         self._conversions = conversions
-        self._policies = Policies(core)
+        self._policies = Policies(state)
         self.caller = caller
 
     async def mutate(
@@ -56,7 +56,7 @@ class Admission:
         """Return the object as the mutating webhooks leave it: the same object when none changed it."""
         for call in self._matching(MUTATING, target, operation, data, old):
             shown = await self._as_seen(call, data)
-            answer = await self._ask(call, target, operation, shown, await self._as_seen(call, old), context)
+            answer = await self._call_webhook(call, target, operation, shown, await self._as_seen(call, old), context)
             if answer is None or not answer.get("patch"):
                 continue
             patched = json_patch(shown, decode(base64.b64decode(answer["patch"])))
@@ -79,21 +79,21 @@ class Admission:
         """Refuse the write when a policy or a validating webhook does."""
         if self._policies.wanted() and target.resource.group != GROUP:
             whole = _Call({}, target.resource)
-            review = _review(self._core.new_uid(), whole, target, operation, data, old, context)
-            self._policies.check(Asked(target, operation, data, old, review["request"]), context)
+            review = _review(self._state.new_uid(), whole, target, operation, data, old, context)
+            self._policies.check(AdmissionAttributes(target, operation, data, old, review["request"]), context)
         for call in self._matching(VALIDATING, target, operation, data, old):
             shown, before = await self._as_seen(call, data), await self._as_seen(call, old)
-            await self._ask(call, target, operation, shown, before, context)
+            await self._call_webhook(call, target, operation, shown, before, context)
 
     def _matching(
         self, storage: str, target: Target, operation: str, data: Object | None, old: Object | None
     ) -> list[_Call]:
         if target.resource.group == GROUP:
             return []
-        channel = self._core.store.channel(storage)
+        watch_cache = self._state.store.watch_cache(storage)
         found: list[_Call] = []
-        for key in sorted(channel.objects):
-            hooks: list[Object] = channel.objects[key].data.get("webhooks") or []
+        for key in sorted(watch_cache.objects):
+            hooks: list[Object] = watch_cache.objects[key].data.get("webhooks") or []
             for hook in hooks:
                 wanted = self._version(hook, target, operation)
                 if wanted is not None and self._matches(hook, target, operation, data, old):
@@ -105,16 +105,16 @@ class Admission:
         rules: list[Object] = hook.get("rules") or []
         candidates = [target.resource]
         if hook.get("matchPolicy") != "Exact":
-            candidates += self._core.registry.versions(target.resource)
+            candidates += self._state.registry.versions(target.resource)
         for resource in candidates:
             if any(rule_matches(rule, resource, target.subresource, operation) for rule in rules):
                 return resource
         return None
 
     def _matches(self, hook: Object, target: Target, operation: str, data: Object | None, old: Object | None) -> bool:
-        return matches_object(self._core, hook, target, data, old) and _conditions_hold(hook, data, old, operation)
+        return matches_object(self._state, hook, target, data, old) and _conditions_hold(hook, data, old, operation)
 
-    async def _ask(
+    async def _call_webhook(
         self,
         call: _Call,
         target: Target,
@@ -124,7 +124,7 @@ class Admission:
         context: Context,
     ) -> Object | None:
         """Return a webhook's response; None when it could not be reached and does not insist."""
-        uid, hook = self._core.new_uid(), call.hook
+        uid, hook = self._state.new_uid(), call.hook
         review = _review(uid, call, target, operation, data, old, context)
         name = str(hook.get("name", ""))
         try:

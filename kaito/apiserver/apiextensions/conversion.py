@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from kaito.apiserver import errors
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import Resource, has_view
-from kaito.apiserver.registry.store import Channel, Stored
+from kaito.apiserver.registry.server_state import ServerState
+from kaito.apiserver.registry.store import Stored, WatchCache
 from kaito.apiserver.schema.structural import Schema, prune
 from kaito.apiserver.webhook_client import WebhookCaller, WebhookError
 from kaito.apiserver.wire import Object, copy_json, part
@@ -31,8 +31,8 @@ _MAY_DIFFER = ("labels", "annotations")
 class Conversions:
     """Converts for one server."""
 
-    def __init__(self, core: Core, caller: WebhookCaller) -> None:
-        self._core = core
+    def __init__(self, state: ServerState, caller: WebhookCaller) -> None:
+        self._state = state
         self._caller = caller
 
     async def prepare(self, resource: Resource, stored: Iterable[Stored | None]) -> None:
@@ -49,13 +49,13 @@ class Conversions:
             for each, shown in zip(missing, views, strict=True):
                 each.views[resource.api_version] = shown
 
-    async def prepare_all(self, resource: Resource, channel: Channel, *, history: bool) -> None:
+    async def prepare_all(self, resource: Resource, watch_cache: WatchCache, *, history: bool) -> None:
         """Make the views of all objects of a kind, and of their past states where those are shown, too.
 
         Raises:
             StatusError: 500, the webhook failed or answered nonsense.
         """
-        while missing := [each for each in _states(channel, history=history) if not has_view(each, resource)]:
+        while missing := [each for each in _states(watch_cache, history=history) if not has_view(each, resource)]:
             await self.prepare(resource, missing)  # meanwhile others may be written
 
     async def prepare_possible(self, resource: Resource, states: Iterable[Stored | None]) -> None:
@@ -64,15 +64,17 @@ class Conversions:
         try:
             await self.prepare(resource, each)
         except errors.StatusError:
-            for state in each:
+            for version in each:
                 with suppress(errors.StatusError):
-                    await self.prepare(resource, [state])
+                    await self.prepare(resource, [version])
 
-    async def prepare_watch(self, resource: Resource, channel: Channel) -> None:
+    async def prepare_watch(self, resource: Resource, watch_cache: WatchCache) -> None:
         """Make the views that can be made of everything that a new watch may begin with."""
         tried: set[int] = set()
         while missing := [
-            each for each in _states(channel, history=True) if id(each) not in tried and not has_view(each, resource)
+            each
+            for each in _states(watch_cache, history=True)
+            if id(each) not in tried and not has_view(each, resource)
         ]:
             tried |= {id(each) for each in missing}  # meanwhile others may be written
             await self.prepare_possible(resource, missing)
@@ -88,11 +90,11 @@ class Conversions:
             StatusError: 500, the webhook failed or answered nonsense.
         """
         others = [data for data in objects if data["apiVersion"] != api_version]
-        converted = iter(await self._ask(resource, others, api_version) if others else ())
+        converted = iter(await self._call_webhook(resource, others, api_version) if others else ())
         return [data if data["apiVersion"] == api_version else next(converted) for data in objects]
 
-    async def _ask(self, resource: Resource, objects: Sequence[Object], api_version: str) -> list[Object]:
-        uid = self._core.new_uid()
+    async def _call_webhook(self, resource: Resource, objects: Sequence[Object], api_version: str) -> list[Object]:
+        uid = self._state.new_uid()
         request: Object = {"uid": uid, "desiredAPIVersion": api_version, "objects": copy_json(list(objects))}
         review: Object = {"apiVersion": REVIEW, "kind": "ConversionReview", "request": request}
         what = f"conversion webhook for {objects[0]['apiVersion']}, Kind={resource.kind}"
@@ -121,14 +123,14 @@ class Conversions:
         if api_version == resource.stored_api_version:
             return resource.storage_schema
         group, _, version = api_version.rpartition("/")
-        served = self._core.registry.find(group, version, resource.plural)
+        served = self._state.registry.find(group, version, resource.plural)
         return served.schema if served is not None else None
 
 
-def _states(channel: Channel, *, history: bool) -> list[Stored]:
-    states = list(channel.objects.values())
+def _states(watch_cache: WatchCache, *, history: bool) -> list[Stored]:
+    states = list(watch_cache.objects.values())
     if history:
-        for change in channel.history:
+        for change in watch_cache.history:
             states += [state for state in (change.stored, change.previous) if state is not None]
     return states
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from kaito.apiserver.patch.managed_fields import record_write
 from kaito.apiserver.registry.builtin_schemas import ownership_schema
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.resources import Column, Resource, Scale
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.registry.store import Change, Stored
 from kaito.apiserver.schema.structural import Schema, fill_defaults, prune
 from kaito.apiserver.wire import Object, copy_json, part
@@ -111,9 +111,9 @@ def _column(item: Object) -> Column:
 class Definitions:
     """Keeps the registry in step with the stored definitions."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        core.store.listeners.append(self._changed)
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        state.store.listeners.append(self._changed)
 
     def _changed(self, storage: str, change: Change) -> None:
         if storage != STORAGE:
@@ -121,14 +121,14 @@ class Definitions:
         spec: Object = change.stored.data["spec"]
         group, plural = str(spec["group"]), str(spec["names"]["plural"])
         if change.type == "DELETED":
-            self._core.registry.remove_type(group, plural)
-            self._core.store.drop(f"{plural}.{group}")
+            self._state.registry.remove_type(group, plural)
+            self._state.store.drop(f"{plural}.{group}")
             return
         if change.previous is None or change.previous.data["spec"] != spec:
-            self._core.registry.remove_type(group, plural)
+            self._state.registry.remove_type(group, plural)
             resources = served_resources(change.stored.data)
             for resource in resources:
-                self._core.registry.add(resource)
+                self._state.registry.add(resource)
             if change.previous is not None:
                 self._reshape(f"{plural}.{group}", resources)
         if change.previous is None or change.previous.data["spec"] != spec:
@@ -137,19 +137,19 @@ class Definitions:
     def _reshape(self, storage: str, resources: list[Resource]) -> None:
         """Show existing objects as another schema prunes and defaults them, as a real server does when it reads."""
         schema = resources[0].storage_schema if resources else None
-        channel = self._core.store.channel(storage)
-        for key, stored in list(channel.objects.items()):
+        watch_cache = self._state.store.watch_cache(storage)
+        for key, stored in list(watch_cache.objects.items()):
             data: Object = copy_json({**stored.data})
             foreign = resources and resources[0].converter and data["apiVersion"] != resources[0].stored_api_version
             if schema is not None and not foreign:
                 prune(data, schema)
                 fill_defaults(data, schema)
-            channel.objects[key] = Stored(key, stored.rv, data)
+            watch_cache.objects[key] = Stored(key, stored.rv, data)
 
     def _establish(self, stored: Stored) -> None:
         data = copy_json(stored.data)
         spec, status = data["spec"], data.setdefault("status", {})
-        now = self._core.timestamp()
+        now = self._state.timestamp()
         known = {item["type"]: item for item in status.get("conditions") or ()}
         wanted = (
             ("NamesAccepted", "NoConflicts", "no conflicts found"),
@@ -171,8 +171,8 @@ class Definitions:
         status["storedVersions"] = stored_versions if current in stored_versions else [*stored_versions, current]
         if data == stored.data:
             return
-        holder = self._core.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        holder = self._state.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         if holder is not None:
             context = Context("system:apiserver", (), "kube-apiserver", [])
-            record_write(self._core, holder, data, stored.data, context, "status")
-        self._core.store.replace(STORAGE, stored, data)
+            record_write(self._state, holder, data, stored.data, context, "status")
+        self._state.store.replace(STORAGE, stored, data)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from kaito.apiserver import errors
 from kaito.apiserver.auth.rbac import GROUP, Attributes, Authorizer
-from kaito.apiserver.registry.core import Context
 from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.server_state import Context
 from kaito.apiserver.wire import Object, part
 
 _ROLES = frozenset({"roles", "clusterroles"})
@@ -55,8 +55,8 @@ def _missing(authorizer: Authorizer, given: list[Object], namespace: str, contex
     """Return what the author lacks, in Go's words: verbs together, the rest one by one."""
     lacking: dict[str, list[str]] = {}
     for rule in given:
-        for verb, what, asked in _atoms(rule, namespace):
-            if not authorizer.decide(asked, context.user, context.groups, context.agent).allowed:
+        for verb, what, attributes in _atoms(rule, namespace):
+            if not authorizer.decide(attributes, context.user, context.groups, context.agent).allowed:
                 verbs = lacking.setdefault(what, [])
                 if verb not in verbs:
                     verbs.append(verb)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kaito.apiserver.auth.rbac import AUTHENTICATED, MASTERS, Attributes, Authorizer
-from kaito.apiserver.registry.core import Context, Core
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.wire import HttpRequest
 
 ACCOUNT = "system:serviceaccount:"
 
 
-def identify(core: Core, request: HttpRequest) -> Context | None:
+def identify(state: ServerState, request: HttpRequest) -> Context | None:
     """Return who asks, or None for a missing or wrong token where tokens are required."""
     product = request.headers.get("user-agent", "").partition("/")[0] or "unknown"
     context = Context(
@@ -28,14 +28,14 @@ def identify(core: Core, request: HttpRequest) -> Context | None:
         agent=request.headers.get("user-agent", ""),
     )
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if token in core.tokens:
-        context.user, context.groups = core.tokens[token], (AUTHENTICATED,)
+    if token in state.tokens:
+        context.user, context.groups = state.tokens[token], (AUTHENTICATED,)
     elif token.startswith(ACCOUNT):
         namespace, _, name = token.removeprefix(ACCOUNT).partition(":")
-        if core.store.get("serviceaccounts", (namespace, name)) is None:
+        if state.store.get("serviceaccounts", (namespace, name)) is None:
             return None
         context.user, context.groups = token, groups_of(token)
-    elif core.tokens:
+    elif state.tokens:
         return None
     return context
 
@@ -54,8 +54,8 @@ def impersonate(request: HttpRequest, context: Context, authorizer: Authorizer) 
     if not user:
         return
     groups = tuple(filter(None, request.headers.get("impersonate-group", "").split(",")))
-    for asked in _impersonated(user, groups):
-        authorizer.check(asked, context)
+    for attributes in _impersonated(user, groups):
+        authorizer.check(attributes, context)
     context.user = user
     context.groups = (*groups, *(() if AUTHENTICATED in groups else (AUTHENTICATED,))) if groups else groups_of(user)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from kaito.apiserver import errors
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.routes import Target
 from kaito.apiserver.registry.selectors import selector_matches
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.wire import HttpRequest, Object, part
 
 Mode: TypeAlias = Literal["AlwaysAllow", "RBAC"]
@@ -75,15 +75,15 @@ class Denial:
     name: str = ""
     exempt: frozenset[str] = field(default_factory=frozenset[str])
 
-    def concerns(self, asked: Attributes, agent: str) -> bool:
+    def concerns(self, attributes: Attributes, agent: str) -> bool:
         """Return whether it forbids this."""
         return (
             agent not in self.exempt
-            and (asked.verb in self.verbs or "*" in self.verbs)
-            and (asked.group, asked.resource) == (self.group, self.resource)
-            and self.subresource in {None, asked.subresource}
-            and self.namespace in {"", asked.namespace}
-            and self.name in {"", asked.name}
+            and (attributes.verb in self.verbs or "*" in self.verbs)
+            and (attributes.group, attributes.resource) == (self.group, self.resource)
+            and self.subresource in {None, attributes.subresource}
+            and self.namespace in {"", attributes.namespace}
+            and self.name in {"", attributes.name}
         )
 
 
@@ -98,30 +98,32 @@ class Decision:
 class Authorizer:
     """Decides for one server."""
 
-    def __init__(self, core: Core, mode: Mode) -> None:
-        self._core = core
+    def __init__(self, state: ServerState, mode: Mode) -> None:
+        self._state = state
         self._mode = mode
         self.denials: list[Denial] = []
 
-    def check(self, asked: Attributes, context: Context) -> None:
+    def check(self, attributes: Attributes, context: Context) -> None:
         """Refuse (403) what the user may not do."""
-        decision = self.decide(asked, context.user, context.groups, context.agent)
+        decision = self.decide(attributes, context.user, context.groups, context.agent)
         if not decision.allowed:
-            what = f"User {errors.quote(context.user)} cannot {asked}"
+            what = f"User {errors.quote(context.user)} cannot {attributes}"
             why = f"{what}: {decision.reason}" if decision.reason else what
-            raise errors.forbidden(asked.group, asked.resource, asked.name, _escaped(why))
+            raise errors.forbidden(attributes.group, attributes.resource, attributes.name, _escaped(why))
 
-    def decide(self, asked: Attributes, user: str, groups: tuple[str, ...], agent: str = "") -> Decision:
+    def decide(self, attributes: Attributes, user: str, groups: tuple[str, ...], agent: str = "") -> Decision:
         """Return whether a user may do something."""
-        if any(denial.concerns(asked, agent) for denial in self.denials):
+        if any(denial.concerns(attributes, agent) for denial in self.denials):
             return Decision(allowed=False)
         if self.is_superuser(groups):
             return Decision(allowed=True)
-        if AUTHENTICATED in groups and (asked.resource in _SELF_REVIEWS or (asked.path and asked.verb == "get")):
+        if AUTHENTICATED in groups and (
+            attributes.resource in _SELF_REVIEWS or (attributes.path and attributes.verb == "get")
+        ):
             return Decision(allowed=True)
         missing: list[str] = []
-        for binding, rules in self._bound(user, groups, asked.namespace, missing):
-            if any(_covers(rule, asked) for rule in rules):
+        for binding, rules in self._bound(user, groups, attributes.namespace, missing):
+            if any(_covers(rule, attributes) for rule in rules):
                 return Decision(allowed=True, reason=f"RBAC: allowed by {binding}")
         if not missing:
             return Decision(allowed=False)
@@ -137,8 +139,8 @@ class Authorizer:
     ) -> Iterator[tuple[str, list[Object]]]:
         """Yield the rules bound to a user, by binding; roles that do not exist go into `missing`."""
         for kind in ("ClusterRoleBinding", "RoleBinding") if namespace else ("ClusterRoleBinding",):
-            channel = self._core.store.channel(f"{kind.lower()}s.{GROUP}")
-            for (where, name), stored in sorted(channel.objects.items(), key=lambda item: item[0]):
+            watch_cache = self._state.store.watch_cache(f"{kind.lower()}s.{GROUP}")
+            for (where, name), stored in sorted(watch_cache.objects.items(), key=lambda item: item[0]):
                 if where not in {"", namespace}:
                     continue
                 subject = _subject(stored.data, user, groups, where)
@@ -158,13 +160,13 @@ class Authorizer:
         """Return the rules of the role that a `roleRef` names, or None when there is none."""
         kind, name = role.get("kind"), str(role.get("name"))
         key = (namespace, name) if kind == "Role" else ("", name)
-        stored = self._core.store.get(f"{str(kind).lower()}s.{GROUP}", key)
+        stored = self._state.store.get(f"{str(kind).lower()}s.{GROUP}", key)
         if stored is None:
             return [_EVERYTHING, _EVERY_PATH] if (kind, name) == ("ClusterRole", "cluster-admin") else None
         rules: list[Object] = list(stored.data.get("rules") or ())
         selectors: list[Object] = part(stored.data, "aggregationRule").get("clusterRoleSelectors") or []
         if selectors:  # kube-controller-manager writes them into the role; here they are looked up
-            for other in self._core.store.channel(f"clusterroles.{GROUP}").objects.values():
+            for other in self._state.store.watch_cache(f"clusterroles.{GROUP}").objects.values():
                 if any(selector_matches(selector, other.metadata.get("labels")) for selector in selectors):
                     rules += other.data.get("rules") or ()
         return rules
@@ -182,23 +184,28 @@ def _subject(binding: Object, user: str, groups: tuple[str, ...], namespace: str
     return ""
 
 
-def _covers(rule: Object, asked: Attributes) -> bool:
+def _covers(rule: Object, attributes: Attributes) -> bool:
     """Return whether a `PolicyRule` allows something (`pkg/registry/rbac/validation`)."""
-    if not _has(rule, "verbs", asked.verb):
+    if not _has(rule, "verbs", attributes.verb):
         return False
-    if asked.path:
+    if attributes.path:
         paths: list[str] = rule.get("nonResourceURLs") or []
         return any(
-            path in {"*", asked.path} or (path.endswith("*") and asked.path.startswith(path[:-1])) for path in paths
+            path in {"*", attributes.path} or (path.endswith("*") and attributes.path.startswith(path[:-1]))
+            for path in paths
         )
-    if not _has(rule, "apiGroups", asked.group):
+    if not _has(rule, "apiGroups", attributes.group):
         return False
-    wanted = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
+    wanted = f"{attributes.resource}/{attributes.subresource}" if attributes.subresource else attributes.resource
     resources: list[str] = rule.get("resources") or []
-    if not ("*" in resources or wanted in resources or (asked.subresource and f"*/{asked.subresource}" in resources)):
+    if not (
+        "*" in resources
+        or wanted in resources
+        or (attributes.subresource and f"*/{attributes.subresource}" in resources)
+    ):
         return False
     names: list[str] = rule.get("resourceNames") or []
-    return not names or asked.name in names
+    return not names or attributes.name in names
 
 
 def _has(rule: Object, listing: str, value: str) -> bool:
@@ -212,7 +219,7 @@ def creation(target: Target) -> Attributes:
     return Attributes("create", resource.group, resource.plural, "", target.namespace, target.name)
 
 
-def asked_for(target: Target, request: HttpRequest) -> Attributes:
+def attributes_of(target: Target, request: HttpRequest) -> Attributes:
     """Return what a request asks for. A list or watch of one name by field selector is about that name."""
     name = target.name
     if not name and target.verb in {"list", "watch", "deletecollection"}:

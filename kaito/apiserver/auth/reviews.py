@@ -6,20 +6,22 @@ from kaito.apiserver.auth.identity import ACCOUNT, groups_of
 from kaito.apiserver.auth.rbac import Attributes, Authorizer, Decision
 from kaito.apiserver.bodies import decode as bodies
 from kaito.apiserver.patch.managed_fields import record_write
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, lookup
 
 
-def review(core: Core, authorizer: Authorizer, target: Target, request: HttpRequest, context: Context) -> HttpResponse:
+def review(
+    state: ServerState, authorizer: Authorizer, target: Target, request: HttpRequest, context: Context
+) -> HttpResponse:
     """Answer a review."""
     data = bodies.decode_object(request, target.resource, context)
     data.setdefault("metadata", {})
-    record_write(core, target.resource, data, None, context, "")
+    record_write(state, target.resource, data, None, context, "")
     spec: Object = data.get("spec") or {}
     match target.resource.kind:
         case "TokenReview":
-            data["status"] = _token_status(core, str(spec.get("token") or ""))
+            data["status"] = _token_status(state, str(spec.get("token") or ""))
         case "SelfSubjectReview":
             data["status"] = {"userInfo": {"username": context.user, "groups": list(context.groups)}}
         case "SelfSubjectAccessReview":
@@ -35,9 +37,9 @@ def _attributes(spec: Object) -> Attributes:
     plain: Object | None = spec.get("nonResourceAttributes")
     if plain is not None:
         return Attributes(str(plain.get("verb") or ""), path=str(plain.get("path") or ""))
-    asked: Object = spec.get("resourceAttributes") or {}
+    attributes: Object = spec.get("resourceAttributes") or {}
     fields = ("verb", "group", "resource", "subresource", "namespace", "name")
-    return Attributes(**{field: str(asked.get(field) or "") for field in fields})
+    return Attributes(**{field: str(attributes.get(field) or "") for field in fields})
 
 
 def _access_status(decision: Decision) -> Object:
@@ -45,13 +47,13 @@ def _access_status(decision: Decision) -> Object:
     return status | {"reason": decision.reason} if decision.reason else status
 
 
-def _token_status(core: Core, token: str) -> Object:
-    if token in core.tokens:
-        return {"authenticated": True, "user": {"username": core.tokens[token]}}
+def _token_status(state: ServerState, token: str) -> Object:
+    if token in state.tokens:
+        return {"authenticated": True, "user": {"username": state.tokens[token]}}
     namespace, _, name = token.removeprefix(ACCOUNT).partition(":")
     if token.startswith(ACCOUNT):
         user: Object = {"username": token, "groups": list(groups_of(token))}
-        account = core.store.get("serviceaccounts", (namespace, name))
+        account = state.store.get("serviceaccounts", (namespace, name))
         if account is not None:
             user["uid"] = lookup(account.data, ("metadata", "uid"))
         return {"authenticated": True, "user": user}

@@ -6,10 +6,10 @@ from kaito.apiserver import errors
 from kaito.apiserver.bodies.duplicates import duplicate_fields
 from kaito.apiserver.bodies.protobuf import MEDIA_TYPE as PROTOBUF, decode_protobuf
 from kaito.apiserver.builtin.defaults import fill_builtin_defaults
-from kaito.apiserver.registry.core import Context
 from kaito.apiserver.registry.events import convert_event
 from kaito.apiserver.registry.resources import Resource, is_event, version_of
 from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.server_state import Context
 from kaito.apiserver.schema.coercion import Coercer
 from kaito.apiserver.schema.objectmeta import prune_metadata
 from kaito.apiserver.schema.structural import Schema, drop_nulls, fill_defaults, fill_zeros, prune
@@ -161,7 +161,7 @@ def report_fields(problems: list[str], resource: Resource, context: Context) -> 
     context.warnings.extend(problem for problem in problems if problem not in context.warnings)
 
 
-def shape(data: Object, resource: Resource, context: Context) -> None:
+def prune_and_default(data: Object, resource: Resource, context: Context) -> None:
     """Prune, drop nulls and fill in defaults, in place; unknown fields are reported."""
     unknown = prune_metadata(data["metadata"], f'{resource.kind} in version "{resource.version}"', resource.kind)
     if resource.schema is not None:
@@ -185,11 +185,11 @@ def to_storage(data: Object, resource: Resource) -> Object:
         return data
     kept: Object = copy_json({**data, "apiVersion": resource.stored_api_version})
     if resource.storage_schema is not None:
-        settle(kept, resource.storage_schema)
+        normalize(kept, resource.storage_schema)
     return kept
 
 
-def settle(data: Object, schema: Schema) -> None:
+def normalize(data: Object, schema: Schema) -> None:
     """Bring an object into the shape of its stored version, in place."""
     prune(data, schema)
     drop_nulls(data, schema)

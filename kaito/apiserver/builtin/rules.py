@@ -15,9 +15,9 @@ from kaito.apiserver.apiextensions.validation import definition_errors, definiti
 from kaito.apiserver.builtin.pod_defaults import admit_new_pod
 from kaito.apiserver.builtin.services import allocate, keep_allocated, service_change_errors, service_errors
 from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, required
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import Resource
 from kaito.apiserver.registry.selectors import selector_matches
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.wire import Json, Object, copy_json, lookup, part
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -33,10 +33,10 @@ Check: TypeAlias = Callable[[Object], list[FieldError]]
 UpdateCheck: TypeAlias = Callable[[Object, Object], list[FieldError]]
 
 
-def complete_new(core: Core, resource: Resource, data: Object) -> None:
+def complete_new(state: ServerState, resource: Resource, data: Object) -> None:
     """Give a new object of a built-in type what the server itself decides, in place."""
     if not resource.custom:
-        _complete(core, resource.storage, data)
+        _complete(state, resource.storage, data)
 
 
 def create_problems(resource: Resource, data: Object) -> list[FieldError]:
@@ -45,7 +45,7 @@ def create_problems(resource: Resource, data: Object) -> list[FieldError]:
     return [] if check is None else check(data)
 
 
-def complete_update(core: Core, resource: Resource, data: Object, old: Object, subresource: str) -> None:
+def complete_update(state: ServerState, resource: Resource, data: Object, old: Object, subresource: str) -> None:
     """Carry over what an update of a built-in type may leave out, in place."""
     if resource.custom or subresource:
         return
@@ -55,7 +55,7 @@ def complete_update(core: Core, resource: Resource, data: Object, old: Object, s
         _remember_storage_version(data)
     if resource.storage == "services":
         keep_allocated(data["spec"], old["spec"])
-        allocate(core, data["spec"])
+        allocate(state, data["spec"])
 
 
 def _remember_storage_version(data: Object) -> None:
@@ -79,7 +79,7 @@ def update_problems(resource: Resource, data: Object, old: Object, subresource: 
     return found if update_check is None else found + update_check(data, old)
 
 
-def _complete(core: Core, storage: str, data: Object) -> None:
+def _complete(state: ServerState, storage: str, data: Object) -> None:
     match storage:
         case "namespaces":
             data.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
@@ -99,9 +99,9 @@ def _complete(core: Core, storage: str, data: Object) -> None:
                 finalizers.append(f"kubernetes.io/{short}-protection")
             data["status"] = {"phase": "Pending"}
             if short == "pv":
-                data["status"]["lastPhaseTransitionTime"] = core.timestamp()
+                data["status"]["lastPhaseTransitionTime"] = state.timestamp()
         case "services":
-            allocate(core, data["spec"])
+            allocate(state, data["spec"])
         case "jobs.batch":
             _select_job_pods(data)
         case _ if storage in _WITH_STATUS:

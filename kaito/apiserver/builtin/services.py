@@ -6,20 +6,20 @@ from ipaddress import IPv4Address, IPv4Network
 
 from kaito.apiserver import errors
 from kaito.apiserver.errors import FieldError, invalid_value, required
-from kaito.apiserver.registry.core import Core
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.wire import Object
 
 FIRST_NODE_PORT = 30000
 IN_PORT_RANGE = "must be between 1 and 65535, inclusive"
 
 
-def allocate(core: Core, spec: Object) -> None:
+def allocate(state: ServerState, spec: Object) -> None:
     """Give a Service its cluster address and node ports."""
     if spec.get("type") == "ExternalName":
         return
-    services = [stored.data["spec"] for stored in core.store.channel("services").objects.values()]
+    services = [stored.data["spec"] for stored in state.store.watch_cache("services").objects.values()]
     if not spec.get("clusterIP"):
-        spec["clusterIP"] = (spec.get("clusterIPs") or [None])[0] or _free_address(services, core.service_range)
+        spec["clusterIP"] = (spec.get("clusterIPs") or [None])[0] or _free_address(services, state.service_range)
     spec["clusterIPs"] = spec.get("clusterIPs") or [spec["clusterIP"]]
     spec.setdefault("ipFamilies", ["IPv4"])
     spec.setdefault("ipFamilyPolicy", "SingleStack")

@@ -11,8 +11,8 @@ import asyncio
 from kaito.apiserver.apiextensions.definitions import STORAGE as DEFINITIONS
 from kaito.apiserver.deletion.delete import CRD_FINALIZER, DeleteOptions, delete
 from kaito.apiserver.deletion.garbage_collector import Work, remove_finalizer
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import Resource
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.registry.store import Change, Stored
 from kaito.apiserver.wire import Object, copy_json, part
 
@@ -26,11 +26,11 @@ PROTECTION = {CLAIMS: "kubernetes.io/pvc-protection", VOLUMES: "kubernetes.io/pv
 class Cleanup:
     """Empties terminating namespaces and definitions, and removes them when they are empty."""
 
-    def __init__(self, core: Core, *, controllers: bool) -> None:
-        self._core = core
+    def __init__(self, state: ServerState, *, controllers: bool) -> None:
+        self._state = state
         self._controllers = controllers
         self._work = Work()
-        core.store.listeners.append(self._changed)
+        state.store.listeners.append(self._changed)
 
     def _changed(self, storage: str, change: Change) -> None:
         if change.type == "DELETED":
@@ -50,7 +50,7 @@ class Cleanup:
             self._queue(DEFINITIONS, ("", storage))
 
     def _is_terminating(self, storage: str, name: str, namespace: str = "") -> bool:
-        holder = self._core.store.get(storage, (namespace, name))
+        holder = self._state.store.get(storage, (namespace, name))
         return holder is not None and bool(holder.metadata.get("deletionTimestamp"))
 
     def _queue(self, storage: str, key: tuple[str, str]) -> None:
@@ -62,7 +62,7 @@ class Cleanup:
     def _drain(self) -> None:
         while (place := self._work.take()) is not None:
             storage, key = place
-            stored = self._core.store.get(storage, key)
+            stored = self._state.store.get(storage, key)
             if stored is None or not stored.metadata.get("deletionTimestamp"):
                 continue
             if storage in PROTECTION:
@@ -74,9 +74,9 @@ class Cleanup:
 
     def _empty_namespace(self, namespace: Stored) -> None:
         name = namespace.key[1]
-        resources = [found for found in self._core.registry.stored_types() if found.namespaced]
+        resources = [found for found in self._state.registry.stored_types() if found.namespaced]
         left = sum(self._delete_all(resource, name) for resource in resources)
-        current = self._core.store.get(NAMESPACES, namespace.key)
+        current = self._state.store.get(NAMESPACES, namespace.key)
         if left or current is None:
             return
         data = copy_json(current.data)
@@ -85,41 +85,41 @@ class Cleanup:
             del data["spec"]["finalizers"]
         if data["metadata"].get("finalizers") or data["spec"].get("finalizers"):
             if data != current.data:
-                self._core.store.replace(NAMESPACES, current, data)
+                self._state.store.replace(NAMESPACES, current, data)
         else:
-            self._core.store.remove(NAMESPACES, current, data)
+            self._state.store.remove(NAMESPACES, current, data)
 
     def _release(self, storage: str, stored: Stored) -> None:
         """Let a volume or claim go that no pod uses."""
         namespace, name = stored.key
-        pods = self._core.store.channel("pods").objects.values() if storage == CLAIMS else ()
+        pods = self._state.store.watch_cache("pods").objects.values() if storage == CLAIMS else ()
         if any(pod.key[0] == namespace and name in _claims(pod) for pod in pods):
             return
-        resource = self._core.registry.stored_type(storage)
+        resource = self._state.registry.stored_type(storage)
         if resource is not None and PROTECTION[storage] in (stored.metadata.get("finalizers") or ()):
-            remove_finalizer(self._core, resource, stored, PROTECTION[storage])
+            remove_finalizer(self._state, resource, stored, PROTECTION[storage])
 
     def _empty_definition(self, definition: Stored) -> None:
         spec: Object = definition.data["spec"]
         storage = f"{spec['names']['plural']}.{spec['group']}"
-        resource = self._core.registry.stored_type(storage)
+        resource = self._state.registry.stored_type(storage)
         left = 0 if resource is None else self._delete_all(resource, None)
-        current = self._core.store.get(DEFINITIONS, definition.key)
-        holder = self._core.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        current = self._state.store.get(DEFINITIONS, definition.key)
+        holder = self._state.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         if left or current is None or holder is None:
             return
         if CRD_FINALIZER in (current.metadata.get("finalizers") or ()):
-            remove_finalizer(self._core, holder, current, CRD_FINALIZER)
+            remove_finalizer(self._state, holder, current, CRD_FINALIZER)
 
     def _delete_all(self, resource: Resource, namespace: str | None) -> int:
         """Delete the objects of a type; return how many are left because something holds them."""
-        channel = self._core.store.channel(resource.storage)
-        keys = [key for key in sorted(channel.objects) if namespace is None or key[0] == namespace]
+        watch_cache = self._state.store.watch_cache(resource.storage)
+        keys = [key for key in sorted(watch_cache.objects) if namespace is None or key[0] == namespace]
         for key in keys:
-            stored = channel.objects.get(key)
+            stored = watch_cache.objects.get(key)
             if stored is not None and not stored.metadata.get("deletionTimestamp"):
-                delete(self._core, resource, stored, DeleteOptions(propagation="Background"))
-        return sum(key in channel.objects for key in keys)
+                delete(self._state, resource, stored, DeleteOptions(propagation="Background"))
+        return sum(key in watch_cache.objects for key in keys)
 
 
 def _claims(pod: Stored) -> list[str]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from kaito.apiserver import errors
-from kaito.apiserver.registry.core import Context, Core, timestamp
 from kaito.apiserver.registry.resources import Resource
 from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.server_state import Context, ServerState, timestamp
 from kaito.apiserver.registry.store import Stored
 from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json, is_object, part
 
@@ -111,7 +111,7 @@ def _finalizers(stored: Stored, options: DeleteOptions) -> list[str]:
     return names
 
 
-def delete(core: Core, resource: Resource, stored: Stored, options: DeleteOptions) -> tuple[Stored, bool]:
+def delete(state: ServerState, resource: Resource, stored: Stored, options: DeleteOptions) -> tuple[Stored, bool]:
     """Delete or mark an object; return its state and whether it is gone."""
     check_preconditions(resource, stored, options)
     finalizers = _finalizers(stored, options)
@@ -128,18 +128,18 @@ def delete(core: Core, resource: Resource, stored: Stored, options: DeleteOption
         final = stored.data
         if "deletionGracePeriodSeconds" in stored.metadata:
             final = {**final, "metadata": {**stored.metadata, "deletionGracePeriodSeconds": 0}}
-        return core.store.remove(resource.storage, stored, final), True
-    marked = _mark(core, resource, stored, finalizers, grace)
+        return state.store.remove(resource.storage, stored, final), True
+    marked = _mark(state, resource, stored, finalizers, grace)
     if marked == stored.data or options.dry_run:
         return stored, False
-    return core.store.replace(resource.storage, stored, marked), False
+    return state.store.replace(resource.storage, stored, marked), False
 
 
 def _holds(stored: Stored) -> bool:
     return bool(part(stored.data, "spec").get("finalizers"))
 
 
-def _mark(core: Core, resource: Resource, stored: Stored, finalizers: list[str], grace: int) -> Object:
+def _mark(state: ServerState, resource: Resource, stored: Stored, finalizers: list[str], grace: int) -> Object:
     data: Object = copy_json(stored.data)
     metadata: Object = data["metadata"]
     if finalizers:
@@ -148,10 +148,10 @@ def _mark(core: Core, resource: Resource, stored: Stored, finalizers: list[str],
         metadata.pop("finalizers", None)
     earlier = metadata.get("deletionGracePeriodSeconds")
     if "deletionTimestamp" not in metadata or (earlier is not None and grace < earlier):
-        metadata["deletionTimestamp"] = timestamp(core.now() + timedelta(seconds=grace))
+        metadata["deletionTimestamp"] = timestamp(state.now() + timedelta(seconds=grace))
         if resource.storage == DEFINITIONS:
             metadata["finalizers"] = list(dict.fromkeys([*finalizers, CRD_FINALIZER]))
-            _terminate_definition(data, core.timestamp())
+            _terminate_definition(data, state.timestamp())
             return data
         metadata["deletionGracePeriodSeconds"] = grace
         if "generation" in metadata and "deletionTimestamp" not in stored.metadata:
@@ -175,9 +175,9 @@ def _terminate_definition(data: Object, now: str) -> None:
 
 
 def delete_one(
-    core: Core, target: Target, request: HttpRequest, context: Context, stored: Stored
+    state: ServerState, target: Target, request: HttpRequest, context: Context, stored: Stored
 ) -> tuple[Stored, bool]:
     """Serve a delete request."""
     options = delete_options(request)
     options.dry_run = options.dry_run or context.dry_run
-    return delete(core, target.resource, stored, options)
+    return delete(state, target.resource, stored, options)

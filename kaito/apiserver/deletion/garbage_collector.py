@@ -12,8 +12,8 @@ from collections import deque
 from typing import TypeAlias
 
 from kaito.apiserver.deletion.delete import FOREGROUND, ORPHAN, DeleteOptions, delete, finished
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import Resource
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.registry.store import Change, Key, Stored
 from kaito.apiserver.wire import Object, copy_json
 
@@ -51,12 +51,12 @@ class Work:
 class Collector:
     """Deletes what has lost its owners, and lets owners go that wait for their dependents."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
         self._dependents: dict[str, set[Place]] = {}
         self._living: dict[str, Place] = {}
         self._work = Work()
-        core.store.listeners.append(self._changed)
+        state.store.listeners.append(self._changed)
 
     def _changed(self, storage: str, change: Change) -> None:
         place = (storage, change.stored.key)
@@ -88,7 +88,7 @@ class Collector:
 
     def _process(self, place: Place) -> None:
         storage, key = place
-        stored = self._core.store.get(storage, key)
+        stored = self._state.store.get(storage, key)
         resource = self._resource(storage)
         if stored is None or resource is None:
             return
@@ -100,7 +100,7 @@ class Collector:
             self._check_owners(resource, stored)
 
     def _resource(self, storage: str) -> Resource | None:
-        return self._core.registry.stored_type(storage)
+        return self._state.registry.stored_type(storage)
 
     def _check_owners(self, resource: Resource, stored: Stored) -> None:
         """Delete an object none of whose owners is left; drop its references to those that are gone."""
@@ -117,7 +117,7 @@ class Collector:
                 policy = "Foreground"
             elif ORPHAN in finalizers:
                 policy = "Orphan"
-            delete(self._core, resource, stored, DeleteOptions(uid=stored.uid, propagation=policy))
+            delete(self._state, resource, stored, DeleteOptions(uid=stored.uid, propagation=policy))
         elif gone:
             self._drop_references(resource, stored, {str(item.get("uid")) for item in gone})
 
@@ -128,7 +128,7 @@ class Collector:
 
     def _is_waiting(self, reference: Object) -> bool:
         place = self._living.get(str(reference.get("uid")))
-        owner = None if place is None else self._core.store.get(*place)
+        owner = None if place is None else self._state.store.get(*place)
         return owner is not None and _waits(owner, FOREGROUND)
 
     def _finish_foreground(self, resource: Resource, stored: Stored) -> None:
@@ -140,13 +140,13 @@ class Collector:
             self._remove_finalizer(resource, stored, FOREGROUND)
 
     def _blocks(self, place: Place, uid: str) -> bool:
-        dependent = self._core.store.get(*place)
+        dependent = self._state.store.get(*place)
         references: list[Object] = [] if dependent is None else dependent.metadata.get("ownerReferences") or []
         return any(item.get("uid") == uid and item.get("blockOwnerDeletion") for item in references)
 
     def _orphan(self, resource: Resource, stored: Stored) -> None:
         for storage, key in sorted(self._dependents.get(stored.uid, ())):
-            dependent, kind = self._core.store.get(storage, key), self._resource(storage)
+            dependent, kind = self._state.store.get(storage, key), self._resource(storage)
             if dependent is not None and kind is not None:
                 self._drop_references(kind, dependent, {stored.uid})
         self._remove_finalizer(resource, stored, ORPHAN)
@@ -157,10 +157,10 @@ class Collector:
         data["metadata"]["ownerReferences"] = kept
         if not kept:
             del data["metadata"]["ownerReferences"]
-        self._core.store.replace(resource.storage, stored, data)
+        self._state.store.replace(resource.storage, stored, data)
 
     def _remove_finalizer(self, resource: Resource, stored: Stored, name: str) -> None:
-        remove_finalizer(self._core, resource, stored, name)
+        remove_finalizer(self._state, resource, stored, name)
 
 
 def _owner_uids(stored: Stored | None) -> set[str]:
@@ -173,7 +173,7 @@ def _waits(stored: Stored, finalizer: str) -> bool:
     return bool(metadata.get("deletionTimestamp")) and finalizer in (metadata.get("finalizers") or ())
 
 
-def remove_finalizer(core: Core, resource: Resource, stored: Stored, name: str) -> None:
+def remove_finalizer(state: ServerState, resource: Resource, stored: Stored, name: str) -> None:
     """Take a finalizer off an object, and the object away when nothing else holds it."""
     data = copy_json(stored.data)
     kept = [item for item in data["metadata"].get("finalizers") or () if item != name]
@@ -181,6 +181,6 @@ def remove_finalizer(core: Core, resource: Resource, stored: Stored, name: str) 
     if not kept:
         del data["metadata"]["finalizers"]
     if finished(resource, data, stored):
-        core.store.remove(resource.storage, stored, data)
+        state.store.remove(resource.storage, stored, data)
     else:
-        core.store.replace(resource.storage, stored, data)
+        state.store.replace(resource.storage, stored, data)

@@ -15,8 +15,8 @@ from kaito.apiserver import errors
 from kaito.apiserver.patch import fieldset
 from kaito.apiserver.patch.fieldset import EMPTY, FieldSet, Path
 from kaito.apiserver.patch.typed import compare, fields_of, merge, remove, with_named_parents
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.resources import Resource
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.schema.structural import Schema, zero_value
 from kaito.apiserver.wire import Object, encode, part
 
@@ -130,7 +130,7 @@ def encode_ownership(ownership: Ownership, before: Ownership, now: str) -> list[
     return sorted(entries, key=order)
 
 
-def _kept(resource: Resource, subresource: str) -> Callable[[Path], bool]:
+def _tracked_fields(resource: Resource, subresource: str) -> Callable[[Path], bool]:
     """Return which paths an endpoint may own: status through its own endpoint only, and nothing else there."""
     if subresource == "status":
         return lambda path: path[0] in {"f:status", "f:metadata"}
@@ -140,7 +140,7 @@ def _kept(resource: Resource, subresource: str) -> Callable[[Path], bool]:
 
 
 def record_write(
-    core: Core, resource: Resource, data: Object, old: Object | None, context: Context, subresource: str
+    state: ServerState, resource: Resource, data: Object, old: Object | None, context: Context, subresource: str
 ) -> None:
     """Note which fields a create, update or patch wrote, in place."""
     metadata: Object = data["metadata"]
@@ -158,25 +158,25 @@ def record_write(
         return
     schema = resource.ownership_schema
     key = ManagerKey(context.manager, "Update", resource.api_version, subresource)
-    keep = _kept(resource, subresource)
+    is_tracked = _tracked_fields(resource, subresource)
     plain_old = _without_managed(old) if old is not None else _empty_like(data, resource)
     difference = compare(plain_old, _without_managed(data), schema)
-    touched = _filtered(frozenset(difference.added | difference.changed), keep)
-    removed = _filtered(frozenset(difference.removed), keep)
+    touched = _filtered(frozenset(difference.added | difference.changed), is_tracked)
+    removed = _filtered(frozenset(difference.removed), is_tracked)
     for other, paths in list(current.sets.items()):
         if other != key:
             current.sets[other] = paths - touched - removed
     mine = (current.sets.get(key, EMPTY) - removed) | touched
-    current.sets[key] = _filtered(mine, keep) - STRIPPED
+    current.sets[key] = _filtered(mine, is_tracked) - STRIPPED
     _drop_empty(current.sets)
     _cap_updates(current)
-    metadata["managedFields"] = encode_ownership(current, was, core.timestamp())
+    metadata["managedFields"] = encode_ownership(current, was, state.timestamp())
     if not metadata["managedFields"]:
         del metadata["managedFields"]
 
 
-def _filtered(paths: FieldSet, keep: Callable[[Path], bool]) -> FieldSet:
-    return frozenset(path for path in paths if keep(path))
+def _filtered(paths: FieldSet, is_tracked: Callable[[Path], bool]) -> FieldSet:
+    return frozenset(path for path in paths if is_tracked(path))
 
 
 def _drop_empty(sets: Managers) -> None:
@@ -224,7 +224,7 @@ class Applied:
 
 
 def plan_apply(
-    core: Core,
+    state: ServerState,
     resource: Resource,
     live: Object | None,
     config: Object,
@@ -249,14 +249,14 @@ def plan_apply(
     last = EMPTY
     for other in [other for other in current.sets if _same_applier(other, key)]:
         last = current.sets.pop(other)
-    keep = _kept(resource, subresource)
+    is_tracked = _tracked_fields(resource, subresource)
     merged: Object = merge(base, config, schema)
-    current.sets[key] = _filtered(frozenset(fields_of(config, schema)), keep)
+    current.sets[key] = _filtered(frozenset(fields_of(config, schema)), is_tracked)
     merged = _prune(merged, current.sets, last, schema)
-    _settle_conflicts(current, key, base, merged, schema, keep, force=force)
+    _settle_conflicts(current, key, base, merged, schema, is_tracked, force=force)
     current.sets[key] -= STRIPPED
     _drop_empty(current.sets)
-    return Applied(merged, encode_ownership(current, was, core.timestamp()))
+    return Applied(merged, encode_ownership(current, was, state.timestamp()))
 
 
 def _same_applier(other: ManagerKey, key: ManagerKey) -> bool:
@@ -291,13 +291,13 @@ def _settle_conflicts(
     base: Object,
     merged: Object,
     schema: Schema | None,
-    keep: Callable[[Path], bool],
+    is_tracked: Callable[[Path], bool],
     *,
     force: bool,
 ) -> None:
     difference = compare(base, merged, schema)
-    touched = _filtered(frozenset(difference.added | difference.changed), keep)
-    removed = _filtered(frozenset(difference.removed), keep)
+    touched = _filtered(frozenset(difference.added | difference.changed), is_tracked)
+    removed = _filtered(frozenset(difference.removed), is_tracked)
     conflicts: Managers = {}
     for other, paths in current.sets.items():
         if other != key and paths & touched:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from kaito.apiserver import errors
 from kaito.apiserver.printers.table import table_columns, table_row
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import Resource, view
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.registry.store import Stored, encode_view
 from kaito.apiserver.schema.structural import zero_value
 from kaito.apiserver.wire import HttpRequest, Object, encode
@@ -23,7 +23,7 @@ META = "meta.k8s.io/v1"
 class Presentation:
     """One negotiated form."""
 
-    core: Core
+    state: ServerState
     form: str
     """object, table or metadata."""
     include: str = "Metadata"
@@ -109,7 +109,7 @@ class Presentation:
         extra: Object | None = None,
     ) -> bytes:
         rows: list[Object] = []
-        now = self.core.now()
+        now = self.state.now()
         for stored in items:
             data = view(stored, resource)
             row: Object = {"cells": table_row(resource, data, now)}
@@ -134,11 +134,11 @@ def _partial(stored: Stored) -> Object:
     return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": stored.data["metadata"]}
 
 
-def negotiate(core: Core, request: HttpRequest, *, lists: bool) -> Presentation:
+def negotiate(state: ServerState, request: HttpRequest, *, lists: bool) -> Presentation:
     """Return the form that the Accept header asks for; 406 when it only takes what cannot be given."""
     accept = request.headers.get("accept", "")
     if not accept:
-        return Presentation(core, "object")
+        return Presentation(state, "object")
     for part in accept.split(","):
         media, _, parameters = part.strip().partition(";")
         if media.strip() not in {"application/json", "*/*", "application/*"}:
@@ -147,13 +147,13 @@ def negotiate(core: Core, request: HttpRequest, *, lists: bool) -> Presentation:
         options = {name: value for name, _, value in pairs}
         wanted = options.get("as", "")
         if not wanted:
-            return Presentation(core, "object")
+            return Presentation(state, "object")
         if options.get("g") != "meta.k8s.io" or options.get("v") not in {"v1", "v1beta1"}:
             continue
         if wanted == "Table":
-            return Presentation(core, "table", request.param("includeObject") or "Metadata")
+            return Presentation(state, "table", request.param("includeObject") or "Metadata")
         if wanted == ("PartialObjectMetadataList" if lists else "PartialObjectMetadata"):
-            return Presentation(core, "metadata")
+            return Presentation(state, "metadata")
         if wanted == "PartialObjectMetadata" and request.flag("watch"):
-            return Presentation(core, "metadata")
+            return Presentation(state, "metadata")
     raise errors.not_acceptable()

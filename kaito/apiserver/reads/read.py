@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from kaito.apiserver import errors
 from kaito.apiserver.printers.presentation import Presentation
 from kaito.apiserver.reads.watch import parse_rv
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.routes import Target
 from kaito.apiserver.registry.selectors import selection
-from kaito.apiserver.registry.store import Channel, Key, Stored
+from kaito.apiserver.registry.server_state import ServerState
+from kaito.apiserver.registry.store import Key, Stored, WatchCache
 from kaito.apiserver.wire import HttpRequest, Object, decode, encode
 
 _EXPIRED = (
@@ -27,21 +27,21 @@ _EXPIRED = (
 )
 
 
-def find(core: Core, target: Target) -> Stored:
+def find(state: ServerState, target: Target) -> Stored:
     """Return the object that a request names; 404 when it does not exist."""
     resource = target.resource
-    stored = core.store.get(resource.storage, (target.namespace, target.name))
+    stored = state.store.get(resource.storage, (target.namespace, target.name))
     if stored is None:
         raise errors.not_found(resource.group, resource.plural, target.name)
     return stored
 
 
-def get(core: Core, target: Target, request: HttpRequest, show: Presentation) -> bytes:
+def get(state: ServerState, target: Target, request: HttpRequest, show: Presentation) -> bytes:
     """Return the body of a get."""
     wanted = parse_rv(request.param("resourceVersion")) or 0
-    if wanted > core.store.rv:
-        raise errors.too_large_resource_version(wanted, core.store.rv)
-    return show.one(target.resource, find(core, target))
+    if wanted > state.store.rv:
+        raise errors.too_large_resource_version(wanted, state.store.rv)
+    return show.one(target.resource, find(state, target))
 
 
 @dataclass(slots=True)
@@ -52,16 +52,16 @@ class _Page:
     limit: int
 
 
-def list_objects(core: Core, target: Target, request: HttpRequest, show: Presentation) -> bytes:
+def list_objects(state: ServerState, target: Target, request: HttpRequest, show: Presentation) -> bytes:
     """Return the body of a list."""
     resource = target.resource
-    channel = core.store.channel(resource.storage)
+    watch_cache = state.store.watch_cache(resource.storage)
     chosen = selection(resource, target.namespace, request.param("labelSelector"), request.param("fieldSelector"))
-    page = _page(core, channel, request)
-    state = state_at(channel, page.rv) if page.rv else channel.objects
-    keys = sorted(key for key in state if page.after is None or key > page.after)
-    items = [state[key] for key in keys if chosen.everything or chosen.matches(state[key].data)]
-    shown = page.rv or core.store.rv
+    page = _page(state, watch_cache, request)
+    objects = state_at(watch_cache, page.rv) if page.rv else watch_cache.objects
+    keys = sorted(key for key in objects if page.after is None or key > page.after)
+    items = [objects[key] for key in keys if chosen.everything or chosen.matches(objects[key].data)]
+    shown = page.rv or state.store.rv
     metadata: Object = {"resourceVersion": str(shown)}
     if page.limit and len(items) > page.limit:
         rest = len(items) - page.limit
@@ -72,7 +72,7 @@ def list_objects(core: Core, target: Target, request: HttpRequest, show: Present
     return show.many(resource, items, metadata)
 
 
-def _page(core: Core, channel: Channel, request: HttpRequest) -> _Page:
+def _page(state: ServerState, watch_cache: WatchCache, request: HttpRequest) -> _Page:
     limit_text, token = request.param("limit"), request.param("continue")
     if limit_text and not limit_text.isdigit():
         raise errors.bad_request(f'strconv.ParseInt: parsing "{limit_text}": invalid syntax')
@@ -81,15 +81,15 @@ def _page(core: Core, channel: Channel, request: HttpRequest) -> _Page:
     match = request.param("resourceVersionMatch")
     _check_match(request, rv, match, token)
     if token:
-        return _continued(channel, token, limit)
+        return _continued(watch_cache, token, limit)
     if rv is None:
         return _Page(0, None, limit)
-    if rv > core.store.rv:
-        raise errors.too_large_resource_version(rv, core.store.rv)
+    if rv > state.store.rv:
+        raise errors.too_large_resource_version(rv, state.store.rv)
     if rv == 0:
         return _Page(0, None, 0 if not match else limit)
     exact = match == "Exact" or (not match and limit > 0)
-    if exact and rv < channel.floor:
+    if exact and rv < watch_cache.floor:
         raise errors.expired("The resourceVersion for the provided list is too old.")
     return _Page(rv if exact else 0, None, limit if exact else 0)
 
@@ -116,10 +116,10 @@ def _invalid(field: str, why: str) -> errors.StatusError:
     return errors.invalid("meta.k8s.io", "ListOptions", "", [errors.forbidden_field(field, why)])
 
 
-def state_at(channel: Channel, rv: int) -> dict[Key, Stored]:
-    """Return the objects of a channel as they were at a resource version within its history."""
-    state = dict(channel.objects)
-    for change in reversed(channel.history):
+def state_at(watch_cache: WatchCache, rv: int) -> dict[Key, Stored]:
+    """Return the objects of a watch_cache as they were at a resource version within its history."""
+    state = dict(watch_cache.objects)
+    for change in reversed(watch_cache.history):
         if change.rv <= rv:
             break
         if change.previous is None:
@@ -134,7 +134,7 @@ def _token(rv: int, last: Key) -> str:
     return base64.urlsafe_b64encode(body).decode().rstrip("=")
 
 
-def _continued(channel: Channel, token: str, limit: int) -> _Page:
+def _continued(watch_cache: WatchCache, token: str, limit: int) -> _Page:
     try:
         body: Object = decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, name = body["start"]
@@ -142,6 +142,6 @@ def _continued(channel: Channel, token: str, limit: int) -> _Page:
     except (ValueError, binascii.Error, KeyError, TypeError) as error:
         raise errors.bad_request(f"invalid continue token: continue key is not valid: {error}") from error
     last = (str(namespace), str(name))
-    if rv > 0 and rv < channel.floor:
+    if rv > 0 and rv < watch_cache.floor:
         raise errors.expired(_EXPIRED, _token(-1, last))
     return _Page(max(rv, 0), last, limit)

@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 from kaito.apiserver import errors
 from kaito.apiserver.printers.presentation import Presentation
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import has_view
 from kaito.apiserver.registry.routes import Target
 from kaito.apiserver.registry.selectors import Selection, selection
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.registry.store import Change, Stored, Watcher, watch_line
 from kaito.apiserver.wire import HttpRequest, Object, encode
 
@@ -41,7 +41,7 @@ class WatchOptions:
     timeout: float
 
 
-def watch_options(core: Core, request: HttpRequest) -> WatchOptions:
+def watch_options(state: ServerState, request: HttpRequest) -> WatchOptions:
     """Read and check the watch parameters."""
     text = request.param("resourceVersion")
     rv = parse_rv(text)
@@ -65,7 +65,7 @@ def watch_options(core: Core, request: HttpRequest) -> WatchOptions:
             else errors.unsupported("resourceVersionMatch", match, ["NotOlderThan"])
         )
     seconds = request.param("timeoutSeconds")
-    timeout = float(seconds) if seconds.isdigit() and int(seconds) else MIN_TIMEOUT_SECONDS * (1 + core.chance.random())
+    timeout = float(seconds) if seconds.isdigit() and int(seconds) else MIN_TIMEOUT_SECONDS * (1 + state.rng.random())
     return WatchOptions(rv or None, request.flag("allowWatchBookmarks"), initial, timeout)
 
 
@@ -89,7 +89,7 @@ class WatchStream(AsyncIterator[bytes]):
 
     def __init__(
         self,
-        core: Core,
+        state: ServerState,
         target: Target,
         chosen: Selection,
         show: Presentation,
@@ -102,7 +102,7 @@ class WatchStream(AsyncIterator[bytes]):
         """Events sent so far, bookmarks included."""
         self.garble: Callable[[bytes], bytes] | None = None
         """Fault injection: changes the next bytes on their way out."""
-        self._core = core
+        self._state = state
         self._chosen = chosen
         self._show = show
         self._options = options
@@ -113,29 +113,29 @@ class WatchStream(AsyncIterator[bytes]):
         self._bookmark_at = loop.time() + BOOKMARK_INTERVAL_SECONDS
         self._clock = loop.time
         self._closed = False
-        self._channel = core.store.channel(target.resource.storage)
+        self._watch_cache = state.store.watch_cache(target.resource.storage)
         self._start()
         if not self._closed:
-            self._channel.watchers.add(self.watcher)
+            self._watch_cache.watchers.add(self.watcher)
 
     def _start(self) -> None:
-        options, channel = self._options, self._channel
-        newest = self._core.store.rv
+        options, watch_cache = self._options, self._watch_cache
+        newest = self._state.store.rv
         if options.initial_events and options.rv is not None and options.rv > newest:
             self._refuse(errors.too_large_resource_version(options.rv, newest))
         elif options.initial_events or (options.rv is None and options.initial_events is None):
-            for key in sorted(channel.objects):
-                stored = channel.objects[key]
+            for key in sorted(watch_cache.objects):
+                stored = watch_cache.objects[key]
                 if self._chosen.matches(stored.data) and self._can_show(stored):
                     self._queue.append(self._line("ADDED", stored))
             if options.initial_events and options.bookmarks and not self._closed:
                 # A stream that ends early must not say that the initial events are complete.
                 self._queue.append(self._bookmark(initial=True))
         elif options.rv is not None:
-            if options.rv < channel.floor:
-                self._refuse(errors.expired(f"too old resource version: {options.rv} ({channel.floor})"))
+            if options.rv < watch_cache.floor:
+                self._refuse(errors.expired(f"too old resource version: {options.rv} ({watch_cache.floor})"))
                 return
-            for change in channel.since(options.rv):
+            for change in watch_cache.since(options.rv):
                 self._enqueue(change)
 
     def _refuse(self, error: errors.StatusError) -> None:
@@ -145,7 +145,7 @@ class WatchStream(AsyncIterator[bytes]):
     def _reached(self) -> int:
         """Return the version up to which everything was sent."""
         held = self.watcher.held
-        return held[0].rv - 1 if held else self._core.store.rv
+        return held[0].rv - 1 if held else self._state.store.rv
 
     def __aiter__(self) -> WatchStream:
         return self
@@ -164,7 +164,7 @@ class WatchStream(AsyncIterator[bytes]):
     async def aclose(self) -> None:
         """End the stream and its subscription."""
         self._closed = True
-        self._channel.watchers.discard(self.watcher)
+        self._watch_cache.watchers.discard(self.watcher)
 
     def _flush(self) -> bytes:
         self.sent += len(self._queue)
@@ -264,12 +264,12 @@ def _at(data: Object, rv: int) -> Object:
 
 
 def open_watch(
-    core: Core, target: Target, request: HttpRequest, show: Presentation, prepare: Prepare | None = None
+    state: ServerState, target: Target, request: HttpRequest, show: Presentation, prepare: Prepare | None = None
 ) -> WatchStream:
     """Return the stream for a watch request."""
-    options = watch_options(core, request)
+    options = watch_options(state, request)
     fields = request.param("fieldSelector")
     if target.name:
         fields = ",".join(filter(None, (fields, f"metadata.name={target.name}")))
     chosen = selection(target.resource, target.namespace, request.param("labelSelector"), fields)
-    return WatchStream(core, target, chosen, show, options, prepare)
+    return WatchStream(state, target, chosen, show, options, prepare)

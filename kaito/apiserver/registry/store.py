@@ -2,7 +2,7 @@
 
 The writing modules call `create`, `replace` and `remove`; reads and watches look. Guarantees: resource versions
 are unique and increase over all resources; a stored object is never mutated; every watcher of a resource sees its
-events in order; history beyond the limit is forgotten and `Channel.floor` says from where on it is complete.
+events in order; history beyond the limit is forgotten and `WatchCache.floor` says from where on it is complete.
 Not asynchronous: nothing here awaits, so each call is atomic on the event loop.
 """
 
@@ -59,7 +59,7 @@ class Change:
 
 
 class Watcher:
-    """One subscription to a channel: a buffer of changes and a flag that wakes its reader."""
+    """One subscription to a watch_cache: a buffer of changes and a flag that wakes its reader."""
 
     def __init__(self) -> None:
         self.pending: deque[Change] = deque()
@@ -91,7 +91,7 @@ class Watcher:
         self.wake.set()
 
 
-class Channel:
+class WatchCache:
     """Everything the server keeps of one resource type."""
 
     def __init__(self, history: int) -> None:
@@ -134,43 +134,43 @@ class Backup:
 
 
 class Store:
-    """All channels and the counter."""
+    """All watch_caches and the counter."""
 
     def __init__(self, history: int) -> None:
         self._history = history
-        self._channels: dict[str, Channel] = {}
+        self._watch_caches: dict[str, WatchCache] = {}
         self.rv = 1
         """The newest resource version given out."""
         self.listeners: list[Listener] = []
         self.delivery: Delivery = lambda _storage, _change: 0.0
 
-    def channel(self, storage: str) -> Channel:
-        """Return the channel of a resource type, made on first use."""
-        found = self._channels.get(storage)
+    def watch_cache(self, storage: str) -> WatchCache:
+        """Return the watch_cache of a resource type, made on first use."""
+        found = self._watch_caches.get(storage)
         if found is None:
-            found = self._channels[storage] = Channel(self._history)
+            found = self._watch_caches[storage] = WatchCache(self._history)
             found.floor = 0
         return found
 
-    def channels(self) -> list[tuple[str, Channel]]:
-        """Return all channels with their storage names."""
-        return list(self._channels.items())
+    def watch_caches(self) -> list[tuple[str, WatchCache]]:
+        """Return all watch_caches with their storage names."""
+        return list(self._watch_caches.items())
 
     def get(self, storage: str, key: Key) -> Stored | None:
         """Return the current state of an object, or None."""
-        return self.channel(storage).objects.get(key)
+        return self.watch_cache(storage).objects.get(key)
 
     def create(self, storage: str, key: Key, data: Object) -> Stored:
         """Store a new object; `data` becomes the store's and gets its resource version."""
         stored = self._stamp(key, data)
-        self.channel(storage).objects[key] = stored
+        self.watch_cache(storage).objects[key] = stored
         self._publish(storage, Change("ADDED", stored.rv, stored, None))
         return stored
 
     def replace(self, storage: str, previous: Stored, data: Object) -> Stored:
         """Store the next state of an object."""
         stored = self._stamp(previous.key, data)
-        self.channel(storage).objects[previous.key] = stored
+        self.watch_cache(storage).objects[previous.key] = stored
         self._publish(storage, Change("MODIFIED", stored.rv, stored, previous))
         return stored
 
@@ -179,20 +179,22 @@ class Store:
         final = dict(previous.data if data is None else data)
         final["metadata"] = dict(final["metadata"])
         stored = self._stamp(previous.key, final)
-        del self.channel(storage).objects[previous.key]
+        del self.watch_cache(storage).objects[previous.key]
         self._publish(storage, Change("DELETED", stored.rv, stored, previous))
         return stored
 
     def drop(self, storage: str) -> None:
         """Forget a resource type (its definition is gone) and end its watches."""
-        channel = self._channels.pop(storage, None)
-        if channel is not None:
-            for watcher in list(channel.watchers):
+        watch_cache = self._watch_caches.pop(storage, None)
+        if watch_cache is not None:
+            for watcher in list(watch_cache.watchers):
                 watcher.close()
 
     def backup(self) -> Backup:
         """Return the objects as they are now."""
-        return Backup(self.rv, {storage: dict(channel.objects) for storage, channel in self._channels.items()})
+        return Backup(
+            self.rv, {storage: dict(watch_cache.objects) for storage, watch_cache in self._watch_caches.items()}
+        )
 
     def restore(self, backup: Backup) -> None:
         """Go back to a backup: its objects, its resource version, no history, and no open watch.
@@ -200,14 +202,14 @@ class Store:
         Listeners are not called: nothing happened, time went back.
         """
         self.rv = backup.rv
-        for storage in self._channels | backup.objects:
-            channel = self.channel(storage)
-            channel.objects = dict(backup.objects.get(storage, {}))
-            channel.history.clear()
-            channel.floor = backup.rv
-            for watcher in channel.watchers:
+        for storage in self._watch_caches | backup.objects:
+            watch_cache = self.watch_cache(storage)
+            watch_cache.objects = dict(backup.objects.get(storage, {}))
+            watch_cache.history.clear()
+            watch_cache.floor = backup.rv
+            for watcher in watch_cache.watchers:
                 watcher.close()
-            channel.watchers.clear()
+            watch_cache.watchers.clear()
 
     def _stamp(self, key: Key, data: Object) -> Stored:
         self.rv += 1
@@ -215,11 +217,11 @@ class Store:
         return Stored(key, self.rv, data)
 
     def _publish(self, storage: str, change: Change) -> None:
-        channel = self.channel(storage)
-        channel.record(change)
+        watch_cache = self.watch_cache(storage)
+        watch_cache.record(change)
         delay = self.delivery(storage, change)
         if delay is not None:
-            for watcher in channel.watchers:
+            for watcher in watch_cache.watchers:
                 watcher.push(change, lag=delay)
         for listener in self.listeners:
             listener(storage, change)

@@ -1,7 +1,7 @@
 """Built-in objects as a typed server reads them: wrong types refused, quantities canonical, nulls and empties gone.
 
 A real API server decodes these types into Go structs; this module does to plain JSON what that decoding does. Called by
-`bodies.shape` for every write of a built-in type, after pruning.
+`bodies.decode.prune_and_default` for every write of a built-in type, after pruning.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ take private copies and change them in place.
 from __future__ import annotations
 
 from kaito.apiserver import errors
-from kaito.apiserver.registry.core import Core
 from kaito.apiserver.registry.resources import Resource
+from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.registry.store import Stored
 from kaito.apiserver.wire import Json, Object, copy_json
 from kaito.apiserver.writes.names import metadata_errors, valid_generate_name
@@ -18,7 +18,7 @@ MAX_GENERATED_LENGTH = 63 - 5
 """Longest prefix of a generated name that is kept (`names.maxGeneratedNameLength`)."""
 
 
-def prepare_create(core: Core, resource: Resource, data: Object) -> None:
+def prepare_create(state: ServerState, resource: Resource, data: Object) -> None:
     """Give a new object its server-set metadata; raises 400 or 422 when it cannot have a name."""
     metadata: Object = data["metadata"]
     for name in (*_SYSTEM_FIELDS, "resourceVersion"):
@@ -27,9 +27,9 @@ def prepare_create(core: Core, resource: Resource, data: Object) -> None:
         prefix = str(metadata["generateName"])
         if not valid_generate_name(prefix):
             pass  # the finished name is validated below and carries the message
-        metadata["name"] = prefix[:MAX_GENERATED_LENGTH] + core.name_suffix()
-    metadata["uid"] = core.new_uid()
-    metadata["creationTimestamp"] = core.timestamp()
+        metadata["name"] = prefix[:MAX_GENERATED_LENGTH] + state.name_suffix()
+    metadata["uid"] = state.new_uid()
+    metadata["creationTimestamp"] = state.timestamp()
     metadata.pop("generation", None)
     if resource.custom or resource.has_generation:
         metadata["generation"] = 1

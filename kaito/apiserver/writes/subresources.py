@@ -12,10 +12,10 @@ from kaito.apiserver.deletion.delete import delete, delete_options
 from kaito.apiserver.patch.json_patch import json_patch, merge_patch
 from kaito.apiserver.printers.cells import format_selector
 from kaito.apiserver.reads import read as reads
-from kaito.apiserver.registry.core import Context, Core, timestamp
 from kaito.apiserver.registry.resources import Resource, Scale, view
 from kaito.apiserver.registry.routes import Target
 from kaito.apiserver.registry.selectors import selector_matches
+from kaito.apiserver.registry.server_state import Context, ServerState, timestamp
 from kaito.apiserver.registry.store import Stored
 from kaito.apiserver.wire import (
     HttpRequest,
@@ -73,8 +73,8 @@ def scale_of(resource: Resource, data: Object) -> Object:
 class Subresources:
     """Serves the special subresources of one server."""
 
-    def __init__(self, core: Core, writer: Writer) -> None:
-        self._core = core
+    def __init__(self, state: ServerState, writer: Writer) -> None:
+        self._state = state
         self._writer = writer
         self.logs: LogSource | None = None
 
@@ -82,7 +82,7 @@ class Subresources:
         """Answer a request for a special subresource; None for others."""
         match (target.subresource, target.verb):
             case ("scale", "get"):
-                return json_response(scale_of(target.resource, view(reads.find(self._core, target), target.resource)))
+                return json_response(scale_of(target.resource, view(reads.find(self._state, target), target.resource)))
             case ("scale", "update" | "patch"):
                 return await self._set_scale(request, target, context)
             case ("eviction", "create"):
@@ -129,20 +129,20 @@ class Subresources:
 
     def _evict(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse:
         body: Object = bodies.decode_body(request)
-        stored = reads.find(self._core, target)
+        stored = reads.find(self._state, target)
         self._check_budgets(stored)
         inner: Object = body.get("deleteOptions") or {}
         options = delete_options(HttpRequest("DELETE", request.path, request.query, {}, encode(inner)))
         options.dry_run = options.dry_run or context.dry_run
-        delete(self._core, target.resource, stored, options)
+        delete(self._state, target.resource, stored, options)
         return json_response(
             {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201
         )
 
     def _check_budgets(self, pod: Stored) -> None:
         """Refuse (429) an eviction that a PodDisruptionBudget does not allow."""
-        channel = self._core.store.channel("poddisruptionbudgets.policy")
-        for key, budget in channel.objects.items():
+        watch_cache = self._state.store.watch_cache("poddisruptionbudgets.policy")
+        for key, budget in watch_cache.objects.items():
             selector = lookup(budget.data, ("spec", "selector"))
             if key[0] != pod.key[0] or selector is None or not selector_matches(selector, pod.metadata.get("labels")):
                 continue
@@ -160,7 +160,7 @@ class Subresources:
         if not node:
             missing = errors.required("target.name")
             raise errors.invalid("", "Binding", target.name, [missing])
-        now = self._core.timestamp()
+        now = self._state.timestamp()
 
         def change(current: Object) -> tuple[Object, Managed]:
             bound = lookup(current, ("spec", "nodeName"))
@@ -197,18 +197,18 @@ class Subresources:
         return json_response(stored.data)
 
     def _token(self, request: HttpRequest, target: Target) -> HttpResponse:
-        account = reads.find(self._core, target)
+        account = reads.find(self._state, target)
         body: Object = bodies.decode_body(request)
         seconds = int(lookup(body, ("spec", "expirationSeconds")) or 3600)
         namespace, name = account.key
         body["status"] = {
             "token": f"system:serviceaccount:{namespace}:{name}",
-            "expirationTimestamp": timestamp(self._core.now() + timedelta(seconds=seconds)),
+            "expirationTimestamp": timestamp(self._state.now() + timedelta(seconds=seconds)),
         }
         return json_response(body, 201)
 
     async def _log(self, request: HttpRequest, target: Target) -> HttpResponse:
-        pod = reads.find(self._core, target)
+        pod = reads.find(self._state, target)
         if self.logs is not None:
             found = await self.logs(target.namespace, target.name, request)
             if found is not None:

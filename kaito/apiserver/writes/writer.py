@@ -22,9 +22,9 @@ from kaito.apiserver.patch.managed_fields import plan_apply, record_write
 from kaito.apiserver.patch.strategic import strategic_patch
 from kaito.apiserver.patch.typed import repeated_items
 from kaito.apiserver.reads import read as reads
-from kaito.apiserver.registry.core import Context, Core
 from kaito.apiserver.registry.resources import Resource, view
 from kaito.apiserver.registry.routes import Target
+from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.registry.store import Stored
 from kaito.apiserver.schema.structural import prune
 from kaito.apiserver.schema.validation import validate
@@ -46,11 +46,11 @@ ATTEMPTS = 5
 class Writer:
     """The writing verbs of one server."""
 
-    def __init__(self, core: Core, admission: Admission, conversions: Conversions, guard: Guard) -> None:
-        self._core = core
+    def __init__(self, state: ServerState, admission: Admission, conversions: Conversions, guard: Guard) -> None:
+        self._state = state
         self._admission = admission
         self._conversions = conversions
-        self._guard = guard
+        self._check_escalation = guard
 
     async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
         """Create the object in the body."""
@@ -71,42 +71,42 @@ class Writer:
         managed: Managed = None,
     ) -> Stored:
         """Create an object that is decoded already (and perhaps came from an apply)."""
-        resource, core = target.resource, self._core
+        resource, state = target.resource, self._state
         self._check_namespace(target, str(data["metadata"].get("name", "")))
-        bodies.shape(data, resource, context)
+        bodies.prune_and_default(data, resource, context)
         if managed is not None:
             data["metadata"]["managedFields"] = managed
         else:
-            record_write(core, resource, data, None, context, "")
+            record_write(state, resource, data, None, context, "")
         mutated = await self._admission.mutate(target, "CREATE", data, None, context)
         if mutated is not data:
             data = mutated
-            bodies.shape(data, resource, context)
-        lifecycle.prepare_create(core, resource, data)
-        complete_new(core, resource, data)
+            bodies.prune_and_default(data, resource, context)
+        lifecycle.prepare_create(state, resource, data)
+        complete_new(state, resource, data)
         self._validate(resource, data, None)
-        self._guard(target, data, None, context)
+        self._check_escalation(target, data, None, context)
         await self._admission.validate(target, "CREATE", data, None, context)
-        kept = await self._kept(resource, data)
+        kept = await self._to_storage_version(resource, data)
         key = (target.namespace, str(data["metadata"]["name"]))
-        if core.store.get(resource.storage, key) is not None:
+        if state.store.get(resource.storage, key) is not None:
             raise (errors.generate_name_conflict if generated else errors.already_exists)(
                 resource.group, resource.plural, key[1]
             )
         if context.dry_run:
-            return await self._ready(resource, Stored(key, 0, kept))
-        return await self._ready(resource, core.store.create(resource.storage, key, kept))
+            return await self._for_response(resource, Stored(key, 0, kept))
+        return await self._for_response(resource, state.store.create(resource.storage, key, kept))
 
-    async def _kept(self, resource: Resource, data: Object) -> Object:
+    async def _to_storage_version(self, resource: Resource, data: Object) -> Object:
         """Return an object as the store keeps it."""
         if resource.converter is None or data["apiVersion"] == resource.stored_api_version:
             return bodies.to_storage(data, resource)
         kept = await self._conversions.to_storage(resource, data)
         if resource.storage_schema is not None:
-            bodies.settle(kept, resource.storage_schema)
+            bodies.normalize(kept, resource.storage_schema)
         return kept
 
-    async def _ready(self, resource: Resource, stored: Stored) -> Stored:
+    async def _for_response(self, resource: Resource, stored: Stored) -> Stored:
         """Return a written object when the version that was asked for can show it."""
         await self._conversions.prepare(resource, [stored])
         return stored
@@ -115,7 +115,7 @@ class Writer:
         """Refuse creation in a namespace that is missing (404) or on its way out (403)."""
         if not target.resource.namespaced:
             return
-        namespace = self._core.store.get("namespaces", ("", target.namespace))
+        namespace = self._state.store.get("namespaces", ("", target.namespace))
         if namespace is None:
             raise errors.not_found("", "namespaces", target.namespace)
         if namespace.metadata.get("deletionTimestamp"):
@@ -138,7 +138,7 @@ class Writer:
         def change(_current: Object) -> tuple[Object, Managed]:
             return copy_json(sent), None
 
-        exists = self._core.store.get(target.resource.storage, (target.namespace, target.name)) is not None
+        exists = self._state.store.get(target.resource.storage, (target.namespace, target.name)) is not None
         if not exists and target.resource.storage in lifecycle.CREATED_BY_UPDATE and not target.subresource:
             return await self.create_object(target, copy_json(sent), context), True
         return await self.change(target, change, context, patching=False), False
@@ -176,7 +176,7 @@ class Writer:
 
     async def _apply(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
         """Serve a server-side apply: merge what the client owns into the object, or create it."""
-        core, resource = self._core, target.resource
+        state, resource = self._state, target.resource
         if not request.param("fieldManager"):
             missing = errors.required("fieldManager", "is required for apply patch")
             raise errors.invalid("meta.k8s.io", "PatchOptions", "", [missing])
@@ -187,12 +187,12 @@ class Writer:
 
         def change(current: Object) -> tuple[Object, Managed]:
             live = current or None
-            applied = plan_apply(core, resource, live, config, context, subresource=target.subresource, force=force)
+            applied = plan_apply(state, resource, live, config, context, subresource=target.subresource, force=force)
             data = copy_json(applied.data)
             data["metadata"].pop("managedFields", None)
             return data, applied.managed
 
-        if core.store.get(resource.storage, (target.namespace, target.name)) is None and not target.subresource:
+        if state.store.get(resource.storage, (target.namespace, target.name)) is None and not target.subresource:
             if config["metadata"].get("uid"):
                 uid = config["metadata"]["uid"]
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
@@ -212,7 +212,7 @@ class Writer:
     ) -> Stored:
         """Bring an object from its current state to a wanted one; `recorded_as` is the subresource of its ownership."""
         for attempt in range(ATTEMPTS):
-            old = reads.find(self._core, target)
+            old = reads.find(self._state, target)
             await self._conversions.prepare(target.resource, [old])
             current = view(old, target.resource)
             wanted, managed = change(current)
@@ -220,10 +220,10 @@ class Writer:
             data = await self._prepare(
                 target, wanted, old, context, managed, patching=patching, recorded_as=recorded_as or target.subresource
             )
-            kept = await self._kept(target.resource, data)
-            now = self._core.store.get(target.resource.storage, old.key)
+            kept = await self._to_storage_version(target.resource, data)
+            now = self._state.store.get(target.resource.storage, old.key)
             if now is old:
-                return await self._ready(target.resource, self._commit(target, data, kept, old, context))
+                return await self._for_response(target.resource, self._commit(target, data, kept, old, context))
             if stated or attempt == ATTEMPTS - 1:
                 break
         raise errors.conflict(target.resource.group, target.resource.plural, target.name)
@@ -246,14 +246,14 @@ class Writer:
         resource = target.resource
         bodies.check_kind(data, resource)
         bodies.match_url(data, target)
-        bodies.shape(data, resource, context)
+        bodies.prune_and_default(data, resource, context)
         if not patching and lifecycle.needs_resource_version(resource) and not data["metadata"].get("resourceVersion"):
             error = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise errors.invalid(resource.group, resource.plural, target.name, [error])
         lifecycle.check_unchanged_identity(resource, data, old, patching=patching)
         previous = view(old, resource)
         if managed is None:
-            record_write(self._core, resource, data, previous, context, recorded_as)
+            record_write(self._state, resource, data, previous, context, recorded_as)
         elif managed:
             data["metadata"]["managedFields"] = managed
         shown = Stored(old.key, old.rv, previous)
@@ -261,13 +261,13 @@ class Writer:
         mutated = await self._admission.mutate(target, "UPDATE", data, previous, context)
         if mutated is not data:
             data = mutated
-            bodies.shape(data, resource, context)
+            bodies.prune_and_default(data, resource, context)
             lifecycle.prepare_update(resource, data, shown, target.subresource)
-        complete_update(self._core, resource, data, previous, target.subresource)
+        complete_update(self._state, resource, data, previous, target.subresource)
         found = lifecycle.update_errors(resource, data, shown)
         found += update_problems(resource, data, previous, target.subresource)
         self._validate(resource, data, previous, found)
-        self._guard(target, data, previous, context)
+        self._check_escalation(target, data, previous, context)
         await self._admission.validate(target, "UPDATE", data, previous, context)
         return data
 
@@ -295,9 +295,9 @@ class Writer:
         if context.dry_run:
             return Stored(old.key, old.rv, kept)
         if deletion.finished(resource, kept, old):
-            self._core.store.remove(resource.storage, old, kept)
+            self._state.store.remove(resource.storage, old, kept)
             return Stored(old.key, old.rv, kept)
-        return self._core.store.replace(resource.storage, old, kept)
+        return self._state.store.replace(resource.storage, old, kept)
 
 
 _BLOCKING = frozenset(

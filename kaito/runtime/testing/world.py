@@ -23,7 +23,7 @@ from typing import Protocol, Self, final
 from kaito.apiserver.auth.rbac import Denial
 from kaito.apiserver.faults import Fault
 from kaito.apiserver.registry.store import Backup
-from kaito.apiserver.server import ApiServer, Served
+from kaito.apiserver.server import ApiServer, RequestRecord
 from kaito.apiserver.wire import HttpRequest
 from kaito.runtime.cache import Cached
 from kaito.runtime.clock import LoopClock, monotonic
@@ -333,7 +333,7 @@ class World(ServerObjects):
     # -- looking back ------------------------------------------------------------------------------------------------
 
     @property
-    def requests(self) -> Sequence[Served]:
+    def requests(self) -> Sequence[RequestRecord]:
         """Every request of the code under test, oldest first."""
         ours = (OWN_AGENT, CLUSTER_AGENT)
         return [request for request in self.server.requests if request.user_agent not in ours]
@@ -348,7 +348,7 @@ class World(ServerObjects):
             agent: only those of the manager or transport made with this user agent; of all when empty.
         """
         ours = (OWN_AGENT, CLUSTER_AGENT)
-        asked = [needed for who, *needed in self.server.asked if who not in ours and agent in {"", who}]
+        asked = [needed for who, *needed in self.server.permissions_used if who not in ours and agent in {"", who}]
         return rules_for((verb, group, resource) for verb, group, resource in asked)
 
     def forget_requests(self) -> None:

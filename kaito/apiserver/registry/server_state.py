@@ -1,4 +1,4 @@
-"""The server's shared parts: registry, store, clock and chance, handed to every module that serves a request."""
+"""The server's shared parts: registry, store, clock and rng, handed to every module that serves a request."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DEFAULT_SERVICE_RANGE = IPv4Network("10.0.0.0/16")
 
 
 @dataclass(slots=True)
-class Core:
+class ServerState:
     """What one server is made of."""
 
     registry: Registry
     store: Store
     now: Callable[[], datetime]
-    chance: random.Random
+    rng: random.Random
     tokens: dict[str, str] = field(default_factory=dict[str, str])
     """Bearer tokens and the users they stand for."""
     service_range: IPv4Network = DEFAULT_SERVICE_RANGE
@@ -39,11 +39,11 @@ class Core:
 
     def new_uid(self) -> str:
         """Return a fresh uid."""
-        return str(uuid.UUID(int=self.chance.getrandbits(128), version=4))
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def name_suffix(self) -> str:
         """Return the five random characters that complete a `generateName`."""
-        return "".join(self.chance.choices(_NAME_LETTERS, k=5))
+        return "".join(self.rng.choices(_NAME_LETTERS, k=5))
 
 
 def timestamp(moment: datetime) -> str:
