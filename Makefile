@@ -42,6 +42,13 @@ test-changed: sync ## The unit tests of the packages that differ from main
 	@tests=$$(.venv/bin/python hack/check/changed.py --tests); \
 	if [ -n "$$tests" ]; then $(PYTEST) -q -n auto --dist worksteal $$tests $(ARGS); else echo "no package differs from main"; fi
 
+.PHONY: mutate
+IN_PRESETS := $(filter presets/%,$(PACKAGE))
+mutate: sync .venv-mutate/.synced $(if $(IN_PRESETS),presets-env) ## Plant small bugs and list those that no test notices (PACKAGE=models SAMPLE=200 SEED=1)
+	@test -n "$(PACKAGE)" || { echo "make mutate PACKAGE=models [FILE=sizing.py] [SAMPLE=200 SEED=1] [JOBS=2] [FRESH=1]"; exit 2; }
+	@$(if $(IN_PRESETS),presets/).venv/bin/python -m hack.mutate $(PACKAGE) --file "$(FILE)" --exclude "$(EXCLUDE)" --tests "$(TESTS)" \
+		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FRESH),--fresh) $(ARGS)
+
 .PHONY: check
 check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, drift
 	@.venv/bin/ruff check .
@@ -111,6 +118,12 @@ presets/.venv/.synced: requirements/presets.txt VERSION presets/pyproject.toml p
 	@$(UV) pip install -q --python presets/.venv --no-deps -e presets -e presets/config
 	@touch $@
 
+.venv-mutate/.synced: requirements/mutate.txt | $(UV)
+	@echo "installing the tools of mutation testing into .venv-mutate (a download of 20 MiB)"
+	@$(UV) venv -q --allow-existing --python .venv/bin/python .venv-mutate
+	@$(UV) pip sync -q --python .venv-mutate --require-hashes requirements/mutate.txt
+	@touch $@
+
 EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate
 .PHONY: lock
 lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
@@ -122,3 +135,4 @@ lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test --group bench -o requirements/presets.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt
+	@$(EXPORT) --package kaito --only-group mutate -o requirements/mutate.txt

@@ -1,0 +1,99 @@
+"""What `PACKAGE` stands for: source files, their tests, and where those run."""
+
+import fnmatch
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The files to change and the tests that should notice."""
+
+    name: str
+    root: Path
+    """The repository."""
+
+    workdir: Path
+    """Where pytest runs: it takes its configuration from there."""
+
+    import_root: Path
+    """The folder on `sys.path` below which the sources lie."""
+
+    sources: tuple[Path, ...]
+    tests: tuple[Path, ...]
+    """Files and folders to give to pytest."""
+
+    prefixes: tuple[str, ...]
+    """Beginnings of the names of our own modules."""
+
+    def module_name(self, file: str) -> str:
+        """Name under which a source file is imported."""
+        path = (self.root / file).relative_to(self.import_root).with_suffix("")
+        parts = path.parts[:-1] if path.name == "__init__" else path.parts
+        return ".".join(parts)
+
+    def test_files(self) -> list[Path]:
+        """Every Python file of the tests, with the fixtures beside and above them."""
+        found = {file for path in self.tests for file in ([path] if path.is_file() else path.rglob("*.py"))}
+        for path in self.tests:
+            above = path.parent
+            while above != self.root.parent:
+                found.update(above.glob("conftest.py"))
+                above = above.parent
+        return sorted(found)
+
+
+def _sources(folder: Path, patterns: list[str], exclude: list[str]) -> tuple[Path, ...]:
+    if folder.with_suffix(".py").is_file():
+        return (folder.with_suffix(".py"),)
+    if not folder.is_dir():
+        sys.exit(f"{folder.relative_to(ROOT)} is neither a package nor a module: set PACKAGE as in PACKAGE=models")
+    files = [file for file in sorted(folder.rglob("*.py")) if "__pycache__" not in file.parts]
+
+    def matches(file: Path, wanted: list[str]) -> bool:
+        return any(fnmatch.fnmatch(str(file.relative_to(folder)), pattern) for pattern in wanted)
+
+    found = tuple(file for file in files if (not patterns or matches(file, patterns)) and not matches(file, exclude))
+    if not found:
+        sys.exit(f"no file of {folder.relative_to(ROOT)} matches FILE={' '.join(patterns)}")
+    return found
+
+
+def _nearest_tests(folder: Path, package: str) -> Path:
+    """The folder of tests named like the package, or like the nearest package above it."""
+    parts = Path(package).parts
+    for length in range(len(parts), 0, -1):
+        found = folder.joinpath(*parts[:length])
+        if found.is_dir():
+            return found
+    return folder
+
+
+def find(package: str, *, files: list[str], exclude: list[str], tests: list[str]) -> Target:
+    """The target of `PACKAGE=package`: `models` is kaito/models, `presets/oci` the package oci of the model images."""
+    package = package.strip("/")
+    inside = package.removeprefix("presets").strip("/") if package.split("/")[0] == "presets" else None
+    if inside is None:
+        workdir, import_root = ROOT, ROOT
+        folder, test_root = ROOT / "kaito" / package, ROOT / "test" / "unit"
+        nearest = _nearest_tests(test_root, package)
+    else:
+        workdir, import_root = ROOT / "presets", ROOT / "presets" / "src"
+        folder, test_root = import_root / "kaito_presets" / inside, ROOT / "presets" / "test"
+        nearest = _nearest_tests(test_root, inside)
+    chosen = tuple((ROOT / test).resolve() for test in tests) or (nearest,)
+    missing = [str(path) for path in chosen if not path.exists()]
+    if missing:
+        sys.exit(f"no such tests: {' '.join(missing)}")
+    return Target(
+        package,
+        ROOT,
+        workdir,
+        import_root,
+        _sources(folder, files, exclude),
+        chosen,
+        ("kaito.", "kaito_presets", "kaito_config"),
+    )
