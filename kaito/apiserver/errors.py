@@ -1,4 +1,4 @@
-"""The refusals of a Kubernetes API server, as one exception carrying a `Status`.
+"""Error responses of a Kubernetes API server, as one exception with a `Status`.
 
 Every module of the server raises `StatusError`; `ApiServer.handle` turns it into the response. Reasons, messages and
 causes are those of `k8s.io/apimachinery/pkg/api/errors`, word for word, because clients and users read them.

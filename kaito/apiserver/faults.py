@@ -1,8 +1,6 @@
-"""Fault injection: scripted trouble for the clients under test.
-
-A `Fault` says which requests it hits, what happens to them and how often. Tests add them with `ApiServer.inject`; the
-request handler asks `Faults` before it serves. All waiting goes through the running event loop, so virtual time
-works.
+"""Injects faults into requests and watches of the clients under test. A `Fault` selects requests, describes the effects
+and limits how often they occur. Tests add faults with `ApiServer.inject`; the request handler evaluates `Faults` before
+it serves. All waiting uses the running event loop, so virtual time works.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _REASONS = {
 
 @dataclass(slots=True)
 class Fault:
-    """One kind of trouble. Empty match fields match everything; the effects given all apply.
+    """One kind of fault. Empty match fields match everything; the effects given all apply.
 
     Attributes:
         method: HTTP method to hit.
@@ -85,7 +83,7 @@ class Fault:
 
     @property
     def on_events(self) -> bool:
-        """Whether this fault is about the delivery of changes and not about requests."""
+        """Whether this fault concerns the delivery of changes and not requests."""
         return self.lose_events or self.lag > 0
 
     def take(self) -> bool:
@@ -105,7 +103,7 @@ class ConnectionDropped(Exception):
 
 @dataclass(slots=True)
 class RequestInfo:
-    """What a request is about, as far as faults match on it."""
+    """The attributes of a request that faults match on."""
 
     verb: str = ""
     kind: str = ""
@@ -126,12 +124,12 @@ class Faults:
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Take a fault back; unknown ones are ignored."""
+        """Remove a fault; unknown ones are ignored."""
         if fault in self._faults:
             self._faults.remove(fault)
 
     def clear(self) -> None:
-        """Take all faults back."""
+        """Remove all faults."""
         self._faults.clear()
 
     def for_request(self, request: HttpRequest, info: RequestInfo) -> list[Fault]:
@@ -166,7 +164,7 @@ def _matches(fault: Fault, kind: str, namespace: str, name: str) -> bool:
 
 
 async def apply_faults(faults: list[Fault]) -> HttpResponse | None:
-    """Wait and refuse as the faults say; None when the request is to be served."""
+    """Apply the delays and error responses of the faults; None when the request is to be served."""
     for fault in faults:
         if fault.delay:
             await asyncio.sleep(fault.delay)

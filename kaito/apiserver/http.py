@@ -1,4 +1,4 @@
-"""The server on a socket: an aiohttp adapter around `ApiServer.handle`, and a kubeconfig to reach it."""
+"""Serves an `ApiServer` on a socket with aiohttp, and renders a kubeconfig for it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class _Adapter:
                 await response.write(chunk)
             await response.write_eof()
         except ConnectionError:
-            return response  # the client has gone; nothing is left to tell it
+            return response  # the client has closed the connection
         finally:
             close = getattr(body, "aclose", None)
             if close is not None:

@@ -1,7 +1,7 @@
 """`ApiServer`: an in-memory Kubernetes API server, without a socket.
 
-`handle` is the only door: the aiohttp adapter (`serve`), in-process transports and tests all go through it. It starts
-no tasks and no threads and reads no clock but the one it is given; waiting happens in the running event loop only.
+`handle` is the only entry point: the aiohttp adapter (`serve`), in-process transports and tests all call it. The server
+starts no tasks or threads and uses only the clock it is given; it waits in the running event loop only.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ VERSION: Object = {
     "compiler": "CPython",
     "platform": "any",
 }
-"""Answer of `/version`: the Kubernetes release whose behaviour the contract tests compare with."""
+"""Answer of `/version`: the Kubernetes release that the contract tests compare with."""
 
 RETURNED_WHEN_DELETED = frozenset(
     {
@@ -71,7 +71,7 @@ RETURNED_WHEN_DELETED = frozenset(
         "csinodes.storage.k8s.io",
     }
 )
-"""Built-in types whose registry has `ReturnDeletedObject`: a completed delete answers with the object."""
+"""Built-in types whose registry has `ReturnDeletedObject`: a completed delete returns the object."""
 INITIAL_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 REQUEST_LOG_LIMIT = 100_000
 
@@ -97,16 +97,15 @@ class ApiServer:
 
     Args:
         now: the clock for time stamps; the real UTC time by default.
-        history: how many changes of each resource type watches can resume over.
+        history: number of changes of each resource type that are kept for watches to resume.
         seed: makes uids and generated names repeatable.
         collect_garbage: whether owner garbage collection and namespace deletion run inside the server. A bare control
             plane (kube-apiserver and etcd) has neither; their controllers live in kube-controller-manager.
         webhooks: how admission and conversion webhooks are reached; over HTTP by default, a function of the same
             process in tests.
         tokens: bearer tokens and the users they stand for; with any given, requests without one get 401.
-        authorization: `RBAC` asks the stored roles and bindings about everybody who is not of `system:masters`;
-            `AlwaysAllow` asks nobody.
-        service_cidr: where cluster IPs of Services come from.
+        authorization: `RBAC` evaluates the stored roles and bindings for every user outside `system:masters`;
+        `AlwaysAllow` authorizes every request. service_cidr: range of the cluster IPs of Services.
     """
 
     def __init__(
@@ -128,7 +127,8 @@ class ApiServer:
         self._definitions = Definitions(self._state)
         self._authorizer = Authorizer(self._state, authorization)
         self.permissions_used: set[tuple[str, str, str, str]] = set()
-        """Every permission that was needed so far: user agent, verb, API group and resource (with its subresource)."""
+        """Every permission that a request has needed: user agent, verb, API group and resource (with its
+        subresource)."""
         self._conversions = Conversions(self._state, webhooks)
         self._admission = Admission(self._state, webhooks, self._conversions)
         self._writer = Writer(
@@ -157,12 +157,12 @@ class ApiServer:
         return self.faults.add(fault)
 
     def deny(self, denial: Denial) -> Denial:
-        """Take a permission away; see `Denial`."""
+        """Deny a permission; see `Denial`."""
         self._authorizer.denials.append(denial)
         return denial
 
     def allow(self, *denials: Denial) -> None:
-        """Take these denials back, or all there are; unknown ones are ignored."""
+        """Remove these denials, or all of them; unknown ones are ignored."""
         kept = [denial for denial in self._authorizer.denials if denials and denial not in denials]
         self._authorizer.denials[:] = kept
 
@@ -171,7 +171,7 @@ class ApiServer:
         self._subresources.logs = source
 
     def expire_history(self) -> None:
-        """Forget all watch history: resuming from any earlier resource version gets 410."""
+        """Drop all watch history: resuming from an earlier resource version gets 410."""
         for _, watch_cache in self._state.store.watch_caches():
             watch_cache.expire(self._state.store.rv)
 
@@ -180,9 +180,8 @@ class ApiServer:
         return self._state.store.backup()
 
     def restore(self, backup: Backup) -> None:
-        """Go back to a backup, as after etcd was restored from a snapshot and the API server started again.
-
-        Open watches end, and a watch from a version that is not reached yet is accepted and silent until it is.
+        """Restore a backup, as after etcd was restored from a snapshot and the API server restarted. Open watches end,
+        and a watch from a version that is not reached yet is accepted and sends nothing until it is.
 
         Raises:
             ValueError: CustomResourceDefinitions were created or deleted since the backup.
@@ -195,7 +194,7 @@ class ApiServer:
 
     @property
     def late_events(self) -> int:
-        """How many events a fault holds back from their watchers right now."""
+        """Number of events that a fault currently withholds from watchers."""
         return sum(
             len(watcher.held) for _, watch_cache in self._state.store.watch_caches() for watcher in watch_cache.watchers
         )
@@ -211,7 +210,7 @@ class ApiServer:
         return count
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
-        """Serve one request. Never raises but `ConnectionDropped`, which a fault asks for."""
+        """Serve one request. Raises only `ConnectionDropped`, and only for a fault that drops connections."""
         context = identify(self._state, request)
         if context is None:
             return json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
@@ -316,7 +315,7 @@ class ApiServer:
                 return await self._delete_collection(target, request, context)
 
     async def _prepare(self, target: Target, request: HttpRequest) -> None:
-        """Have conversion webhooks make what the answer is about to show."""
+        """Compute the converted views that the response contains."""
         resource = target.resource
         if resource.converter is None:
             return

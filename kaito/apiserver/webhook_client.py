@@ -23,7 +23,7 @@ async def call_webhook(config: Object, review: Object) -> Object:
     """Send a review to the URL of a `clientConfig` and return the answered review.
 
     Raises:
-        WebhookError: it names a Service, cannot be reached, or does not answer with JSON.
+        WebhookError: the configuration names a Service, the webhook cannot be reached, or the response is not JSON.
     """
     url = str(config.get("url") or "")
     if not url:

@@ -1,7 +1,6 @@
-"""HTTP requests and responses without a socket, and the JSON that travels in them.
-
-`ApiServer.handle` takes an `HttpRequest` and gives an `HttpResponse`; the aiohttp adapter and in-process transports of
-tests both build these. Objects are plain `dict`s as decoded from JSON; stored ones are shared and never mutated.
+"""HTTP requests and responses without a socket, and their JSON. `ApiServer.handle` takes an `HttpRequest` and returns
+an `HttpResponse`; both the aiohttp adapter and the in-process transports of tests use them. Objects are plain `dict`s
+as decoded from JSON; stored ones are shared and never mutated.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ def is_list(value: Json) -> TypeGuard[list[Json]]:
 
 
 def is_nested(value: Json) -> bool:
-    """Return whether a JSON value holds others."""
+    """Return whether a JSON value is an object or a list."""
     return isinstance(value, dict | list)
 
 

@@ -1,4 +1,4 @@
-"""Which requests a webhook or a policy is about: rules, namespace selectors and object selectors."""
+"""Matches requests with webhooks and policies: rules, namespace selectors and object selectors."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""ValidatingAdmissionPolicies: CEL over a request, between its mutation and the validating webhooks.
+"""Evaluates ValidatingAdmissionPolicies: CEL expressions over a request, after mutation and before the validating
+webhooks.
 
-As `k8s.io/apiserver` evaluates them (`admission/plugin/policy/validating`): match constraints of policy and binding,
-match conditions, variables, parameters, messages, and the actions Deny and Warn. `authorizer` is not known to the
-expressions, audit annotations go nowhere, expressions are not type-checked when a policy is stored, and objects are
+The semantics are those of `k8s.io/apiserver` (`admission/plugin/policy/validating`): match constraints of policy and
+binding, match conditions, variables, parameters, messages, and the actions Deny and Warn. Expressions have no
+`authorizer`, audit annotations are dropped, expressions are not type-checked when a policy is stored, and objects are
 shown in the version of the request.
 """
 
@@ -34,7 +35,7 @@ _CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413}
 
 @dataclass(frozen=True, slots=True)
 class AdmissionAttributes:
-    """What the policies see of a request."""
+    """The attributes of a request that policies evaluate."""
 
     target: Target
     operation: str
@@ -63,7 +64,8 @@ class Policies:
         return bool(self._state.store.watch_cache(BINDINGS).objects)
 
     def check(self, attributes: AdmissionAttributes, context: Context) -> None:
-        """Refuse the request when a policy does; add the warnings of those that only warn."""
+        """Raise 403 or the policy's status when a policy denies the request; collect the warnings of policies that
+        warn."""
         denied: errors.StatusError | None = None
         for (_, name), binding in sorted(
             self._state.store.watch_cache(BINDINGS).objects.items(), key=lambda item: item[0]

@@ -1,9 +1,8 @@
-"""Admission: webhooks and policies that see every write before it is stored, and may change or refuse it.
+"""Admission: webhooks and policies that inspect every write before it is stored and may change or reject it.
 
 Configured by the stored `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects, as in a real
-cluster. How a webhook is reached is a callable: over HTTPS by default (`webhook_client`), or in the same process for
-tests, which is also the only way to reach one configured by a Service reference, since nothing routes cluster
-addresses here.
+cluster. A callable sends the reviews: over HTTPS by default (`webhook_client`), or within the process in tests. The
+latter is the only way to call a webhook configured by a Service reference, because cluster addresses are not routed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ VALIDATING = f"validatingwebhookconfigurations.{GROUP}"
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A webhook that is asked, and the version of the kind it wants to see (`matchPolicy: Equivalent`)."""
+    """A webhook to call, and the version of the kind that its rules name (`matchPolicy: Equivalent`)."""
 
     hook: Object
     resource: Resource
@@ -53,7 +52,7 @@ class Admission:
     async def mutate(
         self, target: Target, operation: str, data: Object, old: Object | None, context: Context
     ) -> Object:
-        """Return the object as the mutating webhooks leave it: the same object when none changed it."""
+        """Return the object after all mutating webhooks; the same object when none changed it."""
         for call in self._matching(MUTATING, target, operation, data, old):
             shown = await self._as_seen(call, data)
             answer = await self._call_webhook(call, target, operation, shown, await self._as_seen(call, old), context)
@@ -66,7 +65,7 @@ class Admission:
         return data
 
     async def _as_seen(self, call: _Call, data: Object | None) -> Object | None:
-        """Return an object in the version that a webhook wants."""
+        """Convert an object to the version that a webhook's rules name."""
         if data is None or data["apiVersion"] == call.resource.api_version:
             return data
         if call.resource.converter is None:
@@ -76,7 +75,7 @@ class Admission:
     async def validate(
         self, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
     ) -> None:
-        """Refuse the write when a policy or a validating webhook does."""
+        """Raise the denial of a policy or a validating webhook."""
         if self._policies.wanted() and target.resource.group != GROUP:
             whole = _Call({}, target.resource)
             review = _review(self._state.new_uid(), whole, target, operation, data, old, context)
@@ -123,7 +122,7 @@ class Admission:
         old: Object | None,
         context: Context,
     ) -> Object | None:
-        """Return a webhook's response; None when it could not be reached and does not insist."""
+        """Return a webhook's response; None when it could not be reached and its failurePolicy is Ignore."""
         uid, hook = self._state.new_uid(), call.hook
         review = _review(uid, call, target, operation, data, old, context)
         name = str(hook.get("name", ""))

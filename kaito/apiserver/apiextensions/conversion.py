@@ -1,9 +1,9 @@
-"""Conversion webhooks: objects of a custom kind in the version that is asked for.
+"""Converts objects of a custom kind to the requested version by conversion webhooks.
 
-Kinds without one (strategy `None`) never come here: `kinds.convert` changes their apiVersion and prunes. For the others
-every view of a stored object is made here before a synchronous module shows it, and every written object is brought
-into the stored version. The checks on an answer are those of `apiextensions-apiserver` (`webhook_converter.go`): same
-number, kind and identity; of the metadata only labels and annotations may differ.
+Kinds with strategy `None` are not handled here: `resources.convert` changes their apiVersion and prunes. For the others
+this module computes every view of a stored object before a synchronous module serves it, and converts every written
+object to the storage version. The checks on an answer are those of `apiextensions-apiserver` (`webhook_converter.go`):
+same number, kind and identity; of the metadata only labels and annotations may differ.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Conversions:
         self._caller = caller
 
     async def prepare(self, resource: Resource, stored: Iterable[Stored | None]) -> None:
-        """Make the views of these objects that the version of `resource` shows; nothing waits when all are there.
+        """Compute the views of these objects in the version of `resource`; does not wait when all exist.
 
         Raises:
             StatusError: 500, the webhook failed or answered nonsense.
@@ -50,7 +50,7 @@ class Conversions:
                 each.views[resource.api_version] = shown
 
     async def prepare_all(self, resource: Resource, watch_cache: WatchCache, *, history: bool) -> None:
-        """Make the views of all objects of a kind, and of their past states where those are shown, too.
+        """Compute the views of all objects of a kind, and of their past states where `history` is set.
 
         Raises:
             StatusError: 500, the webhook failed or answered nonsense.
@@ -59,7 +59,8 @@ class Conversions:
             await self.prepare(resource, missing)  # meanwhile others may be written
 
     async def prepare_possible(self, resource: Resource, states: Iterable[Stored | None]) -> None:
-        """Make the views that can be made: a watch ends at the first object that cannot be shown, not before."""
+        """Compute the views that can be converted: a watch ends at the first object that cannot be converted, not
+        before."""
         each = list(states)
         try:
             await self.prepare(resource, each)
@@ -69,7 +70,7 @@ class Conversions:
                     await self.prepare(resource, [version])
 
     async def prepare_watch(self, resource: Resource, watch_cache: WatchCache) -> None:
-        """Make the views that can be made of everything that a new watch may begin with."""
+        """Compute the views of everything that a new watch may send first, as far as they can be converted."""
         tried: set[int] = set()
         while missing := [
             each

@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions: from a stored definition to served resources, and the conditions that say so."""
+"""Turns stored CustomResourceDefinitions into served resources and sets their conditions."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _column(item: Object) -> Column:
 
 
 class Definitions:
-    """Keeps the registry in step with the stored definitions."""
+    """Synchronizes the registry with the stored definitions."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
@@ -135,7 +135,8 @@ class Definitions:
             self._establish(change.stored)
 
     def _reshape(self, storage: str, resources: list[Resource]) -> None:
-        """Show existing objects as another schema prunes and defaults them, as a real server does when it reads."""
+        """Prune and default existing objects with a changed schema, as kube-apiserver does when it reads them from
+        etcd."""
         schema = resources[0].storage_schema if resources else None
         watch_cache = self._state.store.watch_cache(storage)
         for key, stored in list(watch_cache.objects.items()):

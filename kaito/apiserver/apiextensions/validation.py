@@ -12,7 +12,7 @@ _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 
 def definition_errors(data: Object) -> list[FieldError]:
-    """Return what is wrong with a new definition."""
+    """Validate a new definition."""
     spec: Object = data.get("spec") or {}
     wanted = f"{part(spec, 'names').get('plural') or ''}.{spec.get('group') or ''}"
     name = str(data["metadata"].get("name", ""))
@@ -23,7 +23,7 @@ def definition_errors(data: Object) -> list[FieldError]:
 
 
 def definition_spec_errors(data: Object) -> list[FieldError]:
-    """Return what is wrong with the spec of a definition."""
+    """Validate the spec of a definition."""
     spec: Object = data.get("spec") or {}
     names: Object = spec.get("names") or {}
     found: list[FieldError] = []

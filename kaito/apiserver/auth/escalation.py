@@ -1,6 +1,5 @@
-"""Who writes roles or binds them must hold what they give, or have the verbs `escalate` and `bind`.
-
-Asked by `Writer` before a role or binding is stored (`pkg/registry/rbac/escalation_check.go`).
+"""Privilege-escalation check: the author of a role or binding must already hold its permissions, or have the verbs
+`escalate` and `bind`. `Writer` calls it before a role or binding is stored (`pkg/registry/rbac/escalation_check.go`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _BINDINGS = frozenset({"rolebindings", "clusterrolebindings"})
 def check_escalation(
     authorizer: Authorizer, target: Target, data: Object, old: Object | None, context: Context
 ) -> None:
-    """Refuse (403) a role or binding that gives more than its author has."""
+    """Raise 403 for a role or binding that grants more than its author has."""
     resource = target.resource
     if resource.group != GROUP or authorizer.is_superuser(context.groups):
         return
@@ -52,7 +51,7 @@ def check_escalation(
 
 
 def _missing(authorizer: Authorizer, given: list[Object], namespace: str, context: Context) -> list[str]:
-    """Return what the author lacks, in Go's words: verbs together, the rest one by one."""
+    """Return the permissions that the author lacks, formatted as Go does: verbs together, the rest one by one."""
     lacking: dict[str, list[str]] = {}
     for rule in given:
         for verb, what, attributes in _atoms(rule, namespace):

@@ -1,7 +1,5 @@
-"""Who asks: bearer tokens, tokens of service accounts, and impersonation.
-
-The server asks `identify` before anything else. Without a token, and where none is known, everybody is an
-administrator.
+"""Authenticates requests: bearer tokens, service account tokens, and impersonation. The server calls `identify` first.
+When no tokens are configured, a request without one is an administrator's.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ ACCOUNT = "system:serviceaccount:"
 
 
 def identify(state: ServerState, request: HttpRequest) -> Context | None:
-    """Return who asks, or None for a missing or wrong token where tokens are required."""
+    """Return the identity of a request, or None for a missing or wrong token where tokens are required."""
     product = request.headers.get("user-agent", "").partition("/")[0] or "unknown"
     context = Context(
         user="admin",
@@ -49,7 +47,7 @@ def groups_of(user: str) -> tuple[str, ...]:
 
 
 def impersonate(request: HttpRequest, context: Context, authorizer: Authorizer) -> None:
-    """Put on the identity that `Impersonate-User` and `Impersonate-Group` ask for; 403 without the permission."""
+    """Apply the `Impersonate-User` and `Impersonate-Group` headers; 403 without the permission."""
     user = request.headers.get("impersonate-user", "")
     if not user:
         return

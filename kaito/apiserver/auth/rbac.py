@@ -1,10 +1,8 @@
-"""Who may do what: RBAC over the stored roles and bindings, and rules that tests add to take a permission away.
+"""Authorizes requests: RBAC over the stored roles and bindings, and denials that tests add. Evaluated before every
+request for objects and by access reviews. Members of `system:masters` are always authorized, as on a real server.
+Messages are those of `k8s.io/apiserver` (`responsewriters.ForbiddenStatusError`).
 
-Asked before every request for objects, and by access reviews. Members of `system:masters` may do everything, as on a
-real server. The refusals are in the words of `k8s.io/apiserver` (`responsewriters.ForbiddenStatusError`).
-
-What kube-apiserver brings along is here as far as operators meet it: `cluster-admin`, and reviews of oneself for
-everybody.
+Of kube-apiserver's bootstrap roles there are `cluster-admin` and, for every user, reviews of one's own permissions.
 """
 
 from __future__ import annotations
@@ -27,14 +25,14 @@ MASTERS = "system:masters"
 AUTHENTICATED = "system:authenticated"
 
 _SELF_REVIEWS = frozenset({"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"})
-"""What the bootstrap role `system:basic-user` lets everybody create."""
+"""Resources that the bootstrap role `system:basic-user` lets every user create."""
 _EVERYTHING: Object = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
 _EVERY_PATH: Object = {"nonResourceURLs": ["*"], "verbs": ["*"]}
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What is asked for, as authorizers see it; `path` for what is no object."""
+    """Attributes of a request for the authorizer; `path` for non-resource URLs."""
 
     verb: str
     group: str = ""
@@ -55,7 +53,7 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A permission taken away, whatever roles say. Empty fields match everything.
+    """A permission denied regardless of roles. Empty fields match everything.
 
     Attributes:
         verbs: `list`, `watch`, `create`, …; `*` for all.
@@ -89,7 +87,7 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A yes or no, and what the authorizer says about it."""
+    """The authorizer's decision and its reason."""
 
     allowed: bool
     reason: str = ""
@@ -104,7 +102,7 @@ class Authorizer:
         self.denials: list[Denial] = []
 
     def check(self, attributes: Attributes, context: Context) -> None:
-        """Refuse (403) what the user may not do."""
+        """Raise 403 unless the user may do this."""
         decision = self.decide(attributes, context.user, context.groups, context.agent)
         if not decision.allowed:
             what = f"User {errors.quote(context.user)} cannot {attributes}"
@@ -131,7 +129,7 @@ class Authorizer:
         return Decision(allowed=False, reason=f"RBAC: {listed}")
 
     def is_superuser(self, groups: tuple[str, ...]) -> bool:
-        """Return whether roles are not asked about members of these groups."""
+        """Return whether members of these groups are authorized without a look at roles."""
         return self._mode == "AlwaysAllow" or MASTERS in groups
 
     def _bound(
@@ -214,13 +212,13 @@ def _has(rule: Object, listing: str, value: str) -> bool:
 
 
 def creation(target: Target) -> Attributes:
-    """Return what an update or apply additionally asks for when there is no such object yet."""
+    """Return the create permission that an update or apply needs when the object does not exist."""
     resource = target.resource
     return Attributes("create", resource.group, resource.plural, "", target.namespace, target.name)
 
 
 def attributes_of(target: Target, request: HttpRequest) -> Attributes:
-    """Return what a request asks for. A list or watch of one name by field selector is about that name."""
+    """Return the attributes of a request. A list or watch of one name by field selector is about that name."""
     name = target.name
     if not name and target.verb in {"list", "watch", "deletecollection"}:
         terms = [term.partition("=") for term in request.param("fieldSelector").split(",")]

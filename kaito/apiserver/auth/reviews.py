@@ -1,4 +1,4 @@
-"""Reviews: questions about identity and permission that are created and answered, never stored."""
+"""Serves the review APIs (TokenReview, SubjectAccessReview and the like), which are answered and never stored."""
 
 from __future__ import annotations
 

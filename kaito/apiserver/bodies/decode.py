@@ -1,4 +1,5 @@
-"""Request bodies into objects: decoding, the match with the URL, strict field validation, pruning and defaulting."""
+"""Decodes request bodies into objects: media types, the match with the URL, strict field validation, pruning,
+defaulting."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def media_type(request: HttpRequest) -> str:
 
 
 def decode_body(request: HttpRequest) -> Json:
-    """Return the decoded body; 400 for what is not JSON or YAML, 415 for another media type."""
+    """Return the decoded body; 400 if it is not JSON or YAML, 415 for another media type."""
     kind = media_type(request)
     try:
         if kind in YAML_TYPES:
@@ -69,7 +70,7 @@ def decode_body(request: HttpRequest) -> Json:
 
 
 def decode_object(request: HttpRequest, resource: Resource, context: Context, *, complete: bool = False) -> Object:
-    """Return the object in a body, its duplicate fields reported; a complete one must say what it is."""
+    """Return the object in a body and report its duplicate fields; a complete object needs apiVersion and kind."""
     unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): "
     unrecognized += "couldn't get version/kind; "
     if not request.body:
@@ -152,7 +153,7 @@ def match_url(data: Object, target: Target) -> None:
 
 
 def report_fields(problems: list[str], resource: Resource, context: Context) -> None:
-    """Refuse (400) or warn about unknown and duplicate fields, as `fieldValidation` asks."""
+    """Reject (400) or warn about unknown and duplicate fields, depending on `fieldValidation`."""
     if not problems or context.field_validation == "Ignore":
         return
     if context.field_validation == "Strict":
@@ -178,7 +179,7 @@ def prune_and_default(data: Object, resource: Resource, context: Context) -> Non
 
 
 def to_storage(data: Object, resource: Resource) -> Object:
-    """Return an object as the store keeps it, of a kind without a conversion webhook."""
+    """Convert an object of a kind without a conversion webhook to the storage version."""
     if is_event(resource):
         return convert_event(data, "v1")
     if data["apiVersion"] == resource.stored_api_version:
@@ -190,7 +191,7 @@ def to_storage(data: Object, resource: Resource) -> Object:
 
 
 def normalize(data: Object, schema: Schema) -> None:
-    """Bring an object into the shape of its stored version, in place."""
+    """Prune and default an object with the schema of its storage version, in place."""
     prune(data, schema)
     drop_nulls(data, schema)
     fill_defaults(data, schema)

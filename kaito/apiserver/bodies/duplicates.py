@@ -8,7 +8,7 @@ from kaito.apiserver.wire import Json, is_list
 
 
 class _Seen(dict[str, Json]):
-    """An object that remembers which of its keys came twice."""
+    """A decoded object with the keys that occurred more than once."""
 
     repeated: tuple[str, ...] = ()
 

@@ -39,7 +39,7 @@ _CONDITION_TIMES: dict[str, tuple[str, ...]] = {
     "jobs.batch": ("lastProbeTime", "lastTransitionTime"),
     "persistentvolumeclaims": ("lastProbeTime", "lastTransitionTime"),
 }
-"""Times of conditions that are printed as null when nobody has set them."""
+"""Times of conditions that are printed as null when they are not set."""
 
 
 def _template(data: Object) -> None:

@@ -29,7 +29,8 @@ def fill_pod_spec(spec: Object) -> None:
 
 
 def fill_pod(data: Object) -> None:
-    """Fill in what only pods themselves get: service links, addresses in their status, requests from limits."""
+    """Fill in the defaults of pods that pod templates do not get: service links, status addresses, requests from
+    limits."""
     spec: Object = data.setdefault("spec", {})
     fill_pod_spec(spec)
     status: Object = data.setdefault("status", {})
@@ -47,7 +48,7 @@ def fill_pod(data: Object) -> None:
 
 
 def admit_new_pod(data: Object) -> None:
-    """Do to a new pod what the default admission plugins do: priority and the two node tolerations."""
+    """Apply the default admission plugins to a new pod: priority and the two node tolerations."""
     spec: Object = data["spec"]
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")

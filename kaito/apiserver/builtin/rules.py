@@ -1,6 +1,5 @@
-"""Rules of built-in types at creation and update: what is allocated, what must be there, and what may not change.
-
-Only rules that matter to operators and their manifests, in the words of `kubernetes/pkg/apis/*/validation`.
+"""Rules of built-in types at creation and update: allocated values, required fields, immutable fields. Only rules that
+matter to operators and their manifests, with the messages of `kubernetes/pkg/apis/*/validation`.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ UpdateCheck: TypeAlias = Callable[[Object, Object], list[FieldError]]
 
 
 def complete_new(state: ServerState, resource: Resource, data: Object) -> None:
-    """Give a new object of a built-in type what the server itself decides, in place."""
+    """Set the values that the server allocates for a new object of a built-in type, in place."""
     if not resource.custom:
         _complete(state, resource.storage, data)
 
 
 def create_problems(resource: Resource, data: Object) -> list[FieldError]:
-    """Return what is wrong with a new object of a built-in type."""
+    """Validate a new object of a built-in type."""
     check = None if resource.custom else _CHECKS.get(resource.storage)
     return [] if check is None else check(data)
 
 
 def complete_update(state: ServerState, resource: Resource, data: Object, old: Object, subresource: str) -> None:
-    """Carry over what an update of a built-in type may leave out, in place."""
+    """Carry over the allocated values that an update of a built-in type leaves out, in place."""
     if resource.custom or subresource:
         return
     if resource.storage == "namespaces":
@@ -67,7 +66,7 @@ def _remember_storage_version(data: Object) -> None:
 
 
 def update_problems(resource: Resource, data: Object, old: Object, subresource: str) -> list[FieldError]:
-    """Return what is wrong with an updated object of a built-in type, changes of what is immutable included."""
+    """Validate an updated object of a built-in type, including immutable fields."""
     if resource.custom or subresource:
         return []
     found: list[FieldError] = []
@@ -127,7 +126,7 @@ _WITH_STATUS: dict[str, Object] = {
     },
     "cronjobs.batch": {},
 }
-"""Status that a new object starts with, whatever was sent."""
+"""Initial status of new objects; a sent status is ignored."""
 
 
 def _select_job_pods(data: Object) -> None:

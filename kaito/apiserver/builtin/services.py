@@ -1,4 +1,4 @@
-"""Services: cluster addresses and node ports are allocated, ports checked, allocated fields kept."""
+"""Allocates cluster IPs and node ports of Services and validates their ports."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def keep_allocated(spec: Object, old: Object) -> None:
 
 
 def service_errors(data: Object) -> list[FieldError]:
-    """Return what is wrong with a Service."""
+    """Validate a Service."""
     spec: Object = data["spec"]
     ports: list[Object] = spec.get("ports") or []
     found: list[FieldError] = []
@@ -84,7 +84,7 @@ def service_errors(data: Object) -> list[FieldError]:
 
 
 def service_change_errors(data: Object, old: Object) -> list[FieldError]:
-    """Return what an update of a Service may not change."""
+    """Validate the immutable fields of a Service."""
     spec, before = data["spec"], old["spec"]
     if spec.get("type") == "ExternalName" or before.get("type") == "ExternalName":
         return []

@@ -89,7 +89,7 @@ def _desugar(source: str) -> str:
 @lru_cache(maxsize=4096)
 def compile_rule(source: str) -> Program:
     """Return the compiled form of an expression; raises `RuleSyntaxError`."""
-    environment: Json = celpy.Environment()  # cel-python is typed in parts only; nothing of it leaves this module
+    environment: Json = celpy.Environment()  # cel-python is only partly typed; its types stay inside this module
     try:
         tree = environment.compile(_desugar(source.strip()))
     except CELParseError as error:
@@ -110,7 +110,7 @@ def _fields_read(source: str) -> frozenset[str] | None:
 
 
 def _question(program: Program, value: Json, old: Json) -> Question:
-    """Return what a rule is asked about: itself and the parts of the values that it reads, as bytes."""
+    """Return the cache key of an evaluation: the rule and the parts of the values that it reads, as bytes."""
     return program.source, _read(program, value), b"" if old is _MISSING else _read(program, old)
 
 
@@ -121,14 +121,14 @@ def _read(program: Program, value: Json) -> bytes:
 
 
 def _seen(name: str, value: Json) -> Json:
-    """Return what rules can see of a field: of metadata the names only, which no status update changes."""
+    """Return the part of a field that rules can read: of metadata only the names, which status updates never change."""
     if name == "metadata" and is_object(value) and "uid" in value:
         return [value.get("name"), value.get("generateName")]
     return value
 
 
 def rule_errors(data: Object, schema: Schema, old: Object | None) -> list[FieldError]:
-    """Return the rules that an object breaks."""
+    """Return an error for each rule that an object violates."""
     if not _has_rules(schema):
         return []
     before: Json = _MISSING if old is None else old
@@ -203,7 +203,7 @@ def _check_rules(value: Json, old: Json, schema: Schema, path: str, *, root: boo
 
 
 def _remember(schema: Schema, question: Question) -> None:
-    """Note that a rule holds: rules are pure, and most writes ask what was asked before (every status update does)."""
+    """Cache that a rule holds: rules are pure, and most writes repeat an evaluation (every status update does)."""
     if len(schema.passed) >= REMEMBERED:
         schema.passed.clear()
     schema.passed.add(question)
@@ -215,8 +215,8 @@ def _broken(program: Program, rule: Object, names: Object, value: Json, schema: 
         if program.evaluate(names):
             return None
     except CELEvalError as error:
-        told = str(rule.get("message") or rule["rule"]).strip()
-        return invalid_value(where, schema.type, f"{evaluation_reason(error)} evaluating rule: {told}")
+        message = str(rule.get("message") or rule["rule"]).strip()
+        return invalid_value(where, schema.type, f"{evaluation_reason(error)} evaluating rule: {message}")
     if rule.get("fieldPath"):
         where = f"{path}{rule['fieldPath']}".lstrip(".")
     shown = OMITTED if schema.type in {"object", "array"} else value

@@ -1,7 +1,6 @@
-"""Deletion of what holds other objects: namespaces and custom resource definitions, and of volumes in use.
-
-Both are only marked at first; their contents are deleted, and they go when the last object has gone. Driven by the
-store's changes like `gc`. In a real cluster the namespace controller and the CRD finalizer do this.
+"""Deletes namespaces and CustomResourceDefinitions with their contents, and protects volumes in use. Both are first
+marked; their contents are deleted, and they are removed after the last object. Driven by the store's changes, as
+`garbage_collector` is. In a real cluster the namespace controller and the CRD finalizer do this.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ NAMESPACES = "namespaces"
 CLAIMS, VOLUMES = "persistentvolumeclaims", "persistentvolumes"
 HOLDERS = frozenset({NAMESPACES, DEFINITIONS, CLAIMS, VOLUMES})
 PROTECTION = {CLAIMS: "kubernetes.io/pvc-protection", VOLUMES: "kubernetes.io/pv-protection"}
-"""Finalizers of admission that a real cluster's protection controllers take off."""
+"""Finalizers set at admission that a real cluster's protection controllers remove."""
 
 
 class Cleanup:
@@ -90,7 +89,7 @@ class Cleanup:
             self._state.store.remove(NAMESPACES, current, data)
 
     def _release(self, storage: str, stored: Stored) -> None:
-        """Let a volume or claim go that no pod uses."""
+        """Remove the protection finalizer of a volume or claim that no pod uses."""
         namespace, name = stored.key
         pods = self._state.store.watch_cache("pods").objects.values() if storage == CLAIMS else ()
         if any(pod.key[0] == namespace and name in _claims(pod) for pod in pods):
@@ -112,7 +111,7 @@ class Cleanup:
             remove_finalizer(self._state, holder, current, CRD_FINALIZER)
 
     def _delete_all(self, resource: Resource, namespace: str | None) -> int:
-        """Delete the objects of a type; return how many are left because something holds them."""
+        """Delete the objects of a type; return how many remain because of finalizers or grace periods."""
         watch_cache = self._state.store.watch_cache(resource.storage)
         keys = [key for key in sorted(watch_cache.objects) if namespace is None or key[0] == namespace]
         for key in keys:

@@ -1,7 +1,7 @@
 """Delete: preconditions, finalizers, grace and propagation.
 
-An object with finalizers, or a pod on a node with a grace period, is only marked; `finished` tells the writing
-module when a marked object may go.
+An object with finalizers, or a pod on a node with a grace period, is only marked; `finished` returns whether a marked
+object may be removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json, is_object
 
 DEFAULT_POD_GRACE_SECONDS = 30
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
-"""Holds a deleted definition until its objects are gone."""
+"""Finalizer of a deleted definition whose objects still exist."""
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 
@@ -60,7 +60,7 @@ def delete_options(request: HttpRequest) -> DeleteOptions:
 
 
 def check_preconditions(resource: Resource, stored: Stored, options: DeleteOptions) -> None:
-    """Refuse (409) to delete another object than the client meant."""
+    """Raise 409 unless the preconditions of a delete match the object."""
     name = stored.key[1]
     if options.uid and options.uid != stored.uid:
         why = (
@@ -88,7 +88,7 @@ def finished(resource: Resource, data: Object, old: Stored) -> bool:
 
 
 def _grace(resource: Resource, stored: Stored, options: DeleteOptions) -> int:
-    """Return the seconds an object is given; only pods that run on a node have any."""
+    """Return the grace period of an object in seconds; only pods that run on a node have one."""
     if resource.storage != "pods" or not part(stored.data, "spec").get("nodeName"):
         return 0
     if part(stored.data, "status").get("phase") in {"Failed", "Succeeded"}:
@@ -112,7 +112,7 @@ def _finalizers(stored: Stored, options: DeleteOptions) -> list[str]:
 
 
 def delete(state: ServerState, resource: Resource, stored: Stored, options: DeleteOptions) -> tuple[Stored, bool]:
-    """Delete or mark an object; return its state and whether it is gone."""
+    """Delete or mark an object; return its state and whether it was removed."""
     check_preconditions(resource, stored, options)
     finalizers = _finalizers(stored, options)
     grace = _grace(resource, stored, options)

@@ -1,4 +1,4 @@
-"""Owner garbage collection: what `kube-controller-manager` does about `ownerReferences`, inside the server.
+"""Owner garbage collection, which a cluster's `kube-controller-manager` does, inside the server.
 
 Driven by the store's changes, never by polling: each change queues the objects it concerns, and the queue is worked off
 in a callback of the event loop right after the request. Background, foreground and orphan deletion follow
@@ -18,7 +18,7 @@ from kaito.apiserver.registry.store import Change, Key, Stored
 from kaito.apiserver.wire import Object, copy_json
 
 Place: TypeAlias = tuple[str, Key]
-"""Where an object is: storage name and key."""
+"""Location of an object: storage name and key."""
 
 
 class Work:
@@ -49,7 +49,7 @@ class Work:
 
 
 class Collector:
-    """Deletes what has lost its owners, and lets owners go that wait for their dependents."""
+    """Deletes objects whose owners do not exist, and finishes owners that wait for their dependents."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
@@ -103,7 +103,7 @@ class Collector:
         return self._state.registry.stored_type(storage)
 
     def _check_owners(self, resource: Resource, stored: Stored) -> None:
-        """Delete an object none of whose owners is left; drop its references to those that are gone."""
+        """Delete an object none of whose owners exists; drop references to owners that do not exist."""
         references: list[Object] = stored.metadata.get("ownerReferences") or []
         if not references or stored.metadata.get("deletionTimestamp"):
             return
@@ -122,7 +122,7 @@ class Collector:
             self._drop_references(resource, stored, {str(item.get("uid")) for item in gone})
 
     def _exists(self, reference: Object, dependent: Stored) -> bool:
-        """Return whether an owner lives, in the dependent's namespace or in none."""
+        """Return whether an owner exists, in the dependent's namespace or cluster-scoped."""
         place = self._living.get(str(reference.get("uid")))
         return place is not None and place[1][0] in {"", dependent.key[0]}
 
@@ -132,7 +132,7 @@ class Collector:
         return owner is not None and _waits(owner, FOREGROUND)
 
     def _finish_foreground(self, resource: Resource, stored: Stored) -> None:
-        """Let an owner go when no dependent blocks it any more."""
+        """Finish the foreground deletion of an owner that no dependent blocks."""
         places = sorted(self._dependents.get(stored.uid, ()))
         for place in places:
             self._queue(place)
@@ -174,7 +174,7 @@ def _waits(stored: Stored, finalizer: str) -> bool:
 
 
 def remove_finalizer(state: ServerState, resource: Resource, stored: Stored, name: str) -> None:
-    """Take a finalizer off an object, and the object away when nothing else holds it."""
+    """Remove a finalizer, and the object with its last one."""
     data = copy_json(stored.data)
     kept = [item for item in data["metadata"].get("finalizers") or () if item != name]
     data["metadata"]["finalizers"] = kept

@@ -1,4 +1,4 @@
-"""Discovery: `/api`, `/apis`, one group, one version, and the aggregated form that clients ask for first."""
+"""Discovery: `/api`, `/apis`, one group, one version, and the aggregated form that clients request first."""
 
 from __future__ import annotations
 

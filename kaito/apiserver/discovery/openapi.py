@@ -135,7 +135,7 @@ def _paths(resources: list[Resource]) -> Object:
 
 
 class OpenApi:
-    """The documents of one registry, built when asked for and kept until the registry changes."""
+    """The documents of one registry, built on request and cached until the registry changes."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

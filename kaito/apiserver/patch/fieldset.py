@@ -1,4 +1,4 @@
-"""Sets of field paths, as server-side apply counts ownership in them.
+"""Sets of field paths, the unit of ownership in server-side apply.
 
 A path is a tuple of elements in the notation of `managedFields` (FieldsV1): `f:name` for a field, `k:{...}` for a list
 item by its keys, `v:...` for an item of a set. Sets of tuples make the set algebra Python's own.
@@ -95,5 +95,5 @@ def _show_element(element: str) -> str:
 
 
 def under(paths: Iterable[Path], element: str) -> FieldSet:
-    """Return what a set says below an element, relative to it."""
+    """Return the subset below an element, relative to it."""
     return frozenset(path[1:] for path in paths if len(path) > 1 and path[0] == element)

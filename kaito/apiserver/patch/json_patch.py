@@ -33,7 +33,7 @@ def json_patch(target: Json, operations: Json) -> Json:
         )
     steps: list[Object] = operations
     document = copy_json(target)
-    # The real server's library lets "replace" of a missing key pass, and tells nothing about what failed.
+    # kube-apiserver's library accepts "replace" of a missing key and does not name the operation that failed.
     for step in steps:
         if not is_object(step):
             raise bad_request("json: cannot unmarshal value into Go value of type jsonpatch.Operation")

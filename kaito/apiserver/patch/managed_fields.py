@@ -1,7 +1,7 @@
-"""Field ownership: who set what (`metadata.managedFields`), and what an apply changes.
+"""Field ownership (`metadata.managedFields`) and the merge of server-side apply.
 
-`record_write` accounts for a create, update or patch; `plan_apply` computes the object that an apply wants and its new
-owners, or refuses with the conflicts. The algorithm is `structured-merge-diff/merge.Updater`; the managers
+`record_write` accounts for a create, update or patch; `plan_apply` computes the object that results from an apply and
+its new owners, or raises the conflicts. The algorithm is `structured-merge-diff/merge.Updater`; the managers
 "before-first-apply" and "ancient-changes" follow `apimachinery/pkg/util/managedfields`.
 """
 
@@ -41,7 +41,7 @@ STRIPPED: FieldSet = frozenset(
         ),
     }
 )
-"""Fields that nobody owns (`stripmeta.go`)."""
+"""Fields that are never owned (`stripmeta.go`)."""
 MAX_UPDATE_MANAGERS = 10
 """Older update managers beyond this are merged into "ancient-changes"."""
 
@@ -142,7 +142,7 @@ def _tracked_fields(resource: Resource, subresource: str) -> Callable[[Path], bo
 def record_write(
     state: ServerState, resource: Resource, data: Object, old: Object | None, context: Context, subresource: str
 ) -> None:
-    """Note which fields a create, update or patch wrote, in place."""
+    """Record which fields a create, update or patch wrote, in place."""
     metadata: Object = data["metadata"]
     sent = metadata.get("managedFields")
     was = decode_ownership(old["metadata"]) if old is not None else Ownership({}, {})
@@ -150,7 +150,7 @@ def record_write(
         metadata.pop("managedFields", None)
         return
     if old is not None and not was.sets and not sent:
-        return  # an object that nobody owned fields of is counted from its first apply on
+        return  # ownership of an object without managed fields is tracked from its first apply on
     if old is not None and same_content(data, old) and sent == old["metadata"].get("managedFields"):
         return
     current = decode_ownership(metadata) if sent else Ownership(dict(was.sets), dict(was.times))
@@ -264,7 +264,7 @@ def _same_applier(other: ManagerKey, key: ManagerKey) -> bool:
 
 
 def _claim_first(current: Ownership, resource: Resource, base: Object, schema: Schema | None) -> None:
-    """Give the fields of an object that nobody owns yet to "before-first-apply"."""
+    """Assign the fields of an object without managed fields to "before-first-apply"."""
     key = ManagerKey("before-first-apply", "Update", resource.api_version)
     paths = frozenset(fields_of(base, schema)) - STRIPPED
     if paths:
@@ -272,7 +272,7 @@ def _claim_first(current: Ownership, resource: Resource, base: Object, schema: S
 
 
 def _prune(merged: Object, sets: Managers, last: FieldSet, schema: Schema | None) -> Object:
-    """Remove what this manager applied last time, applies no more, and nobody else owns."""
+    """Remove the fields that this manager applied before, does not apply now, and no other manager owns."""
     if not last:
         return merged
     named_last = with_named_parents(last, schema)

@@ -115,7 +115,7 @@ def _merge_items(live: list[Json], patch: list[Json], schema: Schema) -> list[Js
 
 
 def _ordered(live: list[Json], merged: list[Json], order: list[Json], schema: Schema | None) -> list[Json]:
-    """Put the items that the patch names in its order; others keep their place relative to the live list."""
+    """Order the items that the patch names as the patch does; others keep their place relative to the live list."""
     key = schema.merge_key if schema is not None else ""
 
     def identity(item: Json) -> Json:

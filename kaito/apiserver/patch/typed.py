@@ -1,4 +1,5 @@
-"""Walks over values along their schemas: which fields a value has, how two differ, how one merges into the other.
+"""Compares and merges values along their schemas: the fields of a value, the difference of two, the merge of one into
+another.
 
 The semantics are those of `structured-merge-diff`: maps merge by key and lists of type map or set by item unless the
 schema calls them atomic; without a schema maps merge and lists are atomic. Inputs are never mutated.

@@ -1,4 +1,4 @@
-"""What the cells of `kubectl get` have in common: names, ages, numbers, containers, selectors."""
+"""Functions for cells of `kubectl get`: names, ages, numbers, containers, selectors."""
 
 from __future__ import annotations
 

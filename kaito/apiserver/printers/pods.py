@@ -40,7 +40,7 @@ def _is_sidecar(container: Object | None) -> bool:
 
 
 def _init_state(data: Object, restarts: _Restarts, sidecars: _Restarts) -> tuple[str, int]:
-    """Return the reason why init containers hold the pod up ("" when they do not) and the ready sidecars."""
+    """Return why init containers delay the pod ("" when they do not) and the number of ready sidecars."""
     containers: list[Object] = lookup(data, ("spec", "initContainers")) or []
     by_name = {item.get("name"): item for item in containers}
     statuses: list[Object] = lookup(data, ("status", "initContainerStatuses")) or []

@@ -1,6 +1,5 @@
-"""How objects are shown to this client: as themselves, as a `Table`, or as metadata only.
-
-Chosen from the Accept header, as kubectl (tables) and metadata-only informers ask for it.
+"""Renders objects for a client: in full, as a `Table`, or as metadata only. Negotiated by the Accept header; kubectl
+requests tables, metadata-only informers request PartialObjectMetadata.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Presentation:
 
     @property
     def plain(self) -> bool:
-        """Whether objects are shown as themselves, so that their bytes can be shared."""
+        """Whether objects are rendered in full, so that their bytes can be shared."""
         return self.form == "object"
 
     def one(self, resource: Resource, stored: Stored) -> bytes:
@@ -135,7 +134,7 @@ def _partial(stored: Stored) -> Object:
 
 
 def negotiate(state: ServerState, request: HttpRequest, *, lists: bool) -> Presentation:
-    """Return the form that the Accept header asks for; 406 when it only takes what cannot be given."""
+    """Return the form that the Accept header requests; 406 when it accepts none of the available forms."""
     accept = request.headers.get("accept", "")
     if not accept:
         return Presentation(state, "object")

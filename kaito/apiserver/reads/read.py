@@ -1,7 +1,7 @@
-"""Get and list: consistent, paged, selected, and honest about resource versions.
+"""Serves get and list, with pages, selectors and the semantics of resource versions.
 
 Rules of `resourceVersion`, `resourceVersionMatch`, `limit` and `continue` are those of the Kubernetes API concepts
-page. Pages of one list show one moment: the state at the list's resource version is rebuilt from history.
+page. All pages of a list show the same state: the one at the list's resource version is rebuilt from history.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _invalid(field: str, why: str) -> errors.StatusError:
 
 
 def state_at(watch_cache: WatchCache, rv: int) -> dict[Key, Stored]:
-    """Return the objects of a watch_cache as they were at a resource version within its history."""
+    """Return the objects of a watch cache as they were at a resource version within its history."""
     state = dict(watch_cache.objects)
     for change in reversed(watch_cache.history):
         if change.rv <= rv:

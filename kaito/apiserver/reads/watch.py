@@ -1,4 +1,4 @@
-"""Watch streams: everything that happens to a selection of objects after a resource version.
+"""Serves watch streams: the changes of selected objects after a resource version.
 
 `open_watch` validates the request and subscribes at once, so nothing that happens afterwards is missed; the returned
 `WatchStream` is the body of the response. The protocol is that of the Kubernetes API concepts page: bookmarks about
@@ -27,7 +27,7 @@ MIN_TIMEOUT_SECONDS = 1800
 """Without `timeoutSeconds` a watch lives between this and twice this (`--min-request-timeout`)."""
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 Prepare: TypeAlias = Callable[[Iterable[Stored | None]], Awaitable[None]]
-"""Makes the views that a conversion webhook can make; a state that is left without one ends the stream."""
+"""Computes the views of a conversion webhook; an object that cannot be converted ends the stream."""
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class WatchStream(AsyncIterator[bytes]):
                 if self._chosen.matches(stored.data) and self._can_show(stored):
                     self._queue.append(self._line("ADDED", stored))
             if options.initial_events and options.bookmarks and not self._closed:
-                # A stream that ends early must not say that the initial events are complete.
+                # A stream that ends early must not mark the initial events as complete.
                 self._queue.append(self._bookmark(initial=True))
         elif options.rv is not None:
             if options.rv < watch_cache.floor:
@@ -220,13 +220,14 @@ class WatchStream(AsyncIterator[bytes]):
         self._queue.append(line)
 
     def _can_show(self, stored: Stored) -> bool:
-        """Return whether a state can be sent; one that a webhook cannot convert ends the stream, as it really does."""
+        """Return whether an object can be sent; one that a webhook cannot convert ends the stream, as in
+        kube-apiserver."""
         if self._prepare is not None and not has_view(stored, self.target.resource):
             self._closed = True
         return not self._closed
 
     def _event(self, change: Change) -> str | None:
-        """Return the event's type as this selection sees it: entering is ADDED, leaving is DELETED."""
+        """Return the type of the event for this selection: ADDED when the object enters it, DELETED when it leaves."""
         if self._chosen.everything:
             return change.type
         before = change.previous is not None and self._chosen.matches(change.previous.data)
@@ -243,7 +244,7 @@ class WatchStream(AsyncIterator[bytes]):
         return watch_line(event, self._show.event(self.target.resource, stored))
 
     def _bookmark(self, *, initial: bool) -> bytes:
-        # A bookmark promises that everything up to it was sent.
+        # A bookmark guarantees that everything up to its version was sent.
         metadata: Object = {"resourceVersion": str(self._reached())}
         if initial:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
@@ -251,7 +252,8 @@ class WatchStream(AsyncIterator[bytes]):
 
 
 def departed(change: Change) -> Stored:
-    """Return what leaves a selection by a change: the last state inside, at the resource version of the change."""
+    """Return the object that a change removes from a selection: its last state inside, at the change's resource
+    version."""
     data = change.stored.data if change.previous is None else change.previous.data
     gone = Stored(change.stored.key, change.rv, _at(data, change.rv))
     views = (change.stored if change.previous is None else change.previous).views

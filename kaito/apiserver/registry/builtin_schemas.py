@@ -46,7 +46,7 @@ def object_meta() -> Schema:
 
 
 class _WithMetadata(Schema):
-    """The schema of a custom resource whose metadata is the server's `ObjectMeta` and not what the CRD says."""
+    """The schema of a custom resource with the server's `ObjectMeta` instead of the CRD's metadata."""
 
     __slots__ = ()
 

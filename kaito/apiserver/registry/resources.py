@@ -1,4 +1,4 @@
-"""What the server serves: `Resource`, one served version of one type, and the `Registry` of all of them.
+"""The served resources: `Resource`, one served version of one type, and the `Registry` of all of them.
 
 Built-in types come from the table in `builtin`, custom ones from `definitions`. Discovery, routing, storage and
 printing all read from here.
@@ -192,7 +192,7 @@ class Registry:
 
 
 def has_view(stored: Stored, resource: Resource) -> bool:
-    """Return whether a version can show an object at once."""
+    """Return whether the view of an object in a version exists already."""
     return stored.data["apiVersion"] == resource.api_version or resource.api_version in stored.views
 
 

@@ -1,6 +1,5 @@
-"""From a request's method and path to what it asks of which resource.
-
-`parse` gives a `Target`, or raises the 404 or 405 of the real server.
+"""Parses the method and path of a request into verb and resource. `parse` returns a `Target`, or raises the 404 or 405
+of the real server.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ class UnknownPath(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request is about."""
+    """The resource, object and verb of a request."""
 
     verb: str
     """get, list, watch, create, update, patch, delete or deletecollection."""

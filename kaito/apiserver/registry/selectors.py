@@ -258,7 +258,7 @@ def field_predicate(requirements: Iterable[FieldRequirement]) -> Callable[[Objec
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of a type a request is about: namespace, labels and fields."""
+    """The objects of a type that a request selects: namespace, labels and fields."""
 
     namespace: str
     labels: tuple[Requirement, ...]

@@ -1,4 +1,4 @@
-"""The server's shared parts: registry, store, clock and rng, handed to every module that serves a request."""
+"""The state that all request handlers share: registry, store, clock and random source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_SERVICE_RANGE = IPv4Network("10.0.0.0/16")
 
 @dataclass(slots=True)
 class ServerState:
-    """What one server is made of."""
+    """The shared state of one server."""
 
     registry: Registry
     store: Store
@@ -31,7 +31,7 @@ class ServerState:
     tokens: dict[str, str] = field(default_factory=dict[str, str])
     """Bearer tokens and the users they stand for."""
     service_range: IPv4Network = DEFAULT_SERVICE_RANGE
-    """Where cluster IPs come from (`--service-cluster-ip-range`)."""
+    """Range of cluster IPs (`--service-cluster-ip-range`)."""
 
     def timestamp(self) -> str:
         """Return the current time as `metav1.Time` prints it."""
@@ -53,7 +53,7 @@ def timestamp(moment: datetime) -> str:
 
 @dataclass(slots=True)
 class Context:
-    """Who asks, and what the answer must additionally say."""
+    """The identity behind a request, and the warnings for its response."""
 
     user: str
     groups: tuple[str, ...]

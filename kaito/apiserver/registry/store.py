@@ -2,7 +2,7 @@
 
 The writing modules call `create`, `replace` and `remove`; reads and watches look. Guarantees: resource versions
 are unique and increase over all resources; a stored object is never mutated; every watcher of a resource sees its
-events in order; history beyond the limit is forgotten and `WatchCache.floor` says from where on it is complete.
+events in order; history beyond the limit is dropped, and `WatchCache.floor` is the version after which it is complete.
 Not asynchronous: nothing here awaits, so each call is atomic on the event loop.
 """
 
@@ -184,7 +184,7 @@ class Store:
         return stored
 
     def drop(self, storage: str) -> None:
-        """Forget a resource type (its definition is gone) and end its watches."""
+        """Remove a resource type whose definition was deleted, and end its watches."""
         watch_cache = self._watch_caches.pop(storage, None)
         if watch_cache is not None:
             for watcher in list(watch_cache.watchers):
@@ -197,9 +197,8 @@ class Store:
         )
 
     def restore(self, backup: Backup) -> None:
-        """Go back to a backup: its objects, its resource version, no history, and no open watch.
-
-        Listeners are not called: nothing happened, time went back.
+        """Restore a backup: its objects and its resource version, without history and open watches. Listeners are not
+        called.
         """
         self.rv = backup.rv
         for storage in self._watch_caches | backup.objects:

@@ -1,4 +1,5 @@
-"""Built-in objects as a typed server reads them: wrong types refused, quantities canonical, nulls and empties gone.
+"""Coerces built-in objects as decoding into Go structs does: wrong types rejected, quantities canonical, nulls and
+empty values removed.
 
 A real API server decodes these types into Go structs; this module does to plain JSON what that decoding does. Called by
 `bodies.decode.prune_and_default` for every write of a built-in type, after pruning.
@@ -19,7 +20,7 @@ _JSON_WORDS = {dict: "object", list: "array", str: "string", bool: "bool", int: 
 
 
 class Coercer:
-    """Coerces one object; remembers what to call it in messages."""
+    """Coerces one object; holds its name for messages."""
 
     def __init__(self, kind: str, version: str) -> None:
         self._head = f'{kind} in version "{version}" cannot be handled as a {kind}: '

@@ -1,4 +1,4 @@
-"""Times and how long ago they were, as kubectl shows it."""
+"""Parses times and prints ages as kubectl does."""
 
 from __future__ import annotations
 

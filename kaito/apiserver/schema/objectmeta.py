@@ -1,4 +1,4 @@
-"""The shape of `ObjectMeta`: what every object's metadata may hold, whatever its type."""
+"""Checks and prunes `ObjectMeta`, the metadata of every object."""
 
 from __future__ import annotations
 

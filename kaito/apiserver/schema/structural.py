@@ -1,4 +1,4 @@
-"""Structural schemas: what an object may look like, how it is pruned and what is filled in.
+"""Structural schemas: pruning and defaulting of objects.
 
 A `Schema` is a thin, lazily compiled view of an OpenAPI v3 schema: of a CRD version or of a built-in type. The writing
 modules call `prune` and `fill_defaults` on a private copy of the object; `validation` and `apply` walk the same class.
@@ -27,7 +27,7 @@ def _resolved(raw: Object, definitions: Mapping[str, Object]) -> Object:
 
 
 class Schema:
-    """One node of a structural schema. Children are compiled when first asked for, so recursion is harmless."""
+    """One node of a structural schema. Children are compiled on first use, so recursive schemas are possible."""
 
     __slots__ = (
         "_additional",
@@ -67,7 +67,7 @@ class Schema:
         self.embedded: bool = raw.get("x-kubernetes-embedded-resource", False)
         self.nullable: bool = raw.get("nullable", False)
         self.has_default: bool = bool(raw.get("default")) if builtin else "default" in raw
-        """Built-in schemas state Go's zero values as defaults; those are what absence means anyway."""
+        """Built-in schemas state Go's zero values as defaults, which are equal to absence."""
         self.default: Json = raw.get("default")
         self.list_type: str = raw.get("x-kubernetes-list-type", "atomic")
         self.list_keys: tuple[str, ...] = tuple(raw.get("x-kubernetes-list-map-keys", ()))
@@ -81,9 +81,9 @@ class Schema:
         self.quantity = builtin and raw.get("x-quantity", False)
         self.rules: list[Object] = raw.get("x-kubernetes-validations") or []
         self.has_rules: bool | None = None
-        """Whether this schema or one below it has CEL rules; worked out when first asked."""
+        """Whether this schema or one below it has CEL rules; computed on first use."""
         self.passed: set[tuple[str, bytes, bytes]] = set()
-        """Questions that the CEL rules of this node have answered well (kept by `cel`)."""
+        """Cache keys of evaluations in which the CEL rules of this node held (written by `cel`)."""
         self._properties: dict[str, Schema] = {}
         self._declared: dict[str, Schema] | None = None
         self._items: Schema | None = None
@@ -141,9 +141,8 @@ _ROOT_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def prune(value: Json, schema: Schema, *, root: bool = True, path: str = "") -> list[str]:
-    """Remove what the schema does not know, in place; return the paths of what went.
-
-    The root and embedded resources keep apiVersion, kind and metadata whatever the schema says.
+    """Remove fields that are not in the schema, in place; return their paths. The root and embedded resources keep
+    apiVersion, kind and metadata regardless of the schema.
     """
     if is_object(value):
         return _prune_object(value, schema, root=root or schema.embedded, path=path)
@@ -253,7 +252,8 @@ def fill_defaults(value: Json, schema: Schema) -> None:
 
 
 def fill_zeros(value: Json, schema: Schema) -> None:
-    """Fill in what Go prints even when it is empty, in place: structs, and required scalars of built-in types."""
+    """Fill in fields that Go serializes even when they are empty, in place: structs, and required scalars of built-in
+    types."""
     if is_list(value):
         entries: list[Json] = value
         if schema.items is not None:
@@ -277,9 +277,8 @@ def fill_zeros(value: Json, schema: Schema) -> None:
 
 
 def zero_value(schema: Schema) -> Json:
-    """Return what an empty object of a built-in type looks like: Go structs inside it are there, though empty.
-
-    Ownership of a created object is counted against this, so that nobody owns fields that are always there.
+    """Return an empty object of a built-in type, with the Go structs inside it. Ownership of a created object is
+    computed against it, so that fields which are always present have no owner.
     """
     zero: Object = {}
     needed: list[str] = schema.raw.get("required") or []

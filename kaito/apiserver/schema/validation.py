@@ -1,7 +1,7 @@
 """Validation of values against structural schemas, with the messages of the real server.
 
-`validate` gives `FieldError`s in the words of kube-openapi's validator as `apiextensions-apiserver` translates them;
-CEL rules are in `cel`. Called for every write of a custom resource, after defaulting and pruning.
+`validate` returns `FieldError`s with the messages of kube-openapi's validator as `apiextensions-apiserver` translates
+them; CEL rules are in `cel`. Called for every write of a custom resource, after defaulting and pruning.
 """
 
 from __future__ import annotations
@@ -49,10 +49,8 @@ def type_name(value: Json) -> str:
 
 
 def validate(value: Json, schema: Schema, path: str = "", old: Json = _MISSING) -> list[FieldError]:
-    """Return what is wrong with a value.
-
-    With `old` given, a subtree that equals its old self is not checked again (validation ratcheting, on by default in
-    the real server since 1.33).
+    """Validate a value. With `old` given, a subtree that equals the old one is not checked again (validation
+    ratcheting, on by default in the real server since 1.33).
     """
     if old is not _MISSING and path and value == old:
         return []

@@ -62,7 +62,7 @@ def valid_generate_name(prefix: str) -> bool:
 
 
 def name_problems(resource: Resource, name: str) -> list[str]:
-    """Return what is wrong with an object's name, in the words of the real server."""
+    """Validate an object's name, with the messages of kube-apiserver."""
     if resource.storage in _PATH_NAMED:
         bad: list[str] = [word for word in (".", "..") if name == word] or [sign for sign in "/%" if sign in name]
         return (
@@ -83,7 +83,7 @@ def _bounded(name: str, limit: int, pattern: re.Pattern[str], message: str) -> l
 
 
 def qualified_problems(name: str) -> list[str]:
-    """Return what is wrong with a qualified name such as a label key."""
+    """Validate a qualified name such as a label key."""
     prefix, slash, rest = name.rpartition("/")
     if slash and (not prefix or "/" in prefix):
         return [
@@ -104,13 +104,13 @@ def qualified_problems(name: str) -> list[str]:
 
 
 def label_value_problems(value: str) -> list[str]:
-    """Return what is wrong with a label's value."""
+    """Validate a label's value."""
     problems = ["must be no more than 63 bytes"] if len(value) > 63 else []
     return problems if _LABEL_VALUE.fullmatch(value) else [*problems, LABEL_VALUE_MESSAGE]
 
 
 def metadata_errors(resource: Resource, metadata: Object) -> list[FieldError]:
-    """Return what is wrong with an object's metadata."""
+    """Validate an object's metadata."""
     found: list[FieldError] = []
     name = metadata.get("name")
     if not name:

@@ -1,4 +1,4 @@
-"""Subresources that are not simply another view of the object: scale, eviction, binding, finalize, token, and log."""
+"""Serves the subresources that are not views of the object: scale, eviction, binding, finalize, token, and log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from kaito.apiserver.wire import (
 from kaito.apiserver.writes.writer import Managed, Writer
 
 LogSource: TypeAlias = Callable[[str, str, HttpRequest], Awaitable[HttpResponse | None]]
-"""Gives the logs of a pod: namespace, name and the request (its query says which container, how many lines)."""
+"""Returns the logs of a pod. Arguments: namespace, name, and the request, whose query selects container and lines."""
 
 _BUILTIN_SCALE = Scale(".spec.replicas", ".status.replicas")
 
@@ -140,7 +140,7 @@ class Subresources:
         )
 
     def _check_budgets(self, pod: Stored) -> None:
-        """Refuse (429) an eviction that a PodDisruptionBudget does not allow."""
+        """Raise 429 for an eviction that a PodDisruptionBudget does not allow."""
         watch_cache = self._state.store.watch_cache("poddisruptionbudgets.policy")
         for key, budget in watch_cache.objects.items():
             selector = lookup(budget.data, ("spec", "selector"))

@@ -1,8 +1,6 @@
-"""Create, update and patch: from a request to the next state of an object.
-
-The order is the real server's: decode, shape, mutate (admission), fill in metadata, validate, admit, store. Between
-load and store admission may wait, so a write that lost a race is tried again when the client gave no resource
-version.
+"""Serves create, update and patch. The order is kube-apiserver's: decode, prune and default, mutating admission,
+metadata, validation, validating admission, store. Admission may wait between load and store; a write that conflicts
+meanwhile is repeated unless the client gave a resource version.
 """
 
 from __future__ import annotations
@@ -32,15 +30,15 @@ from kaito.apiserver.wire import HttpRequest, Json, Object, copy_json, is_list, 
 from kaito.apiserver.writes import lifecycle
 
 Managed: TypeAlias = list[Object] | None
-"""`managedFields` that an apply has worked out; None to account for the write afterwards."""
+"""`managedFields` computed by an apply; None to record the write afterwards."""
 Change: TypeAlias = Callable[[Object], tuple[Object, Managed]]
-"""Makes the wanted object from the current one (as the request's version shows it)."""
+"""Computes the desired object from the current one, in the version of the request."""
 
 Guard: TypeAlias = Callable[[Target, Object, Object | None, Context], None]
-"""Refuses (403) what the writer of a valid object may not write: new state, old state or None."""
+"""Raises 403 for a privilege escalation. Arguments: new state, old state or None."""
 
 ATTEMPTS = 5
-"""Tries of a patch that loses races (`patch.go` maxPatchConflicts retries)."""
+"""Attempts of a patch that conflicts (`patch.go`, maxPatchConflicts)."""
 
 
 class Writer:
@@ -56,7 +54,7 @@ class Writer:
         """Create the object in the body."""
         data = bodies.decode_object(request, target.resource, context)
         if part(data, "metadata").get("resourceVersion"):
-            # The real server forgot to give this refusal a code of its own.
+            # kube-apiserver answers 500 here.
             raise errors.StatusError(500, "", "resourceVersion should not be set on objects to be created")
         bodies.match_url(data, target)
         return await self.create_object(target, data, context, generated=not data["metadata"].get("name"))
@@ -98,7 +96,7 @@ class Writer:
         return await self._for_response(resource, state.store.create(resource.storage, key, kept))
 
     async def _to_storage_version(self, resource: Resource, data: Object) -> Object:
-        """Return an object as the store keeps it."""
+        """Convert an object to the storage version."""
         if resource.converter is None or data["apiVersion"] == resource.stored_api_version:
             return bodies.to_storage(data, resource)
         kept = await self._conversions.to_storage(resource, data)
@@ -107,12 +105,12 @@ class Writer:
         return kept
 
     async def _for_response(self, resource: Resource, stored: Stored) -> Stored:
-        """Return a written object when the version that was asked for can show it."""
+        """Return a written object after its view in the requested version exists."""
         await self._conversions.prepare(resource, [stored])
         return stored
 
     def _check_namespace(self, target: Target, name: str) -> None:
-        """Refuse creation in a namespace that is missing (404) or on its way out (403)."""
+        """Raise 404 or 403 for creation in a namespace that is missing or terminating."""
         if not target.resource.namespaced:
             return
         namespace = self._state.store.get("namespaces", ("", target.namespace))
@@ -175,7 +173,7 @@ class Writer:
         return await self.change(target, change, context, patching=True), False
 
     async def _apply(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
-        """Serve a server-side apply: merge what the client owns into the object, or create it."""
+        """Serve a server-side apply: merge the client's configuration into the object, or create it."""
         state, resource = self._state, target.resource
         if not request.param("fieldManager"):
             missing = errors.required("fieldManager", "is required for apply patch")
@@ -210,7 +208,7 @@ class Writer:
         patching: bool,
         recorded_as: str = "",
     ) -> Stored:
-        """Bring an object from its current state to a wanted one; `recorded_as` is the subresource of its ownership."""
+        """Update an object to its desired state; `recorded_as` is the subresource in its managed fields."""
         for attempt in range(ATTEMPTS):
             old = reads.find(self._state, target)
             await self._conversions.prepare(target.resource, [old])
@@ -241,7 +239,7 @@ class Writer:
     ) -> Object:
         """Return the next state, checked and admitted.
 
-        Ownership is counted before the server itself completes the object, as the real one does.
+        Managed fields are computed before the server completes the object, as in kube-apiserver.
         """
         resource = target.resource
         bodies.check_kind(data, resource)
@@ -274,7 +272,7 @@ class Writer:
     def _validate(
         self, resource: Resource, data: Object, old: Object | None, earlier: list[errors.FieldError] | None = None
     ) -> None:
-        """Refuse (422) an object that its metadata rules, its schema or its CEL rules do not allow."""
+        """Raise 422 for an object that violates its metadata rules, its schema or its CEL rules."""
         found = list(earlier or ())
         if old is None:
             found += lifecycle.create_errors(resource, data) + create_problems(resource, data)
@@ -323,7 +321,7 @@ def unchecked(found: list[errors.FieldError]) -> list[errors.FieldError]:
 
 
 def check_configuration(config: Object, resource: Resource) -> None:
-    """Refuse an applied configuration that carries managed fields or fields its schema does not declare."""
+    """Reject an applied configuration with managed fields or with fields that its schema does not declare."""
     metadata: Object = config.get("metadata") or {}
     if metadata.get("managedFields") is not None:
         raise errors.bad_request("metadata.managedFields must be nil")
