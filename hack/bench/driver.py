@@ -13,8 +13,7 @@ from pathlib import Path
 from kaito.api import labels
 from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.runtime import Again, AlreadyExists, Controller, Manager, ObjectMeta, Quantity, Request, Settings
-from kaito.runtime.kinds import Node, StatefulSet
-from kaito.runtime.kinds.core import NodeCondition, NodeSpec, NodeStatus
+from kaito.runtime.kinds import Node, NodeCondition, NodeSpec, NodeStatus, StatefulSet
 from kaito.runtime.predicate import changed
 
 GPUS = Quantity("1")

@@ -31,8 +31,7 @@ from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
 from kaito.api import crds
 from kaito.api.karpenter import NodeClaim
-from kaito.runtime.client import Client
-from kaito.runtime.client.connect import connect
+from kaito.runtime.client import Client, connect
 from kaito.runtime.kinds import CustomResourceDefinition
 from kaito.runtime.tasks import together
 

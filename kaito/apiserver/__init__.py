@@ -11,7 +11,8 @@ from kaito.apiserver.auth.rbac import Denial
 from kaito.apiserver.faults import ConnectionDropped, Fault
 from kaito.apiserver.http import Listening, serve
 from kaito.apiserver.registry.store import Backup
-from kaito.apiserver.server import ApiServer
+from kaito.apiserver.server import ApiServer, RequestRecord
+from kaito.apiserver.webhook_client import call_webhook
 from kaito.apiserver.wire import HttpRequest, HttpResponse
 
 __all__ = [
@@ -23,5 +24,7 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "Listening",
+    "RequestRecord",
+    "call_webhook",
     "serve",
 ]

@@ -31,8 +31,7 @@ from kaito.local.scheduler import scheduler
 from kaito.local.workloads.job import jobs
 from kaito.local.workloads.stateful_set import stateful_sets
 from kaito.runtime.cache import Cached
-from kaito.runtime.client import Api, Client
-from kaito.runtime.client.connect import connect
+from kaito.runtime.client import Api, Client, connect
 from kaito.runtime.clock import SystemClock
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ApiError

@@ -12,8 +12,7 @@ from typing import final
 from kaito.local.network import SERVICE_NETWORK
 from kaito.runtime.client import Api
 from kaito.runtime.controller import Controller
-from kaito.runtime.kinds import Pod, Service
-from kaito.runtime.kinds.core import ServicePort
+from kaito.runtime.kinds import Pod, Service, ServicePort
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.tasks import together

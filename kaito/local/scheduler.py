@@ -11,9 +11,7 @@ from decimal import Decimal
 from kaito.runtime.client import Client, MergePatch
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import Conflict, NotFound
-from kaito.runtime.kinds import Node, Pod
-from kaito.runtime.kinds.core import Taint
-from kaito.runtime.kinds.pod import NodeSelectorRequirement, NodeSelectorTerm, Toleration
+from kaito.runtime.kinds import Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration
 from kaito.runtime.reconcile import Again, Request
 
 RETRY_SECONDS = 1.0

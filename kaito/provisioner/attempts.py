@@ -8,8 +8,7 @@ from kaito.provisioner import reasons, record
 from kaito.provisioner.context import Pass
 from kaito.provisioner.failures import TROUBLE, Failure, failure, pause
 from kaito.provisioner.ledger import Offer, Refusal
-from kaito.runtime.meta import ConditionStatus
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import ConditionStatus, format_time
 
 VISIBLE_SECONDS = 60.0
 """The condition contains the time of the next attempt if it is at least this far away."""

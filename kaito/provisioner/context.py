@@ -14,7 +14,7 @@ from kaito.provisioner.metrics import ProvisionerMetrics
 from kaito.provisioner.report import Report
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime import Again, Api, Request
-from kaito.runtime.client.patch import MergePatch
+from kaito.runtime.client import MergePatch
 
 
 @final

@@ -10,8 +10,8 @@ from kaito.provisioner.nodes import NODES_BY_CLAIM, NODES_BY_CLAIM_NAME, OURS, c
 from kaito.provisioner.reconcile import converge, let_go
 from kaito.provisioner.termination import observe, terminate
 from kaito.runtime import Cached, Controller, ObjectKey
-from kaito.runtime.cache.view import View
-from kaito.runtime.controller.periodic import Periodic
+from kaito.runtime.cache import View
+from kaito.runtime.controller import Periodic
 from kaito.runtime.handler import Enqueue
 from kaito.runtime.kinds import Node
 from kaito.runtime.predicate import changed, labelled, matching

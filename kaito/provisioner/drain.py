@@ -13,8 +13,7 @@ from kaito.provisioner import reasons
 from kaito.provisioner.metrics import ProvisionerMetrics
 from kaito.runtime import Api
 from kaito.runtime.errors import ApiError, Conflict, NotFound, TooManyRequests
-from kaito.runtime.kinds import Node, Pod
-from kaito.runtime.kinds.pod import Toleration
+from kaito.runtime.kinds import Node, Pod, Toleration
 
 STUCK_SECONDS = 60.0
 """A pod that should have been gone this long is not waited for: its kubelet is not answering."""

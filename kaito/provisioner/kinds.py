@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.provisioner.settings import NodeApi
 from kaito.runtime import Client, Settings
-from kaito.runtime.client.connect import find_cluster_config
-from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.client import connect
 from kaito.runtime.errors import KaitoRuntimeError, NotFound
 from kaito.runtime.logging import get_logger
 
@@ -35,9 +34,7 @@ async def served_kinds(node_api: NodeApi, settings: Settings) -> Sequence[type[C
 
 
 async def _installed(settings: Settings) -> Sequence[type[Claim]]:
-    transport = HttpTransport(await find_cluster_config(settings.kubeconfig, settings.context))
-    client = Client(transport, field_manager="gpu-provisioner")
-    try:
+    async with connect(settings.kubeconfig, context=settings.context, field_manager="gpu-provisioner") as client:
         while True:
             try:
                 found = [kind for kind in KINDS if await is_served(client, kind)]
@@ -48,8 +45,6 @@ async def _installed(settings: Settings) -> Sequence[type[Claim]]:
                 return found
             log.info("neither machines nor nodeclaims are installed, waiting")
             await asyncio.sleep(RETRY_SECONDS)
-    finally:
-        await transport.close()
 
 
 async def is_served(client: Client, kind: type[Claim]) -> bool:

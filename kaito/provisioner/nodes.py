@@ -11,7 +11,7 @@ from kaito.api.karpenter import Claim, NodeClaim
 from kaito.api.karpenter.nodeclaim import KAITO_NODE_CLASS_GROUP, KAITO_NODE_CLASS_KIND
 from kaito.cloud.provider import Instance
 from kaito.runtime import Api, Index, ObjectKey
-from kaito.runtime.client.patch import MergePatch
+from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Node
 
 NODES_BY_CLAIM = Index(Node, lambda node: [uid] if (uid := node.labels.get(labels.CLAIM_UID)) else [], name="by-claim")

@@ -16,7 +16,7 @@ from kaito.provisioner.context import Pass, moment
 from kaito.provisioner.failures import REFUSED_CAP_SECONDS, shortened
 from kaito.provisioner.ledger import Ledger, Refusal
 from kaito.runtime.clock import monotonic
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import format_time
 
 WORDS_LIMIT = 300
 """Characters of the cloud's message that the record keeps of each refusal."""

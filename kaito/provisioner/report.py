@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from kaito.api.karpenter import Claim, Machine, conditions
-from kaito.runtime.client.status import StatusScope
+from kaito.runtime.client import StatusScope
 from kaito.runtime.meta import Condition, ConditionStatus, find_condition
 
 

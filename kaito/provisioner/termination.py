@@ -14,10 +14,9 @@ from kaito.provisioner.nodes import claim_of, owns_instance
 from kaito.provisioner.steps.release import termination_time
 from kaito.provisioner.volumes import blocking_attachments
 from kaito.runtime import Again, Request
-from kaito.runtime.client.patch import MergePatch
+from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import Conflict
-from kaito.runtime.kinds import Node
-from kaito.runtime.kinds.core import Taint
+from kaito.runtime.kinds import Node, Taint
 
 DRAIN_SECONDS = 1.0
 """Between looks at a draining node (Karpenter)."""

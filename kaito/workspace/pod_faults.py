@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from kaito.api import conditions
-from kaito.runtime.kinds import Pod
-from kaito.runtime.kinds.pod import ContainerStatus
+from kaito.runtime.kinds import ContainerStatus, Pod
 
 IMAGE_PULL = frozenset(
     {

@@ -31,8 +31,7 @@ from hack.bench.process import cost_of
 from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
 from kaito.runtime import AlreadyExists, ApiError, Client, NotFound
-from kaito.runtime.client import MergePatch
-from kaito.runtime.client.connect import connect
+from kaito.runtime.client import MergePatch, connect
 from kaito.runtime.errors import TransportError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import ObjectMeta

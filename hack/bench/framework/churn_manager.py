@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from kaito.runtime import Cached, Controller, Manager, Request, Settings
-from kaito.runtime.client import MergePatch
+from kaito.runtime.client import MergePatch, Reply, StreamReply
 from kaito.runtime.client.connect import find_cluster_config
 from kaito.runtime.client.http import HttpTransport
-from kaito.runtime.client.transport import Reply, StreamReply
 from kaito.runtime.errors import TransportError
 from kaito.runtime.kinds import ConfigMap
 

@@ -23,7 +23,7 @@ import msgspec
 from hack.bench.framework.store import pod
 from hack.bench.report import Column, Report
 from kaito.runtime.cache import Cache, Cached
-from kaito.runtime.client.transport import Reply
+from kaito.runtime.client import Reply
 from kaito.runtime.handler import enqueue_self
 from kaito.runtime.kinds import Pod
 from kaito.runtime.meta import ObjectKey

@@ -30,7 +30,7 @@ from kaito.runtime.kinds import (
     ServiceAccount,
     StatefulSet,
 )
-from kaito.runtime.manager.runnable import Background
+from kaito.runtime.manager import Background
 
 WORKERS = 10
 IDLE_KINDS: tuple[type[Resource], ...] = (

@@ -8,8 +8,7 @@ from kaito.api import labels
 from kaito.api.schema import LabelKey, LabelValue, ObjectName
 from kaito.api.workspace.counts import COUNT_LIMIT
 from kaito.runtime.crd import Rule
-from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model
-from kaito.runtime.meta.selector import Operator
+from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model, Operator
 
 _LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 

@@ -17,7 +17,7 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 from yarl import URL
 
 from kaito.cloud.azure.operations import is_same_origin
-from kaito.runtime.client.proxy import is_loopback
+from kaito.runtime.client import is_loopback
 
 Fence = Callable[[], None]
 """Returns while this process may write; raises otherwise (`kaito.runtime.errors.NotLeader`)."""

@@ -16,7 +16,7 @@ from kaito.local.kubelet.images import Launch, NoStandIn
 from kaito.local.kubelet.probes import Prober, watch_probe
 from kaito.local.kubelet.process import Process, run_to_end
 from kaito.runtime.clock import Clock
-from kaito.runtime.kinds.pod import (
+from kaito.runtime.kinds import (
     Container,
     ContainerState,
     ContainerStateRunning,

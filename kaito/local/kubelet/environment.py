@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping
 
 from kaito.local.kubelet.volumes import GetConfigMap, GetSecret
-from kaito.runtime.kinds.pod import Container, EnvVarSource, KeySelector, Pod
-from kaito.runtime.kinds.references import LocalObjectReference
+from kaito.runtime.kinds import Container, EnvVarSource, KeySelector, LocalObjectReference, Pod
 
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 

@@ -14,8 +14,8 @@ from kaito.local.kubelet.environment import Environment
 from kaito.local.kubelet.images import Images, Launch, Place
 from kaito.local.kubelet.volumes import MountProblem, Volumes, mounts_of
 from kaito.runtime.clock import Clock
-from kaito.runtime.kinds.pod import Container, ContainerStatus, Pod
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.kinds import Container, ContainerStatus, Pod
+from kaito.runtime.meta import format_time
 from kaito.runtime.tasks import TaskScope, together
 
 MOUNT_RETRY_SECONDS = 2.0

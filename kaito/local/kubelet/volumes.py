@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import final
 
-from kaito.runtime.kinds import ConfigMap, Container, Pod, Secret, Volume
-from kaito.runtime.kinds.pod import KeyToPath
+from kaito.runtime.kinds import ConfigMap, Container, KeyToPath, Pod, Secret, Volume
 from kaito.runtime.meta import Model
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from kaito.runtime.client import MergePatch
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import Job, Pod
-from kaito.runtime.meta import ObjectMeta
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import ObjectMeta, format_time
 from kaito.runtime.reconcile import Again, Request
 
 DEFAULT_BACKOFF_LIMIT = 6

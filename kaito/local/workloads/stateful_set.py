@@ -8,8 +8,7 @@ import hashlib
 import json
 
 from kaito.runtime.controller import Controller
-from kaito.runtime.kinds import PersistentVolumeClaim, Pod, StatefulSet
-from kaito.runtime.kinds.pod import PersistentVolumeClaimVolumeSource, Volume
+from kaito.runtime.kinds import PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, StatefulSet, Volume
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.predicate import changed
 from kaito.runtime.reconcile import Again, Request

@@ -11,7 +11,7 @@ from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass
-from kaito.runtime.client.patch import MergePatch
+from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import NotFound
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import Quantity

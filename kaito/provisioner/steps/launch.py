@@ -20,7 +20,7 @@ from kaito.provisioner.offers import choice
 from kaito.provisioner.plan import Plan, Unfulfillable, image_family, plan_for
 from kaito.provisioner.record import WORDS_LIMIT
 from kaito.provisioner.steps.start import NoOffer, next_offer_in, refuse_all_alike, start
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import format_time
 
 CONFLICT_SECONDS = 300.0
 """Between looks at a stranger's instance of our name."""

@@ -5,10 +5,9 @@ from kaito.api.karpenter import conditions
 from kaito.provisioner import reasons
 from kaito.provisioner.context import Pass
 from kaito.provisioner.nodes import nodes_of
-from kaito.runtime.client.patch import MergePatch
+from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import Conflict
-from kaito.runtime.kinds import Node
-from kaito.runtime.kinds.core import Taint
+from kaito.runtime.kinds import Node, Taint
 
 ATTEMPTS = 5
 """Tries while kubelet and cloud node manager keep writing the node."""

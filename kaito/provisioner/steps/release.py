@@ -15,7 +15,7 @@ from kaito.provisioner.context import Pass, moment
 from kaito.provisioner.ending import end_instance, refused
 from kaito.provisioner.nodes import nodes_of
 from kaito.provisioner.settings import ProvisionerSettings
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import format_time
 
 DRAIN_CHECK_SECONDS = 10.0
 """Between looks at a node that is being drained; its deletion wakes us, too."""

@@ -15,6 +15,7 @@ from kaito.runtime.client.intercept import Interceptor as Interceptor
 from kaito.runtime.client.location import Discovery as Discovery, Location as Location
 from kaito.runtime.client.observe import RequestObserver as RequestObserver
 from kaito.runtime.client.patch import JsonPatch as JsonPatch, MergePatch as MergePatch, Patch as Patch
+from kaito.runtime.client.proxy import is_loopback as is_loopback
 from kaito.runtime.client.removal import Removal as Removal
 from kaito.runtime.client.sender import ApiRequest as ApiRequest, failure as failure
 from kaito.runtime.client.status import StatusScope as StatusScope

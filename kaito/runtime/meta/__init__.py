@@ -14,6 +14,7 @@ from kaito.runtime.meta.model import (
     MicroTime as MicroTime,
     Model as Model,
     Time as Time,
+    format_time as format_time,
     wire_name as wire_name,
 )
 from kaito.runtime.meta.quantity import Quantity as Quantity
@@ -25,4 +26,5 @@ from kaito.runtime.meta.resource import (
 from kaito.runtime.meta.selector import (
     LabelSelector as LabelSelector,
     LabelSelectorRequirement as LabelSelectorRequirement,
+    Operator as Operator,
 )

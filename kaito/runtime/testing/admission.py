@@ -8,7 +8,7 @@ from typing import Any, final
 
 import msgspec
 
-from kaito.apiserver.webhook_client import call_webhook
+from kaito.apiserver import call_webhook
 from kaito.runtime.webhook.answer import Answer, defaulting, validating
 from kaito.runtime.webhook.conversion import Conversion, review as convert
 from kaito.runtime.webhook.declaration import AnyWebhook

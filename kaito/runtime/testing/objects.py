@@ -12,8 +12,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from kaito.apiserver.server import ApiServer
-from kaito.apiserver.wire import HttpRequest
+from kaito.apiserver import ApiServer, HttpRequest
 from kaito.runtime.client import codec
 from kaito.runtime.client.path import label_query, resource_path
 from kaito.runtime.client.sender import failure

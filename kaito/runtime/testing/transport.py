@@ -10,9 +10,7 @@ from contextlib import asynccontextmanager
 from typing import cast, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from kaito.apiserver.faults import ConnectionDropped
-from kaito.apiserver.server import ApiServer
-from kaito.apiserver.wire import HttpRequest, HttpResponse
+from kaito.apiserver import ApiServer, ConnectionDropped, HttpRequest, HttpResponse
 from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, check_send_guard
 from kaito.runtime.errors import RequestTimeout, TransportError
 

@@ -20,11 +20,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self, final
 
-from kaito.apiserver.auth.rbac import Denial
-from kaito.apiserver.faults import Fault
-from kaito.apiserver.registry.store import Backup
-from kaito.apiserver.server import ApiServer, RequestRecord
-from kaito.apiserver.wire import HttpRequest
+from kaito.apiserver import ApiServer, Backup, Denial, Fault, HttpRequest, RequestRecord
 from kaito.runtime.cache import Cached
 from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.controller import AnyController

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from kaito.api import Claim, Machine, NodeClaim, Workspace, conditions, labels
 from kaito.api.karpenter.conditions import INSTANCE_TERMINATING
 from kaito.runtime import Again, Request
-from kaito.runtime.client import MergePatch
-from kaito.runtime.client.status import StatusScope
+from kaito.runtime.client import MergePatch, StatusScope
 from kaito.runtime.errors import NotFound, NotLeader
 from kaito.runtime.kinds import Job, Node, StatefulSet
 from kaito.workspace.failure import describe

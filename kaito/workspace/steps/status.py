@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from kaito.api import Workspace, conditions
-from kaito.runtime.client.status import StatusScope
+from kaito.runtime.client import StatusScope
 from kaito.workspace.context import Pass
 from kaito.workspace.failure import MESSAGE_LENGTH
 from kaito.workspace.status import Verdict, claim_condition_type, state, verdicts

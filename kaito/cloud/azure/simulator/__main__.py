@@ -15,9 +15,7 @@ from kaito.cloud.azure.simulator.named_faults import NAMED, named
 from kaito.cloud.azure.simulator.server import serve
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.cloud.azure.simulator.simulator import Simulator
-from kaito.runtime.client import Client
-from kaito.runtime.client.connect import find_cluster_config
-from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.client import connect
 
 FIELD_MANAGER = "arm-simulator"
 
@@ -93,9 +91,8 @@ async def run(args: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         nodes = None
         if args.kubeconfig is not None:
-            transport = HttpTransport(await find_cluster_config(args.kubeconfig, args.context))
-            stack.push_async_callback(transport.close)
-            nodes = Client(transport, field_manager=FIELD_MANAGER)
+            connection = connect(args.kubeconfig, context=args.context, field_manager=FIELD_MANAGER)
+            nodes = await stack.enter_async_context(connection)
         simulator = await stack.enter_async_context(Simulator(settings_of(args), nodes=nodes))
         for entry in args.quota:
             family, _, limit = entry.partition("=")

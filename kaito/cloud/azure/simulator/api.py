@@ -18,7 +18,7 @@ from kaito.cloud.azure.simulator.faults import Fault, FaultScript, OperationFaul
 from kaito.cloud.azure.simulator.limits import RequestLimits
 from kaito.cloud.azure.simulator.pools import Cluster, Operation, Pool
 from kaito.cloud.azure.simulator.wire import Answer, ArmError, Exchange
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import format_time
 
 API_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(-preview)?$")
 REMEMBERED_REQUESTS = 10_000

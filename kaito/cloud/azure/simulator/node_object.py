@@ -6,8 +6,7 @@ from typing import Any
 from kaito.cloud.azure.simulator.api import MAX_PODS, node_image
 from kaito.cloud.azure.simulator.pools import Pool
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
-from kaito.runtime.kinds import Node
-from kaito.runtime.kinds.core import NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Taint
+from kaito.runtime.kinds import Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Taint
 from kaito.runtime.meta import ObjectMeta, Quantity
 
 UNINITIALIZED = Taint(key="node.cloudprovider.kubernetes.io/uninitialized", value="true", effect="NoSchedule")

@@ -14,8 +14,7 @@ from kaito.cloud.azure.simulator.knobs import KnobBoard, Knobs
 from kaito.cloud.azure.simulator.pools import Cluster, Pool, PoolMoment
 from kaito.runtime.clock import Clock
 from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound, TransportError
-from kaito.runtime.kinds import Lease, Node
-from kaito.runtime.kinds.coordination import LeaseSpec
+from kaito.runtime.kinds import Lease, LeaseSpec, Node
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.tasks import TaskScope
 
