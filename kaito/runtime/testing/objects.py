@@ -5,6 +5,7 @@ hit by a fault.
 """
 
 import asyncio
+import functools
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -171,7 +172,7 @@ class ServerObjects:
             if isinstance(kind, Mapping):
                 self._install(kind)
             elif not self._is_served(kind):
-                self._install(crd([Version(model=kind, storage=True)]))
+                self._install(_definition(kind))
 
     def admit(self, *webhooks: Webhook[Any]) -> None:
         """Have the server ask these webhooks about every write, the test's own included. No sockets are involved.
@@ -280,3 +281,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+@functools.lru_cache(maxsize=64)
+def _definition(kind: type[Resource]) -> dict[str, Any]:
+    """Return the CRD of a kind; generating a schema takes longer than most tests that need it."""
+    return crd([Version(model=kind, storage=True)])

@@ -93,13 +93,12 @@ class _JumpingSelector(selectors.BaseSelector):
 class _Timer(asyncio.TimerHandle):
     """A timer that knows which of two for the same moment was set first."""
 
-    __slots__ = ("serial",)
+    __slots__ = ("due", "serial")
+    due: float
     serial: int
 
-    def __lt__(self, other: asyncio.TimerHandle) -> bool:
-        if isinstance(other, _Timer) and self.when() == other.when():
-            return self.serial < other.serial
-        return self.when() < other.when()
+    def __lt__(self, other: "_Timer") -> bool:  # type: ignore[override]  # `call_at` makes every timer of the loop
+        return self.serial < other.serial if self.due == other.due else self.due < other.due
 
 
 @final
@@ -133,6 +132,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         """As asyncio's, but timers of one moment fire in the order they were set: in virtual time moments coincide."""
         timer = _Timer(when, callback, args, self, context)
+        timer.due = when
         timer.serial = next(self._serials)
         heapq.heappush(cast("Any", self)._scheduled, timer)
         cast("Any", timer)._scheduled = True

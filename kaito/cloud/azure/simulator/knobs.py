@@ -1,6 +1,8 @@
 """How the nodes of a pool behave: when they join, when they turn Ready, what goes wrong."""
 
+import asyncio
 import re
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict
 
@@ -44,6 +46,8 @@ class KnobBoard:
     def __init__(self, defaults: Knobs = Knobs()) -> None:
         self._defaults = defaults
         self._settings: list[tuple[re.Pattern[str], dict[str, object]]] = []
+        self._merged: dict[str, Knobs] = {}
+        self._changed = asyncio.Event()
 
     def set(self, pool: str = ".*", **changes: object) -> None:
         """Change knobs for pools whose whole name fits the regular expression.
@@ -53,15 +57,29 @@ class KnobBoard:
         """
         Knobs.model_validate({**self._defaults.model_dump(), **changes})
         self._settings.append((re.compile(pool), changes))
+        self._wake()
 
     def clear(self) -> None:
         """Back to the defaults."""
         self._settings.clear()
+        self._wake()
 
     def of(self, pool: str) -> Knobs:
         """The knobs in force for a pool."""
-        merged: dict[str, object] = self._defaults.model_dump()
-        for pattern, changes in self._settings:
-            if pattern.fullmatch(pool):
-                merged |= changes
-        return Knobs.model_validate(merged)
+        if pool not in self._merged:
+            merged: dict[str, object] = self._defaults.model_dump()
+            for pattern, changes in self._settings:
+                if pattern.fullmatch(pool):
+                    merged |= changes
+            self._merged[pool] = Knobs.model_validate(merged)
+        return self._merged[pool]
+
+    async def changed(self, within: float | None) -> None:
+        """Wait until a knob is set or cleared, at most `within` seconds; None waits without a limit."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), within)
+
+    def _wake(self) -> None:
+        self._merged.clear()
+        self._changed.set()
+        self._changed = asyncio.Event()

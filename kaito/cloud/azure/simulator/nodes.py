@@ -5,6 +5,7 @@ a machine tries again until its pool is gone. What happens when is decided by `K
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -22,8 +23,8 @@ R = TypeVar("R", bound=Resource)
 
 LEASE_NAMESPACE = "kube-node-lease"
 RETRY_SECONDS = 1.0
-TICK_SECONDS = 1.0
-"""How often a living machine looks at its knobs (real seconds)."""
+SHORTEST_WAIT_SECONDS = 0.001
+"""Above the resolution of the loop's clock: a wait that rounding left over must let time pass."""
 
 
 class NodeSink(Protocol):
@@ -169,6 +170,7 @@ class Machine:
         loop = asyncio.get_running_loop()
         while True:
             knobs = self._knobs
+            wait: float | None = None
             if not knobs.heartbeat_stop:
                 health = "not-ready" if knobs.not_ready else "ready"
                 ready_since = (ready_since if ready_since is not None else loop.time()) if health == "ready" else None
@@ -179,18 +181,26 @@ class Machine:
                 if loop.time() >= next_lease:
                     next_lease = loop.time() + knobs.heartbeat_seconds
                     await self._persist(self._renew)
+                wait = min(next_lease - loop.time(), self._until_gpus(knobs, ready_since))
             elif written is not None:
                 written = None
                 await self._sleep(knobs.unreachable_after)
                 await self.change_status(lambda node: node_object.unknown(node, self._clock.now()))
                 await self.change(node_object.with_unreachable_taint)
-            await asyncio.sleep(min(TICK_SECONDS, self._settings.seconds(10)))
+                continue
+            await self._board.changed(None if wait is None else max(wait, SHORTEST_WAIT_SECONDS))
 
     def _gpus(self, knobs: Knobs, ready_since: float | None) -> int:
-        now = asyncio.get_running_loop().time()
-        if ready_since is None or now < ready_since + self._settings.seconds(knobs.gpu_delay):
+        if ready_since is None or self._until_gpus(knobs, ready_since) < math.inf:
             return 0
         return self._pool.size.gpus if knobs.gpu_count_override is None else knobs.gpu_count_override
+
+    def _until_gpus(self, knobs: Knobs, ready_since: float | None) -> float:
+        """Seconds until the device plugin announces the GPUs; infinite when it did, or when the node is not Ready."""
+        if ready_since is None:
+            return math.inf
+        wait = ready_since + self._settings.seconds(knobs.gpu_delay) - asyncio.get_running_loop().time()
+        return wait if wait > 0 else math.inf
 
     async def _report(self, ready: bool, gpus: int) -> None:
         now = self._clock.now()
