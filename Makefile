@@ -50,7 +50,7 @@ mutate: sync .venv-mutate/.synced $(if $(IN_PRESETS),presets-env) ## Plant small
 		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FRESH),--fresh) $(ARGS)
 
 .PHONY: check
-check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, drift
+check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, spelling, drift
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -61,12 +61,14 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@.venv/bin/python -m hack.check.verifytypes
 	@.venv/bin/python -m hack.generate --check
 	@.venv/bin/python -m hack.check.size
+	@git ls-files -z | xargs -0 .venv/bin/codespell
 
 .PHONY: check-fast
 check-fast: sync ## Lint, format, types and spelling of the files that differ from main
 	@files=$$(.venv/bin/python hack/check/changed.py); \
 	if [ -z "$$files" ]; then echo "no Python file differs from main"; exit 0; fi; \
-	.venv/bin/ruff check $$files && .venv/bin/ruff format --check $$files && .venv/bin/pyright $$files
+	.venv/bin/ruff check $$files && .venv/bin/ruff format --check $$files && \
+	.venv/bin/codespell $$files && .venv/bin/pyright $$files
 
 .PHONY: generate
 generate: sync ## Write the CRDs, RBAC and docs that are generated from code

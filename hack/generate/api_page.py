@@ -22,7 +22,7 @@ PATH = Path("docs", "reference", "runtime.md")
 MODULES: dict[str, tuple[str, ...]] = {
     "kaito.runtime": (),
     "kaito.runtime.reconcile": ("PeriodicRequest", "KeyedRequest"),
-    "kaito.runtime.predicate": ("differs", "labelled", "matching", "on"),
+    "kaito.runtime.predicate": ("differs", "labeled", "matching", "on"),
     "kaito.runtime.handler": ("label_key",),
     "kaito.runtime.source": ("Channel",),
     "kaito.runtime.workqueue": ("ExponentialLimiter", "BucketLimiter", "LongestOf"),

@@ -16,7 +16,7 @@ from kaito.models.errors import PlanError
 from kaito.models.gpu import InstanceType
 from kaito.models.planning import plan_inference
 from kaito.models.preset import Preset
-from kaito.provisioner.upstream import ACCEPTED, HONOURED
+from kaito.provisioner.upstream import ACCEPTED, HONORED
 from kaito.workspace.upstream import FLAGS, GATES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,7 +170,7 @@ def upstream_flags_page() -> str:
     """What becomes of each gate and flag of upstream's two programs."""
     gates = [(gate.name, str(gate.answer), gate.reason) for gate in GATES]
     flags = [(flag.name, str(flag.answer), flag.reason) for flag in FLAGS]
-    provisioner = [(name, "honoured", reason) for name, reason in HONOURED.items()]
+    provisioner = [(name, "honored", reason) for name, reason in HONORED.items()]
     provisioner += [(name, "accepted, no effect", reason) for name, reason in ACCEPTED.items()]
     return (
         "# Feature gates and flags of upstream\n\nUpstream's charts (Kaito v0.12, gpu-provisioner v0.4.3) start these "

@@ -89,7 +89,7 @@ RECONCILE_ERROR: Final = "ReconcileError"
 # ── reasons: planning ────────────────────────────────────────────────────────────────────────────────────────────────
 
 UNKNOWN_PRESET: Final = "UnknownPreset"
-"""The catalogue has no such preset; the message has the nearest names."""
+"""The catalog has no such preset; the message has the nearest names."""
 
 UNKNOWN_INSTANCE_TYPE: Final = "UnknownInstanceType"
 """The instance type does not exist, or has no GPU that can be used."""
@@ -113,7 +113,7 @@ SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105 - the reason's name, no
 """A Secret the Workspace names does not exist in its namespace."""
 
 MODEL_RESOLVED: Final = "ModelResolved"
-"""Type and reason: the preset is in the catalogue and fits the instance type."""
+"""Type and reason: the preset is in the catalog and fits the instance type."""
 
 # ── reasons: inference ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -32,7 +32,7 @@ class Violation:
 def introduced(before: Iterable[Violation], after: Iterable[Violation]) -> list[Violation]:
     """What an update makes wrong: the violations of the new state that the old state did not have.
 
-    An object stored before a rule existed can therefore still be labelled, scaled or finalized.
+    An object stored before a rule existed can therefore still be labeled, scaled or finalized.
     """
     known = set(before)
     return [violation for violation in after if violation not in known]

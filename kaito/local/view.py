@@ -1,6 +1,6 @@
 """The live view: one line per change, with the seconds since the start.
 
-It only ever prints what the API server and the cloud say; on a terminal, states are coloured.
+It only ever prints what the API server and the cloud say; on a terminal, states are colored.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class View:
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
-        self._colour = out.isatty()
+        self._color = out.isatty()
         self._started: float | None = None
         self._seen: dict[tuple[str, str], str] = {}
         self.timeline: list[tuple[float, Fact]] = []
@@ -63,13 +63,13 @@ class View:
 
     def _line(self, fact: Fact) -> None:
         self.timeline.append((self.elapsed(), fact))
-        self.say(f"{fact.kind:<11} {fact.name:<34} {self._paint(fact.state, _colour(fact.state))}")
+        self.say(f"{fact.kind:<11} {fact.name:<34} {self._paint(fact.state, _color(fact.state))}")
 
-    def _paint(self, text: str, colour: str) -> str:
-        return f"{colour}{text}{_PLAIN}" if self._colour and colour else text
+    def _paint(self, text: str, color: str) -> str:
+        return f"{color}{text}{_PLAIN}" if self._color and color else text
 
 
-def _colour(state: str) -> str:
+def _color(state: str) -> str:
     if any(word in state for word in ("CrashLoop", "Failed", "Error", "Err", "Exceeded")):
         return _RED
     if "=True" in state and "=False" not in state and "=-" not in state and "Unknown" not in state:

@@ -1,4 +1,4 @@
-"""What the catalogue and the instance types say about a Workspace at admission: pure, no cluster, no network.
+"""What the catalog and the instance types say about a Workspace at admission: pure, no cluster, no network.
 
 `check` complements `kaito.api.workspace.validation.validate`, which looks at fields only. Called by the webhook on
 create and update, and by the controller before it plans.
@@ -10,7 +10,7 @@ from kaito.api import labels
 from kaito.api.violation import Violation, introduced
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.validation import NodeApi
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import Cloud
@@ -52,12 +52,12 @@ def preset_of(workspace: Workspace) -> Preset | None:
     """The preset that the Workspace names; None for a pod template.
 
     Raises:
-        UnknownPreset: the catalogue does not have it.
+        UnknownPreset: the catalog does not have it.
     """
     if workspace.inference and workspace.inference.preset:
-        return catalogue.get(workspace.inference.preset.name)
+        return catalog.get(workspace.inference.preset.name)
     if workspace.tuning:
-        return catalogue.get(workspace.tuning.preset.name, field=catalogue.TUNING_FIELD)
+        return catalog.get(workspace.tuning.preset.name, field=catalog.TUNING_FIELD)
     return None
 
 

@@ -1,6 +1,6 @@
-"""The preset catalogue: every model by each of its names.
+"""The preset catalog: every model by each of its names.
 
-Looked up without regard to case, by short name, alias or Hugging Face id. An id that the catalogue does not know is
+Looked up without regard to case, by short name, alias or Hugging Face id. An id that the catalog does not know is
 refused: its size is unknown, so nothing could be planned, and asking Hugging Face at admission would make the API
 server wait for the internet.
 """
@@ -21,7 +21,7 @@ INFERENCE_FIELD = "inference.preset.name"
 TUNING_FIELD = "tuning.preset.name"
 
 
-class _Catalogue(BaseModel):
+class _Catalog(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     presets: list[Preset]
@@ -30,7 +30,7 @@ class _Catalogue(BaseModel):
 @cache
 def _by_name() -> Mapping[str, Preset]:
     text = resources.files("kaito.models").joinpath("data", "presets.yaml").read_text(encoding="utf-8")
-    presets = _Catalogue.model_validate(yaml.load(text, Loader=_loader())).presets  # noqa: S506 - a safe loader, see _loader
+    presets = _Catalog.model_validate(yaml.load(text, Loader=_loader())).presets  # noqa: S506 - a safe loader, see _loader
     return MappingProxyType({name: preset for preset in presets for name in preset.names})
 
 
@@ -41,7 +41,7 @@ def _loader() -> type[yaml.SafeLoader] | type[yaml.CSafeLoader]:
 
 @cache
 def presets() -> tuple[Preset, ...]:
-    """Every preset that can be run, in the catalogue's order."""
+    """Every preset that can be run, in the catalog's order."""
     return tuple({preset.name: preset for preset in _by_name().values() if preset.supported}.values())
 
 
@@ -55,7 +55,7 @@ def get(name: str, *, field: str = INFERENCE_FIELD) -> Preset:
     """The preset that answers to that name.
 
     Raises:
-        UnknownPreset: the catalogue does not know it, or it was retired; the message has the nearest names.
+        UnknownPreset: the catalog does not know it, or it was retired; the message has the nearest names.
     """
     preset = find(name)
     if preset:
@@ -66,10 +66,10 @@ def get(name: str, *, field: str = INFERENCE_FIELD) -> Preset:
     if "/" in name:
         raise UnknownPreset(
             field,
-            f"{name!r} is not in the catalogue, so its size is unknown: choose a catalogued model"
+            f"{name!r} is not in the catalog, so its size is unknown: choose a catalogd model"
             f"{_did_you_mean(name)}, or run it through inference.template",
         )
-    raise UnknownPreset(field, f"{name!r} is not a preset: choose one of the catalogue{_did_you_mean(name)}")
+    raise UnknownPreset(field, f"{name!r} is not a preset: choose one of the catalog{_did_you_mean(name)}")
 
 
 def _instead(retired: Preset) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.preset import Flags
-from kaito.models.sizing import most_sequences, utilisation
+from kaito.models.sizing import most_sequences, utilization
 from kaito.models.sources import DOWNLOAD_DIRECTORY, Download, ModelSource, WeightsInImage, model_source
 
 TRANSFORMERS_SERVER: Final = ("python3", "/workspace/tfs/inference_api.py")
@@ -189,7 +189,7 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
 def _share(plan: InferencePlan) -> str:
     """The share of GPU memory that the plan was sized with: the user's as it is written, else the GPU's."""
     share = plan.engine.gpu_memory_utilization
-    return f"{utilisation(plan.instance.gpu):.2f}" if share is None else f"{share:g}"
+    return f"{utilization(plan.instance.gpu):.2f}" if share is None else f"{share:g}"
 
 
 def _vllm_parallelism(plan: InferencePlan) -> Flags:

@@ -1,7 +1,7 @@
 """Why a model cannot run as asked. One tree; each error names the field, the fact and the remedy.
 
     PlanError
-    ├── UnknownPreset            no such name in the catalogue (or it was retired)
+    ├── UnknownPreset            no such name in the catalog (or it was retired)
     ├── TuningUnsupported        the preset exists, but cannot be tuned
     ├── UnknownInstanceType      no such name in the table
     ├── NoGpu                    the instance type has no GPU that we can use
@@ -37,7 +37,7 @@ class PlanError(Exception):
 
 
 class UnknownPreset(PlanError):
-    """The catalogue has no such preset, or has it as retired."""
+    """The catalog has no such preset, or has it as retired."""
 
     reason = conditions.UNKNOWN_PRESET
 

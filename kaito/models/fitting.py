@@ -13,10 +13,10 @@ from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import choose_runtime
 from kaito.models.sizing import (
     DEFAULT_CONTEXT,
-    TRANSFORMERS_UTILISATION,
+    TRANSFORMERS_UTILIZATION,
     gib,
     transformers_need,
-    utilisation,
+    utilization,
     vllm_available_per_gpu,
     vllm_need_per_gpu,
 )
@@ -56,7 +56,7 @@ def engine_warnings(instance: InstanceType, engine: EngineOptions, divided: Para
     if divided.gpus < instance.gpus:
         field = option_field("tensor-parallel-size")
         yield f"{field}: the parallel sizes use {divided.gpus} of the {instance.gpus} GPUs of {instance.name}"
-    share, usual = engine.gpu_memory_utilization, utilisation(instance.gpu)
+    share, usual = engine.gpu_memory_utilization, utilization(instance.gpu)
     if share is not None and share > usual + 0.03:
         field = option_field("gpu-memory-utilization")
         yield f"{field}: {share} is more than the {usual} that {instance.gpu.name} usually has free: vLLM may not start"
@@ -83,12 +83,12 @@ def vllm_shortfall(preset: Preset, instance: InstanceType, engine: EngineOptions
 
 
 def transformers_shortfall(preset: Preset, instance: InstanceType) -> str:
-    """The same for transformers: by the requirement found by trying, where the catalogue has one, else the estimate."""
+    """The same for transformers: by the requirement found by trying, where the catalog has one, else the estimate."""
     declared = preset.requirement
     if declared is None:
         context = min(DEFAULT_CONTEXT, preset.context or DEFAULT_CONTEXT)
         needed = transformers_need(preset, instance.gpus, context=context)
-        usable = instance.gpu_memory * TRANSFORMERS_UTILISATION
+        usable = instance.gpu_memory * TRANSFORMERS_UTILIZATION
     else:
         if instance.gpus < declared.gpus:
             return f"{instance} has {instance.gpus} GPUs, {preset.name} needs {declared.gpus}"

@@ -103,14 +103,14 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
 def _by_product(known: Mapping[str, InstanceType], nodes: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
     """Node names by the product that the label gives.
 
-    A node that is known by its instance type only counts with the labelled nodes of the same GPU.
+    A node that is known by its instance type only counts with the labeled nodes of the same GPU.
     """
     kinds: dict[str, list[str]] = {}
     product_of_gpu: dict[str, str] = {}
-    for labelled in (True, False):
+    for labeled in (True, False):
         for name, instance in known.items():
             product = nodes[name].get(labels.GPU_PRODUCT, "")
-            if bool(product) is not labelled:
+            if bool(product) is not labeled:
                 continue
             kind = product or product_of_gpu.get(instance.gpu.name, instance.gpu.name)
             product_of_gpu.setdefault(instance.gpu.name, kind)

@@ -16,7 +16,7 @@ from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
 from kaito.models.parallelism import Parallelism, parallelism
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import check_gpu, choose_runtime, dtype_on, runtime_warnings
-from kaito.models.sizing import TRANSFORMERS_UTILISATION, gib, tuning_need
+from kaito.models.sizing import TRANSFORMERS_UTILIZATION, gib, tuning_need
 from kaito.runtime.meta import Quantity
 
 __all__ = ["InferencePlan", "Parallelism", "TuningPlan", "parallelism", "plan_inference", "plan_tuning"]
@@ -153,7 +153,7 @@ def plan_tuning(preset: Preset, instance: InstanceType, *, method: str) -> Tunin
     if preset.tuning is None:
         raise TuningUnsupported("tuning.preset.name", f"{preset.name} cannot be tuned: choose one of {_tunable()}")
     check_gpu(instance)
-    needed, available = tuning_need(preset, method), instance.gpu_memory * TRANSFORMERS_UTILISATION
+    needed, available = tuning_need(preset, method), instance.gpu_memory * TRANSFORMERS_UTILIZATION
     warnings: tuple[str, ...] = ()
     if needed > available:
         hint = "use a larger instance type" if method.lower() == "qlora" else "use a larger instance type, or qlora"

@@ -1,4 +1,4 @@
-"""What the catalogue knows of one model: the typed form of an entry of `data/presets.yaml`."""
+"""What the catalog knows of one model: the typed form of an entry of `data/presets.yaml`."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -99,7 +99,7 @@ class Requirement(_Entry):
 
 
 class Preset(_Entry):
-    """One model of the catalogue."""
+    """One model of the catalog."""
 
     name: str
     """Short name, lower case; what users write."""
@@ -111,7 +111,7 @@ class Preset(_Entry):
     """Commit of the repository; empty is the newest."""
 
     family: str
-    licence: str
+    license: str
     gated: bool = False
     """Whether Hugging Face wants a token for it."""
 

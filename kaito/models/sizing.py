@@ -2,7 +2,7 @@
 
 The constants are those of upstream Kaito after its corrections of August and September 2026 (pull requests 2302 and
 2315): vLLM's own default share of 0.92 instead of 0.84, 0.82 on A10, less fixed overhead on A10, the state of hybrid
-models, and weights without second copies. `utilisation` is the one source of the share: the estimate and the command
+models, and weights without second copies. `utilization` is the one source of the share: the estimate and the command
 line take it from here.
 
 `upstream_estimate` is upstream's node count, kept to compare with. `estimate` is ours: it spreads the key-value cache
@@ -32,11 +32,11 @@ OVERHEAD_PER_WEIGHT: Final = 0.05
 DEFAULT_CONTEXT: Final = 2048
 """Tokens of context that must fit when the user asks for no length (upstream)."""
 
-UPSTREAM_UTILISATION: Final = 0.84
+UPSTREAM_UTILIZATION: Final = 0.84
 """The share that upstream Kaito v0.12 reckons with, for comparisons."""
 
-_UTILISATION: Final = 0.92
-_UTILISATION_BY_GPU: Final = {"NVIDIA A10": 0.82}
+_UTILIZATION: Final = 0.92
+_UTILIZATION_BY_GPU: Final = {"NVIDIA A10": 0.82}
 """Share of GPU memory that vLLM may use: vLLM's default; A10 boards keep more for themselves (upstream)."""
 
 STATE_SEQUENCES: Final = 16
@@ -53,7 +53,7 @@ LORA_RANK: Final = 16
 _LORA_SHARE: Final = 20 / 13
 """An adapter of rank r on every matrix of a layer has 20 x hidden x r numbers, the layer has 13 x hidden^2."""
 
-TRANSFORMERS_UTILISATION: Final = 0.92
+TRANSFORMERS_UTILIZATION: Final = 0.92
 """Share of GPU memory that the transformers server may fill; our margin for what the driver and fragmentation take."""
 
 TRANSFORMERS_OVERHEAD: Final = 1 * GIB
@@ -127,9 +127,9 @@ def gib(size: float) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
-def utilisation(gpu: Gpu) -> float:
+def utilization(gpu: Gpu) -> float:
     """Share of the GPU's memory that vLLM may use; the estimate and the command line take it from here."""
-    return _UTILISATION_BY_GPU.get(gpu.name, _UTILISATION)
+    return _UTILIZATION_BY_GPU.get(gpu.name, _UTILIZATION)
 
 
 def overhead(gpu: Gpu) -> float:
@@ -144,7 +144,7 @@ def upstream_estimate(
     node_memory: int,
     gpus: int,
     context: int = DEFAULT_CONTEXT,
-    share: float = UPSTREAM_UTILISATION,
+    share: float = UPSTREAM_UTILIZATION,
     base: float = OVERHEAD,
     state: float = 0.0,
 ) -> UpstreamEstimate:
@@ -239,7 +239,7 @@ def _least_gpus(preset: Preset, instance: InstanceType, nodes: int, load: Load) 
 
 def vllm_available_per_gpu(instance: InstanceType, share: float | None = None) -> float:
     """Bytes that vLLM may use on each GPU of that type; `share` is the user's."""
-    return instance.memory_per_gpu * (utilisation(instance.gpu) if share is None else share)
+    return instance.memory_per_gpu * (utilization(instance.gpu) if share is None else share)
 
 
 def most_sequences(

@@ -14,7 +14,7 @@ from kaito.runtime.cache import View
 from kaito.runtime.controller import Periodic
 from kaito.runtime.handler import Enqueue
 from kaito.runtime.kinds import Node
-from kaito.runtime.predicate import changed, labelled, matching
+from kaito.runtime.predicate import changed, labeled, matching
 from kaito.runtime.source import FunctionSource
 from kaito.runtime.workqueue import Backoff
 
@@ -60,7 +60,7 @@ def claim_controller(kind: type[Claim], tools: Tools) -> Controller[Claim]:
             when=matching(is_managed) & (changed("generation", "deletionTimestamp") | matching(_asks_for_retry)),
         )
         .receives(claims_of_changed_instances(tools))
-        .watches(Node, to=claim_key, when=labelled(OURS | {labels.CLAIM_KIND: kind.kind}) & node_changes)
+        .watches(Node, to=claim_key, when=labeled(OURS | {labels.CLAIM_KIND: kind.kind}) & node_changes)
         .finalizes(labels.TERMINATION_FINALIZER, partial(let_go, tools=tools))
     )
 
@@ -78,7 +78,7 @@ def node_controller(tools: Tools) -> Controller[Node]:
             name="node-termination",
             workers=tools.settings.workers,
             backoff=NODE_BACKOFF,
-            when=labelled(OURS) & changed("deletionTimestamp", "finalizers"),
+            when=labeled(OURS) & changed("deletionTimestamp", "finalizers"),
         )
         .receives(nodes_of_changed_instances(tools))
         .finalizes(labels.TERMINATION_FINALIZER, partial(terminate, tools=tools))

@@ -1,7 +1,7 @@
 """The command line of the gpu-provisioner; the cloud's coordinates may also come from upstream's environment names.
 
 `main` calls `parse`; everything else takes the typed result. Booleans are written `--flag`, `--flag=true` or
-`--flag=false`, durations as Go writes them (`90s`, `15m`, `1h30m`). A flag that cannot be honoured is refused with the
+`--flag=false`, durations as Go writes them (`90s`, `15m`, `1h30m`). A flag that cannot be honored is refused with the
 remedy; a flag of upstream's provisioner without effect here is accepted with a note (`upstream`). None is
 ignored silently.
 """

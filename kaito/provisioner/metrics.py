@@ -1,4 +1,4 @@
-"""What the provisioner counts, under Karpenter's names where it has one. Never labelled by object name."""
+"""What the provisioner counts, under Karpenter's names where it has one. Never labeled by object name."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator

@@ -131,7 +131,7 @@ def plan_for(claim: Claim, *, provider: Provider, installation: str, settings: P
 
 
 def marker_for(claim: Claim, installation: str) -> Marker:
-    """How the claim's instance is recognised as the claim's."""
+    """How the claim's instance is recognized as the claim's."""
     return Marker(claim_uid=claim.uid, claim_kind=claim.kind, claim_name=claim.name, installation=installation)
 
 

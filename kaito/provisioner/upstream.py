@@ -1,7 +1,7 @@
 """Flags and environment variables of upstream's gpu-provisioner v0.4.3 that this one does not have under that name.
 
 Upstream's chart, and command lines written for upstream's binary, must be able to start this provisioner. What has a
-counterpart is honoured; what has none is accepted with a note, which `main` logs. Written into `flags.parse`.
+counterpart is honored; what has none is accepted with a note, which `main` logs. Written into `flags.parse`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ACCEPTED: Final[Mapping[str, str]] = {
 }
 """Flags without effect, with the reason."""
 
-HONOURED: Final[Mapping[str, str]] = {
+HONORED: Final[Mapping[str, str]] = {
     "--metrics-port": "port of --metrics-bind-address",
     "--health-probe-port": "port of --health-probe-bind-address",
     "--enable-profiling": "the same as --debug-endpoints",
@@ -51,19 +51,19 @@ _SWITCHES: Final = {"--enable-profiling", "--disable-leader-election"}
 
 def add_flags(flags: FlagParser) -> None:
     """Add every flag of the tables."""
-    for name, reason in {**HONOURED, **ACCEPTED}.items():
-        answer = "honoured" if name in HONOURED else "no effect"
+    for name, reason in {**HONORED, **ACCEPTED}.items():
+        answer = "honored" if name in HONORED else "no effect"
         flags.add_argument(name, nargs="?", const="true", default=None, help=f"upstream's flag, {answer}: {reason}")
 
 
 def apply(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Write what the honoured flags mean into this provisioner's own; a note for each flag without effect.
+    """Write what the honored flags mean into this provisioner's own; a note for each flag without effect.
 
     Raises:
         ValueError: a port or a switch is not one.
     """
     given = {name: environ[variable] for variable, name in ENVIRONMENT.items() if is_setting(environ.get(variable))}
-    for name in (*HONOURED, *ACCEPTED):
+    for name in (*HONORED, *ACCEPTED):
         value: str | None = getattr(args, _attribute(name))
         if value is not None:
             given[name] = value

@@ -141,7 +141,7 @@ def _kubernetes_names(_: object, __: str, event: MutableMapping[str, Any]) -> Mu
 
 
 class _StderrLines:
-    """Writes each line to the current `sys.stderr` at once, so that redirections made later are honoured."""
+    """Writes each line to the current `sys.stderr` at once, so that redirections made later are honored."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name

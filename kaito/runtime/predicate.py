@@ -2,7 +2,7 @@
 
 Given as `when=` to a controller or one of its watches, combined with `&`, `|` and `~`:
 
-    when=changed("generation", "labels", "status.readyReplicas") & ~labelled("paused=true")
+    when=changed("generation", "labels", "status.readyReplicas") & ~labeled("paused=true")
 
 A predicate looks at headers and at single values of the stored text, so dropping an event costs no decoding. One that
 raises is an error of the handler: the event is tried again later.
@@ -204,7 +204,7 @@ def differs(view: Callable[[R], object]) -> Predicate:
 
 
 @final
-class _Labelled(_Combinable):
+class _Labeled(_Combinable):
     __slots__ = ("_selector",)
 
     def __init__(self, selector: LabelSelector) -> None:
@@ -215,10 +215,10 @@ class _Labelled(_Combinable):
         return latest is not None and self._selector.matches(latest.header.labels)
 
     def __repr__(self) -> str:
-        return f"labelled({str(self._selector)!r})"
+        return f"labeled({str(self._selector)!r})"
 
 
-def labelled(selector: LabelSelector | Mapping[str, str] | str) -> Predicate:
+def labeled(selector: LabelSelector | Mapping[str, str] | str) -> Predicate:
     """Events pass when the object (its new state in an update) has the labels.
 
     `"app"` means that the label is there, `"app=web,tier!=db,stage in (a,b)"` compares. Prefer `Cached(labels=...)`
@@ -229,8 +229,8 @@ def labelled(selector: LabelSelector | Mapping[str, str] | str) -> Predicate:
     """
     labels = selector_of(selector)
     if labels is None or labels.is_empty:
-        raise ConfigurationError(f"labelled({selector!r}) would let everything pass")
-    return _Labelled(labels)
+        raise ConfigurationError(f"labeled({selector!r}) would let everything pass")
+    return _Labeled(labels)
 
 
 @final

@@ -1,6 +1,6 @@
 """What a Workspace needs, decided once a pass: the input of every builder in `manifests`.
 
-`steps.plan` makes it from the catalogue and the settings; it is data only. A Workspace that cannot be planned gets a
+`steps.plan` makes it from the catalog and the settings; it is data only. A Workspace that cannot be planned gets a
 `Refusal` instead, whose words go into its conditions.
 """
 

@@ -1,6 +1,6 @@
-"""From a Workspace and the catalogue to a plan: nodes, images, commands. Pure; `steps.plan` is the caller.
+"""From a Workspace and the catalog to a plan: nodes, images, commands. Pure; `steps.plan` is the caller.
 
-The catalogue's own planning (`kaito.models.planning`) decides whether and how a preset runs; this adds what only the
+The catalog's own planning (`kaito.models.planning`) decides whether and how a preset runs; this adds what only the
 Workspace and the controller's settings know.
 """
 

@@ -14,7 +14,7 @@ from typing import Final, final
 class Answer(StrEnum):
     """What happens to a gate or a flag."""
 
-    HONOURED = "honoured"
+    HONORED = "honored"
     """It does what it does upstream."""
 
     ACCEPTED = "accepted, no effect"
@@ -48,11 +48,9 @@ class Flag:
 
 
 GATES: Final = (
-    Gate("vLLM", Answer.HONOURED, "on by default; off leaves the transformers runtime only"),
-    Gate("disableNodeAutoProvisioning", Answer.HONOURED, "the same as --node-api=byo"),
-    Gate(
-        "Karpenter", Answer.HONOURED, "until upstream v0.4.1: claims are NodeClaims, the same as --node-api=nodeclaim"
-    ),
+    Gate("vLLM", Answer.HONORED, "on by default; off leaves the transformers runtime only"),
+    Gate("disableNodeAutoProvisioning", Answer.HONORED, "the same as --node-api=byo"),
+    Gate("Karpenter", Answer.HONORED, "until upstream v0.4.1: claims are NodeClaims, the same as --node-api=nodeclaim"),
     Gate(
         "enableInferenceSetController",
         Answer.ACCEPTED,
@@ -99,12 +97,12 @@ FLAGS: Final = (
     Flag("--model-mirror-download-cpu", Answer.ACCEPTED, _NO_STREAMING),
     Flag("--model-mirror-download-memory", Answer.ACCEPTED, _NO_STREAMING),
     Flag("--default-model-weights-storage-class", Answer.ACCEPTED, "weights are kept in a volume of the pod"),
-    Flag("--zap-log-level", Answer.HONOURED, "debug, info, error, panic or a number above 0 for debug: --log-level"),
-    Flag("--zap-encoder", Answer.HONOURED, "json or console: --log-format"),
-    Flag("--zap-devel", Answer.HONOURED, "true is --log-format=console and --log-level=debug"),
+    Flag("--zap-log-level", Answer.HONORED, "debug, info, error, panic or a number above 0 for debug: --log-level"),
+    Flag("--zap-encoder", Answer.HONORED, "json or console: --log-format"),
+    Flag("--zap-devel", Answer.HONORED, "true is --log-format=console and --log-level=debug"),
     Flag("--zap-stacktrace-level", Answer.ACCEPTED, "a stack is logged with every unexpected error"),
     Flag("--zap-time-encoding", Answer.ACCEPTED, "times are ISO 8601 in UTC"),
-    Flag("--v", Answer.HONOURED, "klog's verbosity: above 0 is --log-level=debug", "0"),
+    Flag("--v", Answer.HONORED, "klog's verbosity: above 0 is --log-level=debug", "0"),
     Flag("--vmodule", Answer.ACCEPTED, "the log level is one for all modules"),
     Flag("--logtostderr", Answer.ACCEPTED, "the log goes to standard error", "true"),
     Flag("--alsologtostderr", Answer.ACCEPTED, "the log goes to standard error", "false"),

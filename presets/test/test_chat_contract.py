@@ -32,7 +32,7 @@ async def test_the_content_type_of_the_request_does_not_matter(serve: Serve) -> 
         ({"generate_kwargs": {"num_beams": 4}, "return_full_text": False}, "ABCA"),
     ],
 )
-async def test_fields_are_honoured(serve: Serve, body: dict[str, object], result: str) -> None:
+async def test_fields_are_honored(serve: Serve, body: dict[str, object], result: str) -> None:
     server = await serve()
     assert await server.post("/chat", {"prompt": "abc"} | body) == (200, {"Result": result})
 

@@ -57,7 +57,7 @@ async def test_a_large_wrong_body_is_refused_in_few_words(
     serve: Serve, path: str, body: dict[str, Any], words: str
 ) -> None:
     """serving-02, serving-05: the cost of a refusal is bounded. A validation error for each of the items took the
-    event loop 5 s and answered 12 MB; every prompt was tokenised before they were counted."""
+    event loop 5 s and answered 12 MB; every prompt was tokenized before they were counted."""
     server = await serve(FakeModel(), max_request_bytes=LIMIT)
     async with server.session.post(server.url + path, data=io.BytesIO(json.dumps(body).encode())) as response:
         answer = await response.text()
@@ -68,7 +68,7 @@ async def test_a_large_wrong_body_is_refused_in_few_words(
     assert (status, health) == (200, {"status": "Healthy"})
 
 
-async def test_prompts_are_counted_before_they_are_tokenised(serve: Serve) -> None:
+async def test_prompts_are_counted_before_they_are_tokenized(serve: Serve) -> None:
     """serving-05: too many prompts cost no call of the tokenizer."""
     model = FakeModel()
     encoded: list[str] = []
@@ -136,8 +136,8 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_a_400(serve: Serve, p
     assert "the request body cannot be read" in text
 
 
-async def test_the_event_loop_turns_while_many_prompts_are_tokenised(serve: Serve) -> None:
-    """Prompts that are long together are tokenised on a thread, also if each of them is short."""
+async def test_the_event_loop_turns_while_many_prompts_are_tokenized(serve: Serve) -> None:
+    """Prompts that are long together are tokenized on a thread, also if each of them is short."""
     model = FakeModel()
     threads: set[str] = set()
 
@@ -152,7 +152,7 @@ async def test_the_event_loop_turns_while_many_prompts_are_tokenised(serve: Serv
     assert threading.main_thread().name not in threads
 
 
-async def test_a_long_conversation_of_empty_messages_is_tokenised_on_a_thread(serve: Serve) -> None:
+async def test_a_long_conversation_of_empty_messages_is_tokenized_on_a_thread(serve: Serve) -> None:
     """A chat template visits every message, whatever is in it."""
     model = FakeModel()
     threads: set[str] = set()

@@ -1,4 +1,4 @@
-"""Fields of well-known clients: honoured, accepted where they ask for nothing, or refused by name
+"""Fields of well-known clients: honored, accepted where they ask for nothing, or refused by name
 (13-openai-harmless-fields-refused, serving-04)."""
 
 import json
@@ -102,7 +102,7 @@ async def test_what_would_change_the_text_is_refused_by_name(
 
 
 async def test_message_fields_reach_the_chat_template(serve: Serve) -> None:
-    """serving review: `tool_calls` and `name` are honoured by the template instead of dropped."""
+    """serving review: `tool_calls` and `name` are honored by the template instead of dropped."""
     model = FakeModel()
     server = await serve(model)
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}

@@ -111,7 +111,7 @@ def test_beam_search_goes_through_generate(tiny: "TransformersModel", tiny_model
     assert len(tiny.run_alone(row(tiny, "Paris", length=500, num_beams=3), lambda: True)[0]) < 5
 
 
-def test_the_models_own_generation_config_is_honoured(tiny: "TransformersModel", tiny_model: Path) -> None:
+def test_the_models_own_generation_config_is_honored(tiny: "TransformersModel", tiny_model: Path) -> None:
     config = json.loads((tiny_model / "generation_config.json").read_text())
     assert len(config["eos_token_id"]) == 2
     plan = tiny.plan({}, {"do_sample": True, "top_k": 10})

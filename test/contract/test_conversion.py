@@ -35,14 +35,14 @@ PATIENCE = 100
 
 
 UNLUCKY = 13
-"""Litres that the old version cannot show."""
+"""Liters that the old version cannot show."""
 
 
 class TankSpec(Model):
-    litres: int = 0
-    colour: str | None = None
+    liters: int = 0
+    color: str | None = None
     valves: list[str] | None = None
-    """The old version cannot say this, nor litres that are no gallons; the conversion keeps them."""
+    """The old version cannot say this, nor liters that are no gallons; the conversion keeps them."""
 
 
 class OldTankSpec(Model):
@@ -61,16 +61,16 @@ def up(old: OldTank) -> Tank:
     if old.spec.gallons < 0:
         message = "a tank cannot hold less than nothing"
         raise ValueError(message)
-    return Tank(metadata=old.metadata, spec=TankSpec(litres=old.spec.gallons * 4, colour=old.labels.get("colour")))
+    return Tank(metadata=old.metadata, spec=TankSpec(liters=old.spec.gallons * 4, color=old.labels.get("color")))
 
 
 def down(new: Tank) -> OldTank:
-    if new.spec.litres == UNLUCKY:
+    if new.spec.liters == UNLUCKY:
         message = "there is no such tank"
         raise ValueError(message)
-    labels = new.labels | ({"colour": new.spec.colour} if new.spec.colour else {})
+    labels = new.labels | ({"color": new.spec.color} if new.spec.color else {})
     metadata = new.metadata.evolve(labels=labels) if labels else new.metadata
-    return OldTank(metadata=metadata, spec=OldTankSpec(gallons=new.spec.litres // 4))
+    return OldTank(metadata=metadata, spec=OldTankSpec(gallons=new.spec.liters // 4))
 
 
 @dataclass
@@ -93,12 +93,12 @@ class Tanks:
 
 
 def paint(tank: Tank) -> Tank:
-    return tank if tank.spec.colour else tank.evolve(spec=tank.spec.evolve(colour="white"))
+    return tank if tank.spec.color else tank.evolve(spec=tank.spec.evolve(color="white"))
 
 
 def check(admission: Admission[Tank]) -> None:
-    if admission.object is not None and admission.object.spec.litres > 100:
-        admission.deny("spec.litres", "at most 100")
+    if admission.object is not None and admission.object.spec.liters > 100:
+        admission.deny("spec.liters", "at most 100")
 
 
 @pytest.fixture
@@ -139,39 +139,39 @@ async def tanks(server: Server) -> AsyncIterator[Tanks]:
 async def test_every_version_reads_what_any_version_wrote(tanks: Tanks) -> None:
     server = tanks.server
     assert (await tanks.put_old("a", 3))["spec"] == {"gallons": 3}
-    await tanks.put("b", litres=40, colour="blue")
+    await tanks.put("b", liters=40, color="blue")
     new = await server.ok("GET", tanks.new)
-    assert [item["spec"] for item in new["items"]] == [{"litres": 12}, {"litres": 40, "colour": "blue"}]
+    assert [item["spec"] for item in new["items"]] == [{"liters": 12}, {"liters": 40, "color": "blue"}]
     old = await server.ok("GET", tanks.old)
     assert [item["spec"] for item in old["items"]] == [{"gallons": 3}, {"gallons": 10}]
     assert {item["apiVersion"] for item in old["items"]} == {"water.example.com/v1beta1"}
     blue = await server.ok("GET", f"{tanks.old}/b")
-    assert blue["metadata"]["labels"] == {"colour": "blue"}
+    assert blue["metadata"]["labels"] == {"color": "blue"}
     assert blue["metadata"]["uid"] == new["items"][1]["metadata"]["uid"]
 
 
 async def test_a_lossless_conversion_keeps_what_the_other_version_cannot_say(tanks: Tanks) -> None:
     server = tanks.server
-    await tanks.put("a", litres=42, valves=["top", "bottom"])
+    await tanks.put("a", liters=42, valves=["top", "bottom"])
     old = await server.ok("GET", f"{tanks.old}/a")
     assert old["spec"] == {"gallons": 10}
     old["metadata"].pop("managedFields", None)
     replaced = await server.ok("PUT", f"{tanks.old}/a", old)
     assert replaced["metadata"]["generation"] == 1  # nothing has changed
-    assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"litres": 42, "valves": ["top", "bottom"]}
+    assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"liters": 42, "valves": ["top", "bottom"]}
     await server.ok("PATCH", f"{tanks.old}/a", {"spec": {"gallons": 5}}, "application/merge-patch+json")
     new = await server.ok("GET", f"{tanks.new}/a")
-    assert new["spec"] == {"litres": 20, "valves": ["top", "bottom"]}
+    assert new["spec"] == {"liters": 20, "valves": ["top", "bottom"]}
     assert "annotations" not in new["metadata"]
 
 
 async def test_writes_through_the_other_version_keep_what_it_cannot_say(tanks: Tanks) -> None:
     server = tanks.server
-    await tanks.put("a", litres=40, colour="blue")
+    await tanks.put("a", liters=40, color="blue")
     merge = "application/merge-patch+json"
     patched = await server.ok("PATCH", f"{tanks.old}/a", {"spec": {"gallons": 5}}, merge)
     assert (patched["spec"], patched["metadata"]["generation"]) == ({"gallons": 5}, 2)
-    assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"litres": 20, "colour": "blue"}
+    assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"liters": 20, "color": "blue"}
     body = {
         "apiVersion": "water.example.com/v1beta1",
         "kind": "Tank",
@@ -180,16 +180,16 @@ async def test_writes_through_the_other_version_keep_what_it_cannot_say(tanks: T
     }
     applied = await server.ok("PATCH", f"{tanks.old}/c", body, "application/apply-patch+yaml", fieldManager="m")
     assert applied["spec"] == {"gallons": 1}
-    assert (await server.ok("GET", f"{tanks.new}/c"))["spec"] == {"litres": 4}
+    assert (await server.ok("GET", f"{tanks.new}/c"))["spec"] == {"liters": 4}
     again = await server.ok("PATCH", f"{tanks.old}/c", body, "application/apply-patch+yaml", fieldManager="m")
     assert again["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]
 
 
 async def test_watches_show_the_version_they_ask_for(tanks: Tanks) -> None:
     server = tanks.server
-    await tanks.put("a", litres=8)
+    await tanks.put("a", liters=8)
     started = (await server.ok("GET", tanks.old))["metadata"]["resourceVersion"]
-    await tanks.put("b", litres=12)
+    await tanks.put("b", liters=12)
     await server.ok("DELETE", f"{tanks.new}/b")
     found: list[tuple[str, str, int]] = []
     async with aclosing(server.watch(tanks.old, resourceVersion=started, timeoutSeconds="20")) as stream:
@@ -197,7 +197,7 @@ async def test_watches_show_the_version_they_ask_for(tanks: Tanks) -> None:
             assert event["object"]["apiVersion"] == "water.example.com/v1beta1"
             found.append((event["type"], event["object"]["metadata"]["name"], event["object"]["spec"]["gallons"]))
             if len(found) == 2:
-                await server.ok("PATCH", f"{tanks.new}/a", {"spec": {"litres": 40}}, "application/merge-patch+json")
+                await server.ok("PATCH", f"{tanks.new}/a", {"spec": {"liters": 40}}, "application/merge-patch+json")
             if len(found) == 3:
                 break
     assert found == [("ADDED", "b", 3), ("DELETED", "b", 3), ("MODIFIED", "a", 10)]
@@ -221,9 +221,9 @@ async def test_what_cannot_be_converted_fails_with_the_reason(tanks: Tanks) -> N
 
 async def test_what_the_other_version_cannot_show_fails_its_readers_and_nobody_else(tanks: Tanks) -> None:
     server = tanks.server
-    await tanks.put("good", litres=4)
+    await tanks.put("good", liters=4)
     started = (await server.ok("GET", tanks.new))["metadata"]["resourceVersion"]
-    await tanks.put("unlucky", litres=UNLUCKY)
+    await tanks.put("unlucky", liters=UNLUCKY)
     assert len((await server.ok("GET", tanks.new))["items"]) == 2
     reason = (
         "conversion webhook for water.example.com/v1, Kind=Tank failed: Tank unlucky from water.example.com/v1 "
@@ -248,10 +248,10 @@ STREAMED = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan",
 async def test_initial_events_that_cannot_all_be_converted_are_never_said_to_be_complete(tanks: Tanks) -> None:
     """framework-14: without the end bookmark a client knows that it has not seen everything."""
     server = tanks.server
-    await tanks.put("good", litres=4)
+    await tanks.put("good", liters=4)
     whole = [event async for event in server.watch(tanks.old, **STREAMED, timeoutSeconds="2")]
     assert [event["type"] for event in whole] == ["ADDED", "BOOKMARK"]
-    await tanks.put("unlucky", litres=UNLUCKY)
+    await tanks.put("unlucky", liters=UNLUCKY)
     seen = [event async for event in server.watch(tanks.old, **STREAMED, timeoutSeconds="3")]
     assert "BOOKMARK" not in [event["type"] for event in seen]
     assert "unlucky" not in [event["object"].get("metadata", {}).get("name") for event in seen]
@@ -261,8 +261,8 @@ async def test_a_page_with_an_object_that_cannot_be_converted_is_refused(tanks: 
     """framework-14: a page is never answered with the object left out."""
     server = tanks.server
     for name in ("a", "b", "d"):
-        await tanks.put(name, litres=4)
-    await tanks.put("c", litres=UNLUCKY)
+        await tanks.put(name, liters=4)
+    await tanks.put("c", liters=UNLUCKY)
     first = await server.call("GET", tanks.old, limit="2")
     if first.status == 200:
         names = [item["metadata"]["name"] for item in first.body["items"]]
@@ -303,7 +303,7 @@ async def test_admission_sees_the_version_it_is_declared_for(tanks: Tanks) -> No
         body = {"apiVersion": "water.example.com/v1beta1", "kind": "Tank", "metadata": {"name": "big"}}
         answer = await refused_soon(tanks, body | {"spec": {"gallons": 30}})
         assert answer.status == 422, answer.body
-        assert answer.body["message"].endswith('Tank "big" is invalid: spec.litres: at most 100')
+        assert answer.body["message"].endswith('Tank "big" is invalid: spec.liters: at most 100')
         created = await tanks.put_old("a", 3)
         for _ in range(PATIENCE):  # the two configurations have a cache each
             if "labels" in created["metadata"]:
@@ -311,8 +311,8 @@ async def test_admission_sees_the_version_it_is_declared_for(tanks: Tanks) -> No
             await server.ok("DELETE", f"{tanks.old}/a")
             await asyncio.sleep(0.1)
             created = await tanks.put_old("a", 3)
-        assert created["metadata"]["labels"] == {"colour": "white"}
-        assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"litres": 12, "colour": "white"}
+        assert created["metadata"]["labels"] == {"color": "white"}
+        assert (await server.ok("GET", f"{tanks.new}/a"))["spec"] == {"liters": 12, "color": "white"}
     finally:
         for path in made:
             await server.call("DELETE", path)

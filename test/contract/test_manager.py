@@ -54,7 +54,7 @@ class Pot(Resource, api="manager.contract.dev/v1", kind="Pot"):
 
 
 class OldPotSpec(Model):
-    litres: str | None = None
+    liters: str | None = None
 
 
 class OldPot(Resource, api="manager.contract.dev/v1beta1", kind="Pot"):
@@ -256,11 +256,11 @@ async def test_the_api_server_asks_our_webhooks_over_tls_it_was_told_to_trust(se
 
 
 def up(old: OldPot) -> Pot:
-    return Pot(metadata=old.metadata, spec=PotSpec(size=int(old.spec.litres or 0)))
+    return Pot(metadata=old.metadata, spec=PotSpec(size=int(old.spec.liters or 0)))
 
 
 def down(new: Pot) -> OldPot:
-    return OldPot(metadata=new.metadata, spec=OldPotSpec(litres=str(new.spec.size or 0)))
+    return OldPot(metadata=new.metadata, spec=OldPotSpec(liters=str(new.spec.size or 0)))
 
 
 @pytest.mark.parametrize("server", ["real"], indirect=True)
@@ -277,13 +277,13 @@ async def test_the_api_server_converts_through_our_webhook(server: Server) -> No
 
         async def converted() -> bool:
             try:
-                return (await client.get(OldPot, "p", server.namespace)).spec.litres == "4"
+                return (await client.get(OldPot, "p", server.namespace)).spec.liters == "4"
             except NotFound:
                 raise
             except ApiError:
                 return False
 
         await until(converted)
-        old = OldPot(metadata=ObjectMeta(name="q", namespace=server.namespace), spec=OldPotSpec(litres="7"))
+        old = OldPot(metadata=ObjectMeta(name="q", namespace=server.namespace), spec=OldPotSpec(liters="7"))
         await client.create(old)
         assert (await client.get(Pot, "q", server.namespace)).spec.size == 7

@@ -138,8 +138,8 @@ def test_kaito_gets_three_commands_without_torch(wheels: dict[str, Path], enviro
     environment.install(wheels["kaito"], wheels["kaito-config"], wheels["kaito-runtime"])
     for command in ("kaito", "workspace-controller", "gpu-provisioner"):
         assert run(environment.command(command), "--version").startswith(f"{command} ")
-    catalogue = "from kaito.models import catalogue; print(catalogue.get('phi-3-mini-4k-instruct').name)"
-    assert "phi-3-mini-4k-instruct" in environment.python(catalogue)
+    catalog = "from kaito.models import catalog; print(catalog.get('phi-3-mini-4k-instruct').name)"
+    assert "phi-3-mini-4k-instruct" in environment.python(catalog)
     installed = environment.distributions()
     assert {name for name in installed if name.startswith("kaito")} == {"kaito", "kaito-config", "kaito-runtime"}
     assert [name for name in installed if "torch" in name or "azure" in name] == []

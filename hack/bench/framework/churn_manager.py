@@ -2,7 +2,7 @@
 
     python -m hack.bench.framework.churn_manager KUBECONFIG METRICS_ADDRESS
 
-A controller sets `data.done` to `data.want` on labelled ConfigMaps. The process is an operator's like any other
+A controller sets `data.done` to `data.want` on labeled ConfigMaps. The process is an operator's like any other
 (`Manager.run`, the metrics port open), except that it takes orders on stdin, one a line: `cut` breaks every open watch
 at its next chunk, `show` prints the cache as one line of JSON. It ends when stdin does.
 """

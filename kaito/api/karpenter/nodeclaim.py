@@ -43,10 +43,10 @@ class NodeClassRef(Model):
     """The cloud provider's settings for the node, by reference."""
 
     group: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 253, "pattern": "^[^/]*$"})]
-    """API group of the node class; `kaito.sh` for claims that gpu-provisioner fulfils."""
+    """API group of the node class; `kaito.sh` for claims that gpu-provisioner fulfills."""
 
     kind: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 63})]
-    """Kind of the node class; `KaitoNodeClass` for claims that gpu-provisioner fulfils."""
+    """Kind of the node class; `KaitoNodeClass` for claims that gpu-provisioner fulfills."""
 
     name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 253})]
     """Name of the node class."""
@@ -64,7 +64,7 @@ class NodeClaimSpec(ClaimSpec):
     """Constraints on the node's labels; the instance type is one of them."""
 
     node_class_ref: NodeClassRef
-    """Who fulfils the claim, and with which settings."""
+    """Who fulfills the claim, and with which settings."""
 
     termination_grace_period: (
         Annotated[str, Field(json_schema_extra={"maxLength": 32, "pattern": "^([0-9]+(s|m|h))+$"})] | None

@@ -74,7 +74,7 @@ class InferenceSpec(Model):
     ]
 
     preset: PresetSpec | None = None
-    """A model of the catalogue. Cannot be changed."""
+    """A model of the catalog. Cannot be changed."""
 
     template: RawObject | None = None
     """A core/v1 PodTemplateSpec to run instead of a preset. It may change, and the workload follows. The API server is

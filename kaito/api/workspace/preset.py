@@ -17,7 +17,7 @@ class PresetOptions(Model):
     """How the model's files are fetched when the defaults do not fit."""
 
     image: ImageReference = ""
-    """Image that holds the model, for models whose licence forbids a public image. With access mode `private`."""
+    """Image that holds the model, for models whose license forbids a public image. With access mode `private`."""
 
     image_pull_secrets: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 16})] = Field(
         default_factory=list[str]
@@ -30,7 +30,7 @@ class PresetOptions(Model):
 
 
 class PresetSpec(Model):
-    """A model of the catalogue, by name."""
+    """A model of the catalog, by name."""
 
     rules: ClassVar = [
         Rule("self.name == oldSelf.name", _FIXED, field_path=".name"),
@@ -56,7 +56,7 @@ class PresetSpec(Model):
     ]
 
     name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 128})]
-    """Preset name such as `phi-3-mini-4k-instruct`, or a Hugging Face id `org/model` that the catalogue knows. Case
+    """Preset name such as `phi-3-mini-4k-instruct`, or a Hugging Face id `org/model` that the catalog knows. Case
     does not matter."""
 
     access_mode: AccessMode = "public"

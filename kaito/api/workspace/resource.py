@@ -1,4 +1,4 @@
-"""`workspace.resource`: which nodes a Workspace needs, and how it recognises them."""
+"""`workspace.resource`: which nodes a Workspace needs, and how it recognizes them."""
 
 from typing import Annotated, ClassVar, Literal
 

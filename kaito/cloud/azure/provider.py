@@ -283,7 +283,7 @@ def _progress(document: Mapping[str, Any], wait: float | None) -> Progress:
 
 
 def _accepted(response: Any, _model: Any, _headers: Any) -> Started | None:
-    """Given to the SDK as `cls`: what was started instead of the deserialised body; None for 204, nothing to do."""
+    """Given to the SDK as `cls`: what was started instead of the deserialized body; None for 204, nothing to do."""
     answer = response.http_response
     if answer.status_code == HTTPStatus.NO_CONTENT:
         return None

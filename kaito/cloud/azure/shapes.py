@@ -22,7 +22,7 @@ DOCUMENTS_PER_TEXT = 16
 
 _NESTED_KEYS = ("error", "innererror", "innerError", "inner_error", "details", "additionalInfo", "info")
 _QUOTED = re.compile(r'Code=\\?"(?P<code>[^"\\]+)\\?"(?:\s+Message=\\?"(?P<message>[^"\\]*))?', re.IGNORECASE)
-_LABELLED = re.compile(r"\b(?:Error)?Code\s*[:=]\s*(?P<code>[A-Za-z_]{4,})\b", re.IGNORECASE)
+_LABELED = re.compile(r"\b(?:Error)?Code\s*[:=]\s*(?P<code>[A-Za-z_]{4,})\b", re.IGNORECASE)
 _PARENTHESIS = re.compile(r"^\s*\((?P<code>[A-Za-z_]{4,})\)\s*(?P<message>[^\n]*)")
 _JSON_CODE = re.compile(r'"(?:error)?code\\*"\s*:\s*\\*"(?P<code>[A-Za-z_]+)', re.IGNORECASE)
 _STATUS = re.compile(r"\bStatus(?:Code)?\s*[=:]\s*(?P<status>[1-5]\d\d)\b", re.IGNORECASE)
@@ -95,7 +95,7 @@ def _of_text(text: str, depth: int) -> Iterator[Shape]:
         unescaped = text.replace("\\\\", "\\").replace('\\"', '"').replace("\\n", "\n")
         for document in _documents(unescaped):
             yield from _of_value(document, depth)
-    for pattern in (_JSON_CODE, _LABELLED):
+    for pattern in (_JSON_CODE, _LABELED):
         for hit in pattern.finditer(text):
             yield Shape(hit["code"], text)
 

@@ -76,7 +76,7 @@ class Place:
     mounts: Mapping[str, Path]
     """Mount path in the container to folder on this machine."""
 
-    def localised(self, text: str) -> str:
+    def localized(self, text: str) -> str:
         """The text with every mount path replaced by its folder, longest paths first."""
         for path in sorted(self.mounts, key=len, reverse=True):
             text = re.sub(rf"(?<![\w./-]){re.escape(path.rstrip('/'))}(?![\w-])", str(self.mounts[path]), text)
@@ -106,8 +106,8 @@ class Images:
         elif not argv:
             raise NoStandIn(f'"{image}": a local image has no entrypoint, so the container needs a command')
         path = f"{self._bin}:{self._environment.get('PATH', '/usr/bin:/bin')}"
-        variables = address | {name: place.localised(value) for name, value in env.items()}
-        program = tuple(place.localised(word) for word in argv)
+        variables = address | {name: place.localized(value) for name, value in env.items()}
+        program = tuple(place.localized(word) for word in argv)
         return Launch(program, self._environment | {"PATH": path} | variables, place.root)
 
     def _stand_in(self, argv: Sequence[str], image: str, place: Place) -> tuple[list[str], dict[str, str]]:

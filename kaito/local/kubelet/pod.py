@@ -72,12 +72,12 @@ class PodRunner:
         return self.folder / f"{container}.log"
 
     async def run(self, publish: Publish) -> None:
-        """Mount, initialise, run; returns when every container is done, after the last status was published."""
+        """Mount, initialize, run; returns when every container is done, after the last status was published."""
         async with TaskScope(f"pod.{self.pod.key}") as scope:
             scope.spawn(self._publish_changes(publish), name="status")
             self._dirty.set()
             await self._mount()
-            if await self._initialise():
+            if await self._initialize():
                 await together(*(worker.run(self.policy) for worker in self.workers))
         await publish(self.pod, self.status())
 
@@ -142,7 +142,7 @@ class PodRunner:
                 self._problem = ""
                 return
 
-    async def _initialise(self) -> bool:
+    async def _initialize(self) -> bool:
         """Run the init containers in order; False when one failed for good."""
         for worker in self.init_workers:
             code = await worker.run("Never" if self.policy == "Never" else "OnFailure")

@@ -12,7 +12,7 @@ from kaito.local.kubelet.images import Launch
 
 @final
 class Process:
-    """A running process whose whole group is signalled, so that `sh -c` children end with it."""
+    """A running process whose whole group is signaled, so that `sh -c` children end with it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

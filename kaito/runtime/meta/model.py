@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self, cast, get_origin
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic_core import PydanticUndefined, from_json
 
-_INITIALISMS = {"id": "ID", "ids": "IDs", "ip": "IP", "ips": "IPs", "url": "URL", "uri": "URI", "uuid": "UUID"} | {
+_INITIALIZMS = {"id": "ID", "ids": "IDs", "ip": "IP", "ips": "IPs", "url": "URL", "uri": "URI", "uuid": "UUID"} | {
     "cidr": "CIDR",
     "cidrs": "CIDRs",
     "pid": "PID",
@@ -26,7 +26,7 @@ _EMPTY = (list, dict, set)
 def wire_name(name: str) -> str:
     """The JSON name of a field: `pod_ip` is `podIP`, `provider_id` is `providerID`, `from_` is `from`."""
     first, *rest = name.strip("_").split("_")
-    return first + "".join(_INITIALISMS.get(word) or word[:1].upper() + word[1:] for word in rest)
+    return first + "".join(_INITIALIZMS.get(word) or word[:1].upper() + word[1:] for word in rest)
 
 
 def format_time(moment: datetime) -> str:

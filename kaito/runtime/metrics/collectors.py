@@ -19,7 +19,7 @@ from kaito.runtime.workqueue.stats import Buckets, cumulative
 PREFIX = "kaito_runtime"
 """Prefix of the metrics that controller-runtime does not have."""
 
-PRIORITIES_LABELLED = 25
+PRIORITIES_LABELED = 25
 """Distinct values of the priority label; further ones share `exceeded_cardinality_limit`, as in controller-runtime."""
 
 
@@ -63,7 +63,7 @@ class QueueCollector(Collector):
         )
 
     def _label(self, priority: int) -> str:
-        if priority not in self._priorities and len(self._priorities) >= PRIORITIES_LABELLED:
+        if priority not in self._priorities and len(self._priorities) >= PRIORITIES_LABELED:
             return "exceeded_cardinality_limit"
         self._priorities.add(priority)
         return str(priority)

@@ -2,7 +2,7 @@
 
 One `Metrics` per manager, with its own registry: two managers in one process (tests, `kaito up`) do not collide.
 Parts of the framework receive the object and use its attributes; queues count for themselves and are read at a scrape.
-Nothing is ever labelled by object name.
+Nothing is ever labeled by object name.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -36,7 +36,7 @@ CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ClusterCheck("configuration file", configuration.file),
     ClusterCheck("plan: runtime, memory, parallelism", planning.plan),
     ClusterCheck("settings of the file that have no effect", configuration.effect),
-    ObjectCheck("catalogue: sizes and credentials", fields.catalogue),
+    ObjectCheck("catalog: sizes and credentials", fields.catalog),
     ClusterCheck("rendered workload", workload.render),
     ClusterCheck("requests of pods against their nodes", capacity.requests),
     ClusterCheck("Secrets and ConfigMaps that pods use", objects.used),

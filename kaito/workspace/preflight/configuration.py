@@ -64,7 +64,7 @@ def _context(examination: Examination, parsed: InferenceConfigFile) -> Iterable[
 
 
 async def effect(examination: Examination) -> Iterable[Finding]:
-    """Settings of the file that the planned command cannot honour become warnings."""
+    """Settings of the file that the planned command cannot honor become warnings."""
     workspace, plan = examination.workspace, examination.plan
     if examination.config is None or workspace.tuning is not None or plan is None or plan.serving is None:
         return ()

@@ -1,4 +1,4 @@
-"""Checks of fields, annotations and references, and of presets and sizes by the catalogue: the object alone."""
+"""Checks of fields, annotations and references, and of presets and sizes by the catalog: the object alone."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def rules(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding
         yield Finding.of(violation)
 
 
-def catalogue(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
+def catalog(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
     """The rules of `kaito.models.admission`. Their warnings are those of the plan, which has them already."""
     for violation in check(workspace, node_api=settings.node_api.value, cloud=settings.cloud):
         if violation.severity == "error":

@@ -17,7 +17,7 @@ from kaito.workspace.settings import NodeApi
 
 
 async def hardware(examination: Examination) -> Iterable[Finding]:
-    """The preset is in the catalogue; the instance type in the table, or the existing nodes show their GPUs.
+    """The preset is in the catalog; the instance type in the table, or the existing nodes show their GPUs.
 
     Raises:
         PlanError: they do not.

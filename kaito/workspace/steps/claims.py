@@ -104,7 +104,7 @@ async def _existing(run: Pass, kind: type[Claim], *, live: bool = False) -> list
 
 
 def _wanted(run: Pass, hardware: Hardware, existing: Sequence[Claim]) -> int:
-    """Nodes to claim: all, less those the Workspace has without a claim (preferred ones, or labelled by hand)."""
+    """Nodes to claim: all, less those the Workspace has without a claim (preferred ones, or labeled by hand)."""
     nodes = run.seen.nodes
     if nodes is None:
         return hardware.count

@@ -87,7 +87,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
                 "labelSelector": {"matchLabels": None, "matchExpressions": [{"key": "a", "operator": "Exists"}]}
             }
         },
-        "labelSelector.matchLabels: is empty: new nodes are labelled with it",
+        "labelSelector.matchLabels: is empty: new nodes are labeled with it",
     ),
     (
         INFERENCE,
@@ -370,9 +370,9 @@ def test_an_empty_instance_type_may_be_filled_in() -> None:
 @pytest.mark.parametrize(("base", "change"), [(base, change) for base, change, _ in INVALID])
 def test_an_update_is_not_blamed_for_what_was_wrong_before(base: dict[str, Any], change: dict[str, Any]) -> None:
     old = workspace(base, change)
-    labelled = old.with_metadata(labels={"touched": "yes"})
+    labeled = old.with_metadata(labels={"touched": "yes"})
 
-    assert validate(labelled, old, policy=MACHINES) == []
+    assert validate(labeled, old, policy=MACHINES) == []
 
 
 @pytest.mark.parametrize(("base", "change"), [(base, change) for base, change, _ in INVALID])

@@ -232,7 +232,7 @@ async def test_the_size_is_checked_before_anything_is_bought(azure: AzureProvide
     await azure.check(PLAN)
     with pytest.raises(InstanceTypeUnavailable, match="Standard_Imaginary is not offered in eastus"):
         await azure.check(replace(PLAN, instance_type="Standard_Imaginary"))
-    simulator.cluster.catalogue.restrict("Standard_NC6s_v3")
+    simulator.cluster.catalog.restrict("Standard_NC6s_v3")
     await asyncio.sleep(13 * 3600)
     with pytest.raises(InstanceTypeUnavailable, match="NotAvailableForSubscription"):
         await azure.check(replace(PLAN, instance_type="Standard_NC6s_v3"))

@@ -200,7 +200,7 @@ async def test_capacity_runs_out_as_a_failed_operation(azure: Azure) -> None:
 
 
 async def test_the_size_listing_has_gpus_and_restrictions(azure: Azure) -> None:
-    azure.simulator.cluster.catalogue.restrict("Standard_NC6s_v3")
+    azure.simulator.cluster.catalog.restrict("Standard_NC6s_v3")
     skus = {sku.name: sku async for sku in azure.compute.resource_skus.list(filter="location eq 'eastus'")}
     capabilities = {entry.name: entry.value for entry in skus[A100].capabilities or []}
     assert (capabilities["GPUs"], capabilities["vCPUs"], capabilities["MemoryGB"]) == ("1", "24", "220")

@@ -65,7 +65,7 @@ def test_mount_paths_become_folders_and_longer_paths_win(images: Images) -> None
     assert argv == ("cat", "/pods/a/volumes/config/inference_config.yaml", "/v/mnt/data", "/mntx")
 
 
-def test_environment_values_are_localised_and_keep_the_presets_first_on_the_path(images: Images) -> None:
+def test_environment_values_are_localized_and_keep_the_presets_first_on_the_path(images: Images) -> None:
     container = Container(name="c", image="local/x", command=["true"])
     env = images.launch(container, PLACE, {"DATA": "/mnt/config/data"}).env
     assert env["DATA"] == "/pods/a/volumes/config/data"

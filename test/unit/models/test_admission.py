@@ -1,4 +1,4 @@
-"""What the catalogue says about a Workspace at admission: refused with field and remedy, warned, or left alone."""
+"""What the catalog says about a Workspace at admission: refused with field and remedy, warned, or left alone."""
 
 from typing import Any
 

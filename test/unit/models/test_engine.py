@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.commands import inference_command
 from kaito.models.engine import EngineOptions
 from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
@@ -17,11 +17,11 @@ from kaito.models.planning import plan_inference
 A10 = instance_types.get("Standard_NV36ads_A10_v5")
 A100 = instance_types.get("Standard_NC24ads_A100_v4")
 A100X4 = instance_types.get("Standard_NC96ads_A100_v4")
-LLAMA_8B = catalogue.get("llama-3.1-8b-instruct")
+LLAMA_8B = catalog.get("llama-3.1-8b-instruct")
 
 
 def flags(preset: str, instance: str, **engine: Any) -> dict[str, str]:
-    plan = plan_inference(catalogue.get(preset), instance_types.get(instance), engine=EngineOptions(**engine))
+    plan = plan_inference(catalog.get(preset), instance_types.get(instance), engine=EngineOptions(**engine))
     words = (word.removeprefix("--").partition("=") for word in inference_command(plan)[2:])
     return {name: value for name, _, value in words}
 
@@ -125,7 +125,7 @@ def test_sizes_that_the_user_leaves_out_use_the_remaining_gpus(options: dict[str
 
 def test_parallel_sizes_too_small_for_the_model_are_blamed() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
-        plan_inference(catalogue.get("llama-3.3-70b-instruct"), A100X4, engine=EngineOptions(tensor_parallel_size=1))
+        plan_inference(catalog.get("llama-3.3-70b-instruct"), A100X4, engine=EngineOptions(tensor_parallel_size=1))
 
     assert caught.value.field == "inference.config[vllm.tensor-parallel-size]"
 
@@ -151,7 +151,7 @@ def test_a_small_cache_format_makes_room_for_context() -> None:
 
 
 def test_a_long_context_takes_all_gpus_instead_of_copies() -> None:
-    preset = catalogue.get("phi-3-mini-128k-instruct")
+    preset = catalog.get("phi-3-mini-128k-instruct")
 
     assert plan_inference(preset, A100X4).parallelism == Parallelism(data=4)
     engine = EngineOptions(max_model_len=131072, gpu_memory_utilization=0.6)
@@ -159,7 +159,7 @@ def test_a_long_context_takes_all_gpus_instead_of_copies() -> None:
 
 
 def test_adapters_take_memory() -> None:
-    preset = catalogue.get("granite-4.1-8b")
+    preset = catalog.get("granite-4.1-8b")
 
     assert plan_inference(preset, A10, adapters=1).warnings == ()
     with pytest.raises(InstanceTypeTooSmall):
@@ -213,7 +213,7 @@ def test_any_options_on_any_node_are_planned_or_refused_with_a_field(seed: int) 
         options: dict[str, Any] = {
             name: chance.choice(values) for name, values in CHOICES.items() if chance.random() < 0.3
         }
-        preset, node = chance.choice(catalogue.presets()), InstanceType("x", gpu, gpus, memory * GIB)
+        preset, node = chance.choice(catalog.presets()), InstanceType("x", gpu, gpus, memory * GIB)
         try:
             plan = plan_inference(preset, node, engine=EngineOptions(**options), adapters=chance.choice([0, 1, 10]))
         except PlanError as refused:

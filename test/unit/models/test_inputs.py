@@ -11,7 +11,7 @@ import pytest
 
 from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.admission import check
 from kaito.models.errors import PlanError, RuntimeUnsupported, UnknownInstanceType
 from kaito.models.gpu import GIB
@@ -62,7 +62,7 @@ def answers(instance: str, annotations: dict[str, str] | None = None, **inferenc
 )
 def test_it_fits(row: str, preset: str, size: str, runtime: str, gpus: int) -> None:
     """input-R1 to input-R4, and the one pair below them."""
-    plan = plan_inference(catalogue.get(preset), instance_types.get(size))
+    plan = plan_inference(catalog.get(preset), instance_types.get(size))
 
     assert (plan.runtime, plan.gpus, plan.nodes, plan.warnings) == (runtime, gpus, 1, ()), row
 
@@ -70,7 +70,7 @@ def test_it_fits(row: str, preset: str, size: str, runtime: str, gpus: int) -> N
 @pytest.mark.parametrize(("preset", "weights"), [("gpt-oss-120b", 60.77), ("gpt-oss-20b", 12.82)])
 def test_a_second_copy_of_the_weights_does_not_count(preset: str, weights: float) -> None:
     """input-R1, input-R2; the disk follows."""
-    found = catalogue.get(preset)
+    found = catalog.get(preset)
 
     assert found.weights_bytes / GIB == pytest.approx(weights)
     assert str(found.disk) == f"{int(weights) + 80}Gi"
@@ -125,11 +125,11 @@ def test_the_capability_of_nvidias_products_is_known(product: str, memory: int, 
 def test_parts_of_gpus_are_used_one_at_a_time(product: str) -> None:
     instance = instance_type_of(labels_of(product, count=2, memory=40192))
     assert instance is not None
-    plan = plan_inference(catalogue.get("phi-4"), instance)
+    plan = plan_inference(catalog.get("phi-4"), instance)
 
     assert (plan.gpus, plan.parallelism.gpus) == (1, 1)
     with pytest.raises(PlanError, match="too small for qwen2"):
-        plan_inference(catalogue.get("qwen2.5-coder-32b-instruct"), instance)
+        plan_inference(catalog.get("qwen2.5-coder-32b-instruct"), instance)
 
 
 def test_a_product_of_no_table_is_unknown() -> None:
@@ -145,7 +145,7 @@ def test_a_gpu_outside_the_instance_types_serves_on_vllm(product: str, preset: s
     """input-R5: vLLM-only presets and those with both runtimes."""
     instance = instance_type_of(labels_of(product, memory=24564))
     assert instance is not None
-    plan = plan_inference(catalogue.get(preset), instance)
+    plan = plan_inference(catalog.get(preset), instance)
 
     assert (plan.runtime, plan.dtype, plan.warnings) == ("vllm", "bfloat16", ())
 
@@ -155,7 +155,7 @@ def test_a_gpu_of_unknown_capability_serves_with_a_warning(preset: str) -> None:
     """input-R5: unknown is not 0.0, and no silent fallback to float16."""
     instance = instance_type_of(labels_of("NVIDIA-Z9000"))
     assert instance is not None
-    plan = plan_inference(catalogue.get(preset), instance)
+    plan = plan_inference(catalog.get(preset), instance)
 
     assert (plan.runtime, plan.dtype) == ("vllm", "bfloat16")
     (warning,) = plan.warnings
@@ -169,7 +169,7 @@ def test_the_nodes_own_labels_win_over_the_table() -> None:
     assert instance is not None
     assert instance.gpu.compute_capability == 7.5
     with pytest.raises(RuntimeUnsupported, match=r"capability 8\.0 or more, .* has 7\.5"):
-        plan_inference(catalogue.get("qwen3.5-4b"), instance)
+        plan_inference(catalog.get("qwen3.5-4b"), instance)
 
 
 @pytest.mark.parametrize("strength", ["0.5", "1.0", "1", ""])
@@ -280,7 +280,7 @@ def test_a_part_of_a_gpu_is_sized_as_that_part(size: str, gib: int) -> None:
 
     assert (instance.gpus, instance.memory_per_gpu) == (1, gib * GIB)
     with pytest.raises(PlanError, match="too small for phi-4"):
-        plan_inference(catalogue.get("phi-4"), instance)
+        plan_inference(catalog.get("phi-4"), instance)
 
 
 # ── A5 row 15: own nodes ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -481,21 +481,21 @@ def test_the_runtime_that_is_asked_for_is_used_or_refused(
 
 def test_a_preset_that_cannot_be_tuned_is_refused() -> None:
     with pytest.raises(PlanError, match=r"tuning\.preset\.name: qwen3-8b-awq cannot be tuned: choose one of "):
-        plan_tuning(catalogue.get("qwen3-8b-awq"), instance_types.get(A100), method="lora")
+        plan_tuning(catalog.get("qwen3-8b-awq"), instance_types.get(A100), method="lora")
 
 
 def test_a_small_model_is_copied_to_each_gpu() -> None:
     """Upstream's rule: less than half of one GPU."""
-    plan = plan_inference(catalogue.get("phi-4-mini-instruct"), instance_types.get("Standard_NC96ads_A100_v4"))
+    plan = plan_inference(catalog.get("phi-4-mini-instruct"), instance_types.get("Standard_NC96ads_A100_v4"))
 
     assert (plan.parallelism.data, plan.parallelism.tensor) == (4, 1)
 
 
 def test_every_model_has_half_an_hour_to_start() -> None:
-    assert all(preset.readiness_timeout.total_seconds() >= 1800 for preset in catalogue.presets())
+    assert all(preset.readiness_timeout.total_seconds() >= 1800 for preset in catalog.presets())
 
 
 def test_upstreams_expectation_of_two_nodes_is_a_refusal() -> None:
     """One model on several nodes is not offered: the refusal names a size that holds it."""
     with pytest.raises(PlanError, match=r"choose a larger one, for example Standard_NC48ads_A100_v4"):
-        plan_inference(catalogue.get("llama-3.3-70b-instruct"), instance_types.get("Standard_NC40ads_H100_v5"))
+        plan_inference(catalog.get("llama-3.3-70b-instruct"), instance_types.get("Standard_NC40ads_H100_v5"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.commands import (
     arguments,
     inference_command,
@@ -21,8 +21,8 @@ from kaito.models.sources import Download, WeightsInImage
 V100 = instance_types.get("Standard_NC6s_v3")
 A100 = instance_types.get("Standard_NC24ads_A100_v4")
 A100X8 = instance_types.get("Standard_ND96amsr_A100_v4")
-PHI_4K = catalogue.get("phi-3-mini-4k-instruct")
-PHI_128K = catalogue.get("phi-3-mini-128k-instruct")
+PHI_4K = catalog.get("phi-3-mini-4k-instruct")
+PHI_128K = catalog.get("phi-3-mini-128k-instruct")
 
 
 @pytest.mark.parametrize("preset", [PHI_4K, PHI_128K], ids=lambda preset: preset.name)
@@ -72,7 +72,7 @@ def test_adapters_are_served_by_transformers_which_merges_them() -> None:
 
 
 def test_a_model_without_transformers_settings_serves_adapters_on_vllm() -> None:
-    preset = catalogue.get("granite-4.1-8b")
+    preset = catalog.get("granite-4.1-8b")
     assert preset.transformers is None
     plan = plan_inference(preset, A100, adapters=True)
 
@@ -88,17 +88,17 @@ def test_the_annotation_decides_the_runtime_where_it_can() -> None:
     with pytest.raises(RuntimeUnsupported, match=r"kaito\.sh/runtime.*needs a GPU with compute capability 8\.0"):
         plan_inference(PHI_4K, V100, runtime="vllm")
     with pytest.raises(RuntimeUnsupported, match=r"does not serve fp8 weights \(deepseek-r1-0528\): use vllm"):
-        plan_inference(catalogue.get("deepseek-r1-0528"), A100X8, runtime="transformers")
+        plan_inference(catalog.get("deepseek-r1-0528"), A100X8, runtime="transformers")
 
 
 def test_a_model_that_only_vllm_serves_is_refused_on_an_old_gpu() -> None:
     with pytest.raises(RuntimeUnsupported, match=r"resource\.instanceType: qwen3-8b-awq on vllm needs a GPU"):
-        plan_inference(catalogue.get("qwen3-8b-awq"), V100)
+        plan_inference(catalog.get("qwen3-8b-awq"), V100)
 
 
 def test_a_model_too_large_says_both_numbers_and_a_size_that_fits() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
-        plan_inference(catalogue.get("llama-3.3-70b-instruct"), A100)
+        plan_inference(catalog.get("llama-3.3-70b-instruct"), A100)
 
     assert caught.value.field == "resource.instanceType"
     assert caught.value.reason == "InstanceTypeTooSmall"
@@ -111,17 +111,17 @@ def test_a_model_too_large_says_both_numbers_and_a_size_that_fits() -> None:
 
 def test_the_declared_requirement_of_a_seed_preset_decides_for_transformers() -> None:
     with pytest.raises(InstanceTypeTooSmall, match=r"takes about 28\.0 GiB, 16\.0 GiB are usable"):
-        plan_inference(catalogue.get("phi-3-medium-4k-instruct"), V100)
-    assert plan_inference(catalogue.get("phi-3-medium-4k-instruct"), instance_types.get("Standard_NC12s_v3")).gpus == 2
+        plan_inference(catalog.get("phi-3-medium-4k-instruct"), V100)
+    assert plan_inference(catalog.get("phi-3-medium-4k-instruct"), instance_types.get("Standard_NC12s_v3")).gpus == 2
 
 
 def test_a_model_no_single_node_holds_says_so() -> None:
     with pytest.raises(InstanceTypeTooSmall, match=r"no single node of arc holds it"):
-        plan_inference(catalogue.get("deepseek-r1-0528"), instance_types.get("Standard_NC32_A2", "arc"), cloud="arc")
+        plan_inference(catalog.get("deepseek-r1-0528"), instance_types.get("Standard_NC32_A2", "arc"), cloud="arc")
 
 
 def test_bypassing_the_check_turns_the_refusal_into_a_warning() -> None:
-    plan = plan_inference(catalogue.get("llama-3.3-70b-instruct"), A100, bypass_size=True)
+    plan = plan_inference(catalog.get("llama-3.3-70b-instruct"), A100, bypass_size=True)
 
     assert len(plan.warnings) == 1
     assert "too small for llama-3.3-70b-instruct" in plan.warnings[0]
@@ -146,13 +146,13 @@ def test_gpus_that_the_images_cannot_use_are_refused(name: str) -> None:
 def test_gpus_are_divided_as_vllm_allows(preset: str, gpus: int, memory: int, expected: Parallelism) -> None:
     instance = InstanceType("x", A100.gpu, gpus, memory * 2**30)
 
-    assert parallelism(catalogue.get(preset), instance) == expected
+    assert parallelism(catalog.get(preset), instance) == expected
 
 
 def test_every_preset_has_a_plan_on_some_current_azure_size_or_is_refused_by_size() -> None:
     sizes = [i for i in instance_types.instance_types("azure") if i.gpu.vendor == "nvidia" and not i.legacy]
     unplanned: list[str] = []
-    for preset in catalogue.presets():
+    for preset in catalog.presets():
         for size in sizes:
             try:
                 command = inference_command(plan_inference(preset, size))
@@ -209,7 +209,7 @@ def test_the_founding_tuning_manifest_is_planned_without_a_warning() -> None:
     ]
 
 
-TUNABLE = [p for p in catalogue.presets() if p.tuning]
+TUNABLE = [p for p in catalog.presets() if p.tuning]
 
 
 @pytest.mark.parametrize("preset", TUNABLE, ids=lambda preset: preset.name)
@@ -219,7 +219,7 @@ def test_what_can_be_tuned_can_be_tuned_and_served_on_a_large_gpu(preset: Preset
 
 
 def test_tuning_with_too_little_memory_warns_with_both_numbers() -> None:
-    plan = plan_tuning(catalogue.get("phi-4"), V100, method="LoRA")
+    plan = plan_tuning(catalog.get("phi-4"), V100, method="LoRA")
 
     (warning,) = plan.warnings
     assert warning == (
@@ -230,4 +230,4 @@ def test_tuning_with_too_little_memory_warns_with_both_numbers() -> None:
 
 def test_a_model_that_cannot_be_tuned_names_those_that_can() -> None:
     with pytest.raises(TuningUnsupported, match=r"gpt-oss-20b cannot be tuned: choose one of .*phi-3-mini-4k-instruct"):
-        plan_tuning(catalogue.get("gpt-oss-20b"), A100, method="lora")
+        plan_tuning(catalog.get("gpt-oss-20b"), A100, method="lora")

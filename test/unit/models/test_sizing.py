@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.gpu import GIB
 from kaito.models.sizing import (
     GpuTooSmall,
@@ -12,7 +12,7 @@ from kaito.models.sizing import (
     transformers_need,
     tuning_need,
     upstream_estimate,
-    utilisation,
+    utilization,
 )
 
 # size GiB, bytes a token, node GPU GiB, GPUs, context -> least GPUs, nodes, weight budget GiB
@@ -49,7 +49,7 @@ def test_upstream_formula_refuses_a_gpu_smaller_than_the_overhead() -> None:
 
 
 def test_long_context_takes_fewer_nodes_than_upstream_says() -> None:
-    preset, a10 = catalogue.get("llama-3.1-8b-instruct"), instance_types.get("Standard_NV36ads_A10_v5")
+    preset, a10 = catalog.get("llama-3.1-8b-instruct"), instance_types.get("Standard_NV36ads_A10_v5")
 
     ours = estimate(preset, a10, context=131072)
     theirs = upstream_estimate(
@@ -65,7 +65,7 @@ def test_long_context_takes_fewer_nodes_than_upstream_says() -> None:
 
 
 def test_latent_attention_cache_is_not_divided_by_tensor_parallel_ranks() -> None:
-    preset, h200 = catalogue.get("deepseek-r1-0528"), instance_types.get("Standard_ND96isr_H200_v5")
+    preset, h200 = catalog.get("deepseek-r1-0528"), instance_types.get("Standard_ND96isr_H200_v5")
     base, longer = (estimate(preset, h200, context=tokens).needed_per_gpu for tokens in (0, 100_000))
 
     assert math.isclose(longer - base, 100_000 * preset.kv_bytes_per_token, rel_tol=1e-9)
@@ -73,22 +73,22 @@ def test_latent_attention_cache_is_not_divided_by_tensor_parallel_ranks() -> Non
 
 def test_estimate_gives_up_on_a_gpu_that_never_fits() -> None:
     with pytest.raises(GpuTooSmall):
-        estimate(catalogue.get("deepseek-v4-pro"), instance_types.get("Standard_NV12s_v3"))
+        estimate(catalog.get("deepseek-v4-pro"), instance_types.get("Standard_NV12s_v3"))
 
 
 def test_phi_3_mini_fits_the_founding_contract_gpu_with_room_for_context() -> None:
-    preset, v100 = catalogue.get("phi-3-mini-4k-instruct"), instance_types.get("Standard_NC6s_v3")
+    preset, v100 = catalog.get("phi-3-mini-4k-instruct"), instance_types.get("Standard_NC6s_v3")
 
     assert transformers_need(preset, 1, context=4096) <= v100.gpu_memory * 0.92
 
 
-def test_utilisation_is_lower_on_a10_only_by_exact_name() -> None:
+def test_utilization_is_lower_on_a10_only_by_exact_name() -> None:
     a10, a10g = instance_types.get("Standard_NV36ads_A10_v5"), instance_types.get("g5.xlarge", "aws")
 
-    assert (utilisation(a10.gpu), utilisation(a10g.gpu)) == (0.82, 0.92)
+    assert (utilization(a10.gpu), utilization(a10g.gpu)) == (0.82, 0.92)
 
 
 def test_qlora_needs_much_less_than_lora() -> None:
-    preset = catalogue.get("phi-3-medium-4k-instruct")
+    preset = catalog.get("phi-3-medium-4k-instruct")
 
     assert tuning_need(preset, "QLoRA") < 16 * GIB < tuning_need(preset, "lora")

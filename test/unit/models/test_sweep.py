@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.commands import inference_command
 from kaito.models.engine import EngineOptions
 from kaito.models.errors import InstanceTypeTooSmall, PlanError
 from kaito.models.gpu import GIB, InstanceType
 from kaito.models.planning import InferencePlan, plan_inference
 from kaito.models.preset import Preset
-from kaito.models.sizing import UPSTREAM_UTILISATION, overhead, upstream_estimate, utilisation
+from kaito.models.sizing import UPSTREAM_UTILIZATION, overhead, upstream_estimate, utilization
 
 SIZES = instance_types.current("azure")
-PAIRS: list[tuple[Preset, InstanceType]] = [(preset, size) for preset in catalogue.presets() for size in SIZES]
+PAIRS: list[tuple[Preset, InstanceType]] = [(preset, size) for preset in catalog.presets() for size in SIZES]
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "presets.md"
 
 NOT_ON_ONE_NODE = 193
@@ -38,7 +38,7 @@ GAINED = {
 """Pairs that upstream v0.12's formula puts on several nodes, and that run on one: input-R1 to input-R4."""
 
 DOUBLE_COUNTED = {"gpt-oss-120b": 121.54 * GIB, "gpt-oss-20b": 25.63 * GIB}
-"""Sizes in upstream v0.12's catalogue that count a second copy of the weights."""
+"""Sizes in upstream v0.12's catalog that count a second copy of the weights."""
 
 
 def plan(preset: Preset, size: InstanceType) -> InferencePlan | None:
@@ -54,7 +54,7 @@ def test_there_are_720_pairs_and_as_many_run_as_upstream_serves_on_one_node() ->
 
 
 def test_what_upstream_serves_on_one_node_runs_on_one_node() -> None:
-    """By upstream's formula of v0.12 with its catalogue, and by its corrected formula."""
+    """By upstream's formula of v0.12 with its catalog, and by its corrected formula."""
     gained: set[tuple[str, str]] = set()
     for preset, size in PAIRS:
         weights = preset.weights_bytes
@@ -63,14 +63,14 @@ def test_what_upstream_serves_on_one_node_runs_on_one_node() -> None:
             kv_bytes_per_token=preset.kv_bytes_per_token,
             node_memory=size.gpu_memory,
             gpus=size.gpus,
-            share=UPSTREAM_UTILISATION,
+            share=UPSTREAM_UTILIZATION,
         ).nodes
         now = upstream_estimate(
             weights=weights,
             kv_bytes_per_token=preset.kv_bytes_per_token,
             node_memory=size.gpu_memory,
             gpus=size.gpus,
-            share=utilisation(size.gpu),
+            share=utilization(size.gpu),
             base=overhead(size.gpu),
             state=preset.state_bytes * 64,
         ).nodes
@@ -100,7 +100,7 @@ def test_nothing_is_accepted_that_the_formula_refuses() -> None:
         assert needed <= size.memory_per_gpu * share, (preset.name, size.name)
 
 
-@pytest.mark.parametrize("preset", catalogue.presets(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", catalog.presets(), ids=lambda preset: preset.name)
 def test_more_memory_or_more_gpus_never_lose_a_model(preset: Preset) -> None:
     for gpu in {size.gpu for size in SIZES}:
         for gpus in (1, 2, 4, 8):
@@ -121,7 +121,7 @@ def test_plan_and_command_agree() -> None:
             continue
         split = (word.removeprefix("--").partition("=") for word in inference_command(found)[2:])
         words = {name: value for name, _, value in split}
-        assert words["gpu-memory-utilization"] == f"{utilisation(size.gpu):.2f}"
+        assert words["gpu-memory-utilization"] == f"{utilization(size.gpu):.2f}"
         sizes = [int(words.get(f"{name}-parallel-size", "1")) for name in ("tensor", "pipeline", "data")]
         assert sizes == [found.parallelism.tensor, found.parallelism.pipeline, found.parallelism.data]
         assert found.parallelism.gpus == size.gpus
@@ -157,7 +157,7 @@ def test_the_page_of_presets_has_the_same_answers() -> None:
     }
 
 
-@pytest.mark.parametrize("preset", catalogue.presets(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", catalog.presets(), ids=lambda preset: preset.name)
 def test_the_size_of_the_weights_fits_their_number_and_format(preset: Preset) -> None:
     """input-R1, input-R2: a second copy, a missing shard or a wrong format is far outside these bounds.
 
@@ -186,7 +186,7 @@ BYTES_PER_PARAMETER = {
 
 def test_a_hybrid_models_state_is_what_the_engine_allocates() -> None:
     """Bytes a layer of upstream's generator for the dimensions of three models, and layers that add up."""
-    shapes = {p.name: p.architecture for p in catalogue.presets() if p.architecture and p.architecture.state_layers}
+    shapes = {p.name: p.architecture for p in catalog.presets() if p.architecture and p.architecture.state_layers}
     per_layer = {name: (s.state_layers, s.state_bytes_per_layer, s.full_layers) for name, s in shapes.items()}
 
     assert per_layer["qwen3.6-27b"] == (48, 3207168, 16)
@@ -194,16 +194,16 @@ def test_a_hybrid_models_state_is_what_the_engine_allocates() -> None:
     assert per_layer["nvidia-nemotron-3-super-120b-a12b-bf16"] == (40, 4255744, 8)
     assert all(s.state_layers + s.full_layers <= s.layers for s in shapes.values())
     hybrids = ("nemotron", "nvidia-nemotron", "qwen3.5", "qwen3.6", "qwen3.8")
-    assert set(shapes) == {p.name for p in catalogue.presets() if p.name.startswith(hybrids)}
+    assert set(shapes) == {p.name for p in catalog.presets() if p.name.startswith(hybrids)}
 
 
 def test_a_hybrid_models_state_decides_on_a_small_gpu() -> None:
     """Upstream pull request 2302: Nemotron-Nano-9B-v2 does not start on one A10."""
     a10 = instance_types.get("Standard_NV36ads_A10_v5")
-    nemotron = catalogue.get("nvidia-nemotron-nano-9b-v2")
+    nemotron = catalog.get("nvidia-nemotron-nano-9b-v2")
     with pytest.raises(PlanError, match="too small for nvidia-nemotron-nano-9b-v2"):
         plan_inference(nemotron, a10)
-    assert plan_inference(catalogue.get("granite-4.1-8b"), a10).warnings == ()
+    assert plan_inference(catalog.get("granite-4.1-8b"), a10).warnings == ()
     assert plan_inference(nemotron, replace(a10, gpus=2)).warnings == ()
 
 
@@ -220,7 +220,7 @@ def test_a_hybrid_models_state_decides_on_a_small_gpu() -> None:
     ],
 )
 def test_layers_that_keep_a_window_or_a_state_do_not_count_as_full(name: str, context: int, share: float) -> None:
-    preset = catalogue.get(name)
+    preset = catalog.get(name)
 
     assert preset.cache_bytes(context) == pytest.approx(preset.kv_bytes_per_token * context * share)
 
@@ -231,7 +231,7 @@ def test_a_long_context_of_a_model_with_windows_fits_where_it_does() -> None:
 
     assert (
         plan_inference(
-            catalogue.get("gemma-4-31b-it"), a100, engine=EngineOptions(max_model_len=16384, kv_cache_dtype="fp8")
+            catalog.get("gemma-4-31b-it"), a100, engine=EngineOptions(max_model_len=16384, kv_cache_dtype="fp8")
         ).warnings
         == ()
     )

@@ -123,7 +123,7 @@ def test_each_flag_of_upstreams_without_effect_is_named(name: str) -> None:
     assert parse([f"{name}=1"], ENVIRONMENT).notes == (f"{name} has no effect: {ACCEPTED[name]}",)
 
 
-def test_upstreams_flags_with_another_name_are_honoured() -> None:
+def test_upstreams_flags_with_another_name_are_honored() -> None:
     arguments = ["--metrics-port=9000", "--health-probe-port=0", "--enable-profiling", "--disable-leader-election=true"]
     manager = parse(arguments, ENVIRONMENT | {"METRICS_PORT": "1", "ENABLE_PROFILING": "false"}).manager
 

@@ -53,8 +53,8 @@ async def test_a_spot_machine_in_a_zone_says_so_on_claim_and_node(stage: "Stage"
     await stage.start()
     stage.put("ws1", spot)
     claim = await stage.until_ready()
-    for labelled in (claim.labels, stage.node().labels):
-        assert (labelled[labels.CAPACITY_TYPE], labelled[labels.ZONE]) == ("spot", "eastus-3")
+    for labeled in (claim.labels, stage.node().labels):
+        assert (labeled[labels.CAPACITY_TYPE], labeled[labels.ZONE]) == ("spot", "eastus-3")
     assert stage.pool().properties["scaleSetPriority"] == "Spot"
 
 

@@ -381,10 +381,10 @@ async def test_a_stock_out_in_one_zone_leads_to_the_next_zone(stage: "Stage") ->
 
 
 async def test_a_size_that_is_not_sold_as_spot_is_refused_before_anything_is_sent(stage: "Stage") -> None:
-    catalogue = stage.simulator.cluster.catalogue
-    size = catalogue.find(A100)
+    catalog = stage.simulator.cluster.catalog
+    size = catalog.find(A100)
     assert size is not None
-    catalogue.add(replace(size, spot=False))
+    catalog.add(replace(size, spot=False))
     await stage.start()
     stage.put("ws1", requiring((labels.CAPACITY_TYPE, "In", ["spot"])), A100)
     await stage.world.advance(60)

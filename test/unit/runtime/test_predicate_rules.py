@@ -10,7 +10,7 @@ from kaito.runtime.cache.event import Change, Event, EventType, generic, generic
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.kinds import Deployment
 from kaito.runtime.meta import LabelSelector, ObjectKey
-from kaito.runtime.predicate import Predicate, changed, labelled, matching, on
+from kaito.runtime.predicate import Predicate, changed, labeled, matching, on
 
 pytestmark = pytest.mark.virtual_time
 
@@ -96,26 +96,26 @@ def test_fields_that_mean_nothing_are_refused(fields: tuple[str, ...]) -> None:
     ],
 )
 def test_labels(selector: Any, labels: dict[str, str], passes: bool) -> None:
-    assert labelled(selector)(event(EventType.CREATE, None, state(metadata={"labels": labels}))) is passes
+    assert labeled(selector)(event(EventType.CREATE, None, state(metadata={"labels": labels}))) is passes
 
 
 def test_labels_are_those_of_the_new_state_and_of_a_deletion_the_last() -> None:
     app = state(metadata={"labels": {"app": "x"}})
-    assert labelled("app")(update(state(), app))
-    assert not labelled("app")(update(app, state()))
-    assert labelled("app")(event(EventType.DELETE, app, None))
+    assert labeled("app")(update(state(), app))
+    assert not labeled("app")(update(app, state()))
+    assert labeled("app")(event(EventType.DELETE, app, None))
 
 
 @pytest.mark.parametrize("text", ["a b", "a in b", "=x", "a>1"])
 def test_selectors_that_are_not_understood_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a label requirement"):
-        labelled(text)
+        labeled(text)
 
 
 @pytest.mark.parametrize("nothing", ["", {}, LabelSelector()])
 def test_selectors_that_select_everything_are_refused(nothing: Any) -> None:
     with pytest.raises(ConfigurationError, match="would let everything pass"):
-        labelled(nothing)
+        labeled(nothing)
 
 
 async def test_a_function_sees_the_object() -> None:
@@ -151,8 +151,8 @@ def test_combinations(predicate: Predicate, passes: bool) -> None:
 
 
 def test_a_combination_reads_as_it_was_written() -> None:
-    predicate = changed("generation", "labels") & ~labelled("paused=true") | on(EventType.DELETE)
-    assert str(predicate) == "((changed('generation', 'labels') & ~labelled('paused=true')) | on(delete))"
+    predicate = changed("generation", "labels") & ~labeled("paused=true") | on(EventType.DELETE)
+    assert str(predicate) == "((changed('generation', 'labels') & ~labeled('paused=true')) | on(delete))"
 
 
 def test_the_right_side_is_not_asked_when_the_left_side_decides() -> None:
@@ -166,5 +166,5 @@ def test_the_right_side_is_not_asked_when_the_left_side_decides() -> None:
 
 def test_deciding_by_headers_and_paths_decodes_no_object() -> None:
     unreadable = state(spec={"replicas": "many"}, metadata={"generation": 2})
-    predicate = changed("generation", "status.readyReplicas") & labelled("!paused")
+    predicate = changed("generation", "status.readyReplicas") & labeled("!paused")
     assert predicate(update(state(), unreadable))

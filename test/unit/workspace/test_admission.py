@@ -55,9 +55,9 @@ def test_own_nodes_have_no_instance_type(phi: Workspace) -> None:
 
 def test_an_update_answers_only_for_itself(phi: Workspace) -> None:
     old = changed(phi, inference={"preset": {"name": "retired-preset"}})
-    labelled = old.with_metadata(labels={"team": "a"})
+    labeled = old.with_metadata(labels={"team": "a"})
     assert errors_of(old)
-    assert errors_of(labelled, old) == []
+    assert errors_of(labeled, old) == []
 
 
 def test_the_instance_type_of_a_live_workspace_stays(phi: Workspace) -> None:

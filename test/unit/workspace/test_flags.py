@@ -69,7 +69,7 @@ def test_three_ways_to_say_where_nodes_come_from(argv: list[str], expected: Node
         (["--node-ap=byo"], "unrecognized"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_honored_is_refused(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parse(argv, {})
     assert stopped.value.code == 2

@@ -167,7 +167,7 @@ async def test_offline_the_checks_that_need_a_cluster_are_left_out() -> None:
         ("inference.kaito.sh/static-model-mirror", "true", "error", "keeps no mirror"),
     ],
 )
-def test_an_annotation_is_honoured_refused_or_warned_about(
+def test_an_annotation_is_honored_refused_or_warned_about(
     phi: Workspace, key: str, value: str, severity: str, words: str
 ) -> None:
     """input-A4."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.errors import RuntimeUnsupported
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.manifests.inference import inference_statefulset
@@ -28,7 +28,7 @@ def planned(workspace: Workspace, preset: str = "phi-4", **annotations: str) -> 
     annotated = workspace.with_metadata(annotations=annotations)
     settings = WorkspaceSettings()
     size = instance_types.get(workspace.resource.instance_type)
-    return inference_plan(annotated, catalogue.get(preset), size, settings)
+    return inference_plan(annotated, catalog.get(preset), size, settings)
 
 
 def command(plan: Plan) -> tuple[str, ...]:

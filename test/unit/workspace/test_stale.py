@@ -145,7 +145,7 @@ async def test_a_status_that_cannot_be_computed_is_unknown(
 
 
 async def test_a_later_verdict_that_is_unknown_overwrites_an_old_one(phi: Workspace, world: Any) -> None:
-    """deploy-L1: ModelResolved kept "no node matches the label selector" after the node was labelled."""
+    """deploy-L1: ModelResolved kept "no node matches the label selector" after the node was labeled."""
     from kaito.workspace.settings import NodeApi, WorkspaceSettings
     from test.unit.workspace.conftest import Cluster
 

@@ -1,8 +1,8 @@
-"""The rules of a Workspace as a table of pure functions: fields only, no cluster, no catalogue, no network.
+"""The rules of a Workspace as a table of pure functions: fields only, no cluster, no catalog, no network.
 
 `validate` is called by the admission webhook on create and update, and by the controller before it acts, because an
 object may have been stored while the webhook was off. Most rules are in the CRD, too (schema and CEL), where the API
-server enforces them alone; here the messages can say more. What needs the model catalogue or the instance types is
+server enforces them alone; here the messages can say more. What needs the model catalog or the instance types is
 in `kaito.models`; what needs the cluster is a condition.
 
 An update reports only what it makes wrong, and an object that is being deleted passes whatever it says, so that its

@@ -43,7 +43,7 @@ def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation
     elif policy.node_api != "byo" and not selector.match_labels:
         yield Violation(
             "resource.labelSelector.matchLabels",
-            "is empty: new nodes are labelled with it, so at least one label is needed next to matchExpressions",
+            "is empty: new nodes are labeled with it, so at least one label is needed next to matchExpressions",
         )
     for index, expression in enumerate(selector.match_expressions):
         path = f"resource.labelSelector.matchExpressions[{index}].values"
@@ -117,7 +117,7 @@ def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Viola
 
 
 def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """`mig` has a profile, `accelerator` a count; and only where the controller honours it."""
+    """`mig` has a profile, `accelerator` a count; and only where the controller honors it."""
     partition = workspace.resource.partition
     if partition is None:
         return

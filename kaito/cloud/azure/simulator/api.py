@@ -256,7 +256,7 @@ class ArmApi:
     def _list_sizes(self, call: Call) -> Answer:
         wanted = re.search(r"location eq '([^']+)'", call.exchange.query.get("$filter", ""))
         here = wanted is None or wanted.group(1).lower() == self._cluster.settings.location.lower()
-        return _page(call.exchange, self._cluster.catalogue.listing(self._cluster.settings.location) if here else [])
+        return _page(call.exchange, self._cluster.catalog.listing(self._cluster.settings.location) if here else [])
 
     def _list_usages(self, _call: Call) -> Answer:
         usages = [

@@ -1,7 +1,7 @@
 """The virtual machine sizes the simulator sells, and their form in the `Microsoft.Compute/skus` listing.
 
 Figures are the published ones of each size (vCPUs, memory in GiB, GPUs); zones are those of a typical region. A test
-adds or restricts sizes through `Catalogue`.
+adds or restricts sizes through `Catalog`.
 """
 
 from collections.abc import Iterable
@@ -62,19 +62,19 @@ DEFAULT_SIZES: tuple[VirtualMachineSize, ...] = (
 
 
 @dataclass(slots=True)
-class Catalogue:
+class Catalog:
     """The sizes on sale in one location; names are matched without regard to case, as ARM does."""
 
     sizes: dict[str, VirtualMachineSize] = field(default_factory=dict[str, VirtualMachineSize])
 
     @classmethod
-    def default(cls) -> "Catalogue":
+    def default(cls) -> "Catalog":
         """The GPU sizes Kaito knows and a few plain ones."""
         return cls.of(DEFAULT_SIZES)
 
     @classmethod
-    def of(cls, sizes: Iterable[VirtualMachineSize]) -> "Catalogue":
-        """A catalogue of exactly these sizes."""
+    def of(cls, sizes: Iterable[VirtualMachineSize]) -> "Catalog":
+        """A catalog of exactly these sizes."""
         return cls({size.name.lower(): size for size in sizes})
 
     def find(self, name: str) -> VirtualMachineSize | None:

@@ -1,6 +1,6 @@
 """The simulator as a transport of the Azure SDK: no socket between the two, so it also works in virtual time.
 
-Everything else of the SDK's pipeline stays in place: retries, authentication, error mapping, deserialisation.
+Everything else of the SDK's pipeline stays in place: retries, authentication, error mapping, deserialization.
 """
 
 import asyncio

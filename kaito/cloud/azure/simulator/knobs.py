@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Knobs(BaseModel):
-    """Behaviour of the nodes of one pool. Durations are simulated seconds."""
+    """Behavior of the nodes of one pool. Durations are simulated seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from kaito.cloud.azure.simulator.catalog import Catalogue, VirtualMachineSize
+from kaito.cloud.azure.simulator.catalog import Catalog, VirtualMachineSize
 from kaito.cloud.azure.simulator.faults import OperationFault
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.cloud.azure.simulator.wire import ArmError, in_progress
@@ -119,7 +119,7 @@ class Cluster:
 
     def __init__(self, settings: SimulatorSettings, *, clock: Clock) -> None:
         self.settings = settings
-        self.catalogue = Catalogue.default()
+        self.catalog = Catalog.default()
         self.pools: dict[str, Pool] = {}
         self.operations: dict[str, Operation] = {}
         self.quota: dict[str, int] = {}
@@ -209,7 +209,7 @@ class Cluster:
 
     def usages(self) -> dict[str, tuple[int, int]]:
         """Family (or `cores`, or `lowPriorityCores`) to (used, limit) vCPUs."""
-        families = sorted({size.family for size in self.catalogue.sizes.values()})
+        families = sorted({size.family for size in self.catalog.sizes.values()})
         return {scope: (self._used(scope), self._limit(scope)) for scope in (REGIONAL, SPOT, *families)}
 
     def forget_everything(self) -> None:
@@ -227,7 +227,7 @@ class Cluster:
             raise in_progress(busy[0].pool, "Creating")
 
     def _size_for(self, name: str) -> VirtualMachineSize:
-        size = self.catalogue.find(name)
+        size = self.catalog.find(name)
         if size is not None and size.restricted == "QuotaId":
             message = (
                 f"Virtual Machine size: '{name}' is not supported for subscription {self.settings.subscription_id} in "

@@ -21,7 +21,7 @@ simply invalid."""
 @final
 class IncrementalDetokenizer:
     """Decodes a growing list of tokens. It re-reads a few tokens back, because the text of a token depends
-    on its neighbours."""
+    on its neighbors."""
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode

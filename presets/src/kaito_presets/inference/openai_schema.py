@@ -1,6 +1,6 @@
-"""The bodies of OpenAI's routes, as far as a text model can honour them.
+"""The bodies of OpenAI's routes, as far as a text model can honor them.
 
-Read by `openai_routes`. Every field is honoured, or has no effect on the text by its own definition (`user`,
+Read by `openai_routes`. Every field is honored, or has no effect on the text by its own definition (`user`,
 `metadata`, …), or is refused by name. A field that asks for something this server lacks (tools, structured output) is
 accepted at the values that ask for nothing: null, the empty value, and its documented default. Unknown fields are
 refused unless they are null or empty. Sources: OpenAI API reference, chat and completions; the requests of vLLM 0.32

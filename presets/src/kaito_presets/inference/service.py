@@ -29,7 +29,7 @@ from kaito_presets.inference.scheduler import Scheduler, Ticket
 from kaito_presets.json_values import abbreviate
 
 INLINE_CHARACTERS: Final = 8_000
-"""Shorter prompts are tokenised on the event loop (well under a millisecond); longer ones on a thread."""
+"""Shorter prompts are tokenized on the event loop (well under a millisecond); longer ones on a thread."""
 INLINE_MESSAGES: Final = 50
 """The same for the messages of a conversation."""
 

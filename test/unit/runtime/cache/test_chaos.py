@@ -12,12 +12,12 @@ from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
 
-by_colour = Index(ConfigMap, lambda found: [found.data.get("colour", "")], name="by-colour")
-COLOURS = ("red", "green", "blue")
+by_color = Index(ConfigMap, lambda found: [found.data.get("color", "")], name="by-color")
+COLORS = ("red", "green", "blue")
 PLACES = ("default", "web", "other")
 DECLARED = {
-    "whole": Cached(ConfigMap, labels="app", indexes=[by_colour]),
-    "split": Cached(ConfigMap, labels="app", namespaces={"web": {}, "": {}}, relist=30, indexes=[by_colour]),
+    "whole": Cached(ConfigMap, labels="app", indexes=[by_color]),
+    "split": Cached(ConfigMap, labels="app", namespaces={"web": {}, "": {}}, relist=30, indexes=[by_color]),
 }
 
 
@@ -52,7 +52,7 @@ def change_something(world: World, dice: random.Random) -> None:
     present = world.find(ConfigMap, name, place)
     if present is None:
         metadata = ObjectMeta(name=name, namespace=place, labels={"app": "x"})
-        world.put(ConfigMap(metadata=metadata, data={"colour": dice.choice(COLOURS)}))
+        world.put(ConfigMap(metadata=metadata, data={"color": dice.choice(COLORS)}))
     elif dice.random() < 0.4:
         world.delete(ConfigMap, name, place)
     elif dice.random() < 0.2:
@@ -60,7 +60,7 @@ def change_something(world: World, dice: random.Random) -> None:
             ConfigMap, name, {"metadata": {"labels": {"app": None if present.labels else "x"}}}, namespace=place
         )
     else:
-        world.patch(ConfigMap, name, {"data": {"colour": dice.choice(COLOURS)}}, namespace=place)
+        world.patch(ConfigMap, name, {"data": {"color": dice.choice(COLORS)}}, namespace=place)
 
 
 def break_something(world: World, dice: random.Random) -> None:
@@ -117,9 +117,9 @@ async def test_cache_index_and_handlers_end_equal_to_the_server(
 
         live = [found for found in world.list(ConfigMap) if "app" in found.labels]
         assert shown(cache.list(ConfigMap)) == shown(live)
-        for colour in COLOURS:
-            coloured = [found for found in live if found.data["colour"] == colour]
-            assert shown(cache.list(ConfigMap, index=by_colour(colour))) == shown(coloured)
+        for color in COLORS:
+            colored = [found for found in live if found.data["color"] == color]
+            assert shown(cache.list(ConfigMap, index=by_color(color))) == shown(colored)
         for replica in replicas:
             assert replica.misfits == []
             assert replica.versions == shown(live)

@@ -85,7 +85,7 @@ async def test_creations_updates_and_deletions_in_order_with_both_states() -> No
 @pytest.mark.conformance(19)
 async def test_a_deletion_nobody_saw_is_told_with_the_last_state_and_a_flag() -> None:
     async with running(
-        listing("7", config_map("a", 5, colour="red"), config_map("b", 6)),
+        listing("7", config_map("a", 5, color="red"), config_map("b", 6)),
         status(410, "Expired"),
         listing("20", config_map("b", 6), config_map("c", 19)),
         OPEN,
@@ -96,7 +96,7 @@ async def test_a_deletion_nobody_saw_is_told_with_the_last_state_and_a_flag() ->
         await asyncio.sleep(3)
         assert ear.heard[0].state_unknown
         assert ear.heard[0].old is not None
-        assert ear.heard[0].old.object.data == {"colour": "red"}
+        assert ear.heard[0].old.object.data == {"color": "red"}
         assert ear.words() == ["delete a 5>- unknown", "update b 6>6", "create c ->19"]
 
 

@@ -23,7 +23,7 @@ from kaito.runtime.testing import World
 from kaito.runtime.testing.scripted import ScriptedTransport, Stream, bookmark, listing
 
 KEY = ObjectKey("default", "mine")
-by_colour = Index(ConfigMap, lambda found: [found.data.get("colour", "")], name="by-colour")
+by_color = Index(ConfigMap, lambda found: [found.data.get("color", "")], name="by-color")
 
 
 def config_map(name: str, *, labels: dict[str, str] | None = None, finalizers: list[str] | None = None) -> ConfigMap:
@@ -243,20 +243,20 @@ async def test_a_failed_write_is_not_waited_for(world: World) -> None:
 async def test_a_list_does_not_wait_for_objects_it_shows_neither_before_nor_after(world: World, ask: str) -> None:
     owners = {name: world.put(config_map(name)) for name in ("red", "blue")}
     lists: dict[str, Callable[[str], dict[str, Any]]] = {
-        "labels": lambda colour: {"labels": {"colour": colour}},
-        "owner": lambda colour: {"owned_by": owners[colour]},
-        "index": lambda colour: {"index": by_colour(colour)},
+        "labels": lambda color: {"labels": {"color": color}},
+        "owner": lambda color: {"owned_by": owners[color]},
+        "index": lambda color: {"index": by_color(color)},
     }
 
-    def child(name: str, colour: str) -> ConfigMap:
-        made = config_map(name, labels={"colour": colour}).evolve(data={"colour": colour})
-        return controlled_by(made, owners[colour])
+    def child(name: str, color: str) -> ConfigMap:
+        made = config_map(name, labels={"color": color}).evolve(data={"color": color})
+        return controlled_by(made, owners[color])
 
     world.put(child("old", "blue"))
-    async with running(world, Cached(ConfigMap, indexes=[by_colour])) as (cache, api):
+    async with running(world, Cached(ConfigMap, indexes=[by_color])) as (cache, api):
 
-        async def listed(colour: str) -> list[str]:
-            return [found.name for found in await api.list(ConfigMap, namespace="default", **lists[ask](colour))]
+        async def listed(color: str) -> list[str]:
+            return [found.name for found in await api.list(ConfigMap, namespace="default", **lists[ask](color))]
 
         world.lag(ConfigMap, 0.5)
         started = monotonic()
@@ -268,10 +268,10 @@ async def test_a_list_does_not_wait_for_objects_it_shows_neither_before_nor_afte
         assert monotonic() - started == pytest.approx(0.5, abs=0.01)
 
         # It leaves one list and enters another: both wait.
-        for colour in ("red", "blue"):
+        for color in ("red", "blue"):
             started = monotonic()
-            new = await api.patch(new, MergePatch.between(new, child("new", "red" if colour == "blue" else "blue")))
-            assert await listed(colour) == (["old"] if colour == "blue" else [])
+            new = await api.patch(new, MergePatch.between(new, child("new", "red" if color == "blue" else "blue")))
+            assert await listed(color) == (["old"] if color == "blue" else [])
             assert monotonic() - started == pytest.approx(0.5, abs=0.01)
         assert await listed("blue") == ["old"]
 
@@ -286,37 +286,37 @@ async def test_a_list_does_not_wait_for_objects_it_shows_neither_before_nor_afte
 
 async def test_a_list_that_waits_looks_again_at_what_did_not_matter_before(world: World) -> None:
     async with running(world) as (_, api):
-        made = await api.create(config_map("a", labels={"colour": "red"}))
+        made = await api.create(config_map("a", labels={"color": "red"}))
         await world.settle()
         world.lag(ConfigMap, 0.5)
         # Somebody paints "a" blue, and we paint it red again. When "c" has arrived, the cache still shows "a" as blue.
-        world.patch(ConfigMap, "a", {"metadata": {"labels": {"colour": "blue"}}})
+        world.patch(ConfigMap, "a", {"metadata": {"labels": {"color": "blue"}}})
         await asyncio.sleep(0.1)
-        await api.create(config_map("c", labels={"colour": "blue"}))
+        await api.create(config_map("c", labels={"color": "blue"}))
         await asyncio.sleep(0.2)
-        await api.patch(made, MergePatch({"metadata": {"labels": {"colour": "red"}}}))
+        await api.patch(made, MergePatch({"metadata": {"labels": {"color": "red"}}}))
         started = monotonic()
-        assert [found.name for found in await api.list(ConfigMap, labels={"colour": "blue"})] == ["c"]
+        assert [found.name for found in await api.list(ConfigMap, labels={"color": "blue"})] == ["c"]
         assert monotonic() - started == pytest.approx(0.5, abs=0.01)
 
 
 async def test_results_that_are_changed_by_the_caller_do_not_mislead_lists(world: World) -> None:
     async with running(world) as (_, api):
         world.lag(ConfigMap, 0.5)
-        made = await api.create(config_map("a", labels={"colour": "red"}))
-        made.labels["colour"] = "spoilt"
-        assert [found.name for found in await api.list(ConfigMap, labels={"colour": "red"})] == ["a"]
+        made = await api.create(config_map("a", labels={"color": "red"}))
+        made.labels["color"] = "spoilt"
+        assert [found.name for found in await api.list(ConfigMap, labels={"color": "red"})] == ["a"]
 
 
 def painted(document: dict[str, Any]) -> dict[str, Any]:
-    return {**document, "metadata": {**document["metadata"], "labels": {"colour": "blue"}}}
+    return {**document, "metadata": {**document["metadata"], "labels": {"color": "blue"}}}
 
 
 @pytest.mark.parametrize(
     ("declared", "narrow"),
     [
-        (Cached(ConfigMap, transform=painted), {"labels": {"colour": "blue"}}),
-        (Cached(ConfigMap, drop=["data.colour"], indexes=[by_colour]), {"index": by_colour("")}),
+        (Cached(ConfigMap, transform=painted), {"labels": {"color": "blue"}}),
+        (Cached(ConfigMap, drop=["data.color"], indexes=[by_color]), {"index": by_color("")}),
     ],
     ids=["a transform", "a dropped field"],
 )
@@ -325,7 +325,7 @@ async def test_a_list_waits_for_objects_whose_kept_form_it_cannot_know(
 ) -> None:
     async with running(world, declared) as (_, api):
         world.lag(ConfigMap, 0.5)
-        await api.create(config_map("mine", labels={"colour": "red"}).evolve(data={"colour": "red"}))
+        await api.create(config_map("mine", labels={"color": "red"}).evolve(data={"color": "red"}))
         found = [each.name for each in await api.list(ConfigMap, namespace="default", **narrow)]
         assert "mine" in found
 
@@ -336,7 +336,7 @@ async def test_many_pending_writes_of_one_key_make_every_list_wait(world: World)
         made = await api.create(config_map("a"))
         for turn in range(RESULTS):
             await api.patch(made, MergePatch({"data": {"turn": str(turn)}}))
-        assert await api.list(ConfigMap, labels={"colour": "red"}) == []
+        assert await api.list(ConfigMap, labels={"color": "red"}) == []
         assert outcomes(cache) == {"caught_up": 1}
 
 
@@ -440,28 +440,28 @@ async def test_whatever_the_interleaving_a_reader_sees_its_own_writes(world: Wor
 
 @pytest.mark.seeds(20)
 async def test_whatever_the_interleaving_a_narrow_list_shows_what_was_written_last(world: World) -> None:
-    colours = ("red", "green", "blue")
-    async with running(world, Cached(ConfigMap, indexes=[by_colour]), latency=0.01) as (cache, api):
+    colors = ("red", "green", "blue")
+    async with running(world, Cached(ConfigMap, indexes=[by_color]), latency=0.01) as (cache, api):
         world.lag(ConfigMap, 0.05)
 
         async def check(name: str, expected: str, dice: random.Random) -> None:
-            for colour in dice.sample(colours, 2):
+            for color in dice.sample(colors, 2):
                 narrow: dict[str, Any] = (
-                    {"labels": {"colour": colour}} if dice.random() < 0.5 else {"index": by_colour(colour)}
+                    {"labels": {"color": color}} if dice.random() < 0.5 else {"index": by_color(color)}
                 )
                 shown = [found.name for found in await api.list(ConfigMap, namespace="default", **narrow)]
-                assert (name in shown) == (colour == expected), (name, colour, expected, narrow)
+                assert (name in shown) == (color == expected), (name, color, expected, narrow)
 
         async def write_and_list(name: str) -> None:
             dice = random.Random(name)
             mine = await api.create(config_map(name))
             for _ in range(10):
-                colour = dice.choice(colours)
-                painted = {"metadata": {"labels": {"colour": colour}}, "data": {"colour": colour}}
+                color = dice.choice(colors)
+                painted = {"metadata": {"labels": {"color": color}}, "data": {"color": color}}
                 await api.patch(mine, MergePatch(painted))
                 if dice.random() < 0.3:
                     await asyncio.sleep(dice.random() / 10)
-                await check(name, colour, dice)
+                await check(name, color, dice)
             await api.delete(mine)
             await check(name, "", dice)
 

@@ -14,7 +14,7 @@ from kaito.runtime.meta import LabelSelector, ObjectKey, ObjectMeta, Resource
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
 
-by_colour = Index(ConfigMap, lambda found: [found.data["colour"]] if "colour" in found.data else [], name="by-colour")
+by_color = Index(ConfigMap, lambda found: [found.data["color"]] if "color" in found.data else [], name="by-color")
 
 
 @asynccontextmanager
@@ -37,15 +37,15 @@ def namespace(name: str) -> Namespace:
 
 
 async def test_what_the_server_has_is_read_from_memory_and_followed(world: World) -> None:
-    world.put(config_map("one", colour="red"))
+    world.put(config_map("one", color="red"))
     async with running(world, Cached(ConfigMap)) as cache:
         view = View(cache)
-        assert view.get(ConfigMap, "one", "default").data == {"colour": "red"}
+        assert view.get(ConfigMap, "one", "default").data == {"color": "red"}
 
-        world.put(config_map("two", colour="blue"))
-        world.patch(ConfigMap, "one", {"data": {"colour": "green"}})
+        world.put(config_map("two", color="blue"))
+        world.patch(ConfigMap, "one", {"data": {"color": "green"}})
         await world.advance(1)
-        assert [(found.name, found.data["colour"]) for found in view.list(ConfigMap, namespace="default")] == [
+        assert [(found.name, found.data["color"]) for found in view.list(ConfigMap, namespace="default")] == [
             ("one", "green"),
             ("two", "blue"),
         ]
@@ -79,14 +79,14 @@ async def test_a_read_before_the_first_list_says_so(world: World) -> None:
 
 @pytest.mark.conformance(31)
 async def test_whatever_a_reader_does_to_an_object_no_other_read_sees_it(world: World) -> None:
-    world.put(config_map("one", labels={"app": "x"}, colour="red"))
+    world.put(config_map("one", labels={"app": "x"}, color="red"))
     async with running(world, Cached(ConfigMap)) as cache:
         read = View(cache).get(ConfigMap, "one", "default")
-        read.data["colour"] = "spoilt"
+        read.data["color"] = "spoilt"
         read.labels["app"] = "spoilt"
         read.metadata.finalizers.append("spoilt")
         again = View(cache).get(ConfigMap, "one", "default")
-        assert (again.data, again.labels, again.metadata.finalizers) == ({"colour": "red"}, {"app": "x"}, [])
+        assert (again.data, again.labels, again.metadata.finalizers) == ({"color": "red"}, {"app": "x"}, [])
         assert [found.name for found in cache.list(ConfigMap, labels=LabelSelector(match_labels={"app": "x"}))] == [
             "one"
         ]
@@ -97,9 +97,9 @@ async def test_lists_are_ordered_and_selected_by_namespace_labels_owner_and_inde
     owner = world.put(config_map("owner"))
     reference = owner.owner_reference()
     for name, place in (("b", "default"), ("a", "other"), ("a", "default")):
-        child = config_map(name, place, labels={"tier": name}, colour="red" if name == "a" else "blue")
+        child = config_map(name, place, labels={"tier": name}, color="red" if name == "a" else "blue")
         world.put(child.with_metadata(owner_references=[reference]) if place == "default" else child)
-    async with running(world, Cached(ConfigMap, indexes=[by_colour])) as cache:
+    async with running(world, Cached(ConfigMap, indexes=[by_color])) as cache:
         view = View(cache)
 
         def keys(**selection: object) -> list[str]:
@@ -111,16 +111,16 @@ async def test_lists_are_ordered_and_selected_by_namespace_labels_owner_and_inde
         assert keys(namespace="nowhere") == []
         assert keys(labels={"tier": "a"}) == ["default/a", "other/a"]
         assert keys(owned_by=owner) == ["default/a", "default/b"]
-        assert keys(owned_by=owner, index=by_colour("blue")) == ["default/b"]
-        assert keys(index=by_colour("red")) == ["default/a", "other/a"]
-        assert keys(index=by_colour("red"), namespace="other") == ["other/a"]
-        assert keys(index=by_colour("yellow")) == []
+        assert keys(owned_by=owner, index=by_color("blue")) == ["default/b"]
+        assert keys(index=by_color("red")) == ["default/a", "other/a"]
+        assert keys(index=by_color("red"), namespace="other") == ["other/a"]
+        assert keys(index=by_color("yellow")) == []
         assert keys(owned_by=owner, namespace="other") == []
 
-        world.patch(ConfigMap, "a", {"data": {"colour": "blue"}, "metadata": {"ownerReferences": None}})
+        world.patch(ConfigMap, "a", {"data": {"color": "blue"}, "metadata": {"ownerReferences": None}})
         await world.advance(1)
-        assert keys(index=by_colour("red")) == ["other/a"]
-        assert keys(index=by_colour("blue")) == ["default/a", "default/b"]
+        assert keys(index=by_color("red")) == ["other/a"]
+        assert keys(index=by_color("blue")) == ["default/a", "default/b"]
         assert keys(owned_by=owner) == ["default/b"]
 
 
@@ -151,38 +151,38 @@ async def test_an_index_answers_what_a_search_through_all_objects_would(world: W
 
 
 def test_what_the_questions_to_an_index_mean() -> None:
-    red, none = config_map("a", colour="red"), config_map("b")
+    red, none = config_map("a", color="red"), config_map("b")
     for question, answer in (
-        (by_colour("red", "blue"), (True, False)),
-        (by_colour("blue"), (False, False)),
-        (by_colour(), (False, False)),
-        (by_colour.notin("red"), (False, True)),
-        (by_colour.notin("blue"), (True, True)),
-        (by_colour.prefix("r", "x"), (True, False)),
-        (by_colour.prefix(""), (True, False)),
+        (by_color("red", "blue"), (True, False)),
+        (by_color("blue"), (False, False)),
+        (by_color(), (False, False)),
+        (by_color.notin("red"), (False, True)),
+        (by_color.notin("blue"), (True, True)),
+        (by_color.prefix("r", "x"), (True, False)),
+        (by_color.prefix(""), (True, False)),
     ):
         assert (question.matches(red), question.matches(none)) == answer
 
 
 async def test_an_index_added_later_answers_completely(world: World) -> None:
     for number in range(300):
-        world.put(config_map(f"c{number:03}", colour="red" if number % 2 else "blue"))
+        world.put(config_map(f"c{number:03}", color="red" if number % 2 else "blue"))
     async with running(world, Cached(ConfigMap)) as cache:
-        with pytest.raises(ConfigurationError, match="ConfigMap has no index 'by-colour'"):
-            cache.list(ConfigMap, index=by_colour("red"))
+        with pytest.raises(ConfigurationError, match="ConfigMap has no index 'by-color'"):
+            cache.list(ConfigMap, index=by_color("red"))
         async with TaskScope("late") as scope:
-            adding = scope.spawn(cache.add_index(by_colour), name="add")
-            world.put(config_map("c900", colour="red"))
+            adding = scope.spawn(cache.add_index(by_color), name="add")
+            world.put(config_map("c900", color="red"))
             world.delete(ConfigMap, "c001")
             await adding
         await world.advance(1)
-        red = [found.name for found in cache.list(ConfigMap, index=by_colour("red"))]
+        red = [found.name for found in cache.list(ConfigMap, index=by_color("red"))]
         assert len(red) == 150
         assert "c900" in red
         assert "c001" not in red
-        await cache.add_index(by_colour)
-        with pytest.raises(ConfigurationError, match="two indexes are named 'by-colour'"):
-            await cache.add_index(Index(ConfigMap, lambda _: [], name="by-colour"))
+        await cache.add_index(by_color)
+        with pytest.raises(ConfigurationError, match="two indexes are named 'by-color'"):
+            await cache.add_index(Index(ConfigMap, lambda _: [], name="by-color"))
 
 
 class Strict(Resource, api="v1", kind="ConfigMap"):
@@ -315,7 +315,7 @@ async def test_a_secret_of_which_only_the_metadata_is_kept_can_be_printed(world:
 
 async def test_metadata_only_has_metadata_and_refuses_the_rest(world: World) -> None:
     by_tier = Index(ConfigMap, lambda found: [found.labels.get("tier", "")], name="by-tier")
-    world.put(config_map("one", labels={"tier": "web"}, colour="red"))
+    world.put(config_map("one", labels={"tier": "web"}, color="red"))
     async with running(world, Cached(ConfigMap, only="metadata", indexes=[by_tier])) as cache:
         (found,) = cache.list(ConfigMap, index=by_tier("web"))
         assert (found.name, found.labels, found.key) == ("one", {"tier": "web"}, ObjectKey("default", "one"))

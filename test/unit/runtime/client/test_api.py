@@ -217,10 +217,8 @@ async def test_what_was_cached_as_metadata_only_is_patched_and_deleted_but_never
                 with pytest.raises(ConfigurationError, match="ConfigMap default/a was cached as metadata only"):
                     await send(partial)
         assert world.get(ConfigMap, "a").data == {"app": "x"}
-        relabelled = await api.patch(
-            found, MergePatch.between(found, found.with_metadata(labels={"b": "c"}), lock=True)
-        )
-        assert (relabelled.data, relabelled.labels) == ({"app": "x"}, {"b": "c"})
+        relabeled = await api.patch(found, MergePatch.between(found, found.with_metadata(labels={"b": "c"}), lock=True))
+        assert (relabeled.data, relabeled.labels) == ({"app": "x"}, {"b": "c"})
         assert await api.delete(await api.get(ConfigMap, "a", "default"))
 
 

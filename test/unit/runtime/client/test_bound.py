@@ -201,10 +201,10 @@ async def test_interceptors_watch_change_refuse_and_answer(world: World, manager
         return await send(replace(request, body=request.body and request.body.replace(b"red", b"blue")))
 
     client = client_of(world).intercepted(ruled).intercepted(watched)
-    made = await client.create(config("a", "default", colour="red"))
-    assert made.data == {"colour": "blue"}
+    made = await client.create(config("a", "default", color="red"))
+    assert made.data == {"color": "blue"}
     with pytest.raises(AlreadyExists):
-        await client.create(config("a", "default", colour="green"))
+        await client.create(config("a", "default", color="green"))
     with pytest.raises(Terminal):
         await client.delete(made)
     assert await client.raw("GET", "/version") == {"minor": "0"}
@@ -216,7 +216,7 @@ async def test_interceptors_watch_change_refuse_and_answer(world: World, manager
         f"DELETE {path}/a",
         "GET /version",
     ]
-    assert world.get(ConfigMap, "a").data == {"colour": "blue"}
+    assert world.get(ConfigMap, "a").data == {"color": "blue"}
 
 
 async def test_an_intercepted_api_still_reads_its_own_writes_from_the_cache(world: World, manager: Manager) -> None:

@@ -106,7 +106,7 @@ async def test_an_object_recreated_by_somebody_is_put_right(api: Api, world: Wor
     assert world.count("PATCH") == 2  # its fields are not ours until they are applied
 
 
-async def test_status_written_by_others_and_normalised_amounts_cost_nothing(api: Api, world: World) -> None:
+async def test_status_written_by_others_and_normalized_amounts_cost_nothing(api: Api, world: World) -> None:
     await api.ensure(deployment())
     world.patch(Deployment, "web", {"status": {"replicas": 1, "readyReplicas": 1}}, subresource="status")
     await world.settle()

@@ -147,7 +147,7 @@ async def test_a_lost_update_that_was_done_shows_as_conflict(client: Client, wor
     assert world.get(ConfigMap, "a").data == {"n": "1"}
 
 
-async def test_a_lost_create_that_was_done_is_recognised_as_ours(
+async def test_a_lost_create_that_was_done_is_recognized_as_ours(
     client: Client, world: World, watcher: Watcher
 ) -> None:
     world.fail_next("POST", drop_connection=True)
@@ -171,7 +171,7 @@ async def test_a_create_with_a_generated_name_is_never_repeated(client: Client, 
     assert len(world.list(ConfigMap, namespace="default")) == 1
 
 
-async def test_retry_after_is_honoured_for_any_verb(client: Client, world: World) -> None:
+async def test_retry_after_is_honored_for_any_verb(client: Client, world: World) -> None:
     world.fail_next("POST", status=429, retry_after=2)
     started = monotonic()
     await client.create(config())

@@ -14,7 +14,7 @@ from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.handler import enqueue_self
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.meta import Model, ObjectKey, ObjectMeta, Resource
-from kaito.runtime.predicate import Predicate, changed, differs, labelled, matching, on
+from kaito.runtime.predicate import Predicate, changed, differs, labeled, matching, on
 from kaito.runtime.reconcile import Again, KeyedRequest, Request
 from kaito.runtime.source import EventType, KindSource
 from kaito.runtime.testing import World
@@ -64,12 +64,12 @@ HIDING: dict[str, Callable[[], Predicate]] = {
     "changed-generation": lambda: changed("generation"),
     "not-changed": lambda: ~changed("spec"),
     "differs": lambda: differs(size),
-    "labelled": lambda: labelled("x"),
-    "not-labelled": lambda: ~labelled("x"),
+    "labeled": lambda: labeled("x"),
+    "not-labeled": lambda: ~labeled("x"),
     "matching": lambda: matching(small),
     "on-create": lambda: on(EventType.CREATE),
     "on-nothing": on,
-    "both": lambda: changed("spec") & labelled("x"),
+    "both": lambda: changed("spec") & labeled("x"),
     "either": lambda: matching(small) | on(EventType.CREATE),
     "not-either": lambda: ~(changed("spec") | on(EventType.CREATE)),
 }
@@ -157,7 +157,7 @@ async def test_a_foreign_finalizer_changes_nothing(world: World) -> None:
     async def converge(request: Request[App]) -> None:
         reconciled.append(request.key.name)
 
-    async with world.manager(Controller(App, converge, when=labelled("x")).finalizes(FINALIZER, CleanUp())):
+    async with world.manager(Controller(App, converge, when=labeled("x")).finalizes(FINALIZER, CleanUp())):
         world.put(app(finalizers=["example.com/foreign"]))
         await world.settle()
         world.delete(App, "a")
@@ -168,7 +168,7 @@ async def test_a_foreign_finalizer_changes_nothing(world: World) -> None:
 @pytest.mark.parametrize("only", [None, "metadata"])
 async def test_the_form_of_the_cache_does_not_matter(only: Only, world: World) -> None:
     clean_up = CleanUp()
-    controller = Controller(App, nothing, when=labelled("x"), cache=[Cached(App, only=only)])
+    controller = Controller(App, nothing, when=labeled("x"), cache=[Cached(App, only=only)])
     async with world.manager(controller.finalizes(FINALIZER, clean_up)):
         world.put(app(labels={"x": "1"}))
         await world.settle()

@@ -25,36 +25,36 @@ from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.testing import World
 from kaito.runtime.workqueue import Backoff
 
-Behaviour = Callable[[Request[ConfigMap]], Awaitable[Again | None]]
+Behavior = Callable[[Request[ConfigMap]], Awaitable[Again | None]]
 
 
 class Recorder:
-    """A reconcile function whose behaviour the test writes down run by run; the last one repeats."""
+    """A reconcile function whose behavior the test writes down run by run; the last one repeats."""
 
-    def __init__(self, *behaviours: Behaviour) -> None:
-        self._behaviours = list(behaviours)
+    def __init__(self, *behaviors: Behavior) -> None:
+        self._behaviors = list(behaviors)
         self.requests: list[Request[ConfigMap]] = []
         self.times: list[float] = []
 
     async def __call__(self, request: Request[ConfigMap]) -> Again | None:
-        behaviour = self._behaviours[min(len(self.requests), len(self._behaviours) - 1)]
+        behavior = self._behaviors[min(len(self.requests), len(self._behaviors) - 1)]
         self.requests.append(request)
         self.times.append(round(monotonic(), 3))
-        return await behaviour(request)
+        return await behavior(request)
 
 
 async def done(_: Request[ConfigMap]) -> Again | None:
     return None
 
 
-def raising(error: Exception) -> Behaviour:
+def raising(error: Exception) -> Behavior:
     async def fail(_: Request[ConfigMap]) -> Again | None:
         raise error
 
     return fail
 
 
-def answering(value: Any) -> Behaviour:
+def answering(value: Any) -> Behavior:
     async def answer(_: Request[ConfigMap]) -> Any:
         return value
 

@@ -11,7 +11,7 @@ from kaito.runtime.errors import CacheNotSynced, NotFound
 from kaito.runtime.handler import Enqueue, cause_of
 from kaito.runtime.kinds import ConfigMap, Pod, Secret
 from kaito.runtime.meta import ObjectKey, ObjectMeta, OwnerReference
-from kaito.runtime.predicate import changed, labelled
+from kaito.runtime.predicate import changed, labeled
 from kaito.runtime.reconcile import Again, PeriodicRequest, Reconciler, Request
 from kaito.runtime.source import Channel, Event, EventType, FunctionSource
 from kaito.runtime.testing import World, pod
@@ -253,7 +253,7 @@ async def test_resync_queues_everything_again_past_changed_and_not_past_selectio
     runs, plain = Runs(), Runs()
     for name, shard in (("a", "1"), ("b", "2")):
         world.put(config(name, shard=shard))
-    resynced = Controller(ConfigMap, runs, name="r", resync=600, when=changed("generation") & labelled("shard=1"))
+    resynced = Controller(ConfigMap, runs, name="r", resync=600, when=changed("generation") & labeled("shard=1"))
     async with world.manager(resynced, Controller(ConfigMap, plain)):
         await world.settle()
         world.forget_requests()

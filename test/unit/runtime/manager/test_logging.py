@@ -56,7 +56,7 @@ def test_a_line_is_json_with_time_level_text_and_logger_first(capsys: pytest.Cap
     assert (line["level"], line["logger"], line["fixed"], line["node_claim"]) == ("info", "test.module", 1, "x")
 
 
-def test_the_level_is_honoured_and_libraries_look_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_level_is_honored_and_libraries_look_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", "warning")
     get_logger("a").info("dropped")
     get_logger("a").warning("kept")

@@ -141,8 +141,8 @@ async def test_many_priorities_share_one_label() -> None:
     metrics.watch_queue(queue)
     for number in range(40):
         queue.add(number, priority=number)
-    labelled = [line for line in metrics.exposition().decode().splitlines() if line.startswith("workqueue_depth{")]
-    assert len(labelled) == 26
+    labeled = [line for line in metrics.exposition().decode().splitlines() if line.startswith("workqueue_depth{")]
+    assert len(labeled) == 26
     assert metrics.value("workqueue_depth", name="q", controller="q", priority="exceeded_cardinality_limit") == 15
     metrics.forget_queue(queue)
     assert "workqueue_depth{" not in metrics.exposition().decode()

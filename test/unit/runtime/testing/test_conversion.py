@@ -12,8 +12,8 @@ from kaito.runtime.webhook import Admission, Conversion, Spoke, Webhook, convers
 
 
 class TankSpec(Model):
-    litres: int = 0
-    colour: str | None = None
+    liters: int = 0
+    color: str | None = None
 
 
 class Tank(Resource, api="water.example.com/v1", kind="Tank"):
@@ -32,15 +32,15 @@ def up(old: OldTank) -> Tank:
     if old.spec.gallons < 0:
         message = "a tank cannot hold less than nothing"
         raise ValueError(message)
-    colour = old.annotations.get("colour")
-    return Tank(metadata=old.metadata, spec=TankSpec(litres=old.spec.gallons * 4, colour=colour))
+    color = old.annotations.get("color")
+    return Tank(metadata=old.metadata, spec=TankSpec(liters=old.spec.gallons * 4, color=color))
 
 
 def down(new: Tank) -> OldTank:
     metadata = new.metadata
-    if new.spec.colour is not None:
-        metadata = metadata.evolve(annotations=new.annotations | {"colour": new.spec.colour})
-    return OldTank(metadata=metadata, spec=OldTankSpec(gallons=new.spec.litres // 4))
+    if new.spec.color is not None:
+        metadata = metadata.evolve(annotations=new.annotations | {"color": new.spec.color})
+    return OldTank(metadata=metadata, spec=OldTankSpec(gallons=new.spec.liters // 4))
 
 
 CONVERSION = Conversion(Tank, Spoke(OldTank, to_hub=up, from_hub=down))
@@ -58,22 +58,22 @@ def old(name: str, gallons: int) -> OldTank:
 
 async def test_every_version_reads_what_any_version_wrote(water: World) -> None:
     assert water.put(old("a", 3)).spec.gallons == 3
-    assert water.get(Tank, "a").spec.litres == 12
-    water.put(Tank(metadata=ObjectMeta(name="b"), spec=TankSpec(litres=40, colour="blue")))
+    assert water.get(Tank, "a").spec.liters == 12
+    water.put(Tank(metadata=ObjectMeta(name="b"), spec=TankSpec(liters=40, color="blue")))
     assert [tank.spec.gallons for tank in water.list(OldTank)] == [3, 10]
-    assert water.get(OldTank, "b").annotations == {"colour": "blue"}
+    assert water.get(OldTank, "b").annotations == {"color": "blue"}
     assert water.get(Tank, "a").uid == water.get(OldTank, "a").uid
 
 
 async def test_changes_of_the_other_version_arrive_and_count_once(water: World) -> None:
-    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(litres=40, colour="blue")))
+    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(liters=40, color="blue")))
     assert water.patch(OldTank, "a", {"spec": {"gallons": 5}}).spec.gallons == 5
     tank = water.get(Tank, "a")
-    assert (tank.spec.litres, tank.spec.colour, tank.metadata.generation) == (20, "blue", 2)
+    assert (tank.spec.liters, tank.spec.color, tank.metadata.generation) == (20, "blue", 2)
     water.apply(
         {"apiVersion": "water.example.com/v1beta1", "kind": "Tank", "metadata": {"name": "c"}, "spec": {"gallons": 1}}
     )
-    assert water.get(Tank, "c").spec.litres == 4
+    assert water.get(Tank, "c").spec.liters == 4
     water.delete(OldTank, "a")
     assert water.find(Tank, "a") is None
 
@@ -84,14 +84,14 @@ async def test_watches_show_the_version_they_ask_for(water: World) -> None:
     async def look(request: Request[OldTank]) -> None:
         seen.append((request.key.name, request.object.spec.gallons))
 
-    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(litres=8)))
+    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(liters=8)))
     async with water.manager(Controller(OldTank, look)):
         await water.settle()
-        water.patch(Tank, "a", {"spec": {"litres": 16}})
-        water.put(Tank(metadata=ObjectMeta(name="b"), spec=TankSpec(litres=4)))
+        water.patch(Tank, "a", {"spec": {"liters": 16}})
+        water.put(Tank(metadata=ObjectMeta(name="b"), spec=TankSpec(liters=4)))
         await water.settle()
         water.cut_watches()
-        water.patch(Tank, "b", {"spec": {"litres": 12}})
+        water.patch(Tank, "b", {"spec": {"liters": 12}})
         await water.advance(60)
         water.delete(Tank, "b")
         await water.settle()
@@ -109,15 +109,15 @@ async def test_a_webhook_sees_its_own_version(water: World) -> None:
 
     def check(admission: Admission[Tank]) -> None:
         assert admission.object is not None
-        asked.append(admission.object.spec.litres)
-        if admission.object.spec.litres > 100:
-            admission.deny("spec.litres", "too much")
+        asked.append(admission.object.spec.liters)
+        if admission.object.spec.liters > 100:
+            admission.deny("spec.liters", "too much")
 
     def paint(tank: Tank) -> Tank:
-        return tank if tank.spec.colour else tank.evolve(spec=tank.spec.evolve(colour="white"))
+        return tank if tank.spec.color else tank.evolve(spec=tank.spec.evolve(color="white"))
 
     water.admit(Webhook(Tank, default=paint, validate=check))
-    assert water.put(old("a", 3)).annotations == {"colour": "white"}
+    assert water.put(old("a", 3)).annotations == {"color": "white"}
     assert asked == [12]
     with pytest.raises(Invalid, match="too much"):
         water.put(old("b", 30))
@@ -146,16 +146,16 @@ async def test_versions_without_a_conversion_are_named(world: World) -> None:
 
 
 async def test_a_cache_of_each_version_holds_the_same_objects(water: World) -> None:
-    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(litres=8)))
+    water.put(Tank(metadata=ObjectMeta(name="a"), spec=TankSpec(liters=8)))
     async with water.manager(cache=[Cached(Tank), Cached(OldTank)]) as manager:
         await water.settle()
         new = await manager.api.get(Tank, "a", "default")
         before = await manager.api.get(OldTank, "a", "default")
-        assert (new.spec.litres, before.spec.gallons) == (8, 2)
+        assert (new.spec.liters, before.spec.gallons) == (8, 2)
 
 
 UNLUCKY = 13
-"""Litres that the old version cannot show while `Weather.bad`."""
+"""Liters that the old version cannot show while `Weather.bad`."""
 
 
 class Weather:
@@ -165,7 +165,7 @@ class Weather:
 
 
 def down_in_weather(new: Tank) -> OldTank:
-    if Weather.bad and new.spec.litres == UNLUCKY:
+    if Weather.bad and new.spec.liters == UNLUCKY:
         message = "there is no such tank"
         raise ValueError(message)
     return down(new)
@@ -185,8 +185,8 @@ async def converge_old(request: Request[OldTank]) -> None: ...
 async def test_an_object_that_cannot_be_converted_for_a_while_loses_nothing(stormy: World, seconds: float) -> None:
     """framework-14: a stream that ends because an object cannot be shown has no bookmark after that object."""
     world = stormy
-    for name, litres in (("bad", UNLUCKY), ("good", 4)):
-        world.put(Tank(metadata=ObjectMeta(name=name), spec=TankSpec(litres=litres)))
+    for name, liters in (("bad", UNLUCKY), ("good", 4)):
+        world.put(Tank(metadata=ObjectMeta(name=name), spec=TankSpec(liters=liters)))
     async with world.manager(Controller(OldTank, converge_old)) as manager:
         await world.settle()
         Weather.bad = True

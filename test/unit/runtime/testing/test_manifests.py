@@ -62,8 +62,8 @@ async def test_what_others_own_is_a_conflict(world: World) -> None:
 
 
 async def test_unknown_fields_are_refused_as_kubectl_refuses_them(world: World) -> None:
-    with pytest.raises(ApiError, match="colour"):
-        world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "spec": {"colour": "red"}})
+    with pytest.raises(ApiError, match="color"):
+        world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "spec": {"color": "red"}})
 
 
 async def test_files_folders_and_lists_are_read(world: World, tmp_path: Path) -> None:

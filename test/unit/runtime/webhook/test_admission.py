@@ -54,7 +54,7 @@ def fill_in(obj: Gadget) -> Gadget:
 
 async def paint(obj: Gadget) -> Gadget:
     await asyncio.sleep(0)
-    color = "red" if obj.spec.size == 3 else "grey"
+    color = "red" if obj.spec.size == 3 else "gray"
     return obj if obj.spec.color else obj.evolve(spec=obj.spec.evolve(color=color))
 
 
@@ -118,8 +118,8 @@ def judge(admission: Admission[Gadget]) -> None:
         admission.deny("spec.size", "at most 100; split the gadget instead")
     if admission.old is not None and admission.old.spec.color != admission.object.spec.color:
         admission.deny("spec.color", "cannot change")
-    if admission.object.spec.color == "grey":
-        admission.warn("grey is going out of fashion " + "x" * 300)
+    if admission.object.spec.color == "gray":
+        admission.warn("gray is going out of fashion " + "x" * 300)
 
 
 async def test_refusals_name_every_field() -> None:
@@ -140,7 +140,7 @@ async def test_refusals_without_a_field_are_forbidden_and_deletions_see_the_old_
 
 
 async def test_warnings_are_told_and_cut() -> None:
-    verdict = await validating(Webhook(Gadget, validate=judge))(review(object=gadget(color="grey")))
+    verdict = await validating(Webhook(Gadget, validate=judge))(review(object=gadget(color="gray")))
     assert verdict.allowed
     assert len(verdict.warnings[0]) == 256
 

@@ -31,7 +31,7 @@ class New(Resource, api=f"{GROUP}/v1", kind="Gadget"):
 class OldSpec(Model):
     size: int = 1
     cpus: int | None = None
-    flavour: str | None = None
+    flavor: str | None = None
 
 
 class Old(Resource, api=f"{GROUP}/v1beta1", kind="Gadget"):
@@ -87,7 +87,7 @@ def test_there_and_back_nothing_is_lost() -> None:
 
 
 def test_the_other_way_round_too() -> None:
-    document = old(size=2, flavour="vanilla")
+    document = old(size=2, flavor="vanilla")
     through = conversion.convert(document, V1)
     assert through["spec"] == {"replicas": 2}
     assert through["metadata"]["annotations"].keys() == {f"{GROUP}/kept-from-v1beta1"}
@@ -113,7 +113,7 @@ def test_nothing_is_kept_when_nothing_is_lost() -> None:
 
 
 def test_it_holds_across_two_steps_and_for_functions_that_drop_annotations() -> None:
-    document = old(size=2, flavour="vanilla")
+    document = old(size=2, flavor="vanilla")
     through = conversion.convert(document, V1ALPHA1)
     assert through["spec"] == {"size": 2}
     assert conversion.convert(through, V1BETA1) == document
@@ -131,9 +131,9 @@ async def test_an_object_edited_in_its_old_version_keeps_its_new_fields(world: W
     world.install(crd(versions, conversion=conversion_manifest(namespace="default", service="gadgets")))
     world.convert(conversion)
     world.put(New(metadata=ObjectMeta(name="a"), spec=NewSpec(parameters={"a": "b"}), status=Status(ready=1)))
-    world.patch(Old, "a", {"spec": {"size": 5, "flavour": "vanilla"}})
+    world.patch(Old, "a", {"spec": {"size": 5, "flavor": "vanilla"}})
     stored = world.get(New, "a")
     assert (stored.spec.replicas, stored.spec.parameters, stored.status.ready) == (5, {"a": "b"}, 1)
-    assert world.get(Old, "a").spec.flavour == "vanilla"
+    assert world.get(Old, "a").spec.flavor == "vanilla"
     world.patch(New, "a", {"spec": {"replicas": 6}})
-    assert world.get(Old, "a").spec.to_dict() == {"size": 6, "flavour": "vanilla"}
+    assert world.get(Old, "a").spec.to_dict() == {"size": 6, "flavor": "vanilla"}

@@ -56,7 +56,7 @@ class _Layer(CacheLayerMixin):
         self.extent = extent
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate; zeros, because masked positions are multiplied by zero and uninitialised memory may hold
+        """Allocate; zeros, because masked positions are multiplied by zero and uninitialized memory may hold
         NaN."""
         extent = self.extent
         shape = (extent.row_capacity, key_states.shape[1], extent.column_capacity)

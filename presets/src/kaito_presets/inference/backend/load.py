@@ -41,7 +41,7 @@ def check_source(options: InferenceOptions) -> None:
     elif path.is_absolute() or source.startswith("."):
         raise ModelLoadError(f"model directory {source} does not exist")
     elif not options.allow_remote_files and source.count("/") != 1:
-        raise ModelLoadError(f"{source} is neither a directory nor a Hugging Face id (organisation/name)")
+        raise ModelLoadError(f"{source} is neither a directory nor a Hugging Face id (organization/name)")
 
 
 def load_tokenizer(options: InferenceOptions) -> Any:

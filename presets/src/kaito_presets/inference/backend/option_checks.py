@@ -1,7 +1,7 @@
 """Validates generation options by type and range before any of them reaches a tensor.
 
 Called by `plan` for the options of a request and for the model's own generation config. Every option that this
-server honours has one check here; the message names the option and the accepted values. Ranges come from
+server honors has one check here; the message names the option and the accepted values. Ranges come from
 transformers' logits processors (`transformers.generation.logits_process`) and from what float32 can represent.
 """
 

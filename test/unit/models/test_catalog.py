@@ -1,8 +1,8 @@
-"""The catalogue and the instance types: complete, consistent, and helpful about names they do not know."""
+"""The catalog and the instance types: complete, consistent, and helpful about names they do not know."""
 
 import pytest
 
-from kaito.models import catalog as catalogue, instance_types
+from kaito.models import catalog, instance_types
 from kaito.models.errors import NoGpu, UnknownInstanceType, UnknownPreset
 from kaito.models.gpu import GIB
 from kaito.models.instance_types import Cloud
@@ -10,7 +10,7 @@ from kaito.models.nodes import instance_type_of
 from kaito.models.preset import Preset
 
 
-@pytest.mark.parametrize("preset", catalogue.presets(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", catalog.presets(), ids=lambda preset: preset.name)
 def test_every_supported_preset_can_be_sized_and_run(preset: Preset) -> None:
     assert preset.weights_bytes > GIB
     assert preset.kv_bytes_per_token > 0
@@ -19,7 +19,7 @@ def test_every_supported_preset_can_be_sized_and_run(preset: Preset) -> None:
     assert preset.vllm is not None
 
 
-PLAIN = [p for p in catalogue.presets() if p.family in {"phi", "mistral", "llama", "qwen", "deepseek"}]
+PLAIN = [p for p in catalog.presets() if p.family in {"phi", "mistral", "llama", "qwen", "deepseek"}]
 
 
 @pytest.mark.parametrize("preset", PLAIN, ids=lambda preset: preset.name)
@@ -44,52 +44,52 @@ def test_cache_size_follows_from_the_dimensions(preset: Preset) -> None:
     ],
 )
 def test_a_preset_answers_to_all_its_names_in_any_case(name: str) -> None:
-    assert catalogue.get(name).name == "phi-3-mini-4k-instruct"
+    assert catalog.get(name).name == "phi-3-mini-4k-instruct"
 
 
 def test_legacy_aliases_and_served_names_are_known() -> None:
-    assert catalogue.get("mistral-7b").repository == "mistralai/Mistral-7B-v0.3"
-    assert catalogue.get("mistral-7b-v0.3").name == "mistral-7b"
-    assert catalogue.get("google/gemma-3-4b-it").name == "gemma-3-4b-instruct"
+    assert catalog.get("mistral-7b").repository == "mistralai/Mistral-7B-v0.3"
+    assert catalog.get("mistral-7b-v0.3").name == "mistral-7b"
+    assert catalog.get("google/gemma-3-4b-it").name == "gemma-3-4b-instruct"
 
 
 def test_no_two_presets_share_a_name() -> None:
-    names = [name for preset in catalogue.presets() for name in preset.names]
+    names = [name for preset in catalog.presets() for name in preset.names]
 
     assert len(names) == len(set(names))
 
 
 def test_a_mistyped_preset_is_answered_with_the_nearest_names() -> None:
     with pytest.raises(UnknownPreset, match=r"inference\.preset\.name: 'phi-3-mini-4k'.*phi-3-mini-4k-instruct"):
-        catalogue.get("phi-3-mini-4k")
+        catalog.get("phi-3-mini-4k")
 
 
 def test_a_retired_preset_says_so_and_what_to_use() -> None:
     with pytest.raises(UnknownPreset, match=r"'falcon-7b' is removed and no longer served: use"):
-        catalogue.get("falcon-7b")
+        catalog.get("falcon-7b")
     with pytest.raises(UnknownPreset, match=r"'phi-2' is deprecated.*use phi-3-mini"):
-        catalogue.get("phi-2")
+        catalog.get("phi-2")
 
 
 def test_an_unknown_hugging_face_id_is_refused_because_its_size_is_unknown() -> None:
-    with pytest.raises(UnknownPreset, match=r"'someone/some-model' is not in the catalogue, so its size is unknown"):
-        catalogue.get("someone/some-model")
+    with pytest.raises(UnknownPreset, match=r"'someone/some-model' is not in the catalog, so its size is unknown"):
+        catalog.get("someone/some-model")
 
 
 def test_disk_and_readiness_follow_from_the_size() -> None:
-    small, large = catalogue.get("phi-3-mini-4k-instruct"), catalogue.get("mistral-medium-3.5-128b")
+    small, large = catalog.get("phi-3-mini-4k-instruct"), catalog.get("mistral-medium-3.5-128b")
 
     assert (str(small.disk), small.readiness_timeout.total_seconds()) == ("87Gi", 30 * 60)
     assert str(large.disk) == "204Gi"
     assert 52 * 60 < large.readiness_timeout.total_seconds() < 53 * 60
-    assert catalogue.get("glm-5.2-fp8").readiness_timeout.total_seconds() == 180 * 60
+    assert catalog.get("glm-5.2-fp8").readiness_timeout.total_seconds() == 180 * 60
 
 
 def test_model_images_are_named_by_preset_and_tag() -> None:
-    assert catalogue.get("phi-3-mini-4k-instruct").image("registry.example/kaito") == (
+    assert catalog.get("phi-3-mini-4k-instruct").image("registry.example/kaito") == (
         "registry.example/kaito/kaito-phi-3-mini-4k-instruct:0.2.0"
     )
-    assert catalogue.get("kimi-k2.5").image("registry.example/kaito") == ""
+    assert catalog.get("kimi-k2.5").image("registry.example/kaito") == ""
 
 
 def test_the_founding_contract_gpu_is_known_in_any_case() -> None:
