@@ -7,7 +7,7 @@ text), `shard` (what a fill or an event changes), `delivery` (one handler), `own
 `cache`.
 """
 
-from kaito.runtime.cache.cache import Cache as Cache, Hold as Hold
+from kaito.runtime.cache.cache import Cache as Cache, InformerRef as InformerRef
 from kaito.runtime.cache.declaration import ALL_NAMESPACES as ALL_NAMESPACES, Cached as Cached
 from kaito.runtime.cache.delivery import Subscription as Subscription
 from kaito.runtime.cache.entry import Header as Header, Owner as Owner

@@ -38,7 +38,7 @@ OWN_WRITES_SECONDS = 2.0
 
 
 @final
-class Hold(Generic[R]):
+class InformerRef(Generic[R]):
     """A share in an informer."""
 
     def __init__(self, informer: Informer[R], release: Callable[[], None]) -> None:
@@ -175,7 +175,7 @@ class Cache:
 
     def _placed(self, cached: Cached) -> Cached:
         """The declaration with the cache's answers to what it leaves open."""
-        return cached.within(self._defaults, self._namespaces)
+        return cached.with_defaults(self._defaults, self._namespaces)
 
     def _informer(self, cached: Cached) -> Informer[Any]:
         return Informer(
@@ -188,11 +188,11 @@ class Cache:
         )
 
     @overload
-    def acquire(self, cached: type[R]) -> Hold[R]: ...
+    def acquire(self, cached: type[R]) -> InformerRef[R]: ...
     @overload
-    def acquire(self, cached: Cached) -> Hold[Any]: ...
+    def acquire(self, cached: Cached) -> InformerRef[Any]: ...
 
-    def acquire(self, cached: Cached | type[R]) -> Hold[R]:
+    def acquire(self, cached: Cached | type[R]) -> InformerRef[R]:
         """A share in the informer of a kind, which is started if the cache runs and nobody had it.
 
         Raises:
@@ -211,7 +211,7 @@ class Cache:
             if merged is not held.informer.declaration:
                 raise ConfigurationError(f"{held.informer.declaration!r} is kept already and is less than {wanted!r}")
         held.holds += 1
-        return Hold(cast("Informer[R]", held.informer), partial(self._release, wanted.kind))
+        return InformerRef(cast("Informer[R]", held.informer), partial(self._release, wanted.kind))
 
     def _release(self, kind: type[Resource]) -> None:
         held = self._held[kind.gvk()]

@@ -10,7 +10,16 @@ from typing import Any, Final, Literal, Self, cast, final
 
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Path, parse_path
-from kaito.runtime.cache.options import REST, Kept, Labels, NamespaceOptions, Said, Transform, decide, said
+from kaito.runtime.cache.options import (
+    REST,
+    CacheOptions,
+    Labels,
+    NamespaceOptions,
+    ResolvedOptions,
+    Transform,
+    parse_options,
+    resolve,
+)
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
 
@@ -20,9 +29,9 @@ ALL_NAMESPACES: Final = (REST,)
 """For `namespaces=`: the whole cluster, also when the manager is restricted to some namespaces."""
 
 DROPPED: Final = ("metadata.managedFields",)
-"""Dropped from every object unless told otherwise: half of a typical object's size, read by nobody here."""
+"""Dropped from every object unless shown otherwise: half of a typical object's size, read by nobody here."""
 
-_UNLESS_SAID: Final = Said(labels="", fields="", drop=tuple(map(parse_path, DROPPED)))
+_BUILT_IN_DEFAULTS: Final = CacheOptions(labels="", fields="", drop=tuple(map(parse_path, DROPPED)))
 
 
 @final
@@ -53,7 +62,17 @@ class Cached:
             a path that is malformed or would remove the object's identity.
     """
 
-    __slots__ = ("_defaults", "_narrowed", "_said", "indexes", "is_plain", "kind", "namespaces", "only", "relist")
+    __slots__ = (
+        "_by_namespace",
+        "_defaults",
+        "_options",
+        "indexes",
+        "is_plain",
+        "kind",
+        "namespaces",
+        "only",
+        "relist",
+    )
 
     def __init__(
         self,
@@ -76,32 +95,32 @@ class Cached:
         self._defaults: Cached | None = None
         if isinstance(namespaces, str):
             raise ConfigurationError(f"{self._name}: namespaces={namespaces!r}: a list of names, or a mapping")
-        self._said, fixed = self._options(labels, fields, drop, transform)
+        self._options, fixed = self._parse(labels, fields, drop, transform)
         self.namespaces: tuple[str, ...] = tuple(dict.fromkeys(namespaces)) or ((fixed,) if fixed else ())
-        self._narrowed: dict[str, Said] = {}
+        self._by_namespace: dict[str, CacheOptions] = {}
         for namespace, options in namespaces.items() if isinstance(namespaces, Mapping) else ():
-            self._narrow(namespace, options)
+            self._add_namespace(namespace, options)
         if fixed and self.namespaces != (fixed,):
             raise ConfigurationError(f"{self._name}: fields= and namespaces= name different namespaces")
         if not isinstance(namespaces, Mapping) and REST in self.namespaces and len(self.namespaces) > 1:
             raise ConfigurationError(f"{self._name}: namespaces= names the whole cluster and single namespaces at once")
         self._check()
-        self.is_plain: bool = not (self.namespaces or only or relist is not None) and self._said == Said()
+        self.is_plain: bool = not (self.namespaces or only or relist is not None) and self._options == CacheOptions()
         """Whether it says nothing but the kind, as the declarations of watching controllers do."""
 
-    def _options(
+    def _parse(
         self, labels: Labels, fields: str | None, drop: Sequence[str] | None, transform: Transform | None
-    ) -> tuple[Said, str]:
+    ) -> tuple[CacheOptions, str]:
         try:
-            return said(labels, fields, drop, transform)
+            return parse_options(labels, fields, drop, transform)
         except ValueError as error:
             raise ConfigurationError(f"{self._name}: drop: {error}") from error
 
-    def _narrow(self, namespace: str, options: NamespaceOptions) -> None:
+    def _add_namespace(self, namespace: str, options: NamespaceOptions) -> None:
         unknown = options.keys() - NamespaceOptions.__annotations__.keys()
         if unknown:
             raise ConfigurationError(f"{self._name}: namespaces={{{namespace!r}: ...}} knows no {sorted(unknown)}")
-        self._narrowed[namespace], fixed = self._options(
+        self._by_namespace[namespace], fixed = self._parse(
             options.get("labels"), options.get("fields"), options.get("drop"), options.get("transform")
         )
         if fixed not in {"", namespace}:
@@ -136,10 +155,10 @@ class Cached:
         return self.kind is Resource
 
     @property
-    def kept(self) -> tuple[Kept, ...]:
+    def resolved(self) -> tuple[ResolvedOptions, ...]:
         """What is kept, one for each namespace; of the whole cluster when there is no other."""
         return tuple(
-            decide(self._decided(namespace), namespace, self.namespaces)
+            resolve(self._merged(namespace), namespace, self.namespaces)
             for namespace in self.namespaces or ALL_NAMESPACES
         )
 
@@ -148,21 +167,27 @@ class Cached:
         """Time between full lists; 0 is never."""
         return self.relist or 0.0
 
-    def _decided(self, namespace: str) -> Said:
-        options = self._narrowed.get(namespace, Said()).over(self._said)
+    def _merged(self, namespace: str) -> CacheOptions:
+        options = self._by_namespace.get(namespace, CacheOptions()).merged_with(self._options)
         if self._defaults is not None:
-            options = options.over(self._defaults._narrowed.get(namespace, Said())).over(self._defaults._said)
-        return options.over(_UNLESS_SAID)
+            options = options.merged_with(self._defaults._by_namespace.get(namespace, CacheOptions())).merged_with(
+                self._defaults._options
+            )
+        return options.merged_with(_BUILT_IN_DEFAULTS)
 
     def keeps(self, path: Path) -> bool:
         """Whether a field is in the cached objects of every namespace, as far as the declaration can tell."""
         if self.only == "metadata" and path[0] != "metadata":
             return False
-        return not any(kept.drops(path) for kept in self.kept)
+        return not any(each.drops(path) for each in self.resolved)
 
     def same_objects(self, other: Self) -> bool:
         """Whether both keep the same objects in the same form; indexes may differ."""
-        return (set(self.kept), self.only, self.relist_seconds) == (set(other.kept), other.only, other.relist_seconds)
+        return (set(self.resolved), self.only, self.relist_seconds) == (
+            set(other.resolved),
+            other.only,
+            other.relist_seconds,
+        )
 
     # Other declarations made of it.
 
@@ -177,7 +202,7 @@ class Cached:
         other._check()
         return other
 
-    def within(self, defaults: Self | None, namespaces: Sequence[str]) -> Self:
+    def with_defaults(self, defaults: Self | None, namespaces: Sequence[str]) -> Self:
         """The same declaration, with the answers of the cache to what it leaves open."""
         other = copy.copy(self)
         other._defaults = defaults
@@ -188,17 +213,17 @@ class Cached:
         return other
 
     def __repr__(self) -> str:
-        own = self._said
-        told: dict[str, object] = {
-            "namespaces": {name: _shown(self._narrowed.get(name, Said())) for name in self.namespaces}
-            if self._narrowed
+        own = self._options
+        shown: dict[str, object] = {
+            "namespaces": {name: _shown(self._by_namespace.get(name, CacheOptions())) for name in self.namespaces}
+            if self._by_namespace
             else self.namespaces,
             **_shown(own),
             "only": self.only,
             "indexes": self.indexes,
             "relist": self.relist,
         }
-        return ", ".join([self._name[:-1], *(f"{k}={v!r}" for k, v in told.items() if v)]) + ")"
+        return ", ".join([self._name[:-1], *(f"{k}={v!r}" for k, v in shown.items() if v)]) + ")"
 
 
 def _check_arguments(kind: object, only: object, indexes: object) -> None:
@@ -216,7 +241,7 @@ def _check_arguments(kind: object, only: object, indexes: object) -> None:
             raise ConfigurationError(f"{name}: indexes= takes Index objects, not {index!r}")
 
 
-def _shown(options: Said) -> dict[str, object]:
+def _shown(options: CacheOptions) -> dict[str, object]:
     drop = None if options.drop is None else [".".join(path) for path in options.drop]
     known = {"labels": options.labels, "fields": options.fields, "drop": drop, "transform": options.transform}
     return {name: value for name, value in known.items() if value is not None}

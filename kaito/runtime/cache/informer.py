@@ -77,17 +77,17 @@ class Informer(Generic[R]):
         self._reflectors: dict[str, Reflector] = {}
         self._scope: TaskScope | None = None
         self._synced = asyncio.Event()
-        for kept in declaration.kept:
-            namespace = kept.namespace
-            shard = Shard(declaration, kept, listeners=self._subscriptions, received=self._received)
+        for options in declaration.resolved:
+            namespace = options.namespace
+            shard = Shard(declaration, options, listeners=self._subscriptions, received=self._received)
             self._shards[namespace] = shard
             self._reflectors[namespace] = Reflector(
                 f"{self.stats.kind} in {namespace}" if namespace else self.stats.kind,
                 requests,
                 Collection(
                     collection_path(kind, namespace),
-                    labels=kept.labels,
-                    fields=kept.fields,
+                    labels=options.labels,
+                    fields=options.fields,
                     metadata_only=self.metadata_only,
                 ),
                 shard,
@@ -250,11 +250,14 @@ class Informer(Generic[R]):
             UndeclaredNamespace: outside the declared namespaces.
         """
         if not namespace:
-            return [Scope(each.kept.namespace, each.kept.labels, each.kept.fields) for each in self._shards.values()]
+            return [
+                Scope(each.options.namespace, each.options.labels, each.options.fields)
+                for each in self._shards.values()
+            ]
         shard = self._covering(namespace)
         if shard is None:
             raise UndeclaredNamespace(self.kind.kind, namespace, self.declaration.namespaces)
-        return [Scope(namespace, shard.kept.labels, shard.kept.fields)]
+        return [Scope(namespace, shard.options.labels, shard.options.fields)]
 
     def not_synced(self) -> CacheNotSynced:
         """The error that says what is missing and why."""

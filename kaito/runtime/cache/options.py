@@ -1,8 +1,8 @@
-"""What is kept of a kind in one namespace: what a declaration says, what it leaves unsaid, and what follows from both.
+"""Options of the cache for one kind in one namespace, and the order in which they are resolved.
 
-`Cached` is written by users and puts these together; the informer makes one reflector and one shard of each `Kept`. An
-option that nobody sets is taken from the next of: the kind in that namespace, the kind, the cache in that namespace,
-the cache (controller-runtime's order for `cache.ByObject` and the defaults of `cache.Options`).
+`Cached` is written by users and holds `CacheOptions`; the informer makes one reflector and one shard of each
+`ResolvedOptions`. An option that is not set is taken from the next of: the kind in that namespace, the kind, the cache
+in that namespace, the cache (controller-runtime's order for `cache.ByObject` and the defaults of `cache.Options`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class NamespaceOptions(TypedDict, total=False):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Said:
+class CacheOptions:
     """Options as far as somebody set them: None is unset, empty is an answer."""
 
     labels: str | None = None
@@ -46,9 +46,9 @@ class Said:
     drop: tuple[Path, ...] | None = None
     transform: Transform | None = None
 
-    def over(self, general: "Said") -> "Said":
+    def merged_with(self, general: "CacheOptions") -> "CacheOptions":
         """What this says, and where it is silent, what `general` says."""
-        return Said(
+        return CacheOptions(
             general.labels if self.labels is None else self.labels,
             general.fields if self.fields is None else self.fields,
             general.drop if self.drop is None else self.drop,
@@ -58,7 +58,7 @@ class Said:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ResolvedOptions:
     """Everything decided for one namespace."""
 
     namespace: str
@@ -74,13 +74,13 @@ class Kept:
         return self.transform is None and all(path[:2] == ("metadata", "managedFields") for path in self.drop)
 
     def drops(self, path: Path) -> bool:
-        """Whether the field is not in the cached objects, as far as can be told without running the transform."""
+        """Whether the field is not in the cached objects, as far as can be shown without running the transform."""
         return any(path[: len(dropped)] == dropped for dropped in self.drop)
 
 
-def said(
+def parse_options(
     labels: Labels, fields: str | None, drop: Sequence[str] | None, transform: Transform | None
-) -> tuple[Said, str]:
+) -> tuple[CacheOptions, str]:
     """The options in their final form, and the namespace that `fields` names: it goes into the path instead.
 
     Raises:
@@ -91,15 +91,15 @@ def said(
     for path in paths or ():
         if path in _PROTECTED:
             raise ValueError(f"{'.'.join(path)} is the object's identity")
-    return Said(None if labels is None else label_query(labels), narrowed, paths, transform), namespace
+    return CacheOptions(None if labels is None else label_query(labels), narrowed, paths, transform), namespace
 
 
-def decide(options: Said, namespace: str, others: Sequence[str]) -> Kept:
+def resolve(options: CacheOptions, namespace: str, others: Sequence[str]) -> ResolvedOptions:
     """What is kept of a namespace; the rest of the cluster is asked for without the `others`, in one informer."""
     fields = [options.fields] if options.fields else []
     if namespace == REST:
         fields += [f"metadata.namespace!={other}" for other in others if other != REST]
-    return Kept(namespace, options.labels or "", ",".join(fields), options.drop or (), options.transform)
+    return ResolvedOptions(namespace, options.labels or "", ",".join(fields), options.drop or (), options.transform)
 
 
 def _split_namespace(fields: str) -> tuple[str, str]:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
-from kaito.runtime.cache.doubts import Doubts, whole
 from kaito.runtime.cache.entry import Entry, version_number
 from kaito.runtime.cache.selection import Selection, Shape
+from kaito.runtime.cache.uncertain_writes import UncertainWrites, all_of
 from kaito.runtime.errors import may_have_happened
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
@@ -106,7 +106,7 @@ class OwnWrites:
         self._pending: dict[ObjectKey, _Pending] = {}
         self._floors: list[tuple[int, ObjectKey]] = []
         self._outside: dict[ObjectKey, None] = {}
-        self._doubts = Doubts()
+        self._uncertain = UncertainWrites()
 
     # Reported by the client.
 
@@ -133,7 +133,7 @@ class OwnWrites:
         """What a write of the key left is not known; `settled` when it is at least known to be done."""
         if not settled:
             _log.info("outcome of a write unknown, reads go to the server", kind=self._kind, object=str(key))
-        self._doubts.add(key, settled=settled)
+        self._uncertain.add(key, settled=settled)
 
     def wrote(self, key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None) -> None:
         """A write succeeded with this version; one that changed nothing, or that is visible already, is ignored."""
@@ -184,7 +184,7 @@ class OwnWrites:
 
     def read_live(self, key: ObjectKey, began: float, found: Resource | None) -> None:
         """The server was asked for the key, in a request that began then, and has this."""
-        for settled in self._doubts.settled(key, key.namespace, began):
+        for settled in self._uncertain.settled(key, key.namespace, began):
             stored = self._progress.stored(settled)
             if found is not None:
                 self._require(settled, version_number(found.metadata.resource_version))
@@ -193,7 +193,7 @@ class OwnWrites:
 
     def listed_live(self, namespace: str, began: float, resource_version: str) -> None:
         """The server listed the namespace (empty: all), in a request that began then, at this version."""
-        for settled in self._doubts.settled(None, namespace, began):
+        for settled in self._uncertain.settled(None, namespace, began):
             self._require(settled, version_number(resource_version))
 
     def _require(self, key: ObjectKey, floor: int) -> None:
@@ -290,19 +290,19 @@ class OwnWrites:
 
         Writes begun later do not count.
         """
-        if not self._flights and not self._pending and not self._doubts and key not in self._outside:
+        if not self._flights and not self._pending and not self._uncertain and key not in self._outside:
             return None
         namespace = selection.namespace
 
         def concerned(keys: Collection[ObjectKey]) -> Iterable[ObjectKey]:
             if key is not None:
-                return (each for each in (key, whole(key.namespace)) if each in keys)
+                return (each for each in (key, all_of(key.namespace)) if each in keys)
             return (each for each in keys if not namespace or each.namespace == namespace)
 
         flying = list(concerned(self._flights))
         flights = tuple(flight for each in flying for flight in self._flights[each])
         concern = Concern(flights, {*flying, *concerned(self._pending)}, key, selection)
-        live = key in self._outside or self._doubts.concern(key, namespace)
+        live = key in self._outside or self._uncertain.concern(key, namespace)
         return concern if flights or live or self.misses(concern) else None
 
     async def wait(self, concern: Concern) -> bool:
@@ -310,7 +310,7 @@ class OwnWrites:
         flights = [flight for flight in concern.flights if not flight.done()]
         if flights:
             await asyncio.wait(flights)
-        if self._doubts.concern(concern.single, concern.selection.namespace):
+        if self._uncertain.concern(concern.single, concern.selection.namespace):
             return False
         while missing := [key for key in concern.keys if self._matters(key, concern)]:
             for key in missing:

@@ -13,7 +13,7 @@ from kaito.runtime.cache.entry import Entry, make_entry, version_number
 from kaito.runtime.cache.event import Change, EventType
 from kaito.runtime.cache.index import Index
 from kaito.runtime.cache.jsontext import Raw, cuts
-from kaito.runtime.cache.options import Kept
+from kaito.runtime.cache.options import ResolvedOptions
 from kaito.runtime.cache.own_writes import OwnWrites
 from kaito.runtime.cache.reflector.watch import Turn
 from kaito.runtime.cache.selection import Selection, Shape
@@ -39,10 +39,15 @@ class Shard:
     """Objects and progress of one collection."""
 
     def __init__(
-        self, declaration: Cached, kept: Kept, *, listeners: Sequence[Listener], received: Callable[[], None]
+        self,
+        declaration: Cached,
+        options: ResolvedOptions,
+        *,
+        listeners: Sequence[Listener],
+        received: Callable[[], None],
     ) -> None:
-        self.kept: Kept = kept
-        self._drop = cuts(kept.drop)
+        self.options: ResolvedOptions = options
+        self._drop = cuts(options.drop)
         self._metadata_only = declaration.only == "metadata"
         self._indexes: list[Index[Any]] = list(declaration.indexes)
         self._listeners = listeners
@@ -62,11 +67,11 @@ class Shard:
 
     def shape_of(self, obj: Resource) -> Shape | None:
         """What lists will be able to ask of an object that has not arrived yet; None when that cannot be told."""
-        if self.kept.transform is not None:
+        if self.options.transform is not None:
             return None
         filed: dict[str, Sequence[str]] = {}
         # An index sees the object as it is kept: of one that is kept in part it cannot be asked before.
-        for index in self._indexes if self.kept.is_whole and not self._metadata_only else ():
+        for index in self._indexes if self.options.is_whole and not self._metadata_only else ():
             with suppress(Exception):  # foreign code; its failure is told when the object arrives
                 filed[index.name] = tuple(index.values(obj))
         return Shape(dict(obj.labels), [owner.uid for owner in obj.metadata.owner_references], filed)
@@ -87,7 +92,7 @@ class Shard:
 
     def admit(self, text: Raw) -> Entry:
         """The entry of an object as the server sent it. Raises `Undecodable`."""
-        return make_entry(text, self._drop, metadata_only=self._metadata_only, transform=self.kept.transform)
+        return make_entry(text, self._drop, metadata_only=self._metadata_only, transform=self.options.transform)
 
     def fresh(self) -> Store:
         """An empty store with the shard's indexes."""

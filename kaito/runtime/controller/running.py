@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from kaito.runtime.cache import Cache, Hold
+from kaito.runtime.cache import Cache, InformerRef
 from kaito.runtime.controller.cache_needs import Need
 from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.kind_availability import Served
@@ -64,7 +64,7 @@ class Running:
         self._served = served
         self._late = late
         self._drain = drain
-        self._holds: list[Hold[Any]] = []
+        self._holds: list[InformerRef[Any]] = []
 
     @property
     def waits(self) -> bool:
@@ -92,7 +92,7 @@ class Running:
             self.release()
             raise
 
-    def _acquire(self, need: Need) -> Hold[Any]:
+    def _acquire(self, need: Need) -> InformerRef[Any]:
         cache = self._cache_of(need)
         return cache.acquire(need.cached.kind if cache.declares(need.cached.kind) else need.cached)
 

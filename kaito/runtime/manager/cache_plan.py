@@ -53,7 +53,7 @@ def join(
     kinds: dict[GroupVersionKind, Declared] = {}
 
     def same(one: Cached, other: Cached) -> bool:
-        return one.within(defaults, namespaces).same_objects(other.within(defaults, namespaces))
+        return one.with_defaults(defaults, namespaces).same_objects(other.with_defaults(defaults, namespaces))
 
     def is_plain(cached: Cached) -> bool:
         return same(cached, Cached(cached.kind))

@@ -6,7 +6,7 @@ from typing import Any, Final, Generic, Self, TypeVar, final
 
 import msgspec
 
-from kaito.runtime.cache.cache import Cache, Hold
+from kaito.runtime.cache.cache import Cache, InformerRef
 from kaito.runtime.cache.declaration import Cached
 from kaito.runtime.cache.delivery import Subscription
 from kaito.runtime.cache.event import Event, EventType, Snapshot
@@ -87,14 +87,14 @@ class KindSource(Generic[R]):
                 return handler(event, queue, view)
             return None
 
-        hold: Hold[R] = cache.acquire(self.kind)
-        declaration = hold.informer.declaration
+        ref: InformerRef[R] = cache.acquire(self.kind)
+        declaration = ref.informer.declaration
         for path in paths_of(when) if when is not None else ():
             if not declaration.keeps(path):
-                hold.release()
+                ref.release()
                 field = ".".join(path)
                 raise ConfigurationError(f"{self.name}: {when} looks at {field}, which {declaration!r} does not keep")
-        return StartedKind(hold, hold.informer.subscribe(deliver, name=self.name, resync=self.resync))
+        return StartedKind(ref, ref.informer.subscribe(deliver, name=self.name, resync=self.resync))
 
     def __repr__(self) -> str:
         return f"KindSource({self.kind.kind}, {self._handler})"
@@ -129,8 +129,8 @@ def _as_generic(event: Event[R]) -> Event[R]:
 class StartedKind(Generic[R]):
     """A subscription at an informer, and a share in it."""
 
-    def __init__(self, hold: Hold[R], subscription: Subscription[R]) -> None:
-        self._hold = hold
+    def __init__(self, ref: InformerRef[R], subscription: Subscription[R]) -> None:
+        self._ref = ref
         self._subscription = subscription
 
     async def wait_synced(self) -> None:
@@ -150,9 +150,9 @@ class StartedKind(Generic[R]):
     @property
     def trouble(self) -> str:
         """The last list or watch error of the informer."""
-        return "" if self._hold.informer.synced else str(self._hold.informer.not_synced())
+        return "" if self._ref.informer.synced else str(self._ref.informer.not_synced())
 
     def stop(self) -> None:
         """Unsubscribe, and give back the share in the informer."""
         self._subscription.cancel()
-        self._hold.release()
+        self._ref.release()

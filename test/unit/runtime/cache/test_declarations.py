@@ -50,7 +50,9 @@ def test_an_index_needs_a_name() -> None:
 
 def test_selectors_in_every_form() -> None:
     selector = LabelSelector(match_expressions=[LabelSelectorRequirement(key="a", operator="Exists")])
-    assert [Cached(Pod, labels=form).kept[0].labels for form in (None, "a,b=c", {"b": "c", "a": "x"}, selector)] == [
+    assert [
+        Cached(Pod, labels=form).resolved[0].labels for form in (None, "a,b=c", {"b": "c", "a": "x"}, selector)
+    ] == [
         "",
         "a,b=c",
         "a=x,b=c",
@@ -60,7 +62,7 @@ def test_selectors_in_every_form() -> None:
 
 def test_a_field_selector_for_a_namespace_becomes_a_namespace() -> None:
     cached = Cached(Pod, fields="metadata.namespace=gpu,status.phase=Running")
-    assert [(kept.namespace, kept.fields) for kept in cached.kept] == [("gpu", "status.phase=Running")]
+    assert [(kept.namespace, kept.fields) for kept in cached.resolved] == [("gpu", "status.phase=Running")]
 
 
 def make(*kinds: Cached) -> Cache:
@@ -70,7 +72,7 @@ def make(*kinds: Cached) -> Cache:
 async def test_declarations_of_one_kind_add_up_when_they_agree() -> None:
     cache = make(Cached(Pod), Cached(Pod, labels="app", indexes=[by_node]), Cached(Pod), Cached(Pod, indexes=[by_ip]))
     informer = cache.informer(Pod)
-    assert [kept.labels for kept in informer.declaration.kept] == ["app"]
+    assert [kept.labels for kept in informer.declaration.resolved] == ["app"]
     assert informer.declaration.indexes == (by_node, by_ip)
 
 

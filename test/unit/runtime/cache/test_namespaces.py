@@ -136,7 +136,7 @@ async def test_what_a_kind_leaves_open_the_cache_answers(places: World) -> None:
             ("Node", ""),
         }
         late = cache.acquire(Cached(Namespace, labels={}))
-        assert [kept.labels for kept in late.informer.declaration.kept] == [""]
+        assert [kept.labels for kept in late.informer.declaration.resolved] == [""]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_the_nearest_answer_counts_and_empty_is_an_answer(
         namespaces={"n": {"labels": namespace_default, "fields": namespace_default}},
     )
     cached = Cached(Pod, labels=kind, fields=kind, namespaces={"n": {"labels": specific, "fields": specific}})
-    (kept,) = cached.within(defaults, ()).kept
+    (kept,) = cached.with_defaults(defaults, ()).resolved
     assert (kept.labels, kept.fields) == (decided, decided)
     assert kept.drop == (("metadata", "managedFields"),)
 

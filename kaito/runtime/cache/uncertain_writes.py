@@ -20,13 +20,13 @@ REMEMBERED: Final = 1024
 """Keys remembered; with more of them, their whole namespaces are in doubt."""
 
 
-def whole(namespace: str) -> ObjectKey:
+def all_of(namespace: str) -> ObjectKey:
     """Stands for every object of a namespace: of a write that names none (`generateName`, a deletion by selector)."""
     return ObjectKey(namespace, "")
 
 
 @final
-class Doubts:
+class UncertainWrites:
     """The keys in doubt of one shard, and since when."""
 
     def __init__(self) -> None:
@@ -42,14 +42,14 @@ class Doubts:
         if len(self._since) > REMEMBERED:
             latest: dict[ObjectKey, float] = {}
             for each, when in self._since.items():
-                place = whole(each.namespace)
+                place = all_of(each.namespace)
                 latest[place] = max(when, latest.get(place, -math.inf))
             self._since = latest
 
     def concern(self, key: ObjectKey | None, namespace: str) -> bool:
         """Whether a read of the key, or a list of the namespace (empty: of all), is concerned."""
         if key is not None:
-            return key in self._since or whole(key.namespace) in self._since
+            return key in self._since or all_of(key.namespace) in self._since
         return any(not namespace or each.namespace == namespace for each in self._since)
 
     def settled(self, key: ObjectKey | None, namespace: str, began: float) -> Iterator[ObjectKey]:
