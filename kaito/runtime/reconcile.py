@@ -1,31 +1,36 @@
-"""What a reconcile function gets and what it may answer.
+"""The argument and the result of a reconcile function.
 
-    async def converge(request: Request[Memcached]) -> Again | None: ...
+    async def reconcile(request: Request[Memcached]) -> Again | None: ...
 
-The controller makes a `Request` for every run; a test makes one by hand and calls the function. The answers:
+The controller builds a `Request` for every reconcile; a unit test builds one directly and calls the function. The
+function's result decides what happens next:
 
-| answer                | what follows                                                            |
-|-----------------------|-------------------------------------------------------------------------|
-| `None`                | done: failures forgotten, next run when something changes               |
-| `Again(after, why)`   | done for now: failures forgotten, next run after so many seconds        |
-| raise `Terminal(...)` | logged and counted; no retry until something changes                    |
+| result                | effect                                                                        |
+|-----------------------|-------------------------------------------------------------------------------|
+| `None`                | failures are reset; next reconcile when something changes                     |
+| `Again(after, why)`   | failures are reset; requeued after that many seconds                          |
+| raise `Terminal(...)` | logged and counted; no retry until something changes                          |
 | any other exception   | logged and counted; retried with backoff, or after the server's `Retry-After` |
+
+A function made of several steps may call `request.requeue_after(seconds, why)` in each of them instead of returning
+`Again`; the earliest requeue is used.
 """
 
 import math
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
 
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.logging import BoundLogger, get_logger
-from kaito.runtime.meta import ObjectKey, Resource
+from kaito.runtime.meta import ObjectKey, Resource, condition_of
 from kaito.runtime.workqueue.cause import Cause
 
 if TYPE_CHECKING:
     from kaito.runtime.client.api import Api
-    from kaito.runtime.client.status import StatusScope
+    from kaito.runtime.client.status import ConditionField, ConditionUpdate, StatusScope
 
 __all__ = [
     "Again",
@@ -36,6 +41,7 @@ __all__ = [
     "Reconciler",
     "Request",
     "TickFunction",
+    "earliest",
 ]
 
 R = TypeVar("R", bound=Resource)
@@ -48,11 +54,11 @@ def _logger() -> BoundLogger:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Run once more after a while: something outside the cluster is awaited, or a condition needs polling.
+    """Requests a requeue after a delay, to wait for something outside the cluster or to poll a condition.
 
     Raises:
-        ValueError: a delay that is negative or not finite.
-        TypeError: a delay or a priority that is no number.
+        ValueError: the delay is negative or not finite.
+        TypeError: the delay is not a number, or the priority is not an integer.
     """
 
     after: float
@@ -60,50 +66,90 @@ class Again:
     why: str = ""
     """For the log, the trace and the queue dump."""
     priority: int | None = None
-    """Priority of that run in the queue; None keeps that of this one. Changes have 0, the initial list -100."""
+    """Priority of the next run in the queue; None keeps that of this run. Changes have 0, the initial list -100."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be waited."""
-        _check_number("after", self.after, (int, float))
-        _check_number("priority", self.priority, (int, type(None)))
+        """Validate the fields."""
+        _check_type("after", self.after, (int, float), "a number of seconds")
+        _check_type("priority", self.priority, (int, type(None)), "an integer")
         if not 0 <= self.after < math.inf:
-            message = f"Again(after={self.after}) must be a number of seconds, 0 or more"
+            message = f"Again.after must be a number of seconds, 0 or more, not {self.after}"
             raise ValueError(message)
 
 
-def _check_number(name: str, value: object, types: tuple[type, ...]) -> None:
+def _check_type(name: str, value: object, types: tuple[type, ...], expected: str) -> None:
     if not isinstance(value, types):
-        message = f"Again({name}={value!r}) must be a number: {'seconds' if name == 'after' else 'a whole one'}"
+        message = f"Again.{name} must be {expected}, not {value!r}"
         raise TypeError(message)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request(Generic[R]):
-    """One run for one object."""
+def earliest(first: Again | None, second: Again | None) -> Again | None:
+    """The requeue with the shorter delay; the first one if both are equal."""
+    if first is None or (second is not None and second.after < first.after):
+        return second
+    return first
 
-    key: ObjectKey
-    """Namespace and name."""
-    object: R
-    """The object, from the cache, never older than what this process wrote. Frozen, private to this run."""
+
+@final
+@dataclass(slots=True)
+class _Requeue:
+    """The earliest requeue that was requested during a reconcile."""
+
+    requested: Again | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BaseRequest:
+    """The part of a request that does not depend on the sort of controller."""
+
     api: "Api"
     """Reads and writes; fields are owned by `<manager's field manager>/<controller>`, and writes fail with `NotLeader`
     once the lease is lost."""
     log: BoundLogger = field(default_factory=_logger)
-    """Carries controller, controllerKind, namespace, name and reconcileID."""
-    causes: tuple[Cause, ...] = ()
-    """Why it runs: information for people. Decide by the state of the cluster, causes may be merged or dropped."""
+    """Logs with the fields controller, reconcileID and, where they exist, controllerKind, namespace and name."""
     attempt: int = 1
-    """1, or one more than the failures since the last success."""
+    """1 plus the number of failures since the last success."""
     clock: Clock = field(default_factory=SystemClock)
     """Wall time."""
+    _requeue: _Requeue = field(default_factory=_Requeue, repr=False, compare=False)
 
-    def status(self) -> "AbstractAsyncContextManager[StatusScope[R]]":
-        """The scope of the one status write of this run; nothing is sent when nothing differs."""
-        return self.api.status(self.object)
+    @property
+    def requeue(self) -> Again | None:
+        """The earliest requeue requested so far with `requeue_after` or `requeue_at`."""
+        return self._requeue.requested
+
+    def requeue_after(self, seconds: float, why: str = "") -> None:
+        """Request another reconcile after a delay, at most; a negative delay counts as 0.
+
+        Can be called several times: the earliest requeue is used, and a result `Again` competes with it. The controller
+        logs its reason. A reconcile that raises is retried with backoff instead. A cleanup function that requests a
+        requeue has not finished, so the finalizer stays.
+        """
+        self._requeue.requested = earliest(self._requeue.requested, Again(max(seconds, 0.0), why))
+
+    def requeue_at(self, moment: datetime, why: str = "") -> None:
+        """Request another reconcile at a moment of `clock`, at the latest."""
+        self.requeue_after((moment - self.clock.now()).total_seconds(), why)
 
     def fence(self) -> None:
-        """Raise `NotLeader` unless this process surely holds the lease; see `Api.fence`."""
+        """Raise `NotLeader` unless this process holds the lease; see `Api.fence`."""
         self.api.fence()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(_BaseRequest, Generic[R]):
+    """One reconcile of one object."""
+
+    key: ObjectKey
+    """Namespace and name."""
+    object: R
+    """The object from the cache, at least as new as the last write of this process. Frozen, private to this run."""
+    causes: tuple[Cause, ...] = ()
+    """Why the key was queued, for logs only: causes are merged and may be dropped. Decide by the cluster's state."""
+
+    def status(self) -> "AbstractAsyncContextManager[StatusScope[R]]":
+        """Open the scope of the object's status; on exit it sends one write if the status differs."""
+        return self.api.status(self.object)
 
     def event(
         self,
@@ -117,45 +163,52 @@ class Request(Generic[R]):
         """Record an event about the object (or `regarding`). Never waits, never fails."""
         self.api.event(regarding if regarding is not None else self.object, type, reason, note, action=action)
 
+    def event_on_change(
+        self,
+        update: "ConditionUpdate",
+        *,
+        on: "ConditionField" = "reason",
+        type: Literal["Normal", "Warning"] | None = None,  # noqa: A002 - the API's word
+        reason: str = "",
+        note: str = "",
+        action: str = "Reconcile",
+    ) -> bool:
+        """Record an event about a condition, unless `object` already has it: a repeated failure makes one event.
+
+        `object` keeps the status that it had at the start of the reconcile, so the order of this call and of
+        `StatusScope.set_condition` does not matter.
+
+        Args:
+            update: the condition as this reconcile computed it.
+            on: what has to differ; see `ConditionUpdate.differs_from`.
+            type: `Normal` for a condition that is True, else `Warning`, if not given.
+            reason: the condition's reason if not given.
+            note: the condition's message if not given.
+            action: the action of the event.
+
+        Returns:
+            Whether an event was recorded, for the metric and the log line that belong to it.
+        """
+        if not update.differs_from(condition_of(self.object, update.type), on=on):
+            return False
+        event_type = type or ("Normal" if update.status == "True" else "Warning")
+        self.event(event_type, reason or update.reason, note or update.message, action=action)
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PeriodicRequest:
+class PeriodicRequest(_BaseRequest):
     """One run of a periodic controller, which has no object."""
 
-    api: "Api"
-    """Reads and writes, as in `Request`."""
-    log: BoundLogger = field(default_factory=_logger)
-    """Carries controller and reconcileID."""
-    attempt: int = 1
-    """1, or one more than the failures since the last success."""
-    clock: Clock = field(default_factory=SystemClock)
-    """Wall time."""
-
-    def fence(self) -> None:
-        """Raise `NotLeader` unless this process surely holds the lease; see `Api.fence`."""
-        self.api.fence()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyedRequest(Generic[K]):
+class KeyedRequest(_BaseRequest, Generic[K]):
     """One run of a keyed controller: for a key, without an object."""
 
     key: K
-    """What to look at."""
-    api: "Api"
-    """Reads and writes, as in `Request`."""
-    log: BoundLogger = field(default_factory=_logger)
-    """Carries controller, name (the key as text) and reconcileID."""
+    """The key to reconcile."""
     causes: tuple[Cause, ...] = ()
-    """Why it runs; information for people."""
-    attempt: int = 1
-    """1, or one more than the failures since the last success."""
-    clock: Clock = field(default_factory=SystemClock)
-    """Wall time."""
-
-    def fence(self) -> None:
-        """Raise `NotLeader` unless this process surely holds the lease; see `Api.fence`."""
-        self.api.fence()
+    """Why the key was queued, for logs only."""
 
 
 Reconciler = Callable[[Request[R]], Awaitable[Again | None]]

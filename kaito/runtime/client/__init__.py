@@ -18,5 +18,5 @@ from kaito.runtime.client.patch import JsonPatch as JsonPatch, MergePatch as Mer
 from kaito.runtime.client.proxy import is_loopback as is_loopback
 from kaito.runtime.client.removal import Removal as Removal
 from kaito.runtime.client.sender import ApiRequest as ApiRequest, failure as failure
-from kaito.runtime.client.status import StatusScope as StatusScope
+from kaito.runtime.client.status import ConditionUpdate as ConditionUpdate, StatusScope as StatusScope
 from kaito.runtime.client.transport import Reply as Reply, StreamReply as StreamReply, Transport as Transport

@@ -1,26 +1,78 @@
-"""The status scope: what a reconcile wants to say about its object, written once, at the end, only if it differs.
+"""The status scope: collects the status changes of one reconcile and writes them once, at the end, if they differ.
 
-`Api.status(obj)` opens it. Changes are remembered as intentions, not as a finished status, so that a conflict is
-answered by reading the object again and saying the same on top of what others wrote.
+`Api.status(obj)` opens it. The scope records changes, not a finished status: on a conflict the client reads the object
+again and applies the same changes to the status that others wrote.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast, final, get_args
+from typing import Any, Generic, Literal, Self, TypeVar, cast, final, get_args
 
 from kaito.runtime.client.patch import Json, MergePatch, merge_diff
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import (
     Condition,
+    ConditionStatus,
     Model,
     Resource,
     find_condition,
     remove_condition,
     set_condition,
 )
-from kaito.runtime.meta.condition import ConditionLike, as_condition, condition_flaw, condition_status
+from kaito.runtime.meta.condition import STATUSES, ConditionLike, as_condition, condition_flaw, condition_status
 
 R = TypeVar("R", bound=Resource)
+
+ConditionField = Literal["status", "reason", "message"]
+"""What has to differ between two conditions; see `ConditionUpdate.differs_from`."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConditionUpdate:
+    """A condition as a reconcile computed it; `StatusScope.set_condition` adds the time and the generation."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    """A CamelCase word."""
+    message: str = ""
+
+    @classmethod
+    def true(cls, type: str, reason: str, message: str = "") -> Self:  # noqa: A002 -- the API's word
+        """The condition holds."""
+        return cls(type, "True", reason, message)
+
+    @classmethod
+    def false(cls, type: str, reason: str, message: str = "") -> Self:  # noqa: A002 -- the API's word
+        """The condition does not hold, for this reason."""
+        return cls(type, "False", reason, message)
+
+    @classmethod
+    def unknown(cls, type: str, reason: str, message: str = "") -> Self:  # noqa: A002 -- the API's word
+        """The condition was not evaluated, for this reason."""
+        return cls(type, "Unknown", reason, message)
+
+    @property
+    def is_true(self) -> bool:
+        """Whether the condition holds."""
+        return self.status == "True"
+
+    def differs_from(self, before: Condition | None, *, on: ConditionField = "reason") -> bool:
+        """Whether the condition changed, compared with the one an object had before (None: it had none).
+
+        Args:
+            before: the earlier condition.
+            on: `status`: it became True, or ceased to be; an absent condition counts as not True. `reason`: the reason
+                is another one. `message`: the reason is another one, or the earlier message does not contain this one;
+                a message that others extended is still the same message.
+        """
+        if on == "status":
+            return self.is_true != (before is not None and before.is_true)
+        if before is None or before.reason != self.reason:
+            return True
+        return on == "message" and self.message not in before.message
 
 
 def status_model(kind: type[Resource]) -> type[Model]:
@@ -71,7 +123,7 @@ _CONDITION_FIELDS = {"type", "status", "reason", "message", "last_transition_tim
 
 @final
 class StatusScope(Generic[R]):
-    """Collects changes of one object's status. The times and generations of conditions are its business."""
+    """Collects changes of one object's status. Sets the transition times and observed generations of conditions."""
 
     def __init__(self, obj: R, *, now: datetime) -> None:
         self._model = status_model(type(obj))
@@ -91,27 +143,41 @@ class StatusScope(Generic[R]):
         return find_condition(self.conditions, type)
 
     def condition(self, type: str, holds: bool | None, reason: str, message: str = "") -> bool:  # noqa: A002 -- the API's words
-        """Say whether an aspect holds (None: not known), why in a CamelCase word, and to people in a sentence.
+        """Set a condition from a truth value; None stands for `Unknown`. Otherwise as `set_condition`."""
+        return self.set_condition(ConditionUpdate(type, condition_status(holds), reason, message))
 
-        Returns whether that changes anything; `lastTransitionTime` moves only with the status.
+    def set_condition(self, update: ConditionUpdate) -> bool:
+        """Set a condition. `lastTransitionTime` changes only together with the condition's status.
+
+        Returns:
+            Whether anything differs from the condition before.
 
         Raises:
-            ConfigurationError: the status has no conditions, or `metav1.Condition` allows no such type or reason.
+            ConfigurationError: the kind's status has no conditions, or `metav1.Condition` does not allow the type, the
+                status or the reason.
         """
         model = condition_model(self._model)
-        if flaw := condition_flaw(type, reason):
+        if flaw := condition_flaw(update.type, update.reason):
             raise ConfigurationError(flaw)
-        before = self.find(type)
-        fields: dict[str, Any] = {"type": type, "status": condition_status(holds), "reason": reason, "message": message}
+        if update.status not in STATUSES:
+            message = f"condition {update.type}: status must be one of {', '.join(STATUSES)}, not {update.status!r}"
+            raise ConfigurationError(message)
+        before = self.find(update.type)
+        fields: dict[str, Any] = {
+            "type": update.type,
+            "status": update.status,
+            "reason": update.reason,
+            "message": update.message,
+        }
         if "observed_generation" in model.model_fields:
             fields["observed_generation"] = self._generation or None
         new = cast("ConditionLike", model(**fields))
-        self._conditions[type] = new
+        self._conditions[update.type] = new
         self._status = self._with_condition(self._status, new)
-        return self.find(type) != before
+        return self.find(update.type) != before
 
     def remove_condition(self, type: str) -> None:  # noqa: A002 -- the API's word
-        """Take a condition out; nothing happens when it is not there."""
+        """Remove a condition, if it exists."""
         self._conditions[type] = None
         self._status = self._status.evolve(conditions=remove_condition(_conditions(self._status), type))
 
@@ -130,10 +196,11 @@ class StatusScope(Generic[R]):
         self._status = self._status.evolve(**fields)
 
     def patch_for(self, obj: R) -> MergePatch:
-        """The difference between the status `obj` has and the one intended; empty when they are equal.
+        """The merge patch from the status of `obj` to the intended one; empty when they are equal.
 
-        It names the version it was computed from: others' entries of a list must not be lost, and the status of an
-        object that is gone must not be written to another one of its name, which no UID in a patch prevents.
+        The patch contains the resource version it was computed from. A merge patch replaces whole lists, so without
+        the version it could drop entries that others added, or write the status of a deleted object to a new object of
+        the same name: API servers do not check a UID in a status patch.
         """
         before = self._read(obj)
         after = before.evolve(**self._fields) if self._fields else before

@@ -17,7 +17,7 @@ from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
-from kaito.runtime.reconcile import Again, KeyedRequest, PeriodicRequest, Request
+from kaito.runtime.reconcile import Again, KeyedRequest, PeriodicRequest, Request, earliest
 from kaito.runtime.workqueue import Item
 
 R = TypeVar("R", bound=Resource)
@@ -60,10 +60,11 @@ def object_body(
             )
 
         if obj.deleting:
-            return await _clean_up(controller, request(obj))
+            return await _clean_up(controller, obj, request)
         for finalizer in controller.finalizers:
             obj = await add_finalizer(api, obj, finalizer)
-        return await controller.reconcile(request(obj))
+        current = request(obj)
+        return earliest(await controller.reconcile(current), current.requeue)
 
     return run
 
@@ -76,19 +77,19 @@ def is_selected(cache: Cache, kind: type[Resource], namespace: str) -> bool:
     )
 
 
-async def _clean_up(controller: Controller[R], request: Request[R]) -> Again | None:
-    """Run each cleanup whose finalizer is still there. One that fails does not keep the others from running."""
+async def _clean_up(controller: Controller[R], obj: R, request: Callable[[R], Request[R]]) -> Again | None:
+    """Run each cleanup whose finalizer is still there. A failure of one does not prevent the others."""
     soonest: Again | None = None
     errors: list[Exception] = []
     for finalizer, cleanup in controller.finalizers.items():
-        if not has_finalizer(request.object, finalizer):
+        if not has_finalizer(obj, finalizer):
             continue
+        current = request(obj)  # one per cleanup: the requeue of one must not keep the finalizer of another
         try:
-            again = await cleanup(request)
+            again = earliest(await cleanup(current), current.requeue)
             if again is None:
-                await remove_finalizer(request.api, request.object, finalizer)
-            elif soonest is None or again.after < soonest.after:
-                soonest = again
+                await remove_finalizer(current.api, obj, finalizer)
+            soonest = earliest(soonest, again)
         except Exception as error:  # noqa: BLE001 - collected and raised below
             errors.append(error)
     try:
@@ -107,7 +108,8 @@ def tick_body(periodic: Periodic, api: Api, clock: Clock) -> Body[str]:
     log = get_logger(f"controller.{periodic.name}")
 
     async def run(item: Item[str]) -> Again | None:
-        again = await periodic.function(PeriodicRequest(api=api, log=log, attempt=item.attempt, clock=clock))
+        request = PeriodicRequest(api=api, log=log, attempt=item.attempt, clock=clock)
+        again = earliest(await periodic.function(request), request.requeue)
         return again or Again(periodic.seconds, "period")
 
     return run
@@ -118,8 +120,7 @@ def visit_body(keyed: Keyed[K], api: Api, clock: Clock) -> Body[K]:
     log = get_logger(f"controller.{keyed.name}")
 
     async def run(item: Item[K]) -> Again | None:
-        return await keyed.function(
-            KeyedRequest(key=item.key, api=api, log=log, causes=item.causes, attempt=item.attempt, clock=clock)
-        )
+        request = KeyedRequest(key=item.key, api=api, log=log, causes=item.causes, attempt=item.attempt, clock=clock)
+        return earliest(await keyed.function(request), request.requeue)
 
     return run

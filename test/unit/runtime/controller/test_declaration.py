@@ -112,7 +112,7 @@ def build(*args: Any, **options: Any) -> Controller[Any]:
         (lambda: build(ConfigMap, converge, workers="4"), "workers='4'"),
         (lambda: build(ConfigMap, converge, backoff=5), r"write backoff=Backoff\("),
         (lambda: build(ConfigMap, converge, limiter=Backoff()), "has not all of when, forget, failures"),
-        (lambda: build(ConfigMap, plain), r"plain \(test_controller_declaration\.py:\d+\) is not an async"),
+        (lambda: build(ConfigMap, plain), r"plain \(test_declaration\.py:\d+\) is not an async"),
         (lambda: build(ConfigMap, converge, workers=True), "workers=True"),
         (lambda: build(ConfigMap, converge, deadline="5m"), "deadline='5m' is not a number of seconds; use None"),
         (lambda: build(ConfigMap, converge, resync=-1), "resync=-1: 0 or more"),
