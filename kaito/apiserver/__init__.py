@@ -1,7 +1,8 @@
-"""An in-memory Kubernetes API server with the real wire protocol, for unit tests, simulations and `kaito up`. It does
-not import `kaito.runtime`: both implement the same protocol independently, and the contract tests compare this one with
-a real kube-apiserver. `ApiServer.handle` serves a request without any socket (also under a virtual-time event loop);
-`serve` puts it on one. `Fault` injects failures. Every request is authorized unless RBAC is switched on. Not
+"""An in-memory Kubernetes API server with the real wire protocol, for unit tests, simulations and `kaito up`.
+
+It does not import `kaito.runtime`: both implement the same protocol independently, and the contract tests compare this
+one with a real kube-apiserver. `ApiServer.handle` serves a request without any socket (also under a virtual-time event
+loop); `serve` puts it on one. `Fault` injects failures. Every request is authorized unless RBAC is switched on. Not
 implemented: priority and fairness, mutating admission policies, and of CEL the static checks of a real server (types of
 expressions, estimated cost): a rule that a real server rejects for its cost is accepted. Served are the built-in kinds
 that operators use, with the validation rules that apply to their manifests.

@@ -1,6 +1,8 @@
-"""Injects faults into requests and watches of the clients under test. A `Fault` selects requests, describes the effects
-and limits how often they occur. Tests add faults with `ApiServer.inject`; the request handler evaluates `Faults` before
-it serves. All waiting uses the running event loop, so virtual time works.
+"""Injects faults into requests and watches of the clients under test.
+
+A `Fault` selects requests, describes the effects and limits how often they occur. Tests add faults with
+`ApiServer.inject`; the request handler evaluates `Faults` before it serves. All waiting uses the running event loop, so
+virtual time works.
 """
 
 from __future__ import annotations

@@ -180,8 +180,9 @@ class ApiServer:
         return self._state.store.backup()
 
     def restore(self, backup: Backup) -> None:
-        """Restore a backup, as after etcd was restored from a snapshot and the API server restarted. Open watches end,
-        and a watch from a version that is not reached yet is accepted and sends nothing until it is.
+        """Restore a backup, as after etcd was restored from a snapshot and the API server restarted.
+
+        Open watches end, and a watch from a version that is not reached yet is accepted and sends nothing until it is.
 
         Raises:
             ValueError: CustomResourceDefinitions were created or deleted since the backup.

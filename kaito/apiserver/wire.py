@@ -1,6 +1,7 @@
-"""HTTP requests and responses without a socket, and their JSON. `ApiServer.handle` takes an `HttpRequest` and returns
-an `HttpResponse`; both the aiohttp adapter and the in-process transports of tests use them. Objects are plain `dict`s
-as decoded from JSON; stored ones are shared and never mutated.
+"""HTTP requests and responses without a socket, and their JSON.
+
+`ApiServer.handle` takes an `HttpRequest` and returns an `HttpResponse`; both the aiohttp adapter and the in-process
+transports of tests use them. Objects are plain `dict`s as decoded from JSON; stored ones are shared and never mutated.
 """
 
 from __future__ import annotations

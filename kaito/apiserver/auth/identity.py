@@ -1,5 +1,6 @@
-"""Authenticates requests: bearer tokens, service account tokens, and impersonation. The server calls `identify` first.
-When no tokens are configured, a request without one is an administrator's.
+"""Authenticates requests: bearer tokens, service account tokens, and impersonation.
+
+The server calls `identify` first. When no tokens are configured, a request without one is an administrator's.
 """
 
 from __future__ import annotations

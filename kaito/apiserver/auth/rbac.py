@@ -1,6 +1,7 @@
-"""Authorizes requests: RBAC over the stored roles and bindings, and denials that tests add. Evaluated before every
-request for objects and by access reviews. Members of `system:masters` are always authorized, as on a real server.
-Messages are those of `k8s.io/apiserver` (`responsewriters.ForbiddenStatusError`).
+"""Authorizes requests: RBAC over the stored roles and bindings, and denials that tests add.
+
+Evaluated before every request for objects and by access reviews. Members of `system:masters` are always authorized, as
+on a real server. Messages are those of `k8s.io/apiserver` (`responsewriters.ForbiddenStatusError`).
 
 Of kube-apiserver's bootstrap roles there are `cluster-admin` and, for every user, reviews of one's own permissions.
 """

@@ -1,5 +1,6 @@
-"""Rules of built-in types at creation and update: allocated values, required fields, immutable fields. Only rules that
-matter to operators and their manifests, with the messages of `kubernetes/pkg/apis/*/validation`.
+"""Rules of built-in types at creation and update: allocated values, required fields, immutable fields.
+
+Only rules that matter to operators and their manifests, with the messages of `kubernetes/pkg/apis/*/validation`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Deletes namespaces and CustomResourceDefinitions with their contents, and protects volumes in use. Both are first
-marked; their contents are deleted, and they are removed after the last object. Driven by the store's changes, as
-`garbage_collector` is. In a real cluster the namespace controller and the CRD finalizer do this.
+"""Deletes namespaces and CustomResourceDefinitions with their contents, and protects volumes in use.
+
+Both are first marked; their contents are deleted, and they are removed after the last object. Driven by the store's
+changes, as `garbage_collector` is. In a real cluster the namespace controller and the CRD finalizer do this.
 """
 
 from __future__ import annotations

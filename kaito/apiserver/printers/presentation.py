@@ -1,5 +1,6 @@
-"""Renders objects for a client: in full, as a `Table`, or as metadata only. Negotiated by the Accept header; kubectl
-requests tables, metadata-only informers request PartialObjectMetadata.
+"""Renders objects for a client: in full, as a `Table`, or as metadata only.
+
+Negotiated by the Accept header; kubectl requests tables, metadata-only informers request PartialObjectMetadata.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Parses the method and path of a request into verb and resource. `parse` returns a `Target`, or raises the 404 or 405
-of the real server.
+"""Parses the method and path of a request into verb and resource.
+
+`parse` returns a `Target`, or raises the 404 or 405 of the real server.
 """
 
 from __future__ import annotations

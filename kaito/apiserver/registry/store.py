@@ -197,8 +197,9 @@ class Store:
         )
 
     def restore(self, backup: Backup) -> None:
-        """Restore a backup: its objects and its resource version, without history and open watches. Listeners are not
-        called.
+        """Restore a backup: its objects and its resource version, without history and open watches.
+
+        Listeners are not called.
         """
         self.rv = backup.rv
         for storage in self._watch_caches | backup.objects:

@@ -141,8 +141,9 @@ _ROOT_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def prune(value: Json, schema: Schema, *, root: bool = True, path: str = "") -> list[str]:
-    """Remove fields that are not in the schema, in place; return their paths. The root and embedded resources keep
-    apiVersion, kind and metadata regardless of the schema.
+    """Remove fields that are not in the schema, in place; return their paths.
+
+    The root and embedded resources keep apiVersion, kind and metadata regardless of the schema.
     """
     if is_object(value):
         return _prune_object(value, schema, root=root or schema.embedded, path=path)
@@ -277,8 +278,9 @@ def fill_zeros(value: Json, schema: Schema) -> None:
 
 
 def zero_value(schema: Schema) -> Json:
-    """Return an empty object of a built-in type, with the Go structs inside it. Ownership of a created object is
-    computed against it, so that fields which are always present have no owner.
+    """Return an empty object of a built-in type, with the Go structs inside it.
+
+    Ownership of a created object is computed against it, so that fields which are always present have no owner.
     """
     zero: Object = {}
     needed: list[str] = schema.raw.get("required") or []

@@ -49,8 +49,10 @@ def type_name(value: Json) -> str:
 
 
 def validate(value: Json, schema: Schema, path: str = "", old: Json = _MISSING) -> list[FieldError]:
-    """Validate a value. With `old` given, a subtree that equals the old one is not checked again (validation
-    ratcheting, on by default in the real server since 1.33).
+    """Validate a value.
+
+    With `old` given, a subtree that equals the old one is not checked again (validation ratcheting, on by default in
+    the real server since 1.33).
     """
     if old is not _MISSING and path and value == old:
         return []

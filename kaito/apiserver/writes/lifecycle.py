@@ -93,8 +93,10 @@ def _status_only(resource: Resource, data: Object, previous: Object) -> None:
 
 
 def spec_changed(resource: Resource, old: Object, new: Object) -> bool:
-    """Return whether a write increments the generation. For built-in types a change of the spec does; for custom
-    resources every change except of metadata and, with a status subresource, of status.
+    """Return whether a write increments the generation.
+
+    For built-in types a change of the spec does; for custom resources every change except of metadata and, with a
+    status subresource, of status.
     """
     if not resource.custom:
         outside = {"apiVersion", "kind", "metadata", "status"}

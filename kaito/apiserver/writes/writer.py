@@ -1,6 +1,8 @@
-"""Serves create, update and patch. The order is kube-apiserver's: decode, prune and default, mutating admission,
-metadata, validation, validating admission, store. Admission may wait between load and store; a write that conflicts
-meanwhile is repeated unless the client gave a resource version.
+"""Serves create, update and patch.
+
+The order is kube-apiserver's: decode, prune and default, mutating admission, metadata, validation, validating
+admission, store. Admission may wait between load and store; a write that conflicts meanwhile is repeated unless the
+client gave a resource version.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Informers and the cache they fill: objects of declared kinds, kept in memory and followed by watches.
+"""Informers and the cache: objects of declared kinds, kept in memory and updated by watches.
 
-`Cached` and `Index` say what to keep, `Cache` keeps it and answers reads, `View` is its synchronous face for mappers,
-`Informer` tells handlers what changed as `Event`s, `following` does so for scripts. How it works, from the wire up:
-`collection` (addresses), `watch` (one stream), `reflector` (the list/watch protocol), `entry` and `store` (objects as
-text), `shard` (what a fill or an event changes), `delivery` (one handler), `own_writes` (read-your-writes), `informer`,
-`cache`.
+`Cached` and `Index` declare what to keep, `Cache` holds it and serves reads, `View` offers synchronous reads to
+mappers, `Informer` delivers changes to handlers as `Event`s, and `following` does so for scripts. Modules, from the
+network up: `collection` (addresses), `watch` (one stream), `reflector` (the list/watch protocol), `entry` and `store`
+(objects as text), `shard` (what a fill or an event changes), `delivery` (one handler), `own_writes` (read-your-writes),
+`informer`, `cache`.
 """
 
 from kaito.runtime.cache.cache import Cache as Cache, InformerRef as InformerRef

@@ -1,8 +1,8 @@
-"""The changes that wait for one handler: in order, and bounded by the number of objects however slow the handler is.
+"""Buffer of the changes for one handler: ordered, and bounded by the number of objects even if the handler is slow.
 
 Below `SQUASH_ABOVE` every change is kept. Above, an update of an object that waits already is merged into the waiting
-change: the handler then sees fewer, larger steps, each from the state it last saw to the newest. controller-runtime's
-buffers grow without bound.
+change: the handler then receives fewer updates, each from the state it last received to the newest.
+controller-runtime's buffers grow without bound.
 """
 
 from collections import deque
@@ -42,7 +42,7 @@ class ChangeBuffer:
     def put(self, change: Change) -> None:
         """Wait at the end, or in the place of an earlier change of the object."""
         if len(self._waiting) < SQUASH_ABOVE:
-            if self._latest:  # What waits of the object from before is no longer its latest change.
+            if self._latest:  # An earlier buffered change of the object is no longer its latest.
                 self._latest.pop(change.key, None)
             self._waiting.append(Waiting(change))
             return
@@ -54,11 +54,11 @@ class ChangeBuffer:
         self._waiting.append(waiting)
 
     def put_again(self, waiting: Waiting) -> None:
-        """A failed change waits once more."""
+        """Buffer a failed change again."""
         self._waiting.append(waiting)
 
     def mark(self) -> None:
-        """What was put so far is a whole initial list."""
+        """Mark the end of an initial list."""
         self._waiting.append(None)
 
     def take(self) -> Waiting | None:
@@ -73,6 +73,6 @@ class ChangeBuffer:
         return waiting
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all changes."""
         self._waiting.clear()
         self._latest.clear()

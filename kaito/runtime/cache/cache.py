@@ -1,8 +1,8 @@
 """The manager's cache: one informer per declared kind, synchronous reads, and own-writes consistency for `Api`.
 
-The manager makes it and runs it, sources acquire informers from it, `Api` and `View` read it. A read of an undeclared
-kind is an error, never a new watch. Informers may come and go while it runs: `acquire` starts one or shares it, the
-last `release` stops it and frees its memory.
+The manager creates and runs it, sources acquire informers from it, `Api` and `View` read it. A read of an undeclared
+kind is an error and never starts a watch. Informers may be added and removed while it runs: `acquire` starts or shares
+one, the last `release` stops it and frees its memory.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from kaito.runtime.tasks import TaskScope
 R = TypeVar("R", bound=Resource)
 
 OWN_WRITES_SECONDS = 2.0
-"""Longest wait of a read for own writes; then it is answered by the server instead."""
+"""Longest wait of a read for own writes; after that it goes to the server."""
 
 
 @final
 class InformerRef(Generic[R]):
-    """A share in an informer."""
+    """A counted reference to an informer."""
 
     def __init__(self, informer: Informer[R], release: Callable[[], None]) -> None:
         self._release = release
@@ -47,7 +47,10 @@ class InformerRef(Generic[R]):
         self.informer = informer
 
     def release(self) -> None:
-        """Give the share back; the last one stops an informer that nothing else declares. Harmless when repeated."""
+        """Release the reference; the last release stops an informer that no declaration pins.
+
+        May be called repeatedly.
+        """
         if not self._released:
             self._released = True
             self._release()
@@ -56,19 +59,19 @@ class InformerRef(Generic[R]):
 @final
 @dataclass(frozen=True, slots=True)
 class Selected(Generic[R]):
-    """A cached object that has been selected and not yet decoded."""
+    """A selected object that is not decoded yet."""
 
     _entry: Entry
     _kind: type[R]
     _metadata_only: bool
     _unfiled: str = ""
-    """The index that could not file it, if the list asks that one."""
+    """The index of the list, if its function failed on this object."""
 
     def decode(self) -> R:
         """A new object, private to the caller.
 
         Raises:
-            UnreadableObject: it does not fit its model, or could not be filed by the index that is asked.
+            UnreadableObject: it does not fit its model, or the function of the list's index failed on it.
         """
         if self._unfiled:
             raise cannot_be_read(self._kind, self._entry, f" could not be filed by index {self._unfiled!r}")
@@ -76,7 +79,7 @@ class Selected(Generic[R]):
 
 
 class _Held:
-    """An informer, who wants it, and its task."""
+    """An informer with its references and its task."""
 
     __slots__ = ("declared", "holds", "informer", "task")
 
@@ -99,11 +102,11 @@ class Cache:
         jitter: Randomness of waits and watch lengths; seed it for repeatable runs.
         streaming: Fill by WatchList where the server knows it.
         own_writes_seconds: Longest wait of a read for own writes.
-        user_agent: Who asks, as the server logs it.
-        observer: Told about every list and every opened watch.
+        user_agent: User-Agent of the requests.
+        observer: Called for every list and every opened watch.
 
     Raises:
-        ConfigurationError: two declarations of one kind that contradict each other.
+        ConfigurationError: two declarations of one kind conflict.
     """
 
     def __init__(
@@ -136,8 +139,9 @@ class Cache:
     def declare(self, cached: Cached, *, pinned: bool = True) -> None:
         """Keep a kind for as long as the cache runs. Before the start only; later, `acquire`.
 
-        A plain declaration, as a watching controller makes it, is content with whatever another says; indexes add up.
-        One that is not `pinned` only says in which form to keep the kind: it goes with the last share in it.
+        A plain declaration, as a watching controller makes it, accepts the options of any other; indexes are merged.
+        One that is not `pinned` only sets the form in which to keep the kind: the informer stops with its last
+        reference.
 
         Raises:
             ConfigurationError: it contradicts an earlier one, or the cache runs.
@@ -174,7 +178,7 @@ class Cache:
         )
 
     def _placed(self, cached: Cached) -> Cached:
-        """The declaration with the cache's answers to what it leaves open."""
+        """The declaration, completed with the cache's defaults."""
         return cached.with_defaults(self._defaults, self._namespaces)
 
     def _informer(self, cached: Cached) -> Informer[Any]:
@@ -193,7 +197,7 @@ class Cache:
     def acquire(self, cached: Cached) -> InformerRef[Any]: ...
 
     def acquire(self, cached: Cached | type[R]) -> InformerRef[R]:
-        """A share in the informer of a kind, which is started if the cache runs and nobody had it.
+        """A reference to the informer of a kind, which is started if the cache runs and the informer does not.
 
         Raises:
             ConfigurationError: the kind is kept in another form, or with fewer indexes (see `add_index`).
@@ -222,7 +226,7 @@ class Cache:
                 held.task.cancel()
 
     async def add_index(self, index: Index[Any]) -> None:
-        """Keep a further index of a kind that is kept already; it answers completely when this returns.
+        """Add an index to a cached kind; lists by it are complete when this returns.
 
         Raises:
             UndeclaredKind: nothing keeps the kind.
@@ -236,7 +240,7 @@ class Cache:
         """Run every informer until cancelled.
 
         Raises:
-            InvariantError: an informer ended by itself.
+            InvariantError: an informer ended unexpectedly.
         """
         async with TaskScope("cache") as scope:
             self._scope = scope
@@ -255,7 +259,7 @@ class Cache:
         """Wait until every informer has its initial list.
 
         Raises:
-            CacheNotSynced: not within `timeout` seconds; the message says which kinds, and what the server answered.
+            CacheNotSynced: not within `timeout` seconds; the message names the kinds and the server's errors.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -272,11 +276,11 @@ class Cache:
 
     @property
     def idle(self) -> bool:
-        """No handler has anything buffered or under way."""
+        """Whether no handler has a buffered or running event."""
         return all(held.informer.idle for held in self._held.values())
 
     def health(self) -> list[InformerHealth]:
-        """How every reflector is doing."""
+        """The state of every reflector."""
         return [row for held in self._held.values() for row in held.informer.health()]
 
     def stats(self) -> list[KindStats]:
@@ -324,8 +328,8 @@ class Cache:
     ) -> ResourceList[R]:
         """The cached objects that match everything given, ordered by namespace and name.
 
-        `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Only what is
-        returned is decoded. `Api.list` describes what becomes of objects that do not fit their model. Raises as `get`,
+        `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Only returned
+        objects are decoded. `Api.list` describes the treatment of objects that do not fit their model. Raises as `get`,
         and:
 
         Raises:
@@ -349,9 +353,9 @@ class Cache:
         index: IndexKey[R] | None = None,
         with_unfiled: bool = False,
     ) -> Sequence[Selected[R]]:
-        """As `list`, with the decoding left to the caller, who can let the loop turn between objects.
+        """As `list`, but the caller decodes and can yield to the event loop between objects.
 
-        `with_unfiled` adds objects that the index could not file; decoding one of them fails.
+        `with_unfiled` adds objects on which the index function failed; decoding one of them fails.
         """
         informer = self.informer(kind)
         shards = informer.shards(namespace)
@@ -379,7 +383,7 @@ class Cache:
         ]
 
     def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:
-        """What to ask the server for to get what the cache would show of the namespace (empty: of all it follows).
+        """The live requests equivalent to a cached list of the namespace (empty: of all cached namespaces).
 
         Raises:
             UndeclaredKind: nothing declares the kind, or the namespace is outside the declared ones.
@@ -408,8 +412,9 @@ class Cache:
     ) -> bool:
         """Wait until the cache reflects every own write begun before this call, for one key or a list.
 
-        The other arguments are those of the list: objects that it shows neither before nor after are not waited for.
-        Returns at once when nothing is pending, or when what is pending is known to be late; False means: read live.
+        The other arguments are those of the list: writes of objects that are not in the list before or after are not
+        waited for. Returns at once when no write is pending, or when a pending one is known to be late; False means
+        that the caller must read live.
         """
         held = self._held.get(kind.gvk())
         if held is None:
@@ -418,24 +423,24 @@ class Cache:
         return await held.informer.caught_up(key, selection, limit=self._own_writes_seconds)
 
     def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
-        """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored."""
+        """Record that a write has begun; `caught_up` waits for it. Undeclared kinds are ignored."""
         shard = self._shard(kind, key)
         return nullcontext() if shard is None else shard.own_writes.writing(key)
 
     def doubt(self, kind: type[Resource], key: ObjectKey) -> None:
-        """A write was done, and its result is not known: reads of the key go to the server until one has answered."""
+        """Record a write with unknown result: reads of the key go to the server until one of them succeeds."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.doubt(key, settled=True)
 
     def read_live(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
-        """The server was asked for the key, in a request that began then, and has this."""
+        """Record the result of a live read of the key that began at that time."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.read_live(key, began, found)
 
     def listed_live(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
-        """The server listed the namespace (empty: all), in a request that began then, at this version."""
+        """Record a live list of the namespace (empty: all) that began at that time, at this version."""
         held = self._held.get(kind.gvk())
         for shard in held.informer.shards(namespace) if held is not None else ():
             shard.own_writes.listed_live(namespace, began, resource_version)
@@ -443,13 +448,14 @@ class Cache:
     def wrote(
         self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
     ) -> None:
-        """A write succeeded: reads of the key must be at least at `resource_version`, and `result` if it is known."""
+        """Record a successful write: reads of the key must be at least at `resource_version`; `result` if it is
+        known."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.wrote(key, resource_version, uid, result)
 
     def deleted(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
-        """A delete completed (nothing left on the server): reads must not show that UID any more."""
+        """Record a completed deletion: reads must not return that UID."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.deleted(key, uid)

@@ -1,7 +1,7 @@
-"""`Cached`: which objects of a kind are kept in memory, and how much of each.
+"""`Cached` declares which objects of a kind are kept in memory, and which of their fields.
 
-Given to the manager (`cache=[Cached(Pod, labels="app", only="metadata")]`); a controller that watches a kind declares
-it by doing so. Reads of anything undeclared fail, so no call starts a cluster-wide watch by surprise.
+Passed to the manager (`cache=[Cached(Pod, labels="app", only="metadata")]`); a controller declares the kinds that it
+watches. Reads of undeclared kinds fail, so that no call starts a cluster-wide watch unintentionally.
 """
 
 import copy
@@ -29,7 +29,7 @@ ALL_NAMESPACES: Final = (REST,)
 """For `namespaces=`: the whole cluster, also when the manager is restricted to some namespaces."""
 
 DROPPED: Final = ("metadata.managedFields",)
-"""Dropped from every object unless shown otherwise: half of a typical object's size, read by nobody here."""
+"""Dropped from every object by default: about half of a typical object's size, and rarely read by operators."""
 
 _BUILT_IN_DEFAULTS: Final = CacheOptions(labels="", fields="", drop=tuple(map(parse_path, DROPPED)))
 
@@ -38,24 +38,24 @@ _BUILT_IN_DEFAULTS: Final = CacheOptions(labels="", fields="", drop=tuple(map(pa
 class Cached:
     """A kind kept in memory by one informer per namespace (one for the cluster when none is named).
 
-    `Cached(Resource, ...)` sets the defaults of every kind of the cache; it keeps nothing itself.
+    `Cached(Resource, ...)` sets the defaults of every kind of the cache; it caches no kind itself.
 
     Args:
         kind: The kind.
-        namespaces: Only these; empty means the manager's namespaces, `ALL_NAMESPACES` the whole cluster. A mapping says
-            for each what is different there: `{"web": {"labels": "tier=front"}, "jobs": {}}`. Its entry `""` stands for
+        namespaces: Only these; empty means the manager's namespaces, `ALL_NAMESPACES` the whole cluster. A mapping
+            overrides options per namespace: `{"web": {"labels": "tier=front"}, "jobs": {}}`. Its entry `""` stands for
             all namespaces without an entry.
         labels: Only objects with these labels, selected by the server. An object that loses them counts as deleted.
-            Here and below None leaves the choice to the cache's defaults, and empty is a choice: all of them.
+            Here and below, None means the cache's default, and an empty value selects all objects.
         fields: A field selector, for example `status.phase=Running`. `metadata.namespace=x` uses the namespaced path.
-        only: `"metadata"` fetches and keeps nothing but metadata.
+        only: `"metadata"` fetches and keeps only metadata.
         indexes: Indexes for `list(index=...)`.
         drop: Paths removed before an object is stored; replaces the default `metadata.managedFields`.
-        transform: Called once with every object that arrives, as plain JSON without the dropped paths; what it returns
-            is kept. It must not change name, namespace, UID or resourceVersion. Reading an object that it failed on
-            fails. `drop` is much cheaper.
-        relist: Seconds after which everything is fetched anew although the watch works, give or take a tenth; 0 (the
-            default) is never. For what must not depend on the watch alone; it costs the server a full list.
+        transform: Called once with every received object, as plain JSON without the dropped paths; its result is
+            cached. It must not change name, namespace, UID or resourceVersion. If it raises, reads of the object fail.
+            `drop` is much cheaper.
+        relist: Interval in seconds (±10 %) of a full list even though the watch works; 0 (the default) disables it. For
+            kinds that must not depend on the watch alone; each relist costs the server a full list.
 
     Raises:
         ConfigurationError: namespaces for a cluster-scoped kind, an index of another kind, two indexes of one name, or
@@ -106,7 +106,7 @@ class Cached:
             raise ConfigurationError(f"{self._name}: namespaces= names the whole cluster and single namespaces at once")
         self._check()
         self.is_plain: bool = not (self.namespaces or only or relist is not None) and self._options == CacheOptions()
-        """Whether it says nothing but the kind, as the declarations of watching controllers do."""
+        """Whether it sets no option besides indexes, as the declarations of watching controllers do."""
 
     def _parse(
         self, labels: Labels, fields: str | None, drop: Sequence[str] | None, transform: Transform | None
@@ -147,16 +147,16 @@ class Cached:
     def _name(self) -> str:
         return f"Cached({self.kind.kind or self.kind.__name__})"
 
-    # What follows from it.
+    # Resolved options.
 
     @property
     def is_default(self) -> bool:
-        """Whether it speaks for every kind of the cache."""
+        """Whether it sets the defaults of every kind of the cache."""
         return self.kind is Resource
 
     @property
     def resolved(self) -> tuple[ResolvedOptions, ...]:
-        """What is kept, one for each namespace; of the whole cluster when there is no other."""
+        """The resolved options, one entry per namespace; one for the whole cluster when none is named."""
         return tuple(
             resolve(self._merged(namespace), namespace, self.namespaces)
             for namespace in self.namespaces or ALL_NAMESPACES
@@ -176,20 +176,20 @@ class Cached:
         return options.merged_with(_BUILT_IN_DEFAULTS)
 
     def keeps(self, path: Path) -> bool:
-        """Whether a field is in the cached objects of every namespace, as far as the declaration can tell."""
+        """Whether a field is in the cached objects of every namespace, without considering transforms."""
         if self.only == "metadata" and path[0] != "metadata":
             return False
         return not any(each.drops(path) for each in self.resolved)
 
     def same_objects(self, other: Self) -> bool:
-        """Whether both keep the same objects in the same form; indexes may differ."""
+        """Whether both cache the same objects in the same form; indexes may differ."""
         return (set(self.resolved), self.only, self.relist_seconds) == (
             set(other.resolved),
             other.only,
             other.relist_seconds,
         )
 
-    # Other declarations made of it.
+    # Derived declarations.
 
     def with_indexes(self, more: Sequence[Index[Any]]) -> Self:
         """The same declaration with more indexes; known ones are not repeated.
@@ -203,7 +203,7 @@ class Cached:
         return other
 
     def with_defaults(self, defaults: Self | None, namespaces: Sequence[str]) -> Self:
-        """The same declaration, with the answers of the cache to what it leaves open."""
+        """The same declaration, completed with the defaults of the cache."""
         other = copy.copy(self)
         other._defaults = defaults
         if defaults is not None and other.relist is None:
@@ -227,7 +227,7 @@ class Cached:
 
 
 def _check_arguments(kind: object, only: object, indexes: object) -> None:
-    """Refuse what is something else altogether, before it fails somewhere deep."""
+    """Raise ConfigurationError for arguments of a wrong type."""
     if not isinstance(kind, type) or not issubclass(kind, Resource):
         hint = f": give the class {type(kind).__name__}" if isinstance(kind, Resource) else ""
         raise ConfigurationError(f"Cached() takes a kind, not {kind!r}{hint}")

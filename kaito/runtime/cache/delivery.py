@@ -1,8 +1,8 @@
-"""Events to one handler: buffered, in order, one at a time, and tried again when the handler fails.
+"""Delivers events to one handler: buffered, in order, one at a time, and retried when the handler fails.
 
-Each handler has its own buffer and its own task, so a slow or failing one holds up nobody. The informer puts changes
-in; the handler is a plain callable, sync or async. Handlers must be idempotent: a failed event comes again, refreshed
-from the store.
+Each handler has its own buffer and task, so that a slow or failing handler does not delay others. The informer adds
+changes; the handler is a plain callable, sync or async. Handlers must be idempotent: a failed event is delivered again,
+refreshed from the store.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ Deliver = Callable[[Event[R]], Awaitable[None] | None]
 RETRY_FIRST_SECONDS: Final = 0.5
 RETRY_LONGEST_SECONDS: Final = 60.0
 TURN_EVENTS: Final = 64
-"""The loop gets a turn after so many events handled without one."""
+"""Number of events handled before the task yields to the event loop."""
 
 _log = get_logger(__name__)
 
 
 class _Retry:
-    """A failed change on its way back into the buffer."""
+    """A failed change, waiting for its retry."""
 
     __slots__ = ("timer", "waiting")
 
@@ -44,9 +44,9 @@ class _Retry:
 
 @final
 class Subscription(Generic[R]):
-    """A handler's place at an informer.
+    """Subscription of a handler to an informer.
 
-    Made by `Informer.subscribe`; runs as long as the informer does, or until `cancel`.
+    Created by `Informer.subscribe`; runs as long as the informer, or until `cancel`.
     """
 
     def __init__(
@@ -82,26 +82,25 @@ class Subscription(Generic[R]):
         self._retries: dict[tuple[EventType, ObjectKey], _Retry] = {}
         self._busy = False
         self.cancelled: bool = False
-        """No further events are delivered."""
+        """Stop the delivery of further events."""
 
     # Called by the informer.
 
     def put(self, change: Change) -> None:
-        """Deliver the change when its turn comes."""
+        """Buffer the change for delivery."""
         self._buffer.put(change)
         self._wake.set()
 
     def filled(self) -> None:
-        """One shard's whole initial list has been put."""
+        """Record that the initial list of one shard is complete."""
         self._buffer.mark()
         self._wake.set()
 
-    # Called by whoever subscribed.
+    # Called by the subscriber.
 
     @property
     def synced(self) -> bool:
-        """Whether the handler has processed the whole initial list, not merely been handed it (controller-runtime
-        #3406)."""
+        """Whether the handler has processed the whole initial list (not only received it, controller-runtime #3406)."""
         return self._synced.is_set()
 
     async def wait_synced(self) -> None:
@@ -110,7 +109,7 @@ class Subscription(Generic[R]):
 
     @property
     def idle(self) -> bool:
-        """Nothing is buffered or being handled; failed events may wait for their next try."""
+        """Whether no event is buffered or being handled; failed events may wait for their retry."""
         return not len(self._buffer) and not self._busy
 
     def __len__(self) -> int:
@@ -118,7 +117,7 @@ class Subscription(Generic[R]):
         return len(self._buffer)
 
     def cancel(self) -> None:
-        """Stop delivering; what is buffered is dropped."""
+        """Stop delivering and drop the buffer."""
         if not self.cancelled:
             self.cancelled = True
             self._buffer.clear()
@@ -173,7 +172,7 @@ class Subscription(Generic[R]):
         change = waiting.change
         tries = waiting.tries + 1
         earlier = self._retries.pop((change.type, change.key), None)
-        if earlier is not None:  # Two failures of one object become one: from the oldest state to the newest.
+        if earlier is not None:  # Two failed changes of one object are merged: from the oldest state to the newest.
             earlier.timer.cancel()
             tries = max(tries, earlier.waiting.tries + 1)
             change = change._replace(old=earlier.waiting.change.old)
@@ -194,7 +193,8 @@ class Subscription(Generic[R]):
         )
 
     def _again(self, waiting: Waiting) -> None:
-        """Buffer a failed change anew, with the newest state; of an object that is gone its deletion tells all."""
+        """Buffer a failed change again, with the newest state; the deletion of an object replaces its failed
+        changes."""
         change = waiting.change
         self._retries.pop((change.type, change.key), None)
         if change.type in {EventType.CREATE, EventType.UPDATE}:
@@ -207,7 +207,7 @@ class Subscription(Generic[R]):
         self._wake.set()
 
     def _resync(self) -> None:
-        """Tell the handler every object once more, as an update without change."""
+        """Deliver every object again, as an update without change."""
         at = monotonic()
         for entry in self._entries():
             self._buffer.put(Change(EventType.UPDATE, entry.header.key, entry, entry, at))

@@ -1,8 +1,8 @@
 """One cached object: its JSON text without the dropped paths, and a small header that needs no decoding.
 
-The reflector makes entries from what the server sends, the store files them, readers decode them: every decode builds
-a new object, so what a caller does to it cannot reach the cache or another caller. Labels, owners and versions are
-read from the header, so selecting objects decodes only the selected ones.
+The reflector creates entries, the store indexes them, readers decode them. Every decode builds a new object, so that a
+caller's changes cannot affect the cache or another caller. Labels, owners and versions are read from the header, so
+selecting objects decodes only the selected ones.
 """
 
 import sys
@@ -20,11 +20,11 @@ from kaito.runtime.meta import ObjectKey, ObjectMeta, Resource
 R = TypeVar("R", bound=Resource)
 
 _IDENTITY: Final = ("apiVersion", "kind")
-"""Never stored: lists leave them out, watches send them, and the class of the object knows them."""
+"""Never stored: lists omit them, watches send them, and the object's class defines them."""
 
 
 class Owner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """An owner reference as the header keeps it."""
+    """An owner reference in the header."""
 
     api_version: str
     kind: str
@@ -50,7 +50,7 @@ class _Metadata(msgspec.Struct, rename="camel", gc=False):
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """What can be asked of a cached object without decoding it."""
+    """The fields of a cached object that are read without decoding it."""
 
     key: ObjectKey
     uid: str
@@ -70,7 +70,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """An object as the store keeps it."""
+    """An object in the store."""
 
     header: Header
     text: bytes
@@ -78,20 +78,20 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Undecodable(KaitoRuntimeError):
-    """What the server sent is not an object with a name."""
+    """The received data is not an object with a name."""
 
 
 _METADATA = msgspec.json.Decoder(_Metadata)
 _PLAIN = msgspec.json.Decoder(dict[str, Any])
 _UNTRANSFORMED: Final = b"{}"
-"""The text of an object that its transform failed on: it is known to exist, and nothing of it may be kept."""
+"""The text of an object whose transform failed: it exists, but none of its fields may be cached."""
 
 _log = get_logger(__name__)
 _NO_LABELS: dict[str, str] = {}
 
 
 def version_number(resource_version: str) -> int:
-    """A resourceVersion as a number, -1 if it is none (old or foreign servers; Kubernetes promises numbers since
+    """A resourceVersion as a number, -1 if it is not one (old or foreign servers; Kubernetes guarantees numbers since
     1.35)."""
     return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else -1
 
@@ -99,7 +99,7 @@ def version_number(resource_version: str) -> int:
 def make_entry(
     text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False, transform: Transform | None = None
 ) -> Entry:
-    """The entry for an object as the server sent it.
+    """Create the entry of a received object.
 
     Raises:
         Undecodable: not a JSON object, or one without `metadata.name`.
@@ -115,13 +115,13 @@ def make_entry(
     for name in _IDENTITY:
         fields.pop(name, None)
     cut(fields, drop)
-    # The encoder leaves its buffer as it grew, a fifth too large on average; a copy is exact.
+    # The encoder's buffer is a fifth too large on average; a copy has the exact size.
     stored = bytes(memoryview(msgspec.json.encode(fields)))
     return Entry(_header(meta), stored) if transform is None else _transformed(_header(meta), stored, transform)
 
 
 def _transformed(header: Header, text: bytes, transform: Transform) -> Entry:
-    """The entry of what the transform leaves of an object."""
+    """Create the entry of the transform's result."""
     try:
         stored = msgspec.json.encode(dict(transform(_PLAIN.decode(text))))
         changed = _header(_METADATA.decode(fields_of(stored)["metadata"]))
@@ -149,7 +149,7 @@ def _header(meta: _Metadata) -> Header:
 
 
 def _lean(owner: Owner) -> Owner:
-    """The same owner with the words that many objects share held once."""
+    """The same owner with interned strings, which many objects share."""
     return Owner(sys.intern(owner.api_version), sys.intern(owner.kind), owner.name, owner.uid, owner.controller)
 
 

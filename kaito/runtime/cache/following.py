@@ -1,7 +1,7 @@
-"""`following`: the events of a kind for a script or a tool, without a manager.
+"""`following` yields the events of a kind to a script or a tool, without a manager.
 
-What an informer knows is what its reader gets: everything there is first, then every change in order, across lost
-connections and expired history. A bare watch gives none of that.
+It uses an informer: all existing objects first, then every change in order, across lost connections and expired
+history, which a bare watch does not guarantee.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ async def following(
 ) -> AsyncGenerator[AsyncIterator[Event[Any]]]:
     """The events of a kind, or of what a `Cached` selects of it, for the length of the body; they do not end.
 
-    Objects that are there come first, as creations marked `initial`. A reader that is slow misses intermediate states
-    of an object, never its last one.
+    Existing objects come first, as creations marked `initial`. A slow reader misses intermediate states of an object,
+    never its last one.
 
     Raises:
-        CacheNotSynced: no first list within `sync_seconds`; the message has the server's words.
+        CacheNotSynced: no first list within `sync_seconds`; the message contains the server's error.
         ConfigurationError: `Cached(Resource)`, which selects nothing.
     """
     declared = cached if isinstance(cached, Cached) else Cached(cached)

@@ -1,8 +1,8 @@
-"""Typed indexes: a function from an object to the values it is found under.
+"""Typed indexes: a function from an object to its index values.
 
-Declared once, beside the kind (`Cached(Pod, indexes=[by_workspace])`), and called to make a question:
-`api.list(Pod, index=by_workspace("phi"))`. Several values ask for any of them, `by_workspace.notin("phi")` for all
-others, `by_workspace.prefix("team-")` for values that begin so. The owner index is built in and needs no declaration
+Declared once with the kind (`Cached(Pod, indexes=[by_workspace])`) and called to build a query: `api.list(Pod,
+index=by_workspace("phi"))`. Several values select objects with any of them, `by_workspace.notin("phi")` all others,
+`by_workspace.prefix("team-")` values with that prefix. The owner index is built in and needs no declaration
 (`owned_by=`).
 """
 
@@ -18,12 +18,12 @@ R = TypeVar("R", bound=Resource)
 
 @final
 class Index(Generic[R]):
-    """Objects of a kind filed by values of their own.
+    """An index over the objects of a kind.
 
     Args:
-        kind: The kind filed.
-        values: From an object to its values; none means that it is not filed. Must depend on the object alone. One that
-            raises leaves the object unfiled, and lists by the index then fail rather than miss it.
+        kind: The indexed kind.
+        values: Returns the values of an object; without values it is not in the index. Must depend only on the object.
+            If it raises, lists by the index fail instead of missing the object.
         name: Unique per kind.
 
     Raises:
@@ -40,15 +40,15 @@ class Index(Generic[R]):
         self.name: str = name
 
     def __call__(self, *values: str) -> IndexKey[R]:
-        """The question: which objects are filed under one of the values (of none given: no object)?"""
+        """Query for objects with one of the values (none given: no object)."""
         return IndexKey(self.kind, self.name, values, self.values)
 
     def notin(self, *values: str) -> IndexKey[R]:
-        """The question: which objects are filed under none of the values, or not at all (as `notin` of labels)?"""
+        """Query for objects with none of the values, including objects without values (as `notin` of labels)."""
         return IndexKey(self.kind, self.name, values, self.values, "notin")
 
     def prefix(self, *beginnings: str) -> IndexKey[R]:
-        """The question: which objects are filed under a value that begins with one of these?"""
+        """Query for objects with a value that has one of these prefixes."""
         return IndexKey(self.kind, self.name, beginnings, self.values, "prefix")
 
     def __repr__(self) -> str:

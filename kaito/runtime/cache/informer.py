@@ -1,8 +1,8 @@
-"""One kind kept in memory: a shard and a reflector per namespace, and the handlers that are told.
+"""Keeps one kind in memory: a shard and a reflector per namespace, and the subscribed handlers.
 
-Made by the cache from a `Cached` declaration. Sources subscribe handlers, the cache reads entries. Three barriers tell
-how far it is: the shards are `synced` (the initial list is stored), a subscription is `synced` (its handler has
-processed that list), and a controller waits for all of its subscriptions.
+Created by the cache from a `Cached` declaration. Sources subscribe handlers, the cache reads entries. There are three
+stages of synchronization: the shards are `synced` (the initial list is stored), a subscription is `synced` (its handler
+has processed that list), and a controller waits for all of its subscriptions.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ R = TypeVar("R", bound=Resource)
 
 @dataclass(frozen=True, slots=True)
 class InformerHealth:
-    """How one reflector is doing: for readiness, and for the message when a start fails."""
+    """The state of one reflector, for readiness and for the message when a start fails."""
 
     kind: str
     namespace: str
@@ -44,17 +44,17 @@ class InformerHealth:
     watching: bool
     """A watch is open now."""
     silent_seconds: float
-    """Since the server last sent an object, a bookmark or a list; infinite before the first. An accepted watch on which
-    nothing arrives does not count."""
+    """Seconds since the server last sent an object, a bookmark or a list; infinite before the first. An accepted watch
+    without data does not count."""
     error: str
-    """The last list or watch error, in the server's words; empty when the last attempt succeeded."""
+    """The message of the last list or watch error; empty when the last attempt succeeded."""
     quiet_seconds: float = 0.0
-    """How long a healthy server may send nothing on the watch that is open; 0 while none is."""
+    """Seconds that a healthy server may send nothing on the open watch; 0 while none is open."""
 
 
 @final
 class Informer(Generic[R]):
-    """Follows a kind and tells handlers."""
+    """Watches a kind and delivers its changes to handlers."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Informer(Generic[R]):
 
     @property
     def metadata_only(self) -> bool:
-        """Whether nothing but metadata is kept."""
+        """Whether only metadata is cached."""
         return self.declaration.only == "metadata"
 
     def _received(self) -> None:
@@ -110,10 +110,10 @@ class Informer(Generic[R]):
     # Running.
 
     async def run(self) -> None:
-        """Follow the kind until cancelled.
+        """Watch the kind until cancelled.
 
         Raises:
-            InvariantError: a reflector ended by itself.
+            InvariantError: a reflector ended unexpectedly.
         """
         async with TaskScope(f"informer.{self.stats.kind}") as scope:
             self._scope = scope
@@ -162,17 +162,17 @@ class Informer(Generic[R]):
 
     @property
     def idle(self) -> bool:
-        """No handler has anything buffered or under way."""
+        """Whether no handler has a buffered or running event."""
         return all(subscription.idle for subscription in self._subscriptions)
 
-    # Telling.
+    # Delivery.
 
     def subscribe(self, deliver: Deliver[R], *, name: str, resync: float = 0.0) -> Subscription[R]:
-        """Tell `deliver` everything that is there (as creations flagged initial), then every change.
+        """Subscribe a handler: it receives all existing objects (as creations flagged initial), then every change.
 
-        It is called with one event at a time, in order. May be called before or while the informer runs. Every `resync`
-        seconds (give or take a tenth; 0 = never) it is told everything once more, as updates without change; nothing is
-        fetched for that.
+        `deliver` is called with one event at a time, in order. May be called before or while the informer runs. Every
+        `resync` seconds (±10 %; 0 = never) it receives every cached object again, as an update without change and
+        without a request to the server.
         """
         subscription = Subscription(
             name,
@@ -214,7 +214,7 @@ class Informer(Generic[R]):
         return self._covering(key.namespace)
 
     def _covering(self, namespace: str) -> Shard | None:
-        """A namespace with an entry of its own is there; the rest is together."""
+        """Each declared namespace has its own shard; the rest of the cluster shares one."""
         return self._shards.get(namespace) or self._shards.get(REST)
 
     def get(self, key: ObjectKey) -> Entry | None:
@@ -244,7 +244,7 @@ class Informer(Generic[R]):
         return list(self._shards.values())
 
     def scopes(self, namespace: str) -> list[Scope]:
-        """What the informer follows of the namespace (empty: all of it).
+        """The collections that the informer watches for the namespace (empty: all of them).
 
         Raises:
             UndeclaredNamespace: outside the declared namespaces.
@@ -260,7 +260,7 @@ class Informer(Generic[R]):
         return [Scope(namespace, shard.options.labels, shard.options.fields)]
 
     def not_synced(self) -> CacheNotSynced:
-        """The error that says what is missing and why."""
+        """The error that names what is not synced and why."""
         reasons = [
             f"{row.kind}{' in ' + row.namespace if row.namespace else ''}: {row.error or _still(row)}"
             for row in self.health()
@@ -278,7 +278,7 @@ class Informer(Generic[R]):
         return shard.version
 
     async def add_index(self, index: Index[Any]) -> None:
-        """Keep a further index, filled before this returns.
+        """Add an index and fill it before returning.
 
         Raises:
             ConfigurationError: another index has its name.
@@ -290,10 +290,10 @@ class Informer(Generic[R]):
             await shard.add_index(index)
 
     def check_index(self, name: str) -> None:
-        """Refuse an index nobody declared.
+        """Check that an index is declared.
 
         Raises:
-            ConfigurationError: unknown, or still being filled.
+            ConfigurationError: it is unknown, or still being filled.
         """
         if not all(shard.store.has_index(name) for shard in self._shards.values()):
             raise ConfigurationError(
