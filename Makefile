@@ -63,13 +63,14 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@.venv/bin/python -m hack.check.size
 	@.venv/bin/python -m hack.check.cycles
 	@git ls-files -z | xargs -0 .venv/bin/codespell
+	@.venv/bin/python -m hack.check.prose
 
 .PHONY: check-fast
 check-fast: sync ## Lint, format, types and spelling of the files that differ from main
 	@files=$$(.venv/bin/python hack/check/changed.py); \
 	if [ -z "$$files" ]; then echo "no Python file differs from main"; exit 0; fi; \
 	.venv/bin/ruff check $$files && .venv/bin/ruff format --check $$files && \
-	.venv/bin/codespell $$files && .venv/bin/pyright $$files
+	.venv/bin/codespell $$files && .venv/bin/python -m hack.check.prose $$files && .venv/bin/pyright $$files
 
 .PHONY: generate
 generate: sync ## Write the CRDs, RBAC and docs that are generated from code

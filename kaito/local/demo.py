@@ -46,7 +46,7 @@ inference:
 
 
 async def demo(options: Options, view: View, sample: Path | None = None) -> None:
-    """Run the whole story once.
+    """Take one Workspace from its manifest to an answer.
 
     Raises:
         TimeoutError: a step took longer than it should; the view's last lines say which.

@@ -1,4 +1,4 @@
-"""What a run came to: the table of results, errors and what the queue does about them.
+"""Classifies the result of a reconcile: results, errors, and what the queue does about them.
 
 A pure function of what the reconcile function returned or raised; the worker carries it out and counts it.
 

@@ -15,7 +15,7 @@ _INCOMPLETE = "\ufffd"
 """What a decoder writes for the bytes of a character that is not complete yet."""
 _LONGEST_CHARACTER_TOKENS = 8
 """A byte-level token holds at least one byte and a character has at most four; beyond this the bytes are
-simply invalid."""
+invalid."""
 
 
 @final

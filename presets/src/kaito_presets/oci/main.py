@@ -1,4 +1,4 @@
-"""`kaito-push-adapter` and `kaito-pull-adapter`: the two ends of an adapter's journey.
+"""`kaito-push-adapter` and `kaito-pull-adapter`: push and pull adapter images.
 
 Called by init containers and by people. Exit codes are those of `errors`.
 """

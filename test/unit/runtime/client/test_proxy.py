@@ -160,7 +160,7 @@ class Behind:
         self.kubeconfig = kubeconfig
         self.port = proxy_port
         self.asked: list[tuple[str, str]] = []
-        """Request line and `Proxy-Authorization` of what came to the proxy."""
+        """Request line and `Proxy-Authorization` of each request."""
 
 
 @pytest.fixture
