@@ -61,7 +61,6 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@.venv/bin/python -m hack.check.verifytypes
 	@.venv/bin/python -m hack.generate --check
 	@.venv/bin/python -m hack.check.size
-	@.venv/bin/python -m hack.check.cycles
 	@git ls-files -z | xargs -0 .venv/bin/codespell
 	@.venv/bin/python -m hack.check.prose
 

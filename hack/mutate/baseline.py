@@ -16,7 +16,18 @@ import pytest
 
 from hack.mutate.target import Target
 
-PYTEST_OPTIONS = ("-q", "-s", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-o", "timeout=0")
+PYTEST_OPTIONS = (
+    "-q",
+    "-s",
+    "--no-header",
+    "--no-summary",
+    "-p",
+    "no:cacheprovider",
+    "-o",
+    "timeout=0",
+    "-m",
+    "not real",
+)
 """Own time limits replace pytest-timeout's, which would share the alarm signal."""
 
 

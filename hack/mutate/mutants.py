@@ -7,8 +7,10 @@ fields of models, default arguments and tables hold most of the values that matt
 
 import difflib
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import libcst as cst
@@ -275,7 +277,10 @@ class Module:
         self._module = cst.parse_module(self.text)
         self._statements = [self._module.code_for_node(statement) for statement in self._module.body]
         self._head = self.text[: self.text.index(self._statements[0])] if self._statements else ""
+        before = accumulate((text.count("\n") for text in self._statements), initial=self._head.count("\n"))
+        self._starts: list[int] = list(before)
         self.sites = _Walk(self._module).sites
+        self._equal = self._count_equal_statements()
 
     def render(self, site: Site) -> Mutant | None:
         """The mutant of that site; None when it does not compile."""
@@ -286,24 +291,22 @@ class Module:
             return None
         before, after, offset = _changed_lines(self._statements[at], changed)
         lines = (site.first_line, site.last_line)
-        place = f"{self._equal_statements(site)}.{offset - self._offset(site)}"
+        place = f"{self._equal[site.scope, *lines]}.{offset - self._offset(site)}"
         return Mutant(self.name, site.scope, site.ordinal, *lines, before, after, place, source)
 
     def _offset(self, site: Site) -> int:
         """First line of the changed statement, counted from the top-level statement that holds it."""
-        before = self._head + "".join(self._statements[: site.statement])
-        return site.first_line - 1 - before.count("\n")
+        return site.first_line - 1 - self._starts[site.statement]
 
-    def _equal_statements(self, site: Site) -> int:
-        """How many equal statements stand before this one in its scope."""
-        text = self._text(site)
-        scope = {(other.first_line, other.last_line): other for other in self.sites if other.scope == site.scope}
-        return sum(
-            lines < (site.first_line, site.last_line) and self._text(other) == text for lines, other in scope.items()
-        )
-
-    def _text(self, site: Site) -> str:
-        return "\n".join(self._lines[site.first_line - 1 : site.last_line]).strip()
+    def _count_equal_statements(self) -> dict[tuple[str, int, int], int]:
+        """For each statement that can be changed, how many equal ones stand before it in its scope."""
+        counts: dict[tuple[str, int, int], int] = {}
+        seen: Counter[tuple[str, str]] = Counter()
+        for scope, first, last in sorted({(site.scope, site.first_line, site.last_line) for site in self.sites}):
+            text = "\n".join(self._lines[first - 1 : last]).strip()
+            counts[scope, first, last] = seen[scope, text]
+            seen[scope, text] += 1
+        return counts
 
 
 def _compiles(source: str) -> bool:

@@ -5,6 +5,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+MORE_TESTS = {"api": ("test/contract/test_kaito_crds.py",)}
+"""Tests beside the package's own: CRDs are tested on the in-memory API server; a real one is left out."""
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -84,7 +87,8 @@ def find(package: str, *, files: list[str], exclude: list[str], tests: list[str]
         workdir, import_root = ROOT / "presets", ROOT / "presets" / "src"
         folder, test_root = import_root / "kaito_presets" / inside, ROOT / "presets" / "test"
         nearest = _nearest_tests(test_root, inside)
-    chosen = tuple((ROOT / test).resolve() for test in tests) or (nearest,)
+    more = [ROOT / test for test in MORE_TESTS.get(package.split("/")[0], ())]
+    chosen = tuple((ROOT / test).resolve() for test in tests) or (nearest, *more)
     missing = [str(path) for path in chosen if not path.exists()]
     if missing:
         sys.exit(f"no such tests: {' '.join(missing)}")

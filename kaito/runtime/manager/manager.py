@@ -36,7 +36,6 @@ from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.health.checks import add_default_checks
 from kaito.runtime.manager.health.loop_watchdog import Pulse
 from kaito.runtime.manager.leadership import Leadership
-from kaito.runtime.manager.process import run_process
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.runnable_groups import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, Fleet
 from kaito.runtime.manager.settings import Settings
@@ -294,7 +293,9 @@ class Manager:
         Raises:
             SystemExit: always; 0 after a clean stop, 1 after a failure, a lost lease, or a stop that took too long.
         """
-        run_process(self, self.wait_stop, self.settings, self._threads, self._pulse)
+        from kaito.runtime.manager.process import run_process
+
+        run_process(self, self._threads, self._pulse)
 
     async def start(self) -> None:
         """Run until `stop` is called or something fails; the failure is raised."""

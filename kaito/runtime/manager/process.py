@@ -6,10 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller.outcome import describe
@@ -17,8 +15,10 @@ from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager.health.loop_watchdog import Pulse
 from kaito.runtime.manager.runnable import ShutdownTimedOut
-from kaito.runtime.manager.settings import Settings
 from kaito.runtime.manager.threads import Threads
+
+if TYPE_CHECKING:
+    from kaito.runtime.manager.manager import Manager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,20 +38,14 @@ GC_THRESHOLDS = (10_000, 50, 100)
 _log = get_logger(__name__)
 
 
-def run_process(
-    manager: AbstractAsyncContextManager[object],
-    until_stopped: Callable[[], Awaitable[None]],
-    settings: Settings,
-    threads: Threads,
-    pulse: Pulse,
-) -> None:
-    """Enter the manager, wait until it is stopped, and exit; see `Manager.run`."""
-    configure(settings.log_format, settings.log_level)
+def run_process(manager: "Manager", threads: Threads, pulse: Pulse) -> None:
+    """Run the manager; see `Manager.run`."""
+    configure(manager.settings.log_format, manager.settings.log_level)
     threads.own_process()
     code = EXIT_FAILED
     try:
         with asyncio.Runner() as runner:
-            runner.run(_main(manager, until_stopped, settings, threads, pulse))
+            runner.run(_main(manager, threads, pulse))
         code = EXIT_CLEAN
     except KaitoRuntimeError as error:
         _log.error("stopped by a failure", error=describe(error))
@@ -60,15 +54,9 @@ def run_process(
     sys.exit(code)
 
 
-async def _main(
-    manager: AbstractAsyncContextManager[object],
-    until_stopped: Callable[[], Awaitable[None]],
-    settings: Settings,
-    threads: Threads,
-    pulse: Pulse,
-) -> None:
+async def _main(manager: "Manager", threads: Threads, pulse: Pulse) -> None:
     threads.attach()
-    signals = _Signals(asyncio.current_task(), settings.graceful_shutdown_seconds)
+    signals = _Signals(asyncio.current_task(), manager.settings.graceful_shutdown_seconds)
     try:
         async with manager:
             with pulse.forgiven():
@@ -76,7 +64,7 @@ async def _main(
                 gc.collect()
                 gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            await until_stopped()
+            await manager.wait_stop()
     except asyncio.CancelledError:
         if not signals.received:
             raise
