@@ -32,6 +32,7 @@ FOLDERS = {
     "kaito-azure-simulator": ROOT / "kaito" / "cloud" / "azure" / "simulator",
     "kaito-config": ROOT / "presets" / "config",
     "kaito-local": ROOT / "kaito" / "local",
+    "kaito-presets": ROOT / "presets",
     "kaito-runtime": ROOT / "kaito" / "runtime",
     "memcached-operator": EXAMPLE,
 }
@@ -157,25 +158,12 @@ def test_kaito_gets_three_commands_without_torch(wheels: dict[str, Path], enviro
 def test_the_local_extra_installs_the_local_cluster(wheels: dict[str, Path], environment: Environment) -> None:
     local = with_extras(wheels["kaito"], "kaito", "local")
     environment.install(
-        local, *(wheel for name, wheel in wheels.items() if name not in {"kaito", "memcached-operator"})
+        local,
+        *(wheel for name, wheel in wheels.items() if name not in {"kaito", "kaito-presets", "memcached-operator"}),
     )
     assert environment.distributions() >= {"azure-mgmt-compute", "kaito-local", "kubernetes-asyncio"}
     assert "--speed" in run(environment.command("python"), "-m", "kaito.cloud.azure.simulator", "--help")
     assert environment.python("from kaito.local.up import up; print(up.__name__)").strip() == "up"
-
-
-OPERATOR = """
-import sys
-from kaito.runtime import Manager, Settings
-from kaito.runtime.client.access import Access, NoCredentials
-from kaito.runtime.client.http import HttpTransport
-from memcached_operator.controller import controller
-
-transport = HttpTransport(Access(server=sys.argv[1], credentials=NoCredentials()))
-settings = Settings(metrics_bind_address="0", health_probe_bind_address="0")
-Manager(settings, controllers=[controller], transport=transport, name="memcached-operator").run()
-"""
-"""The operator without a lease, whose connection is its own, and without a kubeconfig."""
 
 
 @asynccontextmanager
@@ -221,10 +209,14 @@ async def test_the_framework_alone_runs_the_operator_of_the_tutorial(
     definition = run(environment.command("python"), "-m", "memcached_operator.api")
     assert definition == (EXAMPLE / "deploy" / "crd.yaml").read_text()
     async with api_server(tmp_path) as (url, kubeconfig):
-        await reconciles_a_memcached(kubeconfig, environment.command("python"), "-c", OPERATOR, url)
+        await reconciles_a_memcached(
+            kubeconfig, environment.command("python"), ROOT / "test" / "support" / "operator_by_url.py", url
+        )
         refused = attempt(environment.command("memcached-operator"), KUBECONFIG=str(kubeconfig))
     assert refused.returncode == 1
     assert "pip install 'kaito-runtime[kubeconfig]'" in refused.stderr
+    untested = attempt(environment.command("python"), "-c", "from kaito.runtime.testing import World")
+    assert untested.stderr.endswith("pip install 'kaito-runtime[testing]'\n")
 
 
 async def test_the_extras_run_the_tests_of_the_tutorial_and_read_a_kubeconfig(

@@ -53,5 +53,15 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its module."""
-    return load(__name__, name, _HOMES)
+    """Load a name from its module.
+
+    Raises:
+        ModuleNotFoundError: the in-memory API server is not installed.
+    """
+    try:
+        return load(__name__, name, _HOMES)
+    except ModuleNotFoundError as error:
+        if error.name != "kaito.apiserver":
+            raise
+        message = f"{__name__}.{name} needs the in-memory API server: pip install 'kaito-runtime[testing]'"
+        raise ModuleNotFoundError(message, name=error.name) from error

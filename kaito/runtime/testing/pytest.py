@@ -67,7 +67,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 @pytest.fixture
 async def world() -> AsyncIterator["World"]:
     """An empty in-memory cluster in virtual time; what the test started in it is stopped at the end."""
-    from kaito.runtime.testing.world import World
+    from kaito.runtime.testing import World
 
     async with World() as world:
         yield world
