@@ -22,12 +22,13 @@ PATH = Path("docs", "reference", "runtime.md")
 MODULES: dict[str, tuple[str, ...]] = {
     "kaito.runtime": (),
     "kaito.runtime.reconcile": ("PeriodicRequest", "KeyedRequest"),
+    "kaito.runtime.controller": ("RunOptions",),
     "kaito.runtime.predicate": ("differs", "labeled", "matching", "on"),
     "kaito.runtime.handler": ("label_key",),
     "kaito.runtime.source": ("Channel",),
     "kaito.runtime.workqueue": ("ExponentialLimiter", "BucketLimiter", "LongestOf"),
     "kaito.runtime.client": ("connect", "MergePatch", "JsonPatch"),
-    "kaito.runtime.client.status": ("StatusScope",),
+    "kaito.runtime.client.status": ("StatusScope", "ConditionUpdate"),
     "kaito.runtime.ownership": ("controlled_by", "owned_by", "disowned", "is_owned_by"),
     "kaito.runtime.kinds": ("untyped_kind",),
     "kaito.runtime.crd": ("crd", "Version", "Column", "Rule", "rules", "Scale", "to_yaml"),
@@ -108,7 +109,8 @@ def _class(name: str, kind: type[Any]) -> Iterator[str]:
 
 def _fields(kind: type[Any]) -> Iterator[str]:
     """The fields of a dataclass or a model, as a list."""
-    told = _attribute_docstrings(kind)
+    inherited = [base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base) or base is kind]
+    told = {name: text for base in inherited for name, text in _attribute_docstrings(base).items()}
     if issubclass(kind, BaseModel):
         names = [field for field in kind.model_fields if field in vars(kind).get("__annotations__", {})]
     elif dataclasses.is_dataclass(kind):

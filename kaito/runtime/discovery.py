@@ -57,7 +57,7 @@ class ServerDiscovery:
             user_agent=user_agent or own_agent("kaito-runtime"),
             limiter=RequestLimiter(0, 0),
             observer=observer or Unobserved(),
-            dice=random.Random(),  # noqa: S311 -- spreads retries, guards nothing
+            rng=random.Random(),  # noqa: S311 -- spreads retries, guards nothing
         )
         self._groups: dict[str, _Group] = {}
         self._asking = asyncio.Lock()

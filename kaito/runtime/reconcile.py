@@ -37,10 +37,10 @@ __all__ = [
     "Cause",
     "KeyedFunction",
     "KeyedRequest",
+    "PeriodicFunction",
     "PeriodicRequest",
     "Reconciler",
     "Request",
-    "TickFunction",
     "earliest",
 ]
 
@@ -214,7 +214,7 @@ class KeyedRequest(_BaseRequest, Generic[K]):
 Reconciler = Callable[[Request[R]], Awaitable[Again | None]]
 """A reconcile or cleanup function."""
 
-TickFunction = Callable[[PeriodicRequest], Awaitable[Again | None]]
+PeriodicFunction = Callable[[PeriodicRequest], Awaitable[Again | None]]
 """The function of a periodic controller."""
 
 KeyedFunction = Callable[[KeyedRequest[K]], Awaitable[Again | None]]

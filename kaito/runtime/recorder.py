@@ -136,7 +136,7 @@ class EventRecorder:
         component: str,
         instance: str = "",
         clock: Clock | None = None,
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
         on_drop: Callable[[DropReason], None] | None = None,
     ) -> None:
         """Prepare; nothing is sent before `run`.
@@ -146,14 +146,14 @@ class EventRecorder:
             component: who reports, for example `workspace-controller`.
             instance: which replica; default component and host name.
             clock: time of events.
-            dice: randomness of the first pause.
+            rng: randomness of the first pause.
             on_drop: told about every event that is not sent, for the metric.
         """
         self._client = client
         self._component = component
         self._instance = (instance or f"{component}-{socket.gethostname()}")[:_WORD_LENGTH]
         self._clock: Clock = clock or SystemClock()
-        self._dice = dice or random.Random()  # noqa: S311 -- spreads retries, guards nothing
+        self._rng = rng or random.Random()  # noqa: S311 -- spreads retries, guards nothing
         self._on_drop = on_drop
         self._queue: asyncio.Queue[_Series] = asyncio.Queue(QUEUE_LIMIT)
         self._sending = False
@@ -322,7 +322,7 @@ class EventRecorder:
             except TransportError:
                 if attempt == attempts:
                     raise
-            share = self._dice.random() if attempt == 1 else 1.0
+            share = self._rng.random() if attempt == 1 else 1.0
             await asyncio.sleep(SEND_RETRY_SECONDS * share)
 
     async def _write(self, series: _Series) -> None:

@@ -13,6 +13,11 @@ from typing import Any, Self, TypeVar, final
 T = TypeVar("T")
 
 
+async def sleep_forever() -> None:
+    """Suspend until cancelled."""
+    await asyncio.Event().wait()
+
+
 @final
 class TaskScope:
     """Owns background tasks for the length of an `async with` body."""

@@ -122,7 +122,7 @@ async def connected(server: Server, headers: Mapping[str, str] = NO_HEADERS) -> 
 
 @asynccontextmanager
 async def running(transport: CuttingTransport, *kinds: Cached, streaming: bool = True) -> AsyncGenerator[Cache]:
-    cache = Cache(transport, kinds, streaming=streaming, jitter=random.Random(1))
+    cache = Cache(transport, kinds, streaming=streaming, rng=random.Random(1))
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         await cache.wait_synced(SECONDS)
@@ -311,7 +311,7 @@ async def test_a_version_the_server_has_not_reached_leads_to_the_newest_list(ser
 @pytest.mark.real
 async def test_a_denied_kind_says_what_is_denied(real: Server) -> None:
     async with connected(real, {"Impersonate-User": "nobody"}) as transport:
-        cache = Cache(transport, [Cached(ConfigMap)], jitter=random.Random(1))
+        cache = Cache(transport, [Cached(ConfigMap)], rng=random.Random(1))
         async with TaskScope("test") as scope:
             scope.spawn(cache.run(), name="cache")
             with pytest.raises(CacheNotSynced, match=r'configmaps is forbidden: User "nobody" cannot (list|watch)'):
@@ -319,7 +319,7 @@ async def test_a_denied_kind_says_what_is_denied(real: Server) -> None:
 
 
 async def test_churn_with_cut_watches_ends_with_the_cache_equal_to_a_live_list(server: Server) -> None:
-    dice = random.Random(7)
+    rng = random.Random(7)
     async with connected(server) as transport, running(transport, here(server)) as cache:
         client = Client(transport, field_manager="contract")
         replica: dict[str, str] = {}
@@ -337,9 +337,9 @@ async def test_churn_with_cut_watches_ends_with_the_cache_equal_to_a_live_list(s
             for turn in range(15):
                 mine = await client.create(config_map(server, name, labels=APP))
                 await client.patch(mine, MergePatch({"data": {"turn": str(turn)}}))
-                if turn < 14 or dice.random() < 0.5:
+                if turn < 14 or rng.random() < 0.5:
                     await client.delete(mine)
-                if dice.random() < 0.1:
+                if rng.random() < 0.1:
                     transport.cut()
 
         async with asyncio.TaskGroup() as group:

@@ -82,7 +82,7 @@ async def client(transport: HttpTransport) -> Client:
 @pytest.fixture
 async def api(transport: HttpTransport, client: Client) -> AsyncIterator[Api]:
     """An `Api` over a synced cache of ConfigMaps and Deployments."""
-    cache = Cache(transport, [Cached(ConfigMap), Cached(Deployment)], clock=SystemClock(), jitter=random.Random(1))
+    cache = Cache(transport, [Cached(ConfigMap), Cached(Deployment)], clock=SystemClock(), rng=random.Random(1))
     async with TaskScope("contract") as scope:
         scope.spawn(cache.run(), name="cache")
         async with asyncio.timeout(20):

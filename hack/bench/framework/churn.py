@@ -63,7 +63,7 @@ class Churn:
     """The other client: changes any object that it is not changing already."""
 
     client: Client
-    dice: random.Random
+    rng: random.Random
     present: set[str] = field(default_factory=set[str])
     in_flight: set[str] = field(default_factory=set[str])
     changes: int = 0
@@ -84,18 +84,18 @@ class Churn:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     def _free_name(self) -> str:
-        while (name := f"c{self.dice.randrange(NAMES):03}") in self.in_flight:
+        while (name := f"c{self.rng.randrange(NAMES):03}") in self.in_flight:
             pass
         return name
 
     async def _change(self, name: str) -> None:
-        want = str(self.dice.random())
+        want = str(self.rng.random())
         body = ConfigMap(metadata=ObjectMeta(name=name, namespace="default", labels=LABELS), data={"want": want})
         try:
             if name not in self.present:
                 await self.client.create(body)
                 self.present.add(name)
-            elif self.dice.random() < 0.3:
+            elif self.rng.random() < 0.3:
                 await self.client.delete(body, if_uid=False)
                 self.present.discard(name)
             else:
@@ -204,10 +204,10 @@ async def managing(kubeconfig: Path) -> AsyncGenerator[ManagerProcess]:
             await manager.stop()
 
 
-async def cut_now_and_then(manager: ManagerProcess, dice: random.Random) -> None:
+async def cut_now_and_then(manager: ManagerProcess, rng: random.Random) -> None:
     """Cut its watches at random until cancelled."""
     while True:
-        await asyncio.sleep(dice.expovariate(1 / CUT_SECONDS))
+        await asyncio.sleep(rng.expovariate(1 / CUT_SECONDS))
         manager.cut()
 
 
@@ -258,14 +258,14 @@ async def settled(manager: ManagerProcess, client: Client) -> tuple[Difference, 
 
 async def measure(minutes: float, rate: float, restarts: int) -> dict[str, Any]:
     """Run it all; the figures and what is wrong in the end."""
-    dice = random.Random(1)  # noqa: S311 -- a benchmark
+    rng = random.Random(1)  # noqa: S311 -- a benchmark
     seconds = minutes * MINUTE
     with ControlPlane() as plane:
         async with connect(plane.kubeconfig, field_manager="churn") as client, managing(plane.kubeconfig) as manager:
-            churn = Churn(client, dice)
+            churn = Churn(client, rng)
             async with TaskScope("bench") as scope:
                 scope.spawn(churn.run(rate), name="churn")
-                scope.spawn(cut_now_and_then(manager, dice), name="knife")
+                scope.spawn(cut_now_and_then(manager, rng), name="knife")
                 restarting = scope.spawn(restart(plane, restarts, seconds), name="restarts")
                 sizes = await resident(manager, seconds)
                 await restarting

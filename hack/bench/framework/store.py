@@ -283,8 +283,8 @@ def measure(name: str, count: int) -> dict[str, float]:
     gc.collect()
     grown = resident_kib() - before
     keys = [ObjectKey(f"team-{n % 20}", f"workspace-{n % WORKSPACES}-{n}") for n in range(count)]
-    dice = random.Random(1)  # noqa: S311 -- a benchmark
-    some = dice.sample(keys, min(1000, count))
+    rng = random.Random(1)  # noqa: S311 -- a benchmark
+    some = rng.sample(keys, min(1000, count))
     tenth = LabelSelector(
         match_expressions=[
             LabelSelectorRequirement(

@@ -29,7 +29,7 @@ from kaito.runtime.client.unreadable import Unreadable, log_left_out, skips
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, ObjectKey, Resource
-from kaito.runtime.tasks import TaskScope
+from kaito.runtime.tasks import TaskScope, sleep_forever
 
 R = TypeVar("R", bound=Resource)
 
@@ -99,7 +99,7 @@ class Cache:
         kinds: What to keep. `Cached(Resource, ...)` among them sets the defaults of all others.
         namespaces: Default for declarations that name none; empty means the whole cluster.
         clock: Wall time, for metrics.
-        jitter: Randomness of waits and watch lengths; seed it for repeatable runs.
+        rng: Randomness of waits and watch lengths; seed it for repeatable runs.
         streaming: Fill by WatchList where the server knows it.
         own_writes_seconds: Longest wait of a read for own writes.
         user_agent: User-Agent of the requests.
@@ -116,7 +116,7 @@ class Cache:
         *,
         namespaces: Sequence[str] = (),
         clock: Clock | None = None,
-        jitter: random.Random | None = None,
+        rng: random.Random | None = None,
         streaming: bool = True,
         own_writes_seconds: float = OWN_WRITES_SECONDS,
         user_agent: str = "",
@@ -125,7 +125,7 @@ class Cache:
         self._requests = Requests(transport, user_agent=user_agent, observer=observer)
         self._namespaces = tuple(namespaces)
         self._clock = clock or SystemClock()
-        self._jitter = jitter or random.SystemRandom()
+        self._rng = rng or random.SystemRandom()
         self._streaming = streaming
         self._own_writes_seconds = own_writes_seconds
         self._held: dict[GroupVersionKind, _Held] = {}
@@ -187,7 +187,7 @@ class Cache:
             self._placed(cached),
             self._requests,
             clock=self._clock,
-            jitter=self._jitter,
+            rng=self._rng,
             streaming=self._streaming,
         )
 
@@ -247,7 +247,7 @@ class Cache:
             try:
                 for held in self._held.values():
                     self._start(held)
-                await scope.spawn(_for_ever(), name="alive")
+                await scope.spawn(sleep_forever(), name="alive")
             finally:
                 self._scope = None
 
@@ -463,7 +463,3 @@ class Cache:
     def _shard(self, kind: type[Resource], key: ObjectKey) -> "Shard | None":
         held = self._held.get(kind.gvk())
         return None if held is None else held.informer.shard_of(key)
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()

@@ -59,7 +59,7 @@ class Subscription(Generic[R]):
         stored: Callable[[ObjectKey], Entry | None],
         left: Callable[["Subscription[R]"], None],
         fills: int,
-        jitter: random.Random,
+        rng: random.Random,
         metadata_only: bool,
         entries: Callable[[], Iterable[Entry]],
         resync: float,
@@ -71,7 +71,7 @@ class Subscription(Generic[R]):
         self._stored = stored
         self._left = left
         self._fills = fills
-        self._jitter = jitter
+        self._rng = rng
         self._metadata_only = metadata_only
         self._entries = entries
         self._resync_seconds = resync
@@ -177,7 +177,7 @@ class Subscription(Generic[R]):
             tries = max(tries, earlier.waiting.tries + 1)
             change = change._replace(old=earlier.waiting.change.old)
         ceiling = min(RETRY_FIRST_SECONDS * 2 ** min(tries - 1, 16), RETRY_LONGEST_SECONDS)
-        wait = ceiling * (0.5 + self._jitter.random() / 2)
+        wait = ceiling * (0.5 + self._rng.random() / 2)
         again = Waiting(change, tries)
         timer = asyncio.get_running_loop().call_later(wait, self._again, again)
         self._retries[change.type, change.key] = _Retry(again, timer)
@@ -216,5 +216,5 @@ class Subscription(Generic[R]):
 
     def _arm_resync(self) -> None:
         if self._resync_seconds > 0:
-            wait = self._resync_seconds * (0.9 + self._jitter.random() / 5)
+            wait = self._resync_seconds * (0.9 + self._rng.random() / 5)
             self._resync_timer = asyncio.get_running_loop().call_later(wait, self._resync)

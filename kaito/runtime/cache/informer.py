@@ -63,7 +63,7 @@ class Informer(Generic[R]):
         requests: Requests,
         *,
         clock: Clock,
-        jitter: random.Random,
+        rng: random.Random,
         streaming: bool,
     ) -> None:
         self.kind = kind
@@ -71,7 +71,7 @@ class Informer(Generic[R]):
         gvk = kind.gvk()
         self.stats: KindStats = KindStats(f"{gvk.kind}.{gvk.group}" if gvk.group else gvk.kind)
         self._clock = clock
-        self._jitter = jitter
+        self._rng = rng
         self._subscriptions: list[Subscription[R]] = []
         self._shards: dict[str, Shard] = {}
         self._reflectors: dict[str, Reflector] = {}
@@ -92,7 +92,7 @@ class Informer(Generic[R]):
                 ),
                 shard,
                 self.stats,
-                jitter=jitter,
+                rng=rng,
                 streaming=streaming,
                 relist_seconds=declaration.relist_seconds,
             )
@@ -182,7 +182,7 @@ class Informer(Generic[R]):
             stored=self._stored,
             left=self._unsubscribed,
             fills=len(self._shards),
-            jitter=self._jitter,
+            rng=self._rng,
             metadata_only=self.metadata_only,
             entries=self._all,
             resync=resync,

@@ -48,7 +48,7 @@ class CertificateKeeper:
         namespace: its namespace.
         names: host names and addresses of the server.
         clock: wall time.
-        dice: spreads the rounds of replicas.
+        rng: spreads the rounds of replicas.
     """
 
     name = "certificate-keeper"
@@ -64,7 +64,7 @@ class CertificateKeeper:
         namespace: str,
         names: Sequence[str],
         clock: Clock,
-        dice: random.Random,
+        rng: random.Random,
     ) -> None:
         self._client = client
         self._serving = serving
@@ -73,7 +73,7 @@ class CertificateKeeper:
         self._namespace = namespace
         self._names = list(names)
         self._clock = clock
-        self._dice = dice
+        self._rng = rng
 
     async def run(self) -> None:
         """Round after round, until cancelled. Failures are told and tried again: the last certificate serves on."""
@@ -83,7 +83,7 @@ class CertificateKeeper:
             except KaitoRuntimeError as error:
                 self._serving.failed(f"secret {self._namespace}/{self._secret}: {error}")
                 _log.warning("webhook certificate not kept", error=str(error))
-            await asyncio.sleep(POLL_SECONDS * (0.8 + 0.4 * self._dice.random()))
+            await asyncio.sleep(POLL_SECONDS * (0.8 + 0.4 * self._rng.random()))
 
     async def sync(self) -> None:
         """One round.
@@ -109,7 +109,7 @@ class CertificateKeeper:
             except (Conflict, AlreadyExists):
                 if attempt == WRITE_ATTEMPTS:
                     raise
-                await asyncio.sleep(0.1 * attempt * self._dice.random())  # another replica was faster: see what it made
+                await asyncio.sleep(0.1 * attempt * self._rng.random())  # another replica was faster: see what it made
             else:
                 return wanted
         raise AssertionError  # pragma: no cover -- the last attempt returns or raises

@@ -71,7 +71,7 @@ class Api:
         former_field_managers: Sequence[str] = (),
         events: EventSink | None = None,
         clock: Clock | None = None,
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         """Join a client and a cache.
 
@@ -85,7 +85,7 @@ class Api:
                 ends with the first apply of an object, so that no field stays behind; the client's own is among them.
             events: where `event` goes; without one events are dropped.
             clock: time of conditions.
-            dice: randomness of pauses between attempts.
+            rng: randomness of pauses between attempts.
         """
         self.client: Client = client if fence is None else client.fenced(fence)
         self._fence = fence
@@ -93,7 +93,7 @@ class Api:
         self._live = frozenset(kind.gvk() for kind in live)
         self._events = events
         self._clock: Clock = clock or SystemClock()
-        self._dice = dice or random.Random()  # noqa: S311 -- spreads retries, guards nothing
+        self._rng = rng or random.Random()  # noqa: S311 -- spreads retries, guards nothing
         self._applied = AppliedObjects()
         self._contests = Contests()
         self._former = (client.field_manager, *former_field_managers)
@@ -545,7 +545,7 @@ class Api:
                 if attempt == STATUS_ATTEMPTS:
                     raise
             # client-go's DefaultBackoff: 10 ms, factor 5, jitter 0.1
-            await asyncio.sleep(0.01 * 5.0 ** (attempt - 1) * (1.0 + 0.1 * self._dice.random()))
+            await asyncio.sleep(0.01 * 5.0 ** (attempt - 1) * (1.0 + 0.1 * self._rng.random()))
             newer = await self.client.find(type(obj), obj.name, obj.namespace)
             if newer is None or newer.uid != obj.uid:
                 return

@@ -65,7 +65,7 @@ class Client:
         qps: float = 0.0,
         burst: int = 0,
         observer: RequestObserver | None = None,
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
         tracer: Tracer = NO_TRACER,
         timeout: float = REQUEST_SECONDS,
     ) -> None:
@@ -80,7 +80,7 @@ class Client:
             qps: client-side limit in requests a second; 0 or less is none.
             burst: requests let through at once before `qps` counts.
             observer: told about every attempt, for metrics.
-            dice: randomness of the pauses between attempts.
+            rng: randomness of the pauses between attempts.
             tracer: makes a span of every call.
             timeout: seconds of one call, all its attempts together.
         """
@@ -98,7 +98,7 @@ class Client:
             user_agent=user_agent or own_agent(field_manager),
             limiter=RequestLimiter(qps, burst),
             observer=observer or Unobserved(),
-            dice=dice or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
+            rng=rng or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
             tracer=tracer,
         )
 

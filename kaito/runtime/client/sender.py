@@ -82,14 +82,14 @@ class Sender:
         user_agent: str,
         limiter: RequestLimiter,
         observer: RequestObserver,
-        dice: random.Random,
+        rng: random.Random,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self._transport = transport
         self._user_agent = user_agent
         self._limiter = limiter
         self._observer = observer
-        self._dice = dice
+        self._rng = rng
         self._tracer = tracer
         self._warned: OrderedDict[str, None] = OrderedDict()
 
@@ -186,7 +186,7 @@ class Sender:
 
     def _backoff(self, attempt: int) -> float:
         """0.1 s doubling, up to as much again at random, at most 1 s."""
-        return min(0.1 * 2.0 ** (attempt - 1) * (1.0 + self._dice.random()), 1.0)
+        return min(0.1 * 2.0 ** (attempt - 1) * (1.0 + self._rng.random()), 1.0)
 
     def _log_warnings(self, header: str) -> None:
         """Warnings of the server (deprecated versions, unknown fields), each once a process."""

@@ -1,40 +1,43 @@
-"""From a declaration to a running controller: makes the engine and its sources. Called by the manager."""
+"""Builds a running controller from its declaration: the queue, the engine and the sources. Called by the manager."""
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from kaito.runtime.cache import Cache, View
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
-from kaito.runtime.controller.cache_needs import Elsewhere
+from kaito.runtime.controller.base import BaseController
+from kaito.runtime.controller.cache_needs import ClusterRef
 from kaito.runtime.controller.declaration import Controller
-from kaito.runtime.controller.engine import Engine
+from kaito.runtime.controller.engine import Engine, WorkFunction
 from kaito.runtime.controller.keyed import Keyed
-from kaito.runtime.controller.kind_availability import Served
+from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.controller.periodic import Periodic
-from kaito.runtime.controller.running import Late, Running, Starter
-from kaito.runtime.controller.watching import Watched
-from kaito.runtime.controller.workers import object_body, tick_body, visit_body
+from kaito.runtime.controller.running import OptionalSource, RunningController, StartSource
+from kaito.runtime.controller.watched_kind import WatchedKind
+from kaito.runtime.controller.workers import keyed_work, object_work, periodic_work
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.source import KindSource, Source
 from kaito.runtime.tracing import Tracer
-from kaito.runtime.workqueue import Cause, ExponentialLimiter, WorkQueue
+from kaito.runtime.workqueue import Cause, WorkQueue
 from kaito.runtime.workqueue.backoff import Jitter
 
-AnyController: TypeAlias = Controller[Any] | Periodic | Keyed[Any]
-"""Whatever a manager takes as a controller."""
+K = TypeVar("K", bound=Hashable)
 
-_Placed: TypeAlias = tuple[Source, Elsewhere | None]
+AnyController: TypeAlias = Controller[Any] | Periodic | Keyed[Any]
+"""Every sort of controller that a manager runs."""
+
+_ClusterSource: TypeAlias = tuple[Source, ClusterRef | None]
 """A source, and the cluster whose cache it uses."""
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """What the manager lends to its controllers."""
+class ControllerServices:
+    """The parts of the manager that its controllers use."""
 
     cache: Cache
     api: Api
@@ -45,71 +48,75 @@ class Services:
     discovery: ServerDiscovery
 
 
-def build(declared: AnyController, services: Services) -> Running:
-    """The controller, ready to run."""
+def build(declared: AnyController, services: ControllerServices) -> RunningController:
+    """Build the controller; nothing runs yet."""
+    api, clock = services.api, services.clock
     if isinstance(declared, Keyed):
-        return _keyed(declared, services)
+        engine = _engine(declared, keyed_work(declared, api, clock), services)
+        return _running(declared, engine, _watches(declared.name, declared.watched, declared.key), services)
     if isinstance(declared, Periodic):
-        return _periodic(declared, services)
-    return _controller(declared, services)
+        periodic = _engine(declared, periodic_work(declared, api, clock), services)
+        periodic.queue.add(declared.name, cause=Cause("", declared.name, "start"))
+        return _running(declared, periodic, (), services)
+    work = object_work(declared, api, clock, services.cache)
+    return _running(declared, _engine(declared, work, services, declared.kind), _sources(declared), services)
 
 
-def _controller(controller: Controller[Any], services: Services) -> Running:
-    limiter = controller.limiter or ExponentialLimiter[ObjectKey](controller.backoff, jitter=services.jitter)
-    queue: WorkQueue[ObjectKey] = WorkQueue(
-        controller.name, limiter=limiter, aging_step=controller.aging_step, spacing=controller.spacing
+def _engine(
+    declared: BaseController[K],
+    work: WorkFunction[K],
+    services: ControllerServices,
+    kind: type[Resource] | None = None,
+) -> Engine[K]:
+    options = declared.options
+    queue: WorkQueue[K] = WorkQueue(
+        options.name,
+        limiter=options.rate_limiter(services.jitter),
+        aging_step=options.aging_step,
+        spacing=options.spacing,
     )
-    engine = Engine(
-        controller.name,
-        controller.kind.kind,
-        queue,
-        object_body(controller, services.api, services.clock, queue.forget, services.cache),
-        workers=controller.workers,
-        deadline=controller.deadline,
-        clock=services.clock,
-        metrics=services.metrics,
-        tracer=services.tracer,
-        group=controller.kind.group(),
+    return Engine(
+        options, queue, work, kind=kind, clock=services.clock, metrics=services.metrics, tracer=services.tracer
     )
-    return _running(controller, engine, _sources(controller), services)
 
 
 def _running(
-    declared: Controller[Any] | Keyed[Any], engine: Engine[Any], sources: Iterable[_Placed], services: Services
-) -> Running:
-    """The engine with its sources, those of kinds that may be missing apart."""
+    declared: BaseController[Any],
+    engine: Engine[Any],
+    sources: Iterable[_ClusterSource],
+    services: ControllerServices,
+) -> RunningController:
+    """The engine with its sources; those of kinds that may be missing are separate."""
     needs = {(need.cluster, need.cached.kind.gvk()): need for need in declared.needs}
-    home = [need.cached.kind for need in declared.needs if need.cluster is None and not need.optional]
+    required = [need.cached.kind for need in declared.needs if need.cluster is None and not need.optional]
 
-    def served(kinds: Sequence[type[Resource]]) -> Served:
-        return Served(kinds, services.discovery, services.cache, controller=declared.name)
+    def availability(kinds: Sequence[type[Resource]]) -> KindAvailability:
+        return KindAvailability(kinds, services.discovery, services.cache, controller=declared.name)
 
-    starters: list[Starter] = []
-    late: list[Late] = []
+    start_sources: list[StartSource] = []
+    optional: list[OptionalSource] = []
     for source, cluster in sources:
-        start = _starter(source, services.cache if cluster is None else cluster.cache, engine.queue)
+        start = _start_source(source, services.cache if cluster is None else cluster.cache, engine.queue)
         kind = cast("KindSource[Resource]", source).kind if isinstance(source, KindSource) else None
         need = None if kind is None else needs[cluster, kind.gvk()]
         if need is not None and need.optional:
-            late.append(Late(start, need, served([need.cached.kind])))
+            optional.append(OptionalSource(start, need, availability([need.cached.kind])))
         else:
-            starters.append(start)
-    return Running(
+            start_sources.append(start)
+    return RunningController(
         engine,
-        starters,
+        start_sources,
         declared.needs,
         services.cache,
-        sync_timeout=declared.sync_timeout,
-        served=served(home) if declared.wait_for_kinds else None,
-        late=late,
-        drain=declared.drain,
+        availability=availability(required) if declared.options.wait_for_kinds else None,
+        optional=optional,
     )
 
 
-def _sources(controller: Controller[Any]) -> list[_Placed]:
+def _sources(controller: Controller[Any]) -> list[_ClusterSource]:
     name, resync = controller.name, controller.resync
     own = KindSource(controller.kind, enqueue_self, when=controller.when, name=f"{name}.for", resync=resync)
-    sources: list[_Placed] = [(own, None)]
+    sources: list[_ClusterSource] = [(own, None)]
     for owned in controller.owned:
         handler = enqueue_owner(controller.kind, every_owner=owned.every_owner)
         sources.append((KindSource(owned.kind, handler, when=owned.when, name=f"{name}.owns"), None))
@@ -119,57 +126,22 @@ def _sources(controller: Controller[Any]) -> list[_Placed]:
 
 
 def _with_finalizers(source: Source, finalizers: Collection[str]) -> Source:
-    """No predicate may hide the deletion of an object that carries one of the controller's finalizers."""
+    """A predicate must not hide the deletion of an object that carries one of the controller's finalizers."""
     if not isinstance(source, KindSource):
         return source
     return cast("KindSource[Resource]", source).with_finalizers(finalizers)
 
 
-def _watches(controller: str, watches: Sequence[Watched], key: type[Hashable]) -> Iterator[_Placed]:
+def _watches(controller: str, watches: Sequence[WatchedKind], key: type[Hashable]) -> Iterator[_ClusterSource]:
     for number, watched in enumerate(watches):
-        to_queue = watched.handler or mapped(watched.to or _nowhere, key)
+        handler = watched.handler or mapped(watched.to or _no_keys, key)
         name = f"{controller}.watches-{number}"
-        yield KindSource[Any](watched.kind, to_queue, when=watched.when, name=name), watched.cluster
+        yield KindSource[Any](watched.kind, handler, when=watched.when, name=name), watched.cluster
 
 
-def _nowhere(_: Resource, __: View) -> None:
+def _no_keys(_: Resource, __: View) -> None:
     """Not reached: a watch has `to` or a handler."""
 
 
-def _starter(source: Source, cache: Cache, queue: WorkQueue[Any]) -> Starter:
+def _start_source(source: Source, cache: Cache, queue: WorkQueue[Any]) -> StartSource:
     return lambda scope: source.start(cache, queue, scope)
-
-
-def _keyed(keyed: Keyed[Any], services: Services) -> Running:
-    limiter = keyed.limiter or ExponentialLimiter[Any](keyed.backoff, jitter=services.jitter)
-    queue: WorkQueue[Any] = WorkQueue(keyed.name, limiter=limiter, spacing=keyed.spacing)
-    engine = Engine(
-        keyed.name,
-        "",
-        queue,
-        visit_body(keyed, services.api, services.clock),
-        workers=keyed.workers,
-        deadline=keyed.deadline,
-        clock=services.clock,
-        metrics=services.metrics,
-        tracer=services.tracer,
-    )
-    return _running(keyed, engine, _watches(keyed.name, keyed.watched, keyed.key), services)
-
-
-def _periodic(periodic: Periodic, services: Services) -> Running:
-    limiter = ExponentialLimiter[str](periodic.backoff, jitter=services.jitter)
-    queue: WorkQueue[str] = WorkQueue(periodic.name, limiter=limiter)
-    engine = Engine(
-        periodic.name,
-        "",
-        queue,
-        tick_body(periodic, services.api, services.clock),
-        workers=1,
-        deadline=periodic.deadline,
-        clock=services.clock,
-        metrics=services.metrics,
-        tracer=services.tracer,
-    )
-    queue.add(periodic.name, cause=Cause("", periodic.name, "start"))
-    return Running(engine, (), periodic.needs, services.cache)

@@ -1,8 +1,8 @@
-"""What a controller needs in caches: collected while it is declared, read by the manager and by `Running`.
+"""What a controller needs in caches: collected by its declaration, read by the manager and by `RunningController`.
 
-Kinds are needed by being named (`owns`, `watches`) or in a certain form (`cache=[Cached(...)]`, `labels=`, `only=`).
-A kind that is only named is content with any form; two forms within one controller are refused here, those of different
-controllers by `kaito.runtime.manager.cache_plan`.
+A kind is needed either because the declaration names it (`owns`, `watches`) or in an explicit form
+(`cache=[Cached(...)]`, `labels=`, `only=`). A kind that is only named accepts any form. Two explicit forms within one
+controller are rejected here, those of different controllers by `kaito.runtime.manager.cache_plan`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kaito.runtime.cache.declaration import Only
 
 
-class Elsewhere(Protocol):
-    """Another cluster that a controller may watch: `kaito.runtime.manager.Cluster`."""
+class ClusterRef(Protocol):
+    """A cluster that a controller may watch: `kaito.runtime.manager.Cluster`."""
 
     @property
     def name(self) -> str:
@@ -33,88 +33,92 @@ class Elsewhere(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """What a controller needs in a cache."""
+class CacheNeed:
+    """A kind that a controller needs in a cache."""
 
     cached: Cached
     """The kind, and how much of it."""
-    cluster: Elsewhere | None = None
-    """Whose cache; None for the manager's own cluster."""
-    told: bool = False
-    """Options were given; else the kind is only named, and whatever form others keep it in will do."""
+    cluster: ClusterRef | None = None
+    """The cluster whose cache it is; None for the manager's own."""
+    explicit: bool = False
+    """Whether options were given; otherwise the kind is only named, and any form in the cache will do."""
     optional: bool = False
-    """The kind may be missing: only watches that wait for it need it."""
+    """Whether the kind may be missing: only watches that wait for it need it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """A predicate and what it looks at: the cache has to keep those fields."""
+class WatchedFields:
+    """The fields that a predicate compares: the cache has to keep them."""
 
     kind: type[Resource]
     when: Predicate | None
-    cluster: Elsewhere | None = None
-    who: str = ""
-    """What reads the fields, for the error message; the predicate `when` of a source when empty."""
+    cluster: ClusterRef | None = None
+    reader: str = ""
+    """What compares the fields, for the error message; the predicate `when` of a source when empty."""
 
 
 @final
-class Needs:
-    """What one controller says it needs in caches, kind by kind, joined."""
+class CacheNeeds:
+    """The needs of one controller, merged for each kind and cluster."""
 
     def __init__(self, controller: str) -> None:
         self._controller = controller
-        self._needs: dict[tuple[str, GroupVersionKind], Need] = {}
+        self._needs: dict[tuple[str, GroupVersionKind], CacheNeed] = {}
 
     @property
-    def all(self) -> Sequence[Need]:
-        """One a kind and cluster, in the order they were named."""
+    def all(self) -> Sequence[CacheNeed]:
+        """One entry for each kind and cluster, in the order of declaration."""
         return list(self._needs.values())
 
-    def name_kind(
+    def add_kind(
         self,
         kind: type[Resource],
         *,
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
         indexes: Sequence[Index[Any]] = (),
-        cluster: Elsewhere | None = None,
+        cluster: ClusterRef | None = None,
         optional: bool = False,
     ) -> None:
-        """The kind is needed; with options, in this form. Raises as `take`, and for an optional kind of a cluster."""
+        """Add a kind, in an explicit form if there are options.
+
+        Raises:
+            ConfigurationError: an earlier form differs, or the kind is optional and of another cluster.
+        """
         if optional and cluster is not None:
             refuse(
                 f"controller {self._controller}: watches({kind.kind}, optional=True) of cluster {cluster.name}: only "
                 f"kinds of the manager's own cluster can be waited for"
             )
-        told = labels is not None or only is not None or bool(indexes)
-        self._join(Need(Cached(kind, labels=labels, only=only, indexes=indexes), cluster, told, optional))
+        explicit = labels is not None or only is not None or bool(indexes)
+        self._merge(CacheNeed(Cached(kind, labels=labels, only=only, indexes=indexes), cluster, explicit, optional))
 
-    def take(self, cached: Sequence[Cached]) -> None:
-        """The kinds are needed in these forms.
+    def add_declared(self, cached: Sequence[Cached]) -> None:
+        """Add kinds in an explicit form.
 
         Raises:
-            ConfigurationError: one of them is not a declaration, or contradicts another.
+            ConfigurationError: one of them is not a declaration, or differs from an earlier form.
         """
         check_cached(self._controller, cached)
         for each in cached:
-            self._join(Need(each, told=True))
+            self._merge(CacheNeed(each, explicit=True))
 
-    def _join(self, new: Need) -> None:
+    def _merge(self, new: CacheNeed) -> None:
         place = (new.cluster.name if new.cluster is not None else "", new.cached.kind.gvk())
         known = self._needs.get(place)
         if known is None:
             self._needs[place] = new
             return
         optional = known.optional and new.optional
-        if new.told and not known.told:
+        if new.explicit and not known.explicit:
             self._needs[place] = replace(new, optional=optional)
-        elif not new.told:
+        elif not new.explicit:
             self._needs[place] = replace(known, optional=optional)
         elif known.cached.same_objects(new.cached):
             cached = known.cached.with_indexes(new.cached.indexes)
             self._needs[place] = replace(known, cached=cached, optional=optional)
         else:
             refuse(
-                f"controller {self._controller}: {known.cached!r} and {new.cached!r} contradict each other: "
-                f"one informer keeps one form of each object, so say it once"
+                f"controller {self._controller}: {known.cached!r} and {new.cached!r} contradict each other: one "
+                f"informer keeps one form of each object, so declare it once"
             )

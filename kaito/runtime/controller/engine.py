@@ -1,9 +1,9 @@
-"""One controller at work: a queue that sources fill, and workers that empty it.
+"""One controller at work: sources fill its queue, workers empty it.
 
-The manager makes an `Engine` per controller. `run_sources` starts the sources and passes the barrier (every handler has
-processed its initial list); `run_workers` is started after it, by the leader. It guarantees that a failing reconcile
-never ends a worker, that only this framework's own faults (`InvariantError`) and what is no `Exception` do, and that a
-run cancelled by the end of the process is neither an error nor queued again.
+The manager makes one `Engine` per controller. `run_sources` starts the sources and waits until each has delivered its
+initial list; the leader then starts `run_workers`. A reconcile that fails never ends a worker: only a fault of the
+framework (`InvariantError`) and exceptions that are not an `Exception` do. A reconcile that is cancelled because the
+process stops is neither an error nor requeued.
 """
 
 import asyncio
@@ -13,25 +13,28 @@ from typing import Generic, TypeVar, final, get_args
 
 from kaito.runtime.client.run import Contest, running
 from kaito.runtime.clock import Clock, monotonic
-from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe, raised, returned
+from kaito.runtime.controller.options import RunOptions
+from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe
 from kaito.runtime.errors import CacheNotSynced, InvariantError
 from kaito.runtime.logging import BoundLogger, get_logger, reconcile_context
+from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.reconcile import Again
 from kaito.runtime.source import Started
-from kaito.runtime.tasks import TaskScope
+from kaito.runtime.tasks import TaskScope, sleep_forever
 from kaito.runtime.tracing import NO_SPAN, NO_TRACER, Span, Tracer
 from kaito.runtime.workqueue import Cause, Item, WorkQueue
 
 K = TypeVar("K", bound=Hashable)
 
-Body = Callable[[Item[K]], Awaitable[Again | None]]
+WorkFunction = Callable[[Item[K]], Awaitable[Again | None]]
+"""Reconciles one key."""
 
 NOTE_LENGTH = 200
-"""Longest note of a retry's cause; the log has the whole error."""
+"""Maximum characters of an error in the cause of a retry; the log has the whole error."""
 
 STUCK_FACTOR = 2.0
-"""A run longer than this many deadlines has swallowed its cancellation."""
+"""A reconcile that runs longer than this many deadlines ignores its cancellation."""
 
 
 @final
@@ -39,71 +42,65 @@ class Engine(Generic[K]):
     """Queue, sources and workers of one controller.
 
     Args:
-        name: the controller's name.
-        kind: the kind's name, for logs and causes; empty for a periodic controller.
-        queue: keys to run.
-        body: runs one key.
-        workers: runs at the same time.
-        deadline: seconds of one run.
+        options: name and limits.
+        queue: the keys to reconcile.
+        work: reconciles one key.
+        kind: the controller's kind, for logs and causes; None for periodic and keyed controllers.
         clock: wall time.
-        metrics: where runs are counted.
-        tracer: where runs become spans.
-        group: the kind's API group, for logs; empty for the core group.
+        metrics: counts the reconciles.
+        tracer: records a span for each reconcile.
     """
 
     def __init__(
         self,
-        name: str,
-        kind: str,
+        options: RunOptions[K],
         queue: WorkQueue[K],
-        body: Body[K],
+        work: WorkFunction[K],
         *,
-        workers: int,
-        deadline: float | None,
+        kind: type[Resource] | None = None,
         clock: Clock,
         metrics: Metrics,
         tracer: Tracer = NO_TRACER,
-        group: str = "",
     ) -> None:
-        self.name = name
-        self.kind = kind
+        self.options = options
+        self.name: str = options.name
+        self.kind: str = "" if kind is None else kind.kind
+        self._group = "" if kind is None else kind.group()
         self.queue = queue
-        self._body = body
-        self._workers = workers
-        self._deadline = deadline
+        self._work = work
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
-        self._group = group
-        # Bound once: the level is settled by now, and a dropped debug line then costs a call and nothing else.
-        self._log: BoundLogger = get_logger(f"controller.{name}").bind()
+        # The log level is final when engines are made. A bound logger, and the check of the level, make a suppressed
+        # debug line cost one comparison in the hot path.
+        self._log: BoundLogger = get_logger(f"controller.{self.name}").bind()
         self._debugging = self._log.is_enabled_for(DEBUG)
         self._sources: list[Started] = []
         self._ready = asyncio.Event()
         self._working = False
-        metrics.start_controller(name, workers)
+        metrics.start_controller(self.name, options.workers)
         metrics.watch_queue(queue)
-        self._active = metrics.active_workers.labels(name)
-        self._seconds = metrics.reconcile_seconds.labels(name)
-        self._event_delay = metrics.event_to_reconcile.labels(name)
-        self._last_success = metrics.last_success.labels(name)
+        self._active = metrics.active_workers.labels(self.name)
+        self._seconds = metrics.reconcile_seconds.labels(self.name)
+        self._event_delay = metrics.event_to_reconcile.labels(self.name)
+        self._last_success = metrics.last_success.labels(self.name)
         results: tuple[Result, ...] = get_args(Result)
-        self._results = {result: metrics.reconciles.labels(name, result) for result in results}
+        self._results = {result: metrics.reconciles.labels(self.name, result) for result in results}
 
     # -- sources -----------------------------------------------------------------------------------------------------
 
-    async def run_sources(self, sources: Sequence[Callable[[TaskScope], Started]], *, sync_timeout: float) -> None:
+    async def run_sources(self, sources: Sequence[Callable[[TaskScope], Started]]) -> None:
         """Start the sources, wait until they are synced, and keep them until cancelled.
 
         Raises:
-            CacheNotSynced: not within `sync_timeout` seconds; the message carries the server's reasons.
+            CacheNotSynced: not within `sync_timeout` seconds; the message contains the server's errors.
         """
         async with TaskScope(f"sources.{self.name}") as scope:
             try:
                 self._sources.extend(start(scope) for start in sources)
-                await self._wait_synced(sync_timeout)
+                await self._wait_synced(self.options.sync_timeout)
                 self._ready.set()
-                await scope.spawn(_for_ever(), name="alive")
+                await scope.spawn(sleep_forever(), name="alive")
             finally:
                 for started in self._sources:
                     started.stop()
@@ -116,12 +113,12 @@ class Engine(Generic[K]):
                 for started in self._sources:
                     await started.wait_synced()
         except TimeoutError as error:
-            troubles = {
+            reasons = {
                 started.trouble or "a handler has not finished its initial list"
                 for started in self._sources
                 if not started.synced
             }
-            message = f"controller {self.name}: not synced after {timeout:g} s: {'; '.join(sorted(troubles))}"
+            message = f"controller {self.name}: not synced after {timeout:g} s: {'; '.join(sorted(reasons))}"
             raise CacheNotSynced(message) from error
 
     async def wait_ready(self) -> None:
@@ -136,7 +133,7 @@ class Engine(Generic[K]):
     # -- workers -----------------------------------------------------------------------------------------------------
 
     async def run_workers(self) -> None:
-        """Empty the queue until it is closed, or cancelled.
+        """Run the workers until the queue is closed, or cancelled.
 
         Raises:
             InvariantError: a fault of the framework.
@@ -144,19 +141,21 @@ class Engine(Generic[K]):
         self._working = True
         try:
             async with TaskScope(f"controller.{self.name}") as scope:
-                workers = [scope.spawn(self._work(), name=f"worker-{number}") for number in range(self._workers)]
+                workers = [
+                    scope.spawn(self._run_worker(), name=f"worker-{number}") for number in range(self.options.workers)
+                ]
                 for worker in workers:
                     await worker
         finally:
             self._working = False
 
-    async def _work(self) -> None:
+    async def _run_worker(self) -> None:
         while (item := await self.queue.get()) is not None:
             try:
                 await self._handle(item)
             finally:
                 self.queue.done(item.key)
-            await asyncio.sleep(0)  # a run that never waits must not keep the loop for itself
+            await asyncio.sleep(0)  # a reconcile that never suspends must not starve the other tasks of the loop
 
     async def _handle(self, item: Item[K]) -> None:
         started = monotonic()
@@ -167,36 +166,43 @@ class Engine(Generic[K]):
             running(self.name) as run,
         ):
             try:
-                self._announce(item, span, run_id)
+                self._record_start(item, span, run_id)
                 outcome = await self._run(item)
                 self._follow_up(item, outcome, span)
                 if run.contests:
-                    self._slow_down(item, run.contests)
+                    self._hold_contested(item, run.contests)
             finally:
                 self._active.dec()
                 self._seconds.observe(monotonic() - started)
 
     async def _run(self, item: Item[K]) -> Outcome:
-        limit = asyncio.timeout(self._deadline)
+        limit = asyncio.timeout(self.options.deadline)
         try:
             async with limit:
-                value = await self._body(item)
+                result = await self._work(item)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
+            # `cancelling` tells the two sources of this error apart: a request to cancel this task comes from the end
+            # of the process, everything else from a future that the reconcile awaited and that was cancelled.
             if task is None or task.cancelling():
-                raise  # the process ends: not an error, not queued again
-            return raised(RuntimeError(f"the reconcile function awaited something that was cancelled: {error}"))
+                raise
+            return Outcome.of_error(
+                RuntimeError(f"the reconcile function awaited something that was cancelled: {error}")
+            )
         except InvariantError:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary between foreign code and the worker
             if not limit.expired():
-                return raised(error)
-            return raised(self._too_long(error))
-        return returned(value)
+                return Outcome.of_error(error)
+            return Outcome.of_error(self._deadline_error(error))
+        return Outcome.of_result(result)
 
-    def _too_long(self, error: Exception) -> DeadlineExceeded:
-        """The error of a run that was cancelled. Not made in `_run`: its frame is in the traceback of the cause."""
-        deadline = DeadlineExceeded(f"cancelled after {self._deadline:g} s, the controller's deadline")
+    def _deadline_error(self, error: Exception) -> DeadlineExceeded:
+        """The error of a reconcile that was cancelled at its deadline.
+
+        A separate method: in `_run` the local variable and the frame in the traceback would refer to each other.
+        """
+        deadline = DeadlineExceeded(f"cancelled after {self.options.deadline:g} s, the controller's deadline")
         deadline.__cause__ = error
         return deadline
 
@@ -206,7 +212,7 @@ class Engine(Generic[K]):
         if outcome.error is not None:
             span.record_exception(outcome.error)
             self._count_error(outcome)
-            self._report(item, outcome, self._retry(item, outcome.error, outcome))
+            self._log_failure(item, outcome, self._retry(item, outcome.error, outcome))
             return
         self.queue.forget(item.key)
         self._last_success.set(self._clock.now().timestamp())
@@ -215,19 +221,22 @@ class Engine(Generic[K]):
             cause = Cause(self.kind, str(item.key), "again", again.why)
             priority = item.priority if again.priority is None else again.priority
             self.queue.add(item.key, priority=priority, after=again.after, cause=cause)
-            self._log.debug("reconciled for now", again_after=again.after, why=again.why)
+            self._log.debug("reconciled, requeued", again_after=again.after, why=again.why)
         else:
             self._log.debug("reconciled")
 
-    def _slow_down(self, item: Item[K], contests: Sequence[Contest]) -> None:
-        """Two writers that undo each other's fields wake each other: without a pause that goes on as fast as it can."""
+    def _hold_contested(self, item: Item[K], contests: Sequence[Contest]) -> None:
+        """Delay the next reconcile of a key whose fields another writer keeps changing back.
+
+        Each of the two writers triggers the other with its write: without a delay they would loop at full speed.
+        """
         self._metrics.contested.labels(self.name).inc(len(contests))
         worst = max(contests, key=lambda contest: contest.times)
         if worst.pause <= 0:
             return
         self.queue.hold(item.key, worst.pause)
         self._log.warning(
-            "what this key applies is undone again and again, its next run is held back",
+            "applied fields are changed back repeatedly, next reconcile delayed",
             appliedKind=worst.kind,
             applied=str(worst.key),
             field_manager=worst.field_manager,
@@ -252,14 +261,14 @@ class Engine(Generic[K]):
         metrics.reconcile_errors.labels(name).inc()
         if outcome.terminal:
             metrics.terminal_errors.labels(name).inc()
-        if outcome.panicked:
+        if outcome.is_panic:
             metrics.reconcile_panics.labels(name).inc()
-        if outcome.timed_out:
+        if outcome.is_timeout:
             metrics.reconcile_timeouts.labels(name).inc()
 
-    # -- telling -----------------------------------------------------------------------------------------------------
+    # -- logging -----------------------------------------------------------------------------------------------------
 
-    def _announce(self, item: Item[K], span: Span, run_id: str) -> None:
+    def _record_start(self, item: Item[K], span: Span, run_id: str) -> None:
         received = [cause.at for cause in item.causes if cause.verb not in {"again", "retry"}]
         if received:
             self._event_delay.observe(max(0.0, monotonic() - min(received)))
@@ -275,23 +284,23 @@ class Engine(Generic[K]):
         span.set_attribute("queue.wait_seconds", item.waited)
         span.set_attribute("causes", "; ".join(map(str, item.causes)))
 
-    def _report(self, item: Item[K], outcome: Outcome, retry_in: float | None) -> None:
+    def _log_failure(self, item: Item[K], outcome: Outcome, retry_in: float | None) -> None:
         if outcome.error is None:
             return
-        said: dict[str, object] = {"error": describe(outcome.error), "attempt": item.attempt}
+        fields: dict[str, object] = {"error": describe(outcome.error), "attempt": item.attempt}
         if retry_in is None:
-            said["retry"] = "when something changes"
+            fields["retry"] = "when something changes"
         else:
-            said["retry_in_seconds"] = round(retry_in, 3)
+            fields["retry_in_seconds"] = round(retry_in, 3)
         if outcome.is_conflict:
-            self._log.info("somebody else changed the object meanwhile", **said)
-        elif outcome.expected:
-            self._log.error("reconcile failed", **said)
+            self._log.info("conflict: object changed concurrently, retrying", **fields)
+        elif outcome.is_expected:
+            self._log.error("reconcile failed", **fields)
         else:
-            self._log.error("reconcile failed", **said, exc_info=outcome.error)
+            self._log.error("reconcile failed", **fields, exc_info=outcome.error)
 
     def busy(self) -> Sequence[str]:
-        """What is going on, for tests that wait for rest; a queue without workers does not count."""
+        """Work in progress; tests use it to wait until idle. Ready keys count only while there are workers."""
         busy = [f"{self.name}: a handler has events" for started in self._sources if not started.idle]
         if self._working:
             busy += [f"{self.name}: {key} is being reconciled" for key in self.queue.held()]
@@ -299,16 +308,12 @@ class Engine(Generic[K]):
         return busy
 
     def stuck(self) -> Sequence[str]:
-        """Keys whose run has outlived its deadline: it swallows cancellation, its worker is lost."""
-        if self._deadline is None:
+        """Keys whose reconcile has outlived its deadline: it ignores cancellation, and its worker is lost."""
+        if self.options.deadline is None:
             return ()
-        limit = self._deadline * STUCK_FACTOR
+        limit = self.options.deadline * STUCK_FACTOR
         return [f"{self.name}: {key} for {age:.0f} s" for key, age in self.queue.held().items() if age > limit]
 
     def close(self) -> None:
-        """Hand out nothing more."""
+        """Close the queue: workers end after the key in hand."""
         self.queue.close()
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""Whether kinds are served: waited for by controllers and watches whose CustomResourceDefinitions may be missing."""
+"""`KindAvailability`: waits until the server serves kinds whose CustomResourceDefinitions may be missing."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import Resource
 
 LOOKUP_SECONDS: Final = 10.0
-"""Between two questions whether a kind is served (controller-runtime's kind source retries as often)."""
+"""Interval of discovery requests for a kind (controller-runtime's kind source retries at the same interval)."""
 
 _log = get_logger(__name__)
 
 
 @final
-class Served:
-    """Some kinds of the manager's own cluster.
+class KindAvailability:
+    """Whether the manager's own cluster serves some kinds.
 
     Args:
         kinds: all of them must be served.
-        discovery: asks the server.
-        cache: keeps them while they are served; its watches tell when it is worth asking again.
-        controller: on whose behalf, for the log.
+        discovery: looks them up on the server.
+        cache: its open watches prove that a kind is served, without a request.
+        controller: the controller that needs them, for the log.
     """
 
     def __init__(
@@ -35,38 +35,38 @@ class Served:
         self._cache = cache
         self._log = _log.bind(controller=controller)
 
-    async def wait(self) -> None:
-        """Return when the server serves them; a server that does not answer is asked again."""
-        told = False
-        while missing := await self._missing(unknown_is_missing=True):
-            if not told:
+    async def wait_served(self) -> None:
+        """Wait until the server serves all of them. Errors of the server are retried."""
+        is_logged = False
+        while missing := await self._missing(missing_on_error=True):
+            if not is_logged:
                 self._log.info("waiting for kinds to be served", kinds=missing)
-                told = True
+                is_logged = True
             await asyncio.sleep(LOOKUP_SECONDS)
 
-    async def until_gone(self) -> None:
-        """Return when one of them is served no more. A server that does not answer tells nothing."""
+    async def wait_removed(self) -> None:
+        """Wait until the server no longer serves one of them. An error of the server is not a removal."""
         while True:
             await asyncio.sleep(LOOKUP_SECONDS)
-            if self._watching():
+            if self._has_watches():
                 continue
-            if missing := await self._missing(unknown_is_missing=False):
-                self._log.warning("kinds are served no more", kinds=missing)
+            if missing := await self._missing(missing_on_error=False):
+                self._log.warning("kinds no longer served", kinds=missing)
                 return
 
-    def _watching(self) -> bool:
-        """Whether every informer has its watch: then its kind is served, and nobody needs to be asked."""
+    def _has_watches(self) -> bool:
+        """Whether every informer has an open watch, which proves that its kind is served."""
         return all(row.watching for kind in self._kinds for row in self._cache.informer(kind).health())
 
-    async def _missing(self, *, unknown_is_missing: bool) -> list[str]:
+    async def _missing(self, *, missing_on_error: bool) -> list[str]:
         missing: list[str] = []
         for gvk in (kind.gvk() for kind in self._kinds):
             self._discovery.forget(gvk)
             try:
                 served = await self._discovery.find(gvk) is not None
             except KaitoRuntimeError as error:
-                self._log.warning("cannot ask which kinds are served", error=str(error))
-                served = not unknown_is_missing
+                self._log.warning("discovery request failed", kind=str(gvk), error=str(error))
+                served = not missing_on_error
             if not served:
                 missing.append(str(gvk))
         return missing

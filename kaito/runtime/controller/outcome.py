@@ -1,21 +1,21 @@
-"""Classifies the result of a reconcile: results, errors, and what the queue does about them.
+"""Classifies the result of a reconcile: the table of results, errors and their effects on the queue.
 
-A pure function of what the reconcile function returned or raised; the worker carries it out and counts it.
+A pure function of what the reconcile function returned or raised. The engine applies the effect and counts it.
 
-| came back                             | result          | queue                                              |
-|---------------------------------------|-----------------|----------------------------------------------------|
-| `None`                                | success         | forget failures                                    |
-| `Again`                               | requeue_after   | forget failures, add after the delay               |
-| `Terminal`, or a group of nothing else| error, terminal | forget failures                                    |
-| error with its own `retry_after`      | error           | count a failure, add after that delay              |
-| any other error, the deadline         | error           | count a failure, add after the key's backoff       |
+| returned or raised                     | result          | queue                                                    |
+|----------------------------------------|-----------------|----------------------------------------------------------|
+| `None`                                 | success         | reset failures                                           |
+| `Again`                                | requeue_after   | reset failures, add after the delay                      |
+| `Terminal`, or a group of nothing else | error, terminal | reset failures                                           |
+| error with its own `retry_after`       | error           | count a failure, add after that delay                    |
+| any other error, the deadline          | error           | count a failure, add after the key's backoff             |
 
-controller-runtime keeps the failure count after a terminal error, which inflates the next backoff; here it is dropped.
+controller-runtime keeps the failure count after a terminal error, which inflates the next backoff; here it is reset.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Self, cast, final
 
 from kaito.runtime.errors import ApiError, ConfigurationError, Conflict, KaitoRuntimeError, Terminal
 from kaito.runtime.reconcile import Again
@@ -31,16 +31,17 @@ PROGRAMMING_ERRORS = (
     RecursionError,
     TypeError,
 )
-"""What would be a panic in Go: counted apart, because only a new version of the program helps."""
+"""Counted as panics, as in Go: only a new version of the program fixes them."""
 
 
 class DeadlineExceeded(KaitoRuntimeError):
-    """A reconcile was cancelled because it ran longer than its controller allows."""
+    """A reconcile was cancelled because it ran longer than its controller's deadline."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended."""
+    """The classified result of a reconcile."""
 
     result: Result
     again: Again | None = None
@@ -50,65 +51,66 @@ class Outcome:
     terminal: bool = False
     """No retry until something changes."""
     retry_after: float | None = None
-    """The delay the error asks for, in seconds, instead of the key's backoff."""
+    """The error's own retry delay in seconds, instead of the key's backoff."""
+
+    @classmethod
+    def of_result(cls, result: object) -> Self:
+        """Classify what a reconcile function returned."""
+        if result is None:
+            return cls("success")
+        if isinstance(result, Again):
+            return cls("requeue_after", again=result)
+        kind = type(result).__name__
+        return cls.of_error(TypeError(f"a reconcile function returns None or Again(...), not {kind}"))
+
+    @classmethod
+    def of_error(cls, error: Exception) -> Self:
+        """Classify what a reconcile function raised."""
+        errors = list(leaf_errors(error))
+        terminal = all(isinstance(each, Terminal) for each in errors)
+        delays = [each.retry_after if isinstance(each, ApiError) else None for each in errors]
+        known = [delay for delay in delays if delay is not None]
+        # The delay of one member of a group replaces the backoff only if the other members have a delay, too.
+        retry_after = min(known) if known and len(known) == len(errors) else None
+        return cls("error", error=error, terminal=terminal, retry_after=None if terminal else retry_after)
 
     @property
-    def timed_out(self) -> bool:
-        """Whether the controller's own deadline ended it."""
+    def is_timeout(self) -> bool:
+        """Whether the controller's deadline cancelled it."""
         return isinstance(self.error, DeadlineExceeded)
 
     @property
-    def panicked(self) -> bool:
+    def is_panic(self) -> bool:
         """Whether it was a programming error."""
-        return self.error is not None and any(isinstance(e, PROGRAMMING_ERRORS) for e in members(self.error))
+        return self.error is not None and any(isinstance(e, PROGRAMMING_ERRORS) for e in leaf_errors(self.error))
 
     @property
-    def expected(self) -> bool:
-        """Whether the error is the cluster's no rather than ours: no stack trace is needed to understand it.
+    def is_expected(self) -> bool:
+        """Whether the error explains itself, as a rejection by the API server does, so that the log needs no stack.
 
-        Wrong use needs one, to be found; so does a deadline, to see what was being waited for.
+        Wrong use of the framework needs a stack to be found; a deadline needs it to show what the reconcile awaited.
         """
         return self.error is not None and all(
             isinstance(e, KaitoRuntimeError) and not isinstance(e, ConfigurationError | DeadlineExceeded)
-            for e in members(self.error)
+            for e in leaf_errors(self.error)
         )
 
     @property
     def is_conflict(self) -> bool:
-        """Whether somebody else changed the object meanwhile: an everyday event, cured by the retry."""
-        return self.error is not None and all(isinstance(e, Conflict) for e in members(self.error))
+        """Whether the object changed concurrently: common, and resolved by the retry."""
+        return self.error is not None and all(isinstance(e, Conflict) for e in leaf_errors(self.error))
 
 
-def returned(value: object) -> Outcome:
-    """The outcome of a function that returned."""
-    if value is None:
-        return Outcome("success")
-    if isinstance(value, Again):
-        return Outcome("requeue_after", again=value)
-    kind = type(value).__name__
-    return raised(TypeError(f"a reconcile function returns None or Again(...), not {kind}"))
-
-
-def raised(error: Exception) -> Outcome:
-    """The outcome of a function that raised."""
-    errors = list(members(error))
-    terminal = all(isinstance(each, Terminal) for each in errors)
-    delays = [each.retry_after if isinstance(each, ApiError) else None for each in errors]
-    known = [delay for delay in delays if delay is not None]
-    # One member that wants another delay than the exponential one does not speak for those that do not.
-    retry_after = min(known) if known and len(known) == len(errors) else None
-    return Outcome("error", error=error, terminal=terminal, retry_after=None if terminal else retry_after)
-
-
-def members(error: BaseException) -> Iterator[BaseException]:
-    """The error, or the leaves of a group."""
+def leaf_errors(error: BaseException) -> Iterator[BaseException]:
+    """The error, or the leaves of an exception group."""
     if isinstance(error, BaseExceptionGroup):
         for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from members(each)
+            yield from leaf_errors(each)
     else:
         yield error
 
 
 def describe(error: BaseException) -> str:
-    """The error in one line, groups flattened."""
-    return "; ".join(f"{type(each).__name__}: {each}" if str(each) else type(each).__name__ for each in members(error))
+    """The error in one line, with groups flattened."""
+    errors = leaf_errors(error)
+    return "; ".join(f"{type(each).__name__}: {each}" if str(each) else type(each).__name__ for each in errors)

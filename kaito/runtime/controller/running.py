@@ -1,6 +1,6 @@
-"""A controller at work: its engine, its sources, and its shares in the caches. Made by `build`, run by the manager.
+"""`RunningController`: engine, sources and informers of a controller. Made by `build`, run by the manager.
 
-The shares are what keeps informers alive: those of a removed controller stop with it, unless others need them too.
+It holds references to the informers that it needs: those of a removed controller stop with it, unless others need them.
 """
 
 import asyncio
@@ -9,148 +9,143 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from kaito.runtime.cache import Cache, InformerRef
-from kaito.runtime.controller.cache_needs import Need
+from kaito.runtime.controller.cache_needs import CacheNeed
 from kaito.runtime.controller.engine import Engine
-from kaito.runtime.controller.kind_availability import Served
+from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.errors import ConfigurationError, InvariantError
 from kaito.runtime.source import Started
 from kaito.runtime.tasks import TaskScope
 
-Starter = Callable[[TaskScope], Started]
+StartSource = Callable[[TaskScope], Started]
 """Starts a source."""
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
-    """A watch of a kind that may be missing."""
+class OptionalSource:
+    """A source of a kind that may be missing."""
 
-    start: Starter
-    need: Need
-    served: Served
+    start: StartSource
+    need: CacheNeed
+    availability: KindAvailability
 
 
 @final
-class Running:
+class RunningController:
     """An engine and how to run its sources.
 
     Args:
         engine: the queue and the workers.
         sources: how to start each source.
-        needs: what is needed in caches.
-        cache: of the manager's own cluster.
-        sync_timeout: seconds for the first lists.
-        served: given to a controller that waits for its kinds; None for one that does not.
-        late: watches that nobody waits for.
-        drain: seconds that a stop gives to what is in hand or ready.
+        needs: the kinds that it needs in caches.
+        cache: the cache of the manager's own cluster.
+        availability: of the kinds, for a controller that waits for them; None for one that does not.
+        optional: sources that the start does not wait for.
     """
 
     def __init__(
         self,
         engine: Engine[Any],
-        sources: Sequence[Starter],
-        needs: Sequence[Need],
+        sources: Sequence[StartSource],
+        needs: Sequence[CacheNeed],
         cache: Cache,
         *,
-        sync_timeout: float = 120.0,
-        served: Served | None = None,
-        late: Sequence[Late] = (),
-        drain: float = 0.0,
+        availability: KindAvailability | None = None,
+        optional: Sequence[OptionalSource] = (),
     ) -> None:
         self.engine = engine
         self._sources = sources
         self._needs = [need for need in needs if not need.optional]
         self._cache = cache
-        self._sync_timeout = sync_timeout
-        self._served = served
-        self._late = late
-        self._drain = drain
-        self._holds: list[InformerRef[Any]] = []
+        self._availability = availability
+        self._optional = optional
+        self._informers: list[InformerRef[Any]] = []
 
     @property
-    def waits(self) -> bool:
-        """Whether nobody should wait for it: kinds of it may be missing for as long as they like."""
-        return self._served is not None
+    def waits_for_kinds(self) -> bool:
+        """Whether its kinds may be missing, so that the manager's start and readiness do not depend on it."""
+        return self._availability is not None
 
-    async def finish(self, most: float) -> None:
-        """Take no more keys, let workers finish what is in hand or ready for `most` seconds at most, then close."""
-        if self._drain > 0 and most > 0:
-            await self.engine.queue.drain(min(self._drain, most))
+    async def stop(self, drain_seconds: float) -> None:
+        """Close the queue, after workers have drained it for `drain_seconds` at most if the controller wants that."""
+        drain = min(self.engine.options.drain, drain_seconds)
+        if drain > 0:
+            await self.engine.queue.drain(drain)
         self.engine.close()
 
-    # -- shares in the caches ----------------------------------------------------------------------------------------
+    # -- informers ---------------------------------------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """Have the needed kinds kept. A running cache starts to follow them; indexes follow in `run_sources`.
+    def acquire_informers(self) -> None:
+        """Acquire the informers of the needed kinds; a running cache starts them. `run_sources` adds the indexes.
 
         Raises:
-            ConfigurationError: one of them is kept in another form.
+            ConfigurationError: one of the kinds is cached in another form.
         """
         try:
             for need in self._needs:
-                self._holds.append(self._acquire(need))
+                self._informers.append(self._acquire(need))
         except ConfigurationError:
-            self.release()
+            self.release_informers()
             raise
 
-    def _acquire(self, need: Need) -> InformerRef[Any]:
+    def _acquire(self, need: CacheNeed) -> InformerRef[Any]:
         cache = self._cache_of(need)
         return cache.acquire(need.cached.kind if cache.declares(need.cached.kind) else need.cached)
 
-    def release(self) -> None:
-        """Give the shares back."""
-        while self._holds:
-            self._holds.pop().release()
+    def release_informers(self) -> None:
+        """Release the informers; those that are not needed elsewhere stop."""
+        while self._informers:
+            self._informers.pop().release()
 
-    def _cache_of(self, need: Need) -> Cache:
+    def _cache_of(self, need: CacheNeed) -> Cache:
         return self._cache if need.cluster is None else need.cluster.cache
 
     # -- sources -----------------------------------------------------------------------------------------------------
 
     async def run_sources(self) -> None:
-        """Fill the queue until cancelled; see `Engine.run_sources`."""
-        async with TaskScope(f"late.{self.engine.name}") as scope:
-            for late in self._late:
-                scope.spawn(self._follow_late(late), name=late.need.cached.kind.kind)
-            if self._served is None:
-                await self._follow()
-            while self._served is not None:
-                await self._follow_while_served(self._served)
+        """Run the sources, which fill the queue, until cancelled; see `Engine.run_sources`."""
+        async with TaskScope(f"optional.{self.engine.name}") as scope:
+            for source in self._optional:
+                scope.spawn(self._run_optional(source), name=source.need.cached.kind.kind)
+            if self._availability is None:
+                await self._run_required()
+            while self._availability is not None:
+                await self._run_while_served(self._availability)
 
-    async def _follow(self) -> None:
+    async def _run_required(self) -> None:
         for need in self._needs:
             await self._add_indexes(need)
-        await self.engine.run_sources(self._sources, sync_timeout=self._sync_timeout)
+        await self.engine.run_sources(self._sources)
 
-    async def _add_indexes(self, need: Need) -> None:
+    async def _add_indexes(self, need: CacheNeed) -> None:
         for index in need.cached.indexes:
             await self._cache_of(need).add_index(index)
 
-    async def _follow_while_served(self, served: Served) -> None:
-        await served.wait()
-        self.hold()
+    async def _run_while_served(self, availability: KindAvailability) -> None:
+        await availability.wait_served()
+        self.acquire_informers()
         try:
             async with TaskScope(f"served.{self.engine.name}") as scope:
-                following = scope.spawn(self._follow(), name="sources")
-                gone = scope.spawn(served.until_gone(), name="until-gone")
-                await asyncio.wait([following, gone], return_when=asyncio.FIRST_COMPLETED)
-                if following.done():
-                    following.result()
+                sources = scope.spawn(self._run_required(), name="sources")
+                removal = scope.spawn(availability.wait_removed(), name="wait-removed")
+                await asyncio.wait([sources, removal], return_when=asyncio.FIRST_COMPLETED)
+                if sources.done():
+                    sources.result()
                     message = f"the sources of {self.engine.name} ended"
                     raise InvariantError(message)
         finally:
-            self.release()
+            self.release_informers()
 
-    async def _follow_late(self, late: Late) -> None:
+    async def _run_optional(self, source: OptionalSource) -> None:
         while True:
-            await late.served.wait()
-            hold = self._acquire(late.need)
+            await source.availability.wait_served()
+            informer = self._acquire(source.need)
             try:
-                await self._add_indexes(late.need)
-                async with TaskScope(f"late.{self.engine.name}") as scope:
-                    started = late.start(scope)
+                await self._add_indexes(source.need)
+                async with TaskScope(f"optional.{self.engine.name}") as scope:
+                    started = source.start(scope)
                     try:
-                        await late.served.until_gone()
+                        await source.availability.wait_removed()
                     finally:
                         started.stop()
             finally:
-                hold.release()
+                informer.release()

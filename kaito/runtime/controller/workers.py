@@ -1,7 +1,8 @@
-"""From a key to a call of the user's function: what the workers run.
+"""What the workers of each sort of controller do with a key, up to the call of the user's function.
 
-For an object controller: read the object, see to the finalizers, call reconcile or cleanup. For a periodic controller:
-call the function and come back after its period. For a keyed one: call the function with the key.
+An object controller reads the object, adds its finalizers and calls the reconcile function, or a cleanup for an object
+that is being deleted. A periodic controller calls its function and requeues itself. A keyed controller calls its
+function with the key.
 """
 
 from collections.abc import Callable, Hashable
@@ -11,7 +12,7 @@ from kaito.runtime.cache import Cache
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller.declaration import Controller
-from kaito.runtime.controller.engine import Body
+from kaito.runtime.controller.engine import WorkFunction
 from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
@@ -24,28 +25,27 @@ R = TypeVar("R", bound=Resource)
 K = TypeVar("K", bound=Hashable)
 
 UNSELECTED_SECONDS = 60.0
-"""Time between live reads of an object that carries a finalizer and has left the selection of the cache."""
+"""Interval of live reads of an object that carries a finalizer but is outside of the cache's selection."""
 
 
-def object_body(
-    controller: Controller[R], api: Api, clock: Clock, forget: Callable[[ObjectKey], None], cache: Cache
-) -> Body[ObjectKey]:
-    """The body of an object controller; `forget` drops what the queue remembers of a key that is gone."""
+def object_work(controller: Controller[R], api: Api, clock: Clock, cache: Cache) -> WorkFunction[ObjectKey]:
+    """The work function of an object controller."""
     log = get_logger(f"controller.{controller.name}")
 
-    async def run(item: Item[ObjectKey]) -> Again | None:
+    async def work(item: Item[ObjectKey]) -> Again | None:
         obj = await api.find(controller.kind, item.key.name, item.key.namespace)
         if obj is None and controller.finalizers and is_selected(cache, controller.kind, item.key.namespace):
+            # A changed label removes an object from a selecting cache like a deletion. Without a live read its
+            # finalizer would then block its deletion indefinitely.
             obj = await api.find(controller.kind, item.key.name, item.key.namespace, consistency="live")
             if obj is not None and not any(has_finalizer(obj, name) for name in controller.finalizers):
-                obj = None  # not in the selection, and nothing of ours is left to do
+                obj = None
             if obj is not None and not obj.deleting:
                 log.warning(
-                    "an object with a finalizer has left the selection of the cache", again_after=UNSELECTED_SECONDS
+                    "object with a finalizer is outside of the cache's selection", again_after=UNSELECTED_SECONDS
                 )
                 return Again(UNSELECTED_SECONDS, "waits for its deletion outside of the cache's selection")
         if obj is None:
-            forget(item.key)
             return None
 
         def request(current: R) -> Request[R]:
@@ -66,11 +66,11 @@ def object_body(
         current = request(obj)
         return earliest(await controller.reconcile(current), current.requeue)
 
-    return run
+    return work
 
 
 def is_selected(cache: Cache, kind: type[Resource], namespace: str) -> bool:
-    """Whether the cache keeps only some objects of the kind, chosen by what may change: labels, fields but names."""
+    """Whether the cache selects objects of the kind by something that can change: labels, or fields but names."""
     return any(
         scope.labels or any(not field.startswith("metadata.name") for field in scope.fields.split(",") if field)
         for scope in cache.scopes(kind, namespace)
@@ -99,28 +99,30 @@ async def _clean_up(controller: Controller[R], obj: R, request: Callable[[R], Re
             message = f"{len(errors)} cleanups failed"
             raise ExceptionGroup(message, errors)
     finally:
-        del errors  # their tracebacks hold this frame: they would keep each other until a collection
+        # Each traceback refers to this frame, and the frame to the errors: without this line they stay in memory until
+        # the garbage collector runs.
+        del errors
     return soonest
 
 
-def tick_body(periodic: Periodic, api: Api, clock: Clock) -> Body[str]:
-    """The body of a periodic controller."""
+def periodic_work(periodic: Periodic, api: Api, clock: Clock) -> WorkFunction[str]:
+    """The work function of a periodic controller."""
     log = get_logger(f"controller.{periodic.name}")
 
-    async def run(item: Item[str]) -> Again | None:
+    async def work(item: Item[str]) -> Again | None:
         request = PeriodicRequest(api=api, log=log, attempt=item.attempt, clock=clock)
         again = earliest(await periodic.function(request), request.requeue)
         return again or Again(periodic.seconds, "period")
 
-    return run
+    return work
 
 
-def visit_body(keyed: Keyed[K], api: Api, clock: Clock) -> Body[K]:
-    """The body of a keyed controller."""
+def keyed_work(keyed: Keyed[K], api: Api, clock: Clock) -> WorkFunction[K]:
+    """The work function of a keyed controller."""
     log = get_logger(f"controller.{keyed.name}")
 
-    async def run(item: Item[K]) -> Again | None:
+    async def work(item: Item[K]) -> Again | None:
         request = KeyedRequest(key=item.key, api=api, log=log, causes=item.causes, attempt=item.attempt, clock=clock)
         return earliest(await keyed.function(request), request.requeue)
 
-    return run
+    return work

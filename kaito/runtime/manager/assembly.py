@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport, user_agent
 from kaito.runtime.clock import Clock
-from kaito.runtime.controller import Services
+from kaito.runtime.controller import ControllerServices
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.manager.cache_plan import Declared
 from kaito.runtime.manager.settings import Settings
@@ -39,7 +39,7 @@ class Common:
     former_field_managers: Sequence[str]
     fence: Callable[[], None] | None
     clock: Clock
-    dice: random.Random
+    rng: random.Random
     metrics: Metrics
     tracer: Tracer
     interceptors: Sequence[Interceptor] = ()
@@ -56,10 +56,10 @@ class Parts:
     api: Api
     recorder: EventRecorder
 
-    def services(self, common: Common) -> Services:
+    def services(self, common: Common) -> ControllerServices:
         """What controllers of this cluster are lent."""
-        return Services(
-            self.cache, self.api, common.clock, common.metrics, common.tracer, common.dice.random, self.discovery
+        return ControllerServices(
+            self.cache, self.api, common.clock, common.metrics, common.tracer, common.rng.random, self.discovery
         )
 
 
@@ -117,7 +117,7 @@ def make_parts(
         qps=settings.kube_client_qps,
         burst=settings.kube_client_burst,
         observer=observer,
-        dice=common.dice,
+        rng=common.rng,
         tracer=common.tracer,
     )
     for interceptor in reversed(common.interceptors):
@@ -127,7 +127,7 @@ def make_parts(
         defaults,
         namespaces=settings.namespaces,
         clock=common.clock,
-        jitter=common.dice,
+        rng=common.rng,
         user_agent=user_agent(common.field_manager),
         observer=observer,
     )
@@ -139,7 +139,7 @@ def make_parts(
         component=common.name,
         instance=common.identity,
         clock=common.clock,
-        dice=common.dice,
+        rng=common.rng,
         on_drop=lambda reason: common.metrics.events_dropped.labels(reason).inc(),
     )
     api = Api(
@@ -150,6 +150,6 @@ def make_parts(
         former_field_managers=common.former_field_managers,
         events=recorder,
         clock=common.clock,
-        dice=common.dice,
+        rng=common.rng,
     )
     return Parts(network, client, discovery, cache, api, recorder)

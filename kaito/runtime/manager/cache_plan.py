@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller import Elsewhere, Need, Sight
+from kaito.runtime.controller import CacheNeed, ClusterRef, WatchedFields
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import GroupVersionKind, Resource
 from kaito.runtime.predicate import paths_of
@@ -31,9 +31,9 @@ class Declared:
 
 def join(
     own: Sequence[Cached],
-    controllers: Mapping[str, Sequence[Need]],
+    controllers: Mapping[str, Sequence[CacheNeed]],
     *,
-    cluster: Elsewhere | None = None,
+    cluster: ClusterRef | None = None,
     namespaces: Sequence[str] = (),
     where: str = _MANAGER,
 ) -> list[Declared]:
@@ -114,8 +114,11 @@ def check_live(live: Iterable[type[Resource]], kept: Iterable[Declared]) -> None
             raise ConfigurationError(message)
 
 
-def check_sights(
-    sights: Mapping[str, Sequence[Sight]], kept: Iterable[Declared], *, cluster: Elsewhere | None = None
+def check_watched_fields(
+    watched_fields: Mapping[str, Sequence[WatchedFields]],
+    kept: Iterable[Declared],
+    *,
+    cluster: ClusterRef | None = None,
 ) -> None:
     """Refuse predicates that compare fields which the cache does not keep: they would never see a change.
 
@@ -123,7 +126,7 @@ def check_sights(
         ConfigurationError: there is one.
     """
     kinds = {declared.cached.kind.gvk(): declared for declared in kept}
-    for controller, looks in sights.items():
+    for controller, looks in watched_fields.items():
         for look in looks:
             if look.cluster is not cluster or look.when is None:
                 continue
@@ -131,14 +134,14 @@ def check_sights(
             for path in paths_of(look.when):
                 if not declared.cached.keeps(path):
                     message = (
-                        f"controller {controller}: {look.who or f'when={look.when}'} looks at {'.'.join(path)}, "
+                        f"controller {controller}: {look.reader or f'when={look.when}'} looks at {'.'.join(path)}, "
                         f"which {declared.who} "
                         f"does not keep ({declared.cached!r})"
                     )
                     raise ConfigurationError(message)
 
 
-def check_clusters(clusters: Sequence[Elsewhere], needs: Mapping[str, Sequence[Need]]) -> None:
+def check_clusters(clusters: Sequence[ClusterRef], needs: Mapping[str, Sequence[CacheNeed]]) -> None:
     """Refuse two clusters of one name, and a watch of a cluster that the manager does not know.
 
     Raises:

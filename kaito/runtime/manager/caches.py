@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 from typing import final
 
 from kaito.runtime.cache import Cache, Cached
-from kaito.runtime.controller import AnyController, Need
+from kaito.runtime.controller import AnyController, CacheNeed
 from kaito.runtime.manager.assembly import Common, Network, Parts, make_parts
-from kaito.runtime.manager.cache_plan import Declared, check_clusters, check_live, check_sights, join
+from kaito.runtime.manager.cache_plan import Declared, check_clusters, check_live, check_watched_fields, join
 from kaito.runtime.manager.cluster import Cluster
 from kaito.runtime.manager.runnable_groups import Fleet
 from kaito.runtime.manager.settings import Settings
@@ -58,9 +58,9 @@ class Caches:
         for cluster in (None, *self._clusters):
             kept = self._declared(needs, cluster)
             check_live(self._live if cluster is None else cluster.live, kept)
-            check_sights(self._fleet.sights(*more), kept, cluster=cluster)
+            check_watched_fields(self._fleet.watched_fields(*more), kept, cluster=cluster)
 
-    def _declared(self, needs: Mapping[str, Sequence[Need]], cluster: Cluster | None) -> Sequence[Declared]:
+    def _declared(self, needs: Mapping[str, Sequence[CacheNeed]], cluster: Cluster | None) -> Sequence[Declared]:
         if cluster is None:
             return join(self._own, needs, namespaces=self._settings.namespaces)
         where = f"Cluster({cluster.name!r}, cache=...)"

@@ -90,7 +90,7 @@ class Manager:
         former_field_managers: names under which earlier versions applied what controllers apply now (after a rename of
             the manager or of a controller). Fields that only they own go with the first apply of an object.
         tracer: where reconciles become spans.
-        dice: randomness of waits; seed it for repeatable runs.
+        rng: randomness of waits; seed it for repeatable runs.
         interceptors: code around every request of reconcilers, webhooks and events, to any cluster; the first one sees
             it first. Watches, discovery and the lease do not pass them.
 
@@ -117,7 +117,7 @@ class Manager:
         field_manager: str = "",
         former_field_managers: Sequence[str] = (),
         tracer: Tracer = NO_TRACER,
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         check_arguments(settings, controllers=controllers, cache=cache, live=live, clusters=clusters)
@@ -141,7 +141,7 @@ class Manager:
         self._clock = clock or SystemClock()
         self._tracer = tracer
         self._interceptors = tuple(interceptors)
-        self._dice = dice or random.SystemRandom()
+        self._rng = rng or random.SystemRandom()
         self._identity = self.settings.identity or f"{os.environ.get('POD_NAME') or platform.node()}_{uuid.uuid4()}"
         self._check()
 
@@ -369,7 +369,7 @@ class Manager:
                 network,
                 owner=self.field_manager,
                 clock=self._clock,
-                jitter=self._dice.random,
+                jitter=self._rng.random,
                 metrics=self.metrics,
                 pulse=self._pulse,
             )
@@ -380,7 +380,7 @@ class Manager:
             former_field_managers=self._former_field_managers,
             fence=None if self._leadership is None else self._leadership.check,
             clock=self._clock,
-            dice=self._dice,
+            rng=self._rng,
             metrics=self.metrics,
             tracer=self._tracer,
             interceptors=self._interceptors,
@@ -399,7 +399,7 @@ class Manager:
             metrics=self.metrics,
             debug=Debugging(lambda: self.queues, self._caches.by_cluster),
             client=self.client,
-            jitter=self._dice.random,
+            jitter=self._rng.random,
         )
         serving, directory = endpoints.metrics_serving, self.settings.metrics_cert_dir
         if serving is not None and directory is not None:
@@ -411,7 +411,7 @@ class Manager:
         if self._webhooks is None:
             return
         _log.info("starting", stage="webhooks")
-        keeper = self._webhooks.prepare(parts.client, parts.network.namespace, self._dice)
+        keeper = self._webhooks.prepare(parts.client, parts.network.namespace, self._rng)
         self._fleet.spawn("webhooks", keeper)
         await self._webhooks.start()
 

@@ -10,14 +10,14 @@ from typing import Any, Final, final
 
 from kaito.runtime.controller import (
     AnyController,
+    CacheNeed,
     Controller,
+    ControllerServices,
     Engine,
     Keyed,
-    Need,
     Periodic,
-    Running,
-    Services,
-    Sight,
+    RunningController,
+    WatchedFields,
     build,
 )
 from kaito.runtime.errors import ConfigurationError
@@ -74,8 +74,8 @@ class Fleet:
         self._grace = grace
         self._pools = {stage: TaskPool(stage, ended=ended) for stage in STAGES}
         self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
-        self._running: dict[str, Running] = {}
-        self._services: Services | None = None
+        self._running: dict[str, RunningController] = {}
+        self._services: ControllerServices | None = None
         self._elected = False
 
     def _declare(self, controller: AnyController) -> None:
@@ -97,21 +97,21 @@ class Fleet:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    def needs(self, *more: AnyController, waiting: bool = True) -> Mapping[str, Sequence[Need]]:
+    def needs(self, *more: AnyController, waiting: bool = True) -> Mapping[str, Sequence[CacheNeed]]:
         """What each controller needs in caches, those that are to join with them; without what may be missing unless
         `waiting`."""
         return {
-            each.name: [need for need in each.needs if waiting or not (each.wait_for_kinds or need.optional)]
+            each.name: [need for need in each.needs if waiting or not (each.options.wait_for_kinds or need.optional)]
             for each in (*self._declared, *more)
         }
 
-    def sights(self, *more: AnyController) -> Mapping[str, Sequence[Sight]]:
+    def watched_fields(self, *more: AnyController) -> Mapping[str, Sequence[WatchedFields]]:
         """What the predicates of each controller look at, with those that are to join."""
-        return {each.name: each.sights for each in (*self._declared, *more)}
+        return {each.name: each.watched_fields for each in (*self._declared, *more)}
 
     def resting(self) -> Sequence[str]:
         """Controllers that wait for kinds which nobody has installed: nobody waits for them."""
-        return [name for name, running in self._running.items() if running.waits and not running.engine.ready]
+        return [name for name, running in self._running.items() if running.waits_for_kinds and not running.engine.ready]
 
     def engines(self) -> Sequence[Engine[Any]]:
         """The controllers at work."""
@@ -133,16 +133,16 @@ class Fleet:
         with self._owning():  # the task takes a copy of the context
             self._tasks[stage, runnable.name] = self._pools[stage].spawn(work, name=runnable.name)
 
-    def build(self, services: Services) -> None:
+    def build(self, services: ControllerServices) -> None:
         """Make the controllers' queues; nothing runs yet."""
         self._services = services
         for declared in self._declared:
             self._build(declared, services)
 
-    def _build(self, declared: AnyController, services: Services) -> Running:
+    def _build(self, declared: AnyController, services: ControllerServices) -> RunningController:
         running = build(declared, services)
-        if not running.waits:
-            running.hold()
+        if not running.waits_for_kinds:
+            running.acquire_informers()
         declared.seal()
         self._running[declared.name] = running
         return running
@@ -158,10 +158,10 @@ class Fleet:
         for running in self._running.values():
             self._start_sources(running)
         for running in self._running.values():
-            if not running.waits:
+            if not running.waits_for_kinds:
                 await running.engine.wait_ready()
 
-    def _start_sources(self, running: Running) -> None:
+    def _start_sources(self, running: RunningController) -> None:
         self.spawn("sources", Background(running.engine.name, running.run_sources))
 
     def start_elected(self) -> None:
@@ -173,7 +173,7 @@ class Fleet:
             if runnable.leader_elected:
                 self.spawn("elected", runnable)
 
-    def _start_workers(self, running: Running) -> None:
+    def _start_workers(self, running: RunningController) -> None:
         engine = running.engine
 
         async def work() -> None:
@@ -212,12 +212,12 @@ class Fleet:
         running = self._running.pop(name, None)
         if running is None:
             return
-        await running.finish(DRAIN_SHARE * self._grace if self._elected else 0.0)
+        await running.stop(DRAIN_SHARE * self._grace if self._elected else 0.0)
         for stage in ("elected", "sources"):
             task = self._tasks.pop((stage, name), None)
             if task is not None:
                 await self._pools[stage].end(task)
-        running.release()
+        running.release_informers()
         self._metrics.forget_queue(running.engine.queue)
 
     # -- stopping ----------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Fleet:
         at most.
         """
         self._pools["sources"].cancel()
-        await together(*(running.finish(drain if self._elected else 0.0) for running in self._running.values()))
+        await together(*(running.stop(drain if self._elected else 0.0) for running in self._running.values()))
 
     async def stop(self, stage: str, timeout: float) -> list[str]:
         """Stop a stage; the names of what is still running after so many seconds."""

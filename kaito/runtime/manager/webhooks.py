@@ -51,7 +51,7 @@ class Webhooks:
         """Where it listens, once started."""
         return self._server.port
 
-    def prepare(self, client: Client, namespace: str, dice: random.Random) -> Runnable:
+    def prepare(self, client: Client, namespace: str, rng: random.Random) -> Runnable:
         """What keeps the certificate: to be run as long as the server serves."""
         settings = self._settings
         if settings.webhook_cert_dir is not None:
@@ -68,7 +68,7 @@ class Webhooks:
             namespace=namespace,
             names=names,
             clock=self._clock,
-            dice=dice,
+            rng=rng,
         )
 
     async def start(self) -> None:

@@ -135,7 +135,7 @@ class World(ServerObjects):
             transport=transport or self.transport(agent=agent, user=user),
             clock=self.clock,
             name=name,
-            dice=random.Random(seed),  # noqa: S311 - waits, not secrets
+            rng=random.Random(seed),  # noqa: S311 - waits, not secrets
             tracer=NO_TRACER if agent == CLUSTER_AGENT else self._runs,
         )
         self.watch_over(manager)

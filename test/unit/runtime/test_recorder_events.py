@@ -24,7 +24,7 @@ def dropped() -> list[str]:
 
 def make(world: World, dropped: list[str]) -> EventRecorder:
     client = Client(world.transport(), field_manager="test")
-    return EventRecorder(client, component="tester", clock=world.clock, dice=random.Random(1), on_drop=dropped.append)
+    return EventRecorder(client, component="tester", clock=world.clock, rng=random.Random(1), on_drop=dropped.append)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ RESET_SECONDS: Final = 120.0
 class ReconnectDelay:
     """The growing wait of one reflector."""
 
-    def __init__(self, jitter: random.Random) -> None:
-        self._jitter = jitter
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._base = FIRST_SECONDS
         self._last: float | None = None
 
@@ -30,7 +30,7 @@ class ReconnectDelay:
             self._base = FIRST_SECONDS
         base = self._base
         self._base = min(base * 2, LONGEST_SECONDS)
-        wait = max(base * (1 + self._jitter.random()), at_least)
+        wait = max(base * (1 + self._rng.random()), at_least)
         self._last = now + wait
         return wait
 

@@ -103,7 +103,7 @@ class Reflector:
         collection: What to follow.
         sink: Where it goes.
         stats: Counters of the kind.
-        jitter: Randomness of waits and watch lengths.
+        rng: Randomness of waits and watch lengths.
         streaming: Fill by WatchList while the server knows it.
         relist_seconds: Fetch everything anew so long after the last time, give or take a tenth; 0 is never.
     """
@@ -116,7 +116,7 @@ class Reflector:
         sink: Sink,
         stats: KindStats,
         *,
-        jitter: random.Random,
+        rng: random.Random,
         streaming: bool = True,
         relist_seconds: float = 0.0,
     ) -> None:
@@ -125,8 +125,8 @@ class Reflector:
         self._collection = collection
         self._sink = sink
         self._stats = stats
-        self._jitter = jitter
-        self._delay = ReconnectDelay(jitter)
+        self._rng = rng
+        self._delay = ReconnectDelay(rng)
         self._lister = Lister(requests, collection, fresh=sink.fresh, admit=self._admit)
         self._streaming = streaming
         self._relist_seconds = relist_seconds
@@ -189,7 +189,7 @@ class Reflector:
         self.last_heard = monotonic()
         self._version_lost = False
         if self._relist_seconds:
-            self._relist_at = self.last_heard + self._relist_seconds * (0.9 + self._jitter.random() / 5)
+            self._relist_at = self.last_heard + self._relist_seconds * (0.9 + self._rng.random() / 5)
         if self._reason != "start":
             self._stats.relists[self._reason] += 1
         await self._sink.replace(store, version)
@@ -291,7 +291,7 @@ class Reflector:
 
     async def _ask(self, stream: WatchStream) -> None:
         """Ask the server for its newest version, and end the stream if that is lower than ours."""
-        await asyncio.sleep(self._jitter.uniform(*ASK_SECONDS))
+        await asyncio.sleep(self._rng.uniform(*ASK_SECONDS))
         self._asked_at = monotonic()
         newest = await ask_newest(self._requests, self._collection, streaming=self._streaming)
         if 0 <= version_number(newest.version) < version_number(self._sink.version):
@@ -336,7 +336,7 @@ class Reflector:
         return ending
 
     def _length(self) -> int:
-        self._watch_seconds = self._jitter.randrange(*WATCH_SECONDS)
+        self._watch_seconds = self._rng.randrange(*WATCH_SECONDS)
         return self._watch_seconds
 
     async def _take(self, frame: Frame) -> Ending | None:

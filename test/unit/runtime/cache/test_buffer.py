@@ -21,13 +21,13 @@ class Object:
         self.current: Entry | None = None
         self.version = 0
 
-    def change(self, dice: random.Random) -> Change:
+    def change(self, rng: random.Random) -> Change:
         self.version += 1
         old, new = self.current, entry(self.key, self.version)
         if old is None:
             self.current = new
             return Change(EventType.CREATE, self.key, None, new, 0.0)
-        if dice.random() < 0.1:
+        if rng.random() < 0.1:
             self.current = None
             return Change(EventType.DELETE, self.key, old, None, 0.0)
         self.current = new
@@ -35,10 +35,10 @@ class Object:
 
 
 def test_a_short_buffer_keeps_every_change() -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
     buffer = ChangeBuffer()
     thing = Object("a")
-    changes = [thing.change(dice) for _ in range(SQUASH_ABOVE)]
+    changes = [thing.change(rng) for _ in range(SQUASH_ABOVE)]
     for change in changes:
         buffer.put(change)
     buffer.mark()
@@ -49,7 +49,7 @@ def test_a_short_buffer_keeps_every_change() -> None:
 
 def test_whatever_the_rhythm_each_objects_changes_fit_together_and_end_at_the_newest() -> None:
     for seed in range(20):
-        dice = random.Random(seed)
+        rng = random.Random(seed)
         buffer = ChangeBuffer()
         things = [Object(f"o{number}") for number in range(30)]
         seen: dict[ObjectKey, Entry | None] = {}
@@ -63,9 +63,9 @@ def test_whatever_the_rhythm_each_objects_changes_fit_together_and_end_at_the_ne
                 seen[change.key] = change.new
 
         for _ in range(40):
-            for _ in range(dice.randrange(300)):
-                buffer.put(dice.choice(things).change(dice))
-            take(dice.randrange(200))
+            for _ in range(rng.randrange(300)):
+                buffer.put(rng.choice(things).change(rng))
+            take(rng.randrange(200))
         # Creations and deletions are never merged; there are about 0.2 of them per change.
         assert len(buffer) < SQUASH_ABOVE + 1500
         take(len(buffer))

@@ -47,34 +47,34 @@ class Replica:
         self.uids[name] = event.new.header.uid
 
 
-def change_something(world: World, dice: random.Random) -> None:
-    name, place = f"c{dice.randrange(4)}", dice.choice(PLACES)
+def change_something(world: World, rng: random.Random) -> None:
+    name, place = f"c{rng.randrange(4)}", rng.choice(PLACES)
     present = world.find(ConfigMap, name, place)
     if present is None:
         metadata = ObjectMeta(name=name, namespace=place, labels={"app": "x"})
-        world.put(ConfigMap(metadata=metadata, data={"color": dice.choice(COLORS)}))
-    elif dice.random() < 0.4:
+        world.put(ConfigMap(metadata=metadata, data={"color": rng.choice(COLORS)}))
+    elif rng.random() < 0.4:
         world.delete(ConfigMap, name, place)
-    elif dice.random() < 0.2:
+    elif rng.random() < 0.2:
         world.patch(
             ConfigMap, name, {"metadata": {"labels": {"app": None if present.labels else "x"}}}, namespace=place
         )
     else:
-        world.patch(ConfigMap, name, {"data": {"color": dice.choice(COLORS)}}, namespace=place)
+        world.patch(ConfigMap, name, {"data": {"color": rng.choice(COLORS)}}, namespace=place)
 
 
-def break_something(world: World, dice: random.Random) -> None:
-    match dice.randrange(6):
+def break_something(world: World, rng: random.Random) -> None:
+    match rng.randrange(6):
         case 0:
             world.cut_watches()
         case 1:
             world.server.expire_history()
             world.cut_watches()
         case 2:
-            world.fail_next("GET", ConfigMap, status=dice.choice([429, 500, 503, 410, 401]))
+            world.fail_next("GET", ConfigMap, status=rng.choice([429, 500, 503, 410, 401]))
             world.cut_watches()
         case 3:
-            fault = world.lag(ConfigMap, dice.random() * 3)
+            fault = world.lag(ConfigMap, rng.random() * 3)
             fault.times = 5
         case _:
             pass
@@ -90,14 +90,14 @@ def shown(found: Sequence[ConfigMap]) -> dict[str, str]:
 async def test_cache_index_and_handlers_end_equal_to_the_server(
     world: World, declared: str, streaming: bool, request: pytest.FixtureRequest
 ) -> None:
-    dice = random.Random(request.node.name)
+    rng = random.Random(request.node.name)
     for place in PLACES[1:]:
         world.put(Namespace(metadata=ObjectMeta(name=place)))
     cache = Cache(
         world.transport(),
         [DECLARED[declared]],
         clock=LoopClock(),
-        jitter=random.Random(1),
+        rng=random.Random(1),
         streaming=streaming,
     )
     replicas = [Replica()]
@@ -105,12 +105,12 @@ async def test_cache_index_and_handlers_end_equal_to_the_server(
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         for _ in range(150):
-            change_something(world, dice)
-            if dice.random() < 0.15:
-                break_something(world, dice)
-            if dice.random() < 0.5:
-                await world.advance(dice.random() * 2)
-            if dice.random() < 0.02:
+            change_something(world, rng)
+            if rng.random() < 0.15:
+                break_something(world, rng)
+            if rng.random() < 0.5:
+                await world.advance(rng.random() * 2)
+            if rng.random() < 0.02:
                 replicas.append(Replica())
                 cache.informer(ConfigMap).subscribe(replicas[-1], name=f"late-{len(replicas)}")
         await world.advance(300)

@@ -55,7 +55,7 @@ async def running(*answers: Answer, drop: tuple[str, ...] = ("metadata.managedFi
         ScriptedTransport(*answers),
         [Cached(ConfigMap, drop=drop)],
         clock=LoopClock(),
-        jitter=random.Random(1),
+        rng=random.Random(1),
         streaming=False,
     )
     async with TaskScope("test") as scope:

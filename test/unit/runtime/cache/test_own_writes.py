@@ -444,26 +444,26 @@ async def test_whatever_the_interleaving_a_narrow_list_shows_what_was_written_la
     async with running(world, Cached(ConfigMap, indexes=[by_color]), latency=0.01) as (cache, api):
         world.lag(ConfigMap, 0.05)
 
-        async def check(name: str, expected: str, dice: random.Random) -> None:
-            for color in dice.sample(colors, 2):
+        async def check(name: str, expected: str, rng: random.Random) -> None:
+            for color in rng.sample(colors, 2):
                 narrow: dict[str, Any] = (
-                    {"labels": {"color": color}} if dice.random() < 0.5 else {"index": by_color(color)}
+                    {"labels": {"color": color}} if rng.random() < 0.5 else {"index": by_color(color)}
                 )
                 shown = [found.name for found in await api.list(ConfigMap, namespace="default", **narrow)]
                 assert (name in shown) == (color == expected), (name, color, expected, narrow)
 
         async def write_and_list(name: str) -> None:
-            dice = random.Random(name)
+            rng = random.Random(name)
             mine = await api.create(config_map(name))
             for _ in range(10):
-                color = dice.choice(colors)
+                color = rng.choice(colors)
                 painted = {"metadata": {"labels": {"color": color}}, "data": {"color": color}}
                 await api.patch(mine, MergePatch(painted))
-                if dice.random() < 0.3:
-                    await asyncio.sleep(dice.random() / 10)
-                await check(name, color, dice)
+                if rng.random() < 0.3:
+                    await asyncio.sleep(rng.random() / 10)
+                await check(name, color, rng)
             await api.delete(mine)
-            await check(name, "", dice)
+            await check(name, "", rng)
 
         async with asyncio.TaskGroup() as group:
             for number in range(6):

@@ -127,24 +127,24 @@ async def test_lists_are_ordered_and_selected_by_namespace_labels_owner_and_inde
 @pytest.mark.conformance(30)
 @pytest.mark.parametrize("seed", range(5))
 async def test_an_index_answers_what_a_search_through_all_objects_would(world: World, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     words = ["", "a", "ab", "abc", "abd", "b", "ba", "a\uffff", "ab\U0010ffff", "z"]
     by_word = Index(ConfigMap, lambda found: found.data.get("words", "").split(","), name="by-word")
 
     def shuffled(name: str) -> ConfigMap:
-        return config_map(name, words=",".join(dice.choices(words, k=dice.randrange(1, 4))))
+        return config_map(name, words=",".join(rng.choices(words, k=rng.randrange(1, 4))))
 
     for number in range(20):
         world.put(shuffled(f"c{number}"))
     async with running(world, Cached(ConfigMap, indexes=[by_word])) as cache:
         for _ in range(10):
-            for name in dice.sample([f"c{number}" for number in range(20)], 5):
-                if cache.get(ConfigMap, ObjectKey("default", name)) is not None and dice.random() < 0.3:
+            for name in rng.sample([f"c{number}" for number in range(20)], 5):
+                if cache.get(ConfigMap, ObjectKey("default", name)) is not None and rng.random() < 0.3:
                     world.delete(ConfigMap, name)
                 else:
                     world.put(shuffled(name))
             await world.advance(1)
-            chosen = dice.sample(words, dice.randrange(3))
+            chosen = rng.sample(words, rng.randrange(3))
             for question in (by_word(*chosen), by_word.notin(*chosen), by_word.prefix(*chosen)):
                 found = [obj.name for obj in cache.list(ConfigMap, index=question)]
                 assert found == [obj.name for obj in cache.list(ConfigMap) if question.matches(obj)]

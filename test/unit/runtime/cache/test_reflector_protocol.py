@@ -52,7 +52,7 @@ async def reflected(
 ) -> AsyncGenerator[tuple[ScriptedTransport, Cache]]:
     transport = ScriptedTransport(*answers)
     declared = [Cached(ConfigMap, relist=relist)]
-    cache = Cache(transport, declared, clock=LoopClock(), jitter=random.Random(1), streaming=streaming)
+    cache = Cache(transport, declared, clock=LoopClock(), rng=random.Random(1), streaming=streaming)
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         yield transport, cache

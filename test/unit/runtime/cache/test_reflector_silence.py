@@ -147,7 +147,7 @@ def manager_on(world: World, transport: Any, *controllers: Controller[Any], **mo
         transport=transport,
         clock=world.clock,
         name="test",
-        dice=random.Random(1),
+        rng=random.Random(1),
         **more,
     )
     world.watch_over(manager)
@@ -376,7 +376,7 @@ async def test_a_restored_server_without_streamed_lists_is_asked_by_a_list_of_on
         page,
     )
     declared = [Cached(ConfigMap, labels="app=x")]
-    cache = Cache(transport, declared, clock=LoopClock(), jitter=random.Random(1), streaming=False)
+    cache = Cache(transport, declared, clock=LoopClock(), rng=random.Random(1), streaming=False)
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         await asyncio.sleep(239)

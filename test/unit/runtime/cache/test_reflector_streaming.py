@@ -45,7 +45,7 @@ OPEN = Stream(stays=True)
 @asynccontextmanager
 async def reflected(*answers: Answer) -> AsyncGenerator[tuple[ScriptedTransport, Cache]]:
     transport = ScriptedTransport(*answers)
-    cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), jitter=random.Random(1))
+    cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), rng=random.Random(1))
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         yield transport, cache
@@ -186,7 +186,7 @@ async def test_another_refusal_is_tried_as_a_list_once_and_the_stream_is_not_giv
 
 async def test_metadata_only_asks_for_metadata() -> None:
     transport = ScriptedTransport(status(400, "BadRequest"), listing("7"))
-    cache = Cache(transport, [Cached(ConfigMap, only="metadata")], clock=LoopClock(), jitter=random.Random(1))
+    cache = Cache(transport, [Cached(ConfigMap, only="metadata")], clock=LoopClock(), rng=random.Random(1))
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         await asyncio.sleep(1)

@@ -55,15 +55,15 @@ def test_a_line_of_five_mebibytes_passes_and_one_above_the_limit_does_not() -> N
 
 @pytest.mark.conformance(23)
 def test_any_chunking_gives_the_same_lines() -> None:
-    dice = random.Random(5)
-    expected = [bytes(dice.choices(b"abc{}", k=dice.randrange(1, 200))) for _ in range(200)]
+    rng = random.Random(5)
+    expected = [bytes(rng.choices(b"abc{}", k=rng.randrange(1, 200))) for _ in range(200)]
     stream = b"\n".join(expected) + b"\n"
     for _ in range(50):
         splitter = LineSplitter()
         found: list[bytes] = []
         position = 0
         while position < len(stream):
-            size = dice.randrange(1, 400)
+            size = rng.randrange(1, 400)
             found.extend(splitter.feed(stream[position : position + size]))
             position += size
         assert found == expected

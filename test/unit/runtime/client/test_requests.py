@@ -108,19 +108,19 @@ def merged(target: object, patch: object) -> object:
     return result
 
 
-def some_json(dice: random.Random, depth: int = 0) -> Any:
-    kind = dice.randrange(6 if depth < 3 else 3)
+def some_json(rng: random.Random, depth: int = 0) -> Any:
+    kind = rng.randrange(6 if depth < 3 else 3)
     if kind < 3:
-        return dice.choice([0, 1, "", "x", True, False])
+        return rng.choice([0, 1, "", "x", True, False])
     if kind == 3:
-        return [some_json(dice, depth + 1) for _ in range(dice.randrange(3))]
-    return {name: some_json(dice, depth + 1) for name in "abcd" if dice.random() < 0.6}
+        return [some_json(rng, depth + 1) for _ in range(rng.randrange(3))]
+    return {name: some_json(rng, depth + 1) for name in "abcd" if rng.random() < 0.6}
 
 
 def test_applying_the_diff_always_gives_the_second_state() -> None:
-    dice = random.Random(7)
+    rng = random.Random(7)
     for _ in range(2000):
-        before, after = ({"root": some_json(dice)} for _ in range(2))
+        before, after = ({"root": some_json(rng)} for _ in range(2))
         assert merged(before, merge_diff(before, after)) == after
 
 

@@ -58,7 +58,7 @@ async def server_sending(*lines: bytes) -> AsyncGenerator[str]:
 @asynccontextmanager
 async def cache_of(url: str) -> AsyncGenerator[Cache]:
     transport = HttpTransport(ClusterConfig(server=url, credentials=NoCredentials()))
-    cache = Cache(transport, [Cached(ConfigMap)], clock=SystemClock(), jitter=random.Random(1))
+    cache = Cache(transport, [Cached(ConfigMap)], clock=SystemClock(), rng=random.Random(1))
     try:
         async with TaskScope("test") as scope, asyncio.timeout(20):
             scope.spawn(cache.run(), name="cache")

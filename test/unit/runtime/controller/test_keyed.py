@@ -159,7 +159,7 @@ def keyed(*args: Any, **options: Any) -> Any:
     [
         (lambda: keyed(ConfigMap, nothing, name="k"), r"ConfigMap is a kind: write Controller\(ConfigMap"),
         (lambda: keyed(Mutable, nothing, name="k"), r"not hashable: @dataclass\(frozen=True\)"),
-        (lambda: keyed(Tenant("a"), nothing, name="k"), "keys are of a type of yours"),
+        (lambda: keyed(Tenant("a"), nothing, name="k"), "the key must be a type"),
         (lambda: keyed(Tenant, request, name="k"), r"takes a KeyedRequest, .* annotated with Request\[ConfigMap\]"),
         (lambda: keyed(Tenant, tick, name="k"), "takes a KeyedRequest, .* annotated with PeriodicRequest"),
         (lambda: keyed(Tenant, nothing, name="k", workers=0), "workers=0"),

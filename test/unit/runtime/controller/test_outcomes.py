@@ -8,7 +8,7 @@ import pytest
 
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller
-from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, raised, returned
+from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome
 from kaito.runtime.errors import (
     ConfigurationError,
     Conflict,
@@ -264,18 +264,18 @@ async def test_a_group_of_retryable_errors_waits_for_the_smallest_delay(world: W
     ],
 )
 def test_what_an_error_means(error: Exception, terminal: bool, retry_after: float | None) -> None:
-    outcome = raised(error)
+    outcome = Outcome.of_error(error)
     assert (outcome.result, outcome.terminal, outcome.retry_after) == ("error", terminal, retry_after)
 
 
 def test_which_errors_need_a_stack_trace() -> None:
     conflict = Conflict("changed", code=409)
-    assert raised(conflict).is_conflict
-    assert raised(ExceptionGroup("g", [conflict])).expected
-    assert not raised(ValueError()).expected
-    assert not raised(ConfigurationError("a name is needed")).expected
-    assert not raised(DeadlineExceeded()).expected
-    assert returned(None) == Outcome("success")
+    assert Outcome.of_error(conflict).is_conflict
+    assert Outcome.of_error(ExceptionGroup("g", [conflict])).is_expected
+    assert not Outcome.of_error(ValueError()).is_expected
+    assert not Outcome.of_error(ConfigurationError("a name is needed")).is_expected
+    assert not Outcome.of_error(DeadlineExceeded()).is_expected
+    assert Outcome.of_result(None) == Outcome("success")
 
 
 async def test_a_deadline_tells_where_it_struck(world: World, capsys: pytest.CaptureFixture[str]) -> None:

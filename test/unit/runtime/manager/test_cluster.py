@@ -52,7 +52,7 @@ def manager_of(
         transport=world.transport(),
         clock=world.clock,
         name="placer",
-        dice=random.Random(1),
+        rng=random.Random(1),
     )
     world.watch_over(manager)
     return manager

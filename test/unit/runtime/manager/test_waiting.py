@@ -33,7 +33,7 @@ def manager_of(world: World, *controllers: Controller[Backup] | Controller[Confi
         transport=world.transport(),
         clock=world.clock,
         name="test",
-        dice=random.Random(1),
+        rng=random.Random(1),
     )
     world.watch_over(manager)
     return manager

@@ -53,7 +53,7 @@ class Replica:
             namespace="default",
             names=NAMES,
             clock=clock,
-            dice=random.Random(number),
+            rng=random.Random(number),
         )
 
 

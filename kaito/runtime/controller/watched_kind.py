@@ -1,17 +1,17 @@
-"""A watch of a controller: a kind, and how its events become keys. Made by `Controller.watches` and `Keyed.watches`."""
+"""A kind that a controller watches, and how its events become keys; made by the `watches` methods."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from kaito.runtime.controller.arguments import check_handler, check_kind, check_mapper, check_predicate, refuse
-from kaito.runtime.controller.cache_needs import Elsewhere
+from kaito.runtime.controller.cache_needs import ClusterRef
 from kaito.runtime.handler import Handler, KeyMapper
 from kaito.runtime.meta import Resource
 from kaito.runtime.predicate import Predicate
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedKind:
     """A kind whose events are mapped to keys."""
 
     kind: type[Resource]
@@ -19,23 +19,24 @@ class Watched:
     handler: Handler[Any] | None
     """Given instead of `to`."""
     when: Predicate | None
-    cluster: Elsewhere | None
-    """Where; None for the manager's own cluster."""
+    cluster: ClusterRef | None
+    """The watched cluster; None for the manager's own."""
 
 
-def watched(
+def watched_kind(
     controller: str,
     kind: type[Resource],
     *,
     to: KeyMapper[Any, Any] | None,
     handler: Handler[Any] | None,
     when: Predicate | None,
-    cluster: Elsewhere | None,
-) -> Watched:
-    """The watch.
+    cluster: ClusterRef | None,
+) -> WatchedKind:
+    """Validate the arguments of `watches`.
 
     Raises:
-        ConfigurationError: neither or both of `to` and `handler`, or something that is no kind, function or predicate.
+        ConfigurationError: neither or both of `to` and `handler`, or an argument that is not a kind, function or
+            predicate.
     """
     check_kind(kind, f"controller {controller}: watches")
     check_predicate(controller, when)
@@ -46,4 +47,4 @@ def watched(
         check_mapper(to, f"{where}to=...)")
     if handler is not None:
         check_handler(handler, f"{where}handler=...)")
-    return Watched(kind, to, handler, when, cluster)
+    return WatchedKind(kind, to, handler, when, cluster)
