@@ -1,1 +1,1 @@
-"""Where machines come from: the provider Protocol that gpu-provisioner is written against, and its Azure half."""
+"""Cloud providers: the protocol that the gpu-provisioner uses, its errors and metrics, and the provider for Azure."""

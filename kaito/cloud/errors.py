@@ -1,75 +1,74 @@
-"""Why a cloud refused, in terms that every provider shares.
+"""Errors of cloud providers.
 
     CloudError
-    ├── InvalidRequest           the request cannot be fulfilled as it is; repeating it changes nothing
-    ├── InstanceTypeUnavailable  the size does not exist here, or not in that zone, or not for this subscription
-    ├── QuotaExceeded            the subscription's limit; it must be raised, or something must be freed
-    ├── InsufficientCapacity     the cloud has no such machine now
+    ├── InvalidRequest           the request is not valid; repeating it has no effect
+    ├── InstanceTypeUnavailable  the instance type is not offered in the region or zone, or to the subscription
+    ├── QuotaExceeded            the subscription's quota is exhausted
+    ├── InsufficientCapacity     the cloud has no such instance now
     ├── AccessDenied             the provisioner's identity lacks the permission (401, 403)
     ├── ClusterMissing           the cluster, its group or the subscription does not exist
-    ├── InstanceMissing          no instance of that name exists
-    ├── AlreadyExists            an instance of that name exists
-    ├── Busy                     another operation is in progress, or the state conflicts; not a failure of the request
-    ├── Throttled                too many requests; carries `retry_after`
-    │   └── Deferred             the request budget of this process is used up; nothing was sent
-    ├── OperationCanceled        a later operation overrode this one
-    ├── OperationFailed          accepted, then failed for a reason without a class of its own
-    └── CloudUnavailable         5xx, no answer, or an unreadable answer: the request may have been accepted
+    ├── InstanceMissing          no instance of this name exists
+    ├── AlreadyExists            an instance of this name exists
+    ├── Busy                     another operation is in progress, or the state of the resource conflicts
+    ├── Throttled                too many requests; has `retry_after`
+    ├── OperationCanceled        a later operation overrode the operation
+    ├── OperationFailed          the operation was accepted and failed for another reason
+    └── CloudUnavailable         5xx, no response, or an unreadable one: the request may have been accepted
 
-The class names the cause; `CloudError.verdict` is what a caller can do about it. Adapters translate the exceptions of
-their SDK to these at one edge; the code above them handles no other ones.
+The class is the cause, `CloudError.category` determines the reaction. Providers raise no other exceptions: they
+translate those of their SDK.
 """
 
 from enum import StrEnum
 from typing import ClassVar
 
 
-class Verdict(StrEnum):
-    """What a caller can do about an error."""
+class ErrorCategory(StrEnum):
+    """Reaction to an error."""
 
     QUOTA = "quota"
-    """Take another size; otherwise try again slowly, until the quota is raised."""
+    """Try another instance type, else retry slowly until the quota is raised."""
     CAPACITY = "capacity"
-    """Take another size or zone; otherwise try again with growing pauses."""
+    """Try another instance type or zone, else retry with exponential backoff."""
     SIZE = "size"
-    """Take another size: the subscription cannot use this one in this region."""
+    """Try another instance type: the subscription cannot use this one in the region."""
     ZONE = "zone"
-    """Take another zone or size: the region does not offer this size in this zone."""
+    """Try another zone or instance type: the zone does not offer this instance type."""
     BUSY = "busy"
-    """Try again soon: another operation has to end first."""
+    """Retry soon: another operation is in progress."""
     CONFLICT = "conflict"
-    """Try again with growing pauses: the resource's state does not allow the request, for an unknown reason."""
+    """Retry with exponential backoff: the state of the resource does not allow the request, for an unknown reason."""
     THROTTLED = "throttled"
-    """Try again when the cloud allows."""
+    """Retry after the delay that the cloud returned."""
     OVERRIDDEN = "overridden"
-    """Look at the instance again, then decide."""
+    """Read the instance again, then decide."""
     FAILED = "failed"
-    """Delete the instance, pause, report."""
+    """Delete the instance, report the error, and retry with backoff."""
     BLOCKED = "blocked"
-    """Only a person can remove the cause (a lock, a policy, a full subnet): report, and try again rarely."""
+    """Report the error and retry rarely: an administrator must remove a lock or policy, or enlarge a subnet."""
     INVALID = "invalid"
-    """Repeating the request changes nothing: report, and try again rarely."""
+    """Report the error and retry rarely: repeating the request has no effect."""
     DENIED = "denied"
-    """The identity needs a permission."""
+    """The identity lacks a permission."""
     CLUSTER_MISSING = "cluster missing"
     """The provisioner is configured for a cluster that does not exist."""
     GONE = "gone"
     """The instance does not exist."""
     EXISTS = "exists"
-    """The instance exists: look at it."""
+    """The instance exists: read it."""
     UNAVAILABLE = "unavailable"
-    """The outcome is unknown: look at the instance, then try again."""
+    """The result is unknown: read the instance, then retry."""
 
 
-NEXT_OFFERING = frozenset({Verdict.QUOTA, Verdict.CAPACITY, Verdict.SIZE, Verdict.ZONE})
-"""Verdicts about one size, zone or capacity type: another one may succeed."""
+NEXT_OFFERING = frozenset({ErrorCategory.QUOTA, ErrorCategory.CAPACITY, ErrorCategory.SIZE, ErrorCategory.ZONE})
+"""Categories that concern one instance type, zone or capacity type: another offering may succeed."""
 
 
 class CloudError(Exception):
-    """The cloud did not do what was asked."""
+    """A request that the cloud rejected, or an operation that failed."""
 
-    default_verdict: ClassVar[Verdict] = Verdict.FAILED
-    """The verdict of errors whose cause is not known more precisely than their class."""
+    default_category: ClassVar[ErrorCategory] = ErrorCategory.FAILED
+    """Category if the cause is not known more precisely than by the class."""
 
     def __init__(
         self,
@@ -77,90 +76,86 @@ class CloudError(Exception):
         *,
         code: str = "",
         retry_after: float | None = None,
-        verdict: Verdict | None = None,
+        category: ErrorCategory | None = None,
         regional: bool = False,
     ) -> None:
         super().__init__(f"{code}: {message}" if code else message)
         self.message = message
-        """The cloud's sentence."""
+        """Message of the cloud."""
         self.code = code
-        """The cloud's own error code."""
+        """Error code of the cloud."""
         self.retry_after = retry_after
-        """Seconds the cloud asked to wait."""
-        self.verdict = verdict or self.default_verdict
-        """What a caller can do about it."""
+        """Seconds to wait before the next request, as returned by the cloud."""
+        self.category = category or self.default_category
+        """Determines the reaction."""
         self.regional = regional
-        """Quota only: the limit is of the region, and every size draws on it."""
+        """Quota only: whether the limit applies to all instance types of the region."""
 
 
 class InvalidRequest(CloudError):
-    """The request cannot be fulfilled as it is; with the verdict BLOCKED, until a person removes the cause."""
+    """The request is not valid; with category BLOCKED, an administrator must remove the cause."""
 
-    default_verdict = Verdict.INVALID
+    default_category = ErrorCategory.INVALID
 
 
 class InstanceTypeUnavailable(CloudError):
-    """No such size in this location or zone, or not for this subscription."""
+    """The instance type is not offered in the region or zone, or to the subscription."""
 
-    default_verdict = Verdict.SIZE
+    default_category = ErrorCategory.SIZE
 
 
 class QuotaExceeded(CloudError):
-    """The subscription's quota does not allow it."""
+    """The subscription's quota is exhausted."""
 
-    default_verdict = Verdict.QUOTA
+    default_category = ErrorCategory.QUOTA
 
 
 class InsufficientCapacity(CloudError):
-    """The cloud has run out of such machines for now."""
+    """The cloud has no such instance now."""
 
-    default_verdict = Verdict.CAPACITY
+    default_category = ErrorCategory.CAPACITY
 
 
 class AccessDenied(CloudError):
-    """The identity was refused, or lacks a permission."""
+    """The identity was not authenticated, or lacks a permission."""
 
-    default_verdict = Verdict.DENIED
+    default_category = ErrorCategory.DENIED
 
 
 class ClusterMissing(CloudError):
-    """The cluster in which instances are made does not exist."""
+    """The cluster that instances belong to does not exist."""
 
-    default_verdict = Verdict.CLUSTER_MISSING
+    default_category = ErrorCategory.CLUSTER_MISSING
 
 
 class InstanceMissing(CloudError):
-    """No instance of that name exists."""
+    """No instance of this name exists."""
 
-    default_verdict = Verdict.GONE
+    default_category = ErrorCategory.GONE
 
 
 class AlreadyExists(CloudError):
-    """An instance of that name exists."""
+    """An instance of this name exists."""
 
-    default_verdict = Verdict.EXISTS
+    default_category = ErrorCategory.EXISTS
 
 
 class Busy(CloudError):
-    """Another operation has to end first; with the verdict CONFLICT, the cause is unknown."""
+    """Another operation is in progress; with category CONFLICT, the cause is unknown."""
 
-    default_verdict = Verdict.BUSY
+    default_category = ErrorCategory.BUSY
 
 
 class Throttled(CloudError):
     """Too many requests."""
 
-    default_verdict = Verdict.THROTTLED
-
-
-class Deferred(Throttled):
-    """The request budget of this process is used up: nothing was sent, and the cloud refused nothing."""
+    default_category = ErrorCategory.THROTTLED
 
 
 class OperationCanceled(CloudError):
-    """The operation was overridden by a later one."""
+    """A later operation overrode the operation."""
 
-    default_verdict = Verdict.OVERRIDDEN
+    default_category = ErrorCategory.OVERRIDDEN
 
 
 class OperationFailed(CloudError):
@@ -168,6 +163,6 @@ class OperationFailed(CloudError):
 
 
 class CloudUnavailable(CloudError):
-    """No usable answer. A write may have been accepted."""
+    """No usable response. A write may have been accepted."""
 
-    default_verdict = Verdict.UNAVAILABLE
+    default_category = ErrorCategory.UNAVAILABLE

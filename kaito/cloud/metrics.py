@@ -1,29 +1,29 @@
-"""What the cloud room counts; `register` puts it into the manager's registry, beside the framework's metrics."""
+"""Prometheus metrics of cloud API calls."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-DURATION_BOUNDS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+DURATION_BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class CloudMetrics:
-    """Requests to the cloud, their answers and how long they took; throttling; remaining quota."""
+    """Counts requests by result, their durations, throttling, and remaining quota; `register` adds it to a registry."""
 
     def __init__(self) -> None:
         self.requests = Counter(
             "gpu_provisioner_arm_requests_total",
-            "Requests to the cloud's resource manager by operation and answer.",
+            "Requests to the cloud's resource manager by operation and result.",
             ["op", "code"],
             registry=None,
         )
         self.throttled = Counter(
             "gpu_provisioner_arm_throttled_total",
-            "Requests refused by the cloud (429) or held back by our own limit.",
+            "Requests that the cloud (429) or the client-side rate limit throttled.",
             ["by"],
             registry=None,
         )
         self.remaining = Gauge(
             "gpu_provisioner_arm_ratelimit_remaining",
-            "Requests left in the subscription's bucket, as the cloud last told.",
+            "Remaining requests of the subscription, as last reported by the cloud.",
             ["kind"],
             registry=None,
         )
@@ -31,7 +31,7 @@ class CloudMetrics:
             "karpenter_cloudprovider_duration_seconds",
             "Duration of cloud provider method calls.",
             ["method", "provider"],
-            buckets=DURATION_BOUNDS_SECONDS,
+            buckets=DURATION_BUCKETS_SECONDS,
             registry=None,
         )
         self.errors = Counter(
@@ -42,12 +42,12 @@ class CloudMetrics:
         )
         self.quota = Gauge(
             "gpu_provisioner_quota_remaining",
-            "vCPUs left in a quota family, as last read.",
+            "Remaining vCPUs of a quota family, as last read.",
             ["family"],
             registry=None,
         )
 
     def register(self, registry: CollectorRegistry) -> None:
-        """Export everything."""
+        """Adds all metrics to a registry."""
         for collector in (self.requests, self.throttled, self.remaining, self.duration, self.errors, self.quota):
             registry.register(collector)

@@ -1,7 +1,7 @@
-"""What the provisioner asks of a cloud: instances by name, started and watched without waiting.
+"""Protocol between the gpu-provisioner and a cloud: instances by name, and operations that callers poll.
 
-Adapters implement `Provider`; the provisioner knows nothing else of clouds. No method waits for a machine: `create`
-and `delete` submit and return, `progress` and `get` say how far things are. Every method may raise a `CloudError`.
+Providers implement `CloudProvider`. No method waits for an instance: `create` and `delete` start an operation and
+return, `operation_status` and `get` return its progress. Every method may raise a `CloudError`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,50 +16,50 @@ ImageFamily = Literal["ubuntu", "azurelinux"]
 
 
 @dataclass(frozen=True, slots=True)
-class Marker:
-    """Whose an instance is. Written at creation, never changed; an instance without it is not ours to touch."""
+class InstanceOwner:
+    """The claim and installation that an instance belongs to, stored with it at creation."""
 
     claim_uid: str
     claim_kind: str
     """`Machine` or `NodeClaim`."""
     claim_name: str
     installation: str
-    """Which provisioner installation made it: two clusters may share one subscription."""
+    """Installation that created it: two clusters may use one subscription."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One instance as the cloud describes it. For AKS: an agent pool of one machine."""
+    """An instance as read from the cloud. For AKS: an agent pool of one node."""
 
     name: str
     state: InstanceState
     instance_type: str
-    marker: Marker | None = None
-    """None: somebody else's."""
+    owner: InstanceOwner | None = None
+    """None: not created by this provisioner, and never changed or deleted by it."""
     count: int = 1
     image: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     created: datetime | None = None
-    """When it was asked for."""
+    """Time of the request to create it."""
     error: CloudError | None = None
-    """Why it is failed, when the cloud tells."""
+    """Why it failed, if the cloud reports that."""
     spot: bool = False
-    """Whether the cloud may take the machine back."""
+    """Whether the cloud may evict it."""
     zones: tuple[str, ...] = ()
-    """Zones it was restricted to; empty: the cloud chose."""
+    """Zones that it was restricted to; empty: none."""
     subnet: str = ""
-    """Where its machines are, when that was chosen."""
-    system: bool = False
-    """Whether it runs the cluster's own workloads."""
+    """Subnet of its nodes, if one was chosen."""
+    is_system: bool = False
+    """Whether it runs the cluster's system workloads."""
 
 
 @dataclass(frozen=True, slots=True)
-class InstancePlan:
-    """What to create."""
+class InstanceSpec:
+    """An instance to create."""
 
     name: str
     instance_type: str
-    marker: Marker
+    owner: InstanceOwner
     disk_gib: int
     """Size of the operating system disk."""
     image_family: ImageFamily = "ubuntu"
@@ -67,36 +67,37 @@ class InstancePlan:
     taints: tuple[str, ...] = ()
     """`key=value:effect`."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    """For people and bills; the marker is added by the adapter."""
+    """For administrators and cost reports; the provider adds those of the owner."""
     zones: tuple[str, ...] = ()
-    """Empty leaves the choice to the cloud, which for scarce GPUs is the better chance."""
+    """Empty: the cloud chooses, which succeeds more often for scarce GPUs."""
     spot: bool = False
     created: datetime | None = None
-    """When it is asked for."""
+    """Time of the request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """An operation was accepted."""
+class StartedOperation:
+    """An operation that the cloud accepted."""
 
-    operation: str
-    """Its status address, to be stored and given to `progress`; empty when the cloud gave none."""
+    status_url: str
+    """Argument for `operation_status`; empty if the cloud returned none."""
     retry_after: float | None = None
-    """Seconds after which it makes sense to look."""
+    """Seconds until the first poll."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an operation is. `lost`: the cloud does not know it (any more); look at the instance instead."""
+class OperationStatus:
+    """Status of an operation. `lost`: the cloud has no such operation; read the instance instead."""
 
     state: Literal["running", "succeeded", "failed", "canceled", "lost"]
     error: CloudError | None = None
     retry_after: float | None = None
+    """Seconds until the next poll."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """What one machine of a size holds."""
+    """Resources of an instance type, and where the subscription can use it."""
 
     name: str
     vcpus: int
@@ -106,75 +107,75 @@ class InstanceType:
     """Quota family."""
     architecture: str = "x64"
     zones: tuple[str, ...] | None = None
-    """Zones in which the subscription can have it, for example `1`; None when unknown."""
+    """Zones in which the subscription can use it, for example `1`; None if not known."""
     spot: bool = True
-    """Whether it is sold as spot capacity."""
+    """Whether it is offered as spot capacity."""
     location: str = ""
-    """The region that this is about; empty when unknown."""
+    """The region; empty if not known."""
 
 
-class Provider(Protocol):
-    """A cloud, seen as a keeper of single-machine instances."""
+class CloudProvider(Protocol):
+    """Manages instances of one node each."""
 
     @property
     def name(self) -> str:
-        """For metrics and logs, for example `azure`."""
+        """Name in metrics and logs, for example `azure`."""
         ...
 
-    def name_problem(self, name: str) -> str | None:
-        """Why an instance cannot have that name, in words for the user; None when it can."""
+    def name_error(self, name: str) -> str | None:
+        """Why an instance cannot have this name; None if it can."""
         ...
 
     def instance_name(self, provider_id: str) -> str | None:
-        """The instance that a node's `spec.providerID` belongs to; None for an id that is not of this cloud."""
+        """The instance of a node, from its `spec.providerID`; None for an ID of another cloud."""
         ...
 
     async def get(self, name: str) -> Instance | None:
-        """The instance, or None when there is none of that name."""
+        """Reads an instance; None if it does not exist."""
         ...
 
     async def list(self) -> list[Instance]:
-        """Every instance in the cluster, ours or not."""
+        """Lists all instances of the cluster, including those of other owners."""
         ...
 
-    async def create(self, plan: InstancePlan) -> Started:
-        """Start creating. Never touches an existing instance.
+    async def create(self, spec: InstanceSpec) -> StartedOperation:
+        """Starts the creation of an instance; never changes an existing one.
 
         Raises:
-            AlreadyExists: there is one of that name.
-            CloudUnavailable: it may have been accepted; look with `get`.
+            AlreadyExists: an instance of this name exists.
+            CloudUnavailable: the request may have been accepted; read the instance.
         """
         ...
 
-    async def delete(self, name: str) -> Started | None:
-        """Start deleting; None when it is gone already."""
+    async def delete(self, name: str) -> StartedOperation | None:
+        """Starts the deletion of an instance; None if it does not exist."""
         ...
 
-    async def progress(self, operation: str) -> Progress:
-        """How far an operation is."""
+    async def operation_status(self, status_url: str) -> OperationStatus:
+        """Reads the status of an operation."""
         ...
 
-    async def follow(self, changed: Callable[[str], None]) -> None:
-        """Report instances whose state has changed, by name, until cancelled.
+    async def watch(self, on_change: Callable[[str], None]) -> None:
+        """Calls `on_change` with the name of each instance whose state changes, until cancelled.
 
-        Only those that are under way are followed: that this process created or deleted, or that `get` saw so. While
-        this runs, `get` of such an instance may answer with what was last seen.
+        Covers instances with a running operation: those that this process created or deleted, or that `get` returned in
+        such a state. While it runs, `get` may return these instances from the last list.
         """
         ...
 
-    async def check(self, plan: InstancePlan) -> None:
-        """Whether the plan has a chance: the size is offered here and the quota is enough, as last seen.
+    async def check_availability(self, spec: InstanceSpec) -> None:
+        """Checks that the instance type is offered and that the quota is sufficient, as last read.
 
         Raises:
-            InstanceTypeUnavailable: not offered here, not in these zones, not as spot, or not for the subscription.
-            QuotaExceeded: fewer vCPUs left than one machine has.
+            InstanceTypeUnavailable: not offered in the region or the zones, as spot capacity, or to the subscription.
+            QuotaExceeded: fewer vCPUs remain than the instance has.
         """
         ...
 
     async def instance_type(self, name: str) -> InstanceType | None:
-        """What the size holds; None when unknown."""
+        """Reads an instance type; None if it is not known."""
         ...
 
     async def close(self) -> None:
-        """Close connections."""
+        """Closes the connections."""
         ...

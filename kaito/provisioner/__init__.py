@@ -1,1 +1,1 @@
-"""The gpu-provisioner manager: a Machine or NodeClaim becomes one cloud instance, one node, and goes again with it."""
+"""Creates one cloud instance and node per Machine or NodeClaim, and deletes them with it: the gpu-provisioner."""

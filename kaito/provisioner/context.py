@@ -1,4 +1,4 @@
-"""What the steps share: the tools of the process (`Tools`) and the state of one reconcile (`Pass`)."""
+"""State shared by the steps: dependencies of the process (`Dependencies`) and of one reconcile (`ReconcileContext`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,94 +7,103 @@ from typing import final
 
 from kaito.api import labels
 from kaito.api.karpenter import Claim
-from kaito.cloud.provider import Provider
+from kaito.cloud.provider import CloudProvider
+from kaito.provisioner.deletions import DeletionTracker
 from kaito.provisioner.installation import Installation
-from kaito.provisioner.ledger import Ledger
+from kaito.provisioner.launch_backoff import LaunchBackoff
 from kaito.provisioner.metrics import ProvisionerMetrics
-from kaito.provisioner.report import Report
 from kaito.provisioner.settings import ProvisionerSettings
+from kaito.provisioner.status import StatusUpdate
+from kaito.provisioner.unavailable_offerings import UnavailableOfferings
 from kaito.runtime import Again, Api, Request
 from kaito.runtime.client import MergePatch
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Tools:
-    """Made once in `main`, given to every controller."""
+class Dependencies:
+    """Dependencies of the controllers; `main` creates them once per process."""
 
-    cloud: Provider
+    cloud: CloudProvider
     settings: ProvisionerSettings
     kinds: Sequence[type[Claim]]
-    """Which claims are served."""
+    """Kinds of claims to reconcile."""
     metrics: ProvisionerMetrics = field(default_factory=ProvisionerMetrics)
-    ledger: Ledger = field(default_factory=Ledger)
+    backoff: LaunchBackoff = field(default_factory=LaunchBackoff)
+    unavailable: UnavailableOfferings = field(default_factory=UnavailableOfferings)
+    deletions: DeletionTracker = field(default_factory=DeletionTracker)
     installation: Installation = field(default_factory=Installation)
+
+    def forget(self, uid: str) -> None:
+        """Drops the state of a claim that is launched or deleted, or whose launch starts over."""
+        self.backoff.forget(uid)
+        self.deletions.forget(uid)
 
 
 @final
 @dataclass(slots=True)
-class Pass:
-    """One reconcile of one claim."""
+class ReconcileContext:
+    """State of one reconcile of one claim."""
 
     request: Request[Claim]
-    tools: Tools
+    deps: Dependencies
     claim: Claim
-    """The latest version: a step that writes the claim's metadata replaces it."""
-    report: Report
-    wakes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-    """When to look again, in seconds from now, and why."""
+    """The latest version: writing the claim's metadata replaces it."""
+    status: StatusUpdate
+    requeues: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    """Requested requeues: delay in seconds, and the cause."""
     expired: bool = False
-    """A deadline passed: the claim is deleted once its status says so."""
+    """Whether a deadline has passed: the claim is deleted after its status is written."""
 
     @classmethod
-    def of(cls, request: Request[Claim], tools: Tools) -> "Pass":
-        """The beginning of a reconcile."""
-        return cls(request, tools, request.object, Report(request.object))
+    def of(cls, request: Request[Claim], deps: Dependencies) -> "ReconcileContext":
+        """Creates the context at the start of a reconcile."""
+        return cls(request, deps, request.object, StatusUpdate(request.object))
 
     @property
     def api(self) -> Api:
-        """Reads and writes."""
+        """The Kubernetes API."""
         return self.request.api
 
     @property
-    def cloud(self) -> Provider:
-        """The cloud."""
-        return self.tools.cloud
+    def cloud(self) -> CloudProvider:
+        """The cloud provider."""
+        return self.deps.cloud
 
     @property
     def settings(self) -> ProvisionerSettings:
-        """What we were told."""
-        return self.tools.settings
+        """The provisioner's settings."""
+        return self.deps.settings
 
     @property
     def now(self) -> datetime:
-        """The current moment."""
+        """The current time."""
         return self.request.clock.now()
 
     @property
     def nodepool(self) -> str:
-        """Label of Karpenter's metrics."""
+        """Value of the `nodepool` label of Karpenter's metrics."""
         return nodepool(self.claim)
 
-    def wake(self, after: float, why: str) -> None:
-        """Look again after so many seconds, or earlier."""
-        self.wakes.append((max(after, 0.0), why))
+    def requeue_after(self, seconds: float, why: str) -> None:
+        """Requeues the claim after at most `seconds`; the earliest request of a reconcile wins."""
+        self.requeues.append((max(seconds, 0.0), why))
 
-    def outcome(self) -> Again | None:
-        """The earliest wish to look again."""
-        if not self.wakes:
+    def result(self) -> Again | None:
+        """The earliest requeue that a step requested; None without one."""
+        if not self.requeues:
             return None
-        after, why = min(self.wakes)
+        after, why = min(self.requeues)
         return Again(after=after, why=why)
 
-    def age(self, moment: datetime | None) -> float:
-        """Seconds since a moment; 0 for one that is not known."""
-        return (self.now - moment).total_seconds() if moment is not None else 0.0
+    def age_seconds(self, time: datetime | None) -> float:
+        """Seconds since `time`; 0 if it is not known."""
+        return (self.now - time).total_seconds() if time is not None else 0.0
 
     async def set_metadata(
         self, *, annotations: Mapping[str, str | None] | None = None, add_labels: Mapping[str, str] | None = None
     ) -> None:
-        """Change annotations (None removes one) and add labels of the claim; no request when nothing differs."""
+        """Sets annotations (None removes one) and labels of the claim; sends no request if nothing changes."""
         changes: dict[str, dict[str, str | None]] = {}
         for name, wanted in (annotations or {}).items():
             if self.claim.annotations.get(name) != wanted:
@@ -104,20 +113,20 @@ class Pass:
                 changes.setdefault("labels", {})[name] = value
         if changes:
             self.claim = await self.api.patch(self.claim, MergePatch({"metadata": dict(changes)}))
-            self.report.claim = self.claim
+            self.status.claim = self.claim
 
     def event(self, reason: str, note: str, *, warning: bool = False) -> None:
-        """Record an event about the claim."""
+        """Records an event about the claim."""
         self.request.event("Warning" if warning else "Normal", reason, note)
 
 
 def nodepool(claim: Claim) -> str:
-    """The pool a claim says it belongs to, in either generation's label."""
+    """The node pool in the claim's labels: `karpenter.sh/nodepool`, or the older `provisioner-name` of Machines."""
     return claim.labels.get(labels.NODEPOOL) or claim.labels.get(labels.PROVISIONER_NAME) or ""
 
 
-def moment(text: str) -> datetime | None:
-    """A time written on an object, where anybody may have edited it: garbage is no time."""
+def parse_time(text: str) -> datetime | None:
+    """Returns None if the text is not a timestamp with a time zone; users can edit the annotations it comes from."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Draining: which pods of a leaving node have to go, in which order, and how they are told. The rules are Karpenter's.
+"""Drains nodes by Karpenter's rules: selects the pods to evict, in which order, and when to delete them instead.
 
-Pods go in four waves (others, daemons, critical others, critical daemons); a wave starts when the one before is
-empty. They are evicted, so that disruption budgets hold, until the termination time comes near; then they are deleted
-with what is left of it.
+Pods are evicted in four waves: others, daemons, critical others, critical daemons. A wave starts when the previous one
+has no pods left. Eviction respects disruption budgets. Shortly before the termination time pods are deleted instead,
+with the remaining time as grace period.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from kaito.runtime.errors import ApiError, Conflict, NotFound, TooManyRequests
 from kaito.runtime.kinds import Node, Pod, Toleration
 
 STUCK_SECONDS = 60.0
-"""A pod that should have been gone this long is not waited for: its kubelet is not answering."""
+"""Draining does not wait for a pod this long after its deletion was due: its kubelet does not respond."""
 
 DEFAULT_GRACE_SECONDS = 30
 CRITICAL = frozenset({"system-cluster-critical", "system-node-critical"})
@@ -24,22 +24,22 @@ TERMINAL = frozenset({"Succeeded", "Failed"})
 
 
 async def pods_on(api: Api, node: Node) -> list[Pod]:
-    """The node's pods, read from the server: a cache of every pod in the cluster is not worth this rare question."""
+    """Lists the node's pods from the API server: draining is too rare to cache all pods of the cluster for it."""
     return await api.client.list(Pod, fields={"spec.nodeName": node.name})
 
 
-def awaited(pods: Sequence[Pod], now: datetime) -> list[Pod]:
-    """The pods that have to go before the node may."""
+def evictable(pods: Sequence[Pod], now: datetime) -> list[Pod]:
+    """The pods that must terminate before the node is deleted."""
     return [pod for pod in pods if not _is_exempt(pod) and not _is_stuck(pod, now)]
 
 
-def staying(pods: Sequence[Pod]) -> list[Pod]:
-    """The pods that draining leaves alone."""
+def exempt(pods: Sequence[Pod]) -> list[Pod]:
+    """The pods that draining does not evict."""
     return [pod for pod in pods if _is_exempt(pod)]
 
 
 def next_wave(pods: Sequence[Pod]) -> list[Pod]:
-    """The pods whose turn it is."""
+    """The pods of the first wave that has any."""
     waves: dict[tuple[bool, bool], list[Pod]] = {}
     for pod in pods:
         waves.setdefault((_is_critical(pod), _is_daemon(pod)), []).append(pod)
@@ -49,31 +49,31 @@ def next_wave(pods: Sequence[Pod]) -> list[Pod]:
 async def evict(
     api: Api, node: Node, pods: Sequence[Pod], *, deadline: datetime | None, now: datetime, metrics: ProvisionerMetrics
 ) -> None:
-    """Tell each pod of a wave to go, in the way that its time allows."""
+    """Evicts the pods of a wave, or deletes those whose grace period would end after the deadline."""
     for pod in pods:
         try:
-            await _tell(api, pod, deadline=deadline, now=now)
-        except TooManyRequests as refused:
+            await _evict_or_delete(api, pod, deadline=deadline, now=now)
+        except TooManyRequests as error:
             metrics.evictions.labels("429").inc()
-            api.event(node, "Warning", reasons.FAILED_DRAINING, f"pod {pod.key}: {refused.message}", action="Drain")
-        except ApiError as refused:
-            if isinstance(refused, Conflict) or (isinstance(refused, NotFound) and refused.is_object):
+            api.event(node, "Warning", reasons.FAILED_DRAINING, f"pod {pod.key}: {error.message}", action="Drain")
+        except ApiError as error:
+            if isinstance(error, Conflict) or (isinstance(error, NotFound) and error.is_object):
                 metrics.evictions.labels("gone").inc()
                 continue
-            metrics.evictions.labels(str(refused.code)).inc()
-            api.event(node, "Warning", reasons.FAILED_DRAINING, f"pod {pod.key}: {refused.message}", action="Drain")
+            metrics.evictions.labels(str(error.code)).inc()
+            api.event(node, "Warning", reasons.FAILED_DRAINING, f"pod {pod.key}: {error.message}", action="Drain")
         else:
             metrics.evictions.labels("ok").inc()
 
 
-async def _tell(api: Api, pod: Pod, *, deadline: datetime | None, now: datetime) -> None:
+async def _evict_or_delete(api: Api, pod: Pod, *, deadline: datetime | None, now: datetime) -> None:
     grace = pod.spec.termination_grace_period_seconds
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
     if deadline is not None and now >= deadline - timedelta(seconds=grace):
-        left = max(int((deadline - now).total_seconds()), 0)
-        leaving = pod.metadata.deletion_timestamp
-        if leaving is None or leaving > deadline:
-            await api.delete(pod, grace_seconds=left)
+        remaining = max(int((deadline - now).total_seconds()), 0)
+        deletion_time = pod.metadata.deletion_timestamp
+        if deletion_time is None or deletion_time > deadline:
+            await api.delete(pod, grace_seconds=remaining)
         return
     if not pod.deleting and not labels.is_true(pod.annotations.get(labels.DO_NOT_DISRUPT)):
         await api.evict(pod)
@@ -96,8 +96,8 @@ def _is_critical(pod: Pod) -> bool:
 
 
 def _is_stuck(pod: Pod, now: datetime) -> bool:
-    leaving = pod.metadata.deletion_timestamp
-    return leaving is not None and now > leaving + timedelta(seconds=STUCK_SECONDS)
+    deletion_time = pod.metadata.deletion_timestamp
+    return deletion_time is not None and now > deletion_time + timedelta(seconds=STUCK_SECONDS)
 
 
 def _tolerates(toleration: Toleration) -> bool:

@@ -1,14 +1,14 @@
-"""What a cloud error means for a claim: which condition it gets, and when to try again.
+"""Maps cloud errors to the reason of a claim's condition and to the delay before the next attempt.
 
-One table by verdict, used by every step that talks to the cloud. Pauses are in seconds; those that grow double with
-each failure in a row, up to their cap.
+Every step that calls the cloud uses these tables by error category. Delays are seconds; each consecutive failure
+doubles them, up to a cap.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kaito.api.karpenter import conditions
-from kaito.cloud.errors import CloudError, Verdict
+from kaito.cloud.errors import CloudError, ErrorCategory
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime.meta import ConditionStatus
 
@@ -16,122 +16,119 @@ MESSAGE_LIMIT = 800
 """Longest cloud message in a condition (Karpenter truncates launch messages too)."""
 
 BUSY_SECONDS, BUSY_CAP_SECONDS = 30.0, 120.0
-"""AKS refills the PUT budget of one agent pool with one request a minute."""
+"""AKS allows one PUT per minute and agent pool."""
 CONFLICT_CAP_SECONDS = 1800.0
-TROUBLE_CAP_SECONDS = 120.0
+TRANSIENT_RETRY_CAP_SECONDS = 120.0
 THROTTLED_CAP_SECONDS = 120.0
 RETRY_AFTER_CAP_SECONDS = 1800.0
-"""A longer time asked for by the cloud is not waited for."""
+"""Upper limit for a `Retry-After` of the cloud."""
 QUOTA_FACTOR = 3.0
-"""The longest pause after a quota refusal, in quota retries: half an hour by default."""
+"""Longest delay after an exceeded quota, as a multiple of `quota_retry`: 30 min by default."""
 DENIED_CAP_SECONDS = 1800.0
 OVERRIDDEN_CAP_SECONDS = 1800.0
 BLOCKED_SECONDS, BLOCKED_CAP_SECONDS = 600.0, 3600.0
-"""Between attempts while a lock, a policy or a full subnet forbids the request: a person has to act."""
-REFUSED_SECONDS, REFUSED_CAP_SECONDS = 1800.0, 4 * 3600.0
-"""Between attempts at a request that the cloud calls invalid, or a size the subscription cannot use."""
+"""While a lock, a policy or a full subnet forbids the request, until an administrator removes it."""
+PERMANENT_FAILURE_RETRY_SECONDS, PERMANENT_FAILURE_CAP_SECONDS = 1800.0, 4 * 3600.0
+"""For an invalid request, or an instance type that the subscription cannot use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A cloud error in the claim's terms."""
+    """A cloud error as a condition of a claim."""
 
     reason: str
     message: str
     retry: float
     """Seconds until the next attempt."""
     status: ConditionStatus = "False"
-    """False: the launch failed. Unknown: it is only delayed."""
+    """False: the launch failed. Unknown: it is delayed."""
 
 
-_REASONS: Mapping[Verdict, tuple[str, ConditionStatus]] = {
-    Verdict.QUOTA: (conditions.QUOTA_EXCEEDED, "False"),
-    Verdict.CAPACITY: (conditions.INSUFFICIENT_CAPACITY, "False"),
-    Verdict.SIZE: (conditions.UNSUPPORTED_INSTANCE_TYPE, "False"),
-    Verdict.ZONE: (conditions.UNSUPPORTED_INSTANCE_TYPE, "False"),
-    Verdict.BUSY: (conditions.CLOUD_BUSY, "Unknown"),
-    Verdict.CONFLICT: (conditions.CLOUD_CONFLICT, "False"),
-    Verdict.THROTTLED: (conditions.CLOUD_THROTTLED, "Unknown"),
-    Verdict.OVERRIDDEN: (conditions.OPERATION_CANCELED, "Unknown"),
-    Verdict.FAILED: (conditions.LAUNCH_FAILED, "False"),
-    Verdict.BLOCKED: (conditions.BLOCKED_BY_CLOUD, "False"),
-    Verdict.INVALID: (conditions.LAUNCH_FAILED, "False"),
-    Verdict.DENIED: (conditions.UNAUTHORIZED, "False"),
-    Verdict.CLUSTER_MISSING: (conditions.CLUSTER_NOT_FOUND, "False"),
-    Verdict.GONE: (conditions.CLOUD_UNAVAILABLE, "Unknown"),  # it went while it was asked about: look again
-    Verdict.EXISTS: (
-        conditions.AGENT_POOL_CREATING,
-        "Unknown",
-    ),  # the lost answer of an earlier attempt, or another owner's
-    Verdict.UNAVAILABLE: (conditions.CLOUD_UNAVAILABLE, "Unknown"),
+_REASONS: Mapping[ErrorCategory, tuple[str, ConditionStatus]] = {
+    ErrorCategory.QUOTA: (conditions.QUOTA_EXCEEDED, "False"),
+    ErrorCategory.CAPACITY: (conditions.INSUFFICIENT_CAPACITY, "False"),
+    ErrorCategory.SIZE: (conditions.UNSUPPORTED_INSTANCE_TYPE, "False"),
+    ErrorCategory.ZONE: (conditions.UNSUPPORTED_INSTANCE_TYPE, "False"),
+    ErrorCategory.BUSY: (conditions.CLOUD_BUSY, "Unknown"),
+    ErrorCategory.CONFLICT: (conditions.CLOUD_CONFLICT, "False"),
+    ErrorCategory.THROTTLED: (conditions.CLOUD_THROTTLED, "Unknown"),
+    ErrorCategory.OVERRIDDEN: (conditions.OPERATION_CANCELED, "Unknown"),
+    ErrorCategory.FAILED: (conditions.LAUNCH_FAILED, "False"),
+    ErrorCategory.BLOCKED: (conditions.BLOCKED_BY_CLOUD, "False"),
+    ErrorCategory.INVALID: (conditions.LAUNCH_FAILED, "False"),
+    ErrorCategory.DENIED: (conditions.UNAUTHORIZED, "False"),
+    ErrorCategory.CLUSTER_MISSING: (conditions.CLUSTER_NOT_FOUND, "False"),
+    ErrorCategory.GONE: (conditions.CLOUD_UNAVAILABLE, "Unknown"),  # deleted between two requests: read it again
+    # Created by an earlier attempt whose response was lost, or by another owner: the next reconcile reads it.
+    ErrorCategory.EXISTS: (conditions.AGENT_POOL_CREATING, "Unknown"),
+    ErrorCategory.UNAVAILABLE: (conditions.CLOUD_UNAVAILABLE, "Unknown"),
 }
 
-_UNAVAILABLE = frozenset({Verdict.QUOTA, Verdict.CAPACITY, Verdict.SIZE, Verdict.ZONE})
+_UNAVAILABLE = frozenset({ErrorCategory.QUOTA, ErrorCategory.CAPACITY, ErrorCategory.SIZE, ErrorCategory.ZONE})
 
-
-TROUBLE = frozenset(
+REQUEST_FAILURES = frozenset(
     {
-        Verdict.BUSY,
-        Verdict.CONFLICT,
-        Verdict.THROTTLED,
-        Verdict.DENIED,
-        Verdict.CLUSTER_MISSING,
-        Verdict.GONE,
-        Verdict.EXISTS,
-        Verdict.UNAVAILABLE,
+        ErrorCategory.BUSY,
+        ErrorCategory.CONFLICT,
+        ErrorCategory.THROTTLED,
+        ErrorCategory.DENIED,
+        ErrorCategory.CLUSTER_MISSING,
+        ErrorCategory.GONE,
+        ErrorCategory.EXISTS,
+        ErrorCategory.UNAVAILABLE,
     }
 )
-"""Verdicts about a request, not about the launch: the first useful answer ends the row that makes pauses grow."""
+"""Categories that concern a request and not the launch: the first usable response resets their backoff."""
 
 
-def failure(error: CloudError, failures: int, settings: ProvisionerSettings) -> Failure:
-    """The consequences of an error that was the `failures`-th in a row, counted from 1."""
-    reason, status = _REASONS[error.verdict]
-    text = shortened(str(error))
-    message = f"{conditions.UNAVAILABLE_MESSAGE}: {text}" if error.verdict in _UNAVAILABLE else text
-    return Failure(reason, message, pause(error, failures, settings), status=status)
+def describe(error: CloudError, failures: int, settings: ProvisionerSettings) -> Failure:
+    """Returns the condition and the retry delay for an error; `failures` counts consecutive errors, from 1."""
+    reason, status = _REASONS[error.category]
+    text = shorten(str(error))
+    message = f"{conditions.UNAVAILABLE_MESSAGE}: {text}" if error.category in _UNAVAILABLE else text
+    return Failure(reason, message, retry_seconds(error, failures, settings), status=status)
 
 
-def pause(error: CloudError, failures: int, settings: ProvisionerSettings) -> float:
-    """Seconds until the next attempt after an error that was the `failures`-th in a row, counted from 1.
+def retry_seconds(error: CloudError, failures: int, settings: ProvisionerSettings) -> float:
+    """Returns the delay before the next attempt; `failures` counts consecutive errors, from 1.
 
-    The time that the cloud asks for is kept, up to a limit, and does not keep the pause from growing: a cloud that asks
-    for one second and refuses for hours is not asked each second.
+    A `Retry-After` of the cloud is a lower bound, up to a limit. The delay still grows: a cloud that returns a
+    `Retry-After` of one second for hours is not called every second.
     """
-    first, cap = _growth(error, settings)
+    first, cap = _delays(error, settings)
     grown = min(first * 2.0 ** min(max(failures, 1) - 1, 16), max(cap, first))
     return max(grown, min(error.retry_after or 0.0, RETRY_AFTER_CAP_SECONDS))
 
 
-def _growth(error: CloudError, settings: ProvisionerSettings) -> tuple[float, float]:
-    """The first pause and the longest."""
-    match error.verdict:
-        case Verdict.QUOTA:
+def _delays(error: CloudError, settings: ProvisionerSettings) -> tuple[float, float]:
+    """The first and the longest delay."""
+    match error.category:
+        case ErrorCategory.QUOTA:
             return settings.quota_retry, settings.quota_retry * QUOTA_FACTOR
-        case Verdict.CAPACITY | Verdict.FAILED:
+        case ErrorCategory.CAPACITY | ErrorCategory.FAILED:
             return settings.capacity_retry, settings.capacity_retry_cap
-        case Verdict.SIZE | Verdict.ZONE | Verdict.INVALID:
-            return REFUSED_SECONDS, REFUSED_CAP_SECONDS
-        case Verdict.BLOCKED:
+        case ErrorCategory.SIZE | ErrorCategory.ZONE | ErrorCategory.INVALID:
+            return PERMANENT_FAILURE_RETRY_SECONDS, PERMANENT_FAILURE_CAP_SECONDS
+        case ErrorCategory.BLOCKED:
             return BLOCKED_SECONDS, BLOCKED_CAP_SECONDS
-        case Verdict.DENIED | Verdict.CLUSTER_MISSING:
+        case ErrorCategory.DENIED | ErrorCategory.CLUSTER_MISSING:
             return settings.denied_retry, DENIED_CAP_SECONDS
-        case Verdict.THROTTLED:
+        case ErrorCategory.THROTTLED:
             first = settings.poll_interval if error.retry_after is None else min(error.retry_after or 1.0, 60.0)
             return first, THROTTLED_CAP_SECONDS
-        case Verdict.BUSY:
+        case ErrorCategory.BUSY:
             return BUSY_SECONDS, BUSY_CAP_SECONDS
-        case Verdict.CONFLICT:
+        case ErrorCategory.CONFLICT:
             return BUSY_SECONDS, CONFLICT_CAP_SECONDS
-        case Verdict.OVERRIDDEN:
-            return settings.trouble_retry, OVERRIDDEN_CAP_SECONDS
-        case Verdict.EXISTS | Verdict.GONE:
-            return 1.0, TROUBLE_CAP_SECONDS
-        case Verdict.UNAVAILABLE:
-            return settings.trouble_retry, TROUBLE_CAP_SECONDS
+        case ErrorCategory.OVERRIDDEN:
+            return settings.transient_retry, OVERRIDDEN_CAP_SECONDS
+        case ErrorCategory.EXISTS | ErrorCategory.GONE:
+            return 1.0, TRANSIENT_RETRY_CAP_SECONDS
+        case ErrorCategory.UNAVAILABLE:
+            return settings.transient_retry, TRANSIENT_RETRY_CAP_SECONDS
 
 
-def shortened(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    """A message of the cloud as one line that fits into a condition; the cut is marked."""
+def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Joins a message to one line and cuts it at `limit` characters, marked by `...`."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[:limit]}..."

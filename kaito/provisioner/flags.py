@@ -1,9 +1,8 @@
-"""The command line of the gpu-provisioner; the cloud's coordinates may also come from upstream's environment names.
+"""Parses the command line and the environment of the gpu-provisioner into settings.
 
-`main` calls `parse`; everything else takes the typed result. Booleans are written `--flag`, `--flag=true` or
-`--flag=false`, durations as Go writes them (`90s`, `15m`, `1h30m`). A flag that cannot be honored is refused with the
-remedy; a flag of upstream's provisioner without effect here is accepted with a note (`upstream`). None is
-ignored silently.
+`main` calls `parse`. Booleans are written `--flag`, `--flag=true` or `--flag=false`, durations as in Go (`90s`, `15m`,
+`1h30m`). The cluster may also be given by the environment variables of upstream's chart. Flags that only upstream's
+provisioner has are accepted with a note (`upstream`); an unknown flag or an invalid value is an error.
 """
 
 import argparse
@@ -28,29 +27,29 @@ ENVIRONMENT = {
     "client_id": "AZURE_CLIENT_ID",
     "tenant_id": "AZURE_TENANT_ID",
 }
-"""Names under which upstream's chart gives them."""
+"""Environment variables of upstream's chart, by field of `AzureSettings`."""
 
 DEPLOYMENT_MODES: Mapping[str, CredentialMode] = {"": "workload", "self-hosted": "workload", "managed": "managed"}
-"""Upstream's `DEPLOYMENT_MODE`."""
+"""Values of upstream's `DEPLOYMENT_MODE`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """One parsed command line."""
+    """Settings from one command line."""
 
     manager: Settings
     provisioner: ProvisionerSettings
     azure: AzureSettings
     node_api: NodeApi
     notes: tuple[str, ...] = ()
-    """Flags of upstream's provisioner that have no effect here, each with the reason."""
+    """Flags of upstream's provisioner without effect, each with the reason."""
 
 
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    """Every flag, with its default and meaning."""
+    """Builds the parser with all flags."""
     flags = FlagParser(
         prog="gpu-provisioner",
-        description="Turns Karpenter Machines and NodeClaims into AKS agent pools of one node.",
+        description="Creates one AKS agent pool per Karpenter Machine or NodeClaim.",
     )
     flags.add_argument("--version", action="version", version=f"gpu-provisioner {version('kaito')}")
     flags.manager()
@@ -64,65 +63,71 @@ def _add_cloud_flags(flags: FlagParser, environ: Mapping[str, str]) -> None:
     for field, variable in ENVIRONMENT.items():
         flag = f"--azure-{field.replace('_', '-')}"
         flags.add_argument(flag, default=environ.get(variable, ""), help=f"Azure {field} (environment {variable})")
-    flags.add_argument("--arm-endpoint", default=PUBLIC_ARM, help="Azure Resource Manager, or a simulator of it")
-    flags.add_argument("--arm-api-version", default=API_VERSION, help="version of Microsoft.ContainerService")
+    flags.add_argument("--arm-endpoint", default=PUBLIC_ARM, help="URL of Azure Resource Manager or a simulator")
+    flags.add_argument("--arm-api-version", default=API_VERSION, help="API version of Microsoft.ContainerService")
     flags.add_argument(
         "--azure-credential",
         choices=get_args(CredentialMode),
         default=DEPLOYMENT_MODES.get(environ.get("DEPLOYMENT_MODE", "").strip(), "workload"),
-        help="who we are: fake is for a simulator (environment DEPLOYMENT_MODE)",
+        help="credential type; fake only for the simulator (environment DEPLOYMENT_MODE)",
     )
     flags.add_argument(
         "--arm-qps",
         type=float,
         default=10.0,
-        help="ARM requests a second, all kinds together",
+        help="sustained rate of all ARM requests per second",
     )
     flags.add_argument("--arm-burst", type=int, default=200, help="ARM requests at once above that rate")
-    flags.duration("--arm-timeout", 60.0, "give up an ARM request after")
+    flags.duration("--arm-timeout", 60.0, "timeout of an ARM request")
 
 
 def _add_claim_flags(flags: FlagParser) -> None:
     defaults = ProvisionerSettings()
     flags.add_argument(
-        "--node-api", choices=[api.value for api in NodeApi], default="auto", help="which claims are served"
+        "--node-api", choices=[api.value for api in NodeApi], default="auto", help="kinds of claims to reconcile"
     )
-    flags.add_argument("--installation-id", default="", help="mark on our agent pools; empty: UID of kube-system")
-    flags.add_argument("--concurrency", type=int, default=defaults.workers, help="claims worked on at the same time")
+    flags.add_argument("--installation-id", default="", help="name in tags of agent pools; empty: UID of kube-system")
     flags.add_argument(
-        "--default-disk-gib", type=int, default=0, help="disk of claims without a storage request; 0: refuse them"
+        "--concurrency", type=int, default=defaults.concurrency, help="claims reconciled at the same time"
     )
-    flags.duration("--poll-interval", defaults.poll_interval, "between looks at an operation when ARM names no time")
+    flags.add_argument(
+        "--default-disk-gib", type=int, default=0, help="disk of claims without a storage request; 0: reject them"
+    )
+    flags.duration("--poll-interval", defaults.poll_interval, "poll interval of operations without Retry-After")
     flags.duration(
-        "--launch-timeout", defaults.launch_timeout, "delete a claim still being created after; 8 GPUs: twice"
+        "--launch-timeout",
+        defaults.launch_timeout,
+        "delete a claim without an instance after; 8 GPUs: twice",
     )
     flags.duration("--registration-timeout", defaults.registration_timeout, "delete a claim without a node after")
     flags.duration("--initialization-timeout", defaults.initialization_timeout, "report an unusable node after")
-    flags.switch("--replace-uninitialized", default=False, help="and delete its claim")
-    flags.duration("--quota-retry", defaults.quota_retry, "between attempts while the quota is exceeded")
-    flags.duration("--capacity-retry", defaults.capacity_retry, "after an attempt without capacity; doubles")
-    flags.duration("--default-termination-grace-period", defaults.default_grace_period, "drain at most; 0: for ever")
-    flags.duration("--gc-interval", defaults.collect_every, "between scans for orphans")
-    flags.duration("--gc-grace", defaults.orphan_grace, "an agent pool younger than this is no orphan")
-    flags.add_argument("--gc-limit", type=int, default=defaults.orphans_at_once, help="orphans deleted in one scan")
-    flags.switch("--gc-dry-run", default=False, help="only report orphans")
+    flags.switch("--replace-uninitialized", default=False, help="delete claims whose node never initializes")
+    flags.duration("--quota-retry", defaults.quota_retry, "retry delay while the quota is exceeded")
+    flags.duration("--capacity-retry", defaults.capacity_retry, "retry delay after a launch without capacity; doubles")
+    flags.duration(
+        "--default-termination-grace-period", defaults.default_termination_grace_period, "drain at most; 0: for ever"
+    )
+    flags.duration("--gc-interval", defaults.gc_interval, "interval of garbage collection")
+    flags.duration("--gc-grace", defaults.gc_grace, "minimum age of an agent pool for garbage collection")
+    flags.add_argument("--gc-limit", type=int, default=defaults.gc_limit, help="agent pools deleted at once")
+    flags.switch("--gc-dry-run", default=False, help="report orphaned agent pools without deleting them")
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
-    """Read the command line and the environment variables the provisioner knows.
+    """Parses the command line and the environment variables.
 
     Raises:
-        SystemExit: 2 on a wrong flag (the message is on stderr), 0 on `--help` and `--version`.
+        SystemExit: 2 for an invalid flag, with the message on stderr; 0 for `--help` and `--version`.
     """
     flags = parser(environ)
     args = flags.parse_args(argv)
 
-    def refuse(problem: str) -> NoReturn:
-        flags.error(problem)
+    def fail(message: str) -> NoReturn:
+        flags.error(message)
 
     for field in ("subscription_id", "resource_group", "cluster"):
         if not getattr(args, f"azure_{field}").strip():
-            refuse(f"which cluster? set --azure-{field.replace('_', '-')} or {ENVIRONMENT[field]}")
+            fail(f"the cluster is not configured: set --azure-{field.replace('_', '-')} or {ENVIRONMENT[field]}")
     try:
         notes = upstream.apply(args, environ)
         return Invocation(
@@ -133,29 +138,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             notes=notes,
         )
     except ValidationError as invalid:
-        refuse("; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors()))
-    except ValueError as wrong:
-        refuse(str(wrong))
+        fail("; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors()))
+    except ValueError as error:
+        fail(str(error))
 
 
 def _provisioner(args: argparse.Namespace) -> ProvisionerSettings:
-    return ProvisionerSettings(
-        installation=args.installation_id,
-        workers=args.concurrency,
-        poll_interval=args.poll_interval,
-        launch_timeout=args.launch_timeout,
-        registration_timeout=args.registration_timeout,
-        initialization_timeout=args.initialization_timeout,
-        replace_uninitialized=args.replace_uninitialized,
-        quota_retry=args.quota_retry,
-        capacity_retry=args.capacity_retry,
-        default_disk_gib=args.default_disk_gib,
-        default_grace_period=args.default_termination_grace_period,
-        collect_every=args.gc_interval,
-        orphan_grace=args.gc_grace,
-        orphans_at_once=args.gc_limit,
-        collect_dry_run=args.gc_dry_run,
-    )
+    """Settings whose name is that of a flag."""
+    given = vars(args)
+    return ProvisionerSettings(**{name: given[name] for name in ProvisionerSettings.model_fields if name in given})
 
 
 def _azure(args: argparse.Namespace) -> AzureSettings:

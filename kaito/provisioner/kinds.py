@@ -1,4 +1,4 @@
-"""Which kinds of claims this process serves: those asked for, or those the cluster knows."""
+"""Selects the kinds of claims to reconcile: those configured, or those whose definitions are installed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ log = get_logger(__name__)
 
 
 async def served_kinds(node_api: NodeApi, settings: Settings) -> Sequence[type[Claim]]:
-    """The kinds to serve; with `auto`, waits until the cluster knows at least one of them.
+    """Returns the kinds to reconcile; with `auto`, waits until at least one definition is installed.
 
     Raises:
-        ConfigurationError: there is no way to a cluster.
+        ConfigurationError: no cluster configuration was found.
     """
     match node_api:
         case NodeApi.MACHINE:
@@ -39,16 +39,16 @@ async def _installed(settings: Settings) -> Sequence[type[Claim]]:
             try:
                 found = [kind for kind in KINDS if await is_served(client, kind)]
             except KaitoRuntimeError as error:
-                log.warning("cannot ask the cluster for its kinds, asking again", error=str(error))
+                log.warning("reading the installed kinds failed, retrying", error=str(error))
                 found = []
             if found:
                 return found
-            log.info("neither machines nor nodeclaims are installed, waiting")
+            log.info("waiting for the definition of machines or nodeclaims")
             await asyncio.sleep(RETRY_SECONDS)
 
 
 async def is_served(client: Client, kind: type[Claim]) -> bool:
-    """Whether the cluster knows the kind, by its discovery document."""
+    """Whether the cluster serves the kind, according to its discovery document."""
     try:
         document = await client.raw("GET", f"/apis/{kind.api_version}")
     except NotFound:

@@ -1,6 +1,6 @@
-"""The gpu-provisioner process: flags in, a manager with the provisioner's controllers out.
+"""Entry point of the gpu-provisioner: parses flags and runs a manager with the provisioner's controllers.
 
-`pyproject.toml` makes it the console script `gpu-provisioner`; `cmd/gpu-provisioner` is the same for running by path.
+The console script `gpu-provisioner` and `cmd/gpu-provisioner` call `main`.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import final
 
 from kaito.api.karpenter import Claim
-from kaito.cloud.azure.sdk import REMEDY, is_sdk_installed
+from kaito.cloud.azure.sdk import INSTALL_HINT, is_sdk_installed
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import Provider
-from kaito.provisioner.context import Tools
+from kaito.cloud.provider import CloudProvider
+from kaito.provisioner.context import Dependencies
 from kaito.provisioner.controllers import cached, controllers
 from kaito.provisioner.flags import Invocation, parse
 from kaito.provisioner.installation import Installation
@@ -23,53 +23,54 @@ from kaito.runtime import Manager
 from kaito.runtime.logging import configure, get_logger
 
 NAME = "gpu-provisioner"
-"""Of the lease, the field manager and the logs."""
+"""Name of the lease, the field manager and the log entries."""
 
 _log = get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run until a signal.
+    """Runs the provisioner until SIGINT or SIGTERM.
 
     Raises:
-        SystemExit: always; 2 after a wrong flag, 1 after a failure.
+        SystemExit: always; 2 after an invalid flag, 1 after a failure.
     """
     invocation = parse(sys.argv[1:] if argv is None else argv, os.environ)
     if not is_sdk_installed():
-        sys.exit(f"{NAME}: {REMEDY}")
+        sys.exit(f"{NAME}: {INSTALL_HINT}")
     configure(invocation.manager.log_format, invocation.manager.log_level)
     for note in invocation.notes:
-        _log.warning("a setting has no effect", setting=note)
+        _log.warning("setting has no effect", setting=note)
     kinds = asyncio.run(served_kinds(invocation.node_api, invocation.manager))
     manager_for(invocation, kinds).run()
 
 
 def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager:
-    """The manager, not yet running."""
-    from kaito.cloud.azure.provider import AzureProvider  # the SDK takes over a second to import, and is an extra
+    """Builds the manager without starting it."""
+    from kaito.cloud.azure.provider import AzureProvider  # importing the SDK takes over 1 s; it is an extra
 
     cloud_metrics = CloudMetrics()
 
     def fence() -> None:
-        manager.fence()  # made below: its controllers need the cloud
+        manager.fence()  # assigned below: the controllers of the manager need the cloud provider
 
     cloud = AzureProvider(invocation.azure, cloud_metrics, fence=fence)
     settings = invocation.provisioner
-    tools = Tools(cloud=cloud, settings=settings, kinds=kinds, installation=Installation(settings.installation))
+    installation = Installation(settings.installation_id)
+    deps = Dependencies(cloud=cloud, settings=settings, kinds=kinds, installation=installation)
     manager = Manager(
         invocation.manager,
-        controllers=controllers(tools),
+        controllers=controllers(deps),
         cache=cached(),
         runnables=[CloudConnection(cloud)],
         lease=NAME,
     )
     cloud_metrics.register(manager.metrics.registry)
-    tools.metrics.register(manager.metrics.registry, lambda: _known_claims(manager, kinds))
+    deps.metrics.register(manager.metrics.registry, lambda: _claims_of_leader(manager, kinds))
     return manager
 
 
-def _known_claims(manager: Manager, kinds: Sequence[type[Claim]]) -> list[Claim]:
-    """What the cache holds, for the gauge; only the leader speaks, or every replica would be counted."""
+def _claims_of_leader(manager: Manager, kinds: Sequence[type[Claim]]) -> list[Claim]:
+    """The cached claims for the gauge of phases; empty unless this replica leads, so that claims are counted once."""
     if not manager.is_leader:
         return []
     return [claim for kind in kinds for claim in manager.cache.list(kind) if is_managed(claim)]
@@ -77,16 +78,16 @@ def _known_claims(manager: Manager, kinds: Sequence[type[Claim]]) -> list[Claim]
 
 @final
 class CloudConnection:
-    """Closes the connections to the cloud when the manager stops."""
+    """Runnable that closes the cloud provider when the manager stops."""
 
     name = "cloud-connection"
     leader_elected = False
 
-    def __init__(self, cloud: Provider) -> None:
+    def __init__(self, cloud: CloudProvider) -> None:
         self._cloud = cloud
 
     async def run(self) -> None:
-        """Wait for the end."""
+        """Waits until cancelled, then closes the connections."""
         try:
             await asyncio.Event().wait()
         finally:

@@ -1,4 +1,7 @@
-"""What the provisioner counts, under Karpenter's names where it has one. Never labeled by object name."""
+"""Prometheus metrics of the provisioner, with Karpenter's names where Karpenter has the metric.
+
+The names of objects are never labels, so that the number of series is bounded.
+"""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +14,13 @@ from prometheus_client.registry import Collector
 from kaito.api.karpenter import Claim
 
 PHASES = ("pending", "failed", "launched", "registered", "ready", "unhealthy", "terminating")
-"""In the order of a claim's life; `unhealthy` was ready once."""
+"""In the order in which a claim reaches them; `unhealthy` claims were ready before."""
 
-LIFE_BOUNDS_SECONDS = (1, 5, 15, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
+DURATION_BUCKETS_SECONDS = (1, 5, 15, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
 
 
 class ProvisionerMetrics:
-    """Counters and histograms of claims and nodes; made without a registry, exported by `register`."""
+    """Counters and histograms of claims and nodes; `register` adds them to a registry."""
 
     def __init__(self) -> None:
         self.terminated = Counter(
@@ -25,15 +28,15 @@ class ProvisionerMetrics:
         )
         self.disrupted = Counter(
             "karpenter_nodeclaims_disrupted_total",
-            "Claims we deleted ourselves.",
+            "Claims that the provisioner deleted.",
             ["reason", "nodepool"],
             registry=None,
         )
         self.termination_seconds = Histogram(
             "karpenter_nodeclaims_termination_duration_seconds",
-            "From the deletion of a claim to its end.",
+            "Time from the deletion of a claim until its instance does not exist.",
             ["nodepool"],
-            buckets=LIFE_BOUNDS_SECONDS,
+            buckets=DURATION_BUCKETS_SECONDS,
             registry=None,
         )
         self.nodes_created = Counter("karpenter_nodes_created_total", "Nodes registered.", ["nodepool"], registry=None)
@@ -41,36 +44,36 @@ class ProvisionerMetrics:
             "karpenter_nodes_terminated_total", "Nodes terminated.", ["nodepool"], registry=None
         )
         self.evictions = Counter(
-            "karpenter_nodes_eviction_requests_total", "Evictions asked for.", ["code"], registry=None
+            "karpenter_nodes_eviction_requests_total", "Eviction requests.", ["code"], registry=None
         )
         self.launch_failures = Counter(
             "gpu_provisioner_launch_failures_total", "Launch attempts that failed.", ["sku", "reason"], registry=None
         )
         self.refused_offers = Counter(
             "gpu_provisioner_refused_offers_total",
-            "Sizes that the cloud refused at creation or after it, by capacity type and verdict.",
+            "Offerings that the cloud rejected, at creation or later, by category of the error.",
             ["sku", "capacity_type", "verdict"],
             registry=None,
         )
         self.refused_deletions = Counter(
             "gpu_provisioner_refused_deletions_total",
-            "Deletions of instances that the cloud refused, by reason.",
+            "Deletions of instances that the cloud rejected, by reason.",
             ["reason"],
             registry=None,
         )
         self.stage_seconds = Histogram(
             "gpu_provisioner_time_to_stage_seconds",
-            "From the creation of a claim to a stage.",
+            "Time from the creation of a claim to a stage.",
             ["stage", "sku"],
-            buckets=LIFE_BOUNDS_SECONDS,
+            buckets=DURATION_BUCKETS_SECONDS,
             registry=None,
         )
         self.orphans = Gauge(
-            "gpu_provisioner_orphan_pools", "Instances of ours without a claim at the last scan.", registry=None
+            "gpu_provisioner_orphan_pools", "Instances without a claim at the last garbage collection.", registry=None
         )
 
     def register(self, registry: CollectorRegistry, claims: Callable[[], Iterable[Claim]]) -> None:
-        """Export everything; `claims` is asked at each scrape."""
+        """Adds all metrics to a registry; `claims` is called at each scrape."""
         registry.register(PhaseCollector(claims))
         for collector in (
             self.terminated,
@@ -89,7 +92,7 @@ class ProvisionerMetrics:
 
 
 def phase(claim: Claim) -> str:
-    """The stage a claim has reached, or what keeps it from the next one."""
+    """The phase of a claim, one of `PHASES`."""
     if claim.deleting:
         return "terminating"
     if claim.is_ready:
@@ -105,21 +108,21 @@ def phase(claim: Claim) -> str:
 
 @final
 class PhaseCollector(Collector):
-    """Claims by phase, counted at the moment of the scrape."""
+    """Counts claims by phase at each scrape."""
 
     def __init__(self, claims: Callable[[], Iterable[Claim]]) -> None:
         self._claims = claims
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """The name without a scrape, so that registering reads nothing."""
+        """Describes the metric without reading claims, for the registration."""
         return [_phases()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauge as of now."""
-        counted = Tally(phase(claim) for claim in self._claims())
+        """Counts the claims."""
+        counts = Tally(phase(claim) for claim in self._claims())
         family = _phases()
         for name in PHASES:
-            family.add_metric([name], counted[name])
+            family.add_metric([name], counts[name])
         yield family
 
 

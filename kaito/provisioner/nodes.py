@@ -1,7 +1,6 @@
-"""Which nodes belong to which claim, and which claims are ours to serve.
+"""Maps nodes and instances to claims, and selects the claims that this provisioner reconciles.
 
-The labels come from the instance itself (the cloud puts them on every node it makes for it), so a node is known from
-the moment it joins.
+The cloud sets the labels of an agent pool on its nodes, so a node is mapped as soon as it joins.
 """
 
 from collections.abc import Sequence
@@ -15,19 +14,19 @@ from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Node
 
 NODES_BY_CLAIM = Index(Node, lambda node: [uid] if (uid := node.labels.get(labels.CLAIM_UID)) else [], name="by-claim")
-"""Nodes by the UID of the claim they were made for."""
+"""Nodes by the UID of their claim."""
 
 NODES_BY_CLAIM_NAME = Index(
     Node, lambda node: [name] if (name := node.labels.get(labels.CLAIM_NAME)) else [], name="by-claim-name"
 )
-"""Nodes by the name of the claim they were made for, which is also its instance's name."""
+"""Nodes by the name of their claim, which is also the name of the instance."""
 
-OURS = {labels.MANAGED_BY: labels.GPU_PROVISIONER}
-"""Labels of the nodes this provisioner made."""
+MANAGED_NODE_LABELS = {labels.MANAGED_BY: labels.GPU_PROVISIONER}
+"""Labels of the nodes that this provisioner created."""
 
 
 async def nodes_of(api: Api, claim: Claim) -> list[Node]:
-    """The nodes made for a claim, by name; one that upstream's provisioner had registered is taken over first."""
+    """The nodes of a claim; adopts a node that upstream's provisioner registered."""
     nodes = await api.list(Node, index=NODES_BY_CLAIM(claim.uid))
     if not nodes and claim.status.node_name:
         adopted = await _adopt(api, claim)
@@ -36,27 +35,31 @@ async def nodes_of(api: Api, claim: Claim) -> list[Node]:
 
 
 async def _adopt(api: Api, claim: Claim) -> Node | None:
-    """Put our labels on the node that the claim's status names, if it is that machine and nobody's yet.
+    """Labels the node named by the claim's status, if the provider IDs are equal and it has no claim label yet.
 
-    Claims that upstream gpu-provisioner has fulfilled have nodes without them; the provider id in the status, which
-    only a provisioner writes, says that they belong together.
+    Nodes of claims that upstream's gpu-provisioner launched lack the labels. Only provisioners write the provider ID of
+    the claim's status, so it is proof that the node belongs to the claim.
     """
     node = await api.find(Node, claim.status.node_name, consistency="live")
     same = node is not None and (node.spec.provider_id or "").lower() == claim.status.provider_id.lower() != ""
     if node is None or not same or labels.CLAIM_UID in node.labels:
         return None
-    marks = OURS | {labels.CLAIM_NAME: claim.name, labels.CLAIM_KIND: claim.kind, labels.CLAIM_UID: claim.uid}
-    return await api.patch(node, MergePatch({"metadata": {"labels": marks}}))
+    claim_labels = MANAGED_NODE_LABELS | {
+        labels.CLAIM_NAME: claim.name,
+        labels.CLAIM_KIND: claim.kind,
+        labels.CLAIM_UID: claim.uid,
+    }
+    return await api.patch(node, MergePatch({"metadata": {"labels": claim_labels}}))
 
 
 def claim_key(node: Node, _view: object = None) -> ObjectKey | None:
-    """The claim a node was made for; a mapper, too."""
+    """The key of the node's claim; usable as the mapping of a watch."""
     name = node.labels.get(labels.CLAIM_NAME)
     return ObjectKey("", name) if name else None
 
 
 async def claim_of(api: Api, node: Node, kinds: Sequence[type[Claim]]) -> Claim | None:
-    """The very claim a node was made for, or None when it is gone."""
+    """The claim of a node, compared by UID; None if it does not exist."""
     key = claim_key(node)
     for kind in kinds:
         if key is None or kind.kind != node.labels.get(labels.CLAIM_KIND, kind.kind):
@@ -68,21 +71,27 @@ async def claim_of(api: Api, node: Node, kinds: Sequence[type[Claim]]) -> Claim 
 
 
 def owns_instance(instance: Instance, claim_uid: str, *, launched: str | None) -> bool:
-    """Whether an instance is the claim's.
+    """Whether an instance belongs to a claim.
 
-    `launched` is the instance that the claim's provider id names: without a marker (upstream's provisioner set none)
-    that is the proof, and there is none for a claim that was never launched.
+    Instances of upstream's provisioner have no owner tags. They belong to the claim if its provider ID names them:
+    `launched` is the instance in that ID, None for a claim that was never launched.
     """
-    if instance.marker is not None:
-        return instance.marker.claim_uid == claim_uid
+    if instance.owner is not None:
+        return instance.owner.claim_uid == claim_uid
     return launched == instance.name
 
 
 def is_managed(claim: Claim) -> bool:
-    """Whether the claim asks for us: by its owner's label, or by the node class (NodeClaim)."""
+    """Whether this provisioner reconciles the claim: by the label of its owner, or by the node class of a NodeClaim."""
     if labels.WORKSPACE in claim.labels or labels.RAGENGINE in claim.labels:
         return True
     if not isinstance(claim, NodeClaim):
         return False
     reference = claim.spec.node_class_ref
     return (reference.group, reference.kind) == (KAITO_NODE_CLASS_GROUP, KAITO_NODE_CLASS_KIND)
+
+
+def reports_ready(node: Node) -> bool:
+    """Whether the node's condition Ready is True."""
+    ready = node.condition("Ready")
+    return ready is not None and ready.status == "True"

@@ -1,5 +1,7 @@
-"""Reasons of the provisioner's events. Those of conditions are in `kaito.api.karpenter.conditions`; an event about one
-of them has the same reason."""
+"""Reasons of the provisioner's events.
+
+The reasons of conditions are in `kaito.api.karpenter.conditions`; an event about a condition has the same reason.
+"""
 
 from typing import Final
 

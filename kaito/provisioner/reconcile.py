@@ -1,68 +1,82 @@
-"""The life of a claim, as a table of contents: `converge` while it is wanted, `let_go` once it is deleted.
+"""Reconciles claims: `reconcile` launches an instance and registers its node, `finalize` deletes both.
 
-The controllers of both kinds call these two. Each pass looks at the cluster and the cloud, takes the next step, says
-how things are in one status write, and never waits for a machine.
+    launch      create the instance, or wait for it       steps.launch, steps.create_instance
+    register    label and taint the node that joined      steps.register
+    initialize  wait until the node is usable             steps.initialize
+    deadlines   delete claims that make no progress       steps.deadlines
+
+    delete      drain the node, delete the instance       steps.delete_instance
+
+Each reconcile reads the cluster and the cloud, takes the next step, and writes the status once. It never waits for an
+instance: the cloud's changes and requeues start the next reconcile.
 """
 
 from kaito.api.karpenter import Claim
 from kaito.provisioner import reasons
-from kaito.provisioner.context import Pass, Tools
+from kaito.provisioner.context import Dependencies, ReconcileContext
 from kaito.provisioner.nodes import is_managed
 from kaito.provisioner.steps.deadlines import enforce_deadlines
+from kaito.provisioner.steps.delete_instance import delete_instance
 from kaito.provisioner.steps.initialize import initialize
 from kaito.provisioner.steps.launch import launch
 from kaito.provisioner.steps.register import register
-from kaito.provisioner.steps.release import release
 from kaito.runtime import Again, Request
 from kaito.runtime.errors import Invalid
 
 
-async def converge(request: Request[Claim], *, tools: Tools) -> Again | None:
-    """One pass over a claim that is wanted."""
+async def reconcile(request: Request[Claim], *, deps: Dependencies) -> Again | None:
+    """Reconciles a claim that is not being deleted."""
     if not is_managed(request.object):
-        return None  # it does not ask for us (any more): a timer of an earlier claim of the name woke us
-    run = Pass.of(request, tools)
+        return None  # a requeue of a former claim of this name
+    ctx = ReconcileContext.of(request, deps)
     try:
-        if await launch(run):
-            node = await register(run)
+        if await launch(ctx):
+            node = await register(ctx)
             if node is not None:
-                await initialize(run, node)
-        await enforce_deadlines(run)
+                await initialize(ctx, node)
+        await enforce_deadlines(ctx)
     finally:
-        await _write_status(run)
-    if run.expired:
-        await run.api.delete(run.claim)
-    return run.outcome()
+        await _write_status(ctx)
+    if ctx.expired:
+        await ctx.api.delete(ctx.claim)
+    return ctx.result()
 
 
-async def let_go(request: Request[Claim], *, tools: Tools) -> Again | None:
-    """One pass over a claim that is deleted; None lets its finalizer go."""
-    run = Pass.of(request, tools)
-    gone = False
+async def finalize(request: Request[Claim], *, deps: Dependencies) -> Again | None:
+    """Deletes the node and the instance of a claim; None removes the claim's finalizer."""
+    ctx = ReconcileContext.of(request, deps)
+    is_deleted = False
     try:
-        gone = await release(run)
+        is_deleted = await delete_instance(ctx)
     finally:
-        if not gone:
-            await _write_last_status(run)
-    if not gone:
-        return run.outcome()
-    tools.ledger.forget(run.claim.uid)
-    tools.ledger.quota_freed()
-    run.event(reasons.TERMINATED, f"agent pool {run.claim.name} is gone")
-    tools.metrics.terminated.labels(run.nodepool).inc()
-    age = run.age(run.claim.metadata.deletion_timestamp)
-    tools.metrics.termination_seconds.labels(run.nodepool).observe(age)
+        if not is_deleted:
+            await _write_status_if_valid(ctx)
+    if not is_deleted:
+        return ctx.result()
+    _report_terminated(ctx)
+    deps.forget(ctx.claim.uid)
+    deps.unavailable.clear_quota()
     return None
 
 
-async def _write_status(run: Pass) -> None:
-    async with run.api.status(run.claim) as scope:
-        run.report.write(scope)
+def _report_terminated(ctx: ReconcileContext) -> None:
+    ctx.event(reasons.TERMINATED, f"agent pool {ctx.claim.name} is deleted")
+    ctx.deps.metrics.terminated.labels(ctx.nodepool).inc()
+    age = ctx.age_seconds(ctx.claim.metadata.deletion_timestamp)
+    ctx.deps.metrics.termination_seconds.labels(ctx.nodepool).observe(age)
 
 
-async def _write_last_status(run: Pass) -> None:
-    """A status the server refuses must not keep the machine: claims of older Kaito fail a newer CRD's validation."""
+async def _write_status(ctx: ReconcileContext) -> None:
+    async with ctx.api.status(ctx.claim) as scope:
+        ctx.status.write(scope)
+
+
+async def _write_status_if_valid(ctx: ReconcileContext) -> None:
+    """Writes the status, and continues the deletion if the server rejects it.
+
+    Claims that older versions created may fail the validation of a newer definition; their instances must not remain.
+    """
     try:
-        await _write_status(run)
-    except Invalid as refused:
-        run.request.log.warning("status not written, going on", error=str(refused))
+        await _write_status(ctx)
+    except Invalid as error:
+        ctx.request.log.warning("status update rejected, continuing deletion", error=str(error))

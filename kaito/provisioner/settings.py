@@ -1,7 +1,7 @@
-"""What the provisioner can be told, validated once.
+"""Settings of the provisioner, validated at start.
 
-`kaito.provisioner.flags` builds it from the command line and the environment, tests build it by hand; nothing below
-`main` reads either. Durations are seconds.
+`kaito.provisioner.flags` builds them from the command line and the environment. No other module reads these. Durations
+are seconds.
 """
 
 from enum import StrEnum
@@ -10,76 +10,77 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class NodeApi(StrEnum):
-    """Which kinds of claims are served."""
+    """Kinds of claims to reconcile."""
 
     MACHINE = "machine"
     """Karpenter `Machine` (karpenter.sh/v1alpha5)."""
     NODECLAIM = "nodeclaim"
     """Karpenter `NodeClaim` (karpenter.sh/v1)."""
     BOTH = "both"
-    """Both; both definitions must be installed."""
+    """Both; the definitions of both must be installed."""
     AUTO = "auto"
     """Those whose definitions are installed when the process starts."""
 
 
 class ProvisionerSettings(BaseModel):
-    """Settings of the provisioner itself; those every manager has are `kaito.runtime.Settings`."""
+    """Settings of the provisioner; the settings of every manager are `kaito.runtime.Settings`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    installation: str = ""
-    """Who we are on shared clouds; empty takes the UID of the cluster's `kube-system` namespace."""
+    installation_id: str = ""
+    """Identifier in the tags of our agent pools; empty: the UID of the namespace `kube-system`."""
 
-    workers: int = Field(default=20, ge=1)
-    """Claims worked on at once; a worker never waits for a machine."""
+    concurrency: int = Field(default=20, ge=1)
+    """Claims reconciled at once; a worker never waits for an instance."""
 
     poll_interval: float = Field(default=15.0, gt=0)
-    """Between looks at an operation when the cloud names no time."""
+    """Requeue delay while an operation runs, if the cloud returns no `Retry-After`."""
 
     launch_timeout: float = Field(default=2700.0, gt=0)
-    """A claim whose instance is still being created after this long is deleted; sizes with eight or more GPUs get twice
-    as long. Recorded on AKS: 3 to 4 minutes for small pools, 26 minutes for an ND96asr_v4 pool."""
+    """A claim whose instance is not created in this time is deleted; instance types with 8 or more GPUs get twice the
+    time. Measured on AKS: 3 to 4 minutes for small pools, 26 minutes for an ND96asr_v4 pool."""
 
     registration_timeout: float = Field(default=900.0, gt=0)
-    """A launched claim whose node has not joined after this long is deleted (Karpenter: 15 minutes)."""
+    """A launched claim whose node does not join in this time is deleted (15 minutes, as in Karpenter)."""
 
     initialization_timeout: float = Field(default=1200.0, gt=0)
-    """A node that is not usable this long after joining is reported (Warning event, condition)."""
+    """A node that is not usable in this time after it joined is reported by a condition and a Warning event."""
 
     replace_uninitialized: bool = False
-    """Delete the claim, too, when its node is not usable in time."""
+    """Delete a claim whose node is not usable in that time."""
 
     quota_retry: float = Field(default=600.0, gt=0)
-    """Between attempts while the quota is exceeded."""
+    """Retry delay while the quota is exceeded."""
 
     capacity_retry: float = Field(default=300.0, gt=0)
-    """After the first attempt without capacity; doubles up to `capacity_retry_cap`."""
+    """Retry delay after the first launch without capacity; doubles up to `capacity_retry_cap`."""
 
     capacity_retry_cap: float = Field(default=1800.0, gt=0)
+    """Longest retry delay of launches without capacity."""
 
     out_of_stock: float = Field(default=3600.0, ge=0)
-    """How long an offer (size, zone, capacity type) that the cloud refused comes last in claims that list several."""
+    """Time for which an unavailable offering (instance type, zone, capacity type) is tried after all others."""
 
     denied_retry: float = Field(default=300.0, gt=0)
-    """Between attempts while our identity is refused or the cluster is missing."""
+    """Retry delay while the identity lacks a permission or the cluster does not exist."""
 
-    trouble_retry: float = Field(default=5.0, gt=0)
-    """After the first 5xx or unanswered request; doubles up to a minute."""
+    transient_retry: float = Field(default=5.0, gt=0)
+    """Retry delay after the first 5xx or request without a response; doubles up to two minutes."""
 
     default_disk_gib: int = Field(default=0, ge=0)
-    """Disk of claims that do not request `storage`; 0 refuses them, as upstream does."""
+    """Disk of claims without a `storage` request; 0 rejects such claims, as upstream does."""
 
-    default_grace_period: float = Field(default=1800.0, ge=0)
-    """How long draining may take for claims that do not say; 0 waits for ever."""
+    default_termination_grace_period: float = Field(default=1800.0, ge=0)
+    """Longest time for draining a node, for claims without a grace period; 0: without a limit."""
 
-    collect_every: float = Field(default=120.0, gt=0)
-    """Between scans for instances without a claim and claims without an instance."""
+    gc_interval: float = Field(default=120.0, gt=0)
+    """Interval of garbage collection."""
 
-    orphan_grace: float = Field(default=300.0, ge=0)
-    """An instance younger than this is no orphan yet."""
+    gc_grace: float = Field(default=300.0, ge=0)
+    """Garbage collection ignores instances younger than this."""
 
-    orphans_at_once: int = Field(default=5, ge=1)
-    """Instances deleted in one scan at most, so that a mistake has a limit."""
+    gc_limit: int = Field(default=5, ge=1)
+    """Most instances that one garbage collection deletes, to limit the effect of a mistake."""
 
-    collect_dry_run: bool = False
-    """Only report orphans."""
+    gc_dry_run: bool = False
+    """Report orphaned instances without deleting them."""

@@ -1,4 +1,4 @@
-"""Volume attachments: what keeps a node's disks attached, as far as draining has to wait for it."""
+"""Finds the volume attachments that must be deleted before a node is drained."""
 
 from kaito.runtime import Api
 from kaito.runtime.errors import NotFound
@@ -7,13 +7,13 @@ from kaito.runtime.meta import Model, Resource
 
 
 class VolumeAttachmentSource(Model):
-    """Which volume."""
+    """The attached volume."""
 
     persistent_volume_name: str = ""
 
 
 class VolumeAttachmentSpec(Model):
-    """Which volume is attached where."""
+    """A volume and the node it is attached to."""
 
     attacher: str = ""
     node_name: str = ""
@@ -23,13 +23,13 @@ class VolumeAttachmentSpec(Model):
 class VolumeAttachment(
     Resource, api="storage.k8s.io/v1", kind="VolumeAttachment", plural="volumeattachments", namespaced=False
 ):
-    """A volume attached to a node."""
+    """Attachment of a volume to a node, `storage.k8s.io/v1`."""
 
     spec: VolumeAttachmentSpec = VolumeAttachmentSpec()
 
 
-async def blocking_attachments(api: Api, node_name: str, staying: list[Pod]) -> list[VolumeAttachment]:
-    """Attachments on the node that will go because their pods do; those of pods that stay are not waited for."""
+async def blocking_attachments(api: Api, node_name: str, remaining: list[Pod]) -> list[VolumeAttachment]:
+    """Attachments of the node, without those of the pods that draining does not evict."""
     try:
         attachments = await api.client.list(VolumeAttachment)
     except NotFound:
@@ -37,8 +37,8 @@ async def blocking_attachments(api: Api, node_name: str, staying: list[Pod]) -> 
     here = [attachment for attachment in attachments if attachment.spec.node_name == node_name]
     if not here:
         return []
-    kept = await _volumes_of(api, staying)
-    return [attachment for attachment in here if attachment.spec.source.persistent_volume_name not in kept]
+    excluded = await _volumes_of(api, remaining)
+    return [attachment for attachment in here if attachment.spec.source.persistent_volume_name not in excluded]
 
 
 async def _volumes_of(api: Api, pods: list[Pod]) -> set[str]:

@@ -21,7 +21,7 @@ from kaito.cloud.azure.simulator import Simulator, SimulatorSettings, named
 from kaito.cloud.azure.simulator.server import serve
 from kaito.cloud.errors import CloudError
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, Marker
+from kaito.cloud.provider import InstanceOwner, InstanceSpec
 from test.contract.azure_shapes import (
     CLUSTER,
     FAILURES,
@@ -36,8 +36,8 @@ from test.contract.azure_shapes import (
 )
 
 BY_NAME = {shape.name: shape for shape in SHAPES}
-PLAN = InstancePlan(
-    name="ws1", instance_type="Standard_NC6s_v3", marker=Marker("uid", "Machine", "ws1", "here"), disk_gib=128
+SPEC = InstanceSpec(
+    name="ws1", instance_type="Standard_NC6s_v3", owner=InstanceOwner("uid", "Machine", "ws1", "here"), disk_gib=128
 )
 GIVEN = ("x-ms-request-id", "x-ms-correlation-request-id", "Content-Type")
 
@@ -108,7 +108,7 @@ async def test_a_list_with_an_empty_second_page_is_read_to_its_end() -> None:
     recorded = replay("list-second-page", "list")
     async with recorded.serve() as azure:
         (found,) = await azure.list()
-    assert (found.name, found.state, found.instance_type, found.marker) == ("ws1", "ready", "Standard_NC6s_v3", None)
+    assert (found.name, found.state, found.instance_type, found.owner) == ("ws1", "ready", "Standard_NC6s_v3", None)
     assert len(recorded.asked) == 2
     assert "skipToken=100" in recorded.asked[1]
     assert "%24skipToken=100" in recorded.asked[1]
@@ -119,11 +119,11 @@ async def test_a_list_with_an_empty_second_page_is_read_to_its_end() -> None:
 async def test_a_creation_names_its_operation_and_no_time(name: str) -> None:
     recorded = replay("list-second-page", "list", name, "running", "succeeded")
     async with recorded.serve() as azure:
-        started = await azure.create(PLAN)
-        assert started.operation == f"{recorded.url}{OPERATION}"
+        started = await azure.create(SPEC)
+        assert started.status_url == f"{recorded.url}{OPERATION}"
         assert started.retry_after is None
-        first = await azure.progress(started.operation)
-        second = await azure.progress(started.operation)
+        first = await azure.operation_status(started.status_url)
+        second = await azure.operation_status(started.status_url)
     assert (first.state, first.retry_after) == ("running", None)
     assert second.state == "succeeded"
     assert recorded.asked[-1] == f"GET {OPERATION}", "byte for byte"
@@ -134,9 +134,9 @@ async def test_a_deletion_names_its_operation() -> None:
     async with recorded.serve() as azure:
         started = await azure.delete("ws1")
         assert started is not None
-        assert started.operation == f"{recorded.url}{OPERATION}"
-        assert (await azure.progress(f"{recorded.url}{RESULT}")).state == "running"
-        assert (await azure.progress(f"{recorded.url}{RESULT}")).state == "succeeded"
+        assert started.status_url == f"{recorded.url}{OPERATION}"
+        assert (await azure.operation_status(f"{recorded.url}{RESULT}")).state == "running"
+        assert (await azure.operation_status(f"{recorded.url}{RESULT}")).state == "succeeded"
     assert "ignore-pod-disruption-budget=true" in recorded.asked[0]
 
 
@@ -150,7 +150,7 @@ async def test_a_failed_operation_and_a_failed_pool_tell_why() -> None:
     listing = Shape("list", "S5", "GET", f"{CLUSTER}/agentPools", 200, {"value": [failed.body]})
     recorded = Replay(listing, BY_NAME["failed"])
     async with recorded.serve() as azure:
-        progress = await azure.progress(f"{recorded.url}{OPERATION}")
+        progress = await azure.operation_status(f"{recorded.url}{OPERATION}")
         found = await azure.get("ws1")
     assert (progress.state, type(progress.error).__name__) == ("failed", "InsufficientCapacity")
     assert found is not None
@@ -164,7 +164,7 @@ async def test_a_refusal_has_its_verdict(name: str) -> None:
         azure = provider_at(url)
         simulator.faults.add(named(name, method="PUT"))
         with pytest.raises(CloudError) as refused:
-            await azure.create(PLAN)
+            await azure.create(SPEC)
         await azure.close()
     assert type(refused.value).__name__ == REFUSALS[name][2]
 
@@ -174,13 +174,13 @@ async def test_a_pool_that_ends_badly_has_its_verdict(name: str) -> None:
     async with Simulator(SimulatorSettings(speed=3000)) as simulator, serve(simulator) as url:
         azure = provider_at(url)
         simulator.faults.add(named(name))
-        started = await azure.create(PLAN)
-        progress = await azure.progress(started.operation)
+        started = await azure.create(SPEC)
+        progress = await azure.operation_status(started.status_url)
         for _ in range(400):
             if progress.state != "running":
                 break
             await asyncio.sleep(0.05)
-            progress = await azure.progress(started.operation)
+            progress = await azure.operation_status(started.status_url)
         found = await azure.get("ws1")
         await azure.close()
     assert type(progress.error).__name__ == FAILURES[name]

@@ -22,6 +22,7 @@ from kaito.cloud.errors import (
     CloudError,
     CloudUnavailable,
     ClusterMissing,
+    ErrorCategory,
     InstanceMissing,
     InstanceTypeUnavailable,
     InsufficientCapacity,
@@ -30,7 +31,6 @@ from kaito.cloud.errors import (
     OperationFailed,
     QuotaExceeded,
     Throttled,
-    Verdict,
 )
 
 PARENT_CODES = frozenset({"ResourceGroupNotFound", "ParentResourceNotFound", "SubscriptionNotFound"})
@@ -46,7 +46,7 @@ Predicate = Callable[[Shape, int], bool]
 class _Rule:
     kind: type[CloudError]
     matches: Predicate
-    verdict: Verdict | None = None
+    category: ErrorCategory | None = None
 
 
 def translate(error: AzureError) -> CloudError:
@@ -79,8 +79,8 @@ def classify(status: int, document: Mapping[str, Any], *, retry_after: float | N
             return _build(rule, matching, found, retry_after)
     if status == PROVISIONING and HTTPStatus.TOO_MANY_REQUESTS in inner_statuses(found):
         return Throttled(outer.message, code=code, retry_after=retry_after)
-    kind, verdict = _by_status(status)
-    return kind(outer.message, code=code, retry_after=retry_after, verdict=verdict)
+    kind, category = _by_status(status)
+    return kind(outer.message, code=code, retry_after=retry_after, category=category)
 
 
 def _build(rule: _Rule, matching: list[Shape], found: list[Shape], retry_after: float | None) -> CloudError:
@@ -91,7 +91,7 @@ def _build(rule: _Rule, matching: list[Shape], found: list[Shape], retry_after: 
         innermost.message or next((shape.message for shape in found if shape.message), innermost.code),
         code=innermost.code or next((shape.code for shape in found if shape.code), ""),
         retry_after=retry_after,
-        verdict=rule.verdict,
+        category=rule.category,
         regional=rule.kind is QuotaExceeded and any(_REGIONAL.search(shape.message) for shape in found),
     )
 
@@ -179,7 +179,7 @@ _RULES: tuple[_Rule, ...] = (
             _says(r"max(imum)? (number of )?(agent|node) ?pools?\b"),
             _says(r"subnet\b[^.]{0,200}(is full|not have enough (capacity|ip)|insufficient (ip|address))"),
         ),
-        Verdict.BLOCKED,
+        ErrorCategory.BLOCKED,
     ),
     _Rule(
         Throttled,
@@ -220,7 +220,7 @@ _RULES: tuple[_Rule, ...] = (
             _says(r"availability zones?\b[^.]{0,120}\bnot (available|supported)"),
             _both(_about("availabilityzone"), _at(HTTPStatus.BAD_REQUEST)),
         ),
-        Verdict.ZONE,
+        ErrorCategory.ZONE,
     ),
     _Rule(
         InstanceTypeUnavailable,
@@ -280,15 +280,15 @@ _DECISIVE: Mapping[int, type[CloudError]] = {
 """Statuses with one meaning, whatever the body contains."""
 
 
-def _by_status(status: int) -> tuple[type[CloudError], Verdict | None]:
-    """The class and verdict of an answer whose code and message are unknown."""
+def _by_status(status: int) -> tuple[type[CloudError], ErrorCategory | None]:
+    """The class and category of an answer whose code and message are unknown."""
     match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return AccessDenied, None
         case HTTPStatus.NOT_FOUND:
             return ClusterMissing, None
         case HTTPStatus.CONFLICT:
-            return Busy, Verdict.CONFLICT
+            return Busy, ErrorCategory.CONFLICT
         case HTTPStatus.REQUEST_TIMEOUT:
             return CloudUnavailable, None
         case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -16,12 +16,12 @@ from kaito.cloud.azure.arm import Arm
 from kaito.cloud.errors import (
     AccessDenied,
     CloudError,
+    ErrorCategory,
     InstanceTypeUnavailable,
     QuotaExceeded,
-    Verdict,
 )
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, InstanceType
+from kaito.cloud.provider import InstanceSpec, InstanceType
 from kaito.runtime.clock import monotonic
 from kaito.runtime.logging import get_logger
 
@@ -68,7 +68,7 @@ class Offerings:
         offering = await self._offering(instance_type)
         return offering.type if offering else None
 
-    async def check(self, plan: InstancePlan) -> None:
+    async def check_availability(self, plan: InstanceSpec) -> None:
         """Raise the reason why the plan has no chance.
 
         Raises:
@@ -83,7 +83,7 @@ class Offerings:
         _check_offering(offering, plan, self._location)
         await self._check_quota(offering.type, spot=plan.spot)
 
-    def spend(self, plan: InstancePlan) -> None:
+    def spend(self, plan: InstanceSpec) -> None:
         """Count the vCPUs of a creation that was accepted, until usage is read again."""
         offering = self._sizes.get(plan.instance_type.lower())
         if offering is None:
@@ -180,7 +180,7 @@ def _scopes(size: InstanceType, *, spot: bool) -> tuple[str, ...]:
     return (SPOT,) if spot else (size.family, REGIONAL)
 
 
-def _check_offering(offering: Offering, plan: InstancePlan, location: str) -> None:
+def _check_offering(offering: Offering, plan: InstanceSpec, location: str) -> None:
     name, size = plan.instance_type, offering.type
     if offering.restricted:
         raise _not_sold(f"the VM size {name} is restricted in {location}: {offering.restricted}")
@@ -190,17 +190,17 @@ def _check_offering(offering: Offering, plan: InstancePlan, location: str) -> No
         return
     asked = ", ".join(plan.zones)
     if offering.restricted_zones.issuperset(plan.zones):
-        raise _not_sold(f"the VM size {name} is restricted in zone {asked} of {location}", Verdict.ZONE)
+        raise _not_sold(f"the VM size {name} is restricted in zone {asked} of {location}", ErrorCategory.ZONE)
     if size.zones is not None and not set(size.zones) & set(plan.zones):
         offered = f"in zone {', '.join(size.zones)}" if size.zones else "only without a zone"
         message = f"the VM size {name} is offered {offered} of {location}, not in zone {asked}"
-        raise _not_sold(message, Verdict.ZONE, code="AvailabilityZoneNotSupported")
+        raise _not_sold(message, ErrorCategory.ZONE, code="AvailabilityZoneNotSupported")
 
 
 def _not_sold(
-    message: str, verdict: Verdict = Verdict.SIZE, *, code: str = "SkuNotAvailable"
+    message: str, category: ErrorCategory = ErrorCategory.SIZE, *, code: str = "SkuNotAvailable"
 ) -> InstanceTypeUnavailable:
-    return InstanceTypeUnavailable(message, code=code, verdict=verdict)
+    return InstanceTypeUnavailable(message, code=code, category=category)
 
 
 def _offering(sku: ResourceSku, location: str) -> Offering:

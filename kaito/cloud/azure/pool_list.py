@@ -199,9 +199,9 @@ class PoolList:
         instance = known.instance if known is not None else Instance(name=name, state="deleting", instance_type="")
         self.note(replace(instance, state="deleting"))
 
-    async def follow(self, changed: Changed) -> None:
+    async def watch(self, on_change: Changed) -> None:
         """Report changes of pools under way until cancelled."""
-        self._followers.append(changed)
+        self._followers.append(on_change)
         failures = 0
         try:
             while True:
@@ -219,7 +219,7 @@ class PoolList:
                     log.warning("listing the agent pools failed, retrying", error=str(error), failures=failures)
                     await asyncio.sleep(max(wait, error.retry_after or 0.0))
         finally:
-            self._followers.remove(changed)
+            self._followers.remove(on_change)
 
     async def close(self) -> None:
         """Give up a list in flight."""

@@ -16,7 +16,7 @@ from azure.mgmt.containerservice.models import (
 
 from kaito.cloud.azure.errors import operation_error
 from kaito.cloud.errors import CloudError
-from kaito.cloud.provider import Instance, InstancePlan, InstanceState, Marker
+from kaito.cloud.provider import Instance, InstanceOwner, InstanceSpec, InstanceState
 
 NAME = re.compile(r"^[a-z][a-z0-9]{0,11}$")
 """Names AKS accepts for Linux pools."""
@@ -48,7 +48,7 @@ _STATES: Mapping[str, InstanceState] = {
 """`provisioningState` (AKS REST reference), matched without regard to case; an unknown one is still under way."""
 
 
-def name_problem(name: str) -> str | None:
+def name_error(name: str) -> str | None:
     """Why AKS would refuse the name."""
     if NAME.match(name):
         return None
@@ -61,14 +61,14 @@ def pool_of(provider_id: str) -> str | None:
     return found["pool"].lower() if found else None
 
 
-def to_model(plan: InstancePlan, *, subnet: str = "") -> AgentPool:
+def to_model(plan: InstanceSpec, *, subnet: str = "") -> AgentPool:
     """The body of the PUT."""
     tags = {
         **plan.tags,
-        TAG_CLAIM_UID: plan.marker.claim_uid,
-        TAG_CLAIM_KIND: plan.marker.claim_kind,
-        TAG_CLAIM_NAME: plan.marker.claim_name,
-        TAG_INSTALLATION: plan.marker.installation,
+        TAG_CLAIM_UID: plan.owner.claim_uid,
+        TAG_CLAIM_KIND: plan.owner.claim_kind,
+        TAG_CLAIM_NAME: plan.owner.claim_name,
+        TAG_INSTALLATION: plan.owner.installation,
     }
     if plan.created is not None:
         tags[TAG_CREATED] = plan.created.astimezone(UTC).isoformat()
@@ -93,13 +93,13 @@ def to_model(plan: InstancePlan, *, subnet: str = "") -> AgentPool:
     )
 
 
-def planned(plan: InstancePlan) -> Instance:
+def planned(plan: InstanceSpec) -> Instance:
     """The pool right after its creation was accepted."""
     return Instance(
         name=plan.name,
         state="creating",
         instance_type=plan.instance_type,
-        marker=plan.marker,
+        owner=plan.owner,
         labels=plan.labels,
         created=plan.created,
         spot=plan.spot,
@@ -120,7 +120,7 @@ def to_instance(pool: Mapping[str, Any]) -> Instance:
         name=_text(pool.get("name")),
         state=state,
         instance_type=_text(properties.get("vmSize")),
-        marker=_marker(tags),
+        owner=_marker(tags),
         count=count if isinstance(count, int) else 1,
         image=_text(properties.get("nodeImageVersion")),
         labels=_texts(properties.get("nodeLabels")),
@@ -129,15 +129,15 @@ def to_instance(pool: Mapping[str, Any]) -> Instance:
         spot=_text(properties.get("scaleSetPriority")).lower() == "spot",
         zones=_names(properties.get("availabilityZones")),
         subnet=_text(properties.get("vnetSubnetID")),
-        system=_text(properties.get("mode")).lower() == "system",
+        is_system=_text(properties.get("mode")).lower() == "system",
     )
 
 
-def _marker(tags: Mapping[str, str]) -> Marker | None:
+def _marker(tags: Mapping[str, str]) -> InstanceOwner | None:
     uid = tags.get(TAG_CLAIM_UID)
     if not uid:
         return None
-    return Marker(
+    return InstanceOwner(
         claim_uid=uid,
         claim_kind=tags.get(TAG_CLAIM_KIND, ""),
         claim_name=tags.get(TAG_CLAIM_NAME, ""),

@@ -33,7 +33,7 @@ from kaito.cloud.errors import (
     Throttled,
 )
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import Instance, InstancePlan, InstanceType, Progress, Started
+from kaito.cloud.provider import Instance, InstanceSpec, InstanceType, OperationStatus, StartedOperation
 from kaito.runtime.logging import get_logger
 
 log = get_logger(__name__)
@@ -64,9 +64,9 @@ class AzureProvider:
         self._offerings = Offerings(self._arm, metrics)
         self._subnet: str | None = None
 
-    def name_problem(self, name: str) -> str | None:
+    def name_error(self, name: str) -> str | None:
         """Why AKS would refuse the name."""
-        return pools.name_problem(name)
+        return pools.name_error(name)
 
     def instance_name(self, provider_id: str) -> str | None:
         """The pool that a machine belongs to."""
@@ -107,15 +107,15 @@ class AzureProvider:
         """Every pool of the cluster."""
         return [*(await self._pools.all()).values()]
 
-    async def follow(self, changed: Callable[[str], None]) -> None:
+    async def watch(self, on_change: Callable[[str], None]) -> None:
         """Report changes of pools under way, with the pace of `pool_list`, until cancelled."""
-        await self._pools.follow(changed)
+        await self._pools.watch(on_change)
 
-    async def create(self, plan: InstancePlan) -> Started:
+    async def create(self, plan: InstanceSpec) -> StartedOperation:
         """PUT with `If-None-Match: *`, so that an existing pool is never reconfigured."""
         subnet = await self._node_subnet()
 
-        async def put() -> Started:
+        async def put() -> StartedOperation:
             poller = await self._arm.containers.agent_pools.begin_create_or_update(
                 *self._scope,
                 plan.name,
@@ -125,7 +125,7 @@ class AzureProvider:
                 polling=False,
                 cls=_accepted,
             )
-            return cast("Started", await poller.result())
+            return cast("StartedOperation", await poller.result())
 
         try:
             started = await self._arm.call("create", put, bucket=self._arm.budgets.put(plan.name))
@@ -137,28 +137,28 @@ class AzureProvider:
         self._pools.note(pools.planned(plan))
         return started
 
-    async def delete(self, name: str) -> Started | None:
+    async def delete(self, name: str) -> StartedOperation | None:
         """DELETE; None when the pool is not there.
 
         AKS shall not drain the pool a second time: who deletes an instance has done that, with the budgets respected as
         long as the claim's grace period allowed.
         """
 
-        async def remove() -> Started | None:
+        async def remove() -> StartedOperation | None:
             try:
                 poller = await self._arm.containers.agent_pools.begin_delete(
                     *self._scope, name, ignore_pod_disruption_budget=True, polling=False, cls=_accepted
                 )
             except ResourceNotFoundError:  # the pool, its cluster or the whole group: in any case it is gone
                 return None
-            return cast("Started | None", await poller.result())
+            return cast("StartedOperation | None", await poller.result())
 
         started = await self._arm.call("delete", remove)
         if started is not None:
             self._pools.note_deleting(name)
         return started
 
-    async def progress(self, operation: str) -> Progress:
+    async def operation_status(self, operation: str) -> OperationStatus:
         """Read the operation's status address once."""
         settings = self._settings
         ours = is_operation(
@@ -168,13 +168,13 @@ class AzureProvider:
             location=settings.location,
         )
         if not ours:
-            return Progress("lost")  # an edited claim must not choose what is read with our identity
+            return OperationStatus("lost")  # an edited claim must not choose what is read with our identity
         bucket = self._arm.budgets.operations
         return await self._arm.call("progress", lambda: self._read_operation(operation), bucket=bucket)
 
-    async def check(self, plan: InstancePlan) -> None:
+    async def check_availability(self, plan: InstanceSpec) -> None:
         """Size offered, not restricted, quota left."""
-        await self._offerings.check(plan)
+        await self._offerings.check_availability(plan)
 
     async def instance_type(self, name: str) -> InstanceType | None:
         """From the location's listing."""
@@ -196,7 +196,7 @@ class AzureProvider:
             except CloudError as error:
                 log.warning("creating without knowing the cluster's subnet", error=str(error))
                 return ""
-            self._subnet = next((pool.subnet for pool in listed if pool.system and pool.subnet), "")
+            self._subnet = next((pool.subnet for pool in listed if pool.is_system and pool.subnet), "")
         return self._subnet
 
     async def _list(self, reading: Reading) -> Mapping[str, Instance]:
@@ -235,15 +235,15 @@ class AzureProvider:
                 return await self._arm.call("list", read, first=True)
         return await self._arm.call("list", read, first=True)
 
-    async def _read_operation(self, operation: str) -> Progress:
+    async def _read_operation(self, operation: str) -> OperationStatus:
         response = await self._arm.fetch(operation)
         if response.status_code == HTTPStatus.NOT_FOUND:
-            return Progress("lost")
+            return OperationStatus("lost")
         if not is_success(response):
             raise HttpResponseError(response=cast("Any", response))
         wait = _pause(response.headers)
         if response.status_code == HTTPStatus.ACCEPTED:
-            return Progress("running", retry_after=wait)
+            return OperationStatus("running", retry_after=wait)
         document: object = response.json() if response.content else {"status": "Succeeded"}
         if not isinstance(document, Mapping):
             raise CloudUnavailable("the operation's status is not a JSON object")
@@ -268,27 +268,29 @@ def _page(document: Mapping[str, Any]) -> dict[str, Instance]:
     return found
 
 
-def _progress(document: Mapping[str, Any], wait: float | None) -> Progress:
+def _progress(document: Mapping[str, Any], wait: float | None) -> OperationStatus:
     error = cast("Mapping[str, Any]", document.get("error") or {})
     match str(document.get("status", "")).lower():
         case "succeeded":
-            return Progress("succeeded")
+            return OperationStatus("succeeded")
         case "failed":
-            return Progress("failed", error=operation_error(error or {"message": "the operation failed"}))
+            return OperationStatus("failed", error=operation_error(error or {"message": "the operation failed"}))
         case "canceled":
             message = str(error.get("message") or "the operation was canceled")
-            return Progress("canceled", error=OperationCanceled(message, code=str(error.get("code") or "Canceled")))
+            return OperationStatus(
+                "canceled", error=OperationCanceled(message, code=str(error.get("code") or "Canceled"))
+            )
         case _:
-            return Progress("running", retry_after=wait)
+            return OperationStatus("running", retry_after=wait)
 
 
-def _accepted(response: Any, _model: Any, _headers: Any) -> Started | None:
+def _accepted(response: Any, _model: Any, _headers: Any) -> StartedOperation | None:
     """Given to the SDK as `cls`: what was started instead of the deserialized body; None for 204, nothing to do."""
     answer = response.http_response
     if answer.status_code == HTTPStatus.NO_CONTENT:
         return None
     headers = cast("Mapping[str, str]", answer.headers)
-    return Started(headers.get(OPERATION_HEADER) or headers.get("Location") or "", _pause(headers))
+    return StartedOperation(headers.get(OPERATION_HEADER) or headers.get("Location") or "", _pause(headers))
 
 
 def _pause(headers: Mapping[str, str]) -> float | None:

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-REMEDY = "the Azure SDK is not installed: pip install 'kaito[azure]'"
+INSTALL_HINT = "the Azure SDK is not installed: pip install 'kaito[azure]'"
 
 
 def is_sdk_installed() -> bool:

@@ -1,1 +1,1 @@
-"""The steps of a claim's life, one module each; `kaito.provisioner.reconcile` is their table of contents."""
+"""The steps of reconciling a claim, one module each; `kaito.provisioner.reconcile` calls them in order."""

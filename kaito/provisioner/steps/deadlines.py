@@ -1,88 +1,91 @@
-"""Deadlines: a claim that will never get a usable node does not wait for one for ever.
+"""Deletes claims that do not get a usable node in time.
 
-Counted from a moment that is written on the claim, so that a restart changes nothing. A launch that is refused (quota,
-capacity, size, a cloud in trouble) has no deadline: the claim stays, says why, and is served when the reason goes.
+Deadlines count from times that are written on the claim, so that a restart does not extend them. A launch that the
+cloud rejects (quota, capacity, instance type, outage) has no deadline: the claim reports the cause and is launched once
+the cause is removed.
 """
 
 from kaito.api import labels
 from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError
-from kaito.provisioner.context import Pass, moment
+from kaito.provisioner.context import ReconcileContext, parse_time
 
 LARGE_GPUS, LARGE_FACTOR = 8, 2.0
-"""Sizes with so many GPUs get the launch timeout times the factor: AKS took 26 minutes for one of them."""
+"""Instance types with that many GPUs get a multiple of the launch timeout: AKS took 26 minutes for one of them."""
 
 
-async def enforce_deadlines(run: Pass) -> None:
-    """Look at the stage the claim is in."""
-    launched, registered, initialized = run.claim.stages
-    if not run.report.holds(launched):
-        await _launch(run, launched)
-    elif not run.report.holds(registered):
-        _registration(run, launched)
-    elif not run.report.holds(initialized):
-        _initialization(run, registered, initialized)
+async def enforce_deadlines(ctx: ReconcileContext) -> None:
+    """Checks the deadline of the stage that the claim has not reached yet."""
+    launched, registered, initialized = ctx.claim.stages
+    if not ctx.status.is_true(launched):
+        await _check_launch(ctx, launched)
+    elif not ctx.status.is_true(registered):
+        _check_registration(ctx, launched)
+    elif not ctx.status.is_true(initialized):
+        _check_initialization(ctx, registered, initialized)
 
 
-async def _launch(run: Pass, launched: str) -> None:
-    statement = run.report.statements.get(launched)
-    begun = moment(run.claim.annotations.get(labels.LAUNCH_STARTED, ""))
-    if begun is None or statement is None or statement.reason != conditions.AGENT_POOL_CREATING:
+async def _check_launch(ctx: ReconcileContext, launched: str) -> None:
+    update = ctx.status.conditions.get(launched)
+    started = parse_time(ctx.claim.annotations.get(labels.LAUNCH_STARTED, ""))
+    if started is None or update is None or update.reason != conditions.AGENT_POOL_CREATING:
         return
-    timeout = run.settings.launch_timeout
-    if run.age(begun) >= timeout:
-        timeout *= await _factor(run)
-    remaining = timeout - run.age(begun)
+    timeout = ctx.settings.launch_timeout
+    if ctx.age_seconds(started) >= timeout:
+        timeout *= await _timeout_factor(ctx)
+    remaining = timeout - ctx.age_seconds(started)
     if remaining > 0:
-        run.wake(remaining, "launch deadline")
+        ctx.requeue_after(remaining, "launch deadline")
         return
-    message = f"no instance within {timeout:.0f} s of asking for it; last: {statement.message}"
-    run.report.launched("False", conditions.LAUNCH_TIMEOUT, message)
-    _expire(run, conditions.LAUNCH_TIMEOUT, "launch_timeout", message)
+    message = f"no instance within {timeout:.0f} s of the request; last status: {update.message}"
+    ctx.status.set_launched("False", conditions.LAUNCH_TIMEOUT, message)
+    _expire(ctx, conditions.LAUNCH_TIMEOUT, "launch_timeout", message)
 
 
-async def _factor(run: Pass) -> float:
-    """How much longer the largest of the claim's sizes may take; a size that is not known may be a large one."""
-    for name in run.claim.spec.values(labels.INSTANCE_TYPE):
+async def _timeout_factor(ctx: ReconcileContext) -> float:
+    """Multiple of the launch timeout for the largest of the claim's instance types; an unknown one may be large."""
+    for name in ctx.claim.spec.values(labels.INSTANCE_TYPE):
         try:
-            size = await run.cloud.instance_type(name)
+            instance_type = await ctx.cloud.instance_type(name)
         except CloudError:
             return LARGE_FACTOR
-        if size is not None and size.gpus >= LARGE_GPUS:
+        if instance_type is not None and instance_type.gpus >= LARGE_GPUS:
             return LARGE_FACTOR
     return 1.0
 
 
-def _registration(run: Pass, launched: str) -> None:
-    since = run.report.condition(launched)
-    waited = run.age(since.last_transition_time) if since is not None and since.is_true else 0.0
-    remaining = run.settings.registration_timeout - waited
+def _check_registration(ctx: ReconcileContext, launched: str) -> None:
+    remaining = ctx.settings.registration_timeout - _seconds_since(ctx, launched)
     if remaining > 0:
-        run.wake(remaining, "registration deadline")
+        ctx.requeue_after(remaining, "registration deadline")
         return
-    message = f"no node joined within {run.settings.registration_timeout:.0f} s of the launch"
-    run.report.registered("False", conditions.REGISTRATION_TIMEOUT, message)
-    _expire(run, conditions.REGISTRATION_TIMEOUT, "registration_timeout", message)
+    message = f"no node joined within {ctx.settings.registration_timeout:.0f} s of the launch"
+    ctx.status.set_registered("False", conditions.REGISTRATION_TIMEOUT, message)
+    _expire(ctx, conditions.REGISTRATION_TIMEOUT, "registration_timeout", message)
 
 
-def _initialization(run: Pass, registered: str, initialized: str) -> None:
-    since, before = run.report.condition(registered), run.report.condition(initialized)
-    waited = run.age(since.last_transition_time) if since is not None and since.is_true else 0.0
-    remaining = run.settings.initialization_timeout - waited
+def _check_initialization(ctx: ReconcileContext, registered: str, initialized: str) -> None:
+    remaining = ctx.settings.initialization_timeout - _seconds_since(ctx, registered)
     if remaining > 0:
-        run.wake(remaining, "initialization deadline")
+        ctx.requeue_after(remaining, "initialization deadline")
         return
-    said = run.report.statements.get(initialized)
-    cause = f"{said.reason}: {said.message}" if said else "its node is not in the cluster"
-    message = f"the node is not usable {run.settings.initialization_timeout:.0f} s after it joined; {cause}"
-    run.report.initialized("Unknown", conditions.INITIALIZATION_TIMEOUT, message)
+    update, before = ctx.status.conditions.get(initialized), ctx.status.previous(initialized)
+    cause = f"{update.reason}: {update.message}" if update else "the node does not exist"
+    message = f"the node is not usable {ctx.settings.initialization_timeout:.0f} s after it joined; {cause}"
+    ctx.status.set_initialized("Unknown", conditions.INITIALIZATION_TIMEOUT, message)
     if before is None or before.reason != conditions.INITIALIZATION_TIMEOUT:
-        run.event(conditions.INITIALIZATION_TIMEOUT, message, warning=True)
-    if run.settings.replace_uninitialized:
-        _expire(run, conditions.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
+        ctx.event(conditions.INITIALIZATION_TIMEOUT, message, warning=True)
+    if ctx.settings.replace_uninitialized:
+        _expire(ctx, conditions.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
 
 
-def _expire(run: Pass, reason: str, metric: str, message: str) -> None:
-    run.event(reason, f"{message}: the claim is deleted", warning=True)
-    run.tools.metrics.disrupted.labels(metric, run.nodepool).inc()
-    run.expired = True
+def _seconds_since(ctx: ReconcileContext, stage: str) -> float:
+    """Seconds since the stage was reached; 0 if this reconcile reached it."""
+    condition = ctx.status.previous(stage)
+    return ctx.age_seconds(condition.last_transition_time) if condition is not None and condition.is_true else 0.0
+
+
+def _expire(ctx: ReconcileContext, reason: str, metric: str, message: str) -> None:
+    ctx.event(reason, f"{message}: deleting the claim", warning=True)
+    ctx.deps.metrics.disrupted.labels(metric, ctx.nodepool).inc()
+    ctx.expired = True

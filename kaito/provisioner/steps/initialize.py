@@ -1,7 +1,7 @@
-"""Initialization: the node is usable. It is Ready, nothing temporary keeps pods off, and what was asked for is there.
+"""Initializes the node: it is Ready, temporary taints are removed, and the requested resources are allocatable.
 
-Kaito's claims request nothing but disk, so the GPUs the size has are required as well: upstream calls a node
-initialized before its device plugin has announced any, and then waits a second time elsewhere.
+Kaito's claims request no GPUs, only disk. The GPUs of the instance type are therefore required as well; upstream
+reports a node as initialized before its device plugin has registered any.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from kaito.api import labels
 from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError
 from kaito.provisioner import reasons
-from kaito.provisioner.context import Pass
+from kaito.provisioner.context import ReconcileContext
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import NotFound
 from kaito.runtime.kinds import Node
@@ -25,53 +25,54 @@ EPHEMERAL_TAINTS = frozenset(
         (labels.TAINT_UNREGISTERED, "NoExecute"),
     }
 )
-"""Taints that go by themselves while a node comes up, by key and effect (Karpenter v1)."""
+"""Taints that Kubernetes removes from a starting node, by key and effect (Karpenter v1)."""
 
-NOT_A_NODE_RESOURCE = "storage"
-"""Kaito's spelling of the disk's size; nodes have no resource of that name."""
+DISK_RESOURCE = "storage"
+"""Request for the size of the operating system disk; nodes have no resource of that name."""
 
 GPU_RESOURCES = (labels.NVIDIA_GPU, labels.AMD_GPU)
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a node is not usable yet."""
+    """Reason and message of the condition of a node that is not usable yet."""
 
     reason: str
     message: str
 
 
-async def initialize(run: Pass, node: Node) -> None:
-    """Say whether the node is usable, once and for all; and how it is now."""
-    if node.status.capacity != run.claim.status.capacity or node.status.allocatable != run.claim.status.allocatable:
-        run.report.set(capacity=node.status.capacity, allocatable=node.status.allocatable)
-    if not run.report.holds(run.claim.stages.initialized):
-        await _initialize(run, node)
-    _mirror_health(run, node)
+async def initialize(ctx: ReconcileContext, node: Node) -> None:
+    """Sets the stage Initialized once the node is usable, and mirrors the node's Ready."""
+    capacity, allocatable = node.status.capacity, node.status.allocatable
+    if capacity != ctx.claim.status.capacity or allocatable != ctx.claim.status.allocatable:
+        ctx.status.set_fields(capacity=capacity, allocatable=allocatable)
+    if not ctx.status.is_true(ctx.claim.stages.initialized):
+        await _initialize(ctx, node)
+    _mirror_ready(ctx, node)
 
 
-async def _initialize(run: Pass, node: Node) -> None:
-    obstacle = _not_up(run, node) or await _lacks_resources(run, node)
+async def _initialize(ctx: ReconcileContext, node: Node) -> None:
+    obstacle = _find_readiness_obstacle(ctx, node) or await _find_missing_resource(ctx, node)
     if obstacle is not None:
-        run.report.initialized("Unknown", obstacle.reason, obstacle.message)
+        ctx.status.set_initialized("Unknown", obstacle.reason, obstacle.message)
         return
     try:
-        await run.api.patch(node, MergePatch({"metadata": {"labels": {labels.INITIALIZED: labels.TRUE}}}))
+        await ctx.api.patch(node, MergePatch({"metadata": {"labels": {labels.INITIALIZED: labels.TRUE}}}))
     except NotFound:
-        run.report.initialized("Unknown", conditions.NODE_NOT_FOUND, f"node {node.name} is gone")
+        ctx.status.set_initialized("Unknown", conditions.NODE_NOT_FOUND, f"node {node.name} does not exist")
         return
-    run.report.initialized("True")
-    run.event(reasons.INITIALIZED, f"node {node.name} is usable")
-    size = run.claim.labels.get(labels.INSTANCE_TYPE, "")
-    age = run.age(run.claim.metadata.creation_timestamp)
-    run.tools.metrics.stage_seconds.labels("initialized", size).observe(age)
+    ctx.status.set_initialized("True")
+    ctx.event(reasons.INITIALIZED, f"node {node.name} is usable")
+    instance_type = ctx.claim.labels.get(labels.INSTANCE_TYPE, "")
+    age = ctx.age_seconds(ctx.claim.metadata.creation_timestamp)
+    ctx.deps.metrics.stage_seconds.labels("initialized", instance_type).observe(age)
 
 
-def _not_up(run: Pass, node: Node) -> Obstacle | None:
+def _find_readiness_obstacle(ctx: ReconcileContext, node: Node) -> Obstacle | None:
     if not node.is_ready:
         return Obstacle(conditions.NODE_NOT_READY, "Node status is NotReady")
     present = {(taint.key, taint.effect) for taint in node.spec.taints}
-    for taint in run.claim.spec.startup_taints:
+    for taint in ctx.claim.spec.startup_taints:
         if (taint.key, taint.effect) in present:
             return Obstacle(conditions.STARTUP_TAINTS_EXIST, f'StartupTaint "{taint}" still exists')
     for key, effect in sorted(present & EPHEMERAL_TAINTS):
@@ -79,17 +80,18 @@ def _not_up(run: Pass, node: Node) -> Obstacle | None:
     return None
 
 
-async def _lacks_resources(run: Pass, node: Node) -> Obstacle | None:
+async def _find_missing_resource(ctx: ReconcileContext, node: Node) -> Obstacle | None:
     allocatable = node.status.allocatable
-    for name, amount in run.claim.spec.resources.requests.items():
-        if name != NOT_A_NODE_RESOURCE and amount and not allocatable.get(name):
+    for name, amount in ctx.claim.spec.resources.requests.items():
+        if name != DISK_RESOURCE and amount and not allocatable.get(name):
             return Obstacle(conditions.RESOURCE_NOT_REGISTERED, f'Resource "{name}" was requested but not registered')
     try:
-        size = await run.cloud.instance_type(run.claim.labels.get(labels.INSTANCE_TYPE, ""))
+        instance_type = await ctx.cloud.instance_type(ctx.claim.labels.get(labels.INSTANCE_TYPE, ""))
     except CloudError as error:
-        run.wake(error.retry_after or run.settings.poll_interval, "the size's GPU count is not known yet")
-        return Obstacle(conditions.CLOUD_UNAVAILABLE, f"how many GPUs the size has is not known: {error}")
-    expected = size.gpus if size else int(node.labels.get(labels.MACHINE_TYPE) == "gpu")
+        ctx.requeue_after(error.retry_after or ctx.settings.poll_interval, "GPU count of the instance type unknown")
+        message = f"cannot determine the GPU count of the instance type: {error}"
+        return Obstacle(conditions.CLOUD_UNAVAILABLE, message)
+    expected = instance_type.gpus if instance_type else int(node.labels.get(labels.MACHINE_TYPE) == "gpu")
     present = sum(int(allocatable.get(name, Quantity(0))) for name in GPU_RESOURCES)
     if present < expected:
         message = f'Resource "{labels.NVIDIA_GPU}": {present} of {expected} GPUs are registered (device plugin)'
@@ -97,16 +99,16 @@ async def _lacks_resources(run: Pass, node: Node) -> Obstacle | None:
     return None
 
 
-def _mirror_health(run: Pass, node: Node) -> None:
-    """The node's own Ready on the claim, so that later trouble shows where people look."""
+def _mirror_ready(ctx: ReconcileContext, node: Node) -> None:
+    """Copies the node's Ready to the claim's `NodeReady`, so that later failures of the node appear on the claim."""
     ready = node.condition("Ready")
     if node.deleting:
-        run.report.node_ready("False", conditions.NODE_NOT_READY, f"node {node.name} is being deleted")
+        ctx.status.set_node_ready("False", conditions.NODE_NOT_READY, f"node {node.name} is being deleted")
     elif ready is not None and ready.status == "True":
-        run.report.node_ready("True")
+        ctx.status.set_node_ready("True")
     else:
-        said = f": {ready.reason} {ready.message}".rstrip() if ready is not None else ""
-        run.report.node_ready("False", conditions.NODE_NOT_READY, f"Node status is NotReady{said}")
-        before = run.report.condition(conditions.NODE_READY)
+        detail = f": {ready.reason} {ready.message}".rstrip() if ready is not None else ""
+        ctx.status.set_node_ready("False", conditions.NODE_NOT_READY, f"Node status is NotReady{detail}")
+        before = ctx.status.previous(conditions.NODE_READY)
         if before is not None and before.is_true:
-            run.event(reasons.NODE_UNHEALTHY, f"node {node.name} is NotReady{said}", warning=True)
+            ctx.event(reasons.NODE_UNHEALTHY, f"node {node.name} is NotReady{detail}", warning=True)

@@ -1,8 +1,8 @@
-"""Launch: the claim's instance exists in the cloud, is the claim's, and has come up.
+"""Launches the instance of a claim, or waits until it is ready.
 
-Each pass looks at the cloud and takes at most one step; nothing is remembered that the cloud or the claim does not
-know, so a process that dies anywhere in here is continued by the next one. An instance is only ever made under the
-claim's name and only if there is none, so there are never more instances than claims.
+Each reconcile reads the cloud and takes one step. Everything it needs is in the cloud or on the claim, so the next
+process continues after a crash at any line. Instances have the name of their claim and are created only if the name is
+free; therefore there are never more instances than claims.
 """
 
 from datetime import datetime
@@ -10,188 +10,200 @@ from datetime import datetime
 from kaito.api import labels
 from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError, OperationFailed
-from kaito.cloud.provider import Instance, Progress
-from kaito.provisioner import attempts, reasons
-from kaito.provisioner.context import Pass
-from kaito.provisioner.ending import raise_failed_deletion
-from kaito.provisioner.failures import shortened
-from kaito.provisioner.ledger import Offer
-from kaito.provisioner.offers import choice
-from kaito.provisioner.plan import Plan, Unfulfillable, image_family, plan_for
-from kaito.provisioner.record import WORDS_LIMIT
-from kaito.provisioner.steps.start import NoOffer, next_offer_in, refuse_all_alike, start
+from kaito.cloud.provider import Instance, OperationStatus
+from kaito.provisioner import launch_attempts, reasons
+from kaito.provisioner.context import ReconcileContext
+from kaito.provisioner.failures import shorten
+from kaito.provisioner.instance_deletion import raise_recent_failure
+from kaito.provisioner.launch_record import MESSAGE_LIMIT
+from kaito.provisioner.offerings import list_candidates
+from kaito.provisioner.plan import InvalidClaim, LaunchPlan, image_family, plan_for
+from kaito.provisioner.steps.create_instance import (
+    NoOfferingAvailable,
+    create_instance,
+    mark_unavailable,
+    next_offering_seconds,
+)
+from kaito.provisioner.unavailable_offerings import Offering
 from kaito.runtime.meta import format_time
 
-CONFLICT_SECONDS = 300.0
-"""Between looks at a stranger's instance of our name."""
+NAME_CONFLICT_SECONDS = 300.0
+"""Requeue delay while another owner has an instance of the claim's name."""
 
 
-async def launch(run: Pass) -> bool:
-    """Whether the instance is there."""
-    if run.report.holds(run.claim.stages.launched):
+async def launch(ctx: ReconcileContext) -> bool:
+    """Takes the next step of the launch; True once the instance is ready."""
+    if ctx.status.is_true(ctx.claim.stages.launched):
         return True
-    await attempts.recall(run)
-    await attempts.begin_afresh(run)
-    wait = run.tools.ledger.wait(run.claim.uid)
+    await launch_attempts.restore_records(ctx)
+    await launch_attempts.reset_if_requested(ctx)
+    wait = ctx.deps.backoff.remaining_seconds(ctx.claim.uid)
     if wait > 0:
-        run.wake(wait, "next launch attempt")
+        ctx.requeue_after(wait, "next launch attempt")
         return False
-    installation = await run.tools.installation.id(run.api)
+    installation = await ctx.deps.installation.id(ctx.api)
     try:
-        plan = plan_for(run.claim, provider=run.cloud, installation=installation, settings=run.settings)
-    except Unfulfillable as problem:
-        attempts.say_failed(run, "False", conditions.INVALID_CLAIM, str(problem))
+        plan = plan_for(ctx.claim, provider=ctx.cloud, installation=installation, settings=ctx.settings)
+    except InvalidClaim as error:
+        launch_attempts.report_failure(ctx, "False", conditions.INVALID_CLAIM, str(error))
         return False
     try:
-        return await _advance(run, plan)
-    except NoOffer as none:
-        await attempts.failed(run, none.error, retry=none.retry)
+        return await _advance(ctx, plan)
+    except NoOfferingAvailable as unavailable:
+        await launch_attempts.record_failure(ctx, unavailable.error, retry=unavailable.retry)
     except CloudError as error:
-        await attempts.failed(run, error)
+        await launch_attempts.record_failure(ctx, error)
     return False
 
 
-async def _advance(run: Pass, plan: Plan) -> bool:
-    instance = await run.cloud.get(run.claim.name)
+async def _advance(ctx: ReconcileContext, plan: LaunchPlan) -> bool:
+    instance = await ctx.cloud.get(ctx.claim.name)
     if instance is None:
-        if await _is_being_created(run):
-            _creating(run, None)
-            return False
-        await _start(run, plan)
+        if await _is_being_created(ctx):
+            _report_creating(ctx, None)
+        else:
+            await _create(ctx, plan)
         return False
-    if not _is_claims(run, instance):
-        await _occupied(run, plan, instance)
+    if not _is_owned(ctx, instance):
+        await _handle_name_conflict(ctx, plan, instance)
         return False
     match instance.state:
         case "ready":
-            await _arrived(run, instance)
+            await _complete_launch(ctx, instance)
             return True
         case "creating" | "updating":
-            if labels.LAUNCH_STARTED not in run.claim.annotations:  # whoever asked for it died before saying so
-                await _remember(run, None, instance.created or run.now)
-            _creating(run, None)
+            if labels.LAUNCH_STARTED not in ctx.claim.annotations:  # a process died between the PUT and the annotation
+                await _write_operation(ctx, None, instance.created or ctx.now)
+            _report_creating(ctx, None)
         case "deleting":
-            _leaving(run)
+            _report_deleting(ctx)
         case "failed" | "canceled":
-            progress = await _progress(run)
-            await _clear(run, plan, instance, progress.error or instance.error)
+            operation = await _operation_status(ctx)
+            await _delete_failed_pool(ctx, plan, instance, operation.error or instance.error)
     return False
 
 
-async def _progress(run: Pass) -> Progress:
-    """How the claim's operation is: asked only about an instance that ended badly or is missing."""
-    operation = run.claim.annotations.get(labels.ARM_OPERATION)
-    return await run.cloud.progress(operation) if operation else Progress("lost")
+async def _operation_status(ctx: ReconcileContext) -> OperationStatus:
+    """Status of the claim's operation; read only if the instance failed or does not exist."""
+    status_url = ctx.claim.annotations.get(labels.ARM_OPERATION)
+    return await ctx.cloud.operation_status(status_url) if status_url else OperationStatus("lost")
 
 
-async def _is_being_created(run: Pass) -> bool:
-    """Whether an instance that is not there is on its way: its operation was accepted and has not ended."""
-    return (await _progress(run)).state == "running"
+async def _is_being_created(ctx: ReconcileContext) -> bool:
+    """Whether a creation was accepted and runs, although the cloud does not list the instance yet."""
+    return (await _operation_status(ctx)).state == "running"
 
 
-def _is_claims(run: Pass, instance: Instance) -> bool:
-    return instance.marker is not None and instance.marker.claim_uid == run.claim.uid
+def _is_owned(ctx: ReconcileContext, instance: Instance) -> bool:
+    return instance.owner is not None and instance.owner.claim_uid == ctx.claim.uid
 
 
-async def _start(run: Pass, plan: Plan) -> None:
-    begun = await start(run, plan)
-    if begun is None:
-        message = f"looking for an offer among {len(plan.instance_types)} sizes"
-        run.report.launched("Unknown", conditions.AGENT_POOL_CREATING, message)
+async def _create(ctx: ReconcileContext, plan: LaunchPlan) -> None:
+    created = await create_instance(ctx, plan)
+    if created is None:
+        message = f"trying the offerings of {len(plan.instance_types)} instance types"
+        ctx.status.set_launched("Unknown", conditions.AGENT_POOL_CREATING, message)
         return
-    candidate, started = begun
-    run.event(reasons.LAUNCHING, f"creating {candidate.offer} as agent pool {run.claim.name}")
-    if not image_family(run.claim.annotations.get(labels.NODE_IMAGE_FAMILY, ""))[1]:
+    candidate, started = created
+    ctx.event(reasons.LAUNCHING, f"creating agent pool {ctx.claim.name} of {candidate.offering}")
+    _, is_known = image_family(ctx.claim.annotations.get(labels.NODE_IMAGE_FAMILY, ""))
+    if not is_known:
         note = f"annotation {labels.NODE_IMAGE_FAMILY} is neither ubuntu nor azurelinux: using ubuntu"
-        run.event(reasons.UNKNOWN_IMAGE_FAMILY, note, warning=True)
-    await _remember(run, started.operation or None, run.now)
-    _creating(run, started.retry_after)
+        ctx.event(reasons.UNKNOWN_IMAGE_FAMILY, note, warning=True)
+    await _write_operation(ctx, started.status_url or None, ctx.now)
+    _report_creating(ctx, started.retry_after)
 
 
-async def _remember(run: Pass, operation: str | None, since: datetime) -> None:
-    """Write down what is under way, and since when, for whoever goes on with it."""
-    await run.set_metadata(annotations={labels.ARM_OPERATION: operation, labels.LAUNCH_STARTED: format_time(since)})
+async def _write_operation(ctx: ReconcileContext, status_url: str | None, since: datetime) -> None:
+    """Writes the running operation and its start to the claim, for the next process."""
+    annotations = {labels.ARM_OPERATION: status_url, labels.LAUNCH_STARTED: format_time(since)}
+    await ctx.set_metadata(annotations=annotations)
 
 
-async def _forget(run: Pass, **add_labels: str) -> None:
-    nothing: dict[str, str | None] = {labels.ARM_OPERATION: None, labels.LAUNCH_STARTED: None}
-    if not run.tools.ledger.has_record(run.claim.uid):
-        nothing[labels.LAUNCH_RECORD] = None
-    await run.set_metadata(annotations=nothing, add_labels=add_labels)
+async def _clear_operation(ctx: ReconcileContext, **add_labels: str) -> None:
+    annotations: dict[str, str | None] = {labels.ARM_OPERATION: None, labels.LAUNCH_STARTED: None}
+    if not ctx.deps.backoff.has_attempts(ctx.claim.uid):
+        annotations[labels.LAUNCH_RECORD] = None
+    await ctx.set_metadata(annotations=annotations, add_labels=add_labels)
 
 
-async def _occupied(run: Pass, plan: Plan, instance: Instance) -> None:
-    """The name is taken by an instance that is not this claim's."""
-    marker, ours = instance.marker, plan.instance.marker
+async def _handle_name_conflict(ctx: ReconcileContext, plan: LaunchPlan, instance: Instance) -> None:
+    """Deletes the instance of a former claim of this name; reports an instance of another owner."""
+    owner, expected = instance.owner, plan.instance.owner
     if instance.state == "deleting":
-        _leaving(run)
-    elif marker is not None and (marker.installation, marker.claim_kind) == (ours.installation, ours.claim_kind):
-        # Made by us for an earlier claim of the same name, which no longer exists: two cannot.
-        raise_failed_deletion(run.tools, instance, run.claim.uid)
-        await run.cloud.delete(instance.name)
-        run.tools.ledger.deletion_asked(run.claim.uid)
-        _leaving(run)
+        _report_deleting(ctx)
+    elif owner is not None and (owner.installation, owner.claim_kind) == (expected.installation, expected.claim_kind):
+        # Two claims of one kind and name cannot exist at once, so the claim of that instance was deleted.
+        raise_recent_failure(ctx.deps, instance, ctx.claim.uid)
+        await ctx.cloud.delete(instance.name)
+        ctx.deps.deletions.record_accepted(ctx.claim.uid)
+        _report_deleting(ctx)
     else:
-        message = f"agent pool {instance.name} exists and was not made for this claim: it is left alone"
-        attempts.say_failed(run, "False", conditions.AGENT_POOL_NAME_CONFLICT, message)
-        run.tools.ledger.postpone(run.claim.uid, CONFLICT_SECONDS)
-        run.wake(CONFLICT_SECONDS, "name taken")
+        message = f"agent pool {instance.name} already exists for another owner; left unchanged"
+        launch_attempts.report_failure(ctx, "False", conditions.AGENT_POOL_NAME_CONFLICT, message)
+        ctx.deps.backoff.defer(ctx.claim.uid, NAME_CONFLICT_SECONDS)
+        ctx.requeue_after(NAME_CONFLICT_SECONDS, "name conflict")
 
 
-async def _arrived(run: Pass, instance: Instance) -> None:
-    offer = _offer(instance)
-    run.tools.ledger.obtained(offer)
-    run.tools.ledger.forget(run.claim.uid)
-    await _forget(run, **{labels.INSTANCE_TYPE: instance.instance_type, labels.CAPACITY_TYPE: offer.capacity})
-    run.report.launched("True")
-    run.report.set(image_id=instance.image)
-    run.event(reasons.LAUNCHED, f"agent pool {instance.name} of {offer} is there")
-    age = run.age(run.claim.metadata.creation_timestamp)
-    run.tools.metrics.stage_seconds.labels("launched", instance.instance_type).observe(age)
+async def _complete_launch(ctx: ReconcileContext, instance: Instance) -> None:
+    offering = _offering_of(instance)
+    ctx.deps.unavailable.mark_available(offering)
+    ctx.deps.forget(ctx.claim.uid)
+    await _clear_operation(
+        ctx, **{labels.INSTANCE_TYPE: instance.instance_type, labels.CAPACITY_TYPE: offering.capacity}
+    )
+    ctx.status.set_launched("True")
+    ctx.status.set_fields(image_id=instance.image)
+    ctx.event(reasons.LAUNCHED, f"agent pool {instance.name} of {offering} is ready")
+    age = ctx.age_seconds(ctx.claim.metadata.creation_timestamp)
+    ctx.deps.metrics.stage_seconds.labels("launched", instance.instance_type).observe(age)
 
 
-async def _clear(run: Pass, plan: Plan, instance: Instance, error: CloudError | None) -> None:
-    """The instance ended badly: it goes, the reason stays, and the next attempt starts from nothing."""
+async def _delete_failed_pool(
+    ctx: ReconcileContext, plan: LaunchPlan, instance: Instance, error: CloudError | None
+) -> None:
+    """Records why the instance failed, and deletes it; the next attempt creates another one."""
     error = error or OperationFailed(f"agent pool {instance.name} is {instance.state}")
-    retry = await _refused_after_creation(run, plan, instance, error) if attempts.is_about_offer(error) else None
-    await attempts.failed(run, error, retry=retry, made=True)  # written down before the evidence goes
-    await run.cloud.delete(instance.name)
-    await _forget(run)
+    retry = await _mark_unavailable(ctx, plan, instance, error) if launch_attempts.is_about_offering(error) else None
+    # Recorded before the deletion: afterwards the cloud does not return the error any more.
+    await launch_attempts.record_failure(ctx, error, retry=retry, is_created=True)
+    await ctx.cloud.delete(instance.name)
+    await _clear_operation(ctx)
 
 
-async def _refused_after_creation(run: Pass, plan: Plan, instance: Instance, error: CloudError) -> float:
-    """Remember what the cloud could not deliver; seconds until another offer, or the same again, may be tried."""
-    offer = _offer(instance)
+async def _mark_unavailable(ctx: ReconcileContext, plan: LaunchPlan, instance: Instance, error: CloudError) -> float:
+    """Marks the instance's offering as unavailable; returns the seconds until an offering may be tried."""
+    offering = _offering_of(instance)
     try:
-        found = await choice(run, plan)
+        candidates = await list_candidates(ctx, plan)
     except CloudError:
-        return (attempts.refuse(run, offer, error).retry_at - run.now).total_seconds()
-    made = next((candidate for candidate in found.candidates if candidate.offer.key == offer.key), None)
-    if made is None:
-        attempts.refuse(run, offer, error)
+        return (launch_attempts.mark_unavailable(ctx, offering, error).retry_at - ctx.now).total_seconds()
+    candidate = next((c for c in candidates.accepted if c.offering.key == offering.key), None)
+    if candidate is None:
+        launch_attempts.mark_unavailable(ctx, offering, error)
     else:
-        refuse_all_alike(run, made, found, error)
-    return max(next_offer_in(run, found), run.settings.poll_interval)
+        mark_unavailable(ctx, candidate, candidates, error)
+    return max(next_offering_seconds(ctx, candidates), ctx.settings.poll_interval)
 
 
-def _offer(instance: Instance) -> Offer:
-    """The offer that an instance is."""
+def _offering_of(instance: Instance) -> Offering:
     zone = instance.zones[0] if len(instance.zones) == 1 else ""
-    return Offer(instance.instance_type, zone, "spot" if instance.spot else "on-demand")
+    return Offering(instance.instance_type, zone, "spot" if instance.spot else "on-demand")
 
 
-def _creating(run: Pass, retry_after: float | None) -> None:
-    run.tools.ledger.untroubled(run.claim.uid)
-    minutes = int(run.age(run.claim.metadata.creation_timestamp) // 60)  # not finer: each text is one more write
-    message = f"agent pool {run.claim.name} is being created, {minutes} min since the claim"
-    last = run.tools.ledger.attempt(run.claim.uid).last
-    if last:
-        message = f"{message}; the attempt before failed: {shortened(last, WORDS_LIMIT)}"
-    run.report.launched("Unknown", conditions.AGENT_POOL_CREATING, message)
-    run.wake(retry_after or run.settings.poll_interval, "agent pool creating")
+def _report_creating(ctx: ReconcileContext, retry_after: float | None) -> None:
+    ctx.deps.backoff.reset_request_failures(ctx.claim.uid)
+    # In minutes: each change of the message is one more status update.
+    minutes = int(ctx.age_seconds(ctx.claim.metadata.creation_timestamp) // 60)
+    message = f"agent pool {ctx.claim.name} is being created, {minutes} min since the claim was created"
+    last_failure = ctx.deps.backoff.attempts(ctx.claim.uid).last_failure
+    if last_failure:
+        message = f"{message}; the previous attempt failed: {shorten(last_failure, MESSAGE_LIMIT)}"
+    ctx.status.set_launched("Unknown", conditions.AGENT_POOL_CREATING, message)
+    ctx.requeue_after(retry_after or ctx.settings.poll_interval, "agent pool creating")
 
 
-def _leaving(run: Pass) -> None:
-    message = f"a former agent pool {run.claim.name} is being deleted"
-    run.report.launched("Unknown", conditions.AGENT_POOL_DELETING, message)
-    run.wake(run.settings.poll_interval, "former agent pool deleting")
+def _report_deleting(ctx: ReconcileContext) -> None:
+    message = f"the previous agent pool {ctx.claim.name} is being deleted"
+    ctx.status.set_launched("Unknown", conditions.AGENT_POOL_DELETING, message)
+    ctx.requeue_after(ctx.settings.poll_interval, "previous agent pool deleting")

@@ -15,14 +15,14 @@ from kaito.cloud.azure.simulator import Fault, Simulator, SimulatorSettings, nam
 from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.cloud.errors import AccessDenied, AlreadyExists, Busy, CloudUnavailable, Throttled
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, Marker
+from kaito.cloud.provider import InstanceOwner, InstanceSpec
 from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.tasks import TaskScope
 
 pytestmark = pytest.mark.virtual_time
 
-PLAN = InstancePlan(
-    name="ws1", instance_type="Standard_NC6s_v3", marker=Marker("uid", "NodeClaim", "ws1", "here"), disk_gib=100
+SPEC = InstanceSpec(
+    name="ws1", instance_type="Standard_NC6s_v3", owner=InstanceOwner("uid", "NodeClaim", "ws1", "here"), disk_gib=100
 )
 
 
@@ -74,7 +74,7 @@ def refused(simulator: Simulator) -> int:
 
 
 async def test_questions_share_the_list_that_begins_after_them(azure: AzureProvider, simulator: Simulator) -> None:
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     simulator.api.requests.clear()
     answers = await asyncio.gather(*(azure.get(f"ws{number}") for number in range(100)))
     assert [answer.name for answer in answers if answer is not None] == ["ws1"]
@@ -143,7 +143,7 @@ async def test_each_pool_has_a_budget_of_puts(azure: AzureProvider, simulator: S
 
     async def put(name: str) -> float:
         with pytest.raises(Busy):
-            await azure.create(replace(PLAN, name=name))
+            await azure.create(replace(SPEC, name=name))
         return monotonic()
 
     times = await asyncio.gather(*(put("ws1") for _ in range(22)), *(put(f"other{n}") for n in range(30)))
@@ -153,8 +153,8 @@ async def test_each_pool_has_a_budget_of_puts(azure: AzureProvider, simulator: S
 
 
 async def test_operation_statuses_have_a_budget_of_their_own(azure: AzureProvider, simulator: Simulator) -> None:
-    started = await azure.create(PLAN)
-    await asyncio.gather(*(azure.progress(started.operation) for _ in range(220)))
+    started = await azure.create(SPEC)
+    await asyncio.gather(*(azure.operation_status(started.status_url) for _ in range(220)))
     assert monotonic() == pytest.approx(10, abs=0.1), "200 at once and then 2 a second"
     assert refused(simulator) == 0
     assert await azure.get("ws2") is None, "the budget of the pools is untouched"
@@ -169,13 +169,13 @@ async def test_a_429_stops_its_own_bucket_only(
     azure: AzureProvider, simulator: Simulator, path: str, stopped: set[str]
 ) -> None:
     """arm-07: one 429 stopped every request."""
-    started = await azure.create(PLAN)
+    started = await azure.create(SPEC)
     calls: dict[str, Any] = {
         "get": lambda: azure.get("other"),
-        "check": lambda: azure.check(replace(PLAN, name="ws9")),
-        "progress": lambda: azure.progress(started.operation),
-        "put1": lambda: azure.create(replace(PLAN, name="ws3")),
-        "put2": lambda: azure.create(replace(PLAN, name="ws2")),
+        "check": lambda: azure.check_availability(replace(SPEC, name="ws9")),
+        "progress": lambda: azure.operation_status(started.status_url),
+        "put1": lambda: azure.create(replace(SPEC, name="ws3")),
+        "put2": lambda: azure.create(replace(SPEC, name="ws2")),
     }
     await calls["check"]()
     await asyncio.sleep(60)  # what was read of usages is old
@@ -238,9 +238,9 @@ async def test_many_pools_under_way_are_followed_within_the_budget(scope: TaskSc
     async with Simulator(SimulatorSettings(provision_seconds=200), clock=LoopClock()) as simulator:
         azure = provider_for(simulator)
         seen: dict[str, float] = {}
-        following = scope.spawn(azure.follow(lambda name: seen.update({name: monotonic()})), name="work")
+        following = scope.spawn(azure.watch(lambda name: seen.update({name: monotonic()})), name="work")
         for number in range(90):
-            await azure.create(replace(PLAN, name=f"ws{number}"))
+            await azure.create(replace(SPEC, name=f"ws{number}"))
             await asyncio.sleep(1)
         await asyncio.sleep(3600)
         late = [seen[f"ws{number}"] - number - 200 for number in range(90)]
@@ -259,9 +259,9 @@ async def test_a_pool_under_way_is_answered_from_the_last_list(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     changes: list[tuple[str, float]] = []
-    following = scope.spawn(azure.follow(lambda name: changes.append((name, monotonic()))), name="work")
+    following = scope.spawn(azure.watch(lambda name: changes.append((name, monotonic()))), name="work")
     await asyncio.sleep(0)
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     simulator.api.requests.clear()
     for _ in range(50):
         known = await azure.get("ws1")
@@ -289,13 +289,13 @@ async def test_a_list_that_began_before_a_write_does_not_undo_it(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     changes: list[str] = []
-    following = scope.spawn(azure.follow(changes.append), name="work")
+    following = scope.spawn(azure.watch(changes.append), name="work")
     await asyncio.sleep(0)
-    await azure.create(replace(PLAN, name="other"))
+    await azure.create(replace(SPEC, name="other"))
     simulator.faults.add(Fault(method="GET", path="/agentPools$", delay=30, after=True, status=200, body={"value": []}))
     listing = scope.spawn(azure.list(), name="work")
     await asyncio.sleep(1)
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     await listing
     known = await azure.get("ws1")
     assert known is not None, "the list was sent before the pool was made"
@@ -307,9 +307,9 @@ async def test_trouble_of_the_lists_reaches_who_asks(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     """A follower that cannot list does not hide it behind the last answer."""
-    following = scope.spawn(azure.follow(lambda _: None), name="work")
+    following = scope.spawn(azure.watch(lambda _: None), name="work")
     await asyncio.sleep(0)
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     simulator.faults.add(named("server-error", path="/agentPools", times=None))
     await asyncio.sleep(60)
     with pytest.raises(CloudUnavailable):
@@ -344,11 +344,11 @@ async def test_budgets_run_on_the_clock_of_the_simulator() -> None:
 async def test_a_list_that_is_answered_badly_stops_no_question(
     azure: AzureProvider, simulator: Simulator, fault: str
 ) -> None:
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     simulator.faults.add(named(fault, path="/agentPools$", times=None))
     found = await azure.get("ws1")
     assert found is not None
-    assert found.marker == PLAN.marker
+    assert found.owner == SPEC.owner
     assert await azure.get("ws2") is None
 
 
@@ -357,10 +357,10 @@ async def test_two_processes_share_one_budget(simulator: Simulator, scope: TaskS
     both = [provider_for(simulator), provider_for(simulator)]
     seen: set[tuple[int, str]] = set()
     for number, azure in enumerate(both):
-        scope.spawn(azure.follow(lambda name, number=number: seen.add((number, name))), name="follow")  # type: ignore[misc]
+        scope.spawn(azure.watch(lambda name, number=number: seen.add((number, name))), name="follow")  # type: ignore[misc]
     await asyncio.sleep(0)
     for number in range(4):
-        await both[number % 2].create(replace(PLAN, name=f"ws{number}"))
+        await both[number % 2].create(replace(SPEC, name=f"ws{number}"))
     await asyncio.sleep(900)
     assert seen == {(number % 2, f"ws{number}") for number in range(4)}
     assert refused(simulator) < 20
@@ -371,9 +371,9 @@ async def test_the_list_that_reports_an_end_answers_the_question_that_follows(
 ) -> None:
     """Each of 60 pools that end at once would else wait for one more list, and hold a worker meanwhile."""
     reported = asyncio.Event()
-    scope.spawn(azure.follow(lambda _: reported.set()), name="follow")
+    scope.spawn(azure.watch(lambda _: reported.set()), name="follow")
     await asyncio.sleep(0)
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     await reported.wait()
     simulator.api.requests.clear()
     ready = await azure.get("ws1")
@@ -388,7 +388,7 @@ async def test_the_list_that_reports_an_end_answers_the_question_that_follows(
     await reported.wait()
     simulator.api.requests.clear()
     assert await azure.get("ws1") is None
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     again = await azure.get("ws1")
     assert again is not None
     assert again.state == "creating", "what this process did since counts more than the list"

@@ -16,15 +16,15 @@ from kaito.cloud.azure.provider import AzureProvider
 from kaito.cloud.azure.settings import AzureSettings
 from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
 from kaito.cloud.azure.simulator.inprocess import InProcessTransport
-from kaito.cloud.errors import InstanceTypeUnavailable, QuotaExceeded, Verdict
+from kaito.cloud.errors import ErrorCategory, InstanceTypeUnavailable, QuotaExceeded
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, Marker
+from kaito.cloud.provider import InstanceOwner, InstanceSpec
 
 INPUTS = {path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "faults").glob("*.json"))}
 CASES = [(name, case) for name, given in INPUTS.items() if given["kind"] == "classify" for case in given["cases"]]
 CHECKS = [(name, given) for name, given in INPUTS.items() if given["kind"] == "check"]
 A100 = "Standard_NC24ads_A100_v4"
-PLAN = InstancePlan(name="ws1", instance_type=A100, marker=Marker("uid", "Machine", "ws1", "here"), disk_gib=100)
+SPEC = InstanceSpec(name="ws1", instance_type=A100, owner=InstanceOwner("uid", "Machine", "ws1", "here"), disk_gib=100)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_the_given_quotas_allow_the_plan(
 ) -> None:
     assert given["expected"] == "OK", name
     simulator.cluster.usages = lambda: {scope: tuple(entry) for scope, entry in given["usages"].items()}  # type: ignore[method-assign]  # the input
-    await azure.check(replace(PLAN, spot=given["spot"]))
+    await azure.check_availability(replace(SPEC, spot=given["spot"]))
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,16 @@ async def test_a_quota_that_is_too_small_is_known_before_anything_is_sent(
     """arm-02: spot draws on lowPriorityCores alone, on-demand on its family and the region."""
     simulator.cluster.usages = lambda: usages  # type: ignore[method-assign]  # the input
     with pytest.raises(QuotaExceeded) as refused:
-        await azure.check(replace(PLAN, spot=spot))
+        await azure.check_availability(replace(SPEC, spot=spot))
     assert refused.value.regional is regional
 
 
 async def test_quota_spent_since_usage_was_read_counts(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.cluster.quota["standardncadsa100v4family"] = 40
-    await azure.check(PLAN)
-    await azure.create(PLAN)
+    await azure.check_availability(SPEC)
+    await azure.create(SPEC)
     with pytest.raises(QuotaExceeded, match="left 16"):
-        await azure.check(replace(PLAN, name="ws2"))
+        await azure.check_availability(replace(SPEC, name="ws2"))
 
 
 @pytest.mark.parametrize(("zones", "ok"), [(("3",), True), (("1", "3"), True), (("1",), False), (("1", "2"), False)])
@@ -95,16 +95,16 @@ async def test_zones_the_size_lacks_are_known_before_anything_is_sent(
 ) -> None:
     """arm-08: the A100 sizes of the simulator's region are in zone 3 only."""
     if ok:
-        await azure.check(replace(PLAN, zones=zones))
+        await azure.check_availability(replace(SPEC, zones=zones))
         return
     with pytest.raises(InstanceTypeUnavailable, match="is offered in zone 3 of eastus, not in zone 1") as refused:
-        await azure.check(replace(PLAN, zones=zones))
-    assert refused.value.verdict is Verdict.ZONE
+        await azure.check_availability(replace(SPEC, zones=zones))
+    assert refused.value.category is ErrorCategory.ZONE
 
 
 async def test_a_zone_is_refused_for_a_size_without_zones(azure: AzureProvider) -> None:
     with pytest.raises(InstanceTypeUnavailable, match="is offered only without a zone"):
-        await azure.check(replace(PLAN, instance_type="Standard_ND96asr_v4", zones=("1",)))
+        await azure.check_availability(replace(SPEC, instance_type="Standard_ND96asr_v4", zones=("1",)))
 
 
 async def test_a_spot_size_that_is_not_available_is_out_of_stock(azure: AzureProvider, simulator: Simulator) -> None:
@@ -114,6 +114,6 @@ async def test_a_spot_size_that_is_not_available_is_out_of_stock(azure: AzurePro
     body = {"error": {"code": "SkuNotAvailable", "message": "The requested size is not available"}}
     simulator.faults.add(Fault(method="PUT", status=409, body=body, times=2))
     with pytest.raises(InsufficientCapacity):
-        await azure.create(replace(PLAN, spot=True))
+        await azure.create(replace(SPEC, spot=True))
     with pytest.raises(InstanceTypeUnavailable):
-        await azure.create(PLAN)
+        await azure.create(SPEC)

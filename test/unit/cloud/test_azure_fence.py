@@ -11,11 +11,11 @@ from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
 from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.cloud.azure.simulator.server import serve
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, Marker
+from kaito.cloud.provider import InstanceOwner, InstanceSpec
 from kaito.runtime.errors import NotLeader
 
-PLAN = InstancePlan(
-    name="ws1", instance_type="Standard_NC6s_v3", marker=Marker("uid", "Machine", "ws1", "here"), disk_gib=100
+SPEC = InstanceSpec(
+    name="ws1", instance_type="Standard_NC6s_v3", owner=InstanceOwner("uid", "Machine", "ws1", "here"), disk_gib=100
 )
 
 
@@ -49,13 +49,13 @@ async def test_a_write_without_the_lease_does_not_leave_the_process(sockets: boo
         transport = None if sockets else InProcessTransport(simulator.api)
         azure = AzureProvider(settings(url), CloudMetrics(), transport=transport, fence=lease.check)
         try:
-            await azure.create(PLAN)
+            await azure.create(SPEC)
             assert lease.checks == 1, "one write, one check; reads are not fenced"
             lease.held = False
             with pytest.raises(NotLeader):
                 await azure.delete("ws1")
             with pytest.raises(NotLeader):
-                await azure.create(PLAN)
+                await azure.create(SPEC)
             assert await azure.get("ws1") is not None
             writes = [entry.method for entry in simulator.api.requests if entry.method != "GET"]
             assert writes == ["PUT"]

@@ -13,7 +13,7 @@ from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
 from kaito.cloud.azure.simulator.server import serve
 from kaito.cloud.errors import CloudUnavailable
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, Marker
+from kaito.cloud.provider import InstanceOwner, InstanceSpec
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 ARM = "https://management.azure.com"
@@ -100,15 +100,18 @@ async def test_an_address_of_four_kilobytes_travels_byte_for_byte() -> None:
     """The simulator refuses a query that differs from the one it signed in a single byte."""
     async with Simulator(SimulatorSettings(speed=3000)) as simulator, serve(simulator) as url:
         azure = provider_at(url)
-        plan = InstancePlan(
-            name="ws1", instance_type="Standard_NC6s_v3", marker=Marker("uid", "Machine", "ws1", "here"), disk_gib=100
+        plan = InstanceSpec(
+            name="ws1",
+            instance_type="Standard_NC6s_v3",
+            owner=InstanceOwner("uid", "Machine", "ws1", "here"),
+            disk_gib=100,
         )
         started = await azure.create(plan)
-        assert len(started.operation) > 3000
-        operation = simulator.cluster.operations[started.operation.partition("?")[0].rpartition("/")[2]]
+        assert len(started.status_url) > 3000
+        operation = simulator.cluster.operations[started.status_url.partition("?")[0].rpartition("/")[2]]
         operation.query = f"api-version=2025-03-01&c={'A' * 3800}&s=a%2Bb%2Fc%3D%3d+~!*'(),&h=%7E"
-        address = f"{started.operation.partition('?')[0]}?{operation.query}"
-        assert (await azure.progress(address)).state in {"running", "succeeded"}
+        address = f"{started.status_url.partition('?')[0]}?{operation.query}"
+        assert (await azure.operation_status(address)).state in {"running", "succeeded"}
         await azure.close()
 
 
@@ -153,7 +156,7 @@ async def test_a_redirect_is_not_followed(elsewhere: Elsewhere) -> None:
     azure = provider_at(elsewhere.here)
     address = f"{elsewhere.here}{LOCATIONS.removeprefix(ARM)}/eastus/operations/{ID}"
     with pytest.raises(CloudUnavailable):
-        await azure.progress(address)
+        await azure.operation_status(address)
     assert elsewhere.received == []
     await azure.close()
 

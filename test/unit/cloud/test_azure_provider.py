@@ -27,15 +27,15 @@ from kaito.cloud.errors import (
     Throttled,
 )
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, Marker, Progress
+from kaito.cloud.provider import InstanceOwner, InstanceSpec, OperationStatus
 from kaito.runtime.clock import LoopClock, monotonic
 
 pytestmark = pytest.mark.virtual_time
 
 ENDPOINT = "http://simulator"
 A100 = "Standard_NC24ads_A100_v4"
-MARKER = Marker("uid-1", "NodeClaim", "ws1", "cluster-1")
-PLAN = InstancePlan(name="ws1", instance_type=A100, marker=MARKER, disk_gib=1024, labels={"kaito.sh/workspace": "phi"})
+OWNER = InstanceOwner("uid-1", "NodeClaim", "ws1", "cluster-1")
+SPEC = InstanceSpec(name="ws1", instance_type=A100, owner=OWNER, disk_gib=1024, labels={"kaito.sh/workspace": "phi"})
 
 
 NODE_ID = (
@@ -73,26 +73,26 @@ async def azure(simulator: Simulator) -> AsyncIterator[AzureProvider]:
     await provider.close()
 
 
-async def finish(azure: AzureProvider, operation: str) -> Progress:
-    progress = await azure.progress(operation)
+async def finish(azure: AzureProvider, operation: str) -> OperationStatus:
+    progress = await azure.operation_status(operation)
     for _ in range(1000):
         if progress.state != "running":
             break
         await asyncio.sleep(progress.retry_after or 30)
-        progress = await azure.progress(operation)
+        progress = await azure.operation_status(operation)
     return progress
 
 
 async def test_creation_is_submitted_and_then_polled(azure: AzureProvider) -> None:
-    started = await azure.create(PLAN)
+    started = await azure.create(SPEC)
     assert monotonic() == 0, "create does not wait for the machine"
     assert started.retry_after is None, "as recorded: AKS names no time"
     instance = await azure.get("ws1")
     assert instance is not None
-    assert (instance.state, instance.marker, instance.instance_type) == ("creating", MARKER, A100)
+    assert (instance.state, instance.owner, instance.instance_type) == ("creating", OWNER, A100)
     assert instance.labels == {"kaito.sh/workspace": "phi"}
 
-    assert (await finish(azure, started.operation)).state == "succeeded"
+    assert (await finish(azure, started.status_url)).state == "succeeded"
     assert monotonic() == 300
     ready = await azure.get("ws1")
     assert ready is not None
@@ -100,13 +100,13 @@ async def test_creation_is_submitted_and_then_polled(azure: AzureProvider) -> No
 
 
 async def test_deletion_is_submitted_and_ends_with_nothing(azure: AzureProvider) -> None:
-    await finish(azure, (await azure.create(PLAN)).operation)
+    await finish(azure, (await azure.create(SPEC)).status_url)
     started = await azure.delete("ws1")
     assert started is not None
     deleting = await azure.get("ws1")
     assert deleting is not None
     assert deleting.state == "deleting"
-    assert (await finish(azure, started.operation)).state == "succeeded"
+    assert (await finish(azure, started.status_url)).state == "succeeded"
     assert await azure.get("ws1") is None
     assert await azure.delete("ws1") is None
     assert await azure.list() == []
@@ -123,10 +123,10 @@ async def test_an_absent_pool_is_deleted_already(status: int) -> None:
 async def test_an_existing_pool_is_never_reconfigured(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.cluster.put("ws1", {"properties": {"vmSize": "Standard_D2s_v5"}})
     with pytest.raises(AlreadyExists):
-        await azure.create(PLAN)
+        await azure.create(SPEC)
     foreign = await azure.get("ws1")
     assert foreign is not None
-    assert (foreign.marker, foreign.instance_type) == (None, "Standard_D2s_v5")
+    assert (foreign.owner, foreign.instance_type) == (None, "Standard_D2s_v5")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_each_refusal_has_its_type(
 ) -> None:
     simulator.faults.add(named(fault, method="PUT", times=None))
     with pytest.raises(kind, match=words):
-        await azure.create(PLAN)
+        await azure.create(SPEC)
     if fault != "drop":
         assert len([r for r in simulator.api.requests if r.method == "PUT"]) <= 1, (
             "answered errors are repeated by the work queue, not by the SDK"
@@ -156,9 +156,9 @@ async def test_each_refusal_has_its_type(
 
 async def test_a_bad_name_is_an_invalid_request(azure: AzureProvider) -> None:
     with pytest.raises(InvalidRequest, match="invalid"):
-        await azure.create(replace(PLAN, name="Bad-Name"))
-    assert azure.name_problem("ws0123456789a") is not None
-    assert azure.name_problem("ws1") is None
+        await azure.create(replace(SPEC, name="Bad-Name"))
+    assert azure.name_error("ws0123456789a") is not None
+    assert azure.name_error("ws1") is None
 
 
 async def test_a_hanging_request_is_given_up(azure: AzureProvider, simulator: Simulator) -> None:
@@ -169,7 +169,7 @@ async def test_a_hanging_request_is_given_up(azure: AzureProvider, simulator: Si
 
 
 async def test_an_unreadable_answer_is_no_answer(azure: AzureProvider, simulator: Simulator) -> None:
-    await azure.create(PLAN)
+    await azure.create(SPEC)
     simulator.faults.add(Fault(method="GET", path="/agentPools", times=None, truncate=True))
     with pytest.raises(CloudUnavailable):
         await azure.get("ws1")
@@ -178,10 +178,10 @@ async def test_an_unreadable_answer_is_no_answer(azure: AzureProvider, simulator
 async def test_an_accepted_put_without_an_answer_leaves_our_pool(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("accepted-then-dropped"))
     with pytest.raises((CloudUnavailable, AlreadyExists)):
-        await azure.create(PLAN)
+        await azure.create(SPEC)
     instance = await azure.get("ws1")
     assert instance is not None
-    assert instance.marker == MARKER
+    assert instance.owner == OWNER
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ async def test_an_operation_that_ends_badly_says_why(
     azure: AzureProvider, simulator: Simulator, fault: str, state: str, kind: type[CloudError]
 ) -> None:
     simulator.faults.add(named(fault))
-    progress = await finish(azure, (await azure.create(PLAN)).operation)
+    progress = await finish(azure, (await azure.create(SPEC)).status_url)
     assert progress.state == state
     assert isinstance(progress.error, kind)
     pool = await azure.get("ws1")
@@ -202,16 +202,19 @@ async def test_an_operation_that_ends_badly_says_why(
 
 async def test_a_lost_operation_is_not_a_lost_pool(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("status-lost"))
-    started = await azure.create(PLAN)
-    assert (await azure.progress(started.operation)).state == "lost"
+    started = await azure.create(SPEC)
+    assert (await azure.operation_status(started.status_url)).state == "lost"
     assert await azure.get("ws1") is not None
-    assert (await azure.progress("")).state == "lost"
+    assert (await azure.operation_status("")).state == "lost"
 
 
 async def test_our_token_is_only_sent_to_our_endpoint(azure: AzureProvider, simulator: Simulator) -> None:
-    assert (await azure.progress("https://evil.example/operations/1")).state == "lost"
-    assert (await azure.progress("http://simulator.evil.example/operations/1")).state == "lost"
-    assert (await azure.progress("http://simulator/subscriptions/s/providers/Microsoft.Compute/skus")).state == "lost"
+    for url in (
+        "https://evil.example/operations/1",
+        "http://simulator.evil.example/operations/1",
+        "http://simulator/subscriptions/s/providers/Microsoft.Compute/skus",
+    ):
+        assert (await azure.operation_status(url)).state == "lost"
     assert not simulator.api.requests
     with pytest.raises(ValidationError, match="only sent encrypted"):
         settings(credential_mode="workload")
@@ -222,20 +225,20 @@ async def test_a_missing_cluster_is_not_a_missing_pool(simulator: Simulator) -> 
     with pytest.raises(ClusterMissing):
         await azure.get("ws1")
     with pytest.raises(ClusterMissing):
-        await azure.create(PLAN)
+        await azure.create(SPEC)
     assert await azure.delete("ws1") is None, "with the cluster, the pool is gone"
     with pytest.raises(ClusterMissing):
         await provider_for(simulator, resource_group="other").get("ws1")
 
 
 async def test_the_size_is_checked_before_anything_is_bought(azure: AzureProvider, simulator: Simulator) -> None:
-    await azure.check(PLAN)
+    await azure.check_availability(SPEC)
     with pytest.raises(InstanceTypeUnavailable, match="Standard_Imaginary is not offered in eastus"):
-        await azure.check(replace(PLAN, instance_type="Standard_Imaginary"))
+        await azure.check_availability(replace(SPEC, instance_type="Standard_Imaginary"))
     simulator.cluster.catalog.restrict("Standard_NC6s_v3")
     await asyncio.sleep(13 * 3600)
     with pytest.raises(InstanceTypeUnavailable, match="NotAvailableForSubscription"):
-        await azure.check(replace(PLAN, instance_type="Standard_NC6s_v3"))
+        await azure.check_availability(replace(SPEC, instance_type="Standard_NC6s_v3"))
     size = await azure.instance_type(A100.lower())
     assert size is not None
     assert (size.name, size.gpus, size.vcpus) == (A100, 1, 24)
@@ -246,24 +249,24 @@ async def test_quota_is_checked_with_numbers_and_noticed_when_raised(
 ) -> None:
     simulator.cluster.quota["standardncadsa100v4family"] = 12
     with pytest.raises(QuotaExceeded, match=r"needs 24 vCPUs of quota StandardNCADSA100v4Family.*limit 12, in use 0"):
-        await azure.check(PLAN)
+        await azure.check_availability(SPEC)
     simulator.cluster.quota["standardncadsa100v4family"] = 24
     await asyncio.sleep(30)
-    await azure.check(PLAN)
+    await azure.check_availability(SPEC)
     simulator.cluster.quota["cores"] = 1
     await asyncio.sleep(30)
     with pytest.raises(QuotaExceeded, match="quota cores"):
-        await azure.check(PLAN)
+        await azure.check_availability(SPEC)
 
 
 async def test_without_the_right_to_read_sizes_nothing_is_refused(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("unauthorized", path="/skus", times=None))
-    await azure.check(replace(PLAN, instance_type="Standard_Imaginary"))
+    await azure.check_availability(replace(SPEC, instance_type="Standard_Imaginary"))
     assert await azure.instance_type(A100) is None
 
 
 async def test_sizes_are_read_once_for_many_claims(azure: AzureProvider, simulator: Simulator) -> None:
-    await asyncio.gather(*(azure.check(PLAN) for _ in range(20)))
+    await asyncio.gather(*(azure.check_availability(SPEC) for _ in range(20)))
     assert len([entry for entry in simulator.api.requests if entry.path.endswith("/skus")]) == 1
     assert len([entry for entry in simulator.api.requests if entry.path.endswith("/usages")]) == 1
 
@@ -285,7 +288,7 @@ def test_the_pool_is_read_from_the_provider_id(provider_id: str, pool: str | Non
 
 async def test_spot_zones_and_the_image_family_reach_the_pool(azure: AzureProvider, simulator: Simulator) -> None:
     await azure.create(
-        replace(PLAN, spot=True, zones=("3",), image_family="azurelinux", taints=("sku=gpu:NoSchedule",))
+        replace(SPEC, spot=True, zones=("3",), image_family="azurelinux", taints=("sku=gpu:NoSchedule",))
     )
     properties = simulator.cluster.pools["ws1"].properties
     assert properties["scaleSetPriority"] == "Spot"
@@ -302,14 +305,14 @@ async def test_spot_zones_and_the_image_family_reach_the_pool(azure: AzureProvid
 async def test_the_subnet_of_the_cluster_is_used_and_asked_for_once(azure: AzureProvider, simulator: Simulator) -> None:
     system = {"vmSize": "Standard_D2s_v5", "mode": "System", "vnetSubnetID": "/subnets/nodes"}
     simulator.cluster.put("system", {"properties": system})
-    await azure.create(PLAN)
-    await azure.create(replace(PLAN, name="ws2"))
+    await azure.create(SPEC)
+    await azure.create(replace(SPEC, name="ws2"))
     assert simulator.cluster.pools["ws1"].properties["vnetSubnetID"] == "/subnets/nodes"
     lists = [entry for entry in simulator.api.requests if entry.path.lower().endswith("/agentpools")]
     assert len(lists) == 2, "one list of two pages, the second of which is empty"
 
 
 async def test_azure_is_told_not_to_drain_again(azure: AzureProvider, simulator: Simulator) -> None:
-    await finish(azure, (await azure.create(PLAN)).operation)
+    await finish(azure, (await azure.create(SPEC)).status_url)
     await azure.delete("ws1")
     assert simulator.api.requests[-1].query["ignore-pod-disruption-budget"] == "true"

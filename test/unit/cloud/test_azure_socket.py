@@ -10,12 +10,12 @@ from kaito.cloud.azure.settings import AzureSettings
 from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
 from kaito.cloud.azure.simulator.server import serve
 from kaito.cloud.metrics import CloudMetrics
-from kaito.cloud.provider import InstancePlan, Marker
+from kaito.cloud.provider import InstanceOwner, InstanceSpec
 
 
 async def finished(azure: AzureProvider, operation: str) -> None:
     for _ in range(200):
-        if (await azure.progress(operation)).state != "running":
+        if (await azure.operation_status(operation)).state != "running":
             return
         await asyncio.sleep(0.02)
     pytest.fail("the operation did not end")
@@ -38,16 +38,16 @@ async def test_a_pool_lives_and_dies_over_http_and_requests_are_counted() -> Non
             ),
             metrics,
         )
-        marker = Marker("uid", "Machine", "ws1", "here")
-        plan = InstancePlan(name="ws1", instance_type="Standard_NC6s_v3", marker=marker, disk_gib=100)
-        await azure.check(plan)
+        marker = InstanceOwner("uid", "Machine", "ws1", "here")
+        plan = InstanceSpec(name="ws1", instance_type="Standard_NC6s_v3", owner=marker, disk_gib=100)
+        await azure.check_availability(plan)
         started = await azure.create(plan)
-        await finished(azure, started.operation)
+        await finished(azure, started.status_url)
         (instance,) = await azure.list()
-        assert (instance.state, instance.marker) == ("ready", marker)
+        assert (instance.state, instance.owner) == ("ready", marker)
         removed = await azure.delete("ws1")
         assert removed is not None
-        await finished(azure, removed.operation)
+        await finished(azure, removed.status_url)
         assert await azure.get("ws1") is None
         await azure.close()
     assert registry.get_sample_value("gpu_provisioner_arm_requests_total", {"op": "create", "code": "ok"}) == 1

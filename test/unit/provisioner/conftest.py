@@ -20,7 +20,7 @@ from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.cloud.azure.simulator.pools import Pool
 from kaito.cloud.azure.simulator.wire import Answer, Exchange
 from kaito.cloud.metrics import CloudMetrics
-from kaito.provisioner.context import Tools
+from kaito.provisioner.context import Dependencies
 from kaito.provisioner.controllers import cached, controllers
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime import Client, Condition, Manager
@@ -44,7 +44,7 @@ class Stage:
         self.simulator = simulator
         self.settings = ProvisionerSettings()
         self.azure: dict[str, Any] = {}
-        self.tools: Tools | None = None
+        self.deps: Dependencies | None = None
         self._running: AsyncExitStack | None = None
 
     # the provisioner
@@ -69,9 +69,9 @@ class Stage:
         azure = AzureSettings(**{**values, **self.azure})
         arm = InProcessTransport(MortalArm(self.simulator, life) if life else self.simulator.api)
         provider = AzureProvider(azure, CloudMetrics(), transport=arm, fence=lambda: manager.fence())  # noqa: PLW0108 - made below
-        self.tools = Tools(cloud=provider, settings=self.settings, kinds=kinds)
+        self.deps = Dependencies(cloud=provider, settings=self.settings, kinds=kinds)
         manager = self.world.manager(
-            *controllers(self.tools),
+            *controllers(self.deps),
             cache=cached(),
             lease=lease,
             name="gpu-provisioner",

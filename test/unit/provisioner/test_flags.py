@@ -49,7 +49,7 @@ def test_flags_win_over_the_environment() -> None:
     assert invocation.manager.metrics_bind_address == "0"
     assert invocation.provisioner.launch_timeout == 5400
     assert invocation.provisioner.quota_retry == 90
-    assert invocation.provisioner.collect_dry_run
+    assert invocation.provisioner.gc_dry_run
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_simulator_needs_the_fake_credential_in_words() -> None:
         (["--node-api=byo"], "", "invalid choice"),
         (["--launch-timeout=soon"], "", "not a duration"),
         (["--leader-elect=perhaps"], "", "neither true nor false"),
-        (["--concurrency=0"], "", "workers"),
+        (["--concurrency=0"], "", "concurrency"),
         (["--metrics-bind-address=8080"], "", "metrics_bind_address"),
         (["--gc"], "", "unrecognized arguments"),
     ],

@@ -43,9 +43,9 @@ async def test_the_gauge_counts_every_phase(stage: "Stage") -> None:
     await stage.until_ready("ws1")
     stage.claim("bad-name")
     await stage.world.settle()
-    assert stage.tools is not None
+    assert stage.deps is not None
     registry = CollectorRegistry()
-    stage.tools.metrics.register(registry, lambda: stage.world.list(stage.kind))
+    stage.deps.metrics.register(registry, lambda: stage.world.list(stage.kind))
 
     def count(name: str) -> float | None:
         return registry.get_sample_value("gpu_provisioner_nodeclaim_phase", {"phase": name})

@@ -10,7 +10,7 @@ from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.cloud.azure.provider import AzureProvider
 from kaito.cloud.azure.settings import AzureSettings
 from kaito.cloud.metrics import CloudMetrics
-from kaito.provisioner.plan import Plan, Unfulfillable, image_family, plan_for
+from kaito.provisioner.plan import InvalidClaim, LaunchPlan, image_family, plan_for
 from kaito.provisioner.settings import ProvisionerSettings
 
 
@@ -33,7 +33,7 @@ def claim(kind: type[Claim], *, requirements: Any = None, requests: Any = None, 
     )
 
 
-def planned(claim: Claim, **settings: Any) -> Plan:
+def planned(claim: Claim, **settings: Any) -> LaunchPlan:
     azure = AzureSettings(
         subscription_id="s", resource_group="g", cluster="c", endpoint="http://localhost", credential_mode="fake"
     )
@@ -51,13 +51,13 @@ def test_the_disk_is_rounded_up_to_whole_gibibytes(kind: type[Claim], request_: 
 
 @pytest.mark.parametrize("request_", ["0", "-5Gi", "1Gi", "29Gi", "2049Gi"])
 def test_disks_azure_does_not_make_are_refused(kind: type[Claim], request_: str) -> None:
-    with pytest.raises(Unfulfillable, match="storage request"):
+    with pytest.raises(InvalidClaim, match="storage request"):
         planned(claim(kind, requests={"storage": request_}))
 
 
 def test_without_a_request_the_default_disk_is_used_if_there_is_one(kind: type[Claim]) -> None:
     assert planned(claim(kind, requests={}), default_disk_gib=256).instance.disk_gib == 256
-    with pytest.raises(Unfulfillable, match="must be more than 0"):
+    with pytest.raises(InvalidClaim, match="must be more than 0"):
         planned(claim(kind, requests={}))
 
 
@@ -115,7 +115,7 @@ def test_labels_mark_whose_the_pool_is_and_the_claims_own_win_over_defaults(kind
     own = planned(claim(kind, labels={pool: "mine", labels.MANAGED_BY: "me"})).instance
     assert own.labels[pool] == "mine"
     assert own.labels[labels.MANAGED_BY] == "gpu-provisioner"
-    assert (own.marker.claim_uid, own.marker.installation) == ("u-1", "here")
+    assert (own.owner.claim_uid, own.owner.installation) == ("u-1", "here")
 
 
 def test_spot_and_zones_are_asked_for_by_requirement_only(kind: type[Claim]) -> None:
@@ -144,11 +144,11 @@ def test_spot_and_zones_are_asked_for_by_requirement_only(kind: type[Claim]) -> 
     ],
 )
 def test_requirements_that_cannot_be_met_are_refused(kind: type[Claim], requirement: dict[str, Any]) -> None:
-    with pytest.raises(Unfulfillable):
+    with pytest.raises(InvalidClaim):
         planned(claim(kind, requirements=[requirement]))
 
 
 @pytest.mark.parametrize("name", ["", "Ws1", "1ws", "ws-1", "ws0123456789a", "azure-linux-gpu-node"])
 def test_names_azure_does_not_take_are_refused(kind: type[Claim], name: str) -> None:
-    with pytest.raises(Unfulfillable, match="must match"):
+    with pytest.raises(InvalidClaim, match="must match"):
         planned(claim(kind).with_metadata(name=name))

@@ -47,15 +47,15 @@ def windows(document: dict[str, Any]) -> None:
         ("invalid-name", as_usual, r"must match ^[a-z][a-z0-9]{0,11}$"),
         ("ws1", without_sizes, "no requirement node.kubernetes.io/instance-type"),
         ("ws1", without_storage, "storage request of claim ws1 must be more than 0"),
-        ("ws1", tiny_disk, "possible are 30 to 2048 GiB"),
+        ("ws1", tiny_disk, "use 30 to 2048 GiB"),
         ("ws1", not_in, "operator NotIn is not supported"),
-        ("ws1", windows, "possible are linux"),
+        ("ws1", windows, "supported values are linux"),
     ],
 )
 async def test_a_claim_that_cannot_be_fulfilled_says_why_and_asks_the_cloud_nothing(
     stage: "Stage", name: str, change: Any, words: str
 ) -> None:
-    await stage.start(collect_every=1e6)
+    await stage.start(gc_interval=1e6)
     stage.simulator.api.requests.clear()
     claim = stage.put(name, change)
     await stage.world.advance(600)
@@ -177,7 +177,7 @@ async def test_each_trouble_of_creation_is_told_and_overcome(
 
 async def test_an_answer_that_never_comes_holds_nobody_up(stage: "Stage") -> None:
     stage.simulator.faults.add(named("hang", pool="ws1", times=None))
-    await stage.start(workers=1)
+    await stage.start(concurrency=1)
     stage.claim("ws1")
     stage.claim("ws2")
     await stage.until_ready("ws2", within=600)

@@ -57,10 +57,10 @@ async def test_a_refused_deletion_is_on_the_claim_until_it_is_possible(
     assert [event.reason for event in warnings] == [reason]
     assert words in (warnings[0].note or "")
     assert 10 <= stage.calls("DELETE") <= 60
-    assert stage.tools is not None
+    assert stage.deps is not None
     counted = [
         sample.value
-        for family in stage.tools.metrics.refused_deletions.collect()
+        for family in stage.deps.metrics.refused_deletions.collect()
         for sample in family.samples
         if sample.name.endswith("_total") and sample.labels == {"reason": reason}
     ]
@@ -118,4 +118,4 @@ async def test_the_cause_of_a_claim_given_up_stays_on_it(stage: "Stage") -> None
     assert "RegistrationTimeout: no node joined within 900 s" in stage.condition("Ready").message
     await stage.until_gone(within=900)
     notes = {event.reason: event.note or "" for event in stage.world.events(claim)}
-    assert "no node joined within 900 s of the launch: the claim is deleted" in notes["RegistrationTimeout"]
+    assert "no node joined within 900 s of the launch: deleting the claim" in notes["RegistrationTimeout"]

@@ -42,11 +42,11 @@ async def test_an_orphan_goes_after_two_scans(stage: "Stage") -> None:
 
 async def test_a_dry_run_only_reports(stage: "Stage") -> None:
     await orphaned(stage)
-    await stage.start(collect_dry_run=True)
+    await stage.start(gc_dry_run=True)
     await stage.world.advance(1000)
     assert stage.pools == ["ws1"]
-    assert stage.tools is not None
-    (metric,) = stage.tools.metrics.orphans.collect()
+    assert stage.deps is not None
+    (metric,) = stage.deps.metrics.orphans.collect()
     assert [sample.value for sample in metric.samples] == [1]
 
 
@@ -81,7 +81,7 @@ async def test_only_a_few_go_at_once(stage: "Stage") -> None:
     await stage.stop()
     for name in names:
         lose(stage, name)
-    await stage.start(orphans_at_once=2)
+    await stage.start(gc_limit=2)
     await stage.world.advance(130)
     deleting = [name for name in stage.pools if stage.pool(name).state == "Deleting"]
     assert len(deleting) == 2
@@ -98,7 +98,7 @@ async def test_one_that_cannot_be_deleted_does_not_keep_the_others(stage: "Stage
     for name in ("ws1", "ws2"):
         lose(stage, name)
     stage.simulator.faults.add(named("server-error", method="DELETE", pool="ws1", times=None))
-    await stage.start(orphans_at_once=5)
+    await stage.start(gc_limit=5)
     await stage.until("the other gone", lambda: stage.pools == ["ws1"], within=1000)
 
 

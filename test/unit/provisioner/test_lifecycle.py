@@ -7,7 +7,7 @@ import pytest
 from kaito.api import labels
 from kaito.api.karpenter import Machine, NodeClaim
 from kaito.runtime.kinds import Node
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import format_time
 
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
@@ -178,7 +178,7 @@ async def test_deletion_waits_where_azure_refuses_to_delete_what_it_creates(stag
 
 
 async def test_a_ready_claim_costs_no_cloud_calls(stage: "Stage") -> None:
-    await stage.start(collect_every=1e6)
+    await stage.start(gc_interval=1e6)
     stage.claim()
     await stage.until_ready()
     stage.simulator.api.requests.clear()
