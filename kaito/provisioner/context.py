@@ -15,7 +15,7 @@ from kaito.provisioner.metrics import ProvisionerMetrics
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.provisioner.status import StatusUpdate
 from kaito.provisioner.unavailable_offerings import UnavailableOfferings
-from kaito.runtime import Again, Api, Request
+from kaito.runtime import Api, Request
 from kaito.runtime.client import MergePatch
 
 
@@ -50,8 +50,6 @@ class ReconcileContext:
     claim: Claim
     """The latest version: writing the claim's metadata replaces it."""
     status: StatusUpdate
-    requeues: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-    """Requested requeues: delay in seconds, and the cause."""
     expired: bool = False
     """Whether a deadline has passed: the claim is deleted after its status is written."""
 
@@ -84,17 +82,6 @@ class ReconcileContext:
     def nodepool(self) -> str:
         """Value of the `nodepool` label of Karpenter's metrics."""
         return nodepool(self.claim)
-
-    def requeue_after(self, seconds: float, why: str) -> None:
-        """Requeues the claim after at most `seconds`; the earliest request of a reconcile wins."""
-        self.requeues.append((max(seconds, 0.0), why))
-
-    def result(self) -> Again | None:
-        """The earliest requeue that a step requested; None without one."""
-        if not self.requeues:
-            return None
-        after, why = min(self.requeues)
-        return Again(after=after, why=why)
 
     def age_seconds(self, time: datetime | None) -> float:
         """Seconds since `time`; 0 if it is not known."""

@@ -1,19 +1,9 @@
 """Tracks deletions of instances between reconciles: the cloud's last response, when it was sent, how often to poll."""
 
-from dataclasses import dataclass
 from typing import final
 
+from kaito.runtime.client import ConditionUpdate
 from kaito.runtime.clock import monotonic
-from kaito.runtime.meta import ConditionStatus
-
-
-@dataclass(frozen=True, slots=True)
-class DeletionStatus:
-    """Progress of the deletion of an instance, as the condition `InstanceTerminating` reports it."""
-
-    status: ConditionStatus
-    reason: str = ""
-    message: str = ""
 
 
 @final
@@ -21,17 +11,17 @@ class DeletionTracker:
     """Deletions by claim UID, shared by the controllers of claims and of nodes: both delete instances."""
 
     def __init__(self) -> None:
-        self._statuses: dict[str, DeletionStatus] = {}
+        self._conditions: dict[str, ConditionUpdate] = {}
         self._accepted_at: dict[str, float] = {}
         self._poll_intervals: dict[str, float] = {}
 
-    def set_status(self, uid: str, status: DeletionStatus) -> None:
-        """Stores the cloud's last response to the deletion."""
-        self._statuses[uid] = status
+    def set_condition(self, uid: str, update: ConditionUpdate) -> None:
+        """Stores the condition `InstanceTerminating` for the cloud's last response."""
+        self._conditions[uid] = update
 
-    def status(self, uid: str) -> DeletionStatus | None:
-        """The cloud's last response to the deletion; None before the first request."""
-        return self._statuses.get(uid)
+    def condition(self, uid: str) -> ConditionUpdate | None:
+        """The condition `InstanceTerminating`; None before the first request."""
+        return self._conditions.get(uid)
 
     def record_accepted(self, uid: str) -> None:
         """Stores that the cloud accepted a deletion now."""
@@ -52,5 +42,5 @@ class DeletionTracker:
 
     def forget(self, uid: str) -> None:
         """Drops everything about a claim."""
-        for entries in (self._statuses, self._accepted_at, self._poll_intervals):
+        for entries in (self._conditions, self._accepted_at, self._poll_intervals):
             entries.pop(uid, None)

@@ -9,9 +9,9 @@ from kaito.api.karpenter import conditions
 from kaito.cloud.errors import CloudError, ErrorCategory
 from kaito.cloud.provider import Instance
 from kaito.provisioner.context import Dependencies
-from kaito.provisioner.deletions import DeletionStatus
 from kaito.provisioner.failures import describe, retry_seconds
 from kaito.provisioner.nodes import owns_instance
+from kaito.runtime.client import ConditionUpdate
 from kaito.runtime.clock import monotonic
 
 _LAUNCH_REASONS = frozenset({conditions.LAUNCH_FAILED, conditions.QUOTA_EXCEEDED, conditions.INSUFFICIENT_CAPACITY})
@@ -55,7 +55,9 @@ async def advance_deletion(deps: Dependencies, name: str, claim_uid: str, provid
         deletions.record_accepted(claim_uid)
         deletions.set_poll_interval(claim_uid, started.retry_after)
     deps.backoff.reset_request_failures(claim_uid)
-    deletions.set_status(claim_uid, DeletionStatus("True"))
+    deletions.set_condition(
+        claim_uid, ConditionUpdate.true(conditions.INSTANCE_TERMINATING, conditions.INSTANCE_TERMINATING)
+    )
     return deletions.poll_interval(claim_uid, deps.settings.poll_interval)
 
 
@@ -64,7 +66,8 @@ def record_failure(deps: Dependencies, claim_uid: str, error: CloudError) -> Del
     failure = describe(error, deps.backoff.record_request_failure(claim_uid), deps.settings)
     reason = conditions.DELETION_FAILED if failure.reason in _LAUNCH_REASONS else failure.reason
     message = f"the cloud did not delete the instance: {failure.message}"
-    deps.deletions.set_status(claim_uid, DeletionStatus(failure.status, reason, message))
+    update = ConditionUpdate(conditions.INSTANCE_TERMINATING, failure.status, reason, message)
+    deps.deletions.set_condition(claim_uid, update)
     deps.metrics.refused_deletions.labels(reason).inc()
     return DeletionFailure(failure.reason, min(failure.retry, deps.settings.denied_retry))
 

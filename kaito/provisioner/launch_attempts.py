@@ -76,7 +76,7 @@ async def record_failure(
     if is_created and retry is None and error.category is not ErrorCategory.OVERRIDDEN:
         wait = max(wait, min(VISIBLE_SECONDS * 2.0 ** min(failures - 1, 10), ctx.settings.capacity_retry_cap))
     backoff.defer(uid, wait)
-    ctx.requeue_after(wait, failure.reason)
+    ctx.request.requeue_after(wait, failure.reason)
     report_failure(ctx, failure.status, failure.reason, _message(ctx, failure, wait))
     if is_launch_failure:
         backoff.attempts(uid).last_failure = f"{failure.reason}: {error}"
@@ -97,12 +97,10 @@ async def write_record(ctx: ReconcileContext) -> None:
 
 def report_failure(ctx: ReconcileContext, status: ConditionStatus, reason: str, message: str) -> None:
     """Sets the launch condition; if the reason is new, also records an event, a metric and a log entry."""
-    before = ctx.status.previous(ctx.claim.stages.launched)
-    ctx.status.set_launched(status, reason, message)
-    if before is None or before.reason != reason:
+    update = ctx.status.set_launched(status, reason, message)
+    if ctx.request.event_on_change(update):
         instance_type = next(iter(ctx.claim.spec.values(labels.INSTANCE_TYPE)), "")
         ctx.deps.metrics.launch_failures.labels(instance_type, reason).inc()
-        ctx.event(reason, message, warning=True)
         ctx.request.log.warning("instance launch failed", reason=reason, message=message)
 
 

@@ -20,14 +20,14 @@ from kaito.provisioner.steps.delete_instance import delete_instance
 from kaito.provisioner.steps.initialize import initialize
 from kaito.provisioner.steps.launch import launch
 from kaito.provisioner.steps.register import register
-from kaito.runtime import Again, Request
+from kaito.runtime import Request
 from kaito.runtime.errors import Invalid
 
 
-async def reconcile(request: Request[Claim], *, deps: Dependencies) -> Again | None:
+async def reconcile(request: Request[Claim], *, deps: Dependencies) -> None:
     """Reconciles a claim that is not being deleted."""
     if not is_managed(request.object):
-        return None  # a requeue of a former claim of this name
+        return  # a requeue of a former claim of this name
     ctx = ReconcileContext.of(request, deps)
     try:
         if await launch(ctx):
@@ -39,11 +39,10 @@ async def reconcile(request: Request[Claim], *, deps: Dependencies) -> Again | N
         await _write_status(ctx)
     if ctx.expired:
         await ctx.api.delete(ctx.claim)
-    return ctx.result()
 
 
-async def finalize(request: Request[Claim], *, deps: Dependencies) -> Again | None:
-    """Deletes the node and the instance of a claim; None removes the claim's finalizer."""
+async def finalize(request: Request[Claim], *, deps: Dependencies) -> None:
+    """Deletes the node and the instance of a claim; without a requeue, the framework removes the claim's finalizer."""
     ctx = ReconcileContext.of(request, deps)
     is_deleted = False
     try:
@@ -51,12 +50,10 @@ async def finalize(request: Request[Claim], *, deps: Dependencies) -> Again | No
     finally:
         if not is_deleted:
             await _write_status_if_valid(ctx)
-    if not is_deleted:
-        return ctx.result()
-    _report_terminated(ctx)
-    deps.forget(ctx.claim.uid)
-    deps.unavailable.clear_quota()
-    return None
+    if is_deleted:
+        _report_terminated(ctx)
+        deps.forget(ctx.claim.uid)
+        deps.unavailable.clear_quota()
 
 
 def _report_terminated(ctx: ReconcileContext) -> None:

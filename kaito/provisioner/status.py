@@ -4,22 +4,12 @@ A Machine names the stages differently and reports False where a NodeClaim repor
 and need not know the kind.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from kaito.api.karpenter import Claim, Machine, conditions
-from kaito.runtime.client import StatusScope
+from kaito.runtime.client import ConditionUpdate, StatusScope
 from kaito.runtime.meta import Condition, ConditionStatus, find_condition
-
-
-@dataclass(frozen=True, slots=True)
-class ConditionUpdate:
-    """A condition that a step sets."""
-
-    type: str
-    status: ConditionStatus
-    reason: str
-    message: str = ""
 
 
 @final
@@ -32,27 +22,29 @@ class StatusUpdate:
     """By type."""
     fields: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def set_launched(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
+    def set_launched(self, status: ConditionStatus, reason: str = "", message: str = "") -> ConditionUpdate:
         """Sets the stage Launched. True: the instance is ready. False: its creation failed. Unknown: in progress."""
-        self.set_condition(self.claim.stages.launched, status, reason, message)
+        return self.set_condition(ConditionUpdate(self.claim.stages.launched, status, reason, message))
 
-    def set_registered(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
+    def set_registered(self, status: ConditionStatus, reason: str = "", message: str = "") -> ConditionUpdate:
         """Sets the stage Registered: the node has joined and has the claim's labels and taints."""
-        self.set_condition(self.claim.stages.registered, self._pending(status), reason, message)
+        return self.set_condition(ConditionUpdate(self.claim.stages.registered, self._pending(status), reason, message))
 
-    def set_initialized(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
+    def set_initialized(self, status: ConditionStatus, reason: str = "", message: str = "") -> ConditionUpdate:
         """Sets the stage Initialized: the node was Ready, without startup taints, and with its resources."""
-        self.set_condition(self.claim.stages.initialized, self._pending(status), reason, message)
+        initialized = self.claim.stages.initialized
+        return self.set_condition(ConditionUpdate(initialized, self._pending(status), reason, message))
 
-    def set_node_ready(self, status: ConditionStatus, reason: str = "", message: str = "") -> None:
+    def set_node_ready(self, status: ConditionStatus, reason: str = "", message: str = "") -> ConditionUpdate:
         """Sets the condition that mirrors Ready of the node."""
-        self.set_condition(conditions.NODE_READY, status, reason, message)
+        return self.set_condition(ConditionUpdate(conditions.NODE_READY, status, reason, message))
 
-    def set_condition(self, condition_type: str, status: ConditionStatus, reason: str = "", message: str = "") -> None:
+    def set_condition(self, update: ConditionUpdate) -> ConditionUpdate:
         """Sets a condition. One that is True has its type as reason and no message, as in Karpenter's operatorpkg."""
-        if status == "True":
-            reason, message = condition_type, ""
-        self.conditions[condition_type] = ConditionUpdate(condition_type, status, reason, message)
+        if update.is_true:
+            update = replace(update, reason=update.type, message="")
+        self.conditions[update.type] = update
+        return update
 
     def set_fields(self, **fields: Any) -> None:
         """Sets fields of the status, by their Python names."""
@@ -66,7 +58,7 @@ class StatusUpdate:
         """Whether the condition is True, set by this reconcile or by an earlier one."""
         update = self.conditions.get(condition_type)
         if update is not None:
-            return update.status == "True"
+            return update.is_true
         condition = self.previous(condition_type)
         return condition is not None and condition.is_true
 
@@ -74,14 +66,13 @@ class StatusUpdate:
         """Writes all changes, including stages that this reconcile did not evaluate and the root condition `Ready`."""
         for stage in self.claim.stages:
             if stage not in self.conditions and scope.find(stage) is None:
-                self.set_condition(
-                    stage, "Unknown", conditions.AWAITING_RECONCILIATION, "object is awaiting reconciliation"
-                )
+                message = "object is awaiting reconciliation"
+                self.set_condition(ConditionUpdate.unknown(stage, conditions.AWAITING_RECONCILIATION, message))
         for update in self.conditions.values():
-            _apply(scope, update)
+            scope.set_condition(update)
         if not self.claim.deleting:
             self._update_observed_generation(scope)
-        _apply(scope, self._ready(scope))
+        scope.set_condition(self._ready(scope))
         if self.fields:
             scope.set(**self.fields)
 
@@ -108,30 +99,25 @@ class StatusUpdate:
         if node is not None and not node.is_true:
             # Karpenter keeps Ready at True once all stages were reached. gpu-provisioner v0.2 updated it from the
             # node's heartbeat, and its users expect that a Ready claim has a usable node.
-            return ConditionUpdate(conditions.READY, "False", node.reason, node.message)
-        return ConditionUpdate(conditions.READY, "True", conditions.READY)
-
-
-def _apply(scope: StatusScope[Claim], update: ConditionUpdate) -> None:
-    holds = {"True": True, "False": False}.get(update.status)
-    scope.condition(update.type, holds, update.reason, update.message)
+            return ConditionUpdate.false(conditions.READY, node.reason, node.message)
+        return ConditionUpdate.true(conditions.READY, conditions.READY)
 
 
 def _ready_of_deleting(terminating: Condition | None, stages: list[Condition]) -> ConditionUpdate:
     """Ready of a claim that is being deleted: False, with the error that blocks the deletion, or the failed stage."""
     if terminating is not None and terminating.status == "False":
         reason = terminating.reason or conditions.DELETION_FAILED
-        return ConditionUpdate(conditions.READY, "False", reason, terminating.message)
+        return ConditionUpdate.false(conditions.READY, reason, terminating.message)
     cause = next((f"; {c.type}: {c.reason}: {c.message}" for c in stages if c.status == "False" and c.message), "")
-    return ConditionUpdate(conditions.READY, "False", conditions.TERMINATING, f"the claim is being deleted{cause}")
+    return ConditionUpdate.false(conditions.READY, conditions.TERMINATING, f"the claim is being deleted{cause}")
 
 
 def _ready_of_node_claim(unhealthy: list[Condition]) -> ConditionUpdate:
     """operatorpkg's rule for NodeClaims: False if any stage is False, with the list of stages that are not True."""
     message = ", ".join(f"{condition.type}={condition.status}" for condition in unhealthy)
     if any(condition.status == "False" for condition in unhealthy):
-        return ConditionUpdate(conditions.READY, "False", conditions.UNHEALTHY_DEPENDENTS, message)
-    return ConditionUpdate(conditions.READY, "Unknown", conditions.RECONCILING_DEPENDENTS, message)
+        return ConditionUpdate.false(conditions.READY, conditions.UNHEALTHY_DEPENDENTS, message)
+    return ConditionUpdate.unknown(conditions.READY, conditions.RECONCILING_DEPENDENTS, message)
 
 
 def _ready_of_machine(unhealthy: list[Condition]) -> ConditionUpdate:

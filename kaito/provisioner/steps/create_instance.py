@@ -81,7 +81,7 @@ async def create_instance(ctx: ReconcileContext, plan: LaunchPlan) -> tuple[Cand
             continue
         if requests == REQUESTS_PER_RECONCILE:
             await launch_attempts.write_record(ctx)
-            ctx.requeue_after(ctx.settings.poll_interval, "further offerings")
+            ctx.request.requeue_after(ctx.settings.poll_interval, "further offerings")
             return None
         requests += 1
         started = await _request(ctx, candidate, candidates, rejections)

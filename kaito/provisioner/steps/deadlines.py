@@ -35,7 +35,7 @@ async def _check_launch(ctx: ReconcileContext, launched: str) -> None:
         timeout *= await _timeout_factor(ctx)
     remaining = timeout - ctx.age_seconds(started)
     if remaining > 0:
-        ctx.requeue_after(remaining, "launch deadline")
+        ctx.request.requeue_after(remaining, "launch deadline")
         return
     message = f"no instance within {timeout:.0f} s of the request; last status: {update.message}"
     ctx.status.set_launched("False", conditions.LAUNCH_TIMEOUT, message)
@@ -57,7 +57,7 @@ async def _timeout_factor(ctx: ReconcileContext) -> float:
 def _check_registration(ctx: ReconcileContext, launched: str) -> None:
     remaining = ctx.settings.registration_timeout - _seconds_since(ctx, launched)
     if remaining > 0:
-        ctx.requeue_after(remaining, "registration deadline")
+        ctx.request.requeue_after(remaining, "registration deadline")
         return
     message = f"no node joined within {ctx.settings.registration_timeout:.0f} s of the launch"
     ctx.status.set_registered("False", conditions.REGISTRATION_TIMEOUT, message)
@@ -67,14 +67,12 @@ def _check_registration(ctx: ReconcileContext, launched: str) -> None:
 def _check_initialization(ctx: ReconcileContext, registered: str, initialized: str) -> None:
     remaining = ctx.settings.initialization_timeout - _seconds_since(ctx, registered)
     if remaining > 0:
-        ctx.requeue_after(remaining, "initialization deadline")
+        ctx.request.requeue_after(remaining, "initialization deadline")
         return
-    update, before = ctx.status.conditions.get(initialized), ctx.status.previous(initialized)
+    update = ctx.status.conditions.get(initialized)
     cause = f"{update.reason}: {update.message}" if update else "the node does not exist"
     message = f"the node is not usable {ctx.settings.initialization_timeout:.0f} s after it joined; {cause}"
-    ctx.status.set_initialized("Unknown", conditions.INITIALIZATION_TIMEOUT, message)
-    if before is None or before.reason != conditions.INITIALIZATION_TIMEOUT:
-        ctx.event(conditions.INITIALIZATION_TIMEOUT, message, warning=True)
+    ctx.request.event_on_change(ctx.status.set_initialized("Unknown", conditions.INITIALIZATION_TIMEOUT, message))
     if ctx.settings.replace_uninitialized:
         _expire(ctx, conditions.INITIALIZATION_TIMEOUT, "initialization_timeout", message)
 

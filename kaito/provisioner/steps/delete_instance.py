@@ -16,6 +16,7 @@ from kaito.provisioner.context import ReconcileContext, parse_time
 from kaito.provisioner.instance_deletion import advance_deletion, record_failure
 from kaito.provisioner.nodes import nodes_of
 from kaito.provisioner.settings import ProvisionerSettings
+from kaito.runtime.client import ConditionUpdate
 from kaito.runtime.meta import format_time
 
 DRAIN_CHECK_SECONDS = 10.0
@@ -50,14 +51,15 @@ async def _delete_nodes(ctx: ReconcileContext) -> bool:
     for node in nodes:
         if not node.deleting:
             await ctx.api.delete(node)
-    if nodes and ctx.deps.deletions.status(ctx.claim.uid) is None:
+    if nodes and ctx.deps.deletions.condition(ctx.claim.uid) is None:
         names = ", ".join(node.name for node in nodes)
-        ctx.status.set_condition(conditions.DRAINED, "Unknown", conditions.DRAINING, f"draining node {names}")
+        message = f"draining node {names}"
+        ctx.status.set_condition(ConditionUpdate.unknown(conditions.DRAINED, conditions.DRAINING, message))
     elif nodes or ctx.status.previous(conditions.DRAINED) is not None:
-        ctx.status.set_condition(conditions.DRAINED, "True")
+        ctx.status.set_condition(ConditionUpdate.true(conditions.DRAINED, conditions.DRAINED))
     if nodes:
         _report_deletion(ctx)
-        ctx.requeue_after(DRAIN_CHECK_SECONDS, "node terminating")
+        ctx.request.requeue_after(DRAIN_CHECK_SECONDS, "node terminating")
     return bool(nodes)
 
 
@@ -66,26 +68,24 @@ async def _delete_instance(ctx: ReconcileContext) -> bool:
         wait = await advance_deletion(ctx.deps, ctx.claim.name, ctx.claim.uid, ctx.claim.status.provider_id)
     except CloudError as error:
         failure = record_failure(ctx.deps, ctx.claim.uid, error)
-        ctx.requeue_after(failure.retry, failure.reason)
+        ctx.request.requeue_after(failure.retry, failure.reason)
         ctx.request.log.warning("instance deletion rejected", reason=failure.reason, error=str(error))
     else:
         if wait is None:
             return True
-        ctx.requeue_after(wait, "instance terminating")
+        ctx.request.requeue_after(wait, "instance terminating")
     _report_deletion(ctx)
     return False
 
 
 def _report_deletion(ctx: ReconcileContext) -> None:
     """Sets `InstanceTerminating`, whichever controller requested the deletion; a new failure is also an event."""
-    deletion = ctx.deps.deletions.status(ctx.claim.uid)
+    deletion = ctx.deps.deletions.condition(ctx.claim.uid)
     if deletion is None:
         return
-    before = ctx.status.previous(conditions.INSTANCE_TERMINATING)
-    ctx.status.set_condition(conditions.INSTANCE_TERMINATING, deletion.status, deletion.reason, deletion.message)
-    is_new = before is None or (before.status, before.reason) != (deletion.status, deletion.reason)
-    if deletion.status == "False" and is_new:
-        ctx.event(deletion.reason, deletion.message, warning=True)
+    ctx.status.set_condition(deletion)
+    if deletion.status == "False":
+        ctx.request.event_on_change(deletion)
 
 
 def grace_period_seconds(claim: Claim, settings: ProvisionerSettings) -> float:

@@ -88,7 +88,7 @@ async def _find_missing_resource(ctx: ReconcileContext, node: Node) -> Obstacle 
     try:
         instance_type = await ctx.cloud.instance_type(ctx.claim.labels.get(labels.INSTANCE_TYPE, ""))
     except CloudError as error:
-        ctx.requeue_after(error.retry_after or ctx.settings.poll_interval, "GPU count of the instance type unknown")
+        ctx.request.requeue_after(error.retry_after or ctx.settings.poll_interval, "unknown GPU count")
         message = f"cannot determine the GPU count of the instance type: {error}"
         return Obstacle(conditions.CLOUD_UNAVAILABLE, message)
     expected = instance_type.gpus if instance_type else int(node.labels.get(labels.MACHINE_TYPE) == "gpu")
@@ -108,7 +108,6 @@ def _mirror_ready(ctx: ReconcileContext, node: Node) -> None:
         ctx.status.set_node_ready("True")
     else:
         detail = f": {ready.reason} {ready.message}".rstrip() if ready is not None else ""
-        ctx.status.set_node_ready("False", conditions.NODE_NOT_READY, f"Node status is NotReady{detail}")
-        before = ctx.status.previous(conditions.NODE_READY)
-        if before is not None and before.is_true:
-            ctx.event(reasons.NODE_UNHEALTHY, f"node {node.name} is NotReady{detail}", warning=True)
+        update = ctx.status.set_node_ready("False", conditions.NODE_NOT_READY, f"Node status is NotReady{detail}")
+        note = f"node {node.name} is NotReady{detail}"
+        ctx.request.event_on_change(update, on="status", reason=reasons.NODE_UNHEALTHY, note=note)

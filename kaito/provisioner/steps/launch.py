@@ -39,7 +39,7 @@ async def launch(ctx: ReconcileContext) -> bool:
     await launch_attempts.reset_if_requested(ctx)
     wait = ctx.deps.backoff.remaining_seconds(ctx.claim.uid)
     if wait > 0:
-        ctx.requeue_after(wait, "next launch attempt")
+        ctx.request.requeue_after(wait, "next launch attempt")
         return False
     installation = await ctx.deps.installation.id(ctx.api)
     try:
@@ -142,7 +142,7 @@ async def _handle_name_conflict(ctx: ReconcileContext, plan: LaunchPlan, instanc
         message = f"agent pool {instance.name} already exists for another owner; left unchanged"
         launch_attempts.report_failure(ctx, "False", conditions.AGENT_POOL_NAME_CONFLICT, message)
         ctx.deps.backoff.defer(ctx.claim.uid, NAME_CONFLICT_SECONDS)
-        ctx.requeue_after(NAME_CONFLICT_SECONDS, "name conflict")
+        ctx.request.requeue_after(NAME_CONFLICT_SECONDS, "name conflict")
 
 
 async def _complete_launch(ctx: ReconcileContext, instance: Instance) -> None:
@@ -200,10 +200,10 @@ def _report_creating(ctx: ReconcileContext, retry_after: float | None) -> None:
     if last_failure:
         message = f"{message}; the previous attempt failed: {shorten(last_failure, MESSAGE_LIMIT)}"
     ctx.status.set_launched("Unknown", conditions.AGENT_POOL_CREATING, message)
-    ctx.requeue_after(retry_after or ctx.settings.poll_interval, "agent pool creating")
+    ctx.request.requeue_after(retry_after or ctx.settings.poll_interval, "agent pool creating")
 
 
 def _report_deleting(ctx: ReconcileContext) -> None:
     message = f"the previous agent pool {ctx.claim.name} is being deleted"
     ctx.status.set_launched("Unknown", conditions.AGENT_POOL_DELETING, message)
-    ctx.requeue_after(ctx.settings.poll_interval, "previous agent pool deleting")
+    ctx.request.requeue_after(ctx.settings.poll_interval, "previous agent pool deleting")
