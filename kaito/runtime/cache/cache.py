@@ -150,7 +150,7 @@ class Cache:
             raise ConfigurationError(f"{cached!r}: the cache runs already; use acquire()")
         if cached.is_default:
             if self._defaults is not None or self._held:
-                raise ConfigurationError(f"{cached!r}: the defaults are said once, before any kind is declared")
+                raise ConfigurationError(f"{cached!r}: declare Cached(Resource, ...) once, before other kinds")
             self._defaults = cached
             return
         held = self._held.get(cached.kind.gvk())
@@ -213,7 +213,8 @@ class Cache:
         else:
             merged = self._merge(held.informer.declaration, wanted)
             if merged is not held.informer.declaration:
-                raise ConfigurationError(f"{held.informer.declaration!r} is kept already and is less than {wanted!r}")
+                cached = held.informer.declaration
+                raise ConfigurationError(f"{cached!r} is already cached with a narrower declaration than {wanted!r}")
         held.holds += 1
         return InformerRef(cast("Informer[R]", held.informer), partial(self._release, wanted.kind))
 

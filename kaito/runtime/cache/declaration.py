@@ -103,7 +103,7 @@ class Cached:
         if fixed and self.namespaces != (fixed,):
             raise ConfigurationError(f"{self._name}: fields= and namespaces= name different namespaces")
         if not isinstance(namespaces, Mapping) and REST in self.namespaces and len(self.namespaces) > 1:
-            raise ConfigurationError(f"{self._name}: namespaces= names the whole cluster and single namespaces at once")
+            raise ConfigurationError(f"{self._name}: namespaces= names both the whole cluster and single namespaces")
         self._check()
         self.is_plain: bool = not (self.namespaces or only or relist is not None) and self._options == CacheOptions()
         """Whether it sets no option besides indexes, as the declarations of watching controllers do."""
@@ -119,7 +119,9 @@ class Cached:
     def _add_namespace(self, namespace: str, options: NamespaceOptions) -> None:
         unknown = options.keys() - NamespaceOptions.__annotations__.keys()
         if unknown:
-            raise ConfigurationError(f"{self._name}: namespaces={{{namespace!r}: ...}} knows no {sorted(unknown)}")
+            raise ConfigurationError(
+                f"{self._name}: namespaces={{{namespace!r}: ...}}: unknown options {sorted(unknown)}"
+            )
         self._by_namespace[namespace], fixed = self._parse(
             options.get("labels"), options.get("fields"), options.get("drop"), options.get("transform")
         )
@@ -129,13 +131,13 @@ class Cached:
     def _check(self) -> None:
         if self.is_default:
             if self.only or self.indexes:
-                raise ConfigurationError(f"{self._name}: only= and indexes= are a kind's own, not every kind's")
+                raise ConfigurationError(f"{self._name}: only= and indexes= cannot be defaults of every kind")
         elif not self.kind.kind or not self.kind.api_version:
-            raise ConfigurationError(f"{self.kind.__name__} names no kind: declare it with api= and kind=")
+            raise ConfigurationError(f"{self.kind.__name__} has no kind: declare it with api= and kind=")
         if not self.kind.namespaced and any(self.namespaces):
-            raise ConfigurationError(f"{self._name}: the kind is cluster-scoped, namespaces= cannot restrict it")
+            raise ConfigurationError(f"{self._name}: the kind is cluster-scoped, remove namespaces=")
         if self.relist is not None and self.relist < 0:
-            raise ConfigurationError(f"{self._name}: relist={self.relist:g} is no number of seconds")
+            raise ConfigurationError(f"{self._name}: relist={self.relist:g} must not be negative")
         names = [index.name for index in self.indexes]
         for index in self.indexes:
             if index.kind.gvk() != self.kind.gvk():
@@ -229,11 +231,11 @@ class Cached:
 def _check_arguments(kind: object, only: object, indexes: object) -> None:
     """Raise ConfigurationError for arguments of a wrong type."""
     if not isinstance(kind, type) or not issubclass(kind, Resource):
-        hint = f": give the class {type(kind).__name__}" if isinstance(kind, Resource) else ""
+        hint = f": pass the class {type(kind).__name__}" if isinstance(kind, Resource) else ""
         raise ConfigurationError(f"Cached() takes a kind, not {kind!r}{hint}")
     name = f"Cached({kind.kind or kind.__name__})"
     if only not in {None, "metadata"}:
-        raise ConfigurationError(f"{name}: only={only!r}: 'metadata' is all there is besides whole objects")
+        raise ConfigurationError(f"{name}: only= accepts 'metadata' or None, not {only!r}")
     if isinstance(indexes, Index):
         raise ConfigurationError(f"{name}: indexes= takes a list: write indexes=[{indexes!r}]")
     for index in cast("Sequence[object]", indexes):

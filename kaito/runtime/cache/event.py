@@ -1,8 +1,8 @@
-"""What happened to one object: created, updated, deleted, or something outside the cluster says to look at it.
+"""An event of one object: created, updated, deleted, or generic (from outside the cluster).
 
 Informers deliver events to handlers; predicates drop them, handlers turn them into keys. An event carries the object
-before and after as a `Snapshot`: the header is at hand, the object is decoded when somebody asks for it and belongs to
-that event alone.
+before and after as a `Snapshot`: the header is decoded already, the object on demand and privately for
+that event.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class EventType(StrEnum):
 
 
 class Change(NamedTuple):
-    """An event as it waits in a buffer: the same for every handler, nothing decoded."""
+    """An event in a buffer: shared by all handlers, nothing decoded."""
 
     type: EventType
     key: ObjectKey
@@ -47,7 +47,7 @@ class Change(NamedTuple):
 
 @final
 class Snapshot(Generic[R]):
-    """One state of an object: header now, object when asked."""
+    """One state of an object: the header, and the object decoded on demand."""
 
     __slots__ = ("_entry", "_kind", "_metadata_only", "_object")
 
@@ -80,7 +80,7 @@ class Snapshot(Generic[R]):
 
 @final
 class Event(Generic[R]):
-    """An event as a handler sees it."""
+    """An event, as handlers receive it."""
 
     __slots__ = ("at", "initial", "key", "kind", "new", "old", "state_unknown", "type")
 
@@ -91,26 +91,27 @@ class Event(Generic[R]):
         self.at: float = change.at
         """When it was received, in seconds of the running loop's clock."""
         self.initial: bool = change.initial
-        """The object was there when the informer (or this handler) started."""
+        """The object existed when the informer (or this handler) started."""
         self.state_unknown: bool = change.state_unknown
-        """A deletion nobody saw: the relist found the object missing, `old` is the last state known, maybe outdated."""
+        """A deletion that the watch missed: a relist found the object missing; `old` is the last known state and may be
+        outdated."""
         self.old: Snapshot[R] | None = (
             Snapshot(change.old, kind, metadata_only=metadata_only) if change.old is not None else None
         )
-        """Before an update; of a deletion the last state."""
+        """The state before an update; the last state of a deleted object."""
         self.new: Snapshot[R] | None = (
             Snapshot(change.new, kind, metadata_only=metadata_only) if change.new is not None else None
         )
-        """After a creation or an update; what a generic event is about."""
+        """The state after a creation or an update; the object of a generic event."""
 
     @property
     def latest(self) -> Snapshot[R] | None:
-        """The newest state the event knows: the new one, of a deletion the last one."""
+        """The newest state in the event: the new one, or the last one of a deleted object."""
         return self.new or self.old
 
     @property
     def states(self) -> Iterator[Snapshot[R]]:
-        """The old and the new state, those that exist."""
+        """The old and the new state, if they exist."""
         return (state for state in (self.old, self.new) if state is not None)
 
     @property
@@ -125,7 +126,7 @@ class Event(Generic[R]):
 
     @property
     def begins_deletion(self) -> bool:
-        """An update that sets `deletionTimestamp`: the object goes as soon as its finalizers and grace period allow."""
+        """An update that sets `deletionTimestamp`: the object is removed when its finalizers and grace period allow."""
         return (
             self.type is EventType.UPDATE
             and self.new is not None
@@ -150,5 +151,5 @@ def generic(obj: R) -> Event[R]:
 
 
 def generic_key(kind: type[R], key: ObjectKey) -> Event[R]:
-    """An event from outside the cluster about a key, when the object is not at hand."""
+    """An event from outside the cluster about a key, without the object."""
     return Event(Change(EventType.GENERIC, key, None, None, monotonic()), kind)

@@ -1,4 +1,4 @@
-"""JSON text taken apart only as far as needed: read a value by path, cut paths out, split a stream into lines.
+"""Reads values of JSON text by path, cuts paths out of it, and splits a stream into lines, with minimal decoding.
 
 The store keeps objects as text; predicates and the reflector read single values of it without building objects. Paths
 are the API's dotted names: `metadata.managedFields`, `status.readyReplicas`; a name with dots stands in brackets,
@@ -19,7 +19,7 @@ Cuts: TypeAlias = "dict[str, Cuts | None]"
 EVERY: Final = "*"
 
 LINE_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""Longest line of a watch. etcd refuses objects above 1.5 MiB by default; ten times that is a broken stream."""
+"""Longest line of a watch. etcd rejects objects above 1.5 MiB by default; ten times that is a broken stream."""
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
@@ -73,7 +73,7 @@ def fields_of(text: bytes | Raw) -> dict[str, Raw]:
 
 
 def cut(fields: dict[str, Raw], tree: Cuts) -> None:
-    """Drop the tree's paths from the fields, in place. What is absent, or not of the expected shape, is left alone."""
+    """Drop the tree's paths from the fields, in place. Absent fields and fields of another structure are left alone."""
     for name, below in tree.items():
         for key in list(fields) if name == EVERY else (name,):
             value = fields.get(key)
@@ -117,7 +117,7 @@ def value_text(text: bytes | Raw, path: Path) -> bytes | None:
 
 
 def same_value(left: bytes | None, right: bytes | None) -> bool:
-    """Whether two texts mean the same JSON value; the order of fields in an object means nothing."""
+    """Whether two texts encode the same JSON value, regardless of the order of fields."""
     if left == right:
         return True
     if left is None or right is None:
@@ -126,8 +126,7 @@ def same_value(left: bytes | None, right: bytes | None) -> bool:
 
 
 def shown(text: bytes) -> str:
-    """What may be logged of a text that is not what it should be: a page of a proxy, but no object, it may be a
-    Secret."""
+    """The loggable part of an unexpected text: of a proxy's page, but not of an object, which may be a Secret."""
     if text.lstrip()[:1] in {b"{", b"["}:
         return f"{len(text)} bytes of JSON"
     return repr(text[:100].decode(errors="replace"))
@@ -155,7 +154,7 @@ class LineSplitter:
         """The lines this chunk completes, without their newline; blank lines are skipped.
 
         Raises:
-            LineTooLong: a line exceeds the limit. The splitter is of no further use.
+            LineTooLong: a line exceeds the limit. The splitter cannot be used after that.
         """
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
@@ -175,7 +174,7 @@ class LineSplitter:
             self._parts.append(rest)
 
     def rest(self) -> bytes:
-        """What came after the last newline."""
+        """The bytes after the last newline."""
         return b"".join(self._parts).strip()
 
     def _check(self, size: int) -> None:

@@ -1,8 +1,8 @@
-"""Asks the server for its newest version with a small request, and whether its watches deliver anything.
+"""Requests the server's newest version with a small request, and checks whether its watches deliver anything.
 
-The reflector asks when a watch has been silent for long. Silence has three causes that look alike: a quiet kind on a
-server that sends few bookmarks (etcd reports progress every ten minutes by default), a connection on
-which nothing arrives, and a server that was restored from an older state and waits until it reaches our version again.
+The reflector does so when a watch has been silent for long. Silence has three causes: a quiet kind on a server that
+sends few bookmarks (etcd reports progress every ten minutes by default), a connection on which nothing arrives, and a
+server that was restored from an older state and sends nothing until it reaches the watch's version again.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from kaito.runtime.cache.reflector.watch import Frame
 from kaito.runtime.errors import TransportError
 
 ANSWER_SECONDS: Final = 10.0
-"""Time limit of the question."""
+"""Time limit of the request."""
 
 
 class Meta(msgspec.Struct, rename={"resource_version": "resourceVersion"}):
@@ -38,22 +38,22 @@ _FRAME = msgspec.json.Decoder(Frame)
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """What the server answered."""
+    """The server's response."""
 
     version: str
     """Its newest resource version; empty when it sent none."""
     heard: bool
-    """The answer came the way that changes come, as far as this server can be asked that way."""
+    """Whether a watch delivered the version, if the server supports that."""
 
 
 async def ask_newest(requests: Requests, collection: Collection, *, streaming: bool) -> Newest:
-    """Ask for the newest version of a collection, at little cost.
+    """Request the newest version of a collection at low cost.
 
     Args:
         requests: the network.
-        collection: what is followed.
-        streaming: ask on a watch first, one that begins with everything and selects nothing. A server that cannot do
-            that, and one whose watches deliver nothing, is asked for a list of one object's metadata.
+        collection: the watched collection.
+        streaming: try a watch with initial events that selects no object first. Without support for that, or if the
+            watch delivers nothing, a list of one object's metadata follows.
     """
     if streaming:
         version = await _by_watch(requests, collection)

@@ -16,10 +16,10 @@ from kaito.runtime.meta import LabelSelector
 Labels = LabelSelector | Mapping[str, str] | str | None
 
 Transform: TypeAlias = Callable[[dict[str, Any]], Mapping[str, Any]]
-"""From an object as plain JSON (without the dropped paths) to what is kept of it; its identity must stay."""
+"""Returns the part of an object to cache, from plain JSON without the dropped paths; must keep its identity."""
 
 REST: Final = ""
-"""The namespace that stands for all that have no entry of their own."""
+"""The key of all namespaces without an entry."""
 
 _PROTECTED: Final = {
     ("metadata",),
@@ -28,7 +28,7 @@ _PROTECTED: Final = {
 
 
 class NamespaceOptions(TypedDict, total=False):
-    """What `Cached(namespaces={...})` says of one namespace; an option left out is the kind's."""
+    """Options of one namespace in `Cached(namespaces={...})`; missing ones are the kind's."""
 
     labels: Labels
     fields: str | None
@@ -39,7 +39,7 @@ class NamespaceOptions(TypedDict, total=False):
 @final
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
-    """Options as far as somebody set them: None is unset, empty is an answer."""
+    """Options that a declaration sets: None is unset, an empty value is set."""
 
     labels: str | None = None
     fields: str | None = None
@@ -47,7 +47,7 @@ class CacheOptions:
     transform: Transform | None = None
 
     def merged_with(self, general: "CacheOptions") -> "CacheOptions":
-        """What this says, and where it is silent, what `general` says."""
+        """These options, with the unset ones taken from `general`."""
         return CacheOptions(
             general.labels if self.labels is None else self.labels,
             general.fields if self.fields is None else self.fields,
@@ -59,10 +59,10 @@ class CacheOptions:
 @final
 @dataclass(frozen=True, slots=True)
 class ResolvedOptions:
-    """Everything decided for one namespace."""
+    """The final options of one namespace."""
 
     namespace: str
-    """Empty: the whole cluster, or what other entries leave of it (`fields` then excludes theirs)."""
+    """Empty: the whole cluster, or all namespaces without an entry (`fields` then excludes the others)."""
     labels: str = ""
     fields: str = ""
     drop: tuple[Path, ...] = ()
@@ -70,18 +70,18 @@ class ResolvedOptions:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing but `managedFields` is missing from what is kept."""
+        """Whether cached objects lack nothing but `managedFields`."""
         return self.transform is None and all(path[:2] == ("metadata", "managedFields") for path in self.drop)
 
     def drops(self, path: Path) -> bool:
-        """Whether the field is not in the cached objects, as far as can be shown without running the transform."""
+        """Whether the field is not in the cached objects, transforms are not considered."""
         return any(path[: len(dropped)] == dropped for dropped in self.drop)
 
 
 def parse_options(
     labels: Labels, fields: str | None, drop: Sequence[str] | None, transform: Transform | None
 ) -> tuple[CacheOptions, str]:
-    """The options in their final form, and the namespace that `fields` names: it goes into the path instead.
+    """Parse the options; also returns the namespace that `fields` names, which is used in the path instead.
 
     Raises:
         ValueError: a path that is malformed or would remove the object's identity.
@@ -95,7 +95,7 @@ def parse_options(
 
 
 def resolve(options: CacheOptions, namespace: str, others: Sequence[str]) -> ResolvedOptions:
-    """What is kept of a namespace; the rest of the cluster is asked for without the `others`, in one informer."""
+    """The final options of a namespace; the rest of the cluster, without the `others`, shares one informer."""
     fields = [options.fields] if options.fields else []
     if namespace == REST:
         fields += [f"metadata.namespace!={other}" for other in others if other != REST]
@@ -103,7 +103,7 @@ def resolve(options: CacheOptions, namespace: str, others: Sequence[str]) -> Res
 
 
 def _split_namespace(fields: str) -> tuple[str, str]:
-    """A field selector without `metadata.namespace=x`, and that namespace: RBAC may allow no more than its path."""
+    """Split `metadata.namespace=x` off a field selector: RBAC may allow only the path of that namespace."""
     rest: list[str] = []
     namespace = ""
     for term in filter(None, fields.split(",")):

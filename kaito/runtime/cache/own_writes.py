@@ -1,17 +1,18 @@
-"""What this process wrote and one shard has not shown yet, so that reads can wait for it.
+"""Tracks writes of this process that one shard does not contain yet, so that reads can wait for them.
 
-`Api` reports writes through the cache, the shard reports its progress, reads ask `concern` and wait on futures; nothing
-polls. A floor is met when the stored object is as new as the write, or when the shard has seen any later version (of a
-watch, everything before it has arrived then, bookmarks included), or the deleted UID is not the stored one. Floors that
-time out are remembered as late: reads that need them go live at once, without waiting again, until they are met. A list
-does not wait for objects that it shows neither as they are stored nor as any of the pending writes left them.
+`Api` reports writes through the cache, the shard reports its progress, reads call `concern` and wait on futures;
+nothing polls. A floor is met when the stored object is as new as the write, or when the shard has seen any later
+version (of a watch, everything before it has arrived then, bookmarks included), or the deleted UID is not the stored
+one. A floor that times out is late: reads that need it go to the server at once, without waiting again, until it is
+met. A list does not wait for objects that it shows neither as they are stored nor as any of the pending writes left
+them.
 
-An object that this process wrote and the shard passed by is outside the informer's selector. Whether it is read must
-not depend on when the next bookmark comes: reads of its key go live for as long as the shard does not show it, lists
-do not contain it.
+An object that this process wrote and that the shard did not receive although it is past that version is outside the
+informer's selector. Reads must not depend on the time of the next bookmark: reads of its key go to the server as long
+as the shard does not contain it, and lists do not contain it.
 
-A write whose outcome is unknown makes the reads it concerns go to the server (`doubts`); what such a read finds becomes
-the floor of the reads after it.
+After a write of unknown outcome, reads of its object go to the server (`uncertain_writes`); the version that such a
+read returns becomes the floor of later reads.
 """
 
 import asyncio
@@ -29,16 +30,16 @@ from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
 
 RESULTS: Final = 8
-"""Results of pending writes that are kept per key; with more of them, every list waits for the key."""
+"""Maximum number of pending writes per key whose results are kept; beyond it, every list waits for the key."""
 
 OUTSIDE_KEYS: Final = 1024
-"""Keys remembered as outside the selector, the latest ones; of a forgotten one the cache says that it is absent."""
+"""Maximum number of keys recorded as outside the selector; reads of older ones return that the object is absent."""
 
 _log = get_logger(__name__)
 
 
 class Progress(Protocol):
-    """What a shard holds, and how far it is."""
+    """The content and the progress of a shard."""
 
     @property
     def number(self) -> int:
@@ -50,7 +51,7 @@ class Progress(Protocol):
         ...
 
     def shape_of(self, obj: Resource) -> Shape | None:
-        """What lists will be able to ask of an object that has not arrived yet; None when that cannot be told."""
+        """The selectable fields of an object that is not received yet; None when they cannot be computed."""
         ...
 
     def shows(self, key: ObjectKey, selection: Selection) -> bool:
@@ -71,32 +72,32 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Pending:
-    """What is still missing of one key."""
+    """The writes of one key that the shard does not contain yet."""
 
     floor: int = -1
     uid: str = ""
     gone: str = ""
     late: bool = False
     results: list[Shape] | None = field(default_factory=list[Shape])
-    """What the writes left; None when one of them did not tell."""
+    """The results of the writes; None when one of them is unknown."""
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
 
 
 @dataclass(slots=True)
 class Concern:
-    """What a read has to wait for, as of the moment it was asked."""
+    """The writes that a read has to wait for, as of its start."""
 
     flights: "tuple[asyncio.Future[None], ...]"
     keys: set[ObjectKey]
-    """With own writes not waited for yet. Some may not matter to the list, which is decided as late as possible."""
+    """Keys with pending writes. Some may not affect the list, which is decided as late as possible."""
     single: ObjectKey | None
-    """The key of a read that is no list."""
+    """The key of a single read; None for a list."""
     selection: Selection
 
 
 @final
 class OwnWrites:
-    """The own writes of one shard."""
+    """This process's writes to one shard."""
 
     def __init__(self, kind: str, progress: Progress) -> None:
         self._kind = kind
@@ -112,7 +113,7 @@ class OwnWrites:
 
     @contextmanager
     def writing(self, key: ObjectKey) -> Generator[None]:
-        """A write of the key is under way."""
+        """Record that a write of the key has begun."""
         flight = _future()
         self._flights.setdefault(key, set()).add(flight)
         try:
@@ -130,13 +131,14 @@ class OwnWrites:
                 flight.set_result(None)
 
     def doubt(self, key: ObjectKey, *, settled: bool = False) -> None:
-        """What a write of the key left is not known; `settled` when it is at least known to be done."""
+        """Record a write of unknown result; `settled` when it is known to be stored."""
         if not settled:
             _log.info("outcome of a write unknown, reads go to the server", kind=self._kind, object=str(key))
         self._uncertain.add(key, settled=settled)
 
     def wrote(self, key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None) -> None:
-        """A write succeeded with this version; one that changed nothing, or that is visible already, is ignored."""
+        """Record a successful write of this version; one without a change, or one that is visible already, is
+        ignored."""
         floor = version_number(resource_version)
         if floor < 0:
             self._disable(resource_version)
@@ -158,9 +160,10 @@ class OwnWrites:
             heappush(self._floors, (floor, key))
 
     def deleted(self, key: ObjectKey, uid: str) -> None:
-        """A delete completed: the UID must not be shown any more.
+        """Record a completed deletion: reads must not return the UID.
 
-        Ignored when the shard neither shows the UID nor still waits for it: its deletion has arrived already.
+        Ignored when the shard neither contains the UID nor waits for it, because its deletion has been received
+        already.
         """
         self._outside.pop(key, None)
         pending = self._pending.get(key)
@@ -180,10 +183,10 @@ class OwnWrites:
             )
         self._enabled = False
 
-    # Reported by reads that went to the server.
+    # Reported by live reads.
 
     def read_live(self, key: ObjectKey, began: float, found: Resource | None) -> None:
-        """The server was asked for the key, in a request that began then, and has this."""
+        """Record the result of a live read of the key that began at that time."""
         for settled in self._uncertain.settled(key, key.namespace, began):
             stored = self._progress.stored(settled)
             if found is not None:
@@ -192,12 +195,12 @@ class OwnWrites:
                 self._pending.setdefault(settled, _Pending(results=None)).gone = stored.header.uid
 
     def listed_live(self, namespace: str, began: float, resource_version: str) -> None:
-        """The server listed the namespace (empty: all), in a request that began then, at this version."""
+        """Record a live list of the namespace (empty: all) that began at that time, at this version."""
         for settled in self._uncertain.settled(None, namespace, began):
             self._require(settled, version_number(resource_version))
 
     def _require(self, key: ObjectKey, floor: int) -> None:
-        """Reads of the key, of every key of the namespace if it has no name, must be at least at this version."""
+        """Require this version for reads of the key, or of every key of the namespace if it has no name."""
         if floor < 0 or not self._enabled:
             return
         if self._met(key, floor, ""):
@@ -213,7 +216,7 @@ class OwnWrites:
     # Reported by the shard.
 
     def moved(self, key: ObjectKey | None = None) -> None:
-        """The shard progressed, by a change of `key` or by a bookmark."""
+        """Record progress of the shard, by a change of `key` or by a bookmark."""
         if key is not None:
             self._heard_of(key)
         if not self._pending:
@@ -227,14 +230,14 @@ class OwnWrites:
         pending = self._pending.get(key)
         if pending is None:
             return
-        # The server calls it deleted at the very version of our write: the write moved it out of the selector.
+        # A DELETED event at the version of our write means that the write moved the object out of the selector.
         moved_out = self._progress.stored(key) is None and pending.floor == self._progress.number
         self._check(key)
         if moved_out:
             self._mark_outside(key)
 
     def _passed(self, key: ObjectKey) -> None:
-        """The shard went beyond the floor of a key without a word about it."""
+        """Record that the shard passed the floor of a key without an event for it."""
         pending = self._pending.get(key)
         if pending is None:
             return
@@ -243,16 +246,16 @@ class OwnWrites:
             self._mark_outside(key)
 
     def _mark_outside(self, key: ObjectKey) -> None:
-        if not key.name:  # stands for a namespace
+        if not key.name:  # the key of a whole namespace
             return
         self._outside[key] = None
         while len(self._outside) > OUTSIDE_KEYS:
             del self._outside[next(iter(self._outside))]
 
     def replaced(self, *, went_back: bool = False) -> None:
-        """The shard was filled anew; `went_back` when the server counts from an earlier version than before.
+        """Record a relist; `went_back` when the server's versions are lower than before.
 
-        It was restored then, and what was written before may not exist any more: no floor means anything now.
+        The server was restored then, earlier writes may not exist any more, and all floors are dropped.
         """
         if went_back:
             for pending in self._pending.values():
@@ -283,10 +286,10 @@ class OwnWrites:
             return False
         return self._progress.number >= floor or (stored is not None and stored.header.version >= floor)
 
-    # Asked by reads.
+    # Used by reads.
 
     def concern(self, key: ObjectKey | None, selection: Selection) -> Concern | None:
-        """What a read of the key, or a list with the selection, must wait for; None when nothing.
+        """The writes that a read of the key, or a list with the selection, must wait for; None when there are none.
 
         Writes begun later do not count.
         """
@@ -306,7 +309,7 @@ class OwnWrites:
         return concern if flights or live or self.misses(concern) else None
 
     async def wait(self, concern: Concern) -> bool:
-        """Wait until the shard shows everything of the concern; False at once when a part of it is known to be late."""
+        """Wait until the shard contains all writes of the concern; False at once when one of them is late."""
         flights = [flight for flight in concern.flights if not flight.done()]
         if flights:
             await asyncio.wait(flights)
@@ -323,7 +326,7 @@ class OwnWrites:
         return concern.single not in self._outside
 
     def misses(self, concern: Concern) -> bool:
-        """Whether the read must still wait: while it waited, the shard may have come to show what did not matter."""
+        """Whether the read must still wait: meanwhile a write may have turned out not to affect the list."""
         return any(self._matters(key, concern) for key in concern.keys)
 
     def _matters(self, key: ObjectKey, concern: Concern) -> bool:
@@ -347,7 +350,7 @@ class OwnWrites:
                 pending.waiters.remove(waiter)
 
     def give_up(self, concern: Concern) -> None:
-        """The wait ran out: what is missing now is late."""
+        """Mark the missing writes as late after the time limit."""
         for key in concern.keys:
             if self._matters(key, concern):
                 self._pending[key].late = True

@@ -1,6 +1,6 @@
-"""What a list asks for, so that it waits for those own writes only that could change its answer.
+"""The selection of a list, so that it waits only for own writes that could change its result.
 
-The cache makes one per list; `own_writes` holds it against what was written, the shard against what it stores.
+The cache creates one per list; `own_writes` and the shard evaluate it for written and stored objects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from kaito.runtime.meta import LabelSelector
 @final
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What lists can ask of an object, as of one moment."""
+    """The selectable fields of an object at one moment."""
 
     labels: Mapping[str, str]
     owners: Sequence[str]
     """UIDs of the owner references."""
     filed: Mapping[str, Sequence[str]]
-    """Values by index; an index that could not tell is missing."""
+    """Values by index, without the indexes whose function failed."""
 
 
 @final
@@ -36,11 +36,11 @@ class Selection:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it tells apart objects of one namespace."""
+        """Whether it distinguishes objects of one namespace."""
         return self.labels is not None or bool(self.owner) or self.index is not None
 
     def shows(self, shape: Shape) -> bool:
-        """Whether the list contains such an object; in doubt it does."""
+        """Whether the list contains such an object; True if unknown."""
         if self.labels is not None and not self.labels.matches(shape.labels):
             return False
         if self.owner and self.owner not in shape.owners:

@@ -1,7 +1,7 @@
-"""The cached objects of one kind in one namespace (or the whole cluster), and the changes that come out of them.
+"""The cached objects of one kind in one namespace (or the whole cluster), and their changes.
 
-The reflector writes it; the informer reads it. Whatever comes in is stored first and told second, so a handler that
-reads the cache finds at least its own event there.
+The reflector writes it; the informer reads it. Every change is stored before it is delivered, so that a handler which
+reads the cache finds at least the state of its event.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +23,14 @@ from kaito.runtime.meta import ObjectKey, Resource
 
 
 class Listener(Protocol):
-    """Whoever is told about changes."""
+    """Receives changes."""
 
     def put(self, change: Change) -> None:
-        """A change, after it was stored."""
+        """Receive a change that has been stored."""
         ...
 
     def filled(self) -> None:
-        """The shard's initial list was told completely."""
+        """Receive the end of the shard's initial list."""
         ...
 
 
@@ -56,7 +56,7 @@ class Shard:
         self.version: str = ""
         """The last resourceVersion received: of a list, an event or a bookmark."""
         self.number: int = -1
-        """`version` as a number; -1 before the first, or when it is none."""
+        """`version` as a number; -1 before the first, or when it is not a number."""
         self.synced: bool = False
         """The first fill is in the store."""
         self.own_writes: OwnWrites = OwnWrites(declaration.kind.kind, self)
@@ -66,13 +66,13 @@ class Shard:
         return self.store.get(key)
 
     def shape_of(self, obj: Resource) -> Shape | None:
-        """What lists will be able to ask of an object that has not arrived yet; None when that cannot be told."""
+        """The selectable fields of an object that is not received yet; None when they cannot be computed."""
         if self.options.transform is not None:
             return None
         filed: dict[str, Sequence[str]] = {}
-        # An index sees the object as it is kept: of one that is kept in part it cannot be asked before.
+        # An index function gets the object as it is cached; for a partly cached object it cannot run before that.
         for index in self._indexes if self.options.is_whole and not self._metadata_only else ():
-            with suppress(Exception):  # foreign code; its failure is told when the object arrives
+            with suppress(Exception):  # user code; its failure is reported when the object is received
                 filed[index.name] = tuple(index.values(obj))
         return Shape(dict(obj.labels), [owner.uid for owner in obj.metadata.owner_references], filed)
 
@@ -91,7 +91,7 @@ class Shard:
     # The reflector's side.
 
     def admit(self, text: Raw) -> Entry:
-        """The entry of an object as the server sent it. Raises `Undecodable`."""
+        """Create the entry of a received object. Raises `Undecodable`."""
         return make_entry(text, self._drop, metadata_only=self._metadata_only, transform=self.options.transform)
 
     def fresh(self) -> Store:
@@ -99,9 +99,9 @@ class Shard:
         return Store(self._indexes, metadata_only=self._metadata_only)
 
     async def replace(self, store: Store, version: str) -> None:
-        """Swap the filled store in at once, then tell what that changed: deletions first, then every object.
+        """Replace the store at once, then deliver the differences: deletions first, then every object.
 
-        Later subscribers get the new store as their initial list, so only those listening at the swap are told.
+        Later subscribers get the new store as their initial list, so only current subscribers get the differences.
         """
         for index in self._indexes:
             if not store.has_index(index.name):  # Declared while the store was being filled.
@@ -124,7 +124,7 @@ class Shard:
                 listener.filled()
 
     def apply(self, entry: Entry, *, deleted: bool) -> None:
-        """Store one change, then tell it."""
+        """Store one change, then deliver it."""
         self._advance(entry.header.resource_version)
         self._received()
         key = entry.header.key
@@ -136,7 +136,7 @@ class Shard:
                 listener.put(change)
 
     def advance(self, version: str) -> None:
-        """Nothing happened up to this version."""
+        """Record that there was no change up to this version."""
         self._advance(version)
         self.own_writes.moved()
 
@@ -148,12 +148,12 @@ class Shard:
     # The informer's side.
 
     async def add_index(self, index: Index[Any]) -> None:
-        """File every object under a further index; reads may use it when this returns."""
+        """Add an index over every object; reads may use it when this returns."""
         self._indexes.append(index)
         await _file(self.store, index)
 
     def initial(self) -> Iterator[Change]:
-        """Everything in the store, for a handler that comes late."""
+        """All objects in the store, for a later subscriber."""
         at = monotonic()
         for entry in list(self.store):
             yield Change(EventType.CREATE, entry.header.key, None, entry, at, initial=True)
@@ -178,13 +178,13 @@ def _difference(old: Store, entries: Sequence[Entry], new: Store, *, first: bool
 
 
 def _removal(key: ObjectKey, old: Entry | None, last: Entry, at: float) -> Iterator[Change]:
-    """What a deletion means: nothing when the object was not known."""
+    """Interpret a deletion; None when the object is unknown."""
     if old is not None:
         yield Change(EventType.DELETE, key, last, None, at)
 
 
 def _changes(key: ObjectKey, old: Entry | None, new: Entry, at: float, *, initial: bool) -> Iterator[Change]:
-    """What a new state means: a UID that differs is another object, whose predecessor's deletion was missed."""
+    """Interpret a new state; a different UID is another object, and the deletion of its predecessor was missed."""
     if old is not None and old.header.uid != new.header.uid:
         yield Change(EventType.DELETE, key, old, None, at, state_unknown=True)
         old = None

@@ -1,6 +1,7 @@
-"""What the informers of a kind counted: plain numbers, read by the metrics when they are scraped.
+"""Counters of the informers of a kind: plain numbers, read by the metrics at a scrape.
 
-Counting is an integer addition on the hot path; nothing here knows Prometheus. `Cache.stats()` lists one per kind.
+Counting is an integer addition on the hot path; this module does not use Prometheus. `Cache.stats()` returns one per
+kind.
 """
 
 from bisect import bisect_left
@@ -34,7 +35,7 @@ class KindStats:
     restarts: Counter[str] = field(default_factory=_counter)
     """Watches that ended, by reason."""
     relists: Counter[str] = field(default_factory=_counter)
-    """Times the store was filled again, by the reason why the watch could not go on."""
+    """Relists, by the reason why the watch could not continue."""
     undecodable: int = 0
     """Objects skipped because they had no readable metadata."""
     handler_errors: Counter[str] = field(default_factory=_counter)
@@ -47,7 +48,7 @@ class KindStats:
     """Sum of all waits."""
 
     def waited(self, outcome: str, seconds: float) -> None:
-        """A read waited for own writes."""
+        """Record a read that waited for own writes."""
         self.waits[outcome] += 1
         self.wait_counts[bisect_left(WAIT_BUCKETS, seconds)] += 1
         self.wait_seconds += seconds

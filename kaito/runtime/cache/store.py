@@ -1,7 +1,7 @@
 """The objects of one informer: by key, by namespace, by owner and by declared index.
 
-Plain dictionaries on the event loop: no method awaits, so what one reads is consistent by construction. The shard
-writes it, cache and view read it. It counts the bytes it holds.
+Plain dictionaries on the event loop: no method awaits, so that reads are consistent. The shard writes it, cache and
+view read it. It counts the bytes that it holds.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,11 +19,11 @@ from kaito.runtime.meta import ObjectKey
 _log = get_logger(__name__)
 
 _UNFILED = "\x00unfiled"
-"""Where objects go whose index function failed: no real value can be equal to it (values come from JSON of the API)."""
+"""The index value of objects whose index function failed; it is unequal to every real value, which comes from JSON."""
 
 
 class _Table:
-    """The keys filed under each value of one index, and the values of each key."""
+    """The keys of each value of one index, and the values of each key."""
 
     __slots__ = ("_ordered", "index", "keys", "values")
 
@@ -55,7 +55,7 @@ class _Table:
                     self._ordered = None
 
     def answer(self, question: IndexKey[Any]) -> Collection[ObjectKey]:
-        """The keys filed as the question says, of a `notin` those that are to be left out."""
+        """The keys that a query selects; for a `notin` query, the keys to leave out."""
         values = self._beginning_with(question.values) if question.match == "prefix" else question.values
         if len(values) == 1:
             return self.keys.get(values[0], ())
@@ -104,7 +104,7 @@ class Store:
         return self._entries.get(key)
 
     def put(self, entry: Entry) -> Entry | None:
-        """File the entry in place of its key's old one, which is returned."""
+        """Store the entry and return the former one of its key."""
         key = entry.header.key
         old = self._entries.get(key)
         if old is None:
@@ -121,7 +121,7 @@ class Store:
         return old
 
     def remove(self, key: ObjectKey) -> Entry | None:
-        """Forget the key; its entry is returned."""
+        """Remove the key and return its entry."""
         old = self._entries.pop(key, None)
         if old is None:
             return None
@@ -157,23 +157,23 @@ class Store:
             return (_UNFILED,)
 
     def files(self, key: ObjectKey, question: IndexKey[Any]) -> bool:
-        """Whether the key is part of the answer; true when in doubt."""
+        """Whether the key is in the result; True if unknown."""
         table = self._tables.get(question.name)
         values = () if table is None else table.values.get(key, ())
         return table is None or values == (_UNFILED,) or question.answered_by(values)
 
-    # Indexes that come late are filled step by step, so that a big store does not hold up the loop.
+    # Indexes added later are filled in steps, so that a large store does not block the event loop.
 
     def has_index(self, name: str) -> bool:
         """Whether an index of that name is complete."""
         return name in self._tables
 
     def start_index(self, index: Index[Any]) -> None:
-        """Begin to file entries under a further index; reads cannot use it before `finish_index`."""
+        """Begin to fill a new index; reads cannot use it before `finish_index`."""
         self._unfinished[index.name] = _Table(index)
 
     def fill_index(self, name: str, keys: Iterable[ObjectKey]) -> None:
-        """File some more entries under an unfinished index; keys that left the store meanwhile are skipped."""
+        """Add more entries to an unfinished index; keys that were removed meanwhile are skipped."""
         table = self._unfinished[name]
         for key in keys:
             entry = self._entries.get(key)
@@ -181,13 +181,13 @@ class Store:
                 table.file(key, self._values(table.index, entry))
 
     def finish_index(self, name: str) -> None:
-        """Every entry is filed: reads may use the index."""
+        """Mark an index as complete: reads may use it."""
         self._tables[name] = self._unfinished.pop(name)
 
     # Reading.
 
     def unfiled(self, name: str) -> Collection[ObjectKey]:
-        """Keys of the objects that an index could not file: lists by it may miss them."""
+        """Keys of the objects on which an index function failed: lists by the index may miss them."""
         table = self._tables.get(name)
         return () if table is None else table.keys.get(_UNFILED, ())
 
@@ -199,13 +199,13 @@ class Store:
         index: IndexKey[Any] | None = None,
         with_unfiled: bool = False,
     ) -> Iterator[Entry]:
-        """Entries in the namespace (empty: all), owned by that UID, filed as the index is asked; in no order.
+        """Entries in the namespace (empty: all), owned by that UID, selected by the index query; in no order.
 
-        `with_unfiled` adds those that the index could not file, which could be part of the answer.
+        `with_unfiled` adds those on which the index function failed, which could be in the result.
 
         Raises:
             ConfigurationError: no such index.
-            UnreadableObject: objects are unfiled, so the answer could miss one.
+            UnreadableObject: the index function failed on objects, so the result could miss one.
         """
         keys: Iterable[ObjectKey]
         if index is not None:
@@ -243,7 +243,7 @@ class _WrongValues(TypeError):
 
 
 def _listed(values: object) -> tuple[str, ...]:
-    """The values of an index function; a single text would be filed letter by letter."""
+    """Check the result of an index function; a single string would be indexed letter by letter."""
     if isinstance(values, str):
         message = "the index function returned one text: return a list of texts"
         raise _WrongValues(message)

@@ -1,7 +1,7 @@
 """`View`: synchronous reads of the cache, for mappers and predicates.
 
-A view never waits and never asks the server: it shows what the informers hold, which may be older than this process's
-own writes. Reconcilers use `request.api` instead.
+A view never waits and sends no request: it returns what the informers hold, which may be older than this process's own
+writes. Reconcilers use `request.api` instead.
 """
 
 from builtins import list as List  # noqa: N812 -- `list` is a method here
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Resource)
 
 @final
 class View:
-    """What the informers hold, by kind."""
+    """Synchronous reads of the informers' objects."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -62,7 +62,7 @@ class View:
     ) -> List[R]:
         """The objects that match everything given, ordered by namespace and name. Raises as `find`.
 
-        `Api.list` describes what becomes of objects that do not fit their model.
+        `Api.list` describes the treatment of objects that do not fit their model.
         """
         return self._cache.list(
             kind,

@@ -1,6 +1,6 @@
-"""A collection of objects as the server addresses it: path, selectors, representation, and how it says no.
+"""A collection of objects on the server: its path, selectors and headers, and the errors of its requests.
 
-The reflector asks it for targets and headers; nothing here does any I/O.
+The reflector gets targets and headers from it; this module does no I/O.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Collection:
 
     @property
     def list_headers(self) -> Mapping[str, str]:
-        """Headers of a LIST. A server that cannot reduce objects to their metadata sends them whole."""
+        """Headers of a LIST. A server without support for PartialObjectMetadata sends whole objects."""
         return {"accept": f"{_PARTIAL_LIST},application/json" if self.metadata_only else "application/json"}
 
     @property
@@ -46,7 +46,7 @@ class Collection:
 
     @property
     def metadata_headers(self) -> Mapping[str, str]:
-        """Headers of a LIST whose objects are of no interest."""
+        """Headers of a LIST of which only the version is used."""
         return {"accept": f"{_PARTIAL_LIST},application/json"}
 
     def list_target(self, *, version: str, limit: int, token: str) -> str:
@@ -62,7 +62,7 @@ class Collection:
         )
 
     def watch_target(self, *, version: str, seconds: int) -> str:
-        """The target of a watch of what happens after `version`."""
+        """The target of a watch that starts after `version`."""
         return self._target(
             {
                 "watch": "true",
@@ -73,7 +73,7 @@ class Collection:
         )
 
     def stream_target(self, *, version: str, seconds: int) -> str:
-        """The target of a watch that begins with everything there is (WatchList)."""
+        """The target of a watch with initial events (WatchList)."""
         return self._target(
             {
                 "watch": "true",
@@ -86,12 +86,12 @@ class Collection:
         )
 
     def question_stream(self, seconds: int) -> str:
-        """The target of a watch that begins with everything, selects nothing, and so sends its version at once."""
+        """The target of a watch with initial events that selects no object and therefore sends its version at once."""
         labels = f"{self.labels},{_NOTHING}" if self.labels else _NOTHING
         return replace(self, labels=labels).stream_target(version="", seconds=seconds)
 
     def question_list(self) -> str:
-        """The target of a LIST that is sent for its version: one object, whichever, as of now.
+        """The target of a LIST that is sent for its version: any one object, most recent.
 
         Without the selectors: the server would read every object in search of one that matches.
         """
@@ -107,12 +107,12 @@ def collection_path(kind: type[Resource], namespace: str = "") -> str:
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, *, request: str) -> ApiError:
-    """The typed error for an answer with an error status."""
-    asked = headers.get("retry-after", "")
+    """The typed error for a response with an error status."""
+    retry_after = headers.get("retry-after", "")
     return api_error(
         status,
         _status_object(body),
-        retry_after=float(asked) if asked.isdigit() else None,
+        retry_after=float(retry_after) if retry_after.isdigit() else None,
         request=request,
     )
 
@@ -125,7 +125,7 @@ def event_error(text: bytes | msgspec.Raw, *, request: str) -> ApiError:
 
 
 def version_too_large(error: ApiError) -> bool:
-    """Whether the server has not caught up with the version asked for (it was restored, or another one answered)."""
+    """Whether the server has not reached the requested version yet (it was restored, or another replica responded)."""
     return any(cause.get("reason") == "ResourceVersionTooLarge" for cause in error.causes) or (
         "Too large resource version" in error.message
     )

@@ -1,4 +1,4 @@
-"""One whole LIST, page by page, into an empty store. Called by the reflector."""
+"""Lists a collection, page by page, into an empty store. Called by the reflector."""
 
 from collections.abc import Callable
 from typing import Final, final
@@ -14,9 +14,9 @@ from kaito.runtime.cache.store import Store
 from kaito.runtime.errors import ApiError, Gone
 
 ANY_VERSION: Final = "0"
-"""Whatever the server has at hand, perhaps old: for the very first list."""
+"""Any cached version of the server, perhaps old: for the first list."""
 NEWEST: Final = ""
-"""What etcd holds now."""
+"""The newest version in etcd."""
 
 
 class _ListMeta(msgspec.Struct, rename={"resource_version": "resourceVersion", "token": "continue"}):
@@ -39,8 +39,8 @@ class Lister:
     Args:
         requests: The network.
         collection: What to list.
-        fresh: Makes an empty store.
-        admit: Makes an entry; None for an object that cannot be one.
+        fresh: Creates an empty store.
+        admit: Creates an entry; None for an object without readable metadata.
     """
 
     def __init__(
@@ -58,12 +58,13 @@ class Lister:
         self._paged = False
 
     async def list(self, version: str) -> tuple[Store, str]:
-        """Everything, not older than `version`, and the version it is at.
+        """List all objects, not older than `version`; returns the store and its version.
 
-        A version the server cannot serve is asked for only once: then the newest.
+        A version that the server cannot serve is requested only once; then the newest is.
 
         Raises:
-            ApiError, TransportError, Undecodable: the server refused, did not answer, or answered something else.
+            ApiError, TransportError, Undecodable: the server rejected the request, did not respond, or sent an invalid
+            response.
         """
         try:
             return await self._pages(version)

@@ -1,10 +1,9 @@
-"""Keeps a shard equal to a collection on the server: fill it, follow it, and fill it again when following is
-impossible.
+"""Keeps a shard equal to a collection on the server: lists it, watches it, and relists when the watch cannot continue.
 
-The protocol is client-go's reflector's, written for asyncio: a stream that begins with everything (WatchList) or a
-paged LIST, then a WATCH from there, resumed for as long as the server has the history. One reflector per informer and
-namespace; its task ends only by cancellation. It never raises what the cluster does wrong: it remembers it in `error`,
-waits, and tries again, because RBAC is granted and CRDs are installed later than operators start.
+The protocol is that of client-go's reflector, written for asyncio: a watch with initial events (WatchList) or a paged
+LIST, then a WATCH from that version, resumed as long as the server has the history. One reflector per informer and
+namespace; its task ends only by cancellation. It never raises errors of the cluster: it records them in `error`, waits,
+and retries, because RBAC may be granted and CRDs installed after an operator starts.
 """
 
 import asyncio
@@ -33,24 +32,24 @@ WATCH_SECONDS: Final = (300, 600)
 """Range of `timeoutSeconds`, drawn per watch, so that servers do not get all reconnects at once (client-go)."""
 
 STALL_SECONDS: Final = 180.0
-"""Silence after which a connection is given up once its server has sent bookmarks, which come about every minute."""
+"""Silence after which a connection is closed if its server has sent bookmarks, which it does about every minute."""
 
 ASK_SECONDS: Final = (2, 10)
-"""Range of the wait, drawn per question, before the server is asked for its version after a long silence: all watches
-of a lost connection fall silent at the same time."""
+"""Range of the random delay before the newest version is requested after a long silence: all watches of a lost
+connection fall silent at the same time."""
 
 QUESTION_SECONDS: Final = 30.0
-"""Longest until such a question is answered or given up."""
+"""Time limit of such a request."""
 
 GRACE_SECONDS: Final = 5.0
 """Silence beyond `timeoutSeconds` that is tolerated from a server that never sent a bookmark."""
 
 FILL_STALL_SECONDS: Final = 30.0
-"""Time without a further object before the end bookmark of a filling stream, which means: this server does not know
-WatchList. It takes the request for an ordinary watch, which goes on with changes and never ends its beginning."""
+"""Time without a further object before the end bookmark of a filling stream, which means that the server does not
+support WatchList. It treats the request as an ordinary watch and never sends the end bookmark."""
 
 REOPEN_SECONDS: Final = 1.0
-"""Watches are opened at most this often: some servers and proxies close every stream at once."""
+"""Minimum interval between watches: some servers and proxies close every stream at once."""
 
 _END_OF_INITIAL_EVENTS = "k8s.io/initial-events-end"
 
@@ -58,7 +57,7 @@ _log = get_logger(__name__)
 
 
 class Sink(Protocol):
-    """Where a reflector puts what it receives."""
+    """Receives the objects and changes of a reflector."""
 
     @property
     def version(self) -> str:
@@ -74,15 +73,15 @@ class Sink(Protocol):
         ...
 
     async def replace(self, store: Store, version: str) -> None:
-        """Swap the store in and tell the handlers the difference."""
+        """Replace the store and deliver the differences to the handlers."""
         ...
 
     def apply(self, entry: Entry, *, deleted: bool) -> None:
-        """One object was added, modified or deleted."""
+        """Store an added, modified or deleted object."""
         ...
 
     def advance(self, version: str) -> None:
-        """Nothing happened up to this version."""
+        """Record that there was no change up to this version."""
         ...
 
 
@@ -95,17 +94,17 @@ _BOOKMARK = msgspec.json.Decoder(_Bookmark)
 
 @final
 class Reflector:
-    """Follows one collection into one sink.
+    """Mirrors one collection into one sink.
 
     Args:
-        name: For logs: the kind, and the namespace if there is one.
+        name: The kind, and the namespace if there is one, for logs.
         requests: The network.
-        collection: What to follow.
-        sink: Where it goes.
+        collection: The collection to mirror.
+        sink: Receives objects and changes.
         stats: Counters of the kind.
         rng: Randomness of waits and watch lengths.
         streaming: Fill by WatchList while the server knows it.
-        relist_seconds: Fetch everything anew so long after the last time, give or take a tenth; 0 is never.
+        relist_seconds: Interval of a periodic relist (±10 %); 0 is never.
     """
 
     def __init__(
@@ -141,21 +140,21 @@ class Reflector:
         self.error: Exception | None = None
         """The last list or watch error, until one succeeds."""
         self.watching: bool = False
-        """A watch is open."""
+        """Whether a watch is open."""
         self.last_heard: float = float("-inf")
-        """When the server last sent an object, a bookmark or a list, on the loop's clock. That a watch was accepted
-        does not count: a watch on which nothing arrives is accepted as well."""
+        """When the server last sent an object, a bookmark or a list, on the loop's clock. An accepted watch does not
+        count, because a watch on which nothing arrives is accepted as well."""
 
     @property
     def quiet_seconds(self) -> float:
-        """How long a healthy server may send nothing on the open watch; 0 while no watch is open."""
+        """Seconds that a healthy server may send nothing on the open watch; 0 while none is open."""
         if not self.watching:
             return 0.0
         stall = STALL_SECONDS if self._bookmarks else self._watch_seconds + GRACE_SECONDS
         return stall + QUESTION_SECONDS
 
     async def run(self) -> NoReturn:
-        """Follow the collection until cancelled."""
+        """Mirror the collection until cancelled."""
         self._reason = "start"
         while True:
             self._relist_at = float("inf")
@@ -170,7 +169,8 @@ class Reflector:
     # Filling.
 
     async def _fill(self) -> Ending | None:
-        """Fill the store, however long it takes; the ending of the stream if one was used and has ended since."""
+        """Fill the store, retrying until it succeeds; returns the ending of the stream if one was used and has
+        ended."""
         while True:
             try:
                 if self._streaming:
@@ -195,10 +195,10 @@ class Reflector:
         await self._sink.replace(store, version)
 
     async def _fill_by_stream(self) -> tuple[bool, Ending | None]:
-        """Whether a stream filled the store, and how that stream ended; not filled means: use LIST now.
+        """Whether a stream filled the store, and how that stream ended; if it did not, the caller uses LIST.
 
         Raises:
-            ApiError, TransportError: the server is not there or busy; the same again later.
+            ApiError, TransportError: the server is unavailable or busy; to be retried later.
         """
         while True:
             initial = _InitialEvents(self._sink.fresh())
@@ -235,7 +235,7 @@ class Reflector:
             return False, None
 
     def _is_version_lost(self) -> bool:
-        """Whether the last error is about the version that was asked for: forgotten, or not reached yet."""
+        """Whether the last error concerns the requested version: expired, or not reached yet."""
         return isinstance(self.error, Gone) or (isinstance(self.error, ApiError) and version_too_large(self.error))
 
     def _give_up_streaming(self, why: str) -> None:
@@ -243,7 +243,7 @@ class Reflector:
         _log.info("the server cannot stream lists, using LIST", collection=self._name, why=why)
 
     async def _take_initial(self, initial: "_InitialEvents", frame: Frame) -> Ending | None:
-        """A frame of a stream that began with everything; after the end bookmark it is a watch like any other."""
+        """Handle a frame of a stream with initial events; after the end bookmark it is an ordinary watch."""
         if initial.complete:
             return await self._take(frame)
         match frame.type:
@@ -273,7 +273,7 @@ class Reflector:
             _log.warning("object skipped", collection=self._name, error=str(error))
             return None
 
-    # Following.
+    # Watching.
 
     async def _watch(self) -> Ending:
         target = self._collection.watch_target(version=self._sink.version, seconds=self._length())
@@ -286,11 +286,11 @@ class Reflector:
             return _ending_of(error)
         self._stalled = ending is Ending.STALLED
         if ending is Ending.CLOSED and not self._bookmarks:
-            self.last_heard = monotonic()  # It ended in time: a server without bookmarks sends no other sign.
+            self.last_heard = monotonic()  # it ended in time, the only sign of progress without bookmarks
         return ending
 
     async def _ask(self, stream: WatchStream) -> None:
-        """Ask the server for its newest version, and end the stream if that is lower than ours."""
+        """Request the server's newest version, and end the stream if it is lower than ours."""
         await asyncio.sleep(self._rng.uniform(*ASK_SECONDS))
         self._asked_at = monotonic()
         newest = await ask_newest(self._requests, self._collection, streaming=self._streaming)
@@ -331,7 +331,7 @@ class Reflector:
         if stream.error is not None:
             self.error = stream.error
         if ending is Ending.STALLED and monotonic() >= self._relist_at:
-            self._version_lost = True  # Asks for the newest, not for what the server happens to have cached.
+            self._version_lost = True  # Requests the newest version, not any that the server has cached.
             return Ending.PERIODIC
         return ending
 
@@ -373,7 +373,7 @@ class Reflector:
 
     def _advance(self, version: str) -> Ending | None:
         if 0 <= version_number(version) < version_number(self._sink.version):
-            # Restored from a backup, the server would keep silent until it reaches our version again.
+            # After a restore from a backup, the server sends nothing until it reaches our version again.
             self._went_back(version)
             return Ending.EXPIRED
         self._sink.advance(version)
@@ -408,7 +408,7 @@ class Reflector:
 
 
 class _InitialEvents:
-    """What a stream has sent of the initial state."""
+    """The initial state received from a stream so far."""
 
     __slots__ = ("complete", "progressed", "store")
 
@@ -416,7 +416,7 @@ class _InitialEvents:
         self.store = store
         self.complete = False
         self.progressed = monotonic()
-        """When the last object came that was not there yet."""
+        """Time at which the last new object was received."""
 
     def put(self, entry: Entry, *, deleted: bool) -> None:
         if deleted:

@@ -1,7 +1,7 @@
-"""The reflector's requests: our name in every one, and the same metrics as the client's.
+"""Sends the reflector's requests, with the User-Agent and the metrics of the client.
 
-They do not go through the client, because its retries and its limiter are for single requests: a reflector has its own
-backoff, and a watch is one request for minutes.
+They do not use the client, because its retries and rate limiter are for single requests: a reflector has its own
+backoff, and a watch is one request of several minutes.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -26,8 +26,8 @@ class Requests:
 
     Args:
         transport: The network.
-        user_agent: As the server logs it.
-        observer: Told about every request; of a watch, when the server accepted or refused it.
+        user_agent: User-Agent of the requests.
+        observer: Called for every request; for a watch when the server has accepted or rejected it.
     """
 
     def __init__(self, transport: Transport, *, user_agent: str = "", observer: RequestObserver | None = None) -> None:
@@ -36,7 +36,7 @@ class Requests:
         self._observer = observer or Unobserved()
 
     async def get(self, target: str, headers: Mapping[str, str]) -> Reply:
-        """The whole answer. Raises `TransportError`."""
+        """The whole response. Raises `TransportError`."""
         started = monotonic()
         code, received = _NO_ANSWER, 0
         try:
@@ -48,16 +48,16 @@ class Requests:
 
     @asynccontextmanager
     async def stream(self, target: str, headers: Mapping[str, str]) -> AsyncGenerator[StreamReply]:
-        """The answer as it arrives. Raises `TransportError`."""
+        """The response as a stream. Raises `TransportError`."""
         started = monotonic()
-        told = False
+        reported = False
         try:
             async with self._transport.stream("GET", target, headers=self._named(headers)) as reply:
-                told = True
+                reported = True
                 self._finished(str(reply.status), started, 0)
                 yield reply
         except TransportError:
-            if not told:
+            if not reported:
                 self._finished(_NO_ANSWER, started, 0)
             raise
 

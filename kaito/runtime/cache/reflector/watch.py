@@ -1,8 +1,8 @@
-"""One watch stream: opened, cut into frames, timed, closed.
+"""One watch stream: opens it, splits it into frames, applies time limits, closes it.
 
-The reflector runs one at a time and takes the frames. The stream ends by itself with an `Ending`, or raises the error
-with which the server refused to open it. A connection on which nothing arrives for too long is given up: HTTP/1.1 has
-no ping, and a half-open connection looks exactly like a quiet one.
+The reflector runs one at a time and handles the frames. The stream ends with an `Ending`, or raises the error with
+which the server rejected it. A connection on which nothing arrives for too long is closed: HTTP/1.1 has no ping, and a
+half-open connection looks exactly like a quiet one.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from kaito.runtime.errors import TransportError
 
 YIELD_FRAMES: Final = 64
 YIELD_BYTES: Final = 256 * 1024
-"""The loop gets a turn after so many frames or bytes: about 3 ms of work. Counted, not timed, so that a simulated run
-is repeatable."""
+"""Number of frames or bytes after which the task yields to the event loop: about 3 ms of work. Counted, not timed, so
+that simulated runs are repeatable."""
 
 SHORT_SECONDS: Final = 1.0
-"""A stream that ends sooner, without a frame, is an error (client-go's "very short watch")."""
+"""A stream that ends within this time, without a frame, is an error (client-go's "very short watch")."""
 
 
 class Frame(msgspec.Struct, gc=False):
-    """One line of a watch: what happened, and the object as text."""
+    """One line of a watch: the type of the event, and the object as text."""
 
     type: str
     object: Raw
@@ -43,7 +43,7 @@ _FRAME = msgspec.json.Decoder(Frame)
 
 @final
 class Turn:
-    """Counts work and gives the loop a turn when there was enough of it."""
+    """Counts work and yields to the event loop after enough of it."""
 
     __slots__ = ("_bytes", "_items")
 
@@ -52,7 +52,7 @@ class Turn:
         self._bytes = 0
 
     async def worked(self, size: int) -> None:
-        """One more item of `size` bytes is done."""
+        """Record an item of `size` bytes."""
         self._items += 1
         self._bytes += size
         if self._items >= YIELD_FRAMES or self._bytes >= YIELD_BYTES:
@@ -62,13 +62,13 @@ class Turn:
 
 @final
 class WatchStream:
-    """A watch that is run once.
+    """A watch; runs once.
 
     Args:
         requests: The network.
-        target: What to open, from the `Collection`.
+        target: The target, from the `Collection`.
         collection: For the headers.
-        silence: Seconds without a byte after which the stream is given up, asked again after every chunk.
+        silence: Returns the seconds without data after which the stream is closed; called after every chunk.
         take: Called with every frame, in order.
         opened: Called once when the server accepted the watch.
     """
@@ -94,14 +94,10 @@ class WatchStream:
         self._limit: asyncio.Timeout | None = None
         self._given_up: Ending | None = None
         self.error: Exception | None = None
-        """What broke the stream, for the log and for readiness."""
+        """The error that broke the stream, for the log and for readiness."""
 
     async def run(self) -> Ending:
-        """Open the stream and hand out its frames until it ends.
-
-        Raises:
-            ApiError: the server refused the watch.
-        """
+        """Open the stream and pass its frames on until it ends."""
         started = monotonic()
         try:
             async with asyncio.timeout(self._silence()) as self._limit:
@@ -109,7 +105,7 @@ class WatchStream:
         except TimeoutError:
             return self._given_up or Ending.STALLED
         except TransportError as error:
-            self.error = error.with_traceback(None)  # which holds this stream, and the stream the error
+            self.error = error.with_traceback(None)  # the traceback refers to this stream, and the stream to the error
             return Ending.RESET if self._worked(started) else Ending.BROKEN
         except LineTooLong as error:
             self.error = error.with_traceback(None)
@@ -135,7 +131,7 @@ class WatchStream:
             self._opened()
             async with _closing(reply.chunks()) as chunks:
                 async for chunk in chunks:
-                    limit.reschedule(None)  # Our own work is not the server's silence.
+                    limit.reschedule(None)  # Time spent on our own work is not silence of the server.
                     for line in lines.feed(chunk):
                         ending = await self._line(line)
                         if ending is not None:
@@ -160,7 +156,7 @@ class WatchStream:
 
 @asynccontextmanager
 async def _closing(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
-    """Ends a generator that is left early; the loop would do it in a task of its own."""
+    """Closes a generator that is left early; otherwise the loop would close it in another task."""
     try:
         yield chunks
     finally:

@@ -34,7 +34,7 @@ class Nameless(Resource):
         ({"kind": Pod, "drop": ["spec..["]}, "not a field path"),
         ({"kind": Pod, "drop": ["metadata.name"]}, "identity"),
         ({"kind": Pod, "drop": ["metadata"]}, "identity"),
-        ({"kind": Nameless}, "names no kind"),
+        ({"kind": Nameless}, "has no kind"),
         ({"kind": Pod, "namespaces": ["a"], "fields": "metadata.namespace=b"}, "different namespaces"),
     ],
 )
@@ -158,9 +158,9 @@ async def test_a_released_informer_closes_its_watch(world: World) -> None:
 
 async def test_a_running_informer_is_not_widened_behind_its_users_backs(world: World) -> None:
     async with running(world, Cached(Pod)) as cache:
-        with pytest.raises(ConfigurationError, match="kept already and is less"):
+        with pytest.raises(ConfigurationError, match="already cached with a narrower declaration"):
             cache.acquire(Cached(Pod, labels="app"))
-        with pytest.raises(ConfigurationError, match="kept already and is less"):
+        with pytest.raises(ConfigurationError, match="already cached with a narrower declaration"):
             cache.acquire(Cached(Pod, indexes=[by_node]))
         await cache.add_index(by_node)
         cache.acquire(Cached(Pod, indexes=[by_node])).release()
@@ -209,8 +209,8 @@ def declare(*args: Any, **options: Any) -> Cached:
     ("make", "message"),
     [
         (lambda: declare("Pod"), "takes a kind, not 'Pod'"),
-        (lambda: declare(Pod(metadata=ObjectMeta(name="p"))), "give the class Pod"),
-        (lambda: declare(Pod, only="labels"), "only='labels'"),
+        (lambda: declare(Pod(metadata=ObjectMeta(name="p"))), "pass the class Pod"),
+        (lambda: declare(Pod, only="labels"), "not 'labels'"),
         (lambda: declare(Pod, indexes=by_node), r"write indexes=\[Index\(Pod"),
         (lambda: declare(Pod, indexes=["by-node"]), "takes Index objects, not 'by-node'"),
     ],

@@ -171,11 +171,11 @@ def test_the_nearest_answer_counts_and_empty_is_an_answer(
     ("options", "complaint"),
     [
         ({"namespaces": "web"}, "a list of names"),
-        ({"namespaces": {"web": {"label": "a"}}}, "knows no \\['label'\\]"),
+        ({"namespaces": {"web": {"label": "a"}}}, "unknown options \\['label'\\]"),
         ({"namespaces": {"web": {"fields": "metadata.namespace=jobs"}}}, "name another, 'jobs'"),
         ({"namespaces": {"web": {"drop": ["metadata.uid"]}}}, "identity"),
         ({"namespaces": {"web": {}, "jobs": {}}, "fields": "metadata.namespace=web"}, "different namespaces"),
-        ({"relist": -1}, "no number of seconds"),
+        ({"relist": -1}, "must not be negative"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: dict[str, Any], complaint: str) -> None:
@@ -186,7 +186,7 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], complaint: str
 @pytest.mark.parametrize(
     ("kinds", "complaint"),
     [
-        ([Cached(Resource), Cached(Resource)], "said once"),
+        ([Cached(Resource), Cached(Resource)], "once, before other kinds"),
         ([Cached(Node), Cached(Node, namespaces={"": {"labels": "a"}}), Cached(Node, labels="b")], "contradict"),
         ([Cached(ConfigMap, namespaces={"a": {}}), Cached(ConfigMap, namespaces={"a": {"labels": "b"}})], "contradict"),
     ],
@@ -205,7 +205,7 @@ def test_a_relist_is_every_kinds_unless_the_kind_says_otherwise(world: World) ->
 
 
 def test_defaults_have_no_form_and_no_indexes_and_keep_nothing(world: World) -> None:
-    with pytest.raises(ConfigurationError, match="a kind's own"):
+    with pytest.raises(ConfigurationError, match="defaults of every kind"):
         Cached(Resource, only="metadata")
     with pytest.raises(ConfigurationError, match="cluster-scoped"):
         Cached(Node, namespaces={"web": {}})
