@@ -66,7 +66,7 @@ def get(name: str, *, field: str = INFERENCE_FIELD) -> Preset:
     if "/" in name:
         raise UnknownPreset(
             field,
-            f"{name!r} is not in the catalog, so its size is unknown: choose a catalogd model"
+            f"{name!r} is not in the catalog, so its size is unknown: choose a model of the catalog"
             f"{_did_you_mean(name)}, or run it through inference.template",
         )
     raise UnknownPreset(field, f"{name!r} is not a preset: choose one of the catalog{_did_you_mean(name)}")
