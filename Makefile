@@ -49,6 +49,12 @@ mutate: sync .venv-mutate/.synced $(if $(IN_PRESETS),presets-env) ## Plant small
 	@$(if $(IN_PRESETS),presets/).venv/bin/python -m hack.mutate $(PACKAGE) --file "$(FILE)" --exclude "$(EXCLUDE)" --tests "$(TESTS)" \
 		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FRESH),--fresh) $(ARGS)
 
+.PHONY: coverage
+coverage: sync ## Branch coverage of the unit tests against the floor of each package (ARGS=--update raises the floors)
+	@$(PYTEST) -q -n auto --dist worksteal --cov --cov-report= test/unit
+	@.venv/bin/coverage json -q -o .coverage.json
+	@.venv/bin/python -m hack.check.coverage_floors .coverage.json $(ARGS)
+
 .PHONY: check
 check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, spelling, drift
 	@.venv/bin/ruff check .
