@@ -33,6 +33,17 @@ test: sync presets-env envtest ## Every test; with PACKAGE=runtime/cache the uni
 	@presets/.venv/bin/python -m pytest -q presets/test
 endif
 
+.PHONY: test-contract test-e2e test-docs test-presets
+test-contract: sync envtest ## The same tests on the in-memory API server and on a real kube-apiserver
+	@$(PYTEST) -q -n 2 test/contract $(ARGS)
+test-e2e: sync presets-env envtest ## The programs as processes, from a Workspace to an answer of its model
+	@$(PYTEST) -q test/e2e $(ARGS)
+test-docs: sync envtest ## The code blocks of the documentation and of docstrings
+	@$(PYTEST) -q -n 2 test/docs $(ARGS)
+test-presets: presets-env ## The inference server and the tuning job, with a tiny model
+	@presets/.venv/bin/python presets/test/real_registry.py
+	@presets/.venv/bin/python -m pytest -q presets/test $(ARGS)
+
 .PHONY: test-unit
 test-unit: sync ## The unit tests: no PyTorch, no Go, two minutes on two cores
 	@$(PYTEST) -q -n auto --dist worksteal test/unit $(ARGS)
@@ -54,6 +65,15 @@ coverage: sync ## Branch coverage of the unit tests against the floor of each pa
 	@$(PYTEST) -q -n auto --dist worksteal --cov --cov-report= test/unit
 	@.venv/bin/coverage json -q -o .coverage.json
 	@.venv/bin/python -m hack.check.coverage_floors .coverage.json $(ARGS)
+
+.PHONY: profile
+profile: sync ## Profile tests; TEST=test/unit/provisioner SORT=cumtime (docs/internals/profiling.md)
+	@.venv/bin/python -m cProfile -o .profile -m pytest -q -n 0 -p no:cacheprovider $(or $(TEST),test/unit/runtime/workqueue) || true
+	@.venv/bin/python -c "import pstats; pstats.Stats('.profile').sort_stats('$(or $(SORT),tottime)').print_stats(40)"
+
+.PHONY: release
+release: sync .venv-release/.synced ## Build wheels, bills of materials and, with Docker or Buildah, images into dist (RELEASE.md)
+	@.venv/bin/python -m hack.release $(ARGS)
 
 .PHONY: check
 check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, spelling, drift
@@ -133,6 +153,11 @@ presets/.venv/.synced: requirements/presets.txt VERSION presets/pyproject.toml p
 	@$(UV) pip sync -q --python .venv-mutate --require-hashes requirements/mutate.txt
 	@touch $@
 
+.venv-release/.synced: requirements/release.txt | $(UV)
+	@$(UV) venv -q --allow-existing .venv-release
+	@$(UV) pip sync -q --python .venv-release --require-hashes requirements/release.txt
+	@touch $@
+
 EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate
 .PHONY: lock
 lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
@@ -145,3 +170,4 @@ lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt
 	@$(EXPORT) --package kaito --only-group mutate -o requirements/mutate.txt
+	@$(EXPORT) --package kaito --only-group release -o requirements/release.txt
