@@ -101,13 +101,24 @@ check-fast: sync ## Lint, format, types and spelling of the files that differ fr
 generate: sync ## Write the CRDs, RBAC and docs that are generated from code
 	@.venv/bin/python -m hack.generate
 
+.PHONY: docs docs-serve
+docs: .venv-docs/.synced ## Build the documentation site into build/site; broken links and anchors fail
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
+docs-serve: .venv-docs/.synced ## Serve the documentation on http://127.0.0.1:8000 and rebuild it on changes
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs serve
+
+.PHONY: record-demo
+record-demo: sync presets-env ## Write the output of `make demo` to docs/assets/demo.svg
+	@.venv/bin/python hack/docs/record_demo.py
+
 .PHONY: bench
-bench: sync envtest ## Measure; prints JSON and tables (ARGS="--quick", ARGS="latency --runs 5"; see docs/benchmarks.md)
+bench: sync envtest ## Measure; prints JSON and tables (ARGS="--quick", ARGS="latency --runs 5"; see docs/internals/benchmarks.md)
 	@.venv/bin/python -m hack.bench $(ARGS)
 
 .PHONY: bench-serving
 bench-serving: presets-env ## Measure the inference server against model.generate and a plain server
-	@presets/.venv/bin/python hack/bench/serving/bench.py --output docs/benchmarks-serving.md
+	@presets/.venv/bin/python hack/bench/serving/bench.py --output docs/internals/benchmarks-serving.md
 
 .PHONY: demo-tuning
 demo-tuning: presets-env ## Tune the tiny model on questions and answers, push the adapter, serve it
@@ -158,6 +169,12 @@ presets/.venv/.synced: requirements/presets.txt VERSION presets/pyproject.toml p
 	@$(UV) pip sync -q --python .venv-release --require-hashes requirements/release.txt
 	@touch $@
 
+.venv-docs/.synced: requirements/docs.txt | $(UV)
+	@echo "installing mkdocs into .venv-docs (a download of about 20 MiB)"
+	@$(UV) venv -q --allow-existing .venv-docs
+	@$(UV) pip sync -q --python .venv-docs --require-hashes requirements/docs.txt
+	@touch $@
+
 EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate
 .PHONY: lock
 lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
@@ -171,3 +188,4 @@ lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt
 	@$(EXPORT) --package kaito --only-group mutate -o requirements/mutate.txt
 	@$(EXPORT) --package kaito --only-group release -o requirements/release.txt
+	@$(EXPORT) --package kaito --only-group docs -o requirements/docs.txt

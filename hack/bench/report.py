@@ -1,6 +1,6 @@
 """`Report`: the result of one benchmark, printed as one JSON object and as one Markdown table.
 
-Every benchmark returns reports; `python -m hack.bench` prints them. The tables are what `docs/benchmarks.md` shows.
+Every benchmark returns reports; `python -m hack.bench` prints them, and `docs/internals/benchmarks.md` records them.
 """
 
 import json

@@ -5,7 +5,7 @@ before the finalizers of Workspaces and claims are served, and the GPU nodes wou
 Workspace or one of its claims exists, a ValidatingAdmissionPolicy makes the API server refuse the deletion of every
 object that carries the label of the installation. The policy is not among the manifests of the installation (it would
 be deleted with them, and no policy can protect policies): the leader creates it with the first Workspace and deletes
-it after the last one. It holds also while no controller runs. See `docs/uninstall.md`.
+it after the last one. It holds also while no controller runs. See `docs/guides/uninstall.md`.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ NAME: Final = "kaito-in-use"
 MESSAGE: Final = (
     "Kaito is in use: Workspaces or their Machines or NodeClaims exist, and without this object the GPU nodes behind "
     "them would never be deleted. Delete the Workspaces first: kubectl delete workspaces --all --all-namespaces; when "
-    "'kubectl get machines,nodeclaims' shows none of them, repeat this command (docs/uninstall.md)"
+    "'kubectl get machines,nodeclaims' shows none of them, repeat this command (docs/guides/uninstall.md)"
 )
 
 C = TypeVar("C", bound=Claim)

@@ -1,8 +1,7 @@
 """Every python block of the documentation is executed, page by page, in virtual time.
 
 Blocks of a page run in order and share their names; `await` is allowed at the top level. Blocks with a title are files
-(`test_docs_tutorial` compares them), blocks flagged `kopf` are another framework's code and only have to parse. Designs
-record what was decided, not what can be run today, and are left out.
+(`test_tutorial` compares them), blocks flagged `kopf` are another framework's code and only have to parse.
 """
 
 import ast
@@ -26,12 +25,8 @@ LANGUAGES = {"", "cel", "dockerfile", "go", "json", "promql", "python", "sh", "t
 
 
 def _pages() -> list[Path]:
-    pages = [
-        *sorted(ROOT.glob("*.md")),
-        *sorted((ROOT / "docs").rglob("*.md")),
-        *sorted((ROOT / "examples").rglob("*.md")),
-    ]
-    return [page for page in pages if "designs" not in page.parts]
+    folders = (ROOT / "docs", ROOT / "examples")
+    return [*sorted(ROOT.glob("*.md")), *(page for folder in folders for page in sorted(folder.rglob("*.md")))]
 
 
 PAGES = _pages()
@@ -76,14 +71,14 @@ async def test_python_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_framework_has_a_page_for_every_seam() -> None:
-    there = {page.stem for page in PAGES if page.parent.name == "runtime"}
-    linked = (ROOT / "docs" / "runtime" / "README.md").read_text()
-    assert there >= {"tutorial", "testing", "limits", "metrics", "crds"}
-    assert [page for page in sorted(there - {"README"}) if f"({page}.md)" not in linked] == []
+    there = {page.stem for page in PAGES if page.parent.name == "framework"}
+    linked = (ROOT / "docs" / "framework" / "index.md").read_text()
+    assert there >= {"tutorial", "testing", "limits", "crds"}
+    assert [page for page in sorted(there - {"index"}) if f"({page}.md)" not in linked] == []
 
 
 def test_names_are_where_the_index_says() -> None:
-    index = (ROOT / "docs" / "runtime" / "README.md").read_text()
+    index = (ROOT / "docs" / "framework" / "index.md").read_text()
     rows = re.findall(r"^\| (.+) \| `(kaito[\w.]*)` \|$", index, flags=re.MULTILINE)
     assert len(rows) > 8
     for names, home in rows:
@@ -93,7 +88,7 @@ def test_names_are_where_the_index_says() -> None:
 
 
 def test_every_built_in_kind_is_in_the_table_of_kinds() -> None:
-    page = (ROOT / "docs" / "runtime" / "objects-and-kinds.md").read_text()
+    page = (ROOT / "docs" / "framework" / "objects-and-kinds.md").read_text()
     cells = re.findall(r"^\| (?:core|`[\w.]+`) \| (.+) \|$", page, flags=re.MULTILINE)
     told = sorted(name for cell in cells for name in cell.split(", "))
     every = [getattr(kinds, name) for name in dir(kinds)]

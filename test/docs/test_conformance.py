@@ -1,4 +1,4 @@
-"""The tool behind docs/conformance.md: it sees gaps, and reads back what it wrote."""
+"""The tool behind docs/internals/conformance.md: it sees gaps, and reads back what it wrote."""
 
 from collections.abc import Mapping
 
@@ -18,35 +18,35 @@ def test_the_list_is_whole_and_in_order() -> None:
     assert [item["id"] for item in _items()] == [*map(str, range(1, 57)), *(f"client-{n}" for n in range(1, 15))]
 
 
-def test_nothing_is_missing_when_every_promise_has_a_test_that_passed() -> None:
-    promises = _complete()
-    outcomes = {run: "passed" for runs in promises.values() for run in runs}
-    assert gaps(promises, outcomes) == []
-    text = page(promises, outcomes)
-    assert "70 of 70 promises have tests; 2 of 2 tests passed." in text
+def test_nothing_is_missing_when_every_guarantee_has_a_test_that_passed() -> None:
+    guarantees = _complete()
+    outcomes = {run: "passed" for runs in guarantees.values() for run in runs}
+    assert gaps(guarantees, outcomes) == []
+    text = page(guarantees, outcomes)
+    assert "70 of 70 guarantees have tests; 2 of 2 tests passed." in text
     assert recorded(text) == outcomes
 
 
 def test_gaps_are_named() -> None:
-    promises = _complete()
-    outcomes = {run: "passed" for runs in promises.values() for run in runs}
+    guarantees = _complete()
+    outcomes = {run: "passed" for runs in guarantees.values() for run in runs}
     skipped = Run("test/unit/b.py", "test_other", "virtual time")
-    promises["3"] = set()
-    promises["18"] = {Run("test/unit/a.py", "test_it", "memory")}
-    promises["20"] = {skipped}
-    promises["99"] = {skipped}
-    found = gaps(promises, outcomes | {skipped: "skipped"})
+    guarantees["3"] = set()
+    guarantees["18"] = {Run("test/unit/a.py", "test_it", "memory")}
+    guarantees["20"] = {skipped}
+    guarantees["99"] = {skipped}
+    found = gaps(guarantees, outcomes | {skipped: "skipped"})
     assert [gap.partition(":")[0] for gap in found] == [
         "conformance 3 has no test",
         "conformance 18 has no test on a real API server",
         "conformance 20",
         "conformance 99 is marked by test/unit/b.py",
     ]
-    assert "| 3 | Two workers never hold the same key" in page(promises, outcomes | {skipped: "skipped"})
-    assert "**none**" in page(promises, outcomes | {skipped: "skipped"})
+    assert "| 3 | Two workers never hold the same key" in page(guarantees, outcomes | {skipped: "skipped"})
+    assert "**none**" in page(guarantees, outcomes | {skipped: "skipped"})
 
 
-def test_both_spellings_of_a_clients_promise_are_the_same() -> None:
+def test_both_spellings_of_a_clients_guarantee_are_the_same() -> None:
     assert [plain(name) for name in ("client-01", "client-1", "10", "client-10")] == [
         "client-1",
         "client-1",

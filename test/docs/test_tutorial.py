@@ -23,7 +23,7 @@ class Memcached(Resource, api="cache.example.com/v1", kind="Memcached"):
 
 @pytest.fixture(scope="module")
 def blocks(root: Path) -> list[CodeBlock]:
-    return code_blocks(root / "docs" / "runtime" / "tutorial.md")
+    return code_blocks(root / "docs" / "framework" / "tutorial.md")
 
 
 def test_its_files_are_the_examples_files(blocks: list[CodeBlock], example: Path) -> None:

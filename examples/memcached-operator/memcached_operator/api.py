@@ -7,20 +7,20 @@ from kaito.runtime.crd import Column, Field, Version, crd, to_yaml
 
 
 class MemcachedSpec(Model):
-    """What is wanted."""
+    """Desired state."""
 
     size: int = Field(default=1, ge=1, le=20)
-    """How many servers."""
+    """Number of servers."""
     memory_mib: int = Field(default=64, ge=8)
-    """Memory of each server for items."""
+    """Memory of each server for items, in MiB."""
     auth_secret: str | None = None
-    """Secret whose key `auth` holds `user:password` lines; without it everybody may connect."""
+    """Secret whose key `auth` contains `user:password` lines; without it, clients connect without authentication."""
     drain_seconds: int = Field(default=30, ge=0, le=600)
-    """How long clients get to leave before the servers go."""
+    """Time between the deletion of the Service and of the servers."""
 
 
 class MemcachedStatus(Model):
-    """What was observed."""
+    """Observed state."""
 
     ready_replicas: int = 0
     conditions: list[Condition] = []
@@ -34,7 +34,7 @@ class Memcached(Resource, api="cache.example.com/v1", kind="Memcached"):
 
 
 def definition() -> dict[str, Any]:
-    """The CustomResourceDefinition to apply."""
+    """Returns the CustomResourceDefinition."""
     columns = [
         Column("Size", ".spec.size", "integer"),
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),

@@ -1,4 +1,4 @@
-"""What keeps a Memcached true, and what ends it in order."""
+"""Reconciles Memcacheds, and deletes them in order."""
 
 from kaito.runtime import Again, Controller, ObjectKey, Request, View, changed
 from kaito.runtime.kinds import Deployment, Secret, Service
@@ -7,8 +7,8 @@ from memcached_operator.api import Memcached
 from memcached_operator.manifests import deployment_for, service_for
 
 
-async def converge(request: Request[Memcached]) -> None:
-    """Make the cluster look like the spec, and say how far that is."""
+async def reconcile(request: Request[Memcached]) -> None:
+    """Apply the Service and the Deployment, and report how many servers are ready."""
     memcached, api = request.object, request.api
     async with request.status() as status:
         version = ""
@@ -16,7 +16,7 @@ async def converge(request: Request[Memcached]) -> None:
             secret = await api.find(Secret, name, memcached.namespace)
             if secret is None:
                 status.condition("Ready", holds=False, reason="SecretMissing", message=f"Secret {name} does not exist")
-                return  # its creation calls us again
+                return  # the creation of the Secret triggers the next reconcile
             version = secret.metadata.resource_version
         await api.ensure(service_for(memcached), owner=memcached)
         deployment = await api.ensure(deployment_for(memcached, version), owner=memcached)
@@ -31,25 +31,25 @@ async def converge(request: Request[Memcached]) -> None:
 
 
 async def clean_up(request: Request[Memcached]) -> Again | None:
-    """Take the address away first, and the servers when clients have had time to leave."""
+    """Delete the Service first, and allow the deletion of the servers after the drain time."""
     memcached, api = request.object, request.api
     for service in await api.list(Service, namespace=memcached.namespace, owned_by=memcached):
         await api.delete(service)
-    asked_at = memcached.metadata.deletion_timestamp
-    gone_for = (request.clock.now() - asked_at).total_seconds() if asked_at else 0.0
-    left = memcached.spec.drain_seconds - gone_for
-    return Again(left, "clients are leaving") if left > 0 else None
+    deleted_at = memcached.metadata.deletion_timestamp
+    elapsed = (request.clock.now() - deleted_at).total_seconds() if deleted_at else 0.0
+    left = memcached.spec.drain_seconds - elapsed
+    return Again(left, "draining clients") if left > 0 else None
 
 
 def using(secret: Secret, view: View) -> list[ObjectKey]:
-    """The Memcacheds that use a Secret."""
+    """Returns the keys of the Memcacheds that use a Secret."""
     return [m.key for m in view.list(Memcached, namespace=secret.namespace) if m.spec.auth_secret == secret.name]
 
 
 controller = (
-    Controller(Memcached, converge, workers=4, deadline=60, when=changed("generation"))
+    Controller(Memcached, reconcile, workers=4, deadline=60, when=changed("generation"))
     .owns(Deployment, when=changed("generation", "status.readyReplicas", "status.observedGeneration"))
     .owns(Service, when=changed("spec"))
-    .watches(Secret, to=using, only="metadata")  # the version is enough: no password is kept in memory
+    .watches(Secret, to=using, only="metadata")  # only the version is needed: no password is kept in memory
     .finalizes("cache.example.com/drain", clean_up)
 )

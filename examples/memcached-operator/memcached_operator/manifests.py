@@ -1,4 +1,4 @@
-"""What a Memcached consists of. Pure functions: an object in, a manifest out."""
+"""Manifests of the objects that a Memcached consists of: pure functions."""
 
 from kaito.runtime import LabelSelector, ObjectMeta, Quantity
 from kaito.runtime.kinds import (
@@ -26,7 +26,7 @@ SECRET_VERSION = "cache.example.com/secret-version"
 
 
 def service_for(memcached: Memcached) -> Service:
-    """The address of the servers."""
+    """Renders the Service of the servers."""
     return Service(
         metadata=ObjectMeta(name=memcached.name),
         spec=ServiceSpec(selector=_labels(memcached), ports=[ServicePort(name="memcached", port=PORT)]),
@@ -34,7 +34,7 @@ def service_for(memcached: Memcached) -> Service:
 
 
 def deployment_for(memcached: Memcached, secret_version: str) -> Deployment:
-    """The servers. Another version of the Secret is another pod template, so the servers roll."""
+    """Renders the Deployment. The version of the Secret is in the pod template, so a new version rolls the servers."""
     return Deployment(
         metadata=ObjectMeta(name=memcached.name),
         spec=DeploymentSpec(

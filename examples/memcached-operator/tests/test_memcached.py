@@ -21,7 +21,7 @@ def readiness(world: World) -> tuple[str, str, str]:
     return ready.status, ready.reason, ready.message
 
 
-async def test_servers_come_and_the_status_says_so(world: World) -> None:
+async def test_the_status_follows_the_servers(world: World) -> None:
     world.install(definition())
     await world.start(*workloads(ready_after=20))
     async with world.manager(controller):
@@ -44,7 +44,7 @@ async def test_nothing_is_written_when_nothing_changes(world: World) -> None:
         assert world.count("PATCH") == world.count("POST") == world.count("PUT") == 0
 
 
-async def test_a_missing_secret_is_named_and_its_arrival_noticed(world: World) -> None:
+async def test_a_missing_secret_is_reported_and_its_creation_noticed(world: World) -> None:
     await world.start(*workloads())
     async with world.manager(controller):
         world.put(memcached(authSecret="users"))
@@ -61,7 +61,7 @@ async def test_a_missing_secret_is_named_and_its_arrival_noticed(world: World) -
         assert world.get(Deployment, "sessions").metadata.generation == before + 1
 
 
-async def test_clients_get_time_to_leave(world: World) -> None:
+async def test_the_service_is_deleted_before_the_servers(world: World) -> None:
     await world.start(*workloads())
     async with world.manager(controller):
         world.put(memcached(drainSeconds=30))
@@ -76,7 +76,7 @@ async def test_clients_get_time_to_leave(world: World) -> None:
         assert world.find(Deployment, "sessions") is None
 
 
-async def test_its_roles_are_enough(world: World) -> None:
+async def test_the_roles_are_sufficient(world: World) -> None:
     world.apply(DEPLOY)  # the CRD, the roles, the sample
     await world.start(*workloads())
     async with world.manager(controller, user=ACCOUNT):
@@ -85,7 +85,7 @@ async def test_its_roles_are_enough(world: World) -> None:
 
 
 @pytest.mark.seeds(5)
-async def test_a_server_in_trouble_costs_time_and_nothing_else(world: World) -> None:
+async def test_failed_requests_only_cost_time(world: World) -> None:
     await world.start(*workloads())
     async with world.manager(controller):
         world.fail_next("PATCH", Deployment, status=429, retry_after=7)

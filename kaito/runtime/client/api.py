@@ -49,7 +49,7 @@ STATUS_ATTEMPTS = 4
 """Tries of one status write when others keep changing the object (client-go's backoff preset)."""
 
 DECODED_AT_ONCE = 32
-"""Objects of a cached list decoded before other tasks get a turn: about 3 ms (docs/benchmarks.md)."""
+"""Objects of a cached list decoded before other tasks get a turn: about 3 ms (docs/internals/benchmarks.md)."""
 
 STATUS_FLUSH_SECONDS = 5.0
 """Longest the status write of a cancelled reconcile may take: shutdown and deadlines wait for it."""

@@ -33,7 +33,7 @@ EXIT_FAILED = 1
 
 GC_THRESHOLDS = (10_000, 50, 100)
 """Collect young objects every 10,000 allocations instead of 700: a list of 1,000 pods is decoded in a third of the time
-(docs/benchmarks.md), and a few MiB of cycles may wait a little longer."""
+(docs/internals/benchmarks.md), and a few MiB of cycles may wait a little longer."""
 
 _log = get_logger(__name__)
 

@@ -1,0 +1,118 @@
+"""The pages for users and operators: their manifests are admitted, and the commands, flags and paths in them exist."""
+
+import argparse
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kaito_config import INFERENCE_KEY, TRAINING_KEY, TrainingConfig, parse_inference, parse_training
+
+from kaito.api.crds import manifests
+from kaito.api.workspace import Workspace
+from kaito.cli.main import parser as cli_parser
+from kaito.provisioner.flags import parser as provisioner_parser
+from kaito.runtime.testing import World
+from kaito.workspace.flags import parser as workspace_parser
+from kaito.workspace.preflight import judge
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from test.support.codeblocks import CodeBlock, code_blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(page for name in ("getting-started", "guides", "operations") for page in (DOCS / name).glob("*.md"))
+
+OTHER_PROGRAMS = {
+    "--attach-acr": "az",
+    "--trust-remote-code": "vLLM",
+    "--performance-mode": "vLLM",
+    "--flag": "a placeholder",
+    "--no-flag": "a placeholder",
+    "--enable-oidc-issuer": "az",
+    "--enable-workload-identity": "az",
+    "--docker-config": "kaito-push-adapter",
+    "--help": "every program",
+    "--previous": "kubectl",
+}
+"""Flags in the text that are not flags of the controllers or of the command `kaito`."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+def documents(page: Path) -> list[dict[str, Any]]:
+    blocks: list[CodeBlock] = [block for block in code_blocks(page) if block.language == "yaml"]
+    found = [document for block in blocks for document in yaml.safe_load_all(block.code)]
+    return [document for document in found if "kind" in document]
+
+
+WITH_MANIFESTS = [page for page in PAGES if documents(page)]
+
+
+@pytest.mark.parametrize("page", WITH_MANIFESTS, ids=name)
+async def test_manifests_are_admitted(page: Path, apply: Callable[..., Awaitable[None]], world: World) -> None:
+    found = documents(page)
+    await apply(world.transport(), [*manifests(), *found])
+    byo = name(page) == "getting-started/existing-nodes.md"
+    settings = WorkspaceSettings(node_api=NodeApi.BYO if byo else NodeApi.MACHINE)
+    for document in found:
+        if document["kind"] == "Workspace":
+            stored = world.get(Workspace, document["metadata"]["name"])
+            errors = [str(v) for v in judge(stored, None, settings) if v.severity == "error"]
+            assert errors == [], f"{name(page)}: {stored.name}"
+
+
+def test_configuration_files_in_manifests_are_valid() -> None:
+    checked: list[str] = []
+    for page in WITH_MANIFESTS:
+        for document in documents(page):
+            data = document.get("data", {}) if document["kind"] == "ConfigMap" else {}
+            if INFERENCE_KEY in data:
+                parse_inference(data[INFERENCE_KEY])
+                checked.append(INFERENCE_KEY)
+            if TRAINING_KEY in data:
+                parse_training(data[TRAINING_KEY], TrainingConfig)
+                checked.append(TRAINING_KEY)
+    assert sorted(set(checked)) == [INFERENCE_KEY, TRAINING_KEY]
+
+
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    yield workspace_parser()
+    yield provisioner_parser({})
+    root = cli_parser()
+    for action in root._actions:  # argparse has no public list of actions
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_flags_in_the_text_exist(page: Path) -> None:
+    known = {option for parser in parsers() for action in parser._actions for option in action.option_strings}
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    named = {flag for span in re.findall(r"`(--[^`]+)`", text) for flag in re.findall(r"--[a-z][\w-]*", span)}
+    assert sorted(named - known - set(OTHER_PROGRAMS)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_name_files_and_targets_that_exist(page: Path) -> None:
+    lines = [line for block in code_blocks(page) if block.language == "sh" for line in block.code.splitlines()]
+    text = "\n".join(lines)
+    made = set(re.findall(r"cp -r \S+ (\S+)", (DOCS / "getting-started" / "install-aks.md").read_text()))
+    paths = set(re.findall(r"\b(?:config|presets/images|hack|test)/[\w./-]+", text))
+    paths |= set(re.findall(r"-f (Dockerfile\.\w+)", text))
+    missing = [path for path in sorted(paths) if path.removesuffix("/kustomization.yaml") not in made]
+    assert [path for path in missing if not (ROOT / path).exists()] == []
+    targets = set(re.findall(r"^([a-z-]+)(?: [a-z-]+)*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {word for line in lines if line.startswith("make ") for word in line.split()[1:2]}
+    named |= set(re.findall(r"`make ([a-z-]+)`", page.read_text()))
+    assert sorted(named - targets) == []
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "internals").rglob("*.md")), ids=name)
+def test_paths_in_the_internals_exist(page: Path) -> None:
+    named = set(re.findall(r"`((?:kaito|presets|config|hack|test|docs)/[\w./-]*)`", page.read_text()))
+    absent = {"kaito/__init__.py"}  # the record about distributions explains why
+    assert [path for path in sorted(named - absent) if not (ROOT / path).exists()] == []
