@@ -1,6 +1,6 @@
-"""The `kaito` command: a cluster on this machine, and a demonstration on it.
+"""The `kaito` command: a local cluster, and a demonstration.
 
-Called by the console script. Exit codes: 0 done, 1 something failed (said in one line), 2 wrong usage, 130 interrupted.
+Called by the console script. Exit codes: 0 done, 1 failure (reported in one line), 2 wrong usage, 130 interrupted.
 """
 
 import argparse
@@ -16,20 +16,25 @@ from typing import Any
 
 def parser() -> argparse.ArgumentParser:
     """Every command and flag."""
-    root = argparse.ArgumentParser(
-        prog="kaito", description="Kaito on one machine: AI inference on Kubernetes, to try."
-    )
+    root = argparse.ArgumentParser(prog="kaito", description="Try Kaito on a single machine.")
     root.add_argument("--version", action="version", version=f"kaito {version('kaito')}")
     commands = root.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="run a cluster with Kaito in it until interrupted")
-    show = commands.add_parser("demo", help="run one Workspace from manifest to answer, then leave")
-    show.add_argument("--sample", type=Path, help="another Workspace manifest to apply")
+    up = commands.add_parser("up", help="run a local cluster with Kaito until interrupted")
+    show = commands.add_parser("demo", help="apply one Workspace, query it, delete it and exit")
+    show.add_argument("--sample", type=Path, help="Workspace manifest to apply (default: the phi-3 sample)")
     for command in (up, show):
-        command.add_argument("--folder", type=Path, default=Path(".kaito"), help="kubeconfig, logs and files")
-        command.add_argument("--control-plane", choices=("memory", "real"), default="memory", help="API server to run")
-        command.add_argument("--node-api", choices=("machine", "nodeclaim"), default="machine", help="claims to use")
-        command.add_argument("--speed", type=float, default=60.0, help="how fast the simulated cloud's time runs")
-        command.add_argument("--presets", type=Path, help="environment with the serving software installed")
+        command.add_argument("--folder", type=Path, default=Path(".kaito"), help="folder of kubeconfig, logs and files")
+        command.add_argument(
+            "--control-plane",
+            choices=("memory", "real"),
+            default="memory",
+            help="in-memory API server, or a real kube-apiserver",
+        )
+        command.add_argument(
+            "--node-api", choices=("machine", "nodeclaim"), default="machine", help="kind of node request to create"
+        )
+        command.add_argument("--speed", type=float, default=60.0, help="simulated seconds per real second of the cloud")
+        command.add_argument("--presets", type=Path, help="environment with the serving software")
     return root
 
 

@@ -1,4 +1,5 @@
-"""Admission in the local cluster: the workspace controller's webhook, reached by URL instead of through a Service."""
+"""Configures admission in the local cluster: the workspace controller's webhook is called by URL instead of through a
+Service."""
 
 import base64
 from pathlib import Path
@@ -13,7 +14,7 @@ PATH = "/validate/workspace.kaito.sh"
 
 @final
 class LocalWebhook:
-    """Where the controller serves admission on this machine, with a certificate of its own."""
+    """Address and certificate of the admission webhook on this machine."""
 
     def __init__(self, folder: Path, port: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -26,11 +27,11 @@ class LocalWebhook:
         (folder / "tls.key").chmod(0o600)
 
     def flags(self) -> list[str]:
-        """What the workspace controller is told."""
+        """The flags of the workspace controller."""
         return [f"--webhook-port={self.port}", f"--webhook-cert-dir={self._folder}"]
 
     def configuration(self) -> ValidatingWebhookConfiguration:
-        """What the API server is told; the rules are those of `config/webhook`."""
+        """The webhook configuration; the rules are those of `config/webhook`."""
         rule = {"apiGroups": ["kaito.sh"], "apiVersions": ["v1beta1"], "operations": ["CREATE", "UPDATE"]}
         webhook = {
             "name": NAME,

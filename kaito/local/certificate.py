@@ -1,4 +1,4 @@
-"""A self-signed certificate for loopback, for the API server and the kubelet of the local cluster."""
+"""Creates a self-signed certificate for loopback, for the API server and the kubelet of the local cluster."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address

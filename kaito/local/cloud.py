@@ -1,4 +1,4 @@
-"""How the gpu-provisioner finds the simulated cloud."""
+"""Settings of the simulated cloud for the gpu-provisioner."""
 
 CLOUD_ENVIRONMENT = {
     "ARM_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
@@ -6,4 +6,4 @@ CLOUD_ENVIRONMENT = {
     "AZURE_CLUSTER_NAME": "kaito",
     "LOCATION": "eastus",
 }
-"""The one cluster of the simulator's subscription, under the gpu-provisioner's environment names."""
+"""The only cluster of the simulator's subscription, as the gpu-provisioner's environment variables."""

@@ -1,7 +1,8 @@
-"""The local cluster, put together: control plane, cloud, both managers, and what runs pods.
+"""Assembles the local cluster: control plane, simulated cloud, both managers, scheduler, workload controllers and
+kubelet.
 
-`kaito up` and `kaito demo` enter `LocalCluster`; everything inside it has an owner and ends with it, in reverse order.
-The managers and the cloud are separate processes that know each other only through their APIs, as in a real cluster.
+`kaito up` and `kaito demo` enter `LocalCluster`; its components stop with it, in reverse order. The managers and the
+cloud are separate processes that communicate only through their APIs, as in a real cluster.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ from kaito.runtime.reconcile import Again, PeriodicRequest
 from kaito.runtime.tasks import TaskScope
 
 DEFINITIONS_SECONDS = 30.0
-"""How long the API server may take to serve new kinds; usually a second."""
+"""Time limit until the API server serves new kinds; it usually takes a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,18 @@ class LocalCluster:
 
 
 @contextlib.asynccontextmanager
-async def local_cluster(options: Options, scope: TaskScope, say: Callable[[str], None]) -> AsyncGenerator[LocalCluster]:
+async def local_cluster(
+    options: Options, scope: TaskScope, progress: Callable[[str], None]
+) -> AsyncGenerator[LocalCluster]:
     """Run the whole cluster for the length of the body; a part that ends early ends the scope.
 
     Args:
-        options: what to run.
-        scope: owns the watch over the parts.
-        say: told about long steps.
+        options: options of the cluster.
+        scope: owns the tasks that watch the child processes.
+        progress: called with a line for each long step.
 
     Raises:
-        PresetsMissing: there is no serving software to run pods with.
+        PresetsMissing: the serving software for pods is not installed.
         ChildEnded: a manager or the cloud stopped; the message ends with its log.
     """
     presets = find(options.presets)
@@ -80,10 +83,12 @@ async def local_cluster(options: Options, scope: TaskScope, say: Callable[[str],
     for stale in (folder / "pods", logs):
         shutil.rmtree(stale, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    model = await tiny_model(presets, folder, say)
-    say("starting the control plane" + (" (built on first use: minutes)" if options.control_plane == "real" else ""))
+    model = await tiny_model(presets, folder, progress)
+    progress(
+        "starting the control plane" + (" (built on first use: minutes)" if options.control_plane == "real" else "")
+    )
     async with control_plane(options.control_plane, folder) as plane:
-        say("starting both managers and the simulated cloud")
+        progress("starting both managers and the simulated cloud")
         images = Images(presets, model, base_environment=_pod_environment())
         async with (
             _agent(options, plane, folder, images) as (manager, proxy),
@@ -97,7 +102,7 @@ async def local_cluster(options: Options, scope: TaskScope, say: Callable[[str],
 async def _agent(
     options: Options, plane: ControlPlane, folder: Path, images: Images
 ) -> AsyncGenerator[tuple[Manager, ServiceProxy]]:
-    """What kubelet, scheduler, workload controllers and kube-proxy do, in this process."""
+    """Run kubelet, scheduler, workload controllers and kube-proxy in this process."""
     settings = Settings(
         kubeconfig=plane.kubeconfig,
         metrics_bind_address="0",
@@ -169,7 +174,7 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
 async def _managers(
     options: Options, plane: ControlPlane, logs: Path, arm_url: str, scope: TaskScope
 ) -> AsyncGenerator[None]:
-    """The two binaries, as they run in a cluster, and the admission of Workspaces."""
+    """Start the two binaries as in a cluster, with the admission of Workspaces."""
     binaries = Path(sys.executable).parent
     common: list[str | Path] = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]
     common += [f"--node-api={options.node_api}"]
@@ -197,7 +202,7 @@ def _manager_environment() -> dict[str, str]:
 
 
 def _pod_environment() -> dict[str, str]:
-    """What a process of a pod inherits: no credentials, no offline surprises."""
+    """The environment that processes of pods inherit: without credentials, with model downloads switched off."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "HF_HUB_OFFLINE": "1",

@@ -1,7 +1,7 @@
-"""The control plane of the local cluster: the in-memory API server, or a real kube-apiserver with etcd.
+"""Starts the control plane of the local cluster: the in-memory API server, or a real kube-apiserver with etcd.
 
-Both end in the same two things: a kubeconfig file and a range for cluster IPs that lies on loopback, so that
-`curl http://$CLUSTERIP/` reaches a Service from this machine.
+Both provide a kubeconfig file and a range of cluster IPs on loopback, so that `curl http://$CLUSTERIP/` reaches a
+Service from this machine.
 """
 
 import asyncio

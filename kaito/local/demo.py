@@ -1,7 +1,7 @@
-"""`kaito demo`: one Workspace from manifest to answer and back to nothing, with a timeline.
+"""`kaito demo`: applies a Workspace, queries the model, deletes it, and prints a timeline.
 
-Everything it prints it has seen: the manifest is applied to the API server, the question goes through the Service, and
-the end is reached when machine, pool, node and pods are gone.
+Every printed line is observed: the manifest is applied to the API server, the question goes through the Service, and
+the demo ends when machine, pool, node and pods are deleted.
 """
 
 import asyncio
@@ -42,40 +42,40 @@ inference:
   preset:
     name: phi-3-mini-4k-instruct
 """
-"""The first manifest of the founding document (config/samples holds the same)."""
+"""The phi-3 sample Workspace (`config/samples` contains the same manifest)."""
 
 
 async def demo(options: Options, view: View, sample: Path | None = None) -> None:
-    """Take one Workspace from its manifest to an answer.
+    """Apply a Workspace, query the model, and delete the Workspace.
 
     Raises:
-        TimeoutError: a step took longer than it should; the view's last lines say which.
+        TimeoutError: a step exceeded its time limit; the last printed lines show which.
     """
     manifest = sample.read_text() if sample else MANIFEST
-    async with TaskScope("demo") as scope, local_cluster(options, scope, view.say) as cluster:
-        view.say(f"up; kubeconfig {cluster.kubeconfig}, logs in {cluster.logs}")
+    async with TaskScope("demo") as scope, local_cluster(options, scope, view.print) as cluster:
+        view.print(f"up; kubeconfig {cluster.kubeconfig}, logs in {cluster.logs}")
         scope.spawn(view.follow(cluster), name="view")
         workspace = await _apply(cluster, view, manifest)
         await _until(lambda: _is_ready(cluster, workspace), READY_SECONDS, "the Workspace to become ready")
         await _show_table(cluster, view)
         await _ask(cluster, view, workspace)
-        view.say(f"kubectl delete workspace {workspace.name}")
+        view.print(f"kubectl delete workspace {workspace.name}")
         await cluster.api.delete(workspace)
         await _until(lambda: _is_gone(cluster), GONE_SECONDS, "machine, pool, node and pods to go")
-        await asyncio.sleep(2 * POLL_SECONDS)  # lets the view print the last change
-        view.say("everything is gone; stopping")
-    view.plain(timeline(view))
+        await asyncio.sleep(2 * POLL_SECONDS)  # the view prints the last change
+        view.print("everything is deleted; stopping")
+    view.print_text(timeline(view))
 
 
 async def _apply(cluster: LocalCluster, view: View, manifest: str) -> Workspace:
-    view.plain("")
+    view.print_text("")
     for line in manifest.splitlines():
-        view.plain(f"         {line}")
-    view.plain("")
+        view.print_text(f"         {line}")
+    view.print_text("")
     document: dict[str, Any] = yaml.safe_load(manifest)
     wanted = WorkspaceV1Alpha1.model_validate(document)
     wanted = wanted.evolve(metadata=ObjectMeta(name=wanted.name, namespace=wanted.namespace or "default"))
-    view.say(f"kubectl apply workspace {wanted.name}")
+    view.print(f"kubectl apply workspace {wanted.name}")
     applied = await cluster.manager.client.apply(wanted, field_manager="kubectl")
     return await cluster.manager.client.get(Workspace, applied.name, applied.namespace)
 
@@ -103,7 +103,7 @@ async def _until(condition: Callable[[], Awaitable[bool]], seconds: float, what:
 
 
 async def _show_table(cluster: LocalCluster, view: View) -> None:
-    """What `kubectl get workspace` shows: the server's own table."""
+    """The table that `kubectl get workspace` prints."""
     path = "/apis/kaito.sh/v1alpha1/namespaces/default/workspaces"
     accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
     table = json.loads((await cluster.manager.client.transport.request("GET", path, headers=accept)).body)
@@ -111,25 +111,25 @@ async def _show_table(cluster: LocalCluster, view: View) -> None:
     rows = [[table["columnDefinitions"][i]["name"].upper() for i in columns]]
     rows += [[str(row["cells"][i]) for i in columns] for row in table["rows"]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    view.plain("")
-    view.say("kubectl get workspace")
+    view.print_text("")
+    view.print("kubectl get workspace")
     for row in rows:
-        view.plain("         " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-    view.plain("")
+        view.print_text("         " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    view.print_text("")
 
 
 async def _ask(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
     url = next(e.url for e in cluster.proxy.endpoints if e.service == workspace.key and e.port == 80)
-    view.say(f'curl -X POST {url}/chat -d \'{{"prompt":"{PROMPT}"}}\'')
+    view.print(f'curl -X POST {url}/chat -d \'{{"prompt":"{PROMPT}"}}\'')
     async with aiohttp.ClientSession() as session, session.post(f"{url}/chat", json={"prompt": PROMPT}) as answer:
         body = await answer.text()
         answer.raise_for_status()
-    view.say(f"{answer.status} {answer.reason}: {body[:300]}")
-    view.plain("         (a tiny model with random weights: the words mean nothing, every part on the way is real)")
+    view.print(f"{answer.status} {answer.reason}: {body[:300]}")
+    view.print_text("         (a tiny model with random weights: the answer is meaningless, the pipeline is real)")
 
 
 def timeline(view: View) -> str:
-    """When each part of the chain first reached its goal."""
+    """The time at which each object first reached its final state."""
     goals = {
         "workspace": ("WorkspaceReady=True", "Workspace ready"),
         "machine": ("Ready", "machine Ready"),

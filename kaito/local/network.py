@@ -1,7 +1,7 @@
-"""Addresses on loopback: one per pod, one per Service, so that well-known ports never collide.
+"""Allocates addresses on loopback: one per pod, one per Service, so that well-known ports never collide.
 
 On Linux all of 127.0.0.0/8 answers. Where it does not (macOS), every pod shares 127.0.0.1 and only one can own a port;
-`has_loopback_range` tells which world this is.
+`has_loopback_range` returns which case applies.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def has_loopback_range() -> bool:
 
 @final
 class PodAddresses:
-    """Hands out pod addresses; an address returns to the end of the line when its pod is gone."""
+    """Allocates pod addresses; an address is reused last after its pod has ended."""
 
     def __init__(self) -> None:
         self._fresh: Iterator[ipaddress.IPv4Address] = POD_NETWORK.hosts() if has_loopback_range() else iter(())
@@ -46,7 +46,7 @@ class PodAddresses:
         return self._held[uid]
 
     def give_back(self, uid: str) -> None:
-        """The pod is gone."""
+        """Release the address of a pod."""
         address = self._held.pop(uid, None)
         if address and address != "127.0.0.1":
             self._returned.append(address)

@@ -1,6 +1,6 @@
-"""The presets environment: where the serving software is installed, and the tiny model it serves locally.
+"""Locates the environment of the serving software, and creates the tiny model that it serves locally.
 
-The environment is made by `make presets-env` in a checkout (`presets/.venv`), or named by `--presets`.
+The environment is created by `make presets-env` in a checkout (`presets/.venv`), or named by `--presets`.
 """
 
 import os
@@ -13,7 +13,7 @@ ENVIRONMENT_VARIABLE = "KAITO_PRESETS"
 
 
 class PresetsMissing(Exception):
-    """There is no environment with the serving software; the message says how to make one."""
+    """The serving software is not installed; the message contains the command that installs it."""
 
     def __init__(self, tried: list[Path]) -> None:
         places = ", ".join(map(str, tried))
@@ -27,7 +27,7 @@ def find(named: Path | None) -> Path:
     """The presets environment's folder.
 
     Raises:
-        PresetsMissing: neither the named one nor the usual places hold it.
+        PresetsMissing: it is neither in the named folder nor in the default ones.
     """
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
     checkout = Path(__file__).resolve().parents[2] / "presets" / ".venv"
@@ -40,8 +40,8 @@ def find(named: Path | None) -> Path:
     raise PresetsMissing(candidates)
 
 
-async def tiny_model(presets: Path, folder: Path, say: Callable[[str], None]) -> Path:
-    """The folder of the tiny model, made on first use (seeded, below 10 MB) and kept in the user's cache.
+async def tiny_model(presets: Path, folder: Path, progress: Callable[[str], None]) -> Path:
+    """The folder of the tiny model, created on first use (seeded, below 10 MB) in the user's cache.
 
     Raises:
         ChildEnded: making it failed.
@@ -49,7 +49,7 @@ async def tiny_model(presets: Path, folder: Path, say: Callable[[str], None]) ->
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     model = cache / "kaito" / "models" / "tiny-phi-3"
     if not (model / "config.json").is_file():
-        say("making a tiny model with random weights (once, about ten seconds)")
+        progress("creating a tiny model with random weights (once, about ten seconds)")
         log = folder / "tiny-model.log"
         model.parent.mkdir(parents=True, exist_ok=True)
         await run("kaito-tiny-model", [presets / "bin" / "kaito-tiny-model", model], log, env=dict(os.environ))

@@ -1,7 +1,6 @@
-"""Child processes of `kaito up`: started with a log file, watched, and ended in reverse order.
+"""Child processes of `kaito up`: started with a log file, watched, and stopped in reverse order.
 
-A child that ends by itself is a failure of the whole cluster; the error carries the last lines of its log, so that the
-reader need not search for them.
+A child that exits unexpectedly is a failure of the whole cluster; the error contains the last lines of its log.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ TAIL_LINES = 15
 
 
 class ChildEnded(Exception):
-    """A child process ended although it should run for ever."""
+    """A child process exited unexpectedly."""
 
     def __init__(self, name: str, code: int, log: Path) -> None:
         super().__init__(f"{name} ended with exit code {code}; the end of {log}:\n{tail(log)}")
@@ -58,7 +57,7 @@ async def child(
 
 @contextlib.contextmanager
 def watched(scope: TaskScope, name: str, process: asyncio.subprocess.Process, log: Path) -> Generator[None]:
-    """While the body runs, the child's end is a failure of the scope: `ChildEnded`."""
+    """Raise `ChildEnded` in the scope if the child exits while the body runs."""
 
     async def complain() -> None:
         raise ChildEnded(name, await process.wait(), log)

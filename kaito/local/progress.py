@@ -1,6 +1,6 @@
-"""What can be seen of the chain workspace → claim → pool → node → pod → answer, as short facts.
+"""Summarizes the state of workspace → claim → pool → node → pod.
 
-`observe` reads the agent's cache and the cloud's state once; the view prints what changed since the last time.
+`observe` reads the agent's cache and the cloud's state once; the view prints the changes since the last time.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ COLUMNS = ("ResourceReady", "InferenceReady", "WorkspaceReady")
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing of the cluster and the state it is in."""
+    """An object of the cluster and its state."""
 
     kind: str
     name: str
@@ -28,7 +28,7 @@ class Fact:
 
 
 async def observe(cluster: LocalCluster, session: aiohttp.ClientSession) -> list[Fact]:
-    """Every fact, in the order of the chain."""
+    """The state of every object, in the order of the chain."""
     api = cluster.api
     claim = Machine if cluster.options.node_api == "machine" else NodeClaim
     workspaces = [Fact("workspace", str(w.key), workspace_state(w)) for w in await api.list(Workspace)]
@@ -67,7 +67,7 @@ def workspace_state(workspace: Workspace) -> str:
 
 
 def claim_state(claim: Claim) -> str:
-    """The furthest step of the claim's life, or what holds it up."""
+    """The last completed stage of the claim, or its failure."""
     known = {condition.type: condition for condition in claim.status.conditions}
     reached = ""
     for step in (claim.stages.launched, claim.stages.registered, claim.stages.initialized, "Ready"):

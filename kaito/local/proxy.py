@@ -1,7 +1,7 @@
-"""Services on loopback: a listener per Service port that forwards to a ready pod.
+"""Serves Services on loopback: a listener per Service port that forwards to a ready pod.
 
 The Service's own cluster IP is used where it lies in the loopback range and the port may be bound; otherwise any free
-port of 127.0.0.1. `endpoints` tells which, for the live view and for people.
+port of 127.0.0.1. `endpoints` returns it for the live view.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ CHUNK_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a Service port listens."""
+    """The listen address of a Service port."""
 
     service: ObjectKey
     port: int
@@ -31,7 +31,7 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """How to reach it with curl."""
+        """The URL for curl."""
         return f"http://{self.host}" if self.bound_port == 80 else f"http://{self.host}:{self.bound_port}"
 
 
@@ -52,7 +52,7 @@ class ServiceProxy:
         return Controller(Service, self._open, name="service-proxy", workers=1)
 
     async def sweep(self, api: Api) -> None:
-        """Close the listeners of Services that are gone."""
+        """Close the listeners of deleted Services."""
         living = {service.key for service in await api.list(Service)}
         for key in [key for key in self._listeners if key[0] not in living]:
             server, _ = self._listeners.pop(key)
@@ -83,7 +83,7 @@ class ServiceProxy:
         wanted = (address, port.port) if _is_local(address) else ("127.0.0.1", 0)
         try:
             server = await asyncio.start_server(connected, *wanted)
-        except OSError:  # a privileged port, or one that something else holds
+        except OSError:  # a privileged port, or one that is in use
             server = await asyncio.start_server(connected, "127.0.0.1", 0)
         host, bound = server.sockets[0].getsockname()[:2]
         self._listeners[service.key, port.port] = (server, Endpoint(service.key, port.port, str(host), int(bound)))
@@ -94,7 +94,7 @@ class ServiceProxy:
         pods = await api.list(Pod, namespace=service.namespace, labels=service.spec.selector)
         ready = [pod for pod in pods if pod.is_ready or service.spec.publish_not_ready_addresses]
         if not ready or ready[0].status.pod_ip is None:
-            return  # nothing behind the Service: the connection is closed, as an iptables REJECT would
+            return  # without a ready pod the connection is closed, as by an iptables REJECT
         target = _target_port(port, ready[0])
         upstream_reader, upstream_writer = await asyncio.open_connection(ready[0].status.pod_ip, target)
         try:

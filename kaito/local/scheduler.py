@@ -1,7 +1,7 @@
 """The scheduler of the local cluster: binds a pending pod to a node that fits.
 
 A node fits when it is ready and schedulable, its taints are tolerated, node selector and required affinity hold, and
-the extended resources a pod asks for (GPUs) are free. Scoring is the name's order: there is nothing to balance here.
+the extended resources (GPUs) that a pod requests are free. Nodes are tried in the order of their names.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ RETRY_SECONDS = 1.0
 
 
 def scheduler(client: Client) -> Controller[Pod]:
-    """The controller, ready to be given to a manager that caches nodes."""
+    """The controller, for a manager that caches nodes."""
 
     async def run(request: Request[Pod]) -> Again | None:
         return await schedule(request, client)
@@ -27,7 +27,7 @@ def scheduler(client: Client) -> Controller[Pod]:
 
 
 async def schedule(request: Request[Pod], client: Client) -> Again | None:
-    """Bind the pod, or say in its PodScheduled condition why it cannot be."""
+    """Bind the pod, or report the reason in its PodScheduled condition."""
     pod = request.object
     if pod.spec.node_name or pod.deleting or pod.status.phase in {"Failed", "Succeeded"}:
         return None
@@ -40,8 +40,8 @@ async def schedule(request: Request[Pod], client: Client) -> Again | None:
         return None
     reasons = sorted({problem for problem in problems.values() if problem})
     message = f"0/{len(nodes)} nodes are available: {', '.join(reasons) or 'no nodes in the cluster'}."
-    told = pod.condition("PodScheduled")
-    if told is None or told.message != message:
+    reported = pod.condition("PodScheduled")
+    if reported is None or reported.message != message:
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         patch = MergePatch({"status": {"phase": "Pending", "conditions": [condition]}})
         await request.api.patch(pod, patch, subresource="status")
@@ -49,7 +49,7 @@ async def schedule(request: Request[Pod], client: Client) -> Again | None:
 
 
 async def bind(client: Client, pod: Pod, node: str) -> None:
-    """Bind the pod through its subresource; one that somebody else bound, or deleted, is left alone."""
+    """Bind the pod through its subresource; a pod that is bound or deleted already is skipped."""
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/binding"
     target = {"apiVersion": "v1", "kind": "Node", "name": node}
     metadata = {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}
@@ -59,7 +59,7 @@ async def bind(client: Client, pod: Pod, node: str) -> None:
 
 
 def problem_of(pod: Pod, node: Node, others: Iterable[Pod]) -> str | None:
-    """Why the pod cannot run on the node, in the scheduler's usual words; None when it can."""
+    """Why the pod cannot run on the node, in kube-scheduler's wording; None when it can."""
     if node.spec.unschedulable:
         return "node(s) were unschedulable"
     if not node.is_ready:
@@ -73,7 +73,7 @@ def problem_of(pod: Pod, node: Node, others: Iterable[Pod]) -> str | None:
 
 
 def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
-    """Whether a taint lets the pod be placed (`PreferNoSchedule` never forbids)."""
+    """Whether a taint allows the pod (`PreferNoSchedule` never forbids)."""
     if taint.effect == "PreferNoSchedule":
         return True
     return any(
@@ -118,7 +118,7 @@ def holds(expression: NodeSelectorRequirement, values: dict[str, str]) -> bool:
         case "Lt":
             return value is not None and int(value) < int(expression.values[0])
         case _:
-            return False  # an operator of a newer API server: kube-scheduler matches nothing with what it cannot parse
+            return False  # an operator of a newer API server: kube-scheduler matches no node for an unknown operator
 
 
 def lacking(pod: Pod, node: Node, others: Iterable[Pod]) -> str | None:
@@ -135,7 +135,7 @@ def lacking(pod: Pod, node: Node, others: Iterable[Pod]) -> str | None:
 
 
 def extended_requests(pod: Pod) -> dict[str, Decimal]:
-    """GPUs and the like that the pod's containers ask for; CPU and memory are not rationed here."""
+    """Extended resources that the pod's containers request; CPU and memory are not limited here."""
     total: dict[str, Decimal] = {}
     for container in pod.spec.containers:
         wanted = {**container.resources.limits, **container.resources.requests}

@@ -1,4 +1,4 @@
-"""`kaito up`: the local cluster, kept running for the reader to play with."""
+"""`kaito up`: runs the local cluster until it is interrupted."""
 
 import asyncio
 
@@ -22,8 +22,8 @@ Ctrl-C ends everything.
 
 async def up(options: Options, view: View) -> None:
     """Run until cancelled."""
-    async with TaskScope("up") as scope, local_cluster(options, scope, view.say) as cluster:
-        view.say(f"up; logs in {cluster.logs}")
-        view.plain(HINTS.format(kubeconfig=cluster.kubeconfig, arm_url=cluster.arm_url))
+    async with TaskScope("up") as scope, local_cluster(options, scope, view.print) as cluster:
+        view.print(f"up; logs in {cluster.logs}")
+        view.print_text(HINTS.format(kubeconfig=cluster.kubeconfig, arm_url=cluster.arm_url))
         scope.spawn(view.follow(cluster), name="view")
         await asyncio.Event().wait()

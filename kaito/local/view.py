@@ -1,6 +1,6 @@
 """The live view: one line per change, with the seconds since the start.
 
-It only ever prints what the API server and the cloud say; on a terminal, states are colored.
+It prints only the state of the API server and the cloud; on a terminal, states are colored.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _GREEN, _YELLOW, _RED, _DIM, _PLAIN = "\033[32m", "\033[33m", "\033[31m", "\033[
 
 @final
 class View:
-    """Prints what happens; `timeline` keeps the lines for a summary."""
+    """Prints changes; `timeline` holds the lines for a summary."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
@@ -34,28 +34,28 @@ class View:
             self._started = monotonic()
         return monotonic() - self._started
 
-    def say(self, text: str) -> None:
-        """Print a line of our own."""
+    def print(self, text: str) -> None:
+        """Print a line with the elapsed seconds."""
         self._out.write(f"{self._paint(f'{self.elapsed():6.1f}s', _DIM)}  {text}\n")
         self._out.flush()
 
-    def plain(self, text: str) -> None:
-        """Print text as it is."""
+    def print_text(self, text: str) -> None:
+        """Print text unchanged."""
         self._out.write(f"{text}\n")
         self._out.flush()
 
     def show(self, facts: list[Fact]) -> None:
-        """Print what is new, different, or gone."""
+        """Print new, changed and deleted objects."""
         current = {(fact.kind, fact.name): fact.state for fact in facts}
         for fact in facts:
             if self._seen.get((fact.kind, fact.name)) != fact.state:
                 self._line(fact)
         for kind, name in [key for key in self._seen if key not in current]:
-            self._line(Fact(kind, name, "gone"))
+            self._line(Fact(kind, name, "deleted"))
         self._seen = current
 
     async def follow(self, cluster: LocalCluster) -> None:
-        """Show changes for ever."""
+        """Print changes until cancelled."""
         async with aiohttp.ClientSession() as session:
             while True:
                 self.show(await observe(cluster, session))
@@ -63,7 +63,7 @@ class View:
 
     def _line(self, fact: Fact) -> None:
         self.timeline.append((self.elapsed(), fact))
-        self.say(f"{fact.kind:<11} {fact.name:<34} {self._paint(fact.state, _color(fact.state))}")
+        self.print(f"{fact.kind:<11} {fact.name:<34} {self._paint(fact.state, _color(fact.state))}")
 
     def _paint(self, text: str, color: str) -> str:
         return f"{color}{text}{_PLAIN}" if self._color and color else text
@@ -76,4 +76,4 @@ def _color(state: str) -> str:
         return _GREEN
     if state in {"Ready", "Succeeded", "Running, ready"} or state.startswith("Ready"):
         return _GREEN
-    return _DIM if state == "gone" else _YELLOW
+    return _DIM if state == "deleted" else _YELLOW

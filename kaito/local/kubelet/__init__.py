@@ -1,6 +1,7 @@
-"""A kubelet that runs pods as local processes: init containers, probes, restarts, exit codes, logs, graceful ends.
+"""A kubelet that runs pods as local processes: init containers, probes, restarts, exit codes, logs, graceful
+termination.
 
-It follows the real one's rules (Pod lifecycle, Kubernetes documentation) for everything a controller can observe.
-What it does not do: isolate anything. Volumes are folders, and the paths under which a container expects them are
+It follows the rules of the real kubelet (Pod lifecycle, Kubernetes documentation) for everything that a controller can
+observe. Processes are not isolated. Volumes are folders, and the paths under which a container expects them are
 rewritten in its command and environment.
 """

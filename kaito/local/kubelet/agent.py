@@ -1,7 +1,7 @@
-"""The kubelet's loop: which pods are to run on this machine's nodes, and which runners must end.
+"""The kubelet's loop: starts the pods bound to this machine's nodes and stops those that must end.
 
-Every node of the local cluster is this machine. Starting is event driven; ending also covers what no event tells (a pod
-that was deleted at once, a node that is gone), by comparing runners with the cache twice a second.
+Every node of the local cluster is this machine. Pods are started by events; runners are also compared with the cache
+twice a second, to stop pods without an event (a pod that was deleted at once, a deleted node).
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Kubelet:
         self._ending: set[str] = set()
         self._announced: set[str] = set()
         self.port = 0
-        """Where this kubelet serves logs; nodes are told it once it is known."""
+        """Port on which this kubelet serves logs; written to the nodes once it is known."""
 
     def controller(self) -> Controller[Pod]:
         """The controller that starts pods."""
@@ -74,7 +74,7 @@ class Kubelet:
         return None
 
     async def sweep(self, api: Api) -> None:
-        """End what should not run: deleted pods, pods of nodes that are gone."""
+        """Stop deleted pods and pods of deleted nodes."""
         pods = {pod.uid: pod for pod in await api.list(Pod)}
         nodes = {node.name for node in await self._announce(api)}
         for uid in [uid for uid in self._runners if uid not in pods]:
@@ -86,7 +86,7 @@ class Kubelet:
                 self._end(uid, pod)
 
     async def _announce(self, api: Api) -> list[Node]:
-        """All nodes, told where their kubelet listens (`kubectl logs` asks the API server, and that asks us)."""
+        """Write the kubelet's address to all nodes (for `kubectl logs`, the API server calls this kubelet)."""
         nodes = await api.list(Node)
         for node in nodes:
             if self.port and node.uid not in self._announced:
@@ -98,7 +98,7 @@ class Kubelet:
         return nodes
 
     async def stop(self) -> None:
-        """End every pod's processes at once."""
+        """Kill the processes of every pod."""
         for runner in self._runners.values():
             for worker in [*runner.init_workers, *runner.workers]:
                 await worker.stop(2)
@@ -113,7 +113,7 @@ class Kubelet:
         if runner is not None:
             await runner.stop()
         if pod is not None:
-            with contextlib.suppress(ApiError):  # the next sweep tries again
+            with contextlib.suppress(ApiError):  # retried at the next comparison
                 await self._client.delete(pod, grace_seconds=0)
         self._runners.pop(uid, None)
         self._ending.discard(uid)

@@ -1,8 +1,8 @@
-"""One container of a pod: start, probe, restart with backoff, and tell its state as the kubelet does.
+"""Runs one container of a pod: starts, probes and restarts it with backoff, and reports its state as the kubelet does.
 
-`ContainerWorker` owns the process and its probes. Whoever runs the pod reads `status()` and is called back on each
-change; exit codes, restart counts, waiting reasons (`CrashLoopBackOff`, `ErrImagePull`, …) and the last words of a
-failed process are the real ones.
+`ContainerWorker` owns the process and its probes. The pod runner reads `status()` and is called back on each change;
+exit codes, restart counts, waiting reasons (`CrashLoopBackOff`, `ErrImagePull`, …) and termination messages are those
+of a real kubelet.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from kaito.local.kubelet.environment import MissingReference
-from kaito.local.kubelet.images import Launch, NoStandIn
+from kaito.local.kubelet.images import Launch, NoLocalProgram
 from kaito.local.kubelet.probes import Prober, watch_probe
 from kaito.local.kubelet.process import Process, run_to_end
 from kaito.runtime.clock import Clock
@@ -28,7 +28,7 @@ from kaito.runtime.kinds import (
 from kaito.runtime.tasks import TaskScope
 
 RESTART_BASE_SECONDS = 1.0
-"""First wait before a restart. A real kubelet waits 10 s; here the reader should see the loop."""
+"""First wait before a restart. A real kubelet waits 10 s; the short wait makes the loop visible."""
 
 RESTART_CAP_SECONDS = 30.0
 """Longest wait before a restart (300 s on a real kubelet)."""
@@ -69,7 +69,7 @@ class ContainerWorker:
 
     @property
     def exit_code(self) -> int | None:
-        """The code of a container that is done, None while it may still run."""
+        """The exit code of a finished container, None while it may still run."""
         return None if self._state.terminated is None else self._state.terminated.exit_code
 
     @property
@@ -92,7 +92,7 @@ class ContainerWorker:
         )
 
     async def run(self, policy: RestartPolicy) -> int:
-        """Run and restart as the policy says; the exit code of the last run."""
+        """Run and restart according to the restart policy; return the exit code of the last run."""
         failures = 0
         while True:
             ended = await self._run_once()
@@ -119,11 +119,11 @@ class ContainerWorker:
             await self._process.stop(grace_seconds)
 
     async def _run_once(self) -> ContainerStateTerminated | None:
-        """One life of the process; None when it could not be started (state says why)."""
+        """Run the process once; None when it could not be started (the state contains the reason)."""
         try:
             launch = await self._launch(None)
             process = await Process.start(launch, self.log)
-        except NoStandIn as problem:
+        except NoLocalProgram as problem:
             self._wait_state("ErrImagePull", str(problem))
             return None
         except MissingReference as problem:

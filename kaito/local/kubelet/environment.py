@@ -1,4 +1,5 @@
-"""Environment variables of a container: literals, references to ConfigMaps and Secrets, and the pod's own fields."""
+"""Resolves environment variables of a container: literals, references to ConfigMaps and Secrets, and fields of the
+pod."""
 
 import base64
 import re
@@ -95,5 +96,5 @@ def _required(value: str | None, kind: str, selector: KeySelector) -> str | None
 
 
 def _optional(reference: LocalObjectReference) -> bool:
-    """Whether the object of an `envFrom` entry may be absent (a field that the model keeps but does not name)."""
+    """Whether the object of an `envFrom` entry may be absent (an extra field of the model)."""
     return (reference.model_extra or {}).get("optional") is True

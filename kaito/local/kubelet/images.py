@@ -1,7 +1,7 @@
-"""What an image means on this machine: which local program stands in for a container's command.
+"""Maps images to local programs that run a container's command.
 
-Kaito's images hold the presets' software, so their entry points map to the commands of the presets environment. Images
-named `local/...` run their command as it stands. Any other image has no stand-in and fails to pull, as it would on a
+Kaito's images contain the presets' software, so their entry points map to the commands of the presets environment.
+Images named `local/...` run their command unchanged. Any other image has no local program and fails to pull, as on a
 node without network.
 """
 
@@ -17,18 +17,18 @@ LOCAL_PREFIX = "local/"
 
 
 @dataclass(frozen=True, slots=True)
-class StandIn:
-    """The console script that runs here in the place of a program of the images."""
+class LocalProgram:
+    """The console script that replaces a program of the images."""
 
     script: str
     model_flag: str = ""
-    """The flag that names the model, which is the tiny one here."""
+    """The flag of the model, which is set to the tiny model."""
     address_flag: str = ""
-    """The flag for the address it listens on, if it listens: all pods share this machine and use the same port."""
+    """The flag of the listen address, if it listens: all pods share this machine and use the same port."""
     address_variable: str = ""
-    """The environment variable for that address, for a program whose command stays as it is."""
+    """The environment variable for that address, for a program whose command is unchanged."""
     flags: Mapping[str, str] | None = None
-    """The flags it understands and what it calls them; None when it is the same program."""
+    """The flags that it accepts and their local names; None when it is the same program."""
 
 
 _VLLM_FLAGS = {
@@ -39,23 +39,25 @@ _VLLM_FLAGS = {
 }
 
 ENTRY_POINTS = {
-    "/workspace/tfs/inference_api.py": StandIn(
+    "/workspace/tfs/inference_api.py": LocalProgram(
         "kaito-inference", "--pretrained_model_name_or_path", address_flag="--host"
     ),
     # vLLM needs a GPU; the transformers server answers the same routes here.
-    "/workspace/vllm/inference_api.py": StandIn("kaito-inference", "--model", address_flag="--host", flags=_VLLM_FLAGS),
-    "/workspace/tfs/fine_tuning.py": StandIn("kaito-tuning", "--model", address_variable="KAITO_METRICS_HOST"),
-    "/workspace/oci/push_adapter.py": StandIn("kaito-push-adapter"),
-    "/workspace/oci/pull_adapter.py": StandIn("kaito-pull-adapter"),
+    "/workspace/vllm/inference_api.py": LocalProgram(
+        "kaito-inference", "--model", address_flag="--host", flags=_VLLM_FLAGS
+    ),
+    "/workspace/tfs/fine_tuning.py": LocalProgram("kaito-tuning", "--model", address_variable="KAITO_METRICS_HOST"),
+    "/workspace/oci/push_adapter.py": LocalProgram("kaito-push-adapter"),
+    "/workspace/oci/pull_adapter.py": LocalProgram("kaito-pull-adapter"),
 }
-"""Programs of the images (presets/README.md), as they stand in a container's command, and what runs here instead."""
+"""Programs in the commands of containers (presets/README.md) and their local replacements."""
 
 _OF_THE_REAL_MODEL = {"--revision", "--code-revision", "--download-dir"}
-"""Flags that mean nothing for a model directory on this machine."""
+"""Flags without effect for a model directory on this machine."""
 
 
-class NoStandIn(Exception):
-    """This machine has nothing to run the image with; the message is what `kubectl describe` shows."""
+class NoLocalProgram(Exception):
+    """The image has no local program; the message is shown by `kubectl describe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a container runs: its pod's address and the folders that its volumes and its own files are."""
+    """The pod address and the folders of a container."""
 
     ip: str
     root: Path
@@ -96,28 +98,28 @@ class Images:
         """The local process for a container.
 
         Raises:
-            NoStandIn: the image is neither one of Kaito's nor `local/...`.
+            NoLocalProgram: the image is neither one of Kaito's nor `local/...`.
         """
         argv = [*container.command, *container.args]
         image = container.image or ""
         address: dict[str, str] = {}
         if not image.startswith(LOCAL_PREFIX):
-            argv, address = self._stand_in(argv, image, place)
+            argv, address = self._local_command(argv, image, place)
         elif not argv:
-            raise NoStandIn(f'"{image}": a local image has no entrypoint, so the container needs a command')
+            raise NoLocalProgram(f'"{image}": a local image has no entrypoint, so the container needs a command')
         path = f"{self._bin}:{self._environment.get('PATH', '/usr/bin:/bin')}"
         variables = address | {name: place.localized(value) for name, value in env.items()}
         program = tuple(place.localized(word) for word in argv)
         return Launch(program, self._environment | {"PATH": path} | variables, place.root)
 
-    def _stand_in(self, argv: Sequence[str], image: str, place: Place) -> tuple[list[str], dict[str, str]]:
+    def _local_command(self, argv: Sequence[str], image: str, place: Place) -> tuple[list[str], dict[str, str]]:
         """The local command for a command of Kaito's images, and variables it needs here.
 
-        What launches the program in the image (`python3`, `accelerate launch`) is left out.
+        The launcher in the image (`python3`, `accelerate launch`) is left out.
         """
         index = next((number for number, word in enumerate(argv) if word in ENTRY_POINTS), None)
         if index is None:
-            raise NoStandIn(
+            raise NoLocalProgram(
                 f'"{image}": kaito up pulls no images; it runs the presets\' programs and {LOCAL_PREFIX}* only'
             )
         program = ENTRY_POINTS[argv[index]]
@@ -127,8 +129,8 @@ class Images:
         variables = {program.address_variable: place.ip} if program.address_variable else {}
         return [str(self._bin / program.script), *filter(None, flags), *address], variables
 
-    def _flag(self, word: str, program: StandIn) -> str | None:
-        """One flag as the stand-in takes it; None for one it does not know."""
+    def _flag(self, word: str, program: LocalProgram) -> str | None:
+        """The flag of the local program; None if it does not have it."""
         name, equals, value = word.partition("=")
         if name == program.model_flag:
             value = str(self._model)

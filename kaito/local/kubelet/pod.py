@@ -1,7 +1,7 @@
-"""One pod on this machine: volumes, init containers, containers, and the status the API server is told.
+"""Runs one pod on this machine: volumes, init containers, containers, and its status.
 
-`PodRunner.run` lives as long as the pod's processes. Every change publishes a whole status; publishing is serial and
-keeps only the newest, so a slow API server never piles up writes.
+`PodRunner.run` runs as long as the pod's processes. Every change writes the whole status; writes are serial and only
+the newest is pending, so that a slow API server accumulates no writes.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ MOUNT_RETRY_SECONDS = 2.0
 DEFAULT_GRACE_SECONDS = 30
 
 Publish = Callable[[Pod, dict[str, Any]], Awaitable[None]]
-"""Writes a pod's status; failures are the caller's to retry."""
+"""Writes a pod's status; the caller retries failures."""
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 

@@ -1,6 +1,7 @@
 """Probes: the periodic checks a kubelet makes of a container (Kubernetes documentation, "Probes").
 
-`watch_probe` calls back on every change of the verdict; thresholds, periods and the initial delay are the probe's own.
+`watch_probe` calls back on every change of the result; thresholds, periods and the initial delay are those of the
+probe.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ class Prober:
 
 
 async def watch_probe(prober: Prober, probe: Probe, verdict: Callable[[bool, str], bool]) -> None:
-    """Probe for ever, telling `verdict(passed, detail)` when a threshold is reached; it returns whether to go on."""
+    """Probe until `verdict(passed, detail)`, which is called when a threshold is reached, returns False."""
     await asyncio.sleep(probe.initial_delay_seconds or 0)
     successes = failures = 0
     while True:

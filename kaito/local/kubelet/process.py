@@ -1,4 +1,4 @@
-"""One operating-system process of a container: started in its own group, logged to a file, ended gracefully."""
+"""One operating-system process of a container: started in a process group, logged to a file, terminated gracefully."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ class Process:
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # the group is gone, which is what was wanted
+        with contextlib.suppress(ProcessLookupError):  # the group has ended already
             os.killpg(self._process.pid, number)
 
 

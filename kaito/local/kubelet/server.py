@@ -1,4 +1,4 @@
-"""The kubelet's API as far as `kubectl logs` needs it: `/containerLogs/<namespace>/<pod>/<container>`.
+"""Serves the part of the kubelet's API that `kubectl logs` needs: `/containerLogs/<namespace>/<pod>/<container>`.
 
 A real kube-apiserver reaches it over TLS at the address and port in the node's status; the in-memory server calls
 `read` directly.
@@ -22,7 +22,7 @@ CHUNK_BYTES = 65536
 
 
 class Logs(Protocol):
-    """Where a container's log is."""
+    """Location of a container's log."""
 
     def log_file(self, namespace: str, pod: str, container: str) -> Path | None:
         """The file, or None when no such container runs here."""
@@ -58,7 +58,7 @@ class KubeletServer:
             await self._runner.cleanup()
 
     async def answer(self, namespace: str, pod: str, request: HttpRequest) -> HttpResponse | None:
-        """The in-memory API server's way to a pod's log."""
+        """Read a pod's log, for the in-memory API server."""
         query = dict(request.query)
         tail, follow = query.get("tailLines"), query.get("follow") == "true"
         container = query.get("container", "")

@@ -1,4 +1,4 @@
-"""Writes the status of a pod, and never that of another pod of the same name."""
+"""Writes the status of a pod, and never to another pod of the same name."""
 
 import asyncio
 from typing import Any
@@ -11,10 +11,10 @@ RETRY_SECONDS = 0.5
 
 
 async def write_status(client: Client, pod: Pod, status: dict[str, Any]) -> None:
-    """Write a pod's status, retrying while the API server cannot be reached; give up when the pod is gone.
+    """Write a pod's status, retrying while the API server cannot be reached; stop when the pod does not exist.
 
-    A StatefulSet creates a new pod of the old name as soon as the former one is deleted. The UID in the patch makes
-    the API server refuse the former pod's last status for the new one (422: metadata.uid is immutable).
+    A StatefulSet creates a new pod of the old name as soon as the former one is deleted. Because of the UID in the
+    patch, the API server rejects the former pod's last status for the new pod (422: metadata.uid is immutable).
     """
     patch = MergePatch({"metadata": {"uid": pod.uid}, "status": status})
     while True:

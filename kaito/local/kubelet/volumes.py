@@ -1,7 +1,7 @@
-"""Volumes as folders: what a pod's volumes hold, written below the pod's own folder.
+"""Writes the volumes of a pod as folders below the pod's folder.
 
-ConfigMaps, secrets and projected sources become files; empty dirs and claims become folders; a claim's folder outlives
-its pod. The reader is asked for objects at the moment of writing, as a kubelet does at mount time.
+ConfigMaps, secrets and projected sources become files; empty dirs and claims become folders; a claim's folder is kept
+after its pod. Objects are read when the volume is written, as a kubelet does at mount time.
 """
 
 import base64
@@ -124,7 +124,7 @@ def _write(
     paths = {item.key: item.path for item in items} if items else {key: key for key in data}
     absent = sorted(key for key in paths if key not in data)
     if absent and not optional:
-        # The kubelet's words (pkg/volume/secret, pkg/volume/configmap).
+        # The kubelet's messages (pkg/volume/secret, pkg/volume/configmap).
         raise MountProblem(f"{source} references non-existent {kind} key: {', '.join(absent)}")
     for key, path in paths.items():
         if key in data:

@@ -1,1 +1,1 @@
-"""The workload controllers of a small cluster: what kube-controller-manager does for stateful sets and jobs."""
+"""The StatefulSet and Job controllers of the local cluster."""

@@ -1,7 +1,7 @@
 """The Job controller of the local cluster: pods that run to completion, counted and retried up to the backoff limit.
 
-Indexed jobs and parallelism above one are not offered here; the fields Kaito's tuning jobs use are (Kubernetes
-documentation, "Jobs").
+It implements the fields that Kaito's tuning jobs use (Kubernetes documentation, "Jobs"), without indexed jobs and
+parallelism above one.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ RETRY_BASE_SECONDS = 2.0
 
 
 def jobs() -> Controller[Job]:
-    """The controller, ready to be given to a manager."""
+    """The controller, for a manager."""
     return Controller(Job, converge, name="job", workers=2).owns(Pod)
 
 
@@ -52,7 +52,8 @@ async def converge(request: Request[Job]) -> Again | None:
 
 
 def pod_of(job: Job, *, attempt: int) -> Pod:
-    """The pod of one attempt; its name is deterministic, so that a repeated create is refused, not doubled."""
+    """The pod of one attempt; its name is deterministic, so that a repeated create is rejected and creates no second
+    pod."""
     template = job.spec.template
     return Pod(
         metadata=ObjectMeta(

@@ -1,7 +1,8 @@
 """The StatefulSet controller of the local cluster: pods with ordinals, replaced when their template changes.
 
-Pods come up in parallel or in order as the set says; a rollout replaces one old pod at a time, highest ordinal first
-(Kubernetes documentation, "StatefulSets"). Volume claim templates become claims that outlive their pods.
+Pods start in parallel or in order, depending on the pod management policy; a rollout replaces one old pod at a time,
+highest ordinal first (Kubernetes documentation, "StatefulSets"). Volume claim templates become claims that are kept
+after their pods.
 """
 
 import hashlib
@@ -19,12 +20,12 @@ POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"
 
 
 def stateful_sets() -> Controller[StatefulSet]:
-    """The controller, ready to be given to a manager."""
+    """The controller, for a manager."""
     return Controller(StatefulSet, converge, name="statefulset", workers=4, when=changed("generation")).owns(Pod)
 
 
 async def converge(request: Request[StatefulSet]) -> Again | None:
-    """Make pods as many and as new as wanted, and report."""
+    """Create, replace and delete pods, and write the status."""
     workload = request.object
     revision = revision_of(workload)
     pods = await request.api.list(Pod, namespace=workload.namespace, owned_by=workload)

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from kaito.local.kubelet.container import ContainerWorker
-from kaito.local.kubelet.images import Launch, NoStandIn
+from kaito.local.kubelet.images import Launch, NoLocalProgram
 from kaito.runtime.clock import SystemClock
 from kaito.runtime.kinds.pod import Container
 from kaito.runtime.tasks import TaskScope
@@ -24,10 +24,10 @@ class Changes:
         self._event.clear()
 
 
-def worker(tmp_path: Path, script: str, changes: Changes, *, stand_in: bool = True) -> ContainerWorker:
+def worker(tmp_path: Path, script: str, changes: Changes, *, local_program: bool = True) -> ContainerWorker:
     async def launch(command: list[str] | None) -> Launch:
-        if not stand_in:
-            raise NoStandIn("no such image")
+        if not local_program:
+            raise NoLocalProgram("no such image")
         return Launch(tuple(command or ["/bin/sh", "-c", script]), {"PATH": "/usr/bin:/bin"}, tmp_path)
 
     return ContainerWorker(
@@ -72,7 +72,7 @@ async def test_a_crashing_container_is_restarted_after_a_back_off(tmp_path: Path
 
 async def test_an_image_nobody_has_is_an_image_pull_error(tmp_path: Path) -> None:
     changes = Changes()
-    container = worker(tmp_path, "", changes, stand_in=False)
+    container = worker(tmp_path, "", changes, local_program=False)
     async with TaskScope("test") as scope:
         scope.spawn(container.run("Always"), name="container")
         await changes.wait()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kaito.local.kubelet.images import Images, NoStandIn, Place
+from kaito.local.kubelet.images import Images, NoLocalProgram, Place
 from kaito.runtime.kinds.pod import Container
 
 PRESETS = Path("/presets")
@@ -32,7 +32,7 @@ def test_the_server_runs_the_local_model_at_the_pods_own_address(images: Images)
     )
 
 
-def test_a_vllm_command_is_served_with_the_flags_that_the_stand_in_has(images: Images) -> None:
+def test_a_vllm_command_is_served_with_the_flags_that_the_local_program_has(images: Images) -> None:
     command = ["python3", "/workspace/vllm/inference_api.py", "--gpu-memory-utilization=0.84", "--trust-remote-code"]
     command += ["--model=/workspace/vllm/weights", "--port=5000", "--served-model-name=phi-3"]
     assert launched(images, *command) == (
@@ -72,6 +72,6 @@ def test_environment_values_are_localized_and_keep_the_presets_first_on_the_path
     assert env["PATH"].startswith("/presets/bin:")
 
 
-def test_an_image_without_stand_in_is_refused_by_name(images: Images) -> None:
-    with pytest.raises(NoStandIn, match=r"registry\.example/other"):
+def test_an_image_without_local_program_is_refused_by_name(images: Images) -> None:
+    with pytest.raises(NoLocalProgram, match=r"registry\.example/other"):
         launched(images, "serve", image="registry.example/other:2")
