@@ -38,7 +38,7 @@ test-contract: sync envtest ## The same tests on the in-memory API server and on
 	@$(PYTEST) -q -n 2 test/contract $(ARGS)
 test-e2e: sync presets-env envtest ## The programs as processes, from a Workspace to an answer of its model
 	@$(PYTEST) -q test/e2e $(ARGS)
-test-docs: sync envtest ## The code blocks of the documentation and of docstrings
+test-docs: sync envtest ## The examples of the documentation and of docstrings
 	@$(PYTEST) -q -n 2 test/docs $(ARGS)
 test-presets: presets-env ## The inference server and the tuning job, with a tiny model
 	@presets/.venv/bin/python presets/test/real_registry.py

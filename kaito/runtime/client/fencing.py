@@ -1,9 +1,10 @@
 """The fence for HTTP clients other than ours: a cloud's SDK, or an aiohttp session that writes to another system.
 
-    session = aiohttp.ClientSession(connector=FencedConnector())
+    from kaito.runtime.client.transport import sending_guarded_by
 
-    with sending_guarded_by(request.fence):
-        await session.put(...)  # raises NotLeader instead of being sent once the lease may have expired
+    async with aiohttp.ClientSession(connector=FencedConnector()) as session:
+        with sending_guarded_by(request.fence):
+            await session.put(url)  # raises NotLeader instead of being sent once the lease may have expired
 
 `sending_guarded_by` and `check_send_guard` come from `kaito.runtime.client.transport`; a client with another connection
 layer calls `check_send_guard` itself, right before the first byte of a request leaves.

@@ -1,12 +1,14 @@
 """`World`: a cluster in memory and in virtual time, to test operators in.
 
-    async def test_waits_for_nodes(world: World) -> None:
-        world.put(Workspace.sample("phi"))
-        async with world.manager(workspace_controller):
+    async def test_scales_after_a_rejected_request(world: World) -> None:
+        await world.start(*workloads(ready_after=20))
+        world.put(Memcached(metadata=ObjectMeta(name="cache"), spec=MemcachedSpec(size=3)))
+        world.fail_next("PATCH", Deployment, status=429, retry_after=7)
+        async with world.manager(controller):
             await world.settle()
-            assert world.condition(Workspace, "phi", "ResourceReady").reason == "NodesPending"
-            world.fail_next("PATCH", NodeClaim, status=429, retry_after=7)
+            assert world.condition(Memcached, "cache", "Ready").reason == "Scaling"
             await world.advance(30)
+            assert world.condition(Memcached, "cache", "Ready").is_true
 
 Objects are put into and read from the API server directly, at once, past every cache and fault. Kinds the server does
 not know are installed as CRDs generated from their models. Nothing here sleeps in real time.

@@ -4,7 +4,7 @@
         if admission.object is not None and admission.object.spec.size > 100:
             admission.deny("spec.size", "at most 100 replicas are supported; split the cache instead")
 
-    Manager(..., webhooks=[Webhook(Memcached, default=fill_in, validate=check)])
+    Manager(settings, webhooks=[Webhook(Memcached, default=fill_in, validate=check)])
 
 Functions are pure or at least free of side effects (the request may be a dry run), may be async, and are given one
 second less than the API server waits.

@@ -1,5 +1,7 @@
 """The simulator put together: cluster state, fault script, ARM surface, and the nodes that join.
 
+    from kaito.cloud.azure.simulator.server import serve
+
     async with Simulator() as simulator, serve(simulator) as url:
         ...
 
