@@ -11,7 +11,7 @@ in `kaito.runtime.kinds`; `kaito.runtime.crd` makes a CustomResourceDefinition f
 and returns None when done, `Again(after, why)` to be called again, or raises: `Terminal` is final until something
 changes, anything else is retried with `Backoff`. A `Controller` says what triggers it and how often it may run:
 
-    controller = Controller(Memcached, converge, workers=4).owns(Deployment, when=changed("status.readyReplicas"))
+    controller = Controller(Memcached, reconcile, workers=4).owns(Deployment, when=changed("status.readyReplicas"))
 
 **Running** is the `Manager`'s business, told by `Settings`: it starts caches, controllers, probes and metrics in order,
 keeps the lease, and stops in order on a signal.

@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 from memcached_operator import api
-from memcached_operator.controller import clean_up, controller, converge
+from memcached_operator.controller import clean_up, controller, reconcile
 
 import kaito.runtime
 from hack.envtest import ControlPlane
@@ -43,7 +43,7 @@ class OldMemcached(Resource, api="cache.example.com/v1beta1", kind="Memcached"):
     """The older version of the kind."""
 
 
-async def reconcile(request: Any) -> None:
+async def do_nothing(request: Any) -> None:
     """A reconcile function."""
 
 
@@ -77,17 +77,20 @@ COMMON: dict[str, Any] = {
     "Path": Path,
     "changed": changed,
     "controller": controller,
-    "converge": converge,
     "reconcile": reconcile,
     "clean_up": clean_up,
     "settings": Settings(),
 }
 
 GIVEN: dict[str, dict[str, Any]] = {
-    "kaito.runtime": {"controller": controller},
+    "kaito.runtime": {"controller": controller, "reconcile": reconcile},
     "kaito.runtime.client.fencing": {"aiohttp": aiohttp, "request": SimpleNamespace(fence=not_leader)},
     "kaito.runtime.controller.declaration": {"referencing": keys_of},
-    "kaito.runtime.manager.cluster": {"Placement": Placement, "placements_of": keys_of, "converge": reconcile},
+    "kaito.runtime.manager.cluster": {
+        "Placement": Placement,
+        "placements_of": keys_of,
+        "reconcile": do_nothing,
+    },
     "kaito.runtime.testing.envtest": {"is_scaled": is_scaled},
     "kaito.runtime.webhook.conversion": {
         "v1": SimpleNamespace(Memcached=api.Memcached),

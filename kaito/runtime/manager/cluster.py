@@ -1,7 +1,7 @@
 """`Cluster`: another cluster than the manager's own, to watch, read and write. ClusterConfig, client, cache and events.
 
     member = Cluster("member", kubeconfig=Path("member.yaml"))
-    controller = Controller(Placement, converge).watches(ConfigMap, to=placements_of, cluster=member)
+    controller = Controller(Placement, reconcile).watches(ConfigMap, to=placements_of, cluster=member)
     Manager(settings, controllers=[controller], clusters=[member], lease="placer").run()
 
 Its caches are started, waited for and watched over like the manager's own; runs use `member.api`, whose writes pass the
