@@ -105,7 +105,9 @@ def _add_claim_flags(flags: FlagParser) -> None:
     flags.duration("--quota-retry", defaults.quota_retry, "retry delay while the quota is exceeded")
     flags.duration("--capacity-retry", defaults.capacity_retry, "retry delay after a launch without capacity; doubles")
     flags.duration(
-        "--default-termination-grace-period", defaults.default_termination_grace_period, "drain at most; 0: for ever"
+        "--default-termination-grace-period",
+        defaults.default_termination_grace_period,
+        "longest drain; 0: no limit",
     )
     flags.duration("--gc-interval", defaults.gc_interval, "interval of garbage collection")
     flags.duration("--gc-grace", defaults.gc_grace, "minimum age of an agent pool for garbage collection")

@@ -13,7 +13,6 @@ from typing import Any, final
 
 from kaito.runtime.client.agent import user_agent as own_agent
 from kaito.runtime.client.codec import json_object
-from kaito.runtime.client.limiter import RequestLimiter
 from kaito.runtime.client.location import Location
 from kaito.runtime.client.observe import RequestObserver, Unobserved
 from kaito.runtime.client.path import group_path
@@ -55,7 +54,7 @@ class ServerDiscovery:
         self._sender = Sender(
             transport,
             user_agent=user_agent or own_agent("kaito-runtime"),
-            limiter=RequestLimiter(0, 0),
+            limiter=None,
             observer=observer or Unobserved(),
             rng=random.Random(),  # noqa: S311 -- spreads retries, guards nothing
         )

@@ -1,1 +1,1 @@
-"""The Azure half of the cloud room: agent pools of a managed cluster over ARM. Only here `azure.*` is imported."""
+"""Cloud provider for Azure: agent pools of an AKS cluster over ARM. The only package that imports the Azure SDK."""

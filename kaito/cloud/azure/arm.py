@@ -1,7 +1,7 @@
-"""The SDK clients, and the one way to call them: limited, timed, counted, errors translated.
+"""Calls Azure Resource Manager: applies rate limits and timeouts, counts requests, and translates errors.
 
-`AzureProvider` and its parts go through `Arm.call`. The SDK repeats connection trouble only; every answered error goes
-back to the work queue, where it holds no worker.
+`AzureProvider` sends all requests by `ArmClient.call`. The SDK retries failed connections only. Errors that Azure
+returns are retried by the work queue, where waiting does not occupy a worker.
 """
 
 import asyncio
@@ -17,26 +17,27 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.mgmt.compute.aio import ComputeManagementClient
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 
-from kaito.cloud.azure.credential import PlainAuthentication, credential
+from kaito.cloud.azure.credential import FakeTokenPolicy, make_credential
 from kaito.cloud.azure.errors import translate
+from kaito.cloud.azure.rate_limits import MAX_PAUSE_SECONDS, RateLimit, RateLimits, pause
 from kaito.cloud.azure.settings import PUBLIC_ARM, AzureSettings
-from kaito.cloud.azure.throttle import LONGEST_PAUSE, Bucket, Budget, Budgets
-from kaito.cloud.azure.transport import Fence, guarded
+from kaito.cloud.azure.transport import Fence, guarded_transport
 from kaito.cloud.errors import CloudError, CloudUnavailable, Throttled
 from kaito.cloud.metrics import CloudMetrics
 from kaito.runtime.clock import monotonic
+from kaito.runtime.token_bucket import TokenBucket
 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 SPEED_HEADER = "x-simulator-speed"
-"""Header with which a simulator sends the speed of its clock; the budgets refill as fast. Azure does not send it."""
+"""Clock speed of the simulator; the rate limits refill as fast. Azure does not send this header."""
 
 COMPUTE_METHODS = frozenset({"list_sizes", "list_usage"})
-"""What is asked of Microsoft.Compute, which has limits of its own."""
+"""Requests to Microsoft.Compute, which has separate rate limits."""
 
 APPLICATION_ID = "kaito-gpu-provisioner"
-"""Telemetry application id; ARM cuts it at 24 characters."""
+"""Application ID in the User-Agent; ARM accepts up to 24 characters."""
 
 _LIMIT_HEADERS = {
     "x-ms-ratelimit-remaining-subscription-global-reads": "reads",
@@ -49,25 +50,25 @@ _LIMIT_HEADERS = {
 
 
 @final
-class Arm:
-    """Both management clients, and the budgets of their requests."""
+class ArmClient:
+    """The SDK's clients of container service and compute, with the rate limits of their requests."""
 
     def __init__(
         self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None, fence: Fence | None = None
     ) -> None:
-        """Prepare the clients; nothing is sent.
+        """Creates the clients; sends nothing.
 
         Args:
-            settings: where the cluster is.
+            settings: the cluster and its endpoint.
             metrics: counts requests.
-            transport: replaces the SDK's sockets (the simulator's does).
-            fence: called immediately before a write is sent; what it raises keeps the write in the process.
+            transport: replaces the SDK's transport, for the simulator in this process.
+            fence: called immediately before a write is sent; an error that it raises prevents the write.
         """
         logging.getLogger("azure").setLevel(logging.WARNING)  # the SDK logs every request at INFO
         self.settings = settings
         self._metrics = metrics
-        self.budgets = Budgets(Budget(settings.request_burst, settings.requests_per_second))
-        self._credential = credential(
+        self.limits = RateLimits(RateLimit(settings.request_burst, settings.requests_per_second))
+        self._credential = make_credential(
             settings.credential_mode, client_id=settings.client_id, tenant_id=settings.tenant_id
         )
         options: dict[str, Any] = {
@@ -81,10 +82,10 @@ class Arm:
             "user_agent": APPLICATION_ID,
             "raw_response_hook": self._on_response,
             "permit_redirects": False,
-            "transport": guarded(settings.endpoint, transport=transport, fence=fence),
+            "transport": guarded_transport(settings.endpoint, transport=transport, fence=fence),
         }
         if settings.credential_mode == "fake":
-            options["authentication_policy"] = PlainAuthentication()
+            options["authentication_policy"] = FakeTokenPolicy()
         subscription = settings.subscription_id
         self.containers = ContainerServiceClient(
             self._credential, subscription, api_version=settings.api_version, **options
@@ -92,40 +93,40 @@ class Arm:
         self.compute = ComputeManagementClient(self._credential, subscription, **options)
 
     async def call(
-        self, method: str, work: Callable[[], Awaitable[T]], *, bucket: Bucket | None = None, first: bool = False
+        self, method: str, send: Callable[[], Awaitable[T]], *, bucket: TokenBucket | None = None, first: bool = False
     ) -> T:
-        """Do one thing when its budget has room.
+        """Sends a request once its rate limit allows it.
 
         Args:
-            method: what it is, for metrics.
-            work: sends the request.
-            bucket: the budget it draws on; by default the one of its method.
-            first: go before the requests that wait for the same budget.
+            method: name in metrics; determines the default rate limit.
+            send: sends the request.
+            bucket: rate limit, if not the default.
+            first: go before the requests that wait for the same rate limit.
 
         Raises:
-            CloudError: it was refused, not answered in time, or not sent during a pause that a 429 imposed.
+            CloudError: Azure rejected the request or did not respond in time, or a 429 paused such requests.
         """
-        bucket = bucket or (self.budgets.compute if method in COMPUTE_METHODS else self.budgets.pools)
-        waited = monotonic()
-        await bucket.take(first=first)
-        await self.budgets.overall.take(first=first)
+        bucket = bucket or (self.limits.compute if method in COMPUTE_METHODS else self.limits.pools)
+        waited = await bucket.take(first=first) + await self.limits.overall.take(first=first)
         started = monotonic()
-        if started > waited:
+        if waited:
             self._metrics.throttled.labels("us").inc()
         code = "ok"
         try:
             async with asyncio.timeout(self.settings.request_timeout):
-                return await work()
+                return await send()
         except TimeoutError as error:
             code = "timeout"
-            message = f"no answer from Azure within {self.settings.request_timeout:g} seconds"
-            raise self._counted(method, CloudUnavailable(message), bucket) from error
+            message = f"no response from Azure within {self.settings.request_timeout:g} seconds"
+            raise self._recorded(method, CloudUnavailable(message), bucket) from error
         except (DeserializationError, ValueError) as error:
             code = "unreadable"
-            raise self._counted(method, CloudUnavailable(f"unreadable answer from Azure: {error}"), bucket) from error
+            raise self._recorded(
+                method, CloudUnavailable(f"unreadable response from Azure: {error}"), bucket
+            ) from error
         except AzureError as error:
             code = _status(error)
-            raise self._counted(method, translate(error), bucket) from error
+            raise self._recorded(method, translate(error), bucket) from error
         except BaseException as error:
             code = type(error).__name__
             raise
@@ -134,55 +135,55 @@ class Arm:
             self._metrics.duration.labels(method, "azure").observe(monotonic() - started)
 
     async def fetch(self, url: str) -> AsyncHttpResponse:
-        """GET an address of this resource manager: any status is returned, a redirect is not followed.
+        """GETs a URL of the resource manager; returns any status and follows no redirect.
 
         Raises:
-            ForeignAddress: the address is elsewhere; our token is not sent there.
+            ForeignUrl: the URL has another host; the token is not sent to it.
         """
         return await self.containers.send_request(HttpRequest("GET", url))
 
     async def fetch_json(self, url: str) -> Mapping[str, Any]:
-        """GET a JSON object.
+        """GETs a JSON object.
 
         Raises:
             HttpResponseError: the status is not 2xx.
-            ValueError: the answer is not JSON.
-            CloudUnavailable: it is not an object.
+            ValueError: the response is not JSON.
+            CloudUnavailable: the response is not a JSON object.
         """
         response = await self.fetch(url)
         if not is_success(response):
             raise HttpResponseError(response=cast("Any", response))
         document: object = json.loads(response.content)
         if not isinstance(document, Mapping):
-            raise CloudUnavailable("the answer from Azure is not a JSON object")
+            raise CloudUnavailable("the response from Azure is not a JSON object")
         return cast("Mapping[str, Any]", document)
 
     async def close(self) -> None:
-        """Close connections and the credential."""
+        """Closes the connections and the credential."""
         await self.containers.close()
         await self.compute.close()
         await self._credential.close()
 
-    def _counted(self, method: str, error: CloudError, bucket: Bucket) -> CloudError:
+    def _recorded(self, method: str, error: CloudError, bucket: TokenBucket) -> CloudError:
         self._metrics.errors.labels(method, "azure", type(error).__name__).inc()
         if isinstance(error, Throttled):
             self._metrics.throttled.labels("azure").inc()
             if error.retry_after is not None:
-                error.retry_after = min(error.retry_after, LONGEST_PAUSE)
-            bucket.pause(error.retry_after)
+                error.retry_after = min(error.retry_after, MAX_PAUSE_SECONDS)
+            pause(bucket, error.retry_after)
         return error
 
     def _on_response(self, response: Any) -> None:
         headers = response.http_response.headers
-        if self.settings.credential_mode == "fake" and (speed := _speed(headers.get(SPEED_HEADER))) is not None:
-            self.budgets.run_at(speed)
+        if self.settings.credential_mode == "fake" and (speed := _parse_speed(headers.get(SPEED_HEADER))) is not None:
+            self.limits.set_clock_speed(speed)
         for header, kind in _LIMIT_HEADERS.items():
             value = headers.get(header)
             if value is not None and value.isdigit():
                 self._metrics.remaining.labels(kind).set(int(value))
 
 
-def _speed(text: str | None) -> float | None:
+def _parse_speed(text: str | None) -> float | None:
     try:
         speed = float(text or "")
     except ValueError:
@@ -191,7 +192,7 @@ def _speed(text: str | None) -> float | None:
 
 
 def _audience(endpoint: str) -> str:
-    """What the token is for: the resource manager itself; public Azure's for addresses without encryption."""
+    """Audience of the token: the resource manager; that of public Azure for an endpoint without TLS."""
     return endpoint.rstrip("/") if endpoint.startswith("https://") else PUBLIC_ARM
 
 

@@ -1,7 +1,7 @@
-"""Who the provisioner is to Azure: a workload identity, a managed identity, or nobody at all for the simulator.
+"""Creates the credential for Azure: workload identity, managed identity, or a fake one for the simulator.
 
-`azure-identity` does the work; this module only picks. The fake identity exists because the SDK insists on a
-credential and refuses to send a bearer token over plain HTTP, which is all the simulator speaks.
+`azure-identity` implements the real ones. The SDK requires a credential and rejects sending a bearer token over HTTP,
+which the simulator serves; `FakeCredential` and `FakeTokenPolicy` satisfy both.
 """
 
 from types import TracebackType
@@ -15,17 +15,17 @@ from azure.core.pipeline.policies import SansIOHTTPPolicy
 from kaito.cloud.azure.settings import CredentialMode
 
 FAR_FUTURE = 4102444800
-"""2100-01-01, in seconds of the epoch."""
+"""2100-01-01, in seconds since the epoch."""
 
 
-def credential(mode: CredentialMode, *, client_id: str = "", tenant_id: str = "") -> AsyncTokenCredential:
-    """The credential for a mode; no request is made yet. Empty ids are taken from the environment."""
+def make_credential(mode: CredentialMode, *, client_id: str = "", tenant_id: str = "") -> AsyncTokenCredential:
+    """Creates the credential for a mode; sends no request. Empty IDs are read from the environment."""
     from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential, WorkloadIdentityCredential
 
-    given = {name: value for name, value in (("client_id", client_id), ("tenant_id", tenant_id)) if value}
+    ids = {name: value for name, value in (("client_id", client_id), ("tenant_id", tenant_id)) if value}
     match mode:
         case "workload":
-            return WorkloadIdentityCredential(**given)
+            return WorkloadIdentityCredential(**ids)
         case "managed":
             return ManagedIdentityCredential(client_id=client_id or None)
         case "default":
@@ -36,7 +36,7 @@ def credential(mode: CredentialMode, *, client_id: str = "", tenant_id: str = ""
 
 @final
 class FakeCredential:
-    """A token that opens nothing."""
+    """Credential with a constant token, which only the simulator accepts."""
 
     async def get_token(
         self,
@@ -46,12 +46,12 @@ class FakeCredential:
         enable_cae: bool = False,
         **kwargs: Any,
     ) -> AccessToken:
-        """The same worthless token each time."""
+        """Returns the constant token."""
         del scopes, claims, tenant_id, enable_cae, kwargs
         return AccessToken("fake", FAR_FUTURE)
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing: there are no connections."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,9 +66,9 @@ class FakeCredential:
 
 
 @final
-class PlainAuthentication(SansIOHTTPPolicy[Any, Any]):  # type: ignore[misc]  # mypy does not follow the SDK
-    """Sends the worthless token also over plain HTTP, which the SDK's own bearer policy refuses to do."""
+class FakeTokenPolicy(SansIOHTTPPolicy[Any, Any]):  # type: ignore[misc]  # mypy does not follow the SDK
+    """Sends the constant token over HTTP, which the SDK's policy for bearer tokens rejects."""
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        """Set the header."""
+        """Sets the Authorization header."""
         request.http_request.headers["Authorization"] = "Bearer fake"

@@ -1,7 +1,7 @@
-"""ARM's refusals translated to `kaito.cloud.errors`: the one edge where SDK exceptions are understood.
+"""Translates errors of ARM and of the SDK to `kaito.cloud.errors`.
 
-`kaito.cloud.azure.shapes` finds every code and message of an answer; the table `_RULES` orders their meanings by how
-specific they are, so that a quota error inside the message of a failed agent pool is a quota error.
+`kaito.cloud.azure.error_details` extracts every code and message of a response. The table `_RULES` is sorted from
+specific to general, so that a quota error inside the message of a failed agent pool becomes `QuotaExceeded`.
 """
 
 import re
@@ -14,101 +14,91 @@ from typing import Any, cast
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
-from kaito.cloud.azure.shapes import Shape, inner_statuses, shapes
-from kaito.cloud.errors import (
-    AccessDenied,
-    AlreadyExists,
-    Busy,
-    CloudError,
-    CloudUnavailable,
-    ClusterMissing,
-    ErrorCategory,
-    InstanceMissing,
-    InstanceTypeUnavailable,
-    InsufficientCapacity,
-    InvalidRequest,
-    OperationCanceled,
-    OperationFailed,
-    QuotaExceeded,
-    Throttled,
-)
+from kaito.cloud import errors
+from kaito.cloud.azure.error_details import ErrorDetail, error_details, inner_statuses
+from kaito.cloud.errors import CloudError, ErrorCategory
 
 PARENT_CODES = frozenset({"ResourceGroupNotFound", "ParentResourceNotFound", "SubscriptionNotFound"})
 
 PROVISIONING = 0
-"""The `status` of `classify` for an error of provisioning: of an operation or a pool, not of an HTTP answer."""
+"""`status` argument of `classify` for the error of an operation or of a pool, which has no HTTP status."""
 
-Predicate = Callable[[Shape, int], bool]
-"""Whether a shape, in an answer with this HTTP status, is of a rule's kind."""
+Predicate = Callable[[ErrorDetail, int], bool]
+"""Whether a rule applies to a detail in a response with this HTTP status."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    kind: type[CloudError]
+    error_type: type[CloudError]
     matches: Predicate
     category: ErrorCategory | None = None
 
 
 def translate(error: AzureError) -> CloudError:
-    """The cloud error for an exception of the SDK; chain it: `raise translate(error) from error`."""
-    if isinstance(error, ClientAuthenticationError) and not _is_answered(error):
-        return AccessDenied(_first_line(str(error)), code="AuthenticationFailed")
+    """Translates an exception of the SDK; chain it: `raise translate(error) from error`."""
+    if isinstance(error, ClientAuthenticationError) and not _has_response(error):
+        return errors.AccessDenied(_first_line(str(error)), code="AuthenticationFailed")
     if isinstance(error, HttpResponseError) and error.status_code is not None:
         document = _body(error)
-        return classify(error.status_code, document, retry_after=retry_after(_headers(error)))
-    return CloudUnavailable(_first_line(str(error)))
+        return classify(error.status_code, document, retry_after=parse_retry_after(_headers(error)))
+    return errors.CloudUnavailable(_first_line(str(error)))
 
 
 def operation_error(document: Mapping[str, Any]) -> CloudError:
-    """The cloud error for the `error` of an operation that ended badly, or of a pool that is Failed."""
+    """Translates the `error` of a failed operation, or the `provisioningError` of a failed pool."""
     error = classify(PROVISIONING, document)
-    return error if type(error) is not CloudUnavailable else OperationFailed(error.message, code=error.code)
-
-
-def classify(status: int, document: Mapping[str, Any], *, retry_after: float | None = None) -> CloudError:
-    """The cloud error for an answer's HTTP status and error body; `PROVISIONING` for errors of operations and pools."""
-    found = shapes(document)
-    outer = next((shape for shape in found if shape.message), Shape("", f"HTTP {status}"))
-    code = next((shape.code for shape in found if shape.code), "")
-    decisive = _DECISIVE.get(status)
-    if decisive is not None:
-        return decisive(outer.message, code=code, retry_after=retry_after)
-    for rule in _RULES:
-        matching = [shape for shape in found if rule.matches(shape, status)]
-        if matching:
-            return _build(rule, matching, found, retry_after)
-    if status == PROVISIONING and HTTPStatus.TOO_MANY_REQUESTS in inner_statuses(found):
-        return Throttled(outer.message, code=code, retry_after=retry_after)
-    kind, category = _by_status(status)
-    return kind(outer.message, code=code, retry_after=retry_after, category=category)
-
-
-def _build(rule: _Rule, matching: list[Shape], found: list[Shape], retry_after: float | None) -> CloudError:
-    """The error of a rule, with the message of the innermost shape: outer ones repeat it with more around it."""
-    complete = [shape for shape in matching if shape.code and shape.message]
-    innermost = min(complete or matching, key=lambda shape: len(shape.message))
-    return rule.kind(
-        innermost.message or next((shape.message for shape in found if shape.message), innermost.code),
-        code=innermost.code or next((shape.code for shape in found if shape.code), ""),
-        retry_after=retry_after,
-        category=rule.category,
-        regional=rule.kind is QuotaExceeded and any(_REGIONAL.search(shape.message) for shape in found),
+    return (
+        error if type(error) is not errors.CloudUnavailable else errors.OperationFailed(error.message, code=error.code)
     )
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a `Retry-After` header: whole seconds (ARM), or an HTTP date (proxies); None for anything else."""
+def classify(status: int, document: Mapping[str, Any], *, retry_after: float | None = None) -> CloudError:
+    """Translates an HTTP status and an error body; the status is `PROVISIONING` for errors of operations and pools."""
+    details = error_details(document)
+    outer = next((detail for detail in details if detail.message), ErrorDetail("", f"HTTP {status}"))
+    code = next((detail.code for detail in details if detail.code), "")
+    error_type = _BY_STATUS.get(status)
+    if error_type is not None:
+        return error_type(outer.message, code=code, retry_after=retry_after)
+    for rule in _RULES:
+        matching = [detail for detail in details if rule.matches(detail, status)]
+        if matching:
+            return _build(rule, matching, details, retry_after)
+    if status == PROVISIONING and HTTPStatus.TOO_MANY_REQUESTS in inner_statuses(details):
+        return errors.Throttled(outer.message, code=code, retry_after=retry_after)
+    default_type, category = _default_for(status)
+    return default_type(outer.message, code=code, retry_after=retry_after, category=category)
+
+
+def _build(
+    rule: _Rule, matching: list[ErrorDetail], details: list[ErrorDetail], retry_after: float | None
+) -> CloudError:
+    """Builds the error of a rule from the shortest message: outer messages repeat it with more text around it."""
+    complete = [detail for detail in matching if detail.code and detail.message]
+    innermost = min(complete or matching, key=lambda detail: len(detail.message))
+    return rule.error_type(
+        innermost.message or next((detail.message for detail in details if detail.message), innermost.code),
+        code=innermost.code or next((detail.code for detail in details if detail.code), ""),
+        retry_after=retry_after,
+        category=rule.category,
+        regional=rule.error_type is errors.QuotaExceeded
+        and any(_REGIONAL.search(detail.message) for detail in details),
+    )
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Parses `Retry-After`, which contains seconds (ARM) or an HTTP date (proxies); None for another value."""
     value = headers.get("Retry-After") or headers.get("retry-after")
     if not value:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        return _until(value)
+        return _seconds_until(value)
     return seconds if 0 <= seconds < float("inf") else None
 
 
-def _until(text: str) -> float | None:
+def _seconds_until(text: str) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
@@ -117,30 +107,30 @@ def _until(text: str) -> float | None:
     return max((moment - now).total_seconds(), 0.0) if moment.tzinfo is not None else None
 
 
-def _codes(*codes: str) -> Predicate:
+def _code_in(*codes: str) -> Predicate:
     known = frozenset(code.lower() for code in codes)
-    return lambda shape, _: shape.key in known
+    return lambda detail, _: detail.key in known
 
 
-def _says(pattern: str) -> Predicate:
+def _matches(pattern: str) -> Predicate:
     text = re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    return lambda shape, _: text.search(shape.message) is not None
+    return lambda detail, _: text.search(detail.message) is not None
 
 
-def _either(*predicates: Predicate) -> Predicate:
-    return lambda shape, status: any(predicate(shape, status) for predicate in predicates)
+def _any_of(*predicates: Predicate) -> Predicate:
+    return lambda detail, status: any(predicate(detail, status) for predicate in predicates)
 
 
-def _both(*predicates: Predicate) -> Predicate:
-    return lambda shape, status: all(predicate(shape, status) for predicate in predicates)
+def _all_of(*predicates: Predicate) -> Predicate:
+    return lambda detail, status: all(predicate(detail, status) for predicate in predicates)
 
 
-def _at(*statuses: int) -> Predicate:
+def _status_in(*statuses: int) -> Predicate:
     return lambda _, status: status in statuses
 
 
-def _about(part: str) -> Predicate:
-    return lambda shape, _: part in shape.target.lower()
+def _target_contains(part: str) -> Predicate:
+    return lambda detail, _: part in detail.target.lower()
 
 
 _REGIONAL = re.compile(r"regional (vcpu|cores?)|total regional", re.IGNORECASE)
@@ -163,7 +153,7 @@ _BLOCKED_CODES = (
     "MaxAgentPoolCountReached",
 )
 
-_NO_SIZE_WORDS = (
+_SIZE_UNAVAILABLE = (
     r"(vm|virtual machine) sizes?\b[^.]{0,120}\b(is|are) not (allowed|available|supported)"
     r"|is not supported for subscription"
     r"|(vm|virtual machine) size [^.]{0,120}(not (found|offered)|\b(is|are|was|has been) (being )?(retired|deprecated))"
@@ -172,68 +162,68 @@ _NO_SIZE_WORDS = (
 
 _RULES: tuple[_Rule, ...] = (
     _Rule(
-        InvalidRequest,
-        _either(
-            _codes(*_BLOCKED_CODES),
-            _says(r"following scope\(s\) are locked|was disallowed by (policy|azure)|deny assignment"),
-            _says(r"max(imum)? (number of )?(agent|node) ?pools?\b"),
-            _says(r"subnet\b[^.]{0,200}(is full|not have enough (capacity|ip)|insufficient (ip|address))"),
+        errors.InvalidRequest,
+        _any_of(
+            _code_in(*_BLOCKED_CODES),
+            _matches(r"following scope\(s\) are locked|was disallowed by (policy|azure)|deny assignment"),
+            _matches(r"max(imum)? (number of )?(agent|node) ?pools?\b"),
+            _matches(r"subnet\b[^.]{0,200}(is full|not have enough (capacity|ip)|insufficient (ip|address))"),
         ),
         ErrorCategory.BLOCKED,
     ),
     _Rule(
-        Throttled,
-        _either(
-            _codes("TooManyRequests", "Throttled", "SubscriptionRequestsThrottled", "ResourceRequestsThrottled"),
-            _says(r"too many requests|requests? (is|are) being throttled"),
+        errors.Throttled,
+        _any_of(
+            _code_in("TooManyRequests", "Throttled", "SubscriptionRequestsThrottled", "ResourceRequestsThrottled"),
+            _matches(r"too many requests|requests? (is|are) being throttled"),
         ),
     ),
     _Rule(
-        QuotaExceeded,
-        _either(
-            _codes("ErrCode_InsufficientVCPUQuota", "InsufficientVCPUQuota", "QuotaExceeded"),
-            _says(r"exceeding approved\b.{0,120}\bquota|insufficient (regional )?v?cpus? quota"),
+        errors.QuotaExceeded,
+        _any_of(
+            _code_in("ErrCode_InsufficientVCPUQuota", "InsufficientVCPUQuota", "QuotaExceeded"),
+            _matches(r"exceeding approved\b.{0,120}\bquota|insufficient (regional )?v?cpus? quota"),
         ),
     ),
     _Rule(
-        InsufficientCapacity,
-        _either(
-            _codes(
+        errors.InsufficientCapacity,
+        _any_of(
+            _code_in(
                 "AllocationFailed",
                 "ZonalAllocationFailed",
                 "OverconstrainedAllocationRequest",
                 "OverconstrainedZonalAllocationRequest",
                 "SpotPriceGreaterThanProvidedMaxPrice",
             ),
-            _both(_codes("SkuNotAvailable"), _at(PROVISIONING)),
-            _both(_codes("SkuNotAvailable"), _says(r"capacity restrictions|currently not available|\bspot\b")),
-            _says(r"failed for capacity restrictions|not have (sufficient|enough) capacity for the requested"),
-            _says(r"\b(no|insufficient|not enough) (sufficient )?(vm |compute )?capacity (in|for|available|is)\b"),
+            _all_of(_code_in("SkuNotAvailable"), _status_in(PROVISIONING)),
+            _all_of(_code_in("SkuNotAvailable"), _matches(r"capacity restrictions|currently not available|\bspot\b")),
+            _matches(r"failed for capacity restrictions|not have (sufficient|enough) capacity for the requested"),
+            _matches(r"\b(no|insufficient|not enough) (sufficient )?(vm |compute )?capacity (in|for|available|is)\b"),
         ),
     ),
     _Rule(
-        InstanceTypeUnavailable,
-        _either(
-            _codes("AvailabilityZoneNotSupported", "InvalidAvailabilityZone", "ZonesNotAllowed"),
-            _codes("LocationNotSupportAvailabilityZones", "ResourceTypeNotSupportAvailabilityZones"),
-            _says(r"the zones?(\(s\))? '[^']*'[^.]{0,120}(is|are) not supported"),
-            _says(r"availability zones?\b[^.]{0,120}\bnot (available|supported)"),
-            _both(_about("availabilityzone"), _at(HTTPStatus.BAD_REQUEST)),
+        errors.InstanceTypeUnavailable,
+        _any_of(
+            _code_in("AvailabilityZoneNotSupported", "InvalidAvailabilityZone", "ZonesNotAllowed"),
+            _code_in("LocationNotSupportAvailabilityZones", "ResourceTypeNotSupportAvailabilityZones"),
+            _matches(r"the zones?(\(s\))? '[^']*'[^.]{0,120}(is|are) not supported"),
+            _matches(r"availability zones?\b[^.]{0,120}\bnot (available|supported)"),
+            _all_of(_target_contains("availabilityzone"), _status_in(HTTPStatus.BAD_REQUEST)),
         ),
         ErrorCategory.ZONE,
     ),
     _Rule(
-        InstanceTypeUnavailable,
-        _either(
-            _codes("SkuNotAvailable", "VMSizeNotSupported", "InvalidVMSize", "AzureSpotIsNotSupportedForThisVMSize"),
-            _codes("AzureSpotFeatureNotEnabledForSubscription", "NotAvailableForSubscription"),
-            _says(_NO_SIZE_WORDS),
-            _both(_about("vmsize"), _at(HTTPStatus.BAD_REQUEST)),
+        errors.InstanceTypeUnavailable,
+        _any_of(
+            _code_in("SkuNotAvailable", "VMSizeNotSupported", "InvalidVMSize", "AzureSpotIsNotSupportedForThisVMSize"),
+            _code_in("AzureSpotFeatureNotEnabledForSubscription", "NotAvailableForSubscription"),
+            _matches(_SIZE_UNAVAILABLE),
+            _all_of(_target_contains("vmsize"), _status_in(HTTPStatus.BAD_REQUEST)),
         ),
     ),
     _Rule(
-        AccessDenied,
-        _codes(
+        errors.AccessDenied,
+        _code_in(
             "AuthorizationFailed",
             "LinkedAuthorizationFailed",
             "AuthenticationFailed",
@@ -242,63 +232,63 @@ _RULES: tuple[_Rule, ...] = (
             "InvalidAuthenticationTokenTenant",
         ),
     ),
-    _Rule(ClusterMissing, _codes(*PARENT_CODES)),
+    _Rule(errors.ClusterMissing, _code_in(*PARENT_CODES)),
     _Rule(
-        OperationCanceled,
-        _either(
-            _codes("Canceled", "Cancelled", "OperationPreempted", "OperationCanceled"),
-            _says(r"overrid+en (and cancel+ed )?by|preempted by|superseded by a (later|newer)"),
+        errors.OperationCanceled,
+        _any_of(
+            _code_in("Canceled", "Cancelled", "OperationPreempted", "OperationCanceled"),
+            _matches(r"overrid+en (and cancel+ed )?by|preempted by|superseded by a (later|newer)"),
         ),
     ),
     _Rule(
-        Busy,
-        _either(
-            _codes("AnotherOperationInProgress", "PutAgentPoolInProgress", "OperationInProgress"),
-            _says(r"\b(operation|update|request)\b.{0,200}\bin progress\b|there'?s an in progress\b"),
+        errors.Busy,
+        _any_of(
+            _code_in("AnotherOperationInProgress", "PutAgentPoolInProgress", "OperationInProgress"),
+            _matches(r"\b(operation|update|request)\b.{0,200}\bin progress\b|there'?s an in progress\b"),
         ),
     ),
-    _Rule(InvalidRequest, _says("at least one agent pool")),
+    _Rule(errors.InvalidRequest, _matches("at least one agent pool")),
     _Rule(
-        OperationFailed,
-        _either(_codes("VMExtensionProvisioningError", "VMExtensionProvisioningTimeout"), _says(r"\bvmssCSE\b")),
+        errors.OperationFailed,
+        _any_of(_code_in("VMExtensionProvisioningError", "VMExtensionProvisioningTimeout"), _matches(r"\bvmssCSE\b")),
     ),
     _Rule(
-        InstanceMissing,
-        _both(
-            _at(HTTPStatus.NOT_FOUND),
-            _either(_codes("NotFound", "AgentPoolNotFound"), _says(r"agent ?pools?\b.{0,120}\bnot (be )?found")),
+        errors.InstanceMissing,
+        _all_of(
+            _status_in(HTTPStatus.NOT_FOUND),
+            _any_of(_code_in("NotFound", "AgentPoolNotFound"), _matches(r"agent ?pools?\b.{0,120}\bnot (be )?found")),
         ),
     ),
 )
-"""The most specific first. The codes and wordings are those of AKS, ARM and Compute: recordings of azure-cli,
-logs and issues, the AKS and Compute documents on error codes, and what Karpenter's Azure provider handles."""
+"""Specific rules first. Codes and messages are those of AKS, ARM and Compute, from recordings of azure-cli, logs and
+issues, the documentation of error codes of AKS and Compute, and Karpenter's provider for Azure."""
 
-_DECISIVE: Mapping[int, type[CloudError]] = {
-    HTTPStatus.PRECONDITION_FAILED: AlreadyExists,
-    HTTPStatus.TOO_MANY_REQUESTS: Throttled,
+_BY_STATUS: Mapping[int, type[CloudError]] = {
+    HTTPStatus.PRECONDITION_FAILED: errors.AlreadyExists,
+    HTTPStatus.TOO_MANY_REQUESTS: errors.Throttled,
 }
-"""Statuses with one meaning, whatever the body contains."""
+"""Statuses that determine the error, whatever the body contains."""
 
 
-def _by_status(status: int) -> tuple[type[CloudError], ErrorCategory | None]:
-    """The class and category of an answer whose code and message are unknown."""
+def _default_for(status: int) -> tuple[type[CloudError], ErrorCategory | None]:
+    """The class and category of a response that matches no rule."""
     match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return AccessDenied, None
+            return errors.AccessDenied, None
         case HTTPStatus.NOT_FOUND:
-            return ClusterMissing, None
+            return errors.ClusterMissing, None
         case HTTPStatus.CONFLICT:
-            return Busy, ErrorCategory.CONFLICT
+            return errors.Busy, ErrorCategory.CONFLICT
         case HTTPStatus.REQUEST_TIMEOUT:
-            return CloudUnavailable, None
+            return errors.CloudUnavailable, None
         case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return InvalidRequest, None
+            return errors.InvalidRequest, None
         case _:
-            return CloudUnavailable, None
+            return errors.CloudUnavailable, None
 
 
-def _is_answered(error: HttpResponseError) -> bool:
-    """Whether ARM answered: the SDK raises the same class when the identity gets no token at all."""
+def _has_response(error: HttpResponseError) -> bool:
+    """Whether ARM responded: the SDK raises the same class if it cannot get a token."""
     return error.status_code is not None and error.response is not None
 
 

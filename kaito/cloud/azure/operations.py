@@ -1,8 +1,8 @@
-"""Addresses of long-running operations: which ones are read with our identity.
+"""Validates status URLs of long-running operations before they are read with the provisioner's identity.
 
-A claim carries the address of its operation in an annotation, and users who may edit claims can write any there. So
-an address is only read if it is one that AKS gives for operations of our own subscription, by scheme, host, port and
-path; the query is not matched. The query is signed and travels byte for byte.
+The URL is stored in an annotation of the claim, which users may edit. It is therefore read only if scheme, host, port
+and path are those of an AKS operation in the configured subscription. The query is not checked: it is signed by Azure
+and must be sent unchanged.
 """
 
 import re
@@ -14,40 +14,37 @@ _PATH = re.compile(
     re.IGNORECASE,
 )
 _CHARACTERS = re.compile(r"^[A-Za-z0-9\-._~:/?@!$&'()*+,;=%]+$")
-"""Those of a URL without a fragment (RFC 3986). No space and no control character can start a header of its own."""
+"""Characters of a URL without a fragment (RFC 3986); without spaces and line breaks, which could add a header."""
 
-LONGEST_ADDRESS = 16_384
-"""Recorded addresses have up to 4 thousand characters."""
+MAX_URL_LENGTH = 16_384
+"""Recorded URLs have up to 4,000 characters."""
 
 
-def is_operation(url: str, *, endpoint: str, subscription: str, location: str = "") -> bool:
-    """Whether the address is an operation of AKS in our subscription, at our resource manager.
-
-    `location` is compared when it is known.
-    """
-    if not _CHARACTERS.fullmatch(url) or len(url) > LONGEST_ADDRESS or not is_same_origin(url, endpoint):
+def is_operation_url(url: str, *, endpoint: str, subscription: str, location: str = "") -> bool:
+    """Whether the URL is an AKS operation of the subscription at the endpoint, and of the location, if it is known."""
+    if not _CHARACTERS.fullmatch(url) or len(url) > MAX_URL_LENGTH or not is_same_origin(url, endpoint):
         return False
     path = urlsplit(url).path
     found = _PATH.fullmatch(path)
     if found is None or "%" in path or found["subscription"].lower() != subscription.lower():
         return False
-    return not location or found["location"].lower() == _plain(location)
+    return not location or found["location"].lower() == _normalize(location)
 
 
 def is_same_origin(url: str, endpoint: str) -> bool:
-    """Whether scheme, host and port are those of the endpoint, and no user name is in front of them."""
+    """Whether scheme, host and port are those of the endpoint, without a user name."""
     try:
-        ours, theirs = urlsplit(endpoint), urlsplit(url)
-        same_port = _port(ours.scheme, ours.port) == _port(theirs.scheme, theirs.port)
+        expected, actual = urlsplit(endpoint), urlsplit(url)
+        has_same_port = _port(expected.scheme, expected.port) == _port(actual.scheme, actual.port)
     except ValueError:
         return False
-    if "@" in theirs.netloc or not theirs.hostname:
+    if "@" in actual.netloc or not actual.hostname:
         return False
-    return ours.scheme.lower() == theirs.scheme.lower() and ours.hostname == theirs.hostname and same_port
+    return expected.scheme.lower() == actual.scheme.lower() and expected.hostname == actual.hostname and has_same_port
 
 
-def _plain(location: str) -> str:
-    """`East US` is `eastus`."""
+def _normalize(location: str) -> str:
+    """Converts a display name such as `East US` to `eastus`."""
     return location.replace(" ", "").lower()
 
 

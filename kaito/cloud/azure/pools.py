@@ -1,7 +1,7 @@
-"""Agent pools on the wire, to and from `Instance`: pure functions.
+"""Converts `InstanceSpec` to the body of an agent pool, and agent pools to `Instance`. Pure functions.
 
-The marker (whose pool it is) travels in the pool's tags; labels would end up on the node, where a workload with the
-kubelet's rights could change them.
+The owner is stored in tags of the pool. Labels would also be set on its nodes, where a workload with the permissions of
+the kubelet could change them.
 """
 
 import re
@@ -19,7 +19,7 @@ from kaito.cloud.errors import CloudError
 from kaito.cloud.provider import Instance, InstanceOwner, InstanceSpec, InstanceState
 
 NAME = re.compile(r"^[a-z][a-z0-9]{0,11}$")
-"""Names AKS accepts for Linux pools."""
+"""Names that AKS accepts for Linux pools."""
 
 TAG_CLAIM_UID = "kaito-claim-uid"
 TAG_CLAIM_KIND = "kaito-claim-kind"
@@ -45,72 +45,72 @@ _STATES: Mapping[str, InstanceState] = {
     "failed": "failed",
     "canceled": "canceled",
 }
-"""`provisioningState` (AKS REST reference), matched without regard to case; an unknown one is still under way."""
+"""`provisioningState` of the AKS REST reference, in lower case; an unknown state counts as updating."""
 
 
 def name_error(name: str) -> str | None:
-    """Why AKS would refuse the name."""
+    """Why AKS rejects the name; None if it is valid."""
     if NAME.match(name):
         return None
     return f"agent pool name {name!r} must match {NAME.pattern}: 1 to 12 lower-case letters and digits, a letter first"
 
 
 def pool_of(provider_id: str) -> str | None:
-    """The pool of a machine, from its scale set's name `aks-<pool>-<digits>-vmss`."""
+    """The pool of a node, from the name of its scale set, `aks-<pool>-<digits>-vmss`."""
     found = _PROVIDER_ID.match(provider_id)
     return found["pool"].lower() if found else None
 
 
-def to_model(plan: InstanceSpec, *, subnet: str = "") -> AgentPool:
-    """The body of the PUT."""
+def to_model(spec: InstanceSpec, *, subnet: str = "") -> AgentPool:
+    """The body of the PUT that creates the pool."""
     tags = {
-        **plan.tags,
-        TAG_CLAIM_UID: plan.owner.claim_uid,
-        TAG_CLAIM_KIND: plan.owner.claim_kind,
-        TAG_CLAIM_NAME: plan.owner.claim_name,
-        TAG_INSTALLATION: plan.owner.installation,
+        **spec.tags,
+        TAG_CLAIM_UID: spec.owner.claim_uid,
+        TAG_CLAIM_KIND: spec.owner.claim_kind,
+        TAG_CLAIM_NAME: spec.owner.claim_name,
+        TAG_INSTALLATION: spec.owner.installation,
     }
-    if plan.created is not None:
-        tags[TAG_CREATED] = plan.created.astimezone(UTC).isoformat()
+    if spec.created is not None:
+        tags[TAG_CREATED] = spec.created.astimezone(UTC).isoformat()
     return AgentPool(
         properties=Properties(
             count=1,
-            vm_size=plan.instance_type,
+            vm_size=spec.instance_type,
             os_type="Linux",
-            os_sku="AzureLinux" if plan.image_family == "azurelinux" else "Ubuntu",
+            os_sku="AzureLinux" if spec.image_family == "azurelinux" else "Ubuntu",
             type_properties_type="VirtualMachineScaleSets",
             mode="User",
-            os_disk_size_gb=plan.disk_gib,
-            node_labels=dict(plan.labels),
-            node_taints=list(plan.taints),
+            os_disk_size_gb=spec.disk_gib,
+            node_labels=dict(spec.labels),
+            node_taints=list(spec.taints),
             tags=tags,
-            availability_zones=list(plan.zones) or None,
+            availability_zones=list(spec.zones) or None,
             vnet_subnet_id=subnet or None,
-            scale_set_priority="Spot" if plan.spot else None,
-            scale_set_eviction_policy="Delete" if plan.spot else None,
-            spot_max_price=-1.0 if plan.spot else None,
+            scale_set_priority="Spot" if spec.spot else None,
+            scale_set_eviction_policy="Delete" if spec.spot else None,
+            spot_max_price=-1.0 if spec.spot else None,
         )
     )
 
 
-def planned(plan: InstanceSpec) -> Instance:
-    """The pool right after its creation was accepted."""
+def creating(spec: InstanceSpec) -> Instance:
+    """The pool immediately after its creation was accepted."""
     return Instance(
-        name=plan.name,
+        name=spec.name,
         state="creating",
-        instance_type=plan.instance_type,
-        owner=plan.owner,
-        labels=plan.labels,
-        created=plan.created,
-        spot=plan.spot,
-        zones=plan.zones,
+        instance_type=spec.instance_type,
+        owner=spec.owner,
+        labels=spec.labels,
+        created=spec.created,
+        spot=spec.spot,
+        zones=spec.zones,
     )
 
 
 def to_instance(pool: Mapping[str, Any]) -> Instance:
-    """Reads a pool from the service's JSON: the SDK's models cost more CPU than all else of a list.
+    """Converts the JSON of a pool. The SDK's models are not used: they need more CPU than the rest of a list.
 
-    A field of a type that the service does not document counts as absent.
+    A field that does not have the documented type counts as absent.
     """
     properties = _object(pool.get("properties"))
     tags = _texts(properties.get("tags"))
@@ -120,11 +120,11 @@ def to_instance(pool: Mapping[str, Any]) -> Instance:
         name=_text(pool.get("name")),
         state=state,
         instance_type=_text(properties.get("vmSize")),
-        owner=_marker(tags),
+        owner=_owner(tags),
         count=count if isinstance(count, int) else 1,
         image=_text(properties.get("nodeImageVersion")),
         labels=_texts(properties.get("nodeLabels")),
-        created=_moment(tags.get(TAG_CREATED, "")),
+        created=_parse_time(tags.get(TAG_CREATED, "")),
         error=_error(properties) if state in {"failed", "canceled"} else None,
         spot=_text(properties.get("scaleSetPriority")).lower() == "spot",
         zones=_names(properties.get("availabilityZones")),
@@ -133,7 +133,7 @@ def to_instance(pool: Mapping[str, Any]) -> Instance:
     )
 
 
-def _marker(tags: Mapping[str, str]) -> InstanceOwner | None:
+def _owner(tags: Mapping[str, str]) -> InstanceOwner | None:
     uid = tags.get(TAG_CLAIM_UID)
     if not uid:
         return None
@@ -168,8 +168,8 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _moment(text: str) -> datetime | None:
-    """A time somebody may have edited: garbage is no time."""
+def _parse_time(text: str) -> datetime | None:
+    """Returns None if the text is not a timestamp with a time zone; users can edit tags."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The Azure SDK is an extra of the package: whoever needs it asks here first, and says how to get it."""
+"""Checks whether the Azure SDK, an extra of the package, is installed."""
 
 from importlib.util import find_spec
 
@@ -6,7 +6,7 @@ INSTALL_HINT = "the Azure SDK is not installed: pip install 'kaito[azure]'"
 
 
 def is_sdk_installed() -> bool:
-    """Whether `azure.*` can be imported, without importing it: that takes over a second."""
+    """Whether `azure.*` can be imported; does not import it, which takes over 1 s."""
     try:
         return find_spec("azure.mgmt.compute") is not None
     except ModuleNotFoundError:

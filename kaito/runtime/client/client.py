@@ -14,7 +14,6 @@ from kaito.runtime.client import codec
 from kaito.runtime.client.agent import user_agent as own_agent
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.intercept import Intercepted, Interceptor, Sending
-from kaito.runtime.client.limiter import RequestLimiter
 from kaito.runtime.client.location import Discovery, Location
 from kaito.runtime.client.observe import RequestObserver, Unobserved
 from kaito.runtime.client.patch import MergePatch, Patch, contains
@@ -35,6 +34,7 @@ from kaito.runtime.errors import (
     TransportError,
 )
 from kaito.runtime.meta import LabelSelector, Resource
+from kaito.runtime.token_bucket import TokenBucket
 from kaito.runtime.tracing import NO_TRACER, Tracer
 
 R = TypeVar("R", bound=Resource)
@@ -96,7 +96,7 @@ class Client:
         self._sender: Sending = Sender(
             transport,
             user_agent=user_agent or own_agent(field_manager),
-            limiter=RequestLimiter(qps, burst),
+            limiter=TokenBucket(qps, max(burst, 1)) if qps > 0 else None,
             observer=observer or Unobserved(),
             rng=rng or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
             tracer=tracer,

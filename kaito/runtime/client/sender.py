@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, final
 
-from kaito.runtime.client.limiter import RequestLimiter
 from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.patch import is_object
 from kaito.runtime.client.transport import REQUEST_SECONDS, Reply, Transport, sending_guarded_by
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, TransportError, api_error
 from kaito.runtime.logging import get_logger
+from kaito.runtime.token_bucket import TokenBucket
 from kaito.runtime.tracing import NO_TRACER, Tracer
 
 ATTEMPTS = 4
@@ -80,7 +80,7 @@ class Sender:
         transport: Transport,
         *,
         user_agent: str,
-        limiter: RequestLimiter,
+        limiter: TokenBucket | None,
         observer: RequestObserver,
         rng: random.Random,
         tracer: Tracer = NO_TRACER,
@@ -133,8 +133,8 @@ class Sender:
 
     async def _attempt(self, request: ApiRequest, deadline: float) -> Reply | ApiError | TransportError:
         host = self._transport.host
-        if held := await self._limiter.wait():
-            self._observer.limited(method=request.method, host=host, seconds=held)
+        if self._limiter is not None and (waited := await self._limiter.take()):
+            self._observer.limited(method=request.method, host=host, seconds=waited)
         if request.guard is not None:
             request.guard()
         started = monotonic()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Protocol, TypeVar, final
 
 from kaito.runtime.clock import monotonic
+from kaito.runtime.token_bucket import TokenBucket
 from kaito.runtime.workqueue.backoff import Backoff, Jitter, system_jitter
 
 K = TypeVar("K", bound=Hashable)
@@ -69,23 +70,11 @@ class BucketLimiter(RateLimiter[K]):
     """
 
     def __init__(self, rate: float, burst: int, *, now: Callable[[], float] = monotonic) -> None:
-        if rate <= 0 or burst < 1:
-            message = f"a bucket needs a positive rate and burst, got {rate}/s and {burst}"
-            raise ValueError(message)
-        self._rate = rate
-        self._burst = burst
-        self._now = now
-        self._tokens = float(burst)
-        self._filled_at: float | None = None
+        self._bucket = TokenBucket(rate, burst, now=now)
 
     def when(self, key: K) -> float:  # noqa: ARG002 - the protocol's signature; the bucket is shared
-        """Take one token, on credit if need be, and say how many seconds until it is there."""
-        now = self._now()
-        if self._filled_at is not None:
-            self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        self._tokens -= 1
-        return max(0.0, -self._tokens / self._rate)
+        """Take one token, on credit if necessary; returns the seconds until it is available."""
+        return self._bucket.reserve()
 
     def forget(self, key: K) -> None:
         """Nothing is kept per key."""

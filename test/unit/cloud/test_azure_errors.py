@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 
-from kaito.cloud.azure.errors import classify, operation_error, retry_after, translate
+from kaito.cloud.azure.errors import classify, operation_error, parse_retry_after, translate
 from kaito.cloud.errors import (
     AccessDenied,
     AlreadyExists,
@@ -102,4 +102,4 @@ def test_the_code_comes_first_and_dumps_are_cut() -> None:
     [({"Retry-After": "17"}, 17), ({"Retry-After": "soon"}, None), ({}, None)],
 )
 def test_retry_after_is_a_number_or_nothing(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
+    assert parse_retry_after(headers) == seconds

@@ -163,7 +163,7 @@ async def test_a_bad_name_is_an_invalid_request(azure: AzureProvider) -> None:
 
 async def test_a_hanging_request_is_given_up(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("hang", times=None))
-    with pytest.raises(CloudUnavailable, match="no answer from Azure within 60 seconds"):
+    with pytest.raises(CloudUnavailable, match="no response from Azure within 60 seconds"):
         await azure.get("ws1")
     assert monotonic() == 60
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from kaito.cloud.azure.simulator import Knobs, Simulator, SimulatorSettings
-from kaito.cloud.azure.simulator.__main__ import parser, settings_of
-from kaito.cloud.azure.simulator.knobs import KnobBoard
+from kaito.cloud.azure.simulator.__main__ import parse_settings, parser
+from kaito.cloud.azure.simulator.knobs import KnobOverrides
 from kaito.runtime import Client
 from kaito.runtime.kinds import Lease, Node
 from kaito.runtime.testing import World
@@ -104,7 +104,7 @@ async def test_a_failed_pool_has_no_machines(world: World, simulator: Simulator)
 
 
 def test_the_last_setting_that_fits_a_pool_counts() -> None:
-    board = KnobBoard(Knobs(gpu_delay=5))
+    board = KnobOverrides(Knobs(gpu_delay=5))
     board.set(gpu_delay=6)
     board.set("ws2", never_join=True)
     assert (board.of("ws1").gpu_delay, board.of("ws1").never_join) == (6, False)
@@ -116,9 +116,9 @@ def test_the_last_setting_that_fits_a_pool_counts() -> None:
 
 
 def test_the_process_takes_its_settings_from_flags() -> None:
-    settings = settings_of(parser().parse_args(["--speed", "60", "--provision-seconds", "30", "--cluster", "mine"]))
+    settings = parse_settings(parser().parse_args(["--speed", "60", "--provision-seconds", "30", "--cluster", "mine"]))
     assert (settings.speed, settings.provision_seconds, settings.cluster) == (60, 30, "mine")
     assert settings.seconds(300) == 5
     assert settings.retry_after == {}, "as recorded: none"
-    settings = settings_of(parser().parse_args(["--speed", "60", "--retry-after-seconds", "10"]))
+    settings = parse_settings(parser().parse_args(["--speed", "60", "--retry-after-seconds", "10"]))
     assert settings.retry_after == {"Retry-After": "1"}

@@ -16,7 +16,7 @@ from azure.mgmt.containerservice.models import (
     AgentPoolManagedClusterAgentPoolProfileProperties as Properties,
 )
 
-from kaito.cloud.azure.credential import FakeCredential, PlainAuthentication
+from kaito.cloud.azure.credential import FakeCredential, FakeTokenPolicy
 from kaito.cloud.azure.simulator import Fault, OperationFault, Simulator, SimulatorSettings, named
 from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.cloud.azure.simulator.server import serve
@@ -55,7 +55,7 @@ async def azure(request: pytest.FixtureRequest) -> AsyncIterator[Azure]:
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(SETTINGS))
         options: dict[str, Any] = {
-            "authentication_policy": PlainAuthentication(),
+            "authentication_policy": FakeTokenPolicy(),
             "credential_scopes": ["none"],
             "polling_interval": 0.01,
             "retry_total": 0,

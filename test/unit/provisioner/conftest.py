@@ -16,9 +16,9 @@ from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.cloud.azure.provider import AzureProvider
 from kaito.cloud.azure.settings import AzureSettings
 from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
+from kaito.cloud.azure.simulator.http import ArmRequest, ArmResponse
 from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.cloud.azure.simulator.pools import Pool
-from kaito.cloud.azure.simulator.wire import Answer, Exchange
 from kaito.cloud.metrics import CloudMetrics
 from kaito.provisioner.context import Dependencies
 from kaito.provisioner.controllers import cached, controllers
@@ -242,13 +242,13 @@ class MortalArm:
     def __init__(self, simulator: Simulator, life: Life) -> None:
         self._simulator, self._life = simulator, life
 
-    async def handle(self, exchange: Exchange) -> Answer:
+    async def handle(self, exchange: ArmRequest) -> ArmResponse:
         if self._life.is_over():
-            return Answer(drop=True)
+            return ArmResponse(drop=True)
         answer = await self._simulator.api.handle(exchange)
         if exchange.method != "GET":
             self._life.spend()
-        return Answer(drop=True) if self._life.is_over() else answer
+        return ArmResponse(drop=True) if self._life.is_over() else answer
 
 
 def claim_manifest(

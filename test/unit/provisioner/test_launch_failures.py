@@ -116,7 +116,7 @@ async def test_quota_that_only_creation_notices_is_the_same(stage: "Stage", faul
     assert stage.calls("PUT") == 2
 
 
-async def test_without_capacity_the_failed_pool_goes_and_the_next_size_is_taken(stage: "Stage") -> None:
+async def test_capacity_fault_the_failed_pool_goes_and_the_next_size_is_taken(stage: "Stage") -> None:
     stage.simulator.cluster.capacity[A100.lower()] = 0
     await stage.start()
     stage.claim("ws1", A100, H100)
@@ -126,7 +126,7 @@ async def test_without_capacity_the_failed_pool_goes_and_the_next_size_is_taken(
     assert stage.pools == ["ws1"]
 
 
-async def test_without_capacity_anywhere_the_claim_waits_longer_each_time(stage: "Stage") -> None:
+async def test_capacity_fault_anywhere_the_claim_waits_longer_each_time(stage: "Stage") -> None:
     stage.simulator.cluster.capacity[A100.lower()] = 0
     await stage.start()
     stage.claim()
@@ -182,7 +182,7 @@ async def test_an_answer_that_never_comes_holds_nobody_up(stage: "Stage") -> Non
     stage.claim("ws2")
     await stage.until_ready("ws2", within=600)
     assert stage.condition("launched").reason == "CloudUnavailable"
-    assert "no answer from Azure within 60 seconds" in stage.condition("launched").message
+    assert "no response from Azure within 60 seconds" in stage.condition("launched").message
     stage.simulator.faults.clear("hang")
     await stage.until_ready("ws1")
 

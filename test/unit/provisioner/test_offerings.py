@@ -12,7 +12,7 @@ import pytest
 from kaito.api import labels
 from kaito.cloud.azure.simulator import Fault, named
 from kaito.cloud.azure.simulator.faults import OperationFault
-from kaito.cloud.azure.simulator.wire import ArmError
+from kaito.cloud.azure.simulator.http import ArmError
 
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
@@ -62,14 +62,14 @@ def refuse_at_put(
 
 
 def fail_pools(stage: "Stage", *sizes: str, code: str, text: str, spot: bool | None = None) -> None:
-    inner = stage.simulator.cluster._without_capacity  # pyright: ignore[reportPrivateUsage] -- wrapped
+    inner = stage.simulator.cluster._capacity_fault  # pyright: ignore[reportPrivateUsage] -- wrapped
 
     def without(pool: Any) -> OperationFault | None:
         if pool.size.name in sizes and (spot is None or pool.spot is spot):
             return OperationFault(end="failed", code=code, message=text)
         return inner(pool)
 
-    stage.simulator.cluster._without_capacity = without  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage] -- a fault
+    stage.simulator.cluster._capacity_fault = without  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage] -- a fault
 
 
 def requiring(*requirements: tuple[str, str, list[str]]) -> Any:
@@ -359,14 +359,14 @@ async def test_a_zone_the_size_lacks_is_refused_before_anything_is_sent(
 
 
 async def test_a_stock_out_in_one_zone_leads_to_the_next_zone(stage: "Stage") -> None:
-    inner = stage.simulator.cluster._without_capacity  # pyright: ignore[reportPrivateUsage] -- wrapped
+    inner = stage.simulator.cluster._capacity_fault  # pyright: ignore[reportPrivateUsage] -- wrapped
 
     def without(pool: Any) -> OperationFault | None:
         if pool.properties.get("availabilityZones") == ["1"]:
             return OperationFault(end="failed", code="ZonalAllocationFailed", message="no machine in zone 1")
         return inner(pool)
 
-    stage.simulator.cluster._without_capacity = without  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage] -- a fault
+    stage.simulator.cluster._capacity_fault = without  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage] -- a fault
     await stage.start()
     stage.put("ws1", requiring((labels.ZONE, "In", ["eastus-1", "eastus-2"])), T4)
     ready = await stage.until_ready(within=1200)
@@ -390,7 +390,7 @@ async def test_a_size_that_is_not_sold_as_spot_is_refused_before_anything_is_sen
     await stage.world.advance(60)
     launched = stage.condition("launched")
     assert launched.reason == "UnsupportedInstanceType"
-    assert "not sold as spot capacity" in launched.message
+    assert "not offered as spot capacity" in launched.message
     assert stage.calls("PUT") == 0
 
 

@@ -1,8 +1,8 @@
-"""ARM's wire shapes over HTTP: agent pools with long-running operations, sizes, quota, and scripted faults.
+"""Simulates Azure Resource Manager for one AKS cluster: agent pools, operations, SKUs, quota, and faults.
 
-The real Azure SDK talks to it. In Python: `Simulator` with `serve` (a socket) or `InProcessTransport` (no socket,
-virtual time); as a process: `python -m kaito.cloud.azure.simulator --help`. Pools live in memory until it ends, and
-their nodes join a cluster when it is given a Kubernetes client.
+The Azure SDK works with it unchanged. In Python, use `Simulator` with `serve` (a socket) or `InProcessTransport` (no
+socket, virtual time); as a process, `python -m kaito.cloud.azure.simulator --help`. State is kept in memory. With a
+Kubernetes client, the nodes of the agent pools join a cluster.
 """
 
 from kaito.cloud.azure.simulator.catalog import VirtualMachineSize as VirtualMachineSize

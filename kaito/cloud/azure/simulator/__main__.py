@@ -1,6 +1,6 @@
-"""The simulator as a process: `python -m kaito.cloud.azure.simulator --port 7443 --kubeconfig … --speed 60`.
+"""Runs the simulator as a process: `python -m kaito.cloud.azure.simulator --port 7443 --kubeconfig … --speed 60`.
 
-Prints one line with its address once it listens. With a kubeconfig the machines of its pools join that cluster.
+It prints one line with its URL once it listens. With a kubeconfig, the nodes of its agent pools join that cluster.
 """
 
 import argparse
@@ -21,53 +21,62 @@ FIELD_MANAGER = "arm-simulator"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every flag, with its default and meaning."""
+    """Builds the parser with all flags."""
     defaults = SimulatorSettings()
     flags = argparse.ArgumentParser(
         prog="python -m kaito.cloud.azure.simulator",
-        description="Azure Resource Manager for one managed cluster, in memory.",
+        description="Simulate Azure Resource Manager for one AKS cluster.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    flags.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no authentication")
-    flags.add_argument("--port", type=int, default=7443, help="0 takes a free one")
-    flags.add_argument("--kubeconfig", type=Path, default=None, help="cluster the machines join; without it none joins")
+    flags.add_argument("--host", default="127.0.0.1", help="address to listen on; any token is accepted")
+    flags.add_argument("--port", type=int, default=7443, help="port to listen on; 0 selects a free port")
+    flags.add_argument("--kubeconfig", type=Path, default=None, help="cluster that nodes join; without it, none")
     flags.add_argument("--context", default="", help="context of the kubeconfig")
-    flags.add_argument("--speed", type=float, default=defaults.speed, help="simulated seconds in a real one")
+    flags.add_argument("--speed", type=float, default=defaults.speed, help="simulated seconds per real second")
     flags.add_argument("--subscription", default=defaults.subscription_id)
     flags.add_argument("--resource-group", default=defaults.resource_group)
     flags.add_argument("--cluster", default=defaults.cluster)
     flags.add_argument("--location", default=defaults.location)
     flags.add_argument("--kubernetes-version", default=defaults.kubernetes_version)
-    flags.add_argument("--provision-seconds", type=float, default=None, help="simulated; by size unless given")
-    flags.add_argument("--delete-seconds", type=float, default=defaults.delete_seconds, help="simulated")
+    flags.add_argument(
+        "--provision-seconds",
+        type=float,
+        default=None,
+        help="simulated seconds to create a pool; default: by instance type",
+    )
+    flags.add_argument(
+        "--delete-seconds", type=float, default=defaults.delete_seconds, help="simulated seconds to delete a pool"
+    )
     flags.add_argument(
         "--retry-after-seconds",
         type=float,
         default=None,
-        help="Retry-After of operations, simulated; default: none",
+        help="Retry-After of operations in simulated seconds; default: none",
     )
     flags.add_argument(
         "--quota-refusal",
         choices=("aks", "compute", "pool"),
         default=defaults.quota_refusal,
-        help="who refuses a pool beyond the quota: AKS (400), Compute (409), or the pool that fails",
+        help="how a pool beyond the quota is rejected: by AKS (400), by Compute (409), or by a pool that fails",
     )
     flags.add_argument(
         "--request-limits",
         action=argparse.BooleanOptionalAction,
         default=defaults.request_limits,
-        help="hold the request limits of AKS, on the simulated clock, and answer 429 beyond them",
+        help="enforce the rate limits of AKS on the simulated clock",
     )
-    flags.add_argument("--quota", action="append", default=[], metavar="FAMILY=VCPUS", help="limit of a family; repeat")
     flags.add_argument(
-        "--fault", action="append", default=[], choices=sorted(NAMED), help="scripted trouble, once; repeat"
+        "--quota", action="append", default=[], metavar="FAMILY=VCPUS", help="quota of a family; repeatable"
+    )
+    flags.add_argument(
+        "--fault", action="append", default=[], choices=sorted(NAMED), help="fault to inject once; repeatable"
     )
     return flags
 
 
-def settings_of(args: argparse.Namespace) -> SimulatorSettings:
-    """The settings a command line asks for."""
+def parse_settings(args: argparse.Namespace) -> SimulatorSettings:
+    """Converts parsed flags to settings."""
     return SimulatorSettings(
         subscription_id=args.subscription,
         resource_group=args.resource_group,
@@ -84,7 +93,7 @@ def settings_of(args: argparse.Namespace) -> SimulatorSettings:
 
 
 async def run(args: argparse.Namespace) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serves until SIGINT or SIGTERM."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -93,7 +102,7 @@ async def run(args: argparse.Namespace) -> None:
         if args.kubeconfig is not None:
             connection = connect(args.kubeconfig, context=args.context, field_manager=FIELD_MANAGER)
             nodes = await stack.enter_async_context(connection)
-        simulator = await stack.enter_async_context(Simulator(settings_of(args), nodes=nodes))
+        simulator = await stack.enter_async_context(Simulator(parse_settings(args), nodes=nodes))
         for entry in args.quota:
             family, _, limit = entry.partition("=")
             simulator.cluster.quota[family.lower()] = int(limit)
@@ -106,7 +115,7 @@ async def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse and run."""
+    """Parses the command line and runs the simulator."""
     asyncio.run(run(parser().parse_args(argv)))
 
 

@@ -1,7 +1,7 @@
-"""The ARM surface of the simulator: which request does what, and how the answers look on the wire.
+"""Handles ARM requests of the simulator: routes, conditions, paging, and bodies of responses.
 
-Routes and shapes are those of the REST references of `Microsoft.ContainerService/managedClusters/agentPools` and
-`Microsoft.Compute` (skus, usages). Paths are matched without regard to case, as ARM does.
+Routes and bodies are those of the REST references of `Microsoft.ContainerService/managedClusters/agentPools` and
+`Microsoft.Compute` (skus, usages). Paths are matched case-insensitively, as in ARM.
 """
 
 import asyncio
@@ -15,26 +15,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kaito.cloud.azure.simulator.faults import Fault, FaultScript, OperationFault
+from kaito.cloud.azure.simulator.http import ArmError, ArmRequest, ArmResponse
 from kaito.cloud.azure.simulator.limits import RequestLimits
 from kaito.cloud.azure.simulator.pools import Cluster, Operation, Pool
-from kaito.cloud.azure.simulator.wire import Answer, ArmError, Exchange
 from kaito.runtime.meta import format_time
 
 API_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(-preview)?$")
-REMEMBERED_REQUESTS = 10_000
+REQUEST_LOG_LENGTH = 10_000
 PAGE_SIZE = 100
 SPEED_HEADER = "x-simulator-speed"
-"""The one header that Azure does not have: how fast the clock runs on which the request limits are counted."""
+"""Speed of the clock on which the rate limits refill; the only header that Azure does not send."""
 
 MAX_PODS = 250
-"""Pods of a node with overlay networking; a pool may set its own number."""
+"""Default for pods per node with overlay networking."""
 
 UNIX_EPOCH_TICKS = 621355968000000000
-"""1970-01-01 in .NET's ticks of 100 ns, which signed addresses count in."""
+"""1970-01-01 in .NET ticks of 100 ns; signed URLs contain their time in ticks."""
 
 CERTIFICATE_CHARACTERS = 2800
 SIGNATURE_CHARACTERS = 342
-"""Lengths of the parts of a signed operation address, as recorded."""
+"""Lengths of the parts of a signed status URL, as recorded."""
 
 _CLUSTER = (
     r"/subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
@@ -46,8 +46,8 @@ _COMPUTE = r"/subscriptions/(?P<subscription>[^/]+)/providers/microsoft\.compute
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """One request in the log: for assertions about what a client did."""
+class RecordedRequest:
+    """An entry of the request log, for assertions."""
 
     method: str
     path: str
@@ -58,27 +58,27 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request on its way to a handler: the exchange, the names in its path, and the fault it drew."""
+    """Arguments of a handler: the request, the names in its path, and the fault that applies to it."""
 
-    exchange: Exchange
+    request: ArmRequest
     names: Mapping[str, str]
     fault: Fault | None
 
     @property
     def operation_fault(self) -> OperationFault | None:
-        """How the operation that this call starts shall end."""
+        """The fault of the operation that this call starts."""
         return self.fault.operation if self.fault else None
 
 
 class ArmApi:
-    """Answers exchanges from the state of one cluster, after the fault script had its say."""
+    """Handles requests with the state of one cluster, after applying faults."""
 
     def __init__(self, cluster: Cluster, faults: FaultScript) -> None:
         self._cluster = cluster
         self._faults = faults
-        self.requests: deque[Recorded] = deque(maxlen=REMEMBERED_REQUESTS)
+        self.requests: deque[RecordedRequest] = deque(maxlen=REQUEST_LOG_LENGTH)
         self.limits = RequestLimits(cluster.settings.speed)
-        self._routes: list[tuple[str, re.Pattern[str], Callable[[Call], Answer]]] = [
+        self._routes: list[tuple[str, re.Pattern[str], Callable[[Call], ArmResponse]]] = [
             (method, re.compile(f"^{pattern}/?$", re.IGNORECASE), handler)
             for method, pattern, handler in (
                 ("GET", _CLUSTER, self._get_cluster),
@@ -94,30 +94,38 @@ class ArmApi:
             )
         ]
 
-    async def handle(self, exchange: Exchange) -> Answer:
-        """The answer to one request; may take its time, or never come, if a fault says so."""
-        pool = _pool_of(exchange.path)
-        fault = self._faults.take(exchange.method, exchange.path, pool)
+    async def handle(self, request: ArmRequest) -> ArmResponse:
+        """Handles a request; a fault may delay the response or withhold it."""
+        pool = _pool_of(request.path)
+        fault = self._faults.take(request.method, request.path, pool)
         if fault is not None and fault.delay:
             await asyncio.sleep(fault.delay)
         if fault is not None and fault.hang:
             await asyncio.Event().wait()
-        if fault is not None and not fault.after and fault.operation is None and not fault.truncate and _answers(fault):
-            answer = _scripted(fault)
+        if (
+            fault is not None
+            and not fault.after
+            and fault.operation is None
+            and not fault.truncate
+            and _has_response(fault)
+        ):
+            response = _fault_response(fault)
         else:
-            answer = self._dispatch(exchange, fault)
-            if fault is not None and fault.after and _answers(fault):
-                answer = _scripted(fault)
+            response = self._dispatch(request, fault)
+            if fault is not None and fault.after and _has_response(fault):
+                response = _fault_response(fault)
             if fault is not None and fault.truncate:
-                body = answer.encode()
-                answer = Answer(answer.status, body[: len(body) // 2], answer.headers)
-        self.requests.append(Recorded(exchange.method, exchange.path, pool, answer.status, exchange.query))
-        if answer.drop:
-            return answer
-        return Answer(answer.status, answer.body, {**self._standard_headers(exchange.method), **answer.headers})
+                body = response.encode()
+                response = ArmResponse(response.status, body[: len(body) // 2], response.headers)
+        self.requests.append(RecordedRequest(request.method, request.path, pool, response.status, request.query))
+        if response.drop:
+            return response
+        return ArmResponse(
+            response.status, response.body, {**self._standard_headers(request.method), **response.headers}
+        )
 
     def _standard_headers(self, method: str) -> dict[str, str]:
-        """Request ids, and what is left of the subscription's limits, as recorded in 2025."""
+        """Request IDs and remaining requests of the subscription, as recorded in 2025."""
         request_id = str(uuid.uuid4())
         headers = {"x-ms-request-id": request_id, "x-ms-correlation-request-id": request_id}
         if self._cluster.settings.speed != 1:
@@ -138,25 +146,25 @@ class ArmApi:
                     "x-ms-ratelimit-remaining-subscription-global-writes": "11999",
                 }
 
-    def _dispatch(self, exchange: Exchange, fault: Fault | None) -> Answer:
+    def _dispatch(self, request: ArmRequest, fault: Fault | None) -> ArmResponse:
         try:
-            _check_version(exchange)
+            _check_version(request)
             known_path = False
             for method, pattern, handler in self._routes:
-                match = pattern.match(exchange.path)
+                match = pattern.match(request.path)
                 if match is None:
                     continue
                 known_path = True
-                if method == exchange.method:
+                if method == request.method:
                     self._check_scope(match.groupdict())
                     if self._cluster.settings.request_limits:
-                        self.limits.check(exchange.method, exchange.path)
-                    return handler(Call(exchange, match.groupdict(), fault))
+                        self.limits.check(request.method, request.path)
+                    return handler(Call(request, match.groupdict(), fault))
             if known_path:
-                raise ArmError(405, "MethodNotAllowed", f"The method {exchange.method} is not allowed here.")
-            raise ArmError(404, "InvalidResourceType", f"The resource type could not be found: {exchange.path}")
+                raise ArmError(405, "MethodNotAllowed", f"The method {request.method} is not allowed here.")
+            raise ArmError(404, "InvalidResourceType", f"The resource type could not be found: {request.path}")
         except ArmError as error:
-            return error.answer()
+            return error.response()
 
     def _check_scope(self, names: Mapping[str, str]) -> None:
         settings = self._cluster.settings
@@ -172,9 +180,9 @@ class ArmApi:
             )
             raise ArmError(404, "ResourceNotFound", message)
 
-    def _get_cluster(self, _call: Call) -> Answer:
+    def _get_cluster(self, _call: Call) -> ArmResponse:
         settings = self._cluster.settings
-        return Answer(
+        return ArmResponse(
             body={
                 "id": settings.cluster_id,
                 "name": settings.cluster,
@@ -190,26 +198,26 @@ class ArmApi:
             }
         )
 
-    def _list_pools(self, call: Call) -> Answer:
+    def _list_pools(self, call: Call) -> ArmResponse:
         pools = [self._document(pool) for _, pool in sorted(self._cluster.pools.items())]
-        return _page(call.exchange, pools, empty_last_page=self._cluster.settings.empty_last_page)
+        return _page(call.request, pools, empty_last_page=self._cluster.settings.empty_last_page)
 
-    def _get_pool(self, call: Call) -> Answer:
-        return Answer(body=self._document(self._pool(call.names["pool"])))
+    def _get_pool(self, call: Call) -> ArmResponse:
+        return ArmResponse(body=self._document(self._pool(call.names["pool"])))
 
-    def _put_pool(self, call: Call) -> Answer:
+    def _put_pool(self, call: Call) -> ArmResponse:
         self._check_conditions(call)
-        pool, new = self._cluster.put(call.names["pool"], call.exchange.json(), call.operation_fault)
+        pool, new = self._cluster.put(call.names["pool"], call.request.json(), call.operation_fault)
         headers = (
-            self._operation_headers(call.exchange, pool, location=False)
+            self._operation_headers(call.request, pool, location=False)
             if self._cluster.settings.operation_header
             else {}
         )
-        return Answer(201 if new else 200, self._document(pool), headers)
+        return ArmResponse(201 if new else 200, self._document(pool), headers)
 
     def _check_conditions(self, call: Call) -> None:
         pool = self._cluster.pools.get(call.names["pool"])
-        headers = call.exchange.headers
+        headers = call.request.headers
         if headers.get("if-none-match") == "*" and pool is not None:
             raise ArmError(412, "PreconditionFailed", f"The agent pool '{pool.name}' already exists.")
         expected = headers.get("if-match", "*")
@@ -217,22 +225,22 @@ class ArmApi:
             message = f"The eTag '{expected}' does not match the agent pool's."
             raise ArmError(412, "PreconditionFailed", message)
 
-    def _delete_pool(self, call: Call) -> Answer:
+    def _delete_pool(self, call: Call) -> ArmResponse:
         pool = self._cluster.delete(call.names["pool"], call.operation_fault)
         if pool is None:
             if self._cluster.settings.delete_gone_status == 204:
-                return Answer(204)
-            raise _no_such_pool(call.names["pool"])
-        return Answer(202, headers=self._operation_headers(call.exchange, pool, location=True))
+                return ArmResponse(204)
+            raise _pool_not_found(call.names["pool"])
+        return ArmResponse(202, headers=self._operation_headers(call.request, pool, location=True))
 
-    def _abort_pool(self, call: Call) -> Answer:
-        """202 with the pool, which stays and becomes Canceled; 204 when nothing is in progress."""
+    def _abort_pool(self, call: Call) -> ArmResponse:
+        """202 and the pool, which becomes Canceled; 204 if no operation is running."""
         pool = self._pool(call.names["pool"])
         if not self._cluster.abort(pool):
-            return Answer(204)
-        return Answer(202, self._document(pool), self._operation_headers(call.exchange, pool, location=True))
+            return ArmResponse(204)
+        return ArmResponse(202, self._document(pool), self._operation_headers(call.request, pool, location=True))
 
-    def _get_operation(self, call: Call) -> Answer:
+    def _get_operation(self, call: Call) -> ArmResponse:
         operation = self._operation(call)
         running = operation.status == "InProgress" or operation.stuck
         body: dict[str, Any] = {
@@ -244,21 +252,21 @@ class ArmApi:
             body["endTime"] = format_time(operation.ended)
         if operation.error and not running:
             body["error"] = operation.error
-        return Answer(body=body, headers=self._cluster.settings.retry_after if running else {})
+        return ArmResponse(body=body, headers=self._cluster.settings.retry_after if running else {})
 
-    def _get_operation_result(self, call: Call) -> Answer:
+    def _get_operation_result(self, call: Call) -> ArmResponse:
         operation = self._operation(call)
         if operation.status != "InProgress":
-            return Answer(204)
-        here = f"{call.exchange.base_url}{call.exchange.path}?{call.exchange.raw_query}"
-        return Answer(202, headers={"Location": here, **self._cluster.settings.retry_after})
+            return ArmResponse(204)
+        here = f"{call.request.base_url}{call.request.path}?{call.request.raw_query}"
+        return ArmResponse(202, headers={"Location": here, **self._cluster.settings.retry_after})
 
-    def _list_sizes(self, call: Call) -> Answer:
-        wanted = re.search(r"location eq '([^']+)'", call.exchange.query.get("$filter", ""))
+    def _list_sizes(self, call: Call) -> ArmResponse:
+        wanted = re.search(r"location eq '([^']+)'", call.request.query.get("$filter", ""))
         here = wanted is None or wanted.group(1).lower() == self._cluster.settings.location.lower()
-        return _page(call.exchange, self._cluster.catalog.listing(self._cluster.settings.location) if here else [])
+        return _page(call.request, self._cluster.catalog.skus(self._cluster.settings.location) if here else [])
 
-    def _list_usages(self, _call: Call) -> Answer:
+    def _list_usages(self, _call: Call) -> ArmResponse:
         usages = [
             {
                 "limit": limit,
@@ -268,23 +276,23 @@ class ArmApi:
             }
             for family, (used, limit) in self._cluster.usages().items()
         ]
-        return Answer(body={"value": usages})
+        return ArmResponse(body={"value": usages})
 
     def _pool(self, name: str) -> Pool:
         pool = self._cluster.pools.get(name)
         if pool is None:
-            raise _no_such_pool(name)
+            raise _pool_not_found(name)
         return pool
 
     def _operation(self, call: Call) -> Operation:
         operation = self._cluster.operations.get(call.names["operation"])
         if operation is None or operation.lost:
             raise ArmError(404, "NotFound", f"The operation {call.names['operation']} could not be found.")
-        if operation.query and call.exchange.raw_query != operation.query:
+        if operation.query and call.request.raw_query != operation.query:
             raise ArmError(403, "AuthorizationFailed", "The signature of the operation's address is not valid.")
         return operation
 
-    def _operation_headers(self, exchange: Exchange, pool: Pool, *, location: bool) -> dict[str, str]:
+    def _operation_headers(self, request: ArmRequest, pool: Pool, *, location: bool) -> dict[str, str]:
         operation, settings = pool.operation, self._cluster.settings
         if operation is None:
             return {}
@@ -292,7 +300,7 @@ class ArmApi:
             operation.query = _signed_query(operation)
         query = operation.query or "api-version=2016-03-30"
         base = (
-            f"{exchange.base_url}/subscriptions/{settings.subscription_id}/providers/Microsoft.ContainerService"
+            f"{request.base_url}/subscriptions/{settings.subscription_id}/providers/Microsoft.ContainerService"
             f"/locations/{settings.location}"
         )
         headers = {"Azure-AsyncOperation": f"{base}/operations/{operation.id}?{query}", **settings.retry_after}
@@ -337,7 +345,7 @@ class ArmApi:
 
 
 def node_image(pool: Pool) -> str:
-    """The node image AKS would pick for the pool's OS."""
+    """The node image of the pool's operating system."""
     if pool.properties.get("osSKU") == "AzureLinux":
         return "AKSAzureLinux-V3gen2-202608.01.0"
     return "AKSUbuntu-2204gen2containerd-202608.01.0"
@@ -348,13 +356,13 @@ def _pool_of(path: str) -> str:
     return found.group(1) if found else ""
 
 
-def _no_such_pool(name: str) -> ArmError:
+def _pool_not_found(name: str) -> ArmError:
     message = f"Agent Pool not found: the agent pool '{name}' could not be found."
     return ArmError(404, "NotFound", message, flat=True, subcode="GetAgentPool_NotFound")
 
 
 def _signed_query(operation: Operation) -> str:
-    """A query in the form of the signed ones: time, certificate, signature and hash, in base64url."""
+    """A query with the parameters of a signed one: time, certificate, signature and hash, in base64url."""
 
     def characters(purpose: str, count: int) -> str:
         raw = hashlib.shake_256(f"{purpose} {operation.id}".encode()).digest(count * 3 // 4 + 1)
@@ -366,29 +374,29 @@ def _signed_query(operation: Operation) -> str:
     return f"api-version=2025-03-01&t={ticks}&c={certificate}&s={signature}&h={digest}"
 
 
-def _check_version(exchange: Exchange) -> None:
-    version = exchange.query.get("api-version", "")
+def _check_version(request: ArmRequest) -> None:
+    version = request.query.get("api-version", "")
     if not version:
         raise ArmError(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
     if not API_VERSION.match(version):
         raise ArmError(400, "InvalidApiVersionParameter", f"The api-version '{version}' is invalid.")
 
 
-def _answers(fault: Fault) -> bool:
+def _has_response(fault: Fault) -> bool:
     return fault.status is not None or fault.drop
 
 
-def _scripted(fault: Fault) -> Answer:
-    return Answer(fault.status or 500, fault.body, fault.headers, drop=fault.drop)
+def _fault_response(fault: Fault) -> ArmResponse:
+    return ArmResponse(fault.status or 500, fault.body, fault.headers, drop=fault.drop)
 
 
-def _page(exchange: Exchange, items: list[dict[str, Any]], *, empty_last_page: bool = False) -> Answer:
-    """One page; with `empty_last_page` the last one with items has a `nextLink`, too, in the form recorded in 2025."""
-    start = int(exchange.query.get("$skipToken") or exchange.query.get("$skiptoken") or "0")
+def _page(request: ArmRequest, items: list[dict[str, Any]], *, empty_last_page: bool = False) -> ArmResponse:
+    """One page of a list. With `empty_last_page`, the last page links to an empty one, as recorded in 2025."""
+    start = int(request.query.get("$skipToken") or request.query.get("$skiptoken") or "0")
     body: dict[str, Any] = {"value": items[start : start + PAGE_SIZE]}
     end = start + PAGE_SIZE
     if end < len(items) or (empty_last_page and body["value"]):
-        version = exchange.query["api-version"]
+        version = request.query["api-version"]
         token = f"%24skipToken={end}&api-version={version}&skipToken={end}"
-        body["nextLink"] = f"{exchange.base_url}{exchange.path}?{token}"
-    return Answer(body=body)
+        body["nextLink"] = f"{request.base_url}{request.path}?{token}"
+    return ArmResponse(body=body)

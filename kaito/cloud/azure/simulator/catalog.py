@@ -1,7 +1,7 @@
-"""The virtual machine sizes the simulator sells, and their form in the `Microsoft.Compute/skus` listing.
+"""The instance types (VM sizes) of the simulator, and their SKUs in the list of `Microsoft.Compute/skus`.
 
-Figures are the published ones of each size (vCPUs, memory in GiB, GPUs); zones are those of a typical region. A test
-adds or restricts sizes through `Catalog`.
+vCPUs, memory in GiB and GPUs are the published ones; zones are those of a typical region. Tests add or restrict sizes
+by `Catalog`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ RestrictionReason = Literal["NotAvailableForSubscription", "QuotaId"]
 
 @dataclass(frozen=True, slots=True)
 class VirtualMachineSize:
-    """One size: what it is called, which quota family it draws from, and what it holds."""
+    """A VM size, its quota family, and its resources."""
 
     name: str
     family: str
@@ -23,9 +23,9 @@ class VirtualMachineSize:
     zones: tuple[str, ...] = ()
     architecture: Literal["x64", "Arm64"] = "x64"
     restricted: RestrictionReason | None = None
-    """Set: the subscription may not use the size in this location."""
+    """Reason why the subscription cannot use the size in the region."""
     spot: bool = True
-    """Whether it is sold as spot capacity."""
+    """Whether it is offered as spot capacity."""
 
 
 def _gpu(name: str, family: str, vcpus: int, memory_gib: float, gpus: int, *zones: str) -> VirtualMachineSize:
@@ -63,34 +63,34 @@ DEFAULT_SIZES: tuple[VirtualMachineSize, ...] = (
 
 @dataclass(slots=True)
 class Catalog:
-    """The sizes on sale in one location; names are matched without regard to case, as ARM does."""
+    """The sizes of a region; names are matched case-insensitively, as in ARM."""
 
     sizes: dict[str, VirtualMachineSize] = field(default_factory=dict[str, VirtualMachineSize])
 
     @classmethod
     def default(cls) -> "Catalog":
-        """The GPU sizes Kaito knows and a few plain ones."""
+        """The GPU sizes that Kaito supports, and a few without GPUs."""
         return cls.of(DEFAULT_SIZES)
 
     @classmethod
     def of(cls, sizes: Iterable[VirtualMachineSize]) -> "Catalog":
-        """A catalog of exactly these sizes."""
+        """A catalog with these sizes only."""
         return cls({size.name.lower(): size for size in sizes})
 
     def find(self, name: str) -> VirtualMachineSize | None:
-        """The size of that name."""
+        """The size with this name."""
         return self.sizes.get(name.lower())
 
     def add(self, size: VirtualMachineSize) -> None:
-        """Put a size on sale, or replace it."""
+        """Adds or replaces a size."""
         self.sizes[size.name.lower()] = size
 
     def restrict(self, name: str, reason: RestrictionReason | None = "NotAvailableForSubscription") -> None:
-        """Forbid a size to the subscription, or allow it again with `None`."""
+        """Restricts a size for the subscription; None removes the restriction."""
         self.add(replace(self.sizes[name.lower()], restricted=reason))
 
-    def listing(self, location: str) -> list[dict[str, Any]]:
-        """Every size as `ResourceSku` items, plus one disk: the real listing mixes resource types."""
+    def skus(self, location: str) -> list[dict[str, Any]]:
+        """All sizes as `ResourceSku` items, plus one disk: the list of Azure contains several resource types."""
         disk = {
             "resourceType": "disks",
             "name": "Premium_LRS",
@@ -100,10 +100,10 @@ class Catalog:
             "capabilities": [{"name": "MaxSizeGiB", "value": "1024"}],
             "restrictions": [],
         }
-        return [*(_item(size, location) for size in self.sizes.values()), disk]
+        return [*(_sku(size, location) for size in self.sizes.values()), disk]
 
 
-def _item(size: VirtualMachineSize, location: str) -> dict[str, Any]:
+def _sku(size: VirtualMachineSize, location: str) -> dict[str, Any]:
     capabilities = {
         "vCPUs": str(size.vcpus),
         "MemoryGB": f"{size.memory_gib:g}",

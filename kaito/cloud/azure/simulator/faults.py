@@ -1,7 +1,7 @@
-"""Scripted trouble: rules that match requests and change what happens to them.
+"""Fault injection: rules that match requests and change their result.
 
-A test, or a person through `POST /__admin/faults`, adds a `Fault`; the first rule that matches a request applies, and
-is used up after `times` matches. `named_faults` holds the troubles of Azure's users, ready made.
+Tests, or clients of `POST /__admin/faults`, add a `Fault`. The first rule that matches a request applies; it is removed
+after `times` matches. `named_faults` contains faults that users of Azure have met.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-LroEnd = Literal[
+OperationEnd = Literal[
     "succeeded",
     "failed",
     "canceled",
@@ -22,54 +22,54 @@ LroEnd = Literal[
 
 
 class OperationFault(BaseModel):
-    """How a long-running operation ends instead of succeeding."""
+    """The end of a long-running operation, instead of success."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    end: LroEnd = "failed"
-    """`status-lost`: it ends well, but its status URL answers 404. `status-stuck` and `status-stuck-failed`: the pool
-    is Succeeded or Failed, and its status URL still answers InProgress. `succeeded-but-failed`: the operation reports
-    success while the pool is Failed."""
+    end: OperationEnd = "failed"
+    """`never`: it keeps running. `status-lost`: it succeeds, and its status URL returns 404. `status-stuck` and
+    `status-stuck-failed`: the pool becomes Succeeded or Failed, and the status URL still returns InProgress.
+    `succeeded-but-failed`: the operation succeeds, and the pool is Failed."""
     code: str = "AllocationFailed"
     message: str = "Allocation failed."
     details: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     slower: float = 1.0
-    """Factor on how long the operation takes."""
+    """Factor for the duration of the operation."""
 
 
 class Fault(BaseModel):
-    """One rule: which requests it meets, how often, and what it does to them."""
+    """A rule: the requests that it matches, how often it applies, and its effect."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
     method: str = "*"
     path: str = ".*"
-    """Regular expression searched in the path, without regard to case."""
+    """Regular expression that is searched in the path, case-insensitively."""
     pool: str = ".*"
-    """Regular expression over the whole pool name; requests about no pool match only the default."""
+    """Regular expression for the whole name of the pool; requests without a pool match only the default."""
     skip: int = 0
-    """Matching requests let through before the rule bites."""
+    """Matching requests before the rule applies."""
     times: int | None = 1
-    """Matching requests it bites; `None` until it is removed."""
+    """Matching requests that the rule applies to; None: all, until it is removed."""
 
     status: int | None = None
     body: dict[str, Any] | None = None
     headers: dict[str, str] = Field(default_factory=dict[str, str])
     delay: float = 0.0
-    """Seconds before anything else happens (not scaled by the simulator's speed)."""
+    """Delay in real seconds."""
     hang: bool = False
-    """Never answer; the client has to give up."""
+    """Send no response."""
     drop: bool = False
-    """Close the connection without an answer."""
+    """Close the connection without a response."""
     after: bool = False
-    """Let the request take effect first, then answer wrongly: the client cannot know that it was accepted."""
+    """Execute the request first, then send the response of the fault: the client does not learn that it succeeded."""
     truncate: bool = False
-    """Answer with the first half of the JSON."""
+    """Send the first half of the JSON."""
     operation: OperationFault | None = None
 
     def matches(self, method: str, path: str, pool: str) -> bool:
-        """Whether the rule is about this request."""
+        """Whether the rule matches a request."""
         return (
             self.method in {"*", method}
             and re.search(self.path, path, re.IGNORECASE) is not None
@@ -78,27 +78,27 @@ class Fault(BaseModel):
 
 
 class FaultScript:
-    """The rules in force, in the order they were added."""
+    """The active rules, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._rules: list[Fault] = []
         self._seen: dict[int, int] = {}
 
     def add(self, fault: Fault) -> Fault:
-        """Put a rule in force and return it."""
+        """Adds a rule and returns it."""
         self._rules.append(fault)
         return fault
 
     def clear(self, name: str | None = None) -> None:
-        """Drop every rule, or those of that name."""
+        """Removes all rules, or those with this name."""
         self._rules = [rule for rule in self._rules if name is not None and rule.name != name]
 
     def active(self) -> list[Fault]:
-        """The rules that still bite."""
+        """The active rules."""
         return list(self._rules)
 
     def take(self, method: str, path: str, pool: str) -> Fault | None:
-        """The rule for this request, counted."""
+        """The first rule that applies to a request; counts the match."""
         for rule in list(self._rules):
             if not rule.matches(method, path, pool):
                 continue

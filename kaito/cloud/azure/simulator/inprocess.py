@@ -1,6 +1,6 @@
-"""The simulator as a transport of the Azure SDK: no socket between the two, so it also works in virtual time.
+"""Connects the Azure SDK to a simulator in the same process, without sockets; works in virtual time.
 
-Everything else of the SDK's pipeline stays in place: retries, authentication, error mapping, deserialization.
+The rest of the SDK's pipeline is unchanged: retries, authentication, error mapping, deserialization.
 """
 
 import asyncio
@@ -15,52 +15,52 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.core.utils import CaseInsensitiveDict
 
-from kaito.cloud.azure.simulator.wire import Answer, Exchange
+from kaito.cloud.azure.simulator.http import ArmRequest, ArmResponse
 
 READ_TIMEOUT_SECONDS = 300.0
-"""The SDK's own default for reading an answer; clients pass `read_timeout`."""
+"""Default of the SDK; clients pass `read_timeout`."""
 
 
 class Handler(Protocol):
-    """Whatever answers: the simulator's `ArmApi`, or something between it and the SDK."""
+    """Handles requests: the simulator's `ArmApi`, or a wrapper of it."""
 
-    async def handle(self, exchange: Exchange) -> Answer:
-        """The answer to one request."""
+    async def handle(self, request: ArmRequest) -> ArmResponse:
+        """Returns the response to a request."""
         ...
 
 
 @final
 class InProcessTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):  # type: ignore[misc]  # mypy does not follow the SDK
-    """Hands each request of the SDK to the simulator in the same process."""
+    """Transport of the SDK that passes requests to the simulator."""
 
     def __init__(self, api: Handler, *, read_timeout: float = READ_TIMEOUT_SECONDS) -> None:
         self._api = api
         self._read_timeout = read_timeout
 
     async def send(self, request: HttpRequest, **kwargs: Any) -> AsyncHttpResponse:
-        """Answer one request.
+        """Passes a request to the simulator.
 
         Raises:
             ServiceResponseError: the connection was dropped.
-            ServiceResponseTimeoutError: no answer in time.
+            ServiceResponseTimeoutError: no response in time.
         """
         content = request.content
         body = content.encode() if isinstance(content, str) else content or b""
-        exchange = Exchange.parse(request.method, request.url, request.headers, body)
+        arm_request = ArmRequest.parse(request.method, request.url, request.headers, body)
         try:
             async with asyncio.timeout(float(kwargs.get("read_timeout") or self._read_timeout)):
-                answer = await self._api.handle(exchange)
+                response = await self._api.handle(arm_request)
         except TimeoutError as error:
             raise ServiceResponseTimeoutError("Timeout on reading data from the simulator") from error
-        if answer.drop:
+        if response.drop:
             raise ServiceResponseError("Connection aborted.")
-        return InProcessResponse(request, answer)
+        return InProcessResponse(request, response)
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Does nothing."""
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing."""
 
     async def __aexit__(
         self,
@@ -73,19 +73,19 @@ class InProcessTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):  #
 
 @final
 class InProcessResponse(AsyncHttpResponse):  # type: ignore[misc]  # mypy does not follow the SDK
-    """An answer of the simulator in the SDK's own interface; the body is already there."""
+    """A response of the simulator with the interface of the SDK."""
 
-    def __init__(self, request: HttpRequest, answer: Answer) -> None:
+    def __init__(self, request: HttpRequest, response: ArmResponse) -> None:
         self._request = request
-        self._status = answer.status
-        self._body = answer.encode()
+        self._status = response.status
+        self._body = response.encode()
         headers = {"Content-Type": "application/json; charset=utf-8"} if self._body else {}
-        self._headers: MutableMapping[str, str] = CaseInsensitiveDict({**headers, **answer.headers})
+        self._headers: MutableMapping[str, str] = CaseInsensitiveDict({**headers, **response.headers})
         self._encoding: str | None = None
 
     @property
     def request(self) -> HttpRequest:
-        """What this answers."""
+        """The request of this response."""
         return self._request
 
     @property
@@ -95,12 +95,12 @@ class InProcessResponse(AsyncHttpResponse):  # type: ignore[misc]  # mypy does n
 
     @property
     def headers(self) -> MutableMapping[str, str]:
-        """Header names are matched without regard to case."""
+        """Headers, with case-insensitive names."""
         return self._headers
 
     @property
     def reason(self) -> str:
-        """The status in words."""
+        """Reason phrase of the status."""
         return HTTPStatus(self._status).phrase
 
     @property
@@ -110,12 +110,12 @@ class InProcessResponse(AsyncHttpResponse):  # type: ignore[misc]  # mypy does n
 
     @property
     def is_closed(self) -> bool:
-        """There is no connection to close."""
+        """True: there is no connection."""
         return True
 
     @property
     def is_stream_consumed(self) -> bool:
-        """The body may be read any number of times."""
+        """False: the body can be read repeatedly."""
         return False
 
     @property
@@ -129,7 +129,7 @@ class InProcessResponse(AsyncHttpResponse):  # type: ignore[misc]  # mypy does n
 
     @property
     def url(self) -> str:
-        """The URL asked for."""
+        """URL of the request."""
         return str(self._request.url)
 
     @property
@@ -146,10 +146,10 @@ class InProcessResponse(AsyncHttpResponse):  # type: ignore[misc]  # mypy does n
         return json.loads(self._body)
 
     def raise_for_status(self) -> None:
-        """Raise on a status of 400 and above.
+        """Raises an error for a status of 400 and above.
 
         Raises:
-            HttpResponseError: carrying this response.
+            HttpResponseError: has this response.
         """
         if self._status >= HTTPStatus.BAD_REQUEST:
             raise HttpResponseError(response=self)
@@ -167,7 +167,7 @@ class InProcessResponse(AsyncHttpResponse):  # type: ignore[misc]  # mypy does n
         yield self._body
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing."""
 
     async def __aexit__(
         self,

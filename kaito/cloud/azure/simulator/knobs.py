@@ -1,4 +1,4 @@
-"""How the nodes of a pool behave: when they join, when they turn Ready, what goes wrong."""
+"""Settings of simulated nodes: when they join, when they become Ready, and how they fail."""
 
 import asyncio
 import re
@@ -13,35 +13,37 @@ class Knobs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     join_fraction: float = 0.65
-    """When the node object appears, as a part of the provisioning time: usually before the operation ends."""
+    """When the Node is created, as a part of the provisioning time; on AKS before the operation ends."""
     join_delay: float | None = None
     """Seconds from the PUT instead of a fraction."""
     provider_id_delay: float = 1.0
-    """From the node object's birth with an empty providerID until the cloud node manager fills it in."""
+    """From the creation of the Node until the cloud node manager sets its providerID."""
     ready_delay: float = 10.0
-    """From the birth until Ready."""
+    """From the creation of the Node until Ready."""
     gpu_delay: float = 30.0
-    """From Ready until the device plugin announces the GPUs."""
+    """From Ready until the device plugin registers the GPUs."""
     heartbeat_seconds: float = 10.0
-    """Between renewals of the node's lease."""
+    """Interval of lease renewals."""
     never_join: bool = False
+    """No Node is created."""
     join_twice: bool = False
-    """A second machine joins, as in a surge upgrade."""
+    """A second node joins, as in a surge upgrade."""
     gpu_count_override: int | None = None
-    """GPUs announced, whatever the size holds."""
+    """GPUs that the device plugin registers, instead of those of the size."""
     not_ready: bool = False
-    """The kubelet reports NotReady; turned on and off on a living node."""
+    """The kubelet reports NotReady; can be changed while the node runs."""
     heartbeat_stop: bool = False
-    """The kubelet falls silent: the node goes Unknown after `unreachable_after`."""
+    """The kubelet stops reporting: the node becomes Unknown after `unreachable_after`."""
     unreachable_after: float = 40.0
+    """From the last report until the node controller marks the node as unreachable."""
     lowercase_resource_group: bool = False
-    """Write the resource group of the providerID in lower case, as AKS sometimes does."""
+    """The resource group in the providerID is in lower case, as sometimes on AKS."""
     node_outlives_pool: bool = False
-    """Nobody removes the node object after the machine is gone."""
+    """The Node is not deleted with the pool."""
 
 
-class KnobBoard:
-    """Knobs by pool name; the last setting whose pattern fits a pool counts, on top of the defaults."""
+class KnobOverrides:
+    """Knobs by name of the pool: the defaults, overridden by all settings whose pattern matches, the last one first."""
 
     def __init__(self, defaults: Knobs = Knobs()) -> None:
         self._defaults = defaults
@@ -50,22 +52,22 @@ class KnobBoard:
         self._changed = asyncio.Event()
 
     def set(self, pool: str = ".*", **changes: object) -> None:
-        """Change knobs for pools whose whole name fits the regular expression.
+        """Overrides knobs of pools whose whole name matches the regular expression.
 
         Raises:
-            ValidationError: no such knob, or a bad value.
+            ValidationError: unknown knob or invalid value.
         """
         Knobs.model_validate({**self._defaults.model_dump(), **changes})
         self._settings.append((re.compile(pool), changes))
-        self._wake()
+        self._notify()
 
     def clear(self) -> None:
-        """Back to the defaults."""
+        """Restores the defaults."""
         self._settings.clear()
-        self._wake()
+        self._notify()
 
     def of(self, pool: str) -> Knobs:
-        """The knobs in force for a pool."""
+        """The knobs of a pool."""
         if pool not in self._merged:
             merged: dict[str, object] = self._defaults.model_dump()
             for pattern, changes in self._settings:
@@ -75,11 +77,11 @@ class KnobBoard:
         return self._merged[pool]
 
     async def changed(self, within: float | None) -> None:
-        """Wait until a knob is set or cleared, at most `within` seconds; None waits without a limit."""
+        """Waits until knobs are set or cleared, at most `within` seconds; None waits without a limit."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), within)
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         self._merged.clear()
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,9 +1,11 @@
-"""The request limits of AKS: token buckets of its own, below those of the resource manager.
+"""Enforces the rate limits of AKS, which are lower than those of the resource manager.
 
-Documented (Azure/azure-aks-docs, quotas-skus-regions): GET of an operation's status 200 at once and then 2 a second
-for the subscription; PUT of an agent pool 20 at once and then 1 a minute for each pool; every other request 60 at once
-and then 1 a second for the subscription and region. A request beyond its bucket is answered with 429, code `Throttled`,
-and a `Retry-After`. Buckets refill on the simulated clock: at 60 times the speed, 60 times as fast.
+The limits are those of Azure/azure-aks-docs, quotas-skus-regions: GET of an operation's status 200 at once, then 2 per
+second and subscription; PUT of an agent pool 20 at once, then 1 per minute and pool; other requests 60 at once, then 1
+per second, subscription and region. Above its limit, a request gets 429 `Throttled` with `Retry-After`. The limits
+refill on the simulated clock.
+
+The implementation shares no code with the client's limits (`rate_limits`), so that tests compare the two.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import final
 
-from kaito.cloud.azure.simulator.wire import ArmError
+from kaito.cloud.azure.simulator.http import ArmError
 
 _OPERATION = re.compile(r"/microsoft\.containerservice/locations/[^/]+/operation(s|results|status)/", re.IGNORECASE)
 _POOL = re.compile(r"/agentpools/(?P<pool>[^/]+)/?$", re.IGNORECASE)
@@ -21,7 +23,7 @@ _CONTAINER_SERVICE = re.compile(r"/providers/microsoft\.containerservice/", re.I
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One documented bucket."""
+    """Requests at once, and per second after that."""
 
     burst: float
     per_second: float
@@ -40,17 +42,17 @@ class _Bucket:
 
 @final
 class RequestLimits:
-    """The buckets of one subscription."""
+    """The rate limits of one subscription."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
         self._buckets: dict[str, _Bucket] = {}
 
     def check(self, method: str, path: str) -> None:
-        """Take a token for a request.
+        """Counts a request.
 
         Raises:
-            ArmError: 429, the bucket is empty.
+            ArmError: 429, the rate limit is exceeded.
         """
         found = _bucket_of(method, path)
         if found is None:
@@ -71,8 +73,8 @@ class RequestLimits:
             )
         bucket.tokens -= 1
 
-    def forget(self) -> None:
-        """Every bucket is full again."""
+    def reset(self) -> None:
+        """Refills all buckets."""
         self._buckets.clear()
 
 

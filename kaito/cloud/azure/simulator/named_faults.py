@@ -1,7 +1,7 @@
-"""Ready-made faults by name: the refusals and failed operations that AKS and Compute are known to answer with.
+"""Faults by name: rejected requests and failed operations as AKS and Compute return them.
 
-The bodies are those of recorded traffic and of error texts that Azure's users published: codes, wording and nesting are
-theirs. A fault is used once by default; `named("quota", times=None)` holds until it is removed.
+Codes, messages and nesting are those of recorded responses and of errors that users of Azure have published. A fault
+applies once by default; `named("quota", times=None)` applies until it is removed.
 """
 
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ _COMPUTE_QUOTA = (
     "Deployment Model: Resource Manager, Location: eastus, Current Limit: 24, Current Usage: 24, "
     "Additional Required: 24, (Minimum) New Limit Required: 48."
 )
-"""Compute's sentence about quota; `family` is `Total Regional` or a family's name."""
+"""Compute's message for an exceeded quota; `family` is `Total Regional` or a family."""
 
 
 def _nested(status: int, code: str, message: str, **more: Any) -> dict[str, Any]:
-    """ARM's shape: below `error`."""
+    """ARM's format: the fields are below `error`."""
     return {"status": status, "body": {"error": {"code": code, "message": message, **more}}}
 
 
 def _flat(status: int, code: str, message: str, *, target: str = "", subcode: str = "") -> dict[str, Any]:
-    """The container service's own shape: at the top level."""
+    """The container service's format: the fields are at the top level."""
     body: dict[str, Any] = {"code": code, "details": None, "message": message, "subcode": subcode}
     return {"status": status, "body": body | ({"target": target} if target else {})}
 
 
 def _pool_fails(code: str, message: str, end: str = "failed") -> dict[str, Any]:
-    """The PUT is accepted, and the pool ends badly."""
+    """The PUT is accepted, and the pool fails."""
     return {"method": "PUT", "operation": {"end": end, "code": code, "message": message}}
 
 
@@ -289,13 +289,13 @@ _BROKEN: Mapping[str, Mapping[str, Any]] = {
 }
 
 NAMED: Mapping[str, Mapping[str, Any]] = {**_QUOTA, **_CAPACITY, **_SIZE, **_BUSY, **_REFUSED, **_BROKEN}
-"""The scripted troubles by name."""
+"""Arguments of `Fault` by name."""
 
 
 def named(name: str, **changes: Any) -> Fault:
-    """A ready-made fault, adjusted: `named("throttled", times=20)`, `named("capacity", pool="ws.*")`.
+    """Builds a named fault with changes: `named("throttled", times=20)`, `named("capacity", pool="ws.*")`.
 
     Raises:
-        KeyError: no fault of that name.
+        KeyError: there is no fault with this name.
     """
     return Fault(name=name, **{**NAMED[name], **changes})

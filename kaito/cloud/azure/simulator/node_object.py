@@ -1,4 +1,4 @@
-"""Node objects as AKS, kubelet and device plugin write them: pure functions of a pool and what it reports."""
+"""Builds Nodes as AKS, kubelet and device plugin write them. Pure functions."""
 
 from datetime import datetime
 from typing import Any
@@ -19,15 +19,15 @@ UNREACHABLE = (
     Taint(key="node.kubernetes.io/unreachable", effect="NoExecute"),
 )
 MEMORY_OVERHEAD = 0.02
-"""Part of a machine's memory that firmware and kernel keep."""
+"""Part of the memory that firmware and kernel use."""
 CPU_RESERVED = 0.02
 MEMORY_RESERVED = 0.07
-"""Parts kept from pods: close enough to the AKS reservations for scheduling decisions."""
+"""Parts that are not allocatable, similar to the reservations of AKS."""
 DEFAULT_DISK_GIB = 128
 
 
-def born(name: str, pool: Pool, settings: SimulatorSettings) -> Node:
-    """The object the kubelet registers: labels and taints of the pool, no providerID yet, not Ready."""
+def registered(name: str, pool: Pool, settings: SimulatorSettings) -> Node:
+    """The Node that the kubelet registers: with labels and taints of the pool, without providerID, not Ready."""
     texts: list[str] = pool.properties.get("nodeTaints") or []
     taints = [_taint(text) for text in texts]
     return Node(
@@ -37,13 +37,13 @@ def born(name: str, pool: Pool, settings: SimulatorSettings) -> Node:
 
 
 def with_provider_id(node: Node, provider_id: str) -> Node:
-    """The cloud node manager has found the machine: its id is in, the taint that waited for it is out."""
+    """The Node after the cloud node manager has set its providerID and removed the taint for that."""
     taints = [taint for taint in node.spec.taints if taint.key != UNINITIALIZED.key]
     return node.evolve(spec=node.spec.evolve(provider_id=provider_id, taints=taints))
 
 
 def with_readiness_taints(node: Node, *, ready: bool, gpus: int) -> Node:
-    """What the node controller does about taints, and the device plugin about labels, after a report."""
+    """The Node with the taints of the node controller and the label of the device plugin after a kubelet report."""
     managed = {taint.key for taint in (*NOT_READY, *UNREACHABLE)}
     taints = [taint for taint in node.spec.taints if taint.key not in managed]
     if not ready:
@@ -55,13 +55,13 @@ def with_readiness_taints(node: Node, *, ready: bool, gpus: int) -> Node:
 
 
 def with_unreachable_taint(node: Node) -> Node:
-    """The node controller gave the node up."""
+    """The Node with the taints of the node controller after missing heartbeats."""
     taints = [taint for taint in node.spec.taints if taint.key != UNREACHABLE[0].key]
     return node.evolve(spec=node.spec.evolve(taints=[*taints, *UNREACHABLE]))
 
 
 def reporting(node: Node, pool: Pool, *, ready: bool, gpus: int, now: datetime) -> Node:
-    """The kubelet's report: conditions, capacity and allocatable."""
+    """The Node with the status that the kubelet reports: conditions, capacity and allocatable."""
     conditions = [
         _condition(node, "MemoryPressure", "False", "KubeletHasSufficientMemory", now),
         _condition(node, "DiskPressure", "False", "KubeletHasNoDiskPressure", now),
@@ -83,7 +83,7 @@ def reporting(node: Node, pool: Pool, *, ready: bool, gpus: int, now: datetime) 
 
 
 def unknown(node: Node, now: datetime) -> Node:
-    """No heartbeat for too long: every condition is Unknown."""
+    """The Node with all conditions Unknown, after missing heartbeats."""
     conditions = [
         _condition(node, condition.type, "Unknown", "NodeStatusUnknown", now) for condition in node.status.conditions
     ]
@@ -91,11 +91,11 @@ def unknown(node: Node, now: datetime) -> Node:
 
 
 def _labels(name: str, pool: Pool, settings: SimulatorSettings) -> dict[str, str]:
-    own: dict[str, str] = dict(pool.properties.get("nodeLabels") or {})
+    pool_labels: dict[str, str] = dict(pool.properties.get("nodeLabels") or {})
     zones: list[Any] = list(pool.properties.get("availabilityZones") or [])
     accelerator = {"kubernetes.azure.com/accelerator": "nvidia"} if pool.size.gpus else {}
     return {
-        **own,
+        **pool_labels,
         **accelerator,
         "agentpool": pool.name,
         "kubernetes.azure.com/agentpool": pool.name,
@@ -118,7 +118,7 @@ def _labels(name: str, pool: Pool, settings: SimulatorSettings) -> dict[str, str
 
 
 def _taint(text: str) -> Taint:
-    """`key=value:effect`, the form of the pool's `nodeTaints`."""
+    """Parses `key=value:effect`, the format of `nodeTaints`."""
     pair, _, effect = text.rpartition(":")
     key, _, value = pair.partition("=")
     return Taint(key=key, value=value, effect=effect) if value else Taint(key=key, effect=effect)
@@ -152,9 +152,9 @@ def _system(pool: Pool) -> NodeSystemInfo:
         kubelet_version=f"v{pool.properties.get('orchestratorVersion', '1.33.2')}",
         kernel_version="5.15.0-1089-azure",
         kube_proxy_version="",
-        machine_id=pool.incarnation,
-        boot_id=pool.incarnation,
-        system_uuid=pool.incarnation,
+        machine_id=pool.uid,
+        boot_id=pool.uid,
+        system_uuid=pool.uid,
     )
 
 

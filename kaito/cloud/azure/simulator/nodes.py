@@ -1,7 +1,7 @@
-"""The machines of the simulated pools as the cluster sees them: node objects that join, turn Ready, announce GPUs, go.
+"""Simulates the nodes of agent pools in a cluster: they join, become Ready, register GPUs, and are deleted.
 
-Plays kubelet, cloud node manager and device plugin against the Kubernetes API, one task a machine. Every call may fail:
-a machine tries again until its pool is gone. What happens when is decided by `Knobs`.
+One task per node acts as kubelet, cloud node manager and device plugin on the Kubernetes API. Failed requests are
+retried until the pool is deleted. `Knobs` determine the times and failures.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from kaito.cloud.azure.simulator import node_object
-from kaito.cloud.azure.simulator.knobs import KnobBoard, Knobs
-from kaito.cloud.azure.simulator.pools import Cluster, Pool, PoolMoment
+from kaito.cloud.azure.simulator.knobs import KnobOverrides, Knobs
+from kaito.cloud.azure.simulator.pools import Cluster, Pool, PoolEvent
 from kaito.runtime.clock import Clock
 from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound, TransportError
 from kaito.runtime.kinds import Lease, LeaseSpec, Node
@@ -27,41 +27,41 @@ SHORTEST_WAIT_SECONDS = 0.001
 """Above the resolution of the loop's clock: a wait that rounding left over must let time pass."""
 
 
-class NodeSink(Protocol):
-    """The part of the Kubernetes client that the machines need; `kaito.runtime.client.Client` is one."""
+class NodeClient(Protocol):
+    """The methods of `kaito.runtime.client.Client` that the nodes use."""
 
     async def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
-        """The object, or None."""
+        """Reads an object; None if it does not exist."""
         ...
 
     async def create(self, obj: R) -> R:
-        """Create it. Raises `AlreadyExists`."""
+        """Creates an object; raises `AlreadyExists`."""
         ...
 
     async def update(self, obj: R) -> R:
-        """Replace it. Raises `Conflict` when it changed meanwhile."""
+        """Replaces an object; raises `Conflict` if it changed concurrently."""
         ...
 
     async def update_status(self, obj: R) -> R:
-        """Replace its status. Raises as `update`."""
+        """Replaces the status of an object; raises `Conflict` if it changed concurrently."""
         ...
 
     async def delete(self, target: Resource) -> object:
-        """Delete it; no error when it was gone."""
+        """Deletes an object, if it exists."""
         ...
 
 
 class NodeSimulator:
-    """Lets the machines of every pool join and go."""
+    """Creates and deletes the Nodes of all pools."""
 
-    def __init__(self, cluster: Cluster, knobs: KnobBoard, sink: NodeSink, *, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, knobs: KnobOverrides, client: NodeClient, *, clock: Clock) -> None:
         self._cluster = cluster
         self._knobs = knobs
-        self._sink = sink
+        self._client = client
         self._clock = clock
         self._scope = TaskScope("node-simulator")
-        self._machines: dict[str, list[asyncio.Task[None]]] = {}
-        cluster.listen(self._on_pool)
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        cluster.add_listener(self._on_pool_event)
 
     async def __aenter__(self) -> Self:
         await self._scope.__aenter__()
@@ -75,94 +75,94 @@ class NodeSimulator:
     ) -> None:
         await self._scope.__aexit__(exc_type, exc, traceback)
 
-    def _on_pool(self, moment: PoolMoment, pool: Pool) -> None:
-        match moment:
+    def _on_pool_event(self, event: PoolEvent, pool: Pool) -> None:
+        match event:
             case "creating":
                 twice = self._knobs.of(pool.name).join_twice
-                self._machines[pool.incarnation] = [
-                    self._scope.spawn(self._machine(pool, number).live(), name=f"{pool.name}.{number}")
+                self._tasks[pool.uid] = [
+                    self._scope.spawn(self._node(pool, number).run(), name=f"{pool.name}.{number}")
                     for number in range(2 if twice else pool.count)
                 ]
             case "deleting":
                 self._stop(pool)
-                self._scope.spawn(self._fall_silent(pool), name=f"{pool.name}.silent")
-            case "gone":
+                self._scope.spawn(self._stop_heartbeats(pool), name=f"{pool.name}.silent")
+            case "deleted":
                 self._stop(pool)
-                self._scope.spawn(self._leave(pool), name=f"{pool.name}.gone")
+                self._scope.spawn(self._delete_nodes(pool), name=f"{pool.name}.delete")
             case "provisioned":
                 pass
 
-    def _machine(self, pool: Pool, number: int) -> "Machine":
-        return Machine(pool, number, self._cluster, self._knobs, self._sink, self._clock)
+    def _node(self, pool: Pool, number: int) -> "SimulatedNode":
+        return SimulatedNode(pool, number, self._cluster, self._knobs, self._client, self._clock)
 
     def _stop(self, pool: Pool) -> None:
-        for machine in self._machines.pop(pool.incarnation, []):
-            machine.cancel()
+        for task in self._tasks.pop(pool.uid, []):
+            task.cancel()
 
-    async def _fall_silent(self, pool: Pool) -> None:
-        """The machines are shut down: nobody renews their leases, so the node controller marks them Unknown."""
+    async def _stop_heartbeats(self, pool: Pool) -> None:
+        """Marks the nodes of a shut down pool as Unknown, like the node controller after missing heartbeats."""
         await asyncio.sleep(self._cluster.settings.seconds(self._knobs.of(pool.name).unreachable_after))
         for number in range(2):
-            machine = self._machine(pool, number)
+            node = self._node(pool, number)
             if pool.name in self._cluster.pools and self._cluster.pools[pool.name] is pool:
-                await machine.change_status(lambda node: node_object.unknown(node, self._clock.now()))
+                await node.update_status(lambda current: node_object.unknown(current, self._clock.now()))
 
-    async def _leave(self, pool: Pool) -> None:
-        """The cloud node manager removes the node objects of machines that are gone."""
+    async def _delete_nodes(self, pool: Pool) -> None:
+        """Deletes the Nodes of a deleted pool, like the cloud node manager."""
         if self._knobs.of(pool.name).node_outlives_pool:
             return
         for number in range(2):
-            await self._machine(pool, number).leave()
+            await self._node(pool, number).delete()
 
 
-class Machine:
-    """One virtual machine of a pool."""
+class SimulatedNode:
+    """One node of a pool."""
 
     def __init__(
-        self, pool: Pool, number: int, cluster: Cluster, knobs: KnobBoard, sink: NodeSink, clock: Clock
+        self, pool: Pool, number: int, cluster: Cluster, knobs: KnobOverrides, client: NodeClient, clock: Clock
     ) -> None:
         self._pool = pool
         self._number = number
         self._settings = cluster.settings
-        self._board = knobs
-        self._sink = sink
+        self._overrides = knobs
+        self._client = client
         self._clock = clock
         self.name = f"{pool.scale_set}{number:06d}"
 
-    async def live(self) -> None:
-        """From boot until cancelled."""
+    async def run(self) -> None:
+        """Runs the node from its boot until cancelled."""
         knobs = self._knobs
         delay = knobs.join_delay
         if delay is None:
             delay = knobs.join_fraction * self._settings.creation_seconds(self._pool.size.gpus)
         await self._sleep(delay)
-        if self._pool.doomed or self._knobs.never_join:
+        if self._pool.will_fail or self._knobs.never_join:
             return
-        await self._persist(self._join)
+        await self._retry(self._join)
         await self._sleep(knobs.provider_id_delay)
-        await self.change(lambda node: node_object.with_provider_id(node, self._provider_id()))
+        await self.update(lambda node: node_object.with_provider_id(node, self._provider_id()))
         await self._sleep(max(knobs.ready_delay - knobs.provider_id_delay, 0))
-        await self._serve()
+        await self._run_kubelet()
 
-    async def change(self, mutate: Callable[[Node], Node]) -> None:
-        """Read, change, write back; again after a conflict. Nothing when the node is gone or already so."""
-        await self._persist(lambda: self._write(mutate, status=False))
+    async def update(self, mutate: Callable[[Node], Node]) -> None:
+        """Updates the Node, and retries after a conflict; does nothing if it does not exist or does not change."""
+        await self._retry(lambda: self._write(mutate, status=False))
 
-    async def change_status(self, mutate: Callable[[Node], Node]) -> None:
-        """The same for the status."""
-        await self._persist(lambda: self._write(mutate, status=True))
+    async def update_status(self, mutate: Callable[[Node], Node]) -> None:
+        """Updates the status of the Node in the same way."""
+        await self._retry(lambda: self._write(mutate, status=True))
 
-    async def leave(self) -> None:
-        """The node object goes (a finalizer may hold it)."""
+    async def delete(self) -> None:
+        """Deletes the Node; a finalizer may delay that."""
 
         async def remove() -> None:
-            node = await self._sink.find(Node, self.name)
+            node = await self._client.find(Node, self.name)
             if node is not None and not node.deleting:
-                await self._sink.delete(node)
+                await self._client.delete(node)
 
-        await self._persist(remove)
+        await self._retry(remove)
 
-    async def _serve(self) -> None:
+    async def _run_kubelet(self) -> None:
         """The kubelet's loop: Ready as the knobs say, GPUs after their delay, the lease renewed."""
         ready_since: float | None = None
         next_lease = 0.0
@@ -180,15 +180,15 @@ class Machine:
                     written = (health, gpus)
                 if loop.time() >= next_lease:
                     next_lease = loop.time() + knobs.heartbeat_seconds
-                    await self._persist(self._renew)
+                    await self._retry(self._renew)
                 wait = min(next_lease - loop.time(), self._until_gpus(knobs, ready_since))
             elif written is not None:
                 written = None
                 await self._sleep(knobs.unreachable_after)
-                await self.change_status(lambda node: node_object.unknown(node, self._clock.now()))
-                await self.change(node_object.with_unreachable_taint)
+                await self.update_status(lambda node: node_object.unknown(node, self._clock.now()))
+                await self.update(node_object.with_unreachable_taint)
                 continue
-            await self._board.changed(None if wait is None else max(wait, SHORTEST_WAIT_SECONDS))
+            await self._overrides.changed(None if wait is None else max(wait, SHORTEST_WAIT_SECONDS))
 
     def _gpus(self, knobs: Knobs, ready_since: float | None) -> int:
         if ready_since is None or self._until_gpus(knobs, ready_since) < math.inf:
@@ -204,42 +204,42 @@ class Machine:
 
     async def _report(self, ready: bool, gpus: int) -> None:
         now = self._clock.now()
-        await self.change_status(lambda node: node_object.reporting(node, self._pool, ready=ready, gpus=gpus, now=now))
-        await self.change(lambda node: node_object.with_readiness_taints(node, ready=ready, gpus=gpus))
+        await self.update_status(lambda node: node_object.reporting(node, self._pool, ready=ready, gpus=gpus, now=now))
+        await self.update(lambda node: node_object.with_readiness_taints(node, ready=ready, gpus=gpus))
 
     async def _join(self) -> None:
-        node = node_object.born(self.name, self._pool, self._settings)
+        node = node_object.registered(self.name, self._pool, self._settings)
         try:
-            created = await self._sink.create(node)
+            created = await self._client.create(node)
         except AlreadyExists:
             return
         now = self._clock.now()
-        await self._sink.update_status(node_object.reporting(created, self._pool, ready=False, gpus=0, now=now))
+        await self._client.update_status(node_object.reporting(created, self._pool, ready=False, gpus=0, now=now))
 
     async def _renew(self) -> None:
         spec = LeaseSpec(holder_identity=self.name, lease_duration_seconds=40, renew_time=self._clock.now())
-        lease = await self._sink.find(Lease, self.name, LEASE_NAMESPACE)
+        lease = await self._client.find(Lease, self.name, LEASE_NAMESPACE)
         try:
             if lease is None:
-                node = await self._sink.find(Node, self.name)
+                node = await self._client.find(Node, self.name)
                 owners = [node.owner_reference(controller=False, block_deletion=False)] if node is not None else []
                 metadata = ObjectMeta(name=self.name, namespace=LEASE_NAMESPACE, owner_references=owners)
-                await self._sink.create(Lease(metadata=metadata, spec=spec))
+                await self._client.create(Lease(metadata=metadata, spec=spec))
             else:
-                await self._sink.update(lease.evolve(spec=spec))
+                await self._client.update(lease.evolve(spec=spec))
         except NotFound:
             return  # a control plane without the namespace keeps no node leases
 
     async def _write(self, mutate: Callable[[Node], Node], *, status: bool) -> None:
-        node = await self._sink.find(Node, self.name)
+        node = await self._client.find(Node, self.name)
         if node is None:
             return
         changed = mutate(node)
         if changed == node:
             return
-        await (self._sink.update_status(changed) if status else self._sink.update(changed))
+        await (self._client.update_status(changed) if status else self._client.update(changed))
 
-    async def _persist(self, attempt: Callable[[], object]) -> None:
+    async def _retry(self, attempt: Callable[[], object]) -> None:
         while True:
             try:
                 outcome = attempt()
@@ -255,7 +255,7 @@ class Machine:
 
     @property
     def _knobs(self) -> Knobs:
-        return self._board.of(self._pool.name)
+        return self._overrides.of(self._pool.name)
 
     def _provider_id(self) -> str:
         group = self._settings.node_resource_group

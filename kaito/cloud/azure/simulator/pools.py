@@ -1,8 +1,7 @@
-"""The state of the simulated cluster: agent pools, long-running operations, quota and capacity.
+"""State of the simulated cluster: agent pools, long-running operations, quota and capacity.
 
-`api` asks it to change, its own background tasks finish operations after their time, and listeners (the node
-simulator) hear of every pool that starts, ends provisioning, starts to go, and is gone. Everything lives in memory
-until the process ends.
+`api` changes it; background tasks complete operations. Listeners, such as the node simulator, are called when a pool is
+created, provisioned, being deleted, and deleted.
 """
 
 import asyncio
@@ -17,8 +16,8 @@ from typing import Any, Literal, Self
 
 from kaito.cloud.azure.simulator.catalog import Catalog, VirtualMachineSize
 from kaito.cloud.azure.simulator.faults import OperationFault
+from kaito.cloud.azure.simulator.http import ArmError, in_progress
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
-from kaito.cloud.azure.simulator.wire import ArmError, in_progress
 from kaito.runtime.clock import Clock
 from kaito.runtime.tasks import TaskScope
 
@@ -36,32 +35,32 @@ PoolState = Literal[
 ]
 OperationStatus = Literal["InProgress", "Succeeded", "Failed", "Canceled"]
 OperationKind = Literal["create", "update", "delete", "abort"]
-PoolMoment = Literal["creating", "provisioned", "deleting", "gone"]
+PoolEvent = Literal["creating", "provisioned", "deleting", "deleted"]
 
 NAME = re.compile(r"^[a-z][a-z0-9]{0,11}$")
-"""What AKS accepts as the name of a Linux pool."""
+"""Names that AKS accepts for Linux pools."""
 
 IN_PROGRESS = frozenset({"Creating", "Updating", "Scaling", "Starting", "Stopping", "Canceling", "Deleting"})
-"""States in which another operation on the pool is refused."""
+"""States in which AKS rejects another operation on the pool."""
 
-REGIONAL = "cores"
-SPOT = "lowPriorityCores"
-"""The usage that spot machines of every family draw on, and nothing else does."""
+REGIONAL_QUOTA = "cores"
+SPOT_QUOTA = "lowPriorityCores"
+"""The quota of all spot instances, which count for no other quota."""
 
 SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
 SPOT_VALUE = "spot"
 RESERVED_LABELS = ("kubernetes.azure.com/", "kubernetes.io/")
-"""Prefixes of node labels that AKS keeps for itself."""
+"""Prefixes of node labels that AKS reserves."""
 
 ABORT_SECONDS = 10.0
 
 IMMUTABLE = ("vmSize", "osType", "osDiskSizeGB", "type", "availabilityZones")
-"""Properties AKS refuses to change on an existing pool."""
+"""Properties of an existing pool that AKS does not change."""
 
 
 @dataclass(slots=True)
 class Operation:
-    """One long-running operation."""
+    """A long-running operation."""
 
     id: str
     pool: str
@@ -71,51 +70,51 @@ class Operation:
     error: dict[str, Any] | None = None
     ended: datetime | None = None
     lost: bool = False
-    """Its status URL answers 404."""
+    """Whether its status URL returns 404."""
     stuck: bool = False
-    """Its status URL answers InProgress, whatever has happened."""
+    """Whether its status URL always returns InProgress."""
     query: str = ""
-    """The query of its address, signed."""
+    """Signed query of its status URL."""
 
 
 @dataclass(slots=True)
 class Pool:
-    """One agent pool as the service stores it."""
+    """An agent pool."""
 
     name: str
     size: VirtualMachineSize
     properties: dict[str, Any]
     state: PoolState = "Creating"
-    incarnation: str = field(default_factory=lambda: uuid.uuid4().hex)
+    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
     operation: Operation | None = None
     error: dict[str, Any] | None = None
-    doomed: bool = False
-    """Its creation will not succeed: no machine ever boots."""
+    will_fail: bool = False
+    """Whether its creation will fail, so that no node boots."""
     etag: str = field(default_factory=lambda: str(uuid.uuid4()))
     """Changes with each operation on the pool."""
 
     @property
     def count(self) -> int:
-        """How many virtual machines it should have."""
+        """Number of nodes."""
         return int(self.properties.get("count", 1))
 
     @property
     def spot(self) -> bool:
-        """Whether its machines can be evicted."""
+        """Whether its nodes can be evicted."""
         return str(self.properties.get("scaleSetPriority", "")).lower() == SPOT_VALUE
 
     @property
     def scale_set(self) -> str:
-        """The name of its scale set: the eight digits are derived from the pool's incarnation."""
-        digits = int(hashlib.sha256(self.incarnation.encode()).hexdigest(), 16) % 10**8
+        """Name of its scale set; the eight digits are derived from the UID."""
+        digits = int(hashlib.sha256(self.uid.encode()).hexdigest(), 16) % 10**8
         return f"aks-{self.name}-{digits:08d}-vmss"
 
 
-Listener = Callable[[PoolMoment, Pool], None]
+Listener = Callable[[PoolEvent, Pool], None]
 
 
 class Cluster:
-    """The managed cluster and what can be done to it. Use inside `async with`: operations run as tasks of the scope."""
+    """The AKS cluster. Used inside `async with`, which runs the operations as tasks."""
 
     def __init__(self, settings: SimulatorSettings, *, clock: Clock) -> None:
         self.settings = settings
@@ -123,12 +122,12 @@ class Cluster:
         self.pools: dict[str, Pool] = {}
         self.operations: dict[str, Operation] = {}
         self.quota: dict[str, int] = {}
-        """vCPU limits by family, in lower case; `cores` is the region's total."""
+        """Limits in vCPUs by family in lower case; `cores` is that of the region."""
         self.capacity: dict[str, int] = {}
-        """Machines left by size name, in lower case; sizes not named have plenty."""
+        """Remaining instances by VM size in lower case; other sizes are not limited."""
         self._clock = clock
         self._scope = TaskScope("arm-simulator")
-        self._endings: dict[str, asyncio.Task[None]] = {}
+        self._completions: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Listener] = []
 
     async def __aenter__(self) -> Self:
@@ -143,15 +142,15 @@ class Cluster:
     ) -> None:
         await self._scope.__aexit__(exc_type, exc, traceback)
 
-    def listen(self, listener: Listener) -> None:
-        """Hear of every moment in a pool's life."""
+    def add_listener(self, listener: Listener) -> None:
+        """Adds a function that is called at each event of a pool."""
         self._listeners.append(listener)
 
     def put(self, name: str, body: dict[str, Any], fault: OperationFault | None = None) -> tuple[Pool, bool]:
-        """Create or update a pool; the flag says whether it is new.
+        """Creates or updates a pool; returns it and whether it is new.
 
         Raises:
-            ArmError: bad name or size, no quota, an operation in progress, or a change of an immutable property.
+            ArmError: invalid name or size, exceeded quota, running operation, or change of an immutable property.
         """
         properties: dict[str, Any] = dict(body.get("properties") or {})
         if not NAME.match(name):
@@ -165,26 +164,26 @@ class Cluster:
         if pool is None:
             size = self._size_for(str(properties.get("vmSize", "")))
             _check_zones(name, size, properties)
-            pool = Pool(name, size, _with_spot_marks(properties))
+            pool = Pool(name, size, _with_spot_properties(properties))
             fault = self._check_quota(pool) or fault
             self.pools[name] = pool
             self._begin(pool, "create", "Creating", self.settings.creation_seconds(size.gpus), fault)
-            self._tell("creating", pool)
+            self._notify("creating", pool)
             return pool, True
         for key in IMMUTABLE:
             if key in properties and properties[key] != pool.properties.get(key, properties[key]):
                 raise ArmError(400, "PropertyChangeNotAllowed", f"Changing property 'properties.{key}' is not allowed.")
         scales = properties.get("count", pool.count) != pool.count
-        pool.properties = _with_spot_marks(pool.properties | properties)
+        pool.properties = _with_spot_properties(pool.properties | properties)
         seconds = self.settings.creation_seconds(pool.size.gpus)
         self._begin(pool, "update", "Scaling" if scales else "Updating", seconds, fault)
         return pool, False
 
     def delete(self, name: str, fault: OperationFault | None = None) -> Pool | None:
-        """Start deleting; `None` when there is no such pool.
+        """Starts the deletion of a pool; None if it does not exist.
 
         Raises:
-            ArmError: 409 while creating, if so configured.
+            ArmError: 409 if the pool is being created, unless `delete_while_creating` is set.
         """
         pool = self.pools.get(name)
         if pool is None:
@@ -195,26 +194,26 @@ class Cluster:
             raise in_progress(name, pool.state)
         self._override(pool)
         self._begin(pool, "delete", "Deleting", self.settings.delete_seconds, fault)
-        self._tell("deleting", pool)
+        self._notify("deleting", pool)
         return pool
 
     def abort(self, pool: Pool) -> bool:
-        """Cancel the operation in progress; the pool stays and becomes Canceled. False when there is none."""
+        """Cancels the running operation; the pool becomes Canceled. False if no operation is running."""
         if pool.operation is None or pool.operation.status != "InProgress" or pool.operation.kind == "abort":
             return False
-        pool.doomed = pool.doomed or pool.operation.kind == "create"
+        pool.will_fail = pool.will_fail or pool.operation.kind == "create"
         self._override(pool)
         self._begin(pool, "abort", "Canceling", ABORT_SECONDS, None)
         return True
 
     def usages(self) -> dict[str, tuple[int, int]]:
-        """Family (or `cores`, or `lowPriorityCores`) to (used, limit) vCPUs."""
+        """Used vCPUs and limit by quota: `cores`, `lowPriorityCores`, and the families."""
         families = sorted({size.family for size in self.catalog.sizes.values()})
-        return {scope: (self._used(scope), self._limit(scope)) for scope in (REGIONAL, SPOT, *families)}
+        return {quota: (self._used(quota), self._limit(quota)) for quota in (REGIONAL_QUOTA, SPOT_QUOTA, *families)}
 
-    def forget_everything(self) -> None:
-        """Drop pools and operations at once, as if they had never been."""
-        for task in self._endings.values():
+    def reset(self) -> None:
+        """Removes all pools and operations."""
+        for task in self._completions.values():
             task.cancel()
         for pool in list(self.pools.values()):
             self._remove(pool)
@@ -244,14 +243,14 @@ class Cluster:
         return size
 
     def _check_quota(self, pool: Pool) -> OperationFault | None:
-        """Refuse a pool beyond the quota: at once, or by the fault that fails it, as set by `quota_refusal`."""
+        """Rejects a pool beyond the quota, or returns the fault that fails it, depending on `quota_refusal`."""
         needed = pool.size.vcpus * pool.count
-        for scope in (SPOT,) if pool.spot else (pool.size.family, REGIONAL):
-            used, limit = self._used(scope), self._limit(scope)
+        for quota in (SPOT_QUOTA,) if pool.spot else (pool.size.family, REGIONAL_QUOTA):
+            used, limit = self._used(quota), self._limit(quota)
             if used + needed <= limit:
                 continue
             compute = (
-                f"Operation could not be completed as it results in exceeding approved {_in_compute(scope)} Cores "
+                f"Operation could not be completed as it results in exceeding approved {_compute_name(quota)} Cores "
                 f"quota. Additional details - Deployment Model: Resource Manager, Location: {self.settings.location}, "
                 f"Current Limit: {limit}, Current Usage: {used}, Additional Required: {needed}, (Minimum) New Limit "
                 f"Required: {used + needed}."
@@ -268,23 +267,23 @@ class Cluster:
                 case "aks":
                     message = (
                         f"Insufficient vcpu quota requested {needed}, remaining {max(limit - used, 0)} for family "
-                        f"{scope} for region {self.settings.location}."
+                        f"{quota} for region {self.settings.location}."
                     )
                     code = "ErrCode_InsufficientVCPUQuota"
                     raise ArmError(400, code, message, flat=True, target="agentPoolProfile.vmSize")
         return None
 
-    def _used(self, scope: str) -> int:
-        """vCPUs in use: of spot machines, or of the others, of one family or all."""
+    def _used(self, quota: str) -> int:
+        """vCPUs in use that count for a quota."""
         return sum(
             pool.size.vcpus * pool.count
             for pool in self.pools.values()
-            if (scope == SPOT) == pool.spot and scope in {SPOT, REGIONAL, pool.size.family}
+            if (quota == SPOT_QUOTA) == pool.spot and quota in {SPOT_QUOTA, REGIONAL_QUOTA, pool.size.family}
         )
 
-    def _limit(self, scope: str) -> int:
-        default = self.settings.regional_quota if scope in {REGIONAL, SPOT} else self.settings.family_quota
-        return self.quota.get(scope.lower(), default)
+    def _limit(self, quota: str) -> int:
+        default = self.settings.regional_quota if quota in {REGIONAL_QUOTA, SPOT_QUOTA} else self.settings.family_quota
+        return self.quota.get(quota.lower(), default)
 
     def _begin(
         self,
@@ -299,19 +298,19 @@ class Cluster:
         operation.stuck = fault is not None and fault.end in {"status-stuck", "status-stuck-failed"}
         self.operations[operation.id] = operation
         pool.state, pool.operation, pool.error, pool.etag = state, operation, None, str(uuid.uuid4())
-        running = self._endings.pop(pool.name, None)
+        running = self._completions.pop(pool.name, None)
         if running is not None:
             running.cancel()
         if fault is None and kind == "create":
-            fault = self._without_capacity(pool)
+            fault = self._capacity_fault(pool)
         if kind == "create":
-            pool.doomed = fault is not None and fault.end not in {"succeeded", "status-lost", "status-stuck"}
+            pool.will_fail = fault is not None and fault.end not in {"succeeded", "status-lost", "status-stuck"}
         wait = self.settings.seconds(seconds) * (fault.slower if fault else 1.0)
-        self._endings[pool.name] = self._scope.spawn(
+        self._completions[pool.name] = self._scope.spawn(
             self._finish(pool, operation, wait, fault), name=f"{kind}.{pool.name}"
         )
 
-    def _without_capacity(self, pool: Pool) -> OperationFault | None:
+    def _capacity_fault(self, pool: Pool) -> OperationFault | None:
         left = self.capacity.get(pool.size.name.lower())
         if left is None:
             return None
@@ -360,14 +359,14 @@ class Cluster:
             pool.state = "Canceled"
             return
         pool.state = "Succeeded"
-        self._tell("provisioned", pool)
+        self._notify("provisioned", pool)
 
     def _remove(self, pool: Pool) -> None:
         self.pools.pop(pool.name, None)
         left = self.capacity.get(pool.size.name.lower())
         if left is not None and pool.state != "Failed":
             self.capacity[pool.size.name.lower()] = left + pool.count
-        self._tell("gone", pool)
+        self._notify("deleted", pool)
 
     def _override(self, pool: Pool) -> None:
         if pool.operation is not None and pool.operation.status == "InProgress":
@@ -377,18 +376,18 @@ class Cluster:
     def _end(self, operation: Operation, status: OperationStatus, error: dict[str, Any] | None = None) -> None:
         operation.status, operation.error, operation.ended = status, error, self._clock.now()
 
-    def _tell(self, moment: PoolMoment, pool: Pool) -> None:
+    def _notify(self, event: PoolEvent, pool: Pool) -> None:
         for listener in self._listeners:
-            listener(moment, pool)
+            listener(event, pool)
 
 
-def _in_compute(scope: str) -> str:
-    """What Compute's sentences call a usage."""
-    return {REGIONAL: "Total Regional", SPOT: "LowPriority"}.get(scope, scope)
+def _compute_name(quota: str) -> str:
+    """Name of a quota in Compute's messages."""
+    return {REGIONAL_QUOTA: "Total Regional", SPOT_QUOTA: "LowPriority"}.get(quota, quota)
 
 
-def _with_spot_marks(properties: dict[str, Any]) -> dict[str, Any]:
-    """What AKS adds to a spot pool: label, taint and eviction policy; they are in its answers and on its nodes."""
+def _with_spot_properties(properties: dict[str, Any]) -> dict[str, Any]:
+    """Adds the label, taint and eviction policy that AKS sets on spot pools."""
     if str(properties.get("scaleSetPriority", "")).lower() != SPOT_VALUE:
         return properties
     taint = f"{SPOT_KEY}={SPOT_VALUE}:NoSchedule"
@@ -414,8 +413,8 @@ def _check_labels(properties: dict[str, Any]) -> None:
 
 
 def _check_zones(name: str, size: VirtualMachineSize, properties: dict[str, Any]) -> None:
-    asked: list[str] = list(properties.get("availabilityZones") or [])
-    missing = [zone for zone in asked if zone not in size.zones]
+    required: list[str] = list(properties.get("availabilityZones") or [])
+    missing = [zone for zone in required if zone not in size.zones]
     if missing:
         zones = ", ".join(f"'{zone}'" for zone in missing)
         offered = ",".join(size.zones)

@@ -1,7 +1,6 @@
-"""The simulator on a socket: ARM requests on every path, and `/__admin/*` to script it from outside.
+"""Serves the simulator over HTTP: ARM on all paths, and an admin API below `/__admin` to change its state.
 
-The admin routes are for tests, demos and curious people; they are as unauthenticated as the rest of the simulator,
-which is why it only binds to loopback unless told otherwise.
+Neither checks credentials. The server therefore listens on loopback by default.
 """
 
 import contextlib
@@ -14,18 +13,18 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from kaito.cloud.azure.simulator.faults import Fault
+from kaito.cloud.azure.simulator.http import ArmError, ArmRequest, ArmResponse
 from kaito.cloud.azure.simulator.named_faults import named
 from kaito.cloud.azure.simulator.simulator import Simulator
-from kaito.cloud.azure.simulator.wire import Answer, ArmError, Exchange
 
 ADMIN = "/__admin"
-LARGEST_BODY_BYTES = 4 * 1024 * 1024
+MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 @contextlib.asynccontextmanager
 async def serve(simulator: Simulator, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str, None]:
-    """Listen while the body runs; gives the base URL. Port 0 picks a free one."""
-    app = web.Application(client_max_size=LARGEST_BODY_BYTES)
+    """Serves while the body runs; yields the base URL. Port 0 selects a free port."""
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     Admin(simulator).mount(app)
     app.router.add_route("*", "/{tail:.*}", _arm_handler(simulator))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -42,37 +41,37 @@ async def serve(simulator: Simulator, *, host: str = "127.0.0.1", port: int = 0)
 def _arm_handler(simulator: Simulator) -> Any:
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        url = f"{request.scheme}://{request.host}{request.raw_path}"  # as sent: a signed query must not be rewritten
-        exchange = Exchange.parse(request.method, url, dict(request.headers), body)
-        if "authorization" not in exchange.headers:
-            refused = ArmError(
+        url = f"{request.scheme}://{request.host}{request.raw_path}"  # unchanged: a signed query must not be rewritten
+        arm_request = ArmRequest.parse(request.method, url, dict(request.headers), body)
+        if "authorization" not in arm_request.headers:
+            error = ArmError(
                 401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing."
             )
-            return _response(refused.answer())
-        answer = await simulator.api.handle(exchange)
-        if answer.drop:
+            return _response(error.response())
+        response = await simulator.api.handle(arm_request)
+        if response.drop:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()
-        return _response(answer)
+        return _response(response)
 
     return handle
 
 
-def _response(answer: Answer) -> web.Response:
-    body = answer.encode()
+def _response(response: ArmResponse) -> web.Response:
+    body = response.encode()
     headers = {"Content-Type": "application/json; charset=utf-8"} if body else {}
-    return web.Response(status=answer.status, body=body, headers={**headers, **answer.headers})
+    return web.Response(status=response.status, body=body, headers={**headers, **response.headers})
 
 
 class Admin:
-    """The routes below `/__admin`: look at the state, script faults, play the person at the portal."""
+    """Routes below `/__admin`: read the state, add faults, and change pools like a user of the Azure portal."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
 
     def mount(self, app: web.Application) -> None:
-        """Add the routes."""
+        """Adds the routes."""
         app.add_routes(
             [
                 web.get(f"{ADMIN}/healthz", self.health),
@@ -90,58 +89,58 @@ class Admin:
         )
 
     async def health(self, _request: web.Request) -> web.Response:
-        """`ok` as soon as the socket listens."""
+        """Returns `ok`."""
         return web.Response(text="ok")
 
     async def state(self, _request: web.Request) -> web.Response:
-        """Pools, operations in flight, faults in force, quota."""
+        """Returns pools, running operations, active faults, and quota."""
         return web.json_response(self._simulator.snapshot())
 
     async def requests(self, _request: web.Request) -> web.Response:
-        """The log of ARM requests, oldest first."""
+        """Returns the log of ARM requests, oldest first."""
         return web.json_response([asdict(entry) for entry in self._simulator.api.requests])
 
     async def add_fault(self, request: web.Request) -> web.Response:
-        """A `Fault` as JSON, or `{"named": "throttled", "times": 3}`."""
+        """Adds a fault: a `Fault` as JSON, or `{"named": "throttled", "times": 3}`."""
         document = await _object(request)
         try:
-            ready = document.pop("named", None)
-            fault = named(ready, **document) if ready else Fault(**document)
+            name = document.pop("named", None)
+            fault = named(name, **document) if name else Fault(**document)
         except (ValidationError, KeyError) as error:
-            raise web.HTTPBadRequest(text=f"no such fault: {error}") from error
+            raise web.HTTPBadRequest(text=f"invalid fault: {error}") from error
         self._simulator.faults.add(fault)
         return web.json_response(fault.model_dump(mode="json"), status=201)
 
     async def clear_faults(self, request: web.Request) -> web.Response:
-        """Drop all faults, or those of `?name=`."""
+        """Removes all faults, or those with the name of `?name=`."""
         self._simulator.faults.clear(request.query.get("name"))
         return web.Response(status=204)
 
     async def set_quota(self, request: web.Request) -> web.Response:
-        """`{"StandardNCADSA100v4Family": 24}`; null goes back to the default."""
+        """Sets quotas, for example `{"StandardNCADSA100v4Family": 24}`; null restores the default."""
         _merge(self._simulator.cluster.quota, await _object(request))
         return web.json_response(self._simulator.cluster.quota)
 
     async def set_capacity(self, request: web.Request) -> web.Response:
-        """`{"Standard_NC24ads_A100_v4": 0}`: machines left; null means plenty."""
+        """Sets remaining instances, for example `{"Standard_NC24ads_A100_v4": 0}`; null removes the limit."""
         _merge(self._simulator.cluster.capacity, await _object(request))
         return web.json_response(self._simulator.cluster.capacity)
 
     async def put_pool(self, request: web.Request) -> web.Response:
-        """Make a pool as somebody else would: `{"vmSize": "Standard_D4s_v5", "nodeLabels": {…}}`."""
+        """Creates a pool of another owner: `{"vmSize": "Standard_D4s_v5", "nodeLabels": {…}}`."""
         try:
             pool, _ = self._simulator.cluster.put(request.match_info["name"], {"properties": await _object(request)})
         except ArmError as error:
-            return _response(error.answer())
+            return _response(error.response())
         return web.json_response({"name": pool.name, "state": pool.state}, status=201)
 
     async def delete_pool(self, request: web.Request) -> web.Response:
-        """Delete a pool as a person at the portal would."""
+        """Deletes a pool like a user of the Azure portal."""
         pool = self._simulator.cluster.delete(request.match_info["name"])
         return web.Response(status=202 if pool else 404)
 
     async def set_knobs(self, request: web.Request) -> web.Response:
-        """`{"pool": "ws.*", "never_join": true}`: how nodes of those pools behave from now on."""
+        """Sets knobs of pools, for example `{"pool": "ws.*", "never_join": true}`."""
         document = await _object(request)
         try:
             self._simulator.knobs.set(str(document.pop("pool", ".*")), **document)
@@ -150,7 +149,7 @@ class Admin:
         return web.Response(status=204)
 
     async def reset(self, _request: web.Request) -> web.Response:
-        """Forget pools, faults, ledgers and the request log."""
+        """Removes pools, faults, quotas, capacities, knobs and the request log."""
         self._simulator.reset()
         return web.Response(status=204)
 
@@ -161,13 +160,13 @@ async def _object(request: web.Request) -> dict[str, Any]:
     except ValueError as error:
         raise web.HTTPBadRequest(text=f"not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise web.HTTPBadRequest(text="a JSON object is expected")
+        raise web.HTTPBadRequest(text="the body is not a JSON object")
     return cast("dict[str, Any]", document)
 
 
-def _merge(ledger: dict[str, int], changes: dict[str, Any]) -> None:
+def _merge(values: dict[str, int], changes: dict[str, Any]) -> None:
     for name, limit in changes.items():
         if limit is None:
-            ledger.pop(name.lower(), None)
+            values.pop(name.lower(), None)
         else:
-            ledger[name.lower()] = int(limit)
+            values[name.lower()] = int(limit)

@@ -1,4 +1,4 @@
-"""What the simulated subscription looks like and how fast its time runs."""
+"""Settings of the simulator: names, durations, clock speed, and variants of AKS's behavior."""
 
 import math
 from typing import Literal
@@ -11,7 +11,7 @@ LARGE_POOL_GPUS = 8
 
 
 class SimulatorSettings(BaseModel):
-    """Names of the one managed cluster, and durations in seconds of its real counterpart, divided by `speed`."""
+    """Settings of the simulated subscription. Durations are simulated seconds, divided by `speed` in real time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,38 +21,39 @@ class SimulatorSettings(BaseModel):
     location: str = "eastus"
     kubernetes_version: str = "1.33.2"
     speed: float = Field(default=1.0, gt=0)
-    """How many simulated seconds pass in one real second."""
+    """Simulated seconds per real second."""
     provision_seconds: float | None = None
-    """From PUT to Succeeded; None: by size, see `creation_seconds`."""
+    """From PUT to Succeeded; None: by VM size, see `creation_seconds`."""
     delete_seconds: float = 32.0
-    """Recorded: 32 s for a pool of one machine."""
+    """Measured on AKS: 32 s for a pool of one node."""
     retry_after_seconds: float | None = None
-    """The `Retry-After` of operation answers: simulated seconds, sent as at least one real second; 0 sends 0. None, as
-    recorded, sends none."""
+    """`Retry-After` of operations: simulated seconds, sent as at least 1 real second, or as 0 if it is 0. None sends no
+    header, as recorded."""
     operation_header: bool = True
-    """Whether PUT answers carry `Azure-AsyncOperation`; without it clients poll the resource."""
+    """Whether responses to PUT have `Azure-AsyncOperation`; without it, the SDK polls the resource."""
     signed_operations: bool = True
-    """Whether operation addresses carry a signed query of 3 to 4 thousand characters (recorded since 2023-09)."""
+    """Whether status URLs have a signed query of 3,000 to 4,000 characters (recorded since 2023-09)."""
     empty_last_page: bool = True
     """Whether the list of pools ends with a `nextLink` to an empty page (recorded in 2025)."""
     request_limits: bool = True
-    """Whether the request limits of AKS hold (`limits`). They refill on the simulated clock, as everything else."""
+    """Whether the rate limits of AKS are enforced (`limits`)."""
     delete_gone_status: int = 204
-    """DELETE of an absent pool: 204 as documented, or the 404 of older versions."""
+    """Status of DELETE for a pool that does not exist: 204 as documented, or 404 as in older API versions."""
     delete_while_creating: bool = True
-    """Whether DELETE of a pool in creation is accepted; otherwise 409."""
+    """Whether a pool can be deleted while it is being created; otherwise DELETE returns 409."""
     max_operations: int | None = None
-    """Pool operations in flight on the cluster before further ones are refused with 409."""
+    """Running operations of the cluster above which further ones get 409; None: no limit."""
     quota_refusal: Literal["aks", "compute", "pool"] = "aks"
-    """How a pool beyond the quota is refused: by AKS (400 `ErrCode_InsufficientVCPUQuota`), by Compute's answer (409
+    """How a pool beyond the quota is rejected: by AKS (400 `ErrCode_InsufficientVCPUQuota`), by Compute (409
     `OperationNotAllowed`), or by a pool that is accepted and fails."""
     family_quota: int = 10_000
-    """vCPUs of each family, unless the ledger says otherwise."""
+    """Quota in vCPUs of each family."""
     regional_quota: int = 100_000
+    """Quota in vCPUs of the region, and of spot instances."""
 
     @property
     def node_resource_group(self) -> str:
-        """The group AKS makes for the nodes."""
+        """Resource group that AKS creates for the nodes."""
         return f"MC_{self.resource_group}_{self.cluster}_{self.location}"
 
     @property
@@ -64,13 +65,13 @@ class SimulatorSettings(BaseModel):
         )
 
     def seconds(self, simulated: float) -> float:
-        """Real seconds for a simulated duration."""
+        """Converts simulated seconds to real seconds."""
         return simulated / self.speed
 
     def creation_seconds(self, gpus: int) -> float:
-        """Simulated seconds from PUT to Succeeded of a pool whose machines have that many GPUs.
+        """Simulated seconds from PUT to Succeeded, by the number of GPUs per node.
 
-        Recorded: 3 to 4 minutes for small sizes, 25 min 54 s for an ND96asr_v4 pool.
+        Measured on AKS: 3 to 4 minutes for small sizes, 25 min 54 s for an ND96asr_v4 pool.
         """
         if self.provision_seconds is not None:
             return self.provision_seconds
@@ -78,7 +79,7 @@ class SimulatorSettings(BaseModel):
 
     @property
     def retry_after(self) -> dict[str, str]:
-        """The header of operation answers, in whole seconds, as ARM sends it; empty when there is none."""
+        """The header `Retry-After` in whole seconds, as ARM sends it; empty if there is none."""
         if self.retry_after_seconds is None:
             return {}
         if self.retry_after_seconds == 0:

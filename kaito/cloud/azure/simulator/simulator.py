@@ -1,4 +1,4 @@
-"""The simulator put together: cluster state, fault script, ARM surface, and the nodes that join.
+"""Assembles the simulator: cluster state, faults, ARM API, and nodes.
 
     from kaito.cloud.azure.simulator.server import serve
 
@@ -13,28 +13,28 @@ from typing import Any, Self
 
 from kaito.cloud.azure.simulator.api import ArmApi
 from kaito.cloud.azure.simulator.faults import FaultScript
-from kaito.cloud.azure.simulator.knobs import KnobBoard
-from kaito.cloud.azure.simulator.nodes import NodeSimulator, NodeSink
+from kaito.cloud.azure.simulator.knobs import KnobOverrides
+from kaito.cloud.azure.simulator.nodes import NodeClient, NodeSimulator
 from kaito.cloud.azure.simulator.pools import Cluster
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.runtime.clock import Clock, SystemClock
 
 
 class Simulator:
-    """A subscription with one managed cluster; its state lives as long as the object."""
+    """Simulates a subscription with one AKS cluster."""
 
     def __init__(
         self,
         settings: SimulatorSettings = SimulatorSettings(),
         *,
-        nodes: NodeSink | None = None,
+        nodes: NodeClient | None = None,
         clock: Clock = SystemClock(),
     ) -> None:
         self.settings = settings
         self.cluster = Cluster(settings, clock=clock)
         self.faults = FaultScript()
         self.api = ArmApi(self.cluster, self.faults)
-        self.knobs = KnobBoard()
+        self.knobs = KnobOverrides()
         self._nodes = NodeSimulator(self.cluster, self.knobs, nodes, clock=clock) if nodes is not None else None
 
     async def __aenter__(self) -> Self:
@@ -56,17 +56,17 @@ class Simulator:
             await self.cluster.__aexit__(exc_type, exc, traceback)
 
     def reset(self) -> None:
-        """Forget pools, operations, faults, ledgers, knobs and the request log."""
-        self.cluster.forget_everything()
+        """Removes pools, operations, faults, quotas, capacities, knobs and the request log."""
+        self.cluster.reset()
         self.cluster.quota.clear()
         self.cluster.capacity.clear()
         self.faults.clear()
         self.knobs.clear()
         self.api.requests.clear()
-        self.api.limits.forget()
+        self.api.limits.reset()
 
     def snapshot(self) -> dict[str, Any]:
-        """The state, for people and assertions."""
+        """The state as JSON, for the admin API and assertions."""
         return {
             "pools": [
                 {

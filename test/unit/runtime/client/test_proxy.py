@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kaito.apiserver import ApiServer, serve
-from kaito.cloud.azure.transport import guarded
+from kaito.cloud.azure.transport import guarded_transport
 from kaito.runtime.cache import following
 from kaito.runtime.certs.authority import new_authority, new_leaf
 from kaito.runtime.certs.serving import ServingContext
@@ -303,7 +303,7 @@ async def test_loopback_never_goes_through_a_proxy(tmp_path: Path, monkeypatch: 
         transport = HttpTransport(await find_cluster_config(path))
         await Client(transport, field_manager="test").create(config("a"))
         await transport.close()
-        azure = guarded(served.url)
+        azure = guarded_transport(served.url)
         await azure.open()
         async with azure.session._session.get(served.url + "/version") as answer:
             assert answer.status == 200

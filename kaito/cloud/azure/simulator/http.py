@@ -1,6 +1,6 @@
-"""What travels between an ARM client and the simulator: exchanges, answers, and the two error shapes ARM uses.
+"""Requests, responses and errors of ARM, independent of an HTTP server.
 
-Independent of any HTTP server: `server` puts it on a socket, `inprocess` hands it to the SDK's pipeline directly.
+`server` converts them from and to HTTP, `inprocess` from and to the SDK's pipeline.
 """
 
 import json
@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request as ARM sees it. Header names are in lower case."""
+class ArmRequest:
+    """A request to ARM. Header names are in lower case."""
 
     method: str
     path: str
@@ -20,13 +20,13 @@ class Exchange:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes = b""
     base_url: str = ""
-    """Scheme and host the client used; absolute URLs in answers start with it."""
+    """Scheme and host of the request, for URLs in the response."""
     raw_query: str = ""
-    """The query as it was sent: signed addresses are compared byte for byte."""
+    """The query as sent: signed queries are compared unchanged."""
 
     @classmethod
-    def parse(cls, method: str, url: str, headers: Mapping[str, str], body: bytes) -> "Exchange":
-        """From a full URL."""
+    def parse(cls, method: str, url: str, headers: Mapping[str, str], body: bytes) -> "ArmRequest":
+        """Builds a request from a URL."""
         parts = urlsplit(url)
         return cls(
             method=method.upper(),
@@ -39,10 +39,10 @@ class Exchange:
         )
 
     def json(self) -> dict[str, Any]:
-        """The body as an object.
+        """Parses the body as a JSON object.
 
         Raises:
-            ArmError: 400 when it is not one.
+            ArmError: 400, the body is not a JSON object.
         """
         try:
             document: object = json.loads(self.body or b"{}")
@@ -54,8 +54,8 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A status, a JSON body (or raw bytes) and headers. `drop` closes the connection without answering."""
+class ArmResponse:
+    """A response: status, JSON body or bytes, and headers. `drop` closes the connection without a response."""
 
     status: int = 200
     body: Any = None
@@ -63,14 +63,14 @@ class Answer:
     drop: bool = False
 
     def encode(self) -> bytes:
-        """The body's bytes: raw bytes as they are, `None` as nothing, anything else as JSON."""
+        """Encodes the body: bytes unchanged, None as empty, other values as JSON."""
         if self.body is None:
             return b""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
 class ArmError(Exception):
-    """A refusal in ARM's words: HTTP status, error code, message, and nested details."""
+    """An error response of ARM: HTTP status, error code, message, and details."""
 
     def __init__(
         self,
@@ -90,13 +90,13 @@ class ArmError(Exception):
         self.message = message
         self.details = details
         self.flat = flat
-        """The container service's own shape: the fields at the top level instead of below `error`."""
+        """Whether the fields are at the top level, as in errors of the container service, instead of below `error`."""
         self.target = target
         self.subcode = subcode
         self.headers = dict(headers or {})
 
     def document(self) -> dict[str, Any]:
-        """The error object: code, message, and details where there are any."""
+        """The error object with code, message and details."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.details:
             error["details"] = [dict(detail) for detail in self.details]
@@ -104,19 +104,19 @@ class ArmError(Exception):
             error["target"] = self.target
         return error
 
-    def answer(self) -> Answer:
-        """The response carrying this error."""
+    def response(self) -> ArmResponse:
+        """The response with this error."""
         body = (
             {"details": None, "subcode": self.subcode, **self.document()} if self.flat else {"error": self.document()}
         )
-        return Answer(self.status, body, self.headers)
+        return ArmResponse(self.status, body, self.headers)
 
 
-def in_progress(pool: str, doing: str) -> ArmError:
-    """409: another operation on the pool has not ended."""
+def in_progress(pool: str, state: str) -> ArmError:
+    """409: another operation on the pool is running."""
     return ArmError(
         409,
         "OperationNotAllowed",
-        f"Operation is not allowed: Another operation ({pool} - {doing}) is in progress, "
+        f"Operation is not allowed: Another operation ({pool} - {state}) is in progress, "
         "please wait for it to finish before starting a new operation.",
     )

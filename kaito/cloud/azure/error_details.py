@@ -1,6 +1,6 @@
-"""Reads every (code, message) out of an ARM error, in whichever shape it comes.
+"""Extracts all codes and messages from an ARM error.
 
-Shapes seen (recordings of azure-cli, logs and issues of AKS, Karpenter's Azure provider): flat and nested bodies;
+Recordings of azure-cli, logs and issues of AKS, and Karpenter's provider for Azure show flat and nested bodies;
 `details` as objects, as one object or as text; `innererror`; JSON inside a message, whole, escaped or cut off; and the
 Go SDK's text `Code="X" Message="Y" Details=[...]` inside the message of a failed agent pool.
 """
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 DEPTH_LIMIT = 8
-"""Bodies nested deeper than this are not followed: no recorded one has more than five levels."""
+"""Deeper levels of a body are ignored: recorded bodies have up to five."""
 
 TEXT_LIMIT = 64 * 1024
-"""Characters of a message in which codes are looked for."""
+"""Characters of a message that are searched for codes."""
 
 DOCUMENTS_PER_TEXT = 16
-"""Beginnings of JSON documents that are tried in one text."""
+"""Positions in one text at which parsing JSON is attempted."""
 
 _NESTED_KEYS = ("error", "innererror", "innerError", "inner_error", "details", "additionalInfo", "info")
 _QUOTED = re.compile(r'Code=\\?"(?P<code>[^"\\]+)\\?"(?:\s+Message=\\?"(?P<message>[^"\\]*))?', re.IGNORECASE)
@@ -29,31 +29,31 @@ _STATUS = re.compile(r"\bStatus(?:Code)?\s*[=:]\s*(?P<status>[1-5]\d\d)\b", re.I
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """One code with its message, somewhere in an error."""
+class ErrorDetail:
+    """A code with its message, at any level of an error."""
 
     code: str
     message: str
     target: str = ""
-    """The property of the request that the error is about, for example `agentPoolProfile.vmSize`."""
+    """The property of the request that caused the error, for example `agentPoolProfile.vmSize`."""
 
     @property
     def key(self) -> str:
-        """The code as it is compared: services do not agree about upper and lower case."""
+        """The code in lower case, for comparisons: services use different cases."""
         return self.code.lower()
 
 
-def shapes(document: Mapping[str, Any]) -> list[Shape]:
-    """Every shape in an error body, outermost first, each once."""
+def error_details(document: Mapping[str, Any]) -> list[ErrorDetail]:
+    """All details of an error body without duplicates, outermost first."""
     return list(dict.fromkeys(_of_mapping(document, DEPTH_LIMIT)))
 
 
-def inner_statuses(found: list[Shape]) -> frozenset[int]:
-    """HTTP statuses that a message reports of a request behind the one that was answered (`Status=429`)."""
-    return frozenset(int(hit["status"]) for shape in found for hit in _STATUS.finditer(shape.message[:TEXT_LIMIT]))
+def inner_statuses(details: list[ErrorDetail]) -> frozenset[int]:
+    """HTTP statuses of requests that Azure sent internally, from messages with `Status=429`."""
+    return frozenset(int(hit["status"]) for detail in details for hit in _STATUS.finditer(detail.message[:TEXT_LIMIT]))
 
 
-def _of_value(value: object, depth: int) -> Iterator[Shape]:
+def _of_value(value: object, depth: int) -> Iterator[ErrorDetail]:
     if depth <= 0:
         return
     if isinstance(value, Mapping):
@@ -62,32 +62,32 @@ def _of_value(value: object, depth: int) -> Iterator[Shape]:
         for entry in cast("list[object]", value):
             yield from _of_value(entry, depth - 1)
     elif isinstance(value, str) and value.strip():
-        yield Shape("", value)
+        yield ErrorDetail("", value)
         yield from _of_text(value, depth - 1)
 
 
-def _of_mapping(document: Mapping[str, Any], depth: int) -> Iterator[Shape]:
+def _of_mapping(document: Mapping[str, Any], depth: int) -> Iterator[ErrorDetail]:
     if depth <= 0:
         return
     code, message = _text(document.get("code")), _text(document.get("message"))
     if code or message:
-        yield Shape(code, message, _text(document.get("target")))
+        yield ErrorDetail(code, message, _text(document.get("target")))
     yield from _of_text(message, depth - 1)
     for key in _NESTED_KEYS:
         if key in document:
             yield from _of_value(document[key], depth - 1)
 
 
-def _of_text(text: str, depth: int) -> Iterator[Shape]:
-    """The shapes that a message quotes."""
+def _of_text(text: str, depth: int) -> Iterator[ErrorDetail]:
+    """The details inside a message."""
     if depth <= 0 or not text:
         return
     text = text[:TEXT_LIMIT]
     leading = _PARENTHESIS.match(text)
     if leading is not None:
-        yield Shape(leading["code"], leading["message"])
+        yield ErrorDetail(leading["code"], leading["message"])
     for quoted in _QUOTED.finditer(text):
-        yield Shape(quoted["code"], quoted["message"] or "")
+        yield ErrorDetail(quoted["code"], quoted["message"] or "")
     documents = list(_documents(text))
     for document in documents:
         yield from _of_value(document, depth)
@@ -97,11 +97,11 @@ def _of_text(text: str, depth: int) -> Iterator[Shape]:
             yield from _of_value(document, depth)
     for pattern in (_JSON_CODE, _LABELED):
         for hit in pattern.finditer(text):
-            yield Shape(hit["code"], text)
+            yield ErrorDetail(hit["code"], text)
 
 
 def _documents(text: str) -> Iterator[object]:
-    """The JSON objects and arrays inside a text."""
+    """Finds JSON objects and arrays inside a text."""
     decoder, position = json.JSONDecoder(), 0
     for _ in range(DOCUMENTS_PER_TEXT):
         begin = min((at for at in (text.find("{", position), text.find("[", position)) if at >= 0), default=-1)
@@ -117,7 +117,7 @@ def _documents(text: str) -> Iterator[object]:
 
 
 def _text(value: object) -> str:
-    """A code or message as text; some services send numbers, or an object where a message belongs."""
+    """Converts a code or message to text; some services send numbers or objects."""
     if value is None or isinstance(value, bool):
         return ""
     return value if isinstance(value, str) else json.dumps(value, default=str)
