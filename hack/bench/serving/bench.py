@@ -147,11 +147,11 @@ def server(kind: str, directory: str):
 INTRODUCTION = """\
 # Serving benchmarks
 
-Made by `make bench-serving` (`hack/bench/serving/bench.py`). *Direct* is `model.generate` in a loop without a server,
+Written by `make bench-serving` (`hack/bench/serving/bench.py`). *Direct* is `model.generate` in a loop, without server,
 with the better of one and all CPU threads and of two runs: the limit for one client. *Plain* is FastAPI around
-`transformers.pipeline` as most people write it (`hack/bench/serving/plain_server.py`). *Ours* is `kaito-inference`.
-Greedy, random weights, answers of fixed length; closed loop: every client asks again as soon as it has its answer.
-CPU time per token depends less than the rates on what else the machine is doing.
+`transformers.pipeline`, a common way to serve a model (`hack/bench/serving/plain_server.py`). *Ours* is
+`kaito-inference`. Greedy decoding, random weights, answers of fixed length; closed loop: every client sends its next
+request when it has the answer. CPU time per token depends less on other load of the machine than the rates do.
 """
 
 
