@@ -23,6 +23,7 @@ from kaito.runtime.lazy import load
 if TYPE_CHECKING:
     from kaito.runtime.testing.builders import node as node, pod as pod
     from kaito.runtime.testing.cluster import workloads as workloads
+    from kaito.runtime.testing.crash import CrashingTransport as CrashingTransport, CrashPoint as CrashPoint
     from kaito.runtime.testing.envtest import RealCluster as RealCluster
     from kaito.runtime.testing.runs import Run as Run
     from kaito.runtime.testing.scripted import ScriptedTransport as ScriptedTransport
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from kaito.runtime.testing.world import NotSettled as NotSettled, World as World
 
 _HOMES = {
+    "CrashPoint": "crash",
+    "CrashingTransport": "crash",
     "Deadlock": "virtual",
     "InMemoryTransport": "transport",
     "Livelock": "virtual",

@@ -24,6 +24,7 @@ from typing import Protocol, Self, final
 
 from kaito.apiserver import ApiServer, Backup, Denial, Fault, HttpRequest, RequestRecord
 from kaito.runtime.cache import Cached
+from kaito.runtime.client import Transport
 from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.controller import AnyController
 from kaito.runtime.kinds import PolicyRule
@@ -111,7 +112,7 @@ class World(ServerObjects):
         lease: str | None = None,
         runnables: Sequence[Runnable] = (),
         settings: Settings | None = None,
-        transport: InMemoryTransport | None = None,
+        transport: Transport | None = None,
         name: str = "test",
         agent: str = "",
         user: str = "",

@@ -5,8 +5,8 @@ that take `stage` run once for Machines and once for NodeClaims.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -24,11 +24,8 @@ from kaito.provisioner.context import Dependencies
 from kaito.provisioner.controllers import cached, controllers
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.runtime import Client, Condition, Manager
-from kaito.runtime.client import Reply, StreamReply
-from kaito.runtime.client.transport import NO_HEADERS
-from kaito.runtime.errors import TransportError
 from kaito.runtime.kinds import Node
-from kaito.runtime.testing import InMemoryTransport, World
+from kaito.runtime.testing import CrashingTransport, CrashPoint, World
 
 A100 = "Standard_NC24ads_A100_v4"
 H100 = "Standard_NC40ads_H100_v5"
@@ -53,11 +50,11 @@ class Stage:
         self,
         kinds: tuple[type[Claim], ...] = KINDS,
         *,
-        life: "Life | None" = None,
+        crash: CrashPoint | None = None,
         lease: str | None = None,
         **changes: Any,
     ) -> Manager:
-        """Start the provisioner; `changes` are of its settings, `life` ends it early, with a `lease` it is elected."""
+        """Start the provisioner; `changes` are of its settings, at `crash` it dies, with a `lease` it is elected."""
         self.settings = self.settings.model_copy(update=changes)
         values: dict[str, Any] = {
             "subscription_id": self.simulator.settings.subscription_id,
@@ -67,7 +64,7 @@ class Stage:
             "credential_mode": "fake",
         }
         azure = AzureSettings(**{**values, **self.azure})
-        arm = InProcessTransport(MortalArm(self.simulator, life) if life else self.simulator.api)
+        arm = InProcessTransport(CrashingArm(self.simulator, crash) if crash else self.simulator.api)
         provider = AzureProvider(azure, CloudMetrics(), transport=arm, fence=lambda: manager.fence())  # noqa: PLW0108 - made below
         self.deps = Dependencies(cloud=provider, settings=self.settings, kinds=kinds)
         manager = self.world.manager(
@@ -75,7 +72,7 @@ class Stage:
             cache=cached(),
             lease=lease,
             name="gpu-provisioner",
-            transport=MortalTransport(self.world.transport(), life) if life else None,  # type: ignore[arg-type]  # same face
+            transport=CrashingTransport(self.world.transport(), crash) if crash else None,
         )
         self._running = AsyncExitStack()
         await self._running.enter_async_context(manager)
@@ -162,10 +159,10 @@ class Stage:
             await self.world.advance(step)
             waited += step
 
-    async def until_over(self, life: "Life", *, within: float = 400.0) -> float:
-        """Let time pass until the process is dead; the seconds that it took."""
+    async def until_crashed(self, crash: CrashPoint, *, within: float = 400.0) -> float:
+        """Advance time until the process crashes; returns the elapsed seconds."""
         begun = self.world.now
-        await self.until("the process dies", life.is_over, within=within, step=1)
+        await self.until("the process crashes", crash.has_crashed, within=within, step=1)
         return (self.world.now - begun).total_seconds()
 
     async def until_ready(self, name: str = "ws1", *, within: float = 900.0) -> Claim:
@@ -178,77 +175,19 @@ class Stage:
         await self.until(f"{name} gone", lambda: self.find(name) is None, within=within)
 
 
-class Life:
-    """How many more requests a process gets through, to the cluster and to the cloud together."""
+class CrashingArm:
+    """The ARM simulator as a process that crashes reaches it."""
 
-    def __init__(self, requests: int) -> None:
-        self.left = requests
+    def __init__(self, simulator: Simulator, crash: CrashPoint) -> None:
+        self._simulator, self._crash = simulator, crash
 
-    def spend(self) -> None:
-        """One request was served."""
-        self.left -= 1
-
-    def is_over(self) -> bool:
-        """Nothing gets out, and no answer comes in any more."""
-        return self.left <= 0
-
-
-class MortalTransport:
-    """The way to the cluster of a process that dies: its last request takes effect and is never answered."""
-
-    def __init__(self, inner: InMemoryTransport, life: Life) -> None:
-        self._inner, self._life = inner, life
-        self.host = inner.host
-
-    async def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] = NO_HEADERS,
-        body: bytes | None = None,
-        timeout: float = 30.0,
-    ) -> Reply:
-        if self._life.is_over():
-            raise TransportError("the process is dead")
-        reply = await self._inner.request(method, target, headers=headers, body=body, timeout=timeout)
-        if method != "GET":
-            self._life.spend()
-        if self._life.is_over():
-            self._inner.break_streams()
-            raise TransportError("the process is dead")
-        return reply
-
-    def stream(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] = NO_HEADERS,
-        connect: float = 5.0,
-        idle: float | None = None,
-    ) -> AbstractAsyncContextManager[StreamReply]:
-        if self._life.is_over():
-            raise TransportError("the process is dead")
-        return self._inner.stream(method, target, headers=headers, connect=connect, idle=idle)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-class MortalArm:
-    """The way to the cloud of a process that dies."""
-
-    def __init__(self, simulator: Simulator, life: Life) -> None:
-        self._simulator, self._life = simulator, life
-
-    async def handle(self, exchange: ArmRequest) -> ArmResponse:
-        if self._life.is_over():
+    async def handle(self, request: ArmRequest) -> ArmResponse:
+        if self._crash.has_crashed():
             return ArmResponse(drop=True)
-        answer = await self._simulator.api.handle(exchange)
-        if exchange.method != "GET":
-            self._life.spend()
-        return ArmResponse(drop=True) if self._life.is_over() else answer
+        response = await self._simulator.api.handle(request)
+        if request.method != "GET":
+            self._crash.count_write()
+        return ArmResponse(drop=True) if self._crash.has_crashed() else response
 
 
 def claim_manifest(

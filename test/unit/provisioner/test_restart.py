@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kaito.api import labels
+from kaito.runtime.testing import CrashPoint
 
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
@@ -18,12 +19,10 @@ END_WRITES = 10
 
 @pytest.mark.parametrize("requests", range(1, BIRTH_WRITES + 1))
 async def test_killed_after_any_write_it_goes_on_after_a_restart(stage: "Stage", requests: int) -> None:
-    from test.unit.provisioner.conftest import Life
-
     stage.claim()
-    life = Life(requests)
-    await stage.start(life=life)
-    waited = await stage.until_over(life)
+    crash = CrashPoint(requests)
+    await stage.start(crash=crash)
+    waited = await stage.until_crashed(crash)
     assert len(stage.pools) <= 1
     await stage.stop()
     await stage.world.advance(400 - waited)  # the cloud goes on without a provisioner
@@ -40,16 +39,14 @@ async def test_killed_after_any_write_it_goes_on_after_a_restart(stage: "Stage",
 
 @pytest.mark.parametrize("requests", range(1, END_WRITES + 1))
 async def test_killed_after_any_write_of_the_end_it_finishes_after_a_restart(stage: "Stage", requests: int) -> None:
-    from test.unit.provisioner.conftest import Life
-
     await stage.start()
     stage.claim()
     await stage.until_ready()
     await stage.stop()
     stage.delete()
-    life = Life(requests)
-    await stage.start(life=life)
-    waited = await stage.until_over(life)
+    crash = CrashPoint(requests)
+    await stage.start(crash=crash)
+    waited = await stage.until_crashed(crash)
     await stage.stop()
     await stage.world.advance(max(100 - waited, 0))
 

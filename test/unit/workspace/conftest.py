@@ -1,20 +1,15 @@
 """The founding document's Workspace and what its controller is told, for every test of the room."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, crds, labels
-from kaito.runtime.client import Reply, StreamReply
-from kaito.runtime.client.transport import NO_HEADERS
-from kaito.runtime.errors import TransportError
 from kaito.runtime.kinds import Namespace, Node, StatefulSet
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta, Quantity
 from kaito.runtime.meta.model import format_time
-from kaito.runtime.testing import InMemoryTransport, World, builders
+from kaito.runtime.testing import CrashingTransport, CrashPoint, World, builders
 from kaito.workspace.main import workspace_manager
 from kaito.workspace.plan import Hardware, Plan, Serving
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -76,46 +71,6 @@ def serving() -> Serving:
 @pytest.fixture
 def plan(hardware: Hardware, serving: Serving) -> Plan:
     return Plan(hardware=hardware, serving=serving)
-
-
-class DyingTransport:
-    """Passes requests on until the n-th write; from then on nothing reaches the server or comes back."""
-
-    def __init__(self, inner: InMemoryTransport, writes: int) -> None:
-        self._inner, self._left = inner, writes
-        self.host = inner.host
-
-    async def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] = NO_HEADERS,
-        body: bytes | None = None,
-        timeout: float = 30.0,
-    ) -> Reply:
-        reply = await self._inner.request(method, target, headers=headers, body=body, timeout=timeout)
-        if method != "GET":
-            self._left -= 1
-        if self._left == 0:
-            self._inner.reachable = False
-            self._inner.break_streams()
-            raise TransportError("the process is dead")
-        return reply
-
-    def stream(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] = NO_HEADERS,
-        connect: float = 5.0,
-        idle: float | None = None,
-    ) -> AbstractAsyncContextManager[StreamReply]:
-        return self._inner.stream(method, target, headers=headers, connect=connect, idle=idle)
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 class Cluster:
@@ -222,7 +177,7 @@ class Cluster:
         runtime = Settings(
             metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False, graceful_shutdown_seconds=1
         )
-        transport = DyingTransport(self.world.transport(), writes)
+        transport = CrashingTransport(self.world.transport(), CrashPoint(writes))
         manager = workspace_manager(self.settings, runtime, transport=transport, clock=self.world.clock)
         self.world.watch_over(manager)
         return manager
