@@ -346,43 +346,6 @@ class EventRecorder:
         series.is_stale = series.count != count
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
-    """One call of `record`."""
-
-    regarding: Resource
-    type: EventType
-    reason: str
-    note: str
-    action: str
-
-
-@final
-class EventList:
-    """An event sink that keeps everything: for unit tests of reconcilers."""
-
-    def __init__(self) -> None:
-        self.events: list[RecordedEvent] = []
-
-    def record(
-        self,
-        regarding: Resource,
-        type: EventType,  # noqa: A002 -- the API's word
-        reason: str,
-        note: str,
-        *,
-        action: str,
-        related: Resource | None = None,  # noqa: ARG002 -- the protocol's
-    ) -> None:
-        """Keep the event."""
-        self.events.append(RecordedEvent(regarding, type, reason, note, action))
-
-    @property
-    def reasons(self) -> list[str]:
-        """The reasons in order."""
-        return [event.reason for event in self.events]
-
-
 def _reference(obj: Resource) -> ObjectReference:
     return ObjectReference(
         api_version=obj.api_version,

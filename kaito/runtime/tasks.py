@@ -1,8 +1,8 @@
 """Tasks with an owner: the only module that starts tasks.
 
-`TaskScope` is a task group for background work: leaving its body cancels what still runs and waits for it, so no task
-outlives the object that started it. The first failure of a task cancels the body and comes out of the scope bare, not
-wrapped in a group, when it is the only one.
+`TaskScope` is a task group for background work: leaving its body cancels the running tasks and waits for them, so no
+task outlives the object that started it. The first failure of a task cancels the body. A single failure is raised as it
+is, not wrapped in an exception group.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ async def sleep_forever() -> None:
 
 @final
 class TaskScope:
-    """Owns background tasks for the length of an `async with` body."""
+    """Runs background tasks during an `async with` body."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -53,21 +53,21 @@ class TaskScope:
         return task
 
     def cancel(self) -> None:
-        """Ask every running task to stop; leaving the scope waits for them."""
+        """Cancel every running task; leaving the scope waits for them."""
         for task in self._running:
             task.cancel()
 
 
 async def settle(task: asyncio.Task[T]) -> T | None:
-    """Wait for a task that was told to stop; its cancellation is a normal end, its failure is raised."""
+    """Wait for a task that was cancelled. Its cancellation is a normal end, its failure is raised."""
     await asyncio.wait([task])
     return None if task.cancelled() else task.result()
 
 
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """Run coroutines at the same time and wait for all; the results in their order.
+    """Run coroutines concurrently and wait for all; their results in order.
 
-    The first failure cancels the others. A single failure comes out bare, several as an ExceptionGroup.
+    The first failure cancels the others. A single failure is raised as it is, several as an ExceptionGroup.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -81,22 +81,22 @@ async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
 
 @final
 class TaskPool:
-    """Owns background tasks that must be stopped by a deadline rather than waited for without end.
+    """Runs background tasks that have to stop within a timeout.
 
-    `TaskScope` is the better owner wherever waiting is safe. A manager stopping foreign code uses this: what does not
-    end in time is reported by name and left behind, for a process that is about to exit.
+    Prefer `TaskScope`, which waits without a limit. A manager uses a pool for code of others: tasks that do not stop in
+    time are reported by name and abandoned, because the process exits anyway.
 
     Args:
         name: prefix of the tasks' names.
-        ended: called with the name of a task that ended by itself, and with its error if it failed. Not called for
-            tasks that were told to stop and obeyed.
+        on_end: called with the name of a task that ended without being cancelled, and with its error if it failed; not
+            called for a task that ended after its cancellation.
     """
 
-    def __init__(self, name: str, *, ended: Callable[[str, BaseException | None], None]) -> None:
+    def __init__(self, name: str, *, on_end: Callable[[str, BaseException | None], None]) -> None:
         self._name = name
-        self._ended = ended
+        self._on_end = on_end
         self._running: set[asyncio.Task[Any]] = set()
-        self._told_to_end: set[asyncio.Task[Any]] = set()
+        self._cancelled: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     def __len__(self) -> int:
@@ -111,28 +111,28 @@ class TaskPool:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        expected = self._stopping or task in self._told_to_end
-        self._told_to_end.discard(task)
+        expected = self._stopping or task in self._cancelled
+        self._cancelled.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None or not expected:
-            self._ended(task.get_name(), error)
+            self._on_end(task.get_name(), error)
 
     async def end(self, task: "asyncio.Task[Any]") -> None:
-        """Cancel one task and wait for its end."""
+        """Cancel one task and wait until it has ended."""
         if task in self._running:
-            self._told_to_end.add(task)
+            self._cancelled.add(task)
             task.cancel()
             await asyncio.wait([task])
 
     def cancel(self) -> None:
-        """Tell every task to stop; `stop` waits for them."""
+        """Cancel every task; `stop` waits for them."""
         if not self._stopping:
             self._stopping = True
             for task in self._running:
                 task.cancel()
 
     async def stop(self, timeout: float | None) -> list[str]:
-        """Cancel every task and wait for them, `timeout` seconds at most; the names of those still running then."""
+        """Cancel every task and wait, `timeout` seconds at most; the names of the tasks that still run then."""
         self.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=timeout)

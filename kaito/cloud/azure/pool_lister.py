@@ -119,7 +119,7 @@ class PoolLister:
     def __init__(self, list_pools: ListPools, bucket: TokenBucket) -> None:
         self._list_pools = list_pools
         self._bucket = bucket
-        self._tasks = TaskPool("agent-pools", ended=_ignore_end)
+        self._tasks = TaskPool("agent-pools", on_end=_ignore_end)
         self._task: asyncio.Task[Listing] | None = None
         self._number = 0
         self._started_at: float | None = None

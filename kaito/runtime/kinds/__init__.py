@@ -48,6 +48,19 @@ if TYPE_CHECKING:
         StatefulSetUpdateStrategy as StatefulSetUpdateStrategy,
         WorkloadCondition as WorkloadCondition,
     )
+    from kaito.runtime.kinds.authentication import (
+        TokenReview as TokenReview,
+        TokenReviewSpec as TokenReviewSpec,
+        TokenReviewStatus as TokenReviewStatus,
+        UserInfo as UserInfo,
+    )
+    from kaito.runtime.kinds.authorization import (
+        NonResourceAttributes as NonResourceAttributes,
+        ResourceAttributes as ResourceAttributes,
+        SubjectAccessReview as SubjectAccessReview,
+        SubjectAccessReviewSpec as SubjectAccessReviewSpec,
+        SubjectAccessReviewStatus as SubjectAccessReviewStatus,
+    )
     from kaito.runtime.kinds.batch import (
         CronJob as CronJob,
         CronJobSpec as CronJobSpec,
@@ -233,6 +246,14 @@ _HOMES = {
         "StatefulSetStatus",
         "StatefulSetUpdateStrategy",
         "WorkloadCondition",
+    ),
+    "authentication": ("TokenReview", "TokenReviewSpec", "TokenReviewStatus", "UserInfo"),
+    "authorization": (
+        "NonResourceAttributes",
+        "ResourceAttributes",
+        "SubjectAccessReview",
+        "SubjectAccessReviewSpec",
+        "SubjectAccessReviewStatus",
     ),
     "batch": (
         "CronJob",

@@ -21,7 +21,7 @@ class LocalLeadership:
 
     def __init__(self, elector: Elector) -> None:
         self._elector = elector
-        self._pool = TaskPool("lease", ended=self._ended)
+        self._pool = TaskPool("lease", on_end=self._ended)
         self._elected = asyncio.Event()
         self._lost: asyncio.Future[str] | None = None
 

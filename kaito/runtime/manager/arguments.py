@@ -1,4 +1,4 @@
-"""What is given to `Manager` in the wrong place, told with what belongs there before it fails somewhere deep."""
+"""Validates the types of `Manager`'s arguments, so that a mistake fails at the call with the expected type."""
 
 from collections.abc import Iterable
 from typing import Final, cast
@@ -10,7 +10,7 @@ from kaito.runtime.manager.runnable_groups import CONTROLLERS
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 
-_TAKES: Final = {
+_EXPECTED: Final = {
     "controllers": ("Controller(...), Controller.every(...) and Controller.keyed(...)", CONTROLLERS),
     "cache": ("Cached(...)", (Cached,)),
     "clusters": ("Cluster(...)", (Cluster,)),
@@ -19,20 +19,16 @@ _TAKES: Final = {
 
 
 def check_arguments(settings: object, **lists: object) -> None:
-    """Refuse arguments of `Manager` that are something else altogether.
-
-    Raises:
-        ConfigurationError: the message says what belongs there.
-    """
+    """Raise ConfigurationError if an argument of `Manager` is of another type; the message names the expected one."""
     if settings is not None and not isinstance(settings, Settings):
         message = f"Manager(settings): {settings!r} is not Settings; controllers are given as controllers=[...]"
         raise ConfigurationError(message)
     for name, given in lists.items():
-        what, types = _TAKES[name]
+        expected, types = _EXPECTED[name]
         if isinstance(given, str) or not isinstance(given, Iterable):
-            message = f"Manager({name}=...) takes a list of {what}, not {given!r}"
+            message = f"Manager({name}=...) takes a list of {expected}, not {given!r}"
             raise ConfigurationError(message)
         for each in cast("Iterable[object]", given):
             if not isinstance(each, types) or (isinstance(each, type) and not issubclass(each, Resource)):
-                message = f"{name}= takes {what}, not {each!r}"
+                message = f"{name}= takes {expected}, not {each!r}"
                 raise ConfigurationError(message)

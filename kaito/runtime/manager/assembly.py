@@ -1,4 +1,4 @@
-"""What a manager is made of: the network, the client on it, the cache, and what reconcilers hold. Made at its start."""
+"""Assembles what a cluster needs: the connection, the client on it, the cache, and what reconcilers use."""
 
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -10,7 +10,7 @@ from kaito.runtime.client import Api, Client, Interceptor, Transport, user_agent
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller import ControllerServices
 from kaito.runtime.discovery import ServerDiscovery
-from kaito.runtime.manager.cache_plan import Declared
+from kaito.runtime.manager.cache_plan import CachePlan
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics, RequestMetrics
@@ -19,25 +19,26 @@ from kaito.runtime.tracing import Tracer
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """How the manager reaches the API server."""
+class Connection:
+    """The connection to an API server."""
 
     transport: Transport
     connect: Callable[[], Awaitable[Transport]] | None
-    """Makes another transport, for another event loop; None when only this one exists."""
+    """Opens another transport, for another event loop; None when only this one exists."""
     namespace: str
-    """Where this process lives."""
+    """Namespace of this process: of the pod, or of the kubeconfig's context."""
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
-    """What the parts of every cluster have in common."""
+class SharedServices:
+    """What all clusters of a manager share."""
 
     name: str
     identity: str
     field_manager: str
     former_field_managers: Sequence[str]
     fence: Callable[[], None] | None
+    """Raises `NotLeader` before a write when the lease is not held; None without leader election."""
     clock: Clock
     rng: random.Random
     metrics: Metrics
@@ -46,31 +47,33 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Client, cache and what is built on them."""
+class ClusterServices:
+    """Client and cache of one cluster, and what is built on them."""
 
-    network: Network
+    connection: Connection
     client: Client
     discovery: ServerDiscovery
     cache: Cache
     api: Api
     recorder: EventRecorder
 
-    def services(self, common: Common) -> ControllerServices:
-        """What controllers of this cluster are lent."""
+    def for_controllers(self, shared: SharedServices) -> ControllerServices:
+        """The services that controllers use."""
         return ControllerServices(
-            self.cache, self.api, common.clock, common.metrics, common.tracer, common.rng.random, self.discovery
+            self.cache, self.api, shared.clock, shared.metrics, shared.tracer, shared.rng.random, self.discovery
         )
 
 
-async def find_network(settings: Settings, given: Transport | None, stack: AsyncExitStack, metrics: Metrics) -> Network:
-    """The given transport, or one found through the settings, which `stack` closes.
+async def open_connection(
+    settings: Settings, transport: Transport | None, stack: AsyncExitStack, metrics: Metrics
+) -> Connection:
+    """Use the given transport, or open one with the cluster configuration of the settings, which `stack` closes.
 
     Raises:
-        ConfigurationError: there is no way to a cluster.
+        ConfigurationError: no cluster configuration was found.
     """
-    if given is not None:
-        return Network(given, None, "default")
+    if transport is not None:
+        return Connection(transport, None, "default")
     # Imported here: tests that bring their own transport need neither sockets nor credentials.
     from kaito.runtime.client.connect import find_cluster_config
     from kaito.runtime.client.http import HttpTransport
@@ -78,78 +81,78 @@ async def find_network(settings: Settings, given: Transport | None, stack: Async
     async def connect() -> HttpTransport:
         return HttpTransport(await find_cluster_config(settings.kubeconfig, settings.context))
 
-    access = await find_cluster_config(settings.kubeconfig, settings.context)
-    transport = HttpTransport(access, resolved=RequestMetrics(metrics).resolved)
-    stack.push_async_callback(transport.close)
-    return Network(transport, connect, access.namespace or "default")
+    config = await find_cluster_config(settings.kubeconfig, settings.context)
+    opened = HttpTransport(config, resolved=RequestMetrics(metrics).resolved)
+    stack.push_async_callback(opened.close)
+    return Connection(opened, connect, config.namespace or "default")
 
 
-def make_parts(
-    network: Network,
+def assemble(
+    connection: Connection,
     settings: Settings,
-    common: Common,
-    declared: Sequence[Declared],
+    shared: SharedServices,
+    plans: Sequence[CachePlan],
     *,
     defaults: Sequence[Cached] = (),
     live: Collection[type[Resource]],
-    cluster: str = "",
-) -> Parts:
-    """Put the parts together; nothing is sent yet.
+    cluster: str,
+) -> ClusterServices:
+    """Assemble the services of a cluster; no request is sent yet.
 
     Args:
-        network: the way to the cluster.
-        settings: its limits and namespaces.
-        common: what all clusters share.
-        declared: what its cache keeps.
+        connection: the connection to its API server.
+        settings: limits and namespaces.
+        shared: what all clusters share.
+        plans: the kinds that its cache keeps.
         defaults: `Cached(Resource, ...)`, if there is one.
-        live: kinds read from its server each time.
-        cluster: its name in metrics; empty for the manager's own.
+        live: kinds that are read from its server each time.
+        cluster: its name, for metrics.
 
     Raises:
-        ConfigurationError: declarations of one kind that contradict each other.
+        ConfigurationError: declarations of one kind contradict each other.
     """
-    observer = RequestMetrics(common.metrics)
-    discovery = ServerDiscovery(network.transport)
+    observer = RequestMetrics(shared.metrics)
+    discovery = ServerDiscovery(connection.transport)
     client = Client(
-        network.transport,
-        field_manager=common.field_manager,
+        connection.transport,
+        field_manager=shared.field_manager,
         discovery=discovery,
         qps=settings.kube_client_qps,
         burst=settings.kube_client_burst,
         observer=observer,
-        rng=common.rng,
-        tracer=common.tracer,
+        rng=shared.rng,
+        tracer=shared.tracer,
     )
-    for interceptor in reversed(common.interceptors):
+    for interceptor in reversed(shared.interceptors):
         client = client.intercepted(interceptor)
     cache = Cache(
-        network.transport,
+        connection.transport,
         defaults,
         namespaces=settings.namespaces,
-        clock=common.clock,
-        rng=common.rng,
-        user_agent=user_agent(common.field_manager),
+        clock=shared.clock,
+        rng=shared.rng,
+        user_agent=user_agent(shared.field_manager),
         observer=observer,
     )
-    for each in declared:
-        cache.declare(each.cached, pinned=each.pinned)
-    common.metrics.watch_cache(cache.stats, cluster=cluster)
+    for plan in plans:
+        cache.declare(plan.cached, pinned=plan.pinned)
+    shared.metrics.watch_cache(cache.stats, cluster=cluster)
     recorder = EventRecorder(
         client,
-        component=common.name,
-        instance=common.identity,
-        clock=common.clock,
-        rng=common.rng,
-        on_drop=lambda reason: common.metrics.events_dropped.labels(reason).inc(),
+        component=shared.name,
+        instance=shared.identity,
+        clock=shared.clock,
+        rng=shared.rng,
+        on_drop=lambda reason: shared.metrics.events_dropped.labels(reason).inc(),
     )
     api = Api(
         client,
         cache,
         live=live,
-        fence=common.fence,
-        former_field_managers=common.former_field_managers,
+        fence=shared.fence,
+        former_field_managers=shared.former_field_managers,
         events=recorder,
-        clock=common.clock,
-        rng=common.rng,
+        clock=shared.clock,
+        rng=shared.rng,
     )
-    return Parts(network, client, discovery, cache, api, recorder)
+    return ClusterServices(connection, client, discovery, cache, api, recorder)

@@ -1,95 +1,71 @@
-"""The caches of a manager, one a cluster: what each is to keep, checked early and made at the start.
-
-The manager asks for checks when it is made and when a controller joins, and for the parts when it starts.
-"""
+"""The caches of a manager's clusters: validated when a manager is made or a controller is added, made at the start."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import final
 
-from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.cache import Cache
 from kaito.runtime.controller import AnyController, CacheNeed
-from kaito.runtime.manager.assembly import Common, Network, Parts, make_parts
-from kaito.runtime.manager.cache_plan import Declared, check_clusters, check_live, check_watched_fields, join
+from kaito.runtime.manager.assembly import SharedServices
+from kaito.runtime.manager.cache_plan import check_clusters
 from kaito.runtime.manager.cluster import Cluster
-from kaito.runtime.manager.runnable_groups import Fleet
-from kaito.runtime.manager.settings import Settings
-from kaito.runtime.meta import Resource
+from kaito.runtime.manager.runnable_groups import RunnableGroups
 
 
 @final
 class Caches:
-    """The caches of the manager's own cluster and of the further ones.
+    """The caches of all clusters.
 
     Args:
-        fleet: the controllers, who need kinds.
-        settings: of the manager: namespaces and limits.
-        own: what the manager declares itself.
-        live: kinds read from the server each time.
-        clusters: the further clusters.
+        groups: the controllers, which need kinds.
+        own: the manager's own cluster.
+        others: the other clusters.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        settings: Settings,
-        *,
-        own: Sequence[Cached],
-        live: Sequence[type[Resource]],
-        clusters: Sequence[Cluster],
-    ) -> None:
-        self._fleet = fleet
-        self._settings = settings
-        self._own = list(own)
-        self._live = list(live)
-        self._clusters = list(clusters)
-        self.parts: Mapping[str, Parts] = {}
-        """By cluster, the manager's own under the empty name; empty before the start."""
+    def __init__(self, groups: RunnableGroups, own: Cluster, others: Sequence[Cluster]) -> None:
+        self._groups = groups
+        self._own = own
+        self.clusters: Sequence[Cluster] = [own, *others]
+        """The manager's own cluster first."""
+        self._connected: list[Cluster] = []
 
-    def check(self, *more: AnyController) -> None:
-        """Refuse what no cache could satisfy; `more` are about to join.
+    def check(self, *added: AnyController) -> None:
+        """Raise ConfigurationError if the caches cannot satisfy the controllers, those to be added included.
 
         Raises:
-            ConfigurationError: declarations that contradict each other, an unknown cluster, a kind both cached and
-                live, a predicate that looks at what is not kept.
+            ConfigurationError: declarations that contradict each other, an unknown cluster, a kind that is both cached
+                and live, a predicate on fields that are not cached.
         """
-        needs = self._fleet.needs(*more)
-        check_clusters(self._clusters, needs)
-        for cluster in (None, *self._clusters):
-            kept = self._declared(needs, cluster)
-            check_live(self._live if cluster is None else cluster.live, kept)
-            check_watched_fields(self._fleet.watched_fields(*more), kept, cluster=cluster)
-
-    def _declared(self, needs: Mapping[str, Sequence[CacheNeed]], cluster: Cluster | None) -> Sequence[Declared]:
-        if cluster is None:
-            return join(self._own, needs, namespaces=self._settings.namespaces)
-        where = f"Cluster({cluster.name!r}, cache=...)"
-        return join(cluster.cached, needs, cluster=cluster, namespaces=cluster.namespaces, where=where)
-
-    async def connect(self, network: Network, common: Common, stack: AsyncExitStack) -> Parts:
-        """Make clients and caches of all clusters; nothing is followed yet. The parts of the manager's own cluster.
-
-        Kinds of controllers that wait for them are left out: those controllers see to them.
-
-        Raises:
-            ConfigurationError: a cluster cannot be reached, or belongs to another manager.
-        """
-        needs = self._fleet.needs(waiting=False)
-        own = make_parts(
-            network,
-            self._settings,
-            common,
-            self._declared(needs, None),
-            defaults=[each for each in self._own if each.is_default],
-            live=self._live,
-        )
-        further = {
-            cluster.name: await cluster.connect(common, self._declared(needs, cluster), stack)
-            for cluster in self._clusters
+        needs = self._needs(self._groups.needs(*added))
+        check_clusters(self.clusters, needs)
+        fields = {
+            controller: [replace(each, cluster=each.cluster or self._own) for each in of_controller]
+            for controller, of_controller in self._groups.watched_fields(*added).items()
         }
-        self.parts = {"": own, **further}
-        return own
+        for cluster in self.clusters:
+            cluster.check(needs, fields)
+
+    def _needs(self, needs: Mapping[str, Sequence[CacheNeed]]) -> Mapping[str, Sequence[CacheNeed]]:
+        """The needs with their cluster: controllers that name none mean the manager's own."""
+        return {
+            controller: [replace(need, cluster=need.cluster or self._own) for need in of_controller]
+            for controller, of_controller in needs.items()
+        }
+
+    async def connect(self, shared: SharedServices, stack: AsyncExitStack) -> None:
+        """Connect all clusters and make their caches; no request is sent yet.
+
+        Kinds of controllers that wait for them are left out: those controllers add them later.
+
+        Raises:
+            ConfigurationError: no configuration of a cluster was found, or it belongs to another manager.
+        """
+        needs = self._needs(self._groups.needs(waiting=False))
+        for cluster in self.clusters:
+            await cluster.connect(shared, needs, stack)
+            self._connected.append(cluster)
 
     def by_cluster(self) -> Mapping[str, Cache]:
-        """The caches, the manager's own under the empty name; empty before the start."""
-        return {name: parts.cache for name, parts in self.parts.items()}
+        """The caches by name of their cluster; empty before the start."""
+        return {cluster.name: cluster.cache for cluster in self._connected}

@@ -1,4 +1,4 @@
-"""Makes the manager's candidate for the lease: in a thread of its own, or in the loop where time is simulated."""
+"""Makes the manager's leader election: in a separate thread, or in the main loop with a simulated clock."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from kaito.runtime.client import Client, user_agent
 from kaito.runtime.clock import Clock
 from kaito.runtime.lease import Elector, LeaseTerms, LocalLeadership, ThreadLeadership
-from kaito.runtime.manager.assembly import Network
-from kaito.runtime.manager.health.loop_watchdog import Pulse
+from kaito.runtime.manager.assembly import Connection
+from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.manager.leadership import Leadership
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.metrics import Metrics
@@ -18,43 +18,48 @@ def make_leadership(
     lease: str,
     identity: str,
     settings: Settings,
-    network: Network,
+    connection: Connection,
     *,
-    owner: str,
+    field_manager: str,
     clock: Clock,
     jitter: Jitter,
     metrics: Metrics,
-    pulse: Pulse,
+    watchdog: LoopWatchdog,
 ) -> Leadership:
-    """The candidate, not yet campaigning. With a transport that only exists once it shares the main loop."""
+    """Make the candidate, which does not campaign yet.
+
+    It runs in the main loop if the connection has only one transport, as in tests.
+    """
     terms = LeaseTerms(
         name=lease,
-        namespace=settings.leader_election_namespace or network.namespace,
+        namespace=settings.leader_election_namespace or connection.namespace,
         identity=identity,
         duration=settings.lease_duration_seconds,
         renew_deadline=settings.renew_deadline_seconds,
         retry_period=settings.retry_period_seconds,
-        labels={"app.kubernetes.io/managed-by": owner},
+        labels={"app.kubernetes.io/managed-by": field_manager},
     )
-    agent = user_agent(f"{owner}-lease")
+    agent = user_agent(f"{field_manager}-lease")
     slow = metrics.election_slow_path.labels(lease)
 
     def may_renew() -> bool:
-        return pulse.overdue < terms.renew_deadline
+        return watchdog.overdue < terms.renew_deadline
 
     leadership: Leadership
-    if network.connect is not None:
+    if connection.connect is not None:
         leadership = ThreadLeadership(
             terms,
-            network.connect,
+            connection.connect,
             user_agent=agent,
-            field_manager=owner,
+            field_manager=field_manager,
             may_renew=may_renew,
             on_slow_path=slow.inc,
             jitter=jitter,
         )
     else:
-        client = Client(network.transport, field_manager=owner, user_agent=agent, timeout=terms.request_timeout)
+        client = Client(
+            connection.transport, field_manager=field_manager, user_agent=agent, timeout=terms.request_timeout
+        )
         elector = Elector(
             client, terms, now=_loop_time(), clock=clock, jitter=jitter, may_renew=may_renew, on_slow_path=slow.inc
         )
@@ -65,5 +70,5 @@ def make_leadership(
 
 
 def _loop_time() -> Callable[[], float]:
-    """The running loop's clock, readable outside of it too."""
+    """The running loop's clock, which can be read outside of the loop, too."""
     return asyncio.get_running_loop().time

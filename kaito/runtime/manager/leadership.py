@@ -1,13 +1,13 @@
-"""What the manager needs of leader election: a seam, so that it does not matter in which thread the lease is kept."""
+"""`Leadership`: the manager's interface to leader election, whichever thread renews the lease."""
 
 from typing import Protocol
 
 
 class Leadership(Protocol):
-    """A campaign for one lease, and holding it."""
+    """Acquires one lease and renews it."""
 
     async def start(self) -> None:
-        """Begin to campaign."""
+        """Start to campaign."""
         ...
 
     async def elected(self) -> None:
@@ -15,26 +15,26 @@ class Leadership(Protocol):
         ...
 
     async def lost(self) -> str:
-        """Wait until it no longer does; the reason."""
+        """Wait until this process no longer leads; the reason."""
         ...
 
     def check(self) -> None:
-        """The fence: called before every write.
+        """Fence a write: called before each.
 
         Raises:
-            NotLeader: this process cannot be sure to be the leader.
+            NotLeader: this process may no longer be the leader.
         """
         ...
 
     @property
     def remaining(self) -> float:
-        """Seconds for which writes pass the fence; 0 when they do not."""
+        """Remaining seconds in which writes pass the fence; 0 when they do not."""
         ...
 
     def late(self) -> str | None:
-        """What is wrong with the renewals, for the health check; None when all is well or another leads."""
+        """Why the renewals are late, for the health check; None if they are not, or another process leads."""
         ...
 
     async def stop(self, *, release: bool) -> None:
-        """Campaign no more. `release` hands the lease over at once; only after everything elected has stopped."""
+        """Stop campaigning. `release` releases the lease at once, which is safe only after elected work has stopped."""
         ...

@@ -1,11 +1,12 @@
-"""`Manager`: one process of an operator. Starts everything in order, keeps it running, stops it in order.
+"""`Manager`: runs the controllers, webhooks and servers of one operator process.
 
     Manager(Settings.from_env(), controllers=[controller], lease="memcached-operator").run()
 
-Start, each step awaited before the next: HTTP endpoints, webhooks, caches (first lists), runnables that every replica
-runs, the controllers' sources (so that a standby is warm), the election; and when it is won, workers and elected
-runnables. Stop: sources at once; then runnables, workers, caches, webhooks, endpoints; the lease last, and released
-only if everything ended. The first failure of anything stops all. In tests `kaito.runtime.testing.World` runs it.
+It starts, each step awaited before the next: HTTP endpoints, webhooks, caches (first lists), runnables that every
+replica runs, the controllers' sources (so that the caches of a standby are warm), and the election; the leader then
+starts workers and elected runnables. It stops sources at once, then runnables, workers, caches, webhooks and endpoints.
+The lease is last, and is released only if everything has ended. The first failure stops everything. In tests
+`kaito.runtime.testing.World` runs it.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import platform
 import random
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
@@ -29,15 +30,15 @@ from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
 from kaito.runtime.logging import get_logger
 from kaito.runtime.manager.arguments import check_arguments
-from kaito.runtime.manager.assembly import Common, Network, Parts, find_network
+from kaito.runtime.manager.assembly import ClusterServices, SharedServices
 from kaito.runtime.manager.caches import Caches
 from kaito.runtime.manager.cluster import Cluster
 from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.health.checks import add_default_checks
-from kaito.runtime.manager.health.loop_watchdog import Pulse
+from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.manager.leadership import Leadership
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
-from kaito.runtime.manager.runnable_groups import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, Fleet
+from kaito.runtime.manager.runnable_groups import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, RunnableGroups
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.manager.threads import Threads
 from kaito.runtime.meta import ObjectMeta, Resource
@@ -53,13 +54,13 @@ if TYPE_CHECKING:  # servers and cryptography are loaded when the manager needs 
     from kaito.runtime.webhook import Conversion, Webhook
 
 LOST_LEASE_GRACE_SECONDS = 2.0
-"""After a lost lease everything elected gets this long to notice, then the process exits: another one leads already."""
+"""Graceful period after a lost lease: short, because another process already leads."""
 
 RECORDER_SECONDS = 5.0
-"""The last events, those about the stop among them, get this long to be sent."""
+"""Time in which the last events are sent, including those about the stop."""
 
 _LEASE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-"""A DNS-1123 subdomain, near enough; the API server has the last word."""
+"""Approximately a DNS-1123 subdomain; the API server validates it in full."""
 
 _log = get_logger(__name__)
 
@@ -70,33 +71,33 @@ def _is_lease_name(lease: object) -> bool:
 
 @final
 class Manager:
-    """Everything one process runs.
+    """Runs controllers, webhooks, servers and other work of one process.
 
     Args:
         settings: addresses, credentials, limits.
-        controllers: what to reconcile. The kinds they need are cached without being named here.
-        cache: further kinds to keep in memory, or selectors, indexes and forms of watched ones for all controllers.
+        controllers: the controllers. The kinds that they need are cached without being named here.
+        cache: further kinds to cache, or selectors, indexes and forms of watched kinds for all controllers.
         live: kinds that `api` reads from the server each time.
-        clusters: others than the manager's own, that controllers watch or runs use.
+        clusters: clusters other than the manager's own that controllers watch or reconciles use.
         lease: name of the lease; without it (or with `settings.leader_elect` off) this process always leads.
-        webhooks: admission to answer.
+        webhooks: admission webhooks to serve.
         conversions: kinds with several versions to convert.
         runnables: other work.
-        transport: the network; found through the settings when left out. A given one is not closed.
+        transport: the network, instead of the settings' cluster configuration. It is not closed.
         clock: wall time.
         name: of the operator, in logs, events and the user agent; the lease's name by default.
         field_manager: owner of the fields it writes; the name by default. Controllers write as
             `<field manager>/<controller>`, so that each keeps its fields of a shared object.
-        former_field_managers: names under which earlier versions applied what controllers apply now (after a rename of
-            the manager or of a controller). Fields that only they own go with the first apply of an object.
-        tracer: where reconciles become spans.
-        rng: randomness of waits; seed it for repeatable runs.
-        interceptors: code around every request of reconcilers, webhooks and events, to any cluster; the first one sees
-            it first. Watches, discovery and the lease do not pass them.
+        former_field_managers: field managers of earlier versions (before a rename of the manager or of a controller).
+            Fields that only they own are removed with the first apply of an object.
+        tracer: records reconciles as spans.
+        rng: random generator of delays; seed it for repeatable runs.
+        interceptors: wrap every request of reconcilers, webhooks and events, to any cluster; the first is the
+            outermost. Watches, discovery and the lease are not intercepted.
 
     Raises:
-        ConfigurationError: two controllers, runnables or clusters of one name, declarations of a kind that contradict
-            each other, a kind both cached and live, a controller that watches a cluster which is not named.
+        ConfigurationError: two controllers, runnables or clusters with one name, declarations of a kind that contradict
+            each other, a kind that is both cached and live, a controller that watches a cluster not in `clusters`.
     """
 
     def __init__(
@@ -127,17 +128,22 @@ class Manager:
         self._former_field_managers = tuple(former_field_managers)
         self.metrics: Metrics = Metrics(process=True)
         self.healthz: Checks = Checks("healthz")
-        """Add your own: the process is restarted when one fails for long."""
+        """Liveness checks, to which more can be added: the kubelet restarts the process when one keeps failing."""
         self.readyz: Checks = Checks("readyz")
-        """Add your own: the process gets no traffic while one fails."""
-        grace = self.settings.graceful_shutdown_seconds
+        """Readiness checks, to which more can be added: the process receives no traffic while one fails."""
         self._threads = Threads()
-        self._fleet = Fleet(
-            controllers, runnables, metrics=self.metrics, grace=grace, ended=self._ended, owning=self._threads.owning
+        self._groups = RunnableGroups(
+            controllers,
+            runnables,
+            metrics=self.metrics,
+            grace_seconds=self.settings.graceful_shutdown_seconds,
+            on_end=self._on_end,
+            as_owner=self._threads.as_owner,
         )
-        self._caches = Caches(self._fleet, self.settings, own=cache, live=live, clusters=clusters)
+        self.cluster: Cluster = Cluster("", cache=cache, live=live, transport=transport, settings=self.settings)
+        """The manager's own cluster, which has the lease and the webhooks."""
+        self._caches = Caches(self._groups, self.cluster, clusters)
         self._lease = lease
-        self._given_transport = transport
         self._clock = clock or SystemClock()
         self._tracer = tracer
         self._interceptors = tuple(interceptors)
@@ -146,15 +152,14 @@ class Manager:
         self._check()
 
         self._webhooks = self._make_webhooks(webhooks, conversions) if webhooks or conversions else None
-        self._parts: Parts | None = None
         self._leadership: Leadership | None = None
-        self._pulse = Pulse(self.metrics)
+        self._watchdog = LoopWatchdog(self.metrics)
         self._endpoints: Endpoints | None = None
         self._routes: Routes | None = None
         self._stack = AsyncExitStack()
-        self._used = self._stopping = False
-        self._leads = asyncio.Event()
-        self._stop_asked = asyncio.Event()
+        self._is_used = self._stopping = False
+        self._elected = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._finished = asyncio.Event()
         self._failure: asyncio.Future[BaseException] | None = None
 
@@ -167,27 +172,26 @@ class Manager:
             webhooks, conversions, settings=self.settings, name=self.name, metrics=self.metrics, clock=self._clock
         )
 
-    def add(self, what: AnyController | Runnable) -> None:
-        """Run one more controller or runnable; in a started manager at once (elected ones when it leads).
+    def add(self, added: AnyController | Runnable) -> None:
+        """Add a controller or runnable; a started manager starts it at once (elected ones when it leads).
 
         Raises:
-            ConfigurationError: its name is taken, what it needs in the cache contradicts others, or the manager is
-                stopping.
+            ConfigurationError: its name is taken, its cache needs contradict others, or the manager is stopping.
         """
         if self._stopping:
-            message = f"manager {self.name} is stopping: {what.name} was not added"
+            message = f"manager {self.name} is stopping: {added.name} was not added"
             raise ConfigurationError(message)
-        if isinstance(what, CONTROLLERS):
-            self._caches.check(what)
-        self._fleet.add(what)
+        if isinstance(added, CONTROLLERS):
+            self._caches.check(added)
+        self._groups.add(added)
 
     def serve(self, path: str, handler: "HttpHandler", *, on: "Port" = "metrics") -> None:
-        """Serve something of your own on the port of the metrics, behind the same guard, or on that of the probes.
+        """Serve a further path on the metrics port, with the same authorization, or on the health port.
 
         Args:
-            path: for example `/plan`; `/metrics`, `/debug`, `/healthz` and `/readyz` are the manager's own.
+            path: for example `/plan`; `/metrics`, `/debug`, `/healthz` and `/readyz` are reserved.
             handler: an async function of aiohttp's `Request`, for any HTTP method.
-            on: which port. While its bind address is `0`, nothing is served.
+            on: the port. Nothing is served while its bind address is `0`.
 
         Raises:
             ConfigurationError: the path is taken or malformed, or the manager has started.
@@ -198,8 +202,8 @@ class Manager:
         self._routes.add(path, handler, on)
 
     async def remove(self, name: str) -> None:
-        """Stop a controller, and the informers that only it needed; its queue is dropped. Unknown names are ignored."""
-        await self._fleet.remove(name)
+        """Stop a controller and the informers that only it needs, and drop its queue. Unknown names are ignored."""
+        await self._groups.remove(name)
 
     def _check(self) -> None:
         self._caches.check()
@@ -209,37 +213,30 @@ class Manager:
         for name in (self.field_manager, *self._former_field_managers):
             check_field_manager(name)
 
-    # -- what users reach for ----------------------------------------------------------------------------------------
+    # -- for users ---------------------------------------------------------------------------------------------------
 
     @property
     def client(self) -> Client:
-        """The live client, not fenced. Started managers only."""
-        return self._started.client
+        """The live client of the manager's own cluster, not fenced. Once the manager has started."""
+        return self.cluster.client
 
     @property
     def cache(self) -> Cache:
-        """The informers. Started managers only."""
-        return self._started.cache
+        """The informers of the manager's own cluster. Once the manager has started."""
+        return self.cluster.cache
 
     @property
     def api(self) -> Api:
-        """What reconcilers get. Started managers only."""
-        return self._started.api
-
-    @property
-    def _started(self) -> Parts:
-        if self._parts is None:
-            message = f"manager {self.name} has not started"
-            raise ConfigurationError(message)
-        return self._parts
+        """What reconciles use: reads and fenced writes of the manager's own cluster. Once the manager has started."""
+        return self.cluster.api
 
     @property
     def is_leader(self) -> bool:
         """Whether elected work runs here."""
-        return self._leads.is_set()
+        return self._elected.is_set()
 
     def fence(self) -> None:
-        """Raise unless this process surely holds the lease; for writes to systems other than Kubernetes.
+        """Raise `NotLeader` unless this process holds the lease; for writes to systems other than Kubernetes.
 
         The same check as `Api.fence`, for clients that are made before the manager starts.
 
@@ -249,16 +246,16 @@ class Manager:
         if self._leadership is not None:
             self._leadership.check()
         elif self._lease is not None and self.settings.leader_elect:
-            message = f"manager {self.name} has not started: lease {self._lease} is not held, nothing may be written"
+            message = f"manager {self.name} has not started: lease {self._lease} is not held, writes are rejected"
             raise NotLeader(message)
 
     async def wait_elected(self) -> None:
         """Wait until elected work runs here."""
-        await self._leads.wait()
+        await self._elected.wait()
 
     @property
     def health_port(self) -> int | None:
-        """The port probes are answered on, once started; None when off."""
+        """The port of the probes, once started; None when off."""
         return self._endpoints.health_port if self._endpoints is not None else None
 
     @property
@@ -268,12 +265,12 @@ class Manager:
 
     @property
     def webhook_port(self) -> int | None:
-        """The port webhooks are served on, once started; None without webhooks."""
+        """The port of the webhooks, once started; None without webhooks."""
         return self._webhooks.port if self._webhooks is not None else None
 
     def busy(self) -> Sequence[str]:
-        """What is going on, for tests that wait for rest; empty at rest. Delayed work does not count."""
-        busy = [*self._fleet.busy()]
+        """Work in progress; tests use it to wait until idle. Delayed keys do not count."""
+        busy = [*self._groups.busy()]
         if not all(cache.idle for cache in self._caches.by_cluster().values()):
             busy.append(f"{self.name}: a handler has events")
         return busy
@@ -281,47 +278,52 @@ class Manager:
     @property
     def queues(self) -> Sequence[WorkQueue[Any]]:
         """The controllers' queues."""
-        return self._fleet.queues()
+        return self._groups.queues()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until a signal, in an event loop of its own. The process's main function.
+        """Run until a signal, in a new event loop: the main function of a process.
 
-        The first SIGINT or SIGTERM stops in order, the second exits at once.
+        The first SIGINT or SIGTERM starts a graceful shutdown, the second exits at once.
 
         Raises:
-            SystemExit: always; 0 after a clean stop, 1 after a failure, a lost lease, or a stop that took too long.
+            SystemExit: always; 0 after a clean stop, 1 after a failure, a lost lease, or a shutdown that timed out.
         """
         from kaito.runtime.manager.process import run_process
 
-        run_process(self, self._threads, self._pulse)
+        run_process(self._serve, self.settings, threads=self._threads, watchdog=self._watchdog)
+
+    async def _serve(self, on_started: Callable[[], None]) -> None:
+        async with self:
+            on_started()
+            await self.wait_stop()
 
     async def start(self) -> None:
-        """Run until `stop` is called or something fails; the failure is raised."""
+        """Run until `stop` is called or something fails, and raise the failure."""
         async with self:
             await self.wait_stop()
 
     async def wait_stop(self) -> None:
-        """Wait until somebody calls `stop`."""
-        await self._stop_asked.wait()
+        """Wait until `stop` is called."""
+        await self._stop_requested.wait()
 
     async def stop(self) -> None:
-        """Make `start` return, and wait until everything has stopped."""
-        self._stop_asked.set()
-        if self._used:
+        """Stop a manager that runs in `start`, and wait until everything has stopped."""
+        self._stop_requested.set()
+        if self._is_used:
             await self._finished.wait()
 
     async def __aenter__(self) -> Self:
-        """Start everything; returns when sources are synced (a standby does not wait for its election)."""
-        if self._used:
+        """Start everything; returns when the sources are synced, on a standby too."""
+        if self._is_used:
             message = f"manager {self.name}: a manager runs once; make another"
             raise ConfigurationError(message)
-        self._used = True
+        self._is_used = True
         try:
             async with AsyncExitStack() as stack:
                 self._threads.attach()
-                with self._threads.owning():
+                with self._threads.as_owner():
                     await self._start(stack)
                 self._stack = stack.pop_all()
         except BaseException:
@@ -332,7 +334,7 @@ class Manager:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Stop everything; raises what made it stop, if something failed."""
+        """Stop everything, and raise the failure that stopped the manager, if there was one."""
         try:
             return await self._stack.__aexit__(exc_type, exc, traceback)
         finally:
@@ -343,42 +345,42 @@ class Manager:
         scope = await stack.enter_async_context(TaskScope(self.name))
         scope.spawn(self._watch(self._failure), name="watch")
         _log.info("starting", manager=self.name)
-        network = await find_network(self.settings, self._given_transport, stack, self.metrics)
-        common = self._common(network)
-        parts = self._parts = await self._caches.connect(network, common, stack)
-        stack.push_async_callback(self._stop_in_order)
-        await stack.enter_async_context(self._pulse)
-        self._add_checks(self._pulse)
-        self._fleet.build(parts.services(common))
-        await self._start_endpoints()
-        await self._start_webhooks(parts)
-        await self._start_caches()
-        for cluster, each in self._caches.parts.items():
-            self._fleet.spawn("events", Background(_of("recorder", cluster), each.recorder.run))
-        self._fleet.start_everywhere()
-        _log.info("starting", stage="sources")
-        await self._fleet.start_sources()
-        await self._start_election()
-
-    def _common(self, network: Network) -> Common:
+        shared = self._shared_services()
+        await self._caches.connect(shared, stack)
+        services = self.cluster.services
         if self._lease is not None and self.settings.leader_elect:
             self._leadership = make_leadership(
                 self._lease,
                 self._identity,
                 self.settings,
-                network,
-                owner=self.field_manager,
+                services.connection,
+                field_manager=self.field_manager,
                 clock=self._clock,
                 jitter=self._rng.random,
                 metrics=self.metrics,
-                pulse=self._pulse,
+                watchdog=self._watchdog,
             )
-        return Common(
+        stack.push_async_callback(self._shut_down)
+        await stack.enter_async_context(self._watchdog)
+        self._add_checks()
+        self._groups.build(services.for_controllers(shared))
+        await self._start_endpoints()
+        await self._start_webhooks(services)
+        await self._start_caches()
+        for cluster in self._caches.clusters:
+            self._groups.spawn("events", Background(cluster.qualified("recorder"), cluster.services.recorder.run))
+        self._groups.start_on_every_replica()
+        _log.info("starting", stage="sources")
+        await self._groups.start_sources()
+        await self._start_election()
+
+    def _shared_services(self) -> SharedServices:
+        return SharedServices(
             name=self.name,
             identity=self._identity,
             field_manager=self.field_manager,
             former_field_managers=self._former_field_managers,
-            fence=None if self._leadership is None else self._leadership.check,
+            fence=self.fence if self._lease is not None and self.settings.leader_elect else None,
             clock=self._clock,
             rng=self._rng,
             metrics=self.metrics,
@@ -386,7 +388,7 @@ class Manager:
             interceptors=self._interceptors,
         )
 
-    # -- starting, step by step --------------------------------------------------------------------------------------
+    # -- starting ----------------------------------------------------------------------------------------------------
 
     async def _start_endpoints(self) -> None:
         from kaito.runtime.manager.http.routes import Debugging, Routes
@@ -405,22 +407,22 @@ class Manager:
         if serving is not None and directory is not None:
             from kaito.runtime.certs import CertificateFiles
 
-            self._fleet.spawn("runnables", CertificateFiles(directory, serving))
+            self._groups.spawn("runnables", CertificateFiles(directory, serving))
 
-    async def _start_webhooks(self, parts: Parts) -> None:
+    async def _start_webhooks(self, services: ClusterServices) -> None:
         if self._webhooks is None:
             return
         _log.info("starting", stage="webhooks")
-        keeper = self._webhooks.prepare(parts.client, parts.network.namespace, self._rng)
-        self._fleet.spawn("webhooks", keeper)
+        keeper = self._webhooks.prepare(services.client, services.connection.namespace, self._rng)
+        self._groups.spawn("webhooks", keeper)
         await self._webhooks.start()
 
     async def _start_caches(self) -> None:
         _log.info("starting", stage="caches")
-        caches = self._caches.by_cluster()
-        for cluster, cache in caches.items():
-            self._fleet.spawn("caches", Background(_of("cache", cluster), cache.run))
-        await together(*(cache.wait_synced(self.settings.cache_sync_seconds) for cache in caches.values()))
+        clusters = self._caches.clusters
+        for cluster in clusters:
+            self._groups.spawn("caches", Background(cluster.qualified("cache"), cluster.cache.run))
+        await together(*(cluster.cache.wait_synced(self.settings.cache_sync_seconds) for cluster in clusters))
 
     async def _start_election(self) -> None:
         _log.info("starting", stage="election")
@@ -429,90 +431,90 @@ class Manager:
             self._start_elected()
             return
         await leadership.start()
-        self._fleet.spawn("elected", Background("lead", lambda: self._lead(leadership)))
+        self._groups.spawn("elected", Background("lead", lambda: self._lead(leadership)))
 
     async def _lead(self, leadership: Leadership) -> None:
         await leadership.elected()
-        self._tell_election("became leader")
+        self._record_election("became leader")
         self._start_elected()
         reason = await leadership.lost()
         message = f"leader election lost: {reason}"
         raise NotLeader(message)
 
-    def _tell_election(self, what: str) -> None:
+    def _record_election(self, change: str) -> None:
         lease = Lease(metadata=ObjectMeta(name=self._lease or "", namespace=self._lease_namespace))
-        self._started.recorder.record(
-            lease, "Normal", "LeaderElection", f"{self._identity} {what}", action="LeaderElection"
+        self.cluster.services.recorder.record(
+            lease, "Normal", "LeaderElection", f"{self._identity} {change}", action="LeaderElection"
         )
-        self.metrics.leader.labels(self._lease or "").set(what == "became leader")
+        self.metrics.leader.labels(self._lease or "").set(change == "became leader")
 
     @property
     def _lease_namespace(self) -> str:
-        return self.settings.leader_election_namespace or self._started.network.namespace
+        return self.settings.leader_election_namespace or self.cluster.services.connection.namespace
 
     def _start_elected(self) -> None:
         _log.info("starting", stage="elected")
-        self._fleet.start_elected()
-        self._leads.set()
+        self._groups.start_elected()
+        self._elected.set()
 
-    def _add_checks(self, pulse: Pulse) -> None:
+    def _add_checks(self) -> None:
         add_default_checks(
             self.healthz,
             self.readyz,
             caches=self._caches.by_cluster,
-            engines=self._fleet.engines,
-            resting=self._fleet.resting,
-            pulse=pulse,
+            engines=self._groups.engines,
+            waiting_for_kinds=self._groups.waiting_for_kinds,
+            watchdog=self._watchdog,
             leadership=lambda: self._leadership,
-            silence=self.settings.watch_silence_seconds,
+            silence_seconds=self.settings.watch_silence_seconds,
         )
         if self._webhooks is not None:
             self._webhooks.add_checks(self.readyz)
 
     # -- stopping ----------------------------------------------------------------------------------------------------
 
-    def _ended(self, name: str, error: BaseException | None) -> None:
+    def _on_end(self, name: str, error: BaseException | None) -> None:
         if self._stopping:
             if error is not None:
                 _log.error("failed while stopping", task=name, error=str(error), exc_info=error)
             return
         if error is None:
-            error = UnexpectedEnd(f"{name} ended by itself")
+            error = UnexpectedEnd(f"{name} ended unexpectedly")
         if self._failure is not None and not self._failure.done():
             self._failure.set_result(error)
 
     async def _watch(self, failure: "asyncio.Future[BaseException]") -> None:
         raise await failure
 
-    async def _stop_in_order(self) -> None:
+    async def _shut_down(self) -> None:
         self._stopping = True
-        lost = self._leadership is not None and self._leads.is_set() and self._leadership_is_lost()
+        lost = self._leadership is not None and self._elected.is_set() and self._leadership_is_lost()
         grace = LOST_LEASE_GRACE_SECONDS if lost else self.settings.graceful_shutdown_seconds
         deadline = monotonic() + grace
         _log.info("stopping", manager=self.name, grace_seconds=grace)
-        await self._fleet.close(drain=0.0 if lost else DRAIN_SHARE * grace)
+        await self._groups.close(drain_seconds=0.0 if lost else DRAIN_SHARE * grace)
         left: list[str] = []
         for stage in STOP_ORDER:
             _log.info("stopping", stage=stage)
-            left += await self._fleet.stop(stage, deadline - monotonic())
+            left += await self._groups.stop(stage, deadline - monotonic())
         if self._webhooks is not None:
             _log.info("stopping", stage="webhooks")
             await self._webhooks.stop()
-            left += await self._fleet.stop("webhooks", deadline - monotonic())
+            left += await self._groups.stop("webhooks", deadline - monotonic())
         left += await self._threads.wait(deadline - monotonic())
         _log.info("stopping", stage="endpoints")
         if self._endpoints is not None:
             await self._endpoints.stop()
-        left += [work for work in self._threads.busy() if work not in left]  # of the last requests
+        left += [work for work in self._threads.busy() if work not in left]  # started by the last requests
         if self._leadership is not None:
             _log.info("stopping", stage="election")
-            if self._leads.is_set():
-                self._tell_election("stopped leading")
-            if left and self._leads.is_set():
-                _log.error("work goes on: the lease is not released", left=left)
+            if self._elected.is_set():
+                self._record_election("stopped leading")
+            if left and self._elected.is_set():
+                _log.error("lease not released: work is still running", left=left)
             await self._leadership.stop(release=not left and not lost)
-        self._leads.clear()
-        await self._fleet.stop("events", RECORDER_SECONDS)
+        self._elected.clear()
+        await self._groups.stop("events", RECORDER_SECONDS)
         if left:
             message = f"still running after {grace:g} s: {', '.join(left)}"
             raise ShutdownTimedOut(message)
@@ -521,8 +523,3 @@ class Manager:
     def _leadership_is_lost(self) -> bool:
         failure = self._failure
         return failure is not None and failure.done() and isinstance(failure.result(), NotLeader)
-
-
-def _of(what: str, cluster: str) -> str:
-    """The name of a part of a cluster; those of the manager's own go without."""
-    return f"{what}-{cluster}" if cluster else what

@@ -1,4 +1,4 @@
-"""What else a manager runs besides controllers: anything with a name and a `run`."""
+"""`Runnable`: what a manager runs besides controllers, anything with a name and a `run`."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from kaito.runtime.errors import KaitoRuntimeError
 
 @runtime_checkable
 class Runnable(Protocol):
-    """Work for the length of the manager's life. Cancelled at its end; an error in it stops the manager."""
+    """Background work of a manager. Cancelled when the manager stops; an error stops the manager."""
 
     @property
     def name(self) -> str:
-        """Unique in the manager; names the task and the log lines."""
+        """Unique in the manager, for tasks and logs."""
         ...
 
     @property
     def leader_elected(self) -> bool:
-        """Run only while this process holds the lease."""
+        """Whether it runs only while this process holds the lease."""
         ...
 
     async def run(self) -> None:
-        """Work until cancelled. Returning early counts as an error, unless the object has `one_shot = True`."""
+        """Work until cancelled. Returning is an error, unless the object has `one_shot = True`."""
         ...
 
 
@@ -34,7 +34,7 @@ class Background:
     function: Callable[[], Awaitable[None]]
     leader_elected: bool = True
     one_shot: bool = False
-    """Returning is the normal end: for work that is done once."""
+    """Whether returning is the normal end, for work that is done once."""
 
     async def run(self) -> None:
         """Call the function."""
@@ -42,8 +42,8 @@ class Background:
 
 
 class UnexpectedEnd(KaitoRuntimeError):
-    """Something that runs for the manager's whole life returned by itself. It would be missed silently otherwise."""
+    """Background work returned although it should run until the manager stops."""
 
 
 class ShutdownTimedOut(KaitoRuntimeError):
-    """The graceful period ran out; the message names what was still running."""
+    """The graceful period ended; the message contains what was still running."""

@@ -1,6 +1,7 @@
-"""Everything a manager has at work: controllers and runnables, in stages that start and stop one after the other.
+"""Controllers and runnables of a manager, in groups that start and stop one after the other.
 
-The manager says when; the fleet knows what belongs to which stage, and what may still join or leave.
+The manager decides when a group starts and stops. The groups decide what belongs to each, and what can still be added
+or removed.
 """
 
 import asyncio
@@ -23,34 +24,34 @@ from kaito.runtime.controller import (
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.runnable import Background, Runnable
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.tasks import TaskPool, together
+from kaito.runtime.tasks import TaskPool, sleep_forever, together
 from kaito.runtime.workqueue import WorkQueue
 
 STOP_ORDER: Final = ("runnables", "elected", "sources", "caches")
-"""Stages in the order they are stopped, all within the graceful period; `webhooks` and `events` follow."""
+"""Groups in the order they are stopped, all within the graceful period; `webhooks` and `events` follow."""
 
 DRAIN_SHARE: Final = 0.5
-"""Part of the graceful period that controllers may spend on finishing: the rest is for stopping everything else."""
+"""Share of the graceful period in which controllers may finish their work; the rest is for stopping everything else."""
 
 CONTROLLERS: Final = (Controller, Periodic, Keyed)
 
-STAGES: Final = (*STOP_ORDER, "webhooks", "events")
+GROUPS: Final = (*STOP_ORDER, "webhooks", "events")
 
 
 @final
-class Fleet:
+class RunnableGroups:
     """Controllers and runnables of one manager.
 
     Args:
-        controllers: what to reconcile.
+        controllers: the controllers.
         runnables: other work.
-        metrics: forgets the queues of removed controllers.
-        grace: seconds that everything together may take to stop.
-        ended: told the name and the error of whatever ends by itself.
-        owning: work in threads that is started within counts as the manager's.
+        metrics: drops the queues of removed controllers.
+        grace_seconds: time in which everything together must stop.
+        on_end: called with the name and the error of a task that ended without being stopped.
+        as_owner: context in which tasks start, so that their work in threads counts as the manager's.
 
     Raises:
-        ConfigurationError: two of one name.
+        ConfigurationError: two have one name.
     """
 
     def __init__(
@@ -59,96 +60,98 @@ class Fleet:
         runnables: Sequence[Runnable],
         *,
         metrics: Metrics,
-        grace: float,
-        ended: Callable[[str, BaseException | None], None],
-        owning: Callable[[], AbstractContextManager[None]] = nullcontext,
+        grace_seconds: float,
+        on_end: Callable[[str, BaseException | None], None],
+        as_owner: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._owning = owning
-        self._declared: list[AnyController] = []
+        self._as_owner = as_owner
+        self._controllers: list[AnyController] = []
         self._runnables: list[Runnable] = []
         for controller in controllers:
-            self._declare(controller)
+            self._add_controller(controller)
         for runnable in runnables:
-            self._enlist(runnable)
+            self._add_runnable(runnable)
         self._metrics = metrics
-        self._grace = grace
-        self._pools = {stage: TaskPool(stage, ended=ended) for stage in STAGES}
+        self._grace_seconds = grace_seconds
+        self._pools = {group: TaskPool(group, on_end=on_end) for group in GROUPS}
         self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._running: dict[str, RunningController] = {}
         self._services: ControllerServices | None = None
         self._elected = False
 
-    def _declare(self, controller: AnyController) -> None:
+    def _add_controller(self, controller: AnyController) -> None:
         _check_is(controller, CONTROLLERS, "controllers= takes Controller(...), Controller.every(...) and .keyed(...)")
         if isinstance(controller, Keyed) and not controller.watched:
             message = f"controller {controller.name} watches nothing and would never run: give it watches(kind, to=...)"
             raise ConfigurationError(message)
-        if any(controller.name == known.name for known in self._declared):
+        if any(controller.name == known.name for known in self._controllers):
             message = f"two controllers are named {controller.name!r}: give one of them another name="
             raise ConfigurationError(message)
-        self._declared.append(controller)
+        self._controllers.append(controller)
 
-    def _enlist(self, runnable: Runnable) -> None:
+    def _add_runnable(self, runnable: Runnable) -> None:
         _check_is(runnable, (Runnable,), "a runnable has a name, leader_elected and an async run()")
         if any(runnable.name == known.name for known in self._runnables):
             message = f"two runnables are named {runnable.name!r}"
             raise ConfigurationError(message)
         self._runnables.append(runnable)
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------------------------------
 
-    def needs(self, *more: AnyController, waiting: bool = True) -> Mapping[str, Sequence[CacheNeed]]:
-        """What each controller needs in caches, those that are to join with them; without what may be missing unless
-        `waiting`."""
+    def needs(self, *added: AnyController, waiting: bool = True) -> Mapping[str, Sequence[CacheNeed]]:
+        """What each controller needs in caches, those to be added included.
+
+        Without `waiting`, kinds that may be missing are left out.
+        """
         return {
             each.name: [need for need in each.needs if waiting or not (each.options.wait_for_kinds or need.optional)]
-            for each in (*self._declared, *more)
+            for each in (*self._controllers, *added)
         }
 
-    def watched_fields(self, *more: AnyController) -> Mapping[str, Sequence[WatchedFields]]:
-        """What the predicates of each controller look at, with those that are to join."""
-        return {each.name: each.watched_fields for each in (*self._declared, *more)}
+    def watched_fields(self, *added: AnyController) -> Mapping[str, Sequence[WatchedFields]]:
+        """The fields that the predicates of each controller compare, those to be added included."""
+        return {each.name: each.watched_fields for each in (*self._controllers, *added)}
 
-    def resting(self) -> Sequence[str]:
-        """Controllers that wait for kinds which nobody has installed: nobody waits for them."""
+    def waiting_for_kinds(self) -> Sequence[str]:
+        """Controllers that wait for kinds which the server does not serve."""
         return [name for name, running in self._running.items() if running.waits_for_kinds and not running.engine.ready]
 
     def engines(self) -> Sequence[Engine[Any]]:
-        """The controllers at work."""
+        """The engines of all controllers."""
         return [running.engine for running in self._running.values()]
 
     def queues(self) -> Sequence[WorkQueue[Any]]:
-        """Their queues."""
+        """The queues of all controllers."""
         return [engine.queue for engine in self.engines()]
 
     def busy(self) -> Sequence[str]:
-        """What is going on right now; delayed work does not count."""
+        """Work in progress; delayed keys do not count."""
         return [phrase for engine in self.engines() for phrase in engine.busy()]
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
-    def spawn(self, stage: str, runnable: Runnable) -> None:
-        """Run something in a stage."""
-        work = _once(runnable) if getattr(runnable, "one_shot", False) else runnable.run()
-        with self._owning():  # the task takes a copy of the context
-            self._tasks[stage, runnable.name] = self._pools[stage].spawn(work, name=runnable.name)
+    def spawn(self, group: str, runnable: Runnable) -> None:
+        """Run something in a group."""
+        work = _run_once(runnable) if getattr(runnable, "one_shot", False) else runnable.run()
+        with self._as_owner():  # the new task copies the context
+            self._tasks[group, runnable.name] = self._pools[group].spawn(work, name=runnable.name)
 
     def build(self, services: ControllerServices) -> None:
         """Make the controllers' queues; nothing runs yet."""
         self._services = services
-        for declared in self._declared:
-            self._build(declared, services)
+        for controller in self._controllers:
+            self._build(controller, services)
 
-    def _build(self, declared: AnyController, services: ControllerServices) -> RunningController:
-        running = build(declared, services)
+    def _build(self, controller: AnyController, services: ControllerServices) -> RunningController:
+        running = build(controller, services)
         if not running.waits_for_kinds:
             running.acquire_informers()
-        declared.seal()
-        self._running[declared.name] = running
+        controller.seal()
+        self._running[controller.name] = running
         return running
 
-    def start_everywhere(self) -> None:
-        """Start what every replica runs."""
+    def start_on_every_replica(self) -> None:
+        """Start the runnables that do not need the lease."""
         for runnable in self._runnables:
             if not runnable.leader_elected:
                 self.spawn("runnables", runnable)
@@ -182,66 +185,67 @@ class Fleet:
 
         self.spawn("elected", Background(engine.name, work))
 
-    # -- joining and leaving -----------------------------------------------------------------------------------------
+    # -- adding and removing -----------------------------------------------------------------------------------------
 
-    def add(self, what: AnyController | Runnable) -> None:
-        """Take something in; what is due already starts at once.
+    def add(self, added: AnyController | Runnable) -> None:
+        """Add a controller or runnable; starts at once what its group runs already.
 
         Raises:
             ConfigurationError: its name is taken.
         """
-        if isinstance(what, CONTROLLERS):
-            self._declare(what)
+        if isinstance(added, CONTROLLERS):
+            self._add_controller(added)
             if self._services is not None:
                 try:
-                    running = self._build(what, self._services)
+                    running = self._build(added, self._services)
                 except ConfigurationError:
-                    self._declared.remove(what)
+                    self._controllers.remove(added)
                     raise
                 self._start_sources(running)
                 if self._elected:
                     self._start_workers(running)
             return
-        self._enlist(what)
-        if self._services is not None and (self._elected or not what.leader_elected):
-            self.spawn("elected" if what.leader_elected else "runnables", what)
+        self._add_runnable(added)
+        if self._services is not None and (self._elected or not added.leader_elected):
+            self.spawn("elected" if added.leader_elected else "runnables", added)
 
     async def remove(self, name: str) -> None:
-        """Stop a controller; its queue is dropped. Unknown names are ignored."""
-        self._declared = [declared for declared in self._declared if declared.name != name]
+        """Stop a controller and drop its queue. Unknown names are ignored."""
+        self._controllers = [controller for controller in self._controllers if controller.name != name]
         running = self._running.pop(name, None)
         if running is None:
             return
-        await running.stop(DRAIN_SHARE * self._grace if self._elected else 0.0)
-        for stage in ("elected", "sources"):
-            task = self._tasks.pop((stage, name), None)
+        await running.stop(DRAIN_SHARE * self._grace_seconds if self._elected else 0.0)
+        for group in ("elected", "sources"):
+            task = self._tasks.pop((group, name), None)
             if task is not None:
-                await self._pools[stage].end(task)
+                await self._pools[group].end(task)
         running.release_informers()
         self._metrics.forget_queue(running.engine.queue)
 
     # -- stopping ----------------------------------------------------------------------------------------------------
 
-    async def close(self, *, drain: float) -> None:
-        """Cut the sources and hand out no more keys, both before anything is waited for.
+    async def close(self, *, drain_seconds: float) -> None:
+        """Cancel the sources and close the queues, before anything is waited for.
 
-        Workers of the leader finish what is in hand or ready first, where their controller asks for it: `drain` seconds
+        The leader's workers finish running and ready keys first, if their controller wants that, for `drain_seconds`
         at most.
         """
         self._pools["sources"].cancel()
-        await together(*(running.stop(drain if self._elected else 0.0) for running in self._running.values()))
+        drain = drain_seconds if self._elected else 0.0
+        await together(*(running.stop(drain) for running in self._running.values()))
 
-    async def stop(self, stage: str, timeout: float) -> list[str]:
-        """Stop a stage; the names of what is still running after so many seconds."""
-        return await self._pools[stage].stop(max(0.0, timeout))
+    async def stop(self, group: str, timeout: float) -> list[str]:
+        """Stop a group; the names of the tasks that still run after `timeout` seconds."""
+        return await self._pools[group].stop(max(0.0, timeout))
 
 
-def _check_is(what: object, kinds: tuple[type, ...], rule: str) -> None:
-    if not isinstance(what, kinds):
-        message = f"{rule}, not {what!r}"
+def _check_is(value: object, kinds: tuple[type, ...], rule: str) -> None:
+    if not isinstance(value, kinds):
+        message = f"{rule}, not {value!r}"
         raise ConfigurationError(message)
 
 
-async def _once(runnable: Runnable) -> None:
+async def _run_once(runnable: Runnable) -> None:
     await runnable.run()
-    await asyncio.Event().wait()
+    await sleep_forever()

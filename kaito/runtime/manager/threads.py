@@ -1,9 +1,9 @@
-"""Counts work in threads, so that a stop can wait for it and does not release the lease while it runs.
+"""Counts work in threads, so that a manager waits for it before it stops and releases the lease.
 
-A thread cannot be cancelled. `asyncio.to_thread` and `loop.run_in_executor(None, ...)` run in the loop's default
-executor; a manager puts its own there, which knows what runs and on whose behalf: the context of a task, which its
-sub-tasks and the handlers of its servers inherit, names the manager. A process that is the manager's (`Manager.run`)
-looks at all its other threads as well.
+A thread cannot be cancelled. `asyncio.to_thread` and `loop.run_in_executor(None, ...)` use the loop's default executor.
+A manager installs one that counts its calls and the manager they belong to: a context variable, which sub-tasks and the
+handlers of its servers inherit, holds the manager. `Manager.run`, which has the process for itself, counts all other
+threads as well.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar, final
 
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.health.loop_watchdog import in_real_time
+from kaito.runtime.manager.health.loop_watchdog import uses_real_time
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOOK_SECONDS: Final = 0.02
-"""Between two looks whether threads have ended."""
+POLL_SECONDS: Final = 0.02
+"""Interval at which `wait` checks the threads."""
 
-MOMENT_SECONDS: Final = 1.0
-"""Real time for threads where time is simulated: the simulated seconds pass at once."""
+REAL_SECONDS: Final = 1.0
+"""Real time that threads get with a simulated clock, whose seconds pass at once."""
 
 _log = get_logger(__name__)
 
@@ -38,9 +38,9 @@ _log = get_logger(__name__)
 @final
 @dataclass(eq=False, slots=True)
 class _Call:
-    """A function that was given to the executor and has not returned."""
+    """A call in the executor that has not returned."""
 
-    what: str
+    description: str
     owner: "Threads | None"
 
 
@@ -49,7 +49,7 @@ class CountingExecutor(ThreadPoolExecutor):
     """The default executor of a loop with managers.
 
     Args:
-        inner: the executor that was there before, which goes on doing the work; None to do it here.
+        inner: the previous default executor, which still runs the calls; None to run them here.
     """
 
     def __init__(self, inner: ThreadPoolExecutor | None = None) -> None:
@@ -58,9 +58,9 @@ class CountingExecutor(ThreadPoolExecutor):
         self.calls: set[_Call] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """As the base class; counted until it returns."""
-        call = _Call(_described(fn), _owner.get())
-        if fn is not socket.getaddrinfo:  # changes nothing anywhere, and a name server may be slow
+        """Submit a call and count it until it returns."""
+        call = _Call(_describe(fn), _owner.get())
+        if fn is not socket.getaddrinfo:  # has no side effect, and a slow name server must not delay the stop
             self.calls.add(call)
         try:
             submit = super().submit if self._inner is None else self._inner.submit
@@ -72,7 +72,7 @@ class CountingExecutor(ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As the base class, the executor from before included."""
+        """Shut down this executor and the inner one."""
         if self._inner is not None:
             self._inner.shutdown(wait, cancel_futures=cancel_futures)
         super().shutdown(wait, cancel_futures=cancel_futures)
@@ -83,9 +83,9 @@ _owner: "ContextVar[Threads | None]" = ContextVar("kaito_runtime_threads", defau
 
 
 def counting_executor() -> CountingExecutor:
-    """The running loop's default executor, made to count if it does not."""
+    """The running loop's default executor; replaces one that does not count."""
     loop = asyncio.get_running_loop()
-    current: object = getattr(loop, "_default_executor", None)  # public nowhere
+    current: object = getattr(loop, "_default_executor", None)  # asyncio has no public accessor
     known = _executors.get(loop)
     if known is not None and current in {known, None}:
         return known
@@ -101,21 +101,21 @@ class Threads:
 
     def __init__(self) -> None:
         self._executor: CountingExecutor | None = None
-        self._before: frozenset[threading.Thread] | None = None
-        self.given_up: bool = False
-        """Whether the last wait was in vain."""
+        self._earlier: frozenset[threading.Thread] | None = None
+        self.timed_out: bool = False
+        """Whether the last `wait` ended before all threads did."""
 
-    def own_process(self) -> None:
-        """Count every thread of the process that starts from now on, daemons apart."""
-        self._before = frozenset(threading.enumerate())
+    def count_process_threads(self) -> None:
+        """Count every non-daemon thread of the process that starts from now on."""
+        self._earlier = frozenset(threading.enumerate())
 
     def attach(self) -> None:
-        """Count what the running loop's default executor does."""
+        """Count the calls of the running loop's default executor."""
         self._executor = counting_executor()
 
     @contextmanager
-    def owning(self) -> Generator[None]:
-        """What is started inside, and by what is started inside, works on behalf of this manager."""
+    def as_owner(self) -> Generator[None]:
+        """Count the threads of tasks that are started within, directly or indirectly, as this manager's."""
         token = _owner.set(self)
         try:
             yield
@@ -123,50 +123,50 @@ class Threads:
             _owner.reset(token)
 
     def busy(self) -> list[str]:
-        """What is going on in threads."""
+        """Descriptions of the threads that work now."""
         calls = list(self._executor.calls) if self._executor is not None else []
-        mine = [f"thread of {call.what}" for call in calls if call.owner is self or self._before is not None]
-        return sorted(mine + self._others())
+        counted = [f"thread of {call.description}" for call in calls if call.owner is self or self._earlier is not None]
+        return sorted(counted + self._others())
 
     def _others(self) -> list[str]:
-        """Threads that the default executor did not start; those of other executors only while they work."""
-        if self._before is None:
+        """Threads that the default executor did not start; threads of other executors only while they run a call."""
+        if self._earlier is None:
             return []
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] -- documented, despite its name
         found: list[str] = []
         for thread in threading.enumerate():
             frame = frames.get(thread.ident or 0)
-            if thread in self._before or thread.daemon or frame is None:
+            if thread in self._earlier or thread.daemon or frame is None:
                 continue
             code = frame.f_code
             if code.co_name == "_worker" and code.co_filename.endswith("concurrent/futures/thread.py"):
-                continue  # waits for work
+                continue  # an idle thread of an executor
             if self._executor is not None and thread in self._executor._threads:
-                continue  # its call is counted
+                continue  # counted by its call
             found.append(f"thread {thread.name} at {code.co_filename}:{frame.f_lineno} in {code.co_name}")
         return found
 
     async def wait(self, seconds: float) -> list[str]:
-        """Wait until no thread works any more, `seconds` at most; what is going on then."""
+        """Wait until no thread works, `seconds` at most; descriptions of the threads that still work then."""
         busy = self.busy()
         if not busy:
             return busy
         _log.info("waiting for threads", threads=busy, seconds=round(max(0.0, seconds), 1))
-        if not in_real_time(asyncio.get_running_loop()):
-            until = time.monotonic() + MOMENT_SECONDS
+        if not uses_real_time(asyncio.get_running_loop()):
+            until = time.monotonic() + REAL_SECONDS
             while time.monotonic() < until and self.busy():
-                time.sleep(0.001)  # noqa: ASYNC251 - nothing else may happen in this moment
+                time.sleep(0.001)  # noqa: ASYNC251 - the loop must not advance the simulated clock meanwhile
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             busy = self.busy()
             if not busy or asyncio.get_running_loop().time() >= deadline:
-                self.given_up = bool(busy)
+                self.timed_out = bool(busy)
                 return busy
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
-def _described(function: Callable[..., Any]) -> str:
-    """The function's name, and that of the task that calls it."""
+def _describe(function: Callable[..., Any]) -> str:
+    """The names of the function and of the task that calls it."""
     inner: Any = function
     while isinstance(inner, functools.partial):
         is_context = getattr(inner.func, "__name__", "") == "run" and inner.args

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kaito.runtime.testing.cluster import workloads as workloads
     from kaito.runtime.testing.crash import CrashingTransport as CrashingTransport, CrashPoint as CrashPoint
     from kaito.runtime.testing.envtest import RealCluster as RealCluster
+    from kaito.runtime.testing.events import EventList as EventList
     from kaito.runtime.testing.runs import Run as Run
     from kaito.runtime.testing.scripted import ScriptedTransport as ScriptedTransport
     from kaito.runtime.testing.transport import InMemoryTransport as InMemoryTransport
@@ -40,6 +41,7 @@ _HOMES = {
     "CrashPoint": "crash",
     "CrashingTransport": "crash",
     "Deadlock": "virtual",
+    "EventList": "events",
     "InMemoryTransport": "transport",
     "Livelock": "virtual",
     "NotSettled": "world",

@@ -15,9 +15,9 @@ import msgspec
 
 from kaito.runtime.cache.entry import Entry, Undecodable, version_number
 from kaito.runtime.cache.jsontext import Raw
-from kaito.runtime.cache.newest import Meta, ask_newest
 from kaito.runtime.cache.reflector.collection import Collection, event_error, version_too_large
 from kaito.runtime.cache.reflector.listing import ANY_VERSION, NEWEST, Lister
+from kaito.runtime.cache.reflector.newest import Meta, ask_newest
 from kaito.runtime.cache.reflector.reconnect import Ending, ReconnectDelay
 from kaito.runtime.cache.reflector.requests import Requests
 from kaito.runtime.cache.reflector.watch import Frame, Take, WatchStream

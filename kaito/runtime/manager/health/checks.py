@@ -1,7 +1,7 @@
-"""The checks every manager has: is the loop alive, are workers alive, is the cache true, is the lease renewed.
+"""The health checks of every manager: event loop, workers, caches and lease.
 
-Readiness means: this replica's caches show the cluster. A standby with warm caches is ready. Liveness means: only a
-restart can help.
+A process is ready when its caches are synced and current; a standby with warm caches is ready. A process is alive
+unless only a restart can help.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,11 +10,11 @@ from typing import Any
 from kaito.runtime.cache import Cache
 from kaito.runtime.controller import Engine
 from kaito.runtime.health import Checks
-from kaito.runtime.manager.health.loop_watchdog import Pulse
+from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.manager.leadership import Leadership
 
 LOOP_LAG_SECONDS = 10.0
-"""A loop this late is not going to recover."""
+"""A loop that is this late does not recover without a restart."""
 
 
 def add_default_checks(
@@ -23,19 +23,26 @@ def add_default_checks(
     *,
     caches: Callable[[], Mapping[str, Cache]],
     engines: Callable[[], Sequence[Engine[Any]]],
-    resting: Callable[[], Collection[str]],
-    pulse: Pulse,
+    waiting_for_kinds: Callable[[], Collection[str]],
+    watchdog: LoopWatchdog,
     leadership: Callable[[], Leadership | None],
-    silence: float,
+    silence_seconds: float,
 ) -> None:
-    """Add the default checks; the callables give what exists by the time of the probe.
+    """Add the default checks. The callables return what exists at the time of the probe.
 
-    `caches` go by cluster, the manager's own under the empty name; `resting` controllers wait for kinds that nobody has
-    installed, and are not waited for. A kind that was not heard of for longer than `silence` seconds is named.
+    Args:
+        healthz: gets the liveness checks.
+        readyz: gets the readiness checks.
+        caches: by name of their cluster.
+        engines: of all controllers.
+        waiting_for_kinds: controllers that are idle because their kinds are not served; readiness ignores them.
+        watchdog: of the event loop.
+        leadership: the leader election, if there is one.
+        silence_seconds: a kind without any message from the server for longer fails the check.
     """
 
     def loop() -> str | None:
-        return f"the event loop is {pulse.lag:.1f} s late" if pulse.lag > LOOP_LAG_SECONDS else None
+        return f"the event loop is {watchdog.lag:.1f} s late" if watchdog.lag > LOOP_LAG_SECONDS else None
 
     def workers() -> str | None:
         return "; ".join(stuck for engine in engines() for stuck in engine.stuck()) or None
@@ -44,31 +51,31 @@ def add_default_checks(
         current = leadership()
         return current.late() if current is not None else None
 
-    def followed() -> str | None:
+    def informers() -> str | None:
         current = caches()
-        troubles = [trouble for name, cache in current.items() for trouble in _cache_troubles(cache, name, silence)]
-        return "; ".join(troubles) or (None if current else "not started")
+        problems = [text for name, cache in current.items() for text in _cache_problems(cache, name, silence_seconds)]
+        return "; ".join(problems) or (None if current else "not started")
 
     def controllers() -> str | None:
-        away = resting()
-        waiting = [engine.name for engine in engines() if not engine.ready and engine.name not in away]
-        return f"initial events not processed: {', '.join(waiting)}" if waiting else None
+        idle = waiting_for_kinds()
+        unsynced = [engine.name for engine in engines() if not engine.ready and engine.name not in idle]
+        return f"initial events not processed: {', '.join(unsynced)}" if unsynced else None
 
     healthz.add("loop", loop)
     healthz.add("workers", workers)
     healthz.add("lease", lease)
-    readyz.add("caches", followed)
+    readyz.add("caches", informers)
     readyz.add("controllers", controllers)
 
 
-def _cache_troubles(cache: Cache, cluster: str, silence: float) -> list[str]:
-    troubles: list[str] = []
+def _cache_problems(cache: Cache, cluster: str, silence_seconds: float) -> list[str]:
+    problems: list[str] = []
     for row in cache.health():
         name = f"{row.kind} in {row.namespace}" if row.namespace else row.kind
         name = f"{name} of cluster {cluster}" if cluster else name
         if not row.synced:
-            troubles.append(f"{name}: {row.error or 'the first list has not arrived'}")
-        elif row.silent_seconds > max(silence, row.quiet_seconds):
-            why = row.error or ("the watch is open and delivers nothing" if row.watching else "no answer")
-            troubles.append(f"{name}: nothing heard for {row.silent_seconds:.0f} s: {why}")
-    return troubles
+            problems.append(f"{name}: {row.error or 'the first list has not arrived'}")
+        elif row.silent_seconds > max(silence_seconds, row.quiet_seconds):
+            why = row.error or ("the watch is open and delivers nothing" if row.watching else "no response")
+            problems.append(f"{name}: no message for {row.silent_seconds:.0f} s: {why}")
+    return problems

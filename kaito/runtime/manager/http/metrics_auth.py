@@ -1,7 +1,7 @@
-"""Who may read the metrics port: asked of the API server, as kube-rbac-proxy and controller-runtime's filter do.
+"""Authenticates and authorizes readers of the metrics port, as controller-runtime's filter and kube-rbac-proxy do.
 
-A caller shows a bearer token; a TokenReview says who that is, a SubjectAccessReview whether they may `get` the path as
-a non-resource URL. Answers are kept for a while, so that a scrape costs no request. Give Prometheus a ClusterRole with
+The reader sends a bearer token. A TokenReview authenticates it; a SubjectAccessReview checks that the user may `get`
+the path as a non-resource URL. Results are cached, so most scrapes cost no request. Give Prometheus a ClusterRole with
 `nonResourceURLs: ["/metrics"], verbs: ["get"]`.
 """
 
@@ -17,169 +17,109 @@ from aiohttp import web
 from kaito.runtime.client import Client
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.kinds.authentication import TokenReview, TokenReviewSpec, UserInfo
+from kaito.runtime.kinds.authorization import NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec
 from kaito.runtime.logging import get_logger
-from kaito.runtime.meta import Model, Resource
+from kaito.runtime.meta import Resource
 from kaito.runtime.workqueue.backoff import Jitter
 
 TOKEN_SECONDS: Final = 60.0
 ALLOWED_SECONDS: Final = 300.0
 DENIED_SECONDS: Final = 30.0
-"""How long answers are kept (controller-runtime's `filters.WithAuthenticationAndAuthorization`)."""
+"""Lifetimes of cached results (controller-runtime's `filters.WithAuthenticationAndAuthorization`)."""
 
-ASK_SECONDS: Final = 10.0
-"""Longest time for one question, retries included."""
+REVIEW_SECONDS: Final = 10.0
+"""Timeout of one review, retries included."""
 
 ATTEMPTS: Final = 5
-FIRST_WAIT_SECONDS: Final = 0.5
-WAIT_FACTOR: Final = 1.5
-WAIT_JITTER: Final = 0.2
+FIRST_DELAY_SECONDS: Final = 0.5
+DELAY_FACTOR: Final = 1.5
+DELAY_JITTER: Final = 0.2
 
-REMEMBERED: Final = 4096
-"""Answers kept at most."""
+CACHED_RESULTS: Final = 4096
+"""Maximum number of cached results of each review."""
 
 _log = get_logger(__name__)
-
-
-class TokenReviewSpec(Model):
-    """The question."""
-
-    token: str = ""
-
-
-class UserInfo(Model):
-    """Who somebody is."""
-
-    username: str = ""
-    uid: str = ""
-    groups: list[str] = []
-    extra: dict[str, list[str]] = {}
-
-
-class TokenReviewStatus(Model):
-    """The answer."""
-
-    authenticated: bool = False
-    user: UserInfo = UserInfo()
-    error: str = ""
-
-
-class TokenReview(Resource, api="authentication.k8s.io/v1", kind="TokenReview", namespaced=False):
-    """Asks whose token this is."""
-
-    spec: TokenReviewSpec = TokenReviewSpec()
-    status: TokenReviewStatus = TokenReviewStatus()
-
-
-class NonResourceAttributes(Model):
-    """A path that is no resource."""
-
-    path: str
-    verb: str
-
-
-class SubjectAccessReviewSpec(Model):
-    """The question."""
-
-    user: str = ""
-    uid: str = ""
-    groups: list[str] = []
-    extra: dict[str, list[str]] = {}
-    non_resource_attributes: NonResourceAttributes | None = None
-
-
-class SubjectAccessReviewStatus(Model):
-    """The answer."""
-
-    allowed: bool = False
-    reason: str = ""
-
-
-class SubjectAccessReview(Resource, api="authorization.k8s.io/v1", kind="SubjectAccessReview", namespaced=False):
-    """Asks whether somebody may do something."""
-
-    spec: SubjectAccessReviewSpec = SubjectAccessReviewSpec()
-    status: SubjectAccessReviewStatus = SubjectAccessReviewStatus()
-
 
 V = TypeVar("V")
 R = TypeVar("R", bound=Resource)
 
 
 @dataclass(slots=True)
-class _Kept(Generic[V]):
-    """Answers that hold until a time, the oldest forgotten first."""
+class _ExpiringCache(Generic[V]):
+    """Results with an expiry; the oldest is evicted first."""
 
-    answers: OrderedDict[str, tuple[float, V]] = field(default_factory=OrderedDict[str, tuple[float, V]])
+    results: OrderedDict[str, tuple[float, V]] = field(default_factory=OrderedDict[str, tuple[float, V]])
 
     def get(self, key: str) -> V | None:
-        """The answer, while it holds."""
-        until, answer = self.answers.get(key, (0.0, None))
-        return answer if monotonic() < until else None
+        """The result, unless it has expired."""
+        expires_at, result = self.results.get(key, (0.0, None))
+        return result if monotonic() < expires_at else None
 
-    def put(self, key: str, answer: V, seconds: float) -> None:
-        """Keep an answer."""
-        self.answers[key] = (monotonic() + seconds, answer)
-        if len(self.answers) > REMEMBERED:
-            self.answers.popitem(last=False)
+    def put(self, key: str, result: V, seconds: float) -> None:
+        """Cache a result for `seconds`."""
+        self.results[key] = (monotonic() + seconds, result)
+        if len(self.results) > CACHED_RESULTS:
+            self.results.popitem(last=False)
 
 
 @final
-class Gatekeeper:
-    """Answers 401, 403 or 500, or lets a request through.
+class MetricsAuthorizer:
+    """Lets a request through, or responds 401, 403 or 500.
 
     Args:
-        client: asks the API server; not fenced.
-        jitter: randomness of the waits between attempts.
+        client: sends the reviews; not fenced.
+        jitter: spreads the delays between attempts.
     """
 
     def __init__(self, client: Client, jitter: Jitter) -> None:
         self._client = client
         self._jitter = jitter
-        self._users = _Kept[UserInfo]()
-        self._rights = _Kept[bool]()
+        self._users = _ExpiringCache[UserInfo]()
+        self._decisions = _ExpiringCache[bool]()
 
     def middleware(self) -> Any:
-        """The gatekeeper as a middleware of aiohttp."""
+        """The authorizer as a middleware of aiohttp."""
 
         @web.middleware
         async def guard(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
-            status = await self.judge(request.headers.get("authorization", ""), request.path, request.method)
+            status = await self.authorize(request.headers.get("authorization", ""), request.path, request.method)
             if status != 200:
-                return web.Response(status=status, text=f"{_WORDS[status]}\n")
+                return web.Response(status=status, text=f"{_TEXTS[status]}\n")
             return await handler(request)
 
         return guard
 
-    async def judge(self, authorization: str, path: str, method: str) -> int:
-        """200 to let through, else the status to answer."""
+    async def authorize(self, authorization: str, path: str, method: str) -> int:
+        """200 if the request is allowed, else the status of the response."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return 401
         try:
-            user = await self._who(token.strip())
+            user = await self._authenticate(token.strip())
             if user is None:
                 return 401
-            return 200 if await self._may(user, path, method.lower()) else 403
+            return 200 if await self._is_allowed(user, path, method.lower()) else 403
         except (KaitoRuntimeError, TimeoutError) as error:
-            _log.error("cannot ask who reads the metrics", error=str(error) or "no answer in time")
+            _log.error("review of a metrics request failed", error=str(error) or "timed out")
             return 500
 
-    async def _who(self, token: str) -> UserInfo | None:
-        key = hashlib.sha256(token.encode()).hexdigest()  # tokens themselves are not kept
+    async def _authenticate(self, token: str) -> UserInfo | None:
+        key = hashlib.sha256(token.encode()).hexdigest()  # keeps tokens themselves out of memory dumps
         known = self._users.get(key)
         if known is not None:
             return known
-        review = await self._ask(TokenReview(spec=TokenReviewSpec(token=token)))
+        review = await self._create(TokenReview(spec=TokenReviewSpec(token=token)))
         if not review.status.authenticated:
             return None
         self._users.put(key, review.status.user, TOKEN_SECONDS)
         return review.status.user
 
-    async def _may(self, user: UserInfo, path: str, verb: str) -> bool:
+    async def _is_allowed(self, user: UserInfo, path: str, verb: str) -> bool:
         key = "\0".join((user.username, user.uid, *sorted(user.groups), path, verb))
-        known = self._rights.get(key)
+        known = self._decisions.get(key)
         if known is not None:
             return known
         spec = SubjectAccessReviewSpec(
@@ -189,22 +129,22 @@ class Gatekeeper:
             extra=user.extra,
             non_resource_attributes=NonResourceAttributes(path=path, verb=verb),
         )
-        review = await self._ask(SubjectAccessReview(spec=spec))
-        self._rights.put(key, review.status.allowed, ALLOWED_SECONDS if review.status.allowed else DENIED_SECONDS)
+        review = await self._create(SubjectAccessReview(spec=spec))
+        self._decisions.put(key, review.status.allowed, ALLOWED_SECONDS if review.status.allowed else DENIED_SECONDS)
         return review.status.allowed
 
-    async def _ask(self, question: R) -> R:
-        wait = FIRST_WAIT_SECONDS
-        async with asyncio.timeout(ASK_SECONDS):
+    async def _create(self, review: R) -> R:
+        delay = FIRST_DELAY_SECONDS
+        async with asyncio.timeout(REVIEW_SECONDS):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    return await self._client.create(question)
+                    return await self._client.create(review)
                 except KaitoRuntimeError:
                     if attempt == ATTEMPTS:
                         raise
-                await asyncio.sleep(wait * (1 + WAIT_JITTER * self._jitter()))
-                wait *= WAIT_FACTOR
+                await asyncio.sleep(delay * (1 + DELAY_JITTER * self._jitter()))
+                delay *= DELAY_FACTOR
         raise AssertionError  # pragma: no cover -- the last attempt returns or raises
 
 
-_WORDS = {401: "Unauthorized", 403: "Forbidden", 500: "Authentication failed"}
+_TEXTS = {401: "Unauthorized", 403: "Forbidden", 500: "Authentication failed"}

@@ -1,4 +1,4 @@
-"""The manager's HTTP servers for probes and metrics: bound at start, closed at the end."""
+"""The manager's HTTP servers for probes and metrics."""
 
 import platform
 import ssl
@@ -24,7 +24,7 @@ IDLE_SECONDS = 90.0
 """An idle connection is closed after this long, as controller-runtime's servers do."""
 
 CLOSE_SECONDS = 1.0
-"""Open requests get this long at the end; probes and scrapes are short."""
+"""Time for open requests at the stop; probes and scrapes are short."""
 
 _log = get_logger(__name__)
 
@@ -35,7 +35,7 @@ class Endpoints:
 
     Args:
         settings: addresses and certificates.
-        routes: what users serve on the same ports.
+        routes: further paths on the same ports.
     """
 
     def __init__(self, settings: Settings, routes: Routes) -> None:
@@ -43,11 +43,11 @@ class Endpoints:
         self._routes = routes
         self._runners: list[web.AppRunner] = []
         self.health_port: int | None = None
-        """The port probes are answered on, once started; None when off."""
+        """The port of the probes, once started; None when off."""
         self.metrics_port: int | None = None
         """The port of the metrics, once started; None when off."""
         self.metrics_serving: ServingContext | None = None
-        """The certificate of the metrics port, when it is secured."""
+        """The certificate of the metrics port, if it is secured."""
 
     async def start(
         self,
@@ -58,28 +58,28 @@ class Endpoints:
         client: "Client",
         jitter: "Jitter",
     ) -> None:
-        """Listen on every address that is not off. `client` asks who may read a secured metrics port.
+        """Listen on every address that is not off. `client` authorizes the readers of a secured metrics port.
 
         Raises:
-            ConfigurationError: an address is in use or not ours.
+            ConfigurationError: an address is in use or does not exist.
         """
         settings, routes = self._settings, self._routes
         routes.seal()
         probes = routes.put_into(health_app(*health), "health")
         self.health_port = await self._serve("health", settings.health_probe_bind_address, probes)
-        guards: list[Any] = []
+        middlewares: list[Any] = []
         context: ssl.SSLContext | None = None
         if settings.metrics_secure:
-            from kaito.runtime.manager.http.metrics_auth import Gatekeeper
+            from kaito.runtime.manager.http.metrics_auth import MetricsAuthorizer
 
-            guards = [Gatekeeper(client, jitter).middleware()]
+            middlewares = [MetricsAuthorizer(client, jitter).middleware()]
             context = self._metrics_context(metrics)
-        app = metrics_app(metrics, debug=debug if settings.debug_endpoints else None, middlewares=guards)
+        app = metrics_app(metrics, debug=debug if settings.debug_endpoints else None, middlewares=middlewares)
         routes.put_into(app, "metrics")
         self.metrics_port = await self._serve("metrics", settings.metrics_bind_address, app, context)
 
     def _metrics_context(self, metrics: Metrics) -> ssl.SSLContext:
-        """TLS for the metrics port: the given files, else a certificate of our own that readers cannot verify."""
+        """TLS for the metrics port: from the given files, else self-signed, which readers cannot verify."""
         from kaito.runtime.certs import ServingContext
         from kaito.runtime.certs.authority import new_authority, new_leaf
 
@@ -90,7 +90,7 @@ class Endpoints:
         return serving.context
 
     async def _serve(
-        self, what: str, address: str, app: web.Application, context: ssl.SSLContext | None = None
+        self, name: str, address: str, app: web.Application, context: ssl.SSLContext | None = None
     ) -> int | None:
         bind = parse_bind_address(address)
         if bind is None:
@@ -102,13 +102,13 @@ class Endpoints:
         try:
             await web.TCPSite(runner, host, port, ssl_context=context).start()
         except OSError as error:
-            message = f"cannot serve {what} on {address}: {error}"
+            message = f"cannot serve {name} on {address}: {error}"
             raise ConfigurationError(message) from error
         bound: int = runner.addresses[0][1]
-        _log.info("serving", what=what, address=address, port=bound)
+        _log.info("serving", server=name, address=address, port=bound)
         return bound
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close all servers."""
         while self._runners:
             await self._runners.pop().cleanup()

@@ -11,8 +11,7 @@ from kaito.runtime.errors import ConfigurationError, Conflict, NotFound, NotLead
 from kaito.runtime.kinds import ConfigMap, Namespace, Pod, Secret, Service
 from kaito.runtime.manager import Manager
 from kaito.runtime.meta import LabelSelector, ObjectMeta
-from kaito.runtime.recorder import EventList
-from kaito.runtime.testing import World
+from kaito.runtime.testing import EventList, World
 
 by_app = Index(ConfigMap, lambda obj: [obj.data["app"]] if "app" in obj.data else [], name="by-app")
 
@@ -197,8 +196,8 @@ async def test_conflicts_of_an_update_are_the_callers(api: Api, world: World) ->
 
 async def test_events_go_to_the_sink(api: Api, manager: Manager) -> None:
     sink = EventList()
-    telling = Api(api.client, manager.cache, events=sink)
-    telling.event(config("a"), "Warning", "Broken", "it broke")
+    recording = Api(api.client, manager.cache, events=sink)
+    recording.event(config("a"), "Warning", "Broken", "it broke")
     api.event(config("a"), "Normal", "Fine", "never blocks")
     assert [(event.type, event.reason, event.note, event.action) for event in sink.events] == [
         ("Warning", "Broken", "it broke", "Reconcile")

@@ -110,8 +110,8 @@ def test_the_managers_namespaces_are_no_contradiction() -> None:
             [],
             r"controller configmap keeps Cached\(Pod\), controller pods needs",
         ),
-        ([pods(labels="app=a")], [Cached(Pod, labels="app=b")], "take the options away from controller pods"),
-        ([pods(labels="app=a")], [Cached(Pod)], "take the options away from controller pods"),
+        ([pods(labels="app=a")], [Cached(Pod, labels="app=b")], "remove the options of controller pods"),
+        ([pods(labels="app=a")], [Cached(Pod)], "remove the options of controller pods"),
         ([], [Cached(Pod, labels="app=a"), Cached(Pod, labels="app=b")], "contradict|keeps"),
         (
             [pods(indexes=[by_node])],

@@ -106,7 +106,7 @@ async def test_metrics_and_dumps_show_what_goes_on() -> None:
 
         (status, text), _ = await asyncio.gather(get(session, port, "/debug/memory?seconds=0.2"), allocate())
         assert status == 200
-        assert "test_manager_endpoints.py" in text
+        assert "test_endpoints.py" in text
         assert (await get(session, port, "/debug/memory?seconds=forever"))[0] == 400
         assert not tracemalloc.is_tracing()
 

@@ -113,7 +113,7 @@ async def _nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "error", "message"), [(_fail, OSError, "out of luck"), (_nothing, UnexpectedEnd, "ended by itself")]
+    ("function", "error", "message"), [(_fail, OSError, "out of luck"), (_nothing, UnexpectedEnd, "ended unexpectedly")]
 )
 async def test_the_end_of_any_runnable_stops_the_manager(
     world: World, function: Callable[[], Any], error: type[Exception], message: str

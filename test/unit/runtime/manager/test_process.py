@@ -194,7 +194,7 @@ async def test_a_thread_that_works_on_keeps_the_lease_and_the_process_ends_in_ti
     assert before
     assert await holder(cluster) == before
     assert words in log
-    assert "work goes on: the lease is not released" in log
+    assert "lease not released: work is still running" in log
     assert "released the lease" not in log
     assert '"msg": "stopped"' not in log
 

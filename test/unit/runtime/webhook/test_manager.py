@@ -14,9 +14,9 @@ import pytest
 
 from kaito.apiserver import ApiServer, Fault
 from kaito.runtime.client import Client
-from kaito.runtime.kinds import ConfigMap, Secret, ValidatingWebhookConfiguration
+from kaito.runtime.kinds import ConfigMap, Secret, SubjectAccessReview, TokenReview, ValidatingWebhookConfiguration
 from kaito.runtime.manager import Manager, Settings
-from kaito.runtime.manager.http.metrics_auth import Gatekeeper, SubjectAccessReview, TokenReview
+from kaito.runtime.manager.http.metrics_auth import MetricsAuthorizer
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import InMemoryTransport, World
 from kaito.runtime.webhook import Admission, Webhook
@@ -121,28 +121,28 @@ class Reviews:
 
 async def test_the_metrics_port_lets_in_who_may_read(world: World) -> None:
     reviews = Reviews(world)
-    gatekeeper = Gatekeeper(reviews.client, lambda: 0.5)
-    assert await gatekeeper.judge("", "/metrics", "GET") == 401
-    assert await gatekeeper.judge("Basic eDp5", "/metrics", "GET") == 401
+    authorizer = MetricsAuthorizer(reviews.client, lambda: 0.5)
+    assert await authorizer.authorize("", "/metrics", "GET") == 401
+    assert await authorizer.authorize("Basic eDp5", "/metrics", "GET") == 401
     assert reviews.asked == []
-    assert await gatekeeper.judge("Bearer stranger", "/metrics", "GET") == 401
-    assert await gatekeeper.judge("Bearer nosy", "/metrics", "GET") == 403
-    assert await gatekeeper.judge("Bearer prometheus", "/debug/tasks", "GET") == 403
-    assert await gatekeeper.judge("Bearer prometheus", "/metrics", "GET") == 200
+    assert await authorizer.authorize("Bearer stranger", "/metrics", "GET") == 401
+    assert await authorizer.authorize("Bearer nosy", "/metrics", "GET") == 403
+    assert await authorizer.authorize("Bearer prometheus", "/debug/tasks", "GET") == 403
+    assert await authorizer.authorize("Bearer prometheus", "/metrics", "GET") == 200
     reviews.asked.clear()
-    assert await gatekeeper.judge("Bearer prometheus", "/metrics", "GET") == 200
+    assert await authorizer.authorize("Bearer prometheus", "/metrics", "GET") == 200
     assert reviews.asked == []
     await asyncio.sleep(61)
-    assert await gatekeeper.judge("Bearer prometheus", "/metrics", "GET") == 200
+    assert await authorizer.authorize("Bearer prometheus", "/metrics", "GET") == 200
     assert reviews.asked == ["TokenReview"]
-    assert await gatekeeper.judge("Bearer nosy", "/metrics", "GET") == 403
+    assert await authorizer.authorize("Bearer nosy", "/metrics", "GET") == 403
     assert reviews.asked == ["TokenReview", "TokenReview", "SubjectAccessReview"]
 
 
 async def test_an_api_server_without_an_answer_is_a_500(world: World) -> None:
     reviews = Reviews(world)
     reviews.fail = TimeoutError()
-    assert await Gatekeeper(reviews.client, lambda: 0.5).judge("Bearer x", "/metrics", "GET") == 500
+    assert await MetricsAuthorizer(reviews.client, lambda: 0.5).authorize("Bearer x", "/metrics", "GET") == 500
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The pulse of the main loop: silent while it beats, loud with a stack when it stops."""
+"""The watchdog of the event loop, and the owners of background tasks."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kaito.runtime.manager.health.loop_watchdog import Pulse
+from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskPool, TaskScope
 from kaito.runtime.testing import VirtualTimeLoop
@@ -19,31 +19,31 @@ def block_the_loop() -> None:
 
 async def test_a_blocked_loop_is_reported_once_with_its_stack(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = Metrics()
-    async with Pulse(metrics) as pulse:
+    async with LoopWatchdog(metrics) as watchdog:
         await asyncio.sleep(0)
-        assert pulse.overdue == 0
+        assert watchdog.overdue == 0
         block_the_loop()
-        assert pulse.overdue > 1
+        assert watchdog.overdue > 1
         await asyncio.sleep(0.6)
-        assert pulse.overdue == 0
+        assert watchdog.overdue == 0
         await asyncio.sleep(0.6)
-        assert pulse.lag < 1
+        assert watchdog.lag < 1
         assert metrics.value("kaito_runtime_loop_lag_seconds") > 1  # still to be seen by the next scrape
-    told: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    [line] = [line for line in told if line["msg"].startswith("event loop is blocked")]
+    records: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    [line] = [line for line in records if line["msg"].startswith("event loop is blocked")]
     assert "in block_the_loop" in line["stack"]
 
 
 async def test_a_deliberate_blockage_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """deploy-L11: the garbage collection after the start."""
     metrics = Metrics()
-    async with Pulse(metrics) as pulse:
+    async with LoopWatchdog(metrics) as watchdog:
         await asyncio.sleep(0)
-        with pulse.forgiven():
+        with watchdog.paused():
             block_the_loop()
-            assert pulse.overdue == 0
+            assert watchdog.overdue == 0
         await asyncio.sleep(0.6)
-        assert pulse.lag < 1
+        assert watchdog.lag < 1
         assert metrics.value("kaito_runtime_loop_lag_seconds") < 1
     assert "event loop is blocked" not in capsys.readouterr().err
 
@@ -51,15 +51,15 @@ async def test_a_deliberate_blockage_is_not_reported(capsys: pytest.CaptureFixtu
 @pytest.mark.virtual_time
 async def test_simulated_time_is_never_late() -> None:
     assert isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
-    async with Pulse(Metrics()) as pulse:
+    async with LoopWatchdog(Metrics()) as watchdog:
         await asyncio.sleep(3600)
-        assert (pulse.lag, pulse.overdue) == (0, 0)
+        assert (watchdog.lag, watchdog.overdue) == (0, 0)
 
 
 @pytest.mark.virtual_time
-async def test_a_pool_tells_what_ends_by_itself_and_what_does_not_end() -> None:
+async def test_a_pool_reports_tasks_that_end_unexpectedly_and_tasks_that_do_not_stop() -> None:
     ended: list[tuple[str, str]] = []
-    pool = TaskPool("pool", ended=lambda name, error: ended.append((name, str(error))))
+    pool = TaskPool("pool", on_end=lambda name, error: ended.append((name, str(error))))
 
     async def fail() -> None:
         message = "boom"

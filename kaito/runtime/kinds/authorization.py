@@ -1,0 +1,49 @@
+"""Subject access reviews: check a permission of a user."""
+
+from kaito.runtime.meta import Model, Resource
+
+
+class NonResourceAttributes(Model):
+    """A path that is not of a resource, and the HTTP verb in lower case."""
+
+    path: str = ""
+    verb: str = ""
+
+
+class ResourceAttributes(Model):
+    """A request for a resource."""
+
+    namespace: str = ""
+    verb: str = ""
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    name: str = ""
+
+
+class SubjectAccessReviewSpec(Model):
+    """The user and the request to authorize."""
+
+    user: str = ""
+    uid: str = ""
+    groups: list[str] = []
+    extra: dict[str, list[str]] = {}
+    resource_attributes: ResourceAttributes | None = None
+    non_resource_attributes: NonResourceAttributes | None = None
+
+
+class SubjectAccessReviewStatus(Model):
+    """Whether the request is allowed."""
+
+    allowed: bool = False
+    denied: bool = False
+    reason: str = ""
+    evaluation_error: str = ""
+
+
+class SubjectAccessReview(Resource, api="authorization.k8s.io/v1", kind="SubjectAccessReview", namespaced=False):
+    """Checks a permission when it is created; the server does not store it."""
+
+    spec: SubjectAccessReviewSpec = SubjectAccessReviewSpec()
+    status: SubjectAccessReviewStatus = SubjectAccessReviewStatus()
