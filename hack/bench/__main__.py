@@ -1,7 +1,7 @@
 """Runs one benchmark by name, or all of them in turn; prints one JSON object each, and the tables at the end.
 
 python -m hack.bench                  all of them, up to half an hour
-python -m hack.bench --quick          all of them, small and once: do they work? The figures say little
+python -m hack.bench --quick          all of them, small and once: do they run? The figures are not meaningful
 python -m hack.bench latency --help   what one of them measures, and its options
 """
 
@@ -15,7 +15,7 @@ from hack.bench.report import Report, this_machine
 
 
 class Benchmark(NamedTuple):
-    """Where a benchmark is, and how it is run in a hurry."""
+    """A benchmark's module and its options for a quick run."""
 
     module: str
     about: str

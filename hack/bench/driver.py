@@ -1,9 +1,9 @@
-"""A driver that makes nodes and workloads ready at once, so that only the workspace controller's own time counts.
+"""Makes nodes and workloads ready at once, so that a benchmark measures only the workspace controller.
 
-It plays provisioner, node, StatefulSet controller and kubelet on a real API server: a claim gets its node and turns
-Ready, a StatefulSet turns ready, and nothing takes any time but the requests themselves. A small operator on the
-framework, run as its own process: `python -m hack.bench.driver KUBECONFIG machine|nodeclaim|workloads`; the last
-leaves claims and nodes to somebody else.
+It replaces provisioner, node, StatefulSet controller and kubelet on a real API server: a claim gets its node and turns
+Ready, a StatefulSet turns ready, and only the requests take time. A small operator on the framework, run as its own
+process: `python -m hack.bench.driver KUBECONFIG machine|nodeclaim|workloads`; with `workloads`, another process handles
+claims and nodes.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What a process costs, read from /proc: CPU seconds and peak resident memory."""
+"""Reads the CPU time and the peak resident memory of a process from /proc."""
 
 import os
 from dataclasses import dataclass

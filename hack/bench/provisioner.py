@@ -1,4 +1,5 @@
-"""N NodeClaims created at once, until all are Ready, and deleted at once, until their pools are gone: now and before.
+"""Measures N NodeClaims, created at once until all are Ready and deleted at once until their pools are deleted, with
+this tree and an earlier commit.
 
 The gpu-provisioner of this tree and that of an earlier commit (checked out into a temporary folder) take turns in one
 run, on one real kube-apiserver with etcd and on the ARM simulator of this tree at 60 times the speed: a pool takes 5 s,
@@ -39,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASELINE = "7fb0ead"
 SPEED = 60
 PROVISION_SECONDS, DELETE_SECONDS, RETRY_AFTER_SECONDS = 300, 120, 10
-"""Those of the baseline's simulator, so that it meets the conditions that it was measured under."""
+"""Latencies of the baseline's simulator, under which the baseline was measured before."""
 
 GIVE_UP_SECONDS = 600.0
 CREATE_CONCURRENCY = 16
@@ -144,7 +145,7 @@ async def _create(client: Client, first: int, count: int) -> None:
 async def _until(client: Client, started: float, holds: Callable[[list[dict[str, Any]]], bool]) -> float:
     """Seconds from the start until the claims satisfy a condition."""
     while True:
-        found = await client.raw("GET", COLLECTION, query={"resourceVersion": "0"})  # the watch cache: cheap to ask
+        found = await client.raw("GET", COLLECTION, query={"resourceVersion": "0"})  # served by the watch cache
         if holds(found["items"]):
             return time.monotonic() - started
         if time.monotonic() - started > GIVE_UP_SECONDS:
@@ -154,7 +155,7 @@ async def _until(client: Client, started: float, holds: Callable[[list[dict[str,
 
 
 async def _until_no_nodes(client: Client) -> None:
-    """The next turn starts with an empty cluster; nodes without a provisioner have nothing that holds them."""
+    """Empty the cluster for the next turn."""
     await client.raw("DELETE", "/api/v1/nodes")
     async with asyncio.timeout(60):
         while True:

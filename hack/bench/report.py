@@ -34,7 +34,7 @@ class Report:
 
     name: str
     about: str
-    """One sentence: what the figures are."""
+    """One sentence that describes the figures."""
     settings: Mapping[str, object]
     """Sizes, times, numbers of runs."""
     columns: Sequence[Column]
@@ -76,7 +76,7 @@ def _cell(value: float | str | None, form: str) -> str:
 
 
 def this_machine() -> dict[str, Any]:
-    """What it runs on, and how busy that is already: the load average tells a reader whether to trust a wall time."""
+    """The machine and its load average, which shows whether wall times are reliable."""
     return {
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
@@ -88,7 +88,8 @@ def this_machine() -> dict[str, Any]:
 async def in_turn(
     names: Iterable[str], runs: int, turn: Callable[[str, int], Awaitable[Figures]]
 ) -> dict[str, list[Figures]]:
-    """The figures of `turn(name, run)`, round by round, so that a noisy minute meets all alike; told as they come."""
+    """The figures of `turn(name, run)`, round by round, so that a noisy minute meets all alike; printed as they are
+    measured."""
     turns: dict[str, list[Figures]] = {name: [] for name in names}
     for run in range(runs):
         for name, some in turns.items():

@@ -1,4 +1,5 @@
-"""N Workspaces created at once on a real API server: how long until all are InferenceReady, and at what cost.
+"""Measures N Workspaces, created at once on a real API server: the time until all are InferenceReady, CPU, memory and
+requests.
 
 The controller is the real binary in its own process; a driver (`hack.bench.driver`) makes nodes and workloads ready
 at once. Reported: wall time, the controller's CPU and memory, its requests by status code and its reconciles.
@@ -34,7 +35,7 @@ COLLECTION = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 
 
 def workspace(index: int) -> Workspace:
-    """One Workspace of the contract's first kind."""
+    """A phi-3 Workspace."""
     name = f"phi-{index:04d}"
     return Workspace.model_validate(
         {
@@ -90,7 +91,7 @@ async def _run(client: Client, count: int) -> float:
     started = time.monotonic()
     await together(*(create(index) for index in range(count)))
     while True:
-        found = await client.raw("GET", COLLECTION, query={"resourceVersion": "0"})  # the watch cache: cheap to ask
+        found = await client.raw("GET", COLLECTION, query={"resourceVersion": "0"})  # served by the watch cache
         ready = sum(_is_inference_ready(item) for item in found["items"])
         if ready == count:
             return time.monotonic() - started

@@ -1,6 +1,6 @@
-"""The framework's types as its users see them: every public symbol of `kaito.runtime` has a known type, or exit 1.
+"""Checks the framework's types from outside: every public symbol of `kaito.runtime` has a known type, or exit 1.
 
-`make check` runs it. Pyright's `--verifytypes` judges an installed package only, never the working tree: a scratch
+`make check` runs it. Pyright's `--verifytypes` checks an installed package only, never the working tree: a scratch
 environment in a temporary folder gets a copy of `kaito/` (with its `py.typed`) and borrows this interpreter's
 libraries. Prints each symbol whose type an importing project would have to guess.
 """
@@ -23,7 +23,7 @@ SECONDS = 300
 
 
 class Diagnostic(TypedDict):
-    """What pyright says about a symbol."""
+    """A diagnostic of pyright about a symbol."""
 
     severity: str
     message: str
@@ -100,7 +100,7 @@ def offenders(completeness: Completeness) -> list[str]:
 
 
 def main() -> int:
-    """Build, verify, tell."""
+    """Build, verify and print."""
     with tempfile.TemporaryDirectory(prefix="kaito-verifytypes-") as folder:
         completeness = verify(scratch(Path(folder))).get("typeCompleteness")
     if completeness is None or not completeness["symbols"]:

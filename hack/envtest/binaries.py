@@ -1,4 +1,4 @@
-"""Where the control plane's binaries come from: `KUBEBUILDER_ASSETS`, the user's cache, or a build with Go.
+"""Locates the control plane's binaries: `KUBEBUILDER_ASSETS`, the user's cache, or a build with Go.
 
 A build takes about five minutes with cold caches and is done once per version. The version is stamped into the
 binaries: an unstamped kube-apiserver reports v0.0.0 and refuses to start its features.
@@ -28,7 +28,7 @@ def locate(names: tuple[str, ...] = ESSENTIAL) -> Path:
     """The folder that holds the named binaries, building those that are missing.
 
     Raises:
-        Unavailable: they are nowhere and cannot be built here.
+        Unavailable: they are missing and cannot be built here.
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets:

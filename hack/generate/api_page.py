@@ -213,7 +213,7 @@ def _signature(function: object, name: str) -> str:
 
 
 def _spaced(argument: str) -> str:
-    """`x: int=1` as people write it."""
+    """Format `x: int=1` as in source code."""
     name, colon, rest = argument.partition(": ")
     if not colon:
         return argument

@@ -1,4 +1,4 @@
-"""A pytest plugin: keeps only tests marked `conformance(<id>)`, writes what they are and how they ended as JSON.
+"""A pytest plugin: keeps only tests marked `conformance(<id>)`, and writes them with their outcomes as JSON.
 
 Used by `hack/generate/conformance.py`:
 `python -m pytest -p hack.generate.conformance_plugin --conformance-json out.json`.

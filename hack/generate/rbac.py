@@ -1,6 +1,6 @@
-"""What each program may do in the cluster, declared once; `generate.py` writes it to `config/rbac`.
+"""The permissions of each program in the cluster, declared once; `generate.py` writes it to `config/rbac`.
 
-Least privilege: a verb is here because some line of code sends it, and the comment says which. Server-side apply needs
+Least privilege: every verb is used by the code that its comment names. Server-side apply needs
 `create` and `patch`; `get list watch` are an informer.
 """
 
@@ -17,7 +17,7 @@ LEASE = ("get", "list", "watch", "create", "update", "patch")
 
 @dataclass(frozen=True)
 class Rule:
-    """One RBAC rule and why it is there."""
+    """An RBAC rule and its reason."""
 
     why: str
     groups: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Generate the printer columns of built-in types for `kaito.apiserver` from a real kube-apiserver.
 
-Run `python -m hack.kubernetes.columns`; it starts the control plane of `hack.envtest`, asks for an empty
-`Table` of every built-in type and writes `kaito/apiserver/data/builtin-columns.json`.
+Run `python -m hack.kubernetes.columns`; it starts the control plane of `hack.envtest`, requests an empty `Table` of
+every built-in type and writes `kaito/apiserver/data/builtin-columns.json`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ make mutate PACKAGE=models SAMPLE=200 SEED=1    200 of them, chosen at random
 make mutate PACKAGE=models FILE=sizing.py       those of one file (patterns relative to the package, by spaces)
 make mutate PACKAGE=presets/oci                 a package of the model images, with presets' own environment
 
-Outcomes are kept in .mutate/; the surviving mutants are written to .mutate/<package>/survivors.md as diffs.
+Outcomes are stored in .mutate/; the surviving mutants are written to .mutate/<package>/survivors.md as diffs.
 docs/internals/mutation.md has the scores and how to read a survivor.
 """
 

@@ -33,7 +33,7 @@ PYTEST_OPTIONS = (
 
 @dataclass(slots=True)
 class Baseline:
-    """What one run of unchanged code showed."""
+    """The result of one run of the unchanged code."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Duration of every passing test by its node id."""

@@ -23,7 +23,7 @@ UNTOUCHED_CALLS = frozenset(
 """Calls whose arguments are left alone: a change fails at once or means nothing at run time."""
 
 LOGGERS = frozenset({"log", "_log", "logger", "_logger"})
-"""Objects whose calls write logs: their words are free to change."""
+"""Objects whose calls write logs; tests do not depend on log messages."""
 
 PROSE = frozenset({"description", "help", "title", "epilog", "metavar"})
 """Keyword arguments that carry text for people; generated pages are compared by `make check`."""

@@ -61,7 +61,7 @@ class Cache:
             lines.write(json.dumps(entry) + os.linesep)
 
     def clear(self) -> None:
-        """Forget every outcome."""
+        """Delete every outcome."""
         self._kept.clear()
         self._path.unlink(missing_ok=True)
 
@@ -114,7 +114,7 @@ def entry_for(mutant: Mutant) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a run came out at."""
+    """The score of a run."""
 
     mutants: int
     killed: int

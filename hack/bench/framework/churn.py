@@ -1,10 +1,10 @@
-"""A manager under churn on a real API server: nothing may be lost, grow or get stuck.
+"""Runs a manager under churn on a real API server and checks for lost changes, memory growth and stuck keys.
 
     python -m hack.bench.framework.churn [--minutes 10] [--rate 100] [--record rss.csv]
 
 This process creates, changes and deletes ConfigMaps at a steady rate; a manager in a process of its own
-(`churn_manager`) sets `data.done` to `data.want` on each. Meanwhile its watches are cut at random, each cut losing what
-was on its way, and the API server is stopped and started. Afterwards the manager's cache must equal a live list, every
+(`churn_manager`) sets `data.done` to `data.want` on each. Meanwhile its watches are cut at random, each cut losing the
+data in transit, and the API server is stopped and started. Afterwards the manager's cache must equal a live list, every
 object must be done, and its queue must be empty. Prints JSON; exits with 1 when that is not so, when the manager does
 not stop in order, or when its resident memory ever was a tenth above that after the first minute.
 """
@@ -39,13 +39,13 @@ from kaito.runtime.tasks import TaskScope
 
 NAMES = 500
 MOST_IN_FLIGHT = 100
-"""Changes without an answer, above which a further one is refused here: the server is away."""
+"""Maximum number of pending changes; beyond it, no change is sent, because the server is down."""
 
 CUT_SECONDS = 4.0
 """Mean time between cuts of all watches."""
 
 AWAY_SECONDS = 3.0
-"""How long the API server stays down."""
+"""Seconds for which the API server is down."""
 
 SETTLE_SECONDS = 120.0
 START_SECONDS = 30.0
@@ -55,12 +55,12 @@ ALLOWED_GROWTH_PERCENT = 10.0
 MINUTE = 60
 
 Difference = dict[str, str]
-"""What is wrong, by key."""
+"""Differences by key."""
 
 
 @dataclass
 class Churn:
-    """The other client: changes any object that it is not changing already."""
+    """The client that changes objects, each one change at a time."""
 
     client: Client
     rng: random.Random
@@ -108,13 +108,13 @@ class Churn:
             self.refused += 1
             self.present.discard(name)
         except (ApiError, TransportError):
-            self.refused += 1  # The server is away: the next one will do.
+            self.refused += 1  # The server is down; the next change follows.
         finally:
             self.in_flight.discard(name)
 
 
 class ManagerProcess:
-    """The manager, seen from outside: its memory, its orders, its endpoints."""
+    """The manager's process: its memory, commands and endpoints."""
 
     def __init__(self, process: Process, url: str, session: aiohttp.ClientSession) -> None:
         self._process = process
@@ -132,7 +132,7 @@ class ManagerProcess:
         self.cuts += 1
 
     async def cached(self) -> dict[str, list[str | None]]:
-        """What its cache holds: version, `want` and `done` by name."""
+        """The content of its cache: version, `want` and `done` by name."""
         self._order("show")
         line = await self._process.stdout.readline() if self._process.stdout is not None else b""
         shown: dict[str, list[str | None]] = json.loads(line)
@@ -143,7 +143,7 @@ class ManagerProcess:
             self._process.stdin.write(f"{word}\n".encode())
 
     async def queued(self) -> Difference:
-        """Every key that is in a queue or in a worker's hands, as `/debug/queues` shows them."""
+        """Every queued or running key, from `/debug/queues`."""
         async with self._session.get(f"{self._url}/debug/queues") as answer:
             queues = await answer.json()
         return {
@@ -164,7 +164,7 @@ class ManagerProcess:
         }
 
     async def wait_started(self) -> None:
-        """Wait until it answers."""
+        """Wait until it responds."""
         async with asyncio.timeout(START_SECONDS):
             while True:
                 try:
@@ -177,7 +177,7 @@ class ManagerProcess:
                     return
 
     async def stop(self) -> int:
-        """Ask it to stop; its exit code."""
+        """Stop it; returns its exit code."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -232,7 +232,7 @@ async def resident(manager: ManagerProcess, seconds: float) -> list[float]:
 
 
 async def wrong(manager: ManagerProcess, client: Client) -> Difference:
-    """What is wrong, by key: in a queue, not done, or not in the cache as on the server."""
+    """Differences by key: queued, not done, or different in the cache and on the server."""
     found = await manager.queued()
     cached = await manager.cached()
     for live in await client.list(ConfigMap, namespace="default", labels=LABELS):
@@ -246,7 +246,7 @@ async def wrong(manager: ManagerProcess, client: Client) -> Difference:
 
 
 async def settled(manager: ManagerProcess, client: Client) -> tuple[Difference, float]:
-    """What is still wrong when nothing changes any more, and after how many seconds."""
+    """The remaining differences after the last change, and the seconds until they were stable."""
     started = time.monotonic()
     while True:
         found = await wrong(manager, client)
@@ -257,7 +257,7 @@ async def settled(manager: ManagerProcess, client: Client) -> tuple[Difference, 
 
 
 async def measure(minutes: float, rate: float, restarts: int) -> dict[str, Any]:
-    """Run it all; the figures and what is wrong in the end."""
+    """Run the benchmark; returns the figures and the remaining differences."""
     rng = random.Random(1)  # noqa: S311 -- a benchmark
     seconds = minutes * MINUTE
     with ControlPlane() as plane:

@@ -1,10 +1,10 @@
-"""The manager that `churn` measures: a process of its own, whose watches can be cut and whose cache can be looked at.
+"""The manager that `churn` measures: a separate process whose watches can be cut and whose cache can be read.
 
     python -m hack.bench.framework.churn_manager KUBECONFIG METRICS_ADDRESS
 
 A controller sets `data.done` to `data.want` on labeled ConfigMaps. The process is an operator's like any other
-(`Manager.run`, the metrics port open), except that it takes orders on stdin, one a line: `cut` breaks every open watch
-at its next chunk, `show` prints the cache as one line of JSON. It ends when stdin does.
+(`Manager.run`, the metrics port open), except that it reads commands from stdin, one per line: `cut` breaks every open
+watch at its next chunk, `show` prints the cache as one line of JSON. It ends when stdin does.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Knife:
 
     @asynccontextmanager
     async def stream(self, *target: str, **options: Any) -> AsyncGenerator[StreamReply]:
-        """As the transport's, until cut."""
+        """The transport's stream, until it is cut."""
         async with self._inner.stream(*target, **options) as reply:
             yield _Cuttable(reply, self)
 
@@ -86,7 +86,7 @@ async def finish(request: Request[ConfigMap]) -> None:
 
 
 class Orders:
-    """Obeys stdin; a runnable of the manager."""
+    """Executes the commands from stdin; a runnable of the manager."""
 
     name = "orders"
     leader_elected = False
@@ -96,7 +96,7 @@ class Orders:
         self.manager: Manager | None = None
 
     async def run(self) -> None:
-        """Read orders until there are no more; the manager then stops, because this ended."""
+        """Read commands until stdin ends; the manager then stops, because a runnable ended."""
         orders = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(orders), sys.stdin.buffer
@@ -114,7 +114,7 @@ class Orders:
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run until stopped."""
     kubeconfig, metrics = Path(sys.argv[1]), sys.argv[2]
     knife = Knife(HttpTransport(asyncio.run(find_cluster_config(kubeconfig))))
     orders = Orders(knife)

@@ -1,6 +1,6 @@
 """The benchmarks' objects on a real API server, over plain HTTP: made, reset, watched, and the server's own counts.
 
-Not the framework's client: what is measured should not depend on what measures it.
+It does not use the framework's client, so that measuring and measured code are independent.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ CONCURRENCY = 32
 GIVE_UP_SECONDS = 300.0
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 LABEL = "bench=yes"
-"""On every object, and asked for by every peer."""
+"""The label of every object, which every peer selects."""
 
 KOPF_STATE = "kopf.zalando.org/last-handled-configuration"
-"""What kopf's retrying handlers leave on the objects; taken off before the next peer has its turn."""
+"""Annotation of kopf's retrying handlers; removed before the next peer runs."""
 
 _COUNT = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -45,7 +45,7 @@ class Cluster:
         self._session = session
 
     async def create(self, count: int, labels: Callable[[int], Mapping[str, str]] | None = None) -> None:
-        """Create so many ConfigMaps, none of them as wanted; `labels` are added to the one every object has."""
+        """Create ConfigMaps that are not in their desired state; `labels` are added to the common one."""
 
         async def one(index: int) -> None:
             more = labels(index) if labels is not None else dict[str, str]()
@@ -57,7 +57,7 @@ class Cluster:
         await each(count, one)
 
     async def reset(self, count: int, token: str) -> None:
-        """Give every object a new `want`, and take off what a peer left on it."""
+        """Set a new `want` on every object, and remove a peer's annotations."""
         body = json.dumps({"metadata": {"annotations": {KOPF_STATE: None}}, "data": {"want": token, "sent": None}})
 
         async def one(index: int) -> None:
@@ -85,7 +85,7 @@ class Cluster:
             return str((await answer.json())["metadata"]["resourceVersion"])
 
     async def watch(self, version: str = "") -> AsyncGenerator[dict[str, Any]]:
-        """Every ConfigMap that changes from a version on; without one, first every ConfigMap there is."""
+        """Every ConfigMap that changes after a version; without a version, all existing ConfigMaps first."""
         query = {"watch": "true", "labelSelector": LABEL} | ({"resourceVersion": version} if version else {})
         async with self._session.get(self._server + CONFIG_MAPS, params=query) as answer:
             await _check(answer)
@@ -96,7 +96,7 @@ class Cluster:
         """Wait until every object's `done` is the token.
 
         Raises:
-            TimeoutError: it takes too long; the message says how many are left.
+            TimeoutError: it takes too long; the message contains the number of remaining objects.
         """
         pending = {name_of(index) for index in range(count)}
         try:

@@ -4,7 +4,7 @@ Each peer starts with 5,000 ConfigMaps of 1 KB whose `data.done` differs from `d
 Ours and controller-runtime have ten workers, kopf its default (no limit). Peers take turns on one API server; reported
 are medians.
 
-* wall: from the start of the process to the last object done, as a watch of the benchmark's own sees it.
+* wall: from the start of the process to the last object done, observed by a watch of the benchmark.
 * CPU, requests, reconciles: from the start of the process until it has nothing more to do, which is later: every patch
   comes back as an event. Requests for ConfigMaps are those the API server counts; watches count when they end, so the
   peers' own are not among them.
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 class PatchesMissing(Exception):
-    """A peer reached the wanted state with fewer patches than objects: the benchmark is wrong."""
+    """A peer reached the desired state with fewer patches than objects: the benchmark is wrong."""
 
 
 async def turn(cluster: Cluster, name: str, started: Sequence[str], objects: int, token: str, log: Path) -> Figures:

@@ -1,14 +1,14 @@
 """Idle cost: an operator with ten informers and nothing to do, for a minute.
 
 Ten controllers of ten built-in kinds with an empty reconcile function, with everything on that a deployed operator has:
-the lease (renewed every two seconds), probes and metrics (nobody asks). Forty objects of each kind; nothing changes.
-The peers idle beside each other, on one API server.
+the lease (renewed every two seconds), probes and metrics (without requests). Forty objects of each kind; nothing
+changes. The peers idle beside each other, on one API server.
 
 * CPU: percent of one core, from ten seconds after the caches are full.
 * RSS: at the end of the minute. Peak RSS: since the start.
 
 Not measured: what happens every few minutes (watches are reopened every five to ten), probes and scrapes, which depend
-on who asks. kopf has no lease and no cache; it is left out.
+on the installation. kopf has no lease and no cache; it is left out.
 """
 
 import argparse
@@ -49,7 +49,7 @@ KINDS: dict[str, tuple[tuple[str, str], str, dict[str, Any]]] = {
     "DaemonSet": (_APPS, "daemonsets", {"spec": _WORKLOAD}),
     "Job": (_BATCH, "jobs", {"spec": {"template": {"spec": _POD | {"restartPolicy": "Never"}}}}),
 }
-"""Kind, where it lives, and the least that a server accepts of it."""
+"""Kind, path, and the smallest valid object."""
 
 COLUMNS = (
     Column("cpu_percent", "CPU", "{:.2f} % of a core"),
@@ -59,7 +59,7 @@ COLUMNS = (
 
 
 async def create(cluster: Cluster) -> None:
-    """The objects to idle over."""
+    """The objects in the caches."""
     for kind, ((root, version), plural, body) in KINDS.items():
 
         async def one(

@@ -1,10 +1,10 @@
-"""What following a kind costs: the first fill, a stream of changes, and how long the loop is held up.
+"""Measures an informer: the first fill, a stream of changes, and how long it blocks the event loop.
 
     python -m hack.bench informer [--objects 10000]
 
-The server's bytes are made beforehand and come from memory in chunks of 64 KiB, so what is measured is the informer
-alone: splitting, decoding, storing, telling one handler behind a `changed("generation")` predicate. CPU time; every row
-in a process of its own.
+The server's bytes are prepared in memory and arrive in chunks of 64 KiB, so that only the informer is measured:
+splitting, decoding, storing, calling one handler behind a `changed("generation")` predicate. CPU time; every row in a
+process of its own.
 """
 
 import argparse
@@ -41,7 +41,7 @@ END_BOOKMARK = (
 
 
 def metadata_of(text: bytes) -> bytes:
-    """The object as a server sends it to those who want its metadata only."""
+    """The object as PartialObjectMetadata."""
     return msgspec.json.encode({"metadata": msgspec.json.decode(text)["metadata"]})
 
 
@@ -53,10 +53,10 @@ def changed_pod(number: int, version: int) -> bytes:
 
 @dataclass
 class Recorded:
-    """A server that has answered already."""
+    """A server whose responses are prepared."""
 
     initial: bytes
-    """The whole list, or the lines of a stream that begins with everything."""
+    """The whole list, or the lines of a stream with initial events."""
     changes: bytes
     streaming: bool
     go: asyncio.Event
@@ -70,7 +70,7 @@ class Recorded:
 
     @asynccontextmanager
     async def stream(self, *_: object, **__: object) -> AsyncGenerator["Recorded"]:
-        """Everything there is, if asked for, then the changes."""
+        """The initial events, if requested, then the changes."""
         yield self
 
     async def chunks(self) -> AsyncGenerator[bytes]:
@@ -112,12 +112,12 @@ class Sink:
 
 
 class Stalls:
-    """The longest time the loop did not turn, in CPU seconds: other work on the machine does not count."""
+    """The longest block of the event loop, in CPU seconds, so that other work on the machine does not count."""
 
     longest = 0.0
 
     async def watch(self) -> None:
-        """Turn, and look how long it took."""
+        """Yield, and measure how long it took."""
         last = time.process_time()
         while True:
             await asyncio.sleep(0)
@@ -127,7 +127,7 @@ class Stalls:
 
 
 async def measure(objects: int, *, streaming: bool, metadata_only: bool) -> dict[str, float]:
-    """Fill, follow, and tell."""
+    """Run the informer over the prepared responses."""
     texts = [pod(number) for number in range(objects)]
     changes = [changed_pod(number % objects, number) for number in range(CHANGES)]
     if metadata_only:

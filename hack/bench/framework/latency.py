@@ -3,7 +3,7 @@
 The load is a process of its own (`hack.bench.framework.load`) that writes its CLOCK_MONOTONIC into the object right
 before it sends the patch; the reconcile function, first thing, compares that with its own CLOCK_MONOTONIC, which is the
 same on one machine. So a latency holds the request, the API server with etcd, its watch, and the peer: decoding, cache,
-queue, a worker. What of it is not the peer's shows the row of a bare watch, which only splits and decodes lines.
+queue, a worker. The row of a bare watch, which only splits and decodes lines, shows the part that is not the peer's.
 
 * p50, p99, longest: over all changes of a run; the row is the median of the runs' figures.
 * seen: changes whose reconcile saw them. One that is overtaken by the next change of its object is not seen by itself;
@@ -29,7 +29,7 @@ from hack.envtest import ControlPlane
 PEERS = (OURS, CONTROLLER_RUNTIME, KOPF, WATCH)
 WARM_SECONDS = 2.0
 LEAST_SEEN = 0.9
-"""A run in which fewer changes were seen by themselves is no measurement."""
+"""Minimum share of changes that are observed individually; a run below it is invalid."""
 
 COLUMNS = (
     Column("p50_ms", "p50", "{:.1f} ms"),
@@ -42,11 +42,11 @@ COLUMNS = (
 
 
 class NotSeen(Exception):
-    """Too few changes were seen."""
+    """Too few changes were observed."""
 
 
 def quantile(values: Sequence[float], part: float) -> float:
-    """The value below which so large a part lies (nearest rank)."""
+    """The quantile of the values (nearest rank)."""
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 

@@ -1,9 +1,11 @@
-"""The load of the latency benchmark, a process of its own: changes ConfigMaps at a steady rate, each telling when.
+"""The load of the latency benchmark, a process of its own: changes ConfigMaps at a steady rate, with the time in each
+change.
 
     python -m hack.bench.framework.load KUBECONFIG --rate 200 --seconds 30 --objects 500
 
-`data.sent` is CLOCK_MONOTONIC in nanoseconds, taken right before the patch is handed to the HTTP client. Says `result`
-with the changes made and how late they were against the plan: a generator that lags measures the machine.
+`data.sent` is CLOCK_MONOTONIC in nanoseconds, taken right before the patch is handed to the HTTP client. Prints
+`result` with the number of changes and their delay against the schedule; a large delay means that the machine is the
+bottleneck.
 """
 
 import argparse

@@ -1,11 +1,12 @@
-"""The peer on kopf; `hack.bench.framework.peers` tells how it is started and what it says.
+"""The peer on kopf; `hack.bench.framework.peers` defines how it is started and what it prints.
 
 | mode         | what it is                                                                                     |
 |--------------|------------------------------------------------------------------------------------------------|
 | copy         | sets `data.done` to `data.want` from `on.event`: kopf's lightest handler, whose errors are dropped |
 | copy-retried | the same from `on.create`, `on.update` and `on.resume`, which kopf retries when they raise      |
 | sync         | keeps every ConfigMap whole, in a dictionary filled from `on.event`                             |
-| latency      | looks when a change was sent, from `on.event`                                                   |
+| latency      | measures the time since a change was sent, from `on.event`
+|
 
 No events are posted. No worker limit either: kopf's workers linger for five seconds, so ten of them would starve.
 """
@@ -58,7 +59,7 @@ def login(**_: Any) -> kopf.ConnectionInfo:
 
 
 def count(name: str | None) -> None:
-    """Say `synced` when every expected object has been seen."""
+    """Print `synced` when every expected object has been received."""
     if len(seen) < options.expect:
         seen.add(name or "")
         if len(seen) == options.expect:

@@ -1,12 +1,12 @@
-"""The peer on kaito.runtime; `hack.bench.framework.peers` tells how it is started and what it says.
+"""The peer on kaito.runtime; `hack.bench.framework.peers` defines how it is started and what it prints.
 
 | mode    | what it is                                                                                          |
 |---------|-----------------------------------------------------------------------------------------------------|
 | copy    | a controller that sets `data.done` to `data.want` by a merge patch, ten workers                     |
 | sync    | a manager whose cache holds ConfigMaps, and nothing else                                            |
-| latency | a controller that looks when a change was sent                                                      |
-| idle    | ten controllers with nothing to do, the lease, probes and metrics, as an operator is deployed       |
-| reads   | reads of the cache as fast as one task can, and reads right after a write                           |
+| latency | a controller that measures the time since a change was sent
+| | idle    | ten controllers with nothing to do, the lease, probes and metrics, as an operator is deployed       | |
+reads   | reads of the cache as fast as one task can, and reads right after a write                           |
 """
 
 import argparse
@@ -68,7 +68,7 @@ async def nothing(request: Request[Any]) -> None:
 
 
 def settings(kubeconfig: Path, **more: Any) -> Settings:
-    """Nothing served and no lease, unless said otherwise."""
+    """No servers and no lease, unless set."""
     plain: dict[str, Any] = {
         "kubeconfig": kubeconfig,
         "metrics_bind_address": "0",
@@ -93,7 +93,7 @@ def announcing(manager: Manager, *, elected: bool = True) -> Manager:
 
 
 def copy(options: argparse.Namespace) -> None:
-    """Run until stopped; say how many reconciles it were."""
+    """Run until stopped; print the number of reconciles."""
     copier = Copier()
     manager = Manager(
         settings(options.kubeconfig),
@@ -127,7 +127,7 @@ def latency(options: argparse.Namespace) -> None:
 
 
 def idle(options: argparse.Namespace) -> None:
-    """Have everything on, and nothing to do."""
+    """Run with every feature on and no work."""
     serving = settings(
         options.kubeconfig,
         metrics_bind_address="127.0.0.1:0",
@@ -140,7 +140,7 @@ def idle(options: argparse.Namespace) -> None:
 
 
 def reads(options: argparse.Namespace) -> None:
-    """Measure reads, then say the result and wait to be stopped."""
+    """Measure reads, print the result and wait until stopped."""
     cached = Cached(ConfigMap, labels=options.labels)
     manager = Manager(settings(options.kubeconfig), name="bench", cache=[cached])
 
@@ -176,7 +176,7 @@ def reads(options: argparse.Namespace) -> None:
 
 
 async def pace(work: Callable[[int], Awaitable[None]], seconds: float) -> dict[str, float]:
-    """How often a second, and at what CPU time, the work can be done one after the other."""
+    """Measure the rate and the CPU time of sequential executions."""
     started, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
         await work(count)
@@ -186,7 +186,7 @@ async def pace(work: Callable[[int], Awaitable[None]], seconds: float) -> dict[s
 
 
 def ending(manager: Manager, figures: Callable[[], dict[str, Any]] = dict) -> None:
-    """Run until stopped, then say `end`; a manager that failed says nothing more."""
+    """Run until stopped, then print `end`, unless the manager failed."""
     try:
         manager.run()
     except SystemExit as end:

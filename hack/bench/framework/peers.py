@@ -1,4 +1,5 @@
-"""The peers of the framework's benchmarks as processes: built, started, listened to, and never missed when they die.
+"""Runs the peers of the framework's benchmarks as processes: builds, starts and reads them, and reports unexpected
+exits.
 
 A peer is a program `COMMAND MODE KUBECONFIG [OPTIONS]` that writes one JSON object a line to its standard output, each
 with an `event`:
@@ -10,7 +11,7 @@ with an `event`:
 | `result`    | it has measured what its mode measures                                             |
 | `end`       | it was sent SIGTERM: the figures it kept while it ran                              |
 
-Benchmarks use `peer()`; a peer that ends before it is told to, or is silent for too long, is an error with its log.
+Benchmarks use `peer()`; a peer that exits early, or prints nothing for too long, is an error that contains its log.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ WATCH = "a bare watch"
 
 
 class PeerFailed(Exception):
-    """A peer cannot start, ended by itself, or said nothing for too long; with its log's last lines."""
+    """A peer could not start, exited early, or printed nothing for too long; contains the last lines of its log."""
 
 
 def command(peer: str) -> list[str]:
@@ -71,7 +72,7 @@ def command(peer: str) -> list[str]:
 
 
 def load(kubeconfig: str, *, rate: float, seconds: float, objects: int) -> list[str]:
-    """The command of the load generator, which speaks as a peer does."""
+    """The command of the load generator, which prints events as a peer does."""
     program = [sys.executable, "-m", "hack.bench.framework.load", kubeconfig]
     return [*program, "--rate", str(rate), "--seconds", str(seconds), "--objects", str(objects)]
 
@@ -82,7 +83,7 @@ def _our_python() -> Path:
 
 
 def _kopf_python() -> Path:
-    """The interpreter of kopf's own environment."""
+    """The interpreter of kopf's environment."""
     return _environment("kopf", KOPF_REQUIREMENT)
 
 
@@ -125,7 +126,7 @@ class Peer:
         """The next line with this event; others are passed over.
 
         Raises:
-            PeerFailed: it ended, or did not say so in time.
+            PeerFailed: it exited, or did not print the event in time.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -138,12 +139,12 @@ class Peer:
         raise self._failed(f"ended with exit code {await self._process.wait()} before {event!r}")
 
     async def collect(self) -> None:
-        """Have it collect its garbage and give free memory back."""
+        """Make it collect garbage and return free memory to the system."""
         self._process.send_signal(signal.SIGUSR1)
         await self.until("collected")
 
     async def alongside(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is given up when the peer ends meanwhile.
+        """The result of `work`, which is canceled when the peer exits.
 
         Raises:
             PeerFailed: the peer ended first.
@@ -169,7 +170,7 @@ class Peer:
             before = after
 
     async def end(self) -> dict[str, Any]:
-        """Tell it to stop, and wait until it has; what it says at its end.
+        """Stop it and wait; returns its `end` event.
 
         Raises:
             PeerFailed: it had ended before, does not stop, or stops with an error.
@@ -185,7 +186,7 @@ class Peer:
         return said
 
     async def kill(self) -> None:
-        """Make sure that it is gone."""
+        """Kill it if it still runs."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
@@ -197,9 +198,9 @@ class Peer:
 
 @asynccontextmanager
 async def peer(name: str, started: Sequence[str], *, log: Path) -> AsyncGenerator[Peer]:
-    """Run a peer for the length of the body; afterwards it is gone, whatever happened."""
+    """Run a peer for the length of the body, and stop it afterwards in any case."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody compiles at each start what is installed compiled
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs are compiled once, not at each start
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *started, stdout=asyncio.subprocess.PIPE, stderr=errors, env=env, limit=LINE_BYTES

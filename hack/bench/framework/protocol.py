@@ -1,6 +1,6 @@
-"""A Python peer's side of the protocol (see `hack.bench.framework.peers`): what it says, and the latencies it keeps.
+"""A Python peer's side of the protocol (see `hack.bench.framework.peers`): its events and latencies.
 
-Standard library only: kopf's peer runs in an environment of its own.
+Standard library only, because kopf's peer runs in a separate environment.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ def say(event: str, **figures: Any) -> None:
 
 
 def collect_on_signal() -> None:
-    """On SIGUSR1 collect garbage, give freed memory back to the system, and say so. In a running loop only."""
+    """On SIGUSR1 collect garbage, return freed memory to the system, and print `collected`. In a running loop only."""
 
     def collect() -> None:
         gc.collect()
@@ -29,7 +29,7 @@ def collect_on_signal() -> None:
 
 
 class Latencies:
-    """Nanoseconds from the moment a change was sent, written in the object, to the moment it is looked at."""
+    """Nanoseconds from the moment a change was sent, which the object contains, to the moment it is handled."""
 
     def __init__(self) -> None:
         self.nanoseconds: list[int] = []

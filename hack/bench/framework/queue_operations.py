@@ -1,13 +1,13 @@
-"""Operations on the work queue: the three shapes of controller-runtime's own benchmarks, on ours and on its queue.
+"""Operations on the work queue: the three scenarios of controller-runtime's benchmarks, on ours and on its queue.
 
-The shapes are those of `pkg/controller/priorityqueue/priorityqueue_test.go`, with the keys that a controller has
+The scenarios are those of `pkg/controller/priorityqueue/priorityqueue_test.go`, with the keys that a controller has
 (namespace and name) instead of integers:
 
 * add, get, done: a thousand keys are added, then taken and given back one after the other.
 * add only: the same thousand keys are added again and again; all but the first adds find their key queued.
 * adds while consumed: a million keys are queued, a thousand consumers take keys and hold each for a millisecond, and
-  meanwhile one producer adds a thousand keys at a time. Ours has one event loop: the producer lets the others run
-  after every batch, and the time until it runs again counts. Go's producer shares locks with the consumers.
+  meanwhile one producer adds a thousand keys at a time. Ours has one event loop: the producer yields after every batch,
+  and the time until it runs again counts. Go's producer shares locks with the consumers.
 
 CPU is that of all threads: Go's queue does part of its work on other goroutines, thus on the second core. Nothing but
 the queue is measured: no server, no reconcile. Each run is a process of its own.
@@ -54,7 +54,7 @@ async def pace(seconds: float, batch: Callable[[], Awaitable[None]]) -> dict[str
 
 
 async def add_get_done(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float]:
-    """Through the whole queue."""
+    """Add, take and finish keys."""
     queue = WorkQueue[ObjectKey]()
 
     async def batch() -> None:
@@ -70,7 +70,7 @@ async def add_get_done(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, f
 
 
 async def add_only(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float]:
-    """Into what is there already."""
+    """Add keys that are queued already."""
     queue = WorkQueue[ObjectKey]()
 
     async def batch() -> None:
@@ -81,7 +81,7 @@ async def add_only(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float
 
 
 async def contended(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float]:
-    """Beside a thousand consumers."""
+    """Add keys beside a thousand consumers."""
     queue = WorkQueue[ObjectKey]()
     for key in keys:
         queue.add(key)
@@ -109,7 +109,7 @@ async def contended(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, floa
 
 
 async def ours(seconds: float) -> dict[str, dict[str, float]]:
-    """The three shapes, in this process."""
+    """The three scenarios, in this process."""
     keys = [ObjectKey("default", f"c{number:07d}") for number in range(SEEDED)]
     return {
         "add_get_done": await add_get_done(seconds, keys[:BATCH]),

@@ -1,12 +1,12 @@
 """Reads of the cache: Get by key, List of 1,000 by label, and a Get right after a write, ours and controller-runtime's.
 
-The cache holds 5,000 ConfigMaps of 1 KB, a fifth of them with the label that is listed. Every object read is the
-caller's own on both sides: ours decodes it anew, controller-runtime copies it deeply. One task (one goroutine) reads.
+The cache holds 5,000 ConfigMaps of 1 KB, a fifth of them with the label that is listed. Both sides return a private
+copy of every object: ours decodes it anew, controller-runtime copies it deeply. One task (one goroutine) reads.
 
 * get, list: reads a second, and the CPU time of one, of all threads.
 * stale: of 500 writes, the reads right after them that did not show them. Ours waits for its own writes by default.
-* visible after: from the answer to the write to a read that shows it, p50 and p99. controller-runtime's is asked again
-  every 50 µs; ours once.
+* visible after: from the answer to the write to a read that shows it, p50 and p99. controller-runtime's cache is read
+every 50 µs; ours once.
 
 Not measured: reads from many tasks at once, and against a busy watch.
 """

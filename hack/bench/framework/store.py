@@ -1,4 +1,4 @@
-"""What a cached object costs, by representation: memory, filling, reading in isolation, garbage collection.
+"""Measures the cost of a cached object by representation: memory, filling, reading in isolation, garbage collection.
 
     python -m hack.bench store [--objects 10000]
 
@@ -41,7 +41,7 @@ ROUNDS = 5
 
 
 def _managed_fields() -> list[dict[str, Any]]:
-    """What two managers leave behind, twice."""
+    """Managed fields of two managers."""
     return [
         {
             "manager": manager,
@@ -141,20 +141,20 @@ class Held(Protocol):
         ...
 
     def read(self, key: ObjectKey) -> object:
-        """One object, the caller's own."""
+        """One object, private to the caller."""
         ...
 
     def shared(self, key: ObjectKey) -> object:
-        """One object, anybody's."""
+        """One object, shared."""
         ...
 
     def select(self, selector: LabelSelector) -> list[object]:
-        """The objects with the labels, the caller's own."""
+        """The objects with the labels, private to the caller."""
         ...
 
 
 class AsBytes:
-    """`bytes`: what the cache does."""
+    """`bytes`: the cache's representation."""
 
     def __init__(self) -> None:
         self.store = Store()
@@ -212,7 +212,7 @@ class AsFrozen:
 
 
 class AsDict:
-    """`dict`: what generic clients keep."""
+    """`dict`: the representation of generic clients."""
 
     def __init__(self) -> None:
         self.store: dict[ObjectKey, dict[str, Any]] = {}

@@ -1,12 +1,13 @@
-"""Initial sync: from the start of a process to a cache that holds 20,000 ConfigMaps of 1 KB, and what it costs to hold.
+"""Initial sync: from the start of a process to a cache that holds 20,000 ConfigMaps of 1 KB, and its memory.
 
 Each peer is a manager whose cache holds the ConfigMaps and nothing else: no controller, no handler. kopf has no cache;
-its peer keeps every object in a dictionary of its own, filled by an `on.event` handler. (`kopf.index` would be nearer,
+its peer keeps every object in a dictionary, filled by an `on.event` handler. (`kopf.index` would be nearer,
 but could not be filled: 2,000 objects took 7 s, 4,000 took 126 s, and 20,000 had not ended after 300 s, on a busy
 machine.)
 
-* synced: from the start of the process, interpreter and imports included, until the peer says that its cache is full.
-* of that, the manager: after interpreter, imports and the manager's construction (kopf: after imports), as the peer
+* synced: from the start of the process, interpreter and imports included, until the peer reports that its cache is
+full. * of that, the manager: after interpreter, imports and the manager's construction (kopf: after imports), as the
+peer
   itself measures it.
 * CPU: of the process until then. Peak RSS: until five seconds later.
 * RSS settled: what an operator's container shows five seconds later, nothing asked for.
@@ -55,7 +56,7 @@ COLUMNS = (
 
 
 class Incomplete(Exception):
-    """A peer said that its cache was full, and it was not."""
+    """A peer reported a full cache, but objects were missing."""
 
 
 async def empty(name: str, started: Sequence[str], log: Path, settle: float) -> float:

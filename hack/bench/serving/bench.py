@@ -72,7 +72,7 @@ def measure(directory: str, tokens: int, arguments: argparse.Namespace) -> dict:
     result = {"tokens_per_answer": tokens, "direct": direct(command), "ours": {}, "plain": {}}
     for kind in ("ours", "plain"):
         with server(kind, directory) as (url, process):
-            # Plain as it comes gets a smaller share of time at many clients only because each answer takes long.
+            # The plain server gets less time with many clients, because each of its responses takes long.
             asyncio.run(chat_load(url, clients=2, prompts=PROMPTS, tokens=tokens, seconds=1))
             for clients in arguments.clients:
                 say(f"{kind}: {clients} clients")
@@ -91,7 +91,7 @@ def measure(directory: str, tokens: int, arguments: argparse.Namespace) -> dict:
                     entry["errors"] += stream.errors
                 entry["rss_mib"] = psutil.Process(process.pid).memory_info().rss / 2**20
                 result[kind][clients] = entry
-    # Before and after, the better one counts: the limit must not suffer from what else the machine did.
+    # Before and after, the better one counts: so that other load on the machine does not lower the limit.
     result["direct"] = max(result["direct"], direct(command), key=lambda found: found["tokens_per_second"])
     return result
 

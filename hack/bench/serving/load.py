@@ -1,4 +1,4 @@
-"""N clients against one server, closed loop; counts what came back. Used by `bench.py`."""
+"""Runs N clients against one server in a closed loop and counts the responses. Used by `bench.py`."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import aiohttp
 
 @dataclass
 class Load:
-    """What the clients saw."""
+    """The responses that the clients received."""
 
     clients: int
     tokens: int = 0

@@ -1,4 +1,4 @@
-"""The server most people would write: FastAPI around `transformers.pipeline`, kept as plain as it comes.
+"""A minimal server for comparison: FastAPI around `transformers.pipeline`.
 
 Started by `bench.py`; not part of any image.
 """
