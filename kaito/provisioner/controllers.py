@@ -88,7 +88,7 @@ def node_controller(deps: Dependencies) -> Controller[Node]:
 def controllers(deps: Dependencies) -> list[Controller[Claim] | Controller[Node] | Periodic]:
     """All controllers of the provisioner."""
     collector = GarbageCollector(deps)
-    collection = Controller.every(deps.settings.gc_interval, collector.collect, name="garbage-collection")
+    collection = Controller.every(deps.settings.gc_interval_seconds, collector.collect, name="garbage-collection")
     return [*(claim_controller(kind, deps) for kind in deps.kinds), node_controller(deps), collection]
 
 

@@ -104,28 +104,28 @@ def _delays(error: CloudError, settings: ProvisionerSettings) -> tuple[float, fl
     """The first and the longest delay."""
     match error.category:
         case ErrorCategory.QUOTA:
-            return settings.quota_retry, settings.quota_retry * QUOTA_FACTOR
+            return settings.quota_retry_seconds, settings.quota_retry_seconds * QUOTA_FACTOR
         case ErrorCategory.CAPACITY | ErrorCategory.FAILED:
-            return settings.capacity_retry, settings.capacity_retry_cap
+            return settings.capacity_retry_seconds, settings.capacity_retry_cap_seconds
         case ErrorCategory.SIZE | ErrorCategory.ZONE | ErrorCategory.INVALID:
             return PERMANENT_FAILURE_RETRY_SECONDS, PERMANENT_FAILURE_CAP_SECONDS
         case ErrorCategory.BLOCKED:
             return BLOCKED_SECONDS, BLOCKED_CAP_SECONDS
         case ErrorCategory.DENIED | ErrorCategory.CLUSTER_MISSING:
-            return settings.denied_retry, DENIED_CAP_SECONDS
+            return settings.denied_retry_seconds, DENIED_CAP_SECONDS
         case ErrorCategory.THROTTLED:
-            first = settings.poll_interval if error.retry_after is None else min(error.retry_after or 1.0, 60.0)
+            first = settings.poll_interval_seconds if error.retry_after is None else min(error.retry_after or 1.0, 60.0)
             return first, THROTTLED_CAP_SECONDS
         case ErrorCategory.BUSY:
             return BUSY_SECONDS, BUSY_CAP_SECONDS
         case ErrorCategory.CONFLICT:
             return BUSY_SECONDS, CONFLICT_CAP_SECONDS
         case ErrorCategory.OVERRIDDEN:
-            return settings.transient_retry, OVERRIDDEN_CAP_SECONDS
+            return settings.transient_retry_seconds, OVERRIDDEN_CAP_SECONDS
         case ErrorCategory.EXISTS | ErrorCategory.GONE:
             return 1.0, TRANSIENT_RETRY_CAP_SECONDS
         case ErrorCategory.UNAVAILABLE:
-            return settings.transient_retry, TRANSIENT_RETRY_CAP_SECONDS
+            return settings.transient_retry_seconds, TRANSIENT_RETRY_CAP_SECONDS
 
 
 def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:

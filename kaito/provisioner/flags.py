@@ -93,24 +93,24 @@ def _add_claim_flags(flags: FlagParser) -> None:
     flags.add_argument(
         "--default-disk-gib", type=int, default=0, help="disk of claims without a storage request; 0: reject them"
     )
-    flags.duration("--poll-interval", defaults.poll_interval, "poll interval of operations without Retry-After")
+    flags.duration("--poll-interval", defaults.poll_interval_seconds, "poll interval of operations without Retry-After")
     flags.duration(
         "--launch-timeout",
-        defaults.launch_timeout,
+        defaults.launch_timeout_seconds,
         "delete a claim without an instance after; 8 GPUs: twice",
     )
-    flags.duration("--registration-timeout", defaults.registration_timeout, "delete a claim without a node after")
-    flags.duration("--initialization-timeout", defaults.initialization_timeout, "report an unusable node after")
+    flags.duration("--registration-timeout", defaults.registration_timeout_seconds, "delete a claim without node after")
+    flags.duration("--initialization-timeout", defaults.initialization_timeout_seconds, "report an unusable node after")
     flags.switch("--replace-uninitialized", default=False, help="delete claims whose node never initializes")
-    flags.duration("--quota-retry", defaults.quota_retry, "retry delay while the quota is exceeded")
-    flags.duration("--capacity-retry", defaults.capacity_retry, "retry delay after a launch without capacity; doubles")
+    flags.duration("--quota-retry", defaults.quota_retry_seconds, "retry delay while the quota is exceeded")
+    flags.duration("--capacity-retry", defaults.capacity_retry_seconds, "retry delay without capacity; doubles")
     flags.duration(
         "--default-termination-grace-period",
-        defaults.default_termination_grace_period,
+        defaults.default_termination_grace_period_seconds,
         "longest drain; 0: no limit",
     )
-    flags.duration("--gc-interval", defaults.gc_interval, "interval of garbage collection")
-    flags.duration("--gc-grace", defaults.gc_grace, "minimum age of an agent pool for garbage collection")
+    flags.duration("--gc-interval", defaults.gc_interval_seconds, "interval of garbage collection")
+    flags.duration("--gc-grace", defaults.gc_grace_seconds, "minimum age of an agent pool for garbage collection")
     flags.add_argument("--gc-limit", type=int, default=defaults.gc_limit, help="agent pools deleted at once")
     flags.switch("--gc-dry-run", default=False, help="report orphaned agent pools without deleting them")
 
@@ -147,8 +147,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
 
 def _provisioner(args: argparse.Namespace) -> ProvisionerSettings:
     """Settings whose name is that of a flag."""
-    given = vars(args)
-    return ProvisionerSettings(**{name: given[name] for name in ProvisionerSettings.model_fields if name in given})
+    fields = {name: name.removesuffix("_seconds") for name in ProvisionerSettings.model_fields}
+    return ProvisionerSettings(**{name: getattr(args, flag) for name, flag in fields.items() if hasattr(args, flag)})
 
 
 def _azure(args: argparse.Namespace) -> AzureSettings:
@@ -164,5 +164,5 @@ def _azure(args: argparse.Namespace) -> AzureSettings:
         credential_mode=args.azure_credential,
         requests_per_second=args.arm_qps,
         request_burst=args.arm_burst,
-        request_timeout=args.arm_timeout,
+        request_timeout_seconds=args.arm_timeout,
     )

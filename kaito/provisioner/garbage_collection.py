@@ -87,7 +87,7 @@ class GarbageCollector:
 
     def _is_young(self, instance: Instance, now: datetime) -> bool:
         created = instance.created
-        return created is not None and (now - created).total_seconds() < self._deps.settings.gc_grace
+        return created is not None and (now - created).total_seconds() < self._deps.settings.gc_grace_seconds
 
     async def _delete_instance(self, request: PeriodicRequest, instance: Instance) -> bool:
         """Deletes an orphan; False if that failed, so that it does not count for the limit."""

@@ -58,7 +58,7 @@ async def advance_deletion(deps: Dependencies, name: str, claim_uid: str, provid
     deletions.set_condition(
         claim_uid, ConditionUpdate.true(conditions.INSTANCE_TERMINATING, conditions.INSTANCE_TERMINATING)
     )
-    return deletions.poll_interval(claim_uid, deps.settings.poll_interval)
+    return deletions.poll_interval(claim_uid, deps.settings.poll_interval_seconds)
 
 
 def record_failure(deps: Dependencies, claim_uid: str, error: CloudError) -> DeletionFailure:
@@ -69,7 +69,7 @@ def record_failure(deps: Dependencies, claim_uid: str, error: CloudError) -> Del
     update = ConditionUpdate(conditions.INSTANCE_TERMINATING, failure.status, reason, message)
     deps.deletions.set_condition(claim_uid, update)
     deps.metrics.refused_deletions.labels(reason).inc()
-    return DeletionFailure(failure.reason, min(failure.retry, deps.settings.denied_retry))
+    return DeletionFailure(failure.reason, min(failure.retry, deps.settings.denied_retry_seconds))
 
 
 def raise_recent_failure(deps: Dependencies, instance: Instance, claim_uid: str) -> None:
@@ -85,7 +85,7 @@ def raise_recent_failure(deps: Dependencies, instance: Instance, claim_uid: str)
         return
     if error.category is ErrorCategory.OVERRIDDEN:
         return
-    wait = min(retry_seconds(error, 1, deps.settings), deps.settings.denied_retry)
+    wait = min(retry_seconds(error, 1, deps.settings), deps.settings.denied_retry_seconds)
     # One second less: the requeue after `wait` may run slightly early, and must not wait a second time.
     if monotonic() - accepted_at < wait - 1.0:
         raise error

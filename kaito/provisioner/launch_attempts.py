@@ -50,7 +50,7 @@ def mark_unavailable(ctx: ReconcileContext, offering: Offering, error: CloudErro
         error,
         now=ctx.now,
         retry=lambda failures: retry_seconds(error, failures, ctx.settings),
-        deprioritize=ctx.settings.out_of_stock,
+        deprioritize=ctx.settings.deprioritize_seconds,
     )
     ctx.deps.backoff.attempts(ctx.claim.uid).unavailable.add(key)
     ctx.deps.metrics.refused_offers.labels(offering.instance_type, offering.capacity, error.category.value).inc()
@@ -74,7 +74,7 @@ async def record_failure(
     failure = describe(error, failures, ctx.settings)
     wait = failure.retry if retry is None else retry
     if is_created and retry is None and error.category is not ErrorCategory.OVERRIDDEN:
-        wait = max(wait, min(VISIBLE_SECONDS * 2.0 ** min(failures - 1, 10), ctx.settings.capacity_retry_cap))
+        wait = max(wait, min(VISIBLE_SECONDS * 2.0 ** min(failures - 1, 10), ctx.settings.capacity_retry_cap_seconds))
     backoff.defer(uid, wait)
     ctx.request.requeue_after(wait, failure.reason)
     report_failure(ctx, failure.status, failure.reason, _message(ctx, failure, wait))

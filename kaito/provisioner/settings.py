@@ -33,50 +33,50 @@ class ProvisionerSettings(BaseModel):
     concurrency: int = Field(default=20, ge=1)
     """Claims reconciled at once; a worker never waits for an instance."""
 
-    poll_interval: float = Field(default=15.0, gt=0)
+    poll_interval_seconds: float = Field(default=15.0, gt=0)
     """Requeue delay while an operation runs, if the cloud returns no `Retry-After`."""
 
-    launch_timeout: float = Field(default=2700.0, gt=0)
+    launch_timeout_seconds: float = Field(default=2700.0, gt=0)
     """A claim whose instance is not created in this time is deleted; instance types with 8 or more GPUs get twice the
     time. Measured on AKS: 3 to 4 minutes for small pools, 26 minutes for an ND96asr_v4 pool."""
 
-    registration_timeout: float = Field(default=900.0, gt=0)
+    registration_timeout_seconds: float = Field(default=900.0, gt=0)
     """A launched claim whose node does not join in this time is deleted (15 minutes, as in Karpenter)."""
 
-    initialization_timeout: float = Field(default=1200.0, gt=0)
+    initialization_timeout_seconds: float = Field(default=1200.0, gt=0)
     """A node that is not usable in this time after it joined is reported by a condition and a Warning event."""
 
     replace_uninitialized: bool = False
     """Delete a claim whose node is not usable in that time."""
 
-    quota_retry: float = Field(default=600.0, gt=0)
+    quota_retry_seconds: float = Field(default=600.0, gt=0)
     """Retry delay while the quota is exceeded."""
 
-    capacity_retry: float = Field(default=300.0, gt=0)
-    """Retry delay after the first launch without capacity; doubles up to `capacity_retry_cap`."""
+    capacity_retry_seconds: float = Field(default=300.0, gt=0)
+    """Retry delay after the first launch without capacity; doubles up to `capacity_retry_cap_seconds`."""
 
-    capacity_retry_cap: float = Field(default=1800.0, gt=0)
+    capacity_retry_cap_seconds: float = Field(default=1800.0, gt=0)
     """Longest retry delay of launches without capacity."""
 
-    out_of_stock: float = Field(default=3600.0, ge=0)
+    deprioritize_seconds: float = Field(default=3600.0, ge=0)
     """Time for which an unavailable offering (instance type, zone, capacity type) is tried after all others."""
 
-    denied_retry: float = Field(default=300.0, gt=0)
+    denied_retry_seconds: float = Field(default=300.0, gt=0)
     """Retry delay while the identity lacks a permission or the cluster does not exist."""
 
-    transient_retry: float = Field(default=5.0, gt=0)
+    transient_retry_seconds: float = Field(default=5.0, gt=0)
     """Retry delay after the first 5xx or request without a response; doubles up to two minutes."""
 
     default_disk_gib: int = Field(default=0, ge=0)
     """Disk of claims without a `storage` request; 0 rejects such claims, as upstream does."""
 
-    default_termination_grace_period: float = Field(default=1800.0, ge=0)
+    default_termination_grace_period_seconds: float = Field(default=1800.0, ge=0)
     """Longest time for draining a node, for claims without a grace period; 0: without a limit."""
 
-    gc_interval: float = Field(default=120.0, gt=0)
+    gc_interval_seconds: float = Field(default=120.0, gt=0)
     """Interval of garbage collection."""
 
-    gc_grace: float = Field(default=300.0, ge=0)
+    gc_grace_seconds: float = Field(default=300.0, ge=0)
     """Garbage collection ignores instances younger than this."""
 
     gc_limit: int = Field(default=5, ge=1)

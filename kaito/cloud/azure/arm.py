@@ -78,7 +78,7 @@ class ArmClient:
             "retry_status": 0,
             "retry_backoff_factor": 0.2,
             "connection_timeout": CONNECT_SECONDS,
-            "read_timeout": settings.request_timeout,
+            "read_timeout": settings.request_timeout_seconds,
             "user_agent": APPLICATION_ID,
             "raw_response_hook": self._on_response,
             "permit_redirects": False,
@@ -113,11 +113,11 @@ class ArmClient:
             self._metrics.throttled.labels("us").inc()
         code = "ok"
         try:
-            async with asyncio.timeout(self.settings.request_timeout):
+            async with asyncio.timeout(self.settings.request_timeout_seconds):
                 return await send()
         except TimeoutError as error:
             code = "timeout"
-            message = f"no response from Azure within {self.settings.request_timeout:g} seconds"
+            message = f"no response from Azure within {self.settings.request_timeout_seconds:g} seconds"
             raise self._recorded(method, CloudUnavailable(message), bucket) from error
         except (DeserializationError, ValueError) as error:
             code = "unreadable"

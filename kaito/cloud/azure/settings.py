@@ -37,7 +37,7 @@ class AzureSettings(BaseModel):
     allows 10 writes, 10 deletes and 25 reads per second and subscription."""
     request_burst: int = Field(default=200, gt=0)
     """Requests at once above that rate; ARM allows 200 writes, 200 deletes and 250 reads."""
-    request_timeout: float = Field(default=60.0, gt=0)
+    request_timeout_seconds: float = Field(default=60.0, gt=0)
     """Timeout of a request in seconds."""
     attempts: int = Field(default=3, ge=1)
     """Attempts of one request after failed connections; further retries are up to the work queue."""

@@ -81,7 +81,7 @@ async def create_instance(ctx: ReconcileContext, plan: LaunchPlan) -> tuple[Cand
             continue
         if requests == REQUESTS_PER_RECONCILE:
             await launch_attempts.write_record(ctx)
-            ctx.request.requeue_after(ctx.settings.poll_interval, "further offerings")
+            ctx.request.requeue_after(ctx.settings.poll_interval_seconds, "further offerings")
             return None
         requests += 1
         started = await _request(ctx, candidate, candidates, rejections)
@@ -100,7 +100,7 @@ async def _request(
         if not launch_attempts.is_about_offering(error):
             raise
         mark_unavailable(ctx, candidate, candidates, error)
-        rejections.add(*(_unavailability(ctx, candidate) or (error, ctx.settings.poll_interval)))
+        rejections.add(*(_unavailability(ctx, candidate) or (error, ctx.settings.poll_interval_seconds)))
         ctx.event(reasons.OFFER_REFUSED, f"{candidate.offering}: {error}", warning=True)
         return None
     ctx.deps.unavailable.start_probe(candidate.offering, ctx.now)

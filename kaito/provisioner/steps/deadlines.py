@@ -30,7 +30,7 @@ async def _check_launch(ctx: ReconcileContext, launched: str) -> None:
     started = parse_time(ctx.claim.annotations.get(labels.LAUNCH_STARTED, ""))
     if started is None or update is None or update.reason != conditions.AGENT_POOL_CREATING:
         return
-    timeout = ctx.settings.launch_timeout
+    timeout = ctx.settings.launch_timeout_seconds
     if ctx.age_seconds(started) >= timeout:
         timeout *= await _timeout_factor(ctx)
     remaining = timeout - ctx.age_seconds(started)
@@ -55,23 +55,23 @@ async def _timeout_factor(ctx: ReconcileContext) -> float:
 
 
 def _check_registration(ctx: ReconcileContext, launched: str) -> None:
-    remaining = ctx.settings.registration_timeout - _seconds_since(ctx, launched)
+    remaining = ctx.settings.registration_timeout_seconds - _seconds_since(ctx, launched)
     if remaining > 0:
         ctx.request.requeue_after(remaining, "registration deadline")
         return
-    message = f"no node joined within {ctx.settings.registration_timeout:.0f} s of the launch"
+    message = f"no node joined within {ctx.settings.registration_timeout_seconds:.0f} s of the launch"
     ctx.status.set_registered("False", conditions.REGISTRATION_TIMEOUT, message)
     _expire(ctx, conditions.REGISTRATION_TIMEOUT, "registration_timeout", message)
 
 
 def _check_initialization(ctx: ReconcileContext, registered: str, initialized: str) -> None:
-    remaining = ctx.settings.initialization_timeout - _seconds_since(ctx, registered)
+    remaining = ctx.settings.initialization_timeout_seconds - _seconds_since(ctx, registered)
     if remaining > 0:
         ctx.request.requeue_after(remaining, "initialization deadline")
         return
     update = ctx.status.conditions.get(initialized)
     cause = f"{update.reason}: {update.message}" if update else "the node does not exist"
-    message = f"the node is not usable {ctx.settings.initialization_timeout:.0f} s after it joined; {cause}"
+    message = f"the node is not usable {ctx.settings.initialization_timeout_seconds:.0f} s after it joined; {cause}"
     ctx.request.event_on_change(ctx.status.set_initialized("Unknown", conditions.INITIALIZATION_TIMEOUT, message))
     if ctx.settings.replace_uninitialized:
         _expire(ctx, conditions.INITIALIZATION_TIMEOUT, "initialization_timeout", message)

@@ -92,7 +92,7 @@ def grace_period_seconds(claim: Claim, settings: ProvisionerSettings) -> float:
     """Longest time for draining the claim's node; 0 is without a limit."""
     text = claim.spec.termination_grace_period if isinstance(claim, NodeClaim) else None
     if text is None:
-        return settings.default_termination_grace_period
+        return settings.default_termination_grace_period_seconds
     return float(sum(int(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION.findall(text)))
 
 

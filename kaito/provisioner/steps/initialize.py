@@ -88,7 +88,7 @@ async def _find_missing_resource(ctx: ReconcileContext, node: Node) -> Obstacle 
     try:
         instance_type = await ctx.cloud.instance_type(ctx.claim.labels.get(labels.INSTANCE_TYPE, ""))
     except CloudError as error:
-        ctx.request.requeue_after(error.retry_after or ctx.settings.poll_interval, "unknown GPU count")
+        ctx.request.requeue_after(error.retry_after or ctx.settings.poll_interval_seconds, "unknown GPU count")
         message = f"cannot determine the GPU count of the instance type: {error}"
         return Obstacle(conditions.CLOUD_UNAVAILABLE, message)
     expected = instance_type.gpus if instance_type else int(node.labels.get(labels.MACHINE_TYPE) == "gpu")

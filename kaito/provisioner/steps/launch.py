@@ -183,7 +183,7 @@ async def _mark_unavailable(ctx: ReconcileContext, plan: LaunchPlan, instance: I
         launch_attempts.mark_unavailable(ctx, offering, error)
     else:
         mark_unavailable(ctx, candidate, candidates, error)
-    return max(next_offering_seconds(ctx, candidates), ctx.settings.poll_interval)
+    return max(next_offering_seconds(ctx, candidates), ctx.settings.poll_interval_seconds)
 
 
 def _offering_of(instance: Instance) -> Offering:
@@ -200,10 +200,10 @@ def _report_creating(ctx: ReconcileContext, retry_after: float | None) -> None:
     if last_failure:
         message = f"{message}; the previous attempt failed: {shorten(last_failure, MESSAGE_LIMIT)}"
     ctx.status.set_launched("Unknown", conditions.AGENT_POOL_CREATING, message)
-    ctx.request.requeue_after(retry_after or ctx.settings.poll_interval, "agent pool creating")
+    ctx.request.requeue_after(retry_after or ctx.settings.poll_interval_seconds, "agent pool creating")
 
 
 def _report_deleting(ctx: ReconcileContext) -> None:
     message = f"the previous agent pool {ctx.claim.name} is being deleted"
     ctx.status.set_launched("Unknown", conditions.AGENT_POOL_DELETING, message)
-    ctx.request.requeue_after(ctx.settings.poll_interval, "previous agent pool deleting")
+    ctx.request.requeue_after(ctx.settings.poll_interval_seconds, "previous agent pool deleting")

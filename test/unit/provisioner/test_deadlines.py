@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 async def test_a_creation_that_never_ends_is_given_up_with_an_event(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends"))
-    await stage.start(launch_timeout=1800)
+    await stage.start(launch_timeout_seconds=1800)
     claim = stage.claim()
     await stage.world.advance(1700)
     assert stage.condition("launched").reason == "AgentPoolCreating"
@@ -24,7 +24,7 @@ async def test_a_creation_that_never_ends_is_given_up_with_an_event(stage: "Stag
 
 async def test_a_cloud_in_trouble_costs_no_launch_its_time(stage: "Stage") -> None:
     stage.simulator.faults.add(named("server-error", method="PUT", times=None))
-    await stage.start(launch_timeout=600)
+    await stage.start(launch_timeout_seconds=600)
     stage.claim()
     await stage.world.advance(3600)
     assert stage.condition("launched").reason == "CloudUnavailable"
@@ -34,7 +34,7 @@ async def test_a_cloud_in_trouble_costs_no_launch_its_time(stage: "Stage") -> No
 
 async def test_the_deadline_holds_although_the_answer_to_the_creation_was_lost(stage: "Stage") -> None:
     stage.simulator.faults.add(named("accepted-then-dropped", operation={"end": "never"}))
-    await stage.start(launch_timeout=600)
+    await stage.start(launch_timeout_seconds=600)
     stage.claim()
     await stage.until_gone(within=1000)
     assert stage.pools == []
@@ -42,18 +42,18 @@ async def test_the_deadline_holds_although_the_answer_to_the_creation_was_lost(s
 
 async def test_the_launch_deadline_survives_restarts(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends"))
-    await stage.start(launch_timeout=1800)
+    await stage.start(launch_timeout_seconds=1800)
     stage.claim()
     for _ in range(3):
         await stage.world.advance(550)
         await stage.stop()
-        await stage.start(launch_timeout=1800)
+        await stage.start(launch_timeout_seconds=1800)
     await stage.until_gone(within=400)
 
 
 async def test_a_node_that_never_joins_is_given_up(stage: "Stage") -> None:
     stage.simulator.knobs.set(never_join=True)
-    await stage.start(registration_timeout=900)
+    await stage.start(registration_timeout_seconds=900)
     claim = stage.claim()
     await stage.world.advance(1100)
     assert stage.condition("registered").reason == "NodeNotFound"
@@ -64,7 +64,7 @@ async def test_a_node_that_never_joins_is_given_up(stage: "Stage") -> None:
 
 async def test_missing_gpus_are_told_and_the_claim_stays(stage: "Stage") -> None:
     stage.simulator.knobs.set(gpu_count_override=0)
-    await stage.start(initialization_timeout=1200)
+    await stage.start(initialization_timeout_seconds=1200)
     claim = stage.claim()
     await stage.world.advance(600)
     initialized = stage.condition("initialized")
@@ -82,7 +82,7 @@ async def test_missing_gpus_are_told_and_the_claim_stays(stage: "Stage") -> None
 
 async def test_missing_gpus_may_cost_the_claim_its_node(stage: "Stage") -> None:
     stage.simulator.knobs.set(gpu_count_override=0)
-    await stage.start(initialization_timeout=1200, replace_uninitialized=True)
+    await stage.start(initialization_timeout_seconds=1200, replace_uninitialized=True)
     stage.claim()
     await stage.until_gone(within=2400)
     assert stage.pools == []
@@ -90,7 +90,7 @@ async def test_missing_gpus_may_cost_the_claim_its_node(stage: "Stage") -> None:
 
 async def test_the_reason_is_written_before_the_claim_goes(stage: "Stage") -> None:
     stage.simulator.knobs.set(never_join=True)
-    await stage.start(registration_timeout=900)
+    await stage.start(registration_timeout_seconds=900)
     stage.claim()
     reason = ""
 

@@ -110,7 +110,7 @@ async def test_a_claim_that_is_deleted_is_not_ready(stage: "Stage") -> None:
 
 async def test_the_cause_of_a_claim_given_up_stays_on_it(stage: "Stage") -> None:
     stage.simulator.knobs.set(never_join=True)
-    await stage.start(registration_timeout=900)
+    await stage.start(registration_timeout_seconds=900)
     claim = stage.claim()
     await stage.until("deleted", lambda: stage.get().deleting, within=1500)
     await stage.world.advance(10)

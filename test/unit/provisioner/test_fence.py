@@ -64,7 +64,7 @@ async def test_a_resumed_former_leader_deletes_nothing(stage: "Stage", monkeypat
     stopped: list[Callable[[], bool]] = []
 
     async def story() -> None:
-        async with stage.elected(gc_interval=1e6):
+        async with stage.elected(gc_interval_seconds=1e6):
             stage.claim()
             await stage.world.advance(60)
             stopped.append(stop_after(stage, monkeypatch, "get"))
@@ -75,7 +75,7 @@ async def test_a_resumed_former_leader_deletes_nothing(stage: "Stage", monkeypat
         await story()
     assert stopped[0]()
     assert writes(stage) == ["PUT"]
-    async with stage.elected(gc_interval=1e6):
+    async with stage.elected(gc_interval_seconds=1e6):
         await stage.until_gone(within=900)
     assert writes(stage) == ["PUT", "DELETE"]
 

@@ -47,8 +47,8 @@ def test_flags_win_over_the_environment() -> None:
     assert invocation.node_api is NodeApi.MACHINE
     assert not invocation.manager.leader_elect
     assert invocation.manager.metrics_bind_address == "0"
-    assert invocation.provisioner.launch_timeout == 5400
-    assert invocation.provisioner.quota_retry == 90
+    assert invocation.provisioner.launch_timeout_seconds == 5400
+    assert invocation.provisioner.quota_retry_seconds == 90
     assert invocation.provisioner.gc_dry_run
 
 

@@ -55,7 +55,7 @@ def windows(document: dict[str, Any]) -> None:
 async def test_a_claim_that_cannot_be_fulfilled_says_why_and_asks_the_cloud_nothing(
     stage: "Stage", name: str, change: Any, words: str
 ) -> None:
-    await stage.start(gc_interval=1e6)
+    await stage.start(gc_interval_seconds=1e6)
     stage.simulator.api.requests.clear()
     claim = stage.put(name, change)
     await stage.world.advance(600)

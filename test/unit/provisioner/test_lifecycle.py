@@ -178,7 +178,7 @@ async def test_deletion_waits_where_azure_refuses_to_delete_what_it_creates(stag
 
 
 async def test_a_ready_claim_costs_no_cloud_calls(stage: "Stage") -> None:
-    await stage.start(gc_interval=1e6)
+    await stage.start(gc_interval_seconds=1e6)
     stage.claim()
     await stage.until_ready()
     stage.simulator.api.requests.clear()

@@ -58,7 +58,7 @@ async def test_a_node_deleted_by_hand_takes_its_claim_and_pool_along(stage: "Sta
 
 
 async def test_the_pool_stays_until_the_last_pod_has_left(stage: "Stage") -> None:
-    await ready(stage, default_termination_grace_period=0)
+    await ready(stage, default_termination_grace_period_seconds=0)
     pod(stage, "app")
     rule = stage.world.fail_next("POST", Pod, subresource="eviction", status=429, message="budget", times=None)
     stage.delete()
@@ -75,7 +75,7 @@ async def test_the_pool_stays_until_the_last_pod_has_left(stage: "Stage") -> Non
 
 
 async def test_after_the_grace_period_pods_are_deleted_by_force(stage: "Stage") -> None:
-    await ready(stage, default_termination_grace_period=600)
+    await ready(stage, default_termination_grace_period_seconds=600)
     pod(stage, "app", metadata={"annotations": {labels.DO_NOT_DISRUPT: "true"}})
     stage.delete()
     await stage.world.advance(300)
@@ -89,7 +89,7 @@ async def test_after_the_grace_period_pods_are_deleted_by_force(stage: "Stage") 
 
 @pytest.mark.parametrize("stage", [NodeClaim], indirect=True)  # Machines have no terminationGracePeriod
 async def test_a_node_claim_names_its_own_grace_period(stage: "Stage") -> None:
-    await stage.start(default_termination_grace_period=0)
+    await stage.start(default_termination_grace_period_seconds=0)
     stage.put("ws1", lambda document: document["spec"].update(terminationGracePeriod="5m"))
     await stage.until_ready()
     pod(stage, "app", metadata={"annotations": {labels.DO_NOT_DISRUPT: "true"}})
