@@ -1,6 +1,6 @@
-"""The 26 error shapes of real Azure traffic, in several wordings and nestings, and the category on each.
+"""Class and category of the 26 errors of recorded Azure traffic, in several wordings and nestings.
 
-The rows are recorded answers of Azure; faults arm-01, arm-03, arm-06, arm-09 and arm-11 are among them.
+The rows are recorded responses of Azure; faults arm-01, arm-03, arm-06, arm-09 and arm-11 are among them.
 """
 
 import json
@@ -235,12 +235,12 @@ ROWS: list[Case] = [
 
 
 @pytest.mark.parametrize(("row", "status", "document", "kind", "category"), ROWS)
-def test_every_recorded_shape_has_its_verdict(
+def test_recorded_errors_have_their_class_and_category(
     row: int, status: int, document: dict[str, Any], kind: type[CloudError], category: Category
 ) -> None:
     error = operation_error(document) if status == PROVISIONING else classify(status, document)
     assert (type(error), error.category) == (kind, category), f"row {row}: {error}"
-    assert error.message, "there is always a sentence to show"
+    assert error.message, "every error has a message"
 
 
 def test_the_table_covers_every_row() -> None:
@@ -251,7 +251,7 @@ def test_the_table_covers_every_row() -> None:
     ("status", "document", "regional"),
     [(status, document, row == 2 or "Regional" in str(document)) for row, status, document, *_ in ROWS if row <= 5],
 )
-def test_a_limit_of_the_region_is_told_from_one_of_the_family(
+def test_regional_quota_is_distinguished_from_family_quota(
     status: int, document: dict[str, Any], regional: bool
 ) -> None:
     assert classify(status, document).regional is regional
@@ -281,14 +281,14 @@ WRAPPINGS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
         ("TooManyRequests", "slow down", Throttled),
     ],
 )
-def test_nesting_changes_no_verdict(wrapped: Any, code: str, message: str, kind: type[CloudError]) -> None:
+def test_nesting_does_not_change_the_error(wrapped: Any, code: str, message: str, kind: type[CloudError]) -> None:
     error = operation_error(wrapped({"code": code, "message": message}))
     assert type(error) is kind
     assert message in error.message
     assert error.code == code
 
 
-def test_the_words_of_the_innermost_error_are_told() -> None:
+def test_message_of_the_innermost_error_is_used() -> None:
     error = operation_error(scale_set("OperationNotAllowed", f"{FAMILY_QUOTA}. {NUMBERS}"))
     assert str(error) == f"OperationNotAllowed: {FAMILY_QUOTA}. {NUMBERS}"
 
@@ -304,7 +304,7 @@ def test_the_words_of_the_innermost_error_are_told() -> None:
         (400, {"message": "[" * 5000 + "{" * 5000}, InvalidRequest, Category.INVALID),
     ],
 )
-def test_an_unknown_shape_has_a_defined_verdict(
+def test_unknown_errors_have_a_default(
     status: int, document: dict[str, Any], kind: type[CloudError], category: Category
 ) -> None:
     error = operation_error(document) if status == PROVISIONING else classify(status, document)
@@ -326,7 +326,7 @@ def test_an_unknown_shape_has_a_defined_verdict(
         (400, "The subnet does not have enough capacity for 30 IP addresses: subnet x is full.", Category.BLOCKED),
     ],
 )
-def test_further_wordings_under_codes_that_tell_nothing(status: int, message: str, category: Category) -> None:
+def test_messages_decide_under_generic_codes(status: int, message: str, category: Category) -> None:
     body = {"code": "BadRequest", "message": message}
     error = operation_error(body) if status == PROVISIONING else classify(status, {"error": body})
     assert error.category is category

@@ -1,4 +1,4 @@
-"""ARM's refusals, in every shape they come in, and what they are called afterwards."""
+"""Translation of ARM's errors to cloud errors."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def nested(code: str, message: str = "", *details: dict[str, Any]) -> dict[str, 
         (408, {}, CloudUnavailable),
     ],
 )
-def test_answers_are_classified(status: int, document: dict[str, Any], kind: type[CloudError]) -> None:
+def test_responses_are_classified(status: int, document: dict[str, Any], kind: type[CloudError]) -> None:
     error = classify(status, document, retry_after=7)
     assert type(error) is kind
     assert error.retry_after == 7
@@ -91,7 +91,7 @@ def test_failed_operations_are_classified(document: dict[str, Any], kind: type[C
     assert words in error.message
 
 
-def test_the_code_comes_first_and_dumps_are_cut() -> None:
+def test_text_starts_with_the_code_and_is_cut_to_one_line() -> None:
     error = translate(ClientAuthenticationError(message="AADSTS700016: unknown application\nTrace ID: x\nmore"))
     assert str(error) == "AuthenticationFailed: AADSTS700016: unknown application"
     assert isinstance(translate(ServiceRequestError("Cannot connect to host")), CloudUnavailable)
@@ -101,5 +101,5 @@ def test_the_code_comes_first_and_dumps_are_cut() -> None:
     ("headers", "seconds"),
     [({"Retry-After": "17"}, 17), ({"Retry-After": "soon"}, None), ({}, None)],
 )
-def test_retry_after_is_a_number_or_nothing(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_a_number_or_none(headers: dict[str, str], seconds: float | None) -> None:
     assert parse_retry_after(headers) == seconds

@@ -1,4 +1,4 @@
-"""The fence: no write of a former leader leaves the process, reads do."""
+"""The fence: a former leader sends reads but no writes."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ SPEC = InstanceSpec(
 
 
 class Lease:
-    """A fence that a test opens and closes."""
+    """A fence that tests open and close."""
 
     def __init__(self) -> None:
         self.held = True
@@ -43,7 +43,7 @@ def settings(endpoint: str) -> AzureSettings:
 
 
 @pytest.mark.parametrize("sockets", [False, True], ids=["in-process", "sockets"])
-async def test_a_write_without_the_lease_does_not_leave_the_process(sockets: bool) -> None:
+async def test_write_without_the_lease_is_not_sent(sockets: bool) -> None:
     lease = Lease()
     async with Simulator(SimulatorSettings(speed=3000)) as simulator, serve(simulator) as url:
         transport = None if sockets else InProcessTransport(simulator.api)
@@ -63,8 +63,8 @@ async def test_a_write_without_the_lease_does_not_leave_the_process(sockets: boo
             await azure.close()
 
 
-async def test_the_fence_is_checked_after_the_connection_is_established() -> None:
-    """A process that is stopped while it connects has lost the lease when it has its connection."""
+async def test_fence_is_checked_after_the_connection_is_established() -> None:
+    """A process that is stopped while it connects may have lost the lease when it is connected."""
     lease = Lease()
     received: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Which addresses are read as operations. Fault arm-10."""
+"""Status URLs that may be read. Fault arm-10."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -36,7 +36,7 @@ SIGNED = f"api-version=2025-03-01&t=638&c={'A-_' * 1200}&s=%2B%2F%3D&h=x"
         f"{LOCATIONS}/eastus/operations/{ID}".replace("management.azure.com", "MANAGEMENT.azure.com"),
     ],
 )
-def test_our_operations_are_read(url: str) -> None:
+def test_status_urls_of_the_subscription_are_valid(url: str) -> None:
     assert is_operation_url(url, endpoint=ARM, subscription=SUBSCRIPTION, location="East US")
     assert is_operation_url(url, endpoint=ARM, subscription=SUBSCRIPTION)
 
@@ -79,7 +79,7 @@ def test_our_operations_are_read(url: str) -> None:
         f"{LOCATIONS}/eastus/operations/{ID}?{'c' * 20_000}",
     ],
 )
-def test_nothing_else_is_read(url: str) -> None:
+def test_other_urls_are_invalid(url: str) -> None:
     assert not is_operation_url(url, endpoint=ARM, subscription=SUBSCRIPTION, location="eastus")
 
 
@@ -96,8 +96,8 @@ def provider_at(endpoint: str) -> AzureProvider:
     )
 
 
-async def test_an_address_of_four_kilobytes_travels_byte_for_byte() -> None:
-    """The simulator refuses a query that differs from the one it signed in a single byte."""
+async def test_signed_url_is_sent_unchanged() -> None:
+    """The simulator rejects a query that differs from the signed one."""
     async with Simulator(SimulatorSettings(speed=3000)) as simulator, serve(simulator) as url:
         azure = provider_at(url)
         plan = InstanceSpec(
@@ -116,11 +116,11 @@ async def test_an_address_of_four_kilobytes_travels_byte_for_byte() -> None:
 
 
 class Elsewhere:
-    """An ARM that leads away: what arrives at the other host is recorded."""
+    """An ARM server whose responses link to another host, which records its requests."""
 
     def __init__(self) -> None:
         self.received: list[str] = []
-        self.answer: Any = None
+        self.body: Any = None
         self.here = self.there = ""
 
     async def serve_there(self, request: web.Request) -> web.Response:
@@ -130,7 +130,7 @@ class Elsewhere:
     async def serve_here(self, request: web.Request) -> web.Response:
         if "/operations/" in request.path:
             return web.Response(status=302, headers={"Location": f"{self.there}/elsewhere"})
-        return web.json_response(self.answer)
+        return web.json_response(self.body)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ async def elsewhere() -> AsyncIterator[Elsewhere]:
             await runner.cleanup()
 
 
-async def test_a_redirect_is_not_followed(elsewhere: Elsewhere) -> None:
+async def test_redirect_is_not_followed(elsewhere: Elsewhere) -> None:
     azure = provider_at(elsewhere.here)
     address = f"{elsewhere.here}{LOCATIONS.removeprefix(ARM)}/eastus/operations/{ID}"
     with pytest.raises(CloudUnavailable):
@@ -162,18 +162,18 @@ async def test_a_redirect_is_not_followed(elsewhere: Elsewhere) -> None:
 
 
 @pytest.mark.parametrize("link", ["{there}/next", "{here}/other?api-version=1", "//evil", "{here}/agentPools", "7"])
-async def test_a_list_that_goes_on_elsewhere_is_refused(elsewhere: Elsewhere, link: str) -> None:
+async def test_next_link_to_another_url_is_rejected(elsewhere: Elsewhere, link: str) -> None:
     azure = provider_at(elsewhere.here)
-    elsewhere.answer = {"value": [], "nextLink": link.format(here=elsewhere.here, there=elsewhere.there)}
+    elsewhere.body = {"value": [], "nextLink": link.format(here=elsewhere.here, there=elsewhere.there)}
     with pytest.raises(CloudUnavailable, match="continues at another URL"):
         await azure.list()
     assert elsewhere.received == []
     await azure.close()
 
 
-async def test_pages_of_compute_are_not_read_elsewhere(elsewhere: Elsewhere) -> None:
+async def test_next_link_of_compute_to_another_host_is_rejected(elsewhere: Elsewhere) -> None:
     azure = provider_at(elsewhere.here)
-    elsewhere.answer = {"location": "eastus", "value": [], "nextLink": f"{elsewhere.there}/next"}
+    elsewhere.body = {"location": "eastus", "value": [], "nextLink": f"{elsewhere.there}/next"}
     with pytest.raises(CloudUnavailable, match="rejected: it is not at"):
         await azure.instance_type("Standard_NC6s_v3")
     assert elsewhere.received == []
@@ -181,32 +181,32 @@ async def test_pages_of_compute_are_not_read_elsewhere(elsewhere: Elsewhere) -> 
 
 
 @pytest.mark.parametrize("answer", [[], "text", 7, None])
-async def test_a_list_of_another_form_is_no_empty_list(elsewhere: Elsewhere, answer: Any) -> None:
-    """An empty list would say that every pool is gone."""
+async def test_list_that_is_not_an_object_is_an_error(elsewhere: Elsewhere, answer: Any) -> None:
+    """An empty list would mean that no pool exists."""
     azure = provider_at(elsewhere.here)
-    elsewhere.answer = answer
+    elsewhere.body = answer
     with pytest.raises(CloudUnavailable):
         await azure.list()
     await azure.close()
 
 
-async def test_a_list_without_its_items_is_no_empty_list(elsewhere: Elsewhere) -> None:
+async def test_list_without_items_is_an_error(elsewhere: Elsewhere) -> None:
     azure = provider_at(elsewhere.here)
     answers: list[Any] = [{}, {"value": None}, {"value": {}}, {"value": [7]}, {"value": [{"properties": {}}]}]
     for answer in answers:
-        elsewhere.answer = answer
+        elsewhere.body = answer
         with pytest.raises(CloudUnavailable):
             await azure.list()
     await azure.close()
 
 
-async def test_a_list_that_never_ends_is_given_up(elsewhere: Elsewhere) -> None:
+async def test_list_with_a_loop_of_links_is_an_error(elsewhere: Elsewhere) -> None:
     azure = provider_at(elsewhere.here)
     path = (
         f"/subscriptions/{SUBSCRIPTION}/resourceGroups/kaito/providers/Microsoft.ContainerService/managedClusters"
         "/kaito/agentPools"
     )
-    elsewhere.answer = {"value": [], "nextLink": f"{elsewhere.here}{path}?api-version=1&%24skipToken=x"}
+    elsewhere.body = {"value": [], "nextLink": f"{elsewhere.here}{path}?api-version=1&%24skipToken=x"}
     with pytest.raises(CloudUnavailable, match="does not end"):
         await azure.list()
     await azure.close()

@@ -1,4 +1,4 @@
-"""The Azure provider: the real SDK on the simulator, without sockets, in virtual time."""
+"""The Azure provider with the SDK and the simulator, without sockets, in virtual time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -83,10 +83,10 @@ async def finish(azure: AzureProvider, operation: str) -> OperationStatus:
     return progress
 
 
-async def test_creation_is_submitted_and_then_polled(azure: AzureProvider) -> None:
+async def test_creation_returns_at_once_and_is_polled(azure: AzureProvider) -> None:
     started = await azure.create(SPEC)
-    assert monotonic() == 0, "create does not wait for the machine"
-    assert started.retry_after is None, "as recorded: AKS names no time"
+    assert monotonic() == 0, "create does not wait for the instance"
+    assert started.retry_after is None, "as recorded, AKS sends no Retry-After"
     instance = await azure.get("ws1")
     assert instance is not None
     assert (instance.state, instance.owner, instance.instance_type) == ("creating", OWNER, A100)
@@ -99,7 +99,7 @@ async def test_creation_is_submitted_and_then_polled(azure: AzureProvider) -> No
     assert ready.state == "ready"
 
 
-async def test_deletion_is_submitted_and_ends_with_nothing(azure: AzureProvider) -> None:
+async def test_deletion_returns_at_once_and_removes_the_pool(azure: AzureProvider) -> None:
     await finish(azure, (await azure.create(SPEC)).status_url)
     started = await azure.delete("ws1")
     assert started is not None
@@ -113,14 +113,14 @@ async def test_deletion_is_submitted_and_ends_with_nothing(azure: AzureProvider)
 
 
 @pytest.mark.parametrize("status", [204, 404])
-async def test_an_absent_pool_is_deleted_already(status: int) -> None:
+async def test_deletion_of_a_missing_pool_returns_none(status: int) -> None:
     async with Simulator(SimulatorSettings(delete_gone_status=status), clock=LoopClock()) as simulator:
         azure = provider_for(simulator)
         assert await azure.delete("ws1") is None
         assert await azure.get("ws1") is None
 
 
-async def test_an_existing_pool_is_never_reconfigured(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_existing_pool_is_never_changed(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.cluster.put("ws1", {"properties": {"vmSize": "Standard_D2s_v5"}})
     with pytest.raises(AlreadyExists):
         await azure.create(SPEC)
@@ -142,7 +142,7 @@ async def test_an_existing_pool_is_never_reconfigured(azure: AzureProvider, simu
         ("drop", CloudUnavailable, "Connection aborted"),
     ],
 )
-async def test_each_refusal_has_its_type(
+async def test_rejected_creation_raises_the_type_of_the_error(
     azure: AzureProvider, simulator: Simulator, fault: str, kind: type[CloudError], words: str
 ) -> None:
     simulator.faults.add(named(fault, method="PUT", times=None))
@@ -150,32 +150,32 @@ async def test_each_refusal_has_its_type(
         await azure.create(SPEC)
     if fault != "drop":
         assert len([r for r in simulator.api.requests if r.method == "PUT"]) <= 1, (
-            "answered errors are repeated by the work queue, not by the SDK"
+            "the work queue retries errors, not the SDK"
         )
 
 
-async def test_a_bad_name_is_an_invalid_request(azure: AzureProvider) -> None:
+async def test_invalid_name_is_an_invalid_request(azure: AzureProvider) -> None:
     with pytest.raises(InvalidRequest, match="invalid"):
         await azure.create(replace(SPEC, name="Bad-Name"))
     assert azure.name_error("ws0123456789a") is not None
     assert azure.name_error("ws1") is None
 
 
-async def test_a_hanging_request_is_given_up(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_request_without_a_response_times_out(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("hang", times=None))
     with pytest.raises(CloudUnavailable, match="no response from Azure within 60 seconds"):
         await azure.get("ws1")
     assert monotonic() == 60
 
 
-async def test_an_unreadable_answer_is_no_answer(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_unreadable_response_is_unavailable(azure: AzureProvider, simulator: Simulator) -> None:
     await azure.create(SPEC)
     simulator.faults.add(Fault(method="GET", path="/agentPools", times=None, truncate=True))
     with pytest.raises(CloudUnavailable):
         await azure.get("ws1")
 
 
-async def test_an_accepted_put_without_an_answer_leaves_our_pool(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_accepted_put_without_a_response_creates_the_pool(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("accepted-then-dropped"))
     with pytest.raises((CloudUnavailable, AlreadyExists)):
         await azure.create(SPEC)
@@ -188,7 +188,7 @@ async def test_an_accepted_put_without_an_answer_leaves_our_pool(azure: AzurePro
     ("fault", "state", "kind"),
     [("capacity", "failed", InsufficientCapacity), ("canceled", "canceled", OperationCanceled)],
 )
-async def test_an_operation_that_ends_badly_says_why(
+async def test_failed_operation_has_its_error(
     azure: AzureProvider, simulator: Simulator, fault: str, state: str, kind: type[CloudError]
 ) -> None:
     simulator.faults.add(named(fault))
@@ -197,10 +197,10 @@ async def test_an_operation_that_ends_badly_says_why(
     assert isinstance(progress.error, kind)
     pool = await azure.get("ws1")
     assert pool is not None
-    assert (pool.state, type(pool.error)) == (state, kind), "the pool itself still tells after the operation is lost"
+    assert (pool.state, type(pool.error)) == (state, kind), "the pool has the error as well"
 
 
-async def test_a_lost_operation_is_not_a_lost_pool(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_lost_operation_is_not_a_missing_pool(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("status-lost"))
     started = await azure.create(SPEC)
     assert (await azure.operation_status(started.status_url)).state == "lost"
@@ -208,7 +208,7 @@ async def test_a_lost_operation_is_not_a_lost_pool(azure: AzureProvider, simulat
     assert (await azure.operation_status("")).state == "lost"
 
 
-async def test_our_token_is_only_sent_to_our_endpoint(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_token_is_sent_to_the_endpoint_only(azure: AzureProvider, simulator: Simulator) -> None:
     for url in (
         "https://evil.example/operations/1",
         "http://simulator.evil.example/operations/1",
@@ -220,18 +220,18 @@ async def test_our_token_is_only_sent_to_our_endpoint(azure: AzureProvider, simu
         settings(credential_mode="workload")
 
 
-async def test_a_missing_cluster_is_not_a_missing_pool(simulator: Simulator) -> None:
+async def test_missing_cluster_is_not_a_missing_pool(simulator: Simulator) -> None:
     azure = provider_for(simulator, cluster="other")
     with pytest.raises(ClusterMissing):
         await azure.get("ws1")
     with pytest.raises(ClusterMissing):
         await azure.create(SPEC)
-    assert await azure.delete("ws1") is None, "with the cluster, the pool is gone"
+    assert await azure.delete("ws1") is None, "without the cluster, the pool does not exist"
     with pytest.raises(ClusterMissing):
         await provider_for(simulator, resource_group="other").get("ws1")
 
 
-async def test_the_size_is_checked_before_anything_is_bought(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_instance_type_is_checked_before_creation(azure: AzureProvider, simulator: Simulator) -> None:
     await azure.check_availability(SPEC)
     with pytest.raises(InstanceTypeUnavailable, match="Standard_Imaginary is not offered in eastus"):
         await azure.check_availability(replace(SPEC, instance_type="Standard_Imaginary"))
@@ -244,9 +244,7 @@ async def test_the_size_is_checked_before_anything_is_bought(azure: AzureProvide
     assert (size.name, size.gpus, size.vcpus) == (A100, 1, 24)
 
 
-async def test_quota_is_checked_with_numbers_and_noticed_when_raised(
-    azure: AzureProvider, simulator: Simulator
-) -> None:
+async def test_quota_is_checked_and_read_again(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.cluster.quota["standardncadsa100v4family"] = 12
     with pytest.raises(QuotaExceeded, match=r"needs 24 vCPUs of quota StandardNCADSA100v4Family.*limit 12, in use 0"):
         await azure.check_availability(SPEC)
@@ -259,13 +257,15 @@ async def test_quota_is_checked_with_numbers_and_noticed_when_raised(
         await azure.check_availability(SPEC)
 
 
-async def test_without_the_right_to_read_sizes_nothing_is_refused(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_check_passes_without_permission_to_read_instance_types(
+    azure: AzureProvider, simulator: Simulator
+) -> None:
     simulator.faults.add(named("unauthorized", path="/skus", times=None))
     await azure.check_availability(replace(SPEC, instance_type="Standard_Imaginary"))
     assert await azure.instance_type(A100) is None
 
 
-async def test_sizes_are_read_once_for_many_claims(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_instance_types_are_read_once_for_many_checks(azure: AzureProvider, simulator: Simulator) -> None:
     await asyncio.gather(*(azure.check_availability(SPEC) for _ in range(20)))
     assert len([entry for entry in simulator.api.requests if entry.path.endswith("/skus")]) == 1
     assert len([entry for entry in simulator.api.requests if entry.path.endswith("/usages")]) == 1
@@ -281,12 +281,12 @@ async def test_sizes_are_read_once_for_many_claims(azure: AzureProvider, simulat
         ("", None),
     ],
 )
-def test_the_pool_is_read_from_the_provider_id(provider_id: str, pool: str | None) -> None:
+def test_pool_is_parsed_from_the_provider_id(provider_id: str, pool: str | None) -> None:
     azure = AzureProvider(settings(), CloudMetrics())
     assert azure.instance_name(provider_id) == pool
 
 
-async def test_spot_zones_and_the_image_family_reach_the_pool(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_spot_zones_and_image_family_are_set_on_the_pool(azure: AzureProvider, simulator: Simulator) -> None:
     await azure.create(
         replace(SPEC, spot=True, zones=("3",), image_family="azurelinux", taints=("sku=gpu:NoSchedule",))
     )
@@ -302,7 +302,7 @@ async def test_spot_zones_and_the_image_family_reach_the_pool(azure: AzureProvid
     assert properties["mode"] == "User"
 
 
-async def test_the_subnet_of_the_cluster_is_used_and_asked_for_once(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_subnet_of_the_cluster_is_read_once_and_used(azure: AzureProvider, simulator: Simulator) -> None:
     system = {"vmSize": "Standard_D2s_v5", "mode": "System", "vnetSubnetID": "/subnets/nodes"}
     simulator.cluster.put("system", {"properties": system})
     await azure.create(SPEC)
@@ -312,7 +312,7 @@ async def test_the_subnet_of_the_cluster_is_used_and_asked_for_once(azure: Azure
     assert len(lists) == 2, "one list of two pages, the second of which is empty"
 
 
-async def test_azure_is_told_not_to_drain_again(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_deletion_ignores_disruption_budgets(azure: AzureProvider, simulator: Simulator) -> None:
     await finish(azure, (await azure.create(SPEC)).status_url)
     await azure.delete("ws1")
     assert simulator.api.requests[-1].query["ignore-pod-disruption-budget"] == "true"

@@ -1,4 +1,4 @@
-"""Request budgets as AKS documents them, and lists shared by all questions. Faults arm-07, arm-12."""
+"""Rate limits as documented by AKS, and lists shared by all reads. Faults arm-07, arm-12."""
 
 import asyncio
 from collections import Counter
@@ -60,7 +60,7 @@ async def azure(simulator: Simulator) -> AsyncIterator[AzureProvider]:
 
 
 def kinds(simulator: Simulator) -> Counter[str]:
-    """Requests by kind."""
+    """Number of requests by kind."""
     counted: Counter[str] = Counter()
     for entry in simulator.api.requests:
         path = entry.path.lower()
@@ -69,11 +69,11 @@ def kinds(simulator: Simulator) -> Counter[str]:
     return counted
 
 
-def refused(simulator: Simulator) -> int:
+def throttled_requests(simulator: Simulator) -> int:
     return sum(entry.status == 429 for entry in simulator.api.requests)
 
 
-async def test_questions_share_the_list_that_begins_after_them(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_reads_share_the_next_list(azure: AzureProvider, simulator: Simulator) -> None:
     await azure.create(SPEC)
     simulator.api.requests.clear()
     answers = await asyncio.gather(*(azure.get(f"ws{number}") for number in range(100)))
@@ -81,7 +81,7 @@ async def test_questions_share_the_list_that_begins_after_them(azure: AzureProvi
     assert kinds(simulator) == {"list": 2}, "one list; its second page is empty"
 
 
-async def test_a_list_that_began_before_the_question_is_no_answer(
+async def test_read_does_not_use_a_list_that_started_before(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     simulator.faults.add(Fault(method="GET", path="/agentPools$", delay=10, after=True))
@@ -92,11 +92,11 @@ async def test_a_list_that_began_before_the_question_is_no_answer(
     await asyncio.sleep(1)
     simulator.cluster.put("ws1", {"properties": {"vmSize": "Standard_NC6s_v3"}})
     after = await azure.get("ws1")
-    assert after is not None, "the pool is there when the question is asked"
+    assert after is not None, "the pool exists when the read starts"
     await asyncio.gather(first, before)
 
 
-async def test_a_failed_list_fails_the_questions_that_it_answers_and_no_later_one(
+async def test_failed_list_fails_the_reads_that_wait_for_it_only(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     simulator.faults.add(named("unauthorized", path="/agentPools$", delay=5))
@@ -110,7 +110,7 @@ async def test_a_failed_list_fails_the_questions_that_it_answers_and_no_later_on
     assert second is None
 
 
-async def test_a_question_that_is_given_up_does_not_end_the_others(
+async def test_canceled_read_does_not_cancel_the_others(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     simulator.faults.add(Fault(method="GET", path="/agentPools$", delay=5, truncate=False, status=None))
@@ -121,10 +121,8 @@ async def test_a_question_that_is_given_up_does_not_end_the_others(
     assert await second is None
 
 
-async def test_deletions_wait_for_the_budget_in_order_and_none_is_refused(
-    azure: AzureProvider, simulator: Simulator
-) -> None:
-    """arm-12: all requests about pools but PUTs are 60 at once and then 1 a second, for all pools together."""
+async def test_deletions_wait_for_the_rate_limit_in_order(azure: AzureProvider, simulator: Simulator) -> None:
+    """arm-12: 60 requests at once, then 1 per second, for all pools together; PUTs do not count."""
     order: list[int] = []
 
     async def delete(number: int) -> None:
@@ -134,11 +132,11 @@ async def test_deletions_wait_for_the_budget_in_order_and_none_is_refused(
     await asyncio.gather(*(delete(number) for number in range(90)))
     assert order == list(range(90))
     assert monotonic() == pytest.approx(30, abs=0.1)
-    assert refused(simulator) == 0
+    assert throttled_requests(simulator) == 0
 
 
-async def test_each_pool_has_a_budget_of_puts(azure: AzureProvider, simulator: Simulator) -> None:
-    """arm-12: 20 PUTs of a pool at once and then one a minute; other pools are not held back."""
+async def test_each_pool_has_a_rate_limit_for_puts(azure: AzureProvider, simulator: Simulator) -> None:
+    """arm-12: 20 PUTs of a pool at once, then 1 per minute; other pools do not wait."""
     simulator.faults.add(named("busy", times=None))
 
     async def put(name: str) -> float:
@@ -149,15 +147,15 @@ async def test_each_pool_has_a_budget_of_puts(azure: AzureProvider, simulator: S
     times = await asyncio.gather(*(put("ws1") for _ in range(22)), *(put(f"other{n}") for n in range(30)))
     assert sorted(times[:22])[-3:] == pytest.approx([0, 60, 120], abs=0.1)
     assert max(times[22:]) == 0
-    assert refused(simulator) == 0
+    assert throttled_requests(simulator) == 0
 
 
-async def test_operation_statuses_have_a_budget_of_their_own(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_operation_statuses_have_a_separate_rate_limit(azure: AzureProvider, simulator: Simulator) -> None:
     started = await azure.create(SPEC)
     await asyncio.gather(*(azure.operation_status(started.status_url) for _ in range(220)))
     assert monotonic() == pytest.approx(10, abs=0.1), "200 at once and then 2 a second"
-    assert refused(simulator) == 0
-    assert await azure.get("ws2") is None, "the budget of the pools is untouched"
+    assert throttled_requests(simulator) == 0
+    assert await azure.get("ws2") is None, "the rate limit of the pools is not used"
     assert monotonic() == pytest.approx(10, abs=0.1)
 
 
@@ -165,10 +163,10 @@ async def test_operation_statuses_have_a_budget_of_their_own(azure: AzureProvide
     ("path", "stopped"),
     [("/usages", {"check"}), ("/operations/", {"progress"}), ("/agentPools/ws2$", {"put2"}), ("/agentPools$", {"get"})],
 )
-async def test_a_429_stops_its_own_bucket_only(
+async def test_429_pauses_its_own_rate_limit_only(
     azure: AzureProvider, simulator: Simulator, path: str, stopped: set[str]
 ) -> None:
-    """arm-07: one 429 stopped every request."""
+    """arm-07: one 429 paused all requests."""
     started = await azure.create(SPEC)
     calls: dict[str, Any] = {
         "get": lambda: azure.get("other"),
@@ -178,7 +176,7 @@ async def test_a_429_stops_its_own_bucket_only(
         "put2": lambda: azure.create(replace(SPEC, name="ws2")),
     }
     await calls["check"]()
-    await asyncio.sleep(60)  # what was read of usages is old
+    await asyncio.sleep(60)  # the cached usage is stale
     simulator.faults.add(named("throttled", path=path, times=1, headers={"Retry-After": "60"}))
     held: set[str] = set()
     for _ in range(2):
@@ -190,11 +188,11 @@ async def test_a_429_stops_its_own_bucket_only(
             except AlreadyExists:
                 assert name.startswith("put"), "the second PUT of a pool meets the first"
     assert held == stopped
-    assert refused(simulator) == 1
+    assert throttled_requests(simulator) == 1
 
 
-async def test_a_pause_is_cut_and_later_requests_go(azure: AzureProvider, simulator: Simulator) -> None:
-    """arm-07: a Retry-After of 20 minutes was believed, and the machine of another claim lived for 1310 s."""
+async def test_long_retry_after_is_capped(azure: AzureProvider, simulator: Simulator) -> None:
+    """arm-07: a Retry-After of 20 minutes delayed the deletion of another claim's instance by 1310 s."""
     simulator.faults.add(named("throttled", path="/agentPools$", headers={"Retry-After": "1200"}))
     with pytest.raises(Throttled):
         await azure.get("ws1")
@@ -206,7 +204,7 @@ async def test_a_pause_is_cut_and_later_requests_go(azure: AzureProvider, simula
     assert len(simulator.api.requests) == 2
 
 
-async def test_a_short_pause_is_waited_for(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_short_pause_is_waited_for(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("throttled", headers={"Retry-After": "3"}))
     with pytest.raises(Throttled):
         await azure.get("ws1")
@@ -214,7 +212,7 @@ async def test_a_short_pause_is_waited_for(azure: AzureProvider, simulator: Simu
     assert monotonic() <= 5
 
 
-async def test_a_pause_that_begins_while_requests_wait_reaches_them(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_pause_fails_requests_that_wait_already(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.faults.add(named("throttled", method="DELETE", skip=60, headers={"Retry-After": "100"}))
     results = await asyncio.gather(*(azure.delete(f"ws{n}") for n in range(70)), return_exceptions=True)
     assert [type(result).__name__ for result in results[:60]] == ["NoneType"] * 60
@@ -222,19 +220,17 @@ async def test_a_pause_that_begins_while_requests_wait_reaches_them(azure: Azure
     assert len(simulator.api.requests) == 61, "nothing was sent during the pause"
 
 
-async def test_lists_go_before_deletions_that_wait(
-    azure: AzureProvider, simulator: Simulator, scope: TaskScope
-) -> None:
+async def test_lists_go_before_waiting_deletions(azure: AzureProvider, simulator: Simulator, scope: TaskScope) -> None:
     deletions = [scope.spawn(azure.delete(f"ws{number}"), name="delete") for number in range(120)]
     await asyncio.sleep(1)
     await azure.list()
     assert monotonic() < 5, "before the 60 deletions that wait"
     await asyncio.gather(*deletions)
-    assert refused(simulator) == 0
+    assert throttled_requests(simulator) == 0
 
 
-async def test_many_pools_under_way_are_followed_within_the_budget(scope: TaskScope) -> None:
-    """arm-12: 90 pools polled for an hour. No 429, and the end of a creation is noticed soon."""
+async def test_many_tracked_pools_are_watched_within_the_rate_limit(scope: TaskScope) -> None:
+    """arm-12: 90 pools for an hour: no 429, and the end of each creation is reported soon."""
     async with Simulator(SimulatorSettings(provision_seconds=200), clock=LoopClock()) as simulator:
         azure = provider_for(simulator)
         seen: dict[str, float] = {}
@@ -245,17 +241,17 @@ async def test_many_pools_under_way_are_followed_within_the_budget(scope: TaskSc
         await asyncio.sleep(3600)
         late = [seen[f"ws{number}"] - number - 200 for number in range(90)]
         assert max(late) < 11
-        assert refused(simulator) == 0
+        assert throttled_requests(simulator) == 0
         assert kinds(simulator)["list"] < 60 + 300
         assert kinds(simulator)["operation"] == 0
         before = len(simulator.api.requests)
         await asyncio.sleep(3600)
-        assert len(simulator.api.requests) == before, "nothing is under way: nothing is asked"
+        assert len(simulator.api.requests) == before, "no operation is running: no request"
         following.cancel()
         await azure.close()
 
 
-async def test_a_pool_under_way_is_answered_from_the_last_list(
+async def test_tracked_pool_is_read_from_the_last_list(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     changes: list[tuple[str, float]] = []
@@ -267,7 +263,7 @@ async def test_a_pool_under_way_is_answered_from_the_last_list(
         known = await azure.get("ws1")
         assert known is not None
         assert known.state == "creating"
-    assert kinds(simulator) == {}, "what was just created is known"
+    assert kinds(simulator) == {}, "the created pool is tracked"
     await asyncio.sleep(240)
     assert [name for name, _ in changes] == ["ws1"]
     assert changes[0][1] == pytest.approx(225, abs=11)
@@ -285,7 +281,7 @@ async def test_a_pool_under_way_is_answered_from_the_last_list(
     following.cancel()
 
 
-async def test_a_list_that_began_before_a_write_does_not_undo_it(
+async def test_list_that_started_before_a_write_is_ignored_for_its_pool(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
     changes: list[str] = []
@@ -298,15 +294,15 @@ async def test_a_list_that_began_before_a_write_does_not_undo_it(
     await azure.create(SPEC)
     await listing
     known = await azure.get("ws1")
-    assert known is not None, "the list was sent before the pool was made"
+    assert known is not None, "the list started before the pool was created"
     assert "ws1" not in changes
     following.cancel()
 
 
-async def test_trouble_of_the_lists_reaches_who_asks(
+async def test_failing_lists_fail_reads_of_tracked_pools(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
-    """A follower that cannot list does not hide it behind the last answer."""
+    """A watch whose lists fail must not return the last list."""
     following = scope.spawn(azure.watch(lambda _: None), name="work")
     await asyncio.sleep(0)
     await azure.create(SPEC)
@@ -320,7 +316,7 @@ async def test_trouble_of_the_lists_reaches_who_asks(
     following.cancel()
 
 
-async def test_the_overall_rate_is_bounded_and_waiting_is_no_error(simulator: Simulator) -> None:
+async def test_overall_rate_is_limited_and_waiting_is_counted(simulator: Simulator) -> None:
     metrics, registry = CloudMetrics(), CollectorRegistry()
     metrics.register(registry)
     azure = provider_for(simulator, metrics, requests_per_second=2, request_burst=5)
@@ -330,20 +326,18 @@ async def test_the_overall_rate_is_bounded_and_waiting_is_no_error(simulator: Si
     await azure.close()
 
 
-async def test_budgets_run_on_the_clock_of_the_simulator() -> None:
-    """At 60 times the speed the limits of AKS refill 60 times as fast, and the budgets with them."""
+async def test_rate_limits_refill_on_the_clock_of_the_simulator() -> None:
+    """At 60 times the speed, the limits of AKS and of the client refill 60 times as fast."""
     async with Simulator(SimulatorSettings(speed=60), clock=LoopClock()) as simulator:
         azure = provider_for(simulator)
         await asyncio.gather(*(azure.delete(f"ws{number}") for number in range(180)))
         assert monotonic() == pytest.approx(2, abs=0.2)
-        assert refused(simulator) == 0
+        assert throttled_requests(simulator) == 0
         await azure.close()
 
 
 @pytest.mark.parametrize("fault", ["server-error", "truncated"])
-async def test_a_list_that_is_answered_badly_stops_no_question(
-    azure: AzureProvider, simulator: Simulator, fault: str
-) -> None:
+async def test_pool_is_read_alone_if_the_list_fails(azure: AzureProvider, simulator: Simulator, fault: str) -> None:
     await azure.create(SPEC)
     simulator.faults.add(named(fault, path="/agentPools$", times=None))
     found = await azure.get("ws1")
@@ -352,8 +346,8 @@ async def test_a_list_that_is_answered_badly_stops_no_question(
     assert await azure.get("ws2") is None
 
 
-async def test_two_processes_share_one_budget(simulator: Simulator, scope: TaskScope) -> None:
-    """Who has not all of the budget learns that from the first 429, and both go on."""
+async def test_two_processes_share_one_rate_limit(simulator: Simulator, scope: TaskScope) -> None:
+    """A process that shares the rate limit is throttled at first, and both continue."""
     both = [provider_for(simulator), provider_for(simulator)]
     seen: set[tuple[int, str]] = set()
     for number, azure in enumerate(both):
@@ -363,13 +357,13 @@ async def test_two_processes_share_one_budget(simulator: Simulator, scope: TaskS
         await both[number % 2].create(replace(SPEC, name=f"ws{number}"))
     await asyncio.sleep(900)
     assert seen == {(number % 2, f"ws{number}") for number in range(4)}
-    assert refused(simulator) < 20
+    assert throttled_requests(simulator) < 20
 
 
-async def test_the_list_that_reports_an_end_answers_the_question_that_follows(
+async def test_list_that_reports_a_change_answers_the_next_read(
     azure: AzureProvider, simulator: Simulator, scope: TaskScope
 ) -> None:
-    """Each of 60 pools that end at once would else wait for one more list, and hold a worker meanwhile."""
+    """Otherwise each of 60 pools that end at once would wait for one more list and occupy a worker."""
     reported = asyncio.Event()
     scope.spawn(azure.watch(lambda _: reported.set()), name="follow")
     await asyncio.sleep(0)
@@ -382,7 +376,7 @@ async def test_the_list_that_reports_an_end_answers_the_question_that_follows(
     assert kinds(simulator) == {}
     await asyncio.sleep(10)
     await azure.get("ws1")
-    assert kinds(simulator) == {"list": 1}, "later questions are asked again; the first page has the answer"
+    assert kinds(simulator) == {"list": 1}, "later reads need a list; its first page is sufficient"
     reported.clear()
     await azure.delete("ws1")
     await reported.wait()
@@ -391,5 +385,5 @@ async def test_the_list_that_reports_an_end_answers_the_question_that_follows(
     await azure.create(SPEC)
     again = await azure.get("ws1")
     assert again is not None
-    assert again.state == "creating", "what this process did since counts more than the list"
+    assert again.state == "creating", "a later write of this process overrides the list"
     assert kinds(simulator) == {"PUT": 1}

@@ -1,6 +1,6 @@
-"""Inputs of the faults arm-01, arm-02, arm-03, arm-06 and arm-09, as given: bodies to classify, quotas to check.
+"""Recorded inputs of the faults arm-01, arm-02, arm-03, arm-06 and arm-09: bodies to classify, quotas to check.
 
-arm-04 and arm-05 are scenarios of the provisioner: `test/unit/provisioner/test_offers.py`.
+arm-04 and arm-05 are scenarios of the provisioner: `test/unit/provisioner/test_offerings.py`.
 """
 
 import json
@@ -48,14 +48,14 @@ async def azure(simulator: Simulator) -> AsyncIterator[AzureProvider]:
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=[name for name, _ in CASES])
-def test_the_given_bodies_are_classified(name: str, case: dict[str, Any]) -> None:
+def test_recorded_bodies_are_classified(name: str, case: dict[str, Any]) -> None:
     status, body = case["status"], case["body"]
     error = classify(status, body) if status else operation_error(body)
     assert type(error).__name__ == case["expected"], name
 
 
 @pytest.mark.parametrize(("name", "given"), CHECKS, ids=[name for name, _ in CHECKS])
-async def test_the_given_quotas_allow_the_plan(
+async def test_recorded_quotas_are_sufficient(
     azure: AzureProvider, simulator: Simulator, name: str, given: dict[str, Any]
 ) -> None:
     assert given["expected"] == "OK", name
@@ -71,17 +71,17 @@ async def test_the_given_quotas_allow_the_plan(
         (False, {"cores": (0, 100), "StandardNCADSA100v4Family": (0, 23)}, False),
     ],
 )
-async def test_a_quota_that_is_too_small_is_known_before_anything_is_sent(
+async def test_insufficient_quota_is_found_before_creation(
     azure: AzureProvider, simulator: Simulator, spot: bool, usages: dict[str, tuple[int, int]], regional: bool
 ) -> None:
-    """arm-02: spot draws on lowPriorityCores alone, on-demand on its family and the region."""
+    """arm-02: spot counts for lowPriorityCores only, on-demand for its family and the region."""
     simulator.cluster.usages = lambda: usages  # type: ignore[method-assign]  # the input
     with pytest.raises(QuotaExceeded) as refused:
         await azure.check_availability(replace(SPEC, spot=spot))
     assert refused.value.regional is regional
 
 
-async def test_quota_spent_since_usage_was_read_counts(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_creations_since_the_last_read_count_for_the_quota(azure: AzureProvider, simulator: Simulator) -> None:
     simulator.cluster.quota["standardncadsa100v4family"] = 40
     await azure.check_availability(SPEC)
     await azure.create(SPEC)
@@ -90,7 +90,7 @@ async def test_quota_spent_since_usage_was_read_counts(azure: AzureProvider, sim
 
 
 @pytest.mark.parametrize(("zones", "ok"), [(("3",), True), (("1", "3"), True), (("1",), False), (("1", "2"), False)])
-async def test_zones_the_size_lacks_are_known_before_anything_is_sent(
+async def test_zones_without_the_instance_type_are_found_before_creation(
     azure: AzureProvider, zones: tuple[str, ...], ok: bool
 ) -> None:
     """arm-08: the A100 sizes of the simulator's region are in zone 3 only."""
@@ -102,12 +102,12 @@ async def test_zones_the_size_lacks_are_known_before_anything_is_sent(
     assert refused.value.category is ErrorCategory.ZONE
 
 
-async def test_a_zone_is_refused_for_a_size_without_zones(azure: AzureProvider) -> None:
+async def test_zone_is_rejected_for_an_instance_type_without_zones(azure: AzureProvider) -> None:
     with pytest.raises(InstanceTypeUnavailable, match="is offered only without a zone"):
         await azure.check_availability(replace(SPEC, instance_type="Standard_ND96asr_v4", zones=("1",)))
 
 
-async def test_a_spot_size_that_is_not_available_is_out_of_stock(azure: AzureProvider, simulator: Simulator) -> None:
+async def test_unavailable_spot_is_insufficient_capacity(azure: AzureProvider, simulator: Simulator) -> None:
     from kaito.cloud.azure.simulator import Fault
     from kaito.cloud.errors import InsufficientCapacity
 

@@ -1,4 +1,4 @@
-"""The Azure provider over a real socket: what virtual time cannot show."""
+"""The Azure provider over a socket, in real time."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def finished(azure: AzureProvider, operation: str) -> None:
     pytest.fail("the operation did not end")
 
 
-async def test_a_pool_lives_and_dies_over_http_and_requests_are_counted() -> None:
+async def test_pool_is_created_and_deleted_over_http_and_requests_are_counted() -> None:
     registry, metrics = CollectorRegistry(), CloudMetrics()
     metrics.register(registry)
     async with (

@@ -1,4 +1,4 @@
-"""The machines of simulated pools, as the cluster sees them."""
+"""Nodes of simulated pools in the cluster."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,14 +33,14 @@ def gpus(node: Node) -> int:
     return int(found) if found else 0
 
 
-async def test_a_machine_joins_in_steps(world: World, simulator: Simulator) -> None:
+async def test_node_joins_in_steps(world: World, simulator: Simulator) -> None:
     simulator.cluster.put("ws1", {"properties": POOL})
     await world.advance(190)
     assert world.list(Node) == []
     await world.advance(5.5)
     born = only(world)
     assert (born.spec.provider_id or "", born.is_ready, gpus(born)) == ("", False, 0)
-    assert simulator.cluster.pools["ws1"].state == "Creating", "the node is there before the operation ends"
+    assert simulator.cluster.pools["ws1"].state == "Creating", "the node joins before the operation ends"
     assert {taint.key for taint in born.spec.taints} >= {"sku", "node.cloudprovider.kubernetes.io/uninitialized"}
     await world.advance(2)
     assert (only(world).spec.provider_id or "").endswith("-vmss/virtualMachines/0")
@@ -55,7 +55,7 @@ async def test_a_machine_joins_in_steps(world: World, simulator: Simulator) -> N
     assert lease.spec.renew_time is not None
 
 
-async def test_machines_go_with_their_pool(world: World, simulator: Simulator) -> None:
+async def test_nodes_are_deleted_with_their_pool(world: World, simulator: Simulator) -> None:
     simulator.cluster.put("ws1", {"properties": POOL})
     await world.advance(310)
     simulator.cluster.delete("ws1")
@@ -78,7 +78,9 @@ async def test_machines_go_with_their_pool(world: World, simulator: Simulator) -
         ({"heartbeat_stop": True}, 1, 0),
     ],
 )
-async def test_knobs_decide(world: World, simulator: Simulator, knobs: dict[str, Any], nodes: int, ready: int) -> None:
+async def test_knobs_determine_nodes_and_readiness(
+    world: World, simulator: Simulator, knobs: dict[str, Any], nodes: int, ready: int
+) -> None:
     simulator.knobs.set("ws.*", **knobs)
     simulator.cluster.put("ws1", {"properties": POOL})
     await world.advance(400)
@@ -86,7 +88,7 @@ async def test_knobs_decide(world: World, simulator: Simulator, knobs: dict[str,
     assert (len(found), sum(node.is_ready for node in found)) == (nodes, ready)
 
 
-async def test_a_cluster_in_trouble_only_delays_the_machines(world: World, simulator: Simulator) -> None:
+async def test_failed_requests_only_delay_the_nodes(world: World, simulator: Simulator) -> None:
     world.fail_next("POST", Node, status=500, times=3)
     world.fail_next("PUT", Node, status=409, times=2)
     simulator.cluster.put("ws1", {"properties": POOL})
@@ -95,7 +97,7 @@ async def test_a_cluster_in_trouble_only_delays_the_machines(world: World, simul
     assert gpus(only(world)) == 1
 
 
-async def test_a_failed_pool_has_no_machines(world: World, simulator: Simulator) -> None:
+async def test_failed_pool_has_no_nodes(world: World, simulator: Simulator) -> None:
     simulator.cluster.capacity["standard_nc24ads_a100_v4"] = 0
     simulator.cluster.put("ws1", {"properties": POOL})
     await world.advance(600)
@@ -103,7 +105,7 @@ async def test_a_failed_pool_has_no_machines(world: World, simulator: Simulator)
     assert world.list(Node) == []
 
 
-def test_the_last_setting_that_fits_a_pool_counts() -> None:
+def test_last_matching_override_applies() -> None:
     board = KnobOverrides(Knobs(gpu_delay=5))
     board.set(gpu_delay=6)
     board.set("ws2", never_join=True)
@@ -115,7 +117,7 @@ def test_the_last_setting_that_fits_a_pool_counts() -> None:
         board.set(no_such_knob=1)
 
 
-def test_the_process_takes_its_settings_from_flags() -> None:
+def test_flags_set_the_settings() -> None:
     settings = parse_settings(parser().parse_args(["--speed", "60", "--provision-seconds", "30", "--cluster", "mine"]))
     assert (settings.speed, settings.provision_seconds, settings.cluster) == (60, 30, "mine")
     assert settings.seconds(300) == 5

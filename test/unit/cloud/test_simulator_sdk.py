@@ -1,4 +1,4 @@
-"""The real Azure SDK against the simulator, over a socket and without one."""
+"""The Azure SDK with the simulator, over a socket and without one."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -73,7 +73,7 @@ async def azure(request: pytest.FixtureRequest) -> AsyncIterator[Azure]:
         yield Azure(simulator, containers, compute, url)
 
 
-async def test_a_pool_is_created_read_listed_and_deleted(azure: Azure) -> None:
+async def test_pool_is_created_read_listed_and_deleted(azure: Azure) -> None:
     created = await azure.create("ws1")
     assert created.properties is not None
     assert created.properties.provisioning_state == "Succeeded"
@@ -92,21 +92,21 @@ async def test_a_pool_is_created_read_listed_and_deleted(azure: Azure) -> None:
     assert gone.value.error.code == "NotFound"
 
 
-async def test_without_the_operation_header_the_resource_itself_is_polled(azure: Azure) -> None:
+async def test_resource_is_polled_without_the_operation_header(azure: Azure) -> None:
     azure.simulator.cluster.settings = SETTINGS.model_copy(update={"operation_header": False})
     created = await azure.create("ws1")
     assert created.properties is not None
     assert created.properties.provisioning_state == "Succeeded"
 
 
-async def test_if_none_match_refuses_an_existing_pool(azure: Azure) -> None:
+async def test_if_none_match_rejects_an_existing_pool(azure: Azure) -> None:
     await azure.create("ws1")
     with pytest.raises(ResourceExistsError) as refused:
         await azure.create("ws1", etag="*", match_condition=MatchConditions.IfMissing)
     assert refused.value.status_code == 412
 
 
-async def test_a_failed_operation_carries_the_code_and_leaves_a_failed_pool(azure: Azure) -> None:
+async def test_failed_operation_has_a_code_and_leaves_a_failed_pool(azure: Azure) -> None:
     azure.simulator.faults.add(named("capacity", pool="ws1"))
     with pytest.raises(HttpResponseError) as failed:
         await azure.create("ws1")
@@ -120,7 +120,7 @@ async def test_a_failed_operation_carries_the_code_and_leaves_a_failed_pool(azur
     assert pool.properties.status.provisioning_error is not None
 
 
-async def test_a_lost_status_url_is_a_404_that_does_not_mean_the_pool_is_gone(azure: Azure) -> None:
+async def test_lost_status_url_is_not_a_missing_pool(azure: Azure) -> None:
     azure.simulator.faults.add(named("status-lost"))
     with pytest.raises(HttpResponseError) as lost:
         await azure.create("ws1")
@@ -128,7 +128,7 @@ async def test_a_lost_status_url_is_a_404_that_does_not_mean_the_pool_is_gone(az
     assert not isinstance(lost.value, ResourceNotFoundError)
 
 
-async def test_success_of_the_operation_says_nothing_about_the_pool(azure: Azure) -> None:
+async def test_operation_may_succeed_while_the_pool_fails(azure: Azure) -> None:
     azure.simulator.faults.add(named("succeeded-but-failed"))
     created = await azure.create("ws1")
     assert created.properties is not None
@@ -147,31 +147,31 @@ async def test_success_of_the_operation_says_nothing_about_the_pool(azure: Azure
         ("busy", 409, "OperationNotAllowed"),
     ],
 )
-async def test_scripted_errors_parse_in_the_sdk(azure: Azure, fault: str, status: int, code: str) -> None:
+async def test_sdk_parses_injected_errors(azure: Azure, fault: str, status: int, code: str) -> None:
     azure.simulator.faults.add(named(fault))
     with pytest.raises(HttpResponseError) as refused:
         await azure.create("ws1")
     assert refused.value.status_code == status
     assert refused.value.error is not None
     assert refused.value.error.code == code
-    assert (await azure.create("ws1")).name == "ws1", "the fault bites once"
+    assert (await azure.create("ws1")).name == "ws1", "the fault applies once"
 
 
-async def test_a_dropped_connection_after_acceptance_leaves_the_pool(azure: Azure) -> None:
+async def test_dropped_connection_after_acceptance_creates_the_pool(azure: Azure) -> None:
     azure.simulator.faults.add(named("accepted-then-dropped"))
-    # aiohttp repeats an idempotent request once on a connection that died; the repetition meets its own first try.
+    # aiohttp repeats an idempotent request once after a lost connection; the repetition finds the created pool.
     with pytest.raises((ServiceResponseError, ResourceExistsError)):
         await azure.create("ws1")
     assert [pool.name async for pool in azure.containers.agent_pools.list(*CLUSTER)] == ["ws1"]
 
 
-async def test_a_hanging_answer_ends_with_the_clients_timeout(azure: Azure) -> None:
+async def test_missing_response_ends_with_the_timeout_of_the_client(azure: Azure) -> None:
     azure.simulator.faults.add(Fault(method="GET", pool="ws1", hang=True))
     with pytest.raises(ServiceResponseError):
         await azure.containers.agent_pools.get(*CLUSTER, "ws1", read_timeout=0.05)
 
 
-async def test_bad_names_and_sizes_are_refused(azure: Azure) -> None:
+async def test_invalid_names_and_sizes_are_rejected(azure: Azure) -> None:
     with pytest.raises(HttpResponseError) as bad_name:
         await azure.create("Not-A-Pool")
     assert bad_name.value.error is not None
@@ -181,7 +181,7 @@ async def test_bad_names_and_sizes_are_refused(azure: Azure) -> None:
     assert "not allowed in your subscription in location 'eastus'" in bad_size.value.message
 
 
-async def test_quota_is_a_ledger_over_pools(azure: Azure) -> None:
+async def test_quota_counts_all_pools(azure: Azure) -> None:
     azure.simulator.cluster.quota["standardncadsa100v4family"] = 24
     await azure.create("ws1")
     with pytest.raises(HttpResponseError) as refused:
@@ -192,14 +192,14 @@ async def test_quota_is_a_ledger_over_pools(azure: Azure) -> None:
     assert usages["StandardNCADSA100v4Family"].limit == 24
 
 
-async def test_capacity_runs_out_as_a_failed_operation(azure: Azure) -> None:
+async def test_missing_capacity_fails_the_operation(azure: Azure) -> None:
     azure.simulator.cluster.capacity[A100.lower()] = 1
     await azure.create("ws1")
     with pytest.raises(HttpResponseError, match="AllocationFailed"):
         await azure.create("ws2")
 
 
-async def test_the_size_listing_has_gpus_and_restrictions(azure: Azure) -> None:
+async def test_skus_have_gpus_and_restrictions(azure: Azure) -> None:
     azure.simulator.cluster.catalog.restrict("Standard_NC6s_v3")
     skus = {sku.name: sku async for sku in azure.compute.resource_skus.list(filter="location eq 'eastus'")}
     capabilities = {entry.name: entry.value for entry in skus[A100].capabilities or []}
@@ -209,7 +209,7 @@ async def test_the_size_listing_has_gpus_and_restrictions(azure: Azure) -> None:
     assert [sku async for sku in azure.compute.resource_skus.list(filter="location eq 'mars'")] == []
 
 
-async def test_the_cluster_tells_its_location_and_node_group(azure: Azure) -> None:
+async def test_cluster_has_a_location_and_a_node_resource_group(azure: Azure) -> None:
     cluster = await azure.containers.managed_clusters.get(*CLUSTER)
     assert cluster.location == "eastus"
     assert cluster.properties is not None
@@ -218,7 +218,7 @@ async def test_the_cluster_tells_its_location_and_node_group(azure: Azure) -> No
         await azure.containers.managed_clusters.get("kaito", "other")
 
 
-async def test_two_operations_on_one_pool_collide(azure: Azure) -> None:
+async def test_two_operations_on_one_pool_conflict(azure: Azure) -> None:
     azure.simulator.faults.add(Fault(method="PUT", operation=OperationFault(end="never")))
     poller = await azure.containers.agent_pools.begin_create_or_update(
         *CLUSTER,
@@ -231,7 +231,7 @@ async def test_two_operations_on_one_pool_collide(azure: Azure) -> None:
         await azure.create("ws1")
 
 
-async def test_the_admin_routes_script_the_simulator(azure: Azure) -> None:
+async def test_admin_api_changes_the_simulator(azure: Azure) -> None:
     async with aiohttp.ClientSession(azure.url) as http:
         assert (await http.post("/__admin/faults", json={"named": "throttled", "times": 1})).status == 201
         assert (await http.post("/__admin/faults", json={"named": "earthquake"})).status == 400
@@ -252,7 +252,7 @@ async def test_the_admin_routes_script_the_simulator(azure: Azure) -> None:
         assert (await (await http.get("/__admin/state")).json())["pools"] == []
 
 
-async def test_a_request_without_a_token_is_refused(azure: Azure) -> None:
+async def test_request_without_a_token_is_rejected(azure: Azure) -> None:
     async with aiohttp.ClientSession(azure.url) as http:
         path = f"/subscriptions/{SETTINGS.subscription_id}/providers/Microsoft.Compute/skus"
         assert (await http.get(f"{path}?api-version=2021-07-01")).status == 401

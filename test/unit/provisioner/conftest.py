@@ -1,6 +1,6 @@
-"""A cluster, a cloud and the provisioner between them, all in virtual time.
+"""Fixtures: the provisioner with an in-memory cluster and the ARM simulator, in virtual time.
 
-The cloud is the real Azure SDK on the ARM simulator, without sockets; its machines join the in-memory cluster. Tests
+The provisioner uses the Azure SDK, connected to the simulator without sockets; simulated nodes join the cluster. Tests
 that take `stage` run once for Machines and once for NodeClaims.
 """
 
@@ -33,7 +33,7 @@ KINDS: tuple[type[Claim], ...] = (Machine, NodeClaim)
 
 
 class Stage:
-    """What a scenario acts on and looks at."""
+    """The cluster, the cloud and the provisioner of one test."""
 
     def __init__(self, world: World, kind: type[Claim], simulator: Simulator) -> None:
         self.world = world
@@ -54,7 +54,7 @@ class Stage:
         lease: str | None = None,
         **changes: Any,
     ) -> Manager:
-        """Start the provisioner; `changes` are of its settings, at `crash` it dies, with a `lease` it is elected."""
+        """Starts the provisioner; `changes` are settings, `crash` ends it early, `lease` enables leader election."""
         self.settings = self.settings.model_copy(update=changes)
         values: dict[str, Any] = {
             "subscription_id": self.simulator.settings.subscription_id,
@@ -80,14 +80,14 @@ class Stage:
         return manager
 
     async def stop(self) -> None:
-        """Stop the provisioner as a restart does: what it only remembered is lost."""
+        """Stops the provisioner; its state in memory is lost."""
         if self._running is not None:
             await self._running.aclose()
             self._running = None
 
     @asynccontextmanager
     async def elected(self, **changes: Any) -> AsyncGenerator[None]:
-        """The provisioner as a leader; the block is cancelled and `NotLeader` raised when it loses its lease."""
+        """Runs the provisioner as leader; raises `NotLeader` in the block if it loses its lease."""
         await self.start(lease="gpu-provisioner", **changes)
         running, self._running = self._running, None
         assert running is not None
@@ -98,38 +98,38 @@ class Stage:
     # acting
 
     def claim(self, name: str = "ws1", *sizes: str, storage: str | None = "1024Gi", **metadata: Any) -> Claim:
-        """Create a claim as the workspace controller does."""
+        """Creates a claim as the workspace controller does."""
         return self.world.put(claim_manifest(self.kind, name, *sizes, storage=storage, **metadata))
 
     def put(self, name: str, change: Callable[[dict[str, Any]], None], *sizes: str) -> Claim:
-        """Create a claim that differs from the usual one."""
+        """Creates a claim after changing its manifest."""
         document = claim_manifest(self.kind, name, *sizes).to_dict()
         change(document)
         return self.world.put(self.kind.model_validate(document))
 
     def delete(self, name: str = "ws1") -> None:
-        """Delete the claim as a user does."""
+        """Deletes the claim."""
         self.world.delete(self.kind, name)
 
     # looking
 
     def get(self, name: str = "ws1") -> Claim:
-        """The claim as the cluster has it."""
+        """The claim in the cluster."""
         return self.world.get(self.kind, name)
 
     def find(self, name: str = "ws1") -> Claim | None:
-        """The claim, or None when it is gone."""
+        """The claim, or None if it does not exist."""
         return self.world.find(self.kind, name)
 
     def condition(self, condition_type: str, name: str = "ws1") -> Condition:
-        """A condition of the claim; `launched`, `registered` and `initialized` are spelled as the kind does."""
+        """A condition of the claim; `launched`, `registered` and `initialized` stand for the kind's types."""
         stages = self.kind.stages._asdict()
         found = self.get(name).condition(stages.get(condition_type, condition_type))
         assert found is not None, f"{name} has no condition {condition_type}"
         return found
 
     def pool(self, name: str = "ws1") -> Pool:
-        """The agent pool as the cloud has it."""
+        """The agent pool in the cloud."""
         return self.simulator.cluster.pools[name]
 
     @property
@@ -148,11 +148,11 @@ class Stage:
         return node
 
     def calls(self, method: str, pool: str = "ws1") -> int:
-        """How often the provisioner asked the cloud."""
+        """Number of requests of a method about a pool."""
         return sum(r.method == method and r.pool == pool for r in self.simulator.api.requests)
 
     async def until(self, what: str, holds: Callable[[], bool], *, within: float = 3600.0, step: float = 5.0) -> None:
-        """Let time pass until something holds."""
+        """Advances the time until a predicate is true."""
         waited = 0.0
         while not holds():
             assert waited < within, f"not within {within:g} s: {what}"
@@ -166,12 +166,12 @@ class Stage:
         return (self.world.now - begun).total_seconds()
 
     async def until_ready(self, name: str = "ws1", *, within: float = 900.0) -> Claim:
-        """Let time pass until the claim is Ready."""
+        """Advances the time until the claim is Ready."""
         await self.until(f"{name} ready", lambda: self.get(name).is_ready, within=within)
         return self.get(name)
 
     async def until_gone(self, name: str = "ws1", *, within: float = 900.0) -> None:
-        """Let time pass until the claim is gone."""
+        """Advances the time until the claim does not exist."""
         await self.until(f"{name} gone", lambda: self.find(name) is None, within=within)
 
 
@@ -193,7 +193,7 @@ class CrashingArm:
 def claim_manifest(
     kind: type[Claim], name: str = "ws1", *sizes: str, storage: str | None = "1024Gi", **metadata: Any
 ) -> Claim:
-    """A claim as the workspace controller writes it."""
+    """A claim as the workspace controller creates it."""
     is_machine = kind is Machine
     requirements = [
         {"key": labels.INSTANCE_TYPE, "operator": "In", "values": list(sizes or (A100,))},
@@ -220,7 +220,7 @@ def claim_manifest(
 
 @pytest.fixture(params=KINDS, ids=[kind.kind for kind in KINDS])
 async def stage(world: World, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    """An empty cluster and an empty cloud; the provisioner is not running yet."""
+    """An empty cluster and an empty cloud; the test starts the provisioner."""
     world.install(*KINDS)
     nodes = Client(world.transport(agent="cluster/1"), field_manager="machines")
     durations = SimulatorSettings(provision_seconds=300, delete_seconds=120)

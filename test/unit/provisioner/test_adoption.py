@@ -1,4 +1,4 @@
-"""Taking over from upstream's provisioner: its pools carry no marker, its nodes no label of ours, and both end well."""
+"""Adopts pools and nodes of upstream's provisioner, which have neither owner tags nor our labels."""
 
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 OUR_LABELS = (labels.MANAGED_BY, labels.CLAIM_NAME, labels.CLAIM_KIND, labels.CLAIM_UID)
 
 
-async def inherited(stage: "Stage") -> None:
-    """A ready claim whose pool and node look as upstream's provisioner leaves them."""
+async def launch_by_upstream(stage: "Stage") -> None:
+    """Creates a ready claim with a pool and a node as upstream's provisioner creates them."""
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -23,8 +23,8 @@ async def inherited(stage: "Stage") -> None:
     stage.world.patch(Node, stage.node().name, {"metadata": {"labels": dict.fromkeys(OUR_LABELS)}})
 
 
-async def test_a_fulfilled_claim_stays_ready_and_its_node_is_taken_over(stage: "Stage") -> None:
-    await inherited(stage)
+async def test_node_of_upstreams_provisioner_is_adopted_and_its_claim_stays_ready(stage: "Stage") -> None:
+    await launch_by_upstream(stage)
     await stage.start()
     await stage.world.advance(600)
     assert stage.get().is_ready
@@ -32,16 +32,16 @@ async def test_a_fulfilled_claim_stays_ready_and_its_node_is_taken_over(stage: "
     assert (stage.calls("PUT"), stage.calls("DELETE")) == (1, 0)
 
 
-async def test_its_deletion_leaves_nothing_behind(stage: "Stage") -> None:
-    await inherited(stage)
+async def test_deletion_of_a_claim_of_upstreams_provisioner_deletes_pool_and_node(stage: "Stage") -> None:
+    await launch_by_upstream(stage)
     stage.delete()
     await stage.start()
     await stage.until_gone()
     assert (stage.pools, stage.nodes) == ([], [])
 
 
-async def test_a_node_of_that_name_on_another_machine_is_not_taken_over(stage: "Stage") -> None:
-    await inherited(stage)
+async def test_node_with_another_provider_id_is_not_adopted(stage: "Stage") -> None:
+    await launch_by_upstream(stage)
     node = stage.node()
     stage.world.put(node.evolve(spec=node.spec.evolve(provider_id="azure:///elsewhere")))
     await stage.start()

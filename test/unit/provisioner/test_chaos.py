@@ -1,4 +1,4 @@
-"""Users, Azure and machines do what they like, the provisioner comes and goes: in the end pools are ready claims."""
+"""Random actions of users, faults of Azure, and restarts: in the end, pools and ready claims match."""
 
 import random
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from kaito.runtime.kinds import Node
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
-TROUBLES = (
+FAULTS = (
     "throttled",
     "server-error",
     "drop",
@@ -28,45 +28,45 @@ STEPS = 25
 
 
 class Monkey:
-    """Does one thing after another, repeatably."""
+    """Performs random actions, repeatable by the seed."""
 
     def __init__(self, stage: "Stage", seed: int) -> None:
         self.stage = stage
-        self.dice = random.Random(seed)  # an order, not a secret
-        self.made = 0
+        self.rng = random.Random(seed)  # repeatable order, not a secret
+        self.created = 0
         self.running = False
 
     async def step(self) -> None:
-        act = self.dice.choice(
+        act = self.rng.choice(
             (self.create, self.create, self.delete, self.delete_node, self.delete_pool, self.fault, self.restart)
         )
         await act()
-        await self.stage.world.advance(self.dice.choice((0, 1, 15, 60, 200)))
+        await self.stage.world.advance(self.rng.choice((0, 1, 15, 60, 200)))
         claims = {claim.name for claim in self.stage.world.list(self.stage.kind)}
         mine = {name for name in self.stage.pools if self.stage.pool(name).state != "Deleting"}
         assert mine <= claims, "never more pools than claims"
 
     async def create(self) -> None:
-        if self.made < 6:
-            self.stage.claim(f"ws{self.made}")
-            self.made += 1
+        if self.created < 6:
+            self.stage.claim(f"ws{self.created}")
+            self.created += 1
 
     async def delete(self) -> None:
         claims = self.stage.world.list(self.stage.kind)
         if claims:
-            self.stage.delete(self.dice.choice(claims).name)
+            self.stage.delete(self.rng.choice(claims).name)
 
     async def delete_node(self) -> None:
         nodes = self.stage.nodes
         if nodes:
-            self.stage.world.delete(Node, self.dice.choice(nodes).name)
+            self.stage.world.delete(Node, self.rng.choice(nodes).name)
 
     async def delete_pool(self) -> None:
-        if self.stage.pools and self.dice.random() < 0.5:
-            self.stage.simulator.cluster.delete(self.dice.choice(self.stage.pools))
+        if self.stage.pools and self.rng.random() < 0.5:
+            self.stage.simulator.cluster.delete(self.rng.choice(self.stage.pools))
 
     async def fault(self) -> None:
-        self.stage.simulator.faults.add(named(self.dice.choice(TROUBLES), times=self.dice.randint(1, 3)))
+        self.stage.simulator.faults.add(named(self.rng.choice(FAULTS), times=self.rng.randint(1, 3)))
 
     async def restart(self) -> None:
         if self.running:
@@ -77,7 +77,7 @@ class Monkey:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_happens_pools_end_up_being_ready_claims(stage: "Stage", seed: int) -> None:
+async def test_pools_match_ready_claims_after_random_faults(stage: "Stage", seed: int) -> None:
     monkey = Monkey(stage, seed)
     await monkey.restart()
     for _ in range(STEPS):
@@ -93,8 +93,8 @@ async def test_whatever_happens_pools_end_up_being_ready_claims(stage: "Stage", 
     assert sorted(node.labels["agentpool"] for node in stage.nodes) == stage.pools
 
 
-async def test_two_provisioners_at_once_still_make_one_pool_a_claim(stage: "Stage") -> None:
-    """A leader that does not know yet that it lost, beside the new one."""
+async def test_two_concurrent_provisioners_create_one_pool_per_claim(stage: "Stage") -> None:
+    """A former leader that has not noticed the loss of its lease runs beside the new one."""
     await stage.start()
     first, stage._running = stage._running, None  # pyright: ignore[reportPrivateUsage]
     await stage.start()

@@ -1,4 +1,4 @@
-"""Claims that will never get a usable node: they end, or say so, after their time."""
+"""Deadlines of claims that do not get a usable node."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
 
-async def test_a_creation_that_never_ends_is_given_up_with_an_event(stage: "Stage") -> None:
+async def test_claim_is_deleted_with_an_event_after_the_launch_timeout(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends"))
     await stage.start(launch_timeout_seconds=1800)
     claim = stage.claim()
@@ -22,7 +22,7 @@ async def test_a_creation_that_never_ends_is_given_up_with_an_event(stage: "Stag
     assert "no instance within 1800 s" in (events["LaunchTimeout"] or "")
 
 
-async def test_a_cloud_in_trouble_costs_no_launch_its_time(stage: "Stage") -> None:
+async def test_launch_timeout_does_not_count_while_the_cloud_is_unavailable(stage: "Stage") -> None:
     stage.simulator.faults.add(named("server-error", method="PUT", times=None))
     await stage.start(launch_timeout_seconds=600)
     stage.claim()
@@ -32,7 +32,7 @@ async def test_a_cloud_in_trouble_costs_no_launch_its_time(stage: "Stage") -> No
     await stage.until_ready(within=600)
 
 
-async def test_the_deadline_holds_although_the_answer_to_the_creation_was_lost(stage: "Stage") -> None:
+async def test_launch_timeout_applies_if_the_response_to_the_creation_was_lost(stage: "Stage") -> None:
     stage.simulator.faults.add(named("accepted-then-dropped", operation={"end": "never"}))
     await stage.start(launch_timeout_seconds=600)
     stage.claim()
@@ -40,7 +40,7 @@ async def test_the_deadline_holds_although_the_answer_to_the_creation_was_lost(s
     assert stage.pools == []
 
 
-async def test_the_launch_deadline_survives_restarts(stage: "Stage") -> None:
+async def test_launch_timeout_is_not_extended_by_restarts(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends"))
     await stage.start(launch_timeout_seconds=1800)
     stage.claim()
@@ -51,7 +51,7 @@ async def test_the_launch_deadline_survives_restarts(stage: "Stage") -> None:
     await stage.until_gone(within=400)
 
 
-async def test_a_node_that_never_joins_is_given_up(stage: "Stage") -> None:
+async def test_claim_is_deleted_after_the_registration_timeout(stage: "Stage") -> None:
     stage.simulator.knobs.set(never_join=True)
     await stage.start(registration_timeout_seconds=900)
     claim = stage.claim()
@@ -62,7 +62,7 @@ async def test_a_node_that_never_joins_is_given_up(stage: "Stage") -> None:
     assert "RegistrationTimeout" in {event.reason for event in stage.world.events(claim)}
 
 
-async def test_missing_gpus_are_told_and_the_claim_stays(stage: "Stage") -> None:
+async def test_missing_gpus_are_reported_and_the_claim_is_kept(stage: "Stage") -> None:
     stage.simulator.knobs.set(gpu_count_override=0)
     await stage.start(initialization_timeout_seconds=1200)
     claim = stage.claim()
@@ -80,7 +80,7 @@ async def test_missing_gpus_are_told_and_the_claim_stays(stage: "Stage") -> None
     await stage.until_ready(within=30)
 
 
-async def test_missing_gpus_may_cost_the_claim_its_node(stage: "Stage") -> None:
+async def test_claim_with_missing_gpus_is_deleted_if_configured(stage: "Stage") -> None:
     stage.simulator.knobs.set(gpu_count_override=0)
     await stage.start(initialization_timeout_seconds=1200, replace_uninitialized=True)
     stage.claim()
@@ -88,7 +88,7 @@ async def test_missing_gpus_may_cost_the_claim_its_node(stage: "Stage") -> None:
     assert stage.pools == []
 
 
-async def test_the_reason_is_written_before_the_claim_goes(stage: "Stage") -> None:
+async def test_reason_is_written_before_the_claim_is_deleted(stage: "Stage") -> None:
     stage.simulator.knobs.set(never_join=True)
     await stage.start(registration_timeout_seconds=900)
     stage.claim()
@@ -107,8 +107,8 @@ async def test_the_reason_is_written_before_the_claim_goes(stage: "Stage") -> No
     assert reason == "RegistrationTimeout"
 
 
-async def test_a_large_pool_has_the_time_it_takes(stage: "Stage") -> None:
-    """Recorded on AKS: 25 min 54 s for an ND96asr_v4 pool; twice as long is still no reason to begin again."""
+async def test_large_instance_type_gets_a_longer_launch_timeout(stage: "Stage") -> None:
+    """Measured on AKS: 25 min 54 s for an ND96asr_v4 pool; twice that time does not start another launch."""
     stage.simulator.faults.add(named("slow-delete", method="PUT", operation={"end": "succeeded", "slower": 2.5}))
     await stage.start()
     claim = stage.claim("ws1", "Standard_ND96asr_v4")
@@ -117,7 +117,7 @@ async def test_a_large_pool_has_the_time_it_takes(stage: "Stage") -> None:
     assert (stage.calls("PUT"), stage.calls("DELETE")) == (1, 0)
 
 
-async def test_the_default_launch_timeout_depends_on_the_size(stage: "Stage") -> None:
+async def test_launch_timeout_depends_on_the_instance_type(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends", times=None))
     await stage.start()
     stage.claim("ws1", "Standard_NC24ads_A100_v4")
@@ -128,7 +128,7 @@ async def test_the_default_launch_timeout_depends_on_the_size(stage: "Stage") ->
     assert stage.pools == []
 
 
-async def test_an_operation_that_never_ends_does_not_hide_the_pool(stage: "Stage") -> None:
+async def test_ready_pool_completes_the_launch_although_its_operation_never_ends(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends", operation={"end": "status-stuck"}))
     await stage.start()
     stage.claim()
@@ -136,7 +136,7 @@ async def test_an_operation_that_never_ends_does_not_hide_the_pool(stage: "Stage
     assert (stage.calls("PUT"), stage.calls("DELETE")) == (1, 0)
 
 
-async def test_a_pool_that_failed_under_an_operation_that_never_ends_is_made_again(stage: "Stage") -> None:
+async def test_failed_pool_is_recreated_although_its_operation_never_ends(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends", operation={"end": "status-stuck-failed"}))
     await stage.start()
     stage.claim()

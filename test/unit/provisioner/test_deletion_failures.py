@@ -1,4 +1,4 @@
-"""The cloud does not delete a machine: the claim reports it with the cloud's message, and one event. Fault 06."""
+"""Deletions that the cloud rejects: the claim has the cloud's message and one event. Fault 06."""
 
 from typing import TYPE_CHECKING
 
@@ -9,12 +9,16 @@ from kaito.cloud.azure.simulator import Fault
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
-WORDS = (
+LOCK_MESSAGE = (
     "The scope cannot perform delete operation because following scope(s) are locked. Please remove the lock and try "
     "again."
 )
 LOCK = Fault(
-    name="lock", method="DELETE", status=409, times=None, body={"error": {"code": "ScopeLocked", "message": WORDS}}
+    name="lock",
+    method="DELETE",
+    status=409,
+    times=None,
+    body={"error": {"code": "ScopeLocked", "message": LOCK_MESSAGE}},
 )
 DENIED = Fault(
     name="lock",
@@ -27,11 +31,11 @@ DENIED = Fault(
 
 @pytest.mark.parametrize(
     ("fault", "reason", "words"),
-    [(LOCK, "BlockedByCloud", WORDS), (DENIED, "Unauthorized", "no permission to delete")],
+    [(LOCK, "BlockedByCloud", LOCK_MESSAGE), (DENIED, "Unauthorized", "no permission to delete")],
     ids=["locked", "denied"],
 )
 @pytest.mark.parametrize("launched", [True, False], ids=["with a node", "while it is created"])
-async def test_a_refused_deletion_is_on_the_claim_until_it_is_possible(
+async def test_rejected_deletion_is_reported_until_it_succeeds(
     stage: "Stage", fault: Fault, reason: str, words: str, launched: bool
 ) -> None:
     await stage.start()
@@ -71,12 +75,12 @@ async def test_a_refused_deletion_is_on_the_claim_until_it_is_possible(
     assert stage.pools == []
 
 
-async def test_a_deletion_that_is_accepted_and_fails_is_told_too(stage: "Stage") -> None:
-    """A lock on the nodes' resource group: AKS accepts the deletion, and the pool becomes Failed."""
+async def test_accepted_deletion_that_fails_is_reported(stage: "Stage") -> None:
+    """A lock on the resource group of the nodes: AKS accepts the deletion, and the pool becomes Failed."""
     operation = {
         "end": "failed",
         "code": "DeleteVMSSAgentPoolFailed",
-        "message": f'Code="ScopeLocked" Message="{WORDS}"',
+        "message": f'Code="ScopeLocked" Message="{LOCK_MESSAGE}"',
     }
     stage.simulator.faults.add(
         Fault.model_validate({"name": "lock", "method": "DELETE", "times": None, "operation": operation})
@@ -88,7 +92,7 @@ async def test_a_deletion_that_is_accepted_and_fails_is_told_too(stage: "Stage")
     await stage.world.advance(300)
     terminating = stage.condition("InstanceTerminating")
     assert (terminating.status, terminating.reason) == ("False", "BlockedByCloud")
-    assert WORDS in terminating.message
+    assert LOCK_MESSAGE in terminating.message
     await stage.world.advance(4 * 3600)
     assert 10 <= stage.calls("DELETE") <= 60
     warnings = {event.reason for event in stage.world.events(claim) if event.type == "Warning"}
@@ -97,7 +101,7 @@ async def test_a_deletion_that_is_accepted_and_fails_is_told_too(stage: "Stage")
     await stage.until_gone(within=900)
 
 
-async def test_a_claim_that_is_deleted_is_not_ready(stage: "Stage") -> None:
+async def test_claim_is_not_ready_while_it_is_deleted(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -108,7 +112,7 @@ async def test_a_claim_that_is_deleted_is_not_ready(stage: "Stage") -> None:
     await stage.until_gone(within=900)
 
 
-async def test_the_cause_of_a_claim_given_up_stays_on_it(stage: "Stage") -> None:
+async def test_cause_of_an_expired_claim_stays_in_its_conditions(stage: "Stage") -> None:
     stage.simulator.knobs.set(never_join=True)
     await stage.start(registration_timeout_seconds=900)
     claim = stage.claim()

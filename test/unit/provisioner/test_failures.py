@@ -1,4 +1,4 @@
-"""What a cloud error means for a claim: reason, words and pause, for every category."""
+"""Reason, message and retry delay of every category of cloud errors."""
 
 import pytest
 
@@ -11,29 +11,29 @@ SETTINGS = ProvisionerSettings()
 
 @pytest.mark.parametrize("category", ErrorCategory)
 @pytest.mark.parametrize("retry_after", [None, 0.0, 1.0])
-def test_pauses_grow_and_are_bounded(category: ErrorCategory, retry_after: float | None) -> None:
+def test_retry_delays_grow_up_to_a_cap(category: ErrorCategory, retry_after: float | None) -> None:
     error = CloudError("no", category=category, retry_after=retry_after)
     pauses = [retry_seconds(error, failures, SETTINGS) for failures in (1, 2, 3, 10, 100, 10**6)]
     assert pauses == sorted(pauses)
     assert pauses[0] > 0
     assert pauses[-1] <= 4 * 3600
-    assert pauses[-1] >= 60, "what fails for hours is not tried every few seconds"
+    assert pauses[-1] >= 60, "an error that lasts for hours is not retried every few seconds"
 
 
 @pytest.mark.parametrize("category", ErrorCategory)
-def test_every_verdict_has_a_reason_and_the_clouds_words(category: ErrorCategory) -> None:
+def test_every_category_has_a_reason_and_the_message_of_the_cloud(category: ErrorCategory) -> None:
     found = describe(CloudError("its words", code="ItsCode", category=category), 1, SETTINGS)
     assert found.reason
     assert "ItsCode: its words" in found.message
 
 
-def test_the_clouds_own_pause_is_kept_but_not_without_limit() -> None:
+def test_retry_after_is_a_lower_bound_up_to_a_limit() -> None:
     """arm-07: a Retry-After of 1200 s."""
     assert retry_seconds(Throttled("slow down", retry_after=300), 1, SETTINGS) == 300
     assert retry_seconds(Throttled("slow down", retry_after=10**6), 1, SETTINGS) == 1800
 
 
-def test_long_dumps_are_cut_to_one_line() -> None:
+def test_long_messages_are_cut_to_one_line() -> None:
     """A long message is repeated in several conditions."""
     message = describe(CloudError("first line\n\n  second\tline " + "x" * 5000), 1, SETTINGS).message
     assert message.startswith("first line second line xxx")

@@ -1,7 +1,7 @@
-"""Cloud writes are fenced like API writes.
+"""Writes to the cloud are fenced like writes to the API server.
 
-A leader that was stopped for longer than its lease and continues between a decision and the request sends neither a
-creation nor a deletion to the cloud.
+A leader that is stopped for longer than its lease, between a decision and its request, sends neither a creation nor a
+deletion.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def writes(stage: "Stage") -> list[str]:
 
 
 def stop_after(stage: "Stage", monkeypatch: pytest.MonkeyPatch, method: str) -> Callable[[], bool]:
-    """The process is stopped right after the next call of a method of the cloud, and continues later."""
+    """Stops the process after the next call of a method of the provider, and continues it later."""
     inner = getattr(AzureProvider, method)
     stopped: list[bool] = []
 
@@ -43,16 +43,16 @@ def stop_after(stage: "Stage", monkeypatch: pytest.MonkeyPatch, method: str) -> 
     return lambda: bool(stopped)
 
 
-async def test_a_resumed_former_leader_creates_nothing(stage: "Stage", monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resumed_former_leader_creates_no_pool(stage: "Stage", monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = stop_after(stage, monkeypatch, "check")
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with stage.elected():
             stage.claim()
             await stage.world.advance(60)
 
     with pytest.raises(NotLeader, match="leader election lost"):
-        await story()
+        await scenario()
     assert stopped()
     assert writes(stage) == []
     async with stage.elected():
@@ -60,10 +60,10 @@ async def test_a_resumed_former_leader_creates_nothing(stage: "Stage", monkeypat
     assert writes(stage) == ["PUT"]
 
 
-async def test_a_resumed_former_leader_deletes_nothing(stage: "Stage", monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resumed_former_leader_deletes_no_pool(stage: "Stage", monkeypatch: pytest.MonkeyPatch) -> None:
     stopped: list[Callable[[], bool]] = []
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with stage.elected(gc_interval_seconds=1e6):
             stage.claim()
             await stage.world.advance(60)
@@ -72,7 +72,7 @@ async def test_a_resumed_former_leader_deletes_nothing(stage: "Stage", monkeypat
             await stage.world.advance(60)
 
     with pytest.raises(NotLeader, match="leader election lost"):
-        await story()
+        await scenario()
     assert stopped[0]()
     assert writes(stage) == ["PUT"]
     async with stage.elected(gc_interval_seconds=1e6):
@@ -80,10 +80,10 @@ async def test_a_resumed_former_leader_deletes_nothing(stage: "Stage", monkeypat
     assert writes(stage) == ["PUT", "DELETE"]
 
 
-def test_the_binary_fences_its_cloud_with_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_fences_cloud_writes_with_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     fences: list[Callable[[], None]] = []
 
-    class Recorded(AzureProvider):  # type: ignore[misc]  # final elsewhere: here only its arguments matter
+    class Recorded(AzureProvider):  # type: ignore[misc]  # final; the test records the arguments
         def __init__(self, *args: Any, fence: Callable[[], None], **named: Any) -> None:
             super().__init__(*args, fence=fence, **named)
             fences.append(fence)

@@ -1,4 +1,4 @@
-"""The command line: upstream's environment names, defaults, and refusals with the remedy."""
+"""Flags: environment variables of upstream's chart, defaults, and errors with the remedy."""
 
 from pathlib import Path
 
@@ -19,18 +19,18 @@ ENVIRONMENT = {
 }
 
 
-def test_the_charts_environment_is_enough() -> None:
+def test_environment_of_the_chart_is_sufficient() -> None:
     invocation = parse([], ENVIRONMENT)
     azure = invocation.azure
     assert (azure.subscription_id, azure.resource_group, azure.cluster) == ("sub", "group", "cluster")
     assert (azure.location, azure.client_id, azure.tenant_id) == ("eastus", "client", "tenant")
     assert azure.credential_mode == "workload"
     assert azure.endpoint == "https://management.azure.com"
-    assert invocation.manager.leader_elect, "two replicas must not both act"
+    assert invocation.manager.leader_elect, "two replicas must not both write"
     assert invocation.node_api is NodeApi.AUTO
 
 
-def test_flags_win_over_the_environment() -> None:
+def test_flags_override_the_environment() -> None:
     invocation = parse(
         [
             "--azure-cluster=other",
@@ -55,11 +55,11 @@ def test_flags_win_over_the_environment() -> None:
 @pytest.mark.parametrize(
     ("mode", "credential"), [("", "workload"), ("self-hosted", "workload"), ("managed", "managed")]
 )
-def test_the_deployment_mode_picks_the_credential(mode: str, credential: str) -> None:
+def test_deployment_mode_selects_the_credential(mode: str, credential: str) -> None:
     assert parse([], {**ENVIRONMENT, "DEPLOYMENT_MODE": mode}).azure.credential_mode == credential
 
 
-def test_a_simulator_needs_the_fake_credential_in_words() -> None:
+def test_http_endpoint_requires_the_fake_credential() -> None:
     simulator = "--arm-endpoint=http://127.0.0.1:7443"
     assert parse([simulator, "--azure-credential=fake"], ENVIRONMENT).azure.endpoint == "http://127.0.0.1:7443"
 
@@ -79,7 +79,7 @@ def test_a_simulator_needs_the_fake_credential_in_words() -> None:
         (["--gc"], "", "unrecognized arguments"),
     ],
 )
-def test_wrong_flags_are_refused_with_the_remedy(
+def test_invalid_flags_are_rejected_with_the_remedy(
     arguments: list[str], missing: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment = {name: value for name, value in ENVIRONMENT.items() if name != missing}
@@ -90,7 +90,7 @@ def test_wrong_flags_are_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h30m", 5400), ("500ms", 0.5), ("7", 7)])
-def test_durations_are_gos(text: str, seconds: float) -> None:
+def test_durations_have_the_format_of_go(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 
 
@@ -105,10 +105,10 @@ CHART = {
     "LEADER_ELECT": "false",
     "E2E_TEST_MODE": "false",
 }
-"""What upstream's chart sets beside the coordinates of the cluster."""
+"""Other variables that upstream's chart sets."""
 
 
-def test_upstreams_chart_starts_the_provisioner_unedited() -> None:
+def test_chart_of_upstream_starts_the_provisioner_without_changes() -> None:
     """input-R12."""
     invocation = parse([], ENVIRONMENT | CHART)
 
@@ -119,11 +119,11 @@ def test_upstreams_chart_starts_the_provisioner_unedited() -> None:
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_each_flag_of_upstreams_without_effect_is_named(name: str) -> None:
+def test_upstream_flag_without_effect_is_noted(name: str) -> None:
     assert parse([f"{name}=1"], ENVIRONMENT).notes == (f"{name} has no effect: {ACCEPTED[name]}",)
 
 
-def test_upstreams_flags_with_another_name_are_honored() -> None:
+def test_upstream_flags_with_another_name_are_honored() -> None:
     arguments = ["--metrics-port=9000", "--health-probe-port=0", "--enable-profiling", "--disable-leader-election=true"]
     manager = parse(arguments, ENVIRONMENT | {"METRICS_PORT": "1", "ENABLE_PROFILING": "false"}).manager
 
@@ -142,7 +142,7 @@ def test_upstreams_flags_with_another_name_are_honored() -> None:
         (["--enable-profiling=perhaps"], {}, "--enable-profiling: 'perhaps' is neither true nor false"),
     ],
 )
-def test_upstreams_flags_have_the_same_ranges(
+def test_upstream_flags_are_validated(
     arguments: list[str], environment: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -150,11 +150,11 @@ def test_upstreams_flags_have_the_same_ranges(
     assert words in capsys.readouterr().err
 
 
-def test_a_service_called_metrics_does_not_choose_the_port() -> None:
+def test_service_variable_is_not_a_port() -> None:
     assert parse([], ENVIRONMENT | {"METRICS_PORT": "tcp://10.0.0.7:80"}).manager.metrics_bind_address == ":8080"
 
 
-def test_the_metrics_port_can_be_secured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_can_be_served_over_tls(capsys: pytest.CaptureFixture[str]) -> None:
     """deploy-M6."""
     assert not parse([], ENVIRONMENT).manager.metrics_secure
     secured = parse(["--metrics-secure", "--metrics-cert-path=/certs"], ENVIRONMENT).manager

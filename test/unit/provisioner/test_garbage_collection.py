@@ -1,4 +1,4 @@
-"""Garbage collection: what the ordinary way left behind goes, and nothing else ever does."""
+"""Garbage collection: deletes orphans, and nothing else."""
 
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
 
-def lose(stage: "Stage", name: str = "ws1") -> None:
-    """Remove claim and nodes by force, as somebody in a hurry does."""
+def remove_by_force(stage: "Stage", name: str = "ws1") -> None:
+    """Removes claim and nodes without their finalizers."""
     stage.world.patch(stage.kind, name, {"metadata": {"finalizers": None}})
     stage.delete(name)
     for node in stage.nodes:
@@ -22,26 +22,26 @@ def lose(stage: "Stage", name: str = "ws1") -> None:
             stage.world.delete(Node, node.name)
 
 
-async def orphaned(stage: "Stage") -> None:
-    """A pool of ours whose claim went while nobody looked."""
+async def create_orphan(stage: "Stage") -> None:
+    """Creates a pool whose claim is removed while the provisioner is stopped."""
     await stage.start()
     stage.claim()
     await stage.until_ready()
     await stage.stop()
-    lose(stage)
+    remove_by_force(stage)
     assert stage.pools == ["ws1"]
 
 
-async def test_an_orphan_goes_after_two_scans(stage: "Stage") -> None:
-    await orphaned(stage)
+async def test_orphan_is_deleted_after_two_runs(stage: "Stage") -> None:
+    await create_orphan(stage)
     await stage.start()
-    assert stage.calls("DELETE") == 0, "one look is not enough"
+    assert stage.calls("DELETE") == 0, "one run is not enough"
     await stage.until("orphan gone", lambda: not stage.pools, within=500)
     assert "OrphanAgentPoolDeleted" in {event.reason for event in stage.world.events()}
 
 
-async def test_a_dry_run_only_reports(stage: "Stage") -> None:
-    await orphaned(stage)
+async def test_dry_run_reports_and_deletes_nothing(stage: "Stage") -> None:
+    await create_orphan(stage)
     await stage.start(gc_dry_run=True)
     await stage.world.advance(1000)
     assert stage.pools == ["ws1"]
@@ -50,7 +50,7 @@ async def test_a_dry_run_only_reports(stage: "Stage") -> None:
     assert [sample.value for sample in metric.samples] == [1]
 
 
-async def test_strangers_pools_are_never_touched(stage: "Stage") -> None:
+async def test_pools_of_other_owners_are_never_deleted(stage: "Stage") -> None:
     tags = {"kaito-claim-uid": "u", "kaito-claim-kind": stage.kind.kind, "kaito-claim-name": "x"}
     pools = stage.simulator.cluster
     pools.put("system", {"properties": {"vmSize": "Standard_D2s_v5"}})
@@ -62,16 +62,16 @@ async def test_strangers_pools_are_never_touched(stage: "Stage") -> None:
     assert not [request for request in stage.simulator.api.requests if request.method == "DELETE"]
 
 
-async def test_a_definition_that_is_gone_costs_nobody_his_machine(stage: "Stage") -> None:
-    """Somebody reinstalls the CRDs: for a while the API server answers 404 for every claim."""
-    await orphaned(stage)
+async def test_nothing_is_deleted_while_the_definition_of_claims_is_missing(stage: "Stage") -> None:
+    """While the CRDs are reinstalled, the API server returns 404 for every claim."""
+    await create_orphan(stage)
     await stage.start()
     stage.world.delete(CustomResourceDefinition, f"{stage.kind.plural}.karpenter.sh")
     await stage.world.advance(1200)
     assert stage.pools == ["ws1"]
 
 
-async def test_only_a_few_go_at_once(stage: "Stage") -> None:
+async def test_number_of_deletions_per_run_is_limited(stage: "Stage") -> None:
     await stage.start()
     names = [f"ws{number}" for number in range(6)]
     for name in names:
@@ -80,7 +80,7 @@ async def test_only_a_few_go_at_once(stage: "Stage") -> None:
         await stage.until_ready(name)
     await stage.stop()
     for name in names:
-        lose(stage, name)
+        remove_by_force(stage, name)
     await stage.start(gc_limit=2)
     await stage.world.advance(130)
     deleting = [name for name in stage.pools if stage.pool(name).state == "Deleting"]
@@ -88,7 +88,7 @@ async def test_only_a_few_go_at_once(stage: "Stage") -> None:
     await stage.until("all gone", lambda: not stage.pools, within=2000)
 
 
-async def test_one_that_cannot_be_deleted_does_not_keep_the_others(stage: "Stage") -> None:
+async def test_failed_deletion_does_not_count_for_the_limit(stage: "Stage") -> None:
     await stage.start()
     for name in ("ws1", "ws2"):
         stage.claim(name)
@@ -96,13 +96,13 @@ async def test_one_that_cannot_be_deleted_does_not_keep_the_others(stage: "Stage
         await stage.until_ready(name)
     await stage.stop()
     for name in ("ws1", "ws2"):
-        lose(stage, name)
+        remove_by_force(stage, name)
     stage.simulator.faults.add(named("server-error", method="DELETE", pool="ws1", times=None))
     await stage.start(gc_limit=5)
     await stage.until("the other gone", lambda: stage.pools == ["ws1"], within=1000)
 
 
-async def test_a_claim_whose_pool_was_deleted_at_the_portal_goes_too(stage: "Stage") -> None:
+async def test_claim_is_deleted_after_its_pool_was_deleted_in_the_portal(stage: "Stage") -> None:
     await stage.start()
     claim = stage.claim()
     await stage.until_ready()
@@ -113,7 +113,7 @@ async def test_a_claim_whose_pool_was_deleted_at_the_portal_goes_too(stage: "Sta
     assert {event.reason for event in stage.world.events(claim)} & {"InstanceGone", "NodeUnhealthy"}
 
 
-async def test_a_claim_whose_node_object_was_forced_away_goes_with_its_machine(stage: "Stage") -> None:
+async def test_claim_and_pool_are_deleted_after_the_node_was_removed_by_force(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -127,7 +127,7 @@ async def test_a_claim_whose_node_object_was_forced_away_goes_with_its_machine(s
     assert stage.pools == []
 
 
-async def test_a_partition_of_all_nodes_deletes_nothing(stage: "Stage") -> None:
+async def test_nothing_is_deleted_while_all_nodes_are_unreachable(stage: "Stage") -> None:
     await stage.start()
     for name in ("ws1", "ws2", "ws3"):
         stage.claim(name)
@@ -142,7 +142,7 @@ async def test_a_partition_of_all_nodes_deletes_nothing(stage: "Stage") -> None:
         await stage.until_ready(name, within=60)
 
 
-async def test_a_cloud_that_does_not_list_stops_no_claim(stage: "Stage") -> None:
+async def test_claims_are_reconciled_although_listing_pools_fails(stage: "Stage") -> None:
     stage.simulator.faults.add(named("server-error", method="GET", path="/agentPools$", times=None))
     await stage.start()
     stage.claim()
@@ -151,7 +151,7 @@ async def test_a_cloud_that_does_not_list_stops_no_claim(stage: "Stage") -> None
     assert stage.get().is_ready
 
 
-async def test_a_process_for_one_kind_does_not_judge_the_other(stage: "Stage") -> None:
+async def test_pools_of_a_kind_that_is_not_reconciled_are_kept(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()

@@ -1,4 +1,4 @@
-"""What cannot be had, or not now: each cause is told in the claim's condition, and goes when the cause does."""
+"""Launches that fail: the claim's condition reports the cause until it is removed."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ FAMILY = "standardncadsa100v4family"
 UNAVAILABLE = "all requested instance types were unavailable during launch"
 
 
-def as_usual(document: dict[str, Any]) -> None:
+def unchanged(document: dict[str, Any]) -> None:
     del document
 
 
@@ -44,7 +44,7 @@ def windows(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("invalid-name", as_usual, r"must match ^[a-z][a-z0-9]{0,11}$"),
+        ("invalid-name", unchanged, r"must match ^[a-z][a-z0-9]{0,11}$"),
         ("ws1", without_sizes, "no requirement node.kubernetes.io/instance-type"),
         ("ws1", without_storage, "storage request of claim ws1 must be more than 0"),
         ("ws1", tiny_disk, "use 30 to 2048 GiB"),
@@ -52,7 +52,7 @@ def windows(document: dict[str, Any]) -> None:
         ("ws1", windows, "supported values are linux"),
     ],
 )
-async def test_a_claim_that_cannot_be_fulfilled_says_why_and_asks_the_cloud_nothing(
+async def test_invalid_claim_is_reported_without_a_request_to_the_cloud(
     stage: "Stage", name: str, change: Any, words: str
 ) -> None:
     await stage.start(gc_interval_seconds=1e6)
@@ -68,7 +68,7 @@ async def test_a_claim_that_cannot_be_fulfilled_says_why_and_asks_the_cloud_noth
     await stage.until_gone(name, within=30)
 
 
-async def test_an_unknown_size_is_refused_before_anything_is_bought(stage: "Stage") -> None:
+async def test_unknown_instance_type_is_rejected_before_creation(stage: "Stage") -> None:
     await stage.start()
     stage.claim("ws1", "Standard_Imaginary_v9")
     await stage.world.advance(60)
@@ -79,7 +79,7 @@ async def test_an_unknown_size_is_refused_before_anything_is_bought(stage: "Stag
     assert stage.calls("PUT") == 0
 
 
-async def test_a_size_azure_forbids_only_at_creation_is_told_too(stage: "Stage") -> None:
+async def test_instance_type_that_azure_rejects_at_creation_is_reported(stage: "Stage") -> None:
     stage.simulator.faults.add(named("sku"))
     await stage.start()
     stage.claim()
@@ -87,7 +87,7 @@ async def test_a_size_azure_forbids_only_at_creation_is_told_too(stage: "Stage")
     assert stage.condition("launched").reason == "UnsupportedInstanceType"
 
 
-async def test_exceeded_quota_is_told_with_numbers_and_retried_when_raised(stage: "Stage") -> None:
+async def test_exceeded_quota_is_reported_with_numbers_and_retried(stage: "Stage") -> None:
     stage.simulator.cluster.quota[FAMILY] = 12
     await stage.start()
     claim = stage.claim()
@@ -98,7 +98,7 @@ async def test_exceeded_quota_is_told_with_numbers_and_retried_when_raised(stage
     assert stage.condition("Ready").status == "False"
     assert stage.calls("PUT") == 0
     await stage.world.advance(3 * 3600)
-    assert stage.find() is not None, "no deadline for a cause that is told"
+    assert stage.find() is not None, "a reported cause has no deadline"
     assert [event.reason for event in stage.world.events(claim)].count("QuotaExceeded") == 1
 
     stage.simulator.cluster.quota[FAMILY] = 24
@@ -106,7 +106,7 @@ async def test_exceeded_quota_is_told_with_numbers_and_retried_when_raised(stage
 
 
 @pytest.mark.parametrize("fault", ["quota", "quota-nested"])
-async def test_quota_that_only_creation_notices_is_the_same(stage: "Stage", fault: str) -> None:
+async def test_quota_error_of_the_creation_is_reported_and_retried(stage: "Stage", fault: str) -> None:
     stage.simulator.faults.add(named(fault))
     await stage.start()
     stage.claim()
@@ -116,7 +116,7 @@ async def test_quota_that_only_creation_notices_is_the_same(stage: "Stage", faul
     assert stage.calls("PUT") == 2
 
 
-async def test_capacity_fault_the_failed_pool_goes_and_the_next_size_is_taken(stage: "Stage") -> None:
+async def test_failed_pool_is_deleted_and_the_next_instance_type_is_tried_without_capacity(stage: "Stage") -> None:
     stage.simulator.cluster.capacity[A100.lower()] = 0
     await stage.start()
     stage.claim("ws1", A100, H100)
@@ -126,7 +126,7 @@ async def test_capacity_fault_the_failed_pool_goes_and_the_next_size_is_taken(st
     assert stage.pools == ["ws1"]
 
 
-async def test_capacity_fault_anywhere_the_claim_waits_longer_each_time(stage: "Stage") -> None:
+async def test_delay_grows_while_no_offering_has_capacity(stage: "Stage") -> None:
     stage.simulator.cluster.capacity[A100.lower()] = 0
     await stage.start()
     stage.claim()
@@ -137,7 +137,7 @@ async def test_capacity_fault_anywhere_the_claim_waits_longer_each_time(stage: "
     assert launched.message.startswith(UNAVAILABLE)
     assert "AllocationFailed" in launched.message
     await stage.world.advance(200)
-    assert stage.pools == [], "a failed pool is not left behind"
+    assert stage.pools == [], "a failed pool is deleted"
     before = stage.calls("PUT")
     await stage.world.advance(3600)
     assert stage.calls("PUT") - before <= 4
@@ -156,7 +156,7 @@ async def test_capacity_fault_anywhere_the_claim_waits_longer_each_time(stage: "
         ("drop", "Unknown", "CloudUnavailable", "Connection aborted"),
     ],
 )
-async def test_each_trouble_of_creation_is_told_and_overcome(
+async def test_error_of_the_creation_is_reported_until_it_succeeds(
     stage: "Stage", fault: str, status: str, reason: str, words: str
 ) -> None:
     rule = stage.simulator.faults.add(named(fault, pool="ws1", method="PUT", times=None))
@@ -168,14 +168,14 @@ async def test_each_trouble_of_creation_is_told_and_overcome(
     assert words in launched.message
     assert not stage.condition("Ready").is_true
     await stage.world.advance(60)
-    assert stage.condition("launched").reason == reason, "it is told as long as it lasts"
+    assert stage.condition("launched").reason == reason, "it is reported as long as it lasts"
 
     stage.simulator.faults.clear(rule.name)
     await stage.until_ready(within=900)
     assert stage.pools == ["ws1"]
 
 
-async def test_an_answer_that_never_comes_holds_nobody_up(stage: "Stage") -> None:
+async def test_missing_response_does_not_block_other_claims(stage: "Stage") -> None:
     stage.simulator.faults.add(named("hang", pool="ws1", times=None))
     await stage.start(concurrency=1)
     stage.claim("ws1")
@@ -187,7 +187,7 @@ async def test_an_answer_that_never_comes_holds_nobody_up(stage: "Stage") -> Non
     await stage.until_ready("ws1")
 
 
-async def test_trouble_while_polling_does_not_lose_the_pool(stage: "Stage") -> None:
+async def test_errors_while_polling_do_not_create_a_second_pool(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.world.advance(60)
@@ -199,18 +199,18 @@ async def test_trouble_while_polling_does_not_lose_the_pool(stage: "Stage") -> N
 
 
 @pytest.mark.parametrize("fault", ["status-lost", "accepted-then-dropped"])
-async def test_a_lost_answer_or_operation_is_found_again_at_the_pool(stage: "Stage", fault: str) -> None:
+async def test_launch_continues_after_a_lost_response_or_operation(stage: "Stage", fault: str) -> None:
     stage.simulator.faults.add(named(fault))
     await stage.start()
     stage.claim()
     await stage.until_ready()
     repeated = [r.status for r in stage.simulator.api.requests if r.method == "PUT"][1:]
-    assert set(repeated) <= {412}, "the SDK may repeat a PUT without an answer; it meets the pool it made"
+    assert set(repeated) <= {412}, "the SDK may repeat a PUT without a response and finds its own pool"
     assert stage.calls("DELETE") == 0
 
 
 @pytest.mark.parametrize("fault", ["canceled", "succeeded-but-failed"])
-async def test_a_pool_that_ended_badly_is_made_again(stage: "Stage", fault: str) -> None:
+async def test_failed_pool_is_recreated(stage: "Stage", fault: str) -> None:
     stage.simulator.faults.add(named(fault))
     await stage.start()
     stage.claim()
@@ -218,7 +218,7 @@ async def test_a_pool_that_ended_badly_is_made_again(stage: "Stage", fault: str)
     assert (stage.calls("PUT"), stage.calls("DELETE")) == (2, 1)
 
 
-async def test_a_strangers_pool_of_the_name_is_left_alone(stage: "Stage") -> None:
+async def test_pool_of_another_owner_with_the_name_is_not_changed(stage: "Stage") -> None:
     stage.simulator.cluster.put("ws1", {"properties": {"vmSize": "Standard_D2s_v5"}})
     await stage.start()
     stage.claim()
@@ -232,7 +232,7 @@ async def test_a_strangers_pool_of_the_name_is_left_alone(stage: "Stage") -> Non
     assert stage.calls("PUT") == stage.calls("DELETE") == 0
 
 
-async def test_the_pool_of_an_earlier_claim_of_the_name_goes_first(stage: "Stage") -> None:
+async def test_pool_of_a_former_claim_of_the_name_is_deleted_first(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -249,7 +249,7 @@ async def test_the_pool_of_an_earlier_claim_of_the_name_goes_first(stage: "Stage
     assert stage.pools == ["ws1"]
 
 
-async def test_a_machine_and_a_node_claim_of_one_name_do_not_share_a_pool(stage: "Stage") -> None:
+async def test_machine_and_node_claim_with_one_name_do_not_share_a_pool(stage: "Stage") -> None:
     from test.unit.provisioner.conftest import KINDS, claim_manifest
 
     await stage.start()
@@ -267,15 +267,15 @@ async def test_a_machine_and_a_node_claim_of_one_name_do_not_share_a_pool(stage:
     assert stage.get().is_ready
 
 
-async def test_an_identity_that_may_not_read_sizes_still_provisions(stage: "Stage") -> None:
+async def test_claim_is_launched_without_permission_to_read_instance_types(stage: "Stage") -> None:
     stage.simulator.faults.add(named("unauthorized", path="/skus", times=None))
     await stage.start()
     stage.claim()
     await stage.until_ready()
 
 
-async def test_our_token_does_not_follow_an_annotation(stage: "Stage") -> None:
-    """Whoever may write claims could else have the provisioner's Azure token sent anywhere."""
+async def test_token_is_not_sent_to_the_url_of_an_annotation(stage: "Stage") -> None:
+    """Users who may edit claims must not receive the provisioner's Azure token."""
     stage.simulator.faults.add(Fault(method="PUT", pool="ws1", status=500, body={}))
     await stage.start()
     stage.claim(annotations={labels.ARM_OPERATION: "http://evil.example/operations/1"})
@@ -283,7 +283,7 @@ async def test_our_token_does_not_follow_an_annotation(stage: "Stage") -> None:
     assert not [request for request in stage.simulator.api.requests if request.path == "/operations/1"]
 
 
-async def test_a_wrong_cluster_name_does_not_pass_for_a_pool_that_is_gone(stage: "Stage") -> None:
+async def test_missing_cluster_is_not_a_deleted_pool(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.world.advance(60)

@@ -1,4 +1,4 @@
-"""A claim's ordinary life: launched, registered, initialized, ready; and gone again with everything it had."""
+"""The lifecycle of a claim: launched, registered, initialized, ready, deleted."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 A100 = "Standard_NC24ads_A100_v4"
 
 
-async def test_a_claim_becomes_a_ready_node(stage: "Stage") -> None:
+async def test_claim_gets_a_ready_node(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.world.settle()
@@ -43,7 +43,7 @@ async def test_a_claim_becomes_a_ready_node(stage: "Stage") -> None:
     assert {"Launching", "Launched", "Registered", "Initialized"} <= events
 
 
-async def test_a_spot_machine_in_a_zone_says_so_on_claim_and_node(stage: "Stage") -> None:
+async def test_claim_and_node_have_labels_of_spot_and_zone(stage: "Stage") -> None:
     def spot(document: dict[str, Any]) -> None:
         document["spec"]["requirements"] += [
             {"key": labels.CAPACITY_TYPE, "operator": "In", "values": ["spot"]},
@@ -58,7 +58,7 @@ async def test_a_spot_machine_in_a_zone_says_so_on_claim_and_node(stage: "Stage"
     assert stage.pool().properties["scaleSetPriority"] == "Spot"
 
 
-async def test_the_pool_is_the_claim_in_azures_words(stage: "Stage") -> None:
+async def test_pool_has_the_properties_of_the_claim(stage: "Stage") -> None:
     await stage.start()
     claim = stage.claim(annotations={labels.NODE_IMAGE_FAMILY: "AzureLinux"})
     await stage.world.settle()
@@ -82,7 +82,7 @@ async def test_the_pool_is_the_claim_in_azures_words(stage: "Stage") -> None:
     assert properties["tags"]["kaito-workspace"] == "phi"
 
 
-async def test_conditions_come_in_order_and_say_what_is_awaited(stage: "Stage") -> None:
+async def test_stages_are_reached_in_order_with_reasons(stage: "Stage") -> None:
     stage.simulator.knobs.set(join_delay=400, gpu_delay=60)
     await stage.start()
     stage.claim()
@@ -109,7 +109,7 @@ async def test_conditions_come_in_order_and_say_what_is_awaited(stage: "Stage") 
     assert "NodeNotReady" in rest
 
 
-async def test_trouble_is_false_on_a_machine_and_unknown_on_a_node_claim(stage: "Stage") -> None:
+async def test_pending_stage_is_false_on_a_machine_and_unknown_on_a_node_claim(stage: "Stage") -> None:
     stage.simulator.knobs.set(never_join=True)
     await stage.start()
     stage.claim()
@@ -123,7 +123,7 @@ async def test_trouble_is_false_on_a_machine_and_unknown_on_a_node_claim(stage: 
         assert ready.message == "Registered=Unknown, Initialized=Unknown"
 
 
-async def test_deletion_takes_everything_in_order(stage: "Stage") -> None:
+async def test_deletion_cordons_drains_and_deletes_in_order(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -135,8 +135,8 @@ async def test_deletion_takes_everything_in_order(stage: "Stage") -> None:
     assert node.labels[labels.EXCLUDE_FROM_LOAD_BALANCERS] == "karpenter"
     assert stage.pool().state == "Deleting"
     await stage.world.advance(100)
-    assert stage.find() is not None, "the claim waits for the machine"
-    assert stage.nodes, "the node object is the last to go"
+    assert stage.find() is not None, "the claim waits for its instance"
+    assert stage.nodes, "the Node is deleted last"
 
     await stage.until_gone(within=60)
     assert stage.pools == []
@@ -144,7 +144,7 @@ async def test_deletion_takes_everything_in_order(stage: "Stage") -> None:
     assert stage.calls("DELETE") == 1
 
 
-async def test_the_end_follows_the_pools_end_within_seconds(stage: "Stage") -> None:
+async def test_claim_is_deleted_within_seconds_after_its_pool(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -153,7 +153,7 @@ async def test_the_end_follows_the_pools_end_within_seconds(stage: "Stage") -> N
     await stage.until_gone(within=25)
 
 
-async def test_a_claim_deleted_while_its_pool_is_created_leaves_nothing(stage: "Stage") -> None:
+async def test_claim_deleted_during_creation_leaves_no_pool(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.world.advance(60)
@@ -164,7 +164,7 @@ async def test_a_claim_deleted_while_its_pool_is_created_leaves_nothing(stage: "
     assert stage.nodes == []
 
 
-async def test_deletion_waits_where_azure_refuses_to_delete_what_it_creates(stage: "Stage") -> None:
+async def test_deletion_is_retried_if_azure_rejects_it_during_creation(stage: "Stage") -> None:
     cluster = stage.simulator.cluster
     cluster.settings = cluster.settings.model_copy(update={"delete_while_creating": False})
     await stage.start()
@@ -177,7 +177,7 @@ async def test_deletion_waits_where_azure_refuses_to_delete_what_it_creates(stag
     assert stage.pools == []
 
 
-async def test_a_ready_claim_costs_no_cloud_calls(stage: "Stage") -> None:
+async def test_ready_claim_causes_no_requests(stage: "Stage") -> None:
     await stage.start(gc_interval_seconds=1e6)
     stage.claim()
     await stage.until_ready()
@@ -188,7 +188,7 @@ async def test_a_ready_claim_costs_no_cloud_calls(stage: "Stage") -> None:
     assert stage.world.count("patch") == 0
 
 
-async def test_claims_that_do_not_ask_for_us_are_left_alone(stage: "Stage") -> None:
+async def test_claims_of_other_provisioners_are_ignored(stage: "Stage") -> None:
     def foreign(document: dict[str, Any]) -> None:
         document["metadata"]["labels"] = {"team": "blue"}
         if stage.kind is NodeClaim:
@@ -204,7 +204,7 @@ async def test_claims_that_do_not_ask_for_us_are_left_alone(stage: "Stage") -> N
 
 
 @pytest.mark.parametrize("stage", [NodeClaim], indirect=True)  # Machines have no node class
-async def test_a_node_claim_of_our_class_needs_no_label(stage: "Stage") -> None:
+async def test_node_claim_with_the_node_class_needs_no_label(stage: "Stage") -> None:
     await stage.start()
     stage.put("ws2", lambda document: document["metadata"].pop("labels"))
     await stage.until_ready("ws2")
@@ -214,7 +214,7 @@ async def test_a_node_claim_of_our_class_needs_no_label(stage: "Stage") -> None:
     assert stage.nodes == []
 
 
-async def test_the_nodes_health_shows_on_the_claim_and_recovers(stage: "Stage") -> None:
+async def test_ready_of_the_node_is_mirrored_on_the_claim(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -224,14 +224,14 @@ async def test_the_nodes_health_shows_on_the_claim_and_recovers(stage: "Stage") 
     assert (ready.status, ready.reason) == ("False", "NodeNotReady")
     assert "KubeletNotReady" in ready.message
     assert "NodeUnhealthy" in {event.reason for event in stage.world.events(stage.get())}
-    assert stage.condition("initialized").is_true, "what was reached stays reached"
+    assert stage.condition("initialized").is_true, "Initialized stays True"
 
     stage.simulator.knobs.set(not_ready=False)
     await stage.world.advance(5)
     assert stage.condition("Ready").is_true
 
 
-async def test_a_silent_machine_is_not_ready(stage: "Stage") -> None:
+async def test_claim_is_not_ready_after_missing_heartbeats(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -240,7 +240,7 @@ async def test_a_silent_machine_is_not_ready(stage: "Stage") -> None:
     assert stage.condition("Ready").reason == "NodeNotReady"
 
 
-async def test_a_second_node_of_the_pool_changes_nothing_once_registered(stage: "Stage") -> None:
+async def test_second_node_does_not_replace_the_registered_one(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     claim = await stage.until_ready()
@@ -257,7 +257,7 @@ async def test_a_second_node_of_the_pool_changes_nothing_once_registered(stage: 
     assert stage.world.list(Node) == []
 
 
-async def test_two_machines_before_registration_are_told_and_resolved(stage: "Stage") -> None:
+async def test_two_nodes_before_registration_are_reported(stage: "Stage") -> None:
     stage.simulator.knobs.set(join_twice=True)
     await stage.start()
     stage.claim()
@@ -269,7 +269,7 @@ async def test_two_machines_before_registration_are_told_and_resolved(stage: "St
     await stage.until_ready()
 
 
-async def test_the_resource_group_may_be_spelled_in_lower_case(stage: "Stage") -> None:
+async def test_provider_id_is_matched_case_insensitively(stage: "Stage") -> None:
     stage.simulator.knobs.set(lowercase_resource_group=True)
     await stage.start()
     stage.claim()
@@ -277,7 +277,7 @@ async def test_the_resource_group_may_be_spelled_in_lower_case(stage: "Stage") -
     assert "mc_kaito" in claim.status.provider_id
 
 
-async def test_startup_taints_hold_initialization_until_somebody_removes_them(stage: "Stage") -> None:
+async def test_startup_taints_delay_initialization(stage: "Stage") -> None:
     def starting(document: dict[str, Any]) -> None:
         document["spec"]["startupTaints"] = [{"key": "example.com/starting", "effect": "NoSchedule"}]
 

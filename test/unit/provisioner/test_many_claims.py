@@ -1,4 +1,4 @@
-"""Many claims at once: the cloud is asked at a bounded rate, and everybody gets his machine."""
+"""Many claims at once: requests stay within a rate, and every claim becomes Ready."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
 
-async def test_thirty_claims_through_a_storm_of_429(stage: "Stage") -> None:
+async def test_many_claims_become_ready_in_spite_of_429(stage: "Stage") -> None:
     stage.simulator.faults.add(named("throttled", method="PUT", times=20, headers={"Retry-After": "20"}))
     await stage.start()
     names = [f"ws{number}" for number in range(30)]
@@ -27,7 +27,7 @@ async def test_thirty_claims_through_a_storm_of_429(stage: "Stage") -> None:
     assert stage.nodes == []
 
 
-async def test_azure_takes_only_so_many_operations_at_once(stage: "Stage") -> None:
+async def test_claims_become_ready_in_spite_of_a_limit_of_operations(stage: "Stage") -> None:
     cluster = stage.simulator.cluster
     cluster.settings = cluster.settings.model_copy(update={"max_operations": 2})
     await stage.start()

@@ -1,4 +1,4 @@
-"""What can be scraped: claims by phase, and that the process exports it."""
+"""Metrics: claims by phase, and their export."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
 
-async def test_phases_follow_the_claims_life(stage: "Stage") -> None:
+async def test_phase_follows_the_claim(stage: "Stage") -> None:
     seen: list[str] = []
 
     def record() -> str:
@@ -37,7 +37,7 @@ async def test_phases_follow_the_claims_life(stage: "Stage") -> None:
     assert seen == ["pending", "failed", "pending", "launched", "registered", "ready", "unhealthy", "terminating"]
 
 
-async def test_the_gauge_counts_every_phase(stage: "Stage") -> None:
+async def test_gauge_counts_claims_by_phase(stage: "Stage") -> None:
     await stage.start()
     stage.claim("ws1")
     await stage.until_ready("ws1")
@@ -55,7 +55,7 @@ async def test_the_gauge_counts_every_phase(stage: "Stage") -> None:
     assert registry.get_sample_value("karpenter_nodes_created_total", {"nodepool": pool}) == 1
 
 
-async def test_the_process_exports_cloud_and_claims() -> None:
+async def test_manager_exports_metrics_of_cloud_and_claims() -> None:
     environment = {"ARM_SUBSCRIPTION_ID": "s", "ARM_RESOURCE_GROUP": "g", "AZURE_CLUSTER_NAME": "c"}
     flags = ["--arm-endpoint=http://127.0.0.1:1", "--azure-credential=fake", "--metrics-bind-address=0"]
     manager = manager_for(parse(flags, environment), ())

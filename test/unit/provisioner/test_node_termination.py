@@ -1,4 +1,4 @@
-"""The end of a node: pods leave in order and with respect for their budgets, until time is up."""
+"""Termination of a node: pods are evicted in order and within their budgets, until the grace period ends."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,12 @@ def pod(stage: "Stage", name: str, **changes: Any) -> Pod:
 
 
 def owned(owner: Resource) -> dict[str, Any]:
-    """Metadata of a pod that belongs to something."""
+    """Metadata of a pod with an owner."""
     return {"ownerReferences": [owner.owner_reference().to_dict()]}
 
 
 def daemon_set(stage: "Stage") -> DaemonSet:
-    """Something whose pods leave late."""
+    """A DaemonSet, whose pods are evicted late."""
     labels_of = {"app": "daemon"}
     template = {
         "metadata": {"labels": labels_of},
@@ -50,14 +50,14 @@ async def ready(stage: "Stage", **settings: Any) -> None:
     await stage.until_ready()
 
 
-async def test_a_node_deleted_by_hand_takes_its_claim_and_pool_along(stage: "Stage") -> None:
+async def test_deletion_of_a_node_deletes_its_claim_and_pool(stage: "Stage") -> None:
     await ready(stage)
     stage.world.delete(Node, stage.node().name)
     await stage.until_gone()
     assert (stage.pools, stage.nodes) == ([], [])
 
 
-async def test_the_pool_stays_until_the_last_pod_has_left(stage: "Stage") -> None:
+async def test_pool_is_kept_until_the_node_is_drained(stage: "Stage") -> None:
     await ready(stage, default_termination_grace_period_seconds=0)
     pod(stage, "app")
     rule = stage.world.fail_next("POST", Pod, subresource="eviction", status=429, message="budget", times=None)
@@ -74,7 +74,7 @@ async def test_the_pool_stays_until_the_last_pod_has_left(stage: "Stage") -> Non
     assert stage.pools == []
 
 
-async def test_after_the_grace_period_pods_are_deleted_by_force(stage: "Stage") -> None:
+async def test_pods_are_deleted_after_the_grace_period(stage: "Stage") -> None:
     await ready(stage, default_termination_grace_period_seconds=600)
     pod(stage, "app", metadata={"annotations": {labels.DO_NOT_DISRUPT: "true"}})
     stage.delete()
@@ -88,7 +88,7 @@ async def test_after_the_grace_period_pods_are_deleted_by_force(stage: "Stage") 
 
 
 @pytest.mark.parametrize("stage", [NodeClaim], indirect=True)  # Machines have no terminationGracePeriod
-async def test_a_node_claim_names_its_own_grace_period(stage: "Stage") -> None:
+async def test_grace_period_of_a_node_claim_overrides_the_default(stage: "Stage") -> None:
     await stage.start(default_termination_grace_period_seconds=0)
     stage.put("ws1", lambda document: document["spec"].update(terminationGracePeriod="5m"))
     await stage.until_ready()
@@ -99,7 +99,7 @@ async def test_a_node_claim_names_its_own_grace_period(stage: "Stage") -> None:
     await stage.until_gone(within=400)
 
 
-async def test_pods_leave_in_waves(stage: "Stage") -> None:
+async def test_pods_are_evicted_in_waves(stage: "Stage") -> None:
     await ready(stage)
     critical = {"priorityClassName": "system-cluster-critical"}
     daemons = daemon_set(stage)
@@ -114,7 +114,7 @@ async def test_pods_leave_in_waves(stage: "Stage") -> None:
     assert list(dict.fromkeys(evicted)) == ["app", "daemon", "critical", "critical-daemon"]
 
 
-async def test_pods_that_stay_are_not_waited_for(stage: "Stage") -> None:
+async def test_exempt_pods_are_not_evicted(stage: "Stage") -> None:
     await ready(stage)
     pod(stage, "tolerant", spec={"tolerations": [{"operator": "Exists"}]})
     pod(stage, "mirror", metadata=owned(stage.node()))
@@ -126,7 +126,7 @@ async def test_pods_that_stay_are_not_waited_for(stage: "Stage") -> None:
     assert stage.world.count("POST", Pod, subresource="eviction") == 0
 
 
-async def test_volumes_are_detached_before_the_machine_goes(stage: "Stage") -> None:
+async def test_volumes_are_detached_before_the_pool_is_deleted(stage: "Stage") -> None:
     await ready(stage)
     document = {
         "metadata": {"name": "csi-1"},
@@ -142,7 +142,7 @@ async def test_volumes_are_detached_before_the_machine_goes(stage: "Stage") -> N
     await stage.until_gone(within=200)
 
 
-async def test_a_node_whose_machine_is_gone_is_let_go_at_once(stage: "Stage") -> None:
+async def test_node_without_an_instance_is_finalized_without_draining(stage: "Stage") -> None:
     await ready(stage)
     pod(stage, "app", metadata={"annotations": {labels.DO_NOT_DISRUPT: "true"}})
     stage.simulator.knobs.set(node_outlives_pool=True)
@@ -160,8 +160,8 @@ async def test_a_node_whose_machine_is_gone_is_let_go_at_once(stage: "Stage") ->
     assert stage.nodes == []
 
 
-async def test_a_claim_whose_status_is_refused_ends_all_the_same(stage: "Stage") -> None:
-    """Claims that older versions made may fail the validation of a newer definition."""
+async def test_deletion_continues_if_the_status_is_rejected(stage: "Stage") -> None:
+    """Claims of older versions may fail the validation of a newer definition."""
     await ready(stage)
     pod(stage, "app")
     stage.world.fail_next("POST", Pod, subresource="eviction", status=429, times=5)
@@ -173,7 +173,7 @@ async def test_a_claim_whose_status_is_refused_ends_all_the_same(stage: "Stage")
     assert stage.pools == []
 
 
-async def test_node_and_claim_deleted_together_delete_the_pool_once(stage: "Stage") -> None:
+async def test_concurrent_deletion_of_node_and_claim_deletes_the_pool_once(stage: "Stage") -> None:
     await ready(stage)
     stage.world.delete(Node, stage.node().name)
     stage.delete()
@@ -181,7 +181,7 @@ async def test_node_and_claim_deleted_together_delete_the_pool_once(stage: "Stag
     assert stage.calls("DELETE") == 1
 
 
-async def test_a_node_whose_claim_was_forced_away_still_takes_its_pool_along(stage: "Stage") -> None:
+async def test_node_without_a_claim_is_deleted_with_its_pool(stage: "Stage") -> None:
     await ready(stage)
     stage.world.patch(stage.kind, "ws1", {"metadata": {"finalizers": None}})
     stage.delete()

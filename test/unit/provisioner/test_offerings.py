@@ -1,6 +1,6 @@
-"""Sizes, zones and capacity types that the cloud refuses: the next one is tried, and nothing is tried in a loop.
+"""Instance types, zones and capacity types that the cloud rejects: the next offering is tried, retries are rare.
 
-Faults arm-02, arm-04, arm-05, arm-08, and the ledger of refused offers. "Four hours" are of virtual time.
+Faults arm-02, arm-04, arm-05, arm-08. Four hours are virtual time.
 """
 
 import json
@@ -47,9 +47,7 @@ POOL_FAILURES = [
 ]
 
 
-def refuse_at_put(
-    stage: "Stage", *sizes: str, code: str = "VMSizeNotSupported", text: str = "{} not supported"
-) -> None:
+def reject_put(stage: "Stage", *sizes: str, code: str = "VMSizeNotSupported", text: str = "{} not supported") -> None:
     inner = stage.simulator.cluster._size_for  # pyright: ignore[reportPrivateUsage] -- wrapped
     refused = {size.lower() for size in sizes}
 
@@ -82,9 +80,9 @@ def requiring(*requirements: tuple[str, str, list[str]]) -> Any:
 
 
 @pytest.mark.parametrize(("code", "text"), PUT_REFUSALS)
-async def test_a_size_refused_at_put_leads_to_the_next_one(stage: "Stage", code: str, text: str) -> None:
+async def test_next_instance_type_is_tried_after_a_rejected_put(stage: "Stage", code: str, text: str) -> None:
     """arm-04."""
-    refuse_at_put(stage, A100, code=code, text=text)
+    reject_put(stage, A100, code=code, text=text)
     await stage.start()
     claim = stage.claim("ws1", A100, H100)
     ready = await stage.until_ready(within=600)
@@ -98,7 +96,7 @@ async def test_a_size_refused_at_put_leads_to_the_next_one(stage: "Stage", code:
 
 
 @pytest.mark.parametrize(("code", "text"), POOL_FAILURES)
-async def test_a_pool_that_fails_for_its_size_leads_to_the_next_one(stage: "Stage", code: str, text: str) -> None:
+async def test_next_instance_type_is_tried_after_a_failed_pool(stage: "Stage", code: str, text: str) -> None:
     """arm-05."""
     fail_pools(stage, A100, code=code, text=text)
     await stage.start()
@@ -110,8 +108,8 @@ async def test_a_pool_that_fails_for_its_size_leads_to_the_next_one(stage: "Stag
 
 
 @pytest.mark.parametrize(("code", "text"), [PUT_REFUSALS[1], PUT_REFUSALS[3], PUT_REFUSALS[5]])
-async def test_sizes_that_are_all_refused_are_asked_for_rarely(stage: "Stage", code: str, text: str) -> None:
-    refuse_at_put(stage, A100, H100, code=code, text=text)
+async def test_rejected_instance_types_are_retried_rarely(stage: "Stage", code: str, text: str) -> None:
+    reject_put(stage, A100, H100, code=code, text=text)
     await stage.start()
     claim = stage.claim("ws1", A100, H100)
     await stage.world.advance(FOUR_HOURS)
@@ -126,7 +124,7 @@ async def test_sizes_that_are_all_refused_are_asked_for_rarely(stage: "Stage", c
 @pytest.mark.parametrize(("code", "text"), [*POOL_FAILURES, ("VMExtensionProvisioningError", "vmssCSE failed"),
     ("ReconcileVMSSAgentPoolFailed", "internal error"), ("SubnetIsFull", "no address"),
     ("ReconcileVMSSAgentPoolFailed", 'Status=429 Code="TooManyRequests" Message="x"')])  # fmt: skip
-async def test_pools_that_always_fail_are_made_rarely(stage: "Stage", code: str, text: str) -> None:
+async def test_failing_pools_are_recreated_rarely(stage: "Stage", code: str, text: str) -> None:
     fail_pools(stage, A100, H100, code=code, text=text)
     await stage.start()
     stage.claim("ws1", A100)
@@ -146,9 +144,7 @@ async def test_pools_that_always_fail_are_made_rarely(stage: "Stage", code: str,
         (403, "AuthorizationFailed", 14),
     ],
 )
-async def test_what_waiting_does_not_cure_is_asked_for_rarely(
-    stage: "Stage", status: int, code: str, most: int
-) -> None:
+async def test_permanent_errors_are_retried_rarely(stage: "Stage", status: int, code: str, most: int) -> None:
     """arm-01 (481 PUTs in four hours), arm-09."""
     body = {"error": {"code": code, "message": "no"}}
     stage.simulator.faults.add(Fault(method="PUT", status=status, body=body, times=None))
@@ -164,7 +160,7 @@ async def test_what_waiting_does_not_cure_is_asked_for_rarely(
     assert warnings == [launched.reason]
 
 
-async def test_an_annotation_retries_at_once(stage: "Stage") -> None:
+async def test_annotation_retries_the_launch_at_once(stage: "Stage") -> None:
     stage.simulator.faults.add(named("sku", times=None))
     await stage.start()
     stage.claim()
@@ -176,8 +172,8 @@ async def test_an_annotation_retries_at_once(stage: "Stage") -> None:
     assert labels.RETRY_LAUNCH not in ready.annotations
 
 
-async def test_a_restart_forgets_nothing_that_was_refused(stage: "Stage") -> None:
-    refuse_at_put(stage, A100, code="VMSizeNotSupported", text="Virtual Machine size: '{}' is not supported for "
+async def test_unavailable_offerings_survive_a_restart(stage: "Stage") -> None:
+    reject_put(stage, A100, code="VMSizeNotSupported", text="Virtual Machine size: '{}' is not supported for "
                   "subscription 0")  # fmt: skip
     await stage.start()
     stage.claim("ws1", A100)
@@ -191,10 +187,10 @@ async def test_a_restart_forgets_nothing_that_was_refused(stage: "Stage") -> Non
     assert stage.calls("PUT") == 1
     stage.claim("ws2", A100, H100)
     await stage.until_ready("ws2", within=600)
-    assert stage.calls("PUT", "ws2") == 1, "what another claim met before the restart is known"
+    assert stage.calls("PUT", "ws2") == 1, "the entry of another claim survived the restart"
 
 
-async def test_a_record_that_was_edited_harms_nothing(stage: "Stage") -> None:
+async def test_edited_launch_record_is_ignored(stage: "Stage") -> None:
     await stage.start()
     far = "2199-01-01T00:00:00Z"
     entry = {"verdict": "capacity", "retry": far, "last": far, "failures": -7}
@@ -204,12 +200,12 @@ async def test_a_record_that_was_edited_harms_nothing(stage: "Stage") -> None:
         stage.claim(f"ws{number}", H100, annotations={labels.LAUNCH_RECORD: text})
     await stage.stop()
     await stage.start()
-    await stage.world.advance(FOUR_HOURS)  # no time in a record lies further ahead
+    await stage.world.advance(FOUR_HOURS)  # longer than the limit for times in a record
     for number in range(len(texts)):
         await stage.until_ready(f"ws{number}", within=900)
 
 
-async def test_a_stock_out_is_shared_between_claims(stage: "Stage") -> None:
+async def test_stock_out_is_shared_between_claims(stage: "Stage") -> None:
     stage.simulator.cluster.capacity[A100.lower()] = 0
     await stage.start()
     stage.claim("ws1", A100, H100)
@@ -222,7 +218,7 @@ async def test_a_stock_out_is_shared_between_claims(stage: "Stage") -> None:
         assert stage.calls("PUT", name) == 1
 
 
-async def test_many_claims_of_a_size_that_is_out_of_stock_try_it_one_at_a_time(stage: "Stage") -> None:
+async def test_one_claim_at_a_time_tries_an_offering_that_is_out_of_stock(stage: "Stage") -> None:
     stage.simulator.cluster.capacity[A100.lower()] = 0
     await stage.start()
     stage.claim("ws0", A100)
@@ -238,7 +234,7 @@ async def test_many_claims_of_a_size_that_is_out_of_stock_try_it_one_at_a_time(s
         await stage.until_ready(name, within=2 * 3600)
 
 
-async def test_a_region_without_quota_is_not_asked_for_sizes_as_large(stage: "Stage") -> None:
+async def test_exceeded_regional_quota_rules_out_larger_instance_types(stage: "Stage") -> None:
     stage.simulator.faults.add(
         Fault(
             method="PUT",
@@ -254,13 +250,13 @@ async def test_a_region_without_quota_is_not_asked_for_sizes_as_large(stage: "St
     stage.claim("ws1", A100, H100, T4)
     await stage.world.advance(60)
     sizes = [request.pool for request in stage.simulator.api.requests if request.method == "PUT"]
-    assert len(sizes) == 2, "24 vCPUs are refused, 40 are not asked for, 4 are"
+    assert len(sizes) == 2, "24 vCPUs are rejected, 40 are not requested, 4 are"
 
 
 # spot
 
 
-async def test_spot_is_tried_first_and_on_demand_is_the_fallback(stage: "Stage") -> None:
+async def test_spot_is_tried_before_on_demand(stage: "Stage") -> None:
     """arm-02."""
     fail_pools(stage, A100, code="SkuNotAvailable", text=NO_CAPACITY, spot=True)
     await stage.start()
@@ -272,10 +268,10 @@ async def test_spot_is_tried_first_and_on_demand_is_the_fallback(stage: "Stage")
     assert stage.calls("PUT") == 2
     stage.put("ws2", requiring((labels.CAPACITY_TYPE, "In", ["on-demand", "spot"])), A100)
     await stage.until_ready("ws2", within=600)
-    assert stage.calls("PUT", "ws2") == 1, "the ledger knows that spot is out of stock, on-demand is not"
+    assert stage.calls("PUT", "ws2") == 1, "spot is known to be out of stock, on-demand is not"
 
 
-async def test_spot_draws_on_its_own_quota_only(stage: "Stage") -> None:
+async def test_spot_counts_for_the_spot_quota_only(stage: "Stage") -> None:
     """arm-02."""
     stage.simulator.cluster.quota |= {"standardncadsa100v4family": 0, "cores": 0, "lowprioritycores": 100}
     await stage.start()
@@ -290,7 +286,7 @@ async def test_spot_draws_on_its_own_quota_only(stage: "Stage") -> None:
     assert taints["sku"] == "NoSchedule"
 
 
-async def test_a_lack_of_spot_quota_falls_back_before_anything_is_sent(stage: "Stage") -> None:
+async def test_missing_spot_quota_falls_back_without_a_request(stage: "Stage") -> None:
     stage.simulator.cluster.quota |= {"lowprioritycores": 3}
     await stage.start()
     stage.put("ws1", requiring((labels.CAPACITY_TYPE, "In", ["spot", "on-demand"])), A100)
@@ -299,7 +295,7 @@ async def test_a_lack_of_spot_quota_falls_back_before_anything_is_sent(stage: "S
     assert stage.calls("PUT") == 1
 
 
-async def test_excluding_spot_leaves_on_demand_and_the_other_way_round(stage: "Stage") -> None:
+async def test_excluded_capacity_type_leaves_the_other_one(stage: "Stage") -> None:
     await stage.start()
     stage.put("ws1", requiring((labels.CAPACITY_TYPE, "NotIn", ["spot"])), A100)
     stage.put("ws2", requiring((labels.CAPACITY_TYPE, "NotIn", ["on-demand"])), A100)
@@ -324,7 +320,7 @@ async def test_excluding_spot_leaves_on_demand_and_the_other_way_round(stage: "S
         ([("In", ["0"])], None),
     ],
 )
-async def test_zones_are_asked_for_where_the_size_is(
+async def test_zone_of_the_instance_type_is_requested(
     stage: "Stage", requirements: Any, zones: list[str] | None
 ) -> None:
     """arm-08: the A100 sizes are in zone 3 only."""
@@ -345,7 +341,7 @@ async def test_zones_are_asked_for_where_the_size_is(
         ((labels.REGION, "In", ["westus"]), "the cluster is in eastus"),
     ],
 )
-async def test_a_zone_the_size_lacks_is_refused_before_anything_is_sent(
+async def test_zone_without_the_instance_type_is_rejected_without_a_request(
     stage: "Stage", requirement: Any, words: str
 ) -> None:
     """arm-08."""
@@ -358,7 +354,7 @@ async def test_a_zone_the_size_lacks_is_refused_before_anything_is_sent(
     assert stage.calls("PUT") == 0
 
 
-async def test_a_stock_out_in_one_zone_leads_to_the_next_zone(stage: "Stage") -> None:
+async def test_next_zone_is_tried_after_a_stock_out(stage: "Stage") -> None:
     inner = stage.simulator.cluster._capacity_fault  # pyright: ignore[reportPrivateUsage] -- wrapped
 
     def without(pool: Any) -> OperationFault | None:
@@ -377,10 +373,10 @@ async def test_a_stock_out_in_one_zone_leads_to_the_next_zone(stage: "Stage") ->
     assert stage.calls("PUT", "ws2") == 1
     stage.claim("ws3", T4)
     await stage.until_ready("ws3", within=600)
-    assert stage.calls("PUT", "ws3") == 1, "a regional pool is another offer"
+    assert stage.calls("PUT", "ws3") == 1, "a pool without a zone is another offering"
 
 
-async def test_a_size_that_is_not_sold_as_spot_is_refused_before_anything_is_sent(stage: "Stage") -> None:
+async def test_instance_type_without_spot_is_rejected_without_a_request(stage: "Stage") -> None:
     catalog = stage.simulator.cluster.catalog
     size = catalog.find(A100)
     assert size is not None
@@ -394,7 +390,7 @@ async def test_a_size_that_is_not_sold_as_spot_is_refused_before_anything_is_sen
     assert stage.calls("PUT") == 0
 
 
-async def test_quota_that_a_deleted_claim_frees_is_asked_for_again(stage: "Stage") -> None:
+async def test_deleted_claim_clears_exceeded_quota(stage: "Stage") -> None:
     await stage.start()
     stage.claim("ws1", A100)
     await stage.until_ready("ws1")
@@ -408,7 +404,7 @@ async def test_quota_that_a_deleted_claim_frees_is_asked_for_again(stage: "Stage
     await stage.until_ready("ws3", within=600)
 
 
-async def test_a_changed_spec_is_tried_at_once(stage: "Stage") -> None:
+async def test_changed_spec_is_launched_at_once(stage: "Stage") -> None:
     """Only a Machine's spec can change; a NodeClaim's is immutable, and another claim takes its place."""
     body = {"error": {"code": "SomethingNew", "message": "no"}}
     stage.simulator.faults.add(Fault(name="new", method="PUT", status=400, body=body, times=None))

@@ -1,4 +1,4 @@
-"""From a claim to what to create: every rule of the table."""
+"""The instance that is planned for a claim, rule by rule."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -45,17 +45,17 @@ def planned(claim: Claim, **settings: Any) -> LaunchPlan:
     ("request_", "gib"),
     [("30Gi", 30), ("120Gi", 120), ("1024Gi", 1024), ("100G", 94), ("30.5Gi", 31), ("32212254721", 31), ("2Ti", 2048)],
 )
-def test_the_disk_is_rounded_up_to_whole_gibibytes(kind: type[Claim], request_: str, gib: int) -> None:
+def test_disk_is_rounded_up_to_gibibytes(kind: type[Claim], request_: str, gib: int) -> None:
     assert planned(claim(kind, requests={"storage": request_})).instance.disk_gib == gib
 
 
 @pytest.mark.parametrize("request_", ["0", "-5Gi", "1Gi", "29Gi", "2049Gi"])
-def test_disks_azure_does_not_make_are_refused(kind: type[Claim], request_: str) -> None:
+def test_unsupported_disk_sizes_are_rejected(kind: type[Claim], request_: str) -> None:
     with pytest.raises(InvalidClaim, match="storage request"):
         planned(claim(kind, requests={"storage": request_}))
 
 
-def test_without_a_request_the_default_disk_is_used_if_there_is_one(kind: type[Claim]) -> None:
+def test_default_disk_is_used_without_a_request(kind: type[Claim]) -> None:
     assert planned(claim(kind, requests={}), default_disk_gib=256).instance.disk_gib == 256
     with pytest.raises(InvalidClaim, match="must be more than 0"):
         planned(claim(kind, requests={}))
@@ -71,17 +71,17 @@ def test_without_a_request_the_default_disk_is_used_if_there_is_one(kind: type[C
         ("ubuntu2204", "ubuntu", False),
     ],
 )
-def test_the_image_family_is_read_in_any_case(text: str, family: str, understood: bool) -> None:
+def test_image_family_is_parsed_case_insensitively(text: str, family: str, understood: bool) -> None:
     assert image_family(text) == (family, understood)
 
 
-def test_only_the_annotation_names_the_image_family(kind: type[Claim]) -> None:
+def test_image_family_comes_from_the_annotation_only(kind: type[Claim]) -> None:
     key = labels.NODE_IMAGE_FAMILY
     assert planned(claim(kind, annotations={key: "azurelinux"})).instance.image_family == "azurelinux"
     assert planned(claim(kind, labels={key: "azurelinux"})).instance.image_family == "ubuntu"
 
 
-def test_sizes_keep_their_order_and_are_tried_once(kind: type[Claim]) -> None:
+def test_instance_types_keep_their_order_without_duplicates(kind: type[Claim]) -> None:
     listed = claim(kind)
     wanted = ["b", "a", "b"]
     requirement = listed.spec.requirements[0].evolve(values=wanted)
@@ -99,14 +99,14 @@ def test_sizes_keep_their_order_and_are_tried_once(kind: type[Claim]) -> None:
         ("Standard_D2s_v5", None, "cpu"),
     ],
 )
-def test_the_machine_type_is_what_the_size_holds(
+def test_machine_type_depends_on_the_gpus_of_the_instance_type(
     kind: type[Claim], instance_type: str, gpus: int | None, machine_type: str
 ) -> None:
     plan = planned(claim(kind)).with_type(instance_type, gpus=gpus)
     assert plan.labels[labels.MACHINE_TYPE] == machine_type
 
 
-def test_labels_mark_whose_the_pool_is_and_the_claims_own_win_over_defaults(kind: type[Claim]) -> None:
+def test_labels_of_the_claim_override_defaults_and_not_ownership(kind: type[Claim]) -> None:
     pool = labels.PROVISIONER_NAME if kind is Machine else labels.NODEPOOL
     plain = planned(claim(kind)).instance
     assert plain.labels[pool] == ("default" if kind is Machine else "kaito")
@@ -118,7 +118,7 @@ def test_labels_mark_whose_the_pool_is_and_the_claims_own_win_over_defaults(kind
     assert (own.owner.claim_uid, own.owner.installation) == ("u-1", "here")
 
 
-def test_spot_and_zones_are_asked_for_by_requirement_only(kind: type[Claim]) -> None:
+def test_spot_and_zones_come_from_requirements_only(kind: type[Claim]) -> None:
     assert not planned(claim(kind)).instance.spot
     assert planned(claim(kind)).instance.zones == ()
     requirements = [
@@ -143,12 +143,12 @@ def test_spot_and_zones_are_asked_for_by_requirement_only(kind: type[Claim]) -> 
         {"key": labels.INSTANCE_TYPE, "operator": "In", "values": ["another"]},
     ],
 )
-def test_requirements_that_cannot_be_met_are_refused(kind: type[Claim], requirement: dict[str, Any]) -> None:
+def test_unsupported_requirements_are_rejected(kind: type[Claim], requirement: dict[str, Any]) -> None:
     with pytest.raises(InvalidClaim):
         planned(claim(kind, requirements=[requirement]))
 
 
 @pytest.mark.parametrize("name", ["", "Ws1", "1ws", "ws-1", "ws0123456789a", "azure-linux-gpu-node"])
-def test_names_azure_does_not_take_are_refused(kind: type[Claim], name: str) -> None:
+def test_invalid_pool_names_are_rejected(kind: type[Claim], name: str) -> None:
     with pytest.raises(InvalidClaim, match="must match"):
         planned(claim(kind).with_metadata(name=name))

@@ -1,4 +1,4 @@
-"""The cloud's request budgets as claims see them. Faults arm-07, arm-12."""
+"""Effects of the cloud's rate limits on claims. Faults arm-07, arm-12."""
 
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
 
-async def test_a_throttled_quota_check_does_not_keep_machines(stage: "Stage") -> None:
-    """arm-07: Compute throttled one reading for 1200 s, and the machine of another claim lived 1310 s longer."""
+async def test_throttled_quota_check_does_not_delay_deletions(stage: "Stage") -> None:
+    """arm-07: a 429 of Compute with 1200 s delayed the deletion of another claim's instance by 1310 s."""
     await stage.start()
     stage.claim("ws1")
     await stage.until_ready("ws1")
@@ -32,24 +32,24 @@ async def test_a_throttled_quota_check_does_not_keep_machines(stage: "Stage") ->
     await stage.until_ready("ws2", within=900)
 
 
-async def test_sixty_claims_meet_no_429_and_none_is_told_of_our_own_waiting(stage: "Stage") -> None:
-    """arm-12: the cloud's limits hold in the simulator; polls, creations and deletions stay within them."""
+async def test_sixty_claims_stay_within_the_rate_limits(stage: "Stage") -> None:
+    """arm-12: polls, creations and deletions stay within the limits of AKS, which the simulator enforces."""
     await stage.start()
     names = [f"ws{number}" for number in range(60)]
-    said: set[str] = set()
+    reported: set[str] = set()
     for name in names:
         stage.claim(name)
 
     def all_ready() -> bool:
         claims = [stage.get(name) for name in names]
-        said.update(condition.reason for claim in claims for condition in claim.status.conditions)
+        reported.update(condition.reason for claim in claims for condition in claim.status.conditions)
         return all(claim.is_ready for claim in claims)
 
     await stage.until("all ready", all_ready, within=900, step=20)
     requests = list(stage.simulator.api.requests)
     assert [r for r in requests if r.status == 429] == []
-    assert "CloudThrottled" not in said
-    assert sum("/operations/" in r.path for r in requests) == 0, "operations are read when a pool ended badly"
+    assert "CloudThrottled" not in reported
+    assert sum("/operations/" in r.path for r in requests) == 0, "operations are read only after a pool failed"
     assert sum(r.method == "GET" and r.pool != "" for r in requests) == 0, "pools are listed, not read one by one"
     assert sum(r.method == "PUT" for r in requests) == 60
     for name in names:
@@ -61,8 +61,8 @@ async def test_sixty_claims_meet_no_429_and_none_is_told_of_our_own_waiting(stag
 
 
 @pytest.mark.parametrize("fault", ["status-stuck", "status-stuck-failed"])
-async def test_the_pool_counts_and_not_an_operation_that_never_ends(stage: "Stage", fault: str) -> None:
-    """An operation that stayed InProgress ended at the launch timeout, the pool was not looked at."""
+async def test_state_of_the_pool_decides_and_not_a_stuck_operation(stage: "Stage", fault: str) -> None:
+    """A launch must not wait for an operation that stays InProgress after its pool is ready or failed."""
     stage.simulator.faults.add(named(fault))
     await stage.start()
     stage.claim()

@@ -1,4 +1,4 @@
-"""A provisioner that dies anywhere and starts again ends in the same place, with never more pools than claims."""
+"""A provisioner that crashes at any write and restarts reaches the same state, without a second pool."""
 
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,15 @@ from kaito.runtime.testing import CrashPoint
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
-BIRTH_WRITES = 18
+LAUNCH_WRITES = 18
 """Writes, to cluster and cloud together, until a claim is ready. A test fails if one needs fewer: nothing would die."""
 
-END_WRITES = 10
+DELETION_WRITES = 10
 """And until it is deleted."""
 
 
-@pytest.mark.parametrize("requests", range(1, BIRTH_WRITES + 1))
-async def test_killed_after_any_write_it_goes_on_after_a_restart(stage: "Stage", requests: int) -> None:
+@pytest.mark.parametrize("requests", range(1, LAUNCH_WRITES + 1))
+async def test_launch_continues_after_a_crash_at_any_write(stage: "Stage", requests: int) -> None:
     stage.claim()
     crash = CrashPoint(requests)
     await stage.start(crash=crash)
@@ -37,8 +37,8 @@ async def test_killed_after_any_write_it_goes_on_after_a_restart(stage: "Stage",
     assert (stage.pools, stage.nodes) == ([], [])
 
 
-@pytest.mark.parametrize("requests", range(1, END_WRITES + 1))
-async def test_killed_after_any_write_of_the_end_it_finishes_after_a_restart(stage: "Stage", requests: int) -> None:
+@pytest.mark.parametrize("requests", range(1, DELETION_WRITES + 1))
+async def test_deletion_continues_after_a_crash_at_any_write(stage: "Stage", requests: int) -> None:
     await stage.start()
     stage.claim()
     await stage.until_ready()
@@ -56,7 +56,7 @@ async def test_killed_after_any_write_of_the_end_it_finishes_after_a_restart(sta
     assert stage.calls("DELETE") == 1
 
 
-async def test_the_operation_under_way_is_written_on_the_claim(stage: "Stage") -> None:
+async def test_running_operation_is_written_to_the_claim(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.world.advance(30)
@@ -70,7 +70,7 @@ async def test_the_operation_under_way_is_written_on_the_claim(stage: "Stage") -
     assert stage.calls("PUT") == 1
 
 
-async def test_deleted_while_nobody_looked(stage: "Stage") -> None:
+async def test_claim_deleted_while_the_provisioner_is_stopped(stage: "Stage") -> None:
     await stage.start()
     stage.claim()
     await stage.world.advance(30)
@@ -84,7 +84,7 @@ async def test_deleted_while_nobody_looked(stage: "Stage") -> None:
 
 
 @pytest.mark.seeds(5)
-async def test_any_interleaving_ends_the_same(stage: "Stage") -> None:
+async def test_interleavings_end_in_the_same_state(stage: "Stage") -> None:
     await stage.start()
     for name in ("ws1", "ws2", "ws3"):
         stage.claim(name)
