@@ -4,6 +4,7 @@ import pytest
 
 from kaito.models import catalog, instance_types
 from kaito.models.errors import NoGpu, UnknownInstanceType, UnknownPreset
+from kaito.models.products import gpu_named
 
 PRESETS = [
     (
@@ -94,3 +95,45 @@ def test_an_instance_type_that_cannot_be_used_is_refused_with_a_remedy(
         message,
         "UnknownInstanceType",
     )
+
+
+def test_names_are_those_of_azure_unless_a_cloud_is_named() -> None:
+    assert instance_types.find("Standard_NC24ads_A100_v4") == instance_types.find("standard_nc24ADS_a100_v4 ", "azure")
+    assert instance_types.find("g5.xlarge") is None
+    assert instance_types.find("g5.xlarge", "aws") is not None
+    assert instance_types.instance_types() == instance_types.instance_types("azure")
+    assert instance_types.current() == instance_types.current("azure")
+    assert instance_types.cloud_name("standard_nc24ads_a100_v4") == "Standard_NC24ads_A100_v4"
+    assert instance_types.has_gpu("Standard_NC24ads_A100_v4")
+    assert instance_types.may_exist("Standard_D2s_v5")
+    assert not instance_types.may_exist("g5.xlarge")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Standard_NC6s_v3", " standard_nc6S_V3", True),
+        ("new-size", "NEW-SIZE", True),
+        ("Standard_NC6s_v3", "Standard_NC12s_v3", False),
+        ("new-size", "other-size", False),
+    ],
+)
+def test_two_names_are_of_one_size(one: str, other: str, *, same: bool) -> None:
+    assert instance_types.same_size(one, other) is same
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu"),
+    [
+        ("NVIDIA-A100-SXM4-80GB", "NVIDIA A100"),
+        ("Tesla-T4", "NVIDIA T4"),
+        ("A100", "NVIDIA A100"),
+        ("GeForce RTX 4090", "NVIDIA RTX 4090"),
+        ("RTX 4090", "NVIDIA RTX 4090"),
+        ("a toaster", None),
+        ("", None),
+    ],
+)
+def test_a_gpu_is_known_by_its_words_without_the_brand(name: str, gpu: str | None) -> None:
+    found = gpu_named(name)
+    assert (found.name if found else None) == gpu

@@ -44,17 +44,21 @@ def planned(
     )
 
 
+ANY: list[tuple[str, str, list[str]]] = []
+EXISTS: list[tuple[str, str, list[str]]] = [(CAPACITY, "Exists", [])]
+
+
 @pytest.mark.parametrize(
     ("requirements", "capacity_types"),
     [
-        ([], ("on-demand",)),
+        (ANY, ("on-demand",)),
         ([(CAPACITY, "In", ["spot"])], ("spot",)),
         ([(CAPACITY, "In", ["on-demand", "spot"])], ("spot", "on-demand")),
         ([(CAPACITY, "In", ["on-demand", "reserved"])], ("on-demand",)),
         ([(CAPACITY, "NotIn", ["on-demand"])], ("spot",)),
         ([(CAPACITY, "NotIn", ["spot"])], ("on-demand",)),
         ([(CAPACITY, "In", ["spot", "on-demand"]), (CAPACITY, "NotIn", ["spot"])], ("on-demand",)),
-        ([(CAPACITY, "Exists", [])], ("on-demand",)),
+        (EXISTS, ("on-demand",)),
     ],
 )
 def test_spot_comes_before_on_demand_where_both_are_allowed(
@@ -68,7 +72,7 @@ def test_spot_comes_before_on_demand_where_both_are_allowed(
 @pytest.mark.parametrize(
     ("requirements", "zones", "numbers", "is_restricted"),
     [
-        ([], Zones(), (), False),
+        (ANY, Zones(), (), False),
         ([(ZONE, "In", ["1", "2"])], Zones((Zone("1"), Zone("2"))), ("1", "2"), True),
         ([(ZONE, "In", ["EastUS-3"])], Zones((Zone("3", "eastus"),)), ("3",), True),
         ([(ZONE, "In", ["0"])], Zones((Zone(""),)), (), True),
