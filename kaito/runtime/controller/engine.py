@@ -234,7 +234,7 @@ class Engine(Generic[K]):
         worst = max(contests, key=lambda contest: contest.times)
         if worst.pause <= 0:
             return
-        self.queue.hold(item.key, worst.pause)
+        self.queue.delay(item.key, worst.pause)
         self._log.warning(
             "applied fields are changed back repeatedly, next reconcile delayed",
             appliedKind=worst.kind,
@@ -242,14 +242,14 @@ class Engine(Generic[K]):
             field_manager=worst.field_manager,
             other_managers=list(worst.others),
             times=worst.times,
-            held_seconds=worst.pause,
+            delay_seconds=worst.pause,
         )
 
     def _retry(self, item: Item[K], error: Exception, outcome: Outcome) -> float | None:
         if outcome.terminal:
             self.queue.forget(item.key)
             return None
-        delay = self.queue.fail(item.key)
+        delay = self.queue.count_failure(item.key)
         if outcome.retry_after is not None:
             delay = outcome.retry_after
         cause = Cause(self.kind, str(item.key), "retry", describe(error)[:NOTE_LENGTH])
@@ -281,7 +281,7 @@ class Engine(Generic[K]):
         span.set_attribute("reconcile.id", run_id)
         span.set_attribute("priority", item.priority)
         span.set_attribute("attempt", item.attempt)
-        span.set_attribute("queue.wait_seconds", item.waited)
+        span.set_attribute("queue.wait_seconds", item.queued_seconds)
         span.set_attribute("causes", "; ".join(map(str, item.causes)))
 
     def _log_failure(self, item: Item[K], outcome: Outcome, retry_in: float | None) -> None:
@@ -303,7 +303,7 @@ class Engine(Generic[K]):
         """Work in progress; tests use it to wait until idle. Ready keys count only while there are workers."""
         busy = [f"{self.name}: a handler has events" for started in self._sources if not started.idle]
         if self._working:
-            busy += [f"{self.name}: {key} is being reconciled" for key in self.queue.held()]
+            busy += [f"{self.name}: {key} is being reconciled" for key in self.queue.processing()]
             busy += [f"{self.name}: {len(self.queue)} keys are ready"] if len(self.queue) else []
         return busy
 
@@ -312,7 +312,7 @@ class Engine(Generic[K]):
         if self.options.deadline is None:
             return ()
         limit = self.options.deadline * STUCK_FACTOR
-        return [f"{self.name}: {key} for {age:.0f} s" for key, age in self.queue.held().items() if age > limit]
+        return [f"{self.name}: {key} for {age:.0f} s" for key, age in self.queue.processing().items() if age > limit]
 
     def close(self) -> None:
         """Close the queue: workers end after the key in hand."""

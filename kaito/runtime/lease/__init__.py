@@ -1,7 +1,7 @@
-"""Leader election on a Lease, with a fence: one replica works, and it writes only while it surely leads.
+"""Leader election with a Lease, and a fence: one replica works, and it writes only while it holds the lease.
 
-`Elector` is the algorithm; `ThreadLeadership` runs it in a thread of its own (production), `LocalLeadership` in the
-main loop (virtual time). The manager chooses; users only name the lease: `Manager(..., lease="memcached-operator")`.
+`Elector` is the algorithm. `ThreadLeadership` runs it in a separate thread (production), `LocalLeadership` in the main
+loop (virtual time). The manager chooses; users only name the lease: `Manager(..., lease="memcached-operator")`.
 """
 
 from kaito.runtime.lease.elector import Elector as Elector, LeaseTerms as LeaseTerms

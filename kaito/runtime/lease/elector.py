@@ -1,10 +1,10 @@
-"""The election itself: acquire a Lease, renew it, know for how long it is surely ours, give it back.
+"""`Elector`: acquires a Lease, renews it, knows how long this process certainly holds it, and releases it.
 
-client-go's algorithm (`tools/leaderelection`): whether a lease has expired is judged by local observation, from the
-moment this process last saw the record change, so clocks may differ between machines; only their rates must agree. Two
-things are stricter here. Renewal is measured from the last success, so `renew_deadline` bounds how long a leader
-without the API server believes in itself. And `check` is a fence: no write is sent when the lease could have expired by
-the time it arrives. One object, one event loop; `local` and `thread` say which.
+The algorithm is client-go's (`tools/leaderelection`): a lease has expired when its record has not changed for its
+duration, measured by the local clock from the moment this process first saw the record. Clocks of machines may
+therefore differ; only their rates must agree. Two rules are stricter. The renew deadline counts from the last success,
+so it bounds how long a leader that cannot reach the API server continues. And `check` is a fence: a write is rejected
+when the lease could expire before the write arrives. An elector belongs to one event loop; see `local` and `thread`.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.workqueue.backoff import Jitter
 
 RETRY_JITTER = 1.2
-"""A candidate waits between one and 1 + this many retry periods (client-go's `JitterFactor`)."""
+"""A candidate retries after one to 1 + this many retry periods (client-go's `JitterFactor`)."""
 
 FENCE_MARGIN_SECONDS = 3.0
-"""Writes stop this long before the lease could expire: time for a write to reach the server."""
+"""Writes stop this long before the lease could expire: the time in which a write reaches the server."""
 
 RELEASED_SECONDS = 1
-"""Duration written into a released lease, as client-go does: nobody waits for it."""
+"""Duration of a released lease, as in client-go: other candidates acquire it without waiting."""
 
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTerms:
-    """Which lease, for whom, and the times in seconds."""
+    """The lease, the candidate's identity, and the times in seconds."""
 
     name: str
     namespace: str
@@ -44,31 +44,31 @@ class LeaseTerms:
     renew_deadline: float = 10.0
     retry_period: float = 2.0
     labels: Mapping[str, str] | None = None
-    """Put on the lease, for whoever looks for it."""
+    """Labels of the lease."""
 
     @property
     def margin(self) -> float:
-        """Seconds before the possible expiry at which writes stop; short leases get a fifth of their duration."""
+        """Seconds before the possible expiry at which writes stop; at most a fifth of the duration."""
         return min(FENCE_MARGIN_SECONDS, self.duration / 5)
 
     @property
     def request_timeout(self) -> float:
-        """A request may take half the renew deadline, so that a renewal has time for two."""
+        """Timeout of a request: half of the renew deadline, so that a renewal has time for two."""
         return max(self.renew_deadline / 2, 0.1)
 
 
 @final
 class Elector:
-    """One candidate.
+    """One candidate for a lease.
 
     Args:
         client: live client; its requests should not last longer than `terms.request_timeout`.
-        terms: what is contended for.
-        now: a clock in seconds that never goes back. It must go on while the process sleeps or is stopped.
+        terms: the lease and its times.
+        now: a clock in seconds that never goes back. It must advance while the process is suspended or stopped.
         clock: wall time, only written into the record.
-        jitter: randomness of the waits.
-        may_renew: asked before every renewal; False when the work done under the lease is stuck.
-        on_slow_path: told when a renewal had to read the lease first.
+        jitter: spreads the retries.
+        may_renew: called before every renewal; False when the work done under the lease is stuck.
+        on_slow_path: called when a renewal had to read the lease first.
     """
 
     def __init__(
@@ -92,34 +92,33 @@ class Elector:
         self._record: Lease | None = None
         self._record_seen_at = -math.inf
         self._renewed_at = -math.inf
-        """When the last renewal known to have succeeded was *sent*: the server counts from later."""
-        self._gave_up = False
+        """When the last successful renewal was *sent*. The server received it later, so the lease lasts at least from
+        here."""
+        self._is_over = False
 
-    # -- what others ask; from any thread, for these only read single numbers ---------------------------------------
+    # -- queries; safe in any thread, because each reads single numbers ----------------------------------------------
 
     @property
     def remaining(self) -> float:
-        """Seconds for which writes are surely still those of the leader; 0 or less: none are."""
-        if self._gave_up:
+        """Remaining seconds in which writes are safe; 0 or less means that writes are fenced."""
+        if self._is_over:
             return 0.0
         return self._renewed_at + self.terms.duration - self.terms.margin - self._now()
 
     def check(self) -> None:
-        """The fence.
+        """Fence a write.
 
         Raises:
-            NotLeader: the lease is not held, or could expire before a write arrives.
+            NotLeader: the lease is not held, or could expire before the write arrives.
         """
         if self.remaining <= 0:
-            message = (
-                f"{self.terms.identity} does not surely hold lease {self.terms.namespace}/{self.terms.name}: "
-                f"the write was not sent"
-            )
+            lease = f"{self.terms.namespace}/{self.terms.name}"
+            message = f"write rejected: {self.terms.identity} may no longer hold lease {lease}"
             raise NotLeader(message)
 
     @property
     def holder(self) -> str:
-        """Who holds the lease, as last seen; empty for nobody."""
+        """The holder of the lease when it was last read; empty if it is free."""
         return (self._record.spec.holder_identity or "") if self._record is not None else ""
 
     @property
@@ -130,8 +129,8 @@ class Elector:
     # -- the campaign ------------------------------------------------------------------------------------------------
 
     async def acquire(self) -> None:
-        """Try until the lease is ours."""
-        while not await self._try():
+        """Try until this process holds the lease."""
+        while not await self._try_once():
             period = self.terms.retry_period
             await asyncio.sleep(period + period * RETRY_JITTER * self._jitter())
         _log.info("became leader", lease=self.terms.name, identity=self.terms.identity)
@@ -145,37 +144,38 @@ class Elector:
                 if self.renewal_age >= terms.renew_deadline:
                     return f"not renewed for {self.renewal_age:.1f} s"
                 if not self._may_renew():
-                    _log.warning("not renewing the lease: the main loop is blocked", lease=terms.name)
+                    _log.warning("lease not renewed: the main loop is blocked", lease=terms.name)
                     continue
-                await self._try_until(terms.renew_deadline - self.renewal_age)
+                await self._try_within(terms.renew_deadline - self.renewal_age)
                 if self.holder not in {"", terms.identity}:
                     return f"{self.holder} holds it"
         finally:
-            self._gave_up = True
+            self._is_over = True
 
-    async def _try_until(self, seconds: float) -> None:
+    async def _try_within(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._try()
+                await self._try_once()
         except TimeoutError:
-            _log.warning("the lease's server does not answer", lease=self.terms.name)
+            _log.warning("lease request timed out", lease=self.terms.name)
 
-    async def _try(self) -> bool:
-        """One attempt to acquire or renew. False when another holds the lease or the server does not play along."""
+    async def _try_once(self) -> bool:
+        """Try to acquire or renew. False if another process holds the lease, or the API server rejects the request."""
         try:
             return await self._attempt()
         except (Conflict, AlreadyExists):
-            return False  # somebody was faster; the next attempt reads what they wrote
+            return False  # another candidate was faster; the next attempt reads its record
         except KaitoRuntimeError as error:
-            _log.warning("no answer about the lease", lease=self.terms.name, error=str(error))
+            _log.warning("lease request failed", lease=self.terms.name, error=str(error))
             return False
 
     async def _attempt(self) -> bool:
         if self.holder == self.terms.identity and self._record is not None and self.renewal_age < self.terms.duration:
+            # client-go's fast path: a leader renews without reading first, one request instead of two.
             try:
                 return await self._write(self._record)
             except (Conflict, NotFound):
-                self._on_slow_path()  # changed by another hand, or deleted: read it
+                self._on_slow_path()  # another process changed or deleted the lease: read it
         terms = self.terms
         current = await self._client.find(Lease, terms.name, terms.namespace)
         if current is None:
@@ -192,8 +192,9 @@ class Elector:
         if holder in {"", self.terms.identity}:
             return True
         duration = lease.spec.lease_duration_seconds
-        lasts = self.terms.duration if duration is None else duration
-        return self._now() > self._record_seen_at + lasts
+        # The holder's duration counts, not ours: during a rollout they may differ.
+        duration_seconds = self.terms.duration if duration is None else duration
+        return self._now() > self._record_seen_at + duration_seconds
 
     async def _write(self, current: Lease) -> bool:
         sent_at = self._now()
@@ -201,16 +202,16 @@ class Elector:
         return True
 
     def _next(self, current: Lease | None) -> Lease:
-        """The record as it is to become; transitions count changes of holder."""
+        """The record of the next write. `leaseTransitions` counts changes of the holder."""
         terms, now = self.terms, self._clock.now()
         spec = current.spec if current is not None else LeaseSpec()
-        ours = spec.holder_identity == terms.identity
+        held = spec.holder_identity == terms.identity
         spec = spec.evolve(
             holder_identity=terms.identity,
             lease_duration_seconds=math.ceil(terms.duration),
             renew_time=now,
-            acquire_time=spec.acquire_time if ours and spec.acquire_time is not None else now,
-            lease_transitions=(spec.lease_transitions or 0) + (0 if ours or current is None else 1),
+            acquire_time=spec.acquire_time if held and spec.acquire_time is not None else now,
+            lease_transitions=(spec.lease_transitions or 0) + (0 if held or current is None else 1),
         )
         if current is None:
             metadata = ObjectMeta(name=terms.name, namespace=terms.namespace, labels=dict(terms.labels or {}))
@@ -225,14 +226,21 @@ class Elector:
         self._renewed_at = sent_at
 
     def _observe(self, record: Lease) -> None:
-        """Remember what the record says, and when it was first seen saying that."""
+        """Keep the record, and when its content was first seen.
+
+        The comparison is of the content, not of the resource version: a write that changes only metadata does not
+        extend the lease.
+        """
         if self._record is None or self._record.spec.to_dict() != record.spec.to_dict():
             self._record_seen_at = self._now()
         self._record = record
 
     async def release(self) -> None:
-        """Hand the lease over at once. Only after everything done under it has stopped. Failure only costs waiting."""
-        self._gave_up = True
+        """Release the lease, so that another process leads at once; only safe after all work under it has stopped.
+
+        A failure is logged: the lease then expires.
+        """
+        self._is_over = True
         terms = self.terms
         try:
             current = await self._client.find(Lease, terms.name, terms.namespace)
@@ -243,6 +251,6 @@ class Elector:
             )
             await self._client.update(current.evolve(spec=spec))
         except (ApiError, KaitoRuntimeError) as error:
-            _log.warning("the lease was not released, others wait for its end", lease=terms.name, error=str(error))
+            _log.warning("lease not released; other replicas wait for it to expire", lease=terms.name, error=str(error))
         else:
-            _log.info("released the lease", lease=terms.name)
+            _log.info("lease released", lease=terms.name)

@@ -54,12 +54,12 @@ class QueueCollector(Collector):
         yield self._gauge(
             "workqueue_unfinished_work_seconds",
             "Sum of the ages of keys in hand.",
-            lambda queue: sum(queue.held().values()),
+            lambda queue: sum(queue.processing().values()),
         )
         yield self._gauge(
             "workqueue_longest_running_processor_seconds",
             "Age of the key longest in hand.",
-            lambda queue: max(queue.held().values(), default=0.0),
+            lambda queue: max(queue.processing().values(), default=0.0),
         )
 
     def _label(self, priority: int) -> str:

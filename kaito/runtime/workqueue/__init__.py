@@ -1,6 +1,6 @@
-"""The work queue: which key to reconcile next, never the same key twice at once.
+"""Work queues: deduplication, priorities, delays and rate limits of the keys to reconcile.
 
-Sources add keys, workers take them; `kaito.runtime.controller` owns one queue per controller.
+Sources add keys and workers take them; `kaito.runtime.controller` has one queue per controller.
 """
 
 from kaito.runtime.workqueue.backoff import Backoff as Backoff

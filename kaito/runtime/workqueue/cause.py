@@ -1,8 +1,7 @@
-"""Why a key is in the queue: one `Cause` per event, a handful kept per key.
+"""`Cause`: why a key is in the queue, one for each event.
 
-Handlers make them, the queue merges them, the worker shows them in the log, the trace and `/debug/queues`. The
-reconcile function sees them only as information: what it does must follow from the state of the cluster, not from
-what happened to be noticed (a cause may be dropped, an event may be merged with another).
+Handlers make them, the queue merges them, and the log, the trace and `/debug/queues` contain them. A reconcile function
+gets them for information only: it must decide by the state of the cluster, because causes are merged and dropped.
 """
 
 from collections.abc import Sequence
@@ -10,8 +9,8 @@ from dataclasses import dataclass, field
 
 from kaito.runtime.clock import monotonic
 
-CAUSES_KEPT = 8
-"""Causes remembered per queued key; the first ones win, they explain why the key was queued at all."""
+MAX_CAUSES = 8
+"""Maximum causes of a queued key. Later ones are dropped: the first explain why the key was queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +18,15 @@ class Cause:
     """One reason for a reconcile."""
 
     kind: str
-    """Kind of the object whose event it was, or what else spoke: `Timer`, `Retry`, `Channel`."""
+    """Kind of the object whose event it was, or the controller's kind for requeues; may be empty."""
     object: str
-    """The object's `namespace/name`."""
+    """`namespace/name` of the object."""
     verb: str
     """`create`, `update`, `delete`, `generic`, `again`, `retry`."""
     note: str = ""
-    """A detail for the reader, for example the `why` of an `Again`."""
+    """A detail, for example the `why` of an `Again`."""
     at: float = field(default_factory=monotonic, compare=False)
-    """When it was noticed, on the clock of the running loop; in seconds."""
+    """When it was observed, in seconds of the running loop's clock."""
 
     def __str__(self) -> str:
         text = f"{self.verb} {self.kind} {self.object}"
@@ -35,9 +34,9 @@ class Cause:
 
 
 def merge_causes(known: tuple[Cause, ...], new: Sequence[Cause]) -> tuple[Cause, ...]:
-    """The causes of a key after another add: equal ones are told once (the oldest), at most `CAUSES_KEPT` remain."""
+    """Merge the causes of two adds: without duplicates (the oldest is kept), `MAX_CAUSES` at most."""
     for cause in new:
-        if len(known) >= CAUSES_KEPT:
+        if len(known) >= MAX_CAUSES:
             return known
         if cause not in known:
             known = (*known, cause)

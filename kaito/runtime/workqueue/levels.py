@@ -1,7 +1,7 @@
-"""Ready keys: a FIFO per priority level, and the choice among the heads of the levels.
+"""The ready keys of a work queue: a FIFO per priority level.
 
-Only `WorkQueue` uses it. Few levels exist at a time (the initial list, fresh events, whatever a reconciler asks for),
-so choosing among heads is cheap, and ageing needs no re-sorting: inside a level the head has waited longest.
+Only `WorkQueue` uses it. There are few levels at a time (the initial list, changes, priorities of `Again`), so
+comparing their heads is cheap. Aging needs no sorting, because the head of a level has waited longest.
 """
 
 from collections import deque
@@ -15,14 +15,14 @@ K = TypeVar("K", bound=Hashable)
 
 
 class EntryState(Enum):
-    """Where a queued key is."""
+    """The state of a queued key."""
 
     WAITING = "waiting"
-    """In the heap until its time comes."""
+    """In the heap until it is due."""
     READY = "ready"
     """In the FIFO of its level."""
     PARKED = "parked"
-    """Ready, but its key is being processed: enters the FIFO at `done`."""
+    """Ready, but a worker still processes the key: enters the FIFO at `done`."""
 
 
 class Entry(Generic[K]):
@@ -34,9 +34,9 @@ class Entry(Generic[K]):
         self.key: K = key
         self.priority: int = priority
         self.ready_at: float = ready_at
-        """When it becomes, or first became, ready."""
+        """When it becomes, or became, ready."""
         self.sequence: int = 0
-        """Order of becoming ready, across levels."""
+        """Order in which the entries of all levels became ready."""
         self.state: EntryState = EntryState.WAITING
         self.causes: tuple[Cause, ...] = causes
 
@@ -46,7 +46,7 @@ class Levels(Generic[K]):
     """The ready entries.
 
     Args:
-        aging_step: seconds of waiting worth one priority point; None for strict priorities.
+        aging_step: seconds of waiting that raise the priority by one; None for strict priorities.
     """
 
     def __init__(self, aging_step: float | None) -> None:
@@ -56,7 +56,7 @@ class Levels(Generic[K]):
         self._sequence = 0
 
     def push(self, entry: Entry[K]) -> None:
-        """To the end of its level."""
+        """Append an entry to its level."""
         self._sequence += 1
         entry.sequence = self._sequence
         entry.state = EntryState.READY
@@ -66,18 +66,18 @@ class Levels(Generic[K]):
         level.append(entry)
         self._counts[entry.priority] = self._counts.get(entry.priority, 0) + 1
 
-    def lift(self, entry: Entry[K], priority: int) -> None:
+    def raise_priority(self, entry: Entry[K], priority: int) -> None:
         """Move a ready entry to the end of a higher level.
 
-        Its record in the old level stays behind; `_head` skips it because that level is no longer the entry's. No
-        entry can come back to a level it left: priorities only rise while a key is queued.
+        The old level still contains it, because removal from the middle of a deque is linear; `_head` skips it there.
+        That is safe because the priority of a queued key never falls: an entry does not return to a level it left.
         """
         self._counts[entry.priority] -= 1
         entry.priority = priority
         self.push(entry)
 
     def pop(self, now: float) -> Entry[K] | None:
-        """Take the entry that is to run next."""
+        """Remove and return the entry with the highest priority after aging; the oldest among equals."""
         best: Entry[K] | None = None
         best_rank = (0.0, 0)
         for priority in tuple(self._levels):
@@ -103,7 +103,7 @@ class Levels(Generic[K]):
         return None
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Remove all entries."""
         self._levels.clear()
         self._counts.clear()
 
@@ -111,10 +111,10 @@ class Levels(Generic[K]):
         return sum(self._counts.values())
 
     def depth(self) -> dict[int, int]:
-        """Entries per level."""
+        """Number of entries per level."""
         return {priority: count for priority, count in self._counts.items() if count}
 
     def oldest(self, now: float) -> dict[int, float]:
-        """Seconds the head of each level has been ready."""
+        """Seconds for which the head of each level has been ready."""
         heads = ((priority, self._head(priority)) for priority in tuple(self._levels))
         return {priority: now - head.ready_at for priority, head in heads if head is not None}

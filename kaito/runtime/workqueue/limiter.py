@@ -1,7 +1,7 @@
-"""Rate limiters: when a key may be tried again after a failure.
+"""Rate limiters: the delay before a key is retried after a failure.
 
-The queue asks `when` for every rate-limited add, so a limiter also counts failures; `forget` drops what it knows of a
-key. State is kept only for keys that failed and were not forgotten since.
+The queue calls `when` for every failure, so a limiter also counts failures; `forget` resets them. A limiter keeps state
+only for keys with failures.
 """
 
 from collections.abc import Callable, Hashable
@@ -16,14 +16,14 @@ K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 
 
 class RateLimiter(Protocol[K_contra]):
-    """Decides the delay of rate-limited adds."""
+    """Decides the delays of failed keys."""
 
     def when(self, key: K_contra) -> float:
-        """Count one failure of the key and say how many seconds to wait."""
+        """Count one failure of the key; the delay in seconds."""
         ...
 
     def forget(self, key: K_contra) -> None:
-        """The key succeeded or is gone: drop its failures."""
+        """Reset the failures of a key that succeeded or does not exist."""
         ...
 
     def failures(self, key: K_contra) -> int:
@@ -33,7 +33,7 @@ class RateLimiter(Protocol[K_contra]):
 
 @final
 class ExponentialLimiter(RateLimiter[K]):
-    """Each key backs off on its own."""
+    """Exponential backoff for each key."""
 
     def __init__(self, backoff: Backoff | None = None, *, jitter: Jitter = system_jitter) -> None:
         self._backoff = backoff or Backoff()
@@ -41,13 +41,13 @@ class ExponentialLimiter(RateLimiter[K]):
         self._failures: dict[K, int] = {}
 
     def when(self, key: K) -> float:
-        """Count one failure of the key and say how many seconds to wait."""
+        """Count one failure of the key; the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         return self._backoff.delay(failures, self._jitter)
 
     def forget(self, key: K) -> None:
-        """Drop the key's failures."""
+        """Reset the key's failures."""
         self._failures.pop(key, None)
 
     def failures(self, key: K) -> int:
@@ -55,16 +55,16 @@ class ExponentialLimiter(RateLimiter[K]):
         return self._failures.get(key, 0)
 
     def __len__(self) -> int:
-        """Keys with failures: what the limiter keeps in memory."""
+        """Number of keys with failures, which the limiter keeps in memory."""
         return len(self._failures)
 
 
 @final
 class BucketLimiter(RateLimiter[K]):
-    """All keys share one token bucket; an add beyond it reserves a later token (as golang.org/x/time/rate does).
+    """One token bucket for all keys. A failure beyond it reserves a later token, as in golang.org/x/time/rate.
 
     Args:
-        rate: tokens a second.
+        rate: tokens per second.
         burst: tokens of a full bucket.
         now: clock in seconds.
     """
@@ -77,16 +77,16 @@ class BucketLimiter(RateLimiter[K]):
         return self._bucket.reserve()
 
     def forget(self, key: K) -> None:
-        """Nothing is kept per key."""
+        """Do nothing: a bucket keeps no state per key."""
 
     def failures(self, key: K) -> int:  # noqa: ARG002 - the protocol's signature
-        """A bucket does not count per key."""
+        """0: a bucket does not count per key."""
         return 0
 
 
 @final
 class LongestOf(RateLimiter[K]):
-    """The strictest of several limiters: every one counts, the longest wait holds."""
+    """Combines limiters: each counts, and the longest delay is used."""
 
     def __init__(self, *limiters: RateLimiter[K]) -> None:
         if not limiters:
@@ -95,11 +95,11 @@ class LongestOf(RateLimiter[K]):
         self._limiters = limiters
 
     def when(self, key: K) -> float:
-        """The longest wait of all limiters."""
+        """The longest delay of all limiters."""
         return max(limiter.when(key) for limiter in self._limiters)
 
     def forget(self, key: K) -> None:
-        """Forget in every limiter."""
+        """Reset the key's failures in every limiter."""
         for limiter in self._limiters:
             limiter.forget(key)
 

@@ -1,15 +1,17 @@
-"""The priority work queue: one entry per key, ready ones in a FIFO per priority level, delayed ones in a heap.
+"""The priority work queue: one entry per key, ready keys in a FIFO per priority level, delayed keys in a heap.
 
-Sources and workers of one controller share it, on one event loop. It guarantees:
+The sources and workers of one controller share it, on one event loop. It guarantees:
 
-* a key is held by one worker at a time; adds meanwhile collapse into exactly one more run after `done`;
-* a key is queued once: a second add merges (earlier time, higher priority, more causes);
-* inside a level, order is the order of becoming ready; between levels the higher runs first, but waiting lifts a key
-  (`aging_step`), so that a level can be late and never starved;
-* state changes happen between awaits: only `get` and `drain` suspend, and they re-check everything after it.
+* One worker at a time processes a key. Adds during that time are merged into exactly one more reconcile after `done`.
+* A key is queued once: a second add is merged (earlier time, higher priority, causes of both).
+* Within a level, keys are handed out in the order in which they became ready. Between levels the higher priority is
+  first, but waiting raises the priority of a key (`aging_step`), so that no level starves.
+* State changes only between awaits: `get` and `drain` are the only methods that suspend, and both check the whole state
+  again afterwards.
 
-Semantics are controller-runtime's priority queue, with ageing, causes, and locked keys kept aside so that hand-out
-never walks over them (controller-runtime #3496, #3538 are what this answers).
+The semantics are those of controller-runtime's priority queue, plus aging and causes. Keys that are ready while a
+worker still processes them are kept apart, so that a hand-out does not iterate over them (see controller-runtime #3496,
+#3538).
 """
 
 import asyncio
@@ -30,27 +32,27 @@ from kaito.runtime.workqueue.stats import QueueStats
 K = TypeVar("K", bound=Hashable)
 
 AGING_STEP_SECONDS = 0.6
-"""Waiting this long is worth one priority point: a key at -100 (initial list) ranks with fresh ones after 60 s."""
+"""Waiting this long raises the priority by one: a key of the initial list (-100) equals a new one after 60 s."""
 
 HEAP_SLACK = 64
-"""Outdated timers tolerated in the heap beyond one per waiting key before it is rebuilt."""
+"""Outdated records that the heap may contain, beyond one for each waiting key, before it is rebuilt."""
 
 
 class Item(NamedTuple, Generic[K]):
-    """A key handed to a worker, who owes the queue one `done(key)`."""
+    """A key that a worker processes; the worker must call `done(key)` once."""
 
     key: K
     priority: int
     causes: tuple[Cause, ...]
     attempt: int
-    """1, or one more than the failures since the last success."""
-    waited: float
-    """Seconds between ready and hand-out."""
+    """1 plus the number of failures since the last success."""
+    queued_seconds: float
+    """Seconds from ready to hand-out."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """One line of the queue dump."""
+    """One row of the queue dump."""
 
     key: str
     state: Literal["waiting", "ready", "parked", "processing"]
@@ -67,9 +69,9 @@ class WorkQueue(Generic[K]):
 
     Args:
         name: the controller's name, for metrics and dumps.
-        limiter: delays of rate-limited adds; per-key exponential backoff when left out.
-        aging_step: seconds of waiting worth one priority point; None keeps priorities strict (and lets them starve).
-        spacing: least seconds between the starts of two runs of one key; 0 for none.
+        limiter: delays of rate-limited adds; exponential backoff per key by default.
+        aging_step: seconds of waiting that raise the priority by one; None for strict priorities, which can starve.
+        spacing: minimum seconds between the starts of two reconciles of one key; 0 for none.
         now: clock in seconds; the running loop's by default.
     """
 
@@ -88,13 +90,19 @@ class WorkQueue(Generic[K]):
         self._spacing = spacing
         self._now = now
         self._entries: dict[K, Entry[K]] = {}
+        """All queued keys, in any state."""
         self._ready = Levels[K](aging_step)
         self._heap: list[tuple[float, int, Entry[K]]] = []
+        """Waiting keys by time; may contain outdated records."""
         self._timers = 0
         self._waiting = 0
-        self._held: dict[K, tuple[float, Item[K]]] = {}
+        """Number of waiting keys."""
+        self._processing: dict[K, tuple[float, Item[K]]] = {}
+        """Time of hand-out and item of each key that a worker processes."""
         self._started: OrderedDict[K, float] = OrderedDict()
+        """Last start of each key within `spacing`, oldest first."""
         self._not_before: dict[K, float] = {}
+        """Earliest next start of delayed keys; see `delay`."""
         self._getters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -112,14 +120,15 @@ class WorkQueue(Generic[K]):
         rate_limited: bool = False,
         cause: Cause | None = None,
     ) -> None:
-        """Queue the key, or merge with its entry: earlier time, higher priority, causes of both.
+        """Queue the key, or merge with its entry: the earlier time, the higher priority, the causes of both.
 
         Args:
-            key: what to reconcile.
-            priority: higher runs first; the initial list comes at -100. A raise moves a ready key to the end of its
-                new level; a lower one changes nothing.
-            after: seconds until ready. A ready key stays ready; a waiting key added without delay becomes ready now.
-            rate_limited: count a failure and wait what the limiter says (with `after`: the shorter of the two).
+            key: the key to reconcile.
+            priority: the higher is handed out first; the initial list has -100. A higher priority moves a ready key to
+                the end of its new level; a lower one has no effect.
+            after: seconds until ready. A ready key stays ready; a waiting key that is added without a delay becomes
+                ready at once.
+            rate_limited: count a failure and use the limiter's delay (with `after`: the shorter of the two).
             cause: why, for log, trace and dump.
         """
         if self._closing:
@@ -128,7 +137,7 @@ class WorkQueue(Generic[K]):
             limit = self._limiter.when(key)
             after = min(after, limit) if after > 0 else limit
         now = self._now()
-        self._promote(now)  # what became due before this add also runs before it
+        self._promote(now)  # keys that became due earlier must be ready before this one
         after = max(after, self._earliest(key, now) - now)
         if after > 0:
             self.stats.retries += 1
@@ -146,7 +155,7 @@ class WorkQueue(Generic[K]):
             entry.causes = merge_causes(entry.causes, (cause,))
         if priority > entry.priority:
             if entry.state is EntryState.READY:
-                self._ready.lift(entry, priority)
+                self._ready.raise_priority(entry, priority)
             else:
                 entry.priority = priority
         if entry.state is EntryState.WAITING and now + after < entry.ready_at:
@@ -158,21 +167,23 @@ class WorkQueue(Generic[K]):
                 self._make_ready(entry)
 
     def _earliest(self, key: K, now: float) -> float:
-        """When a run of the key may start."""
+        """The earliest time at which a reconcile of the key may start."""
         earliest = self._not_before.get(key, now)
         return max(earliest, self._started[key] + self._spacing) if key in self._started else earliest
 
     def _wait(self, entry: Entry[K], now: float) -> None:
+        # A moved key leaves its old record in the heap, where `_is_current` skips it; removal from the middle of a heap
+        # would be linear. Rebuilding when most records are outdated keeps memory proportional to the waiting keys.
         if len(self._heap) > 2 * self._waiting + HEAP_SLACK:
             self._heap = [record for record in self._heap if self._is_current(record)]
             heapify(self._heap)
-        self._timers += 1  # a tie-breaker: equal times leave in the order they were asked for
+        self._timers += 1  # tie-breaker: keys with equal times become ready in the order of their adds
         heappush(self._heap, (entry.ready_at, self._timers, entry))
         self._arm(now)
 
     def _make_ready(self, entry: Entry[K]) -> None:
         self.stats.adds += 1
-        if entry.key in self._held:
+        if entry.key in self._processing:
             entry.state = EntryState.PARKED
         else:
             self._ready.push(entry)
@@ -193,7 +204,7 @@ class WorkQueue(Generic[K]):
                 self._make_ready(record[2])
 
     def _arm(self, now: float) -> None:
-        """Have a timer for the next waiting key, but only while somebody waits to be woken by it."""
+        """Set a timer for the next waiting key, but only while a worker waits: otherwise `take` promotes it."""
         if not self._getters or not self._heap:
             return
         due = self._heap[0][0]
@@ -213,7 +224,7 @@ class WorkQueue(Generic[K]):
     # -- handing out -------------------------------------------------------------------------------------------------
 
     async def get(self) -> Item[K] | None:
-        """The next key, as soon as one is ready. None when the queue is closed. Owe it one `done`."""
+        """Wait for the next key; None when the queue is closed. The caller must call `done` for it."""
         while not self._closed:
             item = self.take()
             if item is not None or self._closing:
@@ -224,15 +235,15 @@ class WorkQueue(Generic[K]):
             try:
                 await getter
             except asyncio.CancelledError:
-                with suppress(ValueError):  # already taken out by whoever woke it
+                with suppress(ValueError):  # `_wake` has removed it already
                     self._getters.remove(getter)
                 if not getter.cancelled():
-                    self._wake()  # the wake-up meant for this getter goes to the next one
+                    self._wake()  # this getter was woken and then cancelled: without passing it on, the wake-up is lost
                 raise
         return None
 
     def take(self) -> Item[K] | None:
-        """The next key if one is ready, without waiting. Owe it one `done`."""
+        """The next key if one is ready, else None. The caller must call `done` for it."""
         now = self._now()
         self._promote(now)
         entry = self._ready.pop(now)
@@ -242,29 +253,29 @@ class WorkQueue(Generic[K]):
         del self._entries[key]
         if self._spacing:
             self._remember_start(key, now)
-        waited = max(0.0, now - entry.ready_at)
-        self.stats.queue_duration.observe(waited)
-        item = Item(key, entry.priority, entry.causes, self._limiter.failures(key) + 1, waited)
-        self._held[key] = (now, item)
+        queued_seconds = max(0.0, now - entry.ready_at)
+        self.stats.queue_duration.observe(queued_seconds)
+        item = Item(key, entry.priority, entry.causes, self._limiter.failures(key) + 1, queued_seconds)
+        self._processing[key] = (now, item)
         return item
 
     def _remember_start(self, key: K, now: float) -> None:
-        self._started.pop(key, None)
+        self._started.pop(key, None)  # so that the key moves to the end: the order is by time of start
         self._started[key] = now
         while next(iter(self._started.values())) <= now - self._spacing:
             self._started.popitem(last=False)
 
     def done(self, key: K) -> None:
-        """The worker has finished with the key: adds that arrived meanwhile become ready.
+        """End the processing of a key; it is ready again if it was added during that time.
 
         Raises:
-            InvariantError: nobody holds the key.
+            InvariantError: the key is not being processed.
         """
-        held = self._held.pop(key, None)
-        if held is None:
+        processing = self._processing.pop(key, None)
+        if processing is None:
             message = f"queue {self.name}: done({key}) without a matching get"
             raise InvariantError(message)
-        self.stats.work_duration.observe(self._now() - held[0])
+        self.stats.work_duration.observe(self._now() - processing[0])
         entry = self._entries.get(key)
         if entry is not None and entry.state is EntryState.PARKED:
             self._ready.push(entry)
@@ -272,15 +283,15 @@ class WorkQueue(Generic[K]):
         self._check_drained()
 
     def forget(self, key: K) -> None:
-        """Drop the limiter's memory of the key: it succeeded, was asked to come again, or is gone."""
+        """Reset the limiter's failures of the key: it succeeded, was requeued on request, or does not exist."""
         self._limiter.forget(key)
 
-    def fail(self, key: K) -> float:
-        """Count a failure of the key without queueing it; the delay the limiter would have asked, in seconds."""
+    def count_failure(self, key: K) -> float:
+        """Count a failure of the key without queueing it; the limiter's delay in seconds."""
         return self._limiter.when(key)
 
-    def hold(self, key: K, seconds: float) -> None:
-        """Start no run of the key for so many seconds, whatever is added meanwhile."""
+    def delay(self, key: K, seconds: float) -> None:
+        """Delay the next reconcile of the key by at least `seconds`, whatever is added meanwhile."""
         now = self._now()
         until = now + seconds
         self._not_before = {each: when for each, when in self._not_before.items() if when > now} | {key: until}
@@ -294,7 +305,7 @@ class WorkQueue(Generic[K]):
         self._wait(entry, now)
 
     def failures(self, key: K) -> int:
-        """Failures of the key since it was last forgotten."""
+        """Failures of the key since the last `forget`."""
         return self._limiter.failures(key)
 
     def _wake(self) -> None:
@@ -307,7 +318,7 @@ class WorkQueue(Generic[K]):
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop at once: getters return None, queued keys are dropped, later adds are ignored. Again is harmless."""
+        """Close at once: `get` returns None, queued keys are dropped, later adds are ignored. Can be called twice."""
         self._closing = self._closed = True
         self._entries.clear()
         self._ready.clear()
@@ -320,13 +331,13 @@ class WorkQueue(Generic[K]):
         self._check_drained()
 
     async def drain(self, timeout: float | None) -> bool:
-        """Take no more adds, let workers finish what is ready or in hand, then close. Delayed keys are dropped.
+        """Ignore further adds, let workers finish ready and processing keys, then close. Delayed keys are dropped.
 
         Args:
-            timeout: seconds to wait at most; None waits for ever.
+            timeout: maximum seconds to wait; None for no limit.
 
         Returns:
-            Whether everything was finished in time.
+            Whether all keys were finished in time.
         """
         self._promote(self._now())
         self._closing = True
@@ -353,60 +364,60 @@ class WorkQueue(Generic[K]):
         self._getters.clear()
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not self._entries and not self._held:
+        if self._drained is not None and not self._entries and not self._processing:
             self._drained.set()
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Ready keys: not the delayed ones, not those waiting for their own worker."""
+        """Number of ready keys, without delayed keys and keys that a worker still processes."""
         self._promote(self._now())
         return len(self._ready)
 
     @property
     def idle(self) -> bool:
-        """Nothing ready and nothing in hand; delayed keys may be waiting."""
-        return not self._held and not len(self)
+        """Whether no key is ready or being processed; there may be delayed keys."""
+        return not self._processing and not len(self)
 
     @property
     def closed(self) -> bool:
-        """Whether the queue has been told to stop."""
+        """Whether the queue is closed or drains."""
         return self._closing
 
     @property
     def delayed(self) -> int:
-        """Keys waiting for their time."""
+        """Number of delayed keys."""
         self._promote(self._now())
         return self._waiting
 
     def depth(self) -> dict[int, int]:
-        """Ready keys per priority."""
+        """Number of ready keys per priority."""
         self._promote(self._now())
         return self._ready.depth()
 
     def oldest_ready(self) -> dict[int, float]:
-        """Seconds the first key of each level has been ready."""
+        """Seconds for which the first key of each level has been ready."""
         now = self._now()
         self._promote(now)
         return self._ready.oldest(now)
 
-    def held(self) -> dict[K, float]:
-        """Keys in hand and how many seconds each."""
+    def processing(self) -> dict[K, float]:
+        """The keys that workers process, and for how many seconds."""
         now = self._now()
-        return {key: now - started for key, (started, _) in self._held.items()}
+        return {key: now - started for key, (started, _) in self._processing.items()}
 
     def __contains__(self, key: object) -> bool:
-        """Whether the key is queued or in hand."""
-        return key in self._entries or key in self._held
+        """Whether the key is queued or being processed."""
+        return key in self._entries or key in self._processing
 
     def dump(self) -> list[QueueRow]:
-        """Every key with state and causes, those in hand first, then by state and time."""
+        """Every key with state and causes: processing keys first, then by state and time."""
         now = self._now()
         self._promote(now)
-        return [*self._dump_held(now), *sorted(self._dump_queued(now), key=lambda row: (row.state, -row.seconds))]
+        return [*self._dump_processing(now), *sorted(self._dump_queued(now), key=lambda row: (row.state, -row.seconds))]
 
-    def _dump_held(self, now: float) -> Iterable[QueueRow]:
-        for key, (started, item) in self._held.items():
+    def _dump_processing(self, now: float) -> Iterable[QueueRow]:
+        for key, (started, item) in self._processing.items():
             yield QueueRow(str(key), "processing", item.priority, now - started, self.failures(key), item.causes)
 
     def _dump_queued(self, now: float) -> Iterable[QueueRow]:

@@ -1,6 +1,6 @@
-"""What a queue counts, as plain numbers: cheap enough for the hot path, read by `kaito.runtime.metrics` at a scrape.
+"""Counters of a queue as plain numbers: cheap in the hot path, read by `kaito.runtime.metrics` at a scrape.
 
-The bucket bounds are controller-runtime's, so that existing dashboards keep working.
+The bucket bounds are controller-runtime's, for existing dashboards.
 """
 
 from bisect import bisect_left
@@ -13,7 +13,7 @@ QUEUE_BOUNDS_SECONDS = tuple(1e-8 * 10**k for k in range(12))
 
 
 class Buckets:
-    """A histogram: counts per upper bound, and the sum of what was observed."""
+    """A histogram: counts per upper bound, and the sum of the values."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -23,18 +23,18 @@ class Buckets:
         self.total: float = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value into the first bucket whose bound is not below it."""
+        """Count a value in the first bucket whose bound is not below it."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """`(le, count so far)` for each bound and `+Inf`, the exposition format's shape."""
+        """`(le, cumulative count)` for each bound and `+Inf`, as in the exposition format."""
         return cumulative(self.bounds, self.counts)
 
 
 def cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Counts per bucket, the last above every bound, as `(le, count so far)`."""
-    return [(le, float(seen)) for le, seen in zip((*map(str, bounds), "+Inf"), accumulate(counts), strict=True)]
+    """Counts per bucket, the last for values above all bounds, as `(le, cumulative count)`."""
+    return [(le, float(count)) for le, count in zip((*map(str, bounds), "+Inf"), accumulate(counts), strict=True)]
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class QueueStats:
     """Counters of one queue since it was made."""
 
     adds: int = 0
-    """Keys that became ready; an add that meets a queued key does not count."""
+    """Keys that became ready; an add of a queued key does not count."""
     retries: int = 0
     """Adds with a delay."""
     queue_duration: Buckets = field(default_factory=Buckets)

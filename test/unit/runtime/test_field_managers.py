@@ -209,11 +209,11 @@ async def test_two_keys_that_undo_each_others_fields_are_slowed_down_and_named(w
             await world.advance(600)  # the fight is over
             assert world.get(ConfigMap, "shared").data == {"a": "1"}
             assert world.count("PATCH", ConfigMap) <= 1
-    warnings = [line for line in logged if "undone again and again" in line["event"]]
+    warnings = [line for line in logged if "changed back repeatedly" in line["event"]]
     assert warnings
     assert warnings[-1]["applied"] == "default/shared"
     assert warnings[-1]["field_manager"] == "test/app"
-    assert warnings[-1]["held_seconds"] == LONGEST_PAUSE_SECONDS
+    assert warnings[-1]["delay_seconds"] == LONGEST_PAUSE_SECONDS
 
 
 async def test_two_operators_that_force_different_values_are_slowed_down(world: World) -> None:
@@ -227,7 +227,7 @@ async def test_two_operators_that_force_different_values_are_slowed_down(world: 
             world.put(Other(metadata=ObjectMeta(name="b")))
             await world.advance(600)
             assert world.count("PATCH", ConfigMap) < 60
-    managers = {line["field_manager"] for line in logged if "undone again and again" in line["event"]}
+    managers = {line["field_manager"] for line in logged if "changed back repeatedly" in line["event"]}
     assert managers == {"first/app", "second/other"}
 
 
@@ -270,7 +270,7 @@ async def test_a_held_key_does_not_run_before_its_time(world: World) -> None:
     item = await queue.get()
     assert item is not None
     queue.add("a")  # an event during the run
-    queue.hold("a", 30)
+    queue.delay("a", 30)
     queue.done("a")
     queue.add("a", priority=5)
     queue.add("b")

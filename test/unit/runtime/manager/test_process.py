@@ -133,7 +133,7 @@ async def test_a_signal_stops_in_order_releases_the_lease_and_exits_with_0(clust
         process.send_signal(signal.SIGTERM)
         code, log = await end(process)
     assert code == 0, log
-    assert '"msg": "released the lease"' in log
+    assert '"msg": "lease released"' in log
     assert (await cluster.client.get(Lease, "op", "default")).spec.holder_identity == ""
 
 
@@ -160,7 +160,7 @@ async def test_work_that_does_not_end_is_named_and_left(cluster: Cluster) -> Non
         code, log = await end(process, 10)
     assert code == 1
     assert "still running after 1 s: elected.configmap" in log
-    assert "released the lease" not in log
+    assert "lease released" not in log
 
 
 async def holder(cluster: Cluster) -> str | None:
@@ -195,7 +195,7 @@ async def test_a_thread_that_works_on_keeps_the_lease_and_the_process_ends_in_ti
     assert await holder(cluster) == before
     assert words in log
     assert "lease not released: work is still running" in log
-    assert "released the lease" not in log
+    assert "lease released" not in log
     assert '"msg": "stopped"' not in log
 
 
