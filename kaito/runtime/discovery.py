@@ -13,10 +13,10 @@ from typing import Any, final
 
 from kaito.runtime.client.agent import user_agent as own_agent
 from kaito.runtime.client.codec import json_object
-from kaito.runtime.client.location import Location
-from kaito.runtime.client.observe import RequestObserver, Unobserved
+from kaito.runtime.client.observe import NoObserver, RequestObserver
 from kaito.runtime.client.path import group_path
-from kaito.runtime.client.sender import ApiRequest, Repeat, Sender
+from kaito.runtime.client.rest_mapping import RestMapping
+from kaito.runtime.client.sender import ApiRequest, RetryOn, Sender
 from kaito.runtime.client.transport import Transport
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import NotFound, api_error
@@ -55,13 +55,13 @@ class ServerDiscovery:
             transport,
             user_agent=user_agent or own_agent("kaito-runtime"),
             limiter=None,
-            observer=observer or Unobserved(),
+            observer=observer or NoObserver(),
             rng=random.Random(),  # noqa: S311 -- spreads retries, guards nothing
         )
         self._groups: dict[str, _Group] = {}
         self._asking = asyncio.Lock()
 
-    async def locate(self, gvk: GroupVersionKind) -> Location:
+    async def rest_mapping(self, gvk: GroupVersionKind) -> RestMapping:
         """Where the kind lives.
 
         Raises:
@@ -74,7 +74,7 @@ class ServerDiscovery:
             raise api_error(
                 404, {"message": message, "reason": "NotFound"}, request=f"GET {group_path(gvk.api_version)}"
             )
-        return Location(resource.plural, resource.namespaced)
+        return RestMapping(resource.plural, resource.namespaced)
 
     async def find(self, gvk: GroupVersionKind) -> ApiResource | None:
         """The resource of the kind, or None when the server does not serve it."""
@@ -86,12 +86,12 @@ class ServerDiscovery:
             group = self._groups[gvk.api_version]
         return group.resources.get(gvk.kind)
 
-    def forget(self, gvk: GroupVersionKind) -> None:
+    def invalidate(self, gvk: GroupVersionKind) -> None:
         """Ask again next time: a request for the kind was answered as if it were not served."""
         self._groups.pop(gvk.api_version, None)
 
     async def _ask(self, api_version: str) -> _Group:
-        request = ApiRequest("GET", group_path(api_version), Repeat.ON_ANY_TROUBLE)
+        request = ApiRequest("GET", group_path(api_version), RetryOn.ANY_FAILURE)
         try:
             reply = await self._sender.send(request)
         except NotFound:

@@ -63,7 +63,7 @@ class ApiError(KaitoRuntimeError):
         """Seconds the server asked to wait, from `Retry-After` or the details."""
         self.request = request
         """Method and path, for the reader of the log."""
-        self.after_unanswered = False
+        self.after_lost_response = False
         """An earlier attempt of the same request got no answer: it may have been done, and this be its consequence."""
 
     @property
@@ -262,7 +262,7 @@ def may_have_happened(error: BaseException) -> bool:
     stopped before it was sent has not happened. Anything else leaves it open: no answer, a cancelled run, 5xx.
     """
     if isinstance(error, ApiError):
-        return error.code >= 500 or error.after_unanswered
+        return error.code >= 500 or error.after_lost_response
     return not isinstance(error, NotLeader | ConfigurationError)
 
 

@@ -13,8 +13,8 @@ from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, JsonPatch, MergePatch, connect
 from kaito.runtime.client.connect import find_cluster_config
 from kaito.runtime.client.http import HttpTransport
-from kaito.runtime.client.run import running
-from kaito.runtime.client.takeover import managers_of
+from kaito.runtime.client.managed_fields import managed_fields_of
+from kaito.runtime.client.write_context import writing_as
 from kaito.runtime.clock import SystemClock
 from kaito.runtime.crd import Column, Rule, Version, crd
 from kaito.runtime.discovery import ServerDiscovery
@@ -156,8 +156,8 @@ async def test_deletes_know_whom_they_mean(client: Client, namespace: str) -> No
     assert await client.delete(first) is True
     second = await client.create(config(namespace).with_metadata(finalizers=["example.com/x"]))
     assert await client.delete(first) is False
-    removal = await client.remove(second)
-    assert (removal.is_gone, removal.uid) == (False, second.uid)
+    result = await client.delete_with_result(second)
+    assert (result.is_deleted, result.uid) == (False, second.uid)
     left = await client.get(ConfigMap, "a", namespace)
     await client.update(left.with_metadata(finalizers=[]))
     assert await client.find(ConfigMap, "a", namespace) is None
@@ -167,8 +167,8 @@ async def test_deletes_know_whom_they_mean(client: Client, namespace: str) -> No
         await client.delete(read, if_unchanged=True)
     assert await client.delete(changed, if_unchanged=True)
     assert not await client.delete(changed, if_unchanged=True)
-    third = await client.remove(await client.create(config(namespace)))
-    assert third.is_gone
+    third = await client.delete_with_result(await client.create(config(namespace)))
+    assert third.is_deleted
 
 
 async def test_pods_are_deleted_and_evicted(client: Client, namespace: str) -> None:
@@ -177,9 +177,9 @@ async def test_pods_are_deleted_and_evicted(client: Client, namespace: str) -> N
         return Pod.model_validate({"metadata": {"name": name, "namespace": namespace}, "spec": spec})
 
     bound = await client.create(pod("a"))
-    removal = await client.remove(bound, grace_seconds=30)
-    assert (removal.existed, removal.is_gone) == (True, False)  # the kubelet's turn
-    assert (await client.remove(bound, grace_seconds=0)).is_gone
+    result = await client.delete_with_result(bound, grace_seconds=30)
+    assert (result.existed, result.is_deleted) == (True, False)  # the kubelet's turn
+    assert (await client.delete_with_result(bound, grace_seconds=0)).is_deleted
     assert await client.evict(await client.create(pod("b")), grace_seconds=0) is True
     assert await client.evict(pod("none")) is False
 
@@ -206,7 +206,7 @@ async def test_a_dry_run_is_checked_and_keeps_nothing_whatever_the_verb(client: 
     assert (await dry.apply(config(namespace, text="4"))).data["text"] == "4"
     await dry.update_status(app)
     await dry.scale(app, 7)
-    assert (await dry.remove(kept)).is_gone
+    assert (await dry.delete_with_result(kept)).is_deleted
     await dry.delete_all(ConfigMap, namespace=namespace, labels=None)
     assert await dry.evict(pod)
     await dry.raw("DELETE", f"/api/v1/namespaces/{namespace}/configmaps/a")
@@ -420,15 +420,15 @@ async def test_a_former_field_manager_leaves_nothing_behind(client: Client, api:
     """framework-05: a version that applied as the manager itself, then one whose controller applies less."""
     await client.apply(config(namespace, "shared", a="1", dropped="1"))
     await client.apply(config(namespace, "shared", theirs="1"), field_manager="somebody")
-    with running("shop"):
+    with writing_as("shop"):
         ensured = await api.ensure(config(namespace, "shared", a="1"))
     assert ensured.data == {"a": "1", "theirs": "1"}
-    entries = managers_of(await client.get(ConfigMap, "shared", namespace))
+    entries = managed_fields_of(await client.get(ConfigMap, "shared", namespace))
     assert {(entry.manager, entry.operation) for entry in entries} == {
         ("contract/shop", "Apply"),
         ("somebody", "Apply"),
     }
-    with running("other"):
+    with writing_as("other"):
         await api.ensure(config(namespace, "shared", b="1"))
-    with running("shop"):
+    with writing_as("shop"):
         assert (await api.ensure(config(namespace, "shared", a="2"))).data == {"a": "2", "b": "1", "theirs": "1"}

@@ -47,7 +47,7 @@ async def _apply(transport: Transport, documents: Iterable[Mapping[str, Any]]) -
     for document in documents:
         kind = untyped_kind(document["apiVersion"], document["kind"])
         obj = kind.model_validate(document)
-        if not obj.namespace and (await discovery.locate(kind.gvk())).namespaced:
+        if not obj.namespace and (await discovery.rest_mapping(kind.gvk())).namespaced:
             obj = obj.with_metadata(namespace="default")
         await client.apply(obj)
 

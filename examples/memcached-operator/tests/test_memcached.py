@@ -39,7 +39,7 @@ async def test_nothing_is_written_when_nothing_changes(world: World) -> None:
     async with world.manager(controller):
         world.put(memcached())
         await world.settle()
-        world.forget_requests()
+        world.clear_requests()
         await world.advance(3600)
         assert world.count("PATCH") == world.count("POST") == world.count("PUT") == 0
 

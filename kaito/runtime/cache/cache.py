@@ -25,7 +25,7 @@ from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import IndexKey, Scope
 from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.transport import Transport
-from kaito.runtime.client.unreadable import Unreadable, log_left_out, skips
+from kaito.runtime.client.unreadable import Unreadable, log_skipped, skips_unreadable
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, ObjectKey, Resource
@@ -336,12 +336,12 @@ class Cache:
         Raises:
             ConfigurationError: the index is not declared.
         """
-        skip = skips(unreadable, narrow=bool(owner) or index is not None)
+        skip = skips_unreadable(unreadable, narrow=bool(owner) or index is not None)
         chosen = self.select(kind, namespace=namespace, labels=labels, owner=owner, index=index, with_unfiled=skip)
         found: ResourceList[R] = ResourceList()
         for undecoded in chosen:
             found.add_decoded(undecoded.decode, skip=skip)
-        log_left_out(found.unreadable)
+        log_skipped(found.unreadable)
         return found
 
     def select(
@@ -428,38 +428,38 @@ class Cache:
         shard = self._shard(kind, key)
         return nullcontext() if shard is None else shard.own_writes.writing(key)
 
-    def doubt(self, kind: type[Resource], key: ObjectKey) -> None:
+    def invalidate(self, kind: type[Resource], key: ObjectKey) -> None:
         """Record a write with unknown result: reads of the key go to the server until one of them succeeds."""
         shard = self._shard(kind, key)
         if shard is not None:
-            shard.own_writes.doubt(key, settled=True)
+            shard.own_writes.invalidate(key, settled=True)
 
-    def read_live(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
+    def record_live_read(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
         """Record the result of a live read of the key that began at that time."""
         shard = self._shard(kind, key)
         if shard is not None:
-            shard.own_writes.read_live(key, began, found)
+            shard.own_writes.record_live_read(key, began, found)
 
-    def listed_live(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
+    def record_live_list(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
         """Record a live list of the namespace (empty: all) that began at that time, at this version."""
         held = self._held.get(kind.gvk())
         for shard in held.informer.shards(namespace) if held is not None else ():
-            shard.own_writes.listed_live(namespace, began, resource_version)
+            shard.own_writes.record_live_list(namespace, began, resource_version)
 
-    def wrote(
+    def record_write(
         self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
     ) -> None:
         """Record a successful write: reads of the key must be at least at `resource_version`; `result` if it is
         known."""
         shard = self._shard(kind, key)
         if shard is not None:
-            shard.own_writes.wrote(key, resource_version, uid, result)
+            shard.own_writes.record_write(key, resource_version, uid, result)
 
-    def deleted(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
+    def record_deletion(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
         """Record a completed deletion: reads must not return that UID."""
         shard = self._shard(kind, key)
         if shard is not None:
-            shard.own_writes.deleted(key, uid)
+            shard.own_writes.record_deletion(key, uid)
 
     def _shard(self, kind: type[Resource], key: ObjectKey) -> "Shard | None":
         held = self._held.get(kind.gvk())

@@ -120,7 +120,7 @@ class OwnWrites:
             yield
         except BaseException as error:
             if may_have_happened(error):
-                self.doubt(key)
+                self.invalidate(key)
             raise
         finally:
             flights = self._flights[key]
@@ -130,13 +130,13 @@ class OwnWrites:
             if not flight.done():
                 flight.set_result(None)
 
-    def doubt(self, key: ObjectKey, *, settled: bool = False) -> None:
+    def invalidate(self, key: ObjectKey, *, settled: bool = False) -> None:
         """Record a write of unknown result; `settled` when it is known to be stored."""
         if not settled:
             _log.info("outcome of a write unknown, reads go to the server", kind=self._kind, object=str(key))
         self._uncertain.add(key, settled=settled)
 
-    def wrote(self, key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None) -> None:
+    def record_write(self, key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None) -> None:
         """Record a successful write of this version; one without a change, or one that is visible already, is
         ignored."""
         floor = version_number(resource_version)
@@ -159,7 +159,7 @@ class OwnWrites:
             pending.uid = uid
             heappush(self._floors, (floor, key))
 
-    def deleted(self, key: ObjectKey, uid: str) -> None:
+    def record_deletion(self, key: ObjectKey, uid: str) -> None:
         """Record a completed deletion: reads must not return the UID.
 
         Ignored when the shard neither contains the UID nor waits for it, because its deletion has been received
@@ -185,7 +185,7 @@ class OwnWrites:
 
     # Reported by live reads.
 
-    def read_live(self, key: ObjectKey, began: float, found: Resource | None) -> None:
+    def record_live_read(self, key: ObjectKey, began: float, found: Resource | None) -> None:
         """Record the result of a live read of the key that began at that time."""
         for settled in self._uncertain.settled(key, key.namespace, began):
             stored = self._progress.stored(settled)
@@ -194,7 +194,7 @@ class OwnWrites:
             elif stored is not None and self._enabled:
                 self._pending.setdefault(settled, _Pending(results=None)).gone = stored.header.uid
 
-    def listed_live(self, namespace: str, began: float, resource_version: str) -> None:
+    def record_live_list(self, namespace: str, began: float, resource_version: str) -> None:
         """Record a live list of the namespace (empty: all) that began at that time, at this version."""
         for settled in self._uncertain.settled(None, namespace, began):
             self._require(settled, version_number(resource_version))

@@ -10,13 +10,13 @@ from kaito.runtime.client.client import Client as Client
 from kaito.runtime.client.codec import ResourceList as ResourceList
 from kaito.runtime.client.connect import connect as connect
 from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
+from kaito.runtime.client.delete_result import DeleteResult as DeleteResult
 from kaito.runtime.client.events import EventSink as EventSink
 from kaito.runtime.client.intercept import Interceptor as Interceptor
-from kaito.runtime.client.location import Discovery as Discovery, Location as Location
 from kaito.runtime.client.observe import RequestObserver as RequestObserver
 from kaito.runtime.client.patch import JsonPatch as JsonPatch, MergePatch as MergePatch, Patch as Patch
 from kaito.runtime.client.proxy import is_loopback as is_loopback
-from kaito.runtime.client.removal import Removal as Removal
+from kaito.runtime.client.rest_mapping import Discovery as Discovery, RestMapping as RestMapping
 from kaito.runtime.client.sender import ApiRequest as ApiRequest, failure as failure
 from kaito.runtime.client.status import ConditionUpdate as ConditionUpdate, StatusScope as StatusScope
 from kaito.runtime.client.transport import Reply as Reply, StreamReply as StreamReply, Transport as Transport

@@ -20,12 +20,17 @@ from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.events import EventSink
 from kaito.runtime.client.intercept import Interceptor
+from kaito.runtime.client.managed_fields import managed_fields_of, remove_former_managers
 from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import label_query, selector_of
-from kaito.runtime.client.run import Contest, Contests, current_run, field_manager_of
 from kaito.runtime.client.status import StatusScope
-from kaito.runtime.client.takeover import managers_of, take_over
-from kaito.runtime.client.unreadable import Unreadable, log_left_out, skips
+from kaito.runtime.client.unreadable import Unreadable, log_skipped, skips_unreadable
+from kaito.runtime.client.write_context import (
+    ContentionTracker,
+    FieldContention,
+    current_write_context,
+    field_manager_of,
+)
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.errors import (
     CacheNotSynced,
@@ -95,7 +100,7 @@ class Api:
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 -- spreads retries, guards nothing
         self._applied = AppliedObjects()
-        self._contests = Contests()
+        self._contentions = ContentionTracker()
         self._former = (client.field_manager, *former_field_managers)
         self._dry_run = False
         self._namespace = ""
@@ -112,7 +117,7 @@ class Api:
         clone.client = self.client.dry_run()
         clone._dry_run = True
         clone._applied = AppliedObjects()
-        clone._contests = Contests()
+        clone._contentions = ContentionTracker()
         clone._events = None
         return clone
 
@@ -128,7 +133,7 @@ class Api:
 
     def _writer(self, field_manager: str = "") -> Client:
         """The client under the field manager of a call, else of the running controller, else its own."""
-        run = current_run()
+        run = current_write_context()
         if not field_manager and run is None:
             return self.client
         owner = self.client.field_manager
@@ -183,7 +188,7 @@ class Api:
         if consistency == "own-writes" and not await self._reader.caught_up(kind, key):
             began = monotonic()
             found = await self.client.find(kind, name, namespace)
-            self._reader.read_live(kind, key, began, found)
+            self._reader.record_live_read(kind, key, began, found)
             return found
         return self._reader.get(kind, key)
 
@@ -216,7 +221,7 @@ class Api:
         selector = selector_of(labels)
         namespace = self._place(kind, namespace)
         owner = "" if owned_by is None else owned_by.uid
-        skip = skips(unreadable, narrow=bool(owner) or index is not None)
+        skip = skips_unreadable(unreadable, narrow=bool(owner) or index is not None)
         if not self._reads_live(kind, consistency) and (
             consistency == "cached"
             or await self._reader.caught_up(kind, namespace=namespace, labels=selector, owner=owner, index=index)
@@ -238,7 +243,7 @@ class Api:
             misfits += [misfit for misfit in part.unreadable if not owner or owner in misfit.owners]
             version = part.resource_version
             if fallback:
-                self._reader.listed_live(kind, scope.namespace, began, version)
+                self._reader.record_live_list(kind, scope.namespace, began, version)
         if misfits and not skip:
             raise misfits[0]
         matching = [
@@ -299,10 +304,10 @@ class Api:
         before = self._shown_now(obj)
         result = await self._write(obj, lambda: writer.apply(obj, force=force, subresource=subresource))
         if not subresource and before is not None:
-            self._note_contest(before, codec.for_apply(obj), result, writer.field_manager)
+            self._record_contention(before, codec.for_apply(obj), result, writer.field_manager)
         if field_manager:
             return result
-        return await self._take_over(result, writer.field_manager, subresource=subresource)
+        return await self._remove_former_managers(result, writer.field_manager, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "") -> R:
         """Change the object by a patch; an empty one is not sent. Raises as `Client.patch`."""
@@ -325,19 +330,19 @@ class Api:
         kind, key = type(target), target.key
         self._applied.forget(kind, key)
         with self._reader.writing(kind, key):
-            removal = await self.client.remove(
+            result = await self.client.delete_with_result(
                 target, if_uid=if_uid, if_unchanged=if_unchanged, propagation=propagation, grace_seconds=grace_seconds
             )
-            uid = removal.uid or target.uid
+            uid = result.uid or target.uid
             if self._dry_run:
                 pass
-            elif not removal.is_gone:
-                self._reader.wrote(kind, key, removal.resource_version, uid)
+            elif not result.is_deleted:
+                self._reader.record_write(kind, key, result.resource_version, uid)
             elif uid:
-                self._reader.deleted(kind, key, uid)
-            elif removal.after_unanswered:
-                self._reader.doubt(kind, key)
-        return removal.existed
+                self._reader.record_deletion(kind, key, uid)
+            elif result.after_lost_response:
+                self._reader.invalidate(kind, key)
+        return result.existed
 
     async def delete_all(
         self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
@@ -352,7 +357,7 @@ class Api:
         with self._reader.writing(kind, key):
             await self.client.delete_all(kind, namespace=namespace, labels=labels, fields=fields)
             if not self._dry_run:
-                self._reader.doubt(kind, key)
+                self._reader.invalidate(kind, key)
 
     async def scale(self, target: Resource, replicas: int) -> None:
         """Set the number of replicas through the `scale` subresource."""
@@ -361,7 +366,7 @@ class Api:
         with self._reader.writing(kind, key):
             version = await self._writer().scale(target, replicas)
             if version and not self._dry_run:
-                self._reader.wrote(kind, key, version, target.uid)
+                self._reader.record_write(kind, key, version, target.uid)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
         """Ask for a pod's eviction; raises as `Client.evict`. The next reads of the pod go to the server."""
@@ -369,7 +374,7 @@ class Api:
         with self._reader.writing(type(pod), pod.key):
             asked = await self.client.evict(pod, grace_seconds=grace_seconds)
             if not self._dry_run:
-                self._reader.doubt(type(pod), pod.key)
+                self._reader.invalidate(type(pod), pod.key)
         return asked
 
     async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False, field_manager: str = "") -> R:
@@ -405,9 +410,9 @@ class Api:
         self._applied.forget(type(desired), desired.key, manager)  # without an answer, what it owns now is not known
         result = await self._write(desired, lambda: writer.apply(desired))
         if known:
-            self._note_contest(cached, document, result, manager)
+            self._record_contention(cached, document, result, manager)
         if not field_manager and not own_before:
-            result = await self._take_over(result, manager)
+            result = await self._remove_former_managers(result, manager)
         if not self._dry_run:
             self._applied.remember(desired, document, result, manager)
         return result
@@ -422,7 +427,7 @@ class Api:
         except (CacheNotSynced, ConfigurationError, UnreadableObject):
             return None
 
-    def _note_contest(
+    def _record_contention(
         self, before: Resource | None, document: dict[str, Any], result: Resource, field_manager: str
     ) -> None:
         """Count an apply that had to restore what it had applied before, for the run it belongs to."""
@@ -434,20 +439,20 @@ class Api:
             if not is_partial(before) and contains(before.to_dict(), document):
                 return
         digest = digest_of({"manager": field_manager, "document": document})
-        times = self._contests.count(type(result), result.key, digest)
-        run = current_run()
+        times = self._contentions.count(type(result), result.key, digest)
+        run = current_write_context()
         if times and run is not None:
-            others = tuple(sorted({entry.manager for entry in managers_of(result)} - {field_manager}))
-            run.contests.append(Contest(result.kind, result.key, field_manager, times, others))
+            others = tuple(sorted({entry.manager for entry in managed_fields_of(result)} - {field_manager}))
+            run.contentions.append(FieldContention(result.kind, result.key, field_manager, times, others))
 
-    async def _take_over(self, result: R, field_manager: str, *, subresource: str = "") -> R:
+    async def _remove_former_managers(self, result: R, field_manager: str, *, subresource: str = "") -> R:
         def apply(nothing: R, name: str) -> Awaitable[R]:
             writer = self.client.managed_by(name)
             return self._write(nothing, lambda: writer.apply(nothing, subresource=subresource))
 
         if self._dry_run:
             return result
-        return await take_over(result, self._former, field_manager, apply, subresource=subresource)
+        return await remove_former_managers(result, self._former, field_manager, apply, subresource=subresource)
 
     async def _cached_counterpart(self, desired: R) -> tuple[bool, R | None]:
         """Whether the cache can tell, and what it has."""
@@ -495,9 +500,9 @@ class Api:
         metadata = result.metadata
         if result.deleting and not metadata.finalizers and not metadata.deletion_grace_period_seconds:
             self._applied.forget(kind, result.key)
-            self._reader.deleted(kind, result.key, result.uid)
+            self._reader.record_deletion(kind, result.key, result.uid)
         else:
-            self._reader.wrote(kind, result.key, metadata.resource_version, result.uid, result)
+            self._reader.record_write(kind, result.key, metadata.resource_version, result.uid, result)
 
     # Status and events
 
@@ -573,7 +578,7 @@ async def _decoded(chosen: Sequence[Undecoded[R]], version: str, *, skip: bool) 
         objects.add_decoded(undecoded.decode, skip=skip)
         if number % DECODED_AT_ONCE == 0:
             await asyncio.sleep(0)
-    log_left_out(objects.unreadable)
+    log_skipped(objects.unreadable)
     return objects
 
 

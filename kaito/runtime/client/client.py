@@ -13,16 +13,16 @@ from typing import Any, Literal, TypeVar, final
 from kaito.runtime.client import codec
 from kaito.runtime.client.agent import user_agent as own_agent
 from kaito.runtime.client.codec import ResourceList
+from kaito.runtime.client.delete_result import DeleteResult, parse_delete_result
 from kaito.runtime.client.intercept import Intercepted, Interceptor, Sending
-from kaito.runtime.client.location import Discovery, Location
-from kaito.runtime.client.observe import RequestObserver, Unobserved
+from kaito.runtime.client.observe import NoObserver, RequestObserver
 from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import Query, field_query, label_query, resource_path, with_query
-from kaito.runtime.client.removal import Removal, removal_of
-from kaito.runtime.client.run import FIELD_MANAGER_LENGTH
-from kaito.runtime.client.sender import ApiRequest, Repeat, Sender
+from kaito.runtime.client.rest_mapping import Discovery, RestMapping
+from kaito.runtime.client.sender import ApiRequest, RetryOn, Sender
 from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
-from kaito.runtime.client.unreadable import Unreadable, log_left_out
+from kaito.runtime.client.unreadable import Unreadable, log_skipped
+from kaito.runtime.client.write_context import FIELD_MANAGER_LENGTH
 from kaito.runtime.errors import (
     AlreadyExists,
     ApiError,
@@ -97,7 +97,7 @@ class Client:
             transport,
             user_agent=user_agent or own_agent(field_manager),
             limiter=TokenBucket(qps, max(burst, 1)) if qps > 0 else None,
-            observer=observer or Unobserved(),
+            observer=observer or NoObserver(),
             rng=rng or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
             tracer=tracer,
         )
@@ -189,7 +189,7 @@ class Client:
         except Gone:
             # The snapshot behind the page token was compacted away: read all in one answer, as client-go's pager does.
             found = await self._list(kind, path, selectors, limit=None, skip=unreadable == "skip")
-        log_left_out(found.unreadable)
+        log_skipped(found.unreadable)
         return found
 
     async def _list(
@@ -230,7 +230,7 @@ class Client:
         try:
             return await self._post(obj, document, dry_run=dry_run)
         except AlreadyExists as error:
-            error.after_unanswered = True
+            error.after_lost_response = True
             existing = await self.get(kind, obj.name, obj.namespace)
             if contains(existing.to_dict(), document):
                 return existing
@@ -239,7 +239,7 @@ class Client:
     async def _post(self, obj: R, document: Mapping[str, Any], *, dry_run: bool) -> R:
         path = await self.collection(type(obj), obj.namespace, writing=True)
         target = with_query(path, self._options(dry_run=dry_run))
-        return await self._write(obj, "POST", target, codec.encode(document), Repeat.ONLY_IF_REFUSED)
+        return await self._write(obj, "POST", target, codec.encode(document), RetryOn.THROTTLING)
 
     async def update(self, obj: R, *, dry_run: bool = False) -> R:
         """Replace the object; its resourceVersion guards against changes made since it was read.
@@ -259,7 +259,7 @@ class Client:
             type(obj), obj.name, obj.namespace, subresource, self._options(dry_run=dry_run)
         )
         body = codec.encode(codec.whole(obj))
-        return await self._write(obj, "PUT", target, body, Repeat.WHEN_UNANSWERED, subresource=subresource)
+        return await self._write(obj, "PUT", target, body, RetryOn.LOST_RESPONSE, subresource=subresource)
 
     async def apply(
         self,
@@ -280,7 +280,7 @@ class Client:
         options = self._options(dry_run=dry_run) | {"fieldManager": field_manager or self.field_manager, "force": force}
         target = await self._object_target(type(obj), obj.name, obj.namespace, subresource, options)
         body = codec.encode(codec.for_apply(obj))
-        return await self._write(obj, "PATCH", target, body, Repeat.ON_ANY_TROUBLE, _APPLY, subresource=subresource)
+        return await self._write(obj, "PATCH", target, body, RetryOn.ANY_FAILURE, _APPLY, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "", dry_run: bool = False) -> R:
         """Change the object by a patch; an empty patch is not sent and returns `target` as it is.
@@ -297,7 +297,7 @@ class Client:
         )
         body = codec.encode(patch.document)
         return await self._write(
-            target, "PATCH", path, body, Repeat.ONLY_IF_REFUSED, patch.content_type, subresource=subresource
+            target, "PATCH", path, body, RetryOn.THROTTLING, patch.content_type, subresource=subresource
         )
 
     async def delete(
@@ -318,12 +318,12 @@ class Client:
             Conflict: it changed since it was read.
             ConfigurationError: `if_unchanged` of an object that was never read.
         """
-        removal = await self.remove(
+        result = await self.delete_with_result(
             target, if_uid=if_uid, if_unchanged=if_unchanged, propagation=propagation, grace_seconds=grace_seconds
         )
-        return removal.existed
+        return result.existed
 
-    async def remove(
+    async def delete_with_result(
         self,
         target: Resource,
         *,
@@ -331,7 +331,7 @@ class Client:
         if_unchanged: bool = False,
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
-    ) -> Removal:
+    ) -> DeleteResult:
         """`delete`, telling also whether something is left."""
         uid = target.uid if if_uid else ""
         version = target.metadata.resource_version if if_unchanged else ""
@@ -348,21 +348,21 @@ class Client:
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         path = await self._object_target(type(target), target.name, target.namespace)
-        request = self._request("DELETE", path, Repeat.WHEN_UNANSWERED, codec.encode(options))
+        request = self._request("DELETE", path, RetryOn.LOST_RESPONSE, codec.encode(options))
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
             self._doubt(type(target), error)
             if not error.is_object:
                 raise
-            return Removal(existed=False, after_unanswered=error.after_unanswered)
+            return DeleteResult(existed=False, after_lost_response=error.after_lost_response)
         except Conflict as error:
             # A failed precondition means the object we meant is gone; any other conflict is the caller's to see.
             present = await self.find(type(target), target.name, target.namespace)
             if uid and (present is None or present.uid != uid):
-                return Removal(existed=False, after_unanswered=error.after_unanswered)
+                return DeleteResult(existed=False, after_lost_response=error.after_lost_response)
             raise
-        return removal_of(codec.json_object(reply.body, str(request)))
+        return parse_delete_result(codec.json_object(reply.body, str(request)))
 
     async def delete_all(
         self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
@@ -374,7 +374,7 @@ class Client:
             "fieldSelector": field_query(fields),
             "dryRun": "All" if self._dry_run else None,
         }
-        request = self._request("DELETE", with_query(path, query), Repeat.WHEN_UNANSWERED)
+        request = self._request("DELETE", with_query(path, query), RetryOn.LOST_RESPONSE)
         await self._sender.send(request)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
@@ -392,7 +392,7 @@ class Client:
         if grace_seconds is not None:
             eviction["deleteOptions"]["gracePeriodSeconds"] = grace_seconds
         path = await self._object_target(type(pod), pod.name, pod.namespace, "eviction", self._options())
-        request = self._request("POST", path, Repeat.ONLY_IF_REFUSED, codec.encode(eviction))
+        request = self._request("POST", path, RetryOn.THROTTLING, codec.encode(eviction))
         try:
             await self._sender.send(request)
         except NotFound as error:
@@ -406,7 +406,7 @@ class Client:
         """Set the number of replicas through the `scale` subresource; the object's new resourceVersion."""
         path = await self._object_target(type(target), target.name, target.namespace, "scale", self._options())
         body = codec.encode({"spec": {"replicas": replicas}})
-        request = self._request("PATCH", path, Repeat.ONLY_IF_REFUSED, body, MergePatch.content_type)
+        request = self._request("PATCH", path, RetryOn.THROTTLING, body, MergePatch.content_type)
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
@@ -436,10 +436,10 @@ class Client:
                 raise ConfigurationError("in a dry run a raw DELETE takes its options from the query, not from a body")
             query = {**(query or {}), "dryRun": "All"}
         if verb in {"GET", "HEAD"}:
-            request = ApiRequest(verb, with_query(path, query or {}), Repeat.ON_ANY_TROUBLE, timeout=self._timeout)
+            request = ApiRequest(verb, with_query(path, query or {}), RetryOn.ANY_FAILURE, timeout=self._timeout)
         else:
             document = None if body is None else codec.encode(body)
-            request = self._request(verb, with_query(path, query or {}), Repeat.ONLY_IF_REFUSED, document, content_type)
+            request = self._request(verb, with_query(path, query or {}), RetryOn.THROTTLING, document, content_type)
         reply = await self._sender.send(request)
         return codec.json_object(reply.body, str(request)) if reply.body else {}
 
@@ -449,45 +449,45 @@ class Client:
         Raises:
             ConfigurationError: `writing` a namespaced kind without saying where.
         """
-        location = await self._locate(kind)
-        namespace = self._place(kind, location, namespace)
-        if writing and location.namespaced and not namespace:
+        mapping = await self._rest_mapping(kind)
+        namespace = self._place(kind, mapping, namespace)
+        if writing and mapping.namespaced and not namespace:
             message = f"{kind.kind} lives in a namespace, and none is given"
             raise ConfigurationError(message)
-        return resource_path(kind.api_version, location.plural, namespace=namespace)
+        return resource_path(kind.api_version, mapping.plural, namespace=namespace)
 
     async def _object_target(
         self, kind: type[Resource], name: str, namespace: str, subresource: str = "", query: Query | None = None
     ) -> str:
-        location = await self._locate(kind)
+        mapping = await self._rest_mapping(kind)
         if not name:
             message = f"{kind.kind}: a name is needed"
             raise ConfigurationError(message)
-        namespace = self._place(kind, location, namespace)
-        if location.namespaced and not namespace:
+        namespace = self._place(kind, mapping, namespace)
+        if mapping.namespaced and not namespace:
             message = f"{kind.kind} {name!r} lives in a namespace, and none is given"
             raise ConfigurationError(message)
         path = resource_path(
             kind.api_version,
-            location.plural,
+            mapping.plural,
             namespace=namespace,
             name=name,
             subresource=subresource,
         )
         return with_query(path, query or {})
 
-    def _place(self, kind: type[Resource], location: Location, namespace: str) -> str:
-        if not location.namespaced:
+    def _place(self, kind: type[Resource], mapping: RestMapping, namespace: str) -> str:
+        if not mapping.namespaced:
             return ""
         return placed(kind, namespace, self._namespace) if self._namespace else namespace
 
-    async def _locate(self, kind: type[Resource]) -> Location:
+    async def _rest_mapping(self, kind: type[Resource]) -> RestMapping:
         if kind.plural:
-            return Location(kind.plural, kind.namespaced)
+            return RestMapping(kind.plural, kind.namespaced)
         if self._discovery is None:
             message = f"{kind.kind} has no plural: declare it with plural=, or give the client a discovery"
             raise ConfigurationError(message)
-        return await self._discovery.locate(kind.gvk())
+        return await self._discovery.rest_mapping(kind.gvk())
 
     def _options(self, *, dry_run: bool = False) -> dict[str, str | int | bool | None]:
         return {
@@ -498,7 +498,7 @@ class Client:
 
     async def _read(self, kind: type[Resource], target: str) -> bytes:
         try:
-            reply = await self._sender.send(ApiRequest("GET", target, Repeat.ON_ANY_TROUBLE, timeout=self._timeout))
+            reply = await self._sender.send(ApiRequest("GET", target, RetryOn.ANY_FAILURE, timeout=self._timeout))
         except NotFound as error:
             self._doubt(kind, error)
             raise
@@ -508,13 +508,13 @@ class Client:
         self,
         method: str,
         target: str,
-        repeat: Repeat,
+        retry_on: RetryOn,
         body: bytes | None = None,
         content_type: str = "application/json",
     ) -> ApiRequest:
         """A request that changes something, and so is fenced."""
         return ApiRequest(
-            method, target, repeat, body=body, content_type=content_type, timeout=self._timeout, guard=self._fence
+            method, target, retry_on, body=body, content_type=content_type, timeout=self._timeout, guard=self._fence
         )
 
     async def _write(
@@ -523,12 +523,12 @@ class Client:
         method: str,
         target: str,
         body: bytes,
-        repeat: Repeat,
+        retry_on: RetryOn,
         content_type: str = "application/json",
         *,
         subresource: str = "",
     ) -> R:
-        request = self._request(method, target, repeat, body, content_type)
+        request = self._request(method, target, retry_on, body, content_type)
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
@@ -567,7 +567,7 @@ class Client:
     def _doubt(self, kind: type[Resource], error: NotFound) -> None:
         """A 404 that names no object means the resource itself is not served any more: discover it again."""
         if not kind.plural and self._discovery is not None and not error.is_object:
-            self._discovery.forget(kind.gvk())
+            self._discovery.invalidate(kind.gvk())
 
 
 def check_field_manager(name: str) -> None:

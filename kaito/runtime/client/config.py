@@ -36,13 +36,13 @@ class Credentials(Protocol):
         """
         ...
 
-    async def refused(self, header: str) -> bool:
+    async def renew(self, header: str) -> bool:
         """The server answered 401 to that header: get another. False when there is no other."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class TlsMaterial:
+class TlsConfig:
     """Files of the TLS connection; read anew when their content changes."""
 
     ca_file: str = ""
@@ -64,7 +64,7 @@ class ClusterConfig:
     server: str
     """`https://host:port`, perhaps with a path."""
     credentials: Credentials
-    tls: TlsMaterial = TlsMaterial()
+    tls: TlsConfig = TlsConfig()
     proxy: str = ""
     """URL of the HTTP proxy to the server; empty: none. See `proxy.find_proxy`."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -83,7 +83,7 @@ class NoCredentials:
         """None."""
         return ""
 
-    async def refused(self, header: str) -> bool:  # noqa: ARG002 -- the protocol's
+    async def renew(self, header: str) -> bool:  # noqa: ARG002 -- the protocol's
         """There is nothing else to try."""
         return False
 
@@ -104,7 +104,7 @@ class TokenFile:
             await self._read()
         return f"Bearer {self._token}" if self._token else ""
 
-    async def refused(self, header: str) -> bool:
+    async def renew(self, header: str) -> bool:
         """Read the file again: the token may have been replaced early."""
         await self._read()
         return bool(self._token) and header != f"Bearer {self._token}"
@@ -143,6 +143,6 @@ def in_cluster_config(
         server=server,
         proxy=find_proxy(server, "", environment),
         credentials=TokenFile(directory / "token"),
-        tls=TlsMaterial(ca_file=str(directory / "ca.crt"), strict_x509=strict_x509),
+        tls=TlsConfig(ca_file=str(directory / "ca.crt"), strict_x509=strict_x509),
         namespace=namespace.read_text().strip() if namespace.is_file() else "",
     )

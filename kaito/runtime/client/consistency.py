@@ -153,22 +153,22 @@ class Reader(Protocol):
         """
         ...
 
-    def doubt(self, kind: type[Resource], key: ObjectKey) -> None:
+    def invalidate(self, kind: type[Resource], key: ObjectKey) -> None:
         """A write was done, and its result is not known: reads of the key go to the server until one has answered.
 
         A key without a name stands for its namespace. `writing` does the same for writes whose outcome is unknown.
         """
         ...
 
-    def read_live(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
+    def record_live_read(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
         """The server was asked for the key, in a request that began then (of the loop's clock), and has this."""
         ...
 
-    def listed_live(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
+    def record_live_list(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
         """The server listed the namespace (empty: all), in a request that began then, at this version."""
         ...
 
-    def wrote(
+    def record_write(
         self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
     ) -> None:
         """A write succeeded: reads of the key must be at least at `resource_version`, and `result` if it is known.
@@ -177,6 +177,6 @@ class Reader(Protocol):
         """
         ...
 
-    def deleted(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
+    def record_deletion(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
         """A delete completed (nothing left on the server): reads must not show that UID any more."""
         ...

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, final
 
 from kaito.runtime.client.patch import is_object
-from kaito.runtime.client.program import ProgramFlood, ProgramTimeout, run_program
+from kaito.runtime.client.program import ProgramOutputTooLarge, ProgramTimeout, run_program
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import ConfigurationError, TransportError
 from kaito.runtime.logging import get_logger
@@ -89,14 +89,14 @@ class ExecPlugin:
         except ProgramTimeout as error:
             message = f"credential plugin {self._command} took {error}"
             raise TransportError(message) from error
-        except ProgramFlood as error:
+        except ProgramOutputTooLarge as error:
             message = f"credential plugin {self._command} printed {error}"
             raise TransportError(message) from error
         if finished.code:
-            words = finished.complaint.decode("utf-8", "replace").strip()[-512:]
+            words = finished.stderr.decode("utf-8", "replace").strip()[-512:]
             message = f"credential plugin {self._command} ended with {finished.code}: {words}"
             raise TransportError(message)
-        return self._parse(finished.output)
+        return self._parse(finished.stdout)
 
     def _parse(self, printed: bytes) -> ExecCredential:
         problem = ""
@@ -164,7 +164,7 @@ class ExecCredentials:
                     _log.warning("credential plugin failed, keeping the last credential", error=str(error))
         return _header(credential)
 
-    async def refused(self, header: str) -> bool:
+    async def renew(self, header: str) -> bool:
         """Run the plugin again, unless that has happened since."""
         async with self._refreshing:
             if self._credential is None or _header(self._credential) == header:

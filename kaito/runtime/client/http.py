@@ -204,7 +204,7 @@ class HttpTransport:
         try:
             async with asyncio.timeout(timeout):
                 reply, sent = await self._unary(method, target, headers, body)
-                if reply.status == 401 and await self._access.credentials.refused(sent):
+                if reply.status == 401 and await self._access.credentials.renew(sent):
                     reply, _ = await self._unary(method, target, headers, body)
                 return reply
         except TimeoutError as error:
@@ -260,7 +260,7 @@ class HttpTransport:
             with pool.used():
                 response = await self._open(pool, method, target, self._headers(headers, authorization), limits)
                 try:
-                    if response.status != 401 or final_try or not await self._access.credentials.refused(authorization):
+                    if response.status != 401 or final_try or not await self._access.credentials.renew(authorization):
                         yield _HttpStream(response.status, _lower(response.headers), response.content, what)
                         return
                 finally:

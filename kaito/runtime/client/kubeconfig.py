@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, final
 from urllib.parse import quote
 
-from kaito.runtime.client.config import ClusterConfig, Credentials, TlsMaterial
+from kaito.runtime.client.config import ClusterConfig, Credentials, TlsConfig
 from kaito.runtime.client.execplugin import ExecCredentials, ExecPlugin
 from kaito.runtime.client.proxy import find_proxy
 from kaito.runtime.clock import monotonic
@@ -97,7 +97,7 @@ class _LoaderCredentials:
                 await self._load()
         return self._current()
 
-    async def refused(self, header: str) -> bool:
+    async def renew(self, header: str) -> bool:
         """Read again now, unless that has happened since."""
         async with self._refreshing:
             if self._current() == header:
@@ -173,7 +173,7 @@ async def _access(
     return ClusterConfig(
         server=target.host,
         credentials=credentials,
-        tls=TlsMaterial(
+        tls=TlsConfig(
             ca_file=target.ssl_ca_cert or "",
             certificate_file=target.cert_file or "",
             key_file=target.key_file or "",

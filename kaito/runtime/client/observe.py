@@ -23,7 +23,7 @@ class RequestObserver(Protocol):
 
 
 @final
-class Unobserved:
+class NoObserver:
     """Listens to nothing."""
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:

@@ -16,13 +16,13 @@ from typing import Final, TypeAlias, final
 
 from kaito.runtime.tasks import TaskScope
 
-OUTPUT_BYTES: Final = 2**20
+STDOUT_BYTES: Final = 2**20
 """Longest output that is kept."""
 
-COMPLAINT_BYTES: Final = 2**23
+STDERR_BYTES: Final = 2**23
 """Longest standard error that is read; its end is kept."""
 
-COMPLAINT_TAIL_BYTES: Final = 2**12
+STDERR_TAIL_BYTES: Final = 2**12
 
 DRAIN_SECONDS: Final = 1.0
 """After the program's end its pipes get this long to close, and what holds them then is killed."""
@@ -37,23 +37,23 @@ class ProgramTimeout(Exception):
     """The program did not end in time and was killed."""
 
 
-class ProgramFlood(Exception):
+class ProgramOutputTooLarge(Exception):
     """The program wrote more than the limit, and was killed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class CompletedProgram:
     """How a program ended."""
 
     code: int
     """Exit code; negative: the number of the signal that ended it."""
-    output: bytes
-    complaint: bytes
+    stdout: bytes
+    stderr: bytes
     """The end of its standard error."""
 
 
 @final
-class _Listener(asyncio.SubprocessProtocol):
+class _ProcessProtocol(asyncio.SubprocessProtocol):
     """Collects what the program writes."""
 
     def __init__(self) -> None:
@@ -62,27 +62,27 @@ class _Listener(asyncio.SubprocessProtocol):
         """Done at the process's end; failed when it floods us."""
         self.gone = asyncio.Event()
         self.drained: asyncio.Future[None] = loop.create_future()
-        self.output = bytearray()
-        self.complaint = bytearray()
-        self._complained = 0
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self._stderr_bytes = 0
         self._open = {_STDOUT, _STDERR}
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == _STDOUT:
-            self.output += data
-            if len(self.output) > OUTPUT_BYTES:
-                self._flood(f"more than {OUTPUT_BYTES >> 20} MiB")
+            self.stdout += data
+            if len(self.stdout) > STDOUT_BYTES:
+                self._fail_too_large(f"more than {STDOUT_BYTES >> 20} MiB")
         else:
-            self._complained += len(data)
-            self.complaint += data
-            del self.complaint[:-COMPLAINT_TAIL_BYTES]
-            if self._complained > COMPLAINT_BYTES:
-                self._flood(f"more than {COMPLAINT_BYTES >> 20} MiB to standard error")
+            self._stderr_bytes += len(data)
+            self.stderr += data
+            del self.stderr[:-STDERR_TAIL_BYTES]
+            if self._stderr_bytes > STDERR_BYTES:
+                self._fail_too_large(f"more than {STDERR_BYTES >> 20} MiB to standard error")
 
-    def _flood(self, how_much: str) -> None:
-        del self.output[OUTPUT_BYTES:]
+    def _fail_too_large(self, how_much: str) -> None:
+        del self.stdout[STDOUT_BYTES:]
         if not self.ended.done():
-            self.ended.set_exception(ProgramFlood(how_much))
+            self.ended.set_exception(ProgramOutputTooLarge(how_much))
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's
         self._open.discard(fd)
@@ -95,7 +95,7 @@ class _Listener(asyncio.SubprocessProtocol):
             self.ended.set_result(None)
 
 
-async def run_program(command: Sequence[str], *, environment: Mapping[str, str], seconds: float) -> Finished:
+async def run_program(command: Sequence[str], *, environment: Mapping[str, str], seconds: float) -> CompletedProgram:
     """Run a program to its end, without input.
 
     Args:
@@ -106,20 +106,20 @@ async def run_program(command: Sequence[str], *, environment: Mapping[str, str],
     Raises:
         OSError: it does not start.
         ProgramTimeout: it took longer; it was killed with everything that it started.
-        ProgramFlood: it wrote too much; likewise.
+        ProgramOutputTooLarge: it wrote too much; likewise.
     """
     started = await _start(command, environment)
-    process, listener = started
+    process, protocol = started
     clean = False
     try:
         async with asyncio.timeout(seconds):
-            await listener.ended
+            await protocol.ended
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await asyncio.shield(listener.drained)
-        clean = listener.drained.done()
+                await asyncio.shield(protocol.drained)
+        clean = protocol.drained.done()
         code = process.get_returncode()
-        return Finished(-1 if code is None else code, bytes(listener.output), bytes(listener.complaint))
+        return CompletedProgram(-1 if code is None else code, bytes(protocol.stdout), bytes(protocol.stderr))
     except TimeoutError as error:
         message = f"longer than {seconds:g} s"
         raise ProgramTimeout(message) from error
@@ -127,7 +127,7 @@ async def run_program(command: Sequence[str], *, environment: Mapping[str, str],
         await _end(*started, kill=not clean)
 
 
-_Started: TypeAlias = tuple[asyncio.SubprocessTransport, _Listener]
+_Started: TypeAlias = tuple[asyncio.SubprocessTransport, _ProcessProtocol]
 
 
 async def _start(command: Sequence[str], environment: Mapping[str, str]) -> _Started:
@@ -135,7 +135,13 @@ async def _start(command: Sequence[str], environment: Mapping[str, str]) -> _Sta
     async with TaskScope("program") as scope:
         starting = scope.spawn(
             asyncio.get_running_loop().subprocess_exec(
-                _Listener, *command, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+                _ProcessProtocol,
+                *command,
+                env=environment,
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                start_new_session=True,
             ),
             name="start",
         )
@@ -149,14 +155,14 @@ async def _start(command: Sequence[str], environment: Mapping[str, str]) -> _Sta
     return starting.result()
 
 
-async def _end(process: asyncio.SubprocessTransport, listener: _Listener, *, kill: bool) -> None:
+async def _end(process: asyncio.SubprocessTransport, protocol: _ProcessProtocol, *, kill: bool) -> None:
     if kill:
         _kill_group(process.get_pid())
         with suppress(TimeoutError):
             async with asyncio.timeout(KILL_SECONDS):
-                await listener.gone.wait()
+                await protocol.gone.wait()
     process.close()
-    await asyncio.wait([listener.drained], timeout=DRAIN_SECONDS)  # the pipes close in the loop's next rounds
+    await asyncio.wait([protocol.drained], timeout=DRAIN_SECONDS)  # the pipes close in the loop's next rounds
 
 
 def _kill_group(leader: int) -> None:

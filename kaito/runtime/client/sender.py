@@ -45,12 +45,12 @@ _WARNINGS_REMEMBERED = 1024
 _log = get_logger(__name__)
 
 
-class Repeat(Enum):
+class RetryOn(Enum):
     """What a request may survive without changing its meaning."""
 
-    ON_ANY_TROUBLE = "reads and apply"
-    WHEN_UNANSWERED = "update and delete: the version or uid guards them"
-    ONLY_IF_REFUSED = "create and patch"
+    ANY_FAILURE = "reads and apply"
+    LOST_RESPONSE = "update and delete: the version or uid guards them"
+    THROTTLING = "create and patch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class ApiRequest:
 
     method: str
     target: str
-    repeat: Repeat
+    retry_on: RetryOn
     body: bytes | None = None
     content_type: str = "application/json"
     accept: str = "application/json"
@@ -118,9 +118,9 @@ class Sender:
             if isinstance(error, Reply):
                 return error
             if isinstance(error, ApiError):
-                error.after_unanswered = unanswered
+                error.after_lost_response = unanswered
             unanswered = unanswered or isinstance(error, TransportError) or error.code in _SERVER_ERRORS
-            wait = self._wait_before_repeating(request, error, attempt)
+            wait = self._retry_delay(request, error, attempt)
             if wait is None or attempt == ATTEMPTS or wait > budget or monotonic() + wait >= deadline:
                 try:
                     raise error
@@ -172,15 +172,13 @@ class Sender:
             headers["content-type"] = request.content_type
         return headers
 
-    def _wait_before_repeating(
-        self, request: ApiRequest, error: ApiError | TransportError, attempt: int
-    ) -> float | None:
+    def _retry_delay(self, request: ApiRequest, error: ApiError | TransportError, attempt: int) -> float | None:
         """Seconds to wait before the same request is sent again, or None when it must not be."""
         if isinstance(error, TransportError):
-            return None if request.repeat is Repeat.ONLY_IF_REFUSED else self._backoff(attempt)
+            return None if request.retry_on is RetryOn.THROTTLING else self._backoff(attempt)
         if error.code == 429:
             return error.retry_after
-        if error.code in _SERVER_ERRORS and request.repeat is Repeat.ON_ANY_TROUBLE:
+        if error.code in _SERVER_ERRORS and request.retry_on is RetryOn.ANY_FAILURE:
             return error.retry_after if error.retry_after is not None else self._backoff(attempt)
         return None
 

@@ -20,7 +20,7 @@ from kaito.runtime.meta import (
     remove_condition,
     set_condition,
 )
-from kaito.runtime.meta.condition import STATUSES, ConditionLike, as_condition, condition_flaw, condition_status
+from kaito.runtime.meta.condition import STATUSES, ConditionLike, as_condition, condition_problem, condition_status
 
 R = TypeVar("R", bound=Resource)
 
@@ -157,7 +157,7 @@ class StatusScope(Generic[R]):
                 status or the reason.
         """
         model = condition_model(self._model)
-        if flaw := condition_flaw(update.type, update.reason):
+        if flaw := condition_problem(update.type, update.reason):
             raise ConfigurationError(flaw)
         if update.status not in STATUSES:
             message = f"condition {update.type}: status must be one of {', '.join(STATUSES)}, not {update.status!r}"

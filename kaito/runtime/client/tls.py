@@ -4,15 +4,15 @@ import hashlib
 import ssl
 from pathlib import Path
 
-from kaito.runtime.client.config import TlsMaterial
+from kaito.runtime.client.config import TlsConfig
 from kaito.runtime.errors import ConfigurationError
 
 
-def fingerprint(material: TlsMaterial) -> bytes:
+def fingerprint(config: TlsConfig) -> bytes:
     """Changes when the content of a file changes. Kubernetes replaces mounted files by switching a symlink, so neither
     the name nor the time of a file tells. A file that is missing for a moment counts as empty."""
     digest = hashlib.sha256()
-    for name in (material.ca_file, material.certificate_file, material.key_file):
+    for name in (config.ca_file, config.certificate_file, config.key_file):
         if name:
             try:
                 digest.update(hashlib.sha256(Path(name).read_bytes()).digest())
@@ -21,24 +21,24 @@ def fingerprint(material: TlsMaterial) -> bytes:
     return digest.digest()
 
 
-def client_context(material: TlsMaterial) -> ssl.SSLContext:
-    """A context that trusts the material's CA and shows its certificate.
+def client_context(config: TlsConfig) -> ssl.SSLContext:
+    """A context that trusts the config's CA and shows its certificate.
 
     Raises:
         ConfigurationError: a file is missing or is not what it should be.
     """
     try:
-        context = ssl.create_default_context(cafile=material.ca_file or None)
-        if material.certificate_file:
-            context.load_cert_chain(material.certificate_file, material.key_file or None)
+        context = ssl.create_default_context(cafile=config.ca_file or None)
+        if config.certificate_file:
+            context.load_cert_chain(config.certificate_file, config.key_file or None)
     except (OSError, ValueError) as error:  # SSLError is an OSError
-        message = f"TLS files not usable (CA {material.ca_file or 'of the system'}): {error}"
+        message = f"TLS files not usable (CA {config.ca_file or 'of the system'}): {error}"
         raise ConfigurationError(message) from error
-    if material.strict_x509:  # said either way: the default depends on Python's version
+    if config.strict_x509:  # said either way: the default depends on Python's version
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     else:
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if not material.verify:
+    if not config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

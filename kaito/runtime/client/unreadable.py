@@ -22,12 +22,12 @@ _log = get_logger(__name__)
 _logged: OrderedDict[str, None] = OrderedDict()
 
 
-def skips(unreadable: Unreadable | None, *, narrow: bool) -> bool:
+def skips_unreadable(unreadable: Unreadable | None, *, narrow: bool) -> bool:
     """Whether a list leaves unreadable objects out; by default only if it is not `narrow`."""
     return not narrow if unreadable is None else unreadable == "skip"
 
 
-def log_left_out(errors: Iterable[UnreadableObject]) -> None:
+def log_skipped(errors: Iterable[UnreadableObject]) -> None:
     """Log what a list left out, each state of an object once a process."""
     for error in errors:
         state = f"{error} {error.resource_version}"

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from logging import DEBUG
 from typing import Generic, TypeVar, final, get_args
 
-from kaito.runtime.client.run import Contest, running
+from kaito.runtime.client.write_context import FieldContention, writing_as
 from kaito.runtime.clock import Clock, monotonic
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe
@@ -20,7 +20,7 @@ from kaito.runtime.logging import BoundLogger, get_logger, reconcile_context
 from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.reconcile import Again
-from kaito.runtime.source import Started
+from kaito.runtime.source import StartedSource
 from kaito.runtime.tasks import TaskScope, sleep_forever
 from kaito.runtime.tracing import NO_SPAN, NO_TRACER, Span, Tracer
 from kaito.runtime.workqueue import Cause, Item, WorkQueue
@@ -75,7 +75,7 @@ class Engine(Generic[K]):
         # debug line cost one comparison in the hot path.
         self._log: BoundLogger = get_logger(f"controller.{self.name}").bind()
         self._debugging = self._log.is_enabled_for(DEBUG)
-        self._sources: list[Started] = []
+        self._sources: list[StartedSource] = []
         self._ready = asyncio.Event()
         self._working = False
         metrics.start_controller(self.name, options.workers)
@@ -89,7 +89,7 @@ class Engine(Generic[K]):
 
     # -- sources -----------------------------------------------------------------------------------------------------
 
-    async def run_sources(self, sources: Sequence[Callable[[TaskScope], Started]]) -> None:
+    async def run_sources(self, sources: Sequence[Callable[[TaskScope], StartedSource]]) -> None:
         """Start the sources, wait until they are synced, and keep them until cancelled.
 
         Raises:
@@ -114,7 +114,7 @@ class Engine(Generic[K]):
                     await started.wait_synced()
         except TimeoutError as error:
             reasons = {
-                started.trouble or "a handler has not finished its initial list"
+                started.sync_error or "a handler has not finished its initial list"
                 for started in self._sources
                 if not started.synced
             }
@@ -163,14 +163,14 @@ class Engine(Generic[K]):
         with (
             reconcile_context(self.name, self.kind, item.key, group=self._group) as run_id,
             self._tracer.start_as_current_span(f"reconcile {self.name}") as span,
-            running(self.name) as run,
+            writing_as(self.name) as run,
         ):
             try:
                 self._record_start(item, span, run_id)
                 outcome = await self._run(item)
                 self._follow_up(item, outcome, span)
-                if run.contests:
-                    self._hold_contested(item, run.contests)
+                if run.contentions:
+                    self._hold_contested(item, run.contentions)
             finally:
                 self._active.dec()
                 self._seconds.observe(monotonic() - started)
@@ -225,16 +225,16 @@ class Engine(Generic[K]):
         else:
             self._log.debug("reconciled")
 
-    def _hold_contested(self, item: Item[K], contests: Sequence[Contest]) -> None:
+    def _hold_contested(self, item: Item[K], contentions: Sequence[FieldContention]) -> None:
         """Delay the next reconcile of a key whose fields another writer keeps changing back.
 
         Each of the two writers triggers the other with its write: without a delay they would loop at full speed.
         """
-        self._metrics.contested.labels(self.name).inc(len(contests))
-        worst = max(contests, key=lambda contest: contest.times)
-        if worst.pause <= 0:
+        self._metrics.contested.labels(self.name).inc(len(contentions))
+        worst = max(contentions, key=lambda contest: contest.times)
+        if worst.backoff_seconds <= 0:
             return
-        self.queue.delay(item.key, worst.pause)
+        self.queue.delay(item.key, worst.backoff_seconds)
         self._log.warning(
             "applied fields are changed back repeatedly, next reconcile delayed",
             appliedKind=worst.kind,
@@ -242,7 +242,7 @@ class Engine(Generic[K]):
             field_manager=worst.field_manager,
             other_managers=list(worst.others),
             times=worst.times,
-            delay_seconds=worst.pause,
+            delay_seconds=worst.backoff_seconds,
         )
 
     def _retry(self, item: Item[K], error: Exception, outcome: Outcome) -> float | None:

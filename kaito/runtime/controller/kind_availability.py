@@ -61,7 +61,7 @@ class KindAvailability:
     async def _missing(self, *, missing_on_error: bool) -> list[str]:
         missing: list[str] = []
         for gvk in (kind.gvk() for kind in self._kinds):
-            self._discovery.forget(gvk)
+            self._discovery.invalidate(gvk)
             try:
                 served = await self._discovery.find(gvk) is not None
             except KaitoRuntimeError as error:

@@ -13,10 +13,10 @@ from kaito.runtime.controller.cache_needs import CacheNeed
 from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.errors import ConfigurationError, InvariantError
-from kaito.runtime.source import Started
+from kaito.runtime.source import StartedSource
 from kaito.runtime.tasks import TaskScope
 
-StartSource = Callable[[TaskScope], Started]
+StartSource = Callable[[TaskScope], StartedSource]
 """Starts a source."""
 
 

@@ -106,7 +106,7 @@ def as_condition(condition: ConditionLike) -> Condition:
     return Condition.model_validate(document)
 
 
-def condition_flaw(condition_type: str, reason: str) -> str:
+def condition_problem(condition_type: str, reason: str) -> str:
     """What `metav1.Condition` does not allow about a type and a reason; empty when it does."""
     if _TYPE.fullmatch(condition_type) is None:
         return f"{condition_type!r} is no condition type: take a CamelCase word"

@@ -15,4 +15,4 @@ from kaito.runtime.cache.event import (
 from kaito.runtime.source.channel import Channel as Channel, ChannelSource as ChannelSource
 from kaito.runtime.source.function import Feed as Feed, FunctionSource as FunctionSource
 from kaito.runtime.source.kind import KindSource as KindSource
-from kaito.runtime.source.source import Source as Source, Started as Started
+from kaito.runtime.source.source import Source as Source, StartedSource as StartedSource

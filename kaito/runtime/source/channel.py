@@ -137,7 +137,7 @@ class StartedChannel:
         return self._receiver.empty() and not self.busy
 
     @property
-    def trouble(self) -> str:
+    def sync_error(self) -> str:
         """Nothing can go wrong."""
         return ""
 

@@ -58,7 +58,7 @@ class StartedFunction:
         return True
 
     @property
-    def trouble(self) -> str:
+    def sync_error(self) -> str:
         """Nothing that is not raised."""
         return ""
 

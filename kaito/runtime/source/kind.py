@@ -148,7 +148,7 @@ class StartedKind(Generic[R]):
         return self._subscription.idle
 
     @property
-    def trouble(self) -> str:
+    def sync_error(self) -> str:
         """The last list or watch error of the informer."""
         return "" if self._ref.informer.synced else str(self._ref.informer.not_synced())
 

@@ -7,7 +7,7 @@ from kaito.runtime.handler import Enqueue
 from kaito.runtime.tasks import TaskScope
 
 
-class Started(Protocol):
+class StartedSource(Protocol):
     """A source at work."""
 
     async def wait_synced(self) -> None:
@@ -26,7 +26,7 @@ class Started(Protocol):
         ...
 
     @property
-    def trouble(self) -> str:
+    def sync_error(self) -> str:
         """Why it is not synced yet, in the server's words; empty when nothing is known to be wrong."""
         ...
 
@@ -44,6 +44,6 @@ class Source(Protocol):
         """For logs and metrics."""
         ...
 
-    def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> Started:
+    def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> StartedSource:
         """Begin to deliver events to `queue`; tasks of its own run in `scope`."""
         ...

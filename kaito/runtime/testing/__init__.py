@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from kaito.runtime.testing.crash import CrashingTransport as CrashingTransport, CrashPoint as CrashPoint
     from kaito.runtime.testing.envtest import RealCluster as RealCluster
     from kaito.runtime.testing.events import EventList as EventList
-    from kaito.runtime.testing.runs import Run as Run
+    from kaito.runtime.testing.reconciles import ReconcileRecord as ReconcileRecord
     from kaito.runtime.testing.scripted import ScriptedTransport as ScriptedTransport
     from kaito.runtime.testing.transport import InMemoryTransport as InMemoryTransport
     from kaito.runtime.testing.virtual import (
         Deadlock as Deadlock,
         Livelock as Livelock,
-        TimeRanAway as TimeRanAway,
+        TimeLimitExceeded as TimeLimitExceeded,
         VirtualTimeLoop as VirtualTimeLoop,
     )
     from kaito.runtime.testing.world import NotSettled as NotSettled, World as World
@@ -46,9 +46,9 @@ _HOMES = {
     "Livelock": "virtual",
     "NotSettled": "world",
     "RealCluster": "envtest",
-    "Run": "runs",
+    "ReconcileRecord": "reconciles",
     "ScriptedTransport": "scripted",
-    "TimeRanAway": "virtual",
+    "TimeLimitExceeded": "virtual",
     "VirtualTimeLoop": "virtual",
     "World": "world",
     "node": "builders",

@@ -40,11 +40,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A streamed answer. It ends after its pieces unless `stays` open."""
+    """A streamed answer. It ends after its pieces unless `keep_open` open."""
 
     pieces: tuple[Piece, ...] = ()
     status: int = 200
-    stays: bool = False
+    keep_open: bool = False
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -56,7 +56,7 @@ class Stream:
                 raise piece
             else:
                 await asyncio.sleep(piece)
-        if self.stays:
+        if self.keep_open:
             await asyncio.Event().wait()
 
     async def read(self) -> bytes:
@@ -101,7 +101,7 @@ class ScriptedTransport:
         if self._answers:
             return self._answers.pop(0)
         if call.is_watch:
-            return Stream(stays=True)
+            return Stream(keep_open=True)
         raise AssertionError(f"the script has no answer for {method} {target}")
 
     async def request(
@@ -150,25 +150,25 @@ def status(code: int, reason: str, message: str = "", **details: Any) -> Reply:
     return Reply(code, {}, msgspec.json.encode(body | {"message": message or reason, "details": details}))
 
 
-def listing(version: str, *items: Mapping[str, Any], token: str = "") -> Reply:
+def list_page(version: str, *items: Mapping[str, Any], token: str = "") -> Reply:
     """A page of a LIST."""
     metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
     return Reply(200, {}, msgspec.json.encode({"metadata": metadata, "items": items}))
 
 
-def frame(verb: str, obj: Mapping[str, Any]) -> bytes:
+def watch_event(verb: str, obj: Mapping[str, Any]) -> bytes:
     """One event of a watch, as a line."""
     return msgspec.json.encode({"type": verb, "object": obj}) + b"\n"
 
 
-def bookmark(version: str, *, ends_initial: bool = False) -> bytes:
-    """A bookmark; with `ends_initial` the one that ends the initial events of a streamed list."""
+def bookmark(version: str, *, initial_events_end: bool = False) -> bytes:
+    """A bookmark; with `initial_events_end` the one that ends the initial events of a streamed list."""
     metadata: dict[str, Any] = {"resourceVersion": version}
-    if ends_initial:
+    if initial_events_end:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    return frame("BOOKMARK", {"metadata": metadata})
+    return watch_event("BOOKMARK", {"metadata": metadata})
 
 
 def error_event(code: int, reason: str, message: str = "") -> bytes:
     """An ERROR event."""
-    return frame("ERROR", {"kind": "Status", "code": code, "reason": reason, "message": message or reason})
+    return watch_event("ERROR", {"kind": "Status", "code": code, "reason": reason, "message": message or reason})

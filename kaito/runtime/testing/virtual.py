@@ -1,10 +1,10 @@
-"""An event loop whose time is simulated: nothing ever sleeps, an hour passes in microseconds.
+"""Event loop in virtual time: tests never sleep, an hour passes in microseconds.
 
-Tests run on it through the pytest plugin, or by `run(main())`. When no callback is ready the loop jumps to its next
-timer instead of waiting. It guarantees that the same program with the same seed interleaves in the same way, that a
-program that can never go on is reported with what every task waits for (`Deadlock`), and that time cannot run away
-silently (`TimeRanAway`). Work in threads (`asyncio.to_thread`) is waited for in real time while virtual time stands
-still. Sockets are not for this loop: their peers live in real time.
+Tests run on it through the pytest plugin, or by `run(main())`. When no callback is ready, the loop advances its clock
+to the next timer instead of waiting. It guarantees that the same program with the same seed interleaves in the same
+way, that a program which cannot continue is reported with the stack of every task (`Deadlock`), and that runaway time
+is reported (`TimeLimitExceeded`). The loop waits for threads (`asyncio.to_thread`) in real time, without advancing its
+clock. It does not support sockets, whose peers run in real time.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Livelock(Exception):
     """Callbacks make each other ready for ever while time stands still, as `Again(0)` does. Lists the tasks."""
 
 
-class TimeRanAway(Exception):
+class TimeLimitExceeded(Exception):
     """Periodic timers kept the loop alive beyond its horizon while the test waited for something else."""
 
 
@@ -108,7 +108,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     Args:
         seed: None runs tasks in the order they became ready, as asyncio does; a number shuffles the steps of tasks
             that are ready at the same moment, reproducibly, to find code that relies on an order nobody promised.
-        horizon: virtual seconds after which `TimeRanAway` is raised.
+        horizon: virtual seconds after which `TimeLimitExceeded` is raised.
     """
 
     simulates_time: Final = True
@@ -120,9 +120,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._in_threads = 0
         self._rounds = 0
         self._serials = itertools.count()
-        self._awaiting_quiet: list[asyncio.Future[None]] = []
-        self._awaiting_tick: list[asyncio.Future[None]] = []
-        self._chance = None if seed is None else random.Random(seed)  # noqa: S311 - an order, not a secret
+        self._awaiting_idle: list[asyncio.Future[None]] = []
+        self._awaiting_timer: list[asyncio.Future[None]] = []
+        self._rng = None if seed is None else random.Random(seed)  # noqa: S311 - an order, not a secret
         selector = _JumpingSelector()
         selector.idle = self._idle
         super().__init__(selector)
@@ -149,20 +149,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """
         self._virtual_now += seconds
 
-    async def quiet(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until nothing can happen without time moving on."""
         future: asyncio.Future[None] = self.create_future()
-        self._awaiting_quiet.append(future)
+        self._awaiting_idle.append(future)
         await future
 
-    async def tick(self) -> None:
+    async def wait_for_timer(self) -> None:
         """Wait until time has moved on to the next timer.
 
         Raises:
             Deadlock: no timer is set.
         """
         future: asyncio.Future[None] = self.create_future()
-        self._awaiting_tick.append(future)
+        self._awaiting_timer.append(future)
         await future
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
@@ -190,8 +190,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._rounds = 0
         if self._in_threads:
             return False
-        if self._awaiting_quiet:
-            _release(self._awaiting_quiet)
+        if self._awaiting_idle:
+            _release(self._awaiting_idle)
             return True
         if until_timer is None:
             message = f"nothing can happen any more; tasks wait for:\n{describe_tasks(self)}"
@@ -199,8 +199,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._virtual_now += until_timer
         if self._virtual_now > self._horizon:
             message = f"still waiting after {self._horizon:.0f} virtual seconds; tasks:\n{describe_tasks(self)}"
-            raise TimeRanAway(message)
-        _release(self._awaiting_tick)
+            raise TimeLimitExceeded(message)
+        _release(self._awaiting_timer)
         return True
 
     def _run_once(self) -> None:
@@ -209,16 +209,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._rounds = 0
             message = f"time stands still after {MOMENT_ROUNDS} rounds of the loop; tasks:\n{describe_tasks(self)}"
             raise Livelock(message)
-        if self._chance is not None:
-            self._shuffle(self._chance)
+        if self._rng is not None:
+            self._shuffle(self._rng)
         cast("Any", super())._run_once()
 
-    def _shuffle(self, chance: random.Random) -> None:
+    def _shuffle(self, rng: random.Random) -> None:
         """Permute the ready steps of tasks among their places. Plain callbacks keep theirs: asyncio promises FIFO."""
         ready: deque[asyncio.Handle] = cast("Any", self)._ready
         places = [place for place, handle in enumerate(ready) if _is_task_step(handle)]
         handles = [ready[place] for place in places]
-        chance.shuffle(handles)
+        rng.shuffle(handles)
         for place, handle in zip(places, handles, strict=True):
             ready[place] = handle
 

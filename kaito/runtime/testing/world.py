@@ -33,7 +33,7 @@ from kaito.runtime.meta import Resource
 from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.objects import OWN_AGENT, ServerObjects
 from kaito.runtime.testing.permissions import rules_for
-from kaito.runtime.testing.runs import Run, Runs
+from kaito.runtime.testing.reconciles import ReconcileRecord, ReconcileRecorder
 from kaito.runtime.testing.transport import InMemoryTransport
 from kaito.runtime.testing.virtual import VirtualTimeLoop
 from kaito.runtime.tracing import NO_TRACER
@@ -52,7 +52,7 @@ class NotSettled(AssertionError):
     """Work did not come to rest; the message names what is still going on."""
 
 
-class Busy(Protocol):
+class ActivitySource(Protocol):
     """Something `settle` waits for."""
 
     def busy(self) -> Sequence[str]:
@@ -74,8 +74,8 @@ class World(ServerObjects):
         server = ApiServer(now=self.clock.now, seed=seed, webhooks=webhooks.call, authorization="RBAC")
         super().__init__(server, webhooks)
         self._stack = AsyncExitStack()
-        self._runs = Runs()
-        self._watched: list[Busy] = []
+        self._recorder = ReconcileRecorder()
+        self._tracked: list[ActivitySource] = []
         self._transports: list[InMemoryTransport] = []
 
     async def __aenter__(self) -> Self:
@@ -139,9 +139,9 @@ class World(ServerObjects):
             clock=self.clock,
             name=name,
             rng=random.Random(seed),  # noqa: S311 - waits, not secrets
-            tracer=NO_TRACER if agent == CLUSTER_AGENT else self._runs,
+            tracer=NO_TRACER if agent == CLUSTER_AGENT else self._recorder,
         )
-        self.watch_over(manager)
+        self.track(manager)
         return manager
 
     async def start(self, *controllers: AnyController) -> None:
@@ -152,9 +152,9 @@ class World(ServerObjects):
         manager = self.manager(*controllers, name="cluster", agent=CLUSTER_AGENT)
         await self._stack.enter_async_context(manager)
 
-    def watch_over(self, busy: Busy) -> None:
+    def track(self, busy: ActivitySource) -> None:
         """Have `settle` wait for something of yours too."""
-        self._watched.append(busy)
+        self._tracked.append(busy)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -174,13 +174,13 @@ class World(ServerObjects):
         """
         loop = _virtual_loop()
         deadline = monotonic() + limit
-        await loop.quiet()
+        await loop.wait_until_idle()
         while busy := self._busy():
             if monotonic() >= deadline:
                 message = f"not at rest after {limit:g} s: " + "; ".join(busy)
                 raise NotSettled(message)
-            await loop.tick()
-            await loop.quiet()
+            await loop.wait_for_timer()
+            await loop.wait_until_idle()
 
     async def advance(self, seconds: float) -> None:
         """Let virtual time pass: timers fire in order, then everything comes to rest."""
@@ -196,7 +196,7 @@ class World(ServerObjects):
 
     def _busy(self) -> Sequence[str]:
         requests = sum(transport.in_flight for transport in self._transports)
-        busy = [phrase for watched in self._watched for phrase in watched.busy()]
+        busy = [phrase for watched in self._tracked for phrase in watched.busy()]
         late = self.server.late_events
         if requests:
             busy.append(f"{requests} requests without an answer")
@@ -307,7 +307,7 @@ class World(ServerObjects):
             else:
                 self.server.allow(trouble)
 
-    def forget_history(self) -> None:
+    def compact_history(self) -> None:
         """Answer 410 to every watch that resumes from before now, as after an etcd compaction: informers list anew."""
         self.server.expire_history()
 
@@ -350,21 +350,21 @@ class World(ServerObjects):
         asked = [needed for who, *needed in self.server.permissions_used if who not in ours and agent in {"", who}]
         return rules_for((verb, group, resource) for verb, group, resource in asked)
 
-    def forget_requests(self) -> None:
+    def clear_requests(self) -> None:
         """Start counting anew, requests and runs."""
         self.server.requests.clear()
-        self._runs.ended.clear()
+        self._recorder.ended.clear()
 
-    def runs(self, key: str = "", *, controller: str = "") -> Sequence[Run]:
+    def reconciles(self, key: str = "", *, controller: str = "") -> Sequence[ReconcileRecord]:
         """The reconciles of the managers made here that have ended, oldest first: which key, why, and with what result.
 
-            assert [run.outcome for run in world.runs("default/cache")] == ["success"]
+            assert [run.outcome for run in world.reconciles("default/cache")] == ["success"]
 
         Args:
             key: as logs show it, `namespace/name`; empty for all.
             controller: its name; empty for all.
         """
-        return [run for run in self._runs.ended if key in {"", run.key} and controller in {"", run.controller}]
+        return [run for run in self._recorder.ended if key in {"", run.key} and controller in {"", run.controller}]
 
     def count(
         self, verb: str = "", kind: type[Resource] | None = None, *, name: str = "", subresource: str | None = None

@@ -182,7 +182,7 @@ async def test_ready_claim_causes_no_requests(stage: "Stage") -> None:
     stage.claim()
     await stage.until_ready()
     stage.simulator.api.requests.clear()
-    stage.world.forget_requests()
+    stage.world.clear_requests()
     await stage.world.advance(3600)
     assert list(stage.simulator.api.requests) == []
     assert stage.world.count("patch") == 0

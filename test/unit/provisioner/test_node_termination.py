@@ -107,7 +107,7 @@ async def test_pods_are_evicted_in_waves(stage: "Stage") -> None:
     pod(stage, "daemon", metadata=owned(daemons))
     pod(stage, "critical", spec=critical)
     pod(stage, "critical-daemon", spec=critical, metadata=owned(daemons))
-    stage.world.forget_requests()
+    stage.world.clear_requests()
     stage.delete()
     await stage.until_gone()
     evicted = [r.name for r in stage.world.requests if r.kind == "Pod" and r.subresource == "eviction"]
@@ -120,7 +120,7 @@ async def test_exempt_pods_are_not_evicted(stage: "Stage") -> None:
     pod(stage, "mirror", metadata=owned(stage.node()))
     done = pod(stage, "done")
     stage.world.patch(Pod, done.name, {"status": {"phase": "Succeeded"}}, subresource="status")
-    stage.world.forget_requests()
+    stage.world.clear_requests()
     stage.delete()
     await stage.until_gone()
     assert stage.world.count("POST", Pod, subresource="eviction") == 0

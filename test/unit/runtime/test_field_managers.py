@@ -11,14 +11,14 @@ import structlog
 
 from kaito.runtime.cache import Cached, View
 from kaito.runtime.client import ApiRequest, Client, Reply
-from kaito.runtime.client.run import (
+from kaito.runtime.client.managed_fields import managed_fields_of
+from kaito.runtime.client.write_context import (
     FIELD_MANAGER_LENGTH,
-    FREE,
-    LONGEST_PAUSE_SECONDS,
-    Contest,
+    FREE_RESTORES,
+    LONGEST_BACKOFF_SECONDS,
+    FieldContention,
     field_manager_of,
 )
-from kaito.runtime.client.takeover import managers_of
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ConfigurationError
@@ -63,7 +63,7 @@ def every(kind: type[Resource]) -> Callable[[ConfigMap, View], Sequence[ObjectKe
 
 
 def owners(world: World) -> list[tuple[str, str]]:
-    return sorted((entry.manager, entry.operation) for entry in managers_of(world.get(ConfigMap, "shared")))
+    return sorted((entry.manager, entry.operation) for entry in managed_fields_of(world.get(ConfigMap, "shared")))
 
 
 async def test_two_controllers_ensure_different_fields_of_one_object(world: World) -> None:
@@ -110,7 +110,7 @@ async def test_every_write_of_a_run_has_the_controllers_name(world: World) -> No
         await world.settle()
         await manager.api.ensure(named("outside"))
         owned = {
-            name: {entry.manager for entry in managers_of(world.get(ConfigMap, name))}
+            name: {entry.manager for entry in managed_fields_of(world.get(ConfigMap, name))}
             for name in ("made", "shared", "visited", "ticked", "outside")
         }
     assert owned == {
@@ -201,10 +201,10 @@ async def test_two_keys_that_undo_each_others_fields_are_slowed_down_and_named(w
                 world.put(App(metadata=ObjectMeta(name=name)))
             await world.advance(3600)
             writes = world.count("PATCH", ConfigMap)
-            assert writes < 2 * (3600 / LONGEST_PAUSE_SECONDS + 20)
+            assert writes < 2 * (3600 / LONGEST_BACKOFF_SECONDS + 20)
             contested = manager.metrics.value("kaito_runtime_contested_applies_total", controller="app")
             assert contested > 10
-            world.forget_requests()
+            world.clear_requests()
             world.delete(App, "b")
             await world.advance(600)  # the fight is over
             assert world.get(ConfigMap, "shared").data == {"a": "1"}
@@ -213,7 +213,7 @@ async def test_two_keys_that_undo_each_others_fields_are_slowed_down_and_named(w
     assert warnings
     assert warnings[-1]["applied"] == "default/shared"
     assert warnings[-1]["field_manager"] == "test/app"
-    assert warnings[-1]["delay_seconds"] == LONGEST_PAUSE_SECONDS
+    assert warnings[-1]["delay_seconds"] == LONGEST_BACKOFF_SECONDS
 
 
 async def test_two_operators_that_force_different_values_are_slowed_down(world: World) -> None:
@@ -252,16 +252,19 @@ async def test_changes_of_ones_mind_are_not_held_back(world: World) -> None:
     async with world.manager(Controller(App, converge).watches(ConfigMap, to=every(App))):
         world.put(App(metadata=ObjectMeta(name="a", labels={"size": "1"})))
         await world.settle()
-        for number in range(2 * FREE):
+        for number in range(2 * FREE_RESTORES):
             size = str(number % 2 + 2)
             world.patch(App, "a", {"metadata": {"labels": {"size": size}}})
             await world.settle()
             assert world.get(ConfigMap, "shared").data == {"size": size}
 
 
-@pytest.mark.parametrize(("times", "pause"), [(1, 0), (FREE, 0), (FREE + 1, 1), (FREE + 3, 4), (FREE + 50, 60)])
+@pytest.mark.parametrize(
+    ("times", "pause"),
+    [(1, 0), (FREE_RESTORES, 0), (FREE_RESTORES + 1, 1), (FREE_RESTORES + 3, 4), (FREE_RESTORES + 50, 60)],
+)
 def test_pauses_grow_and_are_capped(times: int, pause: float) -> None:
-    assert Contest("ConfigMap", ObjectKey("ns", "n"), "m", times, ()).pause == pause
+    assert FieldContention("ConfigMap", ObjectKey("ns", "n"), "m", times, ()).backoff_seconds == pause
 
 
 async def test_a_held_key_does_not_run_before_its_time(world: World) -> None:

@@ -173,9 +173,9 @@ async def test_a_kind_source_goes_from_the_server_to_the_queue_through_predicate
         source = KindSource(ConfigMap, enqueue_self, when=changed("data"))
         started = source.start(cache, queue, scope)
         assert not started.synced
-        assert "ConfigMap: no answer yet" in started.trouble
+        assert "ConfigMap: no answer yet" in started.sync_error
         await started.wait_synced()
-        assert started.trouble == ""
+        assert started.sync_error == ""
         assert ("default/old", -100, "create ConfigMap default/old (initial list)") in queue.added
         queue.keys()
         world.patch(ConfigMap, "old", {"metadata": {"labels": {"x": "y"}}})

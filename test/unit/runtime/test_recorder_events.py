@@ -30,7 +30,7 @@ def make(world: World, dropped: list[str]) -> EventRecorder:
 @pytest.fixture
 async def recorder(world: World, dropped: list[str]) -> AsyncIterator[EventRecorder]:
     recorder = make(world, dropped)
-    world.watch_over(recorder)
+    world.track(recorder)
     async with TaskScope("test") as scope:
         scope.spawn(recorder.run(), name="events")
         yield recorder

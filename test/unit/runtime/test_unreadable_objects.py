@@ -243,7 +243,7 @@ async def test_other_objects_are_reconciled_and_the_unreadable_one_fails_alone(w
     async with world.manager(Controller(App, converge)):
         await world.settle()
         assert seen == ["a of 1"]
-        assert {run.outcome for run in world.runs("default/bad")} == {"error"}
+        assert {run.outcome for run in world.reconciles("default/bad")} == {"error"}
         world.patch(untyped_kind("example.com/v1", "App", plural="apps"), "bad", {"spec": {"size": 2}})
         await world.settle()
         assert seen == ["a of 1", "bad of 2"]

@@ -90,7 +90,7 @@ class Cluster:
         manager = workspace_manager(
             settings or self.settings, runtime, transport=self.world.transport(), clock=self.world.clock
         )
-        self.world.watch_over(manager)
+        self.world.track(manager)
         return manager
 
     # what the user does
@@ -179,7 +179,7 @@ class Cluster:
         )
         transport = CrashingTransport(self.world.transport(), CrashPoint(writes))
         manager = workspace_manager(self.settings, runtime, transport=transport, clock=self.world.clock)
-        self.world.watch_over(manager)
+        self.world.track(manager)
         return manager
 
     async def until_serving(self) -> None:

@@ -104,7 +104,7 @@ async def test_karpenters_kinds_need_not_be_installed(
     world.put(own)
     quiet = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
     manager = workspace_manager(settings, quiet, transport=world.transport(), clock=world.clock)
-    world.watch_over(manager)
+    world.track(manager)
     async with manager:
         await world.settle()
         assert world.find(StatefulSet, own.name) is not None

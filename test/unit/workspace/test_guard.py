@@ -76,7 +76,7 @@ async def test_a_guard_somebody_removed_comes_back(cluster: "Cluster", phi: Work
         cluster.world.delete(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "")
         await cluster.world.advance(301)
         assert in_force(cluster.world)
-        cluster.world.forget_requests()
+        cluster.world.clear_requests()
         await cluster.world.advance(3000)
         written = [r for r in cluster.world.requests if r.method != "GET" and "admissionpolic" in r.path]
         assert written == []

@@ -40,7 +40,7 @@ async def test_a_quiet_cluster_costs_nothing(cluster: "Cluster", phi: Workspace)
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
-        cluster.world.forget_requests()
+        cluster.world.clear_requests()
         await cluster.world.advance(3600)
         written = [r for r in cluster.world.requests if r.method != "GET"]
         assert written == []
@@ -49,7 +49,7 @@ async def test_a_quiet_cluster_costs_nothing(cluster: "Cluster", phi: Workspace)
 async def test_a_workspace_costs_few_requests(cluster: "Cluster", phi: Workspace) -> None:
     async with cluster.controller():
         await cluster.world.settle()
-        cluster.world.forget_requests()
+        cluster.world.clear_requests()
         cluster.apply(phi)
         await cluster.until_serving()
         world = cluster.world

@@ -28,7 +28,7 @@ async def test_the_role_suffices_for_losses_blocked_pods_the_guard_and_deletion(
     manager = workspace_manager(
         cluster.settings, runtime, transport=world.transport(user=USER, agent="controller"), clock=world.clock
     )
-    world.watch_over(manager)
+    world.track(manager)
     cluster.apply(phi)
     async with manager:
         await world.settle()

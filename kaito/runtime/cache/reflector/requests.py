@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final, final
 
 from kaito.runtime.client.agent import user_agent as own_agent
-from kaito.runtime.client.observe import RequestObserver, Unobserved
+from kaito.runtime.client.observe import NoObserver, RequestObserver
 from kaito.runtime.client.transport import Reply, StreamReply, Transport
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import TransportError
@@ -33,7 +33,7 @@ class Requests:
     def __init__(self, transport: Transport, *, user_agent: str = "", observer: RequestObserver | None = None) -> None:
         self._transport = transport
         self._agent = user_agent or own_agent("kaito-runtime")
-        self._observer = observer or Unobserved()
+        self._observer = observer or NoObserver()
 
     async def get(self, target: str, headers: Mapping[str, str]) -> Reply:
         """The whole response. Raises `TransportError`."""

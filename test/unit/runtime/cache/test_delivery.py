@@ -15,11 +15,11 @@ from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
-from kaito.runtime.testing.scripted import Answer, ScriptedTransport, Stream, frame, listing, status
+from kaito.runtime.testing.scripted import Answer, ScriptedTransport, Stream, list_page, status, watch_event
 
 pytestmark = pytest.mark.virtual_time
 
-OPEN = Stream(stays=True)
+OPEN = Stream(keep_open=True)
 
 
 def config_map(name: str, version: int, uid: str = "", **data: str) -> Mapping[str, Any]:
@@ -67,14 +67,14 @@ async def test_creations_updates_and_deletions_in_order_with_both_states() -> No
     changes = Stream(
         (
             1.0,
-            frame("ADDED", config_map("b", 8)),
-            frame("MODIFIED", config_map("b", 9)),
-            frame("DELETED", config_map("a", 10)),
-            frame("DELETED", config_map("never-seen", 11)),
+            watch_event("ADDED", config_map("b", 8)),
+            watch_event("MODIFIED", config_map("b", 9)),
+            watch_event("DELETED", config_map("a", 10)),
+            watch_event("DELETED", config_map("never-seen", 11)),
         ),
-        stays=True,
+        keep_open=True,
     )
-    async with running(listing("7", config_map("a", 5)), changes) as cache:
+    async with running(list_page("7", config_map("a", 5)), changes) as cache:
         ear = Ear(cache)
         await asyncio.sleep(0.5)
         assert ear.words() == ["create a ->5 initial"]
@@ -85,9 +85,9 @@ async def test_creations_updates_and_deletions_in_order_with_both_states() -> No
 @pytest.mark.conformance(19)
 async def test_a_deletion_nobody_saw_is_told_with_the_last_state_and_a_flag() -> None:
     async with running(
-        listing("7", config_map("a", 5, color="red"), config_map("b", 6)),
+        list_page("7", config_map("a", 5, color="red"), config_map("b", 6)),
         status(410, "Expired"),
-        listing("20", config_map("b", 6), config_map("c", 19)),
+        list_page("20", config_map("b", 6), config_map("c", 19)),
         OPEN,
     ) as cache:
         ear = Ear(cache)
@@ -103,10 +103,10 @@ async def test_a_deletion_nobody_saw_is_told_with_the_last_state_and_a_flag() ->
 @pytest.mark.conformance(20)
 async def test_a_deletion_and_recreation_nobody_saw_are_two_events() -> None:
     async with running(
-        listing("7", config_map("a", 5, "first")),
+        list_page("7", config_map("a", 5, "first")),
         status(410, "Expired"),
-        listing("20", config_map("a", 19, "second")),
-        Stream((1.0, frame("MODIFIED", config_map("a", 30, "third"))), stays=True),
+        list_page("20", config_map("a", 19, "second")),
+        Stream((1.0, watch_event("MODIFIED", config_map("a", 30, "third"))), keep_open=True),
     ) as cache:
         ear = Ear(cache)
         await asyncio.sleep(0.5)
@@ -123,12 +123,16 @@ async def test_a_deletion_and_recreation_nobody_saw_are_two_events() -> None:
 @pytest.mark.conformance(21)
 async def test_dropped_paths_are_missing_from_every_event_and_tombstones_are_what_was_stored() -> None:
     async with running(
-        listing("7", config_map("a", 5, secret="x"), config_map("b", 6, secret="x")),
+        list_page("7", config_map("a", 5, secret="x"), config_map("b", 6, secret="x")),
         Stream(
-            (1.0, frame("MODIFIED", config_map("a", 8, secret="y")), frame("DELETED", config_map("b", 9, secret="z")))
+            (
+                1.0,
+                watch_event("MODIFIED", config_map("a", 8, secret="y")),
+                watch_event("DELETED", config_map("b", 9, secret="z")),
+            )
         ),
         status(410, "Expired"),
-        listing("20"),
+        list_page("20"),
         OPEN,
         drop=("metadata.managedFields", "data.secret"),
     ) as cache:
@@ -152,10 +156,10 @@ async def test_dropped_paths_are_missing_from_every_event_and_tombstones_are_wha
 
 async def test_priorities_are_low_for_what_a_restart_causes() -> None:
     async with running(
-        listing("7", config_map("a", 5), config_map("b", 6)),
-        Stream((1.0, frame("MODIFIED", config_map("a", 8)), frame("DELETED", config_map("b", 9)))),
+        list_page("7", config_map("a", 5), config_map("b", 6)),
+        Stream((1.0, watch_event("MODIFIED", config_map("a", 8)), watch_event("DELETED", config_map("b", 9)))),
         status(410, "Expired"),
-        listing("20", config_map("a", 8)),
+        list_page("20", config_map("a", 8)),
         OPEN,
     ) as cache:
         ear = Ear(cache)
@@ -172,7 +176,7 @@ async def test_priorities_are_low_for_what_a_restart_causes() -> None:
 @pytest.mark.conformance(26)
 async def test_a_late_handler_is_told_everything_as_initial_and_then_what_changes() -> None:
     async with running(
-        listing("7", config_map("a", 5)), Stream((5.0, frame("ADDED", config_map("b", 8))), stays=True)
+        list_page("7", config_map("a", 5)), Stream((5.0, watch_event("ADDED", config_map("b", 8))), keep_open=True)
     ) as cache:
         await asyncio.sleep(1)
         ear = Ear(cache)
@@ -187,7 +191,7 @@ async def test_a_late_handler_is_told_everything_as_initial_and_then_what_change
 async def test_a_handler_added_while_a_relist_is_told_hears_each_object_once() -> None:
     many = [config_map(f"c{number:04}", number + 10) for number in range(500)]
     async with running(
-        listing("7", config_map("gone", 5)), status(410, "Expired"), listing("900", *many), OPEN
+        list_page("7", config_map("gone", 5)), status(410, "Expired"), list_page("900", *many), OPEN
     ) as cache:
         late: list[Ear] = []
         told_before: list[int] = []
@@ -216,7 +220,7 @@ async def test_a_subscription_is_synced_when_its_handler_has_processed_the_initi
         await asyncio.sleep(3)
         handled.append(event.key.name)
 
-    async with running(listing("7", config_map("a", 5), config_map("b", 6)), OPEN) as cache:
+    async with running(list_page("7", config_map("a", 5), config_map("b", 6)), OPEN) as cache:
         subscription = cache.informer(ConfigMap).subscribe(slow, name="slow")
         await asyncio.sleep(1)
         assert cache.synced
@@ -235,8 +239,8 @@ async def test_a_raising_handler_is_logged_counted_retried_and_disturbs_nobody()
             raise RuntimeError("not today")
 
     async with running(
-        listing("7", config_map("a", 5), config_map("b", 6)),
-        Stream((0.1, frame("ADDED", config_map("c", 8))), stays=True),
+        list_page("7", config_map("a", 5), config_map("b", 6)),
+        Stream((0.1, watch_event("ADDED", config_map("c", 8))), keep_open=True),
     ) as cache:
         subscription = cache.informer(ConfigMap).subscribe(raising, name="raising")
         ear = Ear(cache)
@@ -265,14 +269,14 @@ async def test_a_failed_update_comes_again_with_the_newest_state_and_the_oldest_
         heard.append(f"{event.old.header.resource_version}>{event.new.header.resource_version}")
 
     async with running(
-        listing("7"),
+        list_page("7"),
         Stream(
             (
-                *(1.0, frame("ADDED", config_map("a", 8))),
-                *(0.1, frame("MODIFIED", config_map("a", 9))),
-                *(0.1, frame("MODIFIED", config_map("a", 10))),
+                *(1.0, watch_event("ADDED", config_map("a", 8))),
+                *(0.1, watch_event("MODIFIED", config_map("a", 9))),
+                *(0.1, watch_event("MODIFIED", config_map("a", 10))),
             ),
-            stays=True,
+            keep_open=True,
         ),
     ) as cache:
         await asyncio.sleep(1.05)
@@ -296,7 +300,7 @@ async def test_a_failed_event_of_an_object_that_is_gone_leaves_only_its_deletion
         heard.append(str(event.type))
 
     async with running(
-        listing("7", config_map("a", 5)), Stream((0.1, frame("DELETED", config_map("a", 8))), stays=True)
+        list_page("7", config_map("a", 5)), Stream((0.1, watch_event("DELETED", config_map("a", 8))), keep_open=True)
     ) as cache:
         cache.informer(ConfigMap).subscribe(handler, name="h")
         await asyncio.sleep(300)
@@ -316,8 +320,11 @@ async def test_a_later_success_does_not_make_up_for_an_earlier_failure() -> None
         told.append((event.old.header.resource_version, event.new.header.resource_version))
 
     async with running(
-        listing("7", config_map("a", 8)),
-        Stream((0.1, frame("MODIFIED", config_map("a", 9)), frame("MODIFIED", config_map("a", 10))), stays=True),
+        list_page("7", config_map("a", 8)),
+        Stream(
+            (0.1, watch_event("MODIFIED", config_map("a", 9)), watch_event("MODIFIED", config_map("a", 10))),
+            keep_open=True,
+        ),
     ) as cache:
         cache.informer(ConfigMap).subscribe(handler, name="h")
         await asyncio.sleep(60)
@@ -335,9 +342,9 @@ async def test_a_handler_that_cannot_keep_up_sees_fewer_larger_steps_that_still_
         new = event.new.header.resource_version if event.new else ""
         steps.append((event.key.name, old, new))
 
-    changes = [frame("MODIFIED", config_map(f"c{number % 10}", 100 + number)) for number in range(5_000)]
+    changes = [watch_event("MODIFIED", config_map(f"c{number % 10}", 100 + number)) for number in range(5_000)]
     first = [config_map(f"c{number}", number + 1) for number in range(10)]
-    async with running(listing("50", *first), Stream((1.0, *changes), stays=True)) as cache:
+    async with running(list_page("50", *first), Stream((1.0, *changes), keep_open=True)) as cache:
         subscription = cache.informer(ConfigMap).subscribe(slow, name="slow")
         await asyncio.sleep(2)
         assert len(subscription) <= 1024 + 10
@@ -351,7 +358,7 @@ async def test_a_handler_that_cannot_keep_up_sees_fewer_larger_steps_that_still_
 
 
 async def test_a_resync_tells_everything_once_more_without_asking_the_server() -> None:
-    async with running(listing("7", config_map("a", 5), config_map("b", 6)), OPEN) as cache:
+    async with running(list_page("7", config_map("a", 5), config_map("b", 6)), OPEN) as cache:
         told: list[tuple[float, bool, int]] = []
         cache.informer(ConfigMap).subscribe(
             lambda event: told.append((monotonic(), event.unchanged, event.priority)), name="resynced", resync=100.0
@@ -370,8 +377,8 @@ async def test_a_slow_handler_blocks_neither_the_store_nor_the_others() -> None:
     async def slow(_: Event[ConfigMap]) -> None:
         await asyncio.sleep(1_000)
 
-    changes = [frame("ADDED", config_map(f"c{number}", 10 + number)) for number in range(200)]
-    async with running(listing("7"), Stream((1.0, *changes), stays=True)) as cache:
+    changes = [watch_event("ADDED", config_map(f"c{number}", 10 + number)) for number in range(200)]
+    async with running(list_page("7"), Stream((1.0, *changes), keep_open=True)) as cache:
         subscription = cache.informer(ConfigMap).subscribe(slow, name="slow")
         ear = Ear(cache)
         await asyncio.sleep(2)
@@ -382,7 +389,7 @@ async def test_a_slow_handler_blocks_neither_the_store_nor_the_others() -> None:
 
 async def test_a_cancelled_subscription_hears_nothing_more() -> None:
     async with running(
-        listing("7", config_map("a", 5)), Stream((5.0, frame("ADDED", config_map("b", 8))), stays=True)
+        list_page("7", config_map("a", 5)), Stream((5.0, watch_event("ADDED", config_map("b", 8))), keep_open=True)
     ) as cache:
         ear = Ear(cache)
         other = Ear(cache)
@@ -416,7 +423,7 @@ async def test_a_handler_that_reads_the_cache_finds_its_own_event_there(world: W
 
 async def test_a_big_relist_lets_the_loop_turn() -> None:
     many = [config_map(f"c{number:05}", number + 10, text="x" * 500) for number in range(3_000)]
-    async with running(listing("9000", *many), OPEN) as cache:
+    async with running(list_page("9000", *many), OPEN) as cache:
         cache.informer(ConfigMap).subscribe(lambda _: None, name="all")
         turns = 0
         while not cache.synced:

@@ -83,7 +83,7 @@ async def test_own_writes_are_waited_for_where_they_belong(places: World) -> Non
             await api.create(config_map("mine", place, {"tier": "front"}))
             assert (await api.get(ConfigMap, "mine", place)).namespace == place
         assert len([found for found in await api.list(ConfigMap) if found.name == "mine"]) == 3
-        places.forget_requests()
+        places.clear_requests()
 
         # Out of the selector of "web": read live at once, and the list asks what the informers follow.
         back = await api.get(ConfigMap, "mine", "web")
@@ -97,7 +97,7 @@ async def test_a_list_read_live_asks_each_namespace_its_own_question(places: Wor
         api = Api(Client(places.transport(), field_manager="test"), cache)
         places.lag(ConfigMap, 10)
         await api.create(config_map("mine", "jobs"))
-        places.forget_requests()
+        places.clear_requests()
         found = {str(each.key) for each in await api.list(ConfigMap) if each.name in {"mine", "front", "back"}}
         assert found == {"web/front", "jobs/front", "jobs/back", "jobs/mine", "other/back"}
         assert places.count("list", ConfigMap) == 3

@@ -20,7 +20,7 @@ from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.runtime.ownership import controlled_by
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
-from kaito.runtime.testing.scripted import ScriptedTransport, Stream, bookmark, listing
+from kaito.runtime.testing.scripted import ScriptedTransport, Stream, bookmark, list_page
 
 KEY = ObjectKey("default", "mine")
 by_color = Index(ConfigMap, lambda found: [found.data.get("color", "")], name="by-color")
@@ -38,7 +38,7 @@ async def running(world: World, *kinds: Cached, latency: float = 0.0) -> AsyncGe
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         await cache.wait_synced(60)
-        world.forget_requests()
+        world.clear_requests()
         yield cache, Api(Client(transport, field_manager="test"), cache)
 
 
@@ -154,7 +154,7 @@ async def test_that_an_object_is_outside_the_selector_is_remembered_until_it_com
 
         world.patch(ConfigMap, "mine", {"metadata": {"labels": {"app": "x"}}})
         await world.advance(1)
-        world.forget_requests()
+        world.clear_requests()
         assert (await api.get(ConfigMap, "mine", "default")).labels == {"app": "x"}
         assert world.count("get", ConfigMap) == 0
 
@@ -176,10 +176,10 @@ async def test_a_list_that_falls_back_asks_the_server_the_question_the_cache_wou
             world.put(ConfigMap(metadata=ObjectMeta(name=name, namespace=namespace, labels=labels)))
     async with running(world, Cached(ConfigMap, namespaces=["a", "b"], labels="app")) as (cache, api):
         key = ObjectKey("b", "in")
-        cache.wrote(ConfigMap, key, "999999", "uid")
+        cache.record_write(ConfigMap, key, "999999", "uid")
         assert [str(found.key) for found in await api.list(ConfigMap)] == ["a/in", "b/in"]
         assert world.count("list", ConfigMap) == 2
-        world.forget_requests()
+        world.clear_requests()
         assert [str(found.key) for found in await api.list(ConfigMap, namespace="a")] == ["a/in"]
         assert world.count() == 0
         assert [str(found.key) for found in await api.list(ConfigMap, namespace="b")] == ["b/in"]
@@ -344,11 +344,11 @@ async def test_writes_begun_after_the_read_do_not_hold_it_up(world: World) -> No
     world.put(config_map("mine"))
     async with running(world) as (cache, _):
         version = int(cache.version(ConfigMap))
-        cache.wrote(ConfigMap, KEY, str(version + 1), "uid")
+        cache.record_write(ConfigMap, KEY, str(version + 1), "uid")
         async with TaskScope("reader") as scope:
             read = scope.spawn(cache.caught_up(ConfigMap, KEY), name="read")
             await asyncio.sleep(0.1)
-            cache.wrote(ConfigMap, KEY, str(version + 1000), "uid")
+            cache.record_write(ConfigMap, KEY, str(version + 1000), "uid")
             world.put(config_map("other"))
             await asyncio.sleep(0.1)
             assert read.done()
@@ -371,8 +371,8 @@ async def test_servers_without_numeric_versions_get_no_promise_and_one_warning(
     world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with running(world) as (cache, _):
-        cache.wrote(ConfigMap, KEY, "abc", "uid")
-        cache.wrote(ConfigMap, KEY, "abd", "uid")
+        cache.record_write(ConfigMap, KEY, "abc", "uid")
+        cache.record_write(ConfigMap, KEY, "abd", "uid")
         assert await cache.caught_up(ConfigMap, KEY)
         assert await cache.caught_up(ConfigMap)
         assert capfd.readouterr().err.count("not numbers") == 1
@@ -381,18 +381,18 @@ async def test_servers_without_numeric_versions_get_no_promise_and_one_warning(
 async def test_undeclared_kinds_and_foreign_namespaces_are_none_of_its_business(world: World) -> None:
     async with running(world, Cached(ConfigMap, namespaces=["a"])) as (cache, _):
         with cache.writing(ConfigMap, KEY):
-            cache.wrote(ConfigMap, KEY, "999999", "uid")
-            cache.deleted(ConfigMap, KEY, "uid")
+            cache.record_write(ConfigMap, KEY, "999999", "uid")
+            cache.record_deletion(ConfigMap, KEY, "uid")
         assert await cache.caught_up(ConfigMap)
         assert await cache.caught_up(ConfigMap, KEY)
 
 
 @pytest.mark.virtual_time
 async def test_a_wait_before_the_first_list_ends_with_it() -> None:
-    listed = listing("9", {"metadata": {"name": "mine", "namespace": "default", "uid": "u", "resourceVersion": "8"}})
+    listed = list_page("9", {"metadata": {"name": "mine", "namespace": "default", "uid": "u", "resourceVersion": "8"}})
     transport = ScriptedTransport()
     cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), streaming=False)
-    cache.wrote(ConfigMap, KEY, "8", "u")
+    cache.record_write(ConfigMap, KEY, "8", "u")
     assert not await cache.caught_up(ConfigMap, KEY)
     transport.then(listed)
     async with TaskScope("test") as scope:
@@ -404,14 +404,14 @@ async def test_a_wait_before_the_first_list_ends_with_it() -> None:
 @pytest.mark.virtual_time
 async def test_floors_mean_nothing_to_a_server_that_was_restored() -> None:
     transport = ScriptedTransport(
-        listing("900"), Stream((10.0, bookmark("20")), stays=True), listing("21"), Stream(stays=True)
+        list_page("900"), Stream((10.0, bookmark("20")), keep_open=True), list_page("21"), Stream(keep_open=True)
     )
     cache = Cache(transport, [Cached(ConfigMap)], clock=LoopClock(), streaming=False, own_writes_seconds=60)
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")
         await cache.wait_synced(1)
-        cache.wrote(ConfigMap, KEY, "1000", "uid")
-        cache.wrote(ConfigMap, ObjectKey("default", "other"), "1001", "uid")
+        cache.record_write(ConfigMap, KEY, "1000", "uid")
+        cache.record_write(ConfigMap, ObjectKey("default", "other"), "1001", "uid")
         waiting = scope.spawn(cache.caught_up(ConfigMap), name="read")
         await asyncio.sleep(30)
         assert waiting.done()

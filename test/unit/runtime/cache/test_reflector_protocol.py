@@ -26,9 +26,9 @@ from kaito.runtime.testing.scripted import (
     Stream,
     bookmark,
     error_event,
-    frame,
-    listing,
+    list_page,
     status,
+    watch_event,
 )
 
 pytestmark = pytest.mark.virtual_time
@@ -39,11 +39,11 @@ def config_map(name: str, version: int, uid: str = "", **data: str) -> Mapping[s
     return {"metadata": metadata, "data": data}
 
 
-def watch(*pieces: Piece, stays: bool = False) -> Stream:
-    return Stream(pieces, stays=stays)
+def watch(*pieces: Piece, keep_open: bool = False) -> Stream:
+    return Stream(pieces, keep_open=keep_open)
 
 
-OPEN = Stream(stays=True)
+OPEN = Stream(keep_open=True)
 
 
 @asynccontextmanager
@@ -76,7 +76,7 @@ def health(cache: Cache) -> InformerHealth:
 
 @pytest.mark.conformance(12)
 async def test_the_first_list_takes_any_version_and_the_watch_goes_on_from_the_lists() -> None:
-    async with reflected(listing("7", config_map("a", 5)), OPEN) as (transport, cache):
+    async with reflected(list_page("7", config_map("a", 5)), OPEN) as (transport, cache):
         await after(0.5)
         assert names(cache) == ["a"]
         first, second = transport.calls
@@ -88,7 +88,10 @@ async def test_the_first_list_takes_any_version_and_the_watch_goes_on_from_the_l
 
 async def test_pages_are_followed_to_the_end() -> None:
     async with reflected(
-        listing("7", config_map("a", 5), token="t1"), listing("7", config_map("b", 6), token="t2"), listing("7"), OPEN
+        list_page("7", config_map("a", 5), token="t1"),
+        list_page("7", config_map("b", 6), token="t2"),
+        list_page("7"),
+        OPEN,
     ) as (transport, cache):
         await after(0.5)
         assert names(cache) == ["a", "b"]
@@ -98,8 +101,8 @@ async def test_pages_are_followed_to_the_end() -> None:
 @pytest.mark.conformance(13)
 async def test_a_stream_that_ends_in_good_order_is_reopened_from_the_last_version_without_a_list() -> None:
     async with reflected(
-        listing("7", config_map("a", 5)),
-        watch(frame("ADDED", config_map("b", 8)), frame("MODIFIED", config_map("a", 9))),
+        list_page("7", config_map("a", 5)),
+        watch(watch_event("ADDED", config_map("b", 8)), watch_event("MODIFIED", config_map("a", 9))),
         OPEN,
     ) as (transport, cache):
         await after(5)
@@ -111,8 +114,8 @@ async def test_a_stream_that_ends_in_good_order_is_reopened_from_the_last_versio
 
 @pytest.mark.conformance("client-04")
 async def test_streams_that_the_server_closes_at_once_are_reopened_at_most_once_a_second() -> None:
-    closing = [watch(frame("MODIFIED", config_map("a", 8 + turn))) for turn in range(60)]
-    async with reflected(listing("7", config_map("a", 5)), *closing) as (transport, _):
+    closing = [watch(watch_event("MODIFIED", config_map("a", 8 + turn))) for turn in range(60)]
+    async with reflected(list_page("7", config_map("a", 5)), *closing) as (transport, _):
         await after(30)
         assert 28 <= len(transport.watches) <= 31
         assert len(transport.lists) == 1
@@ -120,7 +123,7 @@ async def test_streams_that_the_server_closes_at_once_are_reopened_at_most_once_
 
 @pytest.mark.conformance("client-04")
 async def test_a_stream_that_ends_at_once_without_an_event_is_an_error() -> None:
-    async with reflected(listing("7"), watch(), listing("8", config_map("a", 8)), OPEN) as (transport, cache):
+    async with reflected(list_page("7"), watch(), list_page("8", config_map("a", 8)), OPEN) as (transport, cache):
         await after(3)
         assert names(cache) == ["a"]
         assert len(transport.lists) == 2
@@ -139,7 +142,7 @@ async def test_a_stream_that_ends_at_once_without_an_event_is_an_error() -> None
 )
 async def test_an_expired_version_relists_once_and_ends_consistent(gone: Answer) -> None:
     async with reflected(
-        listing("7", config_map("a", 5), config_map("gone", 6)), gone, listing("20", config_map("b", 19)), OPEN
+        list_page("7", config_map("a", 5), config_map("gone", 6)), gone, list_page("20", config_map("b", 19)), OPEN
     ) as (transport, cache):
         await after(3)
         assert names(cache) == ["b"]
@@ -152,10 +155,10 @@ async def test_an_expired_version_relists_once_and_ends_consistent(gone: Answer)
 @pytest.mark.conformance(14)
 async def test_an_expired_version_on_the_list_itself_asks_for_the_newest_at_once() -> None:
     async with reflected(
-        listing("7", config_map("a", 5)),
+        list_page("7", config_map("a", 5)),
         status(410, "Expired"),
         status(410, "Expired", "the version is too old"),
-        listing("20", config_map("b", 19)),
+        list_page("20", config_map("b", 19)),
         OPEN,
     ) as (transport, cache):
         await after(3)
@@ -168,9 +171,9 @@ async def test_an_expired_version_on_the_list_itself_asks_for_the_newest_at_once
 @pytest.mark.conformance(14)
 async def test_a_continue_token_that_expires_restarts_the_list_in_one_piece() -> None:
     async with reflected(
-        listing("7", config_map("a", 5), token="t1"),
+        list_page("7", config_map("a", 5), token="t1"),
         status(410, "Expired", "the continue token expired"),
-        listing("9", config_map("a", 5), config_map("b", 8)),
+        list_page("9", config_map("a", 5), config_map("b", 8)),
         OPEN,
     ) as (transport, cache):
         await after(0.5)
@@ -185,7 +188,7 @@ async def test_a_version_the_server_has_not_reached_falls_back_to_the_newest_lis
         504, "Timeout", "Too large resource version: 7, current: 3", causes=[{"reason": "ResourceVersionTooLarge"}]
     )
     async with reflected(
-        listing("7", config_map("a", 5)), status(410, "Expired"), too_large, listing("3", config_map("b", 2)), OPEN
+        list_page("7", config_map("a", 5)), status(410, "Expired"), too_large, list_page("3", config_map("b", 2)), OPEN
     ) as (transport, cache):
         await after(3)
         assert names(cache) == ["b"]
@@ -204,7 +207,7 @@ async def test_a_version_the_server_has_not_reached_falls_back_to_the_newest_lis
     ],
 )
 async def test_a_busy_or_absent_server_is_asked_again_without_a_list(trouble: Answer, reason: str) -> None:
-    async with reflected(listing("7", config_map("a", 5)), trouble, trouble, OPEN) as (transport, cache):
+    async with reflected(list_page("7", config_map("a", 5)), trouble, trouble, OPEN) as (transport, cache):
         await after(20)
         assert len(transport.lists) == 1
         assert [call.query["resourceVersion"] for call in transport.watches] == ["7", "7", "7"]
@@ -216,10 +219,10 @@ async def test_a_busy_or_absent_server_is_asked_again_without_a_list(trouble: An
 @pytest.mark.conformance(13)
 async def test_a_connection_that_breaks_after_it_worked_is_reopened_at_once_however_often() -> None:
     broken = [
-        watch(frame("MODIFIED", config_map("a", 10 + turn)), 2.0, TransportError("connection reset"))
+        watch(watch_event("MODIFIED", config_map("a", 10 + turn)), 2.0, TransportError("connection reset"))
         for turn in range(10)
     ]
-    async with reflected(listing("7", config_map("a", 5)), *broken, OPEN) as (transport, cache):
+    async with reflected(list_page("7", config_map("a", 5)), *broken, OPEN) as (transport, cache):
         await after(30)
         assert len(transport.lists) == 1
         at = [call.at for call in transport.watches]
@@ -230,7 +233,7 @@ async def test_a_connection_that_breaks_after_it_worked_is_reopened_at_once_howe
 
 @pytest.mark.conformance(16)
 async def test_waits_double_to_thirty_seconds_with_jitter_and_start_anew_after_two_quiet_minutes() -> None:
-    async with reflected(listing("7"), *[REFUSED] * 12, watch(130.0), REFUSED, OPEN) as (transport, _):
+    async with reflected(list_page("7"), *[REFUSED] * 12, watch(130.0), REFUSED, OPEN) as (transport, _):
         await after(700)
         at = [call.at for call in transport.watches]
         waits = [later - earlier for earlier, later in pairwise(at)]
@@ -246,14 +249,14 @@ async def test_waits_double_to_thirty_seconds_with_jitter_and_start_anew_after_t
 @pytest.mark.conformance(16)
 async def test_the_server_may_ask_for_a_longer_wait() -> None:
     busy = status(429, "TooManyRequests", retryAfterSeconds=45)
-    async with reflected(listing("7"), busy, OPEN) as (transport, _):
+    async with reflected(list_page("7"), busy, OPEN) as (transport, _):
         await after(60)
         assert transport.watches[1].at - transport.watches[0].at >= 45
 
 
 @pytest.mark.conformance(17)
 async def test_a_bookmark_moves_the_version_and_nothing_else() -> None:
-    async with reflected(listing("7", config_map("a", 5)), watch(bookmark("99")), OPEN) as (transport, cache):
+    async with reflected(list_page("7", config_map("a", 5)), watch(bookmark("99")), OPEN) as (transport, cache):
         told: list[str] = []
         cache.informer(ConfigMap).subscribe(lambda event: told.append(repr(event)), name="all")
         await after(3)
@@ -264,9 +267,9 @@ async def test_a_bookmark_moves_the_version_and_nothing_else() -> None:
 
 async def test_a_server_that_went_back_in_time_is_noticed_at_its_next_bookmark_and_listed_anew() -> None:
     async with reflected(
-        listing("700", config_map("a", 500)),
-        watch(60.0, bookmark("20"), stays=True),
-        listing("21", config_map("b", 19)),
+        list_page("700", config_map("a", 500)),
+        watch(60.0, bookmark("20"), keep_open=True),
+        list_page("21", config_map("b", 19)),
     ) as (transport, cache):
         await after(65)
         assert names(cache) == ["b"]
@@ -276,7 +279,7 @@ async def test_a_server_that_went_back_in_time_is_noticed_at_its_next_bookmark_a
 
 @pytest.mark.conformance(24)
 async def test_a_silent_connection_is_given_up_three_minutes_after_the_last_bookmark() -> None:
-    async with reflected(listing("7", config_map("a", 5)), watch(60.0, bookmark("8"), stays=True), OPEN) as (
+    async with reflected(list_page("7", config_map("a", 5)), watch(60.0, bookmark("8"), keep_open=True), OPEN) as (
         transport,
         cache,
     ):
@@ -292,7 +295,7 @@ async def test_a_silent_connection_is_given_up_three_minutes_after_the_last_book
 @pytest.mark.conformance("client-03")
 @pytest.mark.conformance(24)
 async def test_a_connection_without_bookmarks_is_given_up_when_the_server_should_have_closed_it() -> None:
-    async with reflected(listing("7", config_map("a", 5)), watch(stays=True), OPEN) as (transport, _):
+    async with reflected(list_page("7", config_map("a", 5)), watch(keep_open=True), OPEN) as (transport, _):
         await after(1)
         asked = int(transport.watches[0].query["timeoutSeconds"])
         await after(asked + 3)
@@ -304,7 +307,7 @@ async def test_a_connection_without_bookmarks_is_given_up_when_the_server_should
 
 @pytest.mark.conformance(25)
 async def test_refused_credentials_resume_the_watch_once_they_are_renewed() -> None:
-    async with reflected(listing("7", config_map("a", 5)), status(401, "Unauthorized"), OPEN) as (transport, cache):
+    async with reflected(list_page("7", config_map("a", 5)), status(401, "Unauthorized"), OPEN) as (transport, cache):
         await after(3)
         assert len(transport.lists) == 1
         assert [call.query["resourceVersion"] for call in transport.watches] == ["7", "7"]
@@ -318,15 +321,15 @@ async def test_refused_credentials_resume_the_watch_once_they_are_renewed() -> N
         pytest.param(b"<html>502 Bad Gateway</html>\n", id="a proxy's page"),
         pytest.param(b'{"type":"ADDED","object":{"metadata":{"na\n', id="a cut line"),
         pytest.param(b'{"type":"ADDED","object":{"metadata":{"na', id="a cut line at the end"),
-        pytest.param(frame("RENAMED", config_map("a", 9)), id="an unknown type"),
+        pytest.param(watch_event("RENAMED", config_map("a", 9)), id="an unknown type"),
         pytest.param(b"x" * (17 * 1024 * 1024), id="17 MiB without an end"),
     ],
 )
 async def test_what_is_no_watch_stream_is_counted_and_leads_to_a_relist(noise: bytes) -> None:
     async with reflected(
-        listing("7", config_map("a", 5)),
-        watch(frame("ADDED", config_map("b", 8)), noise),
-        listing("10", config_map("c", 10)),
+        list_page("7", config_map("a", 5)),
+        watch(watch_event("ADDED", config_map("b", 8)), noise),
+        list_page("10", config_map("c", 10)),
         OPEN,
     ) as (transport, cache):
         await after(3)
@@ -338,8 +341,10 @@ async def test_what_is_no_watch_stream_is_counted_and_leads_to_a_relist(noise: b
 @pytest.mark.conformance("client-07")
 async def test_an_object_without_metadata_is_counted_and_the_stream_goes_on() -> None:
     async with reflected(
-        listing("7", {"spec": {}}, config_map("a", 5)),
-        watch(frame("ADDED", {"metadata": {"labels": 3}}), frame("ADDED", config_map("b", 8)), stays=True),
+        list_page("7", {"spec": {}}, config_map("a", 5)),
+        watch(
+            watch_event("ADDED", {"metadata": {"labels": 3}}), watch_event("ADDED", config_map("b", 8)), keep_open=True
+        ),
     ) as (transport, cache):
         await after(1)
         assert names(cache) == ["a", "b"]
@@ -359,7 +364,7 @@ async def test_requests_say_who_asks_and_are_observed() -> None:
         def retried(self, *, method: str, host: str, code: str) -> None: ...
         def limited(self, *, method: str, host: str, seconds: float) -> None: ...
 
-    transport = ScriptedTransport(REFUSED, listing("7"), REFUSED, status(429, "TooManyRequests"), OPEN)
+    transport = ScriptedTransport(REFUSED, list_page("7"), REFUSED, status(429, "TooManyRequests"), OPEN)
     cache = Cache(
         transport, [Cached(ConfigMap)], streaming=False, user_agent="memcached-operator/1.0", observer=Observer()
     )
@@ -380,12 +385,12 @@ async def test_no_log_line_and_no_error_shows_an_object() -> None:
     value = "aHVudGVyMg"
     secret = {"metadata": {"name": "s", "namespace": "ns", "resourceVersion": "5"}, "data": {"password": value}}
     nameless = {"data": {"password": value}, "metadata": {"labels": {"password": value}}}
-    cut = frame("ADDED", {"data": {"password": value}})[:-4] + b"\n"
+    cut = watch_event("ADDED", {"data": {"password": value}})[:-4] + b"\n"
     transport = ScriptedTransport(
         Stream((b'{"data":"' + value.encode() + b'"',)),
-        listing("7", secret, nameless),
-        watch(frame("ADDED", nameless), cut),
-        listing("9", secret),
+        list_page("7", secret, nameless),
+        watch(watch_event("ADDED", nameless), cut),
+        list_page("9", secret),
         OPEN,
     )
     by_password = Index(Secretive, lambda found: [str(found.data["password"])], name="by-password")
@@ -412,7 +417,7 @@ async def test_no_log_line_and_no_error_shows_an_object() -> None:
 async def test_why_nothing_arrives_is_known_and_named_until_it_is_over() -> None:
     sentence = 'configmaps is forbidden: User "operator" cannot list resource "configmaps" at the cluster scope'
     denied = status(403, "Forbidden", sentence)
-    async with reflected(denied, denied, listing("7", config_map("a", 5)), OPEN) as (transport, cache):
+    async with reflected(denied, denied, list_page("7", config_map("a", 5)), OPEN) as (transport, cache):
         await after(0.5)
         assert sentence in health(cache).error
         with pytest.raises(CacheNotSynced, match="cannot list resource"):
@@ -427,7 +432,7 @@ async def test_why_nothing_arrives_is_known_and_named_until_it_is_over() -> None
 
 async def test_any_other_refusal_of_the_watch_waits_and_relists() -> None:
     async with reflected(
-        listing("7", config_map("a", 5)), status(500, "InternalError"), listing("9", config_map("b", 9)), OPEN
+        list_page("7", config_map("a", 5)), status(500, "InternalError"), list_page("9", config_map("b", 9)), OPEN
     ) as (_, cache):
         await after(0.5)
         assert health(cache).error
@@ -438,9 +443,9 @@ async def test_any_other_refusal_of_the_watch_waits_and_relists() -> None:
 
 
 async def test_cut_streams_keep_every_object_once() -> None:
-    changes = [frame("ADDED", config_map(f"n{number}", 10 + number)) for number in range(20)]
+    changes = [watch_event("ADDED", config_map(f"n{number}", 10 + number)) for number in range(20)]
     cut = [watch(*changes[start : start + 4], TransportError("reset")) for start in range(0, 20, 4)]
-    async with reflected(listing("7"), *cut) as (transport, cache):
+    async with reflected(list_page("7"), *cut) as (transport, cache):
         await after(300)
         assert len(names(cache)) == 20
         assert len(transport.lists) == 1
@@ -449,7 +454,10 @@ async def test_cut_streams_keep_every_object_once() -> None:
 async def test_a_periodic_relist_asks_for_the_newest_list_although_the_watch_works() -> None:
     quiet = watch(*(piece for turn in range(60) for piece in (60.0, bookmark(str(100 + turn)))))
     async with reflected(
-        listing("7", config_map("a", 5), config_map("missed", 6)), quiet, listing("9", config_map("a", 5)), relist=1000
+        list_page("7", config_map("a", 5), config_map("missed", 6)),
+        quiet,
+        list_page("9", config_map("a", 5)),
+        relist=1000,
     ) as (transport, cache):
         await after(899)
         assert len(transport.lists) == 1
@@ -466,11 +474,14 @@ async def test_a_stream_that_is_never_quiet_is_relisted_all_the_same_and_loses_n
     class Busy(Stream):
         async def chunks(self) -> AsyncIterator[bytes]:
             for number in range(10_000):
-                yield frame("ADDED", config_map(f"n{number}", 10 + number))
+                yield watch_event("ADDED", config_map(f"n{number}", 10 + number))
                 if number % 100 == 0:
                     await asyncio.sleep(1)
 
-    async with reflected(listing("7"), Busy(), listing("5000", config_map("n0", 10)), OPEN, relist=50) as (_, cache):
+    async with reflected(list_page("7"), Busy(), list_page("5000", config_map("n0", 10)), OPEN, relist=50) as (
+        _,
+        cache,
+    ):
         await after(60)
         assert cache.stats()[0].relists == {"periodic": 1}
         assert names(cache) == ["n0"]
@@ -479,7 +490,10 @@ async def test_a_stream_that_is_never_quiet_is_relisted_all_the_same_and_loses_n
 async def test_a_periodic_relist_is_due_that_long_after_any_fill() -> None:
     gone = watch(250.0, error_event(410, "Expired"))
     quiet = watch(*(piece for turn in range(60) for piece in (60.0, bookmark(str(100 + turn)))))
-    async with reflected(listing("7"), gone, listing("8"), quiet, listing("9"), relist=1000) as (transport, cache):
+    async with reflected(list_page("7"), gone, list_page("8"), quiet, list_page("9"), relist=1000) as (
+        transport,
+        cache,
+    ):
         await after(1140)
         assert cache.stats()[0].relists == {"expired": 1}
         await after(230)
@@ -488,8 +502,8 @@ async def test_a_periodic_relist_is_due_that_long_after_any_fill() -> None:
 
 
 async def test_a_periodic_relist_streams_where_the_server_can() -> None:
-    begun = (frame("ADDED", config_map("a", 5)), bookmark("9", ends_initial=True))
-    async with reflected(watch(*begun, stays=True), watch(*begun, stays=True), streaming=True, relist=100) as (
+    begun = (watch_event("ADDED", config_map("a", 5)), bookmark("9", initial_events_end=True))
+    async with reflected(watch(*begun, keep_open=True), watch(*begun, keep_open=True), streaming=True, relist=100) as (
         transport,
         cache,
     ):

@@ -19,7 +19,7 @@ from kaito.runtime.kinds import ConfigMap, CustomResourceDefinition
 from kaito.runtime.manager import Cluster, Manager, Settings
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import InMemoryTransport, World
-from kaito.runtime.testing.scripted import ScriptedTransport, Stream, bookmark, listing
+from kaito.runtime.testing.scripted import ScriptedTransport, Stream, bookmark, list_page
 
 BOUND = 180
 OFF = Settings(metrics_bind_address="0", health_probe_bind_address="0")
@@ -150,7 +150,7 @@ def manager_on(world: World, transport: Any, *controllers: Controller[Any], **mo
         rng=random.Random(1),
         **more,
     )
-    world.watch_over(manager)
+    world.track(manager)
     return manager
 
 
@@ -205,7 +205,7 @@ async def test_readyz_fails_while_a_kind_cannot_be_followed_and_recovers(
         await world.advance(20)
         report = manager.readyz.report()
         assert report.status == 500
-        assert "App.example.com: nothing heard for 190 s" in report.text
+        assert "App.example.com: no message for 190 s" in report.text
         assert words in report.text
         for minutes in (10, 20, 30):
             await world.advance(minutes * 60 + 190 + began - only(manager).silent_seconds)
@@ -227,7 +227,7 @@ async def test_readyz_fails_when_the_definition_is_deleted(world: World) -> None
         await world.advance(BOUND + 10)
         report = manager.readyz.report()
         assert report.status == 500
-        assert "App.example.com: nothing heard for 190 s" in report.text
+        assert "App.example.com: no message for 190 s" in report.text
         assert not only(manager).watching
         world.install(App)
         world.put(app("again"))
@@ -247,7 +247,7 @@ async def test_readyz_fails_while_watches_are_accepted_and_deliver_nothing(world
         await world.advance(240)
         report = manager.readyz.report()
         assert report.status == 500
-        assert "App.example.com: nothing heard for 240 s: the watch is open and delivers nothing" in report.text
+        assert "App.example.com: no message for 240 s: the watch is open and delivers nothing" in report.text
         await world.advance(1800)
         assert only(manager).silent_seconds == pytest.approx(2040, abs=1)
         transport.muted = False
@@ -302,7 +302,7 @@ async def test_a_second_cluster_is_named_when_it_is_not_heard_of_and_only_then(w
         await world.advance(190)
         report = manager.readyz.report()
         assert report.status == 500
-        assert "ConfigMap of cluster member: nothing heard for 2" in report.text
+        assert "ConfigMap of cluster member: no message for 2" in report.text
         assert "App.example.com" not in report.text
         there.reachable = True
         await world.advance(90)
@@ -315,7 +315,7 @@ async def test_the_bound_is_a_setting(world: World) -> None:
     world.install(App)
     settings = OFF.model_copy(update={"watch_silence_seconds": 900.0})
     manager = Manager(settings, controllers=[Controller(App, converge)], transport=transport, clock=world.clock)
-    world.watch_over(manager)
+    world.track(manager)
     async with manager:
         await world.settle()
         unreachable(world, transport)
@@ -367,12 +367,12 @@ async def test_a_restored_server_behind_a_proxy_that_cuts_silent_streams_is_noti
 
 async def test_a_restored_server_without_streamed_lists_is_asked_by_a_list_of_one_object() -> None:
     """framework-12: the question is small, without selectors, and asked once, some seconds after the watch is open."""
-    page = listing("21", {"metadata": {"name": "b", "namespace": "ns", "uid": "u", "resourceVersion": "19"}})
+    page = list_page("21", {"metadata": {"name": "b", "namespace": "ns", "uid": "u", "resourceVersion": "19"}})
     transport = ScriptedTransport(
-        listing("700", {"metadata": {"name": "a", "namespace": "ns", "uid": "v", "resourceVersion": "500"}}),
-        Stream((60.0, bookmark("701")), stays=True),
-        Stream(stays=True),
-        listing("20"),
+        list_page("700", {"metadata": {"name": "a", "namespace": "ns", "uid": "v", "resourceVersion": "500"}}),
+        Stream((60.0, bookmark("701")), keep_open=True),
+        Stream(keep_open=True),
+        list_page("20"),
         page,
     )
     declared = [Cached(ConfigMap, labels="app=x")]

@@ -22,9 +22,9 @@ from kaito.runtime.testing.scripted import (
     Stream,
     bookmark,
     error_event,
-    frame,
-    listing,
+    list_page,
     status,
+    watch_event,
 )
 
 pytestmark = pytest.mark.virtual_time
@@ -35,11 +35,11 @@ def config_map(name: str, version: int) -> Mapping[str, Any]:
     return {"metadata": metadata}
 
 
-def stream(*pieces: Piece, stays: bool = False) -> Stream:
-    return Stream(pieces, stays=stays)
+def stream(*pieces: Piece, keep_open: bool = False) -> Stream:
+    return Stream(pieces, keep_open=keep_open)
 
 
-OPEN = Stream(stays=True)
+OPEN = Stream(keep_open=True)
 
 
 @asynccontextmanager
@@ -59,15 +59,15 @@ def names(cache: Cache) -> list[str]:
 async def test_the_store_is_filled_at_the_end_bookmark_and_the_same_stream_goes_on() -> None:
     async with reflected(
         stream(
-            frame("ADDED", config_map("a", 5)),
-            frame("ADDED", config_map("gone", 6)),
-            frame("DELETED", config_map("gone", 7)),
+            watch_event("ADDED", config_map("a", 5)),
+            watch_event("ADDED", config_map("gone", 6)),
+            watch_event("DELETED", config_map("gone", 7)),
             5.0,
             bookmark("8"),
-            bookmark("9", ends_initial=True),
+            bookmark("9", initial_events_end=True),
             5.0,
-            frame("ADDED", config_map("b", 10)),
-            stays=True,
+            watch_event("ADDED", config_map("b", 10)),
+            keep_open=True,
         )
     ) as (transport, cache):
         await asyncio.sleep(4)
@@ -98,10 +98,10 @@ async def test_the_store_is_filled_at_the_end_bookmark_and_the_same_stream_goes_
 async def test_a_server_that_does_not_know_it_is_listed_from_then_on(refusal: Answer) -> None:
     async with reflected(
         refusal,
-        listing("7", config_map("a", 5)),
+        list_page("7", config_map("a", 5)),
         status(410, "Expired"),
-        listing("9", config_map("b", 8)),
-        stream(3.0, frame("ADDED", config_map("c", 10)), stays=True),
+        list_page("9", config_map("b", 8)),
+        stream(3.0, watch_event("ADDED", config_map("c", 10)), keep_open=True),
     ) as (transport, cache):
         await asyncio.sleep(10)
         assert names(cache) == ["b", "c"]
@@ -112,8 +112,10 @@ async def test_a_server_that_does_not_know_it_is_listed_from_then_on(refusal: An
 @pytest.mark.conformance(18)
 async def test_a_server_that_ignores_it_and_falls_silent_is_listed_after_half_a_minute() -> None:
     async with reflected(
-        stream(frame("ADDED", config_map("a", 5)), 10.0, frame("ADDED", config_map("b", 6)), stays=True),
-        listing("7", config_map("a", 5), config_map("b", 6)),
+        stream(
+            watch_event("ADDED", config_map("a", 5)), 10.0, watch_event("ADDED", config_map("b", 6)), keep_open=True
+        ),
+        list_page("7", config_map("a", 5), config_map("b", 6)),
         OPEN,
     ) as (transport, cache):
         await asyncio.sleep(39)
@@ -127,9 +129,9 @@ async def test_a_server_that_ignores_it_and_falls_silent_is_listed_after_half_a_
 async def test_a_server_that_ignores_it_and_goes_on_with_changes_is_listed_too() -> None:
     changes: list[Piece] = []
     for version in range(10, 30):
-        changes += [10.0, frame("MODIFIED", config_map("a", version))]
+        changes += [10.0, watch_event("MODIFIED", config_map("a", version))]
     async with reflected(
-        stream(frame("ADDED", config_map("a", 5)), *changes), listing("31", config_map("a", 30)), OPEN
+        stream(watch_event("ADDED", config_map("a", 5)), *changes), list_page("31", config_map("a", 30)), OPEN
     ) as (transport, cache):
         await asyncio.sleep(29)
         assert not transport.lists
@@ -140,8 +142,8 @@ async def test_a_server_that_ignores_it_and_goes_on_with_changes_is_listed_too()
 @pytest.mark.conformance(18)
 async def test_a_stream_cut_before_its_end_bookmark_leaves_nothing_behind() -> None:
     async with reflected(
-        stream(frame("ADDED", config_map("a", 5)), REFUSED),
-        stream(frame("ADDED", config_map("b", 6)), bookmark("7", ends_initial=True), stays=True),
+        stream(watch_event("ADDED", config_map("a", 5)), REFUSED),
+        stream(watch_event("ADDED", config_map("b", 6)), bookmark("7", initial_events_end=True), keep_open=True),
     ) as (transport, cache):
         await asyncio.sleep(3)
         assert names(cache) == ["b"]
@@ -152,7 +154,10 @@ async def test_a_stream_cut_before_its_end_bookmark_leaves_nothing_behind() -> N
 @pytest.mark.conformance(16)
 @pytest.mark.parametrize("busy", [status(429, "TooManyRequests"), REFUSED, stream(error_event(429, "TooManyRequests"))])
 async def test_a_busy_server_is_asked_for_the_stream_again_not_for_a_list(busy: Answer) -> None:
-    async with reflected(busy, busy, stream(bookmark("7", ends_initial=True), stays=True)) as (transport, cache):
+    async with reflected(busy, busy, stream(bookmark("7", initial_events_end=True), keep_open=True)) as (
+        transport,
+        cache,
+    ):
         await asyncio.sleep(20)
         assert cache.synced
         assert not transport.lists
@@ -162,9 +167,13 @@ async def test_a_busy_server_is_asked_for_the_stream_again_not_for_a_list(busy: 
 @pytest.mark.conformance(14)
 async def test_an_expired_version_is_followed_by_a_stream_from_the_newest() -> None:
     async with reflected(
-        stream(frame("ADDED", config_map("a", 5)), bookmark("7", ends_initial=True), error_event(410, "Expired")),
+        stream(
+            watch_event("ADDED", config_map("a", 5)),
+            bookmark("7", initial_events_end=True),
+            error_event(410, "Expired"),
+        ),
         status(410, "Expired"),
-        stream(frame("ADDED", config_map("b", 20)), bookmark("21", ends_initial=True), stays=True),
+        stream(watch_event("ADDED", config_map("b", 20)), bookmark("21", initial_events_end=True), keep_open=True),
     ) as (transport, cache):
         await asyncio.sleep(5)
         assert names(cache) == ["b"]
@@ -177,7 +186,7 @@ async def test_another_refusal_is_tried_as_a_list_once_and_the_stream_is_not_giv
     async with reflected(
         status(500, "InternalError"),
         status(500, "InternalError"),
-        stream(bookmark("7", ends_initial=True), stays=True),
+        stream(bookmark("7", initial_events_end=True), keep_open=True),
     ) as (transport, cache):
         await asyncio.sleep(5)
         assert cache.synced
@@ -185,7 +194,7 @@ async def test_another_refusal_is_tried_as_a_list_once_and_the_stream_is_not_giv
 
 
 async def test_metadata_only_asks_for_metadata() -> None:
-    transport = ScriptedTransport(status(400, "BadRequest"), listing("7"))
+    transport = ScriptedTransport(status(400, "BadRequest"), list_page("7"))
     cache = Cache(transport, [Cached(ConfigMap, only="metadata")], clock=LoopClock(), rng=random.Random(1))
     async with TaskScope("test") as scope:
         scope.spawn(cache.run(), name="cache")

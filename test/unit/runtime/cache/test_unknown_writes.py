@@ -140,7 +140,7 @@ async def test_a_conflict_with_ones_own_write_without_an_answer_is_an_open_outco
         world.fail_next("update", ConfigMap, drop_connection=True)  # the repetition finds its own predecessor
         with pytest.raises(Conflict) as conflict:
             await manager.api.update(made.evolve(data={"v": "2"}))
-        assert conflict.value.after_unanswered
+        assert conflict.value.after_lost_response
         assert (await manager.api.get(ConfigMap, "c", "default")).data == {"v": "2"}
 
 
@@ -227,7 +227,7 @@ async def test_the_cache_is_used_again_when_it_has_caught_up(world: World) -> No
             await api.patch(made, MergePatch({"data": {"v": "2"}}))
         await asyncio.sleep(SETTLE_SECONDS)
         assert (await api.get(ConfigMap, "c", "default")).data == {"v": "2"}  # live, and settles it
-        world.forget_requests()
+        world.clear_requests()
         assert (await api.get(ConfigMap, "c", "default")).data == {"v": "2"}
         assert len(await api.list(ConfigMap, namespace="default")) == 1
         assert world.count("get", ConfigMap) == 0
@@ -244,7 +244,7 @@ async def test_a_creation_that_did_not_happen_costs_no_more_than_the_doubt(world
         assert await api.list(ConfigMap, namespace="default") == []
         world.put(config("later"))
         await asyncio.sleep(1)
-        world.forget_requests()
+        world.clear_requests()
         assert [each.name for each in await api.list(ConfigMap, namespace="default")] == ["later"]
         assert (await api.get(ConfigMap, "later", "default")).name == "later"
         assert world.count("list", ConfigMap) == 0
@@ -257,7 +257,7 @@ async def test_other_namespaces_and_refused_writes_are_read_from_the_cache(world
         await created(api, config(v="1"))
         world.put(ConfigMap(metadata=ObjectMeta(name="o", namespace="kube-public")))
         await world.settle()
-        world.forget_requests()
+        world.clear_requests()
         with pytest.raises(ApiError):
             await api.create(config())  # refused: it exists
         assert (await api.get(ConfigMap, "c", "default")).name == "c"

@@ -20,7 +20,7 @@ by_app = Index(ConfigMap, lambda obj: [obj.data["app"]] if "app" in obj.data els
 async def manager(world: World) -> AsyncIterator[Manager]:
     cached = [Cached(ConfigMap, indexes=[by_app]), Cached(Namespace), Cached(Secret, labels="seen=yes")]
     async with world.manager(cache=cached, live=[Service]) as manager:
-        world.forget_requests()
+        world.clear_requests()
         yield manager
 
 

@@ -32,7 +32,7 @@ async def manager(world: World) -> AsyncIterator[Manager]:
     world.put(Namespace(metadata=ObjectMeta(name="web")))
     cached = [Cached(ConfigMap, indexes=[by_text]), Cached(Namespace), Cached(Pod), Cached(Deployment)]
     async with world.manager(cache=cached, live=[Service]) as manager:
-        world.forget_requests()
+        world.clear_requests()
         yield manager
 
 
@@ -157,7 +157,7 @@ async def test_a_dry_run_is_not_waited_for_and_not_remembered(world: World, mana
         status.set(replicas=3)
     await rehearsal.delete(kept)
     rehearsal.event(kept, "Normal", "Rehearsed", "nobody hears it")
-    world.forget_requests()
+    world.clear_requests()
 
     assert (await rehearsal.get(ConfigMap, "kept", "default")).data == {"text": "1"}
     assert await manager.api.find(ConfigMap, "new", "default") is None

@@ -303,7 +303,7 @@ async def test_client_02_a_rotated_token_file_is_used_within_a_minute(tmp_path: 
     file.unlink()
     await asyncio.sleep(61)
     assert await token.header() == "Bearer two"  # unreadable for a moment is no reason to go without
-    assert await token.refused("Bearer two") is False
+    assert await token.renew("Bearer two") is False
 
 
 async def test_large_bodies_pass_both_ways() -> None:

@@ -54,7 +54,7 @@ asyncio.run(main())
 async def test_client_12_ten_idle_informers_take_less_than_a_hundredth_of_a_core(world: World) -> None:
     async with world.manager(cache=[Cached(kind) for kind in KINDS]):
         await world.settle()
-        world.forget_requests()
+        world.clear_requests()
         started = time.process_time()
         await world.advance(IDLE_SECONDS)  # half an hour of bookmarks and watches that end, without the waiting
         spent = time.process_time() - started

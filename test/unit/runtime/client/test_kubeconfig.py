@@ -114,7 +114,7 @@ async def test_a_token_file_is_read_again_every_minute_and_when_refused(tmp_path
     assert await access.credentials.header() == "Bearer one"
     (tmp_path / "token").write_text("two")
     assert await access.credentials.header() == "Bearer one"
-    assert await access.credentials.refused("Bearer one") is True
+    assert await access.credentials.renew("Bearer one") is True
     assert await access.credentials.header() == "Bearer two"
     (tmp_path / "token").write_text("three")
     await asyncio.sleep(60)
@@ -362,7 +362,7 @@ async def test_a_token_is_replaced_five_minutes_before_it_expires_and_when_refus
     assert await credentials.header() == "Bearer token-1"
     clock.moment += dt.timedelta(minutes=54)
     assert await credentials.header() == "Bearer token-1"
-    answers = await asyncio.gather(*(credentials.refused("Bearer token-1") for _ in range(5)))
+    answers = await asyncio.gather(*(credentials.renew("Bearer token-1") for _ in range(5)))
     assert answers == [True] * 5
     assert await credentials.header() == "Bearer token-2"  # replaced once for all five
     clock.moment += dt.timedelta(minutes=1)

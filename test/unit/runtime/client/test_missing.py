@@ -60,7 +60,7 @@ async def test_a_status_without_its_subresource_is_an_error_that_says_so(world: 
     async with world.manager(Controller(App, converge)):
         world.put(App(metadata=ObjectMeta(name="a")))
         await world.settle()
-        assert world.runs()[0].outcome == "error"
+        assert world.reconciles()[0].outcome == "error"
         assert "App default/a exists, but apps of example.com/v1 have no 'status' subresource" in errors[0]
         assert "declare spec.versions[].subresources.status" in errors[0]
         world.install(crd([Version(model=App, storage=True)]))  # the definition is corrected
@@ -77,7 +77,7 @@ async def test_the_status_of_an_object_that_is_gone_is_no_error(world: World) ->
     async with world.manager(Controller(App, converge)):
         world.put(App(metadata=ObjectMeta(name="a")))
         await world.settle()
-        assert world.runs()[0].outcome == "success"
+        assert world.reconciles()[0].outcome == "success"
 
 
 async def test_the_status_of_an_object_whose_name_is_taken_is_no_error(world: World) -> None:

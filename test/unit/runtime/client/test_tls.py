@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from kaito.apiserver.http import serve
 from kaito.apiserver.server import ApiServer
-from kaito.runtime.client.config import ClusterConfig, NoCredentials, TlsMaterial
+from kaito.runtime.client.config import ClusterConfig, NoCredentials, TlsConfig
 from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.client.tls import client_context, fingerprint
 from kaito.runtime.errors import ConfigurationError, TransportError
@@ -85,7 +85,7 @@ async def serving(ca: Authority, directory: Path, *hosts: str, port: int = 0) ->
         yield served.url
 
 
-async def status_of(url: str, material: TlsMaterial) -> int:
+async def status_of(url: str, material: TlsConfig) -> int:
     transport = HttpTransport(ClusterConfig(server=url, credentials=NoCredentials(), tls=material))
     try:
         return (await transport.request("GET", "/version")).status
@@ -98,15 +98,15 @@ async def test_client_13_a_ca_without_key_identifiers_is_accepted_and_hosts_are_
     ca = authority()
     ca_file = tmp_path / "ca.crt"
     ca_file.write_bytes(ca.pem)
-    lenient = TlsMaterial(ca_file=str(ca_file))
+    lenient = TlsConfig(ca_file=str(ca_file))
     async with serving(ca, tmp_path, "127.0.0.1") as url:
         assert await status_of(url, lenient) == 200
         with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
-            await status_of(url, TlsMaterial(ca_file=str(ca_file), strict_x509=True))
+            await status_of(url, TlsConfig(ca_file=str(ca_file), strict_x509=True))
     async with serving(ca, tmp_path, "elsewhere.example.com") as url:
         with pytest.raises(TransportError, match=r"(?i)not valid for|mismatch"):
             await status_of(url, lenient)
-        named = TlsMaterial(ca_file=str(ca_file), server_name="elsewhere.example.com")
+        named = TlsConfig(ca_file=str(ca_file), server_name="elsewhere.example.com")
         assert await status_of(url, named) == 200
 
 
@@ -115,8 +115,8 @@ async def test_a_stranger_is_refused_unless_told_to_trust_anybody(tmp_path: Path
     ca_file.write_bytes(authority().pem)
     async with serving(authority(), tmp_path, "127.0.0.1") as url:
         with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
-            await status_of(url, TlsMaterial(ca_file=str(ca_file)))
-        assert await status_of(url, TlsMaterial(ca_file=str(ca_file), verify=False)) == 200
+            await status_of(url, TlsConfig(ca_file=str(ca_file)))
+        assert await status_of(url, TlsConfig(ca_file=str(ca_file), verify=False)) == 200
 
 
 async def test_a_rotated_ca_is_read_after_the_first_failure(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_a_rotated_ca_is_read_after_the_first_failure(tmp_path: Path) -> N
     ca_file.write_bytes(old.pem)
     async with serving(old, tmp_path, "127.0.0.1") as url:
         transport = HttpTransport(
-            ClusterConfig(server=url, credentials=NoCredentials(), tls=TlsMaterial(ca_file=str(ca_file)))
+            ClusterConfig(server=url, credentials=NoCredentials(), tls=TlsConfig(ca_file=str(ca_file)))
         )
         assert (await transport.request("GET", "/version")).status == 200
     port = int(url.rpartition(":")[2])
@@ -163,7 +163,7 @@ async def test_a_client_certificate_is_shown_and_the_old_pool_lives_as_long_as_i
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(*issue(ca, tmp_path, "127.0.0.1"))
     server = await asyncio.start_server(who, "127.0.0.1", 0, ssl=context)
-    material = TlsMaterial(ca_file=str(ca_file), certificate_file=str(crt), key_file=str(key))
+    material = TlsConfig(ca_file=str(ca_file), certificate_file=str(crt), key_file=str(key))
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     transport = HttpTransport(ClusterConfig(server=url, credentials=NoCredentials(), tls=material))
     try:
@@ -190,7 +190,7 @@ async def test_files_that_turn_to_rubbish_leave_the_last_good_ones_in_use(tmp_pa
     ca_file.write_bytes(ca.pem)
     async with serving(ca, tmp_path, "127.0.0.1") as url:
         transport = HttpTransport(
-            ClusterConfig(server=url, credentials=NoCredentials(), tls=TlsMaterial(ca_file=str(ca_file)))
+            ClusterConfig(server=url, credentials=NoCredentials(), tls=TlsConfig(ca_file=str(ca_file)))
         )
         try:
             assert (await transport.request("GET", "/version")).status == 200
@@ -210,7 +210,7 @@ async def test_many_requests_at_once_look_at_the_files_without_waiting_for_one_a
     ca_file.write_bytes(ca.pem)
     async with serving(ca, tmp_path, "127.0.0.1") as url, asyncio.timeout(20):
         transport = HttpTransport(
-            ClusterConfig(server=url, credentials=NoCredentials(), tls=TlsMaterial(ca_file=str(ca_file)))
+            ClusterConfig(server=url, credentials=NoCredentials(), tls=TlsConfig(ca_file=str(ca_file)))
         )
         replies = await asyncio.gather(*(transport.request("GET", "/version") for _ in range(30)))
         assert {reply.status for reply in replies} == {200}
@@ -228,7 +228,7 @@ def test_the_fingerprint_follows_content_not_names(tmp_path: Path) -> None:
         (directory / "ca.crt").write_text("one")
     link = tmp_path / "ca.crt"
     link.symlink_to(data / "ca.crt")
-    material = TlsMaterial(ca_file=str(link))
+    material = TlsConfig(ca_file=str(link))
     before = fingerprint(material)
     link.unlink()
     link.symlink_to(other / "ca.crt")
@@ -241,4 +241,4 @@ def test_the_fingerprint_follows_content_not_names(tmp_path: Path) -> None:
 
 def test_missing_or_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="TLS files not usable"):
-        client_context(TlsMaterial(ca_file=str(tmp_path / "none.crt")))
+        client_context(TlsConfig(ca_file=str(tmp_path / "none.crt")))

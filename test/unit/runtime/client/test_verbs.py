@@ -259,12 +259,12 @@ async def test_delete_only_what_was_read(client: Client, world: World) -> None:
 
 async def test_remove_tells_whether_something_is_left(client: Client) -> None:
     held = await client.create(config("held").with_metadata(finalizers=["example.com/wait"]))
-    removal = await client.remove(held)
-    assert (removal.existed, removal.is_gone) == (True, False)
-    assert removal.resource_version == (await client.get(ConfigMap, "held", "default")).metadata.resource_version
+    result = await client.delete_with_result(held)
+    assert (result.existed, result.is_deleted) == (True, False)
+    assert result.resource_version == (await client.get(ConfigMap, "held", "default")).metadata.resource_version
     free = await client.create(config("free"))
-    removal = await client.remove(free)
-    assert (removal.existed, removal.is_gone, removal.uid) == (True, True, free.uid)
+    result = await client.delete_with_result(free)
+    assert (result.existed, result.is_deleted, result.uid) == (True, True, free.uid)
 
 
 async def test_delete_all_by_label(client: Client) -> None:

@@ -189,7 +189,7 @@ async def test_a_deletion_missed_by_the_watch_is_found_by_the_next_list(world: W
         world.cut_watches(App)
         world.delete(App, "a")
         await world.advance(5)
-        world.forget_history()
+        world.compact_history()
         world.server.faults.remove(fault)
         await world.advance(60)
         assert world.find(App, "a") is None
@@ -231,7 +231,7 @@ async def test_an_object_that_leaves_the_selection_without_our_finalizer_is_forg
         await world.settle()
         world.patch(App, "a", {"metadata": {"labels": {"tier": None}, "finalizers": []}})
         await world.settle()
-        world.forget_requests()
+        world.clear_requests()
         await world.advance(600)
         assert not [each for each in world.requests if each.path.endswith("/apps/a")]
 

@@ -256,7 +256,7 @@ async def test_resync_queues_everything_again_past_changed_and_not_past_selectio
     resynced = Controller(ConfigMap, runs, name="r", resync=600, when=changed("generation") & labeled("shard=1"))
     async with world.manager(resynced, Controller(ConfigMap, plain)):
         await world.settle()
-        world.forget_requests()
+        world.clear_requests()
         await world.advance(1900)
         assert world.count("list", ConfigMap) == 0
     assert runs.keys == ["a"] * 4

@@ -54,7 +54,7 @@ def manager_of(
         name="placer",
         rng=random.Random(1),
     )
-    world.watch_over(manager)
+    world.track(manager)
     return manager
 
 

@@ -16,7 +16,7 @@ from kaito.runtime.meta import Model, ObjectKey, ObjectMeta, Resource
 from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.recorder import EventRecorder
 from kaito.runtime.testing import InMemoryTransport, World
-from kaito.runtime.testing.runs import Runs
+from kaito.runtime.testing.reconciles import ReconcileRecorder
 
 MARK = "passing-"
 NAMES = 2000
@@ -71,7 +71,7 @@ _FOREIGN = (
     asyncio.Future,
     InMemoryTransport,  # behind it are the server and its log of requests
     Operator,
-    Runs,  # the test cluster's memory of what ran
+    ReconcileRecorder,  # the test cluster's memory of what ran
     types.CodeType,
     types.CoroutineType,
     types.FrameType,

@@ -35,7 +35,7 @@ def manager_of(world: World, *controllers: Controller[Backup] | Controller[Confi
         name="test",
         rng=random.Random(1),
     )
-    world.watch_over(manager)
+    world.track(manager)
     return manager
 
 

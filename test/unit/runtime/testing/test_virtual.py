@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kaito.runtime.tasks import TaskScope
-from kaito.runtime.testing import Deadlock, Livelock, TimeRanAway, VirtualTimeLoop
+from kaito.runtime.testing import Deadlock, Livelock, TimeLimitExceeded, VirtualTimeLoop
 from kaito.runtime.testing.virtual import run
 
 
@@ -70,7 +70,7 @@ def test_a_loop_kept_alive_by_timers_alone_is_reported() -> None:
             scope.spawn(tick(), name="ticker")
             await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(TimeRanAway, match=r"test\.ticker"):
+    with pytest.raises(TimeLimitExceeded, match=r"test\.ticker"):
         run(main())
 
 

@@ -147,7 +147,7 @@ async def test_settle_waits_for_work_and_reports_what_never_rests(world: World) 
             return ["worker is at it"] if monotonic() < self.until else []
 
     worker = Worker()
-    world.watch_over(worker)
+    world.track(worker)
     async with TaskScope("test") as scope:
         scope.spawn(_tick(), name="tick")
         await world.settle()

@@ -205,7 +205,7 @@ async def test_only_our_entries_are_written_and_a_stripped_bundle_comes_back(wor
     world.put(configuration())  # as `kubectl apply` of a manifest without bundles would
     await replica.keeper.sync()
     assert bundles(world) == [b"", state.bundle, state.bundle]
-    world.forget_requests()
+    world.clear_requests()
     await replica.keeper.sync()
     assert world.count("PATCH") == 0
 

@@ -71,9 +71,9 @@ async def test_an_informer_that_history_left_behind_begins_anew(world: World) ->
         world.cut_watches(ConfigMap)
         await world.settle()
         world.put(config("a"))
-        world.forget_history()
+        world.compact_history()
         transport.reachable = True
-        world.forget_requests()
+        world.clear_requests()
         await world.advance(60)
-        assert [run.key for run in world.runs()] == ["default/a"]
+        assert [run.key for run in world.reconciles()] == ["default/a"]
         assert world.count("watch", ConfigMap) >= 2, "one is answered 410, another fills the cache"

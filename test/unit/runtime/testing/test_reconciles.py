@@ -21,18 +21,18 @@ async def test_runs_tell_their_key_cause_and_outcome(world: World) -> None:
         for name in ("good", "slow"):
             world.put(ConfigMap(metadata=ObjectMeta(name=name)))
         await world.settle()
-        (good,) = world.runs("default/good")
+        (good,) = world.reconciles("default/good")
         assert (good.controller, good.outcome, good.attempt) == ("maps", "success", 1)
         assert len(good.causes) == 1
         assert "ConfigMap" in good.causes[0]
-        assert [run.outcome for run in world.runs("default/slow")] == ["requeue_after"]
+        assert [run.outcome for run in world.reconciles("default/slow")] == ["requeue_after"]
         world.put(ConfigMap(metadata=ObjectMeta(name="bad")))
         await world.advance(60)
-        assert {run.outcome for run in world.runs("default/bad")} == {"error"}
-        assert len(world.runs("default/bad")) > 3
-        world.forget_requests()
+        assert {run.outcome for run in world.reconciles("default/bad")} == {"error"}
+        assert len(world.reconciles("default/bad")) > 3
+        world.clear_requests()
         await world.settle()
-        assert world.runs() == []
+        assert world.reconciles() == []
 
 
 async def test_runs_of_controllers_are_told_apart_and_those_of_the_cluster_left_out(world: World) -> None:
@@ -45,8 +45,8 @@ async def test_runs_of_controllers_are_told_apart_and_those_of_the_cluster_left_
         world.put(ConfigMap(metadata=ObjectMeta(name="a")))
         world.put(Secret(metadata=ObjectMeta(name="a")))
         await world.settle()
-    assert [run.controller for run in world.runs(controller="secret")] == ["secret"]
-    assert {run.controller for run in world.runs("default/a")} == {"configmap", "secret"}
+    assert [run.controller for run in world.reconciles(controller="secret")] == ["secret"]
+    assert {run.controller for run in world.reconciles("default/a")} == {"configmap", "secret"}
 
 
 async def test_two_writers_that_undo_each_others_patches_are_a_livelock_that_names_the_key(world: World) -> None:
@@ -66,5 +66,5 @@ async def test_two_writers_that_undo_each_others_patches_are_a_livelock_that_nam
             world.put(ConfigMap(metadata=ObjectMeta(name="fought-over")))
             await world.advance(60)
 
-    with pytest.raises(Livelock, match=r"default/fought-over of controller (one|two) ran 2000 times.*update ConfigMap"):
+    with pytest.raises(Livelock, match=r"reconciled default/fought-over 2000 times.*update ConfigMap"):
         await story()

@@ -13,12 +13,12 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.testing.virtual import Livelock
 from kaito.runtime.tracing import NO_SPAN, Attribute, Span
 
-RUNS_OF_A_MOMENT: Final = 2000
-"""Runs of one key within one moment after which it is fighting with another writer; some seconds of work."""
+RECONCILES_PER_INSTANT: Final = 2000
+"""Reconciles of one key within one moment after which it is fighting with another writer; some seconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReconcileRecord:
     """One call of a reconcile function, ended."""
 
     controller: str
@@ -45,15 +45,15 @@ class _Attributes:
 
 
 @final
-class Runs:
+class ReconcileRecorder:
     """A tracer that keeps reconciles and drops everything else."""
 
     def __init__(self) -> None:
-        self.ended: list[Run] = []
+        self.ended: list[ReconcileRecord] = []
         self._moment = -1.0
         self._in_moment: Counter[tuple[str, str]] = Counter()
 
-    def _count(self, run: Run) -> None:
+    def _count(self, record: ReconcileRecord) -> None:
         """Notice keys that wake themselves, or each other, while time stands still.
 
         Raises:
@@ -63,18 +63,19 @@ class Runs:
         if now != self._moment:
             self._moment = now
             self._in_moment.clear()
-        self._in_moment[run.controller, run.key] += 1
-        if self._in_moment[run.controller, run.key] >= RUNS_OF_A_MOMENT:
+        self._in_moment[record.controller, record.key] += 1
+        if self._in_moment[record.controller, record.key] >= RECONCILES_PER_INSTANT:
             self._in_moment.clear()
+            causes = "; ".join(record.causes) or "unknown"
             message = (
-                f"{run.key} of controller {run.controller} ran {RUNS_OF_A_MOMENT} times while time stood still, last "
-                f"because of: {'; '.join(run.causes) or 'nothing known'}. Does something undo what it writes?"
+                f"controller {record.controller} reconciled {record.key} {RECONCILES_PER_INSTANT} times at one "
+                f"instant, the last time because of: {causes}; check whether another writer reverts its changes"
             )
             raise Livelock(message)
 
     @contextmanager
     def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> Generator[Span]:  # noqa: ARG002 -- the protocol's
-        """A span that becomes a `Run` at its end."""
+        """A span that becomes a `ReconcileRecord` at its end."""
         if not name.startswith("reconcile "):
             yield NO_SPAN
             return
@@ -83,12 +84,12 @@ class Runs:
             yield span
         finally:
             values = span.values
-            run = Run(
+            record = ReconcileRecord(
                 controller=str(values.get("controller", "")),
                 key=str(values.get("key", "")),
                 causes=tuple(filter(None, str(values.get("causes", "")).split("; "))),
                 outcome=str(values.get("outcome", "")),
                 attempt=int(values.get("attempt", 0)),
             )
-            self.ended.append(run)
-        self._count(run)
+            self.ended.append(record)
+        self._count(record)

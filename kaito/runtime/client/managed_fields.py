@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Resource)
 _log = get_logger(__name__)
 
 
-class ManagedFields(Model):
+class ManagedFieldsEntry(Model):
     """One entry of `metadata.managedFields`, without the fields themselves."""
 
     manager: str = ""
@@ -24,13 +24,13 @@ class ManagedFields(Model):
     subresource: str = ""
 
 
-def managers_of(obj: Resource) -> list[ManagedFields]:
+def managed_fields_of(obj: Resource) -> list[ManagedFieldsEntry]:
     """Who owns fields of an object as the server sent it; cached objects have no such entries."""
     entries = (obj.metadata.model_extra or {}).get("managedFields") or ()
-    return [ManagedFields.model_validate(entry) for entry in entries]
+    return [ManagedFieldsEntry.model_validate(entry) for entry in entries]
 
 
-async def take_over(
+async def remove_former_managers(
     result: R,
     former: Sequence[str],
     field_manager: str,
@@ -50,7 +50,7 @@ async def take_over(
     for name in former:
         owned = any(
             entry.manager == name and entry.operation == "Apply" and entry.subresource == subresource
-            for entry in managers_of(result)
+            for entry in managed_fields_of(result)
         )
         if name == field_manager or not owned:
             continue

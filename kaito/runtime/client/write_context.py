@@ -21,11 +21,11 @@ FIELD_MANAGER_LENGTH: Final = 128
 WINDOW_SECONDS: Final = 600.0
 """An apply counts as undone when the same fields had to be written again within this time."""
 
-FREE: Final = 3
+FREE_RESTORES: Final = 3
 """Times that fields may be restored without a pause: users revert changes, too."""
 
-FIRST_PAUSE_SECONDS: Final = 1.0
-LONGEST_PAUSE_SECONDS: Final = 60.0
+FIRST_BACKOFF_SECONDS: Final = 1.0
+LONGEST_BACKOFF_SECONDS: Final = 60.0
 
 REMEMBERED: Final = 4096
 """Objects remembered, the least recently written forgotten first."""
@@ -44,7 +44,7 @@ def field_manager_of(owner: str, controller: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class FieldContention:
     """Fields of an object that had to be restored once more."""
 
     kind: str
@@ -56,27 +56,27 @@ class Contest:
     """Further field managers of the object."""
 
     @property
-    def pause(self) -> float:
+    def backoff_seconds(self) -> float:
         """Seconds until the key that restored them may run again."""
-        beyond = self.times - FREE
-        return min(FIRST_PAUSE_SECONDS * 2.0 ** min(beyond - 1, 16), LONGEST_PAUSE_SECONDS) if beyond > 0 else 0.0
+        beyond = self.times - FREE_RESTORES
+        return min(FIRST_BACKOFF_SECONDS * 2.0 ** min(beyond - 1, 16), LONGEST_BACKOFF_SECONDS) if beyond > 0 else 0.0
 
 
 @dataclass(slots=True)
-class Run:
+class WriteContext:
     """What the writes of one run leave behind."""
 
     controller: str
-    contests: list[Contest] = field(default_factory=list[Contest])
+    contentions: list[FieldContention] = field(default_factory=list[FieldContention])
 
 
-_current: ContextVar[Run | None] = ContextVar("controller_run", default=None)
+_current: ContextVar[WriteContext | None] = ContextVar("controller_run", default=None)
 
 
 @contextmanager
-def running(controller: str) -> Generator[Run]:
+def writing_as(controller: str) -> Generator[WriteContext]:
     """Writes made inside belong to a run of the controller."""
-    run = Run(controller)
+    run = WriteContext(controller)
     token = _current.set(run)
     try:
         yield run
@@ -84,7 +84,7 @@ def running(controller: str) -> Generator[Run]:
         _current.reset(token)
 
 
-def current_run() -> Run | None:
+def current_write_context() -> WriteContext | None:
     """The run in whose context this is called; None outside of controllers."""
     return _current.get()
 
@@ -96,7 +96,7 @@ class _Applied:
 
 
 @final
-class Contests:
+class ContentionTracker:
     """What had to be applied again although it had been applied before, by object and by document."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from kaito.runtime.meta import GroupVersionKind
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class RestMapping:
     """The resource of a kind."""
 
     plural: str
@@ -20,7 +20,7 @@ class Location:
 class Discovery(Protocol):
     """Finds the resource of a kind by asking the server."""
 
-    async def locate(self, gvk: GroupVersionKind) -> Location:
+    async def rest_mapping(self, gvk: GroupVersionKind) -> RestMapping:
         """The resource of the kind.
 
         Raises:
@@ -29,6 +29,6 @@ class Discovery(Protocol):
         """
         ...
 
-    def forget(self, gvk: GroupVersionKind) -> None:
+    def invalidate(self, gvk: GroupVersionKind) -> None:
         """What was known of the kind's group version turned out wrong: ask again next time."""
         ...
