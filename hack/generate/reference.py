@@ -171,8 +171,8 @@ def _smallest(preset: Preset) -> str:
 
 def upstream_flags_page() -> str:
     """Returns the table of upstream's gates and flags, and what each does here."""
-    gates = [(gate.name, str(gate.answer), gate.reason) for gate in GATES]
-    flags = [(flag.name, str(flag.answer), flag.reason) for flag in FLAGS]
+    gates = [(gate.name, str(gate.support), gate.reason) for gate in GATES]
+    flags = [(flag.name, str(flag.support), flag.reason) for flag in FLAGS]
     provisioner = [(name, "honored", reason) for name, reason in HONORED.items()]
     provisioner += [(name, "accepted, no effect", reason) for name, reason in ACCEPTED.items()]
     return (

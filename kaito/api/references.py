@@ -35,7 +35,7 @@ def registry_of(image: str) -> str:
         return ""
 
 
-def opens_registry(key: str, image: str) -> bool:
+def matches_registry(key: str, image: str) -> bool:
     """Returns whether an entry of a Docker configuration's `auths` with that key is for the image.
 
     The program in the pod selects credentials by the same rule.

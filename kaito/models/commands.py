@@ -10,9 +10,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from kaito.models.engine import sets_parallelism
 from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.preset import Flags
-from kaito.models.sizing import most_sequences, utilization
+from kaito.models.sizing import max_sequences, utilization
 from kaito.models.sources import DOWNLOAD_DIRECTORY, Download, ModelSource, WeightsInImage, model_source
 
 TRANSFORMERS_SERVER: Final = ("python3", "/workspace/tfs/inference_api.py")
@@ -171,7 +172,7 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
         **_vllm_parallelism(plan),
         **_vllm_sequences(plan),
     }
-    if plan.parallelism.gpus > 1 or plan.engine.parallel:
+    if plan.parallelism.gpus > 1 or sets_parallelism(plan.engine):
         flags[_NO_ALLREDUCE_FUSION] = "False"
     if plan.engine.kv_cache_dtype:
         flags["kv-cache-dtype"] = plan.engine.kv_cache_dtype
@@ -199,13 +200,13 @@ def _vllm_parallelism(plan: InferencePlan) -> Flags:
         "pipeline-parallel-size": plan.parallelism.pipeline,
         "data-parallel-size": plan.parallelism.data,
     }
-    return {name: str(size) for name, size in sizes.items() if size > 1 or plan.engine.parallel}
+    return {name: str(size) for name, size in sizes.items() if size > 1 or sets_parallelism(plan.engine)}
 
 
 def _vllm_sequences(plan: InferencePlan) -> Flags:
     """Concurrent requests: the user's number, or what the state of a hybrid model leaves room for."""
     divided = plan.parallelism
-    most = plan.engine.max_num_seqs or most_sequences(
+    most = plan.engine.max_num_seqs or max_sequences(
         plan.preset,
         plan.instance,
         tensor=divided.tensor,

@@ -27,7 +27,7 @@ class PlanError(Exception):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field: Final = field
-        """Path of the Workspace's field that is to blame."""
+        """Path of the Workspace's field that is to shortfall_error."""
         self.message: Final = message
         """What is wrong and the remedy; reads well after the path and a colon."""
 

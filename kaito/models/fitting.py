@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kaito.models import instance_types
-from kaito.models.engine import NO_OPTIONS, EngineOptions, option_field
+from kaito.models.engine import DEFAULT_ENGINE, EngineSettings, option_field
 from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
@@ -36,7 +36,7 @@ _BLOCK = 16
 """Tokens of one block of vLLM's key-value cache; proposed contexts are whole blocks."""
 
 
-def check_context(preset: Preset, engine: EngineOptions) -> None:
+def check_context(preset: Preset, engine: EngineSettings) -> None:
     """Refuse a context that the model was not trained for.
 
     Raises:
@@ -51,7 +51,7 @@ def check_context(preset: Preset, engine: EngineOptions) -> None:
         )
 
 
-def engine_warnings(instance: InstanceType, engine: EngineOptions, divided: Parallelism) -> Iterator[str]:
+def engine_warnings(instance: InstanceType, engine: EngineSettings, divided: Parallelism) -> Iterator[str]:
     """What works, but is probably not what the user wants."""
     if divided.gpus < instance.gpus:
         field = option_field("tensor-parallel-size")
@@ -62,7 +62,7 @@ def engine_warnings(instance: InstanceType, engine: EngineOptions, divided: Para
         yield f"{field}: {share} is more than the {usual} that {instance.gpu.name} usually has free: vLLM may not start"
 
 
-def vllm_shortfall(preset: Preset, instance: InstanceType, engine: EngineOptions, adapters: int = 0) -> str:
+def vllm_shortfall(preset: Preset, instance: InstanceType, engine: EngineSettings, adapters: int = 0) -> str:
     """What is missing on one node for vLLM, with both numbers; empty when the model fits.
 
     Raises:
@@ -103,8 +103,8 @@ def transformers_shortfall(preset: Preset, instance: InstanceType) -> str:
     return f"{instance} is too small for {preset.name}: it takes about {gib(needed)}, {gib(usable)} are usable"
 
 
-def blame(
-    preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: EngineOptions, adapters: int, cloud: Cloud
+def shortfall_error(
+    preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: EngineSettings, adapters: int, cloud: Cloud
 ) -> PlanError:
     """The error for a model that does not fit: about one of the user's options where that one makes the difference."""
     for option in _BLAMABLE if runtime == "vllm" else ():
@@ -116,7 +116,7 @@ def blame(
 
 
 def _option_error(
-    preset: Preset, instance: InstanceType, engine: EngineOptions, option: str, adapters: int, cloud: Cloud
+    preset: Preset, instance: InstanceType, engine: EngineSettings, option: str, adapters: int, cloud: Cloud
 ) -> PlanError:
     shortfall = vllm_shortfall(preset, instance, engine, adapters)
     value: float | str | None = getattr(engine, option)
@@ -129,7 +129,7 @@ def _option_error(
     return InstanceTypeTooSmall(field, f"is {value}, and with it {shortfall}: {remedy}")
 
 
-def _most_context(preset: Preset, instance: InstanceType, engine: EngineOptions, adapters: int) -> int:
+def _most_context(preset: Preset, instance: InstanceType, engine: EngineSettings, adapters: int) -> int:
     """Longest context that fits there, in whole blocks; 0 when none does."""
     low, high = 0, (engine.max_model_len or preset.context) // _BLOCK
     while low < high:
@@ -142,14 +142,14 @@ def _most_context(preset: Preset, instance: InstanceType, engine: EngineOptions,
 
 
 def _shortfall(
-    preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: EngineOptions, adapters: int
+    preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: EngineSettings, adapters: int
 ) -> str:
     if runtime == "transformers":
         return transformers_shortfall(preset, instance)
     return vllm_shortfall(preset, instance, engine, adapters)
 
 
-def _fits(preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: EngineOptions, adapters: int) -> bool:
+def _fits(preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: EngineSettings, adapters: int) -> bool:
     try:
         choose_runtime(preset, instance, wanted=runtime)
         return not _shortfall(preset, instance, runtime, engine, adapters)
@@ -157,10 +157,10 @@ def _fits(preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: 
         return False
 
 
-def _larger(preset: Preset, runtime: RuntimeName, engine: EngineOptions, adapters: int, cloud: Cloud) -> str:
+def _larger(preset: Preset, runtime: RuntimeName, engine: EngineSettings, adapters: int, cloud: Cloud) -> str:
     """The remedy with the smallest current instance type that fits, if need be without the user's parallel sizes."""
     free = replace(engine, tensor_parallel_size=None, pipeline_parallel_size=None, data_parallel_size=None)
-    options = (engine, free) if engine != NO_OPTIONS else (NO_OPTIONS,)
+    options = (engine, free) if engine != DEFAULT_ENGINE else (DEFAULT_ENGINE,)
     for wanted in options:
         for candidate in instance_types.current(cloud):
             if _fits(preset, candidate, runtime, wanted, adapters):

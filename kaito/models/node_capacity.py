@@ -22,7 +22,7 @@ GPU_SIZE_GIB_PER_CPU: Final = 24
 """Bound of the memory of Azure's N series in GiB per vCPU. The largest sold is 20 (ND96amsr A100 v4: 1,924 for 96)."""
 
 
-def most_cpus(name: str, cloud: Cloud) -> int | None:
+def max_cpus(name: str, cloud: Cloud) -> int | None:
     """vCPUs of a node, None when the name does not contain their number."""
     name = cloud_name(name, cloud)
     if cloud == "aws":
@@ -32,7 +32,7 @@ def most_cpus(name: str, cloud: Cloud) -> int | None:
     return int(found["active"] or found["cpus"]) if found else None
 
 
-def most_memory(name: str, cloud: Cloud) -> int | None:
+def max_memory_bytes(name: str, cloud: Cloud) -> int | None:
     """A bound of a node's memory in bytes, None when there is none for the type."""
     if cloud == "aws":
         return None

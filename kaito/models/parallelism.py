@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from kaito.models.engine import NO_OPTIONS, EngineOptions, cache_scale, option_field
+from kaito.models.engine import DEFAULT_ENGINE, EngineSettings, cache_scale, option_field, sets_parallelism
 from kaito.models.errors import InvalidEngineOption
 from kaito.models.gpu import InstanceType
 from kaito.models.preset import Architecture, Preset
@@ -30,7 +30,7 @@ class Parallelism:
         return self.tensor * self.pipeline * self.data
 
 
-def parallelism(preset: Preset, instance: InstanceType, engine: EngineOptions = NO_OPTIONS) -> Parallelism:
+def parallelism(preset: Preset, instance: InstanceType, engine: EngineSettings = DEFAULT_ENGINE) -> Parallelism:
     """How vLLM uses the GPUs of a node.
 
     A model that fits into half a GPU is copied to each (upstream Kaito v0.12), if the context that the user asks for
@@ -42,7 +42,7 @@ def parallelism(preset: Preset, instance: InstanceType, engine: EngineOptions = 
     Raises:
         InvalidEngineOption: the sizes need more GPUs than the node has, or do not divide the model.
     """
-    if engine.parallel:
+    if sets_parallelism(engine):
         return _as_configured(preset, instance, engine)
     gpus, shape = instance.gpus, preset.architecture
     if gpus == 1 or shape is None:
@@ -54,7 +54,7 @@ def parallelism(preset: Preset, instance: InstanceType, engine: EngineOptions = 
     return Parallelism(tensor=tensor, pipeline=gpus // tensor)
 
 
-def load_of(preset: Preset, engine: EngineOptions, adapters: int = 0) -> Load:
+def load_of(preset: Preset, engine: EngineSettings, adapters: int = 0) -> Load:
     """What must fit beside the weights for the user's options: their context, or the default one."""
     default = Load()
     dtype = engine.kv_cache_dtype or (str(preset.vllm.flags.get("kv-cache-dtype", "")) if preset.vllm else "")
@@ -66,12 +66,12 @@ def load_of(preset: Preset, engine: EngineOptions, adapters: int = 0) -> Load:
     )
 
 
-def _fits_one_gpu(preset: Preset, instance: InstanceType, engine: EngineOptions) -> bool:
+def _fits_one_gpu(preset: Preset, instance: InstanceType, engine: EngineSettings) -> bool:
     needed = vllm_need_per_gpu(preset, instance.gpu, tensor=1, load=load_of(preset, engine))
     return needed <= vllm_available_per_gpu(instance, engine.gpu_memory_utilization)
 
 
-def _as_configured(preset: Preset, instance: InstanceType, engine: EngineOptions) -> Parallelism:
+def _as_configured(preset: Preset, instance: InstanceType, engine: EngineSettings) -> Parallelism:
     stages, copies, shape = engine.pipeline_parallel_size or 1, engine.data_parallel_size or 1, preset.architecture
     sizes = {
         "tensor-parallel-size": engine.tensor_parallel_size or _widest(shape, instance.gpus // (stages * copies)),

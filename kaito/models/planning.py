@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import final
 
 from kaito.models.catalog import presets
-from kaito.models.engine import CONFIG_FIELD, NO_OPTIONS, EngineOptions
+from kaito.models.engine import CONFIG_FIELD, DEFAULT_ENGINE, EngineSettings, check_engine
 from kaito.models.errors import TuningUnsupported
-from kaito.models.fitting import blame, check_context, engine_warnings, transformers_shortfall, vllm_shortfall
+from kaito.models.fitting import check_context, engine_warnings, shortfall_error, transformers_shortfall, vllm_shortfall
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
 from kaito.models.parallelism import Parallelism, parallelism
@@ -22,35 +22,20 @@ from kaito.runtime.meta import Quantity
 __all__ = ["InferencePlan", "Parallelism", "TuningPlan", "parallelism", "plan_inference", "plan_tuning"]
 
 
-@final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InferencePlan:
-    """How a preset is served."""
+class PresetPlan:
+    """What plans for inference and tuning have in common."""
 
     preset: Preset
     instance: InstanceType
-    runtime: RuntimeName
-    dtype: str
-    """Number format of the weights, as PyTorch and vLLM name it."""
-
-    nodes: int
-    """Nodes; each holds the whole model and answers on its own."""
-
-    parallelism: Parallelism
-    engine: EngineOptions = NO_OPTIONS
-    """What the user's configuration sets of the engine; nothing for the transformers runtime."""
-
     disk: Quantity
-    """Operating system disk of each node."""
-
-    readiness_timeout: timedelta
-    """How long the server may take until it answers."""
+    """Size of each node's operating system disk."""
 
     warnings: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> int:
-        """GPUs of each node; a workload takes them all."""
+        """GPUs of each node; the workload uses all of them."""
         return self.instance.gpus
 
     @property
@@ -61,26 +46,31 @@ class InferencePlan:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TuningPlan:
-    """How a preset is tuned. One node."""
+class InferencePlan(PresetPlan):
+    """How a preset is served."""
 
-    preset: Preset
-    instance: InstanceType
+    runtime: RuntimeName
+    dtype: str
+    """Number format of the weights, as PyTorch and vLLM name it."""
+
+    nodes: int
+    """Number of nodes; each serves the whole model."""
+
+    parallelism: Parallelism
+    engine: EngineSettings = DEFAULT_ENGINE
+    """Engine settings of the user's configuration; the default for the transformers runtime."""
+
+    readiness_timeout: timedelta
+    """Time limit for loading the model."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningPlan(PresetPlan):
+    """How a preset is tuned, on one node."""
+
     method: str
     """`lora` or `qlora`."""
-
-    disk: Quantity
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of the node."""
-        return self.instance.gpus
-
-    @property
-    def resource_name(self) -> str:
-        """Extended resource that the pod requests."""
-        return self.instance.gpu.resource_name
 
 
 def plan_inference(
@@ -90,7 +80,7 @@ def plan_inference(
     nodes: int = 1,
     runtime: RuntimeName | None = None,
     adapters: int = 0,
-    engine: EngineOptions = NO_OPTIONS,
+    engine: EngineSettings = DEFAULT_ENGINE,
     cloud: Cloud = "azure",
     bypass_size: bool = False,
 ) -> InferencePlan:
@@ -109,11 +99,12 @@ def plan_inference(
     Raises:
         PlanError: it cannot be served so; see `kaito.models.errors`.
     """
+    check_engine(engine)
     chosen = choose_runtime(preset, instance, wanted=runtime, adapters=bool(adapters))
     warnings = list(runtime_warnings(preset, instance))
     if chosen == "transformers":
-        options, divided = NO_OPTIONS, Parallelism()
-        if engine != NO_OPTIONS:
+        options, divided = DEFAULT_ENGINE, Parallelism()
+        if engine != DEFAULT_ENGINE:
             warnings.append(f"{CONFIG_FIELD}: the vllm section has no effect: {preset.name} runs on transformers here")
         shortfall = transformers_shortfall(preset, instance)
     else:
@@ -124,7 +115,7 @@ def plan_inference(
         shortfall = vllm_shortfall(preset, instance, engine, adapters)
     if shortfall:
         if not bypass_size:
-            raise blame(preset, instance, chosen, options, adapters, cloud)
+            raise shortfall_error(preset, instance, chosen, options, adapters, cloud)
         warnings.append(f"{INSTANCE_FIELD}: {shortfall}")
     return InferencePlan(
         preset=preset,

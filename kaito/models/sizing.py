@@ -42,7 +42,7 @@ _UTILIZATION_BY_GPU: Final = {"NVIDIA A10": 0.82}
 STATE_SEQUENCES: Final = 16
 """Concurrent requests whose recurrent state must fit on a node that serves a hybrid model.
 
-Upstream reserves for 64. The command line caps the concurrent requests at what fits (`most_sequences`), so 16 are
+Upstream reserves for 64. The command line caps the concurrent requests at what fits (`max_sequences`), so 16 are
 enough for a server that starts and is useful; on Azure's sizes both numbers accept the same pairs, except
 qwen3.5-122b-a10b-gptq-int4 on one H100 with 94 GiB, which has room for about 100 requests.
 """
@@ -242,7 +242,7 @@ def vllm_available_per_gpu(instance: InstanceType, share: float | None = None) -
     return instance.memory_per_gpu * (utilization(instance.gpu) if share is None else share)
 
 
-def most_sequences(
+def max_sequences(
     preset: Preset, instance: InstanceType, *, tensor: int, stages: int, share: float | None = None
 ) -> int | None:
     """Value of `--max-num-seqs` that a hybrid model needs to start there; None where vLLM's default fits.

@@ -17,7 +17,7 @@ from kaito.cloud.azure.settings import API_VERSION, PUBLIC_ARM, AzureSettings, C
 from kaito.provisioner import upstream
 from kaito.provisioner.settings import NodeApi, ProvisionerSettings
 from kaito.runtime import Settings
-from kaito.runtime.flags import FlagParser, manager_settings
+from kaito.runtime.flags import FlagParser
 
 ENVIRONMENT = {
     "subscription_id": "ARM_SUBSCRIPTION_ID",
@@ -45,14 +45,14 @@ class Invocation:
     """Flags of upstream's provisioner without effect, each with the reason."""
 
 
-def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+def parser(environ: Mapping[str, str]) -> FlagParser:
     """Builds the parser with all flags."""
     flags = FlagParser(
         prog="gpu-provisioner",
         description="Creates one AKS agent pool per Karpenter Machine or NodeClaim.",
     )
     flags.add_argument("--version", action="version", version=f"gpu-provisioner {version('kaito')}")
-    flags.manager()
+    flags.add_manager_settings()
     _add_cloud_flags(flags, environ)
     _add_claim_flags(flags)
     upstream.add_flags(flags)
@@ -133,7 +133,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     try:
         notes = upstream.apply(args, environ)
         return Invocation(
-            manager=Settings(**manager_settings(args)),
+            manager=flags.manager_settings(args),
             provisioner=_provisioner(args),
             azure=_azure(args),
             node_api=NodeApi(args.node_api),

@@ -1,12 +1,15 @@
-"""The workspace controller: a Workspace goes in, GPU nodes, a workload and a truthful status come out.
+"""The workspace controller: reconciles Workspaces into GPU nodes, workloads and status conditions.
 
-    main          the process: flags, environment, manager
-    controller    the reconcile as a table of contents, and what wakes it
-    steps/        one file a step: plan, claims, nodes, services, inference, tuning, removal
-    manifests/    pure builders of everything the controller applies
-    status        conditions from what the steps saw
-    admission     the rules that schema and CEL cannot express
-    orphans       the periodic collector of claims nobody wants
+    main            the process: flags, environment, manager
+    controller      the reconcile, and the watches that queue it
+    steps/          one module per step of the reconcile
+    preflight/      checks of every input before a node is claimed
+    manifests/      builders of the objects that the controller applies
+    claim_policy    when to create, replace and delete node claims
+    status          conditions from what the steps observed
+    admission       the validating webhook
+    orphans         the periodic deletion of claims without a Workspace
 
-It meets the gpu-provisioner only in the cluster: it creates Machines or NodeClaims and reads their status.
+It communicates with the gpu-provisioner only through the Kubernetes API: it creates Machines or NodeClaims and reads
+their status.
 """

@@ -1,118 +1,123 @@
-"""Which claims to create and which to give up: a pure decision over what exists, what was tried, and the time.
+"""Decides which claims to create and which to delete: a pure function of the claims, the recorded attempts and the
+time.
 
-Three things must never happen: two nodes bought for one place, a claim created in a loop against a quota that will not
-move, and a broken node waited for in silence. The first is met by names (see `manifests.claim`), the second by a
-growing pause kept on the Workspace, the third by giving up claims that do not launch or whose node stays NotReady.
+The policy prevents three failures:
 
-A claim is lost when it was expected (the status of an earlier pass or the record lists it) and is now absent, being
-deleted, or given up. The record lists the names of the claims whose loss it has counted, so that a loss counts once
-even when a pass ends between two writes. The pause starts when the lost claims are gone: a provisioner with a
-finalizer may need minutes for that.
+* Two nodes are bought for one place. Prevented by deterministic names (see `manifests.claim`).
+* Claims are created in a loop against a quota that is exhausted. Prevented by a backoff that is recorded on the
+  Workspace.
+* A broken node is awaited indefinitely. Prevented by deleting claims that do not launch, or whose node stays NotReady.
+
+A claim is lost if it was expected (the status of the last reconcile or the record lists it) and is absent, is being
+deleted, or is deleted by this policy. The record lists the names of the losses that are counted, so that a loss counts
+once although a reconcile may end between two writes. The backoff starts when the lost claims do not exist any more,
+which takes minutes with a provisioner that has a finalizer.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self, cast, final
+from typing import Any, Final, Self, cast, final
 
 from kaito.api import Claim, labels
 from kaito.runtime.kinds import Node
 from kaito.workspace.settings import WorkspaceSettings
 
-FIRST_PAUSE_SECONDS = 30.0
-LONGEST_PAUSE_SECONDS = 900.0
-DELETION_PATIENCE_SECONDS = 300.0
-"""A deleting claim holds its place this long; then a replacement is made under the next name."""
+BACKOFF_BASE_SECONDS: Final = 30.0
+BACKOFF_CAP_SECONDS: Final = 900.0
 
-STABLE_SECONDS = 600.0
-"""Claims that were all Ready this long end a row of losses. Shorter success does not: a node that joins and is lost
-again and again is replaced with growing pauses, too."""
+DELETION_GRACE_SECONDS: Final = 300.0
+"""Time for which a terminating claim holds its place. After it, a replacement is created under the next name."""
 
-MOST_FAILURES = 32
-"""Highest count of losses kept. The pause has reached its maximum long before."""
+STABLE_SECONDS: Final = 600.0
+"""Time for which all claims must be Ready to end a series of losses. A node that joins and is lost repeatedly is
+therefore replaced with growing backoff, too."""
 
-CAUSE_LENGTH = 600
-"""Longest cause of a loss kept in the record, in characters."""
+MAX_FAILURES: Final = 32
+"""Highest number of losses that is recorded. The backoff reaches its cap much earlier."""
+
+MAX_CAUSE_CHARACTERS: Final = 600
+"""Longest recorded cause of a loss."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempts:
-    """What replacing claims has cost so far; an annotation of the Workspace, so that a restart knows it too."""
+class ProvisionAttempts:
+    """Losses and replacements of a Workspace's claims, recorded in an annotation so that a restart keeps them."""
 
     serial: int = 0
-    """Part of the next claim's name; never goes back."""
+    """Part of the next claim's name; only increases."""
     failures: int = 0
-    """Losses in a row since claims and nodes were last Ready for `STABLE_SECONDS`."""
-    since: datetime | None = None
-    """When the pause began; None with failures means that the lost claims are not gone yet."""
+    """Number of losses since claims and nodes were last Ready for `STABLE_SECONDS`."""
+    backoff_started_at: datetime | None = None
+    """When the backoff began; None with failures means that the lost claims still exist."""
     lost: tuple[str, ...] = ()
-    """Names of the claims whose loss is counted already."""
+    """Names of the claims whose loss is counted."""
     issued: tuple[str, ...] = ()
-    """Names of the replacements created since the last loss, recorded before they are created."""
+    """Names of the replacements since the last loss, recorded before they are created."""
     cause: str = ""
-    """Why the last claim was lost; empty when unknown."""
+    """Why the last claim was lost; empty if unknown."""
 
     @classmethod
-    def read(cls, annotations: Mapping[str, str]) -> Self:
-        """The record on a Workspace; an empty one when there is none, or when it is unreadable."""
+    def from_annotations(cls, annotations: Mapping[str, str]) -> Self:
+        """Reads the record of a Workspace; returns an empty record if there is none or it is malformed."""
         try:
             record = json.loads(annotations.get(labels.PROVISION_ATTEMPTS, "{}"))
             since = record.get("since")
             return cls(
                 serial=max(int(record.get("serial", 0)), 0),
-                failures=min(max(int(record.get("failures", 0)), 0), MOST_FAILURES),
-                since=datetime.fromisoformat(since).astimezone(UTC) if since else None,
+                failures=min(max(int(record.get("failures", 0)), 0), MAX_FAILURES),
+                backoff_started_at=datetime.fromisoformat(since).astimezone(UTC) if since else None,
                 lost=_names(record.get("lost")),
                 issued=_names(record.get("issued")),
-                cause=str(record.get("cause", ""))[:CAUSE_LENGTH],
+                cause=str(record.get("cause", ""))[:MAX_CAUSE_CHARACTERS],
             )
         except (ValueError, TypeError, AttributeError, OverflowError):
             return cls()
 
-    def write(self) -> str:
-        """The annotation's value."""
+    def to_annotation(self) -> str:
+        """Returns the value of the annotation."""
         record: dict[str, Any] = {"serial": self.serial, "failures": self.failures}
-        if self.since is not None:
-            record["since"] = self.since.isoformat()
-        rest = {"lost": self.lost, "issued": self.issued, "cause": self.cause}
-        record |= {name: value for name, value in rest.items() if value}
+        if self.backoff_started_at is not None:
+            record["since"] = self.backoff_started_at.isoformat()
+        optional = {"lost": self.lost, "issued": self.issued, "cause": self.cause}
+        record |= {name: value for name, value in optional.items() if value}
         return json.dumps(record)
 
     @property
-    def pause(self) -> timedelta:
-        """How long to wait after the last loss: 30 s after the first, twice as long after each, 15 min at most."""
-        return timedelta(seconds=min(FIRST_PAUSE_SECONDS * 2 ** max(self.failures - 1, 0), LONGEST_PAUSE_SECONDS))
+    def backoff(self) -> timedelta:
+        """Time between a loss and the replacement: 30 s after the first loss, doubled after each, at most 15 min."""
+        return timedelta(seconds=min(BACKOFF_BASE_SECONDS * 2 ** max(self.failures - 1, 0), BACKOFF_CAP_SECONDS))
 
     @property
-    def due(self) -> datetime | None:
-        """When the next claim may be created; None without failures, and while lost claims are not gone."""
-        return None if self.since is None or self.failures == 0 else self.since + self.pause
+    def next_attempt_at(self) -> datetime | None:
+        """When the next claim may be created; None without failures, and while lost claims exist."""
+        started = self.backoff_started_at
+        return None if started is None or self.failures == 0 else started + self.backoff
 
     @property
-    def pending(self) -> bool:
-        """Whether a counted loss has not been answered with a replacement yet."""
+    def is_replacement_pending(self) -> bool:
+        """Whether a counted loss has no replacement yet."""
         return self.failures > 0 and bool(self.lost) and not self.issued
 
-    def count(self, names: Sequence[str], *, now: datetime, after_success: bool) -> Self:
-        """The record after losing these claims.
+    def with_losses(self, names: Sequence[str], *, now: datetime, after_success: bool) -> Self:
+        """Returns the record after the loss of these claims.
 
-        Losses before the next creation belong to the same round: they neither lengthen the pause nor advance the
-        serial.
+        Losses before the next creation belong to the same attempt: they do not change the backoff or the serial.
         """
-        if self.pending:
+        if self.is_replacement_pending:
             return replace(self, lost=tuple(sorted({*self.lost, *names})))
-        failures = 1 if after_success else min(self.failures + 1, MOST_FAILURES)
+        failures = 1 if after_success else min(self.failures + 1, MAX_FAILURES)
         lost = tuple(sorted({*self.lost, *names}))
-        return type(self)(serial=self.serial + 1, failures=failures, since=now, lost=lost)
+        return type(self)(serial=self.serial + 1, failures=failures, backoff_started_at=now, lost=lost)
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """Strings of a list.
+    """Returns the strings of a list.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the value is not a list.
     """
     if value is None:
         return ()
@@ -123,201 +128,215 @@ def _names(value: object) -> tuple[str, ...]:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """What the decision is made from."""
+class ClaimState:
+    """Input of the decision."""
 
     now: datetime
     wanted: int
-    """Nodes the Workspace needs from claims, those it has otherwise deducted."""
+    """Number of nodes that the Workspace needs from claims, not counting the nodes that it has otherwise."""
     claims: Sequence[Claim]
-    """Claims of this very Workspace, deleting ones included."""
+    """Claims of this Workspace, terminating ones included."""
     nodes: Mapping[str, Node]
     """Nodes by name."""
-    attempts: Attempts
+    attempts: ProvisionAttempts
     expected: frozenset[str] = frozenset()
-    """Names of the claims that existed at the end of the last pass, from the status."""
-    refused: bool = False
-    """Whether the API server refused the last creation: what the record lists as issued need not exist then."""
-    proven: frozenset[str] = frozenset()
-    """Names of absent claims of which an Event proves that they existed."""
+    """Names of the claims that existed at the end of the last reconcile, from the status."""
+    creation_rejected: bool = False
+    """Whether the API server rejected the last creation: issued claims then need not exist."""
+    confirmed: frozenset[str] = frozenset()
+    """Names of absent claims that existed according to an Event."""
     ready_since: datetime | None = None
-    """Since when claims and nodes were all Ready, as the last pass saw it; None when they were not."""
-    name: Callable[[int, int], str] = lambda index, serial: f"{index}-{serial}"
-    """The name of the claim with an index and a serial."""
+    """Since when claims and nodes were all Ready at the end of the last reconcile; None if they were not."""
+    claim_name: Callable[[int, int], str] = lambda index, serial: f"{index}-{serial}"
+    """Returns the name of the claim with an index and a serial."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What to do about claims now."""
+class ClaimDecision:
+    """What to do about the claims."""
 
     create: tuple[tuple[int, int], ...] = ()
     """Index and serial of each claim to create."""
-    give_up: tuple[tuple[Claim, str], ...] = ()
-    """Claims to delete, each with the reason in words."""
-    attempts: Attempts = field(default_factory=Attempts)
-    """The record to keep; write it before creating when it differs."""
+    delete: tuple[tuple[Claim, str], ...] = ()
+    """Claims to delete because they do not become ready, each with the reason."""
+    attempts: ProvisionAttempts = field(default_factory=ProvisionAttempts)
+    """The new record; it must be written before claims are created."""
     lost: tuple[str, ...] = ()
     """Names of the claims whose loss this decision counts."""
-    unknown: tuple[str, ...] = ()
-    """Names of replacements that were to be created by a pass that did not end, and are absent: created and lost, or
-    never created."""
-    next_at: datetime | None = None
-    """When the next claim is created, at the latest; None when none is missing or it is created now."""
-    leaving: tuple[str, ...] = ()
-    """Names of the lost claims that have to go before the pause begins."""
-    retry_at: datetime | None = None
-    """When to look again because a pause ends or a timeout strikes then."""
+    unconfirmed: tuple[str, ...] = ()
+    """Names of replacements that an unfinished reconcile was to create and that are absent: they were created and lost,
+    or were never created."""
+    next_creation_at: datetime | None = None
+    """Latest time of the next creation; None if no claim is missing, or if it is created now."""
+    terminating: tuple[str, ...] = ()
+    """Names of the lost claims that must be deleted before the backoff begins."""
+    requeue_at: datetime | None = None
+    """When to decide again, because a backoff or a timeout ends."""
 
 
-def decide(situation: Situation, settings: WorkspaceSettings) -> Decision:
-    """Create what is missing, at once the first time and after a pause when it was lost; give up what is broken."""
-    now = situation.now
-    give_up, deadlines = _broken(situation, settings)
-    abandoned = {claim.name for claim, _ in give_up}
-    kept = [claim for claim in situation.claims if not claim.deleting and claim.name not in abandoned]
-    attempts = situation.attempts
-    if attempts.since is not None and attempts.since > now:
-        attempts = replace(attempts, since=now)
-    missing = situation.wanted - len(kept)
-    if missing <= 0:
-        attempts, stable_at = _settled(situation, attempts, kept)
-        looks = [*deadlines, *([stable_at] if stable_at else [])]
-        return Decision(give_up=tuple(give_up), attempts=attempts, retry_at=min(looks, default=None))
-    unknown = _unknown(situation, attempts)
-    lost = _lost(situation, attempts, {claim.name for claim in kept})
+def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
+    """Decides to create missing claims (immediately, or after a loss with backoff) and to delete broken ones."""
+    now = state.now
+    broken, deadlines = _find_broken(state, settings)
+    broken_names = {claim.name for claim, _ in broken}
+    live = [claim for claim in state.claims if not claim.deleting and claim.name not in broken_names]
+    attempts = state.attempts
+    if attempts.backoff_started_at is not None and attempts.backoff_started_at > now:
+        attempts = replace(attempts, backoff_started_at=now)
+    if state.wanted <= len(live):
+        attempts, stable_at = _without_missing(state, attempts, live)
+        times = [*deadlines, *([stable_at] if stable_at else [])]
+        return ClaimDecision(delete=tuple(broken), attempts=attempts, requeue_at=min(times, default=None))
+    unconfirmed = _unconfirmed(state, attempts)
+    lost = _lost(state, attempts, {claim.name for claim in live})
     if lost:
-        attempts = attempts.count(lost, now=now, after_success=_is_stable(situation))
-    elif unknown:
-        # Not counted as a loss, and not created at once either: the same name again, after the same pause.
-        attempts = replace(attempts, since=now, issued=tuple(n for n in attempts.issued if n not in unknown))
-    holds = {claim.name: until for claim in situation.claims if (until := _leaving_until(claim, now)) is not None}
-    holds |= {name: _patience(now) for name in abandoned}
-    leaving = tuple(sorted(holds.keys() & set(attempts.lost))) if attempts.pending else ()
-    if attempts.pending:
-        attempts = replace(attempts, since=None if leaving else attempts.since or now)
-    due = max(holds[name] for name in leaving) + attempts.pause if leaving else attempts.due
-    looks = [*deadlines, *holds.values()]
-    waits = due is not None and due > now
-    create = () if waits else _places(situation, kept, holds, attempts.serial)
+        attempts = attempts.with_losses(lost, now=now, after_success=_is_stable(state))
+    elif unconfirmed:
+        # Not counted as a loss, and not created at once either: the same name again, after the same backoff.
+        issued = tuple(name for name in attempts.issued if name not in unconfirmed)
+        attempts = replace(attempts, backoff_started_at=now, issued=issued)
+    held_until = {claim.name: until for claim in state.claims if (until := _held_until(claim, now)) is not None}
+    held_until |= {name: _end_of_grace(now) for name in broken_names}
+    terminating = tuple(sorted(held_until.keys() & set(attempts.lost))) if attempts.is_replacement_pending else ()
+    if attempts.is_replacement_pending:
+        attempts = replace(attempts, backoff_started_at=None if terminating else attempts.backoff_started_at or now)
+    due = attempts.next_attempt_at
+    if terminating:
+        due = max(held_until[name] for name in terminating) + attempts.backoff
+    must_wait = due is not None and due > now
+    create = () if must_wait else _free_places(state, live, held_until, attempts.serial)
     if create and attempts.failures:
-        attempts = _issue(situation, attempts, [situation.name(*place) for place in create])
-    return Decision(
+        attempts = _with_issued(state, attempts, [state.claim_name(*place) for place in create])
+    times = [*deadlines, *held_until.values(), *([due] if due is not None and must_wait else [])]
+    return ClaimDecision(
         create=create,
-        give_up=tuple(give_up),
+        delete=tuple(broken),
         attempts=attempts,
         lost=lost,
-        unknown=unknown,
-        next_at=due if waits else None,
-        leaving=leaving,
-        retry_at=min([*looks, *([due] if due is not None and waits else [])], default=None),
+        unconfirmed=unconfirmed,
+        next_creation_at=due if must_wait else None,
+        terminating=terminating,
+        requeue_at=min(times, default=None),
     )
 
 
-def _places(
-    situation: Situation, kept: Sequence[Claim], holds: Mapping[str, datetime], serial: int
+def _free_places(
+    state: ClaimState, live: Sequence[Claim], held_until: Mapping[str, datetime], serial: int
 ) -> tuple[tuple[int, int], ...]:
-    """Index and serial of the claims to create: what is missing less the places that leaving claims still hold."""
-    taken = {index_of(claim) for claim in situation.claims if claim in kept or claim.name in holds}
-    missing = max(situation.wanted - len(kept) - len(holds), 0)
-    free = [index for index in range(situation.wanted + len(taken)) if index not in taken]
+    """Returns index and serial of the claims to create:
+
+    the missing ones, less the places that terminating claims hold.
+    """
+    taken = {index_of(claim) for claim in state.claims if claim in live or claim.name in held_until}
+    missing = max(state.wanted - len(live) - len(held_until), 0)
+    free = [index for index in range(state.wanted + len(taken)) if index not in taken]
     return tuple((index, serial) for index in free[:missing])
 
 
-def _lost(situation: Situation, attempts: Attempts, kept: set[str]) -> tuple[str, ...]:
-    """Claims that existed or are being deleted, are not kept, and are not counted yet."""
-    proven = situation.proven & frozenset(attempts.issued)
-    leaving = {claim.name for claim in situation.claims if claim.name not in kept}
-    return tuple(sorted((situation.expected | proven | leaving) - kept - set(attempts.lost)))
+def _lost(state: ClaimState, attempts: ProvisionAttempts, live: set[str]) -> tuple[str, ...]:
+    """Returns the claims that existed or are being deleted, are not live, and are not counted yet."""
+    confirmed = state.confirmed & frozenset(attempts.issued)
+    ending = {claim.name for claim in state.claims if claim.name not in live}
+    return tuple(sorted((state.expected | confirmed | ending) - live - set(attempts.lost)))
 
 
-def _unknown(situation: Situation, attempts: Attempts) -> tuple[str, ...]:
-    """Replacements that are absent, and of which nothing proves that they were ever created."""
-    if situation.refused:
+def _unconfirmed(state: ClaimState, attempts: ProvisionAttempts) -> tuple[str, ...]:
+    """Returns the absent replacements for which there is no evidence that they were ever created."""
+    if state.creation_rejected:
         return ()
-    present = {claim.name for claim in situation.claims}
-    return tuple(sorted(set(attempts.issued) - present - situation.expected - situation.proven - set(attempts.lost)))
+    present = {claim.name for claim in state.claims}
+    return tuple(sorted(set(attempts.issued) - present - state.expected - state.confirmed - set(attempts.lost)))
 
 
-def _issue(situation: Situation, attempts: Attempts, names: Sequence[str]) -> Attempts:
-    """The record with replacements about to be created. Counted names stay as long as something still lists them."""
-    present = {claim.name for claim in situation.claims}
+def _with_issued(state: ClaimState, attempts: ProvisionAttempts, names: Sequence[str]) -> ProvisionAttempts:
+    """Adds replacements that are about to be created.
+
+    Counted losses stay while the cluster or the status lists them.
+    """
+    present = {claim.name for claim in state.claims}
     issued = {*names, *(name for name in attempts.issued if name in present)}
-    lost = tuple(name for name in attempts.lost if name in present or name in situation.expected)
+    lost = tuple(name for name in attempts.lost if name in present or name in state.expected)
     return replace(attempts, issued=tuple(sorted(issued)), lost=lost)
 
 
-def _settled(situation: Situation, attempts: Attempts, kept: Sequence[Claim]) -> tuple[Attempts, datetime | None]:
-    """The record when no claim is missing, and when it can be reset at the earliest."""
-    if not attempts.failures or situation.ready_since is None or not all(claim.is_ready for claim in kept):
+def _without_missing(
+    state: ClaimState, attempts: ProvisionAttempts, live: Sequence[Claim]
+) -> tuple[ProvisionAttempts, datetime | None]:
+    """Returns the record if no claim is missing, and the earliest time at which it can be reset."""
+    if not attempts.failures or state.ready_since is None or not all(claim.is_ready for claim in live):
         return attempts, None
-    if not _is_stable(situation):
-        return attempts, situation.ready_since + timedelta(seconds=STABLE_SECONDS)
-    present = {claim.name for claim in situation.claims} | situation.expected
-    return Attempts(serial=attempts.serial, lost=tuple(name for name in attempts.lost if name in present)), None
+    if not _is_stable(state):
+        return attempts, state.ready_since + timedelta(seconds=STABLE_SECONDS)
+    present = {claim.name for claim in state.claims} | state.expected
+    lost = tuple(name for name in attempts.lost if name in present)
+    return ProvisionAttempts(serial=attempts.serial, lost=lost), None
 
 
-def _is_stable(situation: Situation) -> bool:
-    """Whether the claims were Ready long enough to end a row of losses."""
-    since = situation.ready_since
-    return since is not None and situation.now - since >= timedelta(seconds=STABLE_SECONDS)
+def _is_stable(state: ClaimState) -> bool:
+    """Whether the claims were Ready long enough to end a series of losses."""
+    since = state.ready_since
+    return since is not None and state.now - since >= timedelta(seconds=STABLE_SECONDS)
 
 
 def index_of(claim: Claim) -> int:
-    """The claim's place in the Workspace; -1 for claims of upstream Kaito, which have none."""
+    """Returns the claim's place in the Workspace; -1 for claims of upstream Kaito, which have none."""
     text = claim.annotations.get(labels.CLAIM_INDEX, "")
     return int(text) if text.isdecimal() and len(text) < 10 else -1
 
 
-def _patience(now: datetime) -> datetime:
-    return now + timedelta(seconds=DELETION_PATIENCE_SECONDS)
+def _end_of_grace(deleted_at: datetime) -> datetime:
+    return deleted_at + timedelta(seconds=DELETION_GRACE_SECONDS)
 
 
-def _leaving_until(claim: Claim, now: datetime) -> datetime | None:
-    """Until when a deleting claim holds its place; None when it does not, or is not being deleted."""
+def _held_until(claim: Claim, now: datetime) -> datetime | None:
+    """Returns until when a terminating claim holds its place; None if it does not, or is not being deleted."""
     deleted_at = claim.metadata.deletion_timestamp
     if deleted_at is None:
         return None
-    until = _patience(deleted_at)
+    until = _end_of_grace(deleted_at)
     return until if until > now else None
 
 
-def _broken(situation: Situation, settings: WorkspaceSettings) -> tuple[list[tuple[Claim, str]], list[datetime]]:
-    """Claims to give up now, and the moments at which others would be."""
+def _find_broken(state: ClaimState, settings: WorkspaceSettings) -> tuple[list[tuple[Claim, str]], list[datetime]]:
+    """Returns the claims to delete now with the reason, and the deadlines of others."""
     broken: list[tuple[Claim, str]] = []
     deadlines: list[datetime] = []
-    for claim in situation.claims:
+    for claim in state.claims:
         if claim.deleting:
             continue
-        verdict = _stuck(claim, settings) or _unhealthy(claim, situation.nodes, settings)
-        if verdict is None:
+        found = _launch_deadline(claim, settings) or _health_deadline(claim, state.nodes, settings)
+        if found is None:
             continue
-        deadline, why = verdict
-        if deadline <= situation.now:
-            broken.append((claim, why))
+        deadline, reason = found
+        if deadline <= state.now:
+            broken.append((claim, reason))
         else:
             deadlines.append(deadline)
     return broken, deadlines
 
 
-def _stuck(claim: Claim, settings: WorkspaceSettings) -> tuple[datetime, str] | None:
-    """When a claim that has no machine yet is given up."""
+def _launch_deadline(claim: Claim, settings: WorkspaceSettings) -> tuple[datetime, str] | None:
+    """Returns when a claim without an instance is deleted, and the reason; None if it has launched."""
     launched = claim.condition(claim.stages.launched)
-    born = claim.metadata.creation_timestamp
-    if born is None or claim.is_ready or claim.status.provider_id or (launched is not None and launched.is_true):
+    created = claim.metadata.creation_timestamp
+    has_launched = claim.is_ready or claim.status.provider_id or (launched is not None and launched.is_true)
+    if created is None or has_launched:
         return None
-    limit = settings.node_provision_timeout
-    return born + timedelta(seconds=limit), f"not launched within {limit:.0f} s"
+    limit = settings.node_provision_timeout_seconds
+    return created + timedelta(seconds=limit), f"not launched within {limit:.0f} s"
 
 
-def _unhealthy(claim: Claim, nodes: Mapping[str, Node], settings: WorkspaceSettings) -> tuple[datetime, str] | None:
-    """When a claim whose node stays NotReady is given up."""
+def _health_deadline(
+    claim: Claim, nodes: Mapping[str, Node], settings: WorkspaceSettings
+) -> tuple[datetime, str] | None:
+    """Returns when a claim with a NotReady node is deleted, and the reason; None if the node is Ready."""
+    limit = settings.node_unhealthy_timeout_seconds
     node = nodes.get(claim.status.node_name)
     ready = node.condition("Ready") if node is not None else None
-    if node is None or ready is None or ready.status == "True" or not settings.node_unhealthy_timeout:
+    if node is None or ready is None or ready.status == "True" or not limit:
         return None
     since = ready.last_transition_time or node.metadata.creation_timestamp
     if since is None:
         return None
-    limit = settings.node_unhealthy_timeout
     return since + timedelta(seconds=limit), f"node {node.name} not Ready for {limit:.0f} s"

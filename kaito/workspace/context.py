@@ -1,87 +1,85 @@
-"""One pass over one Workspace: what the steps share and leave for each other.
+"""Context of one reconcile of one Workspace, passed to every step.
 
-`controller` makes a `Pass` for every reconcile and hands it from step to step. A step looks, acts and notes what it saw
-in `seen`; it neither sleeps nor writes status. What must not stop the later steps, but must be retried, is deferred.
+`controller` builds a `ReconcileContext` for each reconcile and runs the steps with it. A step observes, acts, and
+stores its observations in `state` as soon as it has them, so that the status also reports what a failed step observed.
+Steps do not wait and do not write the status.
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import final
+from typing import TypeVar, final
 
 from kaito.api import Workspace
-from kaito.runtime import Again, Api, Request
-from kaito.workspace.failure import StepFailure
+from kaito.runtime import Api, Request
+from kaito.runtime.errors import NotLeader
+from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.metrics import WorkspaceMetrics
-from kaito.workspace.plan import Plan
 from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import WorkspaceSettings
-from kaito.workspace.status import Observation
+from kaito.workspace.state import ReconcileState
+
+T = TypeVar("T")
 
 
 @final
 @dataclass(slots=True)
-class Pass:
-    """The state of one reconcile."""
+class ReconcileContext:
+    """Inputs, observations and failures of one reconcile."""
 
     request: Request[Workspace]
     settings: WorkspaceSettings
     metrics: WorkspaceMetrics
     accepted: AcceptedWorkloads = field(default_factory=AcceptedWorkloads)
-    """Workloads that the API server took in a dry run; shared by all reconciles of the process."""
-    seen: Observation = field(default_factory=Observation)
-    """What the steps saw; the status is computed from it."""
-    errors: list[Exception] = field(default_factory=list[Exception])
-    """Failures that the conditions report already; the first one is raised at the end, for a retry with backoff."""
+    """Workloads that the API server accepted in a dry run; shared by all reconciles of the process."""
+    state: ReconcileState = field(default_factory=ReconcileState)
+    """What the steps observed; the status is computed from it."""
+    deferred_errors: list[Exception] = field(default_factory=list[Exception])
+    """Errors that the conditions already report and that did not stop a step. The first one is raised at the end of the
+    reconcile, so that it is retried with backoff."""
     failures: list[StepFailure] = field(default_factory=list[StepFailure])
-    """Steps that raised. The steps after them observe and change nothing."""
-    wakes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-    """When to look again, in seconds from now, and why."""
+    """Steps that raised."""
+    current_step: Step | None = None
+    """The step that runs, for the report of a reconcile that times out."""
 
     @property
     def workspace(self) -> Workspace:
-        """The object being reconciled, as it was when the pass began."""
+        """The Workspace as it was when the reconcile began."""
         return self.request.object
 
     @property
-    def plan(self) -> Plan | None:
-        """The plan to act on; None when there is none, or an earlier step failed: then a step only looks."""
-        return None if self.failures else self.seen.plan
-
-    @property
     def api(self) -> Api:
-        """Reads and writes of this pass."""
+        """Reads and writes of this reconcile."""
         return self.request.api
 
     @property
-    def placeable(self) -> bool:
-        """Whether nodes and claims are ready, so that a workload may be created."""
-        claims, nodes = self.seen.claims, self.seen.nodes
-        return nodes is not None and nodes.enough and (claims is None or len(claims.ready) >= claims.wanted)
-
-    @property
     def now(self) -> datetime:
-        """The current moment."""
+        """The current time."""
         return self.request.clock.now()
 
-    def wake(self, after: float, why: str) -> None:
-        """Look again after so many seconds, or earlier."""
-        self.wakes.append((max(after, 0.0), why))
+    @property
+    def is_read_only(self) -> bool:
+        """Whether an earlier step failed. The remaining steps then observe and change nothing."""
+        return bool(self.failures)
 
-    def wake_at(self, moment: datetime, why: str) -> None:
-        """Look again at that moment, or earlier."""
-        self.wake((moment - self.now).total_seconds(), why)
-
-    def outcome(self) -> Again | None:
-        """The earliest wish to look again.
+    async def run_step(self, step: Step, work: Awaitable[T]) -> T | None:
+        """Awaits the work of a step. If it raises, records the failure and returns None.
 
         Raises:
-            Exception: what the first failed step raised, else the first deferred failure.
+            NotLeader: the lease was lost, which ends the reconcile without a status.
         """
+        self.current_step = step
+        try:
+            return await work
+        except NotLeader:
+            raise
+        except Exception as error:  # noqa: BLE001 - reported in the conditions, and raised at the end of the reconcile
+            self.failures.append(StepFailure(step, error))
+            return None
+
+    def raise_failure(self) -> None:
+        """Ends the reconcile: raises what the first failed step raised, else the first deferred error, if any."""
         for failure in self.failures:
             raise failure.error
-        if self.errors:
-            raise self.errors[0]
-        if not self.wakes:
-            return None
-        after, why = min(self.wakes)
-        return Again(after=after, why=why)
+        if self.deferred_errors:
+            raise self.deferred_errors[0]

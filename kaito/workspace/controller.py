@@ -1,27 +1,24 @@
-"""The reconcile of a Workspace as a table of contents, and everything that wakes it.
+"""The reconcile of a Workspace, and the controller that runs it.
 
-    plan      what does it need?                          steps.plan
-    nodes     which nodes has it, and are they ready?     steps.nodes
-    claims    ask for those that are missing              steps.claims
-    services  how clients and pods reach the pods         steps.services
-    workload  serve, or tune                              steps.inference, steps.tuning
-    surplus   give back nodes that nothing runs on          steps.surplus
-    status    say what was seen                           steps.conclude
+    plan       checks the Workspace and computes nodes and commands          steps.plan
+    nodes      finds the Workspace's nodes and evaluates them                steps.nodes
+    claims     creates missing node claims, replaces lost ones               steps.claims
+    services   applies the Services of an inference Workspace                steps.services
+    workload   applies the StatefulSet or the Job, and observes its pods     steps.inference, steps.tuning
+    surplus    deletes claims of nodes that are no longer needed             steps.surplus
+    status     sets the conditions from what the steps observed              steps.status
 
-Every step looks even when it may not act, so that the status is true for a Workspace that cannot be planned any more,
-too. Nothing here sleeps; what takes time is watched.
+A step also observes if there is no plan, or if an earlier step failed: the status then still describes the nodes and
+the workload that exist. No step waits; the controller watches everything that takes time.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, final
 
 from kaito.api import Machine, NodeClaim, Workspace, conditions, labels
 from kaito.runtime import Again, Request
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller import Controller
-from kaito.runtime.errors import NotLeader
 from kaito.runtime.kinds import (
     ConfigMap,
     Job,
@@ -34,147 +31,154 @@ from kaito.runtime.kinds import (
     StatefulSet,
 )
 from kaito.runtime.meta import Resource
-from kaito.workspace import triggers as wakeups
-from kaito.workspace.context import Pass
-from kaito.workspace.failure import StepFailure
+from kaito.workspace import triggers
+from kaito.workspace.context import ReconcileContext
+from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from kaito.workspace.steps import claims, cleanup as removal, inference, nodes, plan, services, surplus, tuning
-from kaito.workspace.steps.status import conclude, conclude_nothing
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a reconcile, and what is unknown when it fails."""
-
-    run: Callable[[Pass], Awaitable[None]]
-    """Looks, and acts when `Pass.plan` allows it."""
-    name: str
-    """What it does, as the subject of "… failed"."""
-    aspects: frozenset[str]
-    """Types of the conditions that it decides."""
-
+from kaito.workspace.state import can_place_pods
+from kaito.workspace.steps.claims import ensure_claims
+from kaito.workspace.steps.cleanup import clean_up
+from kaito.workspace.steps.inference import ensure_inference
+from kaito.workspace.steps.nodes import observe_nodes
+from kaito.workspace.steps.plan import plan_workspace
+from kaito.workspace.steps.services import ensure_services
+from kaito.workspace.steps.status import set_all_unknown, update_status
+from kaito.workspace.steps.surplus import delete_surplus_claims
+from kaito.workspace.steps.tuning import ensure_tuning
 
 _WORKLOAD: Final = frozenset({conditions.INFERENCE_READY, conditions.JOB_STARTED})
 
-STEPS: Final[Sequence[Step]] = (
-    Step(plan.decide, "planning", frozenset({conditions.MODEL_RESOLVED, conditions.RESOURCE_READY})),
-    Step(nodes.observe, "looking at the nodes", frozenset({conditions.NODES_READY})),
-    Step(claims.ensure, "claiming nodes", frozenset({conditions.MACHINE_READY, conditions.NODE_CLAIM_READY})),
-    Step(services.ensure, "applying the Services", _WORKLOAD),
-    Step(inference.ensure, "applying the inference workload", _WORKLOAD),
-    Step(tuning.ensure, "applying the tuning Job", _WORKLOAD),
-    Step(surplus.release, "releasing surplus nodes", frozenset({conditions.RESOURCE_READY})),
-)
+PLANNING: Final = Step("planning", frozenset({conditions.MODEL_RESOLVED, conditions.RESOURCE_READY}))
+NODE_STEP: Final = Step("observing the nodes", frozenset({conditions.NODES_READY}))
+CLAIM_STEP: Final = Step("claiming nodes", frozenset({conditions.MACHINE_READY, conditions.NODE_CLAIM_READY}))
+SERVICE_STEP: Final = Step("applying the Services", _WORKLOAD)
+INFERENCE_STEP: Final = Step("applying the inference workload", _WORKLOAD)
+TUNING_STEP: Final = Step("applying the tuning Job", _WORKLOAD)
+SURPLUS_STEP: Final = Step("deleting surplus claims", frozenset({conditions.RESOURCE_READY}))
+STATUS_STEP: Final = Step("computing the status")
 
-PASS_SECONDS: Final = 240.0
-"""Longest pass, less than the controller's deadline: a request that hangs is reported like any other failure."""
+RECONCILE_TIMEOUT_SECONDS: Final = 240.0
+"""Time limit of a reconcile, shorter than the controller's deadline: the conditions report a request that hangs like
+any other failure."""
 
 
 @final
 class WorkspaceReconciler:
-    """Converges one Workspace at a time; holds settings, metrics and a memo, so that a restart forgets nothing."""
+    """Reconciles Workspaces. All state that must survive a restart is in the cluster."""
 
     def __init__(self, settings: WorkspaceSettings, metrics: WorkspaceMetrics | None = None) -> None:
         self.settings = settings
         self.metrics = metrics or WorkspaceMetrics()
         self.accepted = AcceptedWorkloads()
 
-    async def converge(self, request: Request[Workspace]) -> Again | None:
-        """One pass: every step in order, then the status, whatever happened.
-
-        A step that raises does not hide what the others can see: the steps after it look and change nothing, and the
-        conditions that it decides report its error.
+    async def reconcile(self, request: Request[Workspace]) -> None:
+        """Runs the steps and writes the status, also if a step failed.
 
         Raises:
-            Exception: what the first failed step raised, or a failure that a step deferred.
+            Exception: what the first failed step raised, or an error that a step deferred.
         """
-        run = Pass(request, self.settings, self.metrics, self.accepted)
+        ctx = ReconcileContext(request, self.settings, self.metrics, self.accepted)
         async with request.status() as status:
-            await self._look_and_act(run)
+            await self._run_steps_in_time(ctx)
             try:
-                conclude(run, status)
-            except Exception as error:  # noqa: BLE001 - reported in every condition, and raised by the pass
-                run.failures.append(StepFailure(frozenset(), "computing the status", error))
-                conclude_nothing(run, status)
-        return run.outcome()
+                update_status(ctx, status)
+            except Exception as error:  # noqa: BLE001 - reported in every condition, and raised below
+                ctx.failures.append(StepFailure(STATUS_STEP, error))
+                set_all_unknown(ctx, status)
+        ctx.raise_failure()
 
-    async def _look_and_act(self, run: Pass) -> None:
-        """Run every step. Cancellation and the loss of the lease end the pass without a status."""
-        current = STEPS[0]
+    async def _run_steps_in_time(self, ctx: ReconcileContext) -> None:
+        """Runs the steps and records a timeout as the failure of the current step.
+
+        Cancellation and the loss of the lease end the reconcile without a status.
+        """
         try:
-            async with asyncio.timeout(PASS_SECONDS):
-                for current in STEPS:
-                    try:
-                        await current.run(run)
-                    except NotLeader:
-                        raise
-                    except Exception as error:  # noqa: BLE001 - reported in the conditions, and raised by the pass
-                        run.failures.append(StepFailure(current.aspects, current.name, error))
+            async with asyncio.timeout(RECONCILE_TIMEOUT_SECONDS):
+                await self._run_steps(ctx)
         except TimeoutError:
-            late = TimeoutError(f"not finished after {PASS_SECONDS:.0f} s")
-            run.failures.append(StepFailure(current.aspects, current.name, late))
+            error = TimeoutError(f"not finished after {RECONCILE_TIMEOUT_SECONDS:.0f} s")
+            ctx.failures.append(StepFailure(ctx.current_step or PLANNING, error))
 
-    async def release(self, request: Request[Workspace]) -> Again | None:
-        """Clean up a Workspace that is being deleted."""
-        return await removal.release(request, self.settings)
+    async def _run_steps(self, ctx: ReconcileContext) -> None:
+        run = ctx.run_step
+        plan = await run(PLANNING, plan_workspace(ctx))
+        await run(NODE_STEP, observe_nodes(ctx, plan))
+        nodes = ctx.state.nodes  # includes what the step observed before it failed
+        claims = await run(CLAIM_STEP, ensure_claims(ctx, plan, nodes))
+        can_place = can_place_pods(nodes, claims)
+        await run(SERVICE_STEP, ensure_services(ctx, plan, can_place=can_place))
+        workload = await run(INFERENCE_STEP, ensure_inference(ctx, plan, can_place=can_place))
+        await run(TUNING_STEP, ensure_tuning(ctx, plan, can_place=can_place))
+        await run(SURPLUS_STEP, delete_surplus_claims(ctx, plan, claims, workload))
+
+    async def finalize(self, request: Request[Workspace]) -> Again | None:
+        """Deletes the workload and the claims of a Workspace that is being deleted."""
+        return await clean_up(request, self.settings)
 
 
 def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspace]:
-    """The controller: what is reconciled, what wakes it."""
+    """Returns the controller of Workspaces with its watches."""
     settings = reconciler.settings
     controller = (
         Controller(
             Workspace,
-            reconciler.converge,
+            reconciler.reconcile,
             name="workspace",
             workers=settings.concurrency,
-            when=wakeups.WORKSPACE_CHANGED,
+            when=triggers.WORKSPACE_CHANGED,
         )
-        .owns(StatefulSet, when=wakeups.WORKLOAD_CHANGED)
-        .owns(Job, when=wakeups.JOB_CHANGED)
-        .owns(Service, when=wakeups.SERVICE_CHANGED)
-        .watches(Pod, to=wakeups.owner_of_pod, when=wakeups.POD_CHANGED)
-        .watches(ConfigMap, to=wakeups.users_of_config)
-        .finalizes(labels.WORKSPACE_FINALIZER, reconciler.release)
+        .owns(StatefulSet, when=triggers.WORKLOAD_CHANGED)
+        .owns(Job, when=triggers.JOB_CHANGED)
+        .owns(Service, when=triggers.SERVICE_CHANGED)
+        .watches(Pod, to=triggers.owner_of_pod, when=triggers.POD_CHANGED)
+        .watches(ConfigMap, to=triggers.users_of_config)
+        .finalizes(labels.WORKSPACE_FINALIZER, reconciler.finalize)
     )
     kind = claim_kind(settings.node_api)
     if kind is None:
-        return controller.watches(Node, to=wakeups.users_of_node, when=wakeups.NODE_CHANGED)
-    return controller.watches(kind, to=wakeups.owner, when=wakeups.CLAIM_CHANGED).watches(
-        Node, to=wakeups.owner, when=wakeups.NODE_CHANGED
+        return controller.watches(Node, to=triggers.users_of_node, when=triggers.NODE_CHANGED)
+    return controller.watches(kind, to=triggers.owner, when=triggers.CLAIM_CHANGED).watches(
+        Node, to=triggers.owner, when=triggers.NODE_CHANGED
     )
 
 
-NODE_DROPPED: Final = ("metadata.managedFields", "status.images", "status.volumesInUse", "status.volumesAttached")
-"""Most of a node's size, and nothing we read."""
+DROPPED_NODE_FIELDS: Final = (
+    "metadata.managedFields",
+    "status.images",
+    "status.volumesInUse",
+    "status.volumesAttached",
+)
+"""Fields that are most of a node's size and that the controller does not read."""
 
 
 def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
-    """What the manager keeps in memory for the controller, and how much of it.
+    """Returns what the manager caches for the controller.
 
-    Services and workloads are kept without a selector: one of a Workspace's name that belongs to somebody else must
-    be seen, or it would be overwritten. Of ConfigMaps only the metadata is kept, to hear about edits.
+    Services and workloads are cached without a selector: the controller must see an object of a Workspace's name that
+    has another owner, or it would overwrite it. Of ConfigMaps only the metadata is cached, to notice edits.
     """
-    ours, byo = labels.WORKSPACE, settings.node_api is NodeApi.BYO
-    declared = [
+    label, byo = labels.WORKSPACE, settings.node_api is NodeApi.BYO
+    cached = [
         Cached(Workspace, indexes=[WORKSPACES_BY_CONFIG]),
-        Cached(Pod, labels=ours, indexes=[PODS]),
-        Cached(Node, labels=None if byo else ours, indexes=[NODES], drop=NODE_DROPPED),
+        Cached(Pod, labels=label, indexes=[PODS]),
+        Cached(Node, labels=None if byo else label, indexes=[NODES], drop=DROPPED_NODE_FIELDS),
         Cached(ConfigMap, only="metadata"),
     ]
     if settings.node_api is NodeApi.MACHINE:
-        declared.append(Cached(Machine, labels=ours, indexes=[MACHINES]))
+        cached.append(Cached(Machine, labels=label, indexes=[MACHINES]))
     if settings.node_api is NodeApi.NODECLAIM:
-        declared.append(Cached(NodeClaim, labels=ours, indexes=[NODE_CLAIMS]))
-    return declared
+        cached.append(Cached(NodeClaim, labels=label, indexes=[NODE_CLAIMS]))
+    return cached
 
 
 def live_kinds(settings: WorkspaceSettings) -> list[type[Resource]]:
-    """What is read from the server each time: what pods use, by name, and claims of the kind not configured."""
+    """Returns the kinds that are read from the API server each time.
+
+    These are the objects that pods use, read by name, and claims of the kind that `--node-api` does not name.
+    """
     used = (Secret, PersistentVolumeClaim, ServiceAccount)
     return [*used, *(kind for kind in (Machine, NodeClaim) if kind is not claim_kind(settings.node_api))]

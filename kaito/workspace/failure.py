@@ -1,4 +1,4 @@
-"""What a step of a reconcile raised, and how conditions and events report it."""
+"""Failures of reconcile steps, and their form in conditions and events."""
 
 from dataclasses import dataclass
 from typing import Final, cast, final
@@ -7,55 +7,62 @@ from pydantic import ValidationError
 
 from kaito.runtime.errors import ApiError
 
-MESSAGE_LENGTH = 1024
-"""Longest error in a condition, in characters."""
+MAX_ERROR_CHARACTERS: Final = 1024
+"""Longest error in a condition."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a reconcile."""
+
+    name: str
+    """What the step does, as the subject of "… failed"."""
+    condition_types: frozenset[str] = frozenset()
+    """Conditions that the step decides, and that are Unknown if it fails before it observed anything."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class StepFailure:
-    """What a step raised."""
+    """An exception that a step raised."""
 
-    aspects: frozenset[str]
-    """Types of the conditions that the step decides."""
-    step: str
-    """What the step does, for messages."""
+    step: Step
     error: Exception
-    """What it raised."""
 
     @property
     def message(self) -> str:
         """What failed and why, with the API server's message if there is one."""
-        return f"{self.step} failed: {describe(self.error)}"
+        return f"{self.step.name} failed: {format_error(self.error)}"
 
 
-def describe(error: BaseException) -> str:
-    """An error in one line: the API server's message as it is, other errors with their type."""
+def format_error(error: BaseException) -> str:
+    """Formats an error in one line: an API server's message unchanged, other errors with their type."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        return "; ".join(describe(each) for each in group.exceptions)[:MESSAGE_LENGTH]
+        return "; ".join(format_error(each) for each in group.exceptions)[:MAX_ERROR_CHARACTERS]
     text = error.message if isinstance(error, ApiError) else str(error)
     line = " ".join(text.split())
-    return (line if isinstance(error, ApiError) else f"{type(error).__name__}: {line}")[:MESSAGE_LENGTH]
+    return (line if isinstance(error, ApiError) else f"{type(error).__name__}: {line}")[:MAX_ERROR_CHARACTERS]
 
 
-_NOT_ABOUT_CONTENT: Final = frozenset({401, 404, 408, 409, 410, 429})
-"""Client errors that are about credentials, absence, time or versions."""
+_UNRELATED_TO_CONTENT: Final = frozenset({401, 404, 408, 409, 410, 429})
+"""Client errors about credentials, absence, time or versions."""
 
-_UNTYPABLE: Final = ("failed to create typed patch object", "field not declared in schema")
-"""What kube-apiserver answers with status 500 when an applied object does not fit the schema of its kind."""
+_SCHEMA_MISMATCH: Final = ("failed to create typed patch object", "field not declared in schema")
+"""Messages with which kube-apiserver returns status 500 if an applied object does not match the schema of its kind."""
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether an error is about the object's content or about permission, so that it belongs into the conditions.
+def is_rejection(error: Exception) -> bool:
+    """Whether the API server rejected an object for its content or for lack of permission.
 
-    Judged by the answer's content where its status misleads: server-side apply answers 500 to a field that the kind
-    does not have.
+    Such an error is reported in a condition of the Workspace. The message decides where the status is misleading:
+    server-side apply returns 500 for a field that the kind does not have.
     """
     if isinstance(error, ValidationError):
         return True
     if not isinstance(error, ApiError):
         return False
     if error.code == 500:
-        return any(text in error.message for text in _UNTYPABLE)
-    return 400 <= error.code < 500 and error.code not in _NOT_ABOUT_CONTENT
+        return any(text in error.message for text in _SCHEMA_MISMATCH)
+    return 400 <= error.code < 500 and error.code not in _UNRELATED_TO_CONTENT

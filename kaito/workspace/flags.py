@@ -1,9 +1,9 @@
-"""The command line of the workspace controller, under upstream Kaito's flag names.
+"""Parses the command line of the workspace controller, with upstream Kaito's flag names.
 
-`main` calls `parse`; everything else takes the typed result. Booleans are written `--flag`, `--flag=true` or
-`--flag=false`, durations as Go writes them (`90s`, `15m`, `1h30m`). What upstream has and this controller has not is
-refused, or accepted with a note that `main` logs, as `upstream` decides for each flag and gate; none is ignored
-silently.
+`main` calls `parse`; all other modules receive typed settings. Booleans are written `--flag`, `--flag=true` or
+`--flag=false`, durations as in Go (`90s`, `15m`, `1h30m`). The table in `upstream` decides for each flag and feature
+gate of upstream that this controller does not implement: it is rejected, or accepted with a note that `main` logs. No
+flag is ignored silently.
 """
 
 import argparse
@@ -11,40 +11,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Final
 
-from pydantic import ValidationError
-
-from kaito.runtime.flags import FlagParser, boolean, manager_settings
+from kaito.runtime.flags import FlagParser, boolean, comma_separated
 from kaito.runtime.manager import Settings
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Answer, Flag, log_level
+from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Flag, Support, log_level
 
 _WEBHOOK_PORT = 9443
 
 FEATURE_GATES = {"vLLM": True, "disableNodeAutoProvisioning": False}
-"""The gates this controller implements, with upstream's defaults."""
+"""Feature gates that this controller implements, with upstream's defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """One parsed command line."""
+    """A parsed command line."""
 
     workspace: WorkspaceSettings
-    """The controller's own settings."""
+    """Settings of the controller."""
     manager: Settings
-    """What every manager is told."""
+    """Settings of its manager."""
     webhook: bool
-    """Whether to serve admission."""
+    """Whether to serve the admission webhook."""
     notes: tuple[str, ...] = ()
-    """Flags and gates of upstream that have no effect here, each with the reason."""
+    """Upstream's flags and feature gates that are set and have no effect, each with the reason."""
 
 
 def feature_gates(text: str) -> dict[str, bool]:
-    """Gates from `name=true,other=false`, on top of the defaults of those that this controller has.
+    """Parses `name=true,other=false`; gates that are not listed keep their defaults.
 
     Raises:
-        argparse.ArgumentTypeError: an unknown gate, or one that is switched on and refused.
+        argparse.ArgumentTypeError: a gate is unknown, or is enabled and rejected.
     """
     gates = dict(FEATURE_GATES)
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -57,7 +55,7 @@ def feature_gates(text: str) -> dict[str, bool]:
                 f"unknown feature gate {name!r}; known: {', '.join(sorted(GATES_BY_NAME))}"
             )
         enabled = boolean(value.strip())
-        if enabled and gate.answer is Answer.REFUSED:
+        if enabled and gate.support is Support.REJECTED:
             raise argparse.ArgumentTypeError(
                 f"feature gate {gate.name} is not implemented by this controller: {gate.reason}: leave it off"
             )
@@ -66,39 +64,42 @@ def feature_gates(text: str) -> dict[str, bool]:
     return gates
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (part.strip() for part in text.split(","))))
+SETTINGS_FIELDS: Final = (
+    "default_inference_cpu",
+    "default_inference_memory",
+    "installation_guard",
+    "allow_in_cluster_data_urls",
+    "concurrency",
+    "node_provision_timeout_seconds",
+    "node_unhealthy_timeout_seconds",
+    "deletion_timeout_seconds",
+)
+"""Fields of `WorkspaceSettings` that have one flag each. The others are computed from several flags and variables."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every flag, with its default and meaning."""
+def parser() -> FlagParser:
+    """Returns the parser with every flag of the controller."""
     flags = FlagParser(
         prog="workspace-controller",
         description="Reconciles Kaito Workspaces: GPU nodes, inference and tuning workloads, status.",
     )
     flags.add_argument("--version", action="version", version=f"workspace-controller {version('kaito')}")
-    flags.manager()
-    _add_admission_flags(flags)
+    flags.add_manager_settings()
+    _add_webhook_flags(flags)
     _add_node_flags(flags)
-    flags.add_argument("--feature-gates", type=feature_gates, default=dict(FEATURE_GATES), help="name=bool,name=bool")
-    flags.add_argument("--default-inference-cpu", default="1", help="CPU request of preset workloads")
-    flags.add_argument("--default-inference-memory", default="4Gi", help="memory request of preset workloads")
-    flags.switch(
-        "--installation-guard", default=True, help="refuse the deletion of the installation while Workspaces exist"
+    flags.add_argument(
+        "--feature-gates", type=feature_gates, default=dict(FEATURE_GATES), help="comma-separated name=bool pairs"
     )
-    flags.switch(
-        "--allow-in-cluster-data-urls", default=False, help="tuning data may come from addresses inside the cluster"
-    )
-    flags.add_argument("--concurrency", type=int, default=32, help="Workspaces reconciled at the same time")
+    flags.add_settings(WorkspaceSettings, fields=SETTINGS_FIELDS)
     for flag in FLAGS:
-        # Flags of Go's packages may stand alone when they are booleans.
+        # Go programs accept boolean flags without a value.
         short = ("-v",) if flag.name == "--v" else ()
         flags.add_argument(flag.name, *short, nargs="?", const="true", default=None, help=_upstream_help(flag))
     return flags
 
 
 def _upstream_help(flag: Flag) -> str:
-    return f"upstream's flag, {flag.answer}: {flag.reason}".replace("%", "%%")
+    return f"upstream's flag, {flag.support}: {flag.reason}".replace("%", "%%")
 
 
 def _attribute(flag: Flag) -> str:
@@ -106,24 +107,24 @@ def _attribute(flag: Flag) -> str:
 
 
 def _notes(args: argparse.Namespace) -> tuple[str, ...]:
-    """Flags and gates that were given and have no effect, as notes for the log."""
+    """Returns one note for each flag and gate that is set and has no effect."""
     notes = [
         f"feature gate {name} has no effect: {GATES_BY_NAME[name].reason}"
         for name, enabled in args.feature_gates.items()
-        if enabled and GATES_BY_NAME[name].answer is Answer.ACCEPTED
+        if enabled and GATES_BY_NAME[name].support is Support.ACCEPTED
     ]
     for flag in FLAGS:
         value: str | None = getattr(args, _attribute(flag))
-        if flag.answer is Answer.ACCEPTED and value and value != flag.default:
+        if flag.support is Support.ACCEPTED and value and value != flag.default:
             notes.append(f"{flag.name} has no effect: {flag.reason}")
     return tuple(notes)
 
 
 def _apply_log_flags(args: argparse.Namespace) -> None:
-    """Write what upstream's log flags mean into ours; the most specific flag wins.
+    """Sets `log_format` and `log_level` from upstream's log flags; the most specific flag wins.
 
     Raises:
-        ValueError: a value that upstream refuses, too.
+        ValueError: upstream rejects the value, too.
     """
     if args.v is not None and args.v not in {"0", ""}:
         if not args.v.lstrip("-").isdigit():
@@ -139,13 +140,24 @@ def _apply_log_flags(args: argparse.Namespace) -> None:
         args.log_level = log_level(args.zap_log_level)
 
 
-def _add_admission_flags(flags: FlagParser) -> None:
-    flags.switch("--webhook", default=True, help="serve validating admission")
+def _add_webhook_flags(flags: FlagParser) -> None:
+    flags.switch("--webhook", default=True, help="serve the validating admission webhook")
     flags.add_argument(
-        "--webhook-port", type=int, default=None, help=f"port of the admission server (WEBHOOK_PORT, {_WEBHOOK_PORT})"
+        "--webhook-port",
+        type=int,
+        default=None,
+        help=f"port of the webhook server (environment variable WEBHOOK_PORT, else {_WEBHOOK_PORT})",
     )
-    flags.add_argument("--webhook-cert-dir", type=Path, default=None, help="tls.crt and tls.key; default: self-made")
-    flags.add_argument("--webhook-hosts", type=_names, default=(), help="further names of the admission server, a,b")
+    flags.add_argument(
+        "--webhook-cert-dir", type=Path, default=None, help="directory with tls.crt and tls.key (default: self-signed)"
+    )
+    flags.add_argument(
+        "--webhook-hosts",
+        type=comma_separated,
+        default=(),
+        metavar="A,B",
+        help="additional DNS names in the certificate, comma-separated",
+    )
 
 
 def _add_node_flags(flags: FlagParser) -> None:
@@ -154,21 +166,21 @@ def _add_node_flags(flags: FlagParser) -> None:
         type=NodeApi,
         choices=list(NodeApi),
         default=None,
-        help="how nodes are asked for (default: machine)",
+        help="kind of node claim to create; byo uses existing nodes (default: machine)",
     )
     flags.add_argument(
         "--node-provisioner",
         choices=("azure-gpu-provisioner", "karpenter", "byo"),
         default=None,
-        help="upstream's name of the same choice: byo is --node-api=byo; azure-gpu-provisioner is "
-        "--node-api=nodeclaim, as in upstream, unless --node-api=machine is given",
+        help="upstream's flag for --node-api: byo is --node-api=byo; azure-gpu-provisioner is "
+        "--node-api=nodeclaim unless --node-api=machine is set",
     )
     flags.add_argument(
-        "--default-node-image-family", choices=("ubuntu", "azurelinux", ""), default="ubuntu", help="OS of new nodes"
+        "--default-node-image-family",
+        choices=("ubuntu", "azurelinux", ""),
+        default="ubuntu",
+        help="operating system of new nodes for Workspaces without the annotation",
     )
-    flags.duration("--node-provision-timeout", 900.0, "replace an unlaunched claim after")
-    flags.duration("--node-unhealthy-timeout", 600.0, "replace a NotReady node after; 0: never")
-    flags.duration("--deletion-timeout", 1200.0, "stop waiting for claims to go after")
 
 
 def node_api(
@@ -180,7 +192,7 @@ def node_api(
     So azure-gpu-provisioner means NodeClaims unless `--node-api` is set to another kind.
 
     Raises:
-        ValueError: they contradict each other, or ask for what is not implemented.
+        ValueError: they contradict each other, or request a provisioner that is not implemented.
     """
     if provisioner == "karpenter":
         raise ValueError(
@@ -200,21 +212,21 @@ def node_api(
 
 
 def _webhook_hosts(given: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of the admission server, with the Service that upstream's chart creates for it."""
+    """Adds the DNS name of the Service that upstream's chart creates for the webhook."""
     service, namespace = environ.get("WEBHOOK_SERVICE", ""), environ.get("SYSTEM_NAMESPACE", "")
     return (*given, f"{service}.{namespace}.svc") if service and namespace else given
 
 
 def _webhook_port(given: int | None, environ: Mapping[str, str]) -> int:
-    """The flag's port, else that of upstream's environment variable.
+    """Returns the port of the flag, else of upstream's environment variable, else the default.
 
     Raises:
-        ValueError: the variable is not a port.
+        ValueError: the variable does not contain a port.
     """
     if given is not None:
         return given
     text = environ.get("WEBHOOK_PORT", "")
-    if not text or text.startswith("tcp://"):  # Kubernetes sets that for pods beside a Service called `webhook`
+    if not text or text.startswith("tcp://"):  # set by Kubernetes if the namespace has a Service `webhook`
         return _WEBHOOK_PORT
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise ValueError(f"environment variable WEBHOOK_PORT is {text!r}: use a port from 1 to 65535")
@@ -222,51 +234,42 @@ def _webhook_port(given: int | None, environ: Mapping[str, str]) -> int:
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
-    """Read the command line and the environment variables that upstream's chart sets.
+    """Parses the command line and the environment variables that upstream's chart sets.
 
     Raises:
-        SystemExit: 2 on a wrong flag (the message is on stderr), 0 on `--help` and `--version`.
+        SystemExit: status 2 for a wrong flag (the message is on stderr), 0 for `--help` and `--version`.
     """
     flags = parser()
     args = flags.parse_args(argv)
-
-    def refuse(problem: object) -> NoReturn:
-        flags.error(str(problem))
-
     environment = {
         field: environ[name]
         for field, name in (("cloud", "CLOUD_PROVIDER"), ("registry", "PRESET_REGISTRY_NAME"))
         if environ.get(name)
     }
+    gates: dict[str, bool] = args.feature_gates
     try:
         _apply_log_flags(args)
-        manager = Settings(
-            **manager_settings(args),
-            webhook_port=_webhook_port(args.webhook_port, environ),
-            webhook_cert_dir=args.webhook_cert_dir,
-            webhook_hosts=_webhook_hosts(args.webhook_hosts, environ),
+        webhook_port = _webhook_port(args.webhook_port, environ)
+        nodes = node_api(
+            chosen=args.node_api,
+            provisioner=args.node_provisioner,
+            auto_provisioning_off=gates["disableNodeAutoProvisioning"],
+            karpenter=gates.get("Karpenter", False),
         )
-        workspace = WorkspaceSettings(
-            node_api=node_api(
-                chosen=args.node_api,
-                provisioner=args.node_provisioner,
-                auto_provisioning_off=args.feature_gates["disableNodeAutoProvisioning"],
-                karpenter=args.feature_gates.get("Karpenter", False),
-            ),
-            vllm=args.feature_gates["vLLM"],
-            default_node_image_family=args.default_node_image_family or "ubuntu",
-            node_provision_timeout=args.node_provision_timeout,
-            node_unhealthy_timeout=args.node_unhealthy_timeout,
-            deletion_timeout=args.deletion_timeout,
-            default_inference_cpu=args.default_inference_cpu,
-            default_inference_memory=args.default_inference_memory,
-            concurrency=args.concurrency,
-            installation_guard=args.installation_guard,
-            allow_in_cluster_data_urls=args.allow_in_cluster_data_urls,
-            **environment,  # pyright: ignore[reportArgumentType] # pydantic checks the environment's words
-        )
-    except ValidationError as invalid:
-        refuse("; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors()))
-    except (ValueError, argparse.ArgumentTypeError) as contradiction:
-        refuse(contradiction)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        flags.error(str(error))
+    manager = flags.manager_settings(
+        args,
+        webhook_port=webhook_port,
+        webhook_cert_dir=args.webhook_cert_dir,
+        webhook_hosts=_webhook_hosts(args.webhook_hosts, environ),
+    )
+    workspace = flags.settings(
+        WorkspaceSettings,
+        args,
+        node_api=nodes,
+        vllm=gates["vLLM"],
+        default_node_image_family=args.default_node_image_family or "ubuntu",
+        **environment,
+    )
     return Invocation(workspace=workspace, manager=manager, webhook=args.webhook, notes=_notes(args))

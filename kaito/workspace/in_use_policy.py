@@ -1,11 +1,12 @@
-"""Protects an installation that is in use from being deleted: GPU nodes without their controllers stay and cost money.
+"""Rejects the deletion of an installation while it is in use, because GPU nodes would remain and cost money.
 
-`kubectl delete -k config/default` sends all its requests at once. Roles, controllers and their namespace would be gone
-before the finalizers of Workspaces and claims are served, and the GPU nodes would never be deleted. Therefore, while a
-Workspace or one of its claims exists, a ValidatingAdmissionPolicy makes the API server refuse the deletion of every
-object that carries the label of the installation. The policy is not among the manifests of the installation (it would
-be deleted with them, and no policy can protect policies): the leader creates it with the first Workspace and deletes
-it after the last one. It holds also while no controller runs. See `docs/guides/uninstall.md`.
+`kubectl delete -k config/default` sends all its requests at once. Roles, controllers and their namespace would be
+deleted before the finalizers of Workspaces and claims are processed, and the GPU nodes would never be deleted.
+Therefore, while a Workspace or a claim exists, a ValidatingAdmissionPolicy rejects the deletion of every object with
+the label of the installation. It also applies while no controller runs.
+
+The policy is not part of the installation's manifests: it would be deleted with them, and a policy cannot protect
+policies. The leader creates it with the first Workspace and deletes it after the last one. See `docs/guides/uninstall.md`.
 """
 
 import hashlib
@@ -23,8 +24,8 @@ from kaito.runtime.reconcile import KeyedRequest
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.settings import WorkspaceSettings
 
-NAME: Final = "kaito-in-use"
-"""Of the policy and of its binding."""
+POLICY_NAME: Final = "kaito-in-use"
+"""Name of the policy and of its binding."""
 
 MESSAGE: Final = (
     "Kaito is in use: Workspaces or their Machines or NodeClaims exist, and without this object the GPU nodes behind "
@@ -35,11 +36,11 @@ MESSAGE: Final = (
 C = TypeVar("C", bound=Claim)
 
 KEY: Final = "installation"
-AGAIN_SECONDS: Final = 300.0
-"""How often the policy is compared without an event."""
+RESYNC_SECONDS: Final = 300.0
+"""Interval at which the policy is reconciled without an event."""
 
 SPACING_SECONDS: Final = 2.0
-"""Least time between two comparisons, however many Workspaces come and go."""
+"""Minimum time between two reconciles, however many Workspaces are created and deleted."""
 
 _DIGEST: Final = "kaito.sh/spec-digest"
 
@@ -51,7 +52,7 @@ class ValidatingAdmissionPolicy(
     plural="validatingadmissionpolicies",
     namespaced=False,
 ):
-    """A rule that the API server itself enforces."""
+    """The kind ValidatingAdmissionPolicy."""
 
     spec: dict[str, Any] = {}
 
@@ -59,16 +60,16 @@ class ValidatingAdmissionPolicy(
 class ValidatingAdmissionPolicyBinding(
     Resource, api="admissionregistration.k8s.io/v1", kind="ValidatingAdmissionPolicyBinding", namespaced=False
 ):
-    """What puts a policy into force."""
+    """The kind ValidatingAdmissionPolicyBinding, which puts a policy into force."""
 
     spec: dict[str, Any] = {}
 
 
-KINDS: Final = (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding)
+POLICY_KINDS: Final = (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding)
 
 
 def policy() -> ValidatingAdmissionPolicy:
-    """Refuses to delete anything with the label of the installation."""
+    """Returns the policy that rejects the deletion of every object with the label of the installation."""
     everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["*"]}
     spec = {
         "failurePolicy": "Fail",
@@ -82,45 +83,45 @@ def policy() -> ValidatingAdmissionPolicy:
 
 
 def binding() -> ValidatingAdmissionPolicyBinding:
-    """Puts the policy into force in the whole cluster."""
-    spec = {"policyName": NAME, "validationActions": ["Deny"]}
+    """Returns the binding that puts the policy into force in the whole cluster."""
+    spec = {"policyName": POLICY_NAME, "validationActions": ["Deny"]}
     return ValidatingAdmissionPolicyBinding(metadata=_metadata(spec), spec=spec)
 
 
 def _metadata(spec: dict[str, Any]) -> ObjectMeta:
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
-    return ObjectMeta(name=NAME, annotations={_DIGEST: digest})
+    return ObjectMeta(name=POLICY_NAME, annotations={_DIGEST: digest})
 
 
 @final
 class InstallationGuard:
-    """Keeps the policy as long as Workspaces or claims exist."""
+    """Creates the policy while Workspaces or claims exist, and deletes it otherwise."""
 
     def __init__(self, settings: WorkspaceSettings) -> None:
         self._claims = claim_kind(settings.node_api)
-        self._witness: ObjectKey | None = None
-        """A Workspace that existed at the last comparison: as long as it does, the others need not be listed."""
+        self._known_workspace: ObjectKey | None = None
+        """A Workspace that existed at the last reconcile. While it exists, the others need not be listed."""
 
-    async def converge(self, visit: KeyedRequest[str]) -> Again:
-        """Create the policy, or delete it. A cluster without such policies, or without the right to, has no guard."""
+    async def reconcile(self, request: KeyedRequest[str]) -> Again:
+        """Creates or deletes the policy. A cluster that does not serve or permit such policies has no guard."""
         try:
-            if await self._is_in_use(visit.api):
-                await self._protect(visit)
+            if await self._is_in_use(request.api):
+                await self._apply_policy(request)
             else:
-                await self._release(visit)
-        except (NotFound, Forbidden) as refused:
-            visit.log.warning(
+                await self._delete_policy(request)
+        except (NotFound, Forbidden) as error:
+            request.log.warning(
                 "installation guard not applied, the installation can be deleted while Workspaces exist",
-                error=refused.message,
+                error=error.message,
             )
-        return Again(AGAIN_SECONDS, "comparison")
+        return Again(RESYNC_SECONDS, "resync")
 
     async def _is_in_use(self, api: Api) -> bool:
-        seen = self._witness
-        if seen is not None and await api.find(Workspace, seen.name, seen.namespace) is not None:
+        known = self._known_workspace
+        if known is not None and await api.find(Workspace, known.name, known.namespace) is not None:
             return True
         workspaces = await api.list(Workspace)
-        self._witness = workspaces[0].key if workspaces else None
+        self._known_workspace = workspaces[0].key if workspaces else None
         if workspaces:
             return True
         for kind in (Machine, NodeClaim):
@@ -129,23 +130,23 @@ class InstallationGuard:
                 return True
         return False
 
-    async def _protect(self, visit: KeyedRequest[str]) -> None:
+    async def _apply_policy(self, request: KeyedRequest[str]) -> None:
         for wanted in (policy(), binding()):
-            present = await visit.api.find(type(wanted), NAME)
+            present = await request.api.find(type(wanted), POLICY_NAME)
             if present is None or present.annotations.get(_DIGEST) != wanted.annotations[_DIGEST]:
-                await visit.api.apply(wanted)
-                visit.log.info("installation guard applied: Workspaces exist", kind=wanted.kind)
+                await request.api.apply(wanted)
+                request.log.info("installation guard applied: Workspaces exist", kind=wanted.kind)
 
-    async def _release(self, visit: KeyedRequest[str]) -> None:
-        for kind in reversed(KINDS):
-            present = await visit.api.find(kind, NAME)
+    async def _delete_policy(self, request: KeyedRequest[str]) -> None:
+        for kind in reversed(POLICY_KINDS):
+            present = await request.api.find(kind, POLICY_NAME)
             if present is not None and not present.deleting:
-                await visit.api.delete(present)
-                visit.log.info("installation guard deleted: no Workspace exists", kind=kind.kind)
+                await request.api.delete(present)
+                request.log.info("installation guard deleted: no Workspace exists", kind=kind.kind)
 
 
 async def _live_claims(api: Api, kind: type[C]) -> list[C]:
-    """Claims of the kind that is not in use here; none when the cluster does not know it."""
+    """Lists claims of a kind that is not cached; returns none if the cluster does not serve the kind."""
     try:
         return list(await api.list(kind, labels=LabelSelector.parse(labels.WORKSPACE), consistency="live"))
     except NotFound:
@@ -153,9 +154,9 @@ async def _live_claims(api: Api, kind: type[C]) -> list[C]:
 
 
 def installation_guard(settings: WorkspaceSettings) -> Keyed[str]:
-    """The controller: the creation or deletion of a Workspace or claim queues one comparison."""
+    """Returns the controller; the creation or deletion of a Workspace or claim queues one reconcile."""
     guard = InstallationGuard(settings)
-    controller = Controller.keyed(str, guard.converge, name="installation-guard", spacing=SPACING_SECONDS)
+    controller = Controller.keyed(str, guard.reconcile, name="installation-guard", spacing=SPACING_SECONDS)
     controller.watches(Workspace, to=lambda _, __: KEY, when=on(EventType.CREATE, EventType.DELETE))
     kind = claim_kind(settings.node_api)
     if kind is not None:

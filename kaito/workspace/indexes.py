@@ -1,4 +1,4 @@
-"""How cached objects are found by the Workspace they belong to, without walking all of them."""
+"""Indexes of the cache: objects by the Workspace that they belong to."""
 
 from typing import cast
 
@@ -10,18 +10,18 @@ from kaito.runtime.meta import ObjectKey, Resource
 from kaito.workspace.ownership import owner_key, pod_owner_key
 
 
-def _by_owner(thing: Resource) -> list[str]:
-    key = owner_key(thing)
+def _by_owner(obj: Resource) -> list[str]:
+    key = owner_key(obj)
     return [str(key)] if key else []
 
 
-def _by_pod_owner(thing: Resource) -> list[str]:
-    key = pod_owner_key(thing)
+def _by_pod_owner(obj: Resource) -> list[str]:
+    key = pod_owner_key(obj)
     return [str(key)] if key else []
 
 
 def _by_config(workspace: Workspace) -> list[str]:
-    """`namespace/name` of the ConfigMap the Workspace names."""
+    """Returns `namespace/name` of the ConfigMap that the Workspace names."""
     part = workspace.inference or workspace.tuning
     return [f"{workspace.namespace}/{part.config}"] if part and part.config else []
 
@@ -34,6 +34,6 @@ WORKSPACES_BY_CONFIG = Index(Workspace, _by_config, name="by-config")
 
 
 def claims_of(kind: type[Claim], key: ObjectKey) -> IndexKey[Claim]:
-    """The question: which claims of that kind name this Workspace as their owner?"""
+    """Returns the index key of the claims of a kind whose labels name this Workspace."""
     index = MACHINES if issubclass(kind, Machine) else NODE_CLAIMS
     return cast("IndexKey[Claim]", index(str(key)))

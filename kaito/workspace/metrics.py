@@ -1,7 +1,7 @@
-"""The workspace controller's own metrics, next to the framework's in the same registry.
+"""Prometheus metrics of the workspace controller, in the same registry as the framework's.
 
-Object counts are computed at a scrape from the cache, by the leader's process like any other: a scrape costs one walk
-and no request. Phases come from `status.state`, so that a Workspace that is still starting is not counted as an error.
+The gauges are computed from the cache when Prometheus scrapes, without a request to the API server. Phases follow from
+`status.state`, so that a Workspace that is still starting is not counted as an error.
 """
 
 from collections import Counter as Tally
@@ -15,13 +15,13 @@ from prometheus_client.registry import Collector
 from kaito.api import Workspace
 
 PROVISION_BOUNDS_SECONDS = (10, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
-"""A GPU node takes minutes; quota trouble takes hours."""
+"""Bucket bounds: a GPU node takes minutes, an exhausted quota takes hours."""
 
 _PHASES = {"Ready": "succeeded", "Succeeded": "succeeded", "Failed": "error", "NotReady": "error"}
 
 
 def phase(workspace: Workspace) -> str:
-    """`deleting`, `succeeded`, `error` or `pending`: upstream's four words."""
+    """Returns upstream's phase: `deleting`, `succeeded`, `error` or `pending`."""
     if workspace.deleting:
         return "deleting"
     return _PHASES.get(workspace.status.state or "", "pending")
@@ -29,7 +29,7 @@ def phase(workspace: Workspace) -> str:
 
 @final
 class WorkspaceMetrics:
-    """Counters and histograms that the steps feed."""
+    """Counters and histograms that the steps update."""
 
     def __init__(self) -> None:
         self.claim_creates = Counter(
@@ -50,7 +50,7 @@ class WorkspaceMetrics:
         )
 
     def register(self, registry: CollectorRegistry, workspaces: Callable[[], Iterable[Workspace]]) -> None:
-        """Export everything; `workspaces` is asked at each scrape."""
+        """Registers all metrics; `workspaces` is called at each scrape."""
         for collector in (self.claim_creates, self.claim_ready_seconds, self.time_to_ready_seconds):
             registry.register(collector)
         registry.register(WorkspaceCollector(workspaces))
@@ -58,17 +58,17 @@ class WorkspaceMetrics:
 
 @final
 class WorkspaceCollector(Collector):
-    """Gauges over the Workspaces that exist at the moment of the scrape."""
+    """Gauges of the Workspaces that exist at the time of a scrape."""
 
     def __init__(self, workspaces: Callable[[], Iterable[Workspace]]) -> None:
         self._workspaces = workspaces
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Names without a scrape, so that registering reads nothing."""
+        """Returns the metrics without samples, so that registration does not read the cache."""
         return [_count(), _presets(), _phases()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges as of now."""
+        """Returns the current gauges."""
         workspaces = list(self._workspaces())
         count, presets, phases = _count(), _presets(), _phases()
         by_phase = Tally(phase(workspace) for workspace in workspaces)

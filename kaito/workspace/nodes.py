@@ -1,66 +1,74 @@
-"""Which nodes a Workspace has, which of them count, and what is wrong with the others, in words."""
+"""Evaluates the nodes of a Workspace: which are usable, and what is wrong with the others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, final
 
 from kaito.api import Workspace, labels
 from kaito.models.instance_types import same_size
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.placement import TOLERATIONS, tolerates
-from kaito.workspace.ownership import belongs, owner_key
+from kaito.workspace.ownership import is_node_of, owner_key
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi
 
-_BLOCKING_EFFECTS = frozenset({"NoSchedule", "NoExecute"})
-_NONE = Quantity(0)
+_BLOCKING_EFFECTS: Final = frozenset({"NoSchedule", "NoExecute"})
+_NONE: Final = Quantity(0)
 
-_MIRRORS = frozenset(
+_DERIVED_TAINTS: Final = frozenset(
     {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/unschedulable"}
 )
-"""Taints that Kubernetes derives from what is judged directly here. They come and go a moment later than it."""
+"""Taints that Kubernetes derives, a moment later, from conditions and fields that are evaluated directly here."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodesReport:
-    """What the cluster's nodes mean for one Workspace."""
+    """The nodes of one Workspace and their state."""
 
     wanted: int
-    """How many nodes it needs."""
+    """Number of nodes that the Workspace needs."""
     names: tuple[str, ...] = ()
-    """Its nodes, sorted, whatever their state."""
+    """All nodes of the Workspace, sorted."""
     usable: tuple[str, ...] = ()
-    """Those that are Ready, take pods, are of the right type, and advertise their GPUs."""
+    """Nodes that are Ready, schedulable, of the right instance type, and advertise their GPUs."""
     alive: frozenset[str] = field(default_factory=frozenset[str])
-    """Those whose kubelet reports Ready, cordoned ones included: what runs there still runs."""
+    """Nodes whose kubelet reports Ready, including cordoned ones: their pods still run."""
     faults: tuple[str, ...] = ()
-    """One sentence for each node that is not usable, GPUs aside."""
+    """One clause for each node that is unusable for another reason than its GPUs."""
     gpu_faults: tuple[str, ...] = ()
-    """One sentence for each node that would be usable if it advertised its GPUs."""
+    """One clause for each node that would be usable if it advertised its GPUs."""
     pressures: tuple[str, ...] = ()
-    """Warnings: nodes short of disk, memory or process ids."""
+    """Nodes that are short of disk, memory or process IDs."""
+    by_name: Mapping[str, Node] = field(default_factory=dict[str, Node])
+    """The evaluated nodes by name, including those whose labels do not match the Workspace."""
 
     @property
-    def enough(self) -> bool:
-        """Whether the workload can be placed."""
+    def is_sufficient(self) -> bool:
+        """Whether enough nodes are usable."""
         return len(self.usable) >= self.wanted
 
 
-def report(workspace: Workspace, hardware: Hardware, nodes: Iterable[Node], *, node_api: NodeApi) -> NodesReport:
-    """Judge every node that belongs to the Workspace."""
-    own = sorted((node for node in nodes if belongs(workspace, node, node_api=node_api)), key=lambda node: node.name)
+def evaluate_nodes(
+    workspace: Workspace, hardware: Hardware, nodes: Iterable[Node], *, node_api: NodeApi
+) -> NodesReport:
+    """Evaluates the nodes that belong to the Workspace."""
+    by_name = {node.name: node for node in nodes}
+    own = sorted(
+        (node for node in by_name.values() if is_node_of(workspace, node, node_api=node_api)),
+        key=lambda node: node.name,
+    )
     usable: list[str] = []
     faults: list[str] = []
     gpu_faults: list[str] = []
     for node in own:
         fault = _fault(node, hardware, any_type=labels.PREFERRED in node.labels)
-        missing = None if fault else _missing_gpus(node, hardware)
+        gpu_fault = None if fault else _gpu_fault(node, hardware)
         if fault:
             faults.append(f"node {node.name} {fault}")
-        elif missing:
-            gpu_faults.append(f"node {node.name} {missing}")
+        elif gpu_fault:
+            gpu_faults.append(f"node {node.name} {gpu_fault}")
         else:
             usable.append(node.name)
     return NodesReport(
@@ -71,25 +79,27 @@ def report(workspace: Workspace, hardware: Hardware, nodes: Iterable[Node], *, n
         faults=tuple(faults),
         gpu_faults=tuple(gpu_faults),
         pressures=tuple(filter(None, map(_pressure, own))),
+        by_name=by_name,
     )
 
 
-def preferred(workspace: Workspace, hardware: Hardware, nodes: Iterable[Node]) -> list[Node]:
-    """Existing nodes named in `preferredNodes` that can be taken: usable, matching, and nobody else's."""
-    named = {name: index for index, name in enumerate(workspace.resource.preferred_nodes)}
-    fitting = [
+def find_free_preferred_nodes(workspace: Workspace, hardware: Hardware, nodes: Iterable[Node]) -> list[Node]:
+    """Returns the nodes of `preferredNodes` that are usable, match the selector, and belong to no Workspace."""
+    position = {name: index for index, name in enumerate(workspace.resource.preferred_nodes)}
+    free = [
         node
         for node in nodes
-        if node.name in named
+        if node.name in position
         and workspace.resource.label_selector.matches(node.labels)
         and owner_key(node) is None
         and _fault(node, hardware, any_type=True) is None
-        and _missing_gpus(node, hardware) is None
+        and _gpu_fault(node, hardware) is None
     ]
-    return sorted(fitting, key=lambda node: named[node.name])
+    return sorted(free, key=lambda node: position[node.name])
 
 
 def _fault(node: Node, hardware: Hardware, *, any_type: bool = False) -> str | None:
+    """Returns why pods cannot be placed on the node; None if they can."""
     if node.deleting:
         return "is being deleted"
     ready = node.condition("Ready")
@@ -104,7 +114,9 @@ def _fault(node: Node, hardware: Hardware, *, any_type: bool = False) -> str | N
         (
             taint
             for taint in node.spec.taints
-            if taint.effect in _BLOCKING_EFFECTS and taint.key not in _MIRRORS and not tolerates(TOLERATIONS, taint)
+            if taint.effect in _BLOCKING_EFFECTS
+            and taint.key not in _DERIVED_TAINTS
+            and not tolerates(TOLERATIONS, taint)
         ),
         None,
     )
@@ -116,11 +128,11 @@ def _fault(node: Node, hardware: Hardware, *, any_type: bool = False) -> str | N
     return None
 
 
-def _missing_gpus(node: Node, hardware: Hardware) -> str | None:
-    offered = int(node.status.capacity.get(hardware.gpu_resource, _NONE))
-    if offered >= hardware.gpus:
+def _gpu_fault(node: Node, hardware: Hardware) -> str | None:
+    advertised = int(node.status.capacity.get(hardware.gpu_resource, _NONE))
+    if advertised >= hardware.gpus:
         return None
-    return f"advertises {offered} of {hardware.gpus} {hardware.gpu_resource} (device plugin missing or starting)"
+    return f"advertises {advertised} of {hardware.gpus} {hardware.gpu_resource} (device plugin missing or starting)"
 
 
 def _pressure(node: Node) -> str:

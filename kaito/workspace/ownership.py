@@ -1,7 +1,7 @@
-"""Who belongs to whom: the labels that tie claims, nodes and pods to a Workspace, and back.
+"""Relates claims, nodes and pods to their Workspace by labels.
 
-Claims and nodes are cluster-scoped, so a namespaced Workspace cannot own them by reference; two labels name the owner
-and a third carries its UID, so that a Workspace created again under an old name inherits nothing.
+Claims and nodes are cluster-scoped, so an owner reference cannot name a namespaced Workspace. Two labels name the
+owner, and a third contains its UID, so that a new Workspace does not own what a deleted one of the same name left.
 """
 
 from kaito.api import Claim, Workspace, labels
@@ -11,56 +11,58 @@ from kaito.workspace.settings import NodeApi
 
 
 def owner_labels(workspace: Workspace) -> dict[str, str]:
-    """Labels of the Workspace's claims, which provisioners copy to the nodes."""
+    """Returns the labels of the Workspace's claims, which provisioners copy to the nodes."""
     return {labels.WORKSPACE: workspace.name, labels.WORKSPACE_NAMESPACE: workspace.namespace}
 
 
 def pod_labels(workspace: Workspace) -> dict[str, str]:
-    """Labels of the Workspace's pods; they live in its namespace, so the name is enough."""
+    """Returns the labels of the Workspace's pods, which are in its namespace."""
     return {labels.WORKSPACE: workspace.name}
 
 
-def owner_key(thing: Resource) -> ObjectKey | None:
-    """The Workspace a cluster-scoped thing names as its owner."""
-    name, namespace = thing.labels.get(labels.WORKSPACE), thing.labels.get(labels.WORKSPACE_NAMESPACE)
+def owner_key(obj: Resource) -> ObjectKey | None:
+    """Returns the Workspace that the labels of a cluster-scoped object name."""
+    name, namespace = obj.labels.get(labels.WORKSPACE), obj.labels.get(labels.WORKSPACE_NAMESPACE)
     return ObjectKey(namespace, name) if name and namespace else None
 
 
-def pod_owner_key(thing: Resource) -> ObjectKey | None:
-    """The Workspace a namespaced thing names as its owner."""
-    name = thing.labels.get(labels.WORKSPACE)
-    return ObjectKey(thing.namespace, name) if name else None
+def pod_owner_key(obj: Resource) -> ObjectKey | None:
+    """Returns the Workspace that the label of a namespaced object names."""
+    name = obj.labels.get(labels.WORKSPACE)
+    return ObjectKey(obj.namespace, name) if name else None
 
 
-def owns(workspace: Workspace, claim: Claim) -> bool:
-    """Whether the claim is this very Workspace's.
+def owns_claim(workspace: Workspace, claim: Claim) -> bool:
+    """Whether the claim belongs to this Workspace, and not to a deleted one of the same name.
 
-    A claim without a UID label (made by upstream Kaito) counts when it is not older than the Workspace.
+    A claim without the UID label (created by upstream Kaito) belongs to it if the claim is not older than the
+    Workspace.
     """
     if owner_key(claim) != workspace.key:
         return False
     uid = claim.labels.get(labels.WORKSPACE_UID)
     if uid is not None:
         return uid == workspace.uid
-    made, born = claim.metadata.creation_timestamp, workspace.metadata.creation_timestamp
-    return made is None or born is None or made >= born
+    claim_created, created = claim.metadata.creation_timestamp, workspace.metadata.creation_timestamp
+    return claim_created is None or created is None or claim_created >= created
 
 
-def controls(workspace: Workspace, thing: Resource) -> bool:
-    """Whether the Workspace is the thing's controller, by UID."""
-    return any(owner.controller and owner.uid == workspace.uid for owner in thing.metadata.owner_references)
+def is_controller_of(workspace: Workspace, obj: Resource) -> bool:
+    """Whether the Workspace is the controller of an object, by UID."""
+    return any(owner.controller and owner.uid == workspace.uid for owner in obj.metadata.owner_references)
 
 
-def name_conflict(thing: Resource) -> str:
-    """The message about an object of the Workspace's name that it does not control, with the remedy."""
-    owners = ", ".join(f"{owner.kind} {owner.name}" for owner in thing.metadata.owner_references) or "no controller"
-    return f"{thing.kind} {thing.name} exists and belongs to {owners}: delete it, or give the workspace another name"
+def name_conflict_message(obj: Resource) -> str:
+    """Returns the message about an object that has the Workspace's name and another controller, with the remedy."""
+    owners = ", ".join(f"{owner.kind} {owner.name}" for owner in obj.metadata.owner_references) or "no controller"
+    return f"{obj.kind} {obj.name} exists and belongs to {owners}: delete it, or give the workspace another name"
 
 
-def belongs(workspace: Workspace, node: Node, *, node_api: NodeApi) -> bool:
-    """Whether the node is one of the Workspace's: the full selector, and the owner labels unless nodes are byo.
+def is_node_of(workspace: Workspace, node: Node, *, node_api: NodeApi) -> bool:
+    """Whether the node belongs to the Workspace: it matches the selector and, unless nodes are byo, the owner labels.
 
-    Provisioners copy the claim's labels to the node, the owner's UID among them; a node without it counts by name.
+    Provisioners copy the claim's labels, including the owner's UID, to the node. A node without the UID belongs to the
+    Workspace by name.
     """
     if not workspace.resource.label_selector.matches(node.labels):
         return False

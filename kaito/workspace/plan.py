@@ -1,7 +1,7 @@
-"""What a Workspace needs, decided once a pass: the input of every builder in `manifests`.
+"""The plan of a Workspace: data that the steps and the builders in `manifests` work from.
 
-`steps.plan` makes it from the catalog and the settings; it is data only. A Workspace that cannot be planned gets a
-`Refusal` instead, whose words go into its conditions.
+`preflight` computes it in each reconcile from the catalog and the settings. A Workspace that cannot be planned has a
+`PlanFailure` instead, which its conditions report.
 """
 
 from collections.abc import Mapping
@@ -16,71 +16,73 @@ from kaito.runtime.meta import Quantity
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """The nodes."""
+    """The nodes that a Workspace needs."""
 
     count: int
-    """How many nodes."""
+    """Number of nodes."""
     instance_type: str
-    """The cloud's name of the size; empty when the nodes are the user's own."""
+    """The cloud's name of the instance type; empty with existing nodes."""
     gpus: int
-    """GPUs of one node; 0 when nothing is known (a pod template says itself what it wants)."""
+    """GPUs of one node; 0 if unknown, as for a pod template, which contains its own requests."""
     gpu_resource: str = labels.NVIDIA_GPU
-    """The extended resource under which a node advertises them."""
+    """Extended resource under which a node advertises its GPUs."""
     disk: Quantity
-    """Size of the operating system disk, `0` for the provider's default."""
+    """Size of the operating system disk; `0` for the provider's default."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """How a preset is run, for inference or tuning."""
+class ModelContainer:
+    """The container that serves or tunes a preset."""
 
-    model: str
+    preset: str
     """Name of the preset."""
     image: str
-    """Image of the main container."""
+    """Image of the container."""
     tools_image: str
-    """Image with the registry client of the presets, for the containers that pull adapters and data."""
+    """Image with the registry client, for the init containers that pull adapters and data."""
     pull_secrets: tuple[str, ...] = ()
-    """Secrets for `image`."""
+    """Secrets to pull `image`."""
     command: tuple[str, ...]
-    """Command of the main container."""
     env: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Its environment, the model's part."""
+    """Environment variables that the model needs."""
     access_secret: str = ""
-    """Secret whose key `HF_TOKEN` opens a gated model."""
+    """Secret whose key `HF_TOKEN` gives access to a gated model."""
     readiness_seconds: float = 1800.0
-    """How long loading the model may take."""
+    """Time limit for loading the model."""
     downloads: bool = False
-    """Whether the server fetches the weights when it starts, into a volume; otherwise they are in the image."""
+    """Whether the server downloads the weights into a volume when it starts; otherwise the image contains them."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything the steps need to know before they touch the cluster."""
+    """Nodes and container of a Workspace."""
 
     hardware: Hardware
-    serving: Serving | None
+    container: ModelContainer | None
     """None for a pod template."""
     config_map: str = ""
-    """ConfigMap mounted at `/mnt/config`; empty for none."""
+    """ConfigMap that is mounted at `/mnt/config`; empty for none."""
     config_hash: str = ""
-    """Digest of its data, so that an edit rolls the pods."""
-    training: ConfigMap | None = None
-    """That ConfigMap itself where the controller writes it: a tuning run that names none gets its method's defaults."""
-    notes: tuple[str, ...] = ()
-    """Warnings worth telling: resource checks that were bypassed, odd settings."""
+    """Digest of the ConfigMap's data, so that an edit replaces the pods."""
+    training_config: ConfigMap | None = None
+    """The ConfigMap itself if the controller creates it:
+
+    the defaults of the method, for a tuning Workspace without one.
+    """
+    warnings: tuple[str, ...] = ()
+    """Messages for the condition, such as bypassed resource checks."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why there is no plan."""
+class PlanFailure:
+    """Why a Workspace cannot be planned."""
 
     reason: str
-    """CamelCase condition reason."""
+    """CamelCase reason of the condition."""
     message: str
-    """The cause and the remedy, in words."""
-    waiting: bool = False
-    """Whether something other than the Workspace may cure it (a missing ConfigMap or Secret)."""
+    """Cause and remedy."""
+    is_waiting: bool = False
+    """Whether another object may resolve it, such as a missing ConfigMap or Secret."""

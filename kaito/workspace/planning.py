@@ -1,35 +1,39 @@
-"""From a Workspace and the catalog to a plan: nodes, images, commands. Pure; `steps.plan` is the caller.
+"""Computes the plan of a Workspace: nodes, images and commands.
 
-The catalog's own planning (`kaito.models.planning`) decides whether and how a preset runs; this adds what only the
-Workspace and the controller's settings know.
+`kaito.models.planning` decides whether and how a preset runs. The functions here add the fields of the Workspace and
+the settings of the controller. They are pure; `preflight.planning` calls them.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from kaito.api import Workspace, labels
-from kaito.api.workspace import PresetSpec, TuningSpec, counts
+from kaito.api.workspace import PresetSpec, TuningSpec
+from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
 from kaito.models.admission import wanted_runtime
 from kaito.models.commands import PERFORMANCE_MODES, inference_command, inference_environment, tuning_command
-from kaito.models.engine import NO_OPTIONS, EngineOptions
+from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
 from kaito.models.errors import RuntimeUnsupported
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import cloud_name
-from kaito.models.planning import InferencePlan, TuningPlan, plan_inference, plan_tuning
+from kaito.models.planning import PresetPlan, plan_inference, plan_tuning
 from kaito.models.preset import Preset
 from kaito.models.runtime import RUNTIME_FIELD
 from kaito.models.sources import Download, ModelSource, model_source
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
-from kaito.workspace.plan import Hardware, Plan, Serving
+from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
 
 BASE_IMAGE = "kaito-base:0.5.0"
-"""Image of the servers without weights; tag of upstream Kaito v0.12."""
+"""Image of the servers without weights, with the tag of upstream Kaito v0.12."""
 
 _TEMPLATE_DISK = Quantity("1024Gi")
-"""Disk for a pod template, whose image sizes nobody knows (upstream Kaito v0.12)."""
+"""Disk for a pod template, because the sizes of its images are unknown (upstream Kaito v0.12)."""
 
 
 def template_plan(workspace: Workspace, instance: InstanceType | None, settings: WorkspaceSettings) -> Plan:
-    """The plan of a pod template; GPUs are not looked for when the table does not know the instance type."""
+    """Returns the plan of a pod template; its nodes need no GPU if the instance type is not in the table."""
     hardware = Hardware(
         count=node_count(workspace),
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
@@ -37,7 +41,7 @@ def template_plan(workspace: Workspace, instance: InstanceType | None, settings:
         gpu_resource=instance.gpu.resource_name if instance else labels.NVIDIA_GPU,
         disk=_TEMPLATE_DISK,
     )
-    return Plan(hardware=hardware, serving=None)
+    return Plan(hardware=hardware, container=None)
 
 
 def inference_plan(
@@ -46,18 +50,18 @@ def inference_plan(
     instance: InstanceType,
     settings: WorkspaceSettings,
     *,
-    engine: EngineOptions = NO_OPTIONS,
+    engine: EngineSettings = DEFAULT_ENGINE,
 ) -> Plan:
-    """The plan of a preset to serve.
+    """Returns the plan of a preset that is served.
 
     Raises:
-        PlanError: it cannot be served so.
+        PlanError: the preset cannot be served with these settings.
     """
     inference = workspace.inference
     adapters = len(inference.adapters) if inference else 0
     wanted = wanted_runtime(workspace)
     if wanted == "vllm" and not settings.vllm:
-        raise RuntimeUnsupported(RUNTIME_FIELD, "asks for vllm, which feature gate vLLM=false switches off: remove it")
+        raise RuntimeUnsupported(RUNTIME_FIELD, "is vllm, which the feature gate vLLM=false disables: remove it")
     planned = plan_inference(
         preset,
         instance,
@@ -72,40 +76,56 @@ def inference_plan(
     config = bool(inference and inference.config)
     mode = workspace.annotations.get(labels.PERFORMANCE_MODE, "").strip().lower()
     if mode in PERFORMANCE_MODES and planned.runtime != "vllm":
-        message = f"asks for {mode}, a mode of vllm, and {preset.name} runs on {planned.runtime} here: remove it"
+        message = f"is {mode}, which only vllm supports, and {preset.name} runs on {planned.runtime}: remove it"
         raise RuntimeUnsupported(f"metadata.annotations[{labels.PERFORMANCE_MODE}]", message)
     command = inference_command(planned, source=source, adapters=bool(adapters), config=config, performance_mode=mode)
-    serving = Serving(
-        model=preset.name,
-        image=_image(workspace, preset, settings),
-        tools_image=_tools_image(workspace, preset, settings),
-        pull_secrets=_pull_secrets(workspace),
-        command=tuple(command),
+    container = replace(
+        _container(workspace, preset, settings, source, command),
         env=inference_environment(planned),
-        access_secret=access_secret(workspace),
         readiness_seconds=planned.readiness_timeout.total_seconds(),
-        downloads=isinstance(source, Download),
     )
     return Plan(
-        hardware=_hardware(workspace, planned, settings, count=planned.nodes), serving=serving, notes=planned.warnings
+        hardware=_hardware(workspace, planned, settings, count=planned.nodes),
+        container=container,
+        warnings=planned.warnings,
     )
 
 
 def tuning_plan(
     workspace: Workspace, tuning: TuningSpec, preset: Preset, instance: InstanceType, settings: WorkspaceSettings
 ) -> Plan:
-    """The plan of a preset to tune, on one node.
+    """Returns the plan of a preset that is tuned on one node.
 
     Raises:
-        PlanError: it cannot be tuned.
+        PlanError: the preset cannot be tuned.
     """
     planned = plan_tuning(preset, instance, method=tuning.method)
     source = _source(workspace, preset)
     command = tuning_command(
         planned, source=source, push_image=tuning.output.image, docker_config=PUSH_CREDENTIALS_FILE
     )
-    serving = Serving(
-        model=preset.name,
+    container = _container(workspace, preset, settings, source, command)
+    hardware = _hardware(workspace, planned, settings, count=1)
+    return Plan(hardware=hardware, container=container, warnings=planned.warnings)
+
+
+def node_count(workspace: Workspace) -> int:
+    """Returns the number of nodes from the annotation, else from `resource.count`, at most `MAX_NODE_COUNT`."""
+    override = parse_node_count(workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, ""))
+    return override or min(max(workspace.resource.count, 1), MAX_NODE_COUNT)
+
+
+def access_secret(workspace: Workspace) -> str:
+    """Returns the name of the Secret with the token for a gated model; empty for none."""
+    given = _preset_spec(workspace)
+    return given.preset_options.model_access_secret if given else ""
+
+
+def _container(
+    workspace: Workspace, preset: Preset, settings: WorkspaceSettings, source: ModelSource, command: Sequence[str]
+) -> ModelContainer:
+    return ModelContainer(
+        preset=preset.name,
         image=_image(workspace, preset, settings),
         tools_image=_tools_image(workspace, preset, settings),
         pull_secrets=_pull_secrets(workspace),
@@ -113,24 +133,9 @@ def tuning_plan(
         access_secret=access_secret(workspace),
         downloads=isinstance(source, Download),
     )
-    return Plan(hardware=_hardware(workspace, planned, settings, count=1), serving=serving, notes=planned.warnings)
 
 
-def node_count(workspace: Workspace) -> int:
-    """Nodes the user asked for, within `COUNT_LIMIT`; the annotation overrides."""
-    override = counts.node_count(workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, ""))
-    return override or min(max(workspace.resource.count, 1), counts.COUNT_LIMIT)
-
-
-def access_secret(workspace: Workspace) -> str:
-    """Secret that opens a gated model; empty for none."""
-    given = _preset_spec(workspace)
-    return given.preset_options.model_access_secret if given else ""
-
-
-def _hardware(
-    workspace: Workspace, planned: InferencePlan | TuningPlan, settings: WorkspaceSettings, *, count: int
-) -> Hardware:
+def _hardware(workspace: Workspace, planned: PresetPlan, settings: WorkspaceSettings, *, count: int) -> Hardware:
     return Hardware(
         count=count,
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
@@ -147,7 +152,7 @@ def _preset_spec(workspace: Workspace) -> PresetSpec | None:
 
 
 def _private_image(workspace: Workspace) -> str:
-    """The user's own model image; empty for the public one."""
+    """Returns the image of a model with access mode `private`; empty for a public one."""
     given = _preset_spec(workspace)
     return given.preset_options.image if given is not None and given.access_mode == "private" else ""
 
@@ -161,13 +166,16 @@ def _image(workspace: Workspace, preset: Preset, settings: WorkspaceSettings) ->
 
 
 def _tools_image(workspace: Workspace, preset: Preset, settings: WorkspaceSettings) -> str:
-    """Where the registry client is: in every image of ours, so that nodes pull one image and not two."""
+    """Returns an image with the registry client.
+
+    The public images contain it, so that nodes pull one image, not two.
+    """
     if _private_image(workspace):
         return f"{settings.registry}/{BASE_IMAGE}"
     return _image(workspace, preset, settings)
 
 
 def _pull_secrets(workspace: Workspace) -> tuple[str, ...]:
-    """Secrets of the model's image, for either access mode: the registry of public images may be a private mirror."""
+    """Returns the pull secrets for either access mode: the registry of public images may be a private mirror."""
     given = _preset_spec(workspace)
     return tuple(given.preset_options.image_pull_secrets) if given is not None else ()

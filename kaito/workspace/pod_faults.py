@@ -1,17 +1,17 @@
-"""Why a workload is not ready, read from its pods: the first fault that explains it, in words.
+"""Finds in the status of pods why a workload is not ready.
 
-The order of the rules is upstream Kaito's (v0.12). Kubernetes says most of it itself; what is added is the last
-termination message, because "CrashLoopBackOff" alone tells nobody anything.
+The order of the rules is upstream Kaito's (v0.12). A fault contains the message of Kubernetes and the container's last
+termination message, because "CrashLoopBackOff" alone does not name the cause.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from kaito.api import conditions
 from kaito.runtime.kinds import ContainerStatus, Pod
 
-IMAGE_PULL = frozenset(
+IMAGE_PULL_REASONS: Final = frozenset(
     {
         "ImagePullBackOff",
         "ErrImagePull",
@@ -21,7 +21,7 @@ IMAGE_PULL = frozenset(
         "RegistryUnavailable",
     }
 )
-START_ERROR = frozenset(
+START_ERROR_REASONS: Final = frozenset(
     {
         "CreateContainerConfigError",
         "PreCreateHookError",
@@ -31,26 +31,26 @@ START_ERROR = frozenset(
         "PostStartHookError",
     }
 )
-MESSAGE_LIMIT = 1024
-"""Characters of a container's last words that fit into a condition a person reads."""
+MAX_SUMMARY_CHARACTERS: Final = 1024
+"""Longest termination message in a condition."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one pod."""
+    """A fault of one pod."""
 
     reason: str
-    """Condition reason."""
+    """Reason of the condition."""
     message: str
-    """Names the pod and container, and quotes Kubernetes or the process."""
+    """Names the pod and container, with the message of Kubernetes or of the process."""
 
 
-def classify(pods: Sequence[Pod]) -> Fault | None:
-    """The most telling fault of any pod; None when nothing is wrong yet."""
-    living = [pod for pod in pods if not pod.deleting]
+def find_fault(pods: Sequence[Pod]) -> Fault | None:
+    """Returns the fault of any pod that the first matching rule finds; None if there is none."""
+    live = [pod for pod in pods if not pod.deleting]
     for rule in _RULES:
-        for pod in living:
+        for pod in live:
             fault = next(rule(pod), None)
             if fault is not None:
                 return fault
@@ -58,19 +58,19 @@ def classify(pods: Sequence[Pod]) -> Fault | None:
 
 
 def has_started(pod: Pod) -> bool:
-    """Whether a container of the pod, an init container too, runs or ran."""
+    """Whether a container of the pod, including init containers, runs or ran."""
     return any(
         status.state.running or status.state.terminated or status.last_state.terminated or status.restart_count
         for status in _containers(pod)
     )
 
 
-def last_words(status: ContainerStatus) -> str:
-    """How the container ended last: its termination message, else its exit code; empty when it never ended."""
+def termination_summary(status: ContainerStatus) -> str:
+    """Returns exit code and termination message of the container's last end; empty if it never ended."""
     ended = status.state.terminated or status.last_state.terminated
     if ended is None:
         return ""
-    text = ended.message.strip()[-MESSAGE_LIMIT:]
+    text = ended.message.strip()[-MAX_SUMMARY_CHARACTERS:]
     code = f"exit code {ended.exit_code}"
     if ended.reason and ended.reason not in {"Error", "Completed"}:
         code += f" ({ended.reason})"
@@ -106,25 +106,25 @@ def _waiting(reasons: frozenset[str], reason: str) -> Callable[[Pod], Iterator[F
 
 def _crash_loop(pod: Pod) -> Iterator[Fault]:
     for status in _containers(pod):
-        waiting, words_ = status.state.waiting, last_words(status)
-        looping = waiting is not None and waiting.reason == "CrashLoopBackOff"
+        waiting, summary = status.state.waiting, termination_summary(status)
+        is_looping = waiting is not None and waiting.reason == "CrashLoopBackOff"
         ended = status.state.terminated is not None and status.state.terminated.exit_code != 0
-        restarted = status.restart_count > 0 and not status.ready and bool(words_)
-        if looping or ended or restarted:
-            detail = f"; last {words_}" if words_ else ""
+        restarted = status.restart_count > 0 and not status.ready and bool(summary)
+        if is_looping or ended or restarted:
+            detail = f"; last {summary}" if summary else ""
             yield Fault(
                 conditions.CONTAINER_CRASH_LOOP,
-                f"container {status.name} of pod {pod.name} {_ends(status, looping=looping)}{detail}",
+                f"container {status.name} of pod {pod.name} {_describe_ends(status, is_looping=is_looping)}{detail}",
             )
 
 
-def _ends(status: ContainerStatus, *, looping: bool) -> str:
-    """How often the container ended; a single end is not a loop."""
+def _describe_ends(status: ContainerStatus, *, is_looping: bool) -> str:
+    """Describes how often the container ended; a single end is not a loop."""
     if status.restart_count > 1:
-        return f"keeps ending ({status.restart_count} restarts)"
+        return f"ends repeatedly ({status.restart_count} restarts)"
     if status.restart_count == 0:
         return "ended"
-    return "ended twice and is about to be restarted again" if looping else "ended and was restarted once"
+    return "ended twice and is about to be restarted again" if is_looping else "ended and was restarted once"
 
 
 def _evicted(pod: Pod) -> Iterator[Fault]:
@@ -144,7 +144,7 @@ def _evicted(pod: Pod) -> Iterator[Fault]:
 def _unschedulable(pod: Pod) -> Iterator[Fault]:
     scheduled = pod.condition("PodScheduled")
     if pod.status.phase == "Pending" and scheduled is not None and scheduled.reason == "Unschedulable":
-        yield Fault(conditions.UNSCHEDULABLE, f"pod {pod.name} fits on no node: {scheduled.message}")
+        yield Fault(conditions.UNSCHEDULABLE, f"pod {pod.name} cannot be scheduled: {scheduled.message}")
 
 
 def _failed(pod: Pod) -> Iterator[Fault]:
@@ -155,8 +155,8 @@ def _failed(pod: Pod) -> Iterator[Fault]:
 
 _RULES: tuple[Callable[[Pod], Iterator[Fault]], ...] = (
     _out_of_memory,
-    _waiting(IMAGE_PULL, conditions.IMAGE_PULL_ERROR),
-    _waiting(START_ERROR, conditions.CONTAINER_START_ERROR),
+    _waiting(IMAGE_PULL_REASONS, conditions.IMAGE_PULL_ERROR),
+    _waiting(START_ERROR_REASONS, conditions.CONTAINER_START_ERROR),
     _crash_loop,
     _evicted,
     _unschedulable,

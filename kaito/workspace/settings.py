@@ -1,7 +1,7 @@
-"""What the workspace controller can be told, validated once.
+"""Settings of the workspace controller, validated once at start.
 
-`kaito.workspace.flags` builds it from the command line and the environment, tests build it by hand; nothing below
-`main` reads either. Durations are seconds.
+`kaito.workspace.flags` builds them from the command line and the environment; the first sentence of a field's
+description is the help of its flag. Only `main` reads command line and environment.
 """
 
 from enum import StrEnum
@@ -11,56 +11,58 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class NodeApi(StrEnum):
-    """How GPU nodes are asked for."""
+    """Kind of object that requests a GPU node."""
 
     MACHINE = "machine"
-    """Karpenter `Machine` (karpenter.sh/v1alpha5), the founding contract."""
+    """Karpenter `Machine` (karpenter.sh/v1alpha5)."""
     NODECLAIM = "nodeclaim"
     """Karpenter `NodeClaim` (karpenter.sh/v1)."""
     BYO = "byo"
-    """Nothing is asked for: the nodes exist ("bring your own") and are found by label."""
+    """No requests ("bring your own"): existing nodes are selected by label."""
 
 
 class WorkspaceSettings(BaseModel):
-    """Settings of the controller itself; those every manager has are `kaito.runtime.Settings`."""
+    """Settings of the workspace controller; those of every manager are `kaito.runtime.Settings`."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     node_api: NodeApi = NodeApi.MACHINE
-    """How nodes are asked for."""
+    """Kind of node claim to create; byo uses existing nodes."""
 
     cloud: Literal["azure", "aws", "arc"] = "azure"
-    """Whose instance types `resource.instanceType` names (environment `CLOUD_PROVIDER`)."""
+    """Cloud whose instance types `resource.instanceType` names (environment variable CLOUD_PROVIDER)."""
 
     registry: str = "mcr.microsoft.com/aks/kaito"
-    """Where preset images are pulled from (environment `PRESET_REGISTRY_NAME`)."""
+    """Registry of the preset images (environment variable PRESET_REGISTRY_NAME)."""
 
     vllm: bool = True
-    """Whether the vLLM runtime may be chosen (feature gate `vLLM`)."""
+    """Allow the vLLM runtime (feature gate `vLLM`)."""
 
     default_node_image_family: Literal["ubuntu", "azurelinux"] = "ubuntu"
-    """Operating system of new nodes when the Workspace does not say."""
+    """Operating system of new nodes for Workspaces without the annotation."""
 
-    node_provision_timeout: float = Field(default=900.0, gt=0)
-    """A claim not launched after this long is replaced. Karpenter's liveness uses the same 15 minutes."""
+    node_provision_timeout_seconds: float = Field(default=900.0, gt=0)
+    """Time after which a claim that has not launched is replaced. Karpenter's liveness check uses the same 15 min."""
 
-    node_unhealthy_timeout: float = Field(default=600.0, ge=0)
-    """A claim whose node has been NotReady for this long is replaced; 0 leaves it alone."""
+    node_unhealthy_timeout_seconds: float = Field(default=600.0, ge=0)
+    """Time after which a claim with a NotReady node is replaced; 0 disables it."""
 
-    deletion_timeout: float = Field(default=1200.0, gt=0)
-    """Deletion stops waiting for claims after this long, so that a broken provisioner cannot pin a Workspace."""
+    deletion_timeout_seconds: float = Field(default=1200.0, gt=0)
+    """Time that the deletion of a Workspace waits for its claims. After it the finalizer is removed, so that a
+    provisioner that does not work cannot block the deletion indefinitely."""
 
     default_inference_cpu: str = "1"
-    """CPU request of inference and tuning containers, so that they are not the first to be evicted."""
+    """CPU request of preset workloads, so that their pods are not the first to be evicted."""
 
     default_inference_memory: str = "4Gi"
-    """Memory request of the same containers."""
+    """Memory request of preset workloads."""
 
     allow_in_cluster_data_urls: bool = False
-    """Whether tuning data may be downloaded from addresses inside the cluster, such as an object store."""
+    """Allow tuning data to be downloaded from addresses inside the cluster, such as an object store."""
 
     concurrency: int = Field(default=32, ge=1)
-    """Workspaces reconciled at the same time; they mostly wait for the API server, which costs nothing."""
+    """Number of Workspaces reconciled concurrently. Reconciles mostly wait for the API server, so a high number costs
+    little."""
 
     installation_guard: bool = True
-    """Refuse deleting the installation while Workspaces or their claims exist (`kaito.workspace.in_use_policy`)."""
+    """Reject the deletion of the installation while Workspaces or their claims exist."""

@@ -1,146 +1,53 @@
-"""The conditions of a Workspace, computed from what the steps saw: pure, so that truth can be tested in a table.
+"""Computes the conditions of a Workspace from what a reconcile observed: a pure function.
 
-A condition is True only while it is true, False names the cause in words, Unknown means not evaluated. Each
-aspect has one function; `verdicts` asks them all. Inference is judged by its pods, not by whether nodes could be
-placed again; but a pod on a node that is not Ready is no endpoint (Kubernetes takes it out of the Service), so it does
-not count.
+A condition is True only while it holds, False with the cause while it does not, and Unknown if it was not evaluated.
+InferenceReady depends on the pods, not on whether nodes could be bought again. A pod on a node that is not Ready does
+not count, because Kubernetes removes it from the endpoints of the Service.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, NamedTuple, Self, final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
-from kaito.api import Claim, Workspace, conditions
+from kaito.api import Workspace, conditions
 from kaito.api.workspace import WorkspaceState
-from kaito.runtime.kinds import Job, Node, Pod, StatefulSet
-from kaito.runtime.meta import Quantity
-from kaito.workspace import pod_faults
+from kaito.runtime.client import ConditionUpdate
+from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.failure import StepFailure
 from kaito.workspace.nodes import NodesReport
-from kaito.workspace.plan import Hardware, Plan, Refusal
+from kaito.workspace.pod_faults import find_fault, has_started
 from kaito.workspace.settings import NodeApi
+from kaito.workspace.state import ClaimsReport, ReconcileState, WorkloadReport
+
+_NO_WORKLOAD: Final = WorkloadReport()
 
 
-class Verdict(NamedTuple):
-    """One condition as it should read."""
+def condition_updates(
+    workspace: Workspace, state: ReconcileState, node_api: NodeApi, failures: Sequence[StepFailure] = ()
+) -> list[ConditionUpdate]:
+    """Returns every condition that the Workspace has after a reconcile, in the order in which users read them."""
 
-    type: str
-    holds: bool | None
-    reason: str
-    message: str
+    def reported(update: ConditionUpdate | None) -> ConditionUpdate | None:
+        return update and _with_failures(update, failures)
 
-    @classmethod
-    def true(cls, type: str, reason: str, message: str) -> Self:  # noqa: A002 - the API's word
-        """The condition holds."""
-        return cls(type=type, holds=True, reason=reason, message=message)
-
-    @classmethod
-    def false(cls, type: str, reason: str, message: str) -> Self:  # noqa: A002 - the API's word
-        """The condition does not hold, and why."""
-        return cls(type=type, holds=False, reason=reason, message=message)
-
-    @classmethod
-    def unknown(cls, type: str, reason: str, message: str) -> Self:  # noqa: A002 - the API's word
-        """It was not evaluated."""
-        return cls(type=type, holds=None, reason=reason, message=message)
-
-
-@final
-@dataclass(slots=True, kw_only=True)
-class ClaimsReport:
-    """What became of the claims."""
-
-    wanted: int = 0
-    """Claims the Workspace needs."""
-    claims: Sequence[Claim] = ()
-    """Its claims, deleting ones included, sorted by name."""
-    failure: tuple[str, str] | None = None
-    """Reason and message of what the API server refused in this pass."""
-    retry_at: datetime | None = None
-    """When a lost claim is replaced, at the latest."""
-    leaving: Sequence[str] = ()
-    """Lost claims that have to go before the pause begins."""
-    failures: int = 0
-    """Losses in a row."""
-    cause: str = ""
-    """Why the last claim was lost; empty when unknown."""
-    given_up: Sequence[str] = ()
-    """Why claims were deleted in this pass."""
-    decided: bool = False
-    """Whether the step ended: `live` then lists what the next pass may expect."""
-
-    @property
-    def live(self) -> list[Claim]:
-        """Claims that are not being deleted."""
-        return [claim for claim in self.claims if not claim.deleting]
-
-    @property
-    def ready(self) -> list[Claim]:
-        """Claims that are Ready and stay."""
-        return [claim for claim in self.live if claim.is_ready]
-
-
-@final
-@dataclass(slots=True, kw_only=True)
-class Observation:
-    """Everything one pass saw. Steps fill it in; None means the step was not reached."""
-
-    plan: Plan | None = None
-    refusal: Refusal | None = None
-    claims: ClaimsReport | None = None
-    nodes: NodesReport | None = None
-    looked_at_workload: bool = False
-    """Whether `workload` or `job` says what exists; otherwise the pass ended before anybody looked."""
-    workload: StatefulSet | None = None
-    job: Job | None = None
-    pods: Sequence[Pod] = field(default_factory=tuple[Pod, ...])
-    obstacle: pod_faults.Fault | None = None
-    """What keeps pods from existing or starting, according to Events."""
-    problem: tuple[str, str] | None = None
-    """Reason and message of what keeps the workload from being applied."""
-    node_objects: Mapping[str, Node] = field(default_factory=dict[str, Node])
-    """The Workspace's nodes by name, for the steps after the one that read them."""
-
-    def hardware(self, workspace: Workspace) -> Hardware:
-        """The nodes planned; without a plan what the Workspace itself says, to judge the nodes it has."""
-        if self.plan is not None:
-            return self.plan.hardware
-        wanted = workspace.status.target_node_count or workspace.resource.count
-        return Hardware(count=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
-
-
-def verdicts(
-    workspace: Workspace, seen: Observation, node_api: NodeApi, failures: Sequence[StepFailure] = ()
-) -> list[Verdict]:
-    """Every condition the Workspace should have after this pass, in the order people read them."""
-
-    def reported(verdict: Verdict | None) -> Verdict | None:
-        return verdict and _with_failures(verdict, failures)
-
-    nodes = reported(_nodes(seen))
-    claims = None if node_api is NodeApi.BYO else reported(_claims(seen, node_api))
-    resource = _with_failures(_resource(seen, claims, nodes), failures)
-    found = [reported(_model(workspace, seen)), claims, nodes, resource]
+    nodes = reported(_nodes(state))
+    claims = None if node_api is NodeApi.BYO else reported(_claims(state, node_api))
+    resource = _with_failures(_resource(state, claims, nodes), failures)
+    model = reported(_model(workspace, state))
     if workspace.tuning is not None:
-        job = _with_failures(_job(seen), failures)
-        whole = _tuning_whole(seen, resource, job)
-        found.append(job)
+        workload = _with_failures(_job(state), failures)
+        summary = _tuning_summary(state, resource, workload)
     else:
-        inference = _with_failures(_inference(seen, resource), failures)
-        whole = _inference_whole(resource, inference)
-        found.append(inference)
-    if whole.holds:
-        missed = [failure.message for failure in failures if failure.message not in whole.message]
-        whole = whole._replace(message="; warning: ".join((whole.message, *missed)))
-    return [
-        *(verdict for verdict in found if verdict is not None),
-        whole,
-        whole._replace(type=conditions.WORKSPACE_READY),
-    ]
+        workload = _with_failures(_inference(state, resource), failures)
+        summary = _inference_summary(resource, workload)
+    if summary.is_true:
+        missing = [failure.message for failure in failures if failure.message not in summary.message]
+        summary = replace(summary, message="; warning: ".join((summary.message, *missing)))
+    found = (model, claims, nodes, resource, workload, summary, replace(summary, type=conditions.WORKSPACE_READY))
+    return [update for update in found if update is not None]
 
 
-_AWAITING: Final = frozenset(
+_WITHOUT_CAUSE: Final = frozenset(
     {
         conditions.CLAIM_NOT_READY,
         conditions.MACHINE_NOT_READY,
@@ -152,130 +59,145 @@ _AWAITING: Final = frozenset(
         conditions.PENDING,
     }
 )
-"""Reasons that name no cause: the failure of the step is a better one."""
+"""Reasons that name no cause. The failure of a step takes their place."""
 
 
-def _with_failures(verdict: Verdict, failures: Sequence[StepFailure]) -> Verdict:
-    """The verdict with the error of the steps that decide it.
+def _with_failures(update: ConditionUpdate, failures: Sequence[StepFailure]) -> ConditionUpdate:
+    """Adds the errors of the steps that decide the condition.
 
-    What the steps could not evaluate is Unknown. What was evaluated stays, with the error in its message. When planning
-    failed, it is unknown which resources are needed, and their state does not count.
+    A condition that was not evaluated is Unknown with the error. A condition that was evaluated keeps its status and
+    has the error in its message.
     """
-    concerned = [failure for failure in failures if verdict.type in failure.aspects]
-    if not concerned:
-        return verdict
-    error = "; ".join(failure.message for failure in concerned)
-    if verdict.holds is None:
-        return Verdict.unknown(verdict.type, conditions.RECONCILE_ERROR, error)
-    if verdict.holds:
-        return verdict._replace(message=f"{verdict.message}; warning: {error}")
-    reason = conditions.RECONCILE_ERROR if verdict.reason in _AWAITING else verdict.reason
-    return verdict._replace(reason=reason, message=f"{verdict.message}; {error}")
+    messages = [failure.message for failure in failures if update.type in failure.step.condition_types]
+    if not messages:
+        return update
+    error = "; ".join(messages)
+    if update.status == "Unknown":
+        return ConditionUpdate.unknown(update.type, conditions.RECONCILE_ERROR, error)
+    if update.is_true:
+        return replace(update, message=f"{update.message}; warning: {error}")
+    reason = conditions.RECONCILE_ERROR if update.reason in _WITHOUT_CAUSE else update.reason
+    return replace(update, reason=reason, message=f"{update.message}; {error}")
 
 
-def state(workspace: Workspace, seen: Observation, whole: Verdict) -> WorkspaceState:
-    """The one-word summary. Inference never goes back to Pending once it answered."""
+def workspace_state(workspace: Workspace, state: ReconcileState, summary: ConditionUpdate) -> WorkspaceState:
+    """Returns `status.state`. An inference Workspace does not return to Pending once it was Ready."""
     if workspace.tuning is None:
-        if whole.holds:
+        if summary.is_true:
             return "Ready"
         return "NotReady" if workspace.status.state in {"Ready", "NotReady"} else "Pending"
-    if seen.job is None:
+    workload = state.workload or _NO_WORKLOAD
+    if workload.job is None:
         return "Pending"
-    if seen.job.has_condition("Complete"):
+    if workload.job.has_condition("Complete"):
         return "Succeeded"
-    if seen.job.has_condition("Failed"):
+    if workload.job.has_condition("Failed"):
         return "Failed"
-    return "Running" if seen.job.status.ready or _is_started(seen) else "Pending"
+    return "Running" if workload.job.status.ready or _has_started(workload) else "Pending"
 
 
 def claim_condition_type(node_api: NodeApi) -> str:
-    """The condition that speaks about claims of this kind."""
+    """Returns the type of the condition about claims of this kind."""
     return conditions.MACHINE_READY if node_api is NodeApi.MACHINE else conditions.NODE_CLAIM_READY
 
 
-def _model(workspace: Workspace, seen: Observation) -> Verdict | None:
+def _from_plan_failure(condition_type: str, state: ReconcileState) -> ConditionUpdate | None:
+    failure = state.plan_failure
+    if failure is None:
+        return None
+    status = ConditionUpdate.unknown if failure.is_waiting else ConditionUpdate.false
+    return status(condition_type, failure.reason, failure.message)
+
+
+def _model(workspace: Workspace, state: ReconcileState) -> ConditionUpdate | None:
     if not workspace.preset_name:
         return None
-    if seen.refusal is not None:
-        holds = None if seen.refusal.waiting else False
-        return Verdict(conditions.MODEL_RESOLVED, holds, seen.refusal.reason, seen.refusal.message)
-    if seen.plan is None:
-        return Verdict.unknown(conditions.MODEL_RESOLVED, conditions.PENDING, "the preset has not been looked up yet")
-    hardware = seen.plan.hardware
-    size = f" of {hardware.instance_type}" if hardware.instance_type else ""
-    notes = "".join(f"; {note}" for note in seen.plan.notes)
-    message = f"{workspace.preset_name} on {hardware.count} node{'s' if hardware.count != 1 else ''}{size}{notes}"
-    return Verdict.true(conditions.MODEL_RESOLVED, conditions.MODEL_RESOLVED, message)
+    failure = _from_plan_failure(conditions.MODEL_RESOLVED, state)
+    if failure is not None:
+        return failure
+    if state.plan is None:
+        message = "the preset has not been looked up yet"
+        return ConditionUpdate.unknown(conditions.MODEL_RESOLVED, conditions.PENDING, message)
+    hardware = state.plan.hardware
+    instance_type = f" of {hardware.instance_type}" if hardware.instance_type else ""
+    warnings = "".join(f"; {warning}" for warning in state.plan.warnings)
+    nodes = f"{hardware.count} node{'s' if hardware.count != 1 else ''}"
+    message = f"{workspace.preset_name} on {nodes}{instance_type}{warnings}"
+    return ConditionUpdate.true(conditions.MODEL_RESOLVED, conditions.MODEL_RESOLVED, message)
 
 
-def _claims(seen: Observation, node_api: NodeApi) -> Verdict | None:
-    kind = claim_condition_type(node_api)
-    machine = node_api is NodeApi.MACHINE
-    report = seen.claims
+def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
+    condition_type = claim_condition_type(node_api)
+    is_machine = node_api is NodeApi.MACHINE
+    report = state.claims
     if report is None:
-        if seen.refusal:
-            return Verdict(kind, None if seen.refusal.waiting else False, seen.refusal.reason, seen.refusal.message)
-        return Verdict.unknown(kind, conditions.CLAIMS_PENDING, "claims have not been looked at yet")
-    count = f"{len(report.ready)} of {report.wanted} {'machines' if machine else 'node claims'} ready"
-    history = _losses(report)
+        pending = ConditionUpdate.unknown(
+            condition_type, conditions.CLAIMS_PENDING, "the claims have not been observed yet"
+        )
+        return _from_plan_failure(condition_type, state) or pending
+    count = f"{len(report.ready)} of {report.wanted} {'machines' if is_machine else 'node claims'} ready"
+    losses = _describe_losses(report)
     if report.failure is not None:
         reason, message = report.failure
-        return Verdict.false(kind, reason, message + history)
+        return ConditionUpdate.false(condition_type, reason, message + losses)
     if report.given_up:
-        given_up = f"{count}; given up: {'; '.join(report.given_up)}"
-        return Verdict.false(kind, conditions.PROVISION_TIMEOUT, given_up + _next_attempt(report))
+        message = f"{count}; given up: {'; '.join(report.given_up)}{_describe_next_attempt(report)}"
+        return ConditionUpdate.false(condition_type, conditions.PROVISION_TIMEOUT, message)
     if report.retry_at is not None:
-        return Verdict.false(kind, conditions.CLAIM_REPLACEMENT_PENDING, count + history + _next_attempt(report))
+        message = count + losses + _describe_next_attempt(report)
+        return ConditionUpdate.false(condition_type, conditions.CLAIM_REPLACEMENT_PENDING, message)
     if len(report.ready) >= report.wanted:
-        return Verdict.true(kind, conditions.MACHINES_READY if machine else conditions.CLAIMS_READY, count + history)
+        reason = conditions.MACHINES_READY if is_machine else conditions.CLAIMS_READY
+        return ConditionUpdate.true(condition_type, reason, count + losses)
     for claim in report.live:
-        trouble = None if claim.is_ready else claim.trouble()
-        if trouble is not None and trouble.reason:
-            message = f"{count}; {claim.kind} {claim.name}: {trouble.message}"
-            return Verdict.false(kind, trouble.reason, message + history)
-    return Verdict.false(kind, conditions.MACHINE_NOT_READY if machine else conditions.CLAIM_NOT_READY, count + history)
+        blocking = None if claim.is_ready else claim.blocking_condition()
+        if blocking is not None and blocking.reason:
+            message = f"{count}; {claim.kind} {claim.name}: {blocking.message}{losses}"
+            return ConditionUpdate.false(condition_type, blocking.reason, message)
+    reason = conditions.MACHINE_NOT_READY if is_machine else conditions.CLAIM_NOT_READY
+    return ConditionUpdate.false(condition_type, reason, count + losses)
 
 
-def _losses(report: ClaimsReport) -> str:
-    """The losses so far and the cause of the last one, as the end of a sentence."""
+def _describe_losses(report: ClaimsReport) -> str:
+    """Returns the number of losses and the cause of the last one, as the end of a message."""
     if not report.failures:
         return ""
     times = "once" if report.failures == 1 else f"{report.failures} times in a row"
-    return (
-        f"; claims were lost {times}, the last one for this cause: {report.cause or 'no condition or event names one'}"
-    )
+    return f"; claims were lost {times}, most recently because: {report.loss_cause or 'cause unknown'}"
 
 
-def _next_attempt(report: ClaimsReport) -> str:
-    """When the next claim is created, as the end of a sentence."""
+def _describe_next_attempt(report: ClaimsReport) -> str:
+    """Returns when the next claim is created, as the end of a message."""
     if report.retry_at is None:
         return ""
-    when = report.retry_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if report.leaving:
-        return f"; the next one is created when {', '.join(report.leaving)} is gone and a pause is over, by {when}"
-    return f"; the next one is created at {when}"
+    time = report.retry_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if report.terminating:
+        names = ", ".join(report.terminating)
+        return f"; the next claim is created after {names} is deleted and a backoff has passed, at {time} at the latest"
+    return f"; the next claim is created at {time}"
 
 
-def _nodes(seen: Observation) -> Verdict | None:
-    report = seen.nodes
+def _nodes(state: ReconcileState) -> ConditionUpdate | None:
+    report = state.nodes
     if report is None:
-        if seen.refusal:
+        if state.plan_failure:
             return None
-        return Verdict.unknown(conditions.NODES_READY, conditions.NODE_NOT_READY, "nodes have not been looked at yet")
+        message = "the nodes have not been observed yet"
+        return ConditionUpdate.unknown(conditions.NODES_READY, conditions.NODE_NOT_READY, message)
     count = f"{len(report.usable)} of {report.wanted} nodes ready"
     warning = f"; warning: under pressure: {', '.join(report.pressures)}" if report.pressures else ""
-    if report.enough:
-        return Verdict.true(conditions.NODES_READY, conditions.NODES_READY_REASON, count + warning)
+    if report.is_sufficient:
+        return ConditionUpdate.true(conditions.NODES_READY, conditions.NODES_READY_REASON, count + warning)
     if report.gpu_faults and len(report.usable) + len(report.gpu_faults) >= report.wanted:
-        text = "; ".join((count, *report.gpu_faults))
-        return Verdict.false(conditions.NODES_READY, conditions.NODE_PLUGINS_NOT_READY, text + warning)
-    text = "; ".join((count, *report.faults, *report.gpu_faults, *_strangers(seen, report)))
-    return Verdict.false(conditions.NODES_READY, conditions.NODE_NOT_READY, text + warning)
+        message = "; ".join((count, *report.gpu_faults)) + warning
+        return ConditionUpdate.false(conditions.NODES_READY, conditions.NODE_PLUGINS_NOT_READY, message)
+    message = "; ".join((count, *report.faults, *report.gpu_faults, *_unlabeled_nodes(state, report))) + warning
+    return ConditionUpdate.false(conditions.NODES_READY, conditions.NODE_NOT_READY, message)
 
 
-def _strangers(seen: Observation, report: NodesReport) -> list[str]:
-    """Nodes that ready claims name but that are not the Workspace's by their labels: a provisioner's omission."""
-    ready = seen.claims.ready if seen.claims is not None else []
+def _unlabeled_nodes(state: ReconcileState, report: NodesReport) -> list[str]:
+    """Describes nodes of ready claims that lack the Workspace's labels: the provisioner did not copy them."""
+    ready = state.claims.ready if state.claims is not None else []
     return [
         f"{claim.kind} {claim.name} is ready on node {claim.status.node_name}, which lacks the labels of the claim"
         for claim in ready
@@ -283,124 +205,134 @@ def _strangers(seen: Observation, report: NodesReport) -> list[str]:
     ]
 
 
-def _resource(seen: Observation, claims: Verdict | None, nodes: Verdict | None) -> Verdict:
-    if seen.refusal is not None:
-        return Verdict.false(conditions.RESOURCE_READY, seen.refusal.reason, seen.refusal.message)
-    if seen.plan is None:
-        return Verdict.unknown(conditions.RESOURCE_READY, conditions.PENDING, "the resources needed are not known yet")
-    cause = _obstacle(claims, nodes)
+def _resource(state: ReconcileState, claims: ConditionUpdate | None, nodes: ConditionUpdate | None) -> ConditionUpdate:
+    if state.plan_failure is not None:
+        return ConditionUpdate.false(conditions.RESOURCE_READY, state.plan_failure.reason, state.plan_failure.message)
+    if state.plan is None:
+        message = "the required resources have not been computed yet"
+        return ConditionUpdate.unknown(conditions.RESOURCE_READY, conditions.PENDING, message)
+    cause = _first_not_true(claims, nodes)
     if cause is not None:
-        return cause._replace(type=conditions.RESOURCE_READY)
-    return Verdict.true(conditions.RESOURCE_READY, conditions.RESOURCES_READY, nodes.message if nodes else "")
+        return replace(cause, type=conditions.RESOURCE_READY)
+    message = nodes.message if nodes else ""
+    return ConditionUpdate.true(conditions.RESOURCE_READY, conditions.RESOURCES_READY, message)
 
 
-def _obstacle(*verdicts: Verdict | None) -> Verdict | None:
-    """What keeps the sum from being true: the first that is False, else the first that was not evaluated."""
-    short = [verdict for verdict in verdicts if verdict is not None and not verdict.holds]
-    return next((verdict for verdict in short if verdict.holds is False), next(iter(short), None))
+def _first_not_true(*updates: ConditionUpdate | None) -> ConditionUpdate | None:
+    """Returns the first condition that is False, else the first that is Unknown."""
+    not_true = [update for update in updates if update is not None and not update.is_true]
+    return next((update for update in not_true if update.status == "False"), next(iter(not_true), None))
 
 
-def _inference(seen: Observation, resource: Verdict) -> Verdict:
-    workload = seen.workload
-    if workload is None and seen.problem is not None:
-        return Verdict.false(conditions.INFERENCE_READY, *seen.problem)
-    if not seen.looked_at_workload:
-        return Verdict.unknown(
-            conditions.INFERENCE_READY, conditions.PENDING, "the workload has not been looked at yet"
-        )
-    if workload is None:
-        if resource.holds is None:
-            return Verdict.unknown(conditions.INFERENCE_READY, conditions.WAITING_FOR_RESOURCES, resource.message)
-        reason = seen.refusal.reason if seen.refusal else conditions.WAITING_FOR_RESOURCES
-        return Verdict.false(conditions.INFERENCE_READY, reason, resource.message)
-    wanted = 1 if workload.spec.replicas is None else workload.spec.replicas
-    ready = workload.status.ready_replicas
+def _inference(state: ReconcileState, resource: ConditionUpdate) -> ConditionUpdate:
+    stateful_set = state.workload.stateful_set if state.workload is not None else None
+    if stateful_set is not None:
+        return _serving(state, stateful_set)
+    if state.rejection is not None:
+        return ConditionUpdate.false(conditions.INFERENCE_READY, *state.rejection)
+    if state.workload is None:
+        message = "the workload has not been observed yet"
+        return ConditionUpdate.unknown(conditions.INFERENCE_READY, conditions.PENDING, message)
+    if resource.status == "Unknown":
+        return ConditionUpdate.unknown(conditions.INFERENCE_READY, conditions.WAITING_FOR_RESOURCES, resource.message)
+    reason = state.plan_failure.reason if state.plan_failure else conditions.WAITING_FOR_RESOURCES
+    return ConditionUpdate.false(conditions.INFERENCE_READY, reason, resource.message)
+
+
+def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdate:
+    """Returns the InferenceReady condition of a StatefulSet that exists."""
+    workload = state.workload or _NO_WORKLOAD
+    wanted = 1 if stateful_set.spec.replicas is None else stateful_set.spec.replicas
+    ready = stateful_set.status.ready_replicas
     count = f"{ready} of {wanted} inference pods ready"
+    on_lost_nodes = _describe_pods_on_lost_nodes(state, workload)
+    rejection = state.rejection[1] if state.rejection else ""
     if ready >= wanted:
-        lost = _on_lost_nodes(seen)
-        if lost:
-            return Verdict.false(conditions.INFERENCE_READY, conditions.NODE_NOT_READY, lost)
-        warning = f"; warning: {seen.problem[1]}" if seen.problem else ""
-        return Verdict.true(conditions.INFERENCE_READY, conditions.INFERENCE_SERVING, count + warning)
-    fault = pod_faults.classify(seen.pods) or seen.obstacle
-    refused = f"; {seen.problem[1]}" if seen.problem else ""
+        if on_lost_nodes:
+            return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.NODE_NOT_READY, on_lost_nodes)
+        warning = f"; warning: {rejection}" if rejection else ""
+        return ConditionUpdate.true(conditions.INFERENCE_READY, conditions.INFERENCE_SERVING, count + warning)
+    fault = find_fault(workload.pods) or workload.event_fault
     if fault is not None:
-        return Verdict.false(conditions.INFERENCE_READY, fault.reason, f"{count}; {fault.message}{refused}")
-    lost = _on_lost_nodes(seen)
-    if lost:
-        return Verdict.false(conditions.INFERENCE_READY, conditions.NODE_NOT_READY, f"{count}; {lost}")
-    if seen.problem is not None:
-        reason, message = seen.problem
-        return Verdict.false(conditions.INFERENCE_READY, reason, f"{count}; {message}")
-    return Verdict.false(conditions.INFERENCE_READY, conditions.INFERENCE_PENDING, count)
+        message = "; ".join(filter(None, (count, fault.message, rejection)))
+        return ConditionUpdate.false(conditions.INFERENCE_READY, fault.reason, message)
+    if on_lost_nodes:
+        message = f"{count}; {on_lost_nodes}"
+        return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.NODE_NOT_READY, message)
+    if state.rejection is not None:
+        reason, message = state.rejection
+        return ConditionUpdate.false(conditions.INFERENCE_READY, reason, f"{count}; {message}")
+    return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.INFERENCE_PENDING, count)
 
 
-def _on_lost_nodes(seen: Observation) -> str:
-    """Which pods sit on nodes that are not Ready, in words; empty when none does."""
-    report = seen.nodes
+def _describe_pods_on_lost_nodes(state: ReconcileState, workload: WorkloadReport) -> str:
+    """Describes the pods on nodes that are not Ready; empty if there are none."""
+    report = state.nodes
     if report is None:
         return ""
-    placed = [(pod.name, pod.spec.node_name) for pod in seen.pods if pod.spec.node_name and not pod.deleting]
+    placed = [(pod.name, pod.spec.node_name) for pod in workload.pods if pod.spec.node_name and not pod.deleting]
     lost = [f"pod {name} is on node {node}, which is not Ready" for name, node in placed if node not in report.alive]
     if not placed and not report.alive:
         return "; ".join(("no node of the workspace is Ready", *report.faults))
     return "; ".join(lost)
 
 
-def _inference_whole(resource: Verdict, inference: Verdict) -> Verdict:
-    cause = _obstacle(resource, inference)
+def _inference_summary(resource: ConditionUpdate, inference: ConditionUpdate) -> ConditionUpdate:
+    cause = _first_not_true(resource, inference)
     if cause is not None:
-        return cause._replace(type=conditions.WORKSPACE_SUCCEEDED)
-    return Verdict.true(conditions.WORKSPACE_SUCCEEDED, conditions.SUCCEEDED, inference.message)
+        return replace(cause, type=conditions.WORKSPACE_SUCCEEDED)
+    return ConditionUpdate.true(conditions.WORKSPACE_SUCCEEDED, conditions.SUCCEEDED, inference.message)
 
 
-def _job(seen: Observation) -> Verdict:
-    job = seen.job
-    if seen.problem is not None:
-        return Verdict.false(conditions.JOB_STARTED, *seen.problem)
-    if not seen.looked_at_workload:
-        return Verdict.unknown(conditions.JOB_STARTED, conditions.PENDING, "the tuning job has not been looked at yet")
+def _job(state: ReconcileState) -> ConditionUpdate:
+    if state.rejection is not None:
+        return ConditionUpdate.false(conditions.JOB_STARTED, *state.rejection)
+    if state.workload is None:
+        message = "the tuning job has not been observed yet"
+        return ConditionUpdate.unknown(conditions.JOB_STARTED, conditions.PENDING, message)
+    workload, job = state.workload, state.workload.job
     if job is None:
-        return Verdict.false(conditions.JOB_STARTED, conditions.JOB_PENDING, "the tuning job has not been created yet")
+        message = "the tuning job has not been created yet"
+        return ConditionUpdate.false(conditions.JOB_STARTED, conditions.JOB_PENDING, message)
     if job.has_condition("Complete"):
-        return Verdict.true(conditions.JOB_STARTED, conditions.JOB_RUNNING, "the tuning job has completed")
+        message = "the tuning job has completed"
+        return ConditionUpdate.true(conditions.JOB_STARTED, conditions.JOB_RUNNING, message)
     if job.has_condition("Failed"):
-        return Verdict.false(conditions.JOB_STARTED, conditions.JOB_FAILED, _job_failure(seen))
+        return ConditionUpdate.false(conditions.JOB_STARTED, conditions.JOB_FAILED, _describe_job_failure(workload))
     if job.status.ready:
-        return Verdict.true(conditions.JOB_STARTED, conditions.JOB_RUNNING, "the tuning job is running")
-    fault = pod_faults.classify(seen.pods) or seen.obstacle
+        return ConditionUpdate.true(conditions.JOB_STARTED, conditions.JOB_RUNNING, "the tuning job is running")
+    fault = find_fault(workload.pods) or workload.event_fault
     if fault is not None:
-        return Verdict.false(conditions.JOB_STARTED, fault.reason, fault.message)
-    if _is_started(seen):
-        return Verdict.true(
-            conditions.JOB_STARTED, conditions.JOB_RUNNING, "the tuning job is starting: a container runs"
-        )
+        return ConditionUpdate.false(conditions.JOB_STARTED, fault.reason, fault.message)
+    if _has_started(workload):
+        message = "the tuning job is starting: a container runs"
+        return ConditionUpdate.true(conditions.JOB_STARTED, conditions.JOB_RUNNING, message)
+    message = "the tuning job has no pod yet"
     if job.status.active:
         message = "no container of the tuning job's pod has started yet"
-        return Verdict.false(conditions.JOB_STARTED, conditions.JOB_PENDING, message)
-    return Verdict.false(conditions.JOB_STARTED, conditions.JOB_PENDING, "the tuning job has no pod yet")
+    return ConditionUpdate.false(conditions.JOB_STARTED, conditions.JOB_PENDING, message)
 
 
-def _is_started(seen: Observation) -> bool:
+def _has_started(workload: WorkloadReport) -> bool:
     """Whether a container of the Job's pod runs or ran."""
-    return any(pod_faults.has_started(pod) for pod in seen.pods if not pod.deleting)
+    return any(has_started(pod) for pod in workload.pods if not pod.deleting)
 
 
-def _job_failure(seen: Observation) -> str:
-    fault = pod_faults.classify(seen.pods)
-    found = seen.job.status.conditions if seen.job else ()
-    said = next((c.message or c.reason for c in found if c.type == "Failed" and c.status == "True"), "")
-    return "; ".join(filter(None, ("the tuning job failed", said, fault.message if fault else "")))
+def _describe_job_failure(workload: WorkloadReport) -> str:
+    fault = find_fault(workload.pods)
+    found = workload.job.status.conditions if workload.job else ()
+    failed = next((c.message or c.reason for c in found if c.type == "Failed" and c.status == "True"), "")
+    return "; ".join(filter(None, ("the tuning job failed", failed, fault.message if fault else "")))
 
 
-def _tuning_whole(seen: Observation, resource: Verdict, job: Verdict) -> Verdict:
-    kind = conditions.WORKSPACE_SUCCEEDED
-    if seen.job is not None and seen.job.has_condition("Complete"):
-        return Verdict.true(kind, conditions.SUCCEEDED, "tuning has completed")
-    if seen.job is not None and seen.job.has_condition("Failed"):
-        return Verdict.false(kind, conditions.FAILED, job.message)
-    if resource.holds is not True:
-        return resource._replace(type=kind)
-    if job.holds is not True:
-        return job._replace(type=kind)
-    return Verdict.false(kind, conditions.PENDING, job.message)
+def _tuning_summary(state: ReconcileState, resource: ConditionUpdate, job_started: ConditionUpdate) -> ConditionUpdate:
+    condition_type = conditions.WORKSPACE_SUCCEEDED
+    job = state.workload.job if state.workload is not None else None
+    if job is not None and job.has_condition("Complete"):
+        return ConditionUpdate.true(condition_type, conditions.SUCCEEDED, "tuning has completed")
+    if job is not None and job.has_condition("Failed"):
+        return ConditionUpdate.false(condition_type, conditions.FAILED, job_started.message)
+    for update in (resource, job_started):
+        if not update.is_true:
+            return replace(update, type=condition_type)
+    return ConditionUpdate.false(condition_type, conditions.PENDING, job_started.message)

@@ -1,10 +1,11 @@
-"""What wakes a Workspace: which changes of which objects matter, and to whom.
+"""Declares which changes of which objects queue a Workspace.
 
-Most events in a busy cluster change nothing a Workspace cares about: heartbeats of nodes, the counters of pods, our own
-writes coming back. Dropping them here is what keeps hundreds of Workspaces cheap.
+Most events in a busy cluster do not concern a Workspace: heartbeats of nodes, counters of pods, the controller's own
+writes. The predicates drop them, which keeps the cost of hundreds of Workspaces low.
 """
 
 from collections.abc import Hashable, Iterable
+from typing import Final
 
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.cache import EventType, View
@@ -13,16 +14,16 @@ from kaito.runtime.kinds import ConfigMap, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
 from kaito.workspace.indexes import WORKSPACES_BY_CONFIG
-from kaito.workspace.pod_faults import classify, has_started
+from kaito.workspace.pod_faults import find_fault, has_started
 
-_LATER = on(EventType.UPDATE, EventType.DELETE)
-"""Creations of objects that only we create tell us nothing we do not know."""
+_NOT_CREATED: Final = on(EventType.UPDATE, EventType.DELETE)
+"""Drops the creation of objects that only the controller creates."""
 
 
 def _claim_state(claim: Claim) -> Hashable:
-    trouble = claim.termination_trouble() if claim.deleting else claim.trouble()
-    words = (trouble.reason, trouble.message) if trouble else None
-    return claim.is_ready, claim.deleting, claim.status.node_name, claim.status.provider_id, words
+    blocking = claim.blocking_termination_condition() if claim.deleting else claim.blocking_condition()
+    cause = (blocking.reason, blocking.message) if blocking else None
+    return claim.is_ready, claim.deleting, claim.status.node_name, claim.status.provider_id, cause
 
 
 def _node_state(node: Node) -> Hashable:
@@ -38,32 +39,34 @@ def _node_state(node: Node) -> Hashable:
 
 
 def _pod_state(pod: Pod) -> Hashable:
-    fault = classify([pod])
-    words = (fault.reason, fault.message) if fault else None
-    return pod.spec.node_name, pod.deleting, has_started(pod), words
+    fault = find_fault([pod])
+    cause = (fault.reason, fault.message) if fault else None
+    return pod.spec.node_name, pod.deleting, has_started(pod), cause
 
 
-WORKSPACE_CHANGED = changed("generation", "annotations", "labels", "deletionTimestamp")
-CLAIM_CHANGED = _LATER & differs(_claim_state)
-NODE_CHANGED = differs(_node_state)
-POD_CHANGED = _LATER & differs(_pod_state)
-SERVICE_CHANGED = _LATER & changed("spec", "labels")
-WORKLOAD_CHANGED = _LATER & changed("generation", "status.readyReplicas", "status.replicas", "deletionTimestamp")
-JOB_CHANGED = _LATER & changed("generation", "status")
+WORKSPACE_CHANGED: Final = changed("generation", "annotations", "labels", "deletionTimestamp")
+CLAIM_CHANGED: Final = _NOT_CREATED & differs(_claim_state)
+NODE_CHANGED: Final = differs(_node_state)
+POD_CHANGED: Final = _NOT_CREATED & differs(_pod_state)
+SERVICE_CHANGED: Final = _NOT_CREATED & changed("spec", "labels")
+WORKLOAD_CHANGED: Final = _NOT_CREATED & changed(
+    "generation", "status.readyReplicas", "status.replicas", "deletionTimestamp"
+)
+JOB_CHANGED: Final = _NOT_CREATED & changed("generation", "status")
 
 
-owner = label_key(labels.WORKSPACE, labels.WORKSPACE_NAMESPACE)
-"""The Workspace that a claim or a node names as its owner."""
+owner: Final = label_key(labels.WORKSPACE, labels.WORKSPACE_NAMESPACE)
+"""Maps a claim or a node to the Workspace that its labels name."""
 
-owner_of_pod = label_key(labels.WORKSPACE)
-"""The Workspace that a pod names as its owner."""
+owner_of_pod: Final = label_key(labels.WORKSPACE)
+"""Maps a pod to the Workspace that its label names."""
 
 
 def users_of_node(node: Node, view: View) -> Iterable[ObjectKey]:
-    """Every Workspace whose selector the node matches, where nodes are the user's own."""
+    """Maps an existing node (`--node-api byo`) to every Workspace whose selector it matches."""
     return [w.key for w in view.list(Workspace) if w.resource.label_selector.matches(node.labels)]
 
 
 def users_of_config(config: ConfigMap, view: View) -> Iterable[ObjectKey]:
-    """The Workspaces that name the ConfigMap."""
+    """Maps a ConfigMap to the Workspaces that name it."""
     return [workspace.key for workspace in view.list(Workspace, index=WORKSPACES_BY_CONFIG(str(config.key)))]

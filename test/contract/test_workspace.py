@@ -9,7 +9,7 @@ from kaito.api import labels
 from kaito.runtime.client import codec
 from kaito.runtime.errors import api_error
 from kaito.workspace import in_use_policy as guard
-from kaito.workspace.failure import is_refusal
+from kaito.workspace.failure import is_rejection
 
 if TYPE_CHECKING:
     from test.contract.conftest import Server
@@ -66,8 +66,8 @@ async def test_marked_objects_cannot_be_deleted_while_the_guard_is_there(server:
         patch = {"data": {"edited": "yes"}}
         await server.ok("PATCH", f"{CONFIG_MAPS}/ours", patch, "application/merge-patch+json")
     finally:
-        await server.ok("DELETE", f"{BINDINGS}/{guard.NAME}")
-        await server.ok("DELETE", f"{POLICIES}/{guard.NAME}")
+        await server.ok("DELETE", f"{BINDINGS}/{guard.POLICY_NAME}")
+        await server.ok("DELETE", f"{POLICIES}/{guard.POLICY_NAME}")
     for _ in range(PATIENCE):
         if (await server.call("DELETE", f"{CONFIG_MAPS}/ours")).status == 200:
             return
@@ -92,4 +92,4 @@ async def test_an_applied_field_that_the_kind_does_not_have_is_judged_a_refusal(
     answer = await server.call("PATCH", path, applied, "application/apply-patch+yaml", None, fieldManager="contract")
     assert answer.status in {400, 422, 500}
     assert "imagePulPolicy" in answer.body["message"]
-    assert is_refusal(api_error(answer.status, answer.body))
+    assert is_rejection(api_error(answer.status, answer.body))

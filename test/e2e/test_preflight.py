@@ -5,7 +5,7 @@ import json
 import pytest
 
 from test.support.stack import Stack, stack, until
-from test.unit.workspace.judged_inputs import INPUTS, Input
+from test.unit.workspace.input_cases import INPUTS, Input
 
 
 def condition(running: Stack, name: str, kind: str = "ResourceReady") -> dict[str, str]:

@@ -145,7 +145,7 @@ def server(kind: str, directory: str):
 
 
 INTRODUCTION = """\
-# Serving benchmarks
+# ModelContainer benchmarks
 
 Written by `make bench-serving` (`hack/bench/serving/bench.py`). *Direct* is `model.generate` in a loop, without server,
 with the better of one and all CPU threads and of two runs: the limit for one client. *Plain* is FastAPI around

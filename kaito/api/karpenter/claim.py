@@ -156,7 +156,7 @@ class Claim(Resource):
         """The condition of that type, if present."""
         return find_condition(self.status.conditions, condition_type)
 
-    def trouble(self) -> Condition | None:
+    def blocking_condition(self) -> Condition | None:
         """The condition that says best why the claim is not ready: the first stage that is not True and has words.
 
         A stage that only awaits its turn counts when nothing better is there. None when ready or nothing is known.
@@ -165,7 +165,7 @@ class Claim(Resource):
         speaking = [c for c in waiting if c.reason != conditions.AWAITING_RECONCILIATION]
         return next(iter(speaking or waiting), None)
 
-    def termination_trouble(self) -> Condition | None:
+    def blocking_termination_condition(self) -> Condition | None:
         """What blocks the deletion of a claim: the last stage of its termination that is not done and has a message.
 
         The instance comes before volumes and pods: when the cloud refuses to delete it, the others are done. None when

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from kaito.api import labels
 from kaito.api.schema import LabelKey, LabelValue, ObjectName
-from kaito.api.workspace.counts import COUNT_LIMIT
+from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.runtime.crd import Rule
 from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model, Operator
 
@@ -126,7 +126,7 @@ class ResourceSpec(Model):
         ),
     ]
 
-    count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": COUNT_LIMIT, "format": "int32"})] = 1
+    count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_NODE_COUNT, "format": "int32"})] = 1
     """Number of nodes. Each serves the whole model and takes its share of the requests; tuning runs on one. Cannot be
     changed."""
 

@@ -1,4 +1,4 @@
-"""Pure builders of everything the workspace controller applies: (workspace, plan, settings) in, typed objects out.
+"""Builds the objects that the workspace controller applies: pure functions of Workspace, plan and settings.
 
-Objects carry only the fields the controller means, because a field it applies is a field it owns.
+Objects contain only the fields that the controller sets on purpose, because it owns every field that it applies.
 """

@@ -1,7 +1,8 @@
-"""LoRA adapters in a pod: volumes, the containers that pull them, and their strengths.
+"""Builds the parts of a pod that provide data: adapters, datasets, and the init containers that pull them.
 
-The interface is the presets images': every directory below `/mnt/adapter` is an adapter, strengths are JSON in
-`KAITO_ADAPTER_STRENGTHS`. A variable per adapter, as upstream has it, cannot carry a name with a dash through a shell.
+The presets images define the interface: every directory below `/mnt/adapter` is an adapter, and the environment
+variable `KAITO_ADAPTER_STRENGTHS` contains the strengths as JSON. Upstream has one variable per adapter, which does not
+work for names with a dash.
 """
 
 import hashlib
@@ -11,23 +12,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kaito.api.workspace import Adapter
-from kaito.workspace.plan import Serving
+from kaito.api.workspace import Adapter, DataSource
+from kaito.workspace.plan import ModelContainer
 
 ADAPTERS_DIR = "/mnt/adapter"
 STRENGTHS_ENV = "KAITO_ADAPTER_STRENGTHS"
 PULL_COMMAND = ("python3", "/workspace/oci/pull_adapter.py")
-"""Path of the registry client in the presets images."""
+"""Command of the registry client in the presets images."""
 
 _DEFAULT_STRENGTH = "1.0"
 _SHARED_VOLUME = "adapter-volume"
 _CREDENTIALS_DIR = "/root/.docker/config.d"
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class PodParts:
-    """What something adds to a pod."""
+    """Containers, volumes and variables that a feature adds to a pod."""
 
     init_containers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -37,18 +38,18 @@ class PodParts:
 
 
 def part_name(prefix: str, name: str) -> str:
-    """`<prefix>-<name>` as a container or volume name: a DNS label of at most 63 characters.
+    """Returns `<prefix>-<name>` as the name of a container or volume: a DNS label of at most 63 characters.
 
-    Adapter names may hold dots and be longer; then a digest stands for the name.
+    If the name is longer or contains dots, a digest takes its place.
     """
     plain = f"{prefix}-{name.lower()}"
-    if _LABEL.fullmatch(plain) and len(plain) <= 63:
+    if _DNS_LABEL.fullmatch(plain) and len(plain) <= 63:
         return plain
     return f"{prefix}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
-def credentials(name: str, secrets: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-    """Volume, mount and `--docker-config` arguments that give a pulling container its registry credentials."""
+def _credentials(name: str, secrets: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Returns volume, mount and `--docker-config` arguments with the registry credentials of an init container."""
     if not secrets:
         return [], [], []
     volume = part_name("docker-config", name)
@@ -65,23 +66,35 @@ def credentials(name: str, secrets: Sequence[str]) -> tuple[list[dict[str, Any]]
     )
 
 
-def puller(
-    *, name: str, reference: str, directory: str, secrets: Sequence[str], image: str, mount: dict[str, Any]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The init container that unpacks `/data` of an image into `directory`, and the volumes it needs."""
-    volumes, mounts, arguments = credentials(name, secrets)
-    container = {
-        "name": part_name("puller", name),
-        "image": image,
-        "command": [*PULL_COMMAND, reference, directory, *arguments],
-        "volumeMounts": [mount, *mounts],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-    return container, volumes
+def add_image_source(
+    parts: PodParts, source: DataSource, *, name: str, directory: str, mount: dict[str, Any], tools_image: str
+) -> None:
+    """Adds the init container that unpacks `/data` of the source's image into a directory, with its credentials.
+
+    Args:
+        parts: what the pod gets.
+        source: the image and its pull secrets.
+        name: name of the data, which becomes part of the container's name.
+        directory: where the files are unpacked.
+        mount: the mount of the volume that contains the directory.
+        tools_image: image with the registry client.
+    """
+    volumes, mounts, arguments = _credentials(name, source.image_pull_secrets)
+    parts.init_containers.append(
+        {
+            "name": part_name("puller", name),
+            "image": tools_image,
+            "command": [*PULL_COMMAND, source.image, directory, *arguments],
+            "volumeMounts": [mount, *mounts],
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+        }
+    )
+    parts.volumes.extend(volumes)
+    parts.pull_secrets.extend(source.image_pull_secrets)
 
 
-def adapter_parts(adapters: Iterable[Adapter], serving: Serving) -> PodParts:
-    """Everything the adapters add to the pod. Sorted by name, so that their order in the spec does not roll pods."""
+def adapter_parts(adapters: Iterable[Adapter], model: ModelContainer) -> PodParts:
+    """Returns what the adapters add to the pod, sorted by name: their order in the spec does not replace pods."""
     parts = PodParts()
     ordered = sorted(adapters, key=lambda adapter: adapter.source.name)
     shared = {"name": _SHARED_VOLUME, "mountPath": ADAPTERS_DIR}
@@ -92,17 +105,9 @@ def adapter_parts(adapters: Iterable[Adapter], serving: Serving) -> PodParts:
         source = adapter.source
         directory = f"{ADAPTERS_DIR}/{source.name}"
         if source.image:
-            container, volumes = puller(
-                name=source.name,
-                reference=source.image,
-                directory=directory,
-                secrets=source.image_pull_secrets,
-                image=serving.tools_image,
-                mount=shared,
+            add_image_source(
+                parts, source, name=source.name, directory=directory, mount=shared, tools_image=model.tools_image
             )
-            parts.init_containers.append(container)
-            parts.volumes.extend(volumes)
-            parts.pull_secrets.extend(source.image_pull_secrets)
         else:
             volume = part_name(_SHARED_VOLUME, source.name)
             parts.volumes.append({**(source.volume_source or {}), "name": volume})

@@ -1,8 +1,8 @@
-"""The request for one node: a Machine or a NodeClaim with the same meaning.
+"""Builds the claim of one node: a Machine or a NodeClaim with the same meaning.
 
-Field values are upstream Kaito's (v0.4 for Machine, v0.12 for NodeClaim), so that any provisioner that served it
-serves us. Names are deterministic: whoever asks twice for the same node, after a crash or with a stale cache, gets
-409 AlreadyExists instead of a second GPU.
+The field values are those of upstream Kaito (v0.4 for Machine, v0.12 for NodeClaim), so that every provisioner that
+works with upstream works here. Names are deterministic: a second request for the same node, after a crash or with a
+stale cache, returns 409 AlreadyExists instead of a second GPU.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 _KAITO_GROUP = "kaito.sh"
-"""API group of the node class that the gpu-provisioner serves."""
+"""API group of the gpu-provisioner's node class."""
 
 _NODE_CLASS = {
     "azure": NodeClassRef(group=_KAITO_GROUP, kind="KaitoNodeClass", name="default"),
@@ -34,54 +34,57 @@ _NODE_CLASS = {
 _AWS_GPU_COUNT = "karpenter.k8s.aws/instance-gpu-count"
 
 _NEVER = "Never"
-"""`expireAfter` of a node that runs until its claim is deleted. Karpenter's CRD stores 720h where the field is absent,
-and deletes the claim after that; the annotation against disruption does not prevent it."""
+"""`expireAfter` of a node that runs until its claim is deleted. Karpenter's CRD defaults to 720h, after which Karpenter
+deletes the claim although the annotation forbids disruption."""
 
 
 def claim_name(workspace: Workspace, *, index: int, serial: int) -> str:
-    """`ws` and 9 hex digits: the name is also the agent pool's, and AKS allows 12 lower-case characters.
+    """Returns `ws` and 9 hex digits. The agent pool has the same name, and AKS allows 12 lower-case characters.
 
-    `index` is the node's place in the Workspace, `serial` counts the replacements it has seen.
+    Args:
+        workspace: the owner.
+        index: the node's place in the Workspace.
+        serial: number of the replacement.
     """
     digest = hashlib.sha256(f"{workspace.uid}/{index}/{serial}".encode()).hexdigest()
     return f"ws{digest[:9]}"
 
 
 def claim_kind(node_api: NodeApi) -> type[Claim] | None:
-    """The kind that `--node-api` names; None when nodes are not asked for."""
+    """Returns the kind of claim for `--node-api`; None for existing nodes."""
     return {NodeApi.MACHINE: Machine, NodeApi.NODECLAIM: NodeClaim, NodeApi.BYO: None}[node_api]
 
 
-def claim(
+def node_claim(
     workspace: Workspace, hardware: Hardware, settings: WorkspaceSettings, *, index: int, serial: int
 ) -> Machine | NodeClaim:
-    """The request for node `index` of the Workspace.
+    """Returns the claim of node `index` of the Workspace.
 
     Raises:
-        ValueError: the settings ask for no claims at all.
+        ValueError: `--node-api` is byo.
     """
     name = claim_name(workspace, index=index, serial=serial)
     if settings.node_api is NodeApi.MACHINE:
         return _machine(workspace, hardware, settings, name, index)
     if settings.node_api is NodeApi.NODECLAIM:
         return _node_claim(workspace, hardware, settings, name, index)
-    raise ValueError("nodes are the user's own: there is nothing to claim")
+    raise ValueError("no claims are created with existing nodes (--node-api byo)")
 
 
 def image_family(workspace: Workspace, settings: WorkspaceSettings) -> str:
-    """The operating system of new nodes: the annotation, else the controller's default."""
+    """Returns the operating system of new nodes: from the annotation, else the controller's default."""
     wanted = workspace.annotations.get(labels.NODE_IMAGE_FAMILY, "").strip().lower()
     return wanted or settings.default_node_image_family
 
 
 def _image_family(workspace: Workspace, settings: WorkspaceSettings) -> dict[str, str]:
-    """The annotation for a Machine; none for Ubuntu, which provisioners take anyway."""
+    """Returns the annotation of a Machine; none for Ubuntu, the default of provisioners."""
     family = image_family(workspace, settings)
     return {} if family == "ubuntu" else {labels.NODE_IMAGE_FAMILY: family}
 
 
 def _labels(workspace: Workspace, **identity: str) -> dict[str, str]:
-    """The user's labels first: they never win over the controllers' own keys."""
+    """Returns the labels of a claim. The controller's keys override the user's."""
     chosen = {
         key: value
         for key, value in workspace.resource.label_selector.match_labels.items()
@@ -99,10 +102,10 @@ def _resources(hardware: Hardware) -> ResourceRequirements:
 
 
 def _class_resources(hardware: Hardware, node_class: NodeClassRef) -> ResourceRequirements:
-    """What the claim requests of a node of that class.
+    """Returns the resource requests of a claim with that node class.
 
-    Only the gpu-provisioner reads a `storage` request as the size of the disk. Karpenter's providers take it for a
-    resource that the node must advertise, which no kubelet does, and never call the node initialized.
+    Only the gpu-provisioner interprets a `storage` request as the size of the disk. For Karpenter's providers it is a
+    resource that the node must advertise. No kubelet advertises it, and the node would never be initialized.
     """
     return _resources(hardware) if node_class.group == _KAITO_GROUP else ResourceRequirements()
 

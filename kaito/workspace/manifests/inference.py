@@ -1,7 +1,7 @@
-"""The StatefulSet that serves a model: from a preset, or from the user's own pod template.
+"""Builds the StatefulSet that serves a model, from a preset or from the user's pod template.
 
-One pod a node, each with the whole model. The template carries
-digests of its inputs, so that any change that matters rolls the pods and nothing else does.
+Each node runs one pod with the whole model. The template contains digests of its inputs, so that pods are replaced if
+and only if an input changes.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kaito.api import Workspace, labels
-from kaito.api.raw import without_nulls
+from kaito.api.json_values import without_nulls
 from kaito.runtime.kinds import PodTemplateSpec, StatefulSet, StatefulSetSpec
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.digest import digest
@@ -17,24 +17,24 @@ from kaito.workspace.manifests.adapters import PodParts, adapter_parts
 from kaito.workspace.manifests.placement import affinity, tolerations
 from kaito.workspace.manifests.service import SERVER_PORT, headless_name
 from kaito.workspace.ownership import pod_labels
-from kaito.workspace.plan import Hardware, Plan, Serving
+from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
 
 CONFIG_DIR = "/mnt/config"
 WEIGHTS_DIR = "/workspace/weights"
 PROBE_PERIOD_SECONDS = 5
-"""Startup and readiness probe period: how late a ready server is noticed at most."""
+"""Period of the startup and readiness probes: the maximum delay until a ready server is noticed."""
 
 
-def inference_statefulset(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) -> StatefulSet:
-    """The workload of an inference Workspace.
+def inference_stateful_set(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) -> StatefulSet:
+    """Renders the StatefulSet of an inference Workspace.
 
     Raises:
         ValueError: the Workspace has neither a planned preset nor a template.
     """
     inference = workspace.inference
-    if plan.serving is not None:
-        template = _preset_template(workspace, plan, plan.serving, settings)
+    if plan.container is not None:
+        template = _preset_template(workspace, plan, plan.container, settings)
     elif inference is not None and inference.template is not None:
         template = _user_template(workspace, without_nulls(inference.template), settings)
     else:
@@ -57,7 +57,7 @@ def inference_statefulset(workspace: Workspace, plan: Plan, settings: WorkspaceS
 
 
 def container_resources(hardware: Hardware, settings: WorkspaceSettings) -> dict[str, Any]:
-    """Every GPU of a node, and enough CPU and memory requested not to be the first pod evicted."""
+    """Returns requests and limits: all GPUs of a node, and CPU and memory so that the pod is not evicted first."""
     gpus = {hardware.gpu_resource: str(hardware.gpus)} if hardware.gpus else {}
     return {
         "requests": {"cpu": settings.default_inference_cpu, "memory": settings.default_inference_memory, **gpus},
@@ -65,25 +65,25 @@ def container_resources(hardware: Hardware, settings: WorkspaceSettings) -> dict
     }
 
 
-def access_token(serving: Serving) -> list[dict[str, Any]]:
-    """`HF_TOKEN` from the Workspace's Secret."""
-    if not serving.access_secret:
+def access_token(model: ModelContainer) -> list[dict[str, Any]]:
+    """Returns the environment variable `HF_TOKEN` from the Workspace's Secret."""
+    if not model.access_secret:
         return []
-    reference = {"name": serving.access_secret, "key": "HF_TOKEN", "optional": True}
+    reference = {"name": model.access_secret, "key": "HF_TOKEN", "optional": True}
     return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}}]
 
 
 def pull_secret_names(*sources: Iterable[str]) -> list[dict[str, str]]:
-    """`imagePullSecrets`, each once, in the order first named."""
+    """Returns `imagePullSecrets` without duplicates, in their order."""
     return [{"name": name} for name in dict.fromkeys(name for source in sources for name in source)]
 
 
 def storage(plan: Plan) -> PodParts:
-    """The volumes of every preset pod: shared memory, weights, configuration."""
+    """Returns the volumes of every preset pod: shared memory, weights, configuration."""
     parts = PodParts()
     parts.volumes.append({"name": "dshm", "emptyDir": {"medium": "Memory"}})
-    parts.mounts.append({"name": "dshm", "mountPath": "/dev/shm"})  # noqa: S108 - torch's shared memory, by design
-    if plan.serving and plan.serving.downloads:
+    parts.mounts.append({"name": "dshm", "mountPath": "/dev/shm"})  # noqa: S108 - shared memory of torch
+    if plan.container and plan.container.downloads:
         parts.volumes.append({"name": "model-weights-volume", "emptyDir": {}})
         parts.mounts.append({"name": "model-weights-volume", "mountPath": WEIGHTS_DIR})
     if plan.config_map:
@@ -101,9 +101,9 @@ def _probe(*, period: int, failures: int, timeout: int) -> dict[str, Any]:
     }
 
 
-def _probes(serving: Serving) -> dict[str, Any]:
-    """Loading may take `readiness_seconds`; after that three failures take the pod out, or restart it."""
-    loading = math.ceil(serving.readiness_seconds / PROBE_PERIOD_SECONDS)
+def _probes(model: ModelContainer) -> dict[str, Any]:
+    """Returns the probes. Loading may take `readiness_seconds`; later, three failures remove or restart the pod."""
+    loading = math.ceil(model.readiness_seconds / PROBE_PERIOD_SECONDS)
     return {
         "startupProbe": _probe(period=PROBE_PERIOD_SECONDS, failures=loading, timeout=3),
         "readinessProbe": _probe(period=PROBE_PERIOD_SECONDS, failures=3, timeout=5),
@@ -111,21 +111,23 @@ def _probes(serving: Serving) -> dict[str, Any]:
     }
 
 
-def _preset_template(workspace: Workspace, plan: Plan, serving: Serving, settings: WorkspaceSettings) -> dict[str, Any]:
+def _preset_template(
+    workspace: Workspace, plan: Plan, model: ModelContainer, settings: WorkspaceSettings
+) -> dict[str, Any]:
     inference = workspace.inference
-    adapters = adapter_parts(inference.adapters if inference else (), serving)
+    adapters = adapter_parts(inference.adapters if inference else (), model)
     volumes = storage(plan)
-    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(serving.env.items())]
+    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
     container = {
         "name": workspace.name,
-        "image": serving.image,
-        "command": list(serving.command),
+        "image": model.image,
+        "command": list(model.command),
         "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
-        "env": [*env, *access_token(serving), *adapters.env],
+        "env": [*env, *access_token(model), *adapters.env],
         "resources": container_resources(plan.hardware, settings),
         "volumeMounts": [*volumes.mounts, *adapters.mounts],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        **_probes(serving),
+        **_probes(model),
     }
     spec: dict[str, Any] = {
         "containers": [container],
@@ -133,7 +135,7 @@ def _preset_template(workspace: Workspace, plan: Plan, serving: Serving, setting
         "volumes": [*volumes.volumes, *adapters.volumes],
         "affinity": affinity(workspace, settings.node_api),
         "tolerations": tolerations(),
-        "imagePullSecrets": pull_secret_names(serving.pull_secrets, adapters.pull_secrets),
+        "imagePullSecrets": pull_secret_names(model.pull_secrets, adapters.pull_secrets),
     }
     annotations = {labels.CONFIG_HASH: plan.config_hash} if plan.config_hash else {}
     return {
@@ -143,12 +145,12 @@ def _preset_template(workspace: Workspace, plan: Plan, serving: Serving, setting
 
 
 def _user_template(workspace: Workspace, given: dict[str, Any], settings: WorkspaceSettings) -> dict[str, Any]:
-    """The user's template as it is, plus the labels, tolerations and affinity that put it on the Workspace's nodes."""
+    """Adds the labels, tolerations and affinity to the user's template that place it on the Workspace's nodes."""
     metadata: dict[str, Any] = dict(given.get("metadata") or {})
     spec: dict[str, Any] = dict(given.get("spec") or {})
-    kept = {name: metadata[name] for name in ("annotations",) if metadata.get(name)}
+    annotations = {"annotations": metadata["annotations"]} if metadata.get("annotations") else {}
     return {
-        "metadata": {**kept, "labels": {**(metadata.get("labels") or {}), **pod_labels(workspace)}},
+        "metadata": {**annotations, "labels": {**(metadata.get("labels") or {}), **pod_labels(workspace)}},
         "spec": {
             **spec,
             "affinity": affinity(workspace, settings.node_api, given=spec.get("affinity")),

@@ -1,4 +1,4 @@
-"""Where a Workspace's pods may run: node affinity from the full selector, and the taints they tolerate."""
+"""Builds node affinity and tolerations of a Workspace's pods."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ TOLERATIONS = (
     Toleration(key=labels.TAINT_SKU, operator="Equal", value=labels.TAINT_SKU_GPU, effect="NoSchedule"),
     Toleration(key=_AZURE_SPOT, operator="Equal", value="spot", effect="NoSchedule"),
 )
-"""Taints of GPU nodes that every workload of ours puts up with (upstream Kaito v0.12's list)."""
+"""Tolerations of every workload for the taints of GPU nodes, as in upstream Kaito v0.12."""
 
 
 def tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
-    """Whether some toleration matches the taint, by the scheduler's rule."""
+    """Whether a toleration matches the taint, by the scheduler's rule."""
     return any(
         (not t.key or t.key == taint.key)
         and (not t.effect or t.effect == taint.effect)
@@ -29,7 +29,7 @@ def tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
 
 
 def node_expressions(workspace: Workspace, node_api: NodeApi) -> list[dict[str, Any]]:
-    """What a node's labels must satisfy, as `matchExpressions` of a node selector term."""
+    """Returns `matchExpressions` of a node selector term for the Workspace's nodes."""
     selector = workspace.resource.label_selector
     equal: Mapping[str, str] = (
         selector.match_labels
@@ -49,7 +49,7 @@ def node_expressions(workspace: Workspace, node_api: NodeApi) -> list[dict[str, 
 
 
 def affinity(workspace: Workspace, node_api: NodeApi, *, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Required node affinity for the Workspace's nodes, ANDed into every term of an affinity the user gave."""
+    """Adds the required node affinity for the Workspace's nodes to every term of the user's affinity."""
     ours = node_expressions(workspace, node_api)
     merged: dict[str, Any] = dict(given or {})
     node: dict[str, Any] = dict(merged.get("nodeAffinity") or {})
@@ -64,7 +64,7 @@ def affinity(workspace: Workspace, node_api: NodeApi, *, given: Mapping[str, Any
 
 
 def tolerations(given: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """The user's tolerations and ours, without repeating one."""
+    """Returns the user's tolerations and `TOLERATIONS`, without duplicates."""
     merged = [dict(toleration) for toleration in given]
     merged.extend(ours for ours in (t.to_dict() for t in TOLERATIONS) if ours not in merged)
     return merged

@@ -1,4 +1,4 @@
-"""The two Services of an inference Workspace: the one clients call, and the headless one pods find each other by."""
+"""Builds the two Services of an inference Workspace: one for clients, and a headless one for the pods' DNS names."""
 
 from kaito.api import Workspace, labels
 from kaito.runtime.kinds import Service, ServicePort, ServiceSpec
@@ -6,21 +6,21 @@ from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.ownership import pod_labels
 
 SERVER_PORT = 5000
-"""Where the inference servers listen, upstream Kaito's port."""
+"""Port of the inference servers, as in upstream Kaito."""
 TORCH_PORT = 29500
-"""torch.distributed's rendezvous port, part of the founding contract."""
+"""Rendezvous port of torch.distributed, as in upstream Kaito."""
 
 
 def headless_name(workspace: Workspace) -> str:
-    """Name of the Service that gives pods their DNS names."""
+    """Returns the name of the Service that gives the pods their DNS names."""
     return f"{workspace.name}-headless"
 
 
 def client_service(workspace: Workspace) -> Service:
-    """What clients call: port 80 to the server, 29500 for torch.
+    """Returns the Service for clients: port 80 for the server, port 29500 for torch.
 
-    Every ready pod is behind it: each serves the whole model. A load balancer (annotation `kaito.sh/enablelb`) carries
-    port 80 alone: the other is for pods among themselves.
+    Every ready pod is an endpoint, because each serves the whole model. With a load balancer (annotation
+    `kaito.sh/enablelb`) the Service has only port 80: the other port is for the pods.
     """
     public = labels.is_true(workspace.annotations.get(labels.ENABLE_LOAD_BALANCER))
     ports = [ServicePort(name="http", port=80, target_port=SERVER_PORT, protocol="TCP")]
@@ -33,7 +33,7 @@ def client_service(workspace: Workspace) -> Service:
 
 
 def headless_service(workspace: Workspace) -> Service:
-    """DNS names for the pods, published before they are ready: they look for each other while they start."""
+    """Returns the headless Service. It publishes pods that are not ready, because they connect while they start."""
     return Service(
         metadata=ObjectMeta(name=headless_name(workspace), namespace=workspace.namespace, labels=pod_labels(workspace)),
         spec=ServiceSpec(

@@ -1,8 +1,8 @@
-"""The Job that tunes a model: one pod that fetches the data, trains, and pushes the adapter.
+"""Builds the Job that tunes a model: one pod that downloads the data, trains, and pushes the adapter.
 
-The image does all three (`kaito-tuning`), so there is no sidecar that could outlive a failed run and keep the GPU: the
-pod ends when the run ends. It is not retried, because a fresh pod has lost the checkpoints; its last words are in the
-termination message. The Job carries a digest of its inputs: an edit makes a new Job.
+One container (`kaito-tuning`) does all three, so that no sidecar keeps the GPU after a failed run. The Job is not
+retried, because a new pod does not have the checkpoints. The termination message contains the error. The Job contains a
+digest of its inputs: if they change, the controller replaces it.
 """
 
 import json
@@ -15,12 +15,12 @@ from kaito.api.workspace import TuningSpec
 from kaito.runtime.kinds import ConfigMap, Job, JobSpec, PodTemplateSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.digest import digest
-from kaito.workspace.manifests.adapters import PodParts, puller
+from kaito.workspace.manifests.adapters import PodParts, add_image_source
 from kaito.workspace.manifests.inference import access_token, container_resources, pull_secret_names, storage
 from kaito.workspace.manifests.placement import affinity, tolerations
 from kaito.workspace.manifests.service import SERVER_PORT
 from kaito.workspace.ownership import pod_labels
-from kaito.workspace.plan import Plan, Serving
+from kaito.workspace.plan import ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
 
 DATA_DIR = "/mnt/data"
@@ -29,7 +29,7 @@ PUSH_CREDENTIALS_DIR = "/root/.docker"
 PUSH_CREDENTIALS_FILE = f"{PUSH_CREDENTIALS_DIR}/config.json"
 
 IN_CLUSTER_ENV = "KAITO_ALLOW_IN_CLUSTER_DATA_URLS"
-"""Environment variable with which the downloader allows addresses inside the cluster."""
+"""Environment variable that allows the downloader to use addresses inside the cluster."""
 
 _LORA = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 _QUANTIZATION = {
@@ -45,9 +45,12 @@ _QUANTIZATION = {
 
 
 def training_config(workspace: Workspace, tuning: TuningSpec, *, downloads: bool) -> ConfigMap:
-    """The settings of a run that names none: its method's defaults, owned by the Workspace and gone with it.
+    """Returns the ConfigMap with the defaults of the method, for a tuning Workspace that names none.
 
-    `downloads` says that the model is not in the image, so that files may be fetched.
+    Args:
+        workspace: the owner of the ConfigMap.
+        tuning: method and data.
+        downloads: whether the model is downloaded, because the image does not contain it.
     """
     document = {
         "training_config": {
@@ -73,14 +76,14 @@ def training_config(workspace: Workspace, tuning: TuningSpec, *, downloads: bool
 
 
 def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) -> Job:
-    """The workload of a tuning Workspace.
+    """Renders the Job of a tuning Workspace.
 
     Raises:
-        ValueError: the Workspace tunes nothing, or was planned without a preset.
+        ValueError: the Workspace has no tuning, or was planned without a preset.
     """
-    if workspace.tuning is None or plan.serving is None:
+    if workspace.tuning is None or plan.container is None:
         raise ValueError(f"workspace {workspace.key} has nothing to tune")
-    template = _template(workspace, workspace.tuning, plan, plan.serving, settings)
+    template = _template(workspace, workspace.tuning, plan, plan.container, settings)
     return Job(
         metadata=ObjectMeta(
             name=workspace.name,
@@ -93,16 +96,16 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
 
 
 def _template(
-    workspace: Workspace, tuning: TuningSpec, plan: Plan, serving: Serving, settings: WorkspaceSettings
+    workspace: Workspace, tuning: TuningSpec, plan: Plan, model: ModelContainer, settings: WorkspaceSettings
 ) -> dict[str, Any]:
-    parts = [storage(plan), _data(tuning, serving, settings), _results(tuning)]
-    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(serving.env.items())]
+    parts = [storage(plan), _data(tuning, model, settings), _results(tuning)]
+    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
     container = {
         "name": workspace.name,
-        "image": serving.image,
-        "command": list(serving.command),
+        "image": model.image,
+        "command": list(model.command),
         "ports": [{"name": "metrics", "containerPort": SERVER_PORT, "protocol": "TCP"}],
-        "env": [*env, *access_token(serving), *(variable for part in parts for variable in part.env)],
+        "env": [*env, *access_token(model), *(variable for part in parts for variable in part.env)],
         "resources": container_resources(plan.hardware, settings),
         "volumeMounts": [mount for part in parts for mount in part.mounts],
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -114,7 +117,7 @@ def _template(
         "volumes": [volume for part in parts for volume in part.volumes],
         "affinity": affinity(workspace, settings.node_api),
         "tolerations": tolerations(),
-        "imagePullSecrets": pull_secret_names(serving.pull_secrets, *(part.pull_secrets for part in parts)),
+        "imagePullSecrets": pull_secret_names(model.pull_secrets, *(part.pull_secrets for part in parts)),
     }
     annotations = {labels.CONFIG_HASH: plan.config_hash} if plan.config_hash else {}
     return {
@@ -123,8 +126,8 @@ def _template(
     }
 
 
-def _data(tuning: TuningSpec, serving: Serving, settings: WorkspaceSettings) -> PodParts:
-    """The dataset below `/mnt/data`: downloaded by the run itself, unpacked from an image, or mounted."""
+def _data(tuning: TuningSpec, model: ModelContainer, settings: WorkspaceSettings) -> PodParts:
+    """Returns the dataset below `/mnt/data`: downloaded by the run, unpacked from an image, or mounted."""
     parts, source = PodParts(), tuning.input
     mount = {"name": "data-volume", "mountPath": DATA_DIR}
     parts.mounts.append(mount)
@@ -134,22 +137,13 @@ def _data(tuning: TuningSpec, serving: Serving, settings: WorkspaceSettings) -> 
         if settings.allow_in_cluster_data_urls:
             parts.env.append({"name": IN_CLUSTER_ENV, "value": "true"})
     if source.image:
-        container, volumes = puller(
-            name=source.name or "data",
-            reference=source.image,
-            directory=DATA_DIR,
-            secrets=source.image_pull_secrets,
-            image=serving.tools_image,
-            mount=mount,
-        )
-        parts.init_containers.append(container)
-        parts.volumes.extend(volumes)
-        parts.pull_secrets.extend(source.image_pull_secrets)
+        name = source.name or "data"
+        add_image_source(parts, source, name=name, directory=DATA_DIR, mount=mount, tools_image=model.tools_image)
     return parts
 
 
 def _results(tuning: TuningSpec) -> PodParts:
-    """Where the adapter is written, and the credentials with which it is pushed."""
+    """Returns the volume for the adapter, and the credentials to push it."""
     parts, output = PodParts(), tuning.output
     parts.volumes.append({**(output.volume_source or {"emptyDir": {}}), "name": "results-volume"})
     parts.mounts.append({"name": "results-volume", "mountPath": RESULTS_DIR})

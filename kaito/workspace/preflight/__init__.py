@@ -1,17 +1,17 @@
-"""Judges every input of a Workspace before a node is paid for.
+"""Checks every input of a Workspace before a node is claimed.
 
-`checks.CHECKS` is the ordered table; each check declares what it needs. Three callers share it:
+`checks.CHECKS` is the ordered table of checks. It has three callers:
 
-* admission runs the checks that need the object alone (`admission.judge`);
-* the controller runs all of them in each reconcile (`examine` with the live cluster), before it creates a claim;
-* tools without a cluster run all of them on files (`examine` with `offline.Files`).
+* admission runs the checks that need the object alone (`validate_workspace`);
+* the controller runs all checks in each reconcile (`run_checks` with `live.LiveCluster`), before it creates a claim;
+* tools without a cluster run all checks on files (`run_checks` with `offline.ManifestReader`).
 
-A Workspace that fails a check has no plan, so no claim is created for it; its conditions have the reason and the
-message. Nodes and workload that exist already stay as they are until the input is repaired: the condition
-ResourceReady then has the problem, and InferenceReady keeps reporting the pods.
+A Workspace that fails a check has no plan, and no claim is created for it. Its conditions contain reason and message.
+Existing nodes and workloads stay until the input is corrected: ResourceReady reports the problem, and InferenceReady
+still reports the pods.
 """
 
 from kaito.workspace.preflight.checks import CHECKS as CHECKS
-from kaito.workspace.preflight.examination import Cluster as Cluster, Examination as Examination
+from kaito.workspace.preflight.context import ClusterReader as ClusterReader, PreflightContext as PreflightContext
 from kaito.workspace.preflight.finding import Finding as Finding
-from kaito.workspace.preflight.run import examine as examine, judge as judge
+from kaito.workspace.preflight.run import run_checks as run_checks, validate_workspace as validate_workspace

@@ -1,4 +1,4 @@
-"""The table of checks, in the order in which they run. Each may rely on what those before it found."""
+"""The table of preflight checks in the order in which they run. A check may use what earlier checks found."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Final, final
 
 from kaito.api import Workspace
 from kaito.workspace.preflight import capacity, configuration, fields, objects, planning, template, workload
-from kaito.workspace.preflight.examination import Examination
+from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
 
@@ -14,7 +14,7 @@ from kaito.workspace.settings import WorkspaceSettings
 @final
 @dataclass(frozen=True, slots=True)
 class ObjectCheck:
-    """Needs the object alone: runs at admission, too."""
+    """A check that needs the object alone and also runs at admission."""
 
     name: str
     find: Callable[[Workspace, WorkspaceSettings], Iterable[Finding]]
@@ -23,10 +23,10 @@ class ObjectCheck:
 @final
 @dataclass(frozen=True, slots=True)
 class ClusterCheck:
-    """Needs other objects of the cluster, or what such a check found."""
+    """A check that needs other objects of the cluster, or the result of such a check."""
 
     name: str
-    find: Callable[[Examination], Awaitable[Iterable[Finding]]]
+    find: Callable[[PreflightContext], Awaitable[Iterable[Finding]]]
 
 
 CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
@@ -38,7 +38,7 @@ CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ClusterCheck("settings of the file that have no effect", configuration.effect),
     ObjectCheck("catalog: sizes and credentials", fields.catalog),
     ClusterCheck("rendered workload", workload.render),
-    ClusterCheck("requests of pods against their nodes", capacity.requests),
+    ClusterCheck("resource requests of pods", capacity.requests),
     ClusterCheck("Secrets and ConfigMaps that pods use", objects.used),
     ClusterCheck("server-side dry run of the workload", workload.dry_run),
 )

@@ -1,4 +1,4 @@
-"""Checks of fields, annotations and references, and of presets and sizes by the catalog: the object alone."""
+"""Checks that need the object alone: fields, annotations and references, and preset and size by the catalog."""
 
 from collections.abc import Iterator
 
@@ -10,18 +10,18 @@ from kaito.workspace.settings import WorkspaceSettings
 
 
 def policy(settings: WorkspaceSettings) -> Policy:
-    """What the rules of `kaito.api` depend on."""
+    """Returns the settings that the rules of `kaito.api` depend on."""
     return Policy(node_api=settings.node_api.value, in_cluster_data_urls=settings.allow_in_cluster_data_urls)
 
 
 def rules(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
-    """The rules of `kaito.api.workspace.validation`."""
+    """Applies the rules of `kaito.api.workspace.validation`."""
     for violation in validate(workspace, policy=policy(settings)):
-        yield Finding.of(violation)
+        yield Finding.from_violation(violation)
 
 
 def catalog(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
-    """The rules of `kaito.models.admission`. Their warnings are those of the plan, which has them already."""
+    """Applies the rules of `kaito.models.admission`, without warnings, because the plan contains them."""
     for violation in check(workspace, node_api=settings.node_api.value, cloud=settings.cloud):
         if violation.severity == "error":
-            yield Finding.of(violation)
+            yield Finding.from_violation(violation)

@@ -1,4 +1,4 @@
-"""What a check found wrong."""
+"""The result of a preflight check."""
 
 from dataclasses import dataclass
 from typing import Literal, Self, final
@@ -20,35 +20,35 @@ class Finding:
     """Path of the field as the user wrote it."""
 
     message: str
-    """What is wrong and the remedy. A clause that reads well after the path and a colon."""
+    """What is wrong and the remedy: a clause that follows the path and a colon."""
 
     severity: Severity = "error"
-    """A warning is reported and does not stop the Workspace."""
+    """A warning is reported and does not prevent a plan."""
 
-    cure: Literal["edit", "watched", "polled"] = "edit"
-    """What makes it go away: an edit of the Workspace; a change of an object that is watched (nodes, ConfigMaps); or a
-    change that has to be polled for (Secrets, policies of the API server)."""
+    resolved_by: Literal["edit", "watch", "poll"] = "edit"
+    """What can resolve it: an edit of the Workspace; a change of a watched object (nodes, ConfigMaps); or a change that
+    must be polled for (Secrets, policies of the API server)."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
 
     @classmethod
-    def of(cls, violation: Violation, reason: str = conditions.INVALID_SPEC) -> Self:
-        """A broken rule of the object."""
-        return cls(reason, violation.field, violation.message, violation.severity)
+    def from_violation(cls, violation: Violation) -> Self:
+        """Returns the finding for a violated rule."""
+        return cls(conditions.INVALID_SPEC, violation.field, violation.message, violation.severity)
 
     @classmethod
-    def of_plan(cls, error: PlanError) -> Self:
-        """A Workspace that cannot be planned."""
+    def from_plan_error(cls, error: PlanError) -> Self:
+        """Returns the finding for a Workspace that cannot be planned."""
         return cls(error.reason, error.field, error.message)
 
     def violation(self) -> Violation:
-        """The same for admission."""
+        """Returns the violation for admission."""
         return Violation(self.field, self.message, self.severity)
 
 
 def workload_field(workspace: Workspace) -> str:
-    """Path of the field from which the workload is rendered."""
+    """Returns the path of the field from which the workload is rendered."""
     inference = workspace.inference
     if inference is None:
         return "tuning"

@@ -1,4 +1,4 @@
-"""The cluster as the controller asks it: live reads of what a Workspace names, and server-side dry runs."""
+"""Reads the cluster for the checks of the controller: live reads of the objects a Workspace names, and dry runs."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from kaito.runtime import Api
 from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
-from kaito.workspace.failure import is_refusal
-from kaito.workspace.ownership import controls, name_conflict
-from kaito.workspace.preflight.examination import Workload
+from kaito.workspace.failure import is_rejection
+from kaito.workspace.ownership import is_controller_of, name_conflict_message
+from kaito.workspace.preflight.context import Workload
 from kaito.workspace.preflight.finding import Finding, workload_field
 
-_REMEMBERED: Final = 4096
-"""Accepted workloads that are remembered; one digest each."""
+_MAX_ACCEPTED: Final = 4096
+"""Number of accepted workloads that are stored, one digest each."""
 
 
 @final
 class AcceptedWorkloads:
-    """Workloads that the API server took in a dry run, so that each is tried once and not in every reconcile."""
+    """Workloads that the API server accepted in a dry run, so that each is tried once and not in every reconcile."""
 
     def __init__(self) -> None:
         self._digests: OrderedDict[str, None] = OrderedDict()
@@ -29,59 +29,61 @@ class AcceptedWorkloads:
         return identity in self._digests
 
     def add(self, identity: str) -> None:
-        """Remember one; the oldest is forgotten when there are too many."""
+        """Stores a workload; the oldest one is dropped if there are too many."""
         self._digests[identity] = None
-        while len(self._digests) > _REMEMBERED:
+        while len(self._digests) > _MAX_ACCEPTED:
             self._digests.popitem(last=False)
 
 
 @final
 class LiveCluster:
-    """Answers from the API server. ConfigMaps and Secrets are read when named: Secrets are not cached."""
+    """Reads from the API server; see `ClusterReader`. Secrets are not cached, so they are read live."""
 
     def __init__(self, api: Api, workspace: Workspace, accepted: AcceptedWorkloads) -> None:
         self._api, self._workspace, self._accepted = api, workspace, accepted
 
     async def config_map(self, name: str) -> ConfigMap | None:
-        """The ConfigMap, read live: the cache has its metadata only."""
+        """Reads the ConfigMap live, because the cache contains only its metadata."""
         return await self._api.find(ConfigMap, name, self._workspace.namespace, consistency="live")
 
     async def secret(self, name: str) -> Secret | None:
-        """The Secret, read live."""
+        """Reads the Secret live."""
         return await self._api.find(Secret, name, self._workspace.namespace, consistency="live")
 
     async def volume_claim(self, name: str) -> PersistentVolumeClaim | None:
-        """The PersistentVolumeClaim, read live."""
+        """Reads the PersistentVolumeClaim live."""
         return await self._api.find(PersistentVolumeClaim, name, self._workspace.namespace, consistency="live")
 
     async def service_account(self, name: str) -> ServiceAccount | None:
-        """The ServiceAccount, read live."""
+        """Reads the ServiceAccount live."""
         return await self._api.find(ServiceAccount, name, self._workspace.namespace, consistency="live")
 
-    async def own_nodes(self) -> Sequence[Node]:
-        """Nodes from the cache."""
+    async def existing_nodes(self) -> Sequence[Node]:
+        """Lists the matching nodes from the cache."""
         return await self._api.list(Node, labels=self._workspace.resource.label_selector)
 
-    async def refusal(self, workload: Workload) -> Finding | None:
-        """The API server's answer to the workload in a dry run; asked once for each content.
+    async def find_rejection(self, workload: Workload) -> Finding | None:
+        """Runs a dry run, once for each content of the workload.
 
         Raises:
-            ApiError: an answer that is not about the workload's content.
+            ApiError: the dry run failed for another reason than the workload's content.
         """
         identity = f"{self._workspace.uid}/{workload.kind}/{digest(workload.to_dict())}"
         present = await self._present(workload)
-        if present is not None and not controls(self._workspace, present):
+        if present is not None and not is_controller_of(self._workspace, present):
             if present.deleting:
                 return None
-            return Finding(conditions.NAME_CONFLICT, "metadata.name", name_conflict(present), cure="polled")
+            return Finding(
+                conditions.NAME_CONFLICT, "metadata.name", name_conflict_message(present), resolved_by="poll"
+            )
         if identity in self._accepted or (present is not None and _same_template(present, workload)):
             return None
         try:
-            await self._api.dry_run().ensure(_tried(workload, present), owner=self._workspace)
+            await self._api.dry_run().ensure(_dry_run_object(workload, present), owner=self._workspace)
         except ApiError as error:
-            if not is_refusal(error):
+            if not is_rejection(error):
                 raise
-            return self._refused(workload, error)
+            return self._rejection(workload, error)
         self._accepted.add(identity)
         return None
 
@@ -90,18 +92,18 @@ class LiveCluster:
             return await self._api.find(Job, workload.name, workload.namespace)
         return await self._api.find(StatefulSet, workload.name, workload.namespace)
 
-    def _refused(self, workload: Workload, error: ApiError) -> Finding:
-        message = f"the API server refuses the {workload.kind}: {error.message}"
-        return Finding(conditions.WORKLOAD_REFUSED, workload_field(self._workspace), message, cure="polled")
+    def _rejection(self, workload: Workload, error: ApiError) -> Finding:
+        message = f"the API server rejects the {workload.kind}: {error.message}"
+        return Finding(conditions.WORKLOAD_REFUSED, workload_field(self._workspace), message, resolved_by="poll")
 
 
-def _tried(workload: Workload, present: Workload | None) -> Workload:
-    """The workload to try. A Job's template is immutable and another Job replaces it, so it is tried as a new one."""
+def _dry_run_object(workload: Workload, present: Workload | None) -> Workload:
+    """Returns the object for the dry run. A Job's template is immutable, so a changed Job is tried under a new name."""
     if present is None or not isinstance(workload, Job):
         return workload
     return workload.evolve(metadata=workload.metadata.evolve(name=f"{workload.name}-next"))
 
 
 def _same_template(present: Workload, wanted: Workload) -> bool:
-    """Whether the workload runs with this template already: then the API server took it."""
+    """Whether the workload runs with this template, which the API server therefore accepted."""
     return present.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations.get(labels.TEMPLATE_HASH)

@@ -1,6 +1,6 @@
-"""Checks that every Secret and ConfigMap that a pod of the workload uses exists and has the key that is read.
+"""Checks that every object that a pod of the workload uses exists and has the key that is read.
 
-A pod that mounts an absent Secret waits for it on a paid node, and only its events show the cause.
+A pod that mounts a missing Secret waits for it on a GPU node that costs money, and only Events report the cause.
 """
 
 import base64
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast, final
 
 from kaito.api import Workspace, conditions
-from kaito.api.raw import json_list, json_object
-from kaito.api.references import opens_registry, registry_of
+from kaito.api.json_values import json_list, json_object
+from kaito.api.references import matches_registry, registry_of
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.meta import Resource
-from kaito.workspace.preflight.examination import Cluster, Examination, Unknown
+from kaito.workspace.preflight.context import ClusterReader, LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
 
 DOCKER_CONFIG: Final = ".dockerconfigjson"
@@ -24,12 +24,12 @@ TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
 Kind = Literal["Secret", "ConfigMap", "PersistentVolumeClaim", "ServiceAccount"]
 
 _REASONS: Final[dict[Kind, str]] = {"Secret": conditions.SECRET_NOT_FOUND, "ConfigMap": conditions.CONFIG_NOT_FOUND}
-"""Reason of an absent object; others are a workload that cannot be created or started."""
+"""Reason of a missing object by kind; WorkloadRefused for other kinds."""
 
 _KEY_REFERENCES: Final[dict[str, Kind]] = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}
 _REFERENCES: Final[dict[str, Kind]] = {"secretRef": "Secret", "configMapRef": "ConfigMap"}
 
-_OF_DRIVERS: Final = ("secretRef", "nodePublishSecretRef", "nodeStageSecretRef")
+_DRIVER_SECRETS: Final = ("secretRef", "nodePublishSecretRef", "nodeStageSecretRef")
 """Fields of volume sources that name a Secret: those of csi, cephfs, flexVolume, iscsi, rbd, scaleIO and storageos."""
 
 _REMEDY: Final = "create it with kubectl create secret docker-registry"
@@ -38,7 +38,7 @@ _REMEDY: Final = "create it with kubectl create secret docker-registry"
 @final
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One use of an object by a pod."""
+    """A reference of a pod to another object."""
 
     field: str
     kind: Kind
@@ -46,34 +46,34 @@ class Use:
     key: str = ""
     """The key that is read; empty for all of them."""
     credentials: bool = False
-    """Whether the key has to hold registry credentials."""
+    """Whether the key must contain registry credentials."""
     image: str = ""
-    """The image that is pushed with the credentials; empty for those that are only pulled with."""
+    """The image that the credentials push; empty if they only pull."""
 
 
-async def used(examination: Examination) -> Iterable[Finding]:
-    """Each object that the pods use exists and has the key."""
+async def used(ctx: PreflightContext) -> Iterable[Finding]:
+    """Checks that each object that the pods use exists and has the key."""
     found: dict[tuple[str, str], Resource | None] = {}
     problems: list[Finding] = []
     unknown: set[tuple[str, str]] = set()
-    for use in dict.fromkeys(uses(examination.workspace)):
+    for use in dict.fromkeys(uses(ctx.workspace)):
         identity = (use.kind, use.name)
         if identity not in found and identity not in unknown:
             try:
-                found[identity] = await _read(examination.cluster, use)
-            except Unknown:
+                found[identity] = await _read(ctx.cluster, use)
+            except LookupUnavailable:
                 unknown.add(identity)
         if identity in unknown:
             continue
-        problems.extend(_problem(use, found[identity], examination.workspace))
+        problems.extend(_problem(use, found[identity], ctx.workspace))
     return problems
 
 
-async def _read(cluster: Cluster, use: Use) -> Resource | None:
-    """The object.
+async def _read(cluster: ClusterReader, use: Use) -> Resource | None:
+    """Reads the object.
 
     Raises:
-        Unknown: it cannot be looked up here.
+        LookupUnavailable: it cannot be looked up.
     """
     match use.kind:
         case "Secret":
@@ -87,7 +87,7 @@ async def _read(cluster: Cluster, use: Use) -> Resource | None:
 
 
 def uses(workspace: Workspace) -> Iterator[Use]:
-    """Every required use, by the field in which the user names the object."""
+    """Returns every required use, with the field in which the user names the object."""
     inference, tuning = workspace.inference, workspace.tuning
     preset = inference.preset if inference else tuning.preset if tuning else None
     path = "inference.preset" if inference else "tuning.preset"
@@ -117,7 +117,7 @@ def _pulls(field: str, names: Iterable[str]) -> Iterator[Use]:
 
 
 def _of_template(spec: dict[str, Any]) -> Iterator[Use]:
-    """What a pod template uses."""
+    """Returns what a pod template uses."""
     path = "inference.template.spec"
     for index, reference in enumerate(json_list(spec.get("imagePullSecrets"))):
         yield from _use(f"{path}.imagePullSecrets[{index}].name", "Secret", json_object(reference).get("name"))
@@ -152,7 +152,7 @@ def _volume(path: str, volume: dict[str, Any] | None) -> Iterator[Use]:
     share = json_object(source.get("azureFile"))
     yield from _use(f"{path}.azureFile.secretName", "Secret", share.get("secretName"))
     for driver, raw in source.items():
-        for name in _OF_DRIVERS:
+        for name in _DRIVER_SECRETS:
             yield from _use(
                 f"{path}.{driver}.{name}.name", "Secret", json_object(json_object(raw).get(name)).get("name")
             )
@@ -165,7 +165,7 @@ def _volume(path: str, volume: dict[str, Any] | None) -> Iterator[Use]:
 
 
 def _reference(path: str, kind: Kind, reference: dict[str, Any], name: str) -> Iterator[Use]:
-    """A reference with optional keys; an optional one needs no object."""
+    """Returns the uses of a reference and its keys; none if the reference is optional."""
     if not reference or reference.get("optional") is True:
         return
     keys = [json_object(item).get("key") for item in json_list(reference.get("items"))] or [reference.get("key")]
@@ -181,7 +181,7 @@ def _use(field: str, kind: Kind, name: Any, key: Any = "") -> Iterator[Use]:
 def _problem(use: Use, found: Resource | None, workspace: Workspace) -> Iterator[Finding]:
     if found is None:
         message = f"{use.kind} {use.name!r} does not exist in namespace {workspace.namespace}"
-        yield Finding(_REASONS.get(use.kind, conditions.WORKLOAD_REFUSED), use.field, message, cure="polled")
+        yield Finding(_REASONS.get(use.kind, conditions.WORKLOAD_REFUSED), use.field, message, resolved_by="poll")
         return
     if not isinstance(found, Secret | ConfigMap):
         return
@@ -191,14 +191,17 @@ def _problem(use: Use, found: Resource | None, workspace: Workspace) -> Iterator
         if use.key == DOCKER_CONFIG:
             message += f": {_REMEDY}"
         reason = conditions.SECRET_INVALID if use.kind == "Secret" else conditions.CONFIG_NOT_FOUND
-        yield Finding(reason, use.field, message, cure="polled")
+        yield Finding(reason, use.field, message, resolved_by="poll")
     elif isinstance(found, Secret) and use.key and (problem := _not_usable(use, found.data[use.key])):
         message = f"key {use.key!r} of Secret {use.name!r} {problem}"
-        yield Finding(conditions.SECRET_INVALID, use.field, message, cure="polled")
+        yield Finding(conditions.SECRET_INVALID, use.field, message, resolved_by="poll")
 
 
 def _not_usable(use: Use, encoded: str) -> str:
-    """Why the value of a Secret's key cannot be used, with the remedy; empty when it can. It is never shown."""
+    """Explains why the value of a Secret's key cannot be used, with the remedy; empty if it can.
+
+    The message never contains the value.
+    """
     if use.credentials:
         problem = _not_credentials(encoded, use.image)
         return f"{problem}: {_REMEDY}" if problem else ""
@@ -215,7 +218,7 @@ def _decoded(encoded: str) -> bytes:
 
 
 def _not_credentials(encoded: str, image: str = "") -> str:
-    """Why a value is not a Docker configuration that opens the registry of `image`; empty when it is one."""
+    """Explains why a value is not a Docker configuration for the registry of `image`; empty if it is one."""
     try:
         document = json.loads(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError, RecursionError):
@@ -224,18 +227,18 @@ def _not_credentials(encoded: str, image: str = "") -> str:
         return "is not a JSON object"
     auths = json_object(cast("object", document)).get("auths", {})
     if not isinstance(auths, dict):
-        return "has no object auths"
+        return "has no object 'auths'"
     entries = cast("dict[str, Any]", auths)
     broken = sorted(registry for registry, entry in entries.items() if not _is_entry(entry))
     if broken:
         return f"has no user name and password for registry {broken[0]!r}"
-    if image and entries and not any(opens_registry(key, image) for key in entries):
-        return f"has credentials for {', '.join(sorted(entries))} only, and {registry_of(image)} is pushed to"
+    if image and entries and not any(matches_registry(key, image) for key in entries):
+        return f"has credentials only for {', '.join(sorted(entries))}, but the image is pushed to {registry_of(image)}"
     return ""
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether an entry of `auths` has credentials: a token, a user name, or both in base64 as `auth`."""
+    """Whether an entry of `auths` has credentials: a token, a user name, or user and password in `auth`."""
     given = json_object(entry)
     if any(given.get(name) for name in ("identitytoken", "registrytoken", "username")):
         return True

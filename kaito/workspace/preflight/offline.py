@@ -1,73 +1,76 @@
-"""The objects of a cluster read from files, for tools that plan without a cluster."""
+"""Reads the objects that the checks need from manifests, for tools without a cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
-from kaito.workspace.preflight.examination import Unknown, Workload
+from kaito.workspace.preflight.context import LookupUnavailable, Workload
 from kaito.workspace.preflight.finding import Finding
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """Objects that were read from manifests. What is not among them is unknown, not absent."""
+class ManifestReader:
+    """Objects from manifests. An object that is not among them is unknown, not absent.
+
+    Its methods raise `LookupUnavailable` for unknown objects; see `ClusterReader`.
+    """
 
     config_maps: Mapping[str, ConfigMap] = field(default_factory=dict[str, ConfigMap])
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     nodes: Sequence[Node] | None = None
 
     async def config_map(self, name: str) -> ConfigMap | None:
-        """The ConfigMap of that name.
+        """Returns the ConfigMap from the manifests.
 
         Raises:
-            Unknown: it was not given.
+            LookupUnavailable: the manifests do not contain it.
         """
         if name not in self.config_maps:
-            raise Unknown(name)
+            raise LookupUnavailable(name)
         return self.config_maps[name]
 
     async def secret(self, name: str) -> Secret | None:
-        """The Secret of that name.
+        """Returns the Secret from the manifests.
 
         Raises:
-            Unknown: it was not given.
+            LookupUnavailable: the manifests do not contain it.
         """
         if name not in self.secrets:
-            raise Unknown(name)
+            raise LookupUnavailable(name)
         return self.secrets[name]
 
     async def volume_claim(self, name: str) -> PersistentVolumeClaim | None:
-        """Always unknown: none are given.
+        """Raises, because manifests of claims are not read.
 
         Raises:
-            Unknown: in every case.
+            LookupUnavailable: always.
         """
-        raise Unknown(name)
+        raise LookupUnavailable(name)
 
     async def service_account(self, name: str) -> ServiceAccount | None:
-        """Always unknown: none are given.
+        """Raises, because manifests of service accounts are not read.
 
         Raises:
-            Unknown: in every case.
+            LookupUnavailable: always.
         """
-        raise Unknown(name)
+        raise LookupUnavailable(name)
 
-    async def own_nodes(self) -> Sequence[Node]:
-        """The nodes that were given.
+    async def existing_nodes(self) -> Sequence[Node]:
+        """Returns the nodes from the manifests.
 
         Raises:
-            Unknown: none were given.
+            LookupUnavailable: no nodes were passed.
         """
         if self.nodes is None:
-            raise Unknown("nodes")
+            raise LookupUnavailable("nodes")
         return self.nodes
 
-    async def refusal(self, workload: Workload) -> Finding | None:
-        """Always unknown: only an API server knows its schema and policies.
+    async def find_rejection(self, workload: Workload) -> Finding | None:
+        """Raises, because only an API server can run a dry run.
 
         Raises:
-            Unknown: in every case.
+            LookupUnavailable: always.
         """
-        raise Unknown(workload.kind)
+        raise LookupUnavailable(workload.kind)

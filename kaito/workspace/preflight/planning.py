@@ -1,4 +1,4 @@
-"""Checks that end in a plan: what the nodes are, and whether the model runs on them as configured."""
+"""Checks of the hardware and of the model on it. They fill in the plan."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,63 +11,63 @@ from kaito.workspace.digest import config_digest
 from kaito.workspace.manifests.tuning import training_config
 from kaito.workspace.plan import Plan
 from kaito.workspace.planning import inference_plan, template_plan, tuning_plan
-from kaito.workspace.preflight.examination import Examination
+from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi
 
 
-async def hardware(examination: Examination) -> Iterable[Finding]:
-    """The preset is in the catalog; the instance type in the table, or the existing nodes show their GPUs.
+async def hardware(ctx: PreflightContext) -> Iterable[Finding]:
+    """Checks preset and instance type, or determines the GPUs of the existing nodes.
 
     Raises:
-        PlanError: they do not.
+        PlanError: the preset or the instance type is unknown, or nothing can be planned for the nodes.
     """
-    examination.preset = preset_of(examination.workspace)
-    if examination.settings.node_api is not NodeApi.BYO:
-        examination.instance = instance_type_of(examination.workspace, examination.settings.cloud)
+    ctx.preset = preset_of(ctx.workspace)
+    if ctx.settings.node_api is not NodeApi.BYO:
+        ctx.instance = instance_type_of(ctx.workspace, ctx.settings.cloud)
         return ()
-    nodes = [node for node in await examination.cluster.own_nodes() if not node.deleting]
-    examination.nodes = nodes
+    nodes = [node for node in await ctx.cluster.existing_nodes() if not node.deleting]
+    ctx.nodes = nodes
     try:
         labels = {node.name: node.labels for node in nodes}
-        examination.instance = uniform_instance_type(labels, examination.settings.cloud)
+        ctx.instance = uniform_instance_type(labels, ctx.settings.cloud)
     except PlanError as error:
-        if examination.preset is None:
+        if ctx.preset is None:
             return ()  # a pod template contains its own requests
-        found = Finding.of_plan(error)
-        return (replace(found, cure="watched") if isinstance(error, UnknownGpus) else found,)
-    if examination.instance is None and examination.preset is not None:
-        selector = examination.workspace.resource.label_selector
+        found = Finding.from_plan_error(error)
+        return (replace(found, resolved_by="watch") if isinstance(error, UnknownGpus) else found,)
+    if ctx.instance is None and ctx.preset is not None:
+        selector = ctx.workspace.resource.label_selector
         message = f"no node matches the label selector {selector}"
-        return (Finding(conditions.NODE_NOT_READY, "resource.labelSelector", message, cure="watched"),)
+        return (Finding(conditions.NODE_NOT_READY, "resource.labelSelector", message, resolved_by="watch"),)
     return ()
 
 
-async def plan(examination: Examination) -> Iterable[Finding]:
-    """The preset runs on the instance type with the settings of the configuration file.
+async def plan(ctx: PreflightContext) -> Iterable[Finding]:
+    """Checks that the preset runs on the instance type with the settings of the configuration file.
 
     Raises:
         PlanError: it does not.
     """
-    workspace, settings = examination.workspace, examination.settings
-    preset, instance = examination.preset, examination.instance
+    workspace, settings = ctx.workspace, ctx.settings
+    preset, instance = ctx.preset, ctx.instance
     if preset is None or instance is None:
-        made = template_plan(workspace, instance, settings)
+        planned = template_plan(workspace, instance, settings)
     elif workspace.tuning is not None:
-        made = tuning_plan(workspace, workspace.tuning, preset, instance, settings)
+        planned = tuning_plan(workspace, workspace.tuning, preset, instance, settings)
     else:
-        made = inference_plan(workspace, preset, instance, settings, engine=examination.engine)
-    examination.plan = _with_config(examination, made)
+        planned = inference_plan(workspace, preset, instance, settings, engine=ctx.engine)
+    ctx.plan = _with_config(ctx, planned)
     return ()
 
 
-def _with_config(examination: Examination, made: Plan) -> Plan:
-    """The plan with the ConfigMap that the pods mount; a tuning run without one gets its method's defaults."""
-    tuning = examination.workspace.tuning
+def _with_config(ctx: PreflightContext, planned: Plan) -> Plan:
+    """Adds the ConfigMap that the pods mount; a tuning Workspace without one gets the defaults of its method."""
+    tuning = ctx.workspace.tuning
     if tuning is not None and not tuning.config:
-        downloads = made.serving is not None and made.serving.downloads
-        defaults = training_config(examination.workspace, tuning, downloads=downloads)
-        return replace(made, config_map=defaults.name, config_hash=config_digest(defaults), training=defaults)
-    if examination.config is None:
-        return made
-    return replace(made, config_map=examination.config.name, config_hash=config_digest(examination.config))
+        downloads = planned.container is not None and planned.container.downloads
+        defaults = training_config(ctx.workspace, tuning, downloads=downloads)
+        return replace(planned, config_map=defaults.name, config_hash=config_digest(defaults), training_config=defaults)
+    if ctx.config is None:
+        return planned
+    return replace(planned, config_map=ctx.config.name, config_hash=config_digest(ctx.config))

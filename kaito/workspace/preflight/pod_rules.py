@@ -1,7 +1,7 @@
-"""Rules of Kubernetes about the values in a pod template, as far as the template alone shows them.
+"""Validation rules of Kubernetes for the values in a pod template.
 
-They are those of the API server (`pkg/apis/core/validation` of Kubernetes), which applies most of them only to a
-complete object. Applied here they refuse a template at admission, name the field, and need no cluster.
+They are rules of the API server (`pkg/apis/core/validation` of Kubernetes), which applies most of them only to a
+complete object. Here they reject a template at admission, name the field, and need no cluster.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kaito.api import conditions, labels
-from kaito.api.raw import json_list, json_object
+from kaito.api.json_values import json_list, json_object
 from kaito.runtime.meta import Quantity
 from kaito.workspace.preflight.finding import Finding
 
@@ -19,7 +19,7 @@ _LABEL_DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a
 _PORTS: Final = 65535
 _SECONDS: Final = 2**63 - 1
 
-_TEXTS: Final[dict[str, frozenset[str]]] = {
+_CHOICES: Final[dict[str, frozenset[str]]] = {
     "imagePullPolicy": frozenset({"Always", "IfNotPresent", "Never"}),
     "terminationMessagePolicy": frozenset({"File", "FallbackToLogsOnError"}),
     "dnsPolicy": frozenset({"ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"}),
@@ -32,13 +32,13 @@ _TEXTS: Final[dict[str, frozenset[str]]] = {
 """Fields with a closed set of values (Kubernetes 1.35)."""
 
 _FORBIDDEN: Final = {
-    "activeDeadlineSeconds": "is not possible: the pods of a StatefulSet run until they are deleted, remove it",
+    "activeDeadlineSeconds": "is not allowed: the pods of a StatefulSet run until they are deleted, remove it",
     "ephemeralContainers": "can only be added to a running pod: remove them",
 }
 
 
 def pod_rules(template: Mapping[str, Any], path: str) -> Iterator[Finding]:
-    """What the API server would refuse in a template whose types are right."""
+    """Returns what the API server would reject in a template of the correct types."""
     for field, problem in _problems(template, path):
         yield Finding(conditions.WORKLOAD_REFUSED, field, problem)
 
@@ -47,40 +47,40 @@ def _problems(template: Mapping[str, Any], path: str) -> Iterator[tuple[str, str
     for name in sorted(set(template) - {"metadata", "spec", "apiVersion", "kind"}):
         yield f"{path}.{name}", "is not a field of a pod template: it has metadata and spec"
     given = json_object(json_object(template.get("metadata")).get("labels"))
-    yield from _labels(given, f"{path}.metadata.labels")
+    yield from _check_labels(given, f"{path}.metadata.labels")
     for key in given:
         if labels.is_reserved(key):
             yield f"{path}.metadata.labels[{key}]", "is set by the controller: remove it"
     spec = json_object(template.get("spec"))
     here = f"{path}.spec"
-    yield from _labels(json_object(spec.get("nodeSelector")), f"{here}.nodeSelector")
+    yield from _check_labels(json_object(spec.get("nodeSelector")), f"{here}.nodeSelector")
     for name, why in _FORBIDDEN.items():
         if name in spec:
             yield f"{here}.{name}", why
-    yield from _range(spec, "terminationGracePeriodSeconds", 0, _SECONDS, here)
-    yield from _texts(spec, ("dnsPolicy", "preemptionPolicy"), here)
+    yield from _check_range(spec, "terminationGracePeriodSeconds", 0, _SECONDS, here)
+    yield from _check_choices(spec, ("dnsPolicy", "preemptionPolicy"), here)
     for index, toleration in enumerate(json_list(spec.get("tolerations"))):
-        yield from _texts(json_object(toleration), ("operator", "effect"), f"{here}.tolerations[{index}]")
+        yield from _check_choices(json_object(toleration), ("operator", "effect"), f"{here}.tolerations[{index}]")
     for index, raw in enumerate(json_list(spec.get("topologySpreadConstraints"))):
         constraint, where = json_object(raw), f"{here}.topologySpreadConstraints[{index}]"
-        yield from _texts(constraint, ("whenUnsatisfiable",), where)
-        yield from _range(constraint, "maxSkew", 1, 2**31 - 1, where)
-    yield from _names(spec, ("initContainers", "containers"), here)
-    yield from _names(spec, ("volumes",), here)
+        yield from _check_choices(constraint, ("whenUnsatisfiable",), where)
+        yield from _check_range(constraint, "maxSkew", 1, 2**31 - 1, where)
+    yield from _check_names(spec, ("initContainers", "containers"), here)
+    yield from _check_names(spec, ("volumes",), here)
     volumes = {json_object(volume).get("name") for volume in json_list(spec.get("volumes"))}
     for part in ("initContainers", "containers"):
         for index, container in enumerate(json_list(spec.get(part))):
             yield from _container(json_object(container), f"{here}.{part}[{index}]", volumes)
-    yield from _amounts(json_object(spec.get("resources")), f"{here}.resources")
+    yield from _check_amounts(json_object(spec.get("resources")), f"{here}.resources")
 
 
 def _container(container: Mapping[str, Any], path: str, volumes: set[Any]) -> Iterator[tuple[str, str]]:
-    yield from _texts(container, ("imagePullPolicy", "terminationMessagePolicy"), path)
+    yield from _check_choices(container, ("imagePullPolicy", "terminationMessagePolicy"), path)
     for index, raw in enumerate(json_list(container.get("ports"))):
         port, where = json_object(raw), f"{path}.ports[{index}]"
-        yield from _range(port, "containerPort", 1, _PORTS, where)
-        yield from _range(port, "hostPort", 0, _PORTS, where)
-        yield from _texts(port, ("protocol",), where)
+        yield from _check_range(port, "containerPort", 1, _PORTS, where)
+        yield from _check_range(port, "hostPort", 0, _PORTS, where)
+        yield from _check_choices(port, ("protocol",), where)
     for index, variable in enumerate(json_list(container.get("env"))):
         name = json_object(variable).get("name")
         if not name or "=" in str(name):
@@ -91,11 +91,11 @@ def _container(container: Mapping[str, Any], path: str, volumes: set[Any]) -> It
             yield f"{where}.name", f"{mount.get('name')!r} is not a volume of the template: add it to spec.volumes"
         if not mount.get("mountPath"):
             yield f"{where}.mountPath", "is empty: name the directory in the container"
-    yield from _amounts(json_object(container.get("resources")), f"{path}.resources")
+    yield from _check_amounts(json_object(container.get("resources")), f"{path}.resources")
 
 
-def _names(spec: Mapping[str, Any], parts: tuple[str, ...], path: str) -> Iterator[tuple[str, str]]:
-    """Names that are DNS labels and used once; containers and init containers share their names."""
+def _check_names(spec: Mapping[str, Any], parts: tuple[str, ...], path: str) -> Iterator[tuple[str, str]]:
+    """Checks that names are DNS labels and unique; containers and init containers share a name space."""
     seen: set[Any] = set()
     for part in parts:
         for index, each in enumerate(json_list(spec.get(part))):
@@ -108,7 +108,7 @@ def _names(spec: Mapping[str, Any], parts: tuple[str, ...], path: str) -> Iterat
             seen.add(name)
 
 
-def _labels(given: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def _check_labels(given: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     for key, value in given.items():
         domain, slash, name = key.rpartition("/")
         if not _LABEL_NAME.fullmatch(name) or (slash and not (_LABEL_DOMAIN.fullmatch(domain) and len(domain) <= 253)):
@@ -118,35 +118,38 @@ def _labels(given: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
             yield f"{path}[{key}]", message
 
 
-def _texts(thing: Mapping[str, Any], names: tuple[str, ...], path: str) -> Iterator[tuple[str, str]]:
+def _check_choices(obj: Mapping[str, Any], names: tuple[str, ...], path: str) -> Iterator[tuple[str, str]]:
     for name in names:
-        value = thing.get(name)
-        if value not in (None, "") and value not in _TEXTS[name]:
-            yield f"{path}.{name}", f"{value!r} is not possible: use {' or '.join(sorted(_TEXTS[name]))}"
+        value = obj.get(name)
+        if value not in (None, "") and value not in _CHOICES[name]:
+            yield f"{path}.{name}", f"{value!r} is not allowed: use {' or '.join(sorted(_CHOICES[name]))}"
 
 
-def _range(thing: Mapping[str, Any], name: str, least: int, most: int, path: str) -> Iterator[tuple[str, str]]:
-    value = thing.get(name)
+def _check_range(obj: Mapping[str, Any], name: str, least: int, most: int, path: str) -> Iterator[tuple[str, str]]:
+    value = obj.get(name)
     if isinstance(value, int) and not least <= value <= most:
         yield f"{path}.{name}", f"is {value}: use a number from {least} to {most}"
 
 
-def _amounts(resources: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """Amounts are not negative, devices are whole and not overcommitted, and no request exceeds its limit."""
+def _check_amounts(resources: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """Checks that amounts are not negative, devices are integers and not overcommitted, and requests within limits."""
     limits, requests = (_quantities(json_object(resources.get(part))) for part in ("limits", "requests"))
     for part, given in (("limits", limits), ("requests", requests)):
         for name, amount in given.items():
             if amount < Quantity(0):
                 yield f"{path}.{part}[{name}]", f"is {amount}: an amount cannot be negative"
             elif _is_device(name) and amount != Quantity(int(amount)):
-                yield f"{path}.{part}[{name}]", f"is {amount}: devices are whole, use a whole number"
-    for name, asked in requests.items():
+                yield f"{path}.{part}[{name}]", f"is {amount}: use a whole number of devices"
+    for name, requested in requests.items():
         limit = limits.get(name)
-        if _is_device(name) and limit != asked:
-            message = f"is {asked} and the limit {'absent' if limit is None else limit}: a device needs equal ones"
-            yield f"{path}.requests[{name}]", f"{message}, set limits[{name}]"
-        elif limit is not None and asked > limit:
-            yield f"{path}.requests[{name}]", f"is {asked}, more than the limit {limit}: lower it, or raise the limit"
+        if _is_device(name) and limit != requested:
+            message = f"is {requested}, but the limit is {'missing' if limit is None else limit}"
+            yield f"{path}.requests[{name}]", f"{message}: set limits[{name}] to the same number"
+        elif limit is not None and requested > limit:
+            yield (
+                f"{path}.requests[{name}]",
+                f"is {requested}, more than the limit {limit}: lower it, or raise the limit",
+            )
 
 
 def _quantities(given: Mapping[str, Any]) -> dict[str, Quantity]:
@@ -155,10 +158,10 @@ def _quantities(given: Mapping[str, Any]) -> dict[str, Quantity]:
         try:
             found[name] = Quantity(str(value))
         except ValueError:
-            continue  # the types of the template are judged before
+            continue  # reported by the checks of the types
     return found
 
 
 def _is_device(name: str) -> bool:
-    """Whether it is an extended resource, which a device plugin offers in whole pieces."""
+    """Whether it is an extended resource, which a device plugin advertises as an integer."""
     return "/" in name and not name.partition("/")[0].endswith("kubernetes.io")

@@ -1,4 +1,4 @@
-"""Runs the table of checks: all of it, or the part that needs the object alone."""
+"""Runs the table of checks: all of them, or those that need the object alone."""
 
 from kaito.api import Workspace
 from kaito.api.violation import Violation, introduced
@@ -7,38 +7,38 @@ from kaito.models.admission import check
 from kaito.models.errors import PlanError
 from kaito.workspace.preflight import fields, template
 from kaito.workspace.preflight.checks import CHECKS, ObjectCheck
-from kaito.workspace.preflight.examination import Cluster, Examination, Unknown
+from kaito.workspace.preflight.context import ClusterReader, LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
 
 
-async def examine(workspace: Workspace, settings: WorkspaceSettings, cluster: Cluster) -> Examination:
-    """Run the checks in order, up to the first one that finds an error.
+async def run_checks(workspace: Workspace, settings: WorkspaceSettings, cluster: ClusterReader) -> PreflightContext:
+    """Runs the checks in order, up to the first one that finds an error.
 
     Raises:
-        ApiError: the cluster could not be asked.
+        ApiError: the cluster could not be read.
     """
-    examination = Examination(workspace, settings, cluster)
-    for each in CHECKS:
+    ctx = PreflightContext(workspace, settings, cluster)
+    for check_ in CHECKS:
         try:
-            if isinstance(each, ObjectCheck):
-                examination.findings.extend(each.find(workspace, settings))
+            if isinstance(check_, ObjectCheck):
+                ctx.findings.extend(check_.find(workspace, settings))
             else:
-                examination.findings.extend(await each.find(examination))
+                ctx.findings.extend(await check_.find(ctx))
         except PlanError as error:
-            examination.findings.append(Finding.of_plan(error))
-        except Unknown:
+            ctx.findings.append(Finding.from_plan_error(error))
+        except LookupUnavailable:
             continue
-        if examination.errors:
+        if ctx.errors:
             break
-    return examination
+    return ctx
 
 
-def judge(workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings) -> list[Violation]:
-    """Everything that creating the Workspace, or updating it from `old`, would make wrong; warnings among it.
+def validate_workspace(workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings) -> list[Violation]:
+    """Returns every violation and warning of a new Workspace, or that an update from `old` introduces.
 
-    The checks of the table that need the object alone, with the rules about what an update may change. An update
-    reports only what it makes wrong, and a Workspace that is being deleted passes.
+    Runs the checks that need the object alone, and the rules about what an update may change. A Workspace that is being
+    deleted has no violations.
     """
     if workspace.deleting:
         return []

@@ -1,7 +1,6 @@
-"""Checks of the structure of what the user wrote in Kubernetes' own types: a pod template, volume sources.
+"""Checks the structure of pod templates and volume sources: types, misspelled fields, fields that are not allowed.
 
-The API server checks its types exactly, in a dry run. These checks need no server: values of the wrong type, misspelt
-names, and fields that the workload cannot have.
+The API server checks the complete types in a dry run. These checks also run without a server.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,15 +10,16 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from kaito.api import Workspace, conditions
-from kaito.api.raw import json_list, json_object, without_nulls
-from kaito.runtime.kinds import Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, Volume
+from kaito.api.json_values import json_list, json_object, without_nulls
+from kaito.runtime.kinds import PodTemplateSpec
+from kaito.runtime.kinds.pod import Container, ContainerPort, PodSpec, Probe, Volume
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.preflight.pod_rules import pod_rules
 from kaito.workspace.settings import WorkspaceSettings
 
 _TEMPLATE: Final = "inference.template"
 
-_FURTHER: Final[dict[type[BaseModel], frozenset[str]]] = {
+_OTHER_FIELDS: Final[dict[type[BaseModel], frozenset[str]]] = {
     PodSpec: frozenset(
         """dnsConfig ephemeralContainers hostAliases hostUsers hostnameOverride os overhead preemptionPolicy priority
         readinessGates resourceClaims resources schedulingGates serviceAccount setHostnameAsFQDN
@@ -35,14 +35,14 @@ _FURTHER: Final[dict[type[BaseModel], frozenset[str]]] = {
         vsphereVolume""".split()  # noqa: SIM905
     ),
 }
-"""Fields of Kubernetes 1.35 that the typed models leave out."""
+"""Fields of Kubernetes 1.35 that the typed models do not have."""
 
 _CUTOFF: Final = 0.8
-"""Similarity (difflib's ratio) from which an unknown field is taken for a misspelt one; the dry run judges others."""
+"""Similarity (difflib's ratio) from which an unknown field is reported as misspelled. The dry run reports others."""
 
 
 def structure(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:  # noqa: ARG001 - a check's signature
-    """The pod template and the volume sources could be objects of their types."""
+    """Checks that the pod template and the volume sources have the structure of their types."""
     inference, tuning = workspace.inference, workspace.tuning
     if inference is not None and inference.template is not None:
         yield from _template(without_nulls(inference.template))
@@ -62,7 +62,7 @@ def _template(template: Mapping[str, Any]) -> Iterator[Finding]:
     path = f"{_TEMPLATE}.spec"
     yield from _names(spec, _fields(PodSpec), path)
     if spec.get("restartPolicy", "Always") != "Always":
-        message = f"{spec['restartPolicy']!r} is not possible: the pods of a StatefulSet restart Always, remove it"
+        message = f"{spec['restartPolicy']!r} is not allowed: pods of a StatefulSet always restart, remove it"
         yield Finding(conditions.WORKLOAD_REFUSED, f"{path}.restartPolicy", message)
     for part in ("initContainers", "containers"):
         for index, container in enumerate(json_list(spec.get(part))):
@@ -89,7 +89,7 @@ def _volume(path: str, source: Mapping[str, Any] | None) -> Iterator[Finding]:
         return
     source = without_nulls(source)
     if not source:
-        yield Finding(conditions.WORKLOAD_REFUSED, path, "has no source: name one, for example persistentVolumeClaim")
+        yield Finding(conditions.WORKLOAD_REFUSED, path, "has no source: set one, for example persistentVolumeClaim")
         return
     kinds = _fields(Volume) - {"name"}
     if "name" in source:
@@ -104,7 +104,7 @@ def _volume(path: str, source: Mapping[str, Any] | None) -> Iterator[Finding]:
 
 
 def _types(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Iterator[Finding]:
-    """Values of the wrong type, by the typed models of Kubernetes' kinds."""
+    """Reports values of the wrong type, by the typed models of the Kubernetes kinds."""
     try:
         model.model_validate(value)
     except ValidationError as error:
@@ -119,7 +119,7 @@ def _types(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Itera
 
 
 def _names(value: Mapping[str, Any], known: frozenset[str], path: str) -> Iterator[Finding]:
-    """Names that are almost those of a field."""
+    """Reports unknown names that are similar to a field."""
     for name in value:
         if name in known:
             continue
@@ -130,4 +130,4 @@ def _names(value: Mapping[str, Any], known: frozenset[str], path: str) -> Iterat
 
 def _fields(model: type[BaseModel]) -> frozenset[str]:
     own = frozenset(field.alias or name for name, field in model.model_fields.items())
-    return own | _FURTHER.get(model, frozenset())
+    return own | _OTHER_FIELDS.get(model, frozenset())

@@ -1,26 +1,26 @@
-"""Checks of the workload as a whole: it can be rendered, and the API server takes it."""
+"""Checks of the whole workload: it can be rendered, and the API server accepts it."""
 
 from collections.abc import Iterable
 
 from pydantic import ValidationError
 
 from kaito.api import conditions
-from kaito.workspace.manifests.inference import inference_statefulset
+from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.tuning import tuning_job
-from kaito.workspace.preflight.examination import Examination
+from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding, workload_field
 
 
-async def render(examination: Examination) -> Iterable[Finding]:
-    """The StatefulSet or Job can be built from what the user wrote."""
-    workspace, plan = examination.workspace, examination.plan
+async def render(ctx: PreflightContext) -> Iterable[Finding]:
+    """Checks that the StatefulSet or Job can be rendered."""
+    workspace, plan = ctx.workspace, ctx.plan
     if plan is None:
         return ()
     try:
         if workspace.tuning is not None:
-            examination.workload = tuning_job(workspace, plan, examination.settings)
+            ctx.workload = tuning_job(workspace, plan, ctx.settings)
         else:
-            examination.workload = inference_statefulset(workspace, plan, examination.settings)
+            ctx.workload = inference_stateful_set(workspace, plan, ctx.settings)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         path = ".".join(str(part) for part in first["loc"])
@@ -30,9 +30,9 @@ async def render(examination: Examination) -> Iterable[Finding]:
     return ()
 
 
-async def dry_run(examination: Examination) -> Iterable[Finding]:
-    """The API server would take the workload."""
-    if examination.workload is None:
+async def dry_run(ctx: PreflightContext) -> Iterable[Finding]:
+    """Checks that the API server accepts the workload in a dry run."""
+    if ctx.workload is None:
         return ()
-    refusal = await examination.cluster.refusal(examination.workload)
-    return () if refusal is None else (refusal,)
+    rejection = await ctx.cluster.find_rejection(ctx.workload)
+    return () if rejection is None else (rejection,)

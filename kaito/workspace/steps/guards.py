@@ -1,6 +1,6 @@
-"""What the controller may write: never over an object with another controller, and not what the server refuses.
+"""Guards of writes: objects with another controller are not overwritten, and rejected writes become a condition.
 
-Both become the pass's problem, reported in the condition of the workload.
+Both are recorded as the rejection of the reconcile, which the condition of the workload reports.
 """
 
 from collections.abc import Awaitable
@@ -11,17 +11,17 @@ from pydantic import ValidationError
 from kaito.api import conditions
 from kaito.runtime.errors import ApiError
 from kaito.runtime.meta import Resource
-from kaito.workspace.context import Pass
-from kaito.workspace.failure import describe, is_refusal
-from kaito.workspace.ownership import controls, name_conflict
+from kaito.workspace.context import ReconcileContext
+from kaito.workspace.failure import format_error, is_rejection
+from kaito.workspace.ownership import is_controller_of, name_conflict_message
 
 R = TypeVar("R", bound=Resource)
 
 
-async def unless_refused(run: Pass, what: str, write: Awaitable[R]) -> R | None:
-    """The result of the write; None when it is refused, which is the pass's problem then.
+async def unless_rejected(ctx: ReconcileContext, what: str, write: Awaitable[R]) -> R | None:
+    """Returns the result of a write; None if the API server rejected it, which is recorded.
 
-    The pass goes on, and is retried with backoff: a policy may change.
+    The reconcile continues, and is retried with backoff: an admission policy may change.
 
     Raises:
         Exception: any other failure.
@@ -29,21 +29,21 @@ async def unless_refused(run: Pass, what: str, write: Awaitable[R]) -> R | None:
     try:
         return await write
     except (ApiError, ValidationError) as error:
-        if not is_refusal(error):
+        if not is_rejection(error):
             raise
-        note_problem(run, conditions.WORKLOAD_REFUSED, f"the API server refuses {what}: {describe(error)}")
-        run.errors.append(error)
+        record_rejection(ctx, conditions.WORKLOAD_REFUSED, f"the API server rejects {what}: {format_error(error)}")
+        ctx.deferred_errors.append(error)
         return None
 
 
-def note_problem(run: Pass, reason: str, message: str) -> None:
-    """Keep the first problem of a pass: the later ones may follow from it."""
-    run.seen.problem = run.seen.problem or (reason, message)
+def record_rejection(ctx: ReconcileContext, reason: str, message: str) -> None:
+    """Records the first rejection of a reconcile; later ones may be its consequence."""
+    ctx.state.rejection = ctx.state.rejection or (reason, message)
 
 
-def foreign(run: Pass, thing: Resource) -> bool:
-    """Whether the Workspace does not control the thing; noted as the pass's problem then."""
-    if controls(run.workspace, thing):
+def is_foreign(ctx: ReconcileContext, obj: Resource) -> bool:
+    """Whether an object is not controlled by the Workspace, which is recorded as a name conflict."""
+    if is_controller_of(ctx.workspace, obj):
         return False
-    note_problem(run, conditions.NAME_CONFLICT, name_conflict(thing))
+    record_rejection(ctx, conditions.NAME_CONFLICT, name_conflict_message(obj))
     return True

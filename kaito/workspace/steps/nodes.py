@@ -1,69 +1,73 @@
-"""Step: which nodes does the Workspace have, and do they carry what it needs?
+"""Finds the Workspace's nodes and evaluates them.
 
-Looks before claims are counted, because nodes that are already there need none. Writes only labels: ownership onto
-preferred nodes, and the label the NVIDIA device plugin waits for onto nodes without GPUs.
+Runs before the claims step, because nodes that the Workspace already has need no claim. Writes labels only: ownership
+of preferred nodes, and the label that the NVIDIA device plugin selects, on nodes that do not advertise their GPUs.
 """
+
+from typing import Final
 
 from kaito.api import labels
 from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Node
-from kaito.workspace import nodes
-from kaito.workspace.context import Pass
+from kaito.workspace.context import ReconcileContext
 from kaito.workspace.indexes import NODES
+from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes
 from kaito.workspace.ownership import owner_labels
-from kaito.workspace.plan import Hardware
+from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.settings import NodeApi
 
-SAFETY_SECONDS = 30.0
-"""How often a Workspace without enough nodes is looked at although nothing was heard."""
+RESYNC_SECONDS: Final = 30.0
+"""Interval at which a Workspace without enough nodes is reconciled without an event."""
 
 
-async def observe(run: Pass) -> None:
-    """Judge the Workspace's nodes; take preferred ones that are free."""
-    hardware = run.seen.hardware(run.workspace)
-    found = await _own(run)
-    _report(run, hardware, found)
-    if run.plan is None or run.settings.node_api is NodeApi.BYO:
-        return
-    taken = await _take_preferred(run, hardware)
-    if taken:
-        _report(run, hardware, [*found, *taken])
-    await _ask_for_device_plugin(run, hardware, found)
+async def observe_nodes(ctx: ReconcileContext, plan: Plan | None) -> NodesReport:
+    """Evaluates the Workspace's nodes, and labels free preferred nodes as its own."""
+    hardware = ctx.state.hardware(ctx.workspace)
+    nodes = await _list_nodes(ctx)
+    report = _report(ctx, hardware, nodes)
+    if plan is None or ctx.is_read_only or ctx.settings.node_api is NodeApi.BYO:
+        return report
+    adopted = await _adopt_preferred_nodes(ctx, hardware, report)
+    if adopted:
+        report = _report(ctx, hardware, [*nodes, *adopted])
+    await _label_for_device_plugin(ctx, hardware, nodes)
+    return report
 
 
-def _report(run: Pass, hardware: Hardware, found: list[Node]) -> None:
-    """Note what the nodes are worth, before anything is done about them: what follows may fail."""
-    report = nodes.report(run.workspace, hardware, found, node_api=run.settings.node_api)
-    run.seen.nodes = report
-    run.seen.node_objects = {node.name: node for node in found}
-    if not report.enough:
-        run.wake(SAFETY_SECONDS, "nodes pending")
+def _report(ctx: ReconcileContext, hardware: Hardware, nodes: list[Node]) -> NodesReport:
+    """Evaluates the nodes and stores the result before anything is written, because a write may fail."""
+    report = evaluate_nodes(ctx.workspace, hardware, nodes, node_api=ctx.settings.node_api)
+    ctx.state.nodes = report
+    if not report.is_sufficient:
+        ctx.request.requeue_after(RESYNC_SECONDS, "nodes pending")
+    return report
 
 
-async def _own(run: Pass) -> list[Node]:
-    if run.settings.node_api is NodeApi.BYO:
-        return await run.api.list(Node, labels=run.workspace.resource.label_selector)
-    return await run.api.list(Node, index=NODES(str(run.workspace.key)))
+async def _list_nodes(ctx: ReconcileContext) -> list[Node]:
+    if ctx.settings.node_api is NodeApi.BYO:
+        return await ctx.api.list(Node, labels=ctx.workspace.resource.label_selector)
+    return await ctx.api.list(Node, index=NODES(str(ctx.workspace.key)))
 
 
-async def _take_preferred(run: Pass, hardware: Hardware) -> list[Node]:
-    """Label free preferred nodes as the Workspace's own, so that nobody else takes them and pods may land there."""
-    missing = hardware.count - len(run.seen.nodes.usable if run.seen.nodes else ())
-    if missing <= 0 or not run.workspace.resource.preferred_nodes:
+async def _adopt_preferred_nodes(ctx: ReconcileContext, hardware: Hardware, report: NodesReport) -> list[Node]:
+    """Labels as many free preferred nodes as are missing, so that only this Workspace uses them."""
+    missing = hardware.count - len(report.usable)
+    names = ctx.workspace.resource.preferred_nodes
+    if missing <= 0 or not names:
         return []
-    wanted = run.workspace.resource.preferred_nodes
-    named = [await run.api.find(Node, name, consistency="live") for name in wanted]
-    free = nodes.preferred(run.workspace, hardware, [node for node in named if node is not None])
-    ours = {**owner_labels(run.workspace), labels.PREFERRED: labels.TRUE}
-    return [await run.api.patch(node, MergePatch({"metadata": {"labels": ours}})) for node in free[:missing]]
+    found = [await ctx.api.find(Node, name, consistency="live") for name in names]
+    free = find_free_preferred_nodes(ctx.workspace, hardware, [node for node in found if node is not None])
+    node_labels = {**owner_labels(ctx.workspace), labels.PREFERRED: labels.TRUE}
+    patch = MergePatch({"metadata": {"labels": node_labels}})
+    return [await ctx.api.patch(node, patch) for node in free[:missing]]
 
 
-async def _ask_for_device_plugin(run: Pass, hardware: Hardware, found: list[Node]) -> None:
-    """Put `accelerator=nvidia` onto ready nodes that advertise too few GPUs: the plugin's DaemonSet selects it."""
+async def _label_for_device_plugin(ctx: ReconcileContext, hardware: Hardware, nodes: list[Node]) -> None:
+    """Adds `accelerator=nvidia` to ready nodes that advertise too few GPUs: the plugin's DaemonSet selects it."""
     if hardware.gpu_resource != labels.NVIDIA_GPU:
         return
-    wanted = {labels.ACCELERATOR: labels.ACCELERATOR_NVIDIA}
-    for node in found:
-        offered = int(node.status.capacity.get(hardware.gpu_resource, 0))
-        if node.is_ready and offered < hardware.gpus and labels.ACCELERATOR not in node.labels:
-            await run.api.patch(node, MergePatch({"metadata": {"labels": wanted}}))
+    patch = MergePatch({"metadata": {"labels": {labels.ACCELERATOR: labels.ACCELERATOR_NVIDIA}}})
+    for node in nodes:
+        advertised = int(node.status.capacity.get(hardware.gpu_resource, 0))
+        if node.is_ready and advertised < hardware.gpus and labels.ACCELERATOR not in node.labels:
+            await ctx.api.patch(node, patch)

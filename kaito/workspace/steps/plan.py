@@ -1,6 +1,6 @@
-"""First step: what does the Workspace need, or why can it not run? The checks of `preflight`, on the live cluster.
+"""Plans the Workspace: runs the preflight checks against the cluster.
 
-A Workspace that fails a check has no plan: the other steps then only look. Nodes and workload that exist stay.
+A Workspace that fails a check has no plan. The other steps then only observe: existing nodes and workloads stay.
 """
 
 from dataclasses import replace
@@ -8,40 +8,46 @@ from typing import Final
 
 from kaito.api import conditions
 from kaito.runtime.meta import find_condition
-from kaito.workspace.context import Pass
-from kaito.workspace.plan import Refusal
-from kaito.workspace.preflight import Examination, examine
+from kaito.workspace.context import ReconcileContext
+from kaito.workspace.plan import Plan, PlanFailure
+from kaito.workspace.preflight import PreflightContext, run_checks
 from kaito.workspace.preflight.live import LiveCluster
 
 POLL_SECONDS: Final = 10.0
-"""How often a missing Secret, or a refusal of the API server, is looked at again: neither is watched."""
+"""Interval at which a missing Secret, or a rejection by the API server, is checked again: neither is watched."""
 
 
-async def decide(run: Pass) -> None:
-    """Plan the Workspace, or note why it cannot be planned, with one event for each new reason."""
-    cluster = LiveCluster(run.api, run.workspace, run.accepted)
-    examination = await examine(run.workspace, run.settings, cluster)
-    if not examination.errors and examination.plan is not None:
-        warnings = tuple(str(finding) for finding in examination.warnings)
-        plan = examination.plan
-        run.seen.plan = replace(plan, notes=tuple(dict.fromkeys((*warnings, *plan.notes))))
+async def plan_workspace(ctx: ReconcileContext) -> Plan | None:
+    """Returns the plan; None if the Workspace cannot be planned, with one event for each new reason."""
+    cluster = LiveCluster(ctx.api, ctx.workspace, ctx.accepted)
+    preflight = await run_checks(ctx.workspace, ctx.settings, cluster)
+    if not preflight.errors and preflight.plan is not None:
+        warnings = tuple(str(finding) for finding in preflight.warnings)
+        ctx.state.plan = plan = replace(
+            preflight.plan, warnings=tuple(dict.fromkeys((*warnings, *preflight.plan.warnings)))
+        )
+        return plan
+    ctx.state.plan_failure = failure = _plan_failure(preflight)
+    _record_event(ctx, failure)
+    if any(finding.resolved_by == "poll" for finding in preflight.errors):
+        ctx.request.requeue_after(POLL_SECONDS, failure.reason)
+    return None
+
+
+def _plan_failure(preflight: PreflightContext) -> PlanFailure:
+    """Joins the errors of the check that failed; the first error determines the reason."""
+    first = preflight.errors[0]
+    message = "; ".join(str(finding) for finding in preflight.errors)
+    is_waiting = first.resolved_by != "edit" and first.reason != conditions.WORKLOAD_REFUSED
+    return PlanFailure(first.reason, message, is_waiting=is_waiting)
+
+
+def _record_event(ctx: ReconcileContext, failure: PlanFailure) -> None:
+    """Records an event for a new problem.
+
+    If ResourceReady was True until now, the status step records an event with the same message.
+    """
+    last = find_condition(ctx.workspace.status.conditions, conditions.RESOURCE_READY)
+    if last is not None and (last.is_true or (last.reason, last.message) == (failure.reason, failure.message)):
         return
-    run.seen.refusal = refusal = _refusal(examination)
-    _announce(run, refusal)
-    if any(finding.cure == "polled" for finding in examination.errors):
-        run.wake(POLL_SECONDS, refusal.reason)
-
-
-def _refusal(examination: Examination) -> Refusal:
-    """All errors of the check that failed; the first one gives the reason."""
-    first = examination.errors[0]
-    message = "; ".join(str(finding) for finding in examination.errors)
-    return Refusal(first.reason, message, waiting=first.cure != "edit" and first.reason != conditions.WORKLOAD_REFUSED)
-
-
-def _announce(run: Pass, refusal: Refusal) -> None:
-    """One event when the problem is new. The end of ResourceReady is announced with the status, so not here again."""
-    last = find_condition(run.workspace.status.conditions, conditions.RESOURCE_READY)
-    if last is not None and (last.is_true or (last.reason, last.message) == (refusal.reason, refusal.message)):
-        return
-    run.request.event("Warning", refusal.reason, refusal.message)
+    ctx.request.event("Warning", failure.reason, failure.message)

@@ -1,17 +1,18 @@
-"""Step: the two Services of an inference Workspace, before its pods look for each other."""
+"""Applies the two Services of an inference Workspace, before its pods look up each other's DNS names."""
 
 from kaito.runtime.kinds import Service
-from kaito.workspace.context import Pass
+from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.service import client_service, headless_service
-from kaito.workspace.steps.guards import foreign, unless_refused
+from kaito.workspace.plan import Plan
+from kaito.workspace.steps.guards import is_foreign, unless_rejected
 
 
-async def ensure(run: Pass) -> None:
-    """Apply both Services once a workload may be placed; a Service of another owner is left unchanged and reported."""
-    if run.plan is None or run.workspace.inference is None or not run.placeable:
+async def ensure_services(ctx: ReconcileContext, plan: Plan | None, *, can_place: bool) -> None:
+    """Applies both Services once a workload can be placed. A Service with another owner is left unchanged."""
+    if plan is None or ctx.is_read_only or ctx.workspace.inference is None or not can_place:
         return
-    for service in (client_service(run.workspace), headless_service(run.workspace)):
-        present = await run.api.find(Service, service.name, service.namespace)
-        if present is not None and foreign(run, present):
+    for service in (client_service(ctx.workspace), headless_service(ctx.workspace)):
+        present = await ctx.api.find(Service, service.name, service.namespace)
+        if present is not None and is_foreign(ctx, present):
             continue
-        await unless_refused(run, f"Service {service.name}", run.api.ensure(service, owner=run.workspace))
+        await unless_rejected(ctx, f"Service {service.name}", ctx.api.ensure(service, owner=ctx.workspace))

@@ -1,30 +1,37 @@
-"""Last step: the status, from everything the others saw. One write, made by the framework, only if it differs."""
+"""Sets the status of a Workspace from what the steps observed, and records events for conditions that changed.
+
+The framework writes the status once, at the end of the reconcile, if it differs.
+"""
 
 import re
-from datetime import timedelta
+from dataclasses import replace
 from typing import Final
 
 from kaito.api import Workspace, conditions
-from kaito.runtime.client import StatusScope
-from kaito.workspace.context import Pass
-from kaito.workspace.failure import MESSAGE_LENGTH
-from kaito.workspace.status import Verdict, claim_condition_type, state, verdicts
+from kaito.runtime.client import ConditionUpdate, StatusScope
+from kaito.workspace.context import ReconcileContext
+from kaito.workspace.status import claim_condition_type, condition_updates, workspace_state
 
-_ANNOUNCED = {
+_EVENT_REASONS: Final = {
     conditions.RESOURCE_READY: ("ResourcesReady", "ResourcesNotReady"),
     conditions.INFERENCE_READY: ("InferenceReady", "InferenceNotReady"),
     conditions.JOB_STARTED: ("TuningStarted", "TuningNotRunning"),
 }
-"""Conditions whose change is worth an event: reason when it becomes true, and when it stops being true. The whole
-(WorkspaceSucceeded) is their sum and would only repeat them, except for the end of tuning."""
+"""Reasons of the events for conditions that become True, and that are True no longer.
 
-_CAUSES: Final = frozenset({conditions.WORKLOAD_REFUSED, conditions.NAME_CONFLICT, conditions.POD_CREATION_FAILED})
-"""Reasons of the workload that are worth an event of their own, also when it was not ready before."""
+WorkspaceSucceeded has none, because it summarizes the others; only the end of tuning has an event of its own."""
 
-LONGEST_MESSAGE: Final = 8192
-"""Longest message of a condition, in characters. The API server accepts 32768 bytes."""
+_FAILURE_REASONS: Final = frozenset(
+    {conditions.WORKLOAD_REFUSED, conditions.NAME_CONFLICT, conditions.POD_CREATION_FAILED}
+)
+"""Reasons of a workload's condition that have an event also if the condition was not True before."""
 
-OWN_CONDITIONS: Final = frozenset(
+MAX_MESSAGE_CHARACTERS: Final = 8192
+"""Longest message of a condition. The API server accepts 32768 bytes."""
+
+_MAX_REASON_CHARACTERS: Final = 1024
+
+OWNED_CONDITIONS: Final = frozenset(
     {
         conditions.MODEL_RESOLVED,
         conditions.MACHINE_READY,
@@ -37,85 +44,90 @@ OWN_CONDITIONS: Final = frozenset(
         conditions.WORKSPACE_READY,
     }
 )
-"""Conditions that this controller alone writes. Others (those of other controllers too) are left as they are."""
+"""Conditions that only this controller writes. It does not change others."""
 
 
-def conclude(run: Pass, status: StatusScope[Workspace]) -> None:
-    """Set every condition and field to what this pass saw: no condition keeps the message of an earlier one."""
-    found = verdicts(run.workspace, run.seen, run.settings.node_api, run.failures)
-    _announce_failures(run, status)
-    for each in found:
-        verdict = _fitting(each)
-        _announce(run, status, verdict)
-        status.condition(verdict.type, verdict.holds, verdict.reason, verdict.message)
-    for stale in OWN_CONDITIONS - {verdict.type for verdict in found}:
-        status.remove_condition(stale)
-    whole = next(verdict for verdict in found if verdict.type == conditions.WORKSPACE_SUCCEEDED)
-    status.set(state=state(run.workspace, run.seen, whole))
-    if run.seen.claims is not None and run.seen.claims.decided:
-        status.set(claims=sorted(claim.name for claim in run.seen.claims.live))
-    if run.seen.nodes is not None:
-        status.set(worker_nodes=list(run.seen.nodes.names))
-    if run.seen.plan is not None:
-        status.set(target_node_count=run.seen.plan.hardware.count)
+def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
+    """Sets every condition and field from this reconcile, and removes conditions that do not apply any more."""
+    state = ctx.state
+    updates = condition_updates(ctx.workspace, state, ctx.settings.node_api, ctx.failures)
+    _record_failures(ctx, status)
+    for update in map(_truncated, updates):
+        _record_change(ctx, status, update)
+        status.set_condition(update)
+    for condition_type in OWNED_CONDITIONS - {update.type for update in updates}:
+        status.remove_condition(condition_type)
+    summary = next(update for update in updates if update.type == conditions.WORKSPACE_SUCCEEDED)
+    status.set(state=workspace_state(ctx.workspace, state, summary))
+    if state.claims is not None and state.claims.complete:
+        status.set(claims=sorted(claim.name for claim in state.claims.live))
+    if state.nodes is not None:
+        status.set(worker_nodes=list(state.nodes.names))
+    if state.plan is not None:
+        status.set(target_node_count=state.plan.hardware.count)
 
 
-def _fitting(verdict: Verdict) -> Verdict:
-    """The verdict as the API server accepts it: reasons and messages of others may be too long or of another form."""
-    reason = re.sub(r"[^A-Za-z0-9_]", "", verdict.reason).lstrip("0123456789_").rstrip("_")[:MESSAGE_LENGTH]
-    message = verdict.message
-    if len(message) > LONGEST_MESSAGE:
-        message = message[: LONGEST_MESSAGE - 1] + "…"
-    return verdict._replace(reason=reason or conditions.PENDING, message=message)
+def _truncated(update: ConditionUpdate) -> ConditionUpdate:
+    """Returns the condition in a form that the API server accepts;
+
+    reasons and messages of other controllers may not be.
+    """
+    reason = re.sub(r"[^A-Za-z0-9_]", "", update.reason).lstrip("0123456789_").rstrip("_")[:_MAX_REASON_CHARACTERS]
+    message = update.message
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        message = message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
+    return replace(update, reason=reason or conditions.PENDING, message=message)
 
 
-def conclude_nothing(run: Pass, status: StatusScope[Workspace]) -> None:
-    """Set every condition that exists, and the two of the whole, to Unknown: the status could not be computed."""
-    _announce_failures(run, status)
-    message = "; ".join(failure.message for failure in run.failures)
-    present = {condition.type for condition in status.conditions} & OWN_CONDITIONS
-    for each in sorted(present | {conditions.WORKSPACE_SUCCEEDED, conditions.WORKSPACE_READY}):
-        status.condition(each, None, conditions.RECONCILE_ERROR, message)
+def set_all_unknown(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
+    """Sets every existing condition and the two summaries to Unknown, because the status could not be computed."""
+    _record_failures(ctx, status)
+    message = "; ".join(failure.message for failure in ctx.failures)
+    present = {condition.type for condition in status.conditions} & OWNED_CONDITIONS
+    for condition_type in sorted(present | {conditions.WORKSPACE_SUCCEEDED, conditions.WORKSPACE_READY}):
+        status.set_condition(ConditionUpdate.unknown(condition_type, conditions.RECONCILE_ERROR, message))
 
 
-def _announce_failures(run: Pass, status: StatusScope[Workspace]) -> None:
-    """One Warning for each failure that the conditions of the last pass do not report."""
-    reported = [condition.message for condition in status.conditions if condition.type in OWN_CONDITIONS]
-    for failure in run.failures:
+def _record_failures(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
+    """Records a Warning for each failure that no condition of the last reconcile reports."""
+    reported = [condition.message for condition in status.conditions if condition.type in OWNED_CONDITIONS]
+    for failure in ctx.failures:
         if not any(failure.message in message for message in reported):
-            run.request.event("Warning", conditions.RECONCILE_ERROR, failure.message)
+            ctx.request.event("Warning", conditions.RECONCILE_ERROR, failure.message)
 
 
-def _announce(run: Pass, status: StatusScope[Workspace], verdict: Verdict) -> None:
-    """An event, and the time it took, when a condition turns. The first False of a new Workspace is no news."""
-    before = status.find(verdict.type)
-    was = before is not None and before.is_true
-    if was is bool(verdict.holds):
-        if run.seen.refusal is not None:
-            return  # the step that planned announced it
-        if verdict.reason in _CAUSES and verdict.type in _ANNOUNCED and (not before or before.reason != verdict.reason):
-            run.request.event("Warning", verdict.reason, verdict.message)
+def _record_change(ctx: ReconcileContext, status: StatusScope[Workspace], update: ConditionUpdate) -> None:
+    """Records an event and the duration when a condition becomes True, or is True no longer.
+
+    The initial False of a new Workspace has no event.
+    """
+    before = status.find(update.type)
+    if not update.differs_from(before, on="status"):
+        has_event = update.type in _EVENT_REASONS and update.reason in _FAILURE_REASONS
+        if has_event and ctx.state.plan_failure is None and update.differs_from(before, on="reason"):
+            ctx.request.event("Warning", update.reason, update.message)
         return
-    if verdict.holds:
-        _measure(run, verdict.type)
-    if verdict.type == conditions.WORKSPACE_SUCCEEDED and run.workspace.tuning is not None and verdict.holds:
-        run.request.event("Normal", "TuningSucceeded", verdict.message)
-    if verdict.type in _ANNOUNCED:
-        became, ceased = _ANNOUNCED[verdict.type]
-        if verdict.holds:
-            run.request.event("Normal", became, verdict.message)
+    if update.is_true:
+        _observe_duration(ctx, update.type)
+    if update.type == conditions.WORKSPACE_SUCCEEDED and ctx.workspace.tuning is not None and update.is_true:
+        ctx.request.event("Normal", "TuningSucceeded", update.message)
+    if update.type in _EVENT_REASONS:
+        became_true, ceased = _EVENT_REASONS[update.type]
+        if update.is_true:
+            ctx.request.event("Normal", became_true, update.message)
         else:
-            run.request.event("Warning", ceased, verdict.message)
+            ctx.request.event("Warning", ceased, update.message)
 
 
-def _measure(run: Pass, condition: str) -> None:
-    waited = _age(run, run.workspace)
-    if condition == claim_condition_type(run.settings.node_api):
-        run.metrics.claim_ready_seconds.labels(run.settings.node_api.value).observe(waited.total_seconds())
-    elif condition == conditions.WORKSPACE_SUCCEEDED and run.workspace.status.state in {None, "Pending", "Running"}:
-        run.metrics.time_to_ready_seconds.observe(waited.total_seconds())
-
-
-def _age(run: Pass, workspace: Workspace) -> timedelta:
-    born = workspace.metadata.creation_timestamp
-    return run.now - born if born else timedelta()
+def _observe_duration(ctx: ReconcileContext, condition_type: str) -> None:
+    """Observes how long after the Workspace's creation a condition became True."""
+    created = ctx.workspace.metadata.creation_timestamp
+    seconds = (ctx.now - created).total_seconds() if created else 0.0
+    if condition_type == claim_condition_type(ctx.settings.node_api):
+        ctx.metrics.claim_ready_seconds.labels(ctx.settings.node_api.value).observe(seconds)
+    elif condition_type == conditions.WORKSPACE_SUCCEEDED and ctx.workspace.status.state in {
+        None,
+        "Pending",
+        "Running",
+    }:
+        ctx.metrics.time_to_ready_seconds.observe(seconds)

@@ -1,32 +1,38 @@
-"""Step: give back nodes that nothing runs on any more, after the node count went down or a preferred node was found.
+"""Deletes claims that are no longer needed, after the node count decreased or a preferred node was found.
 
-Careful rather than quick: only while the workload is complete, only claims on whose node none of its pods is, and only
-as many as are too many. A claim whose node is not known yet counts as idle: nothing can run there.
+Deletes only while the workload is complete, only claims whose node runs no pod of the Workspace, and only as many as
+exceed the wanted number. A claim without a node counts as idle.
 """
 
 from collections.abc import Sequence
 
 from kaito.api import Claim
 from kaito.workspace.claim_policy import index_of
-from kaito.workspace.context import Pass
+from kaito.workspace.context import ReconcileContext
+from kaito.workspace.plan import Plan
+from kaito.workspace.state import ClaimsReport, WorkloadReport
 
 
-async def release(run: Pass) -> None:
-    """Delete claims beyond the number wanted."""
-    report, workload = run.seen.claims, run.seen.workload
-    if report is None or run.plan is None or workload is None or not run.seen.pods:
+async def delete_surplus_claims(
+    ctx: ReconcileContext, plan: Plan | None, claims: ClaimsReport | None, workload: WorkloadReport | None
+) -> None:
+    """Deletes idle claims beyond the wanted number."""
+    if plan is None or ctx.is_read_only or claims is None or workload is None:
         return
-    settled = workload.spec.replicas == run.plan.hardware.count == workload.status.ready_replicas
-    excess = len(report.live) - report.wanted
-    if not settled or excess <= 0:
+    stateful_set = workload.stateful_set
+    if stateful_set is None or not workload.pods:
         return
-    busy = {pod.spec.node_name for pod in run.seen.pods}
-    for claim in _idle(report.live, busy)[:excess]:
-        if await run.api.delete(claim):
-            run.request.log.info("surplus claim deleted", claim=claim.name)
-            run.request.event("Normal", f"{claim.kind}Released", f"deleted {claim.kind} {claim.name}: no longer needed")
+    is_complete = stateful_set.spec.replicas == plan.hardware.count == stateful_set.status.ready_replicas
+    surplus = len(claims.live) - claims.wanted
+    if not is_complete or surplus <= 0:
+        return
+    busy_nodes = {pod.spec.node_name for pod in workload.pods}
+    for claim in _idle(claims.live, busy_nodes)[:surplus]:
+        if await ctx.api.delete(claim):
+            ctx.request.log.info("surplus claim deleted", claim=claim.name)
+            ctx.request.event("Normal", f"{claim.kind}Released", f"deleted {claim.kind} {claim.name}: no longer needed")
 
 
-def _idle(claims: Sequence[Claim], busy: set[str | None]) -> list[Claim]:
-    """Claims without a pod of the Workspace on their node, the last place first."""
-    return sorted((claim for claim in claims if claim.status.node_name not in busy), key=index_of, reverse=True)
+def _idle(claims: Sequence[Claim], busy_nodes: set[str | None]) -> list[Claim]:
+    """Returns the claims whose node runs no pod of the Workspace, highest index first."""
+    return sorted((claim for claim in claims if claim.status.node_name not in busy_nodes), key=index_of, reverse=True)

@@ -1,37 +1,46 @@
-"""Step: the Job that tunes, and what its pod says. An edited Workspace gets a new Job once the old one is gone."""
+"""Applies the Job of a tuning Workspace and observes its pod.
 
-from collections.abc import Sequence
+The template of a Job is immutable. If the Workspace changes, the Job is deleted, and a new one is created once the old
+one does not exist any more.
+"""
+
+from typing import Final
 
 from kaito.api import labels
 from kaito.runtime.kinds import Job, Pod
-from kaito.workspace.context import Pass
+from kaito.workspace.context import ReconcileContext
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
-from kaito.workspace.steps.guards import foreign, unless_refused
-from kaito.workspace.steps.obstacles import find_obstacle
+from kaito.workspace.state import WorkloadReport
+from kaito.workspace.steps.guards import is_foreign, unless_rejected
+from kaito.workspace.steps.pod_events import find_event_fault
 
-SAFETY_SECONDS = 60.0
-"""How often a Job that has not started is looked at although nothing was heard."""
+RESYNC_SECONDS: Final = 60.0
+"""Interval at which a Workspace whose Job has not started is reconciled without an event."""
 
-REPLACED_SECONDS = 5.0
-"""How often the end of a deleted Job is looked for although nothing was heard."""
+DELETION_POLL_SECONDS: Final = 5.0
+"""Interval at which a Workspace whose old Job is being deleted is reconciled without an event."""
 
 
-async def ensure(run: Pass) -> None:
-    """Create the Job once the node is ready; replace it when its inputs changed; look at its pods."""
-    if run.workspace.tuning is None:
-        return
-    present = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
-    if present is not None and foreign(run, present):
-        return
-    pods: Sequence[Pod] = () if present is None else await run.api.list(Pod, index=PODS(str(run.workspace.key)))
-    run.seen.job, run.seen.pods, run.seen.looked_at_workload = present, pods, True
-    if run.plan is not None:
-        run.seen.job = present = await _converge(run, run.plan, present)
+async def ensure_tuning(ctx: ReconcileContext, plan: Plan | None, *, can_place: bool) -> WorkloadReport | None:
+    """Creates the Job once its pod can be placed, replaces it if its inputs changed, and observes its pods.
+
+    Returns None for an inference Workspace, and if a Job of the Workspace's name has another controller.
+    """
+    if ctx.workspace.tuning is None:
+        return None
+    present = await ctx.api.find(Job, ctx.workspace.name, ctx.workspace.namespace)
+    if present is not None and is_foreign(ctx, present):
+        return None
+    pods = [] if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
+    ctx.state.workload = report = WorkloadReport(job=present, pods=pods)
+    if plan is not None and not ctx.is_read_only:
+        report.job = present = await _apply(ctx, plan, present, can_place=can_place)
     if present is not None and not is_ended(present) and not present.status.ready:
-        run.wake(SAFETY_SECONDS, "the tuning job is starting")
-        run.seen.obstacle = await find_obstacle(run, present, 1)
+        ctx.request.requeue_after(RESYNC_SECONDS, "the tuning job is starting")
+        report.event_fault = await find_event_fault(ctx, present, report.pods, wanted=1)
+    return report
 
 
 def is_ended(job: Job) -> bool:
@@ -39,40 +48,41 @@ def is_ended(job: Job) -> bool:
     return job.has_condition("Complete") or job.has_condition("Failed")
 
 
-async def is_finished(run: Pass, plan: Plan) -> bool:
-    """Whether the Workspace tunes, and the Job for what it says now has ended, well or not."""
-    if run.workspace.tuning is None:
+async def is_tuning_ended(ctx: ReconcileContext, plan: Plan) -> bool:
+    """Whether the Workspace tunes a model, and the Job of its current spec completed or failed."""
+    if ctx.workspace.tuning is None:
         return False
-    job = await run.api.find(Job, run.workspace.name, run.workspace.namespace)
+    job = await ctx.api.find(Job, ctx.workspace.name, ctx.workspace.namespace)
     if job is None or job.deleting or not is_ended(job):
         return False
-    wanted = tuning_job(run.workspace, plan, run.settings)
-    return job.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations[labels.TEMPLATE_HASH]
+    return _has_template_of(job, tuning_job(ctx.workspace, plan, ctx.settings))
 
 
-async def _converge(run: Pass, plan: Plan, present: Job | None) -> Job | None:
-    """A Job's template cannot be changed, so a Job with another digest is deleted and made again."""
-    wanted = tuning_job(run.workspace, plan, run.settings)
-    if present is not None:
-        if present.deleting:
-            run.wake(REPLACED_SECONDS, "the old tuning job is going away")
-        elif present.annotations.get(labels.TEMPLATE_HASH) != wanted.annotations[labels.TEMPLATE_HASH]:
-            await run.api.delete(present, propagation="Foreground")
-            run.request.event("Normal", "JobReplaced", f"deleted Job {present.name}: its inputs changed")
-            run.wake(REPLACED_SECONDS, "the old tuning job is going away")
-        return present
-    if not run.placeable:
-        return None
-    return await _create(run, plan, wanted)
+def _has_template_of(present: Job, wanted: Job) -> bool:
+    return present.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations[labels.TEMPLATE_HASH]
 
 
-async def _create(run: Pass, plan: Plan, wanted: Job) -> Job | None:
-    if plan.training is not None:
-        config = run.api.ensure(plan.training, owner=run.workspace)
-        if await unless_refused(run, "the training configuration", config) is None:
+async def _apply(ctx: ReconcileContext, plan: Plan, present: Job | None, *, can_place: bool) -> Job | None:
+    """Creates the Job, or deletes the present one if its template differs."""
+    wanted = tuning_job(ctx.workspace, plan, ctx.settings)
+    if present is None:
+        return await _create(ctx, plan, wanted) if can_place else None
+    if present.deleting:
+        ctx.request.requeue_after(DELETION_POLL_SECONDS, "the old tuning job is being deleted")
+    elif not _has_template_of(present, wanted):
+        await ctx.api.delete(present, propagation="Foreground")
+        ctx.request.event("Normal", "JobReplaced", f"deleted Job {present.name}: its inputs changed")
+        ctx.request.requeue_after(DELETION_POLL_SECONDS, "the old tuning job is being deleted")
+    return present
+
+
+async def _create(ctx: ReconcileContext, plan: Plan, wanted: Job) -> Job | None:
+    if plan.training_config is not None:
+        config = ctx.api.ensure(plan.training_config, owner=ctx.workspace)
+        if await unless_rejected(ctx, "the training configuration", config) is None:
             return None
-    made = await unless_refused(run, "the job", run.api.ensure(wanted, owner=run.workspace))
-    if made is not None:
-        run.request.log.info("tuning job created")
-        run.request.event("Normal", "JobCreated", f"created Job {made.name}")
-    return made
+    created = await unless_rejected(ctx, "the job", ctx.api.ensure(wanted, owner=ctx.workspace))
+    if created is not None:
+        ctx.request.log.info("tuning job created")
+        ctx.request.event("Normal", "JobCreated", f"created Job {created.name}")
+    return created

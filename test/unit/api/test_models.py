@@ -132,13 +132,13 @@ def test_trouble_is_the_first_stage_with_something_to_say(kind: type[Claim]) -> 
     speaking = {"type": initialized, "status": "False", "reason": "NodeNotReady", "message": "kubelet stopped"}
     done = {"type": launched, "status": "True", "reason": launched}
 
-    trouble = claim(kind, conditions=[done, waiting, speaking]).trouble()
+    trouble = claim(kind, conditions=[done, waiting, speaking]).blocking_condition()
     assert trouble is not None
     assert trouble.message == "kubelet stopped"
-    only_waiting = claim(kind, conditions=[done, waiting]).trouble()
+    only_waiting = claim(kind, conditions=[done, waiting]).blocking_condition()
     assert only_waiting is not None
     assert only_waiting.message == "waiting"
-    assert claim(kind, conditions=[done]).trouble() is None
+    assert claim(kind, conditions=[done]).blocking_condition() is None
 
 
 @KINDS

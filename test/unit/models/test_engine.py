@@ -8,7 +8,7 @@ import pytest
 
 from kaito.models import catalog, instance_types
 from kaito.models.commands import inference_command
-from kaito.models.engine import EngineOptions
+from kaito.models.engine import EngineSettings, check_engine
 from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
 from kaito.models.gpu import GIB, Gpu, InstanceType
 from kaito.models.parallelism import Parallelism
@@ -21,7 +21,7 @@ LLAMA_8B = catalog.get("llama-3.1-8b-instruct")
 
 
 def flags(preset: str, instance: str, **engine: Any) -> dict[str, str]:
-    plan = plan_inference(catalog.get(preset), instance_types.get(instance), engine=EngineOptions(**engine))
+    plan = plan_inference(catalog.get(preset), instance_types.get(instance), engine=EngineSettings(**engine))
     words = (word.removeprefix("--").partition("=") for word in inference_command(plan)[2:])
     return {name: value for name, _, value in words}
 
@@ -44,7 +44,7 @@ def flags(preset: str, instance: str, **engine: Any) -> dict[str, str]:
 def test_an_option_out_of_range_names_its_key(option: str, value: float | str, field: str) -> None:
     options: dict[str, Any] = {option: value}
     with pytest.raises(InvalidEngineOption) as caught:
-        EngineOptions(**options)
+        check_engine(EngineSettings(**options))
 
     assert caught.value.field == field
     assert f"is {value!r}" in caught.value.message
@@ -56,23 +56,23 @@ def test_a_context_beyond_the_models_own_is_refused() -> None:
         InvalidEngineOption,
         match=r"max-model-len\]: is 9999999, which exceeds the model's maximum context of 131072 tokens",
     ):
-        plan_inference(LLAMA_8B, A100, engine=EngineOptions(max_model_len=9999999))
-    assert plan_inference(LLAMA_8B, A100, engine=EngineOptions(max_model_len=131072)).warnings == ()
+        plan_inference(LLAMA_8B, A100, engine=EngineSettings(max_model_len=9999999))
+    assert plan_inference(LLAMA_8B, A100, engine=EngineSettings(max_model_len=131072)).warnings == ()
 
 
 def test_a_context_that_does_not_fit_is_refused_with_one_that_does() -> None:
     """input-A5, row 4."""
     with pytest.raises(InstanceTypeTooSmall) as caught:
-        plan_inference(LLAMA_8B, A10, engine=EngineOptions(max_model_len=131072))
+        plan_inference(LLAMA_8B, A10, engine=EngineSettings(max_model_len=131072))
 
     assert caught.value.field == "inference.config[vllm.max-model-len]"
     assert "it takes about 33.5 GiB, 19.7 GiB are usable" in caught.value.message
     most = int(re.findall(r"use at most (\d+)", caught.value.message)[0])
-    assert plan_inference(LLAMA_8B, A10, engine=EngineOptions(max_model_len=most)).warnings == ()
+    assert plan_inference(LLAMA_8B, A10, engine=EngineSettings(max_model_len=most)).warnings == ()
     with pytest.raises(InstanceTypeTooSmall):
-        plan_inference(LLAMA_8B, A10, engine=EngineOptions(max_model_len=most + 16))
+        plan_inference(LLAMA_8B, A10, engine=EngineSettings(max_model_len=most + 16))
     larger = re.findall(r"for example (\S+)", caught.value.message)[0]
-    larger_plan = plan_inference(LLAMA_8B, instance_types.get(larger), engine=EngineOptions(max_model_len=131072))
+    larger_plan = plan_inference(LLAMA_8B, instance_types.get(larger), engine=EngineSettings(max_model_len=131072))
     assert larger_plan.warnings == ()
 
 
@@ -81,24 +81,24 @@ def test_more_tensor_ranks_than_gpus_are_refused() -> None:
     with pytest.raises(
         InvalidEngineOption, match=r"tensor-parallel-size\]: is 3, .*has 1 GPU: use sizes whose product is at most 1"
     ):
-        plan_inference(LLAMA_8B, A10, engine=EngineOptions(tensor_parallel_size=3))
+        plan_inference(LLAMA_8B, A10, engine=EngineSettings(tensor_parallel_size=3))
     with pytest.raises(InvalidEngineOption, match=r"data-parallel-size\]: is 4 and needs 8 GPUs with tensor-parall"):
-        plan_inference(LLAMA_8B, A100X4, engine=EngineOptions(tensor_parallel_size=2, data_parallel_size=4))
+        plan_inference(LLAMA_8B, A100X4, engine=EngineSettings(tensor_parallel_size=2, data_parallel_size=4))
 
 
 def test_tensor_ranks_must_divide_the_heads() -> None:
     with pytest.raises(InvalidEngineOption, match=r"is 3, which does not divide the 32 attention heads .* use 1 or 2 "):
-        plan_inference(LLAMA_8B, A100X4, engine=EngineOptions(tensor_parallel_size=3))
+        plan_inference(LLAMA_8B, A100X4, engine=EngineSettings(tensor_parallel_size=3))
 
 
 def test_more_stages_than_layers_are_refused() -> None:
     big = InstanceType("x", A100.gpu, 64, A100.memory_per_gpu)
     with pytest.raises(InvalidEngineOption, match=r"pipeline-parallel-size\]: is 64, .* has 32 layers"):
-        plan_inference(LLAMA_8B, big, engine=EngineOptions(pipeline_parallel_size=64))
+        plan_inference(LLAMA_8B, big, engine=EngineSettings(pipeline_parallel_size=64))
 
 
 def test_parallel_sizes_of_the_user_replace_all_of_ours() -> None:
-    plan = plan_inference(LLAMA_8B, A100X4, engine=EngineOptions(tensor_parallel_size=2))
+    plan = plan_inference(LLAMA_8B, A100X4, engine=EngineSettings(tensor_parallel_size=2))
 
     assert plan.parallelism == Parallelism(tensor=2, pipeline=1, data=1)
     (warning,) = plan.warnings
@@ -120,12 +120,12 @@ def test_parallel_sizes_of_the_user_replace_all_of_ours() -> None:
     ],
 )
 def test_sizes_that_the_user_leaves_out_use_the_remaining_gpus(options: dict[str, int], expected: Parallelism) -> None:
-    assert plan_inference(LLAMA_8B, A100X4, engine=EngineOptions(**options)).parallelism == expected  # type: ignore[arg-type]
+    assert plan_inference(LLAMA_8B, A100X4, engine=EngineSettings(**options)).parallelism == expected  # type: ignore[arg-type]
 
 
 def test_parallel_sizes_too_small_for_the_model_are_blamed() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
-        plan_inference(catalog.get("llama-3.3-70b-instruct"), A100X4, engine=EngineOptions(tensor_parallel_size=1))
+        plan_inference(catalog.get("llama-3.3-70b-instruct"), A100X4, engine=EngineSettings(tensor_parallel_size=1))
 
     assert caught.value.field == "inference.config[vllm.tensor-parallel-size]"
 
@@ -133,15 +133,15 @@ def test_parallel_sizes_too_small_for_the_model_are_blamed() -> None:
 def test_the_users_share_is_sized_with_and_passed_on() -> None:
     assert flags("llama-3.1-8b-instruct", A100.name, gpu_memory_utilization=0.9)["gpu-memory-utilization"] == "0.9"
     with pytest.raises(InstanceTypeTooSmall) as caught:
-        plan_inference(LLAMA_8B, A10, engine=EngineOptions(gpu_memory_utilization=0.3))
+        plan_inference(LLAMA_8B, A10, engine=EngineSettings(gpu_memory_utilization=0.3))
     assert caught.value.field == "inference.config[vllm.gpu-memory-utilization]"
     assert caught.value.message.endswith("remove it")
-    (warning,) = plan_inference(LLAMA_8B, A10, engine=EngineOptions(gpu_memory_utilization=0.99)).warnings
+    (warning,) = plan_inference(LLAMA_8B, A10, engine=EngineSettings(gpu_memory_utilization=0.99)).warnings
     assert "0.99 is more than the 0.82 that NVIDIA A10 usually has free" in warning
 
 
 def test_a_small_cache_format_makes_room_for_context() -> None:
-    wide = EngineOptions(max_model_len=32768)
+    wide = EngineSettings(max_model_len=32768)
     with pytest.raises(InstanceTypeTooSmall):
         plan_inference(LLAMA_8B, A10, engine=wide)
     assert flags("llama-3.1-8b-instruct", A10.name, max_model_len=16384, kv_cache_dtype="fp8") | {
@@ -154,7 +154,7 @@ def test_a_long_context_takes_all_gpus_instead_of_copies() -> None:
     preset = catalog.get("phi-3-mini-128k-instruct")
 
     assert plan_inference(preset, A100X4).parallelism == Parallelism(data=4)
-    engine = EngineOptions(max_model_len=131072, gpu_memory_utilization=0.6)
+    engine = EngineSettings(max_model_len=131072, gpu_memory_utilization=0.6)
     assert plan_inference(preset, A100X4, engine=engine).parallelism == Parallelism(tensor=4)
 
 
@@ -167,16 +167,16 @@ def test_adapters_take_memory() -> None:
 
 
 def test_the_size_check_can_be_bypassed_but_not_the_models_maximum() -> None:
-    (warning,) = plan_inference(LLAMA_8B, A10, engine=EngineOptions(max_model_len=131072), bypass_size=True).warnings
+    (warning,) = plan_inference(LLAMA_8B, A10, engine=EngineSettings(max_model_len=131072), bypass_size=True).warnings
     assert "too small for llama-3.1-8b-instruct" in warning
     with pytest.raises(InvalidEngineOption):
-        plan_inference(LLAMA_8B, A10, engine=EngineOptions(max_model_len=131073), bypass_size=True)
+        plan_inference(LLAMA_8B, A10, engine=EngineSettings(max_model_len=131073), bypass_size=True)
 
 
 def test_transformers_does_not_read_the_options() -> None:
-    plan = plan_inference(LLAMA_8B, A100, runtime="transformers", engine=EngineOptions(max_model_len=4096))
+    plan = plan_inference(LLAMA_8B, A100, runtime="transformers", engine=EngineSettings(max_model_len=4096))
 
-    assert plan.engine == EngineOptions()
+    assert plan.engine == EngineSettings()
     (warning,) = plan.warnings
     assert "inference.config: the vllm section has no effect" in warning
 
@@ -215,7 +215,7 @@ def test_any_options_on_any_node_are_planned_or_refused_with_a_field(seed: int) 
         }
         preset, node = chance.choice(catalog.presets()), InstanceType("x", gpu, gpus, memory * GIB)
         try:
-            plan = plan_inference(preset, node, engine=EngineOptions(**options), adapters=chance.choice([0, 1, 10]))
+            plan = plan_inference(preset, node, engine=EngineSettings(**options), adapters=chance.choice([0, 1, 10]))
         except PlanError as refused:
             fields = ("inference.config[vllm.", "resource.instanceType")
             assert refused.field.startswith(fields), (preset.name, options)  # noqa: PT017 - some are planned

@@ -4,7 +4,7 @@ import pytest
 
 from kaito.models.gpu import GIB
 from kaito.models.instance_types import Cloud, instance_types
-from kaito.models.node_capacity import most_cpus, most_memory
+from kaito.models.node_capacity import max_cpus, max_memory_bytes
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ from kaito.models.node_capacity import most_cpus, most_memory
     ],
 )
 def test_the_name_gives_the_number_of_cpus(name: str, cloud: Cloud, cpus: int | None) -> None:
-    assert most_cpus(name, cloud) == cpus
+    assert max_cpus(name, cloud) == cpus
 
 
 def test_memory_is_bounded_for_gpu_sizes_only() -> None:
-    assert most_memory("Standard_NC24ads_A100_v4", "azure") == 24 * 24 * GIB
-    assert most_memory("Standard_M128ms", "azure") is None
-    assert most_memory("p4d.24xlarge", "aws") is None
+    assert max_memory_bytes("Standard_NC24ads_A100_v4", "azure") == 24 * 24 * GIB
+    assert max_memory_bytes("Standard_M128ms", "azure") is None
+    assert max_memory_bytes("p4d.24xlarge", "aws") is None
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_memory_is_bounded_for_gpu_sizes_only() -> None:
 )
 def test_the_bound_is_above_what_is_sold(name: str, sold: int) -> None:
     """Memory in GiB as the cloud documents it."""
-    most = most_memory(name, "azure")
+    most = max_memory_bytes(name, "azure")
     assert most is not None
     assert sold * GIB < most
 
 
 def test_every_azure_size_of_the_table_has_both_bounds() -> None:
     for instance in instance_types("azure"):
-        assert most_cpus(instance.name, "azure"), instance.name
-        assert most_memory(instance.name, "azure"), instance.name
+        assert max_cpus(instance.name, "azure"), instance.name
+        assert max_memory_bytes(instance.name, "azure"), instance.name

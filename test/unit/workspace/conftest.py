@@ -1,4 +1,4 @@
-"""The founding document's Workspace and what its controller is told, for every test of the room."""
+"""Fixtures of the workspace controller: the phi-3 sample Workspace, its plan, and a cluster to reconcile it in."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from kaito.runtime.meta import ObjectMeta, Quantity
 from kaito.runtime.meta.model import format_time
 from kaito.runtime.testing import CrashingTransport, CrashPoint, World, builders
 from kaito.workspace.main import workspace_manager
-from kaito.workspace.plan import Hardware, Plan, Serving
+from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 DEFINITIONS = crds.manifests()
@@ -20,7 +20,7 @@ UID = "0b8e7c0e-0000-4000-8000-000000000001"
 
 @pytest.fixture(params=[NodeApi.MACHINE, NodeApi.NODECLAIM])
 def node_api(request: pytest.FixtureRequest) -> NodeApi:
-    """Every test of the node path runs over both kinds of claims."""
+    """Runs every test of the node path with both kinds of claims."""
     api: NodeApi = request.param
     return api
 
@@ -32,7 +32,7 @@ def settings(node_api: NodeApi) -> WorkspaceSettings:
 
 @pytest.fixture
 def phi() -> Workspace:
-    """The first manifest of the founding document, as stored."""
+    """The phi-3 sample Workspace as the API server stores it."""
     return Workspace.model_validate(
         {
             "metadata": {
@@ -58,9 +58,9 @@ def hardware() -> Hardware:
 
 
 @pytest.fixture
-def serving() -> Serving:
-    return Serving(
-        model="phi-3-mini-4k-instruct",
+def model_container() -> ModelContainer:
+    return ModelContainer(
+        preset="phi-3-mini-4k-instruct",
         image="registry.example/kaito-phi-3-mini-4k-instruct:0.0.2",
         tools_image="registry.example/kaito-base:0.5.0",
         command=("/bin/sh", "-c", "serve"),
@@ -69,12 +69,12 @@ def serving() -> Serving:
 
 
 @pytest.fixture
-def plan(hardware: Hardware, serving: Serving) -> Plan:
-    return Plan(hardware=hardware, serving=serving)
+def plan(hardware: Hardware, model_container: ModelContainer) -> Plan:
+    return Plan(hardware=hardware, container=model_container)
 
 
 class Cluster:
-    """The world as a Workspace meets it: everybody else does what the test says, and the controller may crash."""
+    """A cluster in which the test plays user, provisioner, nodes and workload controllers."""
 
     def __init__(self, world: World, settings: WorkspaceSettings) -> None:
         self.world, self.settings = world, settings
@@ -83,7 +83,7 @@ class Cluster:
             world.install(definition)
 
     def controller(self, settings: WorkspaceSettings | None = None) -> Manager:
-        """A controller process, to be entered; leaving it is a clean stop."""
+        """Returns a controller process; leaving its context is a graceful shutdown."""
         runtime = Settings(
             metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False, log_level="warning"
         )
@@ -93,7 +93,7 @@ class Cluster:
         self.world.track(manager)
         return manager
 
-    # what the user does
+    # -- actions of the user --
 
     def apply(self, workspace: Workspace) -> Workspace:
         return self.world.put(workspace)
@@ -104,16 +104,16 @@ class Cluster:
     def workspace(self, name: str = "workspace-phi-3-mini") -> Workspace:
         return self.world.get(Workspace, name)
 
-    def told(self, name: str = "workspace-phi-3-mini") -> dict[str, tuple[str, str, str]]:
+    def conditions(self, name: str = "workspace-phi-3-mini") -> dict[str, tuple[str, str, str]]:
         """Status, reason and message of every condition."""
         return {c.type: (c.status, c.reason, c.message) for c in self.workspace(name).status.conditions}
 
     def columns(self, name: str = "workspace-phi-3-mini") -> tuple[str, str, str]:
         """RESOURCEREADY, INFERENCEREADY and WORKSPACEREADY as kubectl shows them."""
-        told = self.told(name)
-        return told["ResourceReady"][0], told["InferenceReady"][0], told["WorkspaceReady"][0]
+        conditions = self.conditions(name)
+        return conditions["ResourceReady"][0], conditions["InferenceReady"][0], conditions["WorkspaceReady"][0]
 
-    # what the provisioner, the nodes and the workload controllers do
+    # -- actions of the provisioner, the nodes and the workload controllers --
 
     def claims(self) -> list[Machine] | list[NodeClaim]:
         return self.world.list(self.kind)  # type: ignore[return-value]  # one of the two kinds
@@ -122,8 +122,8 @@ class Cluster:
         (only,) = self.claims()
         return only
 
-    def say(self, claim: Claim, *conditions: dict[str, str], **status: Any) -> None:
-        """The provisioner writes the claim's status."""
+    def set_claim_status(self, claim: Claim, *conditions: dict[str, str], **status: Any) -> None:
+        """Writes the claim's status as the provisioner does."""
         moment = {"lastTransitionTime": "2030-01-01T00:00:00Z"}
         self.world.patch(
             self.kind,
@@ -133,25 +133,28 @@ class Cluster:
         )
 
     def join(self, claim: Claim, *, gpus: str = "1", ready: bool = True) -> Node:
-        """The claim's node joins; the claim is Ready when the node is."""
+        """Joins the claim's node and sets the claim Ready if the node is.
+
+        The node has the labels that a provisioner copies from the claim, and its instance type from the cloud.
+        """
         node = self.world.put(
             builders.node(
                 f"node-{claim.name}",
-                labels={**claim.labels, labels.INSTANCE_TYPE: claim.instance_type, labels.MACHINE_TYPE: "gpu"},
+                labels={**claim.labels, labels.INSTANCE_TYPE: claim.instance_type},
                 capacity={labels.NVIDIA_GPU: gpus},
                 ready=ready,
                 provider_id=f"azure:///{claim.name}",
             )
         )
-        word = "True" if ready else "False"
+        status = "True" if ready else "False"
         stages = [{"type": s, "status": "True", "reason": s} for s in claim.stages[:2]]
-        root = {"type": "Ready", "status": word, "reason": "Ready"}
-        last = {"type": claim.stages.initialized, "status": word, "reason": "Initialized"}
-        self.say(claim, *stages, last, root, nodeName=node.name, providerID=f"azure:///{claim.name}")
+        root = {"type": "Ready", "status": status, "reason": "Ready"}
+        last = {"type": claim.stages.initialized, "status": status, "reason": "Initialized"}
+        self.set_claim_status(claim, *stages, last, root, nodeName=node.name, providerID=f"azure:///{claim.name}")
         return node
 
     def node_ready(self, name: str, status: str, message: str = "") -> None:
-        """The node's Ready condition turns."""
+        """Sets the node's Ready condition."""
         condition = {
             "type": "Ready",
             "status": status,
@@ -162,7 +165,7 @@ class Cluster:
         self.world.patch(Node, name, {"status": {"conditions": [condition]}}, subresource="status")
 
     def serve(self, name: str = "workspace-phi-3-mini", *, ready: int | None = None) -> None:
-        """The StatefulSet controller reports so many ready pods; all by default."""
+        """Sets the ready replicas of the StatefulSet; all by default."""
         workload = self.world.get(StatefulSet, name)
         replicas = workload.spec.replicas or 0
         status = {
@@ -173,7 +176,7 @@ class Cluster:
         self.world.patch(StatefulSet, name, {"status": status}, subresource="status")
 
     def killed_after(self, writes: int) -> Manager:
-        """A controller process that dies with its n-th write: the server acts on it, nobody hears the answer."""
+        """Returns a controller process that crashes at its n-th write: the server performs it, the reply is lost."""
         runtime = Settings(
             metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False, graceful_shutdown_seconds=1
         )
@@ -183,7 +186,7 @@ class Cluster:
         return manager
 
     async def until_serving(self) -> None:
-        """From a new Workspace to the first answer, everybody playing along."""
+        """Joins the nodes of all claims and makes the pods ready."""
         await self.world.settle()
         for claim in self.claims():
             self.join(claim)

@@ -6,7 +6,8 @@ import pytest
 
 from kaito.api import Workspace, labels
 from kaito.runtime.webhook import Admission
-from kaito.workspace.admission import judge, workspace_webhook
+from kaito.workspace.admission import workspace_webhook
+from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 SETTINGS = WorkspaceSettings()
@@ -20,7 +21,9 @@ def changed(workspace: Workspace, **parts: Any) -> Workspace:
 
 
 def errors_of(workspace: Workspace, old: Workspace | None = None, settings: WorkspaceSettings = SETTINGS) -> list[str]:
-    return [str(violation) for violation in judge(workspace, old, settings) if violation.severity == "error"]
+    return [
+        str(violation) for violation in validate_workspace(workspace, old, settings) if violation.severity == "error"
+    ]
 
 
 def test_the_founding_documents_manifest_is_admitted(phi: Workspace) -> None:
@@ -76,7 +79,7 @@ def test_bypassing_the_size_check_is_a_warning(phi: Workspace) -> None:
     large = changed(phi, inference={"preset": {"name": "phi-3-medium-4k-instruct"}})
     bypassed = large.with_metadata(annotations={labels.BYPASS_RESOURCE_CHECKS: "True"})
     assert errors_of(bypassed) == []
-    assert any("too small" in str(violation) for violation in judge(bypassed, None, SETTINGS))
+    assert any("too small" in str(violation) for violation in validate_workspace(bypassed, None, SETTINGS))
 
 
 def test_the_webhook_tells_errors_and_warnings_apart(phi: Workspace) -> None:

@@ -35,8 +35,8 @@ async def test_a_workspace_waits_for_a_node_that_matches(cluster: "Cluster", own
     async with cluster.controller():
         await cluster.world.settle()
         assert cluster.columns() == ("False", "False", "False")
-        assert "no node matches" in cluster.told()["ResourceReady"][2]
-        assert "apps" in cluster.told()["ResourceReady"][2]
+        assert "no node matches" in cluster.conditions()["ResourceReady"][2]
+        assert "apps" in cluster.conditions()["ResourceReady"][2]
 
         gpu_node(cluster.world, "mine")
         await cluster.world.settle()
@@ -44,8 +44,8 @@ async def test_a_workspace_waits_for_a_node_that_matches(cluster: "Cluster", own
         cluster.serve()
         await cluster.world.settle()
         assert cluster.columns() == ("True", "True", "True")
-        assert "MachineReady" not in cluster.told()
-        assert "NodeClaimReady" not in cluster.told()
+        assert "MachineReady" not in cluster.conditions()
+        assert "NodeClaimReady" not in cluster.conditions()
 
 
 async def test_a_node_without_gpu_labels_is_told_with_the_remedy(cluster: "Cluster", own: Workspace) -> None:
@@ -53,8 +53,8 @@ async def test_a_node_without_gpu_labels_is_told_with_the_remedy(cluster: "Clust
     cluster.apply(own)
     async with cluster.controller():
         await cluster.world.settle()
-        assert "GPU feature discovery" in cluster.told()["ResourceReady"][2]
-        assert "plain" in cluster.told()["ResourceReady"][2]
+        assert "GPU feature discovery" in cluster.conditions()["ResourceReady"][2]
+        assert "plain" in cluster.conditions()["ResourceReady"][2]
 
 
 async def test_the_nodes_stay_when_the_workspace_goes(cluster: "Cluster", own: Workspace) -> None:
@@ -88,8 +88,8 @@ async def test_the_instance_type_must_be_left_out(cluster: "Cluster", phi: Works
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.settle()
-        assert cluster.told()["ResourceReady"][1] == "InvalidSpec"
-        assert "resource.instanceType" in cluster.told()["ResourceReady"][2]
+        assert cluster.conditions()["ResourceReady"][1] == "InvalidSpec"
+        assert "resource.instanceType" in cluster.conditions()["ResourceReady"][2]
 
 
 async def test_karpenters_kinds_need_not_be_installed(

@@ -117,5 +117,5 @@ async def test_somebody_elses_status_and_edits_are_not_lost(cluster: "Cluster", 
         await world.settle()
         cluster.serve()
         await world.settle()
-        assert cluster.told()["TheirCondition"][0] == "True"
+        assert cluster.conditions()["TheirCondition"][0] == "True"
         assert cluster.columns() == ("True", "True", "True")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kaito.api import Machine, NodeClaim, Workspace, labels
-from kaito.workspace.manifests.claim import claim, claim_kind, claim_name
+from kaito.workspace.manifests.claim import claim_kind, claim_name, node_claim
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
@@ -31,7 +31,7 @@ def test_names_differ_by_workspace_place_and_replacement(phi: Workspace) -> None
 
 
 def test_a_machine_reads_as_upstream_wrote_it(phi: Workspace, hardware: Hardware) -> None:
-    machine = claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0)
+    machine = node_claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0)
     assert isinstance(machine, Machine)
     name = claim_name(phi, index=0, serial=0)
     assert machine.to_dict() == {
@@ -64,7 +64,7 @@ def test_a_machine_reads_as_upstream_wrote_it(phi: Workspace, hardware: Hardware
 
 
 def test_a_nodeclaim_reads_as_upstream_writes_it(phi: Workspace, hardware: Hardware) -> None:
-    wanted = claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.NODECLAIM), index=2, serial=1)
+    wanted = node_claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.NODECLAIM), index=2, serial=1)
     assert isinstance(wanted, NodeClaim)
     assert wanted.name == claim_name(phi, index=2, serial=1)
     assert wanted.labels["karpenter.sh/nodepool"] == "kaito"
@@ -91,7 +91,7 @@ def test_on_aws_the_node_class_is_amazons(phi: Workspace, hardware: Hardware) ->
     """A `storage` request would keep Karpenter's nodes from being initialized (interop K2), and without `expireAfter`
     Karpenter's CRD stores 720h (interop K3)."""
     settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM, cloud="aws")
-    spec = claim(phi, replace(hardware, instance_type="g5.xlarge"), settings, index=0, serial=0).to_dict()["spec"]
+    spec = node_claim(phi, replace(hardware, instance_type="g5.xlarge"), settings, index=0, serial=0).to_dict()["spec"]
     assert spec["nodeClassRef"] == {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}
     assert {"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]} in spec["requirements"]
     assert "storage" not in str(spec)
@@ -101,18 +101,20 @@ def test_on_aws_the_node_class_is_amazons(phi: Workspace, hardware: Hardware) ->
 def test_a_size_without_gpu_is_claimed_as_one(phi: Workspace, hardware: Hardware) -> None:
     """Pod templates may run on CPU sizes (input-R7)."""
     cpu = replace(hardware, instance_type="Standard_D4s_v3", gpus=0)
-    machine = claim(phi, cpu, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0).to_dict()["spec"]
+    machine = node_claim(phi, cpu, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0).to_dict()["spec"]
     assert {"key": "kaito.sh/machine-type", "operator": "In", "values": ["cpu"]} in machine["requirements"]
 
     settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM, cloud="aws")
-    on_aws = claim(phi, replace(cpu, instance_type="m5.large"), settings, index=0, serial=0).to_dict()["spec"]
+    on_aws = node_claim(phi, replace(cpu, instance_type="m5.large"), settings, index=0, serial=0).to_dict()["spec"]
     assert "gpu-count" not in str(on_aws["requirements"])
 
 
 def test_the_annotation_chooses_the_image_family(phi: Workspace, hardware: Hardware) -> None:
     settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM)
     chosen = phi.with_metadata(annotations={labels.NODE_IMAGE_FAMILY: " AzureLinux "})
-    assert claim(chosen, hardware, settings, index=0, serial=0).annotations[labels.NODE_IMAGE_FAMILY] == "azurelinux"
+    assert (
+        node_claim(chosen, hardware, settings, index=0, serial=0).annotations[labels.NODE_IMAGE_FAMILY] == "azurelinux"
+    )
 
 
 def test_a_users_label_never_wins_over_the_controllers_own(phi: Workspace, hardware: Hardware) -> None:
@@ -120,12 +122,12 @@ def test_a_users_label_never_wins_over_the_controllers_own(phi: Workspace, hardw
         match_labels={"karpenter.sh/nodepool": "theirs", labels.WORKSPACE: "other", "apps": "phi-3"}
     )
     greedy = phi.evolve(resource=phi.resource.evolve(label_selector=selector))
-    rendered = claim(greedy, hardware, WorkspaceSettings(node_api=NodeApi.NODECLAIM), index=0, serial=0)
+    rendered = node_claim(greedy, hardware, WorkspaceSettings(node_api=NodeApi.NODECLAIM), index=0, serial=0)
     assert rendered.labels["karpenter.sh/nodepool"] == "kaito"
     assert rendered.labels[labels.WORKSPACE] == phi.name
 
 
 def test_with_the_users_own_nodes_there_is_nothing_to_claim(phi: Workspace, hardware: Hardware) -> None:
     assert claim_kind(NodeApi.BYO) is None
-    with pytest.raises(ValueError, match="the user's own"):
-        claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.BYO), index=0, serial=0)
+    with pytest.raises(ValueError, match="no claims are created with existing nodes"):
+        node_claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.BYO), index=0, serial=0)

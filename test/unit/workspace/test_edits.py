@@ -47,7 +47,7 @@ async def test_an_edited_config_rolls_the_pods_once(cluster: "Cluster", phi: Wor
     cluster.apply(Workspace.model_validate(document))
     async with cluster.controller():
         await world.settle()
-        assert cluster.told()["ResourceReady"][1] == "ConfigNotFound"
+        assert cluster.conditions()["ResourceReady"][1] == "ConfigNotFound"
         world.put(settings)
         await cluster.until_serving()
         assert cluster.columns() == ("True", "True", "True")
@@ -73,9 +73,9 @@ async def test_a_config_that_breaks_later_keeps_the_pods_and_says_so(cluster: "C
         await cluster.until_serving()
         world.delete(ConfigMap, "mine")
         await world.settle()
-        assert cluster.told()["InferenceReady"][0] == "True", "the pods still answer"
-        assert cluster.told()["ResourceReady"][1] == "ConfigNotFound"
-        assert cluster.told()["WorkspaceReady"][0] == "False"
+        assert cluster.conditions()["InferenceReady"][0] == "True", "the pods still answer"
+        assert cluster.conditions()["ResourceReady"][1] == "ConfigNotFound"
+        assert cluster.conditions()["WorkspaceReady"][0] == "False"
         assert len(cluster.claims()) == 1
         assert world.find(StatefulSet, phi.name) is not None
 
@@ -112,12 +112,12 @@ async def test_several_nodes_several_claims(cluster: "Cluster", phi: Workspace) 
         cluster.join(second)
         await cluster.world.settle()
         assert cluster.columns()[0] == "False"
-        assert "2 of 3" in cluster.told()["ResourceReady"][2]
+        assert "2 of 3" in cluster.conditions()["ResourceReady"][2]
         cluster.join(third)
         await cluster.world.settle()
         cluster.serve(ready=2)
         await cluster.world.settle()
-        assert "2 of 3" in cluster.told()["InferenceReady"][2]
+        assert "2 of 3" in cluster.conditions()["InferenceReady"][2]
         cluster.serve()
         await cluster.world.settle()
         assert cluster.columns() == ("True", "True", "True")

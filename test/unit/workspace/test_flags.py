@@ -7,7 +7,7 @@ import pytest
 from kaito.runtime.flags import duration
 from kaito.workspace.flags import feature_gates, parse
 from kaito.workspace.settings import NodeApi
-from kaito.workspace.upstream import FLAGS, GATES, Answer, Flag, Gate
+from kaito.workspace.upstream import FLAGS, GATES, Flag, Gate, Support
 
 
 def test_defaults_are_the_founding_contract() -> None:
@@ -150,13 +150,13 @@ def test_every_value_of_upstreams_chart_is_accepted() -> None:
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.name)
 def test_each_gate_of_upstream_is_answered_as_the_table_says(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [f"--feature-gates={gate.name}=true"]
-    if gate.answer is Answer.REFUSED:
+    if gate.support is Support.REJECTED:
         with pytest.raises(SystemExit):
             parse(argv, {})
         assert f"{gate.name} is not implemented by this controller: {gate.reason}" in capsys.readouterr().err
         return
     notes = parse(argv, {}).notes
-    assert bool(notes) is (gate.answer is Answer.ACCEPTED)
+    assert bool(notes) is (gate.support is Support.ACCEPTED)
     assert all(gate.reason in note for note in notes)
 
 
@@ -166,7 +166,7 @@ def test_each_flag_of_upstream_is_answered_as_the_table_says(flag: Flag) -> None
     notes = parse([f"{flag.name}={value.get(flag.name, 'something')}"], {}).notes
 
     assert [note for note in notes if note.startswith(flag.name)] == (
-        [f"{flag.name} has no effect: {flag.reason}"] if flag.answer is Answer.ACCEPTED else []
+        [f"{flag.name} has no effect: {flag.reason}"] if flag.support is Support.ACCEPTED else []
     )
     if flag.default:
         assert parse([f"{flag.name}={flag.default}"], {}).notes == ()

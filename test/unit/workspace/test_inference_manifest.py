@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.workspace.manifests.inference import inference_statefulset
+from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.service import client_service, headless_service
-from kaito.workspace.plan import Plan, Serving
+from kaito.workspace.plan import ModelContainer, Plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 
 def pod_of(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) -> dict[str, Any]:
-    template: dict[str, Any] = inference_statefulset(workspace, plan, settings).to_dict()["spec"]["template"]
+    template: dict[str, Any] = inference_stateful_set(workspace, plan, settings).to_dict()["spec"]["template"]
     return template
 
 
@@ -47,7 +47,7 @@ def test_the_headless_service_names_pods_before_they_are_ready(phi: Workspace) -
 
 
 def test_the_workload_of_a_preset(phi: Workspace, plan: Plan, settings: WorkspaceSettings) -> None:
-    workload = inference_statefulset(phi, plan, settings)
+    workload = inference_stateful_set(phi, plan, settings)
     assert workload.spec.replicas == 1
     assert workload.spec.service_name == "workspace-phi-3-mini-headless"
     assert workload.spec.selector.match_labels == {"kaito.sh/workspace": "workspace-phi-3-mini"}
@@ -150,12 +150,14 @@ def test_the_order_of_adapters_does_not_roll_pods(phi: Workspace, plan: Plan, se
     assert pod_of(with_adapters(phi, one, two), plan, settings) == pod_of(with_adapters(phi, two, one), plan, settings)
 
 
-def test_an_edited_config_rolls_pods(phi: Workspace, plan: Plan, serving: Serving, settings: WorkspaceSettings) -> None:
-    old = Plan(hardware=plan.hardware, serving=serving, config_map="mine", config_hash="aaaa")
-    new = Plan(hardware=plan.hardware, serving=serving, config_map="mine", config_hash="bbbb")
+def test_an_edited_config_rolls_pods(
+    phi: Workspace, plan: Plan, model_container: ModelContainer, settings: WorkspaceSettings
+) -> None:
+    old = Plan(hardware=plan.hardware, container=model_container, config_map="mine", config_hash="aaaa")
+    new = Plan(hardware=plan.hardware, container=model_container, config_map="mine", config_hash="bbbb")
     assert pod_of(phi, old, settings)["metadata"]["annotations"] == {labels.CONFIG_HASH: "aaaa"}
     assert {"name": "config-volume", "configMap": {"name": "mine"}} in pod_of(phi, old, settings)["spec"]["volumes"]
-    hashes = {inference_statefulset(phi, p, settings).annotations[labels.TEMPLATE_HASH] for p in (plan, old, new)}
+    hashes = {inference_stateful_set(phi, p, settings).annotations[labels.TEMPLATE_HASH] for p in (plan, old, new)}
     assert len(hashes) == 3
 
 
@@ -178,7 +180,7 @@ def test_a_template_stays_the_users_but_for_placement(phi: Workspace, plan: Plan
         },
     }
     own = phi.evolve(inference={"template": template})
-    pod = pod_of(own, Plan(hardware=plan.hardware, serving=None), settings)
+    pod = pod_of(own, Plan(hardware=plan.hardware, container=None), settings)
     assert pod["metadata"]["labels"] == {"app": "mine", "kaito.sh/workspace": "workspace-phi-3-mini"}
     assert pod["spec"]["containers"] == template["spec"]["containers"]  # type: ignore[index]  # a literal above
     assert {"key": "mine", "operator": "Exists"} in pod["spec"]["tolerations"]
@@ -191,7 +193,7 @@ def test_a_template_stays_the_users_but_for_placement(phi: Workspace, plan: Plan
 
 
 def test_a_gated_models_token_comes_from_the_secret(phi: Workspace, plan: Plan, settings: WorkspaceSettings) -> None:
-    serving = Serving(model="llama", image="i", tools_image="t", command=("serve",), access_secret="hf")
-    (container,) = pod_of(phi, Plan(hardware=plan.hardware, serving=serving), settings)["spec"]["containers"]
+    model_container = ModelContainer(preset="llama", image="i", tools_image="t", command=("serve",), access_secret="hf")
+    (container,) = pod_of(phi, Plan(hardware=plan.hardware, container=model_container), settings)["spec"]["containers"]
     reference = {"name": "hf", "key": "HF_TOKEN", "optional": True}
     assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}} in container["env"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kaito.runtime.kinds import Pod
-from kaito.workspace.pod_faults import classify
+from kaito.workspace.pod_faults import find_fault
 
 
 def pod(name: str = "ws-0", *, init: dict[str, Any] | None = None, **status: Any) -> Pod:
@@ -59,7 +59,7 @@ KILLED: dict[str, Any] = {
     ],
 )
 def test_each_fault_names_its_cause(sick: Pod, reason: str, words: str) -> None:
-    fault = classify([pod("healthy", main={"ready": True, "state": {"running": {}}}), sick])
+    fault = find_fault([pod("healthy", main={"ready": True, "state": {"running": {}}}), sick])
     assert fault is not None
     assert fault.reason == reason
     assert words in fault.message
@@ -67,25 +67,25 @@ def test_each_fault_names_its_cause(sick: Pod, reason: str, words: str) -> None:
 
 
 def test_a_starting_pod_is_no_fault() -> None:
-    assert classify([pod(phase="Pending", main={"state": {"waiting": {"reason": "ContainerCreating"}}})]) is None
-    assert classify([pod(phase="Running", main={"state": {"running": {}}})]) is None
-    assert classify([]) is None
+    assert find_fault([pod(phase="Pending", main={"state": {"waiting": {"reason": "ContainerCreating"}}})]) is None
+    assert find_fault([pod(phase="Running", main={"state": {"running": {}}})]) is None
+    assert find_fault([]) is None
 
 
 def test_a_pod_that_is_going_away_explains_nothing() -> None:
     leaving = pod(main=CRASHING).with_metadata(deletion_timestamp="2030-01-01T00:00:00Z")
-    assert classify([leaving]) is None
+    assert find_fault([leaving]) is None
 
 
 def test_running_between_two_crashes_is_still_a_crash_loop() -> None:
     between: dict[str, Any] = CRASHING | {"state": {"running": {}}, "ready": False}
-    fault = classify([pod(main=between)])
+    fault = find_fault([pod(main=between)])
     assert fault is not None
     assert fault.reason == "ContainerCrashLoopBackOff"
 
 
 def test_memory_comes_before_the_crash_it_causes() -> None:
     both = CRASHING | {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
-    fault = classify([pod(main=both)])
+    fault = find_fault([pod(main=both)])
     assert fault is not None
     assert fault.reason == "ContainerOOMKilled"

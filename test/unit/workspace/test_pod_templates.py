@@ -9,9 +9,9 @@ from kaito.runtime.errors import Invalid
 from kaito.runtime.kinds import ConfigMap, Event, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import builders
-from kaito.workspace.admission import judge
+from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from test.unit.workspace.judged_inputs import PUSH, TOKEN, V100, Input, adapter, served, template, tuned
+from test.unit.workspace.input_cases import PUSH, TOKEN, V100, Input, adapter, served, template, tuned
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -36,7 +36,7 @@ def limits(**amounts: Any) -> dict[str, Any]:
 
 
 def errors(given: Workspace) -> str:
-    found = judge(given, None, WorkspaceSettings())
+    found = validate_workspace(given, None, WorkspaceSettings())
     return "; ".join(str(violation) for violation in found if violation.severity == "error")
 
 
@@ -47,7 +47,7 @@ async def refusal(cluster: "Cluster", given: Workspace) -> str:
         await cluster.world.settle()
         await cluster.world.advance(600)
         assert cluster.claims() == []
-        status, reason, message = cluster.told(NAME)["ResourceReady"]
+        status, reason, message = cluster.conditions(NAME)["ResourceReady"]
         assert status == "False"
         assert [event.reason for event in cluster.world.list(Event) if event.type == "Warning"] == [reason]
         return f"{reason}: {message}"
@@ -63,7 +63,7 @@ async def refusal(cluster: "Cluster", given: Workspace) -> str:
 def test_a_tuning_volume_that_does_not_outlive_the_pod_is_a_warning(part: dict[str, Any], words: str) -> None:
     """The run works, for a trial; its result is lost, or it has no data."""
     given = workspace(tuned(**part))
-    (found,) = judge(given, None, WorkspaceSettings())
+    (found,) = validate_workspace(given, None, WorkspaceSettings())
     assert found.severity == "warning"
     assert words in str(found)
 
@@ -75,8 +75,8 @@ CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
     ("given", "words"),
     [
         (template(container=limits(gpu=-1)), "limits[nvidia.com/gpu]: is -1: an amount cannot be negative"),
-        (template(container=limits(gpu="500m")), "limits[nvidia.com/gpu]: is 500m: devices are whole"),
-        (template(container={"resources": {"requests": {labels.NVIDIA_GPU: 1}}}), "a device needs equal ones"),
+        (template(container=limits(gpu="500m")), "limits[nvidia.com/gpu]: is 500m: use a whole number of devices"),
+        (template(container={"resources": {"requests": {labels.NVIDIA_GPU: 1}}}), "but the limit is missing: set limits"),
         (
             template(container={"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}}),
             "requests[cpu]: is 2, more than the limit 1",
@@ -84,14 +84,14 @@ CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
         (template(container={"name": "My_C"}), "containers[0].name: 'My_C' is not a name"),
         (template(initContainers=[CONTAINER | {"name": "server"}]), "containers[0].name: 'server' is used twice"),
         (template(container={"ports": [{"containerPort": 99999}]}), "ports[0].containerPort: is 99999"),
-        (template(container={"imagePullPolicy": "always"}), "imagePullPolicy: 'always' is not possible: use Always"),
+        (template(container={"imagePullPolicy": "always"}), "imagePullPolicy: 'always' is not allowed: use Always"),
         (template(container={"env": [{"name": "", "value": "x"}]}), "env[0].name: '' is not the name"),
         (template(container={"volumeMounts": [{"name": "d", "mountPath": "/d"}]}), "'d' is not a volume"),
         (template(volumes=[{"name": "D", "emptyDir": {}}]), "volumes[0].name: 'D' is not a name"),
         (template(volumes=[{"name": "d", "image": {"reference": "!x"}}]), "volumes[0].image.reference: '!x' is not"),
         (template(terminationGracePeriodSeconds=-1), "terminationGracePeriodSeconds: is -1"),
         (template(terminationGracePeriodSeconds=10**30), "terminationGracePeriodSeconds: is 1000"),
-        (template(activeDeadlineSeconds=60), "activeDeadlineSeconds: is not possible"),
+        (template(activeDeadlineSeconds=60), "activeDeadlineSeconds: is not allowed"),
         (template(tolerations=[{"key": "a", "operator": "equals"}]), "tolerations[0].operator: 'equals'"),
         (template(nodeSelector={"topology.kubernetes.io/zone": "a b"}), "'a b' is not the value of a label"),
         (
@@ -125,11 +125,11 @@ async def test_what_the_object_alone_shows_is_refused_at_admission_and_by_the_co
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (template(initContainers=[CONTAINER | limits(gpu=16)]), "asks for 16 nvidia.com/gpu"),
-        (template(overhead={"cpu": "9999"}), "asks for 9999 cpu"),
-        (template(resources={"requests": {"cpu": "9999"}}), "asks for 9999 cpu"),
+        (template(initContainers=[CONTAINER | limits(gpu=16)]), "requests 16 nvidia.com/gpu"),
+        (template(overhead={"cpu": "9999"}), "requests 9999 cpu"),
+        (template(resources={"requests": {"cpu": "9999"}}), "requests 9999 cpu"),
         (template(container={"resources": {"requests": {"ephemeral-storage": "100Ti"}}}), "ephemeral-storage"),
-        (template(container={"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}), "new nodes offer whole GPUs"),
+        (template(container={"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}), "new nodes have whole GPUs"),
         (template(nodeSelector={"mine": "x"}), "nodeSelector[mine]: is a label that no new node has"),
         (
             template(
@@ -239,7 +239,7 @@ def push(config: str) -> Secret:
 @pytest.mark.parametrize(
     ("config", "image", "words"),
     [
-        ('{"auths": {"other.io": {"username": "u"}}}', "registry.example.com/a:1", "credentials for other.io only"),
+        ('{"auths": {"other.io": {"username": "u"}}}', "registry.example.com/a:1", "credentials only for other.io"),
         ('{"auths": {"registry.example.com": "text"}}', "registry.example.com/a:1", "no user name and password"),
         ('{"auths": {"registry.example.com": {"auth": "%%"}}}', "registry.example.com/a:1", "no user name"),
         ('{"auths": {"https://registry.example.com/team": {"auth": "dTpw"}}}', "registry.example.com/x/a:1", "only"),
@@ -318,7 +318,7 @@ async def test_a_device_that_no_own_node_offers_is_refused(cluster: "Cluster") -
     cluster.apply(given)
     async with cluster.controller(WorkspaceSettings(node_api=NodeApi.BYO)):
         await cluster.world.settle()
-        assert "asks for 1 nvidia.com/mig-1g.10gb, the nodes" in cluster.told(NAME)["ResourceReady"][2]
+        assert "requests 1 nvidia.com/mig-1g.10gb, the nodes" in cluster.conditions(NAME)["ResourceReady"][2]
         amounts = {"nvidia.com/mig-1g.10gb": "7"}
         cluster.world.patch(
             Node, "node-a", {"status": {"capacity": amounts, "allocatable": amounts}}, subresource="status"

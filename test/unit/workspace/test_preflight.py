@@ -8,11 +8,10 @@ from kaito.api import Workspace, labels
 from kaito.runtime.errors import Invalid
 from kaito.runtime.kinds import ConfigMap, Event, Node, Secret, StatefulSet
 from kaito.runtime.testing import builders
-from kaito.workspace.admission import judge
-from kaito.workspace.preflight import examine
-from kaito.workspace.preflight.offline import Files
+from kaito.workspace.preflight import run_checks, validate_workspace
+from kaito.workspace.preflight.offline import ManifestReader
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
-from test.unit.workspace.judged_inputs import INPUTS, PUSH, SIZE, V100, Input, adapter, served, template, tuned
+from test.unit.workspace.input_cases import INPUTS, PUSH, SIZE, V100, Input, adapter, served, template, tuned
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -44,7 +43,7 @@ async def test_an_input_that_cannot_run_gets_no_node(cluster: "Cluster", given: 
         await cluster.world.advance(120)
         assert cluster.claims() == []
         for condition in ("ResourceReady", "WorkspaceReady"):
-            status, reason, message = cluster.told(given.name)[condition]
+            status, reason, message = cluster.conditions(given.name)[condition]
             assert (status, reason) == ("False", given.reason)
             assert given.words in message
         assert len(warnings(cluster, given.reason)) == 1
@@ -54,7 +53,7 @@ async def test_an_input_that_cannot_run_gets_no_node(cluster: "Cluster", given: 
 def test_admission_refuses_what_the_object_alone_shows(given: Input) -> None:
     errors = [
         str(violation)
-        for violation in judge(Workspace.model_validate(given.manifest()), None, WorkspaceSettings())
+        for violation in validate_workspace(Workspace.model_validate(given.manifest()), None, WorkspaceSettings())
         if violation.severity == "error"
     ]
     assert bool(errors) is given.at_admission
@@ -102,7 +101,7 @@ async def test_a_running_workspace_keeps_nodes_and_pods_when_its_file_breaks(clu
         cluster.world.patch(ConfigMap, "mine", {"data": {"inference_config.yaml": "vllm: {max-model-len: x}"}})
         await cluster.world.advance(60)
         assert cluster.columns(given.name) == ("False", "True", "False")
-        assert "vllm.max-model-len: must be a number of tokens" in cluster.told(given.name)["ResourceReady"][2]
+        assert "vllm.max-model-len: must be a number of tokens" in cluster.conditions(given.name)["ResourceReady"][2]
         assert len(cluster.claims()) == 1
         assert cluster.world.get(StatefulSet, given.name).metadata.generation == generation
 
@@ -120,22 +119,22 @@ async def test_the_dry_run_is_sent_once_for_each_content(cluster: "Cluster") -> 
 async def test_values_of_the_file_reach_sizing_and_command(cluster: "Cluster") -> None:
     """input-A4: sizing sees the user's values, the command has the same."""
     text = served("vllm: {max-model-len: 4096, gpu-memory-utilization: 0.5}", "mine")
-    examined = await examine(
+    examined = await run_checks(
         Workspace.model_validate(Input("sized", reason="", words="", **text).manifest()),
         WorkspaceSettings(),
-        Files(config_maps={"mine": ConfigMap.model_validate(text["objects"][0])}),
+        ManifestReader(config_maps={"mine": ConfigMap.model_validate(text["objects"][0])}),
     )
     assert examined.errors == []
     assert examined.plan is not None
-    assert examined.plan.serving is not None
-    assert {"--max-model-len=4096", "--gpu-memory-utilization=0.5"} <= set(examined.plan.serving.command)
+    assert examined.plan.container is not None
+    assert {"--max-model-len=4096", "--gpu-memory-utilization=0.5"} <= set(examined.plan.container.command)
 
 
 async def test_offline_an_object_that_was_not_given_does_not_hide_one_that_was() -> None:
     source = {"image": "registry.example.com/a:1", "imagePullSecrets": ["not-given", "opaque"]}
     workspace = Workspace.model_validate(Input("two", adapter(**source), "", "").manifest())
     opaque = Secret.model_validate({"metadata": {"name": "opaque"}, "data": {"k": "eA=="}})
-    examined = await examine(workspace, WorkspaceSettings(), Files(secrets={"opaque": opaque}))
+    examined = await run_checks(workspace, WorkspaceSettings(), ManifestReader(secrets={"opaque": opaque}))
     assert [(finding.reason, finding.field) for finding in examined.errors] == [
         ("SecretInvalid", "inference.adapters[0].source.imagePullSecrets[1]")
     ]
@@ -143,7 +142,7 @@ async def test_offline_an_object_that_was_not_given_does_not_hide_one_that_was()
 
 async def test_offline_the_checks_that_need_a_cluster_are_left_out() -> None:
     given = next(given for given in INPUTS if given.row.startswith("13"))
-    examined = await examine(Workspace.model_validate(given.manifest()), WorkspaceSettings(), Files())
+    examined = await run_checks(Workspace.model_validate(given.manifest()), WorkspaceSettings(), ManifestReader())
     assert examined.errors == []
     assert examined.plan is not None
 
@@ -172,7 +171,7 @@ def test_an_annotation_is_honored_refused_or_warned_about(
 ) -> None:
     """input-A4."""
     annotated = phi.evolve(metadata=phi.metadata.evolve(annotations={key: value}))
-    (found,) = judge(annotated, None, WorkspaceSettings())
+    (found,) = validate_workspace(annotated, None, WorkspaceSettings())
     assert found.severity == severity
     assert words in found.message
 
@@ -190,7 +189,7 @@ def test_an_annotation_is_honored_refused_or_warned_about(
 )
 def test_annotations_that_need_nothing_are_silent(phi: Workspace, annotations: dict[str, str]) -> None:
     annotated = phi.evolve(metadata=phi.metadata.evolve(annotations=annotations))
-    assert judge(annotated, None, WorkspaceSettings()) == []
+    assert validate_workspace(annotated, None, WorkspaceSettings()) == []
 
 
 @pytest.mark.parametrize(
@@ -213,8 +212,10 @@ def test_annotations_that_need_nothing_are_silent(phi: Workspace, annotations: d
 def test_data_urls_in_the_cluster_need_the_operators_switch(url: str, *, by_default: bool, with_switch: bool) -> None:
     """input-R10, input-R11."""
     workspace = Workspace.model_validate(Input("url", tuned(input={"urls": [url]}), "", "").manifest())
-    assert (judge(workspace, None, WorkspaceSettings()) == []) is by_default
-    assert (judge(workspace, None, WorkspaceSettings(allow_in_cluster_data_urls=True)) == []) is with_switch
+    assert (validate_workspace(workspace, None, WorkspaceSettings()) == []) is by_default
+    assert (
+        validate_workspace(workspace, None, WorkspaceSettings(allow_in_cluster_data_urls=True)) == []
+    ) is with_switch
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ def test_data_urls_in_the_cluster_need_the_operators_switch(url: str, *, by_defa
 def test_image_references_follow_the_oci_grammar(image: str, *, valid: bool) -> None:
     """input-A5, rows 7 and 8."""
     workspace = Workspace.model_validate(Input("image", adapter(image=image), "", "").manifest())
-    assert (judge(workspace, None, WorkspaceSettings()) == []) is valid
+    assert (validate_workspace(workspace, None, WorkspaceSettings()) == []) is valid
 
 
 async def test_own_nodes_of_several_products_are_refused_by_name(cluster: "Cluster", phi: Workspace) -> None:
@@ -264,7 +265,7 @@ async def test_own_nodes_of_several_products_are_refused_by_name(cluster: "Clust
     cluster.apply(Workspace.model_validate(document))
     async with cluster.controller(WorkspaceSettings(node_api=NodeApi.BYO)):
         await cluster.world.settle()
-        status, _, message = cluster.told()["ResourceReady"]
+        status, _, message = cluster.conditions()["ResourceReady"]
         assert status == "False"
         assert {"node-a", "node-v"} <= set(message.replace(":", " ").replace(";", " ").split())
         assert cluster.world.find(StatefulSet, phi.name) is None
@@ -287,11 +288,11 @@ async def test_settings_that_have_no_effect_are_told(text: str, size: str, words
     """input-A4: nothing is accepted and ignored."""
     served_with = served(text, "mine", "phi-3-mini-4k-instruct")
     workspace = Workspace.model_validate(Input("told", reason="", words="", size=size, **served_with).manifest())
-    files = Files(config_maps={"mine": ConfigMap.model_validate(served_with["objects"][0])})
-    examined = await examine(workspace, WorkspaceSettings(), files)
+    files = ManifestReader(config_maps={"mine": ConfigMap.model_validate(served_with["objects"][0])})
+    examined = await run_checks(workspace, WorkspaceSettings(), files)
     assert examined.errors == []
     assert examined.plan is not None
-    told = "; ".join([*map(str, examined.warnings), *examined.plan.notes])
+    told = "; ".join([*map(str, examined.warnings), *examined.plan.warnings])
     assert words in told
     assert bool(told) is bool(words)
 
@@ -328,5 +329,7 @@ def test_an_update_to_an_impossible_image_is_refused(path: str, value: dict[str,
     """input-B."""
     old = Workspace.model_validate(Input("update", tuned(), "", "").manifest())
     new = Workspace.model_validate(Input("update", tuned(**{path: value}), "", "").manifest())
-    assert f"tuning.{path}.image" in [violation.field for violation in judge(new, old, WorkspaceSettings())]
-    assert judge(new, new, WorkspaceSettings()) == []
+    assert f"tuning.{path}.image" in [
+        violation.field for violation in validate_workspace(new, old, WorkspaceSettings())
+    ]
+    assert validate_workspace(new, new, WorkspaceSettings()) == []

@@ -14,7 +14,7 @@ from kaito.runtime.kinds import Event, Node
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World
-from kaito.workspace.claim_policy import Attempts
+from kaito.workspace.claim_policy import ProvisionAttempts
 from kaito.workspace.manifests.claim import claim_name
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.status import claim_condition_type
@@ -75,10 +75,10 @@ class Life:
     def check_condition(self) -> None:
         """What the Workspace says about the next attempt is never in the past, nor is its record."""
         cluster = self.cluster
-        told = cluster.told()[claim_condition_type(cluster.settings.node_api)]
-        record = Attempts.read(cluster.workspace().annotations)
-        if record.pending and record.due is not None:
-            assert record.due >= cluster.world.now
+        told = cluster.conditions()[claim_condition_type(cluster.settings.node_api)]
+        record = ProvisionAttempts.from_annotations(cluster.workspace().annotations)
+        if record.is_replacement_pending and record.next_attempt_at is not None:
+            assert record.next_attempt_at >= cluster.world.now
         if told[1] != "ReplacementPending":
             return
         text = told[2].rsplit(" ", 1)[-1]
@@ -119,7 +119,7 @@ def never_joins(life: Life, claim: Claim) -> None:
             finalizers = {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}}
             cluster.world.patch(cluster.kind, claim.name, finalizers)
             why = "no node joined within 5 s"
-            cluster.say(
+            cluster.set_claim_status(
                 claim,
                 {"type": claim.stages.launched, "status": "True", "reason": "Launched"},
                 {"type": claim.stages.registered, "status": "False", "reason": "RegistrationTimeout", "message": why},
@@ -152,10 +152,10 @@ async def test_the_pauses_grow_and_the_cause_stays_readable(
         assert len(life.creations) == 5, life.creations
         for gap, expected in zip(life.gaps, gaps, strict=True):
             assert expected <= gap <= expected + 4, life.gaps
-        record = Attempts.read(cluster.workspace().annotations)
+        record = ProvisionAttempts.from_annotations(cluster.workspace().annotations)
         assert (record.serial, record.failures) == (5, 5)
         for name in (claim_condition_type(cluster.settings.node_api), "ResourceReady", "WorkspaceReady"):
-            status, _, message = cluster.told()[name]
+            status, _, message = cluster.conditions()[name]
             assert status == "False"
             assert cause in message
             assert "5 times in a row" in message
@@ -168,7 +168,7 @@ async def test_the_cause_stays_while_the_replacement_is_on_its_way(cluster: "Clu
         await life.run(20, delete_at_once)
         await life.run(20, lambda _life, _claim: None)
         assert len(life.creations) == 2
-        _, reason, message = cluster.told()["WorkspaceReady"]
+        _, reason, message = cluster.conditions()["WorkspaceReady"]
         assert reason in {"MachineNotReady", "NodeClaimNotReady"}
         assert QUOTA in message
 
@@ -180,10 +180,12 @@ async def test_an_event_that_arrives_after_the_deletion_is_found(cluster: "Clust
         lost = cluster.claim()
         cluster.world.delete(cluster.kind, lost.name)
         await cluster.world.settle()
-        assert "no condition or event names one" in cluster.told()["ResourceReady"][2]
+        assert "most recently because: cause unknown" in cluster.conditions()["ResourceReady"][2]
         tell(cluster, lost, "NodeClassNotReady", "NodeClass default is not ready: no subnets")
         await cluster.world.advance(3)
-        assert "NodeClassNotReady: NodeClass default is not ready: no subnets" in cluster.told()["ResourceReady"][2]
+        assert (
+            "NodeClassNotReady: NodeClass default is not ready: no subnets" in cluster.conditions()["ResourceReady"][2]
+        )
 
 
 async def test_a_server_that_refuses_to_list_events_costs_only_the_cause(cluster: "Cluster", phi: Workspace) -> None:
@@ -193,7 +195,7 @@ async def test_a_server_that_refuses_to_list_events_costs_only_the_cause(cluster
     async with cluster.controller():
         await life.run(120, delete_at_once)
         assert len(life.creations) == 3
-        assert cluster.told()["ResourceReady"][:2] == ("False", "ReplacementPending")
+        assert cluster.conditions()["ResourceReady"][:2] == ("False", "ReplacementPending")
 
 
 async def test_a_claim_deleted_by_hand_again_and_again(cluster: "Cluster", phi: Workspace) -> None:
@@ -220,14 +222,14 @@ async def test_lasting_success_resets_the_pause(cluster: "Cluster", phi: Workspa
     life = Life(cluster)
     async with cluster.controller():
         await life.run(100, delete_at_once)
-        assert Attempts.read(cluster.workspace().annotations).failures == 3
+        assert ProvisionAttempts.from_annotations(cluster.workspace().annotations).failures == 3
         await cluster.world.advance(120)
         cluster.join(cluster.claim())
         await cluster.world.advance(610)
-        record = Attempts.read(cluster.workspace().annotations)
+        record = ProvisionAttempts.from_annotations(cluster.workspace().annotations)
         assert (record.serial, record.failures, record.cause) == (3, 0, "")
-        assert cluster.told()["ResourceReady"][0] == "True"
-        assert "lost" not in cluster.told()["ResourceReady"][2]
+        assert cluster.conditions()["ResourceReady"][0] == "True"
+        assert "lost" not in cluster.conditions()["ResourceReady"][2]
         last = cluster.claim()
         cluster.world.delete(cluster.kind, last.name)
         cluster.world.delete(Node, f"node-{last.name}", "")
@@ -245,7 +247,7 @@ async def test_claims_lost_while_the_controller_was_down(cluster: "Cluster", phi
     async with cluster.controller():
         await cluster.world.advance(29)
         assert cluster.claims() == []
-        assert Attempts.read(cluster.workspace().annotations).failures == 1
+        assert ProvisionAttempts.from_annotations(cluster.workspace().annotations).failures == 1
         await cluster.world.advance(2)
         assert cluster.claim().name != lost.name
 
@@ -262,7 +264,7 @@ async def test_a_new_leader_with_an_old_cache_counts_nothing_twice(cluster: "Clu
             await cluster.world.advance(5)
         cluster.world.heal()
     assert len(cluster.claims()) == 1
-    assert Attempts.read(cluster.workspace().annotations) == Attempts()
+    assert ProvisionAttempts.from_annotations(cluster.workspace().annotations) == ProvisionAttempts()
 
 
 async def test_one_of_several_nodes_is_lost(cluster: "Cluster", phi: Workspace) -> None:
@@ -285,7 +287,7 @@ async def test_one_of_several_nodes_is_lost(cluster: "Cluster", phi: Workspace) 
         after = {claim.name for claim in cluster.claims()}
         assert len(after) == 3
         assert before - after == {victim}
-        assert Attempts.read(cluster.workspace().annotations).failures == 1
+        assert ProvisionAttempts.from_annotations(cluster.workspace().annotations).failures == 1
 
 
 @pytest.mark.parametrize("act", [delete_at_once, never_joins])
@@ -306,7 +308,7 @@ async def test_restarts_at_any_write_neither_hide_nor_double_a_loss(
             await life.run(dice.randint(5, 60), act, checked=False)
     async with cluster.controller():
         await life.run(TEN_MINUTES, act)
-    record = Attempts.read(cluster.workspace().annotations)
+    record = ProvisionAttempts.from_annotations(cluster.workspace().annotations)
     assert record.failures >= 4
     names = len(life.born)
     assert record.serial in {names, names - 1}, "each name is one loss, at most the last one is not lost yet"

@@ -8,7 +8,7 @@ from kaito.api import Workspace, labels
 from kaito.models import catalog, instance_types
 from kaito.models.errors import RuntimeUnsupported
 from kaito.runtime.kinds import StatefulSet
-from kaito.workspace.manifests.inference import inference_statefulset
+from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import Plan
 from kaito.workspace.planning import inference_plan, node_count, template_plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -32,8 +32,8 @@ def planned(workspace: Workspace, preset: str = "phi-4", **annotations: str) -> 
 
 
 def command(plan: Plan) -> tuple[str, ...]:
-    assert plan.serving is not None
-    return plan.serving.command
+    assert plan.container is not None
+    return plan.container.command
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_performance_mode_reaches_vllm(phi: Workspace, value: str, flags: li
 
 def test_the_performance_mode_is_refused_where_it_has_no_effect(phi: Workspace) -> None:
     """input-A4: nothing is accepted and ignored; the transformers server has no such modes."""
-    with pytest.raises(RuntimeUnsupported, match="asks for throughput, a mode of vllm"):
+    with pytest.raises(RuntimeUnsupported, match="is throughput, which only vllm supports"):
         planned(phi, "phi-3-mini-4k-instruct", **{labels.PERFORMANCE_MODE: "throughput"})
     balanced = planned(phi, "phi-3-mini-4k-instruct", **{labels.PERFORMANCE_MODE: "balanced"})
     assert not any("performance" in word for word in command(balanced))
@@ -111,7 +111,7 @@ def test_pull_secrets_reach_the_pod_for_either_access_mode(phi: Workspace, acces
     preset = {"name": "phi-3-mini-4k-instruct", "accessMode": access, "presetOptions": options}
     workspace = phi.evolve(inference={"preset": preset})
     settings = WorkspaceSettings(node_api=NodeApi.MACHINE)
-    pod = inference_statefulset(workspace, planned(workspace, "phi-3-mini-4k-instruct"), settings).to_dict()
+    pod = inference_stateful_set(workspace, planned(workspace, "phi-3-mini-4k-instruct"), settings).to_dict()
 
     assert pod["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
 

@@ -74,12 +74,12 @@ async def test_from_manifest_to_adapter(cluster: "Cluster", tuning: Workspace) -
 
         world.patch(Job, NAME, {"status": {"active": 1, "ready": 1}}, subresource="status")
         await world.settle()
-        assert cluster.told(NAME)["JobStarted"][0] == "True"
+        assert cluster.conditions(NAME)["JobStarted"][0] == "True"
         assert cluster.workspace(NAME).status.state == "Running"
         finish(cluster, "Complete", succeeded=1, active=0)
         await world.settle()
-        assert cluster.told(NAME)["WorkspaceSucceeded"][0] == "True"
-        assert cluster.told(NAME)["WorkspaceReady"][0] == "True"
+        assert cluster.conditions(NAME)["WorkspaceSucceeded"][0] == "True"
+        assert cluster.conditions(NAME)["WorkspaceReady"][0] == "True"
         assert cluster.workspace(NAME).status.state == "Succeeded"
 
 
@@ -87,8 +87,8 @@ async def test_a_missing_push_secret_is_told_before_anything_is_bought(cluster: 
     cluster.apply(tuning)
     async with cluster.controller():
         await cluster.world.settle()
-        assert cluster.told(NAME)["WorkspaceReady"][1] == "SecretNotFound"
-        assert "registry-secret" in cluster.told(NAME)["WorkspaceReady"][2]
+        assert cluster.conditions(NAME)["WorkspaceReady"][1] == "SecretNotFound"
+        assert "registry-secret" in cluster.conditions(NAME)["WorkspaceReady"][2]
         assert cluster.claims() == []
         cluster.world.put(push_secret())
         await cluster.world.advance(31)
@@ -114,7 +114,7 @@ async def test_a_failed_run_says_its_last_words(cluster: "Cluster", tuning: Work
         )
         finish(cluster, "Failed", failed=1)
         await cluster.world.settle()
-        told = cluster.told(NAME)["WorkspaceReady"]
+        told = cluster.conditions(NAME)["WorkspaceReady"]
         assert told[:2] == ("False", "WorkspaceFailed")
         assert "exit code 3: no file of a known kind" in told[2]
         assert cluster.workspace(NAME).status.state == "Failed"
@@ -172,4 +172,4 @@ async def test_a_node_lost_after_the_end_is_not_bought_again(cluster: "Cluster",
         cluster.world.delete(cluster.kind, cluster.claim().name)
         await cluster.world.advance(1200)
         assert cluster.claims() == []
-        assert cluster.told(NAME)["WorkspaceReady"][0] == "True"
+        assert cluster.conditions(NAME)["WorkspaceReady"][0] == "True"

@@ -10,8 +10,8 @@ from typing import Final
 
 from kaito.api import labels
 from kaito.api.violation import Violation
-from kaito.api.workspace.counts import COUNT_LIMIT, node_count
 from kaito.api.workspace.kind import Workspace
+from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
 from kaito.api.workspace.validation.policy import Policy, Rule
 
 _BOOLEAN: Final = ("true", "false")
@@ -76,9 +76,9 @@ def node_count_override(workspace: Workspace) -> Iterator[Violation]:
     value = workspace.annotations.get(labels.NODE_COUNT_OVERRIDE)
     if value is None:
         return
-    count = node_count(value)
+    count = parse_node_count(value)
     if count is None:
-        message = f"{value[:80]!r} is not a positive number of nodes: use a whole number from 1 to {COUNT_LIMIT}"
+        message = f"{value[:80]!r} is not a positive number of nodes: use a whole number from 1 to {MAX_NODE_COUNT}"
         yield Violation(field(labels.NODE_COUNT_OVERRIDE), message)
     elif workspace.tuning and count > 1:
         yield Violation(field(labels.NODE_COUNT_OVERRIDE), f"{count} nodes for tuning, which runs on one: remove it")

@@ -6,7 +6,7 @@ Whether they exist is not checked here; the controller looks into the cluster be
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kaito.api.raw import json_list, json_object
+from kaito.api.json_values import json_list, json_object
 from kaito.api.references import image_problem, object_name_problem
 from kaito.api.violation import Violation
 from kaito.api.workspace.data import DataSource

@@ -6,8 +6,8 @@ from typing import Final
 
 from kaito.api import labels
 from kaito.api.violation import Violation
-from kaito.api.workspace.counts import COUNT_LIMIT
 from kaito.api.workspace.kind import Workspace
+from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.api.workspace.validation.policy import Policy, Rule
 
 _MIG_PROFILE: Final = re.compile(r"\d+g\.\d+gb")
@@ -101,8 +101,8 @@ def count_positive(workspace: Workspace) -> Iterator[Violation]:
     count = workspace.resource.count
     if count < 1:
         yield Violation("resource.count", f"{count} is less than 1: a Workspace needs at least one node")
-    if count > COUNT_LIMIT:
-        yield Violation("resource.count", f"{count} is more than {COUNT_LIMIT}, the most nodes of one Workspace")
+    if count > MAX_NODE_COUNT:
+        yield Violation("resource.count", f"{count} is more than {MAX_NODE_COUNT}, the most nodes of one Workspace")
     if workspace.tuning and count > 1:
         yield Violation(
             "resource.count", f"{count} nodes for tuning: a tuning Job runs on one node, set 1 or remove it"

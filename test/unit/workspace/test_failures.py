@@ -18,14 +18,14 @@ async def test_a_quota_failure_is_told_and_recovers(cluster: "Cluster", phi: Wor
         await cluster.world.settle()
         claim = cluster.claim()
         message = "quota exceeded: 0 of 6 cores left in standardNCSv3Family"
-        cluster.say(
+        cluster.set_claim_status(
             claim,
             {"type": claim.stages.launched, "status": "False", "reason": "QuotaExceeded", "message": message},
             {"type": "Ready", "status": "False", "reason": "UnhealthyDependents"},
         )
         await cluster.world.settle()
         assert cluster.columns() == ("False", "False", "False")
-        told = cluster.told()
+        told = cluster.conditions()
         for name in (claim_condition_type(cluster.settings.node_api), "ResourceReady", "WorkspaceReady"):
             assert told[name][1] == "QuotaExceeded"
             assert message in told[name][2]
@@ -65,7 +65,7 @@ async def test_a_claim_somebody_deleted_is_replaced_after_a_pause(cluster: "Clus
         cluster.world.delete(Node, f"node-{first.name}", "")
         await cluster.world.settle()
         assert cluster.claims() == []
-        assert cluster.told()["ResourceReady"][1] == "ReplacementPending"
+        assert cluster.conditions()["ResourceReady"][1] == "ReplacementPending"
         await cluster.world.advance(29)
         assert cluster.claims() == []
         await cluster.world.advance(2)
@@ -81,8 +81,8 @@ async def test_a_refused_create_is_told_and_tried_again(cluster: "Cluster", phi:
     cluster.world.fail_next("POST", cluster.kind, status=403, message="denied by the spending policy", times=3)
     async with cluster.controller():
         await cluster.world.settle()
-        assert "denied by the spending policy" in cluster.told()["ResourceReady"][2]
-        assert cluster.told()["ResourceReady"][1] == "NodeClaimCreateFailed"
+        assert "denied by the spending policy" in cluster.conditions()["ResourceReady"][2]
+        assert cluster.conditions()["ResourceReady"][1] == "NodeClaimCreateFailed"
         await cluster.world.advance(10)
         assert len(cluster.claims()) == 1
         refusals = [e for e in cluster.world.events() if e.reason == f"{cluster.kind.kind}CreationFailed"]
@@ -98,8 +98,8 @@ async def test_a_node_not_ready_and_back(cluster: "Cluster", phi: Workspace) -> 
         cluster.node_ready(node, "False", "container runtime is down")
         await cluster.world.settle()
         assert cluster.columns() == ("False", "False", "False")
-        assert node in cluster.told()["ResourceReady"][2]
-        assert "container runtime is down" in cluster.told()["ResourceReady"][2]
+        assert node in cluster.conditions()["ResourceReady"][2]
+        assert "container runtime is down" in cluster.conditions()["ResourceReady"][2]
         assert cluster.workspace().status.state == "NotReady"
 
         await cluster.world.advance(300)
@@ -130,7 +130,7 @@ async def test_a_cordoned_node_does_not_count(cluster: "Cluster", phi: Workspace
         cluster.world.patch(Node, f"node-{cluster.claim().name}", {"spec": {"unschedulable": True}})
         await cluster.world.settle()
         assert cluster.columns() == ("False", "True", "False")
-        assert "cordoned" in cluster.told()["ResourceReady"][2]
+        assert "cordoned" in cluster.conditions()["ResourceReady"][2]
 
 
 async def test_gpus_missing_on_a_ready_node(cluster: "Cluster", phi: Workspace) -> None:
@@ -139,7 +139,7 @@ async def test_gpus_missing_on_a_ready_node(cluster: "Cluster", phi: Workspace) 
         await cluster.world.settle()
         node = cluster.join(cluster.claim(), gpus="0")
         await cluster.world.settle()
-        assert cluster.told()["NodesReady"][1] == "NodePluginsNotReady"
+        assert cluster.conditions()["NodesReady"][1] == "NodePluginsNotReady"
         assert cluster.world.get(Node, node.name, "").labels[labels.ACCELERATOR] == "nvidia"
         assert cluster.world.find(StatefulSet, phi.name) is None
         gpus = {"status": {"capacity": {labels.NVIDIA_GPU: "1"}}}
@@ -175,8 +175,8 @@ async def test_a_crash_loop_is_told_with_the_last_words_and_recovers(cluster: "C
         cluster.serve(ready=0)
         await world.settle()
         assert cluster.columns() == ("True", "False", "False")
-        assert cluster.told()["InferenceReady"][1] == "ContainerCrashLoopBackOff"
-        assert "CUDA out of luck" in cluster.told()["WorkspaceReady"][2]
+        assert cluster.conditions()["InferenceReady"][1] == "ContainerCrashLoopBackOff"
+        assert "CUDA out of luck" in cluster.conditions()["WorkspaceReady"][2]
         cluster.serve()
         await world.settle()
         assert cluster.columns() == ("True", "True", "True")
@@ -203,8 +203,8 @@ async def test_what_admission_would_have_refused_is_told_and_buys_nothing(
         await cluster.world.settle()
         assert cluster.columns() == ("False", "False", "False")
         for name in ("ResourceReady", "InferenceReady", "WorkspaceReady"):
-            assert cluster.told()[name][1] == reason
-            assert words in cluster.told()[name][2]
+            assert cluster.conditions()[name][1] == reason
+            assert words in cluster.conditions()[name][2]
         assert cluster.claims() == []
 
 
@@ -226,8 +226,8 @@ async def test_somebody_elses_statefulset_is_left_alone(cluster: "Cluster", phi:
     async with cluster.controller():
         await cluster.world.settle()
         assert cluster.claims() == []  # nothing could run on a node
-        assert cluster.told()["ResourceReady"][1] == "NameConflict"
-        assert cluster.told()["InferenceReady"][1] == "NameConflict"
+        assert cluster.conditions()["ResourceReady"][1] == "NameConflict"
+        assert cluster.conditions()["InferenceReady"][1] == "NameConflict"
         assert cluster.world.get(StatefulSet, phi.name).spec.replicas == 3
 
         cluster.world.delete(StatefulSet, phi.name)
@@ -258,7 +258,7 @@ async def test_what_was_seen_is_told_although_nothing_could_be_done_about_it(
         cluster.world.patch(Node, f"node-{cluster.claim().name}", gone, subresource="status")
         await cluster.world.advance(5)
         assert cluster.columns()[0] == "False"
-        assert cluster.told()["NodesReady"][1] == "NodePluginsNotReady"
+        assert cluster.conditions()["NodesReady"][1] == "NodePluginsNotReady"
 
 
 async def test_a_refused_workload_is_told_in_the_servers_words(cluster: "Cluster", phi: Workspace) -> None:
@@ -268,7 +268,7 @@ async def test_a_refused_workload_is_told_in_the_servers_words(cluster: "Cluster
         cluster.world.fail_next("PATCH", StatefulSet, status=403, message="exceeded quota: team-a", times=3)
         cluster.join(cluster.claim())
         await cluster.world.settle()
-        assert cluster.told()["InferenceReady"][1] == "WorkloadRefused"
-        assert "exceeded quota: team-a" in cluster.told()["WorkspaceReady"][2]
+        assert cluster.conditions()["InferenceReady"][1] == "WorkloadRefused"
+        assert "exceeded quota: team-a" in cluster.conditions()["WorkspaceReady"][2]
         await cluster.world.advance(10)
         assert cluster.world.find(StatefulSet, phi.name) is not None

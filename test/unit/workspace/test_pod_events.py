@@ -8,7 +8,7 @@ from kaito.api import Workspace, labels
 from kaito.runtime.kinds import Event, Job, Pod, Secret, StatefulSet
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import ObjectMeta, Resource
-from kaito.workspace.pod_faults import classify
+from kaito.workspace.pod_faults import find_fault
 from test.unit.workspace.test_pod_faults import pod as sick_pod
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def test_pods_that_may_not_be_created_are_reported(cluster: "Cluster", phi
         tell(cluster, workload, "FailedCreate", refusal)
         await cluster.world.advance(6)
         for column in ("InferenceReady", "WorkspaceReady"):
-            status, reason, message = cluster.told()[column]
+            status, reason, message = cluster.conditions()[column]
             assert (status, reason) == ("False", "PodCreationFailed")
             assert refusal in message
         await cluster.world.advance(120)
@@ -103,7 +103,7 @@ async def test_pods_that_may_not_be_created_are_reported(cluster: "Cluster", phi
 
         tell(cluster, workload, "SuccessfulCreate", "create Pod succeeded", event_type="Normal")
         await cluster.world.advance(20)
-        assert cluster.told()["InferenceReady"][1] == "WorkspaceInferenceStatusPending"
+        assert cluster.conditions()["InferenceReady"][1] == "WorkspaceInferenceStatusPending"
         cluster.serve()
         await cluster.world.settle()
         assert cluster.columns() == ("True", "True", "True")
@@ -115,7 +115,7 @@ async def test_events_of_a_former_workload_of_the_name_say_nothing(cluster: "Clu
         workload = await until_workload(cluster)
         tell(cluster, workload.with_metadata(uid="another"), "FailedCreate", FORBIDDEN)
         await cluster.world.advance(30)
-        assert cluster.told()["InferenceReady"][1] == "WorkspaceInferenceStatusPending"
+        assert cluster.conditions()["InferenceReady"][1] == "WorkspaceInferenceStatusPending"
 
 
 async def test_events_are_not_read_for_a_healthy_workload(cluster: "Cluster", phi: Workspace) -> None:
@@ -136,9 +136,11 @@ async def test_a_mount_that_waits_is_reported(cluster: "Cluster", phi: Workspace
         pod = put_pod(cluster, workload, f"{NAME}-0", containerStatuses=[waiting])
         tell(cluster, pod, "FailedMount", missing)
         await cluster.world.advance(5)
-        assert cluster.told()["InferenceReady"][1] == "WorkspaceInferenceStatusPending", "a mount may need a moment"
+        assert cluster.conditions()["InferenceReady"][1] == "WorkspaceInferenceStatusPending", (
+            "a mount may need a moment"
+        )
         await cluster.world.advance(60)
-        status, reason, message = cluster.told()["InferenceReady"]
+        status, reason, message = cluster.conditions()["InferenceReady"]
         assert (status, reason) == ("False", "ContainerStartError")
         assert missing in message
 
@@ -239,11 +241,11 @@ async def test_a_job_has_started_only_when_a_container_has(
         put_pod(cluster, job, f"{NAME}-abc", **statuses)
         cluster.world.patch(Job, NAME, {"status": {"active": 1}}, subresource="status")
         await cluster.world.advance(5)
-        assert cluster.told()["JobStarted"][0] == started, cluster.told()["JobStarted"]
-        assert cluster.told()["WorkspaceSucceeded"][0] == "False"
+        assert cluster.conditions()["JobStarted"][0] == started, cluster.conditions()["JobStarted"]
+        assert cluster.conditions()["WorkspaceSucceeded"][0] == "False"
         assert cluster.workspace().status.state == state
         if started == "False":
-            assert "no container" in cluster.told()["WorkspaceReady"][2]
+            assert "no container" in cluster.conditions()["WorkspaceReady"][2]
 
 
 async def test_a_job_whose_pod_may_not_be_created_is_reported(cluster: "Cluster", tuning: Workspace) -> None:
@@ -255,7 +257,7 @@ async def test_a_job_whose_pod_may_not_be_created_is_reported(cluster: "Cluster"
         tell(cluster, job, "FailedCreate", FORBIDDEN)
         await cluster.world.advance(6)
         for column in ("JobStarted", "WorkspaceSucceeded", "WorkspaceReady"):
-            status, reason, message = cluster.told()[column]
+            status, reason, message = cluster.conditions()[column]
             assert (status, reason) == ("False", "PodCreationFailed")
             assert "violates PodSecurity" in message
 
@@ -270,8 +272,8 @@ async def test_a_job_whose_pod_waits_for_a_mount_is_reported(cluster: "Cluster",
         cluster.world.patch(Job, NAME, {"status": {"active": 1}}, subresource="status")
         tell(cluster, pod, "FailedMount", 'secret "no-such-secret" not found')
         await cluster.world.advance(60)
-        assert cluster.told()["JobStarted"][:2] == ("False", "ContainerStartError")
-        assert 'secret "no-such-secret" not found' in cluster.told()["WorkspaceReady"][2]
+        assert cluster.conditions()["JobStarted"][:2] == ("False", "ContainerStartError")
+        assert 'secret "no-such-secret" not found' in cluster.conditions()["WorkspaceReady"][2]
 
 
 # ── wording ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -290,12 +292,12 @@ ENDED: dict[str, Any] = {"terminated": {"exitCode": 137, "reason": "Error"}}
         ),
         (
             {"restartCount": 5, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ENDED},
-            "pod ws-0 keeps ending (5 restarts);",
+            "pod ws-0 ends repeatedly (5 restarts);",
         ),
     ],
 )
 def test_one_end_is_not_called_a_loop(status: dict[str, Any], words: str) -> None:
     """deploy-L13."""
-    fault = classify([sick_pod(main=status)])
+    fault = find_fault([sick_pod(main=status)])
     assert fault is not None
     assert words in fault.message

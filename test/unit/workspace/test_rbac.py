@@ -8,7 +8,7 @@ from kaito.runtime.kinds import Event, Pod, StatefulSet
 from kaito.runtime.manager import Settings
 from kaito.workspace import in_use_policy as guard
 from kaito.workspace.main import workspace_manager
-from test.unit.workspace.test_obstacles import put_pod, revisions
+from test.unit.workspace.test_pod_events import put_pod, revisions
 from test.unit.workspace.test_replacement import QUOTA, tell
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ async def test_the_role_suffices_for_losses_blocked_pods_the_guard_and_deletion(
         revisions(cluster, workload, "new")
         await world.advance(65)
         assert world.get(Pod, f"{phi.name}-0").deleting
-        assert world.find(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "") is not None
+        assert world.find(guard.ValidatingAdmissionPolicyBinding, guard.POLICY_NAME, "") is not None
         world.delete(Workspace, phi.name)
         await world.advance(30)
         assert world.find(Workspace, phi.name) is None
-        assert world.find(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "") is None
+        assert world.find(guard.ValidatingAdmissionPolicyBinding, guard.POLICY_NAME, "") is None
     assert world.count("list", Event) > 0
     denied = [f"{r.method} {r.path}" for r in world.requests if r.status == 403]
     assert denied == []

@@ -25,7 +25,7 @@ def installed(world: World) -> None:
 
 
 def in_force(world: World) -> bool:
-    return world.find(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "") is not None
+    return world.find(guard.ValidatingAdmissionPolicyBinding, guard.POLICY_NAME, "") is not None
 
 
 async def test_the_guard_lives_as_long_as_something_is_in_use(cluster: "Cluster", phi: Workspace) -> None:
@@ -47,7 +47,7 @@ async def test_the_guard_lives_as_long_as_something_is_in_use(cluster: "Cluster"
         cluster.world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": []}})
         await cluster.world.advance(5)
         assert not in_force(cluster.world)
-        assert cluster.world.find(guard.ValidatingAdmissionPolicy, guard.NAME, "") is None
+        assert cluster.world.find(guard.ValidatingAdmissionPolicy, guard.POLICY_NAME, "") is None
 
 
 async def test_only_objects_of_the_installation_are_protected(cluster: "Cluster", phi: Workspace) -> None:
@@ -73,7 +73,7 @@ async def test_a_guard_somebody_removed_comes_back(cluster: "Cluster", phi: Work
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.advance(5)
-        cluster.world.delete(guard.ValidatingAdmissionPolicyBinding, guard.NAME, "")
+        cluster.world.delete(guard.ValidatingAdmissionPolicyBinding, guard.POLICY_NAME, "")
         await cluster.world.advance(301)
         assert in_force(cluster.world)
         cluster.world.clear_requests()
@@ -98,7 +98,7 @@ async def test_a_cluster_without_such_policies_works_without_a_guard(
     cluster: "Cluster", phi: Workspace, trouble: dict[str, Any]
 ) -> None:
     """Kubernetes before 1.30, or a role that lacks the right."""
-    for kind in guard.KINDS:
+    for kind in guard.POLICY_KINDS:
         cluster.world.fail_next("", kind, times=None, message="no such resource", **trouble)
     cluster.apply(phi)
     async with cluster.controller():

@@ -173,19 +173,19 @@ INPUTS = (
         "12 sixteen GPUs",
         template(container={"resources": {"limits": {"nvidia.com/gpu": 16}}}),
         "InvalidSpec",
-        "asks for 16 nvidia.com/gpu",
+        "requests 16 nvidia.com/gpu",
     ),
     Input(
         "12 more CPUs",
         template(container={"resources": {"requests": {"cpu": "25"}}}),
         "InvalidSpec",
-        "asks for 25 cpu, a node of Standard_NC24ads_A100_v4 has 24",
+        "requests 25 cpu, a node of Standard_NC24ads_A100_v4 has 24",
     ),
     Input(
         "12 more memory",
         template(container={"resources": {"requests": {"memory": "4Ti"}}}),
         "InvalidSpec",
-        "asks for 4096 GiB of memory, a node of Standard_NC24ads_A100_v4 has less than 576 GiB",
+        "requests 4096 GiB of memory, a node of Standard_NC24ads_A100_v4 has less than 576 GiB",
     ),
     Input(
         "13 pull secret",
@@ -229,7 +229,7 @@ INPUTS = (
         "inference.template.spec.affinity: should be a valid dictionary",
         at_admission=True,
     ),
-    Input("fault 03 restart", template(restartPolicy="Never"), "WorkloadRefused", "restart Always", at_admission=True),
+    Input("fault 03 restart", template(restartPolicy="Never"), "WorkloadRefused", "always restart", at_admission=True),
     Input(
         "fault 04 data secret",
         tuned(input={"image": "registry.example.com/data:1", "imagePullSecrets": ["absent"]}),

@@ -1,9 +1,8 @@
-"""Conditions are never stale: whatever fails in a pass, its conditions report it (A.4, faults 03, 05 and 06)."""
+"""Conditions are never stale: if a step fails, the conditions that it decides report the failure."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -12,9 +11,9 @@ from kaito.runtime.errors import ServerError
 from kaito.runtime.kinds import Job, Node, Secret, StatefulSet
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace import controller
-from kaito.workspace.context import Pass
+from kaito.workspace.failure import Step
 from kaito.workspace.status import claim_condition_type
-from kaito.workspace.steps import cleanup as removal
+from kaito.workspace.steps import cleanup
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -22,27 +21,35 @@ if TYPE_CHECKING:
 NAME = "workspace-phi-3-mini"
 OWN = {"ModelResolved", "NodesReady", "ResourceReady", "InferenceReady", "WorkspaceSucceeded", "WorkspaceReady"}
 
-Raise = Callable[[Pass], Awaitable[None]]
+STEPS: Final = {
+    "plan_workspace": controller.PLANNING,
+    "observe_nodes": controller.NODE_STEP,
+    "ensure_claims": controller.CLAIM_STEP,
+    "ensure_services": controller.SERVICE_STEP,
+    "ensure_inference": controller.INFERENCE_STEP,
+    "ensure_tuning": controller.TUNING_STEP,
+    "delete_surplus_claims": controller.SURPLUS_STEP,
+}
+"""Functions of the controller's module in the order in which a reconcile calls them."""
+
+StepFunction = Callable[..., Awaitable[None]]
 
 
 def touch(cluster: "Cluster", word: str = "again") -> None:
     cluster.world.patch(Workspace, NAME, {"metadata": {"labels": {"touched": word}}})
 
 
-def failing(error: Exception) -> Raise:
-    async def step(_: Pass) -> None:
+def failing(error: Exception) -> StepFunction:
+    async def step(*_: Any, **__: Any) -> None:
         raise error
 
     return step
 
 
-def break_step(monkeypatch: pytest.MonkeyPatch, number: int, step: Raise) -> controller.Step:
-    """Put something else in the place of a step."""
-    steps = list(controller.STEPS)
-    broken = steps[number]
-    steps[number] = replace(broken, run=step)
-    monkeypatch.setattr(controller, "STEPS", tuple(steps))
-    return broken
+def break_step(monkeypatch: pytest.MonkeyPatch, function: str, replacement: StepFunction) -> Step:
+    """Replaces the function of a step."""
+    monkeypatch.setattr(controller, function, replacement)
+    return STEPS[function]
 
 
 def warnings(cluster: "Cluster", reason: str) -> list[str]:
@@ -56,68 +63,73 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(controller.STEPS)), ids=[s.name for s in controller.STEPS])
+@pytest.mark.parametrize("function", STEPS)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 async def test_whatever_a_step_raises_no_condition_stays_as_it_was(
-    cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, number: int, error: Exception
+    cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
 ) -> None:
     """Each condition is evaluated in the failing pass, or Unknown with the error: none keeps True from before."""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
         assert cluster.columns() == ("True", "True", "True")
-        good = list(controller.STEPS)
-        step = break_step(monkeypatch, number, failing(error))
+        step = break_step(monkeypatch, function, failing(error))
         # What the step would have reported is not true any more.
         cluster.world.delete(Node, f"node-{cluster.claim().name}", "")
         cluster.serve(ready=0)
         touch(cluster)
         await cluster.world.advance(20)
-        told = cluster.told()
+        conditions = cluster.conditions()
         own = {*OWN, claim_condition_type(cluster.settings.node_api)}
-        assert set(told) == own
-        for name in own & step.aspects:
-            status, _, message = told[name]
+        assert set(conditions) == own
+        for name in own & step.condition_types:
+            status, _, message = conditions[name]
             assert f"{step.name} failed: " in message
             assert status in {"Unknown", "False"}, f"{name} is still {status}: {message}"
         for name in ("ResourceReady", "InferenceReady", "WorkspaceReady"):
-            assert told[name][0] != "True", f"{name} says {told[name]}"
+            assert conditions[name][0] != "True", f"{name} says {conditions[name]}"
         assert len(warnings(cluster, "ReconcileError")) == 1, "one event, not one for each retry"
 
-        monkeypatch.setattr(controller, "STEPS", tuple(good))
+        monkeypatch.undo()
         await cluster.world.advance(120)
-        assert "failed: " not in " ".join(message for _, _, message in cluster.told().values())
+        assert "failed: " not in " ".join(message for _, _, message in cluster.conditions().values())
 
 
-@pytest.mark.parametrize("number", range(len(controller.STEPS)), ids=[s.name for s in controller.STEPS])
+@pytest.mark.parametrize("function", STEPS)
 async def test_a_step_that_fails_in_the_first_pass_ever_is_told(
-    cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, number: int
+    cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
-    step = break_step(monkeypatch, number, failing(RuntimeError("at birth")))
+    step = break_step(monkeypatch, function, failing(RuntimeError("at birth")))
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.advance(5)
-        told = cluster.told()
-        assert any(f"{step.name} failed: RuntimeError: at birth" in message for _, _, message in told.values())
-        assert {told[name][0] for name in ("ResourceReady", "InferenceReady", "WorkspaceReady")} <= {"False", "Unknown"}
-        if step.name != "releasing surplus nodes":
-            assert len(cluster.claims()) == (0 if number < 3 else 1), "nothing is bought after a failed step"
+        conditions = cluster.conditions()
+        assert any(f"{step.name} failed: RuntimeError: at birth" in message for _, _, message in conditions.values())
+        assert {conditions[name][0] for name in ("ResourceReady", "InferenceReady", "WorkspaceReady")} <= {
+            "False",
+            "Unknown",
+        }
+        if step is not controller.SURPLUS_STEP:
+            is_before_claims = list(STEPS).index(function) <= list(STEPS).index("ensure_claims")
+            assert len(cluster.claims()) == (0 if is_before_claims else 1), "nothing is bought after a failed step"
 
 
 async def test_a_request_that_hangs_is_told(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(_: Pass) -> None:
+    async def hang(*_: Any) -> None:
         await asyncio.Event().wait()
 
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
-        step = break_step(monkeypatch, 0, hang)
+        step = break_step(monkeypatch, "plan_workspace", hang)
         touch(cluster)
         await cluster.world.advance(300)
-        assert f"{step.name} failed: TimeoutError: not finished after 240 s" in cluster.told()["WorkspaceReady"][2]
-        assert cluster.told()["WorkspaceReady"][0] == "Unknown"
+        assert (
+            f"{step.name} failed: TimeoutError: not finished after 240 s" in cluster.conditions()["WorkspaceReady"][2]
+        )
+        assert cluster.conditions()["WorkspaceReady"][0] == "Unknown"
         monkeypatch.undo()
         await cluster.world.advance(900)
         assert cluster.columns() == ("True", "True", "True")
@@ -127,18 +139,18 @@ async def test_a_status_that_cannot_be_computed_is_unknown(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
-        raise ZeroDivisionError("arithmetic of conditions")
+        raise ZeroDivisionError("division by zero")
 
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
         with monkeypatch.context() as patched:
-            patched.setattr("kaito.workspace.steps.status.verdicts", broken)
+            patched.setattr("kaito.workspace.steps.status.condition_updates", broken)
             touch(cluster)
             await cluster.world.advance(10)
-            for status, reason, message in cluster.told().values():
+            for status, reason, message in cluster.conditions().values():
                 assert (status, reason) == ("Unknown", "ReconcileError")
-                assert "computing the status failed: ZeroDivisionError: arithmetic of conditions" in message
+                assert "computing the status failed: ZeroDivisionError: division by zero" in message
             assert len(warnings(cluster, "ReconcileError")) == 1
         await cluster.world.advance(600)
         assert cluster.columns() == ("True", "True", "True")
@@ -153,12 +165,12 @@ async def test_a_later_verdict_that_is_unknown_overwrites_an_old_one(phi: Worksp
     cluster.apply(phi.evolve(resource=phi.resource.evolve(instance_type="")))
     async with cluster.controller():
         await world.settle()
-        assert "no node matches" in cluster.told()["ModelResolved"][2]
+        assert "no node matches" in cluster.conditions()["ModelResolved"][2]
         node: dict[str, Any] = {"metadata": {"name": "mine", "labels": {"apps": "phi-3"}}, "status": {"conditions": []}}
         world.put(Node.model_validate(node))
         await world.advance(35)
-        assert "no node matches" not in cluster.told()["ModelResolved"][2]
-        assert cluster.told()["ModelResolved"][1] == "UnknownInstanceType"
+        assert "no node matches" not in cluster.conditions()["ModelResolved"][2]
+        assert cluster.conditions()["ModelResolved"][1] == "UnknownInstanceType"
 
 
 UNTYPABLE = (
@@ -176,7 +188,7 @@ async def test_a_field_that_the_kind_does_not_have_is_a_refusal(cluster: "Cluste
         cluster.join(cluster.claim())
         await cluster.world.advance(30)
         for name in ("InferenceReady", "WorkspaceReady"):
-            status, reason, message = cluster.told()[name]
+            status, reason, message = cluster.conditions()[name]
             assert (status, reason) == ("False", "WorkloadRefused")
             assert "imagePulPolicy: field not declared in schema" in message
         assert cluster.columns()[0] == "True"
@@ -204,7 +216,7 @@ async def test_a_template_of_wrong_types_is_never_stale(
         for claim in cluster.claims():
             cluster.join(claim)
         await cluster.world.advance(30)
-        status, reason, message = cluster.told()["InferenceReady"]
+        status, reason, message = cluster.conditions()["InferenceReady"]
         assert status == "False"
         assert reason in {"WorkloadRefused", "InvalidSpec"}
         assert "template" in message
@@ -215,10 +227,10 @@ async def test_a_template_of_wrong_types_is_never_stale(
 
 
 def columns_of_deletion(cluster: "Cluster", name: str, workload: str) -> None:
-    told = cluster.told(name)
+    conditions = cluster.conditions(name)
     for column in ("ResourceReady", workload, "WorkspaceReady", "WorkspaceSucceeded"):
-        assert told[column][:2] == ("False", "WorkspaceDeleting")
-    assert not [kind for kind, (status, _, _) in told.items() if status == "True" and kind != "WorkspaceDeleting"]
+        assert conditions[column][:2] == ("False", "WorkspaceDeleting")
+    assert not [kind for kind, (status, _, _) in conditions.items() if status == "True" and kind != "WorkspaceDeleting"]
 
 
 async def test_nothing_is_ready_from_the_first_pass_of_a_deletion(cluster: "Cluster", phi: Workspace) -> None:
@@ -235,7 +247,7 @@ async def test_nothing_is_ready_from_the_first_pass_of_a_deletion(cluster: "Clus
 
 
 async def test_nothing_is_ready_although_the_deletion_itself_fails(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 05: also when removal raises, and the error is told once."""
+    """Fault 05: also when removal raises, and the error is conditions once."""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -243,7 +255,7 @@ async def test_nothing_is_ready_although_the_deletion_itself_fails(cluster: "Clu
         cluster.world.delete(Workspace, phi.name)
         await cluster.world.advance(30)
         columns_of_deletion(cluster, NAME, "InferenceReady")
-        assert cluster.told()["WorkspaceDeleting"] == ("True", "DeletionFailed", "etcdserver: no leader")
+        assert cluster.conditions()["WorkspaceDeleting"] == ("True", "DeletionFailed", "etcdserver: no leader")
         assert warnings(cluster, "DeletionFailed") == ["etcdserver: no leader"]
         cluster.world.heal()
         await cluster.world.advance(60)
@@ -251,7 +263,7 @@ async def test_nothing_is_ready_although_the_deletion_itself_fails(cluster: "Clu
 
 
 @pytest.mark.parametrize(
-    "part", ["_delete_workload", "_delete_claims", "_release_preferred_nodes", "_drop_legacy_finalizer"]
+    "part", ["_delete_workload", "_delete_claims", "_release_preferred_nodes", "_remove_legacy_finalizer"]
 )
 async def test_whatever_fails_in_a_deletion_is_told(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, part: str
@@ -262,11 +274,11 @@ async def test_whatever_fails_in_a_deletion_is_told(
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
-        monkeypatch.setattr(removal, part, broken)
+        monkeypatch.setattr(cleanup, part, broken)
         cluster.world.delete(Workspace, phi.name)
         await cluster.world.advance(10)
         columns_of_deletion(cluster, NAME, "InferenceReady")
-        assert cluster.told()["WorkspaceDeleting"] == ("True", "DeletionFailed", "RuntimeError: a surprise")
+        assert cluster.conditions()["WorkspaceDeleting"] == ("True", "DeletionFailed", "RuntimeError: a surprise")
         monkeypatch.undo()
         await cluster.world.advance(60)
         assert cluster.world.find(Workspace, phi.name) is None
@@ -282,12 +294,12 @@ async def test_a_cloud_that_refuses_the_deletion_is_told(cluster: "Cluster", phi
         cluster.world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}})
         cluster.world.delete(Workspace, phi.name)
         await cluster.world.settle()
-        assert cluster.told()["WorkspaceDeleting"][1] == "WaitingForClaims"
+        assert cluster.conditions()["WorkspaceDeleting"][1] == "WaitingForClaims"
         drained = {"type": "Drained", "status": "True", "reason": "Drained"}
         refused = {"type": "InstanceTerminating", "status": "False", "reason": "BlockedByCloud", "message": words}
-        cluster.say(cluster.claim(), drained, refused)
+        cluster.set_claim_status(cluster.claim(), drained, refused)
         await cluster.world.advance(60)
-        status, reason, message = cluster.told()["WorkspaceDeleting"]
+        status, reason, message = cluster.conditions()["WorkspaceDeleting"]
         assert (status, reason) == ("True", "CloudRefusesDeletion")
         assert words in message
         assert claim.name in message
@@ -305,9 +317,9 @@ async def test_a_deletion_that_is_only_slow_is_no_refusal(cluster: "Cluster", ph
         cluster.world.delete(Workspace, phi.name)
         await cluster.world.settle()
         draining = {"type": "Drained", "status": "Unknown", "reason": "Draining", "message": "2 pods have to leave"}
-        cluster.say(cluster.claim(), draining)
+        cluster.set_claim_status(cluster.claim(), draining)
         await cluster.world.advance(6)
-        status, reason, message = cluster.told()["WorkspaceDeleting"]
+        status, reason, message = cluster.conditions()["WorkspaceDeleting"]
         assert (status, reason) == ("True", "WaitingForClaims")
         assert "Draining: 2 pods have to leave" in message
         assert warnings(cluster, "CloudRefusesDeletion") == []
@@ -331,26 +343,26 @@ async def until_tuning(cluster: "Cluster", phi: Workspace) -> None:
     await cluster.world.settle()
     cluster.world.patch(Job, NAME, {"status": {"active": 1, "ready": 1}}, subresource="status")
     await cluster.world.settle()
-    assert cluster.told()["JobStarted"][0] == "True"
+    assert cluster.conditions()["JobStarted"][0] == "True"
 
 
-@pytest.mark.parametrize("number", range(len(controller.STEPS)), ids=[s.name for s in controller.STEPS])
+@pytest.mark.parametrize("function", STEPS)
 async def test_whatever_a_step_raises_while_tuning_no_condition_stays_as_it_was(
-    cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, number: int
+    cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     async with cluster.controller():
         await until_tuning(cluster, phi)
-        step = break_step(monkeypatch, number, failing(RuntimeError("a surprise")))
+        step = break_step(monkeypatch, function, failing(RuntimeError("a surprise")))
         cluster.world.delete(Node, f"node-{cluster.claim().name}", "")
         cluster.world.patch(Job, NAME, {"status": {"active": 0, "ready": 0}}, subresource="status")
         touch(cluster)
         await cluster.world.advance(20)
-        told = cluster.told()
-        assert "InferenceReady" not in told
+        conditions = cluster.conditions()
+        assert "InferenceReady" not in conditions
         for name in ("ResourceReady", "JobStarted", "WorkspaceSucceeded", "WorkspaceReady"):
-            assert told[name][0] != "True", f"{name} says {told[name]}"
-        for name in set(told) & step.aspects:
-            assert f"{step.name} failed: RuntimeError: a surprise" in told[name][2]
+            assert conditions[name][0] != "True", f"{name} says {conditions[name]}"
+        for name in set(conditions) & step.condition_types:
+            assert f"{step.name} failed: RuntimeError: a surprise" in conditions[name][2]
         assert len(warnings(cluster, "ReconcileError")) == 1
 
 
@@ -364,4 +376,4 @@ async def test_tuning_ends_being_ready_too(cluster: "Cluster", phi: Workspace) -
         await cluster.world.settle()
         columns_of_deletion(cluster, NAME, "JobStarted")
         assert cluster.workspace().status.state == "Pending"
-        assert "InferenceReady" not in cluster.told()
+        assert "InferenceReady" not in cluster.conditions()

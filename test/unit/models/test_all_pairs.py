@@ -7,7 +7,7 @@ import pytest
 
 from kaito.models import catalog, instance_types
 from kaito.models.commands import inference_command
-from kaito.models.engine import EngineOptions
+from kaito.models.engine import EngineSettings
 from kaito.models.errors import InstanceTypeTooSmall, PlanError
 from kaito.models.gpu import GIB, InstanceType
 from kaito.models.planning import InferencePlan, plan_inference
@@ -231,7 +231,7 @@ def test_a_long_context_of_a_model_with_windows_fits_where_it_does() -> None:
 
     assert (
         plan_inference(
-            catalog.get("gemma-4-31b-it"), a100, engine=EngineOptions(max_model_len=16384, kv_cache_dtype="fp8")
+            catalog.get("gemma-4-31b-it"), a100, engine=EngineSettings(max_model_len=16384, kv_cache_dtype="fp8")
         ).warnings
         == ()
     )

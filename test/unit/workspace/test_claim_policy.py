@@ -7,8 +7,8 @@ import pytest
 
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.kinds import Node
-from kaito.workspace.claim_policy import Attempts, Decision, Situation, decide
-from kaito.workspace.manifests.claim import claim, claim_name
+from kaito.workspace.claim_policy import ClaimDecision, ClaimState, ProvisionAttempts, decide
+from kaito.workspace.manifests.claim import claim_name, node_claim
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import WorkspaceSettings
 
@@ -24,7 +24,7 @@ class Case:
     def claim(
         self, index: int = 0, *, age: float = 60, ready: bool = False, deleting_for: float | None = None, node: str = ""
     ) -> Claim:
-        made = claim(self.workspace, self.hardware, self.settings, index=index, serial=0)
+        made = node_claim(self.workspace, self.hardware, self.settings, index=index, serial=0)
         conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
         if ready:
             conditions.append({"type": made.stages.launched, "status": "True"})
@@ -42,22 +42,22 @@ class Case:
         wanted: int = 1,
         before: bool = False,
         ready_for: float | None = None,
-        proven: str = "",
-        attempts: Attempts | None = None,
+        confirmed: str = "",
+        attempts: ProvisionAttempts | None = None,
         nodes: dict[str, Node] | None = None,
-    ) -> Decision:
-        situation = Situation(
+    ) -> ClaimDecision:
+        state = ClaimState(
             now=NOW,
             wanted=wanted,
             claims=claims,
             nodes=nodes or {},
-            attempts=attempts or Attempts(),
+            attempts=attempts or ProvisionAttempts(),
             expected=frozenset(self.name(index) for index in range(wanted)) if before else frozenset(),
-            proven=frozenset({proven} - {""}),
+            confirmed=frozenset({confirmed} - {""}),
             ready_since=None if ready_for is None else NOW - timedelta(seconds=ready_for),
-            name=self.name,
+            claim_name=self.name,
         )
-        return decide(situation, self.settings)
+        return decide(state, self.settings)
 
 
 @pytest.fixture
@@ -76,44 +76,48 @@ def test_only_the_missing_place_is_filled(case: Case) -> None:
 def test_enough_claims_leave_nothing_to_do_but_to_watch_the_clock(case: Case) -> None:
     decision = case.decide(case.claim(age=60), before=True)
     assert not decision.create
-    assert not decision.give_up
-    assert decision.retry_at == NOW + timedelta(seconds=case.settings.node_provision_timeout - 60)
+    assert not decision.delete
+    assert decision.requeue_at == NOW + timedelta(seconds=case.settings.node_provision_timeout_seconds - 60)
 
 
 def test_a_lost_claim_is_replaced_after_a_pause_under_a_new_name(case: Case) -> None:
     lost = case.decide(before=True)
     assert lost.create == ()
-    assert lost.attempts == Attempts(serial=1, failures=1, since=NOW, lost=(case.name(),))
-    assert lost.retry_at == NOW + timedelta(seconds=30)
-    recorded = Attempts(serial=1, failures=1, since=NOW - timedelta(seconds=30), lost=(case.name(),))
+    assert lost.attempts == ProvisionAttempts(serial=1, failures=1, backoff_started_at=NOW, lost=(case.name(),))
+    assert lost.requeue_at == NOW + timedelta(seconds=30)
+    recorded = ProvisionAttempts(
+        serial=1, failures=1, backoff_started_at=NOW - timedelta(seconds=30), lost=(case.name(),)
+    )
     replaced = case.decide(attempts=recorded, before=True)
     assert replaced.create == ((0, 1),)
     assert replaced.attempts.issued == (case.name(0, 1),)
 
 
 def test_pauses_double_up_to_a_quarter_of_an_hour(case: Case) -> None:
-    record, pauses = Attempts(), list[float]()
+    record, pauses = ProvisionAttempts(), list[float]()
     for _ in range(8):
-        record = replace(record, issued=("replacement",)).count(["claim"], now=NOW, after_success=False)
-        assert record.due is not None
-        pauses.append((record.due - NOW).total_seconds())
+        record = replace(record, issued=("replacement",)).with_losses(["claim"], now=NOW, after_success=False)
+        assert record.next_attempt_at is not None
+        pauses.append((record.next_attempt_at - NOW).total_seconds())
     assert pauses == [30, 60, 120, 240, 480, 900, 900, 900]
 
 
 @pytest.mark.parametrize(("ready_for", "failures"), [(None, 6), (599, 6), (600, 1), (86400, 1)])
 def test_only_lasting_success_starts_the_pauses_anew(case: Case, ready_for: float | None, failures: int) -> None:
-    record = Attempts(serial=5, failures=5, since=NOW - timedelta(hours=2), issued=(case.name(),))
+    record = ProvisionAttempts(serial=5, failures=5, backoff_started_at=NOW - timedelta(hours=2), issued=(case.name(),))
     counted = case.decide(before=True, ready_for=ready_for, attempts=record).attempts
-    assert (counted.serial, counted.failures, counted.since) == (6, failures, NOW)
+    assert (counted.serial, counted.failures, counted.backoff_started_at) == (6, failures, NOW)
 
 
 def test_lasting_success_resets_the_record(case: Case) -> None:
-    record = Attempts(serial=5, failures=5, since=NOW - timedelta(hours=2), issued=(case.name(),), cause="quota")
+    record = ProvisionAttempts(
+        serial=5, failures=5, backoff_started_at=NOW - timedelta(hours=2), issued=(case.name(),), cause="quota"
+    )
     ready = case.claim(ready=True)
     early = case.decide(ready, before=True, ready_for=100, attempts=record)
     assert early.attempts == record
-    assert early.retry_at == NOW + timedelta(seconds=500)
-    assert case.decide(ready, before=True, ready_for=600, attempts=record).attempts == Attempts(serial=5)
+    assert early.requeue_at == NOW + timedelta(seconds=500)
+    assert case.decide(ready, before=True, ready_for=600, attempts=record).attempts == ProvisionAttempts(serial=5)
 
 
 def test_a_deleting_claim_holds_its_place_for_a_while(case: Case) -> None:
@@ -121,15 +125,15 @@ def test_a_deleting_claim_holds_its_place_for_a_while(case: Case) -> None:
     leaving = case.claim(deleting_for=100)
     held = case.decide(leaving, before=True)
     assert held.create == ()
-    assert held.attempts == Attempts(serial=1, failures=1, since=None, lost=(case.name(),))
-    assert held.next_at == NOW + timedelta(seconds=230)
-    assert held.retry_at == NOW + timedelta(seconds=200)
+    assert held.attempts == ProvisionAttempts(serial=1, failures=1, backoff_started_at=None, lost=(case.name(),))
+    assert held.next_creation_at == NOW + timedelta(seconds=230)
+    assert held.requeue_at == NOW + timedelta(seconds=200)
     gone = case.decide(before=True, attempts=held.attempts)
     assert gone.lost == ()
-    assert gone.attempts == Attempts(serial=1, failures=1, since=NOW, lost=(case.name(),))
+    assert gone.attempts == ProvisionAttempts(serial=1, failures=1, backoff_started_at=NOW, lost=(case.name(),))
     stuck = case.decide(case.claim(deleting_for=300), before=True)
     assert stuck.attempts.serial == 1
-    after = Attempts(serial=1, failures=1, since=NOW - timedelta(minutes=1), lost=(case.name(),))
+    after = ProvisionAttempts(serial=1, failures=1, backoff_started_at=NOW - timedelta(minutes=1), lost=(case.name(),))
     assert case.decide(case.claim(deleting_for=400), attempts=after).create == ((0, 1),)
 
 
@@ -146,18 +150,24 @@ def test_losses_before_the_next_creation_are_one_round(case: Case) -> None:
     assert first.attempts.lost == (case.name(0),)
     second = case.decide(wanted=2, before=True, attempts=first.attempts)
     assert second.attempts.lost == tuple(sorted([case.name(0), case.name(1)]))
-    assert (second.attempts.serial, second.attempts.failures, second.attempts.since) == (1, 1, NOW)
+    assert (second.attempts.serial, second.attempts.failures, second.attempts.backoff_started_at) == (1, 1, NOW)
 
 
 def test_a_replacement_that_no_status_lists_counts_when_an_event_proves_it(case: Case) -> None:
     """The process died between the record and the status: the replacement was created and lost, or never created."""
-    record = Attempts(serial=1, failures=1, since=NOW - timedelta(minutes=5), issued=(case.name(0, 1),))
-    unknown = case.decide(attempts=record)
-    assert unknown.create == ()
-    assert unknown.unknown == (case.name(0, 1),)
-    assert (unknown.attempts.serial, unknown.attempts.failures, unknown.attempts.since) == (1, 1, NOW)
-    assert unknown.next_at == NOW + timedelta(seconds=30)
-    proven = case.decide(attempts=record, proven=case.name(0, 1))
+    record = ProvisionAttempts(
+        serial=1, failures=1, backoff_started_at=NOW - timedelta(minutes=5), issued=(case.name(0, 1),)
+    )
+    unconfirmed = case.decide(attempts=record)
+    assert unconfirmed.create == ()
+    assert unconfirmed.unconfirmed == (case.name(0, 1),)
+    assert (unconfirmed.attempts.serial, unconfirmed.attempts.failures, unconfirmed.attempts.backoff_started_at) == (
+        1,
+        1,
+        NOW,
+    )
+    assert unconfirmed.next_creation_at == NOW + timedelta(seconds=30)
+    proven = case.decide(attempts=record, confirmed=case.name(0, 1))
     assert (proven.attempts.serial, proven.attempts.failures) == (2, 2)
     assert proven.create == ()
 
@@ -165,19 +175,19 @@ def test_a_replacement_that_no_status_lists_counts_when_an_event_proves_it(case:
 def test_more_nodes_wanted_are_no_loss(case: Case) -> None:
     decision = case.decide(case.claim(0, ready=True), wanted=2)
     assert decision.create == ((1, 0),)
-    assert decision.attempts == Attempts()
+    assert decision.attempts == ProvisionAttempts()
 
 
 def test_a_claim_that_never_launches_is_given_up_and_not_replaced_in_the_same_breath(case: Case) -> None:
     stuck = case.claim(age=901)
     decision = case.decide(stuck, before=True)
-    assert [c.name for c, _ in decision.give_up] == [stuck.name]
-    assert "not launched within 900 s" in decision.give_up[0][1]
+    assert [c.name for c, _ in decision.delete] == [stuck.name]
+    assert "not launched within 900 s" in decision.delete[0][1]
     assert decision.create == ()
 
 
 def test_a_ready_claim_is_never_given_up_for_its_age(case: Case) -> None:
-    assert case.decide(case.claim(age=10_000, ready=True), before=True) == Decision(attempts=Attempts())
+    assert case.decide(case.claim(age=10_000, ready=True), before=True) == ClaimDecision(attempts=ProvisionAttempts())
 
 
 def node(name: str, *, ready: str, since: datetime) -> Node:
@@ -193,25 +203,25 @@ def node(name: str, *, ready: str, since: datetime) -> Node:
 def test_a_node_long_not_ready_costs_the_claim_its_place(case: Case, minutes: int, given_up: bool) -> None:
     nodes = {"gpu-0": node("gpu-0", ready="Unknown", since=NOW - timedelta(minutes=minutes))}
     decision = case.decide(case.claim(ready=True, node="gpu-0", age=5000), before=True, nodes=nodes)
-    assert bool(decision.give_up) is given_up
+    assert bool(decision.delete) is given_up
     if not given_up:
-        assert decision.retry_at == NOW + timedelta(minutes=1)
+        assert decision.requeue_at == NOW + timedelta(minutes=1)
 
 
 def test_zero_switches_the_replacement_of_unhealthy_nodes_off(phi: Workspace, hardware: Hardware) -> None:
-    case = Case(phi, hardware, WorkspaceSettings(node_unhealthy_timeout=0))
+    case = Case(phi, hardware, WorkspaceSettings(node_unhealthy_timeout_seconds=0))
     nodes = {"gpu-0": node("gpu-0", ready="False", since=NOW - timedelta(days=1))}
-    assert case.decide(case.claim(ready=True, node="gpu-0"), before=True, nodes=nodes).give_up == ()
+    assert case.decide(case.claim(ready=True, node="gpu-0"), before=True, nodes=nodes).delete == ()
 
 
 def test_the_record_survives_the_annotation() -> None:
-    record = Attempts(serial=3, failures=2, since=NOW)
-    assert Attempts.read({labels.PROVISION_ATTEMPTS: record.write()}) == record
-    assert Attempts.read({labels.PROVISION_ATTEMPTS: "{broken"}) == Attempts()
-    assert Attempts.read({labels.PROVISION_ATTEMPTS: '"text"'}) == Attempts()
-    assert Attempts.read({}) == Attempts()
-    full = Attempts(serial=3, failures=2, lost=("a",), issued=("b", "c"), cause="quota")
-    assert Attempts.read({labels.PROVISION_ATTEMPTS: full.write()}) == full
+    record = ProvisionAttempts(serial=3, failures=2, backoff_started_at=NOW)
+    assert ProvisionAttempts.from_annotations({labels.PROVISION_ATTEMPTS: record.to_annotation()}) == record
+    assert ProvisionAttempts.from_annotations({labels.PROVISION_ATTEMPTS: "{broken"}) == ProvisionAttempts()
+    assert ProvisionAttempts.from_annotations({labels.PROVISION_ATTEMPTS: '"text"'}) == ProvisionAttempts()
+    assert ProvisionAttempts.from_annotations({}) == ProvisionAttempts()
+    full = ProvisionAttempts(serial=3, failures=2, lost=("a",), issued=("b", "c"), cause="quota")
+    assert ProvisionAttempts.from_annotations({labels.PROVISION_ATTEMPTS: full.to_annotation()}) == full
 
 
 @pytest.mark.parametrize(
@@ -228,9 +238,9 @@ def test_the_record_survives_the_annotation() -> None:
     ],
 )
 def test_a_vandalized_record_neither_stops_nor_speeds_up_anything(case: Case, record: str) -> None:
-    attempts = Attempts.read({labels.PROVISION_ATTEMPTS: record})
+    attempts = ProvisionAttempts.from_annotations({labels.PROVISION_ATTEMPTS: record})
     decision = case.decide(attempts=attempts)
     if decision.create:
         return
-    assert decision.next_at is not None
-    assert NOW < decision.next_at <= NOW + timedelta(minutes=15)
+    assert decision.next_creation_at is not None
+    assert NOW < decision.next_creation_at <= NOW + timedelta(minutes=15)

@@ -72,8 +72,8 @@ async def test_deletion_removes_workload_then_claims_then_the_workspace(cluster:
         await world.settle()
         assert world.find(StatefulSet, phi.name) is None
         assert cluster.claim().deleting
-        assert cluster.told()["WorkspaceDeleting"][:2] == ("True", "WaitingForClaims")
-        assert claim.name in cluster.told()["WorkspaceDeleting"][2]
+        assert cluster.conditions()["WorkspaceDeleting"][:2] == ("True", "WaitingForClaims")
+        assert claim.name in cluster.conditions()["WorkspaceDeleting"][2]
 
         world.patch(cluster.kind, claim.name, {"metadata": {"finalizers": []}})
         await world.settle()
@@ -114,8 +114,8 @@ async def test_a_refused_deletion_is_told_in_the_servers_words(cluster: "Cluster
         cluster.world.fail_next("DELETE", cluster.kind, status=403, message="claims are protected today", times=2)
         cluster.world.delete(Workspace, phi.name)
         await cluster.world.settle()
-        assert cluster.told()["WorkspaceDeleting"][0] == "True"
-        assert "claims are protected today" in cluster.told()["WorkspaceDeleting"][2]
+        assert cluster.conditions()["WorkspaceDeleting"][0] == "True"
+        assert "claims are protected today" in cluster.conditions()["WorkspaceDeleting"][2]
         await cluster.world.advance(10)
         assert cluster.world.find(Workspace, phi.name) is None
         assert cluster.claims() == []

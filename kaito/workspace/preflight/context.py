@@ -1,0 +1,83 @@
+"""Context of the preflight checks of one Workspace, and the interface through which the checks read the cluster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, final
+
+from kaito.api import Workspace
+from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
+from kaito.models.gpu import InstanceType
+from kaito.models.preset import Preset
+from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
+from kaito.workspace.plan import Plan
+from kaito.workspace.preflight.finding import Finding
+from kaito.workspace.settings import WorkspaceSettings
+
+Workload = StatefulSet | Job
+
+
+class LookupUnavailable(Exception):
+    """An object cannot be looked up, because a tool runs without a cluster. The check is skipped."""
+
+
+class ClusterReader(Protocol):
+    """Reads what the checks need besides the Workspace. Each method may raise `LookupUnavailable`."""
+
+    async def config_map(self, name: str) -> ConfigMap | None:
+        """Returns a ConfigMap of the Workspace's namespace; None if it does not exist."""
+        ...
+
+    async def secret(self, name: str) -> Secret | None:
+        """Returns a Secret of the Workspace's namespace; None if it does not exist."""
+        ...
+
+    async def volume_claim(self, name: str) -> PersistentVolumeClaim | None:
+        """Returns a PersistentVolumeClaim of the Workspace's namespace; None if it does not exist."""
+        ...
+
+    async def service_account(self, name: str) -> ServiceAccount | None:
+        """Returns a ServiceAccount of the Workspace's namespace; None if it does not exist."""
+        ...
+
+    async def existing_nodes(self) -> Sequence[Node]:
+        """Returns the nodes that the Workspace's selector matches."""
+        ...
+
+    async def find_rejection(self, workload: Workload) -> Finding | None:
+        """Returns why the API server would reject the workload; None if it accepts it."""
+        ...
+
+
+@final
+@dataclass(slots=True)
+class PreflightContext:
+    """What is known about a Workspace so far. A check may use what earlier checks filled in."""
+
+    workspace: Workspace
+    settings: WorkspaceSettings
+    cluster: ClusterReader
+    preset: Preset | None = None
+    """None for a pod template."""
+    instance: InstanceType | None = None
+    """None for a pod template on an instance type that the table does not contain."""
+    nodes: Sequence[Node] = ()
+    """The existing nodes (`--node-api byo`); empty if nodes are claimed."""
+    config: ConfigMap | None = None
+    """The ConfigMap that the Workspace names."""
+    engine: EngineSettings = DEFAULT_ENGINE
+    """The engine settings in that ConfigMap."""
+    plan: Plan | None = None
+    workload: Workload | None = None
+    """The workload as it would be applied."""
+    findings: list[Finding] = field(default_factory=list[Finding])
+    """Warnings of all checks, and the errors of the first check that has errors."""
+
+    @property
+    def errors(self) -> list[Finding]:
+        """Findings that prevent a plan."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Findings that do not prevent a plan."""
+        return [finding for finding in self.findings if finding.severity == "warning"]

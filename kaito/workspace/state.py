@@ -1,0 +1,91 @@
+"""What one reconcile of a Workspace observed.
+
+The steps fill in a `ReconcileState`; `status` computes the conditions from it. A part that is None was not observed,
+because the reconcile ended or the step failed before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import final
+
+from kaito.api import Claim, Workspace
+from kaito.runtime.kinds import Job, Pod, StatefulSet
+from kaito.runtime.meta import Quantity
+from kaito.workspace.nodes import NodesReport
+from kaito.workspace.plan import Hardware, Plan, PlanFailure
+from kaito.workspace.pod_faults import Fault
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class ClaimsReport:
+    """The claims of a Workspace, and what this reconcile did about them."""
+
+    wanted: int = 0
+    """Number of claims that the Workspace needs."""
+    claims: Sequence[Claim] = ()
+    """The Workspace's claims, terminating ones included, sorted by name."""
+    failure: tuple[str, str] | None = None
+    """Reason and message of the claim that the API server rejected."""
+    retry_at: datetime | None = None
+    """Latest time at which a lost claim is replaced."""
+    terminating: Sequence[str] = ()
+    """Names of the lost claims that must be deleted before the backoff begins."""
+    failures: int = 0
+    """Number of consecutive losses."""
+    loss_cause: str = ""
+    """Why the last claim was lost; empty if unknown."""
+    given_up: Sequence[str] = ()
+    """Name and reason of each claim that was deleted because it did not become ready."""
+    complete: bool = False
+    """Whether the step succeeded: the next reconcile then expects the claims in `live`."""
+
+    @property
+    def live(self) -> list[Claim]:
+        """Claims that are not being deleted."""
+        return [claim for claim in self.claims if not claim.deleting]
+
+    @property
+    def ready(self) -> list[Claim]:
+        """Claims that are Ready and not being deleted."""
+        return [claim for claim in self.live if claim.is_ready]
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class WorkloadReport:
+    """The StatefulSet or Job of a Workspace, and its pods."""
+
+    stateful_set: StatefulSet | None = None
+    job: Job | None = None
+    pods: Sequence[Pod] = ()
+    event_fault: Fault | None = None
+    """Why pods are missing or do not start, according to Events."""
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class ReconcileState:
+    """Everything that one reconcile observed."""
+
+    plan: Plan | None = None
+    plan_failure: PlanFailure | None = None
+    """Why there is no plan."""
+    nodes: NodesReport | None = None
+    claims: ClaimsReport | None = None
+    workload: WorkloadReport | None = None
+    rejection: tuple[str, str] | None = None
+    """Reason and message of the first obstacle to applying the workload."""
+
+    def hardware(self, workspace: Workspace) -> Hardware:
+        """The planned nodes. Without a plan, the nodes that the Workspace requests, to evaluate those it has."""
+        if self.plan is not None:
+            return self.plan.hardware
+        wanted = workspace.status.target_node_count or workspace.resource.count
+        return Hardware(count=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
+
+
+def can_place_pods(nodes: NodesReport | None, claims: ClaimsReport | None) -> bool:
+    """Whether nodes and claims are ready, so that a workload may be created."""
+    return nodes is not None and nodes.is_sufficient and (claims is None or len(claims.ready) >= claims.wanted)
