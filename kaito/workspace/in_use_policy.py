@@ -6,7 +6,8 @@ Therefore, while a Workspace or a claim exists, a ValidatingAdmissionPolicy reje
 the label of the installation. It also applies while no controller runs.
 
 The policy is not part of the installation's manifests: it would be deleted with them, and a policy cannot protect
-policies. The leader creates it with the first Workspace and deletes it after the last one. See `docs/guides/uninstall.md`.
+policies. The leader creates it with the first Workspace and deletes it after the last one (see
+`docs/guides/uninstall.md`).
 """
 
 import hashlib

@@ -173,7 +173,7 @@ def _describe_next_attempt(report: ClaimsReport) -> str:
     time = report.retry_at.strftime("%Y-%m-%dT%H:%M:%SZ")
     if report.terminating:
         names = ", ".join(report.terminating)
-        return f"; the next claim is created after {names} is deleted and a backoff has passed, at {time} at the latest"
+        return f"; the next claim is created after the deletion of {names} and a backoff, no later than {time}"
     return f"; the next claim is created at {time}"
 
 

@@ -16,7 +16,7 @@ from kaito.cli.main import parser as cli_parser
 from kaito.provisioner.flags import parser as provisioner_parser
 from kaito.runtime.testing import World
 from kaito.workspace.flags import parser as workspace_parser
-from kaito.workspace.preflight import judge
+from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from test.support.codeblocks import CodeBlock, code_blocks
 
@@ -61,7 +61,7 @@ async def test_manifests_are_admitted(page: Path, apply: Callable[..., Awaitable
     for document in found:
         if document["kind"] == "Workspace":
             stored = world.get(Workspace, document["metadata"]["name"])
-            errors = [str(v) for v in judge(stored, None, settings) if v.severity == "error"]
+            errors = [str(v) for v in validate_workspace(stored, None, settings) if v.severity == "error"]
             assert errors == [], f"{name(page)}: {stored.name}"
 
 

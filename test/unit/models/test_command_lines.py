@@ -4,7 +4,7 @@ import pytest
 
 from kaito.models import catalog, instance_types
 from kaito.models.commands import inference_command, inference_environment, tuning_command
-from kaito.models.engine import EngineOptions
+from kaito.models.engine import EngineSettings
 from kaito.models.planning import InferencePlan, plan_inference, plan_tuning
 from kaito.models.sources import Download, WeightsInImage
 
@@ -16,7 +16,7 @@ NO_FUSION = "--compilation-config.pass_config.fuse_allreduce_rms=False"
 
 
 def plan(preset: str, instance: str, **engine: int) -> InferencePlan:
-    options = EngineOptions(**engine)  # type: ignore[arg-type]  # whole numbers only
+    options = EngineSettings(**engine)  # type: ignore[arg-type]  # whole numbers only
     return plan_inference(catalog.get(preset), instance_types.get(instance), engine=options)
 
 
@@ -133,7 +133,7 @@ def test_the_division_over_gpus_decides_sizes_host_cache_and_fusion(
 
 
 def test_options_of_the_user_are_those_of_the_command() -> None:
-    options = EngineOptions(
+    options = EngineSettings(
         max_model_len=4096, gpu_memory_utilization=0.8, max_num_seqs=7, kv_cache_dtype="fp8", tensor_parallel_size=1
     )
     found = plan_inference(catalog.get("phi-4"), instance_types.get(A100), engine=options)

@@ -3,7 +3,7 @@
 import pytest
 
 from kaito.models import catalog, instance_types
-from kaito.models.engine import EngineOptions, cache_scale
+from kaito.models.engine import EngineSettings, cache_scale
 from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
 from kaito.models.fitting import transformers_shortfall, vllm_shortfall
 from kaito.models.gpu import GIB, Gpu, InstanceType
@@ -154,7 +154,7 @@ def test_the_cause_is_named_with_both_amounts_and_a_remedy(
         plan_inference(
             catalog.get(preset),
             instance_types.get(instance),
-            engine=EngineOptions(**options),  # type: ignore[arg-type]  # by name
+            engine=EngineSettings(**options),  # type: ignore[arg-type]  # by name
             adapters=adapters,
             runtime="vllm",
         )
@@ -166,7 +166,7 @@ def test_the_cause_is_named_with_both_amounts_and_a_remedy(
 @pytest.mark.parametrize(("context", "fits"), [(4160, True), (4160 + 16, False)])
 def test_the_proposed_context_is_the_longest_that_fits(context: int, *, fits: bool) -> None:
     preset, a10 = catalog.get("granite-4.1-8b"), instance_types.get(A10)
-    assert (vllm_shortfall(preset, a10, EngineOptions(max_model_len=context)) == "") is fits
+    assert (vllm_shortfall(preset, a10, EngineSettings(max_model_len=context)) == "") is fits
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_larger_type_is_one_of_the_same_cloud(cloud: Cloud, instance: str, lar
         plan_inference(
             catalog.get("llama-3.1-8b-instruct"),
             instance_types.get(instance, cloud),
-            engine=EngineOptions(max_model_len=131072),
+            engine=EngineSettings(max_model_len=131072),
             cloud=cloud,
         )
 
@@ -209,7 +209,7 @@ def test_transformers_is_sized_by_what_was_tried_or_by_the_estimate(preset: str,
 
 def test_options_of_vllm_are_not_blamed_for_transformers() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
-        plan_inference(catalog.get("phi-4"), instance_types.get(V100), engine=EngineOptions(max_model_len=16))
+        plan_inference(catalog.get("phi-4"), instance_types.get(V100), engine=EngineSettings(max_model_len=16))
     assert caught.value.field == INSTANCE
 
 
@@ -269,7 +269,7 @@ def test_amounts_of_a_pipeline_are_those_of_all_its_gpus() -> None:
     shown = vllm_shortfall(
         catalog.get("llama-3.3-70b-instruct"),
         node(4, 24),
-        EngineOptions(tensor_parallel_size=2, pipeline_parallel_size=2),
+        EngineSettings(tensor_parallel_size=2, pipeline_parallel_size=2),
     )
     assert shown == (
         "size (4 x NVIDIA A100, 24 GiB each) is too small for llama-3.3-70b-instruct: it takes about 150.6 GiB, "
@@ -300,7 +300,7 @@ FORMAT = "use a number format that vLLM knows, for example auto or fp8"
 )
 def test_an_option_outside_its_range_is_refused(name: str, value: float | str, message: str) -> None:
     with pytest.raises(InvalidEngineOption) as caught:
-        EngineOptions(**{name: value})  # type: ignore[arg-type]  # by name
+        EngineSettings(**{name: value})  # type: ignore[arg-type]  # by name
     assert (caught.value.field, caught.value.message) == (option(name.replace("_", "-")), message)
     assert caught.value.reason == "InvalidSpec"
 
@@ -315,7 +315,7 @@ def test_an_option_outside_its_range_is_refused(name: str, value: float | str, m
     ],
 )
 def test_an_option_at_the_end_of_its_range_is_accepted(name: str, value: float | str) -> None:
-    assert getattr(EngineOptions(**{name: value}), name) == value  # type: ignore[arg-type]  # by name
+    assert getattr(EngineSettings(**{name: value}), name) == value  # type: ignore[arg-type]  # by name
 
 
 @pytest.mark.parametrize(
@@ -396,16 +396,16 @@ def test_an_option_that_the_model_or_node_cannot_have_is_refused(
     preset: str, instance: str, options: dict[str, int], name: str, message: str
 ) -> None:
     with pytest.raises(InvalidEngineOption) as caught:
-        plan_inference(catalog.get(preset), instance_types.get(instance), engine=EngineOptions(**options))  # type: ignore[arg-type]  # by name
+        plan_inference(catalog.get(preset), instance_types.get(instance), engine=EngineSettings(**options))  # type: ignore[arg-type]  # by name
     assert (caught.value.field, caught.value.message) == (option(name), message)
 
 
 def test_more_stages_than_layers_are_refused() -> None:
     with pytest.raises(InvalidEngineOption) as caught:
-        plan_inference(catalog.get("phi-4"), node(64, 80), engine=EngineOptions(pipeline_parallel_size=41))
+        plan_inference(catalog.get("phi-4"), node(64, 80), engine=EngineSettings(pipeline_parallel_size=41))
     assert caught.value.field == option("pipeline-parallel-size")
     assert caught.value.message == "is 41, phi-4 has 40 layers: use at most 40"
-    plan = plan_inference(catalog.get("phi-4"), node(64, 80), engine=EngineOptions(pipeline_parallel_size=40))
+    plan = plan_inference(catalog.get("phi-4"), node(64, 80), engine=EngineSettings(pipeline_parallel_size=40))
     assert plan.parallelism.pipeline == 40
 
 
@@ -451,7 +451,7 @@ WARNINGS: list[tuple[str, str, dict[str, float], RuntimeName | None, list[str]]]
 def test_what_works_but_is_probably_not_wanted_is_a_warning(
     preset: str, instance: str, options: dict[str, float], runtime: RuntimeName | None, warnings: list[str]
 ) -> None:
-    engine = EngineOptions(**options)  # type: ignore[arg-type]  # by name
+    engine = EngineSettings(**options)  # type: ignore[arg-type]  # by name
     plan = plan_inference(catalog.get(preset), instance_types.get(instance), engine=engine, runtime=runtime)
     assert list(plan.warnings) == warnings
 

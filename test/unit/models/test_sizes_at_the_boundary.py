@@ -8,12 +8,12 @@ import pytest
 from kaito.api import labels
 from kaito.api.violation import Violation
 from kaito.models import catalog, errors
-from kaito.models.engine import NO_OPTIONS, EngineOptions
+from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
 from kaito.models.gpu import GIB, Gpu, InstanceType, Vendor
 from kaito.models.nodes import MixedGpus, UnknownGpus, instance_type_of, uniform_instance_type
 from kaito.models.parallelism import Parallelism, load_of, parallelism
 from kaito.models.preset import Architecture, Preset
-from kaito.models.sizing import GpuTooSmall, Load, estimate, most_sequences, vllm_need_per_gpu
+from kaito.models.sizing import GpuTooSmall, Load, estimate, max_sequences, vllm_need_per_gpu
 from kaito.runtime.meta import Quantity
 
 MIB = 2**20
@@ -53,13 +53,13 @@ SEQUENCES = [
 def test_concurrent_requests_are_capped_where_the_state_does_not_fit(
     model: Preset, instance: InstanceType, expected: int | None
 ) -> None:
-    assert most_sequences(model, instance, tensor=1, stages=1) == expected
+    assert max_sequences(model, instance, tensor=1, stages=1) == expected
 
 
 def test_the_state_is_divided_over_tensor_ranks_and_stages_are_left_to_vllm() -> None:
-    assert most_sequences(hybrid(64), node(2), tensor=2, stages=1) == 237
-    assert most_sequences(hybrid(64), node(2), tensor=1, stages=2) is None
-    assert most_sequences(hybrid(64), node(), tensor=1, stages=1, share=0.5) == 48
+    assert max_sequences(hybrid(64), node(2), tensor=2, stages=1) == 237
+    assert max_sequences(hybrid(64), node(2), tensor=1, stages=2) is None
+    assert max_sequences(hybrid(64), node(), tensor=1, stages=1, share=0.5) == 48
 
 
 @pytest.mark.parametrize(
@@ -109,20 +109,20 @@ def test_heads_are_divided_evenly(shape: dict[str, int], gpus: int, expected: Pa
 def test_a_model_of_unknown_shape_takes_every_gpu_of_the_node() -> None:
     unknown = preset().model_copy(update={"architecture": None})
     assert parallelism(unknown, node(4)) == Parallelism(tensor=4)
-    assert parallelism(unknown, node(4), EngineOptions(data_parallel_size=2)) == Parallelism(tensor=2, data=2)
-    assert parallelism(unknown, node(8), EngineOptions(pipeline_parallel_size=3)) == Parallelism(tensor=2, pipeline=3)
+    assert parallelism(unknown, node(4), EngineSettings(data_parallel_size=2)) == Parallelism(tensor=2, data=2)
+    assert parallelism(unknown, node(8), EngineSettings(pipeline_parallel_size=3)) == Parallelism(tensor=2, pipeline=3)
 
 
 @pytest.mark.parametrize(
     ("name", "engine", "scale"),
     [
-        ("phi-4", NO_OPTIONS, 1.0),
-        ("glm-5.2-fp8", NO_OPTIONS, 0.5),
-        ("glm-5.2-fp8", EngineOptions(kv_cache_dtype="float32"), 2.0),
-        ("phi-4", EngineOptions(kv_cache_dtype="fp8"), 0.5),
+        ("phi-4", DEFAULT_ENGINE, 1.0),
+        ("glm-5.2-fp8", DEFAULT_ENGINE, 0.5),
+        ("glm-5.2-fp8", EngineSettings(kv_cache_dtype="float32"), 2.0),
+        ("phi-4", EngineSettings(kv_cache_dtype="fp8"), 0.5),
     ],
 )
-def test_the_cache_has_the_format_of_the_user_or_of_the_preset(name: str, engine: EngineOptions, scale: float) -> None:
+def test_the_cache_has_the_format_of_the_user_or_of_the_preset(name: str, engine: EngineSettings, scale: float) -> None:
     assert load_of(catalog.get(name), engine).cache_scale == scale
 
 
@@ -131,9 +131,9 @@ def test_the_cache_has_the_format_of_the_user_or_of_the_preset(name: str, engine
 )
 def test_the_context_is_the_user_s_or_the_default(context: int, wanted: int | None, expected: int) -> None:
     model = preset().model_copy(update={"context": context})
-    found = load_of(model, EngineOptions(max_model_len=wanted, max_num_seqs=3), adapters=2)
+    found = load_of(model, EngineSettings(max_model_len=wanted, max_num_seqs=3), adapters=2)
     assert (found.context, found.sequences, found.adapters) == (expected, 3, 2)
-    assert load_of(model, NO_OPTIONS).sequences == 16
+    assert load_of(model, DEFAULT_ENGINE).sequences == 16
 
 
 def test_only_a_hybrid_model_has_a_state() -> None:

@@ -7,7 +7,7 @@ import pytest
 from kaito.api import Workspace
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import Quantity
-from kaito.workspace.nodes import NodesReport, preferred, report
+from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi
 
@@ -50,7 +50,7 @@ def node(
 def judged(
     phi: Workspace, *nodes: Node, hardware: Hardware = ONE_GPU, node_api: NodeApi = NodeApi.MACHINE
 ) -> NodesReport:
-    return report(phi, hardware, nodes, node_api=node_api)
+    return evaluate_nodes(phi, hardware, nodes, node_api=node_api)
 
 
 def not_ready(reason: str = "", message: str = "") -> list[dict[str, str]]:
@@ -85,7 +85,7 @@ def not_ready(reason: str = "", message: str = "") -> list[dict[str, str]]:
 def test_a_node_that_cannot_be_used_is_named_with_its_fault(phi: Workspace, found: Node, fault: str) -> None:
     seen = judged(phi, found)
     assert seen.faults == (f"node gpu-0 {fault}",)
-    assert (seen.names, seen.usable, seen.gpu_faults, seen.enough) == (("gpu-0",), (), (), False)
+    assert (seen.names, seen.usable, seen.gpu_faults, seen.is_sufficient) == (("gpu-0",), (), (), False)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_node_without_a_fault_is_usable(phi: Workspace, found: Node) -> None:
     seen = judged(phi, found)
     assert (seen.usable, seen.faults, seen.gpu_faults) == (("gpu-0",), (), ())
     assert seen.alive == {"gpu-0"}
-    assert seen.enough
+    assert seen.is_sufficient
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_nodes_are_sorted_and_counted(phi: Workspace) -> None:
     seen = judged(phi, node("b"), node("a"), node("c", unschedulable=True), hardware=two)
     assert (seen.names, seen.usable) == (("a", "b", "c"), ("a", "b"))
     assert seen.alive == {"a", "b", "c"}
-    assert seen.enough
-    assert not judged(phi, node("b"), hardware=two).enough
+    assert seen.is_sufficient
+    assert not judged(phi, node("b"), hardware=two).is_sufficient
 
 
 def test_nodes_of_others_are_left_out(phi: Workspace) -> None:
@@ -161,7 +161,7 @@ def test_nodes_of_others_are_left_out(phi: Workspace) -> None:
 def test_pressure_is_a_warning(phi: Workspace, conditions: list[dict[str, str]], pressure: tuple[str, ...]) -> None:
     seen = judged(phi, node(conditions=[READY, *conditions]))
     assert seen.pressures == pressure
-    assert seen.enough
+    assert seen.is_sufficient
 
 
 FREE = {"kaito.sh/workspace": "", "kaito.sh/workspacenamespace": ""}
@@ -182,10 +182,10 @@ FREE = {"kaito.sh/workspace": "", "kaito.sh/workspacenamespace": ""}
 )
 def test_a_preferred_node_is_taken_when_free_and_usable(phi: Workspace, found: Node, *, is_taken: bool) -> None:
     wishful = phi.evolve(resource=phi.resource.evolve(preferred_nodes=["mine"]))
-    assert [taken.name for taken in preferred(wishful, ONE_GPU, [found])] == ["mine"] * is_taken
+    assert [taken.name for taken in find_free_preferred_nodes(wishful, ONE_GPU, [found])] == ["mine"] * is_taken
 
 
 def test_preferred_nodes_are_taken_in_the_order_of_the_wish(phi: Workspace) -> None:
     wishful = phi.evolve(resource=phi.resource.evolve(preferred_nodes=["z", "a"]))
     found = [node("a", labels=FREE), node("z", labels=FREE)]
-    assert [taken.name for taken in preferred(wishful, ONE_GPU, found)] == ["z", "a"]
+    assert [taken.name for taken in find_free_preferred_nodes(wishful, ONE_GPU, found)] == ["z", "a"]

@@ -7,7 +7,15 @@ from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.runtime.meta import ObjectMeta, OwnerReference
 from kaito.runtime.testing import builders
 from kaito.workspace.indexes import MACHINES, NODES, PODS, WORKSPACES_BY_CONFIG, claims_of
-from kaito.workspace.ownership import belongs, controls, name_conflict, owner_key, owner_labels, owns, pod_labels
+from kaito.workspace.ownership import (
+    is_controller_of,
+    is_node_of,
+    name_conflict_message,
+    owner_key,
+    owner_labels,
+    owns_claim,
+    pod_labels,
+)
 from kaito.workspace.settings import NodeApi
 from test.unit.workspace.conftest import UID
 
@@ -41,7 +49,7 @@ def changed(found: dict[str, str], change: dict[str, str | None]) -> dict[str, s
 def test_a_claimed_node_counts_by_selector_owner_and_uid(
     phi: Workspace, node_api: NodeApi, change: dict[str, str | None], *, counts: bool
 ) -> None:
-    assert belongs(phi, builders.node("n", labels=changed(NODE, change)), node_api=node_api) is counts
+    assert is_node_of(phi, builders.node("n", labels=changed(NODE, change)), node_api=node_api) is counts
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def test_a_claimed_node_counts_by_selector_owner_and_uid(
 def test_an_existing_node_counts_by_the_selector_alone(
     phi: Workspace, change: dict[str, str | None], *, counts: bool
 ) -> None:
-    assert belongs(phi, builders.node("n", labels=changed(NODE, change)), node_api=NodeApi.BYO) is counts
+    assert is_node_of(phi, builders.node("n", labels=changed(NODE, change)), node_api=NodeApi.BYO) is counts
 
 
 def claim(change: dict[str, str | None], created: str | None = CREATED) -> Machine:
@@ -80,7 +88,7 @@ def claim(change: dict[str, str | None], created: str | None = CREATED) -> Machi
     ],
 )
 def test_a_claim_is_ours_by_uid_or_by_age(phi: Workspace, found: Machine, *, is_ours: bool) -> None:
-    assert owns(phi, found) is is_ours
+    assert owns_claim(phi, found) is is_ours
 
 
 def test_the_owner_is_named_by_two_labels(phi: Workspace) -> None:
@@ -113,13 +121,13 @@ def owner(
     ],
 )
 def test_a_workload_is_controlled_by_uid(phi: Workspace, found: StatefulSet, *, is_controlled: bool) -> None:
-    assert controls(phi, found) is is_controlled
+    assert is_controller_of(phi, found) is is_controlled
 
 
 def test_a_conflict_names_the_object_and_its_owners() -> None:
-    found = name_conflict(workload(owner("a", "Deployment", "d"), owner("b", "Job", "j")))
+    found = name_conflict_message(workload(owner("a", "Deployment", "d"), owner("b", "Job", "j")))
     assert found.startswith("StatefulSet w exists and belongs to Deployment d, Job j: ")
-    assert name_conflict(workload()).startswith("StatefulSet w exists and belongs to no controller: ")
+    assert name_conflict_message(workload()).startswith("StatefulSet w exists and belongs to no controller: ")
 
 
 def test_indexes_find_objects_by_their_owner(phi: Workspace) -> None:

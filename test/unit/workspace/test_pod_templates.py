@@ -76,7 +76,10 @@ CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
     [
         (template(container=limits(gpu=-1)), "limits[nvidia.com/gpu]: is -1: an amount cannot be negative"),
         (template(container=limits(gpu="500m")), "limits[nvidia.com/gpu]: is 500m: use a whole number of devices"),
-        (template(container={"resources": {"requests": {labels.NVIDIA_GPU: 1}}}), "but the limit is missing: set limits"),
+        (
+            template(container={"resources": {"requests": {labels.NVIDIA_GPU: 1}}}),
+            "the limit is missing: set limits",
+        ),
         (
             template(container={"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}}),
             "requests[cpu]: is 2, more than the limit 1",
