@@ -27,7 +27,7 @@ Further flags are accepted for compatibility with upstream's charts: [flags of u
 def page() -> str:
     """Returns the page."""
     both = FlagParser(prog="both", description="")
-    both.manager()
+    both.add_manager_settings()
     shared = {name for action in both._actions for name in action.option_strings}
     parts = [
         HEAD,

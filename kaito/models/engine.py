@@ -52,7 +52,7 @@ def check_engine(engine: EngineSettings) -> None:
     for name in _COUNTS:
         value: int | None = getattr(engine, name)
         if value is not None and value < 1:
-            message = f"is {value}: use an integer of at least 1, or remove it"
+            message = f"is {value}: use a whole number of at least 1, or remove it"
             raise InvalidEngineOption(option_field(name.replace("_", "-")), message)
     share = engine.gpu_memory_utilization
     if share is not None and not 0 < share <= 1:

@@ -3,7 +3,7 @@
 import pytest
 
 from kaito.models import catalog, instance_types
-from kaito.models.engine import EngineSettings, cache_scale
+from kaito.models.engine import EngineSettings, check_engine, cache_scale
 from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
 from kaito.models.fitting import transformers_shortfall, vllm_shortfall
 from kaito.models.gpu import GIB, Gpu, InstanceType
@@ -281,7 +281,7 @@ def test_amounts_of_a_pipeline_are_those_of_all_its_gpus() -> None:
 
 WHOLE = "use a whole number of at least 1, or remove it"
 SHARE = "use a share of the GPU's memory above 0 and at most 1, for example 0.9"
-FORMAT = "use a number format that vLLM knows, for example auto or fp8"
+FORMAT = "use a number format that vLLM supports, for example auto or fp8"
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ FORMAT = "use a number format that vLLM knows, for example auto or fp8"
 )
 def test_an_option_outside_its_range_is_refused(name: str, value: float | str, message: str) -> None:
     with pytest.raises(InvalidEngineOption) as caught:
-        EngineSettings(**{name: value})  # type: ignore[arg-type]  # by name
+        check_engine(EngineSettings(**{name: value}))  # type: ignore[arg-type]  # by name
     assert (caught.value.field, caught.value.message) == (option(name.replace("_", "-")), message)
     assert caught.value.reason == "InvalidSpec"
 
@@ -315,7 +315,9 @@ def test_an_option_outside_its_range_is_refused(name: str, value: float | str, m
     ],
 )
 def test_an_option_at_the_end_of_its_range_is_accepted(name: str, value: float | str) -> None:
-    assert getattr(EngineSettings(**{name: value}), name) == value  # type: ignore[arg-type]  # by name
+    engine = EngineSettings(**{name: value})  # type: ignore[arg-type]  # by name
+    check_engine(engine)
+    assert getattr(engine, name) == value
 
 
 @pytest.mark.parametrize(
