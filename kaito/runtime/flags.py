@@ -168,7 +168,9 @@ class FlagParser(argparse.ArgumentParser):
         problems: list[str] = []
         for detail in error.errors(include_url=False, include_context=False):
             where = ".".join(str(part) for part in detail["loc"])
-            problems.append(": ".join(filter(None, (flags.get(where, where), detail["msg"]))))
+            problems.append(
+                ": ".join(filter(None, (flags.get(where, where), detail["msg"].removeprefix("Value error, "))))
+            )
         self.error("; ".join(problems))
 
 

@@ -33,17 +33,17 @@ class Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     metrics_bind_address: str = ":8080"
-    """Where `/metrics` is served; `0` is off."""
+    """Address of `/metrics`; `0` disables it."""
     debug_endpoints: bool = False
-    """Serve `/debug/tasks`, `/debug/queues`, `/debug/cache` and `/debug/memory` beside the metrics. They name objects
-    and show lines of source: keep the port to yourself, or set `metrics_secure`."""
+    """Serve `/debug/tasks`, `/debug/queues`, `/debug/cache` and `/debug/memory` beside the metrics. They contain names
+    of objects and lines of source: restrict access to the port, or set `metrics_secure`."""
     metrics_secure: bool = False
-    """Ask the API server who the reader of the metrics port is, and whether it may (TokenReview, SubjectAccessReview).
-    Serves HTTPS with a self-signed certificate unless `metrics_cert_dir` names one."""
+    """Serve metrics over HTTPS and authorize every request (TokenReview, SubjectAccessReview). The certificate is
+    self-signed unless `metrics_cert_dir` is set."""
     metrics_cert_dir: Path | None = None
-    """Directory with `tls.crt` and `tls.key` for the metrics port."""
+    """Directory with `tls.crt` and `tls.key` for secure metrics."""
     health_probe_bind_address: str = ":8081"
-    """Where `/healthz` and `/readyz` are served; `0` is off."""
+    """Address of `/healthz` and `/readyz`; `0` disables them."""
     webhook_bind_address: str = ""
     """Address the webhook server listens on; all interfaces by default."""
     webhook_port: int = Field(default=9443, ge=0, le=65535)
@@ -57,9 +57,9 @@ class Settings(BaseModel):
     webhook_client_ca: Path | None = None
     """Serve only callers with a certificate of this CA."""
     leader_elect: bool = True
-    """Run leader-elected work only while holding the lease (needs `lease=` of the manager)."""
+    """Run controllers only while holding the lease. The manager needs `lease=`."""
     leader_election_namespace: str = ""
-    """Namespace of the lease; by default `$POD_NAMESPACE`, that of the pod, or that of the kubeconfig's context."""
+    """Namespace of the lease. Default: `$POD_NAMESPACE`, the pod's namespace, or that of the kubeconfig's context."""
     lease_duration_seconds: Seconds = 15.0
     """How long others wait after the last renewal they saw."""
     renew_deadline_seconds: Seconds = 10.0
@@ -69,15 +69,15 @@ class Settings(BaseModel):
     identity: str = ""
     """Name of this process in the lease and in events; `$POD_NAME` or host name and a random part by default."""
     kubeconfig: Path | None = None
-    """Kubeconfig file; without it `$KUBECONFIG`, `~/.kube/config`, or the pod's service account."""
+    """Path of a kubeconfig. Default: `$KUBECONFIG`, `~/.kube/config`, or the pod's service account."""
     context: str = ""
-    """Context of the kubeconfig; its current one by default."""
+    """Context of the kubeconfig. Default: its current context."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; all when empty."""
     kube_client_qps: float = -1.0
-    """Client-side limit of requests a second; 0 or less leaves limiting to the API server."""
+    """Client-side limit of requests per second; 0 or less disables it."""
     kube_client_burst: int = Field(default=0, ge=0)
-    """Requests let through at once before the limit counts."""
+    """Number of requests above the limit that are sent at once."""
     cache_sync_seconds: Seconds = 120.0
     """How long the first lists of all kinds may take."""
     watch_silence_seconds: Seconds = 180.0
@@ -86,9 +86,9 @@ class Settings(BaseModel):
     graceful_shutdown_seconds: Seconds = 30.0
     """How long everything together may take to stop."""
     log_format: LogFormat = "json"
-    """`json` for machines, `console` for people."""
+    """Log format."""
     log_level: LogLevel = "info"
-    """Least important lines that are written."""
+    """Minimum log level."""
 
     @field_validator("metrics_bind_address", "health_probe_bind_address")
     @classmethod

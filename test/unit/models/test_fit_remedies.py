@@ -3,7 +3,7 @@
 import pytest
 
 from kaito.models import catalog, instance_types
-from kaito.models.engine import EngineSettings, check_engine, cache_scale
+from kaito.models.engine import EngineSettings, cache_scale, check_engine
 from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
 from kaito.models.fitting import transformers_shortfall, vllm_shortfall
 from kaito.models.gpu import GIB, Gpu, InstanceType

@@ -75,7 +75,7 @@ def test_http_endpoint_requires_the_fake_credential() -> None:
         (["--launch-timeout=soon"], "", "not a duration"),
         (["--leader-elect=perhaps"], "", "neither true nor false"),
         (["--concurrency=0"], "", "concurrency"),
-        (["--metrics-bind-address=8080"], "", "metrics_bind_address"),
+        (["--metrics-bind-address=8080"], "", "--metrics-bind-address: '8080' is not a bind address"),
         (["--gc"], "", "unrecognized arguments"),
     ],
 )
