@@ -28,12 +28,12 @@ async def pods_on(api: Api, node: Node) -> list[Pod]:
     return await api.client.list(Pod, fields={"spec.nodeName": node.name})
 
 
-def evictable(pods: Sequence[Pod], now: datetime) -> list[Pod]:
+def pods_to_drain(pods: Sequence[Pod], now: datetime) -> list[Pod]:
     """The pods that must terminate before the node is deleted."""
     return [pod for pod in pods if not _is_exempt(pod) and not _is_stuck(pod, now)]
 
 
-def exempt(pods: Sequence[Pod]) -> list[Pod]:
+def exempt_pods(pods: Sequence[Pod]) -> list[Pod]:
     """The pods that draining does not evict."""
     return [pod for pod in pods if _is_exempt(pod)]
 

@@ -97,7 +97,7 @@ class GarbageCollector:
         try:
             await self._deps.cloud.delete(instance.name)
         except CloudError as error:
-            self._deps.metrics.refused_deletions.labels(describe(error, 1, self._deps.settings).reason).inc()
+            self._deps.metrics.rejected_deletions.labels(describe(error, 1, self._deps.settings).reason).inc()
             request.log.warning("orphan deletion rejected", instance=instance.name, error=str(error))
             return False
         request.log.warning("orphan deleted", instance=instance.name, instance_type=instance.instance_type)

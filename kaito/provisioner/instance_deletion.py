@@ -68,7 +68,7 @@ def record_failure(deps: Dependencies, claim_uid: str, error: CloudError) -> Del
     message = f"the cloud did not delete the instance: {failure.message}"
     update = ConditionUpdate(conditions.INSTANCE_TERMINATING, failure.status, reason, message)
     deps.deletions.set_condition(claim_uid, update)
-    deps.metrics.refused_deletions.labels(reason).inc()
+    deps.metrics.rejected_deletions.labels(reason).inc()
     return DeletionFailure(failure.reason, min(failure.retry, deps.settings.denied_retry_seconds))
 
 

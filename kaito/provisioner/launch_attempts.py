@@ -53,7 +53,7 @@ def mark_unavailable(ctx: ReconcileContext, offering: Offering, error: CloudErro
         deprioritize=ctx.settings.deprioritize_seconds,
     )
     ctx.deps.backoff.attempts(ctx.claim.uid).unavailable.add(key)
-    ctx.deps.metrics.refused_offers.labels(offering.instance_type, offering.capacity, error.category.value).inc()
+    ctx.deps.metrics.rejected_offerings.labels(offering.instance_type, offering.capacity, error.category.value).inc()
     return entry
 
 

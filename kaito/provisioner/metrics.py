@@ -49,13 +49,13 @@ class ProvisionerMetrics:
         self.launch_failures = Counter(
             "gpu_provisioner_launch_failures_total", "Launch attempts that failed.", ["sku", "reason"], registry=None
         )
-        self.refused_offers = Counter(
+        self.rejected_offerings = Counter(
             "gpu_provisioner_refused_offers_total",
             "Offerings that the cloud rejected, at creation or later, by category of the error.",
             ["sku", "capacity_type", "verdict"],
             registry=None,
         )
-        self.refused_deletions = Counter(
+        self.rejected_deletions = Counter(
             "gpu_provisioner_refused_deletions_total",
             "Deletions of instances that the cloud rejected, by reason.",
             ["reason"],
@@ -83,8 +83,8 @@ class ProvisionerMetrics:
             self.nodes_terminated,
             self.evictions,
             self.launch_failures,
-            self.refused_offers,
-            self.refused_deletions,
+            self.rejected_offerings,
+            self.rejected_deletions,
             self.stage_seconds,
             self.orphans,
         ):

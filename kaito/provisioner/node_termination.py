@@ -97,14 +97,14 @@ async def _drain(request: Request[Node], claim: Claim | None, deps: Dependencies
     node, api, now = request.object, request.api, request.clock.now()
     deadline = termination_time(claim)
     pods = await drain.pods_on(api, node)
-    evictable = drain.evictable(pods, now)
-    if evictable:
-        wave = drain.next_wave(evictable)
+    remaining = drain.pods_to_drain(pods, now)
+    if remaining:
+        wave = drain.next_wave(remaining)
         await drain.evict(api, node, wave, deadline=deadline, now=now, metrics=deps.metrics)
-        _report_slow_drain(request, len(evictable))
-        return Again(after=DRAIN_SECONDS, why=f"{len(evictable)} pods to evict")
+        _report_slow_drain(request, len(remaining))
+        return Again(after=DRAIN_SECONDS, why=f"{len(remaining)} pods to evict")
     if deadline is None or now < deadline:
-        attachments = await blocking_attachments(api, node.name, drain.exempt(pods))
+        attachments = await blocking_attachments(api, node.name, drain.exempt_pods(pods))
         if attachments:
             names = ", ".join(attachment.name for attachment in attachments[:5])
             note = f"Awaiting deletion of bound volumeattachments ({names})"

@@ -1,7 +1,6 @@
 """Settings of the provisioner, validated at start.
 
-`kaito.provisioner.flags` builds them from the command line and the environment. No other module reads these. Durations
-are seconds.
+`kaito.provisioner.flags` builds them; no other module reads the command line or the environment.
 """
 
 from enum import StrEnum
@@ -28,23 +27,23 @@ class ProvisionerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     installation_id: str = ""
-    """Identifier in the tags of our agent pools; empty: the UID of the namespace `kube-system`."""
+    """Name of this installation in the tags of agent pools; empty: the UID of the namespace `kube-system`."""
 
     concurrency: int = Field(default=20, ge=1)
-    """Claims reconciled at once; a worker never waits for an instance."""
+    """Claims reconciled at the same time. A worker never waits for an instance."""
 
     poll_interval_seconds: float = Field(default=15.0, gt=0)
     """Requeue delay while an operation runs, if the cloud returns no `Retry-After`."""
 
     launch_timeout_seconds: float = Field(default=2700.0, gt=0)
-    """A claim whose instance is not created in this time is deleted; instance types with 8 or more GPUs get twice the
-    time. Measured on AKS: 3 to 4 minutes for small pools, 26 minutes for an ND96asr_v4 pool."""
+    """Delete a claim whose instance is not created in this time; twice the time for 8 or more GPUs. Measured: 3 to
+    4 minutes for small AKS pools, 26 minutes for an ND96asr_v4 pool."""
 
     registration_timeout_seconds: float = Field(default=900.0, gt=0)
-    """A launched claim whose node does not join in this time is deleted (15 minutes, as in Karpenter)."""
+    """Delete a launched claim whose node does not join in this time. 15 minutes as in Karpenter."""
 
     initialization_timeout_seconds: float = Field(default=1200.0, gt=0)
-    """A node that is not usable in this time after it joined is reported by a condition and a Warning event."""
+    """Report a node that is not usable in this time after it joined, by a condition and a Warning event."""
 
     replace_uninitialized: bool = False
     """Delete a claim whose node is not usable in that time."""
@@ -71,13 +70,13 @@ class ProvisionerSettings(BaseModel):
     """Disk of claims without a `storage` request; 0 rejects such claims, as upstream does."""
 
     default_termination_grace_period_seconds: float = Field(default=1800.0, ge=0)
-    """Longest time for draining a node, for claims without a grace period; 0: without a limit."""
+    """Longest time for draining a node of a claim without a grace period; 0: no limit."""
 
     gc_interval_seconds: float = Field(default=120.0, gt=0)
     """Interval of garbage collection."""
 
     gc_grace_seconds: float = Field(default=300.0, ge=0)
-    """Garbage collection ignores instances younger than this."""
+    """Minimum age of an instance for garbage collection."""
 
     gc_limit: int = Field(default=5, ge=1)
     """Most instances that one garbage collection deletes, to limit the effect of a mistake."""

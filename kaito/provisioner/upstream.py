@@ -1,7 +1,8 @@
-"""Flags and environment variables of upstream's gpu-provisioner v0.4.3 that this one does not have under that name.
+"""Tables of the flags and environment variables of upstream's gpu-provisioner v0.4.3 with another name here, or none.
 
-Upstream's chart, and command lines written for upstream's binary, must be able to start this provisioner. What has a
-counterpart is honored; what has none is accepted with a note, which `main` logs. Written into `flags.parse`.
+Upstream's chart and command lines of upstream's binary must start this provisioner unchanged. Flags with a counterpart
+set it; flags without one are accepted with a note, which `main` logs. `flags.parse` uses the tables, and
+docs/reference/upstream-flags.md is generated from them.
 """
 
 import argparse
@@ -10,13 +11,13 @@ from typing import Final
 
 from kaito.runtime.flags import FlagParser, boolean
 
-_CORE: Final = "it is a setting of Karpenter's core, which this provisioner does not contain"
+_CORE: Final = "it configures Karpenter's core, which this provisioner does not contain"
 
 ACCEPTED: Final[Mapping[str, str]] = {
-    "--karpenter-service": "the Service is not needed: there is no webhook",
-    "--leader-election-name": "the lease has one name, gpu-provisioner",
-    "--memory-limit": "memory is not tuned by a limit",
-    "--cpu-requests": "the number of claims worked on at the same time is --concurrency",
+    "--karpenter-service": "no Service is needed: there is no webhook",
+    "--leader-election-name": "the name of the lease is gpu-provisioner",
+    "--memory-limit": "no setting depends on a memory limit",
+    "--cpu-requests": "the number of concurrent reconciles is --concurrency",
     "--log-output-paths": "the log goes to standard error",
     "--log-error-output-paths": "the log goes to standard error",
     "--disable-cluster-state-observability": _CORE,
@@ -27,7 +28,7 @@ ACCEPTED: Final[Mapping[str, str]] = {
     "--ignore-dra-requests": _CORE,
     "--feature-gates": _CORE,
 }
-"""Flags without effect, with the reason."""
+"""Flags without effect, and the reason."""
 
 HONORED: Final[Mapping[str, str]] = {
     "--metrics-port": "port of --metrics-bind-address",
@@ -35,7 +36,7 @@ HONORED: Final[Mapping[str, str]] = {
     "--enable-profiling": "the same as --debug-endpoints",
     "--disable-leader-election": "the opposite of --leader-elect, which is on by default here",
 }
-"""Flags with another name here."""
+"""Flags with another name here, and that name."""
 
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "METRICS_PORT": "--metrics-port",
@@ -44,23 +45,23 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "DISABLE_LEADER_ELECTION": "--disable-leader-election",
     "FEATURE_GATES": "--feature-gates",
 }
-"""Environment variables that stand for flags of these tables; the chart sets the first two."""
+"""Environment variables of these flags; upstream's chart sets the first two."""
 
 _SWITCHES: Final = {"--enable-profiling", "--disable-leader-election"}
 
 
 def add_flags(flags: FlagParser) -> None:
-    """Add every flag of the tables."""
+    """Adds all flags of the tables."""
     for name, reason in {**HONORED, **ACCEPTED}.items():
-        answer = "honored" if name in HONORED else "no effect"
-        flags.add_argument(name, nargs="?", const="true", default=None, help=f"upstream's flag, {answer}: {reason}")
+        support = "honored" if name in HONORED else "no effect"
+        flags.add_argument(name, nargs="?", const="true", default=None, help=f"upstream's flag, {support}: {reason}")
 
 
 def apply(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Write what the honored flags mean into this provisioner's own; a note for each flag without effect.
+    """Sets the counterparts of the flags that were given; returns a note for each flag without effect.
 
     Raises:
-        ValueError: a port or a switch is not one.
+        ValueError: a value is not a port or not a boolean.
     """
     given = {name: environ[variable] for variable, name in ENVIRONMENT.items() if is_setting(environ.get(variable))}
     for name in (*HONORED, *ACCEPTED):
@@ -78,7 +79,7 @@ def apply(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, ..
 
 
 def is_setting(value: str | None) -> bool:
-    """Whether a variable is set by a person: a Service called `metrics` gives every pod METRICS_PORT=tcp://..."""
+    """Whether a variable is a setting: Kubernetes sets METRICS_PORT=tcp://… for a Service called `metrics`."""
     return bool(value) and not str(value).startswith(("tcp://", "udp://", "sctp://"))
 
 

@@ -64,7 +64,7 @@ async def test_rejected_deletion_is_reported_until_it_succeeds(
     assert stage.deps is not None
     counted = [
         sample.value
-        for family in stage.deps.metrics.refused_deletions.collect()
+        for family in stage.deps.metrics.rejected_deletions.collect()
         for sample in family.samples
         if sample.name.endswith("_total") and sample.labels == {"reason": reason}
     ]

@@ -43,6 +43,24 @@ async def test_claim_gets_a_ready_node(stage: "Stage") -> None:
     assert {"Launching", "Launched", "Registered", "Initialized"} <= events
 
 
+async def test_registration_copies_metadata_of_the_claim_that_the_pool_does_not_have(stage: "Stage") -> None:
+    """AKS sets the labels and taints of the pool on its nodes; registration adds later changes of the claim."""
+    stage.simulator.knobs.set(join_delay=200)
+    await stage.start()
+    stage.put("ws1", lambda document: document["metadata"].update(annotations={"team": "blue"}))
+    await stage.world.advance(60)
+    stage.world.patch(stage.kind, "ws1", {"metadata": {"labels": {"cost-center": "7"}}})
+    properties = stage.pool().properties
+    del properties["nodeLabels"]["apps"]
+    properties["nodeTaints"].remove("sku=gpu:NoSchedule")
+    await stage.until_ready()
+    node = stage.node()
+    assert (node.labels["cost-center"], node.labels["apps"]) == ("7", "phi-3")
+    assert node.annotations["team"] == "blue"
+    assert labels.LAUNCH_STARTED not in node.annotations
+    assert [(taint.key, taint.value, taint.effect) for taint in node.spec.taints] == [("sku", "gpu", "NoSchedule")]
+
+
 async def test_claim_and_node_have_labels_of_spot_and_zone(stage: "Stage") -> None:
     def spot(document: dict[str, Any]) -> None:
         document["spec"]["requirements"] += [
