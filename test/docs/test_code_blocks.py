@@ -107,6 +107,17 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert anchor in _anchors(file.read_text(encoding="utf-8")), f"{_name(page)}: {target}"
 
 
+def test_links_to_the_repository_lead_somewhere() -> None:
+    readmes = [*(ROOT / "kaito").rglob("README.md"), *(ROOT / "presets").glob("*/README.md"), *PAGES]
+    named = {
+        (str(page.relative_to(ROOT)), path)
+        for page in readmes
+        for path in re.findall(r"kaito-project/kaito/(?:blob|tree)/main/([\w./-]+)", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert sorted((page, path) for page, path in named if not (ROOT / path).exists()) == []
+
+
 def _links(text: str) -> list[str]:
     outside = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     found = re.findall(r"\[[^\]\n]*\]\(([^)\s]+)\)", outside)
