@@ -154,3 +154,82 @@ def test_taints_match_by_key_and_effect() -> None:
     assert taint.matches(Taint(key="sku", effect="NoSchedule"))
     assert not taint.matches(Taint(key="sku", value="gpu", effect="NoExecute"))
     assert str(Taint(key="karpenter.sh/unregistered", effect="NoExecute")) == "karpenter.sh/unregistered:NoExecute"
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (Taint(key="sku", value="cpu", effect="NoSchedule"), True),
+        (Taint(key="sku", effect="NoExecute"), False),
+        (Taint(key="other", value="gpu", effect="NoSchedule"), False),
+    ],
+)
+def test_a_taint_is_the_same_by_key_and_effect_together(other: Taint, *, same: bool) -> None:
+    assert Taint(key="sku", value="gpu", effect="NoSchedule").matches(other) is same
+
+
+STAGES_OF_DELETION = [
+    {"type": "InstanceTerminating", "status": "False", "reason": "BlockedByCloud", "message": "a lock"},
+    {"type": "VolumesDetached", "status": "Unknown", "reason": "AwaitingVolumeDetachment", "message": "two volumes"},
+    {"type": "Drained", "status": "Unknown", "reason": "Draining", "message": "three pods"},
+]
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (STAGES_OF_DELETION, "a lock"),
+        (STAGES_OF_DELETION[1:], "two volumes"),
+        (STAGES_OF_DELETION[2:], "three pods"),
+        ([STAGES_OF_DELETION[0] | {"status": "True"}, STAGES_OF_DELETION[2]], "three pods"),
+        ([STAGES_OF_DELETION[0] | {"message": ""}, STAGES_OF_DELETION[2]], "three pods"),
+        ([STAGES_OF_DELETION[0] | {"reason": "AwaitingReconciliation"}, STAGES_OF_DELETION[2]], "three pods"),
+        ([], None),
+    ],
+)
+def test_the_last_stage_of_a_deletion_speaks_first(
+    kind: type[Claim], conditions: list[dict[str, str]], message: str | None
+) -> None:
+    alive = claim(kind, conditions=conditions)
+    assert alive.blocking_termination_condition() is None
+    trouble = alive.with_metadata(deletion_timestamp="2030-01-01T00:00:00Z").blocking_termination_condition()
+    assert (trouble.message if trouble else None) == message
+
+
+@KINDS
+def test_absent_fields_read_as_empty(kind: type[Claim]) -> None:
+    required: dict[str, Any] = {
+        "nodeClassRef": {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"},
+        "requirements": [],
+    }
+    empty = kind.model_validate({"metadata": {"name": "a"}, "spec": required, "status": {}})
+
+    assert (empty.spec.taints, empty.spec.startup_taints, empty.spec.requirements) == ([], [], [])
+    assert empty.spec.resources.requests == {}
+    assert (empty.status.node_name, empty.status.provider_id, empty.status.image_id) == ("", "", "")
+    assert (empty.status.capacity, empty.status.allocatable, empty.status.conditions) == ({}, {}, [])
+    assert (empty.instance_type, empty.owner) == ("", ("", ""))
+    bare = kind.model_validate({"metadata": {"name": "a"}, "spec": required})
+    assert bare.status == empty.status
+
+
+def test_absent_fields_of_a_workspace_read_as_empty() -> None:
+    bare = Workspace.model_validate(
+        {
+            "metadata": {"name": "w"},
+            "resource": {"labelSelector": {"matchLabels": {"a": "b"}}},
+            "inference": {"preset": {"name": "phi-4"}},
+        }
+    )
+    assert (bare.resource.count, bare.resource.instance_type, bare.resource.partition) == (1, "", None)
+    assert (bare.resource.preferred_nodes, bare.resource.label_selector.match_expressions) == ([], [])
+    assert bare.inference is not None
+    assert bare.inference.preset is not None
+    assert (bare.inference.config, bare.inference.adapters, bare.inference.template) == ("", [], None)
+    assert (bare.inference.preset.access_mode, bare.inference.preset.preset_options.image) == ("public", "")
+    assert bare.inference.preset.preset_options.image_pull_secrets == []
+    assert bare.inference.preset.preset_options.model_access_secret == ""
+    status = bare.status
+    assert (status.observed_generation, status.target_node_count, status.state) == (0, 0, None)
+    assert (status.conditions, status.worker_nodes, status.claims, status.performance) == ([], [], [], None)
