@@ -1,6 +1,6 @@
-"""Certificates for webhooks: a private CA and the serving certificates it signs. Pure: keys and times in, PEM out.
+"""Issues certificates for webhooks: a private CA and the serving certificates that it signs. Pure functions.
 
-ECDSA P-256 throughout, as kubeadm's and controller-runtime's test environments use: small and understood everywhere.
+All keys are ECDSA P-256: small, and supported by all TLS libraries.
 """
 
 import ipaddress
@@ -17,11 +17,11 @@ CA_LIFETIME = timedelta(days=3650)
 LEAF_LIFETIME = timedelta(days=90)
 
 BACKDATED = timedelta(hours=1)
-"""Certificates are valid from a little before now: clocks of other machines may be behind."""
+"""Certificates are valid from this long before now, because clocks of other machines may be behind."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class KeyPair:
     """A certificate and its private key, PEM."""
 
     certificate: bytes
@@ -34,28 +34,28 @@ class Pair:
 
     @property
     def issued_at(self) -> datetime:
-        """When it was made."""
+        """The time of issue."""
         return self.parsed.not_valid_before_utc + BACKDATED
 
     @property
     def expires_at(self) -> datetime:
-        """When it ends."""
+        """The end of its validity."""
         return self.parsed.not_valid_after_utc
 
     def is_due(self, now: datetime) -> bool:
-        """Whether two thirds of its life are over."""
+        """Whether it should be renewed: two thirds of its validity are over."""
         return now >= self.issued_at + (self.expires_at - self.issued_at) * 2 / 3
 
-    def is_signed_by(self, authority: "Pair") -> bool:
+    def is_signed_by(self, authority: "KeyPair") -> bool:
         """Whether that CA issued it."""
         try:
             self.parsed.verify_directly_issued_by(authority.parsed)
-        except Exception:  # noqa: BLE001 - the library names many ways to say no
+        except Exception:  # noqa: BLE001 - the library raises a different error for each cause
             return False
         return True
 
     def names(self) -> set[str]:
-        """The host names and addresses it is valid for."""
+        """The host names and addresses of the certificate."""
         try:
             extension = self.parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except x509.ExtensionNotFound:
@@ -65,8 +65,8 @@ class Pair:
         return {*dns, *map(str, addresses)}
 
 
-def new_authority(name: str, now: datetime) -> Pair:
-    """A CA for ten years."""
+def new_authority(name: str, now: datetime) -> KeyPair:
+    """Issue a CA for ten years."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     certificate = (
@@ -85,8 +85,8 @@ def new_authority(name: str, now: datetime) -> Pair:
     return _pair(certificate, key)
 
 
-def new_leaf(authority: Pair, names: Sequence[str], now: datetime) -> Pair:
-    """A serving certificate for ninety days, for these host names and addresses."""
+def new_leaf(authority: KeyPair, names: Sequence[str], now: datetime) -> KeyPair:
+    """Issue a serving certificate for ninety days, with these host names and addresses."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.parsed
     issuer_key = serialization.load_pem_private_key(authority.key, password=None)
@@ -138,8 +138,8 @@ def _usage(*, certificate_sign: bool) -> x509.KeyUsage:
     )
 
 
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
-    return Pair(
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
+    return KeyPair(
         certificate.public_bytes(serialization.Encoding.PEM),
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )

@@ -1,26 +1,26 @@
-"""A certificate that somebody else keeps in files: cert-manager, a mounted Secret, an administrator.
+"""Reads a certificate from files: of cert-manager, a mounted Secret or an administrator.
 
-Read again every few seconds: Kubernetes replaces mounted Secrets by swapping a symbolic link, which file notifications
-miss easily, and two small files cost nothing. Missing files are waited for, not fatal: they often come a little later.
+The files are read every few seconds: Kubernetes updates a mounted Secret by replacing a symbolic link, for which file
+notifications are unreliable. Missing files are not an error at the start, because they are often written later.
 """
 
 import asyncio
 from pathlib import Path
 from typing import final
 
-from kaito.runtime.certs.authority import Pair
-from kaito.runtime.certs.serving import ServingContext, UnusablePair
+from kaito.runtime.certs.authority import KeyPair
+from kaito.runtime.certs.serving import InvalidKeyPair, ServingContext
 from kaito.runtime.logging import get_logger
 
 POLL_SECONDS = 5.0
-"""Between two looks; certwatcher polls every 10 s next to its notifications."""
+"""Interval of the reads; certwatcher polls every 10 s besides its notifications."""
 
 _log = get_logger(__name__)
 
 
 @final
 class CertificateFiles:
-    """Keeps a serving context in step with `tls.crt` and `tls.key` of a directory. A `Runnable`."""
+    """Loads `tls.crt` and `tls.key` of a directory into a serving context whenever they change. A `Runnable`."""
 
     name = "certificate-files"
     leader_elected = False
@@ -30,26 +30,26 @@ class CertificateFiles:
         self._serving = serving
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Reload at an interval, until cancelled."""
         while True:
-            await self.look()
+            await self.reload()
             await asyncio.sleep(POLL_SECONDS)
 
-    async def look(self) -> None:
-        """Take what is there now; what is of no use is told once and the last good pair stays."""
-        before = self._serving.trouble
+    async def reload(self) -> None:
+        """Load the files. If they are not valid, that is logged once and the previous certificate stays."""
+        previous_problem = self._serving.problem
         try:
             pair = await asyncio.to_thread(self._read)
             if self._serving.load(pair):
                 _log.info("serving certificate loaded", directory=str(self._directory), expires=str(pair.expires_at))
-        except UnusablePair:
-            pass  # remembered in `trouble`
+        except InvalidKeyPair:
+            pass  # recorded in `problem`
         except (OSError, ValueError) as error:
-            self._serving.failed(f"{self._directory}: {error}")
-        if self._serving.trouble and self._serving.trouble != before:
-            _log.warning("serving certificate not usable", reason=self._serving.trouble)
+            self._serving.record_failure(f"{self._directory}: {error}")
+        if self._serving.problem and self._serving.problem != previous_problem:
+            _log.warning("serving certificate not valid", reason=self._serving.problem)
 
-    def _read(self) -> Pair:
-        pair = Pair((self._directory / "tls.crt").read_bytes(), (self._directory / "tls.key").read_bytes())
-        _ = pair.expires_at  # refuses what is no certificate before it gets near the context
+    def _read(self) -> KeyPair:
+        pair = KeyPair((self._directory / "tls.crt").read_bytes(), (self._directory / "tls.key").read_bytes())
+        _ = pair.expires_at  # raises ValueError for a file that is not a certificate
         return pair

@@ -1,7 +1,7 @@
-"""Tells the API server which CA to trust: writes the bundle into the configurations that point at our server.
+"""Writes the CA bundle into the webhook configurations of this server, so that the API server trusts it.
 
-Configurations are found by what they point at (our Service, or a URL with one of our names), so nothing needs to be
-named twice. Only `caBundle` is touched, by JSON patch with a `test` on the entry's name.
+Configurations are found by their target (the Service, or a URL with one of the host names), so their names need not be
+configured. Only `caBundle` is changed, by a JSON patch that tests the name of the entry.
 """
 
 import base64
@@ -26,103 +26,103 @@ _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What a webhook configuration must point at to be ours."""
+class WebhookTarget:
+    """The target of this server's webhook configurations."""
 
     service: str
     namespace: str
     hosts: tuple[str, ...] = ()
-    """Names in URLs, for servers without a Service."""
+    """Host names in URLs, for servers without a Service."""
 
-    def is_meant(self, config: WebhookClientConfig) -> bool:
-        """Whether the configuration points here."""
+    def matches(self, config: WebhookClientConfig) -> bool:
+        """Whether a configuration has this target."""
         if config.service is not None:
             return (config.service.name, config.service.namespace) == (self.service, self.namespace)
         return urlsplit(config.url or "").hostname in self.hosts
 
 
 @final
-class Injector:
-    """Keeps `caBundle` right.
+class CABundleInjector:
+    """Keeps `caBundle` of all configurations current.
 
     Args:
-        client: live client, not fenced: every replica may do this, all of them write the same.
-        identity: who we are.
-        crds: names of CustomResourceDefinitions that convert here.
+        client: live client, not fenced: all replicas write the same bundle.
+        target: the target of this server.
+        crds: names of the CustomResourceDefinitions that this server converts.
     """
 
-    def __init__(self, client: Client, identity: Identity, *, crds: Collection[str] = ()) -> None:
+    def __init__(self, client: Client, target: WebhookTarget, *, crds: Collection[str] = ()) -> None:
         self._client = client
-        self._identity = identity
+        self._target = target
         self._crds = tuple(crds)
 
     async def inject(self, bundle: bytes) -> int:
-        """Write the bundle wherever it is missing; how many objects were changed.
+        """Write the bundle where it differs; the number of changed objects.
 
         Raises:
-            ApiError: the server refuses; Forbidden names the missing permission.
+            ApiError: the API server rejects the patch; `Forbidden` contains the missing permission.
         """
         encoded = base64.b64encode(bundle).decode()
         changed = 0
-        for obj, places in [*await self._configurations(), *await self._definitions()]:
-            operations = [operation for place in places for operation in place.operations(encoded)]
+        for obj, configs in [*await self._configurations(), *await self._definitions()]:
+            operations = [operation for config in configs for operation in config.operations(encoded)]
             if operations:
                 changed += await self._patch(obj, operations)
         return changed
 
-    async def _configurations(self) -> "Sequence[tuple[Resource, list[_Place]]]":
+    async def _configurations(self) -> "Sequence[tuple[Resource, list[_ClientConfig]]]":
         found: list[MutatingWebhookConfiguration | ValidatingWebhookConfiguration] = [
             *await self._client.list(MutatingWebhookConfiguration),
             *await self._client.list(ValidatingWebhookConfiguration),
         ]
-        return [(configuration, self._places(configuration.webhooks)) for configuration in found]
+        return [(configuration, self._client_configs(configuration.webhooks)) for configuration in found]
 
-    def _places(self, webhooks: Sequence[ValidatingWebhook]) -> "list[_Place]":
+    def _client_configs(self, webhooks: Sequence[ValidatingWebhook]) -> "list[_ClientConfig]":
         return [
-            _Place(
+            _ClientConfig(
                 ("webhooks", number, "clientConfig"), webhook.client_config, ("webhooks", number, "name"), webhook.name
             )
             for number, webhook in enumerate(webhooks)
-            if self._identity.is_meant(webhook.client_config)
+            if self._target.matches(webhook.client_config)
         ]
 
-    async def _definitions(self) -> "Sequence[tuple[Resource, list[_Place]]]":
+    async def _definitions(self) -> "Sequence[tuple[Resource, list[_ClientConfig]]]":
         definitions = [await self._client.find(CustomResourceDefinition, name) for name in self._crds]
         return [(definition, self._conversion(definition)) for definition in definitions if definition is not None]
 
-    def _conversion(self, definition: CustomResourceDefinition) -> "list[_Place]":
+    def _conversion(self, definition: CustomResourceDefinition) -> "list[_ClientConfig]":
         conversion = definition.spec.conversion
         webhook = conversion.webhook if conversion is not None else None
         config = webhook.client_config if webhook is not None else None
-        if config is None or not self._identity.is_meant(config):
+        if config is None or not self._target.matches(config):
             return []
-        return [_Place(("spec", "conversion", "webhook", "clientConfig"), config)]
+        return [_ClientConfig(("spec", "conversion", "webhook", "clientConfig"), config)]
 
     async def _patch(self, obj: Resource, operations: list[dict[str, Any]]) -> bool:
         try:
             await self._client.patch(obj, JsonPatch(operations))
         except (Conflict, Invalid, NotFound) as error:
-            _log.info("webhook configuration changed meanwhile, trying again soon", error=str(error))
+            _log.info("conflict: webhook configuration changed concurrently, retrying", error=str(error))
             return False
         except ApiError as error:
-            _log.warning("the CA bundle could not be written", kind=obj.kind, name=obj.name, error=str(error))
+            _log.warning("CA bundle not written", kind=obj.kind, name=obj.name, error=str(error))
             raise
         _log.info("CA bundle written", kind=obj.kind, name=obj.name)
         return True
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """One `clientConfig` that points here."""
+class _ClientConfig:
+    """One `clientConfig` with this target, and its path in the object."""
 
     path: tuple[str | int, ...]
     config: WebhookClientConfig
     name_path: tuple[str | int, ...] = ()
     name: str = ""
-    """What must be at `name_path`, so that a reordered list is not mistaken."""
+    """The value expected at `name_path`, so that a reordered list is not patched at the wrong index."""
 
     def operations(self, encoded: str) -> list[dict[str, Any]]:
-        """What puts the bundle there; nothing when it is there."""
+        """The operations that write the bundle; empty if it is current."""
         if self.config.ca_bundle == encoded:
             return []
         test = {"op": "test", "path": pointer(*self.name_path), "value": self.name}

@@ -1,55 +1,55 @@
-"""Which certificates there should be: the state that replicas share, and the next state after it. Pure.
+"""Computes the next state of the certificates that the replicas share. Pure functions.
 
-Replicas keep the state in one Secret and all apply `next_state`; the optimistic lock decides who writes. A rotation of
-the CA takes three steps, with time between them for every reader to follow, so that no handshake fails:
+All replicas store the state in one Secret and apply `next_state`; optimistic locking selects the writer. A rotation of
+the CA has three steps, with enough time between them for every reader, so that no handshake fails:
 
-1. a new CA joins the bundle that API servers trust; the serving certificate stays as it is;
-2. `PROPAGATION` later a serving certificate signed by the new CA replaces the old one;
-3. `OVERLAP` later, when every replica serves it, the old CA leaves the bundle.
+1. a new CA is added to the bundle that API servers trust; the serving certificate does not change;
+2. after `PROPAGATION` a serving certificate that the new CA signed replaces the old one;
+3. after `OVERLAP`, when every replica serves it, the old CA is removed from the bundle.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kaito.runtime.certs.authority import Pair, new_authority, new_leaf
+from kaito.runtime.certs.authority import KeyPair, new_authority, new_leaf
 
 PROPAGATION = timedelta(minutes=10)
-"""From a CA's arrival in the bundle until it signs: replicas copy the bundle into the webhook configurations every few
-seconds, API servers follow them by watch."""
+"""Time from the addition of a CA to the bundle until it signs: replicas write the bundle into the configurations every
+few seconds, and API servers watch the configurations."""
 
 OVERLAP = timedelta(hours=1)
-"""From a serving certificate's issue until the CA of the one before it goes: replicas follow within seconds."""
+"""Time from the issue of a serving certificate until the previous CA is removed: replicas load it within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What the Secret holds: trusted CAs, oldest first, and the certificate to serve with."""
+class CertificateState:
+    """The content of the Secret: trusted CAs, oldest first, and the serving certificate."""
 
-    authorities: tuple[Pair, ...] = ()
-    leaf: Pair | None = None
+    authorities: tuple[KeyPair, ...] = ()
+    leaf: KeyPair | None = None
 
     @property
     def bundle(self) -> bytes:
-        """Every trusted CA, PEM: the `caBundle` of webhook configurations."""
+        """All trusted CAs as PEM: the `caBundle` of webhook configurations."""
         return b"".join(authority.certificate for authority in self.authorities)
 
     @property
-    def issuer(self) -> Pair | None:
-        """The CA that signed the leaf."""
+    def issuer(self) -> KeyPair | None:
+        """The CA that signed the serving certificate."""
         if self.leaf is None:
             return None
         leaf = self.leaf
         return next((each for each in self.authorities if leaf.is_signed_by(each)), None)
 
 
-def next_state(state: State, *, name: str, names: Sequence[str], now: datetime) -> State:
-    """The state as it should be now; equal to `state` when nothing is due.
+def next_state(state: CertificateState, *, name: str, names: Sequence[str], now: datetime) -> CertificateState:
+    """The next state; equal to `state` if nothing is due.
 
     Args:
-        state: what there is.
+        state: the current state.
         name: common name of a new CA.
-        names: host names and addresses to serve under.
+        names: host names and addresses of the server.
         now: wall time.
     """
     authorities = tuple(authority for authority in state.authorities if authority.expires_at > now)
@@ -61,15 +61,15 @@ def next_state(state: State, *, name: str, names: Sequence[str], now: datetime) 
     if leaf is None or not leaf.is_signed_by(signer) or leaf.is_due(now):
         return replace(state, leaf=new_leaf(signer, names, now))
     missing = [each for each in names if each not in leaf.names()]
-    if missing:  # old names stay until the next renewal: replicas of two releases must not undo each other's work
+    if missing:  # keep the old names until the next renewal: replicas of two releases would otherwise loop
         return replace(state, leaf=new_leaf(signer, [*names, *sorted(leaf.names() - set(names))], now))
     if now >= leaf.issued_at + OVERLAP:
-        kept = tuple(each for each in authorities if each == signer or each.issued_at > signer.issued_at)
-        return replace(state, authorities=kept)
+        remaining = tuple(each for each in authorities if each == signer or each.issued_at > signer.issued_at)
+        return replace(state, authorities=remaining)
     return state
 
 
-def _signer(state: State, now: datetime) -> Pair:
-    """The newest CA that everybody trusts by now; the oldest if none is known for long enough."""
-    known = [authority for authority in state.authorities if now >= authority.issued_at + PROPAGATION]
-    return known[-1] if known else state.authorities[0]
+def _signer(state: CertificateState, now: datetime) -> KeyPair:
+    """The newest CA that all API servers trust by now; the oldest if none has been in the bundle for long enough."""
+    trusted = [authority for authority in state.authorities if now >= authority.issued_at + PROPAGATION]
+    return trusted[-1] if trusted else state.authorities[0]

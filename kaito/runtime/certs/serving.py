@@ -1,7 +1,7 @@
-"""The TLS context of a server whose certificate changes while it serves.
+"""The TLS context of a server, whose certificate can be replaced at any time.
 
-Handshakes after `load` use the new certificate, connections made before it live on. A pair that cannot be used is
-refused and the last good one stays.
+Handshakes after `load` use the new certificate; open connections are not affected. An invalid certificate is rejected,
+and the previous one stays.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import final
 
-from kaito.runtime.certs.authority import Pair
+from kaito.runtime.certs.authority import KeyPair
 from kaito.runtime.metrics import Metrics
 
 
-class UnusablePair(Exception):
-    """Certificate and key do not fit together, or are none."""
+class InvalidKeyPair(Exception):
+    """Certificate and key are not valid, or do not match."""
 
 
 @final
@@ -30,16 +30,16 @@ class ServingContext:
     def __init__(self, metrics: Metrics) -> None:
         self.context: ssl.SSLContext = server_context()
         self._metrics = metrics
-        self._loaded: Pair | None = None
+        self._loaded: KeyPair | None = None
         self._ready = asyncio.Event()
-        self.trouble: str = "no certificate yet"
-        """Why there is none, or why the newest was not taken; empty when all is well."""
+        self.problem: str = "no certificate yet"
+        """Why there is no certificate, or why the newest was rejected; empty if there is no problem."""
 
-    def load(self, pair: Pair) -> bool:
-        """Serve with this pair from now on. False when it is the one already in use.
+    def load(self, pair: KeyPair) -> bool:
+        """Use a certificate from now on. Returns False if it is in use already.
 
         Raises:
-            UnusablePair: it cannot be used; the last one stays.
+            InvalidKeyPair: the certificate is not valid; the previous one stays.
         """
         if pair == self._loaded:
             return False
@@ -50,35 +50,36 @@ class ServingContext:
             key.touch(mode=0o600)
             key.write_bytes(pair.key)
             try:
-                server_context().load_cert_chain(chain, key)  # a trial: a failure must not leave half of it behind
+                # A trial first: a failure must not leave the context with half of the pair.
+                server_context().load_cert_chain(chain, key)
                 self.context.load_cert_chain(chain, key)
             except (ssl.SSLError, ValueError) as error:
-                self.failed(f"certificate and key are of no use together: {error}")
-                raise UnusablePair(self.trouble) from error
+                self.record_failure(f"certificate and key are not valid or do not match: {error}")
+                raise InvalidKeyPair(self.problem) from error
         self._loaded = pair
-        self.trouble = ""
+        self.problem = ""
         self._ready.set()
         return True
 
-    def failed(self, why: str) -> None:
-        """Remember why no newer certificate could be had."""
+    def record_failure(self, reason: str) -> None:
+        """Record why no newer certificate is available."""
         self._metrics.certificate_errors.inc()
-        self.trouble = why
+        self.problem = reason
 
     async def wait_ready(self) -> None:
         """Wait until there is a certificate."""
         await self._ready.wait()
 
     def check(self, now: datetime) -> str | None:
-        """The readiness check: is there a certificate, and is it still valid?"""
+        """The readiness check: why there is no valid certificate; None if there is one."""
         if self._loaded is None:
-            return self.trouble
+            return self.problem
         expires = self._loaded.expires_at
-        return f"the certificate expired at {expires:%Y-%m-%dT%H:%M:%SZ}: {self.trouble}" if now >= expires else None
+        return f"the certificate expired at {expires:%Y-%m-%dT%H:%M:%SZ}: {self.problem}" if now >= expires else None
 
 
 def server_context() -> ssl.SSLContext:
-    """An empty context for a server: TLS 1.2 or newer, HTTP/1.1."""
+    """Make a server context without a certificate: TLS 1.2 or newer, HTTP/1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

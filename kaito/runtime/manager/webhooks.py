@@ -1,10 +1,10 @@
-"""The manager's webhooks: a server and whatever supplies its certificate."""
+"""The manager's webhooks: the server and the source of its certificate."""
 
 import random
 from collections.abc import Sequence
 from typing import Any, final
 
-from kaito.runtime.certs import CertificateFiles, CertificateKeeper, Identity, Injector, ServingContext
+from kaito.runtime.certs import CABundleInjector, CertificateFiles, CertificateRotator, ServingContext, WebhookTarget
 from kaito.runtime.client import Client
 from kaito.runtime.clock import Clock
 from kaito.runtime.health import Checks
@@ -16,10 +16,10 @@ from kaito.runtime.webhook import Conversion, Webhook, WebhookServer
 
 @final
 class Webhooks:
-    """Server and certificate of one manager.
+    """Webhook server and certificate of one manager.
 
     Raises:
-        ConfigurationError: paths or kinds used twice.
+        ConfigurationError: a path or a kind is used twice.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class Webhooks:
 
     @property
     def port(self) -> int | None:
-        """Where it listens, once started."""
+        """The port, once started."""
         return self._server.port
 
     def prepare(self, client: Client, namespace: str, rng: random.Random) -> Runnable:
-        """What keeps the certificate: to be run as long as the server serves."""
+        """The runnable that supplies the certificate; runs as long as the server."""
         settings = self._settings
         if settings.webhook_cert_dir is not None:
             return CertificateFiles(settings.webhook_cert_dir, self._serving)
         service = settings.webhook_service or self._name
         names = [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local", *settings.webhook_hosts]
         crds = [f"{conversion.hub.plural}.{conversion.hub.group()}" for conversion in self._conversions]
-        injector = Injector(client, Identity(service, namespace, settings.webhook_hosts), crds=crds)
-        return CertificateKeeper(
+        injector = CABundleInjector(client, WebhookTarget(service, namespace, settings.webhook_hosts), crds=crds)
+        return CertificateRotator(
             client,
             self._serving,
             injector,
@@ -72,15 +72,15 @@ class Webhooks:
         )
 
     async def start(self) -> None:
-        """Wait for a certificate, then serve. Without one the process is alive and not ready; nothing is fatal."""
+        """Wait for a certificate, then listen. Without a certificate the process is alive but not ready."""
         await self._serving.wait_ready()
         await self._server.start(self._serving.context)
 
     def add_checks(self, readyz: Checks) -> None:
-        """Ready means: a valid certificate, and a server that listens."""
+        """Add the readiness checks: a valid certificate, and a server that listens."""
         readyz.add("webhook-cert", lambda: self._serving.check(self._clock.now()))
-        readyz.add("webhook-listening", lambda: None if self._server.listening else "not listening yet")
+        readyz.add("webhook-listening", lambda: None if self._server.is_listening else "not listening yet")
 
     async def stop(self) -> None:
-        """Serve no more."""
+        """Stop the server."""
         await self._server.stop()

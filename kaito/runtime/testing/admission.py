@@ -9,11 +9,11 @@ from typing import Any, final
 import msgspec
 
 from kaito.apiserver import call_webhook
-from kaito.runtime.webhook.answer import Answer, defaulting, validating
-from kaito.runtime.webhook.conversion import Conversion, review as convert
+from kaito.runtime.webhook.admission import AdmissionHandler, defaulting_handler, validating_handler
+from kaito.runtime.webhook.conversion import Conversion, convert_review
 from kaito.runtime.webhook.declaration import AnyWebhook
 from kaito.runtime.webhook.manifests import admission_manifests
-from kaito.runtime.webhook.review import parse
+from kaito.runtime.webhook.review import parse_review
 
 SERVICE = "in-process"
 """What the configurations point at; no such Service exists, nor is one needed."""
@@ -24,15 +24,15 @@ class InProcessWebhooks:
     """Answers by path; what points elsewhere is called over the network."""
 
     def __init__(self) -> None:
-        self._answers: dict[str, Answer] = {}
+        self._handlers: dict[str, AdmissionHandler] = {}
         self._conversions: dict[tuple[str, str], Conversion[Any]] = {}
 
     def add(self, webhook: AnyWebhook) -> list[dict[str, Any]]:
         """Answer for a webhook; the configurations to store, so that the server asks."""
         if webhook.defaults:
-            self._answers[webhook.mutate_path] = defaulting(webhook)
+            self._handlers[webhook.mutate_path] = defaulting_handler(webhook)
         if webhook.validate is not None:
-            self._answers[webhook.validate_path] = validating(webhook)
+            self._handlers[webhook.validate_path] = validating_handler(webhook)
         path = webhook.mutate_path if webhook.defaults else webhook.validate_path
         return admission_manifests(
             webhook,
@@ -49,15 +49,15 @@ class InProcessWebhooks:
     async def call(self, config: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
         """The server's `webhooks`: the answered review."""
         if review["kind"] == "ConversionReview" and self._converts(review["request"]["objects"][0]):
-            return convert(self._conversions, msgspec.json.encode(review))
+            return convert_review(self._conversions, msgspec.json.encode(review))
         service: dict[str, Any] = config.get("service") or {}
-        answer = self._answers.get(str(service.get("path")))
-        if answer is None:
+        handler = self._handlers.get(str(service.get("path")))
+        if handler is None:
             return await call_webhook(config, review)
-        question = parse(msgspec.json.encode(review))
-        verdict = await answer(question)
-        answered: dict[str, Any] = msgspec.json.decode(verdict.encode(question.version, question.uid))
-        return answered
+        parsed = parse_review(msgspec.json.encode(review))
+        response = await handler(parsed)
+        reply: dict[str, Any] = msgspec.json.decode(response.encode(parsed.version, parsed.uid))
+        return reply
 
     def _converts(self, document: Mapping[str, Any]) -> bool:
         return (str(document["apiVersion"]).rpartition("/")[0], document["kind"]) in self._conversions

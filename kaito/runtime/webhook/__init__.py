@@ -1,8 +1,9 @@
-"""Webhooks: the API server asks before it stores (admission), and when versions differ (conversion).
+"""Admission webhooks (defaulting and validation) and conversion webhooks.
 
 Users declare `Webhook`s and `Conversion`s and give them to the manager, which serves them over TLS with a certificate
-that it makes and renews itself (`kaito.runtime.certs`). `admission_manifests` and `conversion_manifest` make what tells
-the API server to ask them. The server is loaded on first use, so that declaring webhooks does not load the network.
+that it issues and renews (`kaito.runtime.certs`). `admission_manifests` and `conversion_manifest` render the
+configurations for the API server. The server is loaded on first use, so that declaring webhooks does not load the
+network.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,10 +1,9 @@
-"""Conversion between the versions of a kind: one version is the hub, every other one converts to and from it.
+"""Conversion between the versions of a kind: one version is the hub, all others convert to and from it.
 
     Conversion(v1.Memcached, Spoke(v1beta1.Memcached, to_hub=up, from_hub=down))
 
-The API server sends whole batches; the first object that cannot be converted fails its batch, as the protocol demands.
-Whatever the functions do to metadata, only labels and annotations may differ afterwards: the API server would refuse
-anything else.
+The API server sends batches. As the protocol requires, the first object that cannot be converted fails its batch. Of
+the metadata only changes of labels and annotations are used: the API server rejects all others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,13 @@ import msgspec
 from kaito.runtime.client import codec
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Resource
-from kaito.runtime.webhook.lossless import carried, kept_annotation, restored, with_lost, without_kept
+from kaito.runtime.webhook.lossless import (
+    carry_preserved,
+    preserve_lost,
+    preserved_annotation,
+    restore_preserved,
+    take_preserved,
+)
 
 H = TypeVar("H", bound=Resource)
 S = TypeVar("S", bound=Resource)
@@ -27,12 +32,12 @@ _MAY_DIFFER = ("labels", "annotations")
 
 
 class ConversionError(Exception):
-    """An object cannot be converted; the message names it."""
+    """An object cannot be converted; the message contains its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spoke(Generic[S, H]):
-    """A version, and the way to the hub and back."""
+    """A version, and its conversions to and from the hub."""
 
     kind: type[S]
     to_hub: Callable[[S], H]
@@ -44,13 +49,13 @@ class Conversion(Generic[H]):
     """All versions of one kind.
 
     Args:
-        hub: the version every conversion goes through; usually the stored one.
+        hub: the version that every conversion goes through; usually the stored one.
         spokes: all other versions.
-        lossless: keep what a version cannot say in an annotation (`<group>/kept-from-<version>`) on the way through it.
-            The functions are then also called to convert back, to see what would be lost.
+        lossless: store fields that a version cannot represent in an annotation (`<group>/kept-from-<version>`). The
+            functions are then also called to convert back, to find the lost fields.
 
     Raises:
-        ConfigurationError: the versions are not of one kind, or one is given twice.
+        ConfigurationError: the versions are of several kinds, or one is given twice.
     """
 
     def __init__(self, hub: type[H], *spokes: Spoke[Any, H], lossless: bool = False) -> None:
@@ -74,10 +79,10 @@ class Conversion(Generic[H]):
         return self.hub.group(), self.hub.kind
 
     def check_coverage(self, definition: Mapping[str, Any]) -> None:
-        """Refuse a CustomResourceDefinition with a version that this conversion does not know.
+        """Check that this conversion covers all versions of a CustomResourceDefinition.
 
         Raises:
-            ConfigurationError: names the versions that are missing, or the kind if it is another.
+            ConfigurationError: versions are missing, or it is another kind.
         """
         spec = definition["spec"]
         if (spec["group"], spec["names"]["kind"]) != self.group_kind:
@@ -92,7 +97,7 @@ class Conversion(Generic[H]):
             raise ConfigurationError(message)
 
     def convert(self, document: Mapping[str, Any], wanted: str) -> dict[str, Any]:
-        """The object in another version.
+        """Convert an object to another version.
 
         Raises:
             ConversionError: a version is unknown or the same, the object does not fit its model, or a function failed.
@@ -120,17 +125,17 @@ class Conversion(Generic[H]):
         return self._step(_with_metadata_of(document, self._step(document, given, hub)), hub, wanted)
 
     def _step(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
-        """From a spoke to the hub, or from the hub to a spoke."""
+        """Convert from a spoke to the hub, or from the hub to a spoke."""
         if not self._lossless:
-            return self._called(document, given, wanted)
+            return self._call(document, given, wanted)
         group = self.hub.group()
-        mine, theirs = (kept_annotation(group, version.rpartition("/")[2]) for version in (given, wanted))
-        document, kept = without_kept(document, theirs, mine)
-        converted = restored(self._called(document, given, wanted), kept)
-        converted = carried(document, converted, group)
-        return with_lost(converted, mine, given=document, back=self._called(converted, wanted, given))
+        own, other = (preserved_annotation(group, version.rpartition("/")[2]) for version in (given, wanted))
+        document, preserved = take_preserved(document, other, own)
+        converted = restore_preserved(self._call(document, given, wanted), preserved)
+        converted = carry_preserved(document, converted, group)
+        return preserve_lost(converted, own, given=document, back=self._call(converted, wanted, given))
 
-    def _called(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
+    def _call(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
         text = msgspec.json.encode(document)
         if given == self.hub.api_version:
             result: Resource = self._spokes[wanted].from_hub(codec.decode(self.hub, text))
@@ -142,8 +147,8 @@ class Conversion(Generic[H]):
 
 def _with_metadata_of(document: Mapping[str, Any], converted: dict[str, Any]) -> dict[str, Any]:
     metadata: dict[str, Any] = {name: value for name, value in _metadata(document).items() if name not in _MAY_DIFFER}
-    made = _metadata(converted)
-    metadata |= {name: made[name] for name in _MAY_DIFFER if name in made}
+    changed = _metadata(converted)
+    metadata |= {name: changed[name] for name in _MAY_DIFFER if name in changed}
     return converted | {"metadata": metadata}
 
 
@@ -152,8 +157,8 @@ def _metadata(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return metadata or {}
 
 
-def review(conversions: Mapping[tuple[str, str], Conversion[Any]], body: bytes) -> dict[str, Any]:
-    """The answer to a ConversionReview; a body that is none gets an answer that says so."""
+def convert_review(conversions: Mapping[tuple[str, str], Conversion[Any]], body: bytes) -> dict[str, Any]:
+    """The response to a ConversionReview; for an invalid body the response contains the error."""
     uid = ""
     try:
         document: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
@@ -166,8 +171,8 @@ def review(conversions: Mapping[tuple[str, str], Conversion[Any]], body: bytes) 
         converted = [_convert(conversions, each, wanted) for each in request.get("objects") or ()]
     except (ConversionError, msgspec.DecodeError) as error:
         result = {"status": "Failure", "message": str(error)}
-        return _answer({"uid": uid, "convertedObjects": [], "result": result})
-    return _answer({"uid": uid, "convertedObjects": converted, "result": {"status": "Success"}})
+        return _response({"uid": uid, "convertedObjects": [], "result": result})
+    return _response({"uid": uid, "convertedObjects": converted, "result": {"status": "Success"}})
 
 
 def _convert(
@@ -181,5 +186,5 @@ def _convert(
     return conversions[key].convert(document, wanted)
 
 
-def _answer(response: dict[str, Any]) -> dict[str, Any]:
+def _response(response: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": GROUP_VERSION, "kind": "ConversionReview", "response": response}

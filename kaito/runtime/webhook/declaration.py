@@ -1,4 +1,4 @@
-"""`Webhook`: what the API server may ask about a kind: fill in defaults, refuse what is wrong, convert versions.
+"""`Webhook`: defaulting and validation of a kind at admission.
 
     def check(admission: Admission[Memcached]) -> None:
         if admission.object is not None and admission.object.spec.size > 100:
@@ -6,8 +6,8 @@
 
     Manager(settings, webhooks=[Webhook(Memcached, default=fill_in, validate=check)])
 
-Functions are pure or at least free of side effects (the request may be a dry run), may be async, and are given one
-second less than the API server waits.
+The functions must not have side effects, because the request may be a dry run. They may be async. Their deadline is one
+second before the API server's timeout.
 """
 
 import re
@@ -23,19 +23,19 @@ R = TypeVar("R", bound=Resource)
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 
 WARNING_LENGTH = 256
-"""Longest warning clients show well (Kubernetes documentation, "Dynamic admission control")."""
+"""Recommended maximum of a warning (Kubernetes documentation, "Dynamic admission control")."""
 
 _PATH = re.compile(r"((/[a-zA-Z0-9-_.]+)+|/)")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One reason for a refusal."""
+    """One reason to deny a request."""
 
     field: str
-    """Path of the field as the user wrote it; empty for the whole object."""
+    """Path of the field in the manifest; empty for the whole object."""
     message: str
-    """What is wrong, and the remedy."""
+    """The problem and the remedy."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(slots=True)
 class Admission(Generic[R]):
-    """One question of the API server."""
+    """One admission request."""
 
     operation: Operation
     object: R | None
@@ -53,25 +53,25 @@ class Admission(Generic[R]):
     user: str = ""
     groups: tuple[str, ...] = ()
     dry_run: bool = False
-    """Nothing will be stored: leave no traces anywhere."""
+    """Whether the object is not stored: there must be no side effects."""
     subresource: str = ""
     problems: list[Problem] = field(default_factory=list[Problem])
     warnings: list[str] = field(default_factory=list[str])
 
     def deny(self, field: str, message: str) -> None:
-        """Refuse the request; several reasons are told together. With a field the answer is 422 Invalid, else 403."""
+        """Deny the request. The response contains all reasons; it is 422 Invalid if one names a field, else 403."""
         self.problems.append(Problem(field, message))
 
     def warn(self, text: str) -> None:
-        """Tell the user something without refusing; longer texts are cut."""
+        """Add a warning, which kubectl prints; a text that is too long is cut."""
         self.warnings.append(text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 1] + "…")
 
 
 Default = Callable[[R], R | Awaitable[R]]
-"""Returns the object with its defaults filled in; given back unchanged, nothing is patched."""
+"""Returns the object with defaults; the same object if there is nothing to set."""
 
 Validate = Callable[[Admission[R]], Awaitable[None] | None]
-"""Calls `admission.deny` and `admission.warn`, or raises an `ApiError`, which is passed on as it is."""
+"""Calls `admission.deny` and `admission.warn`, or raises an `ApiError`, which becomes the response."""
 
 
 @final
@@ -79,14 +79,14 @@ class Webhook(Generic[R]):
     """Admission of one version of one kind.
 
     Args:
-        kind: the kind, in the version the functions understand.
-        default: one function or several; each sees what the one before it made.
-        validate: judges creations, updates and deletions.
+        kind: the kind, in the version of the functions.
+        default: one function or several; each gets the result of the one before it.
+        validate: validates creations, updates and deletions.
         mutate_path: path of the defaulting webhook; `/mutate-<group>-<version>-<kind>` by default.
         validate_path: path of the validating webhook; `/validate-<group>-<version>-<kind>` by default.
 
     Raises:
-        ConfigurationError: nothing to do, or a path the API server refuses.
+        ConfigurationError: neither default nor validate, or a path that the API server rejects.
     """
 
     def __init__(
@@ -111,16 +111,16 @@ class Webhook(Generic[R]):
         return f"Webhook({self.kind.gvk()})"
 
 
-def _path(what: str, kind: type[Resource]) -> str:
+def _path(action: str, kind: type[Resource]) -> str:
     gvk = kind.gvk()
-    return f"/{what}-{gvk.group.replace('.', '-')}-{gvk.version}-{gvk.kind.lower()}"
+    return f"/{action}-{gvk.group.replace('.', '-')}-{gvk.version}-{gvk.kind.lower()}"
 
 
 def checked_path(path: str) -> str:
-    """The path, if the API server accepts it.
+    """Validate a path of a webhook and return it.
 
     Raises:
-        ConfigurationError: it does not.
+        ConfigurationError: the API server would reject the path.
     """
     if not _PATH.fullmatch(path):
         message = f"webhook path {path!r}: only letters, digits, '-', '_' and '.' between slashes"

@@ -1,8 +1,8 @@
-"""What a version cannot say, kept in an annotation on the way through it: the memory of lossless conversions.
+"""Stores fields that a version cannot represent in an annotation, so that round trips lose nothing.
 
-Pure functions over JSON, called by `Conversion`. The idea is that of Cluster API's conversion helpers
-(`MarshalData`); here the framework finds out what is lost, by converting there and back, and keeps no more than that. A
-kept value comes back only while the field still has the value it took on the way: what somebody changed since then is
+Pure functions over JSON, called by `Conversion`. Cluster API's conversion helpers (`MarshalData`) store the whole
+object; here only the lost fields are stored, found by converting there and back. A stored value is restored only while
+the field still has the value that the conversion gave it: otherwise the field was changed since, and the change is
 newer.
 """
 
@@ -17,13 +17,13 @@ _IDENTITY: Final = ("apiVersion", "kind", "metadata")
 _KEPT: Final = "kept-from-"
 
 
-def kept_annotation(group: str, version: str) -> str:
-    """The annotation that keeps what only that version can say."""
+def preserved_annotation(group: str, version: str) -> str:
+    """The annotation with the fields that only that version can represent."""
     return f"{group}/{_KEPT}{version}"
 
 
-def without_kept(document: Mapping[str, Any], *annotations: str) -> tuple[Json, str]:
-    """The object without these annotations, and the text of the first."""
+def take_preserved(document: Mapping[str, Any], *annotations: str) -> tuple[Json, str]:
+    """The object without these annotations, and the value of the first."""
     present = _annotations(document)
     if not any(name in present for name in annotations):
         return dict(document), ""
@@ -33,16 +33,16 @@ def without_kept(document: Mapping[str, Any], *annotations: str) -> tuple[Json, 
     return dict(document) | {"metadata": rest | ({"annotations": others} if others else {})}, text
 
 
-def carried(document: Mapping[str, Any], converted: Mapping[str, Any], group: str) -> Json:
-    """`converted` with what is kept for other versions, although the functions may have dropped all annotations."""
+def carry_preserved(document: Mapping[str, Any], converted: Mapping[str, Any], group: str) -> Json:
+    """`converted` with the annotations of other versions, which the conversion functions may have dropped."""
     kept = {name: text for name, text in _annotations(document).items() if name.startswith(f"{group}/{_KEPT}")}
     return _annotated(converted, kept)
 
 
-def with_lost(
+def preserve_lost(
     converted: Mapping[str, Any], annotation: str, *, given: Mapping[str, Any], back: Mapping[str, Any]
 ) -> Json:
-    """`converted` with an annotation of what is in `given` and no longer in `back`, if anything is."""
+    """`converted` with an annotation of the fields that are in `given` but not in `back`, if there are any."""
     lost = merge_diff(_content(back), _content(given))
     if not lost:
         return dict(converted)
@@ -51,8 +51,8 @@ def with_lost(
     return _annotated(converted, {annotation: text})
 
 
-def restored(converted: Mapping[str, Any], text: str) -> Json:
-    """`converted` with what was kept, where nobody has changed it since. A text that was tampered with is ignored."""
+def restore_preserved(converted: Mapping[str, Any], text: str) -> Json:
+    """`converted` with the stored fields that were not changed since. An annotation that is not valid is ignored."""
     try:
         kept = msgspec.json.decode(text, type=dict[str, dict[str, Any]]) if text else {}
     except msgspec.DecodeError:

@@ -1,7 +1,7 @@
-"""What tells the API server to ask the webhooks: their configurations, made from the declarations.
+"""Renders the webhook configurations of the API server from the declarations.
 
-Called by operators' own scripts, whose output is committed and applied, and by `World.admit`. There is no `caBundle` in
-them: a running manager writes it (`kaito.runtime.certs.injection`).
+Called by scripts of operators, whose output is committed and applied, and by `World.admit`. The configurations have no
+`caBundle`: the running manager writes it (`kaito.runtime.certs.injection`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.webhook.declaration import AnyWebhook, Operation
 
 CONVERT_PATH: Final = "/convert"
-"""Where the webhook server answers conversions; controller-runtime's path."""
+"""Path of conversions, as in controller-runtime."""
 
 FailurePolicy = Literal["Fail", "Ignore"]
 
@@ -26,27 +26,28 @@ def admission_manifests(
     failure_policy: FailurePolicy = "Fail",
     timeout_seconds: int = 10,
 ) -> list[dict[str, Any]]:
-    """A MutatingWebhookConfiguration for the defaults and a ValidatingWebhookConfiguration for the rest.
+    """Render a MutatingWebhookConfiguration for the defaults and a ValidatingWebhookConfiguration for the validations.
 
     Args:
-        webhooks: those given to the manager.
-        name: of both configurations.
-        namespace: where the Service is.
-        service: in front of the operator's `webhook_port`, at port 443; the name by default, as the manager does.
+        webhooks: the webhooks of the manager.
+        name: name of both configurations.
+        namespace: namespace of the Service.
+        service: the Service in front of the operator's `webhook_port`, with port 443; the name by default, as in the
+            manager.
         url: instead of a Service, `https://host:port` of an operator that runs outside of the cluster; the manager
             needs the host in `webhook_hosts`.
-        operations: asked about; defaults are only asked about creations and updates. With `DELETE` and `Fail` nothing
-            can be deleted while the operator is down.
-        failure_policy: what holds when the operator does not answer.
-        timeout_seconds: how long the API server waits.
+        operations: operations that are validated; defaults apply to creations and updates only. With `DELETE` and
+            `Fail` no object of the kind can be deleted while the operator is down.
+        failure_policy: whether requests are allowed (`Ignore`) or denied (`Fail`) while the operator is unavailable.
+        timeout_seconds: timeout of the API server.
 
     Raises:
-        ConfigurationError: there is no webhook, one is given twice, or there is not one place to ask.
+        ConfigurationError: no webhook, a webhook that is given twice, or neither or both of namespace and url.
     """
     paths = [path for webhook in webhooks for path in (webhook.mutate_path, webhook.validate_path)]
     if not webhooks or len(set(paths)) < len(paths):
         raise ConfigurationError(f"admission_manifests({name}): give each webhook once, and at least one")
-    terms = {
+    common = {
         "admissionReviewVersions": ["v1"],
         "failurePolicy": failure_policy,
         "matchPolicy": "Equivalent",
@@ -55,12 +56,13 @@ def admission_manifests(
     }
     changes = [operation for operation in operations if operation in {"CREATE", "UPDATE"}]
     defaults = [
-        _entry("default", webhook, _client(namespace, service or name, url, webhook.mutate_path), changes) | terms
+        _entry("default", webhook, _client(namespace, service or name, url, webhook.mutate_path), changes) | common
         for webhook in webhooks
         if webhook.defaults
     ]
     validations = [
-        _entry("validate", webhook, _client(namespace, service or name, url, webhook.validate_path), operations) | terms
+        _entry("validate", webhook, _client(namespace, service or name, url, webhook.validate_path), operations)
+        | common
         for webhook in webhooks
         if webhook.validate is not None
     ]
@@ -78,7 +80,7 @@ def admission_manifests(
 
 
 def conversion_manifest(*, namespace: str = "", service: str = "", url: str = "") -> dict[str, Any]:
-    """What `crd(..., conversion=)` takes: the API server has our webhook server convert.
+    """The `conversion=` of `crd(...)` for the manager's webhook server.
 
     Arguments and errors are those of `admission_manifests`.
     """
@@ -96,11 +98,11 @@ def _client(namespace: str, service: str, url: str, path: str) -> dict[str, Any]
     return {"service": {"name": service, "namespace": namespace, "path": path}}
 
 
-def _entry(what: str, webhook: AnyWebhook, client: Mapping[str, Any], operations: Sequence[str]) -> dict[str, Any]:
+def _entry(action: str, webhook: AnyWebhook, client: Mapping[str, Any], operations: Sequence[str]) -> dict[str, Any]:
     gvk, plural = webhook.kind.gvk(), webhook.kind.plural
     return {
-        # Unique, and the API server wants at least three words.
-        "name": f"{what}.{gvk.version}.{plural}.{gvk.group or 'core'}",
+        # Unique; the API server requires at least three segments.
+        "name": f"{action}.{gvk.version}.{plural}.{gvk.group or 'core'}",
         "clientConfig": dict(client),
         "rules": [
             {

@@ -1,4 +1,4 @@
-"""The JSON patch (RFC 6902) between two states of an object: only what differs, fields one by one, lists whole."""
+"""JSON patches (RFC 6902) between two states of an object: field by field, lists as a whole."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,10 +9,10 @@ Operation = dict[str, Any]
 
 
 def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Operation]:
-    """Operations that turn `before` into `after`.
+    """The operations that turn `before` into `after`.
 
-    Fields are added with `add`, which also replaces: a field that is null in the request and absent in the model's view
-    is not there for `replace`.
+    `add` is used for new and changed fields. `replace` would fail for a field that the request does not contain
+    although the model does, because the model has a default for it.
     """
     return list(_operations(before, after, ()))
 

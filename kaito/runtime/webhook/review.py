@@ -1,7 +1,7 @@
-"""AdmissionReview in and out: v1 and v1beta1, answered in the version that was asked.
+"""Decodes and encodes AdmissionReviews of v1 and v1beta1; the response has the version of the request.
 
-Whatever is wrong with a request, the answer is a review with apiVersion and kind, and the uid if it could be read:
-otherwise the API server reports a protocol error and nobody sees the reason (a weakness of controller-runtime).
+The response to an invalid request is still a review with apiVersion and kind, and the uid if it could be read. Without
+them the API server reports a protocol error instead of the reason, as it does with controller-runtime.
 """
 
 import base64
@@ -21,7 +21,7 @@ GROUP = "admission.k8s.io"
 VERSIONS = ("v1", "v1beta1")
 
 WARNINGS_LENGTH = 4096
-"""All warnings of one answer together: API servers cut what is longer (Kubernetes, "Dynamic admission control")."""
+"""Maximum characters of all warnings of a response: API servers cut the rest (Kubernetes documentation)."""
 
 _REASONS = {400: "BadRequest", 403: "Forbidden", 413: "RequestEntityTooLarge", 422: "Invalid", 500: "InternalError"}
 _OBJECTS = msgspec.json.Decoder(dict[str, Any])
@@ -29,7 +29,7 @@ _UID = re.compile(rb'"uid"\s*:\s*"([^"]{1,64})"')
 
 
 class BadReview(Exception):
-    """The body is not a review; carries what the answer needs."""
+    """The body is not a valid AdmissionReview; contains what the response needs."""
 
     def __init__(self, message: str, *, version: str = "v1", uid: str = "", code: int = 400) -> None:
         super().__init__(message)
@@ -39,21 +39,21 @@ class BadReview(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
-    """A question, still untyped."""
+class AdmissionReview:
+    """A decoded review; the request is still untyped."""
 
     version: str
     uid: str
     request: Mapping[str, Any]
 
 
-def parse(body: bytes) -> Review:
-    """The question in a request's body.
+def parse_review(body: bytes) -> AdmissionReview:
+    """Decode the body of a request.
 
     Raises:
-        BadReview: it is none.
+        BadReview: the body is not a valid AdmissionReview.
     """
-    uid = guess_uid(body)
+    uid = find_uid(body)
     try:
         document = _OBJECTS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -70,18 +70,18 @@ def parse(body: bytes) -> Review:
     if not is_object(request) or not isinstance(request.get("uid"), str):
         message = "the review has no request with a uid"
         raise BadReview(message, version=version, uid=uid)
-    return Review(version, str(request["uid"]), request)
+    return AdmissionReview(version, str(request["uid"]), request)
 
 
-def guess_uid(body: bytes) -> str:
-    """The first uid in a body that may not even be JSON; that of the request comes first in what API servers send."""
+def find_uid(body: bytes) -> str:
+    """The first uid in a body that may not be JSON. API servers send the uid of the request first."""
     found = _UID.search(body[:4096])
     return found.group(1).decode(errors="replace") if found else ""
 
 
 @dataclass(slots=True)
-class Verdict:
-    """An answer."""
+class AdmissionResponse:
+    """The response to a review."""
 
     allowed: bool
     code: int = 200
@@ -93,7 +93,7 @@ class Verdict:
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def encode(self, version: str, uid: str) -> bytes:
-        """The review to send."""
+        """Encode the review with the response."""
         response: dict[str, Any] = {"uid": uid, "allowed": self.allowed, "status": self._status()}
         if self.patch:
             response["patch"] = base64.b64encode(msgspec.json.encode(self.patch)).decode()
@@ -118,18 +118,18 @@ class Verdict:
 
 
 def _within_limit(warnings: Sequence[str]) -> Iterator[str]:
-    """As many as clients get to see; the last one says that there were more."""
-    room = WARNINGS_LENGTH
+    """The warnings within the limit; if there are more, the last one contains their number."""
+    remaining = WARNINGS_LENGTH
     for number, text in enumerate(warnings):
-        if len(text) > room:
+        if len(text) > remaining:
             yield f"… and {len(warnings) - number} more warnings"
             return
         yield text
-        room -= len(text)
+        remaining -= len(text)
 
 
-def refused(problems: Sequence[Problem], *, what: str, warnings: Sequence[str] = ()) -> Verdict:
-    """The refusal for problems: 422 with a cause per field, or 403 when no field is to blame."""
+def denial(problems: Sequence[Problem], *, subject: str, warnings: Sequence[str] = ()) -> AdmissionResponse:
+    """The response for problems: 422 with a cause for each field, or 403 if no problem names a field."""
     message = "; ".join(map(str, problems))
     causes = [
         {"reason": "FieldValueInvalid", "field": problem.field, "message": problem.message}
@@ -137,13 +137,14 @@ def refused(problems: Sequence[Problem], *, what: str, warnings: Sequence[str] =
         if problem.field
     ]
     if not causes:
-        return Verdict(allowed=False, code=403, message=message, warnings=warnings)
-    return Verdict(allowed=False, code=422, message=f"{what} is invalid: {message}", causes=causes, warnings=warnings)
+        return AdmissionResponse(allowed=False, code=403, message=message, warnings=warnings)
+    message = f"{subject} is invalid: {message}"
+    return AdmissionResponse(allowed=False, code=422, message=message, causes=causes, warnings=warnings)
 
 
-def from_error(error: ApiError, *, warnings: Sequence[str] = ()) -> Verdict:
-    """The refusal for an API error: its own code, reason and details."""
-    return Verdict(
+def denial_of_error(error: ApiError, *, warnings: Sequence[str] = ()) -> AdmissionResponse:
+    """The response for an API error: its code, reason and details."""
+    return AdmissionResponse(
         allowed=False,
         code=error.code,
         reason=error.reason,

@@ -1,7 +1,7 @@
-"""The webhook server: TLS, limits, deadlines and metrics around the answers. The manager runs it before its caches.
+"""The webhook server: TLS, limits, deadlines and metrics. The manager starts it before its caches.
 
-Answers are HTTP 200 whatever the verdict; a handler that raises or is too slow is refused with the reason, never
-a broken connection. The certificate may change while it serves: new connections get the new one.
+The HTTP status is 200 for every admission response. If a handler raises or exceeds its deadline, the request is denied
+with the reason instead of a closed connection. The certificate can be replaced at any time; new connections use it.
 """
 
 import asyncio
@@ -17,26 +17,26 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.logging import get_logger
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.webhook.answer import Answer, defaulting, validating
-from kaito.runtime.webhook.conversion import Conversion, review
+from kaito.runtime.webhook.admission import AdmissionHandler, defaulting_handler, validating_handler
+from kaito.runtime.webhook.conversion import Conversion, convert_review
 from kaito.runtime.webhook.declaration import AnyWebhook
 from kaito.runtime.webhook.manifests import CONVERT_PATH
-from kaito.runtime.webhook.review import BadReview, Verdict, guess_uid, parse
+from kaito.runtime.webhook.review import AdmissionResponse, BadReview, find_uid, parse_review
 
 ADMISSION_BYTES: Final = 7 * 1024 * 1024
-"""Largest admission request (controller-runtime): object and old object of 3 MiB each, and some more."""
+"""Maximum size of an admission request (controller-runtime's): object and old object of 3 MiB each, and a margin."""
 
 CONVERSION_BYTES: Final = 64 * 1024 * 1024
-"""Largest conversion request: a page of objects. controller-runtime has no limit there."""
+"""Maximum size of a conversion request, which contains a page of objects. controller-runtime has no limit."""
 
 TIMEOUT_SECONDS: Final = 10.0
-"""How long API servers wait when they do not say (`timeoutSeconds`)."""
+"""Timeout of the API server if the request does not contain it (default of `timeoutSeconds`)."""
 
-SPARE_SECONDS: Final = 1.0
-"""An answer is given this long before the API server gives up, so that it carries a reason."""
+MARGIN_SECONDS: Final = 1.0
+"""The response is sent this long before the API server's timeout, so that it can contain a reason."""
 
 STOP_SECONDS: Final = 15.0
-"""Open requests get this long at the end: more than an API server waits."""
+"""Time for open requests at the stop: more than the API server's timeout."""
 
 _log = get_logger(__name__)
 
@@ -46,15 +46,15 @@ class WebhookServer:
     """Serves admission and conversion.
 
     Args:
-        webhooks: what to answer.
+        webhooks: the admission webhooks.
         conversions: kinds with several versions.
-        metrics: where calls are counted.
+        metrics: counts the calls.
         host: address to listen on; None for all.
-        port: 0 takes a free one.
-        client_ca: only callers with a certificate of this CA are served.
+        port: the port; 0 selects a free one.
+        client_ca: CA of client certificates; without one of this CA a caller is rejected.
 
     Raises:
-        ConfigurationError: two webhooks on one path, two conversions of one kind.
+        ConfigurationError: two webhooks with one path, or two conversions of one kind.
     """
 
     def __init__(
@@ -73,28 +73,28 @@ class WebhookServer:
         self._app = web.Application()
         self._runner: web.AppRunner | None = None
         self.port: int | None = None
-        """The port it listens on, once started."""
+        """The port, once started."""
         self._add_admission(webhooks)
         self._add_conversion(conversions)
 
     def _add_admission(self, webhooks: Sequence[AnyWebhook]) -> None:
         paths: set[str] = set()
         for webhook in webhooks:
-            answers: dict[str, Answer] = {}
+            handlers: dict[str, AdmissionHandler] = {}
             if webhook.defaults:
-                answers[webhook.mutate_path] = defaulting(webhook)
+                handlers[webhook.mutate_path] = defaulting_handler(webhook)
             if webhook.validate is not None:
-                if webhook.validate_path in answers:
+                if webhook.validate_path in handlers:
                     message = f"{webhook!r}: one path cannot both default and validate"
                     raise ConfigurationError(message)
-                answers[webhook.validate_path] = validating(webhook)
-            for path, answer in answers.items():
+                handlers[webhook.validate_path] = validating_handler(webhook)
+            for path, handler in handlers.items():
                 if path in paths:
                     message = f"two webhooks share the path {path}"
                     raise ConfigurationError(message)
                 paths.add(path)
                 self._prepare_metrics(path)
-                self._app.router.add_post(path, self._admission(path, answer))
+                self._app.router.add_post(path, self._admission(path, handler))
 
     def _add_conversion(self, conversions: Sequence[Conversion[Any]]) -> None:
         by_kind: dict[tuple[str, str], Conversion[Any]] = {}
@@ -112,55 +112,55 @@ class WebhookServer:
             self._metrics.webhook_requests.labels(path, code)
         self._metrics.webhook_in_flight.labels(path).set(0)
 
-    # -- answering ---------------------------------------------------------------------------------------------------
+    # -- handling ----------------------------------------------------------------------------------------------------
 
-    def _admission(self, path: str, answer: Answer) -> Callable[[web.Request], Any]:
+    def _admission(self, path: str, handler: AdmissionHandler) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.Response:
             with self._counted(path) as call:
                 body = await _read(request, ADMISSION_BYTES)
-                version, uid, verdict = await self._judge(path, answer, body, _deadline(request))
-                call.code = verdict.code if verdict.code >= 500 else 200
-                return web.Response(body=verdict.encode(version, uid), content_type="application/json")
+                version, uid, response = await self._respond(path, handler, body, _deadline(request))
+                call.code = response.code if response.code >= 500 else 200
+                return web.Response(body=response.encode(version, uid), content_type="application/json")
 
         return handle
 
-    async def _judge(
-        self, path: str, answer: Answer, body: "bytes | BadReview", deadline: float
-    ) -> tuple[str, str, Verdict]:
+    async def _respond(
+        self, path: str, handler: AdmissionHandler, body: "bytes | BadReview", deadline: float
+    ) -> tuple[str, str, AdmissionResponse]:
         if isinstance(body, BadReview):
-            return body.version, body.uid, Verdict(allowed=False, code=body.code, message=str(body))
+            return body.version, body.uid, AdmissionResponse(allowed=False, code=body.code, message=str(body))
         try:
-            question = parse(body)
+            review = parse_review(body)
         except BadReview as error:
-            return error.version, error.uid, Verdict(allowed=False, code=error.code, message=str(error))
+            return error.version, error.uid, AdmissionResponse(allowed=False, code=error.code, message=str(error))
         limit = asyncio.timeout(deadline)
         try:
             async with limit:
-                verdict = await answer(question)
+                response = await handler(review)
         except Exception as error:  # noqa: BLE001 - the boundary of foreign code; the reason goes to the user
             if limit.expired():
-                message = f"no answer within {deadline:g} s"
-                _log.error("webhook too slow", path=path, seconds=deadline)
+                message = f"no response within {deadline:g} s"
+                _log.error("webhook timed out", path=path, seconds=deadline)
             else:
                 self._metrics.webhook_panics.inc()
                 message = f"{type(error).__name__}: {error}"
-                _log.exception("webhook failed", path=path, uid=question.uid)
-            verdict = Verdict(allowed=False, code=500, message=message)
-        if not verdict.allowed:
-            _log.info("request refused", path=path, code=verdict.code, reason=verdict.message, uid=question.uid)
-        return question.version, question.uid, verdict
+                _log.exception("webhook failed", path=path, uid=review.uid)
+            response = AdmissionResponse(allowed=False, code=500, message=message)
+        if not response.allowed:
+            _log.info("request denied", path=path, code=response.code, reason=response.message, uid=review.uid)
+        return review.version, review.uid, response
 
     def _conversion(self, conversions: Mapping[tuple[str, str], Conversion[Any]]) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.Response:
             with self._counted(CONVERT_PATH) as call:
                 body = await _read(request, CONVERSION_BYTES)
-                answer = review(conversions, b"" if isinstance(body, BadReview) else body)
-                result = answer["response"]["result"]
+                reply = convert_review(conversions, b"" if isinstance(body, BadReview) else body)
+                result = reply["response"]["result"]
                 if result["status"] != "Success":
                     call.code = 500
                     self._metrics.conversion_panics.inc()
                     _log.error("conversion failed", reason=result["message"])
-                return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+                return web.Response(body=msgspec.json.encode(reply), content_type="application/json")
 
         return handle
 
@@ -170,10 +170,10 @@ class WebhookServer:
     # -- serving -----------------------------------------------------------------------------------------------------
 
     async def start(self, context: ssl.SSLContext) -> None:
-        """Listen with the certificate in `context`, which its owner may reload at any time.
+        """Listen with the certificate in `context`, which its owner may replace at any time.
 
         Raises:
-            ConfigurationError: the address is in use or not ours.
+            ConfigurationError: the address is in use or does not exist.
         """
         if self._client_ca is not None:
             context.load_verify_locations(self._client_ca)
@@ -186,22 +186,22 @@ class WebhookServer:
             message = f"cannot serve webhooks on {self._host or ''}:{self._port}: {error}"
             raise ConfigurationError(message) from error
         self.port = self._runner.addresses[0][1]
-        _log.info("serving", what="webhooks", port=self.port)
+        _log.info("serving", server="webhooks", port=self.port)
 
     @property
-    def listening(self) -> bool:
+    def is_listening(self) -> bool:
         """Whether connections are accepted."""
         return self._runner is not None and bool(self._runner.sites)
 
     async def stop(self) -> None:
-        """Accept no more, let open requests end."""
+        """Stop accepting connections and finish open requests."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
 
 class _Call:
-    """Counts one call."""
+    """Measures and counts one call."""
 
     def __init__(self, metrics: Metrics, path: str) -> None:
         self.code = 500
@@ -224,7 +224,7 @@ class _Call:
 
 
 async def _read(request: web.Request, limit: int) -> "bytes | BadReview":
-    """The body, or why it is not taken."""
+    """The body, or why it is rejected."""
     if request.content_type != "application/json":
         return BadReview(f"content type {request.content_type!r}, expected application/json")
     chunks: list[bytes] = []
@@ -233,17 +233,17 @@ async def _read(request: web.Request, limit: int) -> "bytes | BadReview":
         size += len(chunk)
         if size > limit:
             start = b"".join(chunks) or chunk
-            return BadReview(f"the request is larger than {limit} bytes", uid=guess_uid(start), code=413)
+            return BadReview(f"the request is larger than {limit} bytes", uid=find_uid(start), code=413)
         chunks.append(chunk)
     body = b"".join(chunks)
     return body or BadReview("the request has no body")
 
 
 def _deadline(request: web.Request) -> float:
-    """Seconds for the answer: what the API server says it waits (`?timeout=10s`), less some to send it."""
+    """Seconds for the response: the API server's timeout (`?timeout=10s`), minus a margin to send it."""
     text = request.query.get("timeout", "").removesuffix("s")
     try:
-        waits = float(text) if text else TIMEOUT_SECONDS
+        timeout = float(text) if text else TIMEOUT_SECONDS
     except ValueError:
-        waits = TIMEOUT_SECONDS
-    return max(waits - SPARE_SECONDS, waits / 2)
+        timeout = TIMEOUT_SECONDS
+    return max(timeout - MARGIN_SECONDS, timeout / 2)

@@ -10,9 +10,9 @@ import pytest
 from kaito.runtime.errors import ConfigurationError, Invalid
 from kaito.runtime.meta import Model, Resource
 from kaito.runtime.webhook import Admission, Webhook
-from kaito.runtime.webhook.answer import defaulting, validating
+from kaito.runtime.webhook.admission import defaulting_handler, validating_handler
 from kaito.runtime.webhook.patching import json_patch
-from kaito.runtime.webhook.review import BadReview, Review, Verdict, parse
+from kaito.runtime.webhook.review import AdmissionResponse, AdmissionReview, BadReview, parse_review
 
 
 class GadgetSpec(Model):
@@ -29,14 +29,14 @@ def gadget(**spec: Any) -> dict[str, Any]:
     return {"apiVersion": "test.example.com/v1", "kind": "Gadget", "metadata": {"name": "g"}, "spec": spec}
 
 
-def review(operation: str = "CREATE", **request: Any) -> Review:
-    return Review("v1", "u-1", {"uid": "u-1", "operation": operation, "name": "g", **request})
+def review(operation: str = "CREATE", **request: Any) -> AdmissionReview:
+    return AdmissionReview("v1", "u-1", {"uid": "u-1", "operation": operation, "name": "g", **request})
 
 
-def applied(document: Any, verdict: Verdict) -> Any:
-    """The document after the verdict's patch, applied by a few lines that know only what `json_patch` emits."""
+def applied(document: Any, response: AdmissionResponse) -> Any:
+    """The document after the response's patch, applied by a few lines that know only what `json_patch` emits."""
     result = json.loads(json.dumps(document))
-    for operation in verdict.patch:
+    for operation in response.patch:
         *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
         place = result
         for parent in parents:
@@ -63,31 +63,31 @@ async def test_a_patch_touches_only_what_changed_and_unknown_fields_survive() ->
     document = gadget(color=None, unknownNumber=7, nested={"deep": [1, {"x": None}]})
     document["metadata"] |= {"annotations": {"a/b~c": "1"}, "creationTimestamp": None}
     document["futureField"] = {"k": "v"}
-    verdict = await defaulting(Webhook(Gadget, default=fill_in))(review(object=document))
-    assert verdict.patch == [{"op": "add", "path": "/spec/size", "value": 3}]
-    assert applied(document, verdict) == document | {"spec": document["spec"] | {"size": 3}}
+    response = await defaulting_handler(Webhook(Gadget, default=fill_in))(review(object=document))
+    assert response.patch == [{"op": "add", "path": "/spec/size", "value": 3}]
+    assert applied(document, response) == document | {"spec": document["spec"] | {"size": 3}}
 
 
 @pytest.mark.conformance(50)
 async def test_nothing_to_default_is_no_patch() -> None:
-    verdict = await defaulting(Webhook(Gadget, default=fill_in))(review(object=gadget(size=1)))
-    assert (verdict.allowed, list(verdict.patch)) == (True, [])
+    response = await defaulting_handler(Webhook(Gadget, default=fill_in))(review(object=gadget(size=1)))
+    assert (response.allowed, list(response.patch)) == (True, [])
 
 
 @pytest.mark.conformance(50)
 async def test_several_functions_see_each_others_work() -> None:
-    verdict = await defaulting(Webhook(Gadget, default=[fill_in, paint]))(review(object=gadget()))
-    assert applied(gadget(), verdict)["spec"] == {"size": 3, "color": "red"}
+    response = await defaulting_handler(Webhook(Gadget, default=[fill_in, paint]))(review(object=gadget()))
+    assert applied(gadget(), response)["spec"] == {"size": 3, "color": "red"}
 
 
 @pytest.mark.conformance(50)
 async def test_a_missing_spec_is_added_whole_and_a_null_is_replaced() -> None:
     document = {"apiVersion": "test.example.com/v1", "kind": "Gadget", "metadata": {"name": "g"}}
-    verdict = await defaulting(Webhook(Gadget, default=fill_in))(review(object=document))
-    assert applied(document, verdict)["spec"] == {"size": 3}
+    response = await defaulting_handler(Webhook(Gadget, default=fill_in))(review(object=document))
+    assert applied(document, response)["spec"] == {"size": 3}
     nulled = gadget(size=None)
-    verdict = await defaulting(Webhook(Gadget, default=fill_in))(review(object=nulled))
-    assert applied(nulled, verdict)["spec"] == {"size": 3}
+    response = await defaulting_handler(Webhook(Gadget, default=fill_in))(review(object=nulled))
+    assert applied(nulled, response)["spec"] == {"size": 3}
 
 
 def test_patches_escape_names_and_replace_lists_whole() -> None:
@@ -102,8 +102,8 @@ def test_patches_escape_names_and_replace_lists_whole() -> None:
 
 
 async def test_deletions_are_never_defaulted() -> None:
-    verdict = await defaulting(Webhook(Gadget, default=fill_in))(review("DELETE", oldObject=gadget()))
-    assert verdict.allowed
+    response = await defaulting_handler(Webhook(Gadget, default=fill_in))(review("DELETE", oldObject=gadget()))
+    assert response.allowed
 
 
 def judge(admission: Admission[Gadget]) -> None:
@@ -123,26 +123,26 @@ def judge(admission: Admission[Gadget]) -> None:
 
 
 async def test_refusals_name_every_field() -> None:
-    ask = validating(Webhook(Gadget, validate=judge))
-    verdict = await ask(review("UPDATE", object=gadget(size=101, color="red"), oldObject=gadget(color="blue")))
-    assert (verdict.allowed, verdict.code) == (False, 422)
-    assert verdict.message == (
+    ask = validating_handler(Webhook(Gadget, validate=judge))
+    response = await ask(review("UPDATE", object=gadget(size=101, color="red"), oldObject=gadget(color="blue")))
+    assert (response.allowed, response.code) == (False, 422)
+    assert response.message == (
         'Gadget "g" is invalid: spec.size: at most 100; split the gadget instead; spec.color: cannot change'
     )
-    assert [cause["field"] for cause in verdict.causes] == ["spec.size", "spec.color"]
+    assert [cause["field"] for cause in response.causes] == ["spec.size", "spec.color"]
 
 
 async def test_refusals_without_a_field_are_forbidden_and_deletions_see_the_old_state() -> None:
-    ask = validating(Webhook(Gadget, validate=judge))
-    verdict = await ask(review("DELETE", oldObject=gadget(color="gold")))
-    assert (verdict.allowed, verdict.code, verdict.message) == (False, 403, "gold is not thrown away")
+    ask = validating_handler(Webhook(Gadget, validate=judge))
+    response = await ask(review("DELETE", oldObject=gadget(color="gold")))
+    assert (response.allowed, response.code, response.message) == (False, 403, "gold is not thrown away")
     assert (await ask(review("DELETE", oldObject=gadget()))).allowed
 
 
 async def test_warnings_are_told_and_cut() -> None:
-    verdict = await validating(Webhook(Gadget, validate=judge))(review(object=gadget(color="gray")))
-    assert verdict.allowed
-    assert len(verdict.warnings[0]) == 256
+    response = await validating_handler(Webhook(Gadget, validate=judge))(review(object=gadget(color="gray")))
+    assert response.allowed
+    assert len(response.warnings[0]) == 256
 
 
 async def test_too_many_warnings_end_with_how_many_are_missing() -> None:
@@ -150,8 +150,8 @@ async def test_too_many_warnings_end_with_how_many_are_missing() -> None:
         for number in range(30):
             admission.warn(f"{number:02}" + "x" * 200)
 
-    verdict = await validating(Webhook(Gadget, validate=check))(review(object=gadget(size=1)))
-    answered = json.loads(verdict.encode("v1", "u"))["response"]["warnings"]
+    response = await validating_handler(Webhook(Gadget, validate=check))(review(object=gadget(size=1)))
+    answered = json.loads(response.encode("v1", "u"))["response"]["warnings"]
     assert answered[-1] == "… and 10 more warnings"
     assert sum(map(len, answered)) <= 4096 + len(answered[-1])
 
@@ -160,22 +160,22 @@ async def test_api_errors_keep_their_code() -> None:
     async def refuse(_: Admission[Gadget]) -> None:
         raise Invalid("no", code=422, reason="Invalid", details={"causes": [{"field": "spec"}]})
 
-    verdict = await validating(Webhook(Gadget, validate=refuse))(review(object=gadget()))
-    document = json.loads(verdict.encode("v1", "u-1"))
+    response = await validating_handler(Webhook(Gadget, validate=refuse))(review(object=gadget()))
+    document = json.loads(response.encode("v1", "u-1"))
     assert document["response"]["status"]["code"] == 422
     assert document["response"]["status"]["details"] == {"causes": [{"field": "spec"}]}
 
 
 async def test_connects_pass_and_unknown_operations_do_not() -> None:
-    ask = validating(Webhook(Gadget, validate=judge))
+    ask = validating_handler(Webhook(Gadget, validate=judge))
     assert (await ask(review("CONNECT"))).allowed
     assert (await ask(review("PURGE"))).code == 400
 
 
 async def test_an_object_that_does_not_fit_is_refused_with_the_field() -> None:
-    verdict = await validating(Webhook(Gadget, validate=judge))(review(object=gadget(size="many")))
-    assert (verdict.allowed, verdict.code) == (False, 400)
-    assert "size" in verdict.message
+    response = await validating_handler(Webhook(Gadget, validate=judge))(review(object=gadget(size="many")))
+    assert (response.allowed, response.code) == (False, 400)
+    assert "size" in response.message
 
 
 def body(version: str = "v1", **request: Any) -> bytes:
@@ -187,13 +187,13 @@ def body(version: str = "v1", **request: Any) -> bytes:
 @pytest.mark.conformance(52)
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 async def test_answers_come_in_the_version_of_the_question(version: str) -> None:
-    question = parse(body(version, operation="CREATE", object=gadget()))
-    verdict = await defaulting(Webhook(Gadget, default=fill_in))(question)
-    answer = json.loads(verdict.encode(question.version, question.uid))
+    question = parse_review(body(version, operation="CREATE", object=gadget()))
+    response = await defaulting_handler(Webhook(Gadget, default=fill_in))(question)
+    answer = json.loads(response.encode(question.version, question.uid))
     assert (answer["apiVersion"], answer["kind"]) == (f"admission.k8s.io/{version}", "AdmissionReview")
     assert answer["response"]["uid"] == "u-1"
     assert answer["response"]["patchType"] == "JSONPatch"
-    assert json.loads(base64.b64decode(answer["response"]["patch"])) == list(verdict.patch)
+    assert json.loads(base64.b64decode(answer["response"]["patch"])) == list(response.patch)
 
 
 @pytest.mark.conformance(51)
@@ -211,7 +211,7 @@ async def test_answers_come_in_the_version_of_the_question(version: str) -> None
 )
 def test_what_is_no_review_still_gets_the_parts_of_an_answer(content: bytes, version: str, uid: str) -> None:
     with pytest.raises(BadReview) as caught:
-        parse(content)
+        parse_review(content)
     assert (caught.value.version, caught.value.uid, caught.value.code) == (version, uid, 400)
 
 

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from kaito.runtime.certs import CertificateKeeper, Identity, Injector, ServingContext
+from kaito.runtime.certs import CABundleInjector, CertificateRotator, ServingContext, WebhookTarget
 from kaito.runtime.certs.authority import CA_LIFETIME, LEAF_LIFETIME, new_authority, new_leaf
-from kaito.runtime.certs.keeper import read_state
-from kaito.runtime.certs.plan import OVERLAP, PROPAGATION, State, next_state
+from kaito.runtime.certs.plan import OVERLAP, PROPAGATION, CertificateState, next_state
+from kaito.runtime.certs.rotator import read_state
 from kaito.runtime.client import Client
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import Forbidden
@@ -44,8 +44,8 @@ class Replica:
     def __init__(self, world: World, clock: JumpingClock, number: int) -> None:
         self.serving = ServingContext(Metrics())
         client = Client(world.transport(latency=0.01 * number), field_manager="op")
-        injector = Injector(client, Identity("op", "default", ("127.0.0.1",)))
-        self.keeper = CertificateKeeper(
+        injector = CABundleInjector(client, WebhookTarget("op", "default", ("127.0.0.1",)))
+        self.keeper = CertificateRotator(
             client,
             self.serving,
             injector,
@@ -153,7 +153,7 @@ async def test_a_rotation_of_the_ca_takes_its_three_steps(world: World) -> None:
     for replica in replicas:
         await replica.keeper.sync()  # both renewed their leaf many times in these years
 
-    async def round_and_check() -> State:
+    async def round_and_check() -> CertificateState:
         # The second replica lags by one whole round: what the first one wrote must not hurt it.
         await replicas[0].keeper.sync()
         for replica in replicas:
@@ -234,7 +234,7 @@ async def test_a_broken_secret_is_made_anew(world: World) -> None:
 
 def test_names_are_added_at_once_and_kept_until_the_next_renewal() -> None:
     now = datetime.now().astimezone()
-    first = next_state(State(), name="ca", names=["a.svc"], now=now)
+    first = next_state(CertificateState(), name="ca", names=["a.svc"], now=now)
     second = next_state(first, name="ca", names=["b.svc"], now=now)
     assert second.leaf is not None
     assert second.leaf.names() == {"a.svc", "b.svc"}

@@ -8,7 +8,7 @@ import pytest
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Model, Resource
 from kaito.runtime.webhook import Conversion, ConversionError, Spoke
-from kaito.runtime.webhook.conversion import review
+from kaito.runtime.webhook.conversion import convert_review
 
 
 class NewSpec(Model):
@@ -60,7 +60,7 @@ CONVERSION = Conversion(
 def ask(wanted: str, *objects: dict[str, Any]) -> dict[str, Any]:
     request = {"uid": "u-1", "desiredAPIVersion": wanted, "objects": list(objects)}
     document = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request": request}
-    answer = review({CONVERSION.group_kind: CONVERSION}, json.dumps(document).encode())
+    answer = convert_review({CONVERSION.group_kind: CONVERSION}, json.dumps(document).encode())
     response: dict[str, Any] = answer["response"]
     return response
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_converted_is_said(wanted: str, given: str) -> None:
 
 
 def test_a_body_that_is_no_review_gets_an_answer() -> None:
-    answer = review({}, b"nonsense")
+    answer = convert_review({}, b"nonsense")
     assert answer["kind"] == "ConversionReview"
     assert answer["response"]["result"]["status"] == "Failure"
 

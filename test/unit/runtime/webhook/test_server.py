@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from kaito.runtime.certs import CertificateFiles, ServingContext
-from kaito.runtime.certs.authority import Pair, new_authority, new_leaf
+from kaito.runtime.certs.authority import KeyPair, new_authority, new_leaf
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.metrics import Metrics
@@ -60,7 +60,7 @@ class Served:
 
 
 @asynccontextmanager
-async def session(*authorities: Pair) -> AsyncGenerator[aiohttp.ClientSession]:
+async def session(*authorities: KeyPair) -> AsyncGenerator[aiohttp.ClientSession]:
     trusted = b"".join(each.certificate for each in authorities or (CA,)).decode()
     context = ssl.create_default_context(cadata=trusted)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as http:
@@ -107,7 +107,7 @@ async def test_a_bug_is_told_counted_and_survived(served: Served) -> None:
 async def test_a_slow_answer_is_refused_before_the_caller_gives_up(served: Served) -> None:
     answer = await served.post(review(slow="1"), query="?timeout=0.2s")
     assert answer["response"]["uid"] == "u-1"
-    assert answer["response"]["status"]["message"] == "no answer within 0.1 s"
+    assert answer["response"]["status"]["message"] == "no response within 0.1 s"
 
 
 @pytest.mark.conformance(51)
@@ -143,7 +143,7 @@ async def test_a_swapped_certificate_serves_new_connections_and_old_ones_live_on
     link = tmp_path / "certs"
     link.symlink_to(tmp_path / "..data-0")
     watcher = CertificateFiles(link, served.serving)
-    await watcher.look()
+    await watcher.reload()
     async with session() as old, session(other) as new:
         url = f"https://127.0.0.1:{served.server.port}/validate--v1-configmap"
         headers = {"content-type": "application/json"}
@@ -158,7 +158,7 @@ async def test_a_swapped_certificate_serves_new_connections_and_old_ones_live_on
         swap = tmp_path / "swap"
         swap.symlink_to(tmp_path / "..data-1")
         swap.rename(link)
-        await watcher.look()
+        await watcher.reload()
         assert await ask(new)
         assert await ask(old)  # on its old connection
         async with session() as fresh:
@@ -169,12 +169,12 @@ async def test_a_swapped_certificate_serves_new_connections_and_old_ones_live_on
 @pytest.mark.conformance(53)
 async def test_a_pair_that_does_not_fit_keeps_the_old_one(served: Served, tmp_path: Path) -> None:
     watcher = CertificateFiles(tmp_path, served.serving)
-    await watcher.look()
-    assert str(tmp_path) in served.serving.trouble
+    await watcher.reload()
+    assert str(tmp_path) in served.serving.problem
     (tmp_path / "tls.crt").write_bytes(new_leaf(CA, ["127.0.0.1"], NOW).certificate)
     (tmp_path / "tls.key").write_bytes(new_leaf(CA, ["127.0.0.1"], NOW).key)
-    await watcher.look()
-    assert "no use together" in served.serving.trouble
+    await watcher.reload()
+    assert "not valid or do not match" in served.serving.problem
     assert (await served.post(review()))["response"]["allowed"] is True
     assert served.metrics.value("certwatcher_read_certificate_errors_total") == 2
 

@@ -1,4 +1,7 @@
-"""From a question to a verdict: decode, call the user's function, compare. Knows nothing of HTTP or TLS."""
+"""Handles admission requests: decodes the object, calls the user's functions and builds the response.
+
+HTTP and TLS are in `server`, the wire format in `review`.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
@@ -11,67 +14,67 @@ from kaito.runtime.errors import ApiError, UnreadableObject
 from kaito.runtime.meta import Resource
 from kaito.runtime.webhook.declaration import Admission, AnyWebhook, Operation
 from kaito.runtime.webhook.patching import json_patch
-from kaito.runtime.webhook.review import Review, Verdict, from_error, refused
+from kaito.runtime.webhook.review import AdmissionResponse, AdmissionReview, denial, denial_of_error
 
 R = TypeVar("R", bound=Resource)
 
-Answer = Callable[[Review], Awaitable[Verdict]]
+AdmissionHandler = Callable[[AdmissionReview], Awaitable[AdmissionResponse]]
 
 _OPERATIONS: tuple[Operation, ...] = ("CREATE", "UPDATE", "DELETE", "CONNECT")
 
 
-def defaulting(webhook: AnyWebhook) -> Answer:
-    """The answer of the mutating path."""
+def defaulting_handler(webhook: AnyWebhook) -> AdmissionHandler:
+    """The handler of the mutating path."""
 
-    async def answer(review: Review) -> Verdict:
+    async def handle(review: AdmissionReview) -> AdmissionResponse:
         if review.request.get("operation") == "DELETE":
-            return Verdict(allowed=True)
+            return AdmissionResponse(allowed=True)
         try:
             given = _decode(webhook.kind, review.request.get("object"))
         except UnreadableObject as error:
-            return Verdict(allowed=False, code=400, message=str(error))
+            return AdmissionResponse(allowed=False, code=400, message=str(error))
         if given is None:
-            return Verdict(allowed=True)
+            return AdmissionResponse(allowed=True)
         obj: Resource = given
         try:
             for default in webhook.defaults:
                 result = default(obj)
                 obj = await result if isawaitable(result) else cast("Resource", result)
         except ApiError as error:
-            return from_error(error)
-        # Both states went through the model, so only what the functions changed differs: unknown fields, nulls and
-        # other spellings of the request stay as they are.
-        return Verdict(allowed=True, patch=json_patch(given.to_dict(), obj.to_dict()))
+            return denial_of_error(error)
+        # Both sides of the comparison are encoded by the model. The patch therefore contains only what the functions
+        # changed; unknown fields, nulls and other encodings of the request stay as they are.
+        return AdmissionResponse(allowed=True, patch=json_patch(given.to_dict(), obj.to_dict()))
 
-    return answer
+    return handle
 
 
-def validating(webhook: AnyWebhook) -> Answer:
-    """The answer of the validating path."""
+def validating_handler(webhook: AnyWebhook) -> AdmissionHandler:
+    """The handler of the validating path."""
 
-    async def answer(review: Review) -> Verdict:
+    async def handle(review: AdmissionReview) -> AdmissionResponse:
         request = review.request
         operation = request.get("operation")
         if operation not in _OPERATIONS:
-            return Verdict(allowed=False, code=400, message=f"unknown operation {operation!r}")
+            return AdmissionResponse(allowed=False, code=400, message=f"unknown operation {operation!r}")
         if operation == "CONNECT" or webhook.validate is None:
-            return Verdict(allowed=True)
+            return AdmissionResponse(allowed=True)
         try:
             admission = _admission(webhook.kind, operation, request)
         except UnreadableObject as error:
-            return Verdict(allowed=False, code=400, message=str(error))
+            return AdmissionResponse(allowed=False, code=400, message=str(error))
         try:
-            judged = webhook.validate(admission)
-            if isawaitable(judged):
-                await judged
+            result = webhook.validate(admission)
+            if isawaitable(result):
+                await result
         except ApiError as error:
-            return from_error(error, warnings=admission.warnings)
+            return denial_of_error(error, warnings=admission.warnings)
         if admission.problems:
-            what = f'{webhook.kind.kind} "{_name(admission, request)}"'
-            return refused(admission.problems, what=what, warnings=admission.warnings)
-        return Verdict(allowed=True, warnings=admission.warnings)
+            subject = f'{webhook.kind.kind} "{_name(admission, request)}"'
+            return denial(admission.problems, subject=subject, warnings=admission.warnings)
+        return AdmissionResponse(allowed=True, warnings=admission.warnings)
 
-    return answer
+    return handle
 
 
 def _admission(kind: type[R], operation: Operation, request: Mapping[str, Any]) -> Admission[R]:

@@ -1,8 +1,8 @@
-"""Makes and rotates the webhook's certificate, together with the other replicas, in one Secret.
+"""Issues and rotates the webhook certificate, shared with the other replicas in a Secret.
 
-Every replica runs it. Each round: read the Secret, compute what should be there (`plan`), write it if that differs
-(the optimistic lock picks one writer, the others read what it wrote), put the CA bundle into the configurations, and
-only then serve with the new certificate.
+Every replica runs it. Each sync reads the Secret, computes its next state (`plan`), writes it if it differs (by
+optimistic locking one replica writes and the others read its result), writes the CA bundle into the configurations, and
+only then serves with the new certificate.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from typing import Any, final
 
 import msgspec
 
-from kaito.runtime.certs.authority import Pair
-from kaito.runtime.certs.injection import Injector
-from kaito.runtime.certs.plan import State, next_state
+from kaito.runtime.certs.authority import KeyPair
+from kaito.runtime.certs.injection import CABundleInjector
+from kaito.runtime.certs.plan import CertificateState, next_state
 from kaito.runtime.certs.serving import ServingContext
 from kaito.runtime.client import Client
 from kaito.runtime.clock import Clock
@@ -25,40 +25,40 @@ from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectMeta
 
 POLL_SECONDS = 10.0
-"""Between two rounds; all of a rotation's steps are far longer."""
+"""Interval of the syncs; every step of a rotation takes much longer."""
 
 WRITE_ATTEMPTS = 5
-"""Tries to write the Secret while other replicas do the same."""
+"""Attempts to write the Secret while other replicas write it, too."""
 
 AUTHORITIES_KEY = "authorities.json"
-"""Secret key of all CAs with their keys; `ca.crt`, `tls.crt` and `tls.key` are there for people and other readers."""
+"""Key of the Secret with all CAs and their private keys; `ca.crt`, `tls.crt` and `tls.key` are for other readers."""
 
 _log = get_logger(__name__)
 
 
 @final
-class CertificateKeeper:
-    """Keeps a serving context supplied. A `Runnable`.
+class CertificateRotator:
+    """Issues certificates for a serving context. A `Runnable`.
 
     Args:
         client: live client, not fenced.
-        serving: what to supply.
-        injector: tells the API server about the CA.
+        serving: the serving context.
+        injector: writes the CA bundle.
         secret: name of the Secret.
         namespace: its namespace.
         names: host names and addresses of the server.
         clock: wall time.
-        rng: spreads the rounds of replicas.
+        rng: spreads the syncs of the replicas.
     """
 
-    name = "certificate-keeper"
+    name = "certificate-rotator"
     leader_elected = False
 
     def __init__(
         self,
         client: Client,
         serving: ServingContext,
-        injector: Injector,
+        injector: CABundleInjector,
         *,
         secret: str,
         namespace: str,
@@ -76,28 +76,28 @@ class CertificateKeeper:
         self._rng = rng
 
     async def run(self) -> None:
-        """Round after round, until cancelled. Failures are told and tried again: the last certificate serves on."""
+        """Sync at an interval, until cancelled. Failures are logged and retried; the previous certificate stays."""
         while True:
             try:
                 await self.sync()
             except KaitoRuntimeError as error:
-                self._serving.failed(f"secret {self._namespace}/{self._secret}: {error}")
-                _log.warning("webhook certificate not kept", error=str(error))
+                self._serving.record_failure(f"secret {self._namespace}/{self._secret}: {error}")
+                _log.warning("sync of the webhook certificate failed", error=str(error))
             await asyncio.sleep(POLL_SECONDS * (0.8 + 0.4 * self._rng.random()))
 
     async def sync(self) -> None:
-        """One round.
+        """Bring the Secret, the configurations and the serving context up to date.
 
         Raises:
-            ApiError: the server refuses.
-            TransportError: it does not answer.
+            ApiError: the API server rejects a request.
+            TransportError: the API server cannot be reached.
         """
-        state = await self._agree()
+        state = await self._ensure_secret()
         await self._injector.inject(state.bundle)
         if state.leaf is not None and self._serving.load(state.leaf):
             _log.info("serving certificate loaded", secret=self._secret, expires=str(state.leaf.expires_at))
 
-    async def _agree(self) -> State:
+    async def _ensure_secret(self) -> CertificateState:
         for attempt in range(1, WRITE_ATTEMPTS + 1):
             stored = await self._client.find(Secret, self._secret, self._namespace)
             state = read_state(stored)
@@ -109,12 +109,12 @@ class CertificateKeeper:
             except (Conflict, AlreadyExists):
                 if attempt == WRITE_ATTEMPTS:
                     raise
-                await asyncio.sleep(0.1 * attempt * self._rng.random())  # another replica was faster: see what it made
+                await asyncio.sleep(0.1 * attempt * self._rng.random())  # another replica was faster: read its result
             else:
                 return wanted
         raise AssertionError  # pragma: no cover -- the last attempt returns or raises
 
-    async def _write(self, stored: Secret | None, state: State) -> None:
+    async def _write(self, stored: Secret | None, state: CertificateState) -> None:
         data = write_state(state)
         if stored is None:
             metadata = ObjectMeta(name=self._secret, namespace=self._namespace)
@@ -124,25 +124,25 @@ class CertificateKeeper:
         _log.info("webhook certificates renewed", secret=self._secret, authorities=len(state.authorities))
 
 
-def read_state(secret: Secret | None) -> State:
-    """The state in a Secret; what cannot be read counts as absent and is made anew."""
+def read_state(secret: Secret | None) -> CertificateState:
+    """Decode the state in a Secret; an invalid state counts as absent and is replaced."""
     document: dict[str, Any] = secret.to_dict() if secret is not None else {}
     data: dict[str, str] = document.get("data") or {}
     try:
         entries: list[dict[str, str]] = msgspec.json.decode(
             base64.b64decode(data.get(AUTHORITIES_KEY, "")) or b"[]", type=list[dict[str, str]]
         )
-        authorities = tuple(Pair(entry["certificate"].encode(), entry["key"].encode()) for entry in entries)
-        leaf = Pair(base64.b64decode(data.get("tls.crt", "")), base64.b64decode(data.get("tls.key", "")))
+        authorities = tuple(KeyPair(entry["certificate"].encode(), entry["key"].encode()) for entry in entries)
+        leaf = KeyPair(base64.b64decode(data.get("tls.crt", "")), base64.b64decode(data.get("tls.key", "")))
         _ = [authority.expires_at for authority in authorities], leaf.certificate and leaf.expires_at
     except (ValueError, KeyError, msgspec.MsgspecError) as error:
-        _log.warning("the webhook's Secret is unreadable, making a new one", error=str(error))
-        return State()
-    return State(authorities, leaf if leaf.certificate and leaf.key else None)
+        _log.warning("Secret of the webhook certificate is not valid, issuing a new one", error=str(error))
+        return CertificateState()
+    return CertificateState(authorities, leaf if leaf.certificate and leaf.key else None)
 
 
-def write_state(state: State) -> dict[str, str]:
-    """The Secret's data for a state."""
+def write_state(state: CertificateState) -> dict[str, str]:
+    """Encode a state as the data of a Secret."""
     entries = [{"certificate": each.certificate.decode(), "key": each.key.decode()} for each in state.authorities]
     values = {AUTHORITIES_KEY: msgspec.json.encode(entries), "ca.crt": state.bundle}
     if state.leaf is not None:
