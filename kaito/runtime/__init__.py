@@ -8,8 +8,8 @@
 in `kaito.runtime.kinds`; `kaito.runtime.crd` makes a CustomResourceDefinition from yours.
 
 **Reconciling** is one async function per kind. It gets a `Request` (the object, and an `Api` to read and write with)
-and returns None when done, `Again(after, why)` to be called again, or raises: `Terminal` is final until something
-changes, anything else is retried with `Backoff`. A `Controller` says what triggers it and how often it may run:
+and returns None, or `Again(after, why)` to request a requeue. An exception is retried with `Backoff`; `Terminal` is not
+retried until something changes. A `Controller` declares what triggers the function and the limits of a reconcile:
 
     controller = Controller(Memcached, reconcile, workers=4).owns(Deployment, when=changed("status.readyReplicas"))
 

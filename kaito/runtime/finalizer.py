@@ -1,8 +1,8 @@
-"""Finalizers: the promise that clean-up runs before an object disappears.
+"""Adds and removes finalizers, so that the cleanup of an object runs before its deletion.
 
-The controller calls `add_finalizer` before the first body of an object, so that no side effect precedes it, and
-`remove_finalizer` after the clean-up. Both touch nothing but the finalizer list, and neither can take away or bring
-back somebody else's entry.
+The controller calls `add_finalizer` before the first reconcile of an object, so that no side effect precedes it, and
+`remove_finalizer` after the cleanup. Both change only the list of finalizers, and neither removes or restores an entry
+of another controller.
 """
 
 from typing import TypeVar
@@ -15,28 +15,28 @@ from kaito.runtime.meta import Resource
 R = TypeVar("R", bound=Resource)
 
 ATTEMPTS = 5
-"""Tries while others keep changing the list (client-go's retry preset)."""
+"""Attempts while the object changes concurrently (client-go's `DefaultRetry`)."""
 
 
 def has_finalizer(obj: Resource, finalizer: str) -> bool:
-    """Whether the object waits for this finalizer when deleted."""
+    """Whether the object has this finalizer."""
     return finalizer in obj.metadata.finalizers
 
 
 async def add_finalizer(api: Api, obj: R, finalizer: str) -> R:
-    """The object with the finalizer stored; no request when it has it.
+    """Add the finalizer and return the object; sends no request if the object has it.
 
     Raises:
-        NotFound: the object is gone.
-        Invalid: it is being deleted, and takes no new finalizers.
-        Conflict: others keep changing it.
+        NotFound: the object does not exist.
+        Invalid: the object is being deleted; new finalizers are rejected.
+        Conflict: the object changed concurrently at every attempt.
     """
     for attempt in range(1, ATTEMPTS + 1):
         if has_finalizer(obj, finalizer):
             return obj
         document = {
             "metadata": {
-                "resourceVersion": obj.metadata.resource_version,  # the list is replaced whole: it must be current
+                "resourceVersion": obj.metadata.resource_version,  # a merge patch replaces the list: it must be current
                 "finalizers": [*obj.metadata.finalizers, finalizer],
             }
         }
@@ -45,29 +45,29 @@ async def add_finalizer(api: Api, obj: R, finalizer: str) -> R:
         except Conflict:
             if attempt == ATTEMPTS:
                 raise
-            newer = await _now(api, obj)
+            newer = await _read_live(api, obj)
             if newer is None:
-                raise _gone(obj) from None
+                raise _not_found(obj) from None
             obj = newer
     raise AssertionError  # pragma: no cover -- the last attempt returns or raises
 
 
 async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
-    """Take the finalizer out, every occurrence; done when it, or the object, is gone already.
+    """Remove every occurrence of the finalizer, if the object exists and has it.
 
     Raises:
-        Invalid: others keep changing the list.
-        NotFound: the server does not serve the kind.
+        Invalid: the list changed concurrently at every attempt.
+        NotFound: the API server does not serve the kind.
     """
     present = obj
     for attempt in range(1, ATTEMPTS + 1):
-        places = [place for place, name in enumerate(present.metadata.finalizers) if name == finalizer]
-        if not places:
+        indexes = [index for index, name in enumerate(present.metadata.finalizers) if name == finalizer]
+        if not indexes:
             return
         try:
-            await api.patch(present, _removal(places, finalizer))
+            await api.patch(present, _removal(indexes, finalizer))
         except NotFound as error:
-            if not error.is_object:  # the kind is not served: whether the object is gone cannot be known
+            if not error.is_object:  # the kind is not served, so the object may still exist
                 raise
             return
         except (Conflict, Invalid):
@@ -75,27 +75,27 @@ async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
                 raise
         else:
             return
-        newer = await _now(api, obj)
+        newer = await _read_live(api, obj)
         if newer is None:
             return
         present = newer
 
 
-def _gone(obj: Resource) -> ApiError:
+def _not_found(obj: Resource) -> ApiError:
     details = {"name": obj.name, "group": obj.group(), "kind": obj.plural}
-    return api_error(404, {"message": f"{obj.kind} {obj.key} is gone", "reason": "NotFound", "details": details})
+    return api_error(404, {"message": f"{obj.kind} {obj.key} does not exist", "reason": "NotFound", "details": details})
 
 
-def _removal(places: list[int], finalizer: str) -> JsonPatch:
-    """From the back, so that the places in front stay where they are; `test` makes sure that they are."""
+def _removal(indexes: list[int], finalizer: str) -> JsonPatch:
+    """Remove the entries from the last to the first, so that the other indexes stay valid; `test` checks each."""
     operations: list[dict[str, str]] = []
-    for place in reversed(places):
-        path = pointer("metadata", "finalizers", place)
+    for index in reversed(indexes):
+        path = pointer("metadata", "finalizers", index)
         operations += [{"op": "test", "path": path, "value": finalizer}, {"op": "remove", "path": path}]
     return JsonPatch(operations)
 
 
-async def _now(api: Api, obj: R) -> R | None:
-    """The same object as the server has it, or None when it is gone."""
+async def _read_live(api: Api, obj: R) -> R | None:
+    """Read the object live; None if it does not exist, or if another object has its name."""
     newer = await api.client.find(type(obj), obj.name, obj.namespace)
     return newer if newer is not None and newer.uid == obj.uid else None

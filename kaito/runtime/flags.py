@@ -157,7 +157,7 @@ class FlagParser(argparse.ArgumentParser):
             self._fail(error, flags)
 
     def add_manager_settings(self) -> None:
-        """Add the flags that every manager has; `manager_settings` reads them."""
+        """Add the standard flags of a manager; `manager_settings` reads them."""
         self.add_settings(Settings, fields=MANAGER_FIELDS, names=MANAGER_FLAG_NAMES)
 
     def manager_settings(self, arguments: argparse.Namespace, **values: Any) -> Settings:

@@ -1,9 +1,9 @@
-"""Health checks with a meaning, answered the way Kubernetes' own components answer.
+"""Health checks of a process, with responses like those of Kubernetes components.
 
-`/healthz` asks whether the process should live, `/readyz` whether it should get traffic. Each check is a function that
-returns nothing when all is well and raises, or returns a sentence, when it is not. `/healthz` runs all of them,
-`/healthz/<name>` one, `?exclude=<name>` all but some, `?verbose` lists every result. The address is the kubelet's
-business, not the world's: reasons are shown, because a probe that fails without one costs somebody an hour.
+`/healthz` is for liveness, `/readyz` for readiness. A check is a function that returns None if it passes; it fails by
+returning the reason or by raising. `/healthz` runs all checks, `/healthz/<name>` one, `?exclude=<name>` all others, and
+`?verbose` lists every result. Responses contain the reasons: unlike in Kubernetes components, which hide them, because
+the health port is for the kubelet only.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -12,27 +12,27 @@ from dataclasses import dataclass
 from kaito.runtime.errors import ConfigurationError
 
 Check = Callable[[], str | None]
-"""Returns a sentence when something is wrong. Must not block."""
+"""Returns the reason of a failure, or None. Must not block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer to a probe."""
+    """The response to a probe."""
 
     healthy: bool
     text: str
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """The HTTP status code."""
         return 200 if self.healthy else 500
 
 
 class Checks:
-    """The checks behind one path.
+    """The checks of one path.
 
     Args:
-        path: `healthz` or `readyz`, for the texts.
+        path: `healthz` or `readyz`, for the responses.
     """
 
     def __init__(self, path: str) -> None:
@@ -40,7 +40,7 @@ class Checks:
         self._checks: dict[str, Check] = {}
 
     def add(self, name: str, check: Check) -> None:
-        """Run this check from now on.
+        """Add a check.
 
         Raises:
             ConfigurationError: the name is taken, or cannot be part of a URL.
@@ -51,11 +51,11 @@ class Checks:
         self._checks[name] = check
 
     def remove(self, name: str) -> None:
-        """Run it no more."""
+        """Remove a check, if it exists."""
         self._checks.pop(name, None)
 
     def report(self, *, verbose: bool = False, exclude: Collection[str] = ()) -> Report:
-        """Run every check but the excluded ones."""
+        """Run all checks except the excluded ones."""
         results = {name: _run(check) for name, check in self._checks.items() if name not in exclude}
         unknown = sorted(set(exclude) - set(self._checks))
         healthy = not any(results.values())
@@ -66,21 +66,21 @@ class Checks:
         return Report(healthy=healthy, text="\n".join(lines) + "\n")
 
     def report_one(self, name: str) -> Report | None:
-        """Run one check; None when there is none of that name."""
+        """Run one check; None if there is none of that name."""
         check = self._checks.get(name)
         if check is None:
             return None
-        wrong = _run(check)
-        return Report(healthy=wrong is None, text="ok" if wrong is None else f"{name} failed: {wrong}\n")
+        reason = _run(check)
+        return Report(healthy=reason is None, text="ok" if reason is None else f"{name} failed: {reason}\n")
 
 
 def _run(check: Check) -> str | None:
     try:
         return check() or None
-    except Exception as error:  # noqa: BLE001 - a check that cannot even run is a failed one
+    except Exception as error:  # noqa: BLE001 - a check that raises has failed
         return f"{type(error).__name__}: {error}"
 
 
 def _lines(results: Mapping[str, str | None]) -> Iterator[str]:
-    for name, wrong in results.items():
-        yield f"[+]{name} ok" if wrong is None else f"[-]{name} failed: {wrong}"
+    for name, reason in results.items():
+        yield f"[+]{name} ok" if reason is None else f"[-]{name} failed: {reason}"

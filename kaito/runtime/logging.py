@@ -1,10 +1,10 @@
-"""Structured logs: one JSON object a line on stderr, with the reconcile at hand in every line.
+"""Structured logs: one JSON object per line on stderr, with the current reconcile in every line.
 
-Every module takes its logger from `get_logger`, which works without any set-up (controller-runtime stays silent until
-its logger is set). `Manager.run` calls `configure` with the settings. Context travels in `contextvars`: a line logged
-deep inside a reconcile, or by a task it started, carries `controller`, `controllerGroup`, `controllerKind`, the object
-under its kind (`"Pod": {"namespace": ..., "name": ...}`), `namespace`, `name` and `reconcileID`.
-Lines of libraries that use `logging` come out in the same form.
+Every module gets its logger from `get_logger`, which works without configuration (controller-runtime logs nothing until
+its logger is set). `Manager.run` calls `configure` with the settings. The context is in `contextvars`: every line that
+is logged within a reconcile, or by a task that it started, contains `controller`, `controllerGroup`, `controllerKind`,
+the object under its kind (`"Pod": {"namespace": ..., "name": ...}`), `namespace`, `name` and `reconcileID`. Lines of
+libraries that use `logging` have the same format.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from kaito.runtime.clock import LoopClock, SystemClock
 from kaito.runtime.meta import ObjectKey
 
 BoundLogger = FilteringBoundLogger
-"""What `get_logger` returns: `debug`, `info`, `warning`, `error`, `exception` with a text and key/values; `bind`."""
+"""A logger: `debug`, `info`, `warning`, `error` and `exception` with an event and fields, and `bind`."""
 
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -36,12 +36,12 @@ _NUMBERS: dict[LogLevel, int] = {
 
 
 def get_logger(name: str, **values: object) -> BoundLogger:
-    """A logger whose lines carry `logger=name` and the values."""
+    """A logger whose lines contain `logger=name` and the values."""
     return cast("BoundLogger", structlog.get_logger(name, **values))
 
 
 def _new_id() -> str:
-    """A random UUID (RFC 9562, version 4), in a third of the time of `uuid.uuid4`: every reconcile takes one."""
+    """A random UUID (RFC 9562, version 4), three times as fast as `uuid.uuid4`: every reconcile needs one."""
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
@@ -49,10 +49,9 @@ def _new_id() -> str:
 
 @contextmanager
 def reconcile_context(controller: str, kind: str, key: object, *, group: str = "") -> Generator[str]:
-    """Put the reconcile's identity into every line logged inside; yields the new reconcile id.
+    """Add the fields of a reconcile to every line logged within; yields the new reconcile ID.
 
-    Names as in controller-runtime, so that existing log queries keep working. `kind` is empty for a controller without
-    one.
+    The fields have controller-runtime's names, for existing log queries. `kind` is empty for a controller without one.
     """
     reconcile_id = _new_id()
     values: dict[str, object] = {"controller": controller, "reconcileID": reconcile_id}
@@ -62,7 +61,7 @@ def reconcile_context(controller: str, kind: str, key: object, *, group: str = "
         values |= {"namespace": key.namespace, "name": key.name}
     else:
         values["name"] = str(key)
-    # What `structlog.contextvars.bound_contextvars` does, without reading the whole context first.
+    # As `structlog.contextvars.bound_contextvars`, which also copies the whole context: too slow for every reconcile.
     tokens = structlog.contextvars.bind_contextvars(**values)
     try:
         yield reconcile_id
@@ -71,18 +70,18 @@ def reconcile_context(controller: str, kind: str, key: object, *, group: str = "
 
 
 def configure(log_format: LogFormat = "json", level: LogLevel = "info") -> None:
-    """Choose form and level for the whole process, libraries that use `logging` included.
+    """Set format and level for the whole process, including libraries that use `logging`.
 
     Args:
-        log_format: `json` for machines, `console` for people.
-        level: anything less important is dropped.
+        log_format: `json`, or `console` for terminals.
+        level: the minimum level.
     """
     _configure_structlog(log_format, _NUMBERS[level])
     handler = _StderrHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_context(),
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_form(log_format)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(log_format)],
         )
     )
     root = logging.getLogger()
@@ -92,7 +91,7 @@ def configure(log_format: LogFormat = "json", level: LogLevel = "info") -> None:
 
 def _configure_structlog(log_format: LogFormat, level: int) -> None:
     structlog.configure(
-        processors=[*_context(), *_form(log_format)],
+        processors=[*_context(), *_renderers(log_format)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_StderrLines,
         cache_logger_on_first_use=False,
@@ -110,7 +109,7 @@ def _context() -> list[Processor]:
 
 
 def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The moment, in UTC; that of the simulation for what is logged in simulated time."""
+    """Add the time in UTC; with a simulated clock, the simulated time."""
     try:
         simulated = bool(getattr(asyncio.get_running_loop(), "simulates_time", False))
     except RuntimeError:
@@ -120,7 +119,7 @@ def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     return event
 
 
-def _form(log_format: LogFormat) -> list[Processor]:
+def _renderers(log_format: LogFormat) -> list[Processor]:
     if log_format == "console":
         return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     return [
@@ -131,8 +130,8 @@ def _form(log_format: LogFormat) -> list[Processor]:
 
 
 def _kubernetes_names(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """`ts`, `level`, `msg` first, and a reconcile's object under its kind: the keys that readers of Kubernetes
-    components' logs know."""
+    """Rename and order the fields as in logs of Kubernetes components: `ts`, `level`, `msg`, and the object by its
+    kind."""
     kind = event.get("controllerKind")
     if kind and "namespace" in event:
         event.setdefault(kind, {"namespace": event["namespace"], "name": event.get("name", "")})
@@ -141,7 +140,7 @@ def _kubernetes_names(_: object, __: str, event: MutableMapping[str, Any]) -> Mu
 
 
 class _StderrLines:
-    """Writes each line to the current `sys.stderr` at once, so that redirections made later are honored."""
+    """Writes each line to the current `sys.stderr`, which may have been redirected after the logger was made."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -159,7 +158,7 @@ class _StderrHandler(logging.Handler):
         """Write one line; a failure to format is reported by `logging` itself."""
         try:
             sys.stderr.write(self.format(record) + "\n")
-        except Exception:  # noqa: BLE001 - the boundary of `logging`: its own way to report a broken record
+        except Exception:  # noqa: BLE001 - the boundary of `logging`, which reports the broken record
             self.handleError(record)
 
 

@@ -1,8 +1,8 @@
-"""Owner references: who an object belongs to, and goes with.
+"""Owner references: set, removed and checked on objects that are built in code.
 
-`Api.ensure(..., owner=)` sets them; these functions are for objects built by hand. Pure data, no requests: the garbage
-collector of the cluster does the deleting. Rules as in controller-runtime, except that an owner recreated under its
-old name has another UID and so adopts only when told to.
+`Api.ensure(..., owner=)` sets them, too. The functions are pure; the garbage collector of the cluster deletes
+dependents. The rules are controller-runtime's, with one exception: an owner that was recreated with the same name has
+another UID, and adopts the dependents only with `adopt`.
 """
 
 from typing import TypeVar
@@ -17,25 +17,25 @@ def controlled_by(obj: R, owner: Resource, *, block_deletion: bool = True, adopt
     """A copy of `obj` whose controller is `owner`.
 
     Args:
-        obj: the dependent; it takes the owner's namespace when it names none.
-        owner: must exist, that is have a UID.
+        obj: the dependent; it gets the owner's namespace if it has none.
+        owner: the owner, which must exist (have a UID).
         block_deletion: foreground deletion of the owner waits for the dependent.
-        adopt: take over from a former owner of the same name and kind.
+        adopt: replace a former owner with the same name and kind.
 
     Raises:
         ConfigurationError: a namespaced owner of a cluster-scoped object, or of one in another namespace.
-        AlreadyOwned: another controller is set.
+        AlreadyOwned: the object has another controller.
     """
     return _with_owner(obj, owner, controller=True, block_deletion=block_deletion, adopt=adopt)
 
 
 def owned_by(obj: R, owner: Resource, *, adopt: bool = False) -> R:
-    """A copy of `obj` that goes when `owner` (and every other owner) goes. Arguments and errors as `controlled_by`."""
+    """A copy of `obj` that is deleted when `owner` and all its other owners are. Arguments as in `controlled_by`."""
     return _with_owner(obj, owner, controller=False, block_deletion=False, adopt=adopt)
 
 
 def disowned(obj: R, owner: Resource) -> R:
-    """A copy of `obj` without its reference to `owner`, this very object and not a namesake.
+    """A copy of `obj` without its reference to `owner`, compared by UID.
 
     Raises:
         ConfigurationError: there is no such reference.
@@ -48,7 +48,7 @@ def disowned(obj: R, owner: Resource) -> R:
 
 
 def is_owned_by(obj: Resource, owner: Resource) -> bool:
-    """Whether `owner`, this very object and not a namesake, is among the owners."""
+    """Whether `owner` is one of the owners, compared by UID."""
     return bool(owner.uid) and any(reference.uid == owner.uid for reference in obj.metadata.owner_references)
 
 
@@ -58,12 +58,12 @@ def controller_of(metadata: ObjectMeta) -> OwnerReference | None:
 
 
 def same_owner(one: OwnerReference, other: OwnerReference) -> bool:
-    """Whether both name the same object as far as words go: group, kind and name. The UID may differ."""
+    """Whether both have the same group, kind and name; the UID may differ."""
     return (one.group, one.kind, one.name) == (other.group, other.kind, other.name)
 
 
 def check_controller(obj: Resource, reference: OwnerReference, *, adopt: bool) -> None:
-    """Refuse a second controller.
+    """Check that `obj` has no other controller.
 
     Raises:
         AlreadyOwned: `obj` has another controller; with `adopt`, one of the same name does not count.
@@ -74,7 +74,7 @@ def check_controller(obj: Resource, reference: OwnerReference, *, adopt: bool) -
     message = f"{obj.kind} {obj.key} is controlled by {present.kind} {present.name} (uid {present.uid})"
     if same_owner(present, reference):
         message += (
-            f", which is gone: the {reference.kind} of that name now has uid {reference.uid}. "
+            f", which does not exist: the {reference.kind} of that name now has uid {reference.uid}. "
             "Wait for the garbage collector, or adopt"
         )
     raise AlreadyOwned(message)

@@ -1,9 +1,9 @@
-"""Events (`events.k8s.io/v1`): sentences for people, shown by `kubectl describe`, sent some time, never waited for.
+"""`EventRecorder`: records events (`events.k8s.io/v1`), which `kubectl describe` shows.
 
-`Api.event` and the lease record here; the manager runs it. Recording never blocks and never raises: what is too much is
-dropped and counted. The limits are those of Kubernetes' own recorder (client-go, `tools/record`), so that an operator
-in trouble cannot hurt the API server: many different sentences about one matter are combined, equal ones become one
-series, and an object has a bucket of new events.
+`Api.event` and the election record events; the manager sends them in the background. Recording never blocks and never
+raises: events beyond the limits are dropped and counted. The correlation is that of Kubernetes' recorder (client-go,
+`tools/record`), so that a failing operator does not overload the API server: equal events become one series, many
+different notes with the same reason are combined, and each object has a token bucket of new events.
 """
 
 import asyncio
@@ -28,34 +28,34 @@ from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.meta.model import format_micro_time
 
 QUEUE_LIMIT = 1000
-"""Events waiting to be sent; more are dropped."""
+"""Maximum number of queued events; more are dropped."""
 
-REMEMBERED = 4096
-"""Series, groups and buckets remembered, the least recently used forgotten first."""
+CORRELATOR_ENTRIES = 4096
+"""Maximum number of series, groups and buckets in memory; the least recently used is evicted first."""
 
 COMBINE_AFTER = 10
-"""The tenth different sentence of one matter within the window, and all after it, become one combined event."""
+"""The tenth different note with the same reason within the window, and all later ones, become one combined event."""
 
 COMBINE_WINDOW_SECONDS = 600.0
 
 BUCKET_SIZE = 25
-"""New events of one object and type at once."""
+"""New events of one object and type that are sent at once."""
 
 BUCKET_REFILL_SECONDS = 300.0
-"""One more after this time."""
+"""Interval at which one more is allowed."""
 
 SERIES_WRITE_SECONDS = 60.0
-"""A running series is written at most this often; the count grows in memory meanwhile."""
+"""Minimum interval of writes of a series; in between the count is kept in memory."""
 
 SERIES_END_SECONDS = 360.0
-"""A series that was quiet this long is over (client-go: 6 minutes); the next equal event is a new one."""
+"""A series without an event for this long ends (client-go: 6 minutes); the next equal event starts a new one."""
 
 SEND_ATTEMPTS = 12
 SEND_RETRY_SECONDS = 10.0
-"""Tries while the server does not answer, and the time between them; the first pause is random within it."""
+"""Attempts while the API server cannot be reached, and their interval; the first delay is random within it."""
 
 FLUSH_SECONDS = 2.0
-"""Time for what is still queued when the recorder is stopped."""
+"""Time in which queued events are sent when the recorder stops."""
 
 _SWEEP_SECONDS = 15.0
 _NOTE_BYTES, _WORD_LENGTH = 1024, 128  # limits of the API (events.k8s.io/v1, validation)
@@ -71,8 +71,8 @@ _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Matter:
-    """What an event is about, but for its sentence."""
+class _Subject:
+    """The object and the fields of an event, without the note."""
 
     regarding: tuple[str, str, str, str]
     type: EventType
@@ -82,7 +82,7 @@ class _Matter:
 
 @dataclass(slots=True)
 class _Group:
-    """Different sentences about one matter."""
+    """The different notes of one subject."""
 
     since: float
     notes: set[str] = field(default_factory=set[str])
@@ -96,27 +96,27 @@ class _Bucket:
 
 @dataclass(slots=True)
 class _Series:
-    """One event, and how often it was seen."""
+    """One event and its count."""
 
     event: Event
     count: int
     last: datetime
-    seen_at: float
+    last_at: float
     written_at: float | None = None
     queued: bool = False
     created: bool = False
     is_stale: bool = True
-    """Whether the server has an older count."""
+    """Whether the API server has an older count."""
 
 
 class _Recent(OrderedDict[K, V], Generic[K, V]):
-    """The most recently used entries."""
+    """A cache of the most recently used entries."""
 
     def touch(self, key: K, make: Callable[[], V]) -> V:
-        """The entry of the key, made if missing, now the most recent."""
+        """The entry of the key, made if missing; it becomes the most recently used."""
         if key not in self:
             self[key] = make()
-            if len(self) > REMEMBERED:
+            if len(self) > CORRELATOR_ENTRIES:
                 self.popitem(last=False)
         self.move_to_end(key)
         return self[key]
@@ -124,7 +124,7 @@ class _Recent(OrderedDict[K, V], Generic[K, V]):
 
 @final
 class EventRecorder:
-    """Correlates events and sends them from a task of its own."""
+    """Correlates events and sends them in the background. A `Runnable`."""
 
     name = "events"
     leader_elected = False
@@ -139,15 +139,15 @@ class EventRecorder:
         rng: random.Random | None = None,
         on_drop: Callable[[DropReason], None] | None = None,
     ) -> None:
-        """Prepare; nothing is sent before `run`.
+        """Make a recorder; nothing is sent before `run`.
 
         Args:
-            client: sends; not fenced, so that a lost lease can still be told.
-            component: who reports, for example `workspace-controller`.
-            instance: which replica; default component and host name.
-            clock: time of events.
-            rng: randomness of the first pause.
-            on_drop: told about every event that is not sent, for the metric.
+            client: sends the events; not fenced, so that the loss of the lease can be recorded.
+            component: the reporting controller, for example `workspace-controller`.
+            instance: the replica; component and host name by default.
+            clock: wall time of the events.
+            rng: random generator of the first delay.
+            on_drop: called for every event that is not sent, for the metric.
         """
         self._client = client
         self._component = component
@@ -158,9 +158,9 @@ class EventRecorder:
         self._queue: asyncio.Queue[_Series] = asyncio.Queue(QUEUE_LIMIT)
         self._sending = False
         self._serial = itertools.count()
-        self._groups: _Recent[_Matter, _Group] = _Recent()
+        self._groups: _Recent[_Subject, _Group] = _Recent()
         self._buckets: _Recent[tuple[tuple[str, str, str, str], EventType], _Bucket] = _Recent()
-        self._series: _Recent[tuple[_Matter, str], _Series] = _Recent()
+        self._series: _Recent[tuple[_Subject, str], _Series] = _Recent()
 
     def record(
         self,
@@ -172,30 +172,30 @@ class EventRecorder:
         action: str,
         related: Resource | None = None,
     ) -> None:
-        """Send the event some time. `reason` and `action` are CamelCase words, `note` is a sentence."""
-        subject = (regarding.kind, regarding.namespace, regarding.name, regarding.uid)
-        matter = _Matter(subject, type, reason[:_WORD_LENGTH], action[:_WORD_LENGTH])
-        combined = self._is_one_of_many(matter, note)
-        key = (matter, _COMBINED if combined else note)
+        """Queue an event. `reason` and `action` are CamelCase words, `note` is a sentence."""
+        identity = (regarding.kind, regarding.namespace, regarding.name, regarding.uid)
+        subject = _Subject(identity, type, reason[:_WORD_LENGTH], action[:_WORD_LENGTH])
+        combined = self._is_combined(subject, note)
+        key = (subject, _COMBINED if combined else note)
         running = self._series.get(key)
-        if running is not None and monotonic() - running.seen_at < SERIES_END_SECONDS:
+        if running is not None and monotonic() - running.last_at < SERIES_END_SECONDS:
             self._count(running, _cut(_COMBINED + note) if combined else "")
             return
-        if not self._has_token(subject, type):
+        if not self._has_token(identity, type):
             self._drop("spam")
             return
-        event = self._event(matter, regarding, _cut(_COMBINED + note if combined else note), related)
+        event = self._event(subject, regarding, _cut(_COMBINED + note if combined else note), related)
         self._series.pop(key, None)
         now = monotonic()
         self._enqueue(self._series.touch(key, lambda: _Series(event, 1, self._clock.now(), now)))
 
     def busy(self) -> Sequence[str]:
-        """What waits to be sent now; for tests that wait for quiet."""
-        waiting = self._queue.qsize() + self._sending
-        return [f"{waiting} events to send"] if waiting else []
+        """Work in progress; tests use it to wait until idle."""
+        queued = self._queue.qsize() + self._sending
+        return [f"{queued} events to send"] if queued else []
 
     async def run(self) -> None:
-        """Send until cancelled; then spend at most two seconds on what is left."""
+        """Send events until cancelled, then those that are still queued, within `FLUSH_SECONDS`."""
         swept_at = monotonic()
         try:
             while True:
@@ -212,11 +212,11 @@ class EventRecorder:
                     while not self._queue.empty():
                         await self._send(self._queue.get_nowait(), attempts=1)
 
-    # Correlation
+    # -- correlation -------------------------------------------------------------------------------------------------
 
-    def _is_one_of_many(self, matter: _Matter, note: str) -> bool:
+    def _is_combined(self, subject: _Subject, note: str) -> bool:
         now = monotonic()
-        group = self._groups.touch(matter, lambda: _Group(now))
+        group = self._groups.touch(subject, lambda: _Group(now))
         if now - group.since > COMBINE_WINDOW_SECONDS:
             group.since = now
             group.notes.clear()
@@ -224,9 +224,9 @@ class EventRecorder:
             group.notes.add(note)
         return len(group.notes) >= COMBINE_AFTER
 
-    def _has_token(self, subject: tuple[str, str, str, str], event_type: EventType) -> bool:
+    def _has_token(self, identity: tuple[str, str, str, str], event_type: EventType) -> bool:
         now = monotonic()
-        bucket = self._buckets.touch((subject, event_type), lambda: _Bucket(BUCKET_SIZE, now))
+        bucket = self._buckets.touch((identity, event_type), lambda: _Bucket(BUCKET_SIZE, now))
         bucket.tokens = min(BUCKET_SIZE, bucket.tokens + (now - bucket.filled_at) / BUCKET_REFILL_SECONDS)
         bucket.filled_at = now
         if bucket.tokens < 1:
@@ -235,10 +235,13 @@ class EventRecorder:
         return True
 
     def _count(self, series: _Series, note: str) -> None:
-        """Seen again: the first time is written at once, later ones now and then. A combined event tells the latest."""
+        """Count an event of a series: the second is written at once, later ones at an interval.
+
+        A combined event contains the latest note.
+        """
         series.count += 1
         series.last = self._clock.now()
-        series.seen_at = monotonic()
+        series.last_at = monotonic()
         series.is_stale = True
         if note:
             series.event = series.event.evolve(note=note)
@@ -250,12 +253,12 @@ class EventRecorder:
         return series.written_at is not None and monotonic() - series.written_at >= SERIES_WRITE_SECONDS
 
     def _sweep(self) -> None:
-        """Write what running series have gathered, forget those that are over."""
+        """Write the counts of running series and remove series that have ended."""
         for key, series in list(self._series.items()):
-            over = monotonic() - series.seen_at >= SERIES_END_SECONDS
-            if series.is_stale and series.created and (over or self._is_due(series)):
+            has_ended = monotonic() - series.last_at >= SERIES_END_SECONDS
+            if series.is_stale and series.created and (has_ended or self._is_due(series)):
                 self._enqueue(series)
-            if over:
+            if has_ended:
                 del self._series[key]
 
     def _enqueue(self, series: _Series) -> None:
@@ -272,9 +275,9 @@ class EventRecorder:
         if self._on_drop is not None:
             self._on_drop(reason)
 
-    def _event(self, matter: _Matter, regarding: Resource, note: str, related: Resource | None) -> Event:
+    def _event(self, subject: _Subject, regarding: Resource, note: str, related: Resource | None) -> Event:
         now = self._clock.now()
-        # Unique among replicas by time, and within this one by number; as long as an object's name may be.
+        # Unique among replicas by the time, and within this one by the number. Names have at most 253 characters.
         suffix = f".{int(now.timestamp() * 1e6):x}{next(self._serial):04x}"
         return Event(
             metadata=ObjectMeta(
@@ -284,29 +287,29 @@ class EventRecorder:
             event_time=now,
             reporting_controller=self._component,
             reporting_instance=self._instance,
-            action=matter.action,
-            reason=matter.reason,
+            action=subject.action,
+            reason=subject.reason,
             regarding=_reference(regarding),
             related=None if related is None else _reference(related),
             note=note,
-            type=matter.type,
+            type=subject.type,
         )
 
-    # Sending
+    # -- sending -----------------------------------------------------------------------------------------------------
 
     async def _send(self, series: _Series, *, attempts: int = SEND_ATTEMPTS) -> None:
         series.queued = False
         self._sending = True
         try:
-            await self._send_patiently(series, attempts)
+            await self._send_with_retries(series, attempts)
         except asyncio.CancelledError:
-            self._enqueue(series)  # once more, in what is left of the time
+            self._enqueue(series)  # `run` sends it within the flush
             raise
         except AlreadyExists:
-            series.created = True  # an earlier try got through
+            series.created = True  # an earlier attempt succeeded, its response was lost
         except ApiError as error:
             if not _is_terminating(error):
-                _log.warning("event refused", reason=series.event.reason, note=series.event.note, error=str(error))
+                _log.warning("event rejected", reason=series.event.reason, note=series.event.note, error=str(error))
                 self._drop("refused")
         except KaitoRuntimeError as error:
             _log.warning("event not sent", reason=series.event.reason, note=series.event.note, error=str(error))
@@ -314,7 +317,7 @@ class EventRecorder:
         finally:
             self._sending = False
 
-    async def _send_patiently(self, series: _Series, attempts: int) -> None:
+    async def _send_with_retries(self, series: _Series, attempts: int) -> None:
         for attempt in range(1, attempts + 1):
             try:
                 await self._write(series)
@@ -335,7 +338,7 @@ class EventRecorder:
             try:
                 await self._client.patch(series.event, MergePatch(document))
             except NotFound:
-                series.created = False  # expired on the server: begin again
+                series.created = False  # events expire after an hour: create it again
         if not series.created:
             event = series.event
             if count > 1:
@@ -358,10 +361,10 @@ def _reference(obj: Resource) -> ObjectReference:
 
 
 def _cut(note: str) -> str:
-    """At most as many bytes as the API takes, without a broken character at the end."""
+    """Cut a note to the API's limit of bytes, without a partial character at the end."""
     return note if len(note.encode()) <= _NOTE_BYTES else note.encode()[: _NOTE_BYTES - 3].decode(errors="ignore") + "…"
 
 
 def _is_terminating(error: ApiError) -> bool:
-    """A namespace on its way out takes no events, and nobody would read them."""
+    """Whether the event was rejected because its namespace is being deleted, which is not worth a warning."""
     return any(cause.get("reason") == "NamespaceTerminating" for cause in error.causes)

@@ -1,8 +1,7 @@
-"""Spans around reconciles and whatever they do, in OpenTelemetry's shape, for free when nobody asks.
+"""Traces reconciles and requests through OpenTelemetry's interface, without depending on a tracing library.
 
 Give the manager any object with OpenTelemetry's `start_as_current_span`, for example
-`opentelemetry.trace.get_tracer("my-operator")`. Without one, `NO_TRACER` hands out one shared span that does nothing.
-This module depends on no tracing library.
+`opentelemetry.trace.get_tracer("my-operator")`. Without one, `NO_TRACER` returns a shared span that does nothing.
 """
 
 from collections.abc import Mapping
@@ -14,24 +13,24 @@ Attribute = str | bool | int | float
 
 
 class Span(Protocol):
-    """The part of an OpenTelemetry span that is used here."""
+    """The used part of an OpenTelemetry span."""
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Attach a value."""
+        """Set an attribute."""
         ...
 
     def record_exception(self, exception: BaseException) -> None:
-        """Attach a failure."""
+        """Record an exception."""
         ...
 
 
 class Tracer(Protocol):
-    """The part of an OpenTelemetry tracer that is used here."""
+    """The used part of an OpenTelemetry tracer."""
 
     def start_as_current_span(
         self, name: str, *, attributes: Mapping[str, Attribute] | None = None
     ) -> AbstractContextManager[Span]:
-        """A span for the length of a `with` body; spans started inside become its children."""
+        """Start a span for a `with` body; spans started within become its children."""
         ...
 
 
@@ -43,22 +42,22 @@ class _NoSpan(AbstractContextManager["_NoSpan"]):
         return None
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Dropped."""
+        """Do nothing."""
 
     def record_exception(self, exception: BaseException) -> None:
-        """Dropped."""
+        """Do nothing."""
 
 
 NO_SPAN = _NoSpan()
-"""Drops everything; compare with it to skip building attributes."""
+"""The span of `NO_TRACER`; compare with it to skip building attributes."""
 
 
 @final
 class _NoTracer:
     def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> _NoSpan:  # noqa: ARG002
-        """Always the same span."""
+        """Return `NO_SPAN`."""
         return NO_SPAN
 
 
 NO_TRACER = _NoTracer()
-"""Traces nothing and allocates nothing."""
+"""Records nothing and allocates nothing."""

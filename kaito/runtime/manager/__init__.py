@@ -1,9 +1,9 @@
-"""The manager: one process of an operator, started and stopped in order.
+"""The manager: runs the controllers, webhooks and servers of one operator process.
 
-`Manager` is what users make, `Settings` what they tell it, `Runnable` what else it runs, `Cluster` where else it works.
-Inside: `fleet` (what runs, in stages), `caches` and `declared` (what is kept in memory, for whom), `parts` (client,
-cache and what is built on them), `serving` and `endpoints` (HTTP), `checks` (health), `pulse` (is the loop alive),
-`leadership` (the seam to the lease), `process` (signals and exit codes).
+Users make a `Manager` from `Settings`, and give it `Runnable`s for other work and `Cluster`s besides its own. Inside:
+`runnable_groups` (start and stop order), `caches` and `cache_plan` (what is cached, for which controllers), `assembly`
+(client, cache and what is built on them), `http` (probes, metrics, debugging), `health` (checks, watchdog of the event
+loop), `leadership` and `election` (the lease), `threads` (work in threads), `process` (signals and exit codes).
 """
 
 from kaito.runtime.manager.cluster import Cluster as Cluster

@@ -1,7 +1,7 @@
-"""`Settings`: what an operator's binary is told at start, from its environment or its flags.
+"""`Settings`: the configuration of a manager, from the environment or from flags.
 
-Read once, in `main`; nothing deeper in the framework looks at the environment. Numbers are controller-runtime's
-defaults unless said otherwise.
+Read once, in `main`; the rest of the framework does not read the environment. The defaults are controller-runtime's
+where it has the setting.
 """
 
 import os
@@ -17,17 +17,17 @@ from kaito.runtime.logging import LogFormat, LogLevel
 Seconds = Annotated[float, Field(ge=0)]
 
 OFF = "0"
-"""A bind address that means: do not serve."""
+"""The bind address that turns a server off."""
 
 RENEW_JITTER = 1.2
-"""Retry periods are stretched by up to this factor (client-go's `JitterFactor`)."""
+"""Retry periods are extended by up to this factor (client-go's `JitterFactor`)."""
 
 
 class Settings(BaseModel):
-    """Settings of a manager; wrong values are refused at construction, all at once, with their names.
+    """Settings of a manager; invalid values raise one error with all their names.
 
     Raises:
-        pydantic.ValidationError: a value that cannot work. `from_env` raises `ConfigurationError` instead.
+        pydantic.ValidationError: a value is not valid. `from_env` raises `ConfigurationError` instead.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -45,29 +45,30 @@ class Settings(BaseModel):
     health_probe_bind_address: str = ":8081"
     """Address of `/healthz` and `/readyz`; `0` disables them."""
     webhook_bind_address: str = ""
-    """Address the webhook server listens on; all interfaces by default."""
+    """Address of the webhook server; all interfaces by default."""
     webhook_port: int = Field(default=9443, ge=0, le=65535)
-    """Port of the webhook server; 0 takes a free one."""
+    """Port of the webhook server; 0 selects a free one."""
     webhook_cert_dir: Path | None = None
-    """Directory with `tls.crt` and `tls.key`; without it the manager makes and rotates its own certificate."""
+    """Directory with `tls.crt` and `tls.key`; without it the manager issues and rotates a certificate."""
     webhook_service: str = ""
     """Name of the Service in front of the webhook server; the manager's name by default."""
     webhook_hosts: tuple[str, ...] = ()
-    """Further names or addresses the API server may reach the webhook server by, for example `127.0.0.1`."""
+    """Additional host names or addresses of the webhook server, for example `127.0.0.1`."""
     webhook_client_ca: Path | None = None
-    """Serve only callers with a certificate of this CA."""
+    """CA of client certificates, which are then required."""
     leader_elect: bool = True
     """Run controllers only while holding the lease. The manager needs `lease=`."""
     leader_election_namespace: str = ""
     """Namespace of the lease. Default: `$POD_NAMESPACE`, the pod's namespace, or that of the kubeconfig's context."""
     lease_duration_seconds: Seconds = 15.0
-    """How long others wait after the last renewal they saw."""
+    """How long other candidates wait after the last renewal that they observed."""
     renew_deadline_seconds: Seconds = 10.0
-    """How long a leader tries to renew before it gives up."""
+    """How long a leader retries a renewal before it stops."""
     retry_period_seconds: Seconds = 2.0
-    """Pause between two tries."""
+    """Interval of the attempts."""
     identity: str = ""
-    """Name of this process in the lease and in events; `$POD_NAME` or host name and a random part by default."""
+    """Name of this process in the lease and in events; by default `$POD_NAME` or the host name, with a random
+    suffix."""
     kubeconfig: Path | None = None
     """Path of a kubeconfig. Default: `$KUBECONFIG`, `~/.kube/config`, or the pod's service account."""
     context: str = ""
@@ -79,12 +80,13 @@ class Settings(BaseModel):
     kube_client_burst: int = Field(default=0, ge=0)
     """Number of requests above the limit that are sent at once."""
     cache_sync_seconds: Seconds = 120.0
-    """How long the first lists of all kinds may take."""
+    """Timeout of the first lists of all kinds."""
     watch_silence_seconds: Seconds = 180.0
-    """`/readyz` fails when nothing was heard of a kind for longer than this. A server sends bookmarks about every
-    minute; a quiet kind whose server sends none is asked about after three minutes, so lower values have no effect."""
+    """`/readyz` fails if the API server sends nothing about a kind for longer than this. It sends bookmarks about every
+    minute. Without bookmarks the cache reads a kind without changes every three minutes, so that lower values have no
+    effect."""
     graceful_shutdown_seconds: Seconds = 30.0
-    """How long everything together may take to stop."""
+    """Graceful period: the time in which everything together must stop."""
     log_format: LogFormat = "json"
     """Log format."""
     log_level: LogLevel = "info"
@@ -99,7 +101,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _metrics_certificate(self) -> Self:
         if self.metrics_cert_dir is not None and not self.metrics_secure:
-            message = "metrics_cert_dir is of no use without metrics_secure: set both, or neither"
+            message = "metrics_cert_dir has no effect without metrics_secure: set both, or neither"
             raise ValueError(message)
         return self
 
@@ -119,11 +121,11 @@ class Settings(BaseModel):
     def from_env(cls, prefix: str = "KAITO_", environment: Mapping[str, str] | None = None) -> Self:
         """Read `<PREFIX><FIELD>` for every field, for example `KAITO_METRICS_BIND_ADDRESS`.
 
-        Lists are separated by commas. Variables with the prefix that name no field are left alone: they may be the
-        program's own.
+        Lists are separated by commas. Other variables with the prefix are ignored, because they may belong to the
+        program.
 
         Raises:
-            ConfigurationError: a value that cannot work; the message names the variable.
+            ConfigurationError: a value is not valid; the message contains the variable.
         """
         source = os.environ if environment is None else environment
         values: dict[str, Any] = {}
@@ -136,19 +138,22 @@ class Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            wrong = "; ".join(
+            problems = "; ".join(
                 f"{prefix}{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" if each["loc"] else each["msg"]
                 for each in error.errors()
             )
-            message = f"settings from the environment: {wrong}"
+            message = f"settings from the environment: {problems}"
             raise ConfigurationError(message) from error
 
 
 def parse_bind_address(address: str) -> tuple[str | None, int] | None:
-    """Host and port of `:8080`, `127.0.0.1:8080`, `[::1]:8080`; host None is every interface. None for `0` (off).
+    """Parse `:8080`, `127.0.0.1:8080` or `[::1]:8080` into host and port; the host is None for all interfaces.
+
+    Returns:
+        None for `0`, which turns a server off.
 
     Raises:
-        ValueError: anything else.
+        ValueError: the text is not a bind address.
     """
     if address in {"", OFF}:
         return None

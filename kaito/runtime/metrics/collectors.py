@@ -1,4 +1,4 @@
-"""Collectors that read the figures of work queues and informers when Prometheus scrapes."""
+"""Collectors that read the counters of work queues and informers at a scrape."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,48 +17,48 @@ from kaito.runtime.workqueue.queue import WorkQueue
 from kaito.runtime.workqueue.stats import Buckets, cumulative
 
 PREFIX = "kaito_runtime"
-"""Prefix of the metrics that controller-runtime does not have."""
+"""Prefix of metrics that controller-runtime does not have."""
 
 PRIORITIES_LABELED = 25
-"""Distinct values of the priority label; further ones share `exceeded_cardinality_limit`, as in controller-runtime."""
+"""Maximum values of the label `priority`; the others become `exceeded_cardinality_limit`, as in controller-runtime."""
 
 
 @final
 class QueueCollector(Collector):
-    """Reads the queues at a scrape."""
+    """Collects the metrics of the queues."""
 
     def __init__(self, queues: dict[str, WorkQueue[Any]]) -> None:
         self._queues = queues
         self._priorities: set[int] = set()
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing at registration: collecting needs a running loop for the queues' clock."""
+        """Nothing at registration: the queues' clock needs a running loop."""
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
-        """One family per metric, one sample per queue."""
+        """One family per metric, with a sample for each queue."""
         yield self._depth()
         yield self._oldest()
         yield self._counter("workqueue_adds", "Keys that became ready.", lambda queue: queue.stats.adds)
         yield self._counter("workqueue_retries", "Adds with a delay.", lambda queue: queue.stats.retries)
         yield self._histogram(
             "workqueue_queue_duration_seconds",
-            "From ready to hand-out.",
+            "Time from ready to the start of the reconcile.",
             lambda queue: queue.stats.queue_duration,
         )
         yield self._histogram(
             "workqueue_work_duration_seconds",
-            "From hand-out to done.",
+            "Duration of reconciles, by the queue.",
             lambda queue: queue.stats.work_duration,
         )
         yield self._gauge(
             "workqueue_unfinished_work_seconds",
-            "Sum of the ages of keys in hand.",
+            "Sum of the durations of running reconciles.",
             lambda queue: sum(queue.processing().values()),
         )
         yield self._gauge(
             "workqueue_longest_running_processor_seconds",
-            "Age of the key longest in hand.",
+            "Duration of the longest running reconcile.",
             lambda queue: max(queue.processing().values(), default=0.0),
         )
 
@@ -69,7 +69,9 @@ class QueueCollector(Collector):
         return str(priority)
 
     def _depth(self) -> Metric:
-        family = GaugeMetricFamily("workqueue_depth", "Ready keys.", labels=["name", "controller", "priority"])
+        family = GaugeMetricFamily(
+            "workqueue_depth", "Number of ready keys.", labels=["name", "controller", "priority"]
+        )
         for name, queue in self._queues.items():
             depths: dict[str, int] = {}
             for priority, depth in ({0: 0} | queue.depth()).items():
@@ -82,7 +84,7 @@ class QueueCollector(Collector):
     def _oldest(self) -> Metric:
         family = GaugeMetricFamily(
             f"{PREFIX}_queue_oldest_ready_seconds",
-            "Age of the first ready key.",
+            "Seconds for which the oldest ready key has been ready.",
             labels=["controller", "priority"],
         )
         for name, queue in self._queues.items():
@@ -116,38 +118,40 @@ class QueueCollector(Collector):
 
 @final
 class CacheCollector(Collector):
-    """Reads the informers' counters at a scrape."""
+    """Collects the metrics of the informers."""
 
     def __init__(self, sources: list[tuple[str, Callable[[], Iterable[KindStats]]]]) -> None:
         self._sources = sources
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing at registration."""
+        """Nothing at registration: there are no caches yet."""
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
-        """One family per metric, one sample per kind."""
+        """One family per metric, with a sample for each kind."""
         stats = [(cluster, each) for cluster, source in self._sources for each in source()]
-        yield _kinds("cache_objects", "Objects held by the informer.", stats, lambda kind: kind.objects)
-        yield _kinds("cache_bytes", "Bytes of JSON held by the informer.", stats, lambda kind: kind.size)
-        yield _kinds(
+        yield _gauge_by_kind("cache_objects", "Objects in the cache.", stats, lambda kind: kind.objects)
+        yield _gauge_by_kind("cache_bytes", "Bytes of JSON in the cache.", stats, lambda kind: kind.size)
+        yield _gauge_by_kind(
             "cache_last_event_timestamp_seconds",
-            "When the informer last heard of a change.",
+            "Time of the last watch event.",
             stats,
             lambda kind: kind.last_event,
         )
-        yield _tallies("watch_events", "Watch events received.", "type", stats, lambda kind: kind.events)
-        yield _tallies("watch_restarts", "Watches that ended.", "reason", stats, lambda kind: kind.restarts)
-        yield _tallies("relists", "Times the store was filled.", "reason", stats, lambda kind: kind.relists)
-        yield _tallies(
-            "handler_errors", "Events a handler failed on.", "handler", stats, lambda kind: kind.handler_errors
+        yield _counter_by_kind("watch_events", "Watch events received.", "type", stats, lambda kind: kind.events)
+        yield _counter_by_kind("watch_restarts", "Watches that ended.", "reason", stats, lambda kind: kind.restarts)
+        yield _counter_by_kind("relists", "Full lists of the kind.", "reason", stats, lambda kind: kind.relists)
+        yield _counter_by_kind(
+            "handler_errors", "Events whose handler failed.", "handler", stats, lambda kind: kind.handler_errors
         )
-        yield _tallies("ryw_waits", "Reads that waited for own writes.", "outcome", stats, lambda kind: kind.waits)
+        yield _counter_by_kind(
+            "ryw_waits", "Reads that waited for a write of this process.", "outcome", stats, lambda kind: kind.waits
+        )
         waits = HistogramMetricFamily(
-            f"{PREFIX}_ryw_wait_seconds", "How long reads waited for own writes.", labels=["kind"]
+            f"{PREFIX}_ryw_wait_seconds", "Time that reads waited for a write of this process.", labels=["kind"]
         )
         for cluster, kind in stats:
-            with _of_cluster(waits, cluster):
+            with _with_cluster_label(waits, cluster):
                 waits.add_metric([kind.kind], cumulative(WAIT_BUCKETS, kind.wait_counts), kind.wait_seconds)
         yield waits
 
@@ -157,8 +161,8 @@ Stats = Sequence[tuple[str, KindStats]]
 
 
 @contextmanager
-def _of_cluster(family: Metric, cluster: str) -> Generator[None]:
-    """Samples added inside get the label `cluster`, unless it is the manager's own, which goes without."""
+def _with_cluster_label(family: Metric, cluster: str) -> Generator[None]:
+    """Add the label `cluster` to the samples added within, except for the manager's own cluster."""
     before = len(family.samples)
     yield
     if cluster:
@@ -167,18 +171,20 @@ def _of_cluster(family: Metric, cluster: str) -> Generator[None]:
         ]
 
 
-def _kinds(name: str, text: str, stats: Stats, read: Callable[[KindStats], float]) -> Metric:
+def _gauge_by_kind(name: str, text: str, stats: Stats, read: Callable[[KindStats], float]) -> Metric:
     family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["kind"])
     for cluster, kind in stats:
-        with _of_cluster(family, cluster):
+        with _with_cluster_label(family, cluster):
             family.add_metric([kind.kind], read(kind))
     return family
 
 
-def _tallies(name: str, text: str, label: str, stats: Stats, read: Callable[[KindStats], Mapping[str, int]]) -> Metric:
+def _counter_by_kind(
+    name: str, text: str, label: str, stats: Stats, read: Callable[[KindStats], Mapping[str, int]]
+) -> Metric:
     family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["kind", label])
     for cluster, kind in stats:
-        with _of_cluster(family, cluster):
+        with _with_cluster_label(family, cluster):
             for value, count in read(kind).items():
                 family.add_metric([kind.kind, value], count)
     return family

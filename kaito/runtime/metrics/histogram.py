@@ -1,7 +1,7 @@
-"""Histograms of the hot path: plain counts, put into the exposition format when somebody scrapes.
+"""`Histogram`: a histogram for hot paths, with plain counts that are formatted at a scrape.
 
-`kaito.runtime.metrics.metrics` makes one per metric. Every reconcile and every request is observed several times;
-prometheus_client's own histogram takes two locks and a walk over the buckets each time, this one a bisection.
+Every reconcile and every request makes several observations. prometheus_client's histogram takes two locks and iterates
+over the buckets for each; this one needs a bisection.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from kaito.runtime.workqueue.stats import Buckets
 
 @final
 class Histogram(Collector):
-    """A histogram with labels, used as prometheus_client's: `histogram.labels("value").observe(0.5)`.
+    """A histogram with labels and the interface of prometheus_client: `histogram.labels("value").observe(0.5)`.
 
-    Only for one event loop: observing takes no lock.
+    Observations take no lock, so all must be made in one thread.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Histogram(Collector):
         registry.register(self)
 
     def labels(self, *values: str) -> Buckets:
-        """The series of these label values, in the order of the declaration; made at its first use."""
+        """The series of these label values, in the order of the declaration; created on first use."""
         series = self._series.get(values)
         if series is None:
             if len(values) != len(self._labels):
@@ -42,11 +42,11 @@ class Histogram(Collector):
         return series
 
     def describe(self) -> Iterator[Metric]:
-        """The name alone, so that no second metric can take it."""
+        """The name only, which reserves it in the registry."""
         yield HistogramMetricFamily(self._name, self._text, labels=self._labels)
 
     def collect(self) -> Iterator[Metric]:
-        """One family, one metric per series."""
+        """One family with all series."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for values, series in self._series.items():
             family.add_metric(values, series.cumulative(), series.total)

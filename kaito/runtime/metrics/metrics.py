@@ -1,8 +1,9 @@
-"""Every metric of the framework, under controller-runtime's names where it has one, and `kaito_runtime_*` otherwise.
+"""All metrics of the framework, with controller-runtime's names if it has the metric, else `kaito_runtime_*`.
 
-One `Metrics` per manager, with its own registry: two managers in one process (tests, `kaito up`) do not collide.
-Parts of the framework receive the object and use its attributes; queues count for themselves and are read at a scrape.
-Nothing is ever labeled by object name.
+Each manager has its own `Metrics` with its own registry, so that several managers can run in one process (tests,
+`kaito up`). The components of the framework use the attributes of the object; queues and caches count in plain numbers
+that are read at a scrape. No metric has the name of an object as a label, because the number of series must not grow
+with the cluster.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -31,26 +32,26 @@ RECONCILE_BOUNDS_SECONDS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     *(1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5, 6, 7, 8, 9, 10, 15, 20, 25, 30, 40, 50, 60),
 )
-"""Buckets of `controller_runtime_reconcile_time_seconds`, controller-runtime's."""
+"""controller-runtime's buckets of `controller_runtime_reconcile_time_seconds`."""
 
 REQUEST_BOUNDS_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""Buckets of the `rest_client_*` latencies, client-go's."""
+"""client-go's buckets of the `rest_client_*` latencies."""
 
 SIZE_BOUNDS_BYTES = (64, 256, 512, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216)
-"""Buckets of the `rest_client_*` sizes, client-go's."""
+"""client-go's buckets of the `rest_client_*` sizes."""
 
 LATENCY_BOUNDS_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Buckets of our own latencies."""
+"""Buckets of the `kaito_runtime_*` latencies."""
 
 RESULTS = ("success", "error", "requeue", "requeue_after")
 
 
 @final
 class Metrics:
-    """The registry and every metric in it.
+    """The registry and the metrics in it.
 
     Args:
-        process: also export the process, platform and garbage collection figures of this interpreter.
+        process: also export the metrics of the process, the platform and the garbage collector.
     """
 
     def __init__(self, *, process: bool = False) -> None:
@@ -80,9 +81,7 @@ class Metrics:
 
     def _reconciles(self) -> None:
         cr, controller = "controller_runtime", "controller"
-        self.reconciles: Counter = self._counter(
-            f"{cr}_reconcile_total", "Reconciles by outcome.", controller, "result"
-        )
+        self.reconciles: Counter = self._counter(f"{cr}_reconcile_total", "Reconciles by result.", controller, "result")
         self.reconcile_errors: Counter = self._counter(f"{cr}_reconcile_errors_total", "Failed reconciles.", controller)
         self.terminal_errors: Counter = self._counter(
             f"{cr}_terminal_reconcile_errors_total", "Reconciles that failed and are not retried.", controller
@@ -101,22 +100,26 @@ class Metrics:
             controller,
         )
         self.reconcile_seconds: Histogram = self._histogram(
-            f"{cr}_reconcile_time_seconds", "Length of a reconcile.", RECONCILE_BOUNDS_SECONDS, controller
+            f"{cr}_reconcile_time_seconds", "Duration of reconciles.", RECONCILE_BOUNDS_SECONDS, controller
         )
-        self.workers: Gauge = self._gauge(f"{cr}_max_concurrent_reconciles", "Workers of the controller.", controller)
-        self.active_workers: Gauge = self._gauge(f"{cr}_active_workers", "Workers inside a reconcile.", controller)
+        self.workers: Gauge = self._gauge(
+            f"{cr}_max_concurrent_reconciles", "Maximum number of concurrent reconciles of the controller.", controller
+        )
+        self.active_workers: Gauge = self._gauge(
+            f"{cr}_active_workers", "Workers that are running a reconcile.", controller
+        )
         self.event_to_reconcile: Histogram = self._histogram(
             f"{PREFIX}_event_to_reconcile_seconds",
-            "From the receipt of an event to the start of the reconcile it caused.",
+            "Time from the receipt of an event to the start of its reconcile.",
             LATENCY_BOUNDS_SECONDS,
             controller,
         )
         self.last_success: Gauge = self._gauge(
-            f"{PREFIX}_last_success_timestamp_seconds", "When a reconcile last succeeded.", controller
+            f"{PREFIX}_last_success_timestamp_seconds", "Time of the last successful reconcile.", controller
         )
 
     def start_controller(self, controller: str, workers: int) -> None:
-        """Create the controller's series at 0, so that rates work from the first failure on."""
+        """Create the controller's series with 0, so that `rate()` counts the first failure."""
         for result in RESULTS:
             self.reconciles.labels(controller, result)
         for counter in (
@@ -134,21 +137,21 @@ class Metrics:
     def _requests(self) -> None:
         client = "rest_client"
         self.requests: Counter = self._counter(
-            f"{client}_requests_total", "Requests by answer.", "code", "method", "host"
+            f"{client}_requests_total", "Requests by status code.", "code", "method", "host"
         )
         self.request_seconds: Histogram = self._histogram(
-            f"{client}_request_duration_seconds", "Time to the answer.", REQUEST_BOUNDS_SECONDS, "verb", "host"
+            f"{client}_request_duration_seconds", "Duration of requests.", REQUEST_BOUNDS_SECONDS, "verb", "host"
         )
         self.throttled_seconds: Histogram = self._histogram(
             f"{client}_rate_limiter_duration_seconds",
-            "Time a request waited for the client's own limit.",
+            "Time that requests waited for the client-side rate limiter.",
             REQUEST_BOUNDS_SECONDS,
             "verb",
             "host",
         )
         self.resolution_seconds: Histogram = self._histogram(
             f"{client}_dns_resolution_duration_seconds",
-            "Time to look up the API server's name.",
+            "Duration of DNS lookups of the API server.",
             REQUEST_BOUNDS_SECONDS,
             "host",
         )
@@ -159,78 +162,80 @@ class Metrics:
             f"{client}_response_size_bytes", "Size of response bodies.", SIZE_BOUNDS_BYTES, "verb", "host"
         )
         self.request_retries: Counter = self._counter(
-            f"{client}_request_retries_total", "Requests sent again.", "code", "verb", "host"
+            f"{client}_request_retries_total", "Retried requests.", "code", "verb", "host"
         )
-        self.events_dropped: Counter = self._counter(f"{PREFIX}_events_dropped_total", "Events not recorded.", "reason")
+        self.events_dropped: Counter = self._counter(
+            f"{PREFIX}_events_dropped_total", "Kubernetes Events that were dropped.", "reason"
+        )
 
     def _election(self) -> None:
-        self.leader: Gauge = self._gauge("leader_election_master_status", "1 while this process leads.", "name")
+        self.leader: Gauge = self._gauge(
+            "leader_election_master_status", "1 while this process is the leader, else 0.", "name"
+        )
         self.election_slow_path: Counter = self._counter(
-            "leader_election_slowpath_total", "Renewals that had to read the lease first.", "name"
+            "leader_election_slowpath_total", "Renewals of the lease that had to read it first.", "name"
         )
         self.lease_remaining: Gauge = self._gauge(
-            f"{PREFIX}_lease_remaining_seconds", "Seconds this process may still write as leader.", "name"
+            f"{PREFIX}_lease_remaining_seconds", "Remaining seconds in which writes pass the fence.", "name"
         )
 
     def _webhooks(self) -> None:
         cr, webhook = "controller_runtime_webhook", "webhook"
         self.webhook_requests: Counter = self._counter(
-            f"{cr}_requests_total", "Webhook calls by answer.", webhook, "code"
+            f"{cr}_requests_total", "Webhook calls by status code.", webhook, "code"
         )
         self.webhook_seconds: Histogram = self._histogram(
-            f"{cr}_latency_seconds", "Time to the answer of a webhook call.", QUEUE_BOUNDS_SECONDS, webhook
+            f"{cr}_latency_seconds", "Duration of webhook calls.", QUEUE_BOUNDS_SECONDS, webhook
         )
-        self.webhook_in_flight: Gauge = self._gauge(
-            f"{cr}_requests_in_flight", "Webhook calls being answered.", webhook
-        )
-        self.webhook_panics: Counter = self._counter(f"{cr}_panics_total", "Webhook handlers that raised.")
+        self.webhook_in_flight: Gauge = self._gauge(f"{cr}_requests_in_flight", "Webhook calls in progress.", webhook)
+        self.webhook_panics: Counter = self._counter(f"{cr}_panics_total", "Webhook handlers that raised an exception.")
         self.conversion_panics: Counter = self._counter(
-            "controller_runtime_conversion_webhook_panics_total", "Conversion functions that raised."
+            "controller_runtime_conversion_webhook_panics_total", "Conversion functions that raised an exception."
         )
         self.certificate_reads: Counter = self._counter(
-            "certwatcher_read_certificate_total", "Times the serving certificate was read."
+            "certwatcher_read_certificate_total", "Reads of the serving certificate."
         )
         self.certificate_errors: Counter = self._counter(
-            "certwatcher_read_certificate_errors_total", "Times the serving certificate could not be used."
+            "certwatcher_read_certificate_errors_total", "Reads of a serving certificate that was not valid."
         )
 
     def _process(self) -> None:
         self.loop_lag: Gauge = self._gauge(
             f"{PREFIX}_loop_lag_seconds",
-            "How late the event loop ran a timer, at worst in the last half to whole minute.",
+            "Worst delay of the event loop in the last 30 to 60 seconds.",
         )
 
     def watch_queue(self, queue: WorkQueue[Any]) -> None:
-        """Export the queue's figures under its name."""
+        """Export the metrics of a queue."""
         self._queues[queue.name] = queue
 
     def forget_queue(self, queue: WorkQueue[Any]) -> None:
-        """Stop exporting the queue."""
+        """Stop exporting a queue."""
         self._queues.pop(queue.name, None)
 
     def watch_cache(self, stats: Callable[[], Iterable[KindStats]], *, cluster: str = "") -> None:
-        """Export the counters of a cache's informers; those of a further cluster with its name in `cluster`."""
+        """Export the metrics of a cache's informers; `cluster` is empty for the manager's own cluster."""
         self._cache_stats.append((cluster, stats))
 
     def value(self, metric: str, /, **labels: str) -> float:
-        """The current value of one series, by its exposition name; 0.0 when it does not exist yet. For tests."""
+        """The value of one series, by its name in the exposition; 0.0 if it does not exist. For tests."""
         return self.registry.get_sample_value(metric, labels) or 0.0
 
     def exposition(self) -> bytes:
-        """The text format of Prometheus, without the time of creation of each series."""
+        """The metrics in Prometheus' text format, without `_created` samples."""
         return generate_latest(_WithoutCreated(self.registry))
 
 
 @final
 class _WithoutCreated(CollectorRegistry):
-    """A registry without `_created` samples, which double the counters and which Prometheus does not use."""
+    """A registry without `_created` samples, which double the number of series and are not used by Prometheus."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__()
         self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
-        """The families of the registry."""
+        """The metric families of the registry."""
         for family in self._registry.collect():
             if family.type in {"counter", "histogram", "summary"}:
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]

@@ -1,4 +1,4 @@
-"""Counts the requests of the client."""
+"""`RequestMetrics`: the metrics of the client's requests."""
 
 from typing import final
 
@@ -14,26 +14,26 @@ class RequestMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        # Series looked up once: every reconcile makes requests, and `labels()` costs more than counting does. The
-        # registry keeps the same series for as long, so these hold no more than it does.
-        self._answers: dict[tuple[str, str, str], Counter] = {}
-        self._figures: dict[tuple[str, str], tuple[Buckets, Buckets, Buckets]] = {}
+        # `labels()` costs more than counting, so each series is looked up once. The registry keeps the series as long
+        # as these dictionaries do.
+        self._counters: dict[tuple[str, str, str], Counter] = {}
+        self._histograms: dict[tuple[str, str], tuple[Buckets, Buckets, Buckets]] = {}
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
-        """An attempt ended."""
-        answers = self._answers.get((code, method, host))
-        if answers is None:
-            answers = self._answers[code, method, host] = self._metrics.requests.labels(code, method, host)
-        figures = self._figures.get((method, host))
-        if figures is None:
-            figures = self._figures[method, host] = self._figures_of(method, host)
-        latency, request_size, response_size = figures
-        answers.inc()
+        """Count an attempt that ended."""
+        counter = self._counters.get((code, method, host))
+        if counter is None:
+            counter = self._counters[code, method, host] = self._metrics.requests.labels(code, method, host)
+        histograms = self._histograms.get((method, host))
+        if histograms is None:
+            histograms = self._histograms[method, host] = self._make_histograms(method, host)
+        latency, request_size, response_size = histograms
+        counter.inc()
         latency.observe(seconds)
         request_size.observe(sent)
         response_size.observe(received)
 
-    def _figures_of(self, method: str, host: str) -> tuple[Buckets, Buckets, Buckets]:
+    def _make_histograms(self, method: str, host: str) -> tuple[Buckets, Buckets, Buckets]:
         metrics = self._metrics
         return (
             metrics.request_seconds.labels(method, host),
@@ -42,13 +42,13 @@ class RequestMetrics:
         )
 
     def retried(self, *, method: str, host: str, code: str) -> None:
-        """An attempt will be repeated."""
+        """Count an attempt that will be retried."""
         self._metrics.request_retries.labels(code, method, host).inc()
 
     def limited(self, *, method: str, host: str, seconds: float) -> None:
-        """The client's own limit held a request."""
+        """Observe the time that a request waited for the client-side rate limiter."""
         self._metrics.throttled_seconds.labels(method, host).observe(seconds)
 
     def resolved(self, host: str, seconds: float) -> None:
-        """The API server's name was looked up."""
+        """Observe a DNS lookup of the API server."""
         self._metrics.resolution_seconds.labels(host).observe(seconds)

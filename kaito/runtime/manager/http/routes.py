@@ -1,16 +1,16 @@
-"""The manager's own HTTP endpoints: health probes on one port, metrics and debugging on another.
+"""The manager's HTTP endpoints: health probes on one port, metrics and debugging on another.
 
-| port    | path                      | what                                                     |
+| port    | path                      | content                                                  |
 |---------|---------------------------|----------------------------------------------------------|
 | health  | `/healthz`, `/readyz`     | all checks; `/<name>`, `?verbose`, `?exclude=<name>`     |
 | metrics | `/metrics`                | Prometheus text                                          |
-| either  | whatever you `serve`      | see `Manager.serve`                                      |
+| either  | paths of the program      | see `Manager.serve`                                      |
 | metrics | `/debug/tasks`            | every asyncio task and where it waits                    |
 | metrics | `/debug/queues`           | every key in every queue, with its causes                |
 | metrics | `/debug/cache`            | informers: objects, bytes, watch state, last error       |
-| metrics | `/debug/memory`           | top allocations; `?seconds=30`: those of the next so many|
+| metrics | `/debug/memory`           | top allocations; `?seconds=30` for those of the next 30 s|
 
-The last four only with the setting `debug_endpoints`: they name objects and show lines of source.
+The last four need the setting `debug_endpoints`: they contain names of objects and lines of source code.
 """
 
 import asyncio
@@ -34,44 +34,44 @@ from kaito.runtime.workqueue import QueueRow, WorkQueue
 
 TOP_ALLOCATIONS = 40
 
-TRACE_SECONDS_MOST = 300.0
-"""Tracing allocations slows everything down: nobody should forget it for longer."""
+MAX_TRACE_SECONDS = 300.0
+"""Maximum duration of a trace of allocations, which slows the process down."""
 
 TRACE_FRAMES = 5
-"""Frames kept per allocation."""
+"""Frames recorded for each allocation."""
 
 HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """A handler of aiohttp."""
 
 Port = Literal["metrics", "health"]
 
-_TAKEN = {"metrics": ("/metrics", "/debug"), "health": ("/healthz", "/readyz")}
-"""Paths that are the manager's own, with everything below them."""
+_RESERVED = {"metrics": ("/metrics", "/debug"), "health": ("/healthz", "/readyz")}
+"""Reserved paths of each port, with all paths below them."""
 
 
 @final
 class Routes:
-    """What users serve beside the manager's own endpoints."""
+    """Paths of the program on the manager's ports."""
 
     def __init__(self) -> None:
         self._handlers: dict[tuple[Port, str], HttpHandler] = {}
         self._sealed = False
 
     def add(self, path: str, handler: HttpHandler, port: Port) -> None:
-        """Serve it, any method.
+        """Add a path, for all HTTP methods.
 
         Raises:
-            ConfigurationError: the path is taken or malformed, the handler is no async function, there is no such port,
-                or the servers run already.
+            ConfigurationError: the path is taken or malformed, the handler is not an async function, the port does not
+                exist, or the servers have started.
         """
-        own = _TAKEN.get(port)
-        if own is None:
+        reserved = _RESERVED.get(port)
+        if reserved is None:
             message = f"serve({path!r}): on={port!r} is neither 'metrics' nor 'health'"
         elif self._sealed:
             message = f"serve({path!r}): the manager has started; add handlers before"
         elif not path.startswith("/") or path == "/" * len(path) or "?" in path:
             message = f"serve({path!r}): a path begins with a slash and has a name, for example '/plan'"
-        elif any(path == taken or path.startswith(f"{taken}/") for taken in own):
+        elif any(path == taken or path.startswith(f"{taken}/") for taken in reserved):
             message = f"serve({path!r}): the path is the manager's own; choose another"
         elif (port, path) in self._handlers:
             message = f"serve({path!r}): something is served there already"
@@ -83,11 +83,11 @@ class Routes:
         raise ConfigurationError(message)
 
     def seal(self) -> None:
-        """The servers start: nothing can be added any more."""
+        """Reject further paths; called when the servers start."""
         self._sealed = True
 
-    def put_into(self, app: web.Application, port: Port) -> web.Application:
-        """Give the port's handlers to its application."""
+    def install(self, app: web.Application, port: Port) -> web.Application:
+        """Add the port's handlers to its application."""
         for (on, path), handler in self._handlers.items():
             if on == port:
                 app.router.add_route("*", path, handler)
@@ -99,7 +99,7 @@ def _is_async(handler: object) -> bool:
 
 
 def health_app(*groups: Checks) -> web.Application:
-    """The probes."""
+    """The application of the probes."""
     app = web.Application()
     for checks in groups:
         app.router.add_get(f"/{checks.path}", _all_checks(checks))
@@ -131,7 +131,7 @@ def metrics_app(
     debug: "Debugging | None",
     middlewares: Sequence[Any] = (),
 ) -> web.Application:
-    """Metrics, and debugging if there is any."""
+    """The application of the metrics, with the debugging endpoints if they are given."""
 
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(body=metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -148,11 +148,11 @@ def metrics_app(
 
 @final
 class Debugging:
-    """What a developer wants to see of a process that runs.
+    """The debugging endpoints.
 
     Args:
-        queues: of the controllers at work.
-        caches: by cluster, the manager's own under the empty name.
+        queues: the controllers' queues.
+        caches: by name of their cluster.
     """
 
     def __init__(
@@ -163,15 +163,15 @@ class Debugging:
         self._tracing = False
 
     async def tasks(self, _: web.Request) -> web.Response:
-        """Every task and where it waits."""
+        """List every task and its stack."""
         return web.Response(text=describe_tasks())
 
     async def queues(self, _: web.Request) -> web.Response:
-        """Every key in every queue."""
+        """Dump every queue."""
         return _json({queue.name: [_row(row) for row in queue.dump()] for queue in self._queues()})
 
     async def cache(self, _: web.Request) -> web.Response:
-        """Every informer."""
+        """List the informers."""
         return _json(
             [
                 asdict(row) | ({"cluster": cluster} if cluster else {})
@@ -181,19 +181,19 @@ class Debugging:
         )
 
     async def memory(self, request: web.Request) -> web.Response:
-        """Allocations: all since tracing began, or those of the next seconds."""
-        asked = request.query.get("seconds", "")
-        if not asked:
+        """List allocations: all since tracing began, or those of the next seconds."""
+        text = request.query.get("seconds", "")
+        if not text:
             return web.Response(text=describe_memory())
         try:
-            seconds = float(asked)
+            seconds = float(text)
         except ValueError:
             seconds = -1.0
-        if not 0 < seconds <= TRACE_SECONDS_MOST:
-            text = f"seconds={asked}: a number up to {TRACE_SECONDS_MOST:g} is needed\n"
-            return web.Response(status=400, text=text)
+        if not 0 < seconds <= MAX_TRACE_SECONDS:
+            message = f"seconds={text}: must be a number up to {MAX_TRACE_SECONDS:g}\n"
+            return web.Response(status=400, text=message)
         if self._tracing:
-            return web.Response(status=409, text="somebody else is tracing; ask again later\n")
+            return web.Response(status=409, text="another trace is running; try again later\n")
         self._tracing = True
         try:
             return web.Response(text=await describe_growth(seconds))
@@ -224,17 +224,17 @@ def describe_tasks() -> str:
 
 
 def describe_memory() -> str:
-    """The largest allocations by line; says how to switch tracing on when it is off."""
+    """The largest allocations by line, or how to enable tracing."""
     if not tracemalloc.is_tracing():
-        return "tracemalloc is off: ask for ?seconds=30, or start the process with PYTHONTRACEMALLOC=5\n"
+        return "tracemalloc is off: add ?seconds=30, or start the process with PYTHONTRACEMALLOC=5\n"
     statistics = tracemalloc.take_snapshot().statistics("lineno")[:TOP_ALLOCATIONS]
     current, peak = tracemalloc.get_traced_memory()
-    head = f"traced {current / 2**20:.1f} MiB, peak {peak / 2**20:.1f} MiB"
-    return "\n".join([head, *map(str, statistics)]) + "\n"
+    summary = f"traced {current / 2**20:.1f} MiB, peak {peak / 2**20:.1f} MiB"
+    return "\n".join([summary, *map(str, statistics)]) + "\n"
 
 
 async def describe_growth(seconds: float) -> str:
-    """Trace for so many seconds: what was allocated meanwhile and is still held, by line."""
+    """Trace allocations for some seconds and list those that are still in memory, by line."""
     was_tracing = tracemalloc.is_tracing()
     if not was_tracing:
         tracemalloc.start(TRACE_FRAMES)
@@ -245,4 +245,4 @@ async def describe_growth(seconds: float) -> str:
     finally:
         if not was_tracing:
             tracemalloc.stop()
-    return "\n".join([f"held now and not {seconds:g} s ago:", *map(str, grown)]) + "\n"
+    return "\n".join([f"in memory now and not {seconds:g} s ago:", *map(str, grown)]) + "\n"

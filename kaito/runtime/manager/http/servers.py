@@ -65,7 +65,7 @@ class Endpoints:
         """
         settings, routes = self._settings, self._routes
         routes.seal()
-        probes = routes.put_into(health_app(*health), "health")
+        probes = routes.install(health_app(*health), "health")
         self.health_port = await self._serve("health", settings.health_probe_bind_address, probes)
         middlewares: list[Any] = []
         context: ssl.SSLContext | None = None
@@ -75,7 +75,7 @@ class Endpoints:
             middlewares = [MetricsAuthorizer(client, jitter).middleware()]
             context = self._metrics_context(metrics)
         app = metrics_app(metrics, debug=debug if settings.debug_endpoints else None, middlewares=middlewares)
-        routes.put_into(app, "metrics")
+        routes.install(app, "metrics")
         self.metrics_port = await self._serve("metrics", settings.metrics_bind_address, app, context)
 
     def _metrics_context(self, metrics: Metrics) -> ssl.SSLContext:

@@ -166,7 +166,7 @@ async def test_a_recreated_owner_waits_for_the_garbage_collector_or_adopts(api: 
     world.delete(ConfigMap, "owner")
     new = world.put(config("owner"))
     await world.settle()
-    with pytest.raises(AlreadyOwned, match="which is gone"):
+    with pytest.raises(AlreadyOwned, match="which does not exist"):
         await api.ensure(config(), owner=new)
     child = await api.ensure(config(), owner=new, adopt=True)
     assert [reference.uid for reference in child.metadata.owner_references] == [new.uid]

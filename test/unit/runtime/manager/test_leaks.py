@@ -126,7 +126,7 @@ def _names(ways: Iterable[str]) -> set[str]:
 
 
 async def test_nothing_is_left_of_objects_that_are_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kaito.runtime.recorder.REMEMBERED", 20)
+    monkeypatch.setattr("kaito.runtime.recorder.CORRELATOR_ENTRIES", 20)
     operator = Operator()
     async with world.manager(operator.controller()) as manager:
         world.put(Widget(metadata=ObjectMeta(name=f"{MARK}first")))
