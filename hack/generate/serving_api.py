@@ -116,15 +116,15 @@ With vLLM and several adapters, the served name means the base model.
 
 def page() -> str:
     """Returns the page."""
-    shared = openai_schema.SamplingFields
+    shared = openai_schema.SamplingRequest
     return "\n".join(
         (
             HEAD.format(routes=_routes()),
             CHAT.format(fields=_fields(chat.ChatRequest), tokens=chat.DEFAULT_NEW_TOKENS),
             OPENAI.format(
                 shared=_fields(shared),
-                chat=_fields(openai_schema.ChatCompletionBody, without=set(shared.model_fields) - {"max_tokens"}),
-                completions=_fields(openai_schema.CompletionBody, without=set(shared.model_fields)),
+                chat=_fields(openai_schema.ChatCompletionRequest, without=set(shared.model_fields) - {"max_tokens"}),
+                completions=_fields(openai_schema.CompletionRequest, without=set(shared.model_fields)),
             ),
         )
     )

@@ -8,7 +8,7 @@ from kaito_presets.inference.language_model import LanguageModel
 from kaito_presets.inference.metrics import Metrics
 from kaito_presets.inference.scheduler import Scheduler
 from kaito_presets.inference.server import Lifecycle, application
-from kaito_presets.inference.service import Service
+from kaito_presets.inference.service import GenerationService
 from running_server import RunningServer, Serve
 
 
@@ -39,7 +39,7 @@ async def serve() -> AsyncIterator[Serve]:
         port = runner.addresses[0][1]
         server = RunningServer(f"http://127.0.0.1:{port}", ClientSession(), model, lifecycle, metrics, scheduler)
         if ready:
-            lifecycle.ready(Service(model, scheduler, metrics))
+            lifecycle.set_ready(GenerationService(model, scheduler, metrics))
         started.append((server, runner))
         return server
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.language_model import (
-    AloneProgress,
-    Emission,
     Message,
     ModelInfo,
     Option,
     OutOfMemory,
     Row,
+    RowOutput,
     TemplateOptions,
     TokenLogprob,
+    UnbatchedProgress,
 )
 
 END = 0
@@ -27,9 +27,9 @@ END = 0
 @dataclass(frozen=True, slots=True)
 class FakePlan:
     end_tokens: frozenset[int] = frozenset({END})
-    alone: bool = False
+    is_unbatched: bool = False
     length: int | None = None
-    alone_because: tuple[str, ...] = ()
+    unbatched_reasons: tuple[str, ...] = ()
     width: int = 1
     sequences: int = 1
     stop_strings: tuple[str, ...] = ()
@@ -96,8 +96,8 @@ class FakeModel:
         if "nonsense" in options:
             raise BadRequest("generate_kwargs.nonsense: not an option", param="nonsense")
         merged = {**defaults, **options, **self.options_of_every_request}
-        alone = merged.get("num_beams", 1) != 1
-        return FakePlan(alone=alone, alone_because=("num_beams",) if alone else (), options=merged)
+        unbatched = merged.get("num_beams", 1) != 1
+        return FakePlan(is_unbatched=unbatched, unbatched_reasons=("num_beams",) if unbatched else (), options=merged)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         return [ord(character) for character in text]
@@ -114,10 +114,10 @@ class FakeModel:
 
     # Stepping.
 
-    def fits(self, live: Sequence[Row], candidate: Row) -> bool:
+    def can_admit(self, live: Sequence[Row], candidate: Row) -> bool:
         return len(live) < self._room
 
-    def begin(self, rows: Sequence[Row]) -> list[Emission]:
+    def prefill(self, rows: Sequence[Row]) -> list[RowOutput]:
         self.begun += [self.decode(row.prompt) for row in rows]
         self.seen += rows
         for row in rows:
@@ -125,7 +125,7 @@ class FakeModel:
         self._live += rows
         return [self._next(row) for row in rows]
 
-    def step(self) -> list[Emission]:
+    def step(self) -> list[RowOutput]:
         self.wait_for_permit()
         if self.fail_next_step:
             self.fail_next_step = False
@@ -133,7 +133,7 @@ class FakeModel:
         self.batch_sizes.append(len(self._live))
         return [self._next(row) for row in self._live]
 
-    def leave(self, rows: Sequence[Row]) -> None:
+    def remove(self, rows: Sequence[Row]) -> None:
         if self.fail_next_leave:
             self.fail_next_leave = False
             raise RuntimeError("scripted failure")
@@ -146,11 +146,11 @@ class FakeModel:
             raise RuntimeError("the device is lost")
         self._live.clear()
 
-    def check_alone(self, row: Row) -> None:
+    def check_unbatched(self, row: Row) -> None:
         if row.max_new_tokens > 900:
             raise BadRequest("too many tokens side by side", param="num_beams")
 
-    def start_alone(self, row: Row) -> "FakeAlone":
+    def start_unbatched(self, row: Row) -> "FakeAlone":
         self._maybe_fail(row)
         answer = self.encode(self._answer(row))[: row.max_new_tokens]
         run = FakeAlone(self, answer)
@@ -166,14 +166,14 @@ class FakeModel:
         text = self._reply(self.decode(row.prompt))
         return f"[{row.adapter}]{text}" if row.adapter is not None else text
 
-    def _next(self, row: Row) -> Emission:
+    def _next(self, row: Row) -> RowOutput:
         if self.fail_rows_of is not None and self.decode(row.prompt) == self.fail_rows_of:
-            return Emission(row, END, error=BadRequest("scripted refusal"))
+            return RowOutput(row, END, error=BadRequest("scripted refusal"))
         answer = self.encode(self._answer(row))
-        position = len(row.produced)
+        position = len(row.output_tokens)
         token = answer[position] if position < len(answer) else END
         top = tuple((token + offset, -0.5 - offset) for offset in range(row.logprobs or 0))
-        return Emission(row, token, None if row.logprobs is None else TokenLogprob(token, -0.5, top))
+        return RowOutput(row, token, None if row.logprobs is None else TokenLogprob(token, -0.5, top))
 
     def _maybe_fail(self, row: Row) -> None:
         text = self.decode(row.prompt)
@@ -192,12 +192,12 @@ class FakeAlone:
         self.turns = 0
         self.cancelled = False
 
-    def advance(self) -> AloneProgress:
+    def advance(self) -> UnbatchedProgress:
         self._model.wait_for_permit()
         self.turns += 1
         if self.turns < len(self._answer):
-            return AloneProgress()
-        return AloneProgress((), [self._answer, [*self._answer[:1], END]])
+            return UnbatchedProgress()
+        return UnbatchedProgress((), [self._answer, [*self._answer[:1], END]])
 
     def cancel(self) -> None:
         self.cancelled = True

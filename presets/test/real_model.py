@@ -28,25 +28,25 @@ def row(model: "TransformersModel", prompt: str, length: int = 24, **options: An
     return Row(prompt=model.encode(prompt), plan=plan, max_new_tokens=length, **fields)
 
 
-def advance(model: "TransformersModel", live: list[Row], emissions: Sequence[Any]) -> None:
+def advance(model: "TransformersModel", live: list[Row], outputs: Sequence[Any]) -> None:
     """What the scheduler does after each step: record tokens, let rows that ended leave."""
-    for emission in emissions:
-        assert emission.error is None, emission.error
-        emission.row.produced.append(emission.token)
-    done = [r for r in live if len(r.produced) >= r.max_new_tokens or r.produced[-1] in r.plan.end_tokens]
-    model.leave(done)
+    for output in outputs:
+        assert output.error is None, output.error
+        output.row.output_tokens.append(output.token)
+    done = [r for r in live if len(r.output_tokens) >= r.max_new_tokens or r.output_tokens[-1] in r.plan.end_tokens]
+    model.remove(done)
     live[:] = [r for r in live if r not in done]
 
 
 def run(model: "TransformersModel", rows: Sequence[Row]) -> list[list[int]]:
     """All rows together until each ends."""
     live = list(rows)
-    emissions = model.begin(live)
+    outputs = model.prefill(live)
     while True:
-        advance(model, live, emissions)
+        advance(model, live, outputs)
         if not live:
-            return [r.produced for r in rows]
-        emissions = model.step()
+            return [r.output_tokens for r in rows]
+        outputs = model.step()
 
 
 def reference(directory: Path, prompt: str, length: int, **options: Any) -> list[int]:

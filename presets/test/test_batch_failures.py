@@ -1,5 +1,4 @@
-"""A row that fails leaves no trace: faults at every line of `begin`, impossible options, and rows that fail in a
-step (01-sampling-option-harms-others, serving-02)."""
+"""Failures of single rows: exceptions at every line of `prefill`, invalid options, and rows that fail in a step."""
 
 import linecache
 import sys
@@ -80,8 +79,8 @@ SCENES: dict[str, tuple[list[str], Joining]] = {
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_fault_at_any_line_of_begin_leaves_no_trace(tiny: "TransformersModel", scene: str) -> None:
-    """serving-02: `begin` keeps its promise for every exception at every place."""
+def test_prefill_that_fails_at_any_line_leaves_the_batch_unchanged(tiny: "TransformersModel", scene: str) -> None:
+    """`prefill` keeps its guarantee for an exception at every line."""
     prompts, make_rows = SCENES[scene]
     apart = [run(tiny, [row(tiny, prompt, 8)])[0] for prompt in prompts]
     later = run(tiny, [row(tiny, "afterwards", 6)])[0]
@@ -92,26 +91,26 @@ def test_a_fault_at_any_line_of_begin_leaves_no_trace(tiny: "TransformersModel",
         rows = [row(tiny, prompt, 8) for prompt in prompts]
         live = list(rows)
         if live:
-            advance(tiny, live, tiny.begin(rows))
+            advance(tiny, live, tiny.prefill(rows))
             advance(tiny, live, tiny.step())
         joining = make_rows(tiny)
         raised = False
         with fault_at(number) as lines:
             try:
-                tiny.begin(joining)
+                tiny.prefill(joining)
             except InjectedError:
                 raised = True
         assert raised == bool(number), f"the fault at {lines[-1]} was swallowed"
         if not raised:
-            tiny.leave(joining)
+            tiny.remove(joining)
         # The rows that were there go on, and a new one joins them.
         new = row(tiny, "afterwards", 6)
         live.append(new)
-        advance(tiny, live, tiny.begin([new]))
+        advance(tiny, live, tiny.prefill([new]))
         while live:
             advance(tiny, live, tiny.step())
-        assert [r.produced for r in rows] == apart, f"after a fault at {lines[-1]}"
-        assert new.produced == later, f"after a fault at {lines[-1]}"
+        assert [r.output_tokens for r in rows] == apart, f"after a fault at {lines[-1]}"
+        assert new.output_tokens == later, f"after a fault at {lines[-1]}"
         return lines
 
     scene_with_fault(0)  # fills caches, which would make the second run shorter
@@ -121,25 +120,25 @@ def test_a_fault_at_any_line_of_begin_leaves_no_trace(tiny: "TransformersModel",
         scene_with_fault(number)
 
 
-def test_a_row_whose_options_leave_no_token_fails_by_itself(tiny: "TransformersModel") -> None:
-    """serving-02: what raises inside a shared step fails its own row, the others get their tokens."""
+def test_row_whose_options_exclude_every_token_fails_without_affecting_others(tiny: "TransformersModel") -> None:
+    """What raises inside a shared step fails its own row, the others get their tokens."""
     everything = list(range(512))
     apart = [run(tiny, [row(tiny, prompt, 8)])[0] for prompt in ("Paris", "Tuscany")]
     first, broken, second = row(tiny, "Paris", 8), row(tiny, "x", suppress_tokens=everything), row(tiny, "Tuscany", 8)
     live = [first, broken, second]
-    emissions = tiny.begin(live)
-    assert [type(emission.error) for emission in emissions] == [type(None), BadRequest, type(None)]
-    assert "no token to choose" in str(emissions[1].error)
-    tiny.leave([broken])
+    outputs = tiny.prefill(live)
+    assert [type(output.error) for output in outputs] == [type(None), BadRequest, type(None)]
+    assert "exclude every token" in str(outputs[1].error)
+    tiny.remove([broken])
     live.remove(broken)
-    advance(tiny, live, [emission for emission in emissions if emission.row is not broken])
+    advance(tiny, live, [output for output in outputs if output.row is not broken])
     while live:
         advance(tiny, live, tiny.step())
-    assert [first.produced, second.produced] == apart
+    assert [first.output_tokens, second.output_tokens] == apart
 
 
-def test_scores_that_are_not_numbers_fail_the_row_and_not_its_group(tiny: "TransformersModel") -> None:
-    """serving-02: `multinomial` raises for all rows (on a GPU it ends the process) if one is not a distribution."""
+def test_row_with_nan_logits_fails_without_affecting_its_group(tiny: "TransformersModel") -> None:
+    """`multinomial` would raise for all rows of the group, and on a GPU make the process unusable."""
     import torch
     from kaito_presets.inference.backend.sampling import Sampler
 
@@ -181,8 +180,8 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), IMPOSSIBLE, ids=[f"{i}-{name}" for i, (name, _) in enumerate(IMPOSSIBLE)])
-def test_an_impossible_option_is_refused_by_name(tiny: "TransformersModel", name: str, value: Any) -> None:
-    """01, serving-02: every option is validated by type and range before it reaches a tensor."""
+def test_invalid_option_is_rejected_by_name(tiny: "TransformersModel", name: str, value: Any) -> None:
+    """Every option is validated by type and range before it reaches a tensor."""
     with pytest.raises(BadRequest, match=name) as caught:
         tiny.plan({"do_sample": True, name: value})
     assert caught.value.param == name
@@ -203,12 +202,12 @@ POSSIBLE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", POSSIBLE, ids=str)
 @pytest.mark.parametrize("seed", [None, -(2**63), 2**63 - 1])
-def test_an_option_at_its_limit_works(tiny: "TransformersModel", options: dict[str, Any], seed: int | None) -> None:
-    """serving-02: every accepted value gives tokens and disturbs no other row."""
+def test_option_at_its_limit_works(tiny: "TransformersModel", options: dict[str, Any], seed: int | None) -> None:
+    """Every accepted value gives tokens and disturbs no other row."""
     alone = run(tiny, [row(tiny, "Paris", 8)])[0]
     plain, subject = row(tiny, "Paris", 8), row(tiny, "Tuscany", 8, do_sample=True, seed=seed, **options)
     assert run(tiny, [plain, subject])[0] == alone
-    assert 1 <= len(subject.produced) <= 8
+    assert 1 <= len(subject.output_tokens) <= 8
 
 
 @pytest.mark.parametrize(
@@ -219,9 +218,9 @@ def test_an_option_at_its_limit_works(tiny: "TransformersModel", options: dict[s
     ],
     ids=["no token", "overflow"],
 )
-def test_a_beam_search_over_impossible_options_is_refused(tiny: "TransformersModel", options: dict[str, Any]) -> None:
-    """serving-02: what runs alone fails with a 400 as well, and names what made it run alone or the options."""
+def test_beam_search_with_invalid_options_is_a_400(tiny: "TransformersModel", options: dict[str, Any]) -> None:
+    """What runs alone fails with a 400 as well, and names what made it run alone or the options."""
     subject = row(tiny, "Paris", 450, num_beams=3, do_sample=True, **options)
     with pytest.raises(BadRequest, match=r"num_beams|suppress_tokens"):
-        tiny.run_alone(subject, lambda: False)
+        tiny.run_unbatched(subject, lambda: False)
     assert run(tiny, [row(tiny, "Paris", 4)])

@@ -8,12 +8,12 @@ from fake_model import FakeModel
 from running_server import Serve
 
 
-async def test_answers_a_prompt_with_the_prompt_in_front(serve: Serve) -> None:
+async def test_result_contains_prompt_and_completion_by_default(serve: Serve) -> None:
     server = await serve()
     assert await server.post("/chat", {"prompt": "abc"}) == (200, {"Result": "abcABC"})
 
 
-async def test_the_content_type_of_the_request_does_not_matter(serve: Serve) -> None:
+async def test_content_type_of_the_request_does_not_matter(serve: Serve) -> None:
     server = await serve()
     async with server.session.post(server.url + "/chat", data=b'{"prompt": "abc"}') as response:
         assert (response.status, await response.json()) == (200, {"Result": "abcABC"})
@@ -37,33 +37,33 @@ async def test_fields_are_honored(serve: Serve, body: dict[str, object], result:
     assert await server.post("/chat", {"prompt": "abc"} | body) == (200, {"Result": result})
 
 
-async def test_spaces_are_cleaned_up_on_request(serve: Serve) -> None:
+async def test_spaces_are_cleaned_up_if_requested(serve: Serve) -> None:
     server = await serve()
     body = {"prompt": "a , b", "return_full_text": False}
     assert await server.post("/chat", body) == (200, {"Result": "A , B"})
     assert await server.post("/chat", body | {"clean_up_tokenization_spaces": True}) == (200, {"Result": "A, B"})
 
 
-async def test_messages_are_answered_with_the_text_of_the_last_one(serve: Serve) -> None:
+async def test_result_of_a_conversation_is_the_new_message(serve: Serve) -> None:
     messages = [{"role": "user", "content": "hello"}]
     for conversational in (False, True):
         server = await serve(conversational=conversational)
         assert await server.post("/chat", {"messages": messages}) == (200, {"Result": "HELLO"})
 
 
-async def test_the_answer_is_200_new_tokens_long_unless_asked_otherwise(serve: Serve) -> None:
+async def test_completion_has_200_new_tokens_by_default(serve: Serve) -> None:
     server = await serve(FakeModel(reply=lambda _: "y" * 900, context=1000))
     _, body = await server.post("/chat", {"prompt": "x" * 300, "return_full_text": False})
     assert body == {"Result": "y" * 200}
 
 
-async def test_a_long_prompt_gets_what_is_left_of_the_context(serve: Serve) -> None:
+async def test_default_length_is_reduced_to_the_remaining_context(serve: Serve) -> None:
     server = await serve(FakeModel(reply=lambda _: "y" * 900, context=1000))
     _, body = await server.post("/chat", {"prompt": "x" * 950, "return_full_text": False})
     assert body == {"Result": "y" * 50}
 
 
-async def test_hole_drops_the_left_of_a_prompt_that_does_not_fit(serve: Serve) -> None:
+async def test_hole_truncates_a_prompt_on_the_left(serve: Serve) -> None:
     server = await serve(FakeModel(context=10))
     body = {
         "prompt": "abcdefghijklmno",
@@ -90,7 +90,7 @@ async def test_hole_drops_the_left_of_a_prompt_that_does_not_fit(serve: Serve) -
         ({"messages": [{"role": "pope", "content": "x"}]}, 400, "roles must be"),
     ],
 )
-async def test_bad_requests_are_refused_with_the_reason(
+async def test_bad_request_is_rejected_with_the_reason(
     serve: Serve, body: dict[str, object], status: int, words: str
 ) -> None:
     server = await serve()
@@ -124,7 +124,7 @@ async def test_conversational_mode_needs_messages(serve: Serve) -> None:
     assert await server.post("/chat", {}) == (400, {"detail": "Conversational parameter messages required"})
 
 
-async def test_a_huge_body_is_refused_and_the_server_goes_on(serve: Serve) -> None:
+async def test_body_above_the_limit_is_a_413_and_the_server_continues(serve: Serve) -> None:
     server = await serve(max_request_bytes=50_000)
     body = io.BytesIO(json.dumps({"prompt": "x" * 10_000_000}).encode())
     async with server.session.post(server.url + "/chat", data=body) as response:
@@ -133,7 +133,7 @@ async def test_a_huge_body_is_refused_and_the_server_goes_on(serve: Serve) -> No
     assert (await server.post("/chat", {"prompt": "abc"}))[0] == 200
 
 
-async def test_wrong_method_and_unknown_path_are_json_too(serve: Serve) -> None:
+async def test_wrong_method_and_unknown_path_are_json_errors(serve: Serve) -> None:
     server = await serve()
     assert (await server.get("/chat"))[0] == 405
     assert (await server.get("/nowhere"))[0] == 404

@@ -50,10 +50,10 @@ Bye<|eot_id|><|start_header_id|>assistant<|end_header_id|>"""
 @pytest.mark.parametrize(
     ("name", "text"), [("phi-3", PHI_3), ("mistral-instruct", MISTRAL), ("llama-3-instruct", LLAMA_3)]
 )
-def test_templates_write_the_form_of_their_model(name: str, text: str) -> None:
+def test_template_renders_the_format_of_its_model(name: str, text: str) -> None:
     assert render(name, TURNS) == text
 
 
-def test_mistral_refuses_roles_that_do_not_alternate() -> None:
+def test_mistral_template_rejects_roles_that_do_not_alternate() -> None:
     with pytest.raises(ValueError, match="must alternate"):
         render("mistral-instruct", [TURNS[1], TURNS[1]])

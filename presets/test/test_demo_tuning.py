@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parent.parent / "demo_tuning.py"
 @pytest.mark.tuning
 @pytest.mark.registry
 @pytest.mark.timeout(600)
-def test_the_tuned_answer_comes_at_strength_1_and_not_at_0() -> None:
+def test_tuned_completion_appears_at_strength_1_and_not_at_0() -> None:
     if registry_command() is None:
         pytest.skip("no registry: neither docker-registry, KAITO_TEST_REGISTRY nor Go is on this machine")
     result = subprocess.run([sys.executable, SCRIPT], check=False, capture_output=True, text=True)

@@ -26,7 +26,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(Path, "open", guarded)
 
 
-def test_no_temporary_directory_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_temporary_directory_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """M5: exit code 2 and the remedy, instead of the words of a half-imported torch and exit code 4."""
 
     def none() -> str:
@@ -41,7 +41,7 @@ def test_no_temporary_directory_is_reported_as_such(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("module", ["kaito_presets.inference.main", "kaito_presets.vllm.main"])
-def test_both_servers_check_it_before_anything_else(tmp_path: Path, module: str) -> None:
+def test_both_servers_check_the_temporary_directory_first(tmp_path: Path, module: str) -> None:
     """M5: a process in which no directory can be written ends with 2 and names the cause."""
     code = (
         "import sys, tempfile\n"
@@ -58,7 +58,7 @@ def test_both_servers_check_it_before_anything_else(tmp_path: Path, module: str)
     assert "mount an emptyDir volume at /tmp" in process.stderr.splitlines()[-1]
 
 
-def test_weights_that_may_not_be_read_are_a_permission_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_weights_are_reported_with_user_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L14: files packed with mode 0600 are not "missing"; exit code 4 with user, file and remedy."""
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"x")
@@ -73,7 +73,7 @@ def test_weights_that_may_not_be_read_are_a_permission_problem(tmp_path: Path, m
         read_model(str(tmp_path))
 
 
-def test_an_adapter_that_may_not_be_read_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_adapter_is_reported_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L14: the same for an adapter."""
     folder = tmp_path / "mine"
     folder.mkdir()

@@ -1,5 +1,4 @@
-"""Generation configs of models as they are published: they share the batch, stream and give log probabilities
-(serving-01)."""
+"""Generation configs of models as they are published: they share the batch, stream and give log probabilities."""
 # transformers is partly untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
@@ -117,40 +116,40 @@ def with_config(tiny_model: Path, folder: Path, config: dict[str, Any] | None) -
 
 
 def plan_of(config: dict[str, Any], options: dict[str, Any], vocabulary: int = 300_000) -> "TransformersPlan":
-    from kaito_presets.inference.backend.plan import make_plan, own_config
+    from kaito_presets.inference.backend.plan import make_plan, usable_config
     from transformers import GenerationConfig
 
-    own = own_config(GenerationConfig.from_dict(config), end=None, pad=None, vocabulary=vocabulary)
+    own = usable_config(GenerationConfig.from_dict(config), end=None, pad=None, vocabulary=vocabulary)
     return make_plan(own, options, {"do_sample": True, "top_k": 0}, vocabulary)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [{}, {"do_sample": False}, {"do_sample": True, "temperature": 0.9, "top_p": 0.5}])
-def test_every_family_shares_the_batch(family: str, options: dict[str, Any]) -> None:
-    """serving-01: bookkeeping keys, unknown keys, switches at their off value and special tokens are not options."""
+def test_generation_configs_of_model_families_are_batched(family: str, options: dict[str, Any]) -> None:
+    """Bookkeeping keys, unknown keys, switches at their off value and special tokens are not options."""
     config = FAMILIES[family]
     plan = plan_of(config, options)
-    assert plan.alone_because == ()
+    assert plan.unbatched_reasons == ()
     end: Any = config["eos_token_id"]
     assert plan.end_tokens == frozenset(end if isinstance(end, list) else [end])
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "no file"])
-def test_a_family_answers_in_a_batch_as_transformers_does_alone(
+def test_batched_tokens_equal_those_of_generate(
     family: str, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """serving-01: the same tokens as `generate` with the same file, in a batch, with log probabilities."""
+    """The same tokens as `generate` with the same file, in a batch, with log probabilities."""
     config = None if family == "no file" else {name: small(value) for name, value in FAMILIES[family].items()}
     folder = with_config(tiny_model, tmp_path / "model", config)
     with caplog.at_level(logging.WARNING, logger="kaito_presets"):
         model = open_tiny(folder)
-    assert model.info.alone_because == ()
+    assert model.info.unbatched_reasons == ()
     assert not caplog.records
     prompts = ["Tell me about Tuscany", "Paris", "How do I serve a model on Kubernetes?"]
     rows = [row(model, prompt, 12, logprobs=1) for prompt in prompts]
-    emissions = model.begin(rows)
-    assert all(emission.logprob is not None for emission in emissions)
-    model.leave(rows)
+    outputs = model.prefill(rows)
+    assert all(output.logprob is not None for output in outputs)
+    model.remove(rows)
     # What does not change the text is left out of the reference, which would return objects or read the prompt twice.
     speed = {"return_dict_in_generate": False, "prompt_lookup_num_tokens": None, "assistant_early_exit": None}
     expected = [reference(folder, prompt, 12, **speed) for prompt in prompts]
@@ -174,38 +173,38 @@ def test_a_family_answers_in_a_batch_as_transformers_does_alone(
     ],
 )
 def test_options_that_change_the_logits_are_applied_in_the_batch(tiny_model: Path, options: dict[str, Any]) -> None:
-    """serving-01: what transformers does with a logits processor is done row by row, beside other rows."""
+    """What transformers does with a logits processor is done row by row, beside other rows."""
     model = open_tiny(tiny_model)
     prompt = "Tell me about Tuscany and its wine"
     subject = row(model, prompt, **options)
-    assert subject.plan.alone_because == ()
+    assert subject.plan.unbatched_reasons == ()
     plain = row(model, "Paris")
     together = run(model, [plain, subject, row(model, "The quick brown fox")])
     assert together[1] == reference(tiny_model, prompt, 24, **options)
     assert together[0] == reference(tiny_model, "Paris", 24)
 
 
-def test_only_what_the_batch_cannot_do_runs_alone() -> None:
-    """serving-01: the reason is named, for the metric and the log."""
+def test_only_options_of_generate_run_outside_the_batch() -> None:
+    """The reason is named, for the metric and the log."""
     base = {"eos_token_id": 2}
-    assert plan_of(base | {"num_beams": 4}, {}).alone_because == ("num_beams",)
-    assert plan_of(base | {"num_beams": 4}, {"num_beams": 1}).alone_because == ()
-    assert plan_of(base, {"num_beams": 2, "do_sample": False}).alone_because == ("num_beams",)
-    assert plan_of(base | {"guidance_scale": 1.5}, {}).alone_because == ("guidance_scale",)
-    assert plan_of(base | {"max_time": 3.0}, {}).alone_because == ("max_time",)
-    assert plan_of(base | {"token_healing": True}, {}).alone_because == ("token_healing",)
+    assert plan_of(base | {"num_beams": 4}, {}).unbatched_reasons == ("num_beams",)
+    assert plan_of(base | {"num_beams": 4}, {"num_beams": 1}).unbatched_reasons == ()
+    assert plan_of(base, {"num_beams": 2, "do_sample": False}).unbatched_reasons == ("num_beams",)
+    assert plan_of(base | {"guidance_scale": 1.5}, {}).unbatched_reasons == ("guidance_scale",)
+    assert plan_of(base | {"max_time": 3.0}, {}).unbatched_reasons == ("max_time",)
+    assert plan_of(base | {"token_healing": True}, {}).unbatched_reasons == ("token_healing",)
     assert plan_of(base, {"num_return_sequences": 3}).sequences == 3
     assert plan_of(base | {"stop_strings": ["END"]}, {}).stop_strings == ("END",)
 
 
-def test_a_key_that_does_not_exist_yet_does_not_switch_batching_off() -> None:
-    """serving-01: an unknown key of a model's file changes nothing, whatever its value."""
+def test_unknown_key_of_a_generation_config_does_not_disable_batching() -> None:
+    """An unknown key of a model's file changes nothing, whatever its value."""
     plan = plan_of({"eos_token_id": 2, "quantum_mode": {"deep": [1]}, "is_fancy": True, "thinking_budget": 7}, {})
-    assert plan.alone_because == ()
+    assert plan.unbatched_reasons == ()
 
 
-def test_wrong_values_of_a_models_file_are_reported_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    """serving-01: a file is not a request; a wrong value in it may not fail every request."""
+def test_wrong_values_of_a_generation_config_are_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """A file is not a request; a wrong value in it may not fail every request."""
     config = {"eos_token_id": [2, 99_999], "suppress_tokens": [3, -1], "typical_p": 0, "temperature": -1.0}
     with caplog.at_level(logging.WARNING, logger="kaito_presets"):
         plan = plan_of(config, {"do_sample": True}, vocabulary=512)
@@ -216,8 +215,8 @@ def test_wrong_values_of_a_models_file_are_reported_and_left_out(caplog: pytest.
     assert [name for name in ("eos_token_id", "suppress_tokens", "typical_p", "temperature") if name in caplog.text]
 
 
-def test_what_a_request_may_not_set_is_accepted_at_its_default() -> None:
-    """serving-04: a client that spells a default out asks for nothing."""
+def test_unsupported_option_is_accepted_at_its_default() -> None:
+    """A client that spells a default out asks for nothing."""
     plan_of(
         {"eos_token_id": 2}, {"use_cache": True, "num_beam_groups": 1, "diversity_penalty": 0.0, "low_memory": False}
     )
@@ -227,11 +226,11 @@ def test_what_a_request_may_not_set_is_accepted_at_its_default() -> None:
 
 
 @pytest.mark.parametrize("own", [None, -1, [], [512], [99_999, -5], "2"])
-def test_a_file_without_a_usable_end_token_ends_by_the_tokenizers(own: Any) -> None:
-    """serving-01: ids that the model does not have were left out, and then no answer ended before its bound."""
-    from kaito_presets.inference.backend.plan import make_plan, own_config
+def test_end_token_of_the_tokenizer_replaces_an_unusable_one(own: Any) -> None:
+    """Ids that the model does not have were left out, and then no answer ended before its bound."""
+    from kaito_presets.inference.backend.plan import make_plan, usable_config
     from transformers import GenerationConfig
 
-    config = own_config(GenerationConfig.from_dict({"eos_token_id": own}), end=2, pad=2, vocabulary=512)
+    config = usable_config(GenerationConfig.from_dict({"eos_token_id": own}), end=2, pad=2, vocabulary=512)
     assert make_plan(config, {}, {}, 512).end_tokens == {2}
     assert config.pad_token_id == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_model import FakeModel
-from kaito_presets.inference.completions import CompletionAnswers
+from kaito_presets.inference.completions import CompletionChoices
 from kaito_presets.inference.language_model import Message, TemplateOptions
 from kaito_presets.inference.service import Completion
 from running_server import RunningServer, Serve
@@ -53,10 +53,8 @@ LARGE: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "words"), LARGE, ids=range(len(LARGE)))
-async def test_a_large_wrong_body_is_refused_in_few_words(
-    serve: Serve, path: str, body: dict[str, Any], words: str
-) -> None:
-    """serving-02, serving-05: the cost of a refusal is bounded. A validation error for each of the items took the
+async def test_error_for_a_large_wrong_body_is_short(serve: Serve, path: str, body: dict[str, Any], words: str) -> None:
+    """The cost of a refusal is bounded. A validation error for each of the items took the
     event loop 5 s and answered 12 MB; every prompt was tokenized before they were counted."""
     server = await serve(FakeModel(), max_request_bytes=LIMIT)
     async with server.session.post(server.url + path, data=io.BytesIO(json.dumps(body).encode())) as response:
@@ -68,8 +66,8 @@ async def test_a_large_wrong_body_is_refused_in_few_words(
     assert (status, health) == (200, {"status": "Healthy"})
 
 
-async def test_prompts_are_counted_before_they_are_tokenized(serve: Serve) -> None:
-    """serving-05: too many prompts cost no call of the tokenizer."""
+async def test_number_of_prompts_is_checked_before_tokenization(serve: Serve) -> None:
+    """Too many prompts cost no call of the tokenizer."""
     model = FakeModel()
     encoded: list[str] = []
 
@@ -102,7 +100,7 @@ NAMED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "field"), NAMED)
-async def test_a_refusal_names_the_field_as_param(serve: Serve, path: str, body: dict[str, Any], field: str) -> None:
+async def test_rejected_field_is_named_in_param(serve: Serve, path: str, body: dict[str, Any], field: str) -> None:
     """OpenAI's error object has a `param`; a field that is refused by a check of the whole body had null there."""
     server = await serve(FakeModel())
     status, answer = await server.post(path, body)
@@ -111,7 +109,7 @@ async def test_a_refusal_names_the_field_as_param(serve: Serve, path: str, body:
 
 
 @pytest.mark.parametrize("body", ['{"prompt":1e999}', '{"prompt":[NaN]}', '{"messages":-1e999}'])
-async def test_an_answer_about_infinity_is_json(serve: Serve, body: str) -> None:
+async def test_error_about_infinity_is_valid_json(serve: Serve, body: str) -> None:
     """A 422 repeats the wrong value; JSON has no infinity, and a strict client could not read the answer."""
     server: RunningServer = await serve(FakeModel())
     async with server.session.post(server.url + "/chat", data=body) as response:
@@ -126,7 +124,7 @@ async def test_an_answer_about_infinity_is_json(serve: Serve, body: str) -> None
 
 
 @pytest.mark.parametrize("path", ["/chat", TEXT, CHAT])
-async def test_a_body_that_is_not_compressed_as_it_says_is_a_400(serve: Serve, path: str) -> None:
+async def test_body_with_a_wrong_content_encoding_is_a_400(serve: Serve, path: str) -> None:
     """It was a 500, as if the server had failed."""
     server = await serve(FakeModel())
     headers = {"Content-Encoding": "gzip"}
@@ -136,7 +134,7 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_a_400(serve: Serve, p
     assert "the request body cannot be read" in text
 
 
-async def test_the_event_loop_turns_while_many_prompts_are_tokenized(serve: Serve) -> None:
+async def test_event_loop_is_free_while_many_prompts_are_tokenized(serve: Serve) -> None:
     """Prompts that are long together are tokenized on a thread, also if each of them is short."""
     model = FakeModel()
     threads: set[str] = set()
@@ -152,7 +150,7 @@ async def test_the_event_loop_turns_while_many_prompts_are_tokenized(serve: Serv
     assert threading.main_thread().name not in threads
 
 
-async def test_a_long_conversation_of_empty_messages_is_tokenized_on_a_thread(serve: Serve) -> None:
+async def test_long_conversation_of_empty_messages_is_tokenized_on_a_thread(serve: Serve) -> None:
     """A chat template visits every message, whatever is in it."""
     model = FakeModel()
     threads: set[str] = set()
@@ -176,7 +174,7 @@ async def test_a_long_conversation_of_empty_messages_is_tokenized_on_a_thread(se
         (CHAT, {"messages": [USER], "max_tokens": 9, "logprobs": True, "n": 20}),
     ],
 )
-async def test_the_text_of_a_token_is_decoded_once(serve: Serve, path: str, body: dict[str, Any]) -> None:
+async def test_text_of_a_token_is_decoded_once(serve: Serve, path: str, body: dict[str, Any]) -> None:
     """Answers with log probabilities hold up to 21 texts for each token: decoding each of them took 12 s of the event
     loop for 128 answers to a prompt of 1900 tokens."""
     model = FakeModel()
@@ -196,7 +194,7 @@ async def test_the_text_of_a_token_is_decoded_once(serve: Serve, path: str, body
     assert len(alone) == len(set(alone))
 
 
-async def test_the_event_loop_turns_between_choices(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_event_loop_is_free_between_choices(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole answer is rendered choice by choice, so that a health probe waits for one choice at most."""
     order: list[str] = []
     server = await serve(FakeModel(), batch=8)
@@ -206,13 +204,13 @@ async def test_the_event_loop_turns_between_choices(serve: Serve, monkeypatch: p
             order.append("loop")
             await asyncio.sleep(0)
 
-    original = CompletionAnswers.choice
+    original = CompletionChoices.choice
 
-    def choice(answers: CompletionAnswers, group: int, index: int, answer: Completion) -> dict[str, Any]:
+    def choice(answers: CompletionChoices, group: int, index: int, answer: Completion) -> dict[str, Any]:
         order.append("choice")
         return original(answers, group, index, answer)
 
-    monkeypatch.setattr(CompletionAnswers, "choice", choice)
+    monkeypatch.setattr(CompletionChoices, "choice", choice)
     async with asyncio.TaskGroup() as tasks:
         turning = tasks.create_task(turns())
         status, answer = await server.post(TEXT, {"prompt": "abc", "n": 4, "max_tokens": 2})

@@ -22,7 +22,7 @@ from kaito_presets.serving.config import read_strengths
 # Flags.
 
 
-def test_flags_have_two_forms_and_booleans_stand_bare() -> None:
+def test_flags_have_two_forms_and_booleans_need_no_value() -> None:
     options = read_options(["--torch-dtype", "float32", "--max_batch_size=4", "--trust_remote_code", "--port", "1234"])
     assert (options.torch_dtype, options.max_batch_size, options.trust_remote_code) == ("float32", 4, True)
     assert (options.host, options.port, options.pipeline) == ("0.0.0.0", 1234, "text-generation")
@@ -45,7 +45,7 @@ def test_wrong_flags_are_named(flags: list[str], words: str) -> None:
         read_options(flags)
 
 
-def test_the_configuration_file_overrides_flags(tmp_path: Path) -> None:
+def test_configuration_file_overrides_flags(tmp_path: Path) -> None:
     file = tmp_path / "inference_config.yaml"
     file.write_text("transformers: {max-batch-size: 3, torch_dtype: float16}\nvllm: {max-model-len: 5}\n")
     options = read_options([f"--config={file}", "--max_batch_size=9", "--port=1"])
@@ -58,7 +58,7 @@ def test_the_configuration_file_overrides_flags(tmp_path: Path) -> None:
         read_options([f"--config={file}"])
 
 
-def test_strengths() -> None:
+def test_strengths_are_numbers_from_0_to_1() -> None:
     assert read_strengths({}) == {}
     assert read_strengths({"KAITO_ADAPTER_STRENGTHS": '{"phi-3-adapter": "0.5", "b": 1}'}) == {
         "phi-3-adapter": 0.5,
@@ -71,18 +71,18 @@ def test_strengths() -> None:
 
 def test_every_directory_is_an_adapter_or_an_error(tmp_path: Path) -> None:
     assert find_adapters(tmp_path / "absent", {}) == ()
-    with pytest.raises(AdapterError, match="'ghost': a strength is given"):
+    with pytest.raises(AdapterError, match="'ghost': has a strength"):
         find_adapters(tmp_path, {"ghost": 1.0})
     folder = tmp_path / "my-adapter"
     folder.mkdir()
     (tmp_path / "lost+found").mkdir()
-    with pytest.raises(AdapterError, match=r"'my-adapter'.*no adapter_config\.json"):
+    with pytest.raises(AdapterError, match=r"'my-adapter'.*does not contain adapter_config\.json"):
         find_adapters(tmp_path, {})
     (folder / "adapter_config.json").write_text("{")
     with pytest.raises(AdapterError, match="cannot be read"):
         find_adapters(tmp_path, {})
     (folder / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "phi"}')
-    with pytest.raises(AdapterError, match=r"no adapter_model\.safetensors"):
+    with pytest.raises(AdapterError, match=r"does not contain adapter_model\.safetensors"):
         find_adapters(tmp_path, {})
     (folder / "adapter_model.safetensors").write_bytes(b"")
     (adapter,) = find_adapters(tmp_path, {"my-adapter": 0.25})
@@ -124,7 +124,7 @@ def test_dry_run_prints_the_plan_without_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_it_listens_at_once_serves_and_drains(tiny_model: Path, tmp_path: Path) -> None:
+def test_server_listens_before_the_load_serves_and_drains(tiny_model: Path, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     process = launch(
@@ -167,7 +167,7 @@ def test_it_listens_at_once_serves_and_drains(tiny_model: Path, tmp_path: Path) 
 
 
 @pytest.mark.model
-def test_sigterm_ends_it_while_it_loads(tiny_model: Path, tmp_path: Path) -> None:
+def test_sigterm_during_the_load_ends_the_server(tiny_model: Path, tmp_path: Path) -> None:
     port = free_port()
     process = launch(
         f"--pretrained_model_name_or_path={tiny_model}", f"--port={port}", f"--adapters_dir={tmp_path / 'none'}"
@@ -189,10 +189,10 @@ def test_sigterm_ends_it_while_it_loads(tiny_model: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.model
-def test_a_model_that_cannot_be_loaded_ends_the_process_with_the_reason(tmp_path: Path) -> None:
+def test_failed_load_ends_the_process_with_the_reason(tmp_path: Path) -> None:
     process = launch(
         f"--pretrained_model_name_or_path={tmp_path}", f"--port={free_port()}", f"--adapters_dir={tmp_path / 'none'}"
     )
     _, output = process.communicate(timeout=100)
     assert process.returncode == 4
-    assert output.splitlines()[-1] == f"kaito-inference: {tmp_path} holds no config.json (found: nothing)"
+    assert output.splitlines()[-1] == f"kaito-inference: {tmp_path} does not contain config.json (found: nothing)"

@@ -26,7 +26,7 @@ from kaito_presets.oci.reference import parse_reference
         ("h.io/x@sha256:" + "a" * 64, "h.io", "x", "sha256:" + "a" * 64),
     ],
 )
-def test_references(text: str, host: str, path: str, version: str) -> None:
+def test_references_are_resolved_as_by_docker(text: str, host: str, path: str, version: str) -> None:
     reference = parse_reference(text)
     assert (reference.registry, reference.repository, reference.version) == (host, path, version)
 
@@ -34,12 +34,12 @@ def test_references(text: str, host: str, path: str, version: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "r.io/UPPER/case", "a.io/x:bad tag", "a.io/x@sha256:short", "a.io/", "http://a.io/x"]
 )
-def test_what_is_no_reference(text: str) -> None:
+def test_malformed_reference_is_a_configuration_error(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not an image reference"):
         parse_reference(text)
 
 
-def test_loopback_is_known() -> None:
+def test_loopback_registries_are_recognized() -> None:
     assert parse_reference("localhost:5000/x").is_loopback
     assert parse_reference("127.0.0.1:5000/x").is_loopback
     assert not parse_reference("registry.example.com:5000/x").is_loopback
@@ -89,7 +89,7 @@ def adapter(folder: Path) -> Path:
     return folder
 
 
-def test_packing_is_deterministic_and_holds_the_adapter_only(tmp_path: Path) -> None:
+def test_packing_is_reproducible_and_contains_adapter_files_only(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "one")
     digests = pack(folder, tmp_path / "a.tgz")
     (folder / "adapter_config.json").touch()
@@ -132,10 +132,10 @@ def test_layers_are_applied_in_order_with_whiteouts(tmp_path: Path) -> None:
     assert files == {"b": b"2", "d/y": b"3"}
 
 
-def test_nothing_is_written_outside(tmp_path: Path) -> None:
+def test_path_outside_the_image_is_rejected(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
-    with pytest.raises(RegistryError, match="leads outside"):
+    with pytest.raises(RegistryError, match="is outside the image"):
         apply_layer(layer({"data/../../evil": b"x"}), inside, "/data")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -164,9 +164,9 @@ def unpacked(tmp_path: Path, *layers: dict[str, bytes | str | None]) -> tuple[di
 
 
 @pytest.mark.parametrize("name", ["data/.wh...", "data/.wh..", "data/.wh.", ".wh...", "data/d/.wh..."])
-def test_a_whiteout_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
-    """serving-09: it removed the parent of the folder that was unpacked to."""
-    with pytest.raises(RegistryError, match=r"whiteout .*leads outside"):
+def test_whiteout_outside_the_image_is_rejected(tmp_path: Path, name: str) -> None:
+    """It removed the parent of the folder that was unpacked to."""
+    with pytest.raises(RegistryError, match=r"whiteout .*is outside the image"):
         unpacked(tmp_path, {"data/x": b"1"}, {name: b""})
     assert (tmp_path / "keep").exists()
     assert (tmp_path / "tree" / "x").exists()
@@ -191,7 +191,7 @@ def test_a_whiteout_that_leads_outside_is_refused(tmp_path: Path, name: str) -> 
 def test_later_layers_replace_and_hide_earlier_ones(
     tmp_path: Path, layers: list[dict[str, bytes | str | None]], files: dict[str, bytes]
 ) -> None:
-    """serving-09: a file followed by a folder of its name ended as a traceback."""
+    """A file followed by a folder of its name ended as a traceback."""
     assert unpacked(tmp_path, *layers) == (files, [])
 
 
@@ -206,14 +206,14 @@ def test_later_layers_replace_and_hide_earlier_ones(
         {"data/blobs/1": b"w", "data/l": "blobs/1", "data/m": "hard:data/l"},
     ],
 )
-def test_links_inside_the_folder_become_files(tmp_path: Path, entries: dict[str, bytes | str | None]) -> None:
-    """serving-09: the layout of a Hugging Face cache was pulled as an image without weights."""
+def test_links_inside_the_directory_become_files(tmp_path: Path, entries: dict[str, bytes | str | None]) -> None:
+    """The layout of a Hugging Face cache was pulled as an image without weights."""
     files, lost = unpacked(tmp_path, entries)
     assert lost == []
     assert files["m"] == b"w"
 
 
-def test_a_linked_folder_is_copied_with_the_links_in_it(tmp_path: Path) -> None:
+def test_linked_directory_is_copied_with_its_links(tmp_path: Path) -> None:
     entries: dict[str, bytes | str | None] = {
         "data/blobs/1": b"w", "data/snapshots/abc/model": "../../blobs/1", "data/main": "snapshots/abc",
     }  # fmt: skip
@@ -225,25 +225,25 @@ def test_a_linked_folder_is_copied_with_the_links_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"data/m": "../blobs/1", "blobs/1": b"w"}, "m links to '../blobs/1', which is not in the folder"),
-        ({"data/m": "/etc/passwd"}, "m links to '/etc/passwd', which is not in the folder"),
-        ({"data/m": "absent"}, "m links to 'absent', which is not in the folder"),
-        ({"data/m": "../../../../../../etc/passwd"}, "which is not in the folder"),
-        ({"data/a": "b", "data/b": "a"}, "a links to 'b', which is not in the folder"),
-        ({"data/d/x": b"1", "data/d/loop": "../d"}, "d/loop links to '../d', which holds it"),
-        ({"data/m": "hard:blobs/1"}, "m is a hard link to 'blobs/1', which is not in the folder"),
+        ({"data/m": "../blobs/1", "blobs/1": b"w"}, "m links to '../blobs/1', which is not in the directory"),
+        ({"data/m": "/etc/passwd"}, "m links to '/etc/passwd', which is not in the directory"),
+        ({"data/m": "absent"}, "m links to 'absent', which is not in the directory"),
+        ({"data/m": "../../../../../../etc/passwd"}, "which is not in the directory"),
+        ({"data/a": "b", "data/b": "a"}, "a links to 'b', which is not in the directory"),
+        ({"data/d/x": b"1", "data/d/loop": "../d"}, "d/loop links to '../d', which contains the link"),
+        ({"data/m": "hard:blobs/1"}, "m is a hard link to 'blobs/1', which is not in the directory"),
         ({"data/p": "fifo"}, "p is neither a file, a directory nor a link"),
         ({"data": "models", "models/m": b"1"}, "/data is a link to 'models'"),
     ],
 )
-def test_what_cannot_be_unpacked_is_reported(
+def test_entry_that_cannot_be_written_is_reported(
     tmp_path: Path, entries: dict[str, bytes | str | None], words: str
 ) -> None:
     _, lost = unpacked(tmp_path, entries)
     assert any(words in text for text in lost), lost
 
 
-def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+def test_entry_below_a_link_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="below the link 'out'"):
         unpacked(tmp_path, {"data/out": "../..", "data/out/evil": b"x"})
 
@@ -256,33 +256,33 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
         io.BytesIO(b"x" * 600),
     ],
 )
-def test_a_broken_layer_is_a_registry_error(tmp_path: Path, stream: IO[bytes]) -> None:
+def test_broken_layer_is_a_registry_error(tmp_path: Path, stream: IO[bytes]) -> None:
     with pytest.raises(RegistryError, match=r"not a tar archive|cannot be unpacked"):
         apply_layer(stream, tmp_path, "/data")
 
 
-def test_a_name_that_no_file_can_have_is_a_registry_error(tmp_path: Path) -> None:
+def test_name_longer_than_the_file_system_allows_is_a_registry_error(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="cannot be unpacked at 'data/nnn"):
         unpacked(tmp_path, {"data/" + "n" * 300: b"1"})
 
 
 @pytest.mark.parametrize("target", ["x" * 300, "x" * 3000, "y/" * 2000, "a\0b"])
-def test_a_link_to_a_name_that_cannot_exist_is_reported(tmp_path: Path, target: str) -> None:
-    """serving-09: a link's target longer than a file name ended as an OSError."""
+def test_link_to_an_impossible_name_is_reported(tmp_path: Path, target: str) -> None:
+    """A link's target longer than a file name ended as an OSError."""
     files, lost = unpacked(tmp_path, {"data/m": target, "data/x": b"1"})
     assert files == {"x": b"1"}
     assert len(lost) == 1
     assert lost[0].startswith("m links to ")
 
 
-def test_a_path_that_is_too_deep_is_a_registry_error(tmp_path: Path) -> None:
-    """serving-09: a tree of 1500 folders could be written but not walked or removed (RecursionError)."""
-    with pytest.raises(RegistryError, match="path of 1502 folders"):
+def test_path_with_too_many_parts_is_a_registry_error(tmp_path: Path) -> None:
+    """A tree of 1500 folders could be written but not walked or removed (RecursionError)."""
+    with pytest.raises(RegistryError, match="path with 1502 parts"):
         unpacked(tmp_path, {"data/" + "d/" * 1500 + "f": b"1"})
 
 
-def test_a_chain_of_long_names_is_a_registry_error(tmp_path: Path) -> None:
-    """serving-09: tarfile reads headers that follow each other by recursion."""
+def test_chain_of_long_names_is_a_registry_error(tmp_path: Path) -> None:
+    """Tarfile reads headers that follow each other by recursion."""
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 5
     block = header.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(tarfile.BLOCKSIZE, b"\0")
@@ -290,8 +290,8 @@ def test_a_chain_of_long_names_is_a_registry_error(tmp_path: Path) -> None:
         apply_layer(io.BytesIO(block * 3000), tmp_path, "/data")
 
 
-def test_links_that_stand_for_too_many_files_are_refused(tmp_path: Path) -> None:
-    """serving-09: 30 folders with two links each to the one before stand for a billion files."""
+def test_links_that_expand_to_too_many_files_are_rejected(tmp_path: Path) -> None:
+    """30 folders with two links each to the one before stand for a billion files."""
     entries: dict[str, bytes | str | None] = {"data/d0/f": b"1"}
     for number in range(1, 30):
         entries |= {f"data/d{number}/{name}": f"../d{number - 1}" for name in "ab"}

@@ -15,7 +15,7 @@ import pytest
 from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
 from kaito_presets.oci.adapter_image import check_push, pull_image, push_adapter
 from kaito_presets.oci.reference import parse_reference
-from kaito_presets.oci.registry import TRIES, Registry
+from kaito_presets.oci.registry import MAX_ATTEMPTS, Registry
 from real_registry import registry_command
 from scripted_registry import NO_HEADERS, Answer, Scripted, scripted_registry
 
@@ -86,7 +86,7 @@ def docker_config(folder: Path, host: str, password: str) -> Path:
 
 
 @pytest.mark.registry
-def test_an_adapter_makes_the_round_trip(open_registry: str, adapter: Path, tmp_path: Path) -> None:
+def test_pulled_adapter_equals_the_pushed_one(open_registry: str, adapter: Path, tmp_path: Path) -> None:
     reference = parse_reference(f"{open_registry}/team/adapter:0.0.1")
     digest = push_adapter(adapter, reference, annotations={"sh.kaito.model.name": "phi"})
     assert push_adapter(adapter, reference, annotations={"sh.kaito.model.name": "phi"}) == digest
@@ -112,7 +112,7 @@ def test_credentials_from_the_secret_are_used(secured_registry: str, adapter: Pa
     wrong = docker_config(tmp_path, secured_registry, "guess")
     with pytest.raises(CredentialsRefused, match="credentials"):
         push_adapter(adapter, reference)
-    with pytest.raises(CredentialsRefused, match="refuses user 'user'"):
+    with pytest.raises(CredentialsRefused, match="rejects user 'user'"):
         push_adapter(adapter, reference, docker_configs=[wrong])
     push_adapter(adapter, reference, docker_configs=[right])
     # For a pull each of several secrets is tried.
@@ -123,7 +123,7 @@ def test_credentials_from_the_secret_are_used(secured_registry: str, adapter: Pa
 
 
 @pytest.mark.registry
-def test_what_is_not_there_is_said(open_registry: str, adapter: Path, tmp_path: Path) -> None:
+def test_missing_image_and_missing_path_are_reported(open_registry: str, adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="404"):
         pull_image(parse_reference(f"{open_registry}/absent:1"), tmp_path / "x")
     reference = parse_reference(f"{open_registry}/adapter:2")
@@ -145,14 +145,14 @@ def client(host: str, sleep: Callable[[float], None]) -> Registry:
     return Registry(parse_reference(f"{host}/x:1"), None, sleep=sleep)
 
 
-def test_temporary_failures_are_retried_with_growing_pauses(scripted: str) -> None:
+def test_temporary_failures_are_retried_with_backoff(scripted: str) -> None:
     pauses: list[float] = []
     Scripted.script = [(503, {}), (500, {}), (429, {"Retry-After": "7"}), (201, {})]
     client(scripted, pauses.append).push_manifest(b"{}", "x/y")
     assert pauses == [1.0, 2.0, 7.0]
 
 
-def test_an_upload_that_breaks_is_begun_anew(scripted: str) -> None:
+def test_broken_upload_is_restarted(scripted: str) -> None:
     pauses: list[float] = []
     Scripted.script = [(404, {}), (202, {"Location": "/up/1"}), (502, {}), (202, {"Location": "/up/2"}), (201, {})]
     client(scripted, pauses.append).push_blob(b"abc", "sha256:" + "0" * 64, 3)
@@ -160,25 +160,25 @@ def test_an_upload_that_breaks_is_begun_anew(scripted: str) -> None:
     assert [path.partition("?")[0] for path in puts] == ["/up/1", "/up/2"]
 
 
-def test_it_gives_up_with_the_last_reason(scripted: str) -> None:
+def test_last_failure_is_reported_after_the_retries(scripted: str) -> None:
     pauses: list[float] = []
     Scripted.script = [(503, {})] * 50
     with pytest.raises(RegistryError, match=r"x:1: PUT manifests/1: status 503"):
         client(scripted, pauses.append).push_manifest(b"{}", "x/y")
-    assert len(pauses) == TRIES - 1
+    assert len(pauses) == MAX_ATTEMPTS - 1
 
 
-def test_a_registry_that_is_not_there_is_retried_then_named() -> None:
+def test_unreachable_registry_is_retried_then_reported() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{probe.getsockname()[1]}"
     pauses: list[float] = []
     with pytest.raises(RegistryError, match=host):
         client(host, pauses.append).push_manifest(b"{}", "x/y")
-    assert len(pauses) == TRIES - 1
+    assert len(pauses) == MAX_ATTEMPTS - 1
 
 
-def test_a_bearer_challenge_is_answered_with_a_token(scripted: str) -> None:
+def test_bearer_challenge_is_answered_with_a_token(scripted: str) -> None:
     challenge = f'Bearer realm="http://{scripted}/token",service="s",scope="repository:x:pull,push"'
     Scripted.script = [(401, {"WWW-Authenticate": challenge})]
     client(scripted, lambda _: None).push_manifest(b"{}", "x/y")
@@ -190,8 +190,8 @@ def test_a_bearer_challenge_is_answered_with_a_token(scripted: str) -> None:
     assert "scope=repository%3Ax%3Apull%2Cpush" in Scripted.seen[1][1]
 
 
-def test_a_push_is_checked_by_an_upload_that_is_begun_and_cancelled(scripted: str) -> None:
-    """07-push-checked-after-training: the registry was asked for the first time when training was over."""
+def test_check_of_a_push_starts_and_cancels_an_upload(scripted: str) -> None:
+    """The registry was asked for the first time when training was over."""
     Scripted.script = [(202, {"Location": "/v2/x/blobs/uploads/1?state=s"}), (204, {})]
     client(scripted, lambda _: None).check_push()
     assert [(method, path) for method, path, _ in Scripted.seen] == [
@@ -201,7 +201,7 @@ def test_a_push_is_checked_by_an_upload_that_is_begun_and_cancelled(scripted: st
 
 
 @pytest.mark.parametrize("status", [401, 404, 405, 500])
-def test_an_upload_that_cannot_be_cancelled_does_not_fail_the_check(scripted: str, status: int) -> None:
+def test_check_of_a_push_ignores_a_failed_cancellation(scripted: str, status: int) -> None:
     Scripted.script = [(202, {"Location": "/up/1"}), (status, {}), (status, {})]
     client(scripted, lambda _: None).check_push()
 
@@ -209,15 +209,15 @@ def test_an_upload_that_cannot_be_cancelled_does_not_fail_the_check(scripted: st
 @pytest.mark.parametrize(
     ("script", "error", "words"),
     [
-        ([(401, {"WWW-Authenticate": 'Basic realm="r"'})], CredentialsRefused, "wants credentials"),
-        ([(403, NO_HEADERS)], CredentialsRefused, "refuses anonymous access"),
+        ([(401, {"WWW-Authenticate": 'Basic realm="r"'})], CredentialsRefused, "requires authentication"),
+        ([(403, NO_HEADERS)], CredentialsRefused, "rejects anonymous access"),
         ([(404, NO_HEADERS)], RegistryError, "status 404"),
-        ([(401, {"WWW-Authenticate": 'Bearer realm=""'})], CredentialsRefused, "names no token service"),
+        ([(401, {"WWW-Authenticate": 'Bearer realm=""'})], CredentialsRefused, "has no URL of a token service"),
         ([(401, NO_HEADERS)], CredentialsRefused, "unknown authentication"),
-        ([(503, NO_HEADERS)] * TRIES, RegistryError, "status 503"),
+        ([(503, NO_HEADERS)] * MAX_ATTEMPTS, RegistryError, "status 503"),
     ],
 )
-def test_a_registry_that_takes_no_push_is_named(
+def test_check_of_a_push_reports_a_rejection(
     scripted: str, script: list[Answer], error: type[Exception], words: str
 ) -> None:
     Scripted.script = script
@@ -226,7 +226,7 @@ def test_a_registry_that_takes_no_push_is_named(
 
 
 @pytest.mark.registry
-def test_the_check_of_a_push_stores_nothing(secured_registry: str, tmp_path: Path) -> None:
+def test_check_of_a_push_stores_nothing(secured_registry: str, tmp_path: Path) -> None:
     reference = parse_reference(f"{secured_registry}/checked:1")
     check_push(reference, docker_configs=[docker_config(tmp_path, secured_registry, "secret")])
     with pytest.raises(CredentialsRefused):

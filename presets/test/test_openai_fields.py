@@ -1,5 +1,4 @@
-"""Fields of well-known clients: honored, accepted where they ask for nothing, or refused by name
-(13-openai-harmless-fields-refused, serving-04)."""
+"""Fields of well-known clients: honored, accepted where they ask for nothing, or refused by name."""
 
 import json
 from typing import Any
@@ -23,7 +22,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"functions": [], "function_call": "none", "audio": None}),
     (CHAT, {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}),
     (CHAT, {"verbosity": "medium", "prompt_cache_retention": "24h", "prediction": {"type": "content"}}),
-    # serving-04: bodies.jsonl.
+    # Bodies that clients send.
     (TEXT, {"ignore_eos": True, "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
     (CHAT, {"reasoning_effort": "low"}),
@@ -83,16 +82,14 @@ def body_for(route: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("route", "fields"), ACCEPTED)
-async def test_fields_that_ask_for_nothing_or_for_what_there_is_are_accepted(
-    serve: Serve, route: str, fields: dict[str, Any]
-) -> None:
+async def test_neutral_and_supported_fields_are_accepted(serve: Serve, route: str, fields: dict[str, Any]) -> None:
     server = await serve()
     async with server.session.post(server.url + route, json=body_for(route, fields)) as response:
         assert response.status == 200, await response.text()
 
 
 @pytest.mark.parametrize(("route", "fields", "name"), REFUSED)
-async def test_what_would_change_the_text_is_refused_by_name(
+async def test_unsupported_field_is_rejected_by_name(
     serve: Serve, route: str, fields: dict[str, Any], name: str
 ) -> None:
     server = await serve()
@@ -128,8 +125,8 @@ async def test_message_fields_reach_the_chat_template(serve: Serve) -> None:
     assert template.variables == {"enable_thinking": False}
 
 
-async def test_usage_comes_with_every_chunk_on_request(serve: Serve) -> None:
-    """serving-04: guidellm counts tokens by `continuous_usage_stats`."""
+async def test_continuous_usage_is_in_every_chunk(serve: Serve) -> None:
+    """Guidellm counts tokens by `continuous_usage_stats`."""
     server = await serve()
     options = {"include_usage": True, "continuous_usage_stats": True}
     body = {"prompt": "abcd", "max_tokens": 3, "stream": True, "stream_options": options}
@@ -140,7 +137,7 @@ async def test_usage_comes_with_every_chunk_on_request(serve: Serve) -> None:
     assert json.loads(lines[-1])["choices"] == []
 
 
-async def test_streamed_prompt_lists_run_side_by_side(serve: Serve) -> None:
+async def test_prompts_of_a_stream_run_concurrently(serve: Serve) -> None:
     """serving review, fault 06: a list of prompts takes as many steps as its longest answer, not as all together."""
     model = FakeModel()
     server = await serve(model, batch=8)
@@ -155,7 +152,7 @@ async def test_streamed_prompt_lists_run_side_by_side(serve: Serve) -> None:
     assert len(model.batch_sizes) < 25
 
 
-async def test_loading_and_draining_servers_name_a_time_to_retry(serve: Serve) -> None:
+async def test_loading_and_draining_servers_return_retry_after(serve: Serve) -> None:
     server = await serve(ready=False)
     async with server.session.post(server.url + TEXT, json={"prompt": "x"}) as response:
         assert response.status == 503

@@ -47,7 +47,7 @@ async def test_chat_completion_streams(serve: Serve) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-async def test_a_stream_is_server_sent_events_that_end_with_done(serve: Serve) -> None:
+async def test_stream_of_server_sent_events_ends_with_done(serve: Serve) -> None:
     server = await serve()
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
     async with server.session.post(server.url + "/v1/chat/completions", json=body) as response:
@@ -70,7 +70,7 @@ async def test_text_completion_and_its_stream(serve: Serve) -> None:
     assert from_tokens.choices[0].text == "AB"
 
 
-async def test_the_legacy_route_stops_after_16_tokens_unless_told(serve: Serve) -> None:
+async def test_legacy_route_has_16_tokens_by_default(serve: Serve) -> None:
     server = await serve()
     async with client(server) as api:
         answer = await api.completions.create(model="fake", prompt="x" * 50)
@@ -80,7 +80,7 @@ async def test_the_legacy_route_stops_after_16_tokens_unless_told(serve: Serve) 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("stop", "text"), [("LO", "HEL"), (["zz", "L"], "HE"), ("LOX", "HELLO WORLD")])
-async def test_stop_strings_end_the_answer_and_are_not_part_of_it(
+async def test_stop_string_ends_the_completion_and_is_not_part_of_it(
     serve: Serve, stop: str | list[str], text: str, stream: bool
 ) -> None:
     server = await serve()
@@ -90,14 +90,14 @@ async def test_stop_strings_end_the_answer_and_are_not_part_of_it(
     if stream:
         events = [json.loads(line[6:]) for line in raw.split("\n\n") if line and "[DONE]" not in line]
         found = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
-        finish = events[-1]["choices"][0]["finish_reason"]
+        finish_reason = events[-1]["choices"][0]["finish_reason"]
     else:
         choice = json.loads(raw)["choices"][0]
-        found, finish = choice["message"]["content"], choice["finish_reason"]
-    assert (found, finish) == (text, "stop")
+        found, finish_reason = choice["message"]["content"], choice["finish_reason"]
+    assert (found, finish_reason) == (text, "stop")
 
 
-async def test_several_answers_have_their_own_index_and_seed(serve: Serve) -> None:
+async def test_several_completions_have_their_own_index_and_seed(serve: Serve) -> None:
     model = FakeModel()
     server = await serve(model)
     async with client(server) as api:
@@ -134,7 +134,7 @@ async def test_logprobs(serve: Serve) -> None:
     assert legacy.text_offset == [0, 1]
 
 
-async def test_sampling_parameters_reach_the_model_under_its_names(serve: Serve) -> None:
+async def test_sampling_fields_are_converted_to_options_of_the_model(serve: Serve) -> None:
     model = FakeModel()
     server = await serve(model)
     async with client(server) as api:
@@ -182,7 +182,7 @@ async def test_models_are_listed_with_their_adapters_and_selectable(serve: Serve
         ({"top_logprobs": 2}, openai.BadRequestError, "logprobs=true"),
     ],
 )
-async def test_bad_requests_raise_the_clients_own_exceptions(
+async def test_errors_raise_the_exceptions_of_the_openai_client(
     serve: Serve, body: dict[str, object], error: type[openai.APIStatusError], words: str
 ) -> None:
     server = await serve()
@@ -194,7 +194,7 @@ async def test_bad_requests_raise_the_clients_own_exceptions(
     assert set(error_object) == {"message", "type", "param", "code"}
 
 
-async def test_a_prompt_that_does_not_fit_has_openais_code(serve: Serve) -> None:
+async def test_too_long_prompt_has_openais_error_code(serve: Serve) -> None:
     server = await serve(FakeModel(context=10))
     async with client(server) as api:
         with pytest.raises(openai.BadRequestError) as caught:
@@ -211,7 +211,7 @@ async def test_token_ids_outside_the_vocabulary_are_refused(serve: Serve) -> Non
 
 
 @pytest.mark.parametrize("n", [1, 3])
-async def test_an_error_in_the_middle_of_a_stream_is_an_event(serve: Serve, n: int) -> None:
+async def test_error_in_the_middle_of_a_stream_is_an_event(serve: Serve, n: int) -> None:
     model = FakeModel(reply=lambda _: "long answer")
     server = await serve(model)
     model.hold()

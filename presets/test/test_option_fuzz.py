@@ -131,8 +131,8 @@ async def streamed(server: RunningServer, body: dict[str, Any]) -> str:
     return text
 
 
-async def test_random_options_disturb_no_other_request(serve: Serve, tiny_model: Path) -> None:
-    """Acceptance of 01 and serving-02: every answer is 200 or a refusal that names an option; a well-behaved stream
+async def test_random_options_do_not_affect_other_requests(serve: Serve, tiny_model: Path) -> None:
+    """Every answer is 200 or a refusal that names an option; a well-behaved stream
     gets the text it gets alone, and the server stays healthy."""
     model = await asyncio.to_thread(open_tiny, tiny_model)
     server = await serve(model, batch=16)
@@ -175,6 +175,6 @@ async def test_random_options_disturb_no_other_request(serve: Serve, tiny_model:
             finished.set()
     assert set(texts) == {undisturbed}
     assert await server.get("/health") == (200, {"status": "Healthy"})
-    await server.until(lambda: not server.scheduler.busy)
+    await server.until(lambda: not server.scheduler.is_busy)
     assert statuses.count(200) > REQUESTS // 5
     assert statuses.count(400) > REQUESTS // 5

@@ -27,7 +27,7 @@ async def test_requests_share_the_batch(serve: Serve) -> None:
     assert max(model.batch_sizes) == 4
 
 
-async def test_a_row_joins_while_others_are_under_way_and_leaves_before_them(serve: Serve) -> None:
+async def test_row_is_added_to_a_running_batch_and_removed_before_the_others(serve: Serve) -> None:
     model = FakeModel(reply=lambda prompt: "long " * 20 if prompt == "long" else prompt)
     server = await serve(model)
     model.hold()
@@ -42,7 +42,7 @@ async def test_a_row_joins_while_others_are_under_way_and_leaves_before_them(ser
     assert (await long)[0] == 200
 
 
-async def test_a_full_queue_is_429_with_retry_after_and_empties_again(serve: Serve) -> None:
+async def test_full_queue_is_a_429_with_retry_after(serve: Serve) -> None:
     model = FakeModel()
     server = await serve(model, batch=1, queue=2)
     model.hold()
@@ -62,7 +62,7 @@ async def test_a_full_queue_is_429_with_retry_after_and_empties_again(serve: Ser
     assert (await server.post("/chat", {"prompt": "five"}))[0] == 200
 
 
-async def test_rows_wait_for_memory(serve: Serve) -> None:
+async def test_rows_wait_until_the_memory_suffices(serve: Serve) -> None:
     model = FakeModel(room=2)
     server = await serve(model, batch=8)
     tasks = [chat(server, f"p{index}") for index in range(6)]
@@ -71,7 +71,7 @@ async def test_rows_wait_for_memory(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_goes_away_stops_its_generation(serve: Serve, stream: bool) -> None:
+async def test_disconnected_client_cancels_its_generation(serve: Serve, stream: bool) -> None:
     model = FakeModel(reply=lambda _: "x" * 900)
     server = await serve(model)
     model.hold()
@@ -88,12 +88,12 @@ async def test_a_client_that_goes_away_stops_its_generation(serve: Serve, stream
         await asking
     await server.until(lambda: model.seen[0].cancelled)
     model.allow(1)
-    await server.until(lambda: not server.scheduler.busy)
-    assert len(model.seen[0].produced) < 10
+    await server.until(lambda: not server.scheduler.is_busy)
+    assert len(model.seen[0].output_tokens) < 10
     assert (await server.get("/health"))[0] == 200
 
 
-async def test_a_client_that_does_not_read_delays_nobody(serve: Serve) -> None:
+async def test_slow_reader_does_not_delay_other_requests(serve: Serve) -> None:
     model = FakeModel(reply=lambda prompt: "y" * 900 if prompt == "slow" else prompt)
     server = await serve(model)
     body = {"messages": [{"role": "user", "content": "slow"}], "stream": True}
@@ -105,7 +105,7 @@ async def test_a_client_that_does_not_read_delays_nobody(serve: Serve) -> None:
         )
 
 
-async def test_a_prompt_that_fails_does_not_touch_the_rows_under_way(serve: Serve) -> None:
+async def test_failed_prefill_does_not_affect_running_rows(serve: Serve) -> None:
     model = FakeModel()
     server = await serve(model)
     model.hold()
@@ -119,7 +119,7 @@ async def test_a_prompt_that_fails_does_not_touch_the_rows_under_way(serve: Serv
     assert model.resets == 0
 
 
-async def test_a_failing_step_fails_its_rows_and_the_server_goes_on(serve: Serve) -> None:
+async def test_failed_step_fails_its_rows_and_the_server_continues(serve: Serve) -> None:
     model = FakeModel()
     server = await serve(model)
     model.fail_next_step = True
@@ -139,7 +139,7 @@ async def test_out_of_memory_is_an_error_with_a_remedy(serve: Serve) -> None:
     assert (await server.post("/chat", {"prompt": "abc"}))[0] == 200
 
 
-async def test_a_row_that_cannot_share_a_batch_runs_alone(serve: Serve) -> None:
+async def test_unbatched_row_runs_outside_the_batch(serve: Serve) -> None:
     model = FakeModel()
     server = await serve(model)
     model.hold()
@@ -157,8 +157,8 @@ async def test_a_row_that_cannot_share_a_batch_runs_alone(serve: Serve) -> None:
     assert value("kaito_generation_unbatched_total", {"option": "num_beams"}) == 2
 
 
-async def test_a_row_that_runs_alone_alternates_with_the_batch(serve: Serve) -> None:
-    """serving-01: the batch keeps its pace, a token for each token of the row beside it."""
+async def test_unbatched_row_alternates_with_the_batch(serve: Serve) -> None:
+    """The batch keeps its pace, a token for each token of the row beside it."""
     model = FakeModel(reply=lambda prompt: "x" * (300 if prompt == "beams" else 20))
     server = await serve(model)
     model.hold()
@@ -174,8 +174,8 @@ async def test_a_row_that_runs_alone_alternates_with_the_batch(serve: Serve) -> 
     assert await beams == (200, {"Result": "x" * 300 + "x"})
 
 
-async def test_a_row_that_runs_alone_ends_with_its_client_and_with_its_own_error(serve: Serve) -> None:
-    """serving-02: abandoned or failed, it leaves nothing behind; too large, it is refused before it is queued."""
+async def test_unbatched_row_ends_with_its_client_or_its_error(serve: Serve) -> None:
+    """Abandoned or failed, it leaves nothing behind; too large, it is refused before it is queued."""
     model = FakeModel(reply=lambda _: "x" * 300)
     server = await serve(model)
     model.hold()
@@ -186,7 +186,7 @@ async def test_a_row_that_runs_alone_ends_with_its_client_and_with_its_own_error
     with pytest.raises(asyncio.CancelledError):
         await beams
     model.release()
-    await server.until(lambda: not server.scheduler.busy)
+    await server.until(lambda: not server.scheduler.is_busy)
     assert model.alone_runs[0].cancelled
     status, answer = await server.post(
         "/chat", {"prompt": "x", "generate_kwargs": {"num_beams": 2, "max_new_tokens": 950}}
@@ -195,8 +195,8 @@ async def test_a_row_that_runs_alone_ends_with_its_client_and_with_its_own_error
     assert (await server.post("/chat", {"prompt": "abc", "generate_kwargs": {"max_new_tokens": 2}}))[0] == 200
 
 
-async def test_log_probabilities_are_refused_where_they_cannot_be_given(serve: Serve) -> None:
-    """serving-01: an empty list of log probabilities is not an answer."""
+async def test_log_probabilities_of_an_unbatched_row_are_rejected(serve: Serve) -> None:
+    """An empty list of log probabilities is not an answer."""
     model = FakeModel()
     server = await serve(model)
     model.options_of_every_request = {"num_beams": 2}
@@ -205,8 +205,8 @@ async def test_log_probabilities_are_refused_where_they_cannot_be_given(serve: S
     assert "not available with num_beams" in answer["error"]["message"]
 
 
-async def test_one_bad_prompt_does_not_fail_those_that_join_with_it(serve: Serve) -> None:
-    """serving-02: rows of several requests join in one call; each is to blame for its own failure only."""
+async def test_bad_prompt_does_not_fail_rows_of_the_same_prefill(serve: Serve) -> None:
+    """Rows of several requests join in one call; each is to blame for its own failure only."""
     model = FakeModel()
     server = await serve(model)
     model.hold()
@@ -219,8 +219,8 @@ async def test_one_bad_prompt_does_not_fail_those_that_join_with_it(serve: Serve
     assert (await first)[0] == 200
 
 
-async def test_a_row_that_fails_in_a_step_leaves_by_itself(serve: Serve) -> None:
-    """serving-02: an error of one row in a shared step is that row's answer."""
+async def test_row_that_fails_in_a_step_is_removed_alone(serve: Serve) -> None:
+    """An error of one row in a shared step is that row's answer."""
     model = FakeModel()
     model.fail_rows_of = "broken"
     server = await serve(model)
@@ -229,8 +229,8 @@ async def test_a_row_that_fails_in_a_step_leaves_by_itself(serve: Serve) -> None
     assert model.resets == 0
 
 
-async def test_the_scheduler_survives_whatever_the_model_raises(serve: Serve) -> None:
-    """serving-02: an exception outside of a step ends requests, not the thread; one that persists ends readiness."""
+async def test_scheduler_survives_exceptions_of_the_model(serve: Serve) -> None:
+    """An exception outside of a step ends requests, not the thread; one that persists ends readiness."""
     model = FakeModel()
     server = await serve(model)
     model.fail_next_leave = True
@@ -244,23 +244,23 @@ async def test_the_scheduler_survives_whatever_the_model_raises(serve: Serve) ->
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_more_prompts_than_the_server_ever_holds_are_a_clear_400(serve: Serve, stream: bool) -> None:
-    """serving-05: no 429 that could never end, and nothing is half started."""
+async def test_more_prompts_than_an_idle_server_accepts_are_a_400(serve: Serve, stream: bool) -> None:
+    """No 429 that could never end, and nothing is half started."""
     model = FakeModel()
     server = await serve(model, batch=2, queue=3)
     body = {"prompt": ["a"] * 3, "n": 2, "max_tokens": 4, "stream": stream}
     status, answer = await server.post("/v1/completions", body)
     assert status == 400
-    assert "asks for 6 sequences" in answer["error"]["message"]
-    assert "at most 5" in answer["error"]["message"]
+    assert "needs 6 sequences" in answer["error"]["message"]
+    assert "more than the 5" in answer["error"]["message"]
     assert model.begun == []
     status, answer = await server.post("/v1/completions", {"prompt": [*"abcde"], "max_tokens": 4})
     assert status == 200
     assert [choice["text"] for choice in answer["choices"]] == [*"ABCDE"]
 
 
-async def test_the_prompts_of_a_request_are_accepted_together_or_not_at_all(serve: Serve) -> None:
-    """serving-05: a request that does not fit now is a 429 of which no prompt has been read."""
+async def test_prompts_of_a_request_are_accepted_together_or_not_at_all(serve: Serve) -> None:
+    """A request that does not fit now is a 429 of which no prompt has been read."""
     model = FakeModel()
     server = await serve(model, batch=1, queue=4)
     model.hold()

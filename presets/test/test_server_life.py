@@ -3,11 +3,11 @@
 import asyncio
 
 from fake_model import FakeModel
-from kaito_presets.inference.service import Service
+from kaito_presets.inference.service import GenerationService
 from running_server import Serve
 
 
-async def test_the_port_answers_before_the_model_is_there(serve: Serve) -> None:
+async def test_health_is_503_before_the_model_is_loaded(serve: Serve) -> None:
     server = await serve(ready=False)
     for path in ("/health", "/healthz"):
         assert await server.get(path) == (503, {"status": "Loading"})
@@ -17,7 +17,7 @@ async def test_the_port_answers_before_the_model_is_there(serve: Serve) -> None:
     status, body = await server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
     assert status == 503
     assert body["error"]["code"] == "unavailable"
-    server.lifecycle.ready(Service(server.model, server.scheduler, server.metrics))
+    server.lifecycle.set_ready(GenerationService(server.model, server.scheduler, server.metrics))
     for path in ("/health", "/healthz"):
         assert await server.get(path) == (200, {"status": "Healthy"})
 

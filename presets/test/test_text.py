@@ -11,21 +11,21 @@ def decode_bytes(tokens: "list[int] | tuple[int, ...]") -> str:
 
 
 @pytest.mark.parametrize("text", ["plain", "naïve café", "日本語テキスト", "🎉 party 👩‍👩‍👧", ""])
-def test_pieces_add_up_and_never_hold_half_a_character(text: str) -> None:
+def test_chunks_concatenate_to_the_text_without_partial_characters(text: str) -> None:
     decoder = IncrementalDetokenizer(lambda tokens: decode_bytes(list(tokens)))
     pieces = [decoder.push(byte) for byte in text.encode()]
     assert "".join(pieces) + decoder.flush() == text
     assert "\ufffd" not in "".join(pieces)
 
 
-def test_invalid_bytes_do_not_hold_the_stream_for_ever() -> None:
+def test_invalid_bytes_are_emitted_after_a_limit() -> None:
     decoder = IncrementalDetokenizer(lambda tokens: decode_bytes(list(tokens)))
     pieces = [decoder.push(0xFF) for _ in range(40)]
     assert any(pieces)
     assert len("".join(pieces) + decoder.flush()) == 40
 
 
-def test_stop_strings_are_found_wherever_the_pieces_break() -> None:
+def test_stop_strings_are_found_across_chunks() -> None:
     chance = random.Random(3)
     for _ in range(300):
         text = "".join(chance.choices("abc", k=30))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError, ModelLoadError
-from kaito_presets.inference.language_model import Emission, Message, Row
+from kaito_presets.inference.language_model import Message, Row, RowOutput
 from kaito_presets.serving.adapters import find_adapters
 from real_model import GREEDY, open_tiny, reference, row, run
 
@@ -26,21 +26,19 @@ def tiny(tiny_model: Path) -> "TransformersModel":
 @pytest.mark.parametrize(
     "options", [{}, {"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 2}, {"min_new_tokens": 10}]
 )
-def test_one_row_gives_what_generate_gives(
-    tiny: "TransformersModel", tiny_model: Path, options: dict[str, Any]
-) -> None:
+def test_row_has_the_tokens_of_generate(tiny: "TransformersModel", tiny_model: Path, options: dict[str, Any]) -> None:
     prompt = "Tell me about Tuscany and its wine"
     assert run(tiny, [row(tiny, prompt, **options)]) == [reference(tiny_model, prompt, 24, **options)]
 
 
-def test_rows_of_a_batch_do_not_influence_each_other(tiny: "TransformersModel") -> None:
+def test_rows_of_a_batch_have_the_tokens_of_separate_runs(tiny: "TransformersModel") -> None:
     prompts = ["a", "Tell me about Tuscany", "How do I serve a model on Kubernetes? " * 4, "Paris"]
     apart = [run(tiny, [row(tiny, prompt)])[0] for prompt in prompts]
     together = run(tiny, [row(tiny, prompt) for prompt in prompts])
     assert together == apart
 
 
-def test_rows_join_and_leave_at_any_time_without_a_trace(tiny: "TransformersModel") -> None:
+def test_adding_and_removing_rows_does_not_change_other_rows(tiny: "TransformersModel") -> None:
     """A seeded storm of arrivals; the cache grows, shifts and shrinks many times."""
     chance = random.Random(7)
     words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "in", "Paris"]
@@ -51,23 +49,23 @@ def test_rows_join_and_leave_at_any_time_without_a_trace(tiny: "TransformersMode
     rows = [row(tiny, prompt, length) for prompt, length in jobs]
     waiting, live = list(rows), list[Row]()
 
-    def settle(emissions: list[Emission]) -> None:
-        for emission in emissions:
-            emission.row.produced.append(emission.token)
-        done = [r for r in live if len(r.produced) >= r.max_new_tokens or r.produced[-1] in r.plan.end_tokens]
-        tiny.leave(done)
+    def settle(outputs: list[RowOutput]) -> None:
+        for output in outputs:
+            output.row.output_tokens.append(output.token)
+        done = [r for r in live if len(r.output_tokens) >= r.max_new_tokens or r.output_tokens[-1] in r.plan.end_tokens]
+        tiny.remove(done)
         live[:] = [r for r in live if r not in done]
 
     while waiting or live:
         count = min(len(waiting), chance.choice([0, 0, 0, 1, 2, 5]))
         joining, waiting = waiting[:count], waiting[count:]
         live += joining
-        settle(tiny.begin(joining))
+        settle(tiny.prefill(joining))
         settle(tiny.step())
-    assert [r.produced for r in rows] == apart
+    assert [r.output_tokens for r in rows] == apart
 
 
-def test_sampling_is_reproducible_with_a_seed_whatever_else_runs(tiny: "TransformersModel") -> None:
+def test_seeded_sampling_is_reproducible_beside_other_rows(tiny: "TransformersModel") -> None:
     def sampled(seed: int) -> Row:
         return row(tiny, "Paris", do_sample=True, temperature=0.9, top_p=0.95, seed=seed)
 
@@ -82,7 +80,7 @@ def test_temperature_zero_is_greedy(tiny: "TransformersModel") -> None:
     assert run(tiny, [row(tiny, "Paris", do_sample=True, temperature=0)]) == greedy
 
 
-def test_top_k_and_top_p_cut_the_distribution(tiny: "TransformersModel") -> None:
+def test_top_k_and_top_p_truncate_the_distribution(tiny: "TransformersModel") -> None:
     greedy = run(tiny, [row(tiny, "Paris")])
     assert run(tiny, [row(tiny, "Paris", do_sample=True, top_k=1)]) == greedy
     assert run(tiny, [row(tiny, "Paris", do_sample=True, top_p=0.0001)]) == greedy
@@ -92,26 +90,26 @@ def test_logprobs_are_those_of_the_model(tiny: "TransformersModel") -> None:
     import math
 
     subject = row(tiny, "Paris", length=1, logprobs=512)
-    (emission,) = tiny.begin([subject])
-    tiny.leave([subject])
-    assert emission.logprob is not None
-    assert sum(math.exp(value) for _, value in emission.logprob.top) == pytest.approx(1.0, abs=1e-3)
-    best, logprob = emission.logprob.top[0]
-    assert best == emission.token
-    assert logprob == pytest.approx(emission.logprob.logprob)
+    (output,) = tiny.prefill([subject])
+    tiny.remove([subject])
+    assert output.logprob is not None
+    assert sum(math.exp(value) for _, value in output.logprob.top) == pytest.approx(1.0, abs=1e-3)
+    best, logprob = output.logprob.top[0]
+    assert best == output.token
+    assert logprob == pytest.approx(output.logprob.logprob)
 
 
 def test_beam_search_goes_through_generate(tiny: "TransformersModel", tiny_model: Path) -> None:
     subject = row(tiny, "Paris", num_beams=3)
-    assert subject.plan.alone
-    assert tiny.run_alone(subject, lambda: False) == [reference(tiny_model, "Paris", 24, num_beams=3)]
+    assert subject.plan.is_unbatched
+    assert tiny.run_unbatched(subject, lambda: False) == [reference(tiny_model, "Paris", 24, num_beams=3)]
     two = row(tiny, "Paris", num_beams=3, num_return_sequences=2)
-    assert len(tiny.run_alone(two, lambda: False)) == 2
+    assert len(tiny.run_unbatched(two, lambda: False)) == 2
     # Abandoned: ends at once.
-    assert len(tiny.run_alone(row(tiny, "Paris", length=500, num_beams=3), lambda: True)[0]) < 5
+    assert len(tiny.run_unbatched(row(tiny, "Paris", length=500, num_beams=3), lambda: True)[0]) < 5
 
 
-def test_the_models_own_generation_config_is_honored(tiny: "TransformersModel", tiny_model: Path) -> None:
+def test_models_own_generation_config_is_honored(tiny: "TransformersModel", tiny_model: Path) -> None:
     config = json.loads((tiny_model / "generation_config.json").read_text())
     assert len(config["eos_token_id"]) == 2
     plan = tiny.plan({}, {"do_sample": True, "top_k": 10})
@@ -127,7 +125,7 @@ def test_the_models_own_generation_config_is_honored(tiny: "TransformersModel", 
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": -1}, "temperature must be"),
         ({"top_p": 2}, "top_p must be"),
-        ({"top_k": 1.5}, "top_k must be a whole number"),
+        ({"top_k": 1.5}, "top_k must be an integer"),
         ({"do_sample": 1}, "do_sample must be true or false"),
         ({"eos_token_id": "x"}, "eos_token_id"),
         ({"num_beams": 0}, "num_beams"),
@@ -137,7 +135,7 @@ def test_the_models_own_generation_config_is_honored(tiny: "TransformersModel", 
         ({"__class__": 1}, "__class__"),
     ],
 )
-def test_impossible_options_are_refused(tiny: "TransformersModel", options: dict[str, Any], words: str) -> None:
+def test_invalid_options_are_rejected(tiny: "TransformersModel", options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         tiny.plan({**GREEDY, **options})
 
@@ -147,9 +145,9 @@ def test_chat_template(tiny: "TransformersModel") -> None:
     assert tiny.decode(tokens, special=True) == "<|user|>\nhello<|end|>\n<|assistant|>\n"
 
 
-def test_bad_sources_are_named(tiny_model: Path, tmp_path: Path) -> None:
+def test_invalid_source_is_reported(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelLoadError, match="holds no config"):
+    with pytest.raises(ModelLoadError, match="does not contain config"):
         open_tiny(tmp_path / "empty")
     with pytest.raises(ModelLoadError, match="does not exist"):
         open_tiny(tmp_path / "absent")
@@ -167,7 +165,7 @@ def test_bad_sources_are_named(tiny_model: Path, tmp_path: Path) -> None:
         open_tiny(tiny_model, max_model_len=10_000_000)
 
 
-def test_the_context_can_be_capped(tiny_model: Path) -> None:
+def test_context_is_limited_by_max_model_len(tiny_model: Path) -> None:
     assert open_tiny(tiny_model, max_model_len=100).info.context_tokens == 100
 
 
@@ -191,7 +189,7 @@ def adapter_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_adapters_change_the_answer_at_their_strength(
+def test_adapter_changes_the_completion_by_its_strength(
     tiny: "TransformersModel", tiny_model: Path, adapter_folder: Path
 ) -> None:
     def answer(strengths: dict[str, float], adapter: str | None = None, **options: Any) -> list[int]:
@@ -208,14 +206,14 @@ def test_adapters_change_the_answer_at_their_strength(
     assert answer({}, "phi-3-adapter") == first
     assert answer({}, "") == base
     assert answer({}, combination_type="svd") != base
-    # Selected by name, it has its configured strength (serving-07): 0 is the base model, 0.5 lies between.
+    # Selected by name, it has its configured strength: 0 is the base model, 0.5 lies between.
     assert answer({"phi-3-adapter": 0.0}, "phi-3-adapter") == base
     assert answer({"phi-3-adapter": 0.5}, "phi-3-adapter") == answer({"phi-3-adapter": 0.5, "second.one": 0.0})
     with pytest.raises(AdapterError, match="cannot be combined with linear"):
         answer({}, combination_type="linear")
 
 
-def test_rows_with_different_adapters_run_side_by_side(tiny_model: Path, adapter_folder: Path) -> None:
+def test_rows_with_different_adapters_run_concurrently(tiny_model: Path, adapter_folder: Path) -> None:
     model = open_tiny(tiny_model, find_adapters(adapter_folder, {}))
     names = [None, "", "phi-3-adapter", "second.one", None]
     apart = [run(model, [row(model, "Paris", adapter=name)])[0] for name in names]
@@ -224,7 +222,7 @@ def test_rows_with_different_adapters_run_side_by_side(tiny_model: Path, adapter
     assert len({tuple(tokens) for tokens in apart}) == 4
 
 
-def test_a_broken_adapter_names_itself(tiny_model: Path, adapter_folder: Path, tmp_path: Path) -> None:
+def test_broken_adapter_is_reported_with_its_name(tiny_model: Path, adapter_folder: Path, tmp_path: Path) -> None:
     good = adapter_folder / "phi-3-adapter"
     bad = tmp_path / "bad-one"
     bad.mkdir()
@@ -237,7 +235,7 @@ def test_a_broken_adapter_names_itself(tiny_model: Path, adapter_folder: Path, t
 # Rotary regimes of the 128k variant.
 
 
-def test_longrope_rows_of_both_regimes_share_a_server(tiny_model: Path, tmp_path: Path) -> None:
+def test_longrope_rows_below_and_above_the_original_context_run_concurrently(tiny_model: Path, tmp_path: Path) -> None:
     from kaito_presets.tiny_model import TinyModelOptions, write_tiny_model
 
     write_tiny_model(TinyModelOptions(directory=tmp_path))

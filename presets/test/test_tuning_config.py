@@ -69,7 +69,7 @@ def test_wrong_files_are_refused_with_section_and_key(tmp_path: Path, text: str,
         config(text, tmp_path)
 
 
-def test_method_and_quantisation_must_agree(tmp_path: Path) -> None:
+def test_method_and_quantization_must_agree(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="use method qlora"):
         config(UPSTREAM_QLORA, tmp_path).bits("lora")
     whole = config("training_config: {QuantizationConfig: {load_in_4bit: false}}", tmp_path)
@@ -110,10 +110,10 @@ def test_flags_and_environment(tmp_path: Path) -> None:
         ("../etc", None),
     ],
 )
-def test_output_lies_below_the_base_directory(output: str | None, result: str | None) -> None:
+def test_output_path_must_be_below_the_base_directory(output: str | None, result: str | None) -> None:
     chosen = TrainingConfig.model_validate({"TrainingArguments": {"output_dir": output}})
     if result is None:
-        with pytest.raises(ConfigurationError, match="must lie below"):
+        with pytest.raises(ConfigurationError, match="must be below"):
             TuningOptions().output(chosen)
     else:
         assert TuningOptions().output(chosen) == Path(result)
@@ -122,7 +122,7 @@ def test_output_lies_below_the_base_directory(output: str | None, result: str | 
 
 
 @pytest.mark.tuning
-def test_the_list_of_library_keys_is_the_installed_librarys() -> None:
+def test_list_of_library_keys_is_the_installed_librarys() -> None:
     """The controller has no transformers; it refuses unknown keys of TrainingArguments by this list."""
     from transformers import TrainingArguments
     from transformers.trainer_utils import SchedulerType
@@ -133,21 +133,21 @@ def test_the_list_of_library_keys_is_the_installed_librarys() -> None:
     assert {name.value for name in SchedulerType} == SCHEDULES
 
 
-def test_the_address_of_the_metrics_comes_from_the_flag_or_the_environment() -> None:
+def test_address_of_the_metrics_comes_from_the_flag_or_the_environment() -> None:
     assert read_options([], {}).metrics_host == "0.0.0.0"
     assert read_options([], {"KAITO_METRICS_HOST": "127.64.0.7"}).metrics_host == "127.64.0.7"
     assert read_options(["--metrics-host=127.0.0.2"], {"KAITO_METRICS_HOST": "127.64.0.7"}).metrics_host == "127.0.0.2"
 
 
-def test_a_metrics_address_in_use_is_not_the_end_of_a_run(caplog: pytest.LogCaptureFixture) -> None:
-    """08-local-tuning-beside-inference: "Address already in use" ended the training."""
+def test_metrics_address_in_use_does_not_fail_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    """A tuning pod on a host network may find the port of the metrics in use."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = int(taken.getsockname()[1])
         progress = Progress()
         assert progress.serve(port, "127.0.0.1") is None
-    assert "no metrics: cannot listen on 127.0.0.1" in caplog.text
+    assert "metrics disabled: cannot listen on 127.0.0.1" in caplog.text
     assert progress.serve(0, "127.0.0.1")
     progress.close()
 

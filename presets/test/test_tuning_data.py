@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kaito_config.addresses import refusal
+from kaito_config.addresses import url_problem
 from kaito_presets.errors import ConfigurationError, DataError
 from kaito_presets.tuning.config import DatasetSection
 from kaito_presets.tuning.dataset import Dataset, Example, Turn, load_dataset
-from kaito_presets.tuning.download import TRIES, download_all, file_names
+from kaito_presets.tuning.download import MAX_ATTEMPTS, download_all, file_names
 
 ROWS = [{"question": f"q{index}", "answer": f"a{index}"} for index in range(10)]
 
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return result
 
 
-def test_every_kind_of_file_is_read_the_same(folder: Path) -> None:
+def test_all_formats_yield_the_same_records(folder: Path) -> None:
     pyarrow: Any = pytest.importorskip("pyarrow")
     ipc: Any = importlib.import_module("pyarrow.ipc")
     parquet: Any = importlib.import_module("pyarrow.parquet")
@@ -76,7 +76,7 @@ def test_all_files_are_used_in_name_order(folder: Path) -> None:
     assert [example.prompt for example in load(folder).train] == [*(row["question"] for row in ROWS), "last"]
 
 
-def test_the_shuffle_follows_its_seed_and_the_split_its_share(folder: Path) -> None:
+def test_shuffle_depends_on_the_seed_and_split_on_the_share(folder: Path) -> None:
     write_jsonl(folder / "x.jsonl", ROWS)
     one = load(folder, shuffle_dataset=True, shuffle_seed=1, train_test_split=0.8)
     same = load(folder, shuffle_dataset=True, shuffle_seed=1, train_test_split=0.8)
@@ -123,12 +123,12 @@ def test_columns_are_mapped(folder: Path, row: dict[str, Any], section: dict[str
         ({"x.jsonl": "[1, 2]"}, {}, "expected objects, found int"),
         ({"x.json": "{broken"}, {}, "x.json cannot be read as json"),
         ({"x.parquet": "not parquet"}, {}, "x.parquet cannot be read as parquet"),
-        ({"x.jsonl": "{}", "y.csv": "a\n1\n"}, {}, "several kinds"),
+        ({"x.jsonl": "{}", "y.csv": "a\n1\n"}, {}, "several formats"),
         ({}, {"dataset_path": "absent.csv"}, "does not exist"),
-        ({}, {"dataset_path": "../../etc/passwd"}, "must lie below"),
+        ({}, {"dataset_path": "../../etc/passwd"}, "must be below"),
     ],
 )
-def test_wrong_data_fails_with_what_was_seen(
+def test_wrong_data_is_reported_with_what_was_found(
     folder: Path, files: dict[str, str], section: dict[str, Any], words: str
 ) -> None:
     for name, text in files.items():
@@ -159,8 +159,8 @@ def message(content: Any, **more: Any) -> dict[str, Any]:
         ({"question": "q", "answer": ["x"]}, "column 'answer': expected text, found list"),
     ],
 )
-def test_a_row_without_text_is_refused_by_its_number(folder: Path, row: dict[str, Any], words: str) -> None:
-    """serving-08: nulls became empty answers and were trained on."""
+def test_row_without_text_is_rejected_by_its_number(folder: Path, row: dict[str, Any], words: str) -> None:
+    """Nulls became empty answers and were trained on."""
     write_jsonl(folder / "x.jsonl", [GOOD, GOOD, row])
     with pytest.raises(DataError, match=rf"1 of 3 records cannot be trained on: x\.jsonl, record 2, {words}"):
         load(folder)
@@ -182,15 +182,15 @@ def test_a_row_without_text_is_refused_by_its_number(folder: Path, row: dict[str
         ({"messages": "null"}, "is null"),
     ],
 )
-def test_a_message_without_text_is_refused_by_its_number(folder: Path, row: dict[str, Any], words: str) -> None:
-    """serving-08: the literal word "None" and Python's text of a list were trained."""
+def test_message_without_text_is_rejected_by_its_number(folder: Path, row: dict[str, Any], words: str) -> None:
+    """The literal word "None" and Python's text of a list were trained."""
     write_jsonl(folder / "x.jsonl", [message("a"), row])
     with pytest.raises(DataError, match=rf"x\.jsonl, record 1, column 'messages'.*{words}"):
         load(folder)
 
 
 def test_harmless_keys_of_messages_are_accepted(folder: Path) -> None:
-    write_jsonl(folder / "x.jsonl", [message("a", tool_calls=None, name="x", refusal=None)])
+    write_jsonl(folder / "x.jsonl", [message("a", tool_calls=None, name="x", url_problem=None)])
     assert load(folder).train == (Example(turns=(Turn("user", "q"), Turn("assistant", "a"))),)
 
 
@@ -207,7 +207,7 @@ def test_every_wrong_row_is_counted_and_the_first_ten_are_listed(folder: Path) -
 
 
 @pytest.mark.parametrize("line", ["only one", "one,two,three"])
-def test_a_row_of_another_length_than_the_header_is_refused(folder: Path, line: str) -> None:
+def test_row_with_another_length_than_the_header_is_rejected(folder: Path, line: str) -> None:
     (folder / "x.csv").write_text(f"question,answer\nq,a\n{line}\n")
     with pytest.raises(DataError, match=r"x\.csv cannot be read as csv: record 1 \(line 3\).*2 fields"):
         load(folder)
@@ -267,14 +267,14 @@ class Source(BaseHTTPRequestHandler):
         ("x.jsonl", '{"question":"q","answer":"\\ud800"}', "column 'answer': character 0 is half of a surrogate pair"),
         ("x.jsonl", '{"question":"q","answer":"a"}\n{oops', "line 2: "),
         ("x.jsonl", '{"question":"q","answer":"a"}\n{"question":"q"', "line 2: "),
-        ("x.csv", "question,question,answer\nq,r,a\n", "the header has the column 'question' twice"),
+        ("x.csv", "question,question,answer\nq,r,a\n", "the header contains the column 'question' twice"),
         ("x.jsonl.gz", gzip.compress(b"x" * 5000)[:20], "cannot be read as jsonl"),
         ("x.jsonl.gz", gzip.compress(b"x" * 5000)[:12] + b"\xff" * 30, "cannot be read as jsonl"),
         ("x.jsonl.gz", b"\x1f\x8bxx", "cannot be read as jsonl"),
     ],
 )
-def test_a_damaged_file_is_refused_by_its_name(folder: Path, name: str, content: str | bytes, words: str) -> None:
-    """serving-08, the same kind: each of these ended as a traceback or trained on something else."""
+def test_damaged_file_is_reported_by_its_name(folder: Path, name: str, content: str | bytes, words: str) -> None:
+    """Each of these ended as a traceback or trained on something else."""
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError) as caught:
         load(folder)
@@ -282,7 +282,7 @@ def test_a_damaged_file_is_refused_by_its_name(folder: Path, name: str, content:
     assert name in str(caught.value)
 
 
-def test_an_answer_of_weight_zero_is_refused(folder: Path) -> None:
+def test_message_with_weight_zero_is_rejected(folder: Path) -> None:
     """OpenAI's format marks an answer that is not to be learned; here every answer is."""
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
     write_jsonl(folder / "x.jsonl", [{"messages": turns}])
@@ -290,8 +290,8 @@ def test_an_answer_of_weight_zero_is_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_separators_inside_a_text_end_no_line(folder: Path) -> None:
-    """serving-08, the same kind: U+2028 may stand in a JSON text as it is."""
+def test_unicode_line_separators_inside_a_text_do_not_end_a_record(folder: Path) -> None:
+    """U+2028 may stand in a JSON text as it is."""
     text = "a\u2028b\u2029c\x85d"
     rows = [{"question": text, "answer": text}] * 2
     (folder / "x.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
@@ -299,7 +299,7 @@ def test_separators_inside_a_text_end_no_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_list_in_an_object_is_found_and_a_record_is_none(folder: Path, indent: int | None) -> None:
+def test_list_in_an_object_is_found_unless_the_object_is_a_record(folder: Path, indent: int | None) -> None:
     """Whether an exporter indents must not matter; a record that has a list of its own stays one."""
     (folder / "x.json").write_text(json.dumps({"version": "1", "data": ROWS}, indent=indent))
     assert len(load(folder, train_test_split=1.0).train) == len(ROWS)
@@ -310,7 +310,7 @@ def test_a_list_in_an_object_is_found_and_a_record_is_none(folder: Path, indent:
     assert load(folder).train == (Example(turns=(Turn("user", "q"), Turn("assistant", "a"))),)
 
 
-def test_a_long_field_of_a_table_is_read(folder: Path) -> None:
+def test_long_field_of_a_table_is_read(folder: Path) -> None:
     """Python's csv refuses fields above 131072 characters."""
     (folder / "x.csv").write_text("question,answer\nq," + "x" * 200_000 + "\n")
     assert load(folder).train == (Example("q", "x" * 200_000),)
@@ -327,7 +327,7 @@ def source() -> Iterator[str]:
     server.server_close()
 
 
-def test_files_are_downloaded_and_not_twice(source: str, folder: Path) -> None:
+def test_existing_files_are_not_downloaded_again(source: str, folder: Path) -> None:
     urls = [f"{source}/data/train.parquet?download=true", f"{source}/redirect/other.json"]
     files = download_all(urls, folder)
     assert [file.name for file in files] == ["train.parquet", "other.json"]
@@ -337,7 +337,7 @@ def test_files_are_downloaded_and_not_twice(source: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/broken.json", "/busy.json"])
-def test_an_interrupted_download_is_tried_again_and_continued(source: str, folder: Path, path: str) -> None:
+def test_interrupted_download_is_resumed(source: str, folder: Path, path: str) -> None:
     Source.failures_left = 2
     pauses: list[float] = []
     (file,) = download_all([source + path], folder, sleep=pauses.append)
@@ -346,32 +346,32 @@ def test_an_interrupted_download_is_tried_again_and_continued(source: str, folde
     assert (Source.ranges[-1] is not None) == (path == "/broken.json")
 
 
-def test_failures_name_the_url(source: str, folder: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.json.*404.*tried 1 times"):
+def test_download_failure_names_the_url(source: str, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.json.*404.*after 1 attempts"):
         download_all([f"{source}/gone.json"], folder)
     with pytest.raises(DataError, match="is empty"):
         download_all([f"{source}/empty"], folder)
-    Source.failures_left = TRIES
-    with pytest.raises(DataError, match=f"tried {TRIES} times"):
+    Source.failures_left = MAX_ATTEMPTS
+    with pytest.raises(DataError, match=f"after {MAX_ATTEMPTS} attempts"):
         download_all([f"{source}/busy.json"], folder, sleep=lambda _: None)
     assert list(folder.iterdir()) == []
 
 
-def test_an_address_in_the_cluster_is_refused_also_behind_a_redirect(source: str, folder: Path) -> None:
+def test_address_in_the_cluster_is_rejected_also_in_a_redirect(source: str, folder: Path) -> None:
     """A5: http://minio:9000 passed admission, and nothing in the pod refused it."""
     with pytest.raises(ConfigurationError, match=r"data URL 'http://minio:9000/d\.parquet' points inside"):
-        download_all(["http://minio:9000/d.parquet"], folder, refuse=refusal)
+        download_all(["http://minio:9000/d.parquet"], folder, check_url=url_problem)
     assert Source.calls == []
 
     def only_the_first(url: str) -> str | None:
-        return None if url.endswith("/redirect/other.json") else refusal(url)
+        return None if url.endswith("/redirect/other.json") else url_problem(url)
 
     with pytest.raises(DataError, match=r"redirect/other\.json redirects: .*points inside the cluster"):
-        download_all([f"{source}/redirect/other.json"], folder, refuse=only_the_first)
+        download_all([f"{source}/redirect/other.json"], folder, check_url=only_the_first)
     assert Source.calls == ["/redirect/other.json"]
 
 
-def test_names_never_collide_and_never_leave_the_folder() -> None:
+def test_file_names_are_unique_and_stay_in_the_directory() -> None:
     names = file_names(["http://a/x.csv", "http://b/x.csv?y=1", "http://c/dir/..%2f.evil", "http://d"])
     assert len(set(names)) == 4
     assert all("/" not in name and not name.startswith(".") for name in names)

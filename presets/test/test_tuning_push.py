@@ -22,8 +22,8 @@ CHECKED: list[Answer] = [(202, {"Location": "/up/1"}), (204, {})]
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(registry_client, "FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(tuning_run, "FIRST_PUSH_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(registry_client, "INITIAL_BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(tuning_run, "INITIAL_PUSH_BACKOFF_SECONDS", 0.0)
     with scripted_registry() as address:
         yield address
 
@@ -55,16 +55,16 @@ def tune(chosen: TuningOptions, progress: Progress | None = None, stop: threadin
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ([BASIC, BASIC], "the registry refuses user 'foo'"),
-        ([(403, NO_HEADERS)], "the registry refuses user 'foo'"),
+        ([BASIC, BASIC], "the registry rejects user 'foo'"),
+        ([(403, NO_HEADERS)], "the registry rejects user 'foo'"),
         ([(404, NO_HEADERS)], "status 404"),
-        ([(503, NO_HEADERS)] * registry_client.TRIES, "status 503"),
+        ([(503, NO_HEADERS)] * registry_client.MAX_ATTEMPTS, "status 503"),
     ],
 )
-def test_a_registry_that_refuses_ends_the_run_before_training(
+def test_rejected_trial_push_ends_the_run_before_training(
     tmp_path: Path, host: str, script: list[Answer], words: str
 ) -> None:
-    """07-push-checked-after-training: hours of GPU time were spent before the registry was asked."""
+    """Hours of GPU time were spent before the registry was asked."""
     Scripted.script = list(script)
     # The model does not exist: a run that reached it would fail with another error.
     with pytest.raises(PushError, match=f"{words}.*; nothing was trained"):
@@ -72,15 +72,13 @@ def test_a_registry_that_refuses_ends_the_run_before_training(
     assert {method for method, _, _ in Scripted.seen} == {"POST"}
 
 
-def test_a_registry_that_is_not_there_ends_the_run_before_training(tmp_path: Path, host: str) -> None:
+def test_unreachable_registry_ends_the_run_before_training(tmp_path: Path, host: str) -> None:
     with pytest.raises(PushError, match=r"127\.0\.0\.1:9.*nothing was trained"):
         tune(options(tmp_path, tmp_path / "absent", "127.0.0.1:9"))
 
 
 @pytest.mark.tuning
-def test_a_push_that_fails_after_training_is_retried_until_the_registry_takes_it(
-    tmp_path: Path, tiny_model: Path, host: str
-) -> None:
+def test_failed_push_after_training_is_retried_until_it_succeeds(tmp_path: Path, tiny_model: Path, host: str) -> None:
     progress = Progress()
     # After the check: the first push is refused (a token that has expired), the second is accepted.
     Scripted.script = [*CHECKED, (403, {}), (403, {})]
@@ -91,10 +89,10 @@ def test_a_push_that_fails_after_training_is_retried_until_the_registry_takes_it
 
 
 @pytest.mark.tuning
-def test_the_adapter_of_a_push_that_failed_is_not_trained_again(tmp_path: Path, tiny_model: Path, host: str) -> None:
+def test_restart_after_a_failed_push_does_not_train_again(tmp_path: Path, tiny_model: Path, host: str) -> None:
     chosen = options(tmp_path, tiny_model, host, push_retry_seconds=0)
     Scripted.script = [*CHECKED, (403, {})]
-    with pytest.raises(PushError, match=r"cannot push the adapter: .*; it is in .*out for as long as that volume"):
+    with pytest.raises(PushError, match=r"cannot push the adapter: .*; it is in .*out as long as that volume"):
         tune(chosen)
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     trained = (tmp_path / "out" / "kaito_adapter.json").read_text()
@@ -104,20 +102,20 @@ def test_the_adapter_of_a_push_that_failed_is_not_trained_again(tmp_path: Path, 
 
 
 @pytest.mark.tuning
-def test_a_stop_ends_the_wait_for_the_registry(
+def test_stop_ends_the_retries_of_a_push(
     tmp_path: Path, tiny_model: Path, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning_run, "FIRST_PUSH_PAUSE_SECONDS", 50.0)
+    monkeypatch.setattr(tuning_run, "INITIAL_PUSH_BACKOFF_SECONDS", 50.0)
     stop = threading.Event()
 
     progress = Progress()
-    report = progress.phase
+    report = progress.set_phase
 
-    def phase(name: str, message: str = "") -> None:
+    def set_phase(name: str, message: str = "") -> None:
         report(name, message)
-        if "trying again" in message:
+        if "retrying" in message:
             stop.set()
 
-    monkeypatch.setattr(progress, "phase", phase)
+    monkeypatch.setattr(progress, "set_phase", set_phase)
     Scripted.script = [*CHECKED, (403, {})]
     assert not tune(options(tmp_path, tiny_model, host), progress, stop)

@@ -49,7 +49,7 @@ def tune(chosen: TuningOptions, settings: TrainingConfig, progress: Progress | N
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_a_run_writes_an_adapter_that_the_server_takes(
+def test_trained_adapter_is_loaded_by_the_server(
     tmp_path: Path, tiny_model: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kaito_presets.inference.backend.model import open_model
@@ -57,13 +57,13 @@ def test_a_run_writes_an_adapter_that_the_server_takes(
 
     safetensors: Any = importlib.import_module("safetensors")
     kinds: set[str] = set()
-    original = training.choose_targets
+    original = training.select_targets
 
     def spy(model: Any, wanted: Any) -> tuple[str, ...]:
         kinds.update(type(module).__name__ for module in model.modules())
         return original(model, wanted)
 
-    monkeypatch.setattr(training, "choose_targets", spy)
+    monkeypatch.setattr(training, "select_targets", spy)
     compute = {"QuantizationConfig": {"bnb_4bit_compute_dtype": "float32"}} if method == "qlora" else {}
     progress = Progress()
     assert tune(options(tmp_path, tiny_model, method=method, model_name="phi"), config(**compute), progress)
@@ -92,7 +92,7 @@ def test_a_run_writes_an_adapter_that_the_server_takes(
     assert model.info.adapters == ("tuned-one",)
 
 
-def test_a_finished_run_is_not_repeated_but_another_one_starts_over(tmp_path: Path, tiny_model: Path) -> None:
+def test_finished_run_is_not_repeated_and_another_run_starts_over(tmp_path: Path, tiny_model: Path) -> None:
     chosen = options(tmp_path, tiny_model)
     tune(chosen, config())
     first = (tmp_path / "out" / "kaito_adapter.json").read_text()
@@ -115,7 +115,7 @@ def test_a_finished_run_is_not_repeated_but_another_one_starts_over(tmp_path: Pa
         ({"TrainingArguments": {"per_device_train_batch_size": 10**9}}, "lora", InsufficientMemory, "GiB are free"),
     ],
 )  # fmt: skip
-def test_wrong_settings_fail_with_the_reason(
+def test_wrong_settings_are_reported(
     tmp_path: Path, tiny_model: Path, sections: dict[str, Any], method: str, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -135,7 +135,7 @@ def test_conversations_need_a_chat_template(tmp_path: Path, tiny_model: Path) ->
         tune(chosen, config())
 
 
-def test_only_answers_are_learned(tiny_model: Path) -> None:
+def test_only_completions_are_learned(tiny_model: Path) -> None:
     from kaito_presets.tuning.dataset import Example, Turn
     from kaito_presets.tuning.examples import IGNORED, tokenize
 
@@ -148,7 +148,7 @@ def test_only_answers_are_learned(tiny_model: Path) -> None:
         for tokens in tokenize(tokenizer, examples, 100)
     ]
     assert learned == ["yes<|end|>\nno<|end|>\n<|endoftext|>", "answer<|endoftext|>", "whole<|endoftext|>"]
-    with pytest.raises(DataError, match="anything to learn within max_length 3"):
+    with pytest.raises(DataError, match="a token to learn within max_length 3"):
         tokenize(tokenizer, [Example("a long question here ", "answer")], 3)
 
 
@@ -182,7 +182,7 @@ def wait_for_checkpoint(folder: Path, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_goes_on_after_a_signal(tmp_path: Path, tiny_model: Path, number: signal.Signals) -> None:
+def test_interrupted_run_resumes(tmp_path: Path, tiny_model: Path, number: signal.Signals) -> None:
     process = start(tmp_path, tiny_model)
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(number)
@@ -199,7 +199,7 @@ def test_a_run_goes_on_after_a_signal(tmp_path: Path, tiny_model: Path, number: 
     assert json.loads((tmp_path / "out" / "kaito_adapter.json").read_text())["steps"] == 400
 
 
-def test_exit_codes_tell_what_is_wrong(tmp_path: Path, tiny_model: Path) -> None:
+def test_exit_code_depends_on_the_kind_of_failure(tmp_path: Path, tiny_model: Path) -> None:
     def code(*flags: str, model: Path = tiny_model) -> tuple[int, str]:
         process = start(tmp_path, model, *flags)
         _, output = process.communicate(timeout=100)

@@ -1,4 +1,4 @@
-"""The share of memory for offloaded cache becomes vLLM's flags (input-A4: it was parsed and ignored)."""
+"""The share of memory for offloaded cache becomes vLLM's flags."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from kaito_presets.vllm.options import read_options
         ([], "{kv_cache_cpu_memory_utilization: 0.5, vllm: {kv-offloading-size: 4}}", None),
     ],
 )
-def test_the_operators_flag_comes_before_the_file(
+def test_operators_flag_takes_precedence_over_the_file(
     tmp_path: Path, arguments: list[str], text: str, size: str | None
 ) -> None:
     file = tmp_path / "inference_config.yaml"

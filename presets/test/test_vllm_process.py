@@ -52,7 +52,7 @@ def model_directory(tmp_path: Path) -> Path:
     return model
 
 
-def test_it_finds_a_context_that_fits_serves_and_drains(engine: Path, tmp_path: Path) -> None:
+def test_wrapper_finds_a_fitting_context_serves_and_drains(engine: Path, tmp_path: Path) -> None:
     process, url = start(engine, model_directory(tmp_path), "--served-model-name=phi")
     try:
         wait_until_healthy(url, process)
@@ -68,7 +68,7 @@ def test_it_finds_a_context_that_fits_serves_and_drains(engine: Path, tmp_path: 
     assert [start.get("max-model-len") for start in starts] == [None, "2992"]
 
 
-def test_a_context_the_user_set_is_not_searched(engine: Path, tmp_path: Path) -> None:
+def test_context_of_the_user_is_not_searched(engine: Path, tmp_path: Path) -> None:
     process, _ = start(engine, model_directory(tmp_path), "--max-model-len=5000")
     _, output = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -76,13 +76,13 @@ def test_a_context_the_user_set_is_not_searched(engine: Path, tmp_path: Path) ->
     assert len((tmp_path / "starts.log").read_text().splitlines()) == 1
 
 
-def test_the_wrapper_ends_with_its_engine(engine: Path, tmp_path: Path) -> None:
+def test_wrapper_exits_with_the_code_of_its_engine(engine: Path, tmp_path: Path) -> None:
     process, _ = start(engine, model_directory(tmp_path), "--max-model-len=100", "--die=1")
     process.communicate(timeout=60)
     assert process.returncode == 7
 
 
-def test_a_missing_engine_is_named(tmp_path: Path) -> None:
+def test_missing_engine_is_reported(tmp_path: Path) -> None:
     process, _ = start(tmp_path / "absent", model_directory(tmp_path))
     _, output = process.communicate(timeout=60)
     assert process.returncode == 2

@@ -43,12 +43,12 @@ async def wrapped() -> AsyncIterator[Wrapped]:
         await runner.cleanup()
 
 
-async def test_a_prompt_becomes_a_completion_with_the_seeds_defaults(wrapped: Wrapped) -> None:
+async def test_prompt_becomes_a_completion_with_upstreams_defaults(wrapped: Wrapped) -> None:
     assert await wrapped.chat(prompt="abc") == (200, {"Result": "abcABC"})
     assert wrapped.engine.bodies == [{"model": "phi-3-adapter", "prompt": "abc", "max_tokens": 200, "top_k": 10}]
 
 
-async def test_fields_of_the_contract(wrapped: Wrapped) -> None:
+async def test_fields_of_chat_are_honored(wrapped: Wrapped) -> None:
     assert await wrapped.chat(prompt="bc", prefix="a", return_full_text=False) == (200, {"Result": "ABC"})
     assert await wrapped.chat(prompt="a .", clean_up_tokenization_spaces=True) == (200, {"Result": "a .A."})
     assert await wrapped.chat(messages=[{"role": "user", "content": "hi"}]) == (200, {"Result": "HI"})
@@ -89,20 +89,22 @@ async def test_hole_keeps_the_right_end_of_the_prompt(wrapped: Wrapped) -> None:
         ({"prompt": "abc", "generate_kwargs": {"max_new_tokens": 5000}}, 400, "context exceeded"),
     ],
 )
-async def test_errors(wrapped: Wrapped, body: dict[str, Any], status: int, words: str) -> None:
+async def test_errors_are_those_of_the_contract(
+    wrapped: Wrapped, body: dict[str, Any], status: int, words: str
+) -> None:
     code, answer = await wrapped.chat(**body)
     assert code == status
     assert words in str(answer["detail"])
 
 
-async def test_openai_routes_pass_through_with_streams(wrapped: Wrapped) -> None:
+async def test_openai_routes_are_forwarded_with_streams(wrapped: Wrapped) -> None:
     async with AsyncOpenAI(base_url=wrapped.url + "/v1", api_key="unused", max_retries=0) as api:
         stream = await api.completions.create(model="phi", prompt="hello", max_tokens=10, stream=True)
         text = "".join([chunk.choices[0].text async for chunk in stream])
     assert text == "HELLO"
 
 
-async def test_too_many_requests_are_refused_and_health_still_answers(wrapped: Wrapped) -> None:
+async def test_requests_above_the_limit_are_a_429(wrapped: Wrapped) -> None:
     wrapped.engine.hold = asyncio.Event()
     tasks = [asyncio.create_task(wrapped.chat(prompt="x")) for _ in range(2)]  # noqa: TID251 - awaited below
     async with asyncio.timeout(10):
@@ -122,7 +124,7 @@ async def test_too_many_requests_are_refused_and_health_still_answers(wrapped: W
     assert [(await task)[0] for task in tasks] == [200, 200]
 
 
-async def test_a_client_that_goes_away_releases_its_place(wrapped: Wrapped) -> None:
+async def test_disconnected_client_ends_its_request_to_the_engine(wrapped: Wrapped) -> None:
     wrapped.engine.hold = asyncio.Event()
     task = asyncio.create_task(wrapped.chat(prompt="x"))  # noqa: TID251 - awaited below
     async with asyncio.timeout(10):
@@ -135,7 +137,7 @@ async def test_a_client_that_goes_away_releases_its_place(wrapped: Wrapped) -> N
             await asyncio.sleep(0.01)
 
 
-async def test_states_are_told(wrapped: Wrapped) -> None:
+async def test_state_is_in_health_and_version(wrapped: Wrapped) -> None:
     wrapped.proxy.state = "Loading"
     async with wrapped.session.get(wrapped.url + "/healthz") as response:
         assert (response.status, await response.json()) == (503, {"status": "Loading"})
@@ -146,7 +148,7 @@ async def test_states_are_told(wrapped: Wrapped) -> None:
     assert (version["engine"], version["engine_version"], version["model"]) == ("vllm", "9.9", "phi")
 
 
-def test_clean_up_is_transformers_own() -> None:
+def test_spaces_are_cleaned_up_as_by_transformers() -> None:
     assert clean_up_spaces("do n't , you ?") == "don't, you?"
 
 
@@ -154,10 +156,10 @@ def test_clean_up_is_transformers_own() -> None:
     ("asked", "engine"),
     [("phi", "phi-3-adapter"), (None, "phi-3-adapter"), ("phi:base", "phi"), ("phi-3-adapter", "phi-3-adapter")],
 )
-async def test_the_served_name_means_the_adapter_as_in_the_other_runtime(
+async def test_served_name_means_the_adapter_as_in_the_transformers_runtime(
     wrapped: Wrapped, asked: str | None, engine: str
 ) -> None:
-    """serving-07: one meaning of each name on both runtimes."""
+    """One meaning of each name on both runtimes."""
     body: dict[str, object] = {"prompt": "a", "max_tokens": 3}
     if asked is not None:
         body["model"] = asked

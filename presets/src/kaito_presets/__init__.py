@@ -1,9 +1,8 @@
-"""The software inside Kaito's model images: inference server, vLLM wrapper, tuning job and the image
-transport of adapters.
+"""Programs of Kaito's model images: inference server, vLLM wrapper, tuning job, and commands for adapter images.
 
-Called by the containers that the workspace controller generates (see the commands in `presets/README.md`).
-Importing this package imports neither torch nor transformers; only the `backend` modules of inference and
-tuning do, and only when a model is really loaded.
+The workspace-controller generates the containers that run them (see the commands in `presets/README.md`). Importing
+this package imports neither torch nor transformers: only `inference.backend`, `tuning.train` and `tiny_model` use these
+libraries, and the programs import those modules late.
 """
 
 from importlib.metadata import version

@@ -1,9 +1,10 @@
-"""Command lines made from pydantic models: one field, one flag, one description.
+"""Builds command lines from pydantic models: each field becomes a flag with the field's description.
 
-Called by every program of this package. Guarantees that a flag exists in an underscore and a dash form, that
-a boolean may stand bare, that the last value wins, and that an unknown flag or a wrong value ends the
-program with exit code 2 and a message naming the flag. (Upstream Kaito parses unknown flags and drops them:
-a typo is silently ignored.)
+Used by every program of this package. Guarantees:
+
+* A flag has an underscore and a dash form. A boolean flag needs no value. The last value of a repeated flag is used.
+* An unknown flag or a wrong value is a ConfigurationError that names the flag. (Upstream Kaito ignores unknown flags,
+  so that a misspelled flag has no effect.)
 """
 
 import argparse
@@ -25,17 +26,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(model: type[ModelT], arguments: Sequence[str], *, program: str) -> ModelT:
-    """Read `arguments` into `model`.
+    """Parses `arguments` into `model`.
 
     Raises:
-        ConfigurationError: unknown flag, missing required flag or a value of the wrong type.
-        SystemExit: `--help` was asked for.
+        ConfigurationError: a flag is unknown, a required one is missing, or a value has the wrong type.
+        SystemExit: the arguments contain `--help`.
     """
     return validated(model, raw_values(model, arguments, program=program))
 
 
 def raw_values(model: type[BaseModel], arguments: Sequence[str], *, program: str) -> dict[str, Any]:
-    """Only the flags that were given, unvalidated, by field name."""
+    """Returns the values of the flags that are set, by field name and without validation."""
     description = (model.__doc__ or "").partition("\n")[0]
     parser = _Parser(prog=program, description=description, allow_abbrev=False)
     positionals: set[str] = set()
@@ -63,10 +64,10 @@ def raw_values(model: type[BaseModel], arguments: Sequence[str], *, program: str
 
 
 def validated(model: type[ModelT], values: dict[str, Any]) -> ModelT:
-    """`values` as `model`; strings holding JSON are accepted for mapping fields.
+    """Validates `values`; the value of a mapping field may be a JSON text.
 
     Raises:
-        ConfigurationError: names each wrong key and what is wrong with it.
+        ConfigurationError: a value is wrong; the message lists each key with its problem.
     """
     decoded = {name: _decoded(model, name, value) for name, value in values.items()}
     try:
@@ -76,7 +77,7 @@ def validated(model: type[ModelT], values: dict[str, Any]) -> ModelT:
 
 
 def describe(error: ValidationError, *, prefix: str = "") -> str:
-    """A pydantic error as one line: `key: message; key: message`."""
+    """Formats a pydantic error in one line: `key: message; key: message`."""
     parts: list[str] = []
     for detail in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in detail["loc"])
@@ -95,4 +96,4 @@ def _decoded(model: type[BaseModel], name: str, value: Any) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise ConfigurationError(f"--{name}: not a JSON object: {error}") from error
+        raise ConfigurationError(f"--{name}: must be a JSON object: {error}") from error

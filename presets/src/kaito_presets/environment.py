@@ -1,7 +1,7 @@
-"""Checks of what a container gives its process: a directory for temporary files, and files that it may read.
+"""Checks the file systems of the container: a writable directory for temporary files, readable model files.
 
-Called by the programs before they import anything heavy, because the machine-learning libraries report both faults in
-words that point elsewhere.
+The programs call these checks before they import torch, because torch and transformers report both problems with
+messages about something else.
 """
 
 import os
@@ -12,10 +12,10 @@ from kaito_presets.errors import ConfigurationError, ModelLoadError
 
 
 def check_temporary_directory() -> None:
-    """Require a directory for temporary files.
+    """Requires a writable directory for temporary files; `import torch` fails without one.
 
     Raises:
-        ConfigurationError: there is none; torch would fail while it is imported, with an unrelated message.
+        ConfigurationError: no such directory exists.
     """
     try:
         with tempfile.TemporaryFile():
@@ -28,10 +28,10 @@ def check_temporary_directory() -> None:
 
 
 def check_readable(path: Path) -> None:
-    """Require that every file of a directory can be read; a path that does not exist is left to the caller.
+    """Requires that every file in the directory `path` can be read; accepts a path that does not exist.
 
     Raises:
-        ModelLoadError: names the file, the user of this process, and the remedy.
+        ModelLoadError: a file cannot be read; the message names it, the user of this process, and the remedy.
     """
     try:
         for entry in sorted(path.iterdir()) if path.is_dir() else ():

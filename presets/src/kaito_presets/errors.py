@@ -1,37 +1,39 @@
-"""The exceptions of this package, one tree; every program and every route maps them to an exit code or a
-status here.
+"""Exceptions of this package, with the exit code or HTTP status of each.
 
 PresetError                 exit 1
-├── ConfigurationError      exit 2: flags, configuration file, environment
+├── ConfigurationError      exit 2: a flag, the configuration file or the environment
 ├── DataError               exit 3: the training data is missing, empty or of the wrong shape
+├── NotAnAdapter            exit 3: a directory or an image does not contain an adapter
 ├── ModelLoadError          exit 4: the model directory cannot be loaded
-│   └── AdapterError        exit 4: an adapter cannot be loaded; names the adapter
-├── InsufficientMemory      exit 5: the estimate says it cannot fit
-├── PushError               exit 6: the registry refuses the adapter, before training or after it
-└── RequestError            one HTTP request is refused or failed; carries its status
+│   └── AdapterError        exit 4: an adapter cannot be loaded
+├── InsufficientMemory      exit 5: the estimated memory exceeds the free memory
+├── PushError               exit 6: the registry rejects the adapter, before or after the training
+├── RegistryError           exit 5: a registry request failed, after retries
+│   └── CredentialsRefused  exit 4: the registry rejects the credentials
+└── RequestError            500: one HTTP request was rejected or failed
     ├── BadRequest          400
     │   └── PromptTooLong   400, code `context_length_exceeded`
     ├── UnknownModel        404
     ├── Overloaded          429 with Retry-After
-    ├── Unavailable         503 with Retry-After: loading or draining
-    └── GenerationFailed    500: the model raised (out of memory included); the server goes on
+    ├── Unavailable         503 with Retry-After: the server is loading or draining
+    └── GenerationFailed    500: the model failed (out of memory included); the server continues
 """
 
 
 class PresetError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base class of the exceptions that this package raises."""
 
     exit_code = 1
 
 
 class ConfigurationError(PresetError):
-    """A flag, a configuration key or an environment variable is wrong; retrying does not help."""
+    """A flag, a configuration key or an environment variable is wrong. A retry does not help."""
 
     exit_code = 2
 
 
 class DataError(PresetError):
-    """The training data cannot be used; the message says what was found instead."""
+    """The training data cannot be used. The message contains what was found instead."""
 
     exit_code = 3
 
@@ -51,37 +53,37 @@ class AdapterError(ModelLoadError):
 
 
 class InsufficientMemory(PresetError):
-    """The run needs more memory than there is; the message holds both numbers."""
+    """The run needs more memory than is free. The message contains both numbers."""
 
     exit_code = 5
 
 
 class PushError(PresetError):
-    """The registry refuses the adapter; the message states whether it was trained and where it is."""
+    """The registry rejects the adapter. The message states whether the adapter was trained and where it is."""
 
     exit_code = 6
 
 
 class NotAnAdapter(PresetError):
-    """The directory or the image does not hold what an adapter consists of."""
+    """The directory or image does not contain the files of an adapter."""
 
     exit_code = 3
 
 
 class RegistryError(PresetError):
-    """A registry cannot be used, after retries where they make sense."""
+    """A registry request failed, after retries of temporary failures."""
 
     exit_code = 5
 
 
 class CredentialsRefused(RegistryError):
-    """The registry does not accept the credentials (or wants some); retrying does not help."""
+    """The registry rejects the credentials, or requires some. A retry does not help."""
 
     exit_code = 4
 
 
 class RequestError(PresetError):
-    """One request cannot be served. `code` and `param` are those of OpenAI's error object."""
+    """One request cannot be served. `kind`, `code` and `param` are fields of OpenAI's error object."""
 
     status = 500
     kind = "server_error"
@@ -94,14 +96,14 @@ class RequestError(PresetError):
 
 
 class BadRequest(RequestError):
-    """The request asks for something impossible; the client has to change it."""
+    """The request is not valid; the client has to change it."""
 
     status = 400
     kind = "invalid_request_error"
 
 
 class PromptTooLong(BadRequest):
-    """Prompt and requested output do not fit the model's context."""
+    """Prompt and completion exceed the context length of the model."""
 
     code = "context_length_exceeded"
 
@@ -115,7 +117,7 @@ class UnknownModel(RequestError):
 
 
 class Overloaded(RequestError):
-    """The queue is full; worth another try after `retry_after_seconds`."""
+    """The queue is full; the client may retry after `retry_after_seconds`."""
 
     status = 429
     kind = "requests"
@@ -127,8 +129,10 @@ class Overloaded(RequestError):
 
 
 class Unavailable(RequestError):
-    """The server is loading its model or shutting down; another replica, or this one after `retry_after_seconds`, may
-    answer."""
+    """The server is loading its model or draining.
+
+    Another replica, or this one after `retry_after_seconds`, may serve the request.
+    """
 
     status = 503
     code = "unavailable"
@@ -136,6 +140,6 @@ class Unavailable(RequestError):
 
 
 class GenerationFailed(RequestError):
-    """The model raised while generating; the cause is chained."""
+    """The model failed while generating; the exception is chained."""
 
     code = "generation_failed"

@@ -1,9 +1,8 @@
-"""Makes a tiny random Phi-3 model directory: real architecture, real tokenizer shape, a few megabytes, no
-download.
+"""Writes a tiny random Phi-3 model: the real architecture and tokenizer type in a few megabytes, without a download.
 
-Called by `kaito-tiny-model`, by the tests and by the local demonstration. The result is a function of the
-seed and the library versions: config, safetensors, byte-level BPE tokenizer with Phi-3's special tokens and
-chat template. Its weights are random, so what it writes is noise until it has been tuned.
+Used by `kaito-tiny-model`, the tests and the local cluster. The directory contains config, safetensors, and a
+byte-level BPE tokenizer with Phi-3's special tokens and chat template; it depends on the seed and the library versions
+only. The weights are random, so the model generates noise until it is tuned.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -18,7 +17,7 @@ from pydantic import BaseModel, Field
 from kaito_presets.command_line import parse
 from kaito_presets.errors import PresetError
 
-# Phi-3's own form (Microsoft's model card): per message `<|role|>\n` + content + `<|end|>\n`, then `<|assistant|>\n`.
+# From the model card of Phi-3: per message `<|role|>\n` + content + `<|end|>\n`, then `<|assistant|>\n`.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
@@ -27,7 +26,7 @@ SPECIAL_TOKENS = ("<unk>", "<s>", "<|endoftext|>", "<|assistant|>", "<|system|>"
 VOCABULARY_SIZE = 512
 CONTEXT_TOKENS = 2048
 
-# A few sentences give the tokenizer merges that look like words.
+# A few sentences are enough for merges that resemble words.
 CORPUS = (
     "A node joins the cluster and the driver reports its capacity.",
     "The controller waits until the workload is ready and then writes the status.",
@@ -47,17 +46,17 @@ class TinyModelOptions(BaseModel, extra="forbid", frozen=True):
     architecture: Literal["phi3"] = Field(default="phi3", description="model architecture")
     seed: int = Field(default=0, description="seed of the random weights")
     hidden_size: int = Field(
-        default=128, ge=64, multiple_of=64, description="width; a multiple of 64, the block of 4-bit weights"
+        default=128, ge=64, multiple_of=64, description="hidden size; a multiple of 64, the block size of 4-bit weights"
     )
     layers: int = Field(default=4, ge=1, description="number of decoder layers")
     vocabulary_size: int = Field(
-        default=VOCABULARY_SIZE, ge=320, description="token ids; more than the corpus yields stay unused"
+        default=VOCABULARY_SIZE, ge=320, description="size of the embedding; ids beyond the tokenizer's stay unused"
     )
     context: int = Field(default=CONTEXT_TOKENS, ge=128, description="positions the model can attend to")
 
 
 def write_tiny_model(options: TinyModelOptions) -> int:
-    """Write the directory of `options` and return the number of parameters."""
+    """Writes the model directory; returns the number of parameters."""
     import torch
     from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -78,14 +77,14 @@ def write_tiny_model(options: TinyModelOptions) -> int:
         bos_token_id=tokenizer.convert_tokens_to_ids("<s>"),
         eos_token_id=end_of_text,
         pad_token_id=end_of_text,
-        # Wide enough that logits differ clearly: with the usual 0.02 a model this narrow can hardly prefer anything.
+        # With the usual 0.02, the logits of such a narrow model are almost equal, and greedy tokens depend on rounding.
         initializer_range=options.hidden_size**-0.5,
         dtype="float32",
     )
     torch.manual_seed(options.seed)
     model = Phi3ForCausalLM(config)
-    # Phi-3 ends a turn with <|end|> and a document with <|endoftext|>; its generation config lists both. The other
-    # keys are those that `save_pretrained` writes for a model whose generation config comes from its model config.
+    # The generation config of Phi-3 lists both end tokens: <|end|> of a turn and <|endoftext|> of a document. The other
+    # keys are those that `save_pretrained` writes for a generation config that was derived from a model config.
     model.generation_config = GenerationConfig(
         _from_model_config=True,
         bos_token_id=config.bos_token_id,
@@ -95,7 +94,7 @@ def write_tiny_model(options: TinyModelOptions) -> int:
         output_hidden_states=False,
         use_cache=True,
     )
-    # Written aside and moved, config.json last: whoever finds a config finds a whole model.
+    # The files are moved into place with config.json last, so that a directory with a config is complete.
     options.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
         model.save_pretrained(scratch)
@@ -133,12 +132,12 @@ def _tokenizer(context: int) -> Any:
 
 
 def main() -> int:
-    """The `kaito-tiny-model` command."""
+    """Runs the `kaito-tiny-model` command; returns the exit code."""
     try:
         options = parse(TinyModelOptions, sys.argv[1:], program="kaito-tiny-model")
         parameters = write_tiny_model(options)
     except PresetError as error:
-        print(f"kaito-tiny-model: {error}", file=sys.stderr)  # noqa: T201 - a command speaks to its terminal
+        print(f"kaito-tiny-model: {error}", file=sys.stderr)  # noqa: T201 - output of a command
         return error.exit_code
     size = sum(file.stat().st_size for file in options.directory.iterdir())
     print(f"{options.directory}: {parameters:,} parameters, {size / 1e6:.1f} MB")  # noqa: T201

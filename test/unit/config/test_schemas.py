@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from kaito_config import ConfigError, EngineSettings, TrainingConfig, parse_inference, parse_training
-from kaito_config.document import LARGEST
+from kaito_config.document import MAX_CHARACTERS
 
 BOMB = "\n".join(
     [
@@ -22,8 +22,8 @@ BOMB = "\n".join(
         pytest.param("vlm: {}", "vlm: unknown key, did you mean vllm? (line 1, column 1)", id="A5-2 unknown key"),
         pytest.param("a: b: c", "mapping values are not allowed in this context (line 1, column 5)", id="line"),
         pytest.param("vllm:\n  max_modl_len: 3", "did you mean max-model-len? (line 2, column 3)", id="near flag"),
-        pytest.param("vllm: {tensor-parallel-size: x}", "whole number from 1 to 1024, found 'x'", id="not a number"),
-        pytest.param("vllm: {tensor-parallel-size: 0}", "whole number from 1 to 1024, found 0", id="zero ranks"),
+        pytest.param("vllm: {tensor-parallel-size: x}", "integer from 1 to 1024, found 'x'", id="not a number"),
+        pytest.param("vllm: {tensor-parallel-size: 0}", "integer from 1 to 1024, found 0", id="zero ranks"),
         pytest.param("vllm: {tensor-parallel-size: true}", "found True", id="a boolean instead of a number"),
         pytest.param("vllm: {tensor-parallel-size: 1.5}", "found 1.5", id="half a rank"),
         pytest.param("vllm: {gpu-memory-utilization: 1.2}", "above 0 and at most 1, found 1.2", id="more than all"),
@@ -33,7 +33,7 @@ BOMB = "\n".join(
         pytest.param('vllm: {enforce-eager: "yes"}', "must be true or false, found 'yes'", id="boolean as text"),
         pytest.param("vllm: {kv-cache-dtype: int3}", "must be one of auto, ", id="choice"),
         pytest.param("vllm: {port: 8000}", "cannot be set: probes and the Service use port 5000", id="port"),
-        pytest.param("vllm: {kaito-max-probe-steps: 1}", "the controller sets flags of the wrapper", id="own flag"),
+        pytest.param("vllm: {kaito-max-probe-steps: 1}", "the controller sets the flags of the wrapper", id="own flag"),
         pytest.param("vllm: {--max-model-len: 1}", "without leading dashes", id="dashes"),
         pytest.param("vllm: 3", "vllm: input should be a valid dictionary, found 3 (line 1, column 1)", id="type"),
         pytest.param("transformers: {max-batch-size: 0}", "greater than or equal to 1, found 0 (line 1", id="range"),
@@ -41,7 +41,7 @@ BOMB = "\n".join(
         pytest.param("transformers: {port: 80}", "cannot be set", id="server port"),
         pytest.param("transformers: {load_in_4bit: true, load_in_8bit: true}", "exclude each other", id="two widths"),
         pytest.param("vllm: {tp: 4}", "is a short option: write tensor-parallel-size (line 1", id="short option"),
-        pytest.param("vllm: {model: other/model}", "cannot be set: the preset decides it", id="another model"),
+        pytest.param("vllm: {model: other/model}", "cannot be set: the preset determines it", id="another model"),
         pytest.param("vllm: {quantization: none-such}", "must be one of auto-round, ", id="quantisation"),
         pytest.param("vllm: {max-num-seqs: 99999}", "more than the 16384 tokens of one step", id="sequences"),
         pytest.param(
@@ -49,17 +49,19 @@ BOMB = "\n".join(
         ),
         pytest.param("transformers: {torch_dtype: float99}", "transformers.torch_dtype: is 'float99'", id="format"),
         pytest.param("transformers: {device-map: gpu}", "transformers.device-map: is 'gpu': use auto", id="device"),
-        pytest.param("transformers: {pretrained_model_name_or_path: x}", "the preset decides it", id="other weights"),
+        pytest.param(
+            "transformers: {pretrained_model_name_or_path: x}", "the preset determines it", id="other weights"
+        ),
         pytest.param("max_probe_steps: true", "must be a number, not true", id="boolean"),
         pytest.param("max_probe_steps: 9999999999", "less than or equal to 64", id="unbounded probes"),
         pytest.param("kv_cache_cpu_memory_utilization: 2", "less than or equal to 1", id="share"),
         pytest.param("1: 2", "the key '1' is not text", id="key of another type"),
         pytest.param("{[a]: 2}", "the key a collection is not text", id="key of a collection"),
-        pytest.param("vllm: {}\nvllm: {}", "twice, first in line 1: remove one (line 2, column 1)", id="twice"),
+        pytest.param("vllm: {}\nvllm: {}", "duplicate of the key in line 1: remove one (line 2, column 1)", id="twice"),
         pytest.param("vllm: &a {x: [*a]}", "refers to itself", id="loop"),
         pytest.param(BOMB, "has more than 20000 values, aliases included", id="alias bomb"),
         pytest.param("[" * 60_000, "is nested deeper than 32 levels", id="depth"),
-        pytest.param("#" * (LARGEST + 1), "is too long", id="length"),
+        pytest.param("#" * (MAX_CHARACTERS + 1), "is too long", id="length"),
         pytest.param("d: 2024-13-45", "not YAML: month must be in 1..12", id="impossible date"),
         pytest.param("a: !!python/object:os.system x", "not YAML: could not determine a constructor", id="tag"),
         pytest.param("a: 1\n---\nb: 2", "expected a single document", id="two documents"),

@@ -1,8 +1,8 @@
-"""Schemas of the two configuration files that users put into ConfigMaps.
+"""Schemas of `inference_config.yaml` and `training_config.yaml`, which users store in ConfigMaps, and of names in them.
 
-The workspace-controller checks `inference_config.yaml` and `training_config.yaml` before it creates nodes; the programs
-in the model images read them in the pod. Both import this package, so a file that passes in the controller passes in
-the pod. It imports neither PyTorch nor anything of Kaito.
+The workspace-controller validates the files before it provisions nodes, and the programs in the model images read them
+in the pod. Both use this package, so that a file that the controller accepts is also accepted in the pod. It imports
+neither PyTorch nor other packages of Kaito.
 """
 
 from kaito_config.document import ConfigError as ConfigError, Document as Document, Problem as Problem

@@ -1,8 +1,9 @@
-"""Rules for the URLs of a tuning data set: public http(s); addresses in the cluster only where the operator allows it.
+"""Checks the URLs of a tuning data set: public http(s) addresses, and addresses in the cluster if the operator allows
+them.
 
-The node itself and the cloud's metadata service are always refused. Admission and the controller ask for the URLs of a
-Workspace, the downloader in the pod for every redirect. Names are not resolved: a private endpoint of a public storage
-name is a common and wanted case.
+The node and the cloud's metadata service are always rejected. Admission and the controller check the URLs of a
+Workspace, and the downloader in the pod checks the target of every redirect. Host names are not resolved, because a
+public storage name may legitimately resolve to a private endpoint.
 """
 
 import re
@@ -13,10 +14,10 @@ from urllib.parse import urlsplit
 _LOOPBACK_NAMES: Final = frozenset(
     {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6", "ip6-localhost", "ip6-loopback"}
 )
-"""Names of the machine itself in the hosts files of common images."""
+"""Names of the local machine in the hosts files of common images."""
 
 _METADATA_HOSTS: Final = frozenset({"metadata.google.internal", "metadata.google", "instance-data.ec2.internal"})
-"""Names of cloud metadata services (upstream Kaito v0.12 refuses the same ones)."""
+"""Names of cloud metadata services (upstream Kaito v0.12 rejects the same names)."""
 
 _METADATA_ADDRESSES: Final = frozenset({"169.254.169.254", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"})
 """Addresses of metadata services and of Azure's host agent."""
@@ -28,20 +29,20 @@ _INTERNAL_SUFFIXES: Final = (".local", ".internal", ".svc", ".home.arpa")
 _RESERVED_DOMAINS: Final = frozenset(
     {"corp", "home", "intranet", "invalid", "lan", "localdomain", "private", "default", "test"}
 )
-"""Last parts of names that no public resolver answers (RFC 6761, RFC 6762 appendix G), and a cluster's namespace."""
+"""Top-level names that public resolvers do not resolve (RFC 6761, RFC 6762 appendix G), and the namespace `default`."""
 
 _PUBLIC_DOMAIN: Final = re.compile(r"[a-z]{2,63}|xn--[a-z0-9-]+")
-"""Form of a top-level domain: letters only, or an encoded international one (RFC 1123, RFC 5890)."""
+"""Top-level domains: letters, or an encoded international name (RFC 1123, RFC 5890)."""
 
 _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 
 
-def refusal(url: str, *, in_cluster: bool = False) -> str | None:
-    """Why a URL is refused, with the remedy; None when it is fine.
+def url_problem(url: str, *, in_cluster: bool = False) -> str | None:
+    """Returns why a URL is rejected, with the remedy, or None if it is allowed.
 
     Args:
-        url: as the user wrote it. The scheme may be in any case.
-        in_cluster: names and private addresses inside the cluster are allowed.
+        url: the URL; its scheme may be in upper case.
+        in_cluster: whether names and private addresses inside the cluster are allowed.
     """
     try:
         parts = urlsplit(url)
@@ -66,7 +67,7 @@ def refusal(url: str, *, in_cluster: bool = False) -> str | None:
 
 
 def _is_forbidden(host: str) -> bool:
-    """Whether the host is this machine, a metadata service, or a disguised or reserved address: never allowed."""
+    """Returns whether the host is the local machine, a metadata service, or a disguised or reserved address."""
     if host in _LOOPBACK_NAMES or host.endswith(".localhost") or host in _METADATA_HOSTS:
         return True
     address = _address(host)
@@ -78,10 +79,10 @@ def _is_forbidden(host: str) -> bool:
 
 
 def _is_inside(host: str) -> bool:
-    """Whether the host is a name that only the cluster resolves, or an address that is not public.
+    """Returns whether the host is a name that only the cluster resolves, or an address that is not public.
 
-    A name without a dot is completed by the pod's search domains, so it is a Service of the namespace. So is a name
-    whose last part cannot be a public domain: `minio.my-data` is the Service minio in the namespace my-data.
+    The search domains of a pod complete a name without a dot, so it is a Service of the namespace. A name whose last
+    part is not a public domain is completed too: `minio.my-data` is the Service minio in the namespace my-data.
     """
     address = _address(host)
     if address is not None:
@@ -92,7 +93,7 @@ def _is_inside(host: str) -> bool:
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for: mapped, 6to4, or NAT64's well-known prefix (RFC 6052)."""
+    """Returns the IPv4 address in an IPv6 address: mapped, 6to4, or with NAT64's well-known prefix (RFC 6052)."""
     if isinstance(address, IPv4Address):
         return None
     if address in _NAT64:
@@ -101,7 +102,7 @@ def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 def _ascii(host: str) -> str:
-    """The name as the resolver is asked; empty where it cannot be encoded."""
+    """Encodes a name as in a DNS query; returns an empty text if it cannot be encoded."""
     try:
         return host.encode("idna").decode()
     except UnicodeError:
@@ -116,6 +117,6 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _is_disguised_address(host: str) -> bool:
-    """Whether the host is an IPv4 address in a spelling only C libraries read (`0x7f.1`, `2130706433`)."""
+    """Returns whether the host is an IPv4 address in a form that only C libraries accept (`0x7f.1`, `2130706433`)."""
     last = host.rsplit(".", 1)[-1]
     return last.isdigit() or last.startswith("0x")

@@ -1,6 +1,6 @@
-"""YAML with every surprise refused: one document, string keys, no duplicates, bounded size, depth and expansion.
+"""Loads YAML strictly: one document, text keys, no duplicate keys, limited size, depth and alias expansion.
 
-`load` returns the plain value and the position of each key, so that an error of the schema can name its line.
+`load` returns the value and the position of each key, so that a validation error can name the line.
 """
 
 from collections.abc import Iterable
@@ -10,19 +10,19 @@ from typing import Any, Final, TypeGuard, final
 
 import yaml
 
-LARGEST: Final = 64 * 1024
-"""Longest text in characters. Real files have a few kilobytes; a ConfigMap holds at most 1 MiB."""
+MAX_CHARACTERS: Final = 64 * 1024
+"""Most characters of a text. Real files have a few kilobytes; a ConfigMap contains at most 1 MiB."""
 
-DEEPEST: Final = 32
+MAX_DEPTH: Final = 32
 """Deepest nesting of mappings and sequences."""
 
-MOST_NODES: Final = 20_000
-"""Most values after aliases are expanded. A few anchors in a row can stand for billions of values."""
+MAX_NODES: Final = 20_000
+"""Most values after the expansion of aliases. A few nested anchors can expand to billions of values."""
 
 Path = tuple[str | int, ...]
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's parser where PyYAML was built with it: ten times as fast, the same results."""
+"""libyaml's parser if PyYAML was built with it, which is ten times as fast; the results are the same."""
 
 _TEXT_TAG: Final = "tag:yaml.org,2002:str"
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
@@ -31,10 +31,10 @@ _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 @final
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a file."""
+    """One problem in a file."""
 
     message: str
-    """What is wrong and the remedy."""
+    """The problem and its remedy."""
 
     path: str = ""
     """Dotted path of the key; empty for the whole file."""
@@ -51,7 +51,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """The file cannot be used. Carries every problem found."""
+    """The file cannot be used; `problems` lists all problems that were found."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: Final = tuple(problems)
@@ -61,7 +61,7 @@ class ConfigError(ValueError):
 @final
 @dataclass(slots=True)
 class Document:
-    """A YAML document and where its keys are."""
+    """A YAML document with the positions of its keys."""
 
     value: Any = None
     """The document as plain Python values; None when it is empty."""
@@ -70,22 +70,22 @@ class Document:
     """Line and column of each key and item, counted from 1."""
 
     def problem(self, path: Path, message: str) -> Problem:
-        """A problem at `path`, with the position of the nearest key that exists."""
+        """Builds a problem at `path`, with the position of the nearest existing key."""
         known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.positions), ())
         line, column = self.positions.get(known, (0, 0))
         return Problem(message, ".".join(map(str, path)), line, column)
 
 
 def load(text: str) -> Document:
-    """Read one YAML document.
+    """Loads one YAML document.
 
     Raises:
-        ConfigError: not YAML, or YAML with something that no configuration file needs.
+        ConfigError: the text is not YAML, or violates one of the restrictions.
     """
-    if len(text) > LARGEST:
-        raise ConfigError([Problem(f"is too long: {len(text)} characters, at most {LARGEST} are read")])
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError([Problem(f"is too long: {len(text)} characters, at most {MAX_CHARACTERS} are read")])
     try:
-        _bounded(text)
+        _check_depth(text)
         loader = _LOADER(text)
         try:
             node = loader.get_single_node()
@@ -106,25 +106,28 @@ def load(text: str) -> Document:
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """`, did you mean X?` when a known name is close; empty otherwise. Case and `-` against `_` do not count."""
+    """Returns `, did you mean X?` if a known name is similar, else an empty text.
+
+    The comparison ignores case and does not distinguish `-` from `_`.
+    """
     plain = {each.lower().replace("-", "_"): each for each in known}
     close = get_close_matches(name.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
     return f", did you mean {plain[close[0]]}?" if close else ""
 
 
-def _bounded(text: str) -> None:
-    """Refuse deep nesting before anything recursive runs.
+def _check_depth(text: str) -> None:
+    """Rejects deep nesting before the parser's recursive functions run.
 
     Raises:
-        ConfigError: nested deeper than `DEEPEST`.
+        ConfigError: the document is nested deeper than `MAX_DEPTH`.
     """
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            if depth > DEEPEST:
+            if depth > MAX_DEPTH:
                 mark: Any = event.start_mark
-                message = f"is nested deeper than {DEEPEST} levels"
+                message = f"is nested deeper than {MAX_DEPTH} levels"
                 raise ConfigError([Problem(message, "", mark.line + 1, mark.column + 1)])
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
@@ -140,7 +143,7 @@ def _syntax(error: yaml.YAMLError) -> Problem:
 
 @final
 class _Walk:
-    """Visits the node tree as a reader of the values would: an alias counts again each time."""
+    """Visits the nodes of a document with aliases expanded."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -148,14 +151,14 @@ class _Walk:
         self._open: set[int] = set()
 
     def visit(self, node: Any, path: Path) -> None:
-        """Check one node and everything below it.
+        """Checks a node and everything below it.
 
         Raises:
-            ConfigError: a duplicate or non-string key, a loop, or too many values.
+            ConfigError: a key is duplicate or not a text, an alias contains itself, or there are too many values.
         """
         self._visited += 1
-        if self._visited > MOST_NODES:
-            self._refuse(node, path, f"has more than {MOST_NODES} values, aliases included")
+        if self._visited > MAX_NODES:
+            self._refuse(node, path, f"has more than {MAX_NODES} values, aliases included")
         if id(node) in self._open:
             self._refuse(node, path, "refers to itself")
         self._open.add(id(node))
@@ -175,10 +178,12 @@ class _Walk:
                 continue
             if not isinstance(key, yaml.ScalarNode) or key.tag != _TEXT_TAG:
                 shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a collection"
-                self._refuse(key, path, f"the key {shown} is not text: write it in quotes if it is meant")
+                self._refuse(key, path, f"the key {shown} is not text: write it in quotes")
             line = key.start_mark.line + 1
             if key.value in seen:
-                self._refuse(key, (*path, key.value), f"is there twice, first in line {seen[key.value]}: remove one")
+                self._refuse(
+                    key, (*path, key.value), f"is a duplicate of the key in line {seen[key.value]}: remove one"
+                )
             seen[key.value] = line
             self._note((*path, key.value), key)
             self.visit(value, (*path, key.value))
@@ -192,12 +197,12 @@ class _Walk:
 
 
 def without_nulls(value: Any) -> Any:
-    """Upstream's templates write null for "not set"; here that means the default, not the word None."""
+    """Removes null values from mappings: upstream's templates contain null for an unset value, which has a default."""
     if is_mapping(value):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return value
 
 
 def is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a value of a document is a mapping; `load` made sure that its keys are text."""
+    """Returns whether a value of a loaded document is a mapping; `load` has checked that its keys are texts."""
     return isinstance(value, dict)

@@ -1,61 +1,61 @@
-"""`inference_config.yaml`: one file for both runtimes; each reads its own section."""
+"""Parses `inference_config.yaml`: one file with a section for each inference runtime."""
 
 from typing import Any, Final
 
 from pydantic import Field
 
 from kaito_config.document import ConfigError, Document, Problem, is_mapping, load
-from kaito_config.schema import Strict, number_format_problem, validate
+from kaito_config.schema import StrictModel, number_format_problem, validate
 from kaito_config.transformers import DEVICE_MAPS, RESERVED, InferenceOptions
-from kaito_config.vllm import EngineSettings, problems as vllm_problems, settings
+from kaito_config.vllm import EngineSettings, problems as vllm_problems, sizing_flags
 
 INFERENCE_KEY: Final = "inference_config.yaml"
 """Key of the ConfigMap that holds the file."""
 
 
-class InferenceConfigFile(Strict):
-    """`inference_config.yaml`: one file for both runtimes; each reads its own section."""
+class InferenceConfigFile(StrictModel):
+    """Content of `inference_config.yaml`."""
 
-    transformers: dict[str, Any] = Field(default_factory=dict[str, Any], description="flags of this server")
-    vllm: dict[str, Any] = Field(
-        default_factory=dict[str, Any], description="flags of vLLM; not read by the transformers runtime"
+    transformers: dict[str, Any] = Field(default_factory=dict[str, Any], description="flags of the transformers server")
+    vllm: dict[str, Any] = Field(default_factory=dict[str, Any], description="flags of vLLM")
+    max_probe_steps: int = Field(
+        default=6, ge=0, le=64, description="vLLM only: most further starts in the search for max-model-len"
     )
-    max_probe_steps: int = Field(default=6, ge=0, le=64, description="vLLM only: steps of the max-model-len search")
     kv_cache_cpu_memory_utilization: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="vLLM only: share of the pod's memory for offloaded key-value cache; default: none is offloaded",
+        description="vLLM only: share of the pod's memory for offloaded key/value cache; default: no offload",
     )
 
     def engine(self) -> EngineSettings:
-        """What the `vllm:` section means for sizing.
+        """Returns the flags in the `vllm:` section that affect sizing.
 
         Raises:
             ConfigError: a value is out of range.
         """
-        return settings(self.vllm)
+        return sizing_flags(self.vllm)
 
     def server(self) -> InferenceOptions:
-        """The `transformers:` section on top of the server's defaults.
+        """Returns the options of the `transformers:` section, with the defaults of the server.
 
         Raises:
-            ConfigError: an unknown flag or a wrong value.
+            ConfigError: a flag is unknown or has a wrong value.
         """
         return _server(self.transformers, Document())
 
 
 def parse_inference(text: str) -> InferenceConfigFile:
-    """Read the text of an `inference_config.yaml`; an empty one sets nothing.
+    """Parses and validates the text of an `inference_config.yaml`, which may be empty.
 
     Raises:
-        ConfigError: not YAML, or wrong keys or values, each named with its line.
+        ConfigError: the text is not YAML, or has wrong keys or values, which are listed with their lines.
     """
     document = load(text)
     value: Any = {} if document.value is None else document.value
     if not is_mapping(value):
         raise ConfigError([Problem(f"must be a mapping with the sections vllm and transformers, found {value!r:.60}")])
-    # A section or number that is left empty is the same as an absent one.
+    # An empty section or value is equivalent to an absent one.
     given = {key: item for key, item in value.items() if item is not None}
     parsed = validate(InferenceConfigFile, given, document)
     problems = [
@@ -68,7 +68,7 @@ def parse_inference(text: str) -> InferenceConfigFile:
 
 
 def server_flags(section: dict[str, Any]) -> dict[str, Any]:
-    """The `transformers:` section by the server's own names: dashes are underscores, null is not set."""
+    """Converts the names in the `transformers:` section to option names (underscores); drops null values."""
     return {key.replace("-", "_"): value for key, value in section.items() if value is not None}
 
 

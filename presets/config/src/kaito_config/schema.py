@@ -1,4 +1,4 @@
-"""From a document to a pydantic model, with errors that name key, line and the nearest known name."""
+"""Validates a document with a pydantic model; errors name the key, the line and the most similar known name."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
@@ -10,19 +10,19 @@ from kaito_config.document import ConfigError, Document, Path, Problem, nearest
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-MOST_PROBLEMS = 10
-"""Problems of one file that are listed; the rest is counted."""
+MAX_PROBLEMS = 10
+"""Problems of one file that an error lists; the rest is counted."""
 
 
-class Strict(BaseModel):
-    """A mapping that refuses unknown keys, infinite numbers, and `true` where a number belongs."""
+class StrictModel(BaseModel):
+    """Base of the schemas: rejects unknown keys, infinite numbers, and booleans in place of numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, regex_engine="python-re")
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic reads true as 1; in a configuration file that is a mistake."""
+        """Rejects a boolean for a number, which pydantic would convert to 0 or 1."""
         kind = cls.model_fields[info.field_name].annotation if info.field_name else None
         if isinstance(value, bool) and kind is not None and _is_number(kind):
             raise ValueError(f"must be a number, not {str(value).lower()}")
@@ -30,18 +30,18 @@ class Strict(BaseModel):
 
 
 def validate(model: type[ModelT], value: Any, document: Document, *, at: Path = ()) -> ModelT:
-    """`value`, which stands at path `at` of the document, as a model.
+    """Validates `value`, which is at path `at` of the document.
 
     Raises:
-        ConfigError: lists the wrong keys.
+        ConfigError: keys are unknown or have wrong values.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
-        problems = [_problem(model, detail, document, at) for detail in details[:MOST_PROBLEMS]]
-        if len(details) > MOST_PROBLEMS:
-            problems.append(Problem(f"and {len(details) - MOST_PROBLEMS} more"))
+        problems = [_problem(model, detail, document, at) for detail in details[:MAX_PROBLEMS]]
+        if len(details) > MAX_PROBLEMS:
+            problems.append(Problem(f"and {len(details) - MAX_PROBLEMS} more"))
         raise ConfigError(problems) from error
 
 
@@ -59,7 +59,7 @@ def _problem(model: type[BaseModel], detail: ErrorDetails, document: Document, a
 
 
 def _plain(location: tuple[str | int, ...], document: Document, at: Path) -> Iterator[str | int]:
-    """The location without the names of union members that pydantic adds behind the real keys."""
+    """Yields the location without the names of union members that pydantic appends to it."""
     path: Path = at
     for index, part in enumerate(location):
         path = (*path, part)
@@ -69,7 +69,7 @@ def _plain(location: tuple[str | int, ...], document: Document, at: Path) -> Ite
 
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names of the keys that the schema knows at that place."""
+    """Returns the keys of the schema at a location."""
     kind: Any = model
     for part in location:
         known = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
@@ -90,11 +90,11 @@ def _shown(value: Any) -> str:
 
 
 NUMBER_FORMATS = frozenset({"auto", "bfloat16", "double", "float", "float16", "float32", "float64", "half"})
-"""PyTorch's floating-point types that models are computed in; `auto` is the checkpoint's."""
+"""Floating-point types of PyTorch for computation; `auto` is the type of the checkpoint."""
 
 
 def number_format_problem(name: str | None) -> str:
-    """Why a text is not a number format, with the remedy; empty when it is one, or None."""
+    """Returns why a text is not a number format, with the remedy; empty if it is one, or None."""
     if name is None or name.removeprefix("torch.") in NUMBER_FORMATS:
         return ""
     return f"is {name!r}: use {', '.join(sorted(NUMBER_FORMATS))}"

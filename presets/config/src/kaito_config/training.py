@@ -1,7 +1,7 @@
-"""`training_config.yaml`: every section and key, with type, default and meaning.
+"""Schema of `training_config.yaml`: sections and keys with type, default and meaning.
 
 The sections are those of upstream Kaito (v0.3 to v0.12). Unknown sections and keys are errors that name `section.key`.
-Keys of TrainingArguments beyond those listed here are accepted if the transformers library has them.
+TrainingArguments accepts all other keys of the transformers library as well.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import ConfigDict, Field, model_validator
 
 from kaito_config.document import ConfigError, Problem, is_mapping, load, nearest, without_nulls
-from kaito_config.schema import Strict, number_format_problem, validate
+from kaito_config.schema import StrictModel, number_format_problem, validate
 from kaito_config.training_arguments import LIBRARY_KEYS, NUMBERS, OPTIMIZERS, REFUSED_KEYS, SCHEDULES
 
 Method = Literal["lora", "qlora"]
@@ -23,7 +23,7 @@ TRAINING_KEY: Final = "training_config.yaml"
 _SECTION: Final = "training_config"
 
 
-class ModelSection(Strict):
+class ModelSection(StrictModel):
     """ModelConfig: how the base model is loaded."""
 
     pretrained_model_name_or_path: str | None = Field(
@@ -33,7 +33,7 @@ class ModelSection(Strict):
     device_map: str | dict[str, Any] = Field(default="auto", description="auto or cpu")
     local_files_only: bool = Field(default=True, description="false allows downloads (token: HF_TOKEN)")
     revision: str | None = Field(default=None, description="branch, tag or commit")
-    trust_remote_code: bool = Field(default=False, description="run code that the model repository brings along")
+    trust_remote_code: bool = Field(default=False, description="run Python code of the model repository")
     chat_template: str | None = Field(
         default=None, description="file or inline Jinja for tokenizers without a template"
     )
@@ -41,7 +41,7 @@ class ModelSection(Strict):
     force_download: bool = Field(default=False, description="download again")
 
 
-class QuantizationSection(Strict):
+class QuantizationSection(StrictModel):
     """QuantizationConfig: bitsandbytes, for qlora."""
 
     quant_method: Literal["bitsandbytes"] = "bitsandbytes"
@@ -49,7 +49,7 @@ class QuantizationSection(Strict):
     load_in_8bit: bool = False
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(default="nf4", description="fp4 needs a GPU")
     bnb_4bit_compute_dtype: str = Field(default="bfloat16", description="number format of the products")
-    bnb_4bit_use_double_quant: bool = Field(default=True, description="quantise the scales too")
+    bnb_4bit_use_double_quant: bool = Field(default=True, description="quantize the scales too")
     llm_int8_threshold: float = 6.0
     llm_int8_skip_modules: list[str] | None = None
     llm_int8_enable_fp32_cpu_offload: bool = False
@@ -62,7 +62,7 @@ class QuantizationSection(Strict):
         return self
 
 
-class LoraSection(Strict):
+class LoraSection(StrictModel):
     """LoraConfig: the shape of the adapter (PEFT)."""
 
     r: int = Field(default=8, ge=1, description="rank")
@@ -83,9 +83,9 @@ class LoraSection(Strict):
     fan_in_fan_out: bool = False
 
 
-class TrainingSection(Strict):
-    """TrainingArguments: the loop (transformers). Listed are the usual keys and the defaults that differ
-    from the library's."""
+class TrainingSection(StrictModel):
+    """TrainingArguments: the training loop (transformers). Declares usual keys, and defaults other than the
+    library's."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -123,32 +123,32 @@ class TrainingSection(Strict):
         return self
 
     def extra_keys(self) -> dict[str, Any]:
-        """Keys that only the library can judge."""
+        """Returns the keys that are passed to the library unchecked."""
         return dict(self.model_extra or {})
 
 
-class CollatorSection(Strict):
-    """DataCollator: how examples become batches."""
+class CollatorSection(StrictModel):
+    """DataCollator: how examples are combined into batches."""
 
     mlm: bool = Field(
-        default=False, description="accepted for old files; causal models have no masked tokens, so never on"
+        default=False, description="accepted for upstream's files and ignored: causal models have no masked tokens"
     )
     pad_to_multiple_of: int | None = Field(default=None, ge=1)
 
 
-class DatasetSection(Strict):
-    """DatasetConfig: which files and columns."""
+class DatasetSection(StrictModel):
+    """DatasetConfig: files and columns of the data set."""
 
     dataset_path: str | None = Field(
         default=None, description="one file below --base-dir instead of everything in --data-dir"
     )
     dataset_extension: Literal["parquet", "arrow", "json", "jsonl", "csv"] | None = Field(
-        default=None, description="kind of file, where the name does not tell"
+        default=None, description="format of the files, if their names do not determine it"
     )
     shuffle_dataset: bool = True
     shuffle_seed: int = 42
     train_test_split: float = Field(
-        default=1.0, gt=0, le=1, description="share used for training; the rest is evaluated"
+        default=1.0, gt=0, le=1, description="share for training; the rest is for evaluation"
     )
     messages_column: str | None = Field(default=None, description="conversations: a list of {role, content}")
     instruction_column: str | None = Field(default=None, description="put before the context, with a blank line")
@@ -156,8 +156,8 @@ class DatasetSection(Strict):
     response_column: str | None = Field(default=None, description="the answer; without a context column: plain text")
 
 
-class TrainingConfig(Strict):
-    """The whole file, below the key `training_config`."""
+class TrainingConfig(StrictModel):
+    """Content of the file below the key `training_config`."""
 
     ModelConfig: ModelSection = Field(default_factory=ModelSection)
     QuantizationConfig: QuantizationSection = Field(default_factory=QuantizationSection)
@@ -167,10 +167,10 @@ class TrainingConfig(Strict):
     DatasetConfig: DatasetSection = Field(default_factory=DatasetSection)
 
     def bits(self, method: Method) -> int | None:
-        """Width of the quantised weights, None for whole ones.
+        """Returns the bits of a quantized weight; None if weights are not quantized.
 
         Raises:
-            ConfigError: the section contradicts the method.
+            ConfigError: QuantizationConfig contradicts the method.
         """
         section = self.QuantizationConfig
         if method == "lora":
@@ -188,14 +188,15 @@ ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
 
 
 def parse_training(text: str, model: type[ConfigT]) -> ConfigT:
-    """Read the text of a `training_config.yaml`.
+    """Parses and validates the text of a `training_config.yaml`.
 
     Args:
-        text: the file's content.
+        text: content of the file.
         model: `TrainingConfig`, or a class derived from it.
 
     Raises:
-        ConfigError: not YAML, or wrong keys, each named as `section.key` with its line.
+        ConfigError: the text is not YAML, or has wrong keys or values, which are listed as `section.key` with their
+        lines.
     """
     document = load(text)
     value = document.value
@@ -215,7 +216,7 @@ def parse_training(text: str, model: type[ConfigT]) -> ConfigT:
 
 
 def _wrong_values(parsed: TrainingConfig) -> Iterator[tuple[tuple[str, str], str]]:
-    """Section, key and message of values that the library, or the run, would refuse on the node."""
+    """Yields section, key and message of values that the library or the job would reject on the node."""
     yield from _if_wrong("ModelConfig", "torch_dtype", number_format_problem(parsed.ModelConfig.torch_dtype))
     section = parsed.QuantizationConfig
     message = number_format_problem(section.bnb_4bit_compute_dtype)
@@ -248,9 +249,9 @@ def _is_numeral(value: Any) -> bool:
 
 
 def _outside(path: str | None) -> str:
-    """Why a path leaves the directory that it is relative to; empty when it does not, or is absolute.
+    """Returns why a relative path is outside its directory; empty if it is inside, or absolute.
 
-    Which absolute paths are inside is known in the pod only.
+    Absolute paths are checked in the pod, where the directory is known.
     """
     if path is None or posixpath.isabs(path) or not posixpath.normpath(path).startswith(".."):
         return ""
@@ -258,7 +259,7 @@ def _outside(path: str | None) -> str:
 
 
 def library_key(name: str) -> str:
-    """Why a key of TrainingArguments that the schema does not list is refused; empty when it may be set."""
+    """Returns why a key of TrainingArguments that the schema does not declare is rejected; empty if it may be set."""
     if name in REFUSED_KEYS:
         return "cannot be set: the tuning job decides it"
     if name not in LIBRARY_KEYS:

@@ -1,6 +1,6 @@
-"""Names of the library's training arguments, as data: the controller checks keys without transformers installed.
+"""Names of transformers' TrainingArguments, so that the controller can check keys without the library.
 
-A test of the presets package compares the list with the installed library.
+A test of kaito-presets compares the list with the installed library.
 """
 
 from typing import Final
@@ -8,10 +8,10 @@ from typing import Final
 REFUSED_KEYS: Final = frozenset(
     {"push_to_hub", "hub_token", "deepspeed", "fsdp", "resume_from_checkpoint", "report_to"}
 )
-"""Keys of the library that the tuning job decides or does not support."""
+"""Keys of the library that the tuning job sets or does not support."""
 
 NUMBERS: Final = frozenset({"adam_beta1", "adam_beta2", "adam_epsilon", "data_seed", "dataloader_num_workers"})
-"""Numbers among the keys that the schema passes on."""
+"""Keys among `LIBRARY_KEYS` whose values are numbers."""
 
 SCHEDULES: Final = frozenset(
     """constant constant_with_warmup cosine cosine_warmup_with_min_lr cosine_with_min_lr cosine_with_restarts greedy

@@ -1,8 +1,8 @@
-"""The `vllm:` section of `inference_config.yaml`: flags of vLLM's server by name.
+"""Validates the `vllm:` section of `inference_config.yaml`: flags of vLLM's server by name.
 
-vLLM has some two hundred flags and adds more with each release, so an unknown one is passed on. What is checked:
-values of the flags that decide memory and parallelism, the kind of value of the common ones, flags that the pod around
-the engine depends on, and names that are almost a known one, because vLLM exits at a flag it does not know.
+vLLM has about two hundred flags, and each release adds some, so unknown flags are passed to it. Checked are the values
+of flags that affect memory and parallelism, the types of common flags, flags on which the pod depends, and names that
+are similar to a known one, because vLLM exits on an unknown flag.
 """
 
 import math
@@ -19,35 +19,44 @@ _HUMAN: Final = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
 _UNITS: Final = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
 """vLLM's `human_readable_int`: 1k is 1,000 and 1K is 1,024."""
 
-MOST_DEFAULT_TOKENS: Final = 16384
+MAX_DEFAULT_BATCHED_TOKENS: Final = 16384
 """Largest default of `max-num-batched-tokens` (vLLM's engine arguments: GPUs with 70 GiB or more)."""
 
-MOST_TOKENS: Final = 2**31 - 1
-MOST_RANKS: Final = 1024
+MAX_TOKENS: Final = 2**31 - 1
+MAX_RANKS: Final = 1024
 TYPO_CUTOFF: Final = 0.85
-"""Similarity (difflib's ratio) from which an unknown flag is taken for a misspelt known one."""
+"""Similarity (difflib's ratio) from which an unknown flag counts as a misspelled known one."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """Flags that decide whether a model fits; None where the file does not say."""
+    """Flags that affect the memory of a model; None if the file does not set the flag."""
 
     max_model_len: int | None = None
-    """Tokens of context; None also for `auto`."""
+    """Most tokens of prompt and completion of one request; None also for `auto`."""
 
     gpu_memory_utilization: float | None = None
-    """Share of each GPU's memory."""
+    """Share of each GPU's memory that the engine uses: above 0, at most 1."""
 
     tensor_parallel_size: int | None = None
+    """GPUs that share each layer."""
+
     pipeline_parallel_size: int | None = None
+    """Groups of GPUs, each with a part of the layers."""
+
     data_parallel_size: int | None = None
+    """Copies of the model on one node."""
+
     max_num_seqs: int | None = None
+    """Most requests that are computed at the same time."""
+
     kv_cache_dtype: str | None = None
+    """Number format of the key/value cache, for example `fp8`; None or `auto` is that of the model."""
 
 
-def settings(section: Mapping[str, Any]) -> EngineSettings:
-    """What the section means for sizing.
+def sizing_flags(section: Mapping[str, Any]) -> EngineSettings:
+    """Returns the flags of the section that affect sizing.
 
     Raises:
         ConfigError: a value is wrong.
@@ -61,7 +70,7 @@ def settings(section: Mapping[str, Any]) -> EngineSettings:
 
 
 def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Key and message of everything wrong in the section."""
+    """Yields key and message of every problem in the section."""
     seen: dict[str, str] = {}
     found = False
     for key, value in section.items():
@@ -79,12 +88,12 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _too_many_sequences(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """vLLM exits when fewer tokens than sequences fit into one step."""
+    """Checks the limits of one step: vLLM exits if it has more sequences than tokens."""
     flags = {key.replace("_", "-"): (key, value) for key, value in section.items() if value is not None}
     if "max-num-seqs" not in flags:
         return
     key, sequences = flags["max-num-seqs"]
-    tokens = int(flags.get("max-num-batched-tokens", ("", MOST_DEFAULT_TOKENS))[1])
+    tokens = int(flags.get("max-num-batched-tokens", ("", MAX_DEFAULT_BATCHED_TOKENS))[1])
     if int(sequences) > tokens:
         yield key, f"is {sequences}, more than the {tokens} tokens of one step: lower it, or set max-num-batched-tokens"
 
@@ -93,7 +102,7 @@ def _wrong(flag: str, key: str, value: Any, *, nested: bool) -> str:
     if not _NAME.fullmatch(key):
         return "is not the name of a flag: write it without leading dashes, for example max-model-len"
     if flag.startswith("kaito-"):
-        return "cannot be set: the controller sets flags of the wrapper"
+        return "cannot be set: the controller sets the flags of the wrapper"
     if flag in SHORT:
         return f"is a short option: write {SHORT[flag]}"
     if flag in RESERVED:
@@ -123,7 +132,7 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
         except (TypeError, ValueError):
             number = None
         if number is None or not least <= number <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}, found {value!r:.40}")
+            raise ValueError(f"must be an integer from {least} to {most}, found {value!r:.40}")
         return number
 
     return check
@@ -144,12 +153,12 @@ def _number(least: float, most: float, *, above: bool = False) -> Callable[[Any]
 
 
 def _context(value: Any) -> int | None:
-    """`max-model-len`: a number, `32k` or `32K`, or `auto` (also -1): what fits."""
+    """Parses `max-model-len`: a number, `32k` or `32K`; returns None for `auto` or -1, which use what fits."""
     if str(value) in {"auto", "-1"}:
         return None
     written = _HUMAN.fullmatch(str(value)) if not isinstance(value, bool | float) else None
     tokens = float(written[1]) * _UNITS[written[2]] if written else 0.0
-    if not 1 <= tokens <= MOST_TOKENS or not tokens.is_integer():
+    if not 1 <= tokens <= MAX_TOKENS or not tokens.is_integer():
         raise ValueError(f"must be a number of tokens such as 8192 or 8K, or auto, found {value!r:.40}")
     return int(tokens)
 
@@ -173,18 +182,18 @@ _SIZING: Final = (
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "max-model-len": _context,
     "gpu-memory-utilization": _number(0, 1, above=True),
-    "tensor-parallel-size": _whole(1, MOST_RANKS),
-    "pipeline-parallel-size": _whole(1, MOST_RANKS),
-    "data-parallel-size": _whole(1, MOST_RANKS),
+    "tensor-parallel-size": _whole(1, MAX_RANKS),
+    "pipeline-parallel-size": _whole(1, MAX_RANKS),
+    "data-parallel-size": _whole(1, MAX_RANKS),
     "max-num-seqs": _whole(1, 1_000_000),
-    "max-num-batched-tokens": _whole(1, MOST_TOKENS),
+    "max-num-batched-tokens": _whole(1, MAX_TOKENS),
     "kv-cache-dtype": _cache_dtype,
     "swap-space": _number(0, 1_000_000),
     "cpu-offload-gb": _number(0, 1_000_000),
     "kv-offloading-size": _number(0, 1_000_000),
     "max-loras": _whole(1, 10_000),
     "max-cpu-loras": _whole(1, 100_000),
-    "max-logprobs": _whole(-1, MOST_TOKENS),
+    "max-logprobs": _whole(-1, MAX_TOKENS),
     "seed": _whole(-(2**63), 2**63 - 1),
     "api-server-count": _whole(1, 1024),
 }

@@ -1,20 +1,20 @@
-"""Names of vLLM's flags, as data: for hints at misspelt ones and for the kind of value. Releases 0.9 to 0.25."""
+"""Names of vLLM's flags in releases 0.9 to 0.25, to detect misspelled names and values of a wrong type."""
 
 from typing import Final
 
 RESERVED: Final = {
     "config": "a configuration file cannot name another one",
-    "headless": "the pod has to answer requests",
+    "headless": "the pod must serve requests",
     "host": "the wrapper reaches the engine on loopback",
-    "model": "the preset decides it, and the node is sized for it",
-    "model-tag": "the preset decides it, and the node is sized for it",
+    "model": "the preset determines it, and the node is sized for it",
+    "model-tag": "the preset determines it, and the node is sized for it",
     "port": "probes and the Service use port 5000",
-    "ssl-ca-certs": "the wrapper speaks plain HTTP with the engine inside the pod",
-    "ssl-certfile": "the wrapper speaks plain HTTP with the engine inside the pod",
-    "ssl-keyfile": "the wrapper speaks plain HTTP with the engine inside the pod",
+    "ssl-ca-certs": "the wrapper and the engine communicate over HTTP inside the pod",
+    "ssl-certfile": "the wrapper and the engine communicate over HTTP inside the pod",
+    "ssl-keyfile": "the wrapper and the engine communicate over HTTP inside the pod",
     "uds": "probes and the Service use port 5000",
 }
-"""Flags that a user's file may not set, each with the reason: the pod around the engine depends on them."""
+"""Flags that a file must not set, each with the reason: the pod depends on them."""
 
 BOOLEANS: Final[frozenset[str]] = frozenset(
     {
@@ -260,4 +260,4 @@ OTHERS: Final[frozenset[str]] = frozenset(
         "worker-extension-cls",
     }
 )
-"""Every other flag; its value is the engine's to judge."""
+"""All other flags; only the engine checks their values."""

@@ -1,7 +1,6 @@
-"""The transformers inference server: `/chat` of Kaito's first contract and the OpenAI routes over one
-batching engine.
+"""Inference server of the transformers runtime: `/chat` and OpenAI's routes on one continuously batched model.
 
-Reading order: `main` (the program) → `server` (life cycle and routes) → `chat`, `openai` (the two contracts)
-→ `service` (text in, text out) → `scheduler` (queue and batch) → `language_model` (the seam) → `backend`
-(torch and transformers). Everything above the seam runs and is tested without torch.
+Reading order: `main` (the program) → `server` (life cycle and routes) → `chat`, `openai_routes` (the two APIs) →
+`service` (text) → `scheduler` (queue and batch) → `language_model` (the interface) → `backend` (torch and
+transformers). Everything but `backend` runs, and is tested, without torch.
 """

@@ -9,7 +9,7 @@ from typing import Final
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.language_model import Message, Option
 from kaito_presets.inference.openai_schema import SEED_LIMIT
-from kaito_presets.inference.service import Generation, Service
+from kaito_presets.inference.service import GenerationRequest, GenerationService
 from kaito_presets.serving.chat import (
     DEFAULT_NEW_TOKENS,
     DEFAULT_TOP_K,
@@ -23,7 +23,7 @@ DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": DEFA
 """Upstream's defaults of `generate_kwargs` that differ from transformers' own."""
 
 
-async def answer(request: ChatRequest, service: Service, *, conversational: bool) -> ChatResponse:
+async def answer(request: ChatRequest, service: GenerationService, *, conversational: bool) -> ChatResponse:
     """Answers one request.
 
     Args:
@@ -46,7 +46,7 @@ async def answer(request: ChatRequest, service: Service, *, conversational: bool
     return ChatResponse.of_prompt([completion.text for completion in completions], head=head)
 
 
-async def _converse(request: ChatRequest, service: Service) -> ChatResponse:
+async def _converse(request: ChatRequest, service: GenerationService) -> ChatResponse:
     if not request.messages:
         raise BadRequest("Conversational parameter messages required", param="messages")
     messages = [Message(message.role, message.content) for message in request.messages]
@@ -55,12 +55,12 @@ async def _converse(request: ChatRequest, service: Service) -> ChatResponse:
     return ChatResponse(Result=completions[0].text)
 
 
-def _generation(request: ChatRequest, tokens: list[int], context_tokens: int) -> Generation:
+def _generation(request: ChatRequest, tokens: list[int], context_tokens: int) -> GenerationRequest:
     options: dict[str, Option] = dict(request.generate_kwargs or {})
     lengths = LengthOptions.take_from(request, options)
     new_tokens = lengths.new_tokens(len(tokens))
     kept = lengths.kept_prompt_tokens(len(tokens), context_tokens)
-    return Generation(
+    return GenerationRequest(
         prompt=tokens[len(tokens) - kept :],
         options=options,
         defaults=DEFAULT_OPTIONS,

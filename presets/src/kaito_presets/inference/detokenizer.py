@@ -1,9 +1,8 @@
-"""From token ids to text while they arrive: incremental decoding that never emits half a character, and stop
-strings; values of requests in error messages.
+"""Converts a stream of token ids to text: incremental detokenization and stop strings.
 
-Called by the service for streams and for requests with stop strings. Guarantees that the pieces concatenate
-to what decoding all tokens at once gives, and that no character of a stop string (nor anything after it) is
-ever emitted.
+Used by the service for streams and for requests with stop strings. Guarantees that the concatenated texts are equal to
+the text of all tokens decoded together, that incomplete characters are held back, and that neither a stop string nor
+anything after it is emitted.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +11,19 @@ from typing import final
 Decode = Callable[[Sequence[int]], str]
 
 _INCOMPLETE = "\ufffd"
-"""What a decoder writes for the bytes of a character that is not complete yet."""
-_LONGEST_CHARACTER_TOKENS = 8
-"""A byte-level token holds at least one byte and a character has at most four; beyond this the bytes are
-invalid."""
+"""Replacement character, which tokenizers emit for an incomplete UTF-8 sequence."""
+_MAX_CHARACTER_TOKENS = 8
+"""Tokens after which a replacement character is emitted: a character has at most four bytes and a token at least one,
+so more tokens mean bytes that are not valid UTF-8."""
 
 
 @final
 class IncrementalDetokenizer:
-    """Decodes a growing list of tokens. It re-reads a few tokens back, because the text of a token depends
-    on its neighbors."""
+    """Decodes a growing list of tokens.
+
+    Each call decodes again from a few tokens before the new one, because the text of a token depends on its neighbors:
+    many tokenizers drop the space in front of the first token.
+    """
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
@@ -30,18 +32,18 @@ class IncrementalDetokenizer:
         self._emitted = 0
 
     def push(self, token: int) -> str:
-        """The text that `token` completes, possibly none."""
+        """Appends a token; returns the text that it completes, which may be empty."""
         self._tokens.append(token)
         return self._advance(final=False)
 
     def copy(self) -> "IncrementalDetokenizer":
-        """A decoder that has read the same tokens."""
+        """Returns an independent detokenizer with the same state."""
         result = IncrementalDetokenizer(self._decode)
         result._tokens, result._context, result._emitted = [*self._tokens], self._context, self._emitted
         return result
 
     def flush(self) -> str:
-        """What is left when no more tokens come."""
+        """Returns the text that was held back, when no more tokens follow."""
         return self._advance(final=True)
 
     def _advance(self, *, final: bool) -> str:
@@ -49,7 +51,7 @@ class IncrementalDetokenizer:
             return ""
         before = self._decode(self._tokens[self._context : self._emitted])
         after = self._decode(self._tokens[self._context :])
-        incomplete = after.endswith(_INCOMPLETE) and len(self._tokens) - self._emitted < _LONGEST_CHARACTER_TOKENS
+        incomplete = after.endswith(_INCOMPLETE) and len(self._tokens) - self._emitted < _MAX_CHARACTER_TOKENS
         if incomplete and not final:
             return ""
         self._context, self._emitted = self._emitted, len(self._tokens)
@@ -58,7 +60,7 @@ class IncrementalDetokenizer:
 
 @final
 class StopStrings:
-    """Cuts a stream of text before the first stop string; holds back what may be the beginning of one."""
+    """Truncates a stream of text before the first stop string; holds back text that may be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -66,7 +68,7 @@ class StopStrings:
         self.found = False
 
     def push(self, piece: str) -> str:
-        """The part of the text that is safe to emit; after `found` is set there is no more."""
+        """Appends text; returns what can be emitted. Sets `found` at a stop string, after which nothing is emitted."""
         if not self._stops:
             return piece
         text = self._held + piece
@@ -74,15 +76,16 @@ class StopStrings:
         if positions:
             self.found, self._held = True, ""
             return text[: min(positions)]
-        keep = max(self._longest_beginning(text, stop) for stop in self._stops)
+        keep = max(self._overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """What was held back, once it is known that no stop string follows."""
+        """Returns the text that was held back, when no more text follows."""
         held, self._held = self._held, ""
         return held
 
     @staticmethod
-    def _longest_beginning(text: str, stop: str) -> int:
+    def _overlap(text: str, stop: str) -> int:
+        """Returns the length of the longest proper prefix of `stop` that `text` ends with."""
         return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

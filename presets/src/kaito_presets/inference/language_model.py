@@ -1,9 +1,7 @@
-"""The seam between serving and the machine-learning libraries: what a model must be able to do, in plain
-Python types.
+"""Interface between the server and the machine-learning libraries, in plain Python types.
 
-Implemented by `backend.model.TransformersModel` and by the fake of the tests; used by the scheduler (one
-thread calls the stepping methods) and by the service (text methods, from any thread). Nothing here imports
-torch.
+`backend.model.TransformersModel` implements it, and the fake model of the tests. The scheduler's thread calls the
+methods that compute; the service calls the text methods from any thread. Nothing here imports torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,22 +11,22 @@ from typing import Any, Protocol
 from kaito_presets.errors import RequestError
 
 Option = None | bool | int | float | str | Sequence["Option"] | Mapping[str, "Option"]
-"""A value of `generate_kwargs`: JSON."""
+"""Value of a generation option: JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: str
     content: str
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further fields that chat templates may read: `name`, `tool_calls`, `tool_call_id`, `reasoning_content`."""
+    """Further fields for the chat template: `name`, `tool_calls`, `tool_call_id`, `reasoning_content`, `reasoning`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateOptions:
-    """How the chat template is rendered (vLLM's request fields of the same names)."""
+    """Options of the chat template's rendering, named as in vLLM's requests."""
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -38,29 +36,29 @@ class TemplateOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the loaded model is; fixed from load to exit."""
+    """Properties of the loaded model."""
 
     name: str
     context_tokens: int
-    """Prompt plus output that fit, after the memory cap."""
+    """Most tokens of prompt and completion together, limited by model, options and memory."""
     created: int
-    """Unix seconds of the load; `created` in `/v1/models`."""
+    """Unix time of the load in seconds; `created` in `/v1/models`."""
     vocabulary: int = 0
-    """Token ids are below this; 0 for unknown."""
+    """Token ids are less than this number; 0 if it is unknown."""
     adapters: tuple[str, ...] = ()
     engine: str = ""
     engine_version: str = ""
     source: str = ""
     device: str = "cpu"
     dtype: str = ""
-    alone_because: tuple[str, ...] = ()
-    """Why requests without options of their own run outside the batch: options of the model's generation config, or
-    the model's architecture. Empty: they share the batch."""
+    unbatched_reasons: tuple[str, ...] = ()
+    """Reasons for which every request runs outside the batch: options of the model's generation config, or its
+    architecture. Empty if requests are batched."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and the logarithm of its probability, with the most probable alternatives."""
+    """A token with the natural logarithm of its probability, and the most probable tokens at its position."""
 
     token: int
     logprob: float
@@ -68,7 +66,7 @@ class TokenLogprob:
 
 
 class SamplingPlan(Protocol):
-    """Resolved generation options of one row; made by the model, opaque to the scheduler but for these."""
+    """Resolved generation options of a row. The model creates it; the server uses these properties only."""
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -76,23 +74,23 @@ class SamplingPlan(Protocol):
         ...
 
     @property
-    def alone(self) -> bool:
-        """The options cannot share a batch (beam search and the like): the row runs beside it."""
+    def is_unbatched(self) -> bool:
+        """Whether the row must run outside the batch, because of options such as beam search."""
         ...
 
     @property
-    def alone_because(self) -> tuple[str, ...]:
-        """Names of the options for which `alone` is true, or of the model's property."""
+    def unbatched_reasons(self) -> tuple[str, ...]:
+        """Names of the options, or of the property of the model, for which `is_unbatched` is true."""
         ...
 
     @property
     def width(self) -> int:
-        """Sequences that the row computes side by side (beams)."""
+        """Sequences that the row computes at the same time, for example beams."""
         ...
 
     @property
     def sequences(self) -> int:
-        """Rows to make of one request (`num_return_sequences`), if they share the batch."""
+        """Rows of one request (`num_return_sequences`) if they are batched, else 1."""
         ...
 
     @property
@@ -102,135 +100,131 @@ class SamplingPlan(Protocol):
 
     @property
     def length(self) -> int | None:
-        """New tokens that the options or the model's generation config ask for, if they do."""
+        """Most new tokens (`max_new_tokens`) by the options or the model's generation config; None if not set."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One sequence under way: the unit of the scheduler. `eq=False`: a row is itself, not its content."""
+    """One sequence, the unit of scheduling. Rows are compared by identity, because two requests may be equal."""
 
     prompt: Sequence[int]
     plan: SamplingPlan
     max_new_tokens: int
     adapter: str | None = None
-    """Name of the adapter, "" for the plain base model, None for the default (all adapters at their
-    strengths)."""
+    """Name of the adapter, "" for the model without adapters, None for all adapters combined at their strengths."""
     seed: int | None = None
     logprobs: int | None = None
-    """Number of alternatives to report, None for no log probabilities at all."""
+    """Number of most probable tokens to report per position; None for no log probabilities."""
     prompt_logprobs: int | None = None
     """The same for the tokens of the prompt."""
-    prompt_scores: "Sequence[TokenLogprob | None]" = ()
-    """What `prompt_logprobs` asks for, set when the prompt has been read; the first token has no probability."""
-    produced: list[int] = field(default_factory=list[int])
+    prompt_token_logprobs: "Sequence[TokenLogprob | None]" = ()
+    """Result of `prompt_logprobs`, set by the prefill; None for the first token, which has no probability."""
+    output_tokens: list[int] = field(default_factory=list[int])
     cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Emission:
-    """One new token of one row."""
+class RowOutput:
+    """The next token of a row, or the error with which the row ends."""
 
     row: Row
     token: int
     logprob: TokenLogprob | None = None
     error: RequestError | None = None
-    """No token could be chosen for this row, which has to leave."""
+    """Set if no token could be sampled; the row must be removed."""
 
 
 @dataclass(frozen=True, slots=True)
-class AloneProgress:
-    """What one turn of a row outside the batch brought."""
+class UnbatchedProgress:
+    """Result of one call of `UnbatchedGeneration.advance`."""
 
     tokens: tuple[int, ...] = ()
-    """New tokens, if the row is a single sequence."""
+    """New tokens, if the row has a single sequence."""
     sequences: Sequence[Sequence[int]] | None = None
-    """The new tokens of every returned sequence, once it has ended."""
+    """All new tokens of each returned sequence, once the row has ended."""
 
 
-class AloneGeneration(Protocol):
-    """A row that runs outside the batch."""
+class UnbatchedGeneration(Protocol):
+    """A row that is running outside the batch."""
 
-    def advance(self) -> AloneProgress:
-        """One more token. Raises what the model raises."""
+    def advance(self) -> UnbatchedProgress:
+        """Computes one more token; exceptions of the model propagate."""
         ...
 
     def cancel(self) -> None:
-        """End it; safe at any time."""
+        """Ends the row; may be called in any state."""
         ...
 
 
 class OutOfMemory(Exception):
-    """The device has no memory for the step; rows of the call are lost, the model is usable again after
-    `reset`."""
+    """The memory of the device is exhausted. The rows of the call are lost; after `reset` the model is usable."""
 
 
 class LanguageModel(Protocol):
-    """A loaded model. Stepping methods belong to the scheduler's thread."""
+    """A loaded model. Only one thread may call the methods that compute: all but `info`, `plan` and the text
+    methods."""
 
     @property
     def info(self) -> ModelInfo:
-        """What was loaded."""
+        """Properties of the model."""
         ...
 
     def plan(self, options: Mapping[str, Option], defaults: Mapping[str, Option]) -> SamplingPlan:
-        """Resolve generation options: `defaults` < the model's own generation config < `options`.
+        """Resolves generation options; precedence: `defaults` < generation config of the model < `options`.
 
         Raises:
-            BadRequest: unknown option or impossible value.
+            BadRequest: an option is unknown or has a wrong value.
         """
         ...
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a plain prompt, with the tokenizer's special tokens around it unless `special` is
-        False."""
+        """Tokenizes a text; `special` adds the special tokens of the tokenizer, such as a start token."""
         ...
 
     def encode_chat(self, messages: Sequence[Message], template: "TemplateOptions | None" = None) -> list[int]:
-        """Token ids of a conversation through the chat template, ready for the assistant's turn unless `template`
-        switches that off.
+        """Renders a conversation with the chat template and tokenizes it.
 
         Raises:
-            BadRequest: the template refuses the roles, or there is none.
+            BadRequest: the template rejects the messages, or the model has no template.
         """
         ...
 
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
-        """Text of token ids; special tokens are left out unless asked for."""
+        """Converts token ids to text; `special` includes special tokens."""
         ...
 
-    def fits(self, live: Sequence[Row], candidate: Row) -> bool:
-        """Whether there is memory for `candidate` beside `live`, which may hold a row that runs alone."""
+    def can_admit(self, live: Sequence[Row], candidate: Row) -> bool:
+        """Returns whether the memory suffices for `candidate` and the running rows, in and outside the batch."""
         ...
 
-    def begin(self, rows: Sequence[Row]) -> list[Emission]:
-        """Read the prompts of `rows`, which join the batch; returns the first token of each.
+    def prefill(self, rows: Sequence[Row]) -> list[RowOutput]:
+        """Computes the prompts of `rows`, adds the rows to the batch, and returns the first token of each.
 
-        If it raises, none of `rows` is in the batch and the rows that were there are unharmed.
+        If it raises, the batch is unchanged.
         """
         ...
 
-    def step(self) -> list[Emission]:
-        """One more token for every row of the batch."""
+    def step(self) -> list[RowOutput]:
+        """Computes the next token of every row in the batch."""
         ...
 
-    def leave(self, rows: Sequence[Row]) -> None:
-        """Take rows out of the batch."""
+    def remove(self, rows: Sequence[Row]) -> None:
+        """Removes rows from the batch."""
         ...
 
     def reset(self) -> None:
-        """Empty the batch after a failure and free its memory."""
+        """Removes all rows after a failure and frees their memory."""
         ...
 
-    def check_alone(self, row: Row) -> None:
-        """Refuse a row outside the batch that costs more than one request may take.
+    def check_unbatched(self, row: Row) -> None:
+        """Rejects a row that would run outside the batch and need more memory than one request may use.
 
         Raises:
-            BadRequest: names the numbers.
+            BadRequest: the message contains the needed and the available number of tokens.
         """
         ...
 
-    def start_alone(self, row: Row) -> AloneGeneration:
-        """Start a row with `plan.alone`. It computes only within `advance`, between two steps of the
-        batch."""
+    def start_unbatched(self, row: Row) -> UnbatchedGeneration:
+        """Starts a row outside the batch. It computes only inside `advance`, never at the same time as a step."""
         ...

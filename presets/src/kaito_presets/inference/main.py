@@ -1,8 +1,7 @@
 """`kaito-inference`: the program in the container of the transformers runtime.
 
-Called as a console script or through `/workspace/tfs/inference_api.py`. Order matters for start-up: options
-are checked without torch, the port opens, then torch is imported and the model loaded on a thread while
-health answers 503, then it turns 200.
+Runs as a console script or through `/workspace/tfs/inference_api.py`. Start-up order: options and adapters are checked
+without torch, the port is opened, and a thread imports torch and loads the model while health is 503.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from kaito_presets.inference.metrics import Metrics
 from kaito_presets.inference.options import InferenceOptions, read_options
 from kaito_presets.inference.scheduler import Scheduler
 from kaito_presets.inference.server import Lifecycle, application
-from kaito_presets.inference.service import Service
+from kaito_presets.inference.service import GenerationService
 from kaito_presets.serving.adapters import Adapter, find_adapters
 from kaito_presets.serving.config import read_strengths
 
@@ -33,12 +32,12 @@ log = logging.getLogger("kaito_presets.inference")
 
 
 def main() -> int:
-    """Run the server until SIGTERM; returns the exit code."""
+    """Runs the server until SIGTERM; returns the exit code."""
     try:
         options = read_options(sys.argv[1:])
         adapters = find_adapters(options.adapters_dir, read_strengths())
         if options.dry_run:
-            print(json.dumps(resolved_plan(options, adapters), indent=2))  # noqa: T201 - what --dry_run is for
+            print(json.dumps(resolved_plan(options, adapters), indent=2))  # noqa: T201 - the output of --dry_run
             return 0
         check_temporary_directory()
         logging.basicConfig(
@@ -51,7 +50,7 @@ def main() -> int:
 
 
 def resolved_plan(options: InferenceOptions, adapters: Sequence[Adapter]) -> dict[str, object]:
-    """What the server would do, as JSON."""
+    """Builds the document that `--dry_run` prints."""
     source = Path(options.pretrained_model_name_or_path)
     return {
         "options": options.model_dump(mode="json"),
@@ -64,7 +63,7 @@ def resolved_plan(options: InferenceOptions, adapters: Sequence[Adapter]) -> dic
 
 
 async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
-    """Listen, load, serve, drain."""
+    """Listens, loads the model, serves until SIGTERM, and drains; returns the exit code."""
     metrics = Metrics()
     lifecycle = Lifecycle(options.name)
     app = application(
@@ -77,7 +76,7 @@ async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    # handler_cancellation: a client that goes away cancels its handler, which ends its generation.
+    # handler_cancellation: a client that disconnects cancels its handler, which cancels its generation.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -90,7 +89,7 @@ async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
             await _first_of(stopping, loading)
             if loading.done() and not stopping.is_set():
                 await stopping.wait()
-            log.info("stopping: requests under way have %.0f s", options.drain_seconds)
+            log.info("draining: running requests have %.0f s", options.drain_seconds)
             loading.cancel()
             await lifecycle.drain(options.drain_seconds)
     except ExceptionGroup as group_error:
@@ -109,7 +108,7 @@ async def _first_of(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
 
 async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycle: Lifecycle, metrics: Metrics) -> None:
     def load() -> LanguageModel:
-        # The import takes seconds; it happens here, on the thread, while the port already answers.
+        # The import takes seconds. On this thread, it does not delay the health responses.
         from kaito_presets.inference.backend.model import open_model
 
         return open_model(options, adapters)
@@ -122,30 +121,34 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
     scheduler.start()
     for adapter in adapters:
         metrics.adapter_loaded.labels(adapter.name).set(adapter.strength)
-    for option in model.info.alone_because:
+    for option in model.info.unbatched_reasons:
         metrics.model_unbatched.labels(option).set(1)
     metrics.model_loaded.set(1)
-    # What the libraries have made stays: full collections need not visit it again while a large body is read.
+    # The libraries' objects live as long as the process. Frozen, they are not visited by full collections, which pause
+    # the event loop for tens of milliseconds each.
     gc.collect()
     gc.freeze()
-    lifecycle.ready(Service(model, scheduler, metrics))
+    lifecycle.set_ready(GenerationService(model, scheduler, metrics))
     info = model.info
     seconds = asyncio.get_running_loop().time() - started
     log.info(
         "ready after %.1f s: %s on %s (%s), context %d tokens, adapters: %s",
         seconds, info.name, info.device, info.dtype, info.context_tokens, ", ".join(info.adapters) or "none",
     )  # fmt: skip
-    if info.alone_because:
+    if info.unbatched_reasons:
         log.warning(
-            "requests of this model are not batched and give no log probabilities, because of %s",
-            ", ".join(info.alone_because),
+            "requests are not batched and have no log probabilities because of %s",
+            ", ".join(info.unbatched_reasons),
         )
     else:
-        log.info("requests share a batch of up to %d sequences", options.max_batch_size)
+        log.info("requests are batched: up to %d sequences", options.max_batch_size)
 
 
 async def _on_daemon_thread(work: Callable[[], LanguageModel]) -> LanguageModel:
-    """Run `work` on a thread that does not keep the process alive: SIGTERM while loading must end it at once."""
+    """Runs `work` on a daemon thread.
+
+    A thread of the default executor would keep the process alive until the model is loaded, even after SIGTERM.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[LanguageModel] = loop.create_future()
 
@@ -160,7 +163,7 @@ async def _on_daemon_thread(work: Callable[[], LanguageModel]) -> LanguageModel:
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - carried to the task that waits, which raises it
+        except BaseException as error:  # noqa: BLE001 - raised by the waiting task
             outcome = partial(finish, None, error)
         else:
             outcome = partial(finish, result, None)

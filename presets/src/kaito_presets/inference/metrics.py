@@ -1,7 +1,7 @@
-"""The numbers of the inference server, in Prometheus text and, for old clients, in upstream's JSON.
+"""Metrics of the inference server: Prometheus text and, for clients of upstream Kaito, JSON.
 
-Written by the server (requests), the scheduler (queue, steps) and the service (tokens, latencies); read from
-`/metrics`. One object holds one registry, so that tests and several servers in a process do not meet.
+The server records requests, the scheduler queue and steps, the service tokens and latencies; `GET /metrics` renders
+them. Each object has a registry of its own, so that several servers in one process (in tests) do not share metrics.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _RATE_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 @final
 class Metrics:
-    """Every metric of the server; implements the observers of scheduler and service."""
+    """All metrics of the server; implements the observer protocols of scheduler and service."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -61,43 +61,43 @@ class Metrics:
         self._gpu_load = Gauge("kaito_gpu_utilization_ratio", "GPU load, 0 to 1.", ("gpu",), registry=registry)
         self._resident = Gauge("process_resident_memory_bytes", "Resident memory of the server.", registry=registry)
 
-    # Observers of the scheduler and the service.
+    # Observer protocols of the scheduler and the service.
 
     def queue_changed(self, waiting: int, live: int) -> None:
-        """Rows waiting and in the batch."""
+        """See `scheduler.Observer`."""
         self._queued.set(waiting)
         self._in_flight.set(live)
 
     def step_done(self, rows: int, seconds: float) -> None:
-        """One step of the batch."""
+        """See `scheduler.Observer`."""
         self._generation_tokens.inc(rows)
         self._step.observe(seconds)
 
-    def ran_alone(self, because: Sequence[str]) -> None:
-        """A row was started outside the batch."""
-        for option in because:
+    def unbatched_started(self, reasons: Sequence[str]) -> None:
+        """See `scheduler.Observer`."""
+        for option in reasons:
             self._unbatched.labels(option).inc()
 
-    def generated_alone(self, tokens: int) -> None:
-        """A row outside the batch ended; its first token is counted by `first_token`."""
+    def unbatched_finished(self, tokens: int) -> None:
+        """See `scheduler.Observer`; the first token is not counted here, but by `first_token`."""
         self._generation_tokens.inc(max(0, tokens - 1))
 
     def started(self, prompt_tokens: int) -> None:
-        """A request was queued."""
+        """See `service.Observer`."""
         self._prompt_tokens.inc(prompt_tokens)
 
     def first_token(self, seconds: float) -> None:
-        """A row's first token; counted here because it comes from reading the prompt, not from a step."""
+        """See `service.Observer`; counts the token, because it is the result of the prefill and not of a step."""
         self._generation_tokens.inc()
         self._first_token.observe(max(0.0, seconds))
 
     def generated(self, tokens: int, seconds: float) -> None:
-        """A row ended."""
+        """See `service.Observer`."""
         if tokens and seconds > 0:
             self._rate.observe(tokens / seconds)
 
     def prometheus(self) -> bytes:
-        """The text format."""
+        """Renders Prometheus' text format."""
         for reading in read_gpus():
             self._gpu_used.labels(reading.id).set(reading.used_bytes)
             self._gpu_total.labels(reading.id).set(reading.total_bytes)
@@ -109,7 +109,7 @@ class Metrics:
         return generate_latest(self.registry)
 
     def json(self) -> dict[str, object]:
-        """Upstream's document (v0.3), with both halves and the right units."""
+        """Renders the JSON document of upstream Kaito v0.3, with GPU and CPU in one document and correct units."""
         machine = read_machine()
         return {
             "gpu_info": [_gpu_document(reading) for reading in read_gpus()] or None,

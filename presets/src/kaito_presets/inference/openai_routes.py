@@ -1,9 +1,9 @@
-"""OpenAI's routes: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, whole or streamed as server-sent
-events.
+"""Serves OpenAI's routes `/v1/models`, `/v1/chat/completions` and `/v1/completions`, with server-sent events for
+streams.
 
-Mounted by `server`. Shapes follow the OpenAI API reference; the judge is the official Python client (see the
-tests). `created` of a model is the time it was loaded. A client that goes away ends its generation: the
-handler is cancelled or its write fails.
+`server` adds the routes. Bodies follow the OpenAI API reference, and the tests use the official Python client.
+`created` of a model is the time of its load. A client that disconnects cancels its generation, because its handler is
+canceled or the write to it fails.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ from typing import Any, Final
 from aiohttp import web
 
 from kaito_presets.errors import BadRequest, RequestError, UnknownModel
-from kaito_presets.inference.completions import CompletionAnswers
+from kaito_presets.inference.completions import CompletionChoices
 from kaito_presets.inference.language_model import Message, Option, TemplateOptions, TokenLogprob
-from kaito_presets.inference.openai_schema import ChatCompletionBody, CompletionBody, SamplingFields
-from kaito_presets.inference.service import Completion, Generation, Piece, Service
+from kaito_presets.inference.openai_schema import ChatCompletionRequest, CompletionRequest, SamplingRequest
+from kaito_presets.inference.service import Completion, CompletionChunk, GenerationRequest, GenerationService
 from kaito_presets.serving.http_errors import openai_error, read_body
 
 DEFAULT_COMPLETION_TOKENS: Final = 16
 """`max_tokens` of the legacy completions route when absent (OpenAI API reference)."""
 
-GetService = Callable[[], Service]
+GetService = Callable[[], GenerationService]
 Document = dict[str, Any]
 
 
 def routes(service: GetService) -> list[web.RouteDef]:
-    """The routes over `service()`, which raises while there is none."""
+    """Builds the routes; `service` raises `Unavailable` while no request can be served."""
 
     async def models(_: web.Request) -> web.Response:
         loaded = service()
@@ -45,12 +45,12 @@ def routes(service: GetService) -> list[web.RouteDef]:
 
     async def chat_completions(request: web.Request) -> web.StreamResponse:
         loaded = service()
-        body = await read_body(request, ChatCompletionBody)
+        body = await read_body(request, ChatCompletionRequest)
         return await _chat(request, body, loaded)
 
     async def completions(request: web.Request) -> web.StreamResponse:
         loaded = service()
-        body = await read_body(request, CompletionBody)
+        body = await read_body(request, CompletionRequest)
         return await _complete(request, body, loaded)
 
     return [
@@ -61,7 +61,7 @@ def routes(service: GetService) -> list[web.RouteDef]:
     ]
 
 
-def _model_document(service: Service, name: str) -> Document:
+def _model_document(service: GenerationService, name: str) -> Document:
     info = service.info
     return {
         "id": name,
@@ -74,8 +74,8 @@ def _model_document(service: Service, name: str) -> Document:
     }
 
 
-def _options(body: SamplingFields) -> dict[str, Option]:
-    """What the request says, under transformers' names."""
+def _options(body: SamplingRequest) -> dict[str, Option]:
+    """Converts the sampling fields of a request to transformers' options."""
     options: dict[str, Option] = {}
     if body.temperature is not None:
         options |= {"do_sample": body.temperature != 0, "temperature": body.temperature}
@@ -98,21 +98,20 @@ def _options(body: SamplingFields) -> dict[str, Option]:
 
 
 DEFAULT_OPTIONS: Final[Mapping[str, Option]] = {"do_sample": True, "top_k": 0}
-"""OpenAI's API samples the whole distribution; a model's own generation config takes precedence, as in
-vLLM."""
+"""OpenAI's API samples from the whole distribution. The model's generation config takes precedence, as in vLLM."""
 
 
-async def _chat(request: web.Request, body: ChatCompletionBody, service: Service) -> web.StreamResponse:
-    adapter = service.adapter_of(body.model)
+async def _chat(request: web.Request, body: ChatCompletionRequest, service: GenerationService) -> web.StreamResponse:
+    adapter = service.resolve_adapter(body.model)
     template = TemplateOptions(
-        # A prefilled answer has no room for the assistant's turn to begin.
+        # The last message already starts the assistant's turn when it is continued.
         add_generation_prompt=body.add_generation_prompt is not False and not body.continue_final_message,
         continue_final_message=bool(body.continue_final_message),
         variables=body.template_variables,
     )
     messages = [Message(message.role, message.text, message.extra) for message in body.messages]
     prompt = await service.encode(messages, template=template)
-    generation = Generation(
+    generation = GenerationRequest(
         prompt=prompt,
         options=_options(body),
         defaults=DEFAULT_OPTIONS,
@@ -124,7 +123,7 @@ async def _chat(request: web.Request, body: ChatCompletionBody, service: Service
         adapter=adapter,
         special_tokens=body.skip_special_tokens is False,
     )
-    frame = _Frame("chat.completion", "chatcmpl", body.model or service.info.name, request)
+    frame = _ResponseEnvelope("chat.completion", "chatcmpl", body.model or service.info.name, request)
     if body.stream:
         return await _stream_chat(request, body, service, generation, frame)
     answers = await service.complete(generation)
@@ -133,7 +132,7 @@ async def _chat(request: web.Request, body: ChatCompletionBody, service: Service
             "index": index,
             "message": {"role": "assistant", "content": answer.text},
             "logprobs": _chat_logprobs(service, answer.logprobs) if body.logprobs else None,
-            "finish_reason": answer.finish,
+            "finish_reason": answer.finish_reason,
         }
         for index, answer in enumerate(answers)
     )
@@ -141,20 +140,24 @@ async def _chat(request: web.Request, body: ChatCompletionBody, service: Service
 
 
 async def _stream_chat(
-    request: web.Request, body: ChatCompletionBody, service: Service, generation: Generation, frame: "_Frame"
+    request: web.Request,
+    body: ChatCompletionRequest,
+    service: GenerationService,
+    generation: GenerationRequest,
+    frame: "_ResponseEnvelope",
 ) -> web.StreamResponse:
-    def choice(piece: Piece) -> Document:
-        delta: Document = {"content": piece.text} if piece.text or not piece.finish else {}
+    def choice(piece: CompletionChunk) -> Document:
+        delta: Document = {"content": piece.text} if piece.text or not piece.finish_reason else {}
         return {
             "index": piece.index,
             "delta": delta,
             "logprobs": _chat_logprobs(service, piece.logprobs) if body.logprobs else None,
-            "finish_reason": piece.finish,
+            "finish_reason": piece.finish_reason,
         }
 
     begun: set[int] = set()
 
-    def first(_: int, piece: Piece) -> list[Document]:
+    def first(_: int, piece: CompletionChunk) -> list[Document]:
         if piece.index in begun:
             return []
         begun.add(piece.index)
@@ -165,8 +168,8 @@ async def _stream_chat(
     return await stream.run(service, [generation], lambda _, piece: choice(piece), first)
 
 
-async def _complete(request: web.Request, body: CompletionBody, service: Service) -> web.StreamResponse:
-    adapter = service.adapter_of(body.model)
+async def _complete(request: web.Request, body: CompletionRequest, service: GenerationService) -> web.StreamResponse:
+    adapter = service.resolve_adapter(body.model)
     if not body.prompts:
         raise BadRequest("prompt is empty", param="prompt")
     prompts = await service.encode_all(
@@ -174,7 +177,7 @@ async def _complete(request: web.Request, body: CompletionBody, service: Service
     )  # fmt: skip
     options = _options(body)
     generations = [
-        Generation(
+        GenerationRequest(
             prompt=prompt,
             options=options,
             defaults=DEFAULT_OPTIONS,
@@ -190,8 +193,8 @@ async def _complete(request: web.Request, body: CompletionBody, service: Service
         )
         for prompt in prompts
     ]
-    frame = _Frame("text_completion", "cmpl", body.model or service.info.name, request)
-    answers = CompletionAnswers(service, generations, echo=bool(body.echo), logprobs=body.logprobs is not None)
+    frame = _ResponseEnvelope("text_completion", "cmpl", body.model or service.info.name, request)
+    answers = CompletionChoices(service, generations, echo=bool(body.echo), logprobs=body.logprobs is not None)
     if body.stream:
         stream = _EventStream(request, frame, body)
         return await stream.run(service, generations, answers.chunk, answers.heads)
@@ -217,12 +220,12 @@ def _usage_document(prompt_tokens: int, new_tokens: int) -> Document:
     }
 
 
-def _token_document(service: Service, token: int, logprob: float) -> Document:
+def _token_document(service: GenerationService, token: int, logprob: float) -> Document:
     text = service.token_text(token)
     return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
-def _chat_logprobs(service: Service, logprobs: Sequence[TokenLogprob]) -> Document:
+def _chat_logprobs(service: GenerationService, logprobs: Sequence[TokenLogprob]) -> Document:
     content = [
         _token_document(service, item.token, item.logprob)
         | {"top_logprobs": [_token_document(service, token, logprob) for token, logprob in item.top]}
@@ -231,17 +234,17 @@ def _chat_logprobs(service: Service, logprobs: Sequence[TokenLogprob]) -> Docume
     return {"content": content, "refusal": None}
 
 
-class _Frame:
-    """What every answer of a request has in common."""
+class _ResponseEnvelope:
+    """Fields and headers that all responses and chunks to one request have in common."""
 
     def __init__(self, kind: str, prefix: str, model: str, request: web.Request) -> None:
         identity = request.headers.get("x-request-id") or uuid.uuid4().hex
         self.kind = kind
         self.headers = {"x-request-id": identity}
-        self._common = {"id": f"{prefix}-{identity}", "created": round(time.time()), "model": model}  # noqa: TID251 - a wall-clock stamp on the wire
+        self._common = {"id": f"{prefix}-{identity}", "created": round(time.time()), "model": model}  # noqa: TID251 - a wall-clock time of the API
 
     def document(self, *, choices: Sequence[Document], usage: Document | None = None, chunk: bool = False) -> Document:
-        """An answer, or one chunk of it."""
+        """Builds a response, or one chunk of it."""
         kind = f"{self.kind}.chunk" if chunk and self.kind == "chat.completion" else self.kind
         document: Document = {**self._common, "object": kind, "choices": list(choices)}
         if usage is not None:
@@ -249,8 +252,11 @@ class _Frame:
         return document
 
     async def response(self, choices: Iterable[Document], usage: Document) -> web.Response:
-        """A whole answer. With log probabilities it holds up to millions of numbers: the choices are rendered one by
-        one, and the event loop turns in between."""
+        """Builds the whole response.
+
+        With log probabilities, it contains up to millions of numbers. The choices are therefore serialized one by one,
+        and the event loop serves other requests in between.
+        """
         parts: list[str] = []
         for choice in choices:
             parts.append(json.dumps(choice))
@@ -261,14 +267,16 @@ class _Frame:
 
 
 class _EventStream:
-    """An answer as server-sent events. An error after the first byte becomes an event, for the status is
-    already sent."""
+    """Streams a response as server-sent events.
 
-    def __init__(self, request: web.Request, frame: _Frame, body: SamplingFields) -> None:
+    The status is sent with the first token. A later error is therefore an event with OpenAI's error object.
+    """
+
+    def __init__(self, request: web.Request, frame: _ResponseEnvelope, body: SamplingRequest) -> None:
         self._request = request
         self._frame = frame
-        self._usage_at_end = body.wants_usage_chunk
-        self._usage_always = body.wants_usage_always
+        self._usage_at_end = body.include_usage
+        self._usage_always = body.continuous_usage
         self._prompt_tokens = 0
         self._new_tokens = 0
         self._response = web.StreamResponse(
@@ -278,24 +286,24 @@ class _EventStream:
 
     async def run(
         self,
-        service: Service,
-        generations: Sequence[Generation],
-        choice: Callable[[int, Piece], Document],
-        heads: Callable[[int, Piece], Sequence[Document]],
+        service: GenerationService,
+        generations: Sequence[GenerationRequest],
+        choice: Callable[[int, CompletionChunk], Document],
+        heads: Callable[[int, CompletionChunk], Sequence[Document]],
     ) -> web.StreamResponse:
-        """Stream all generations, side by side. `heads` gives the choices before a generation's first piece."""
+        """Streams all generations concurrently; `heads` renders what precedes the first chunk of a completion."""
         self._prompt_tokens = sum(len(generation.prompt) for generation in generations)
         pieces = service.stream_all(generations)
         try:
             async for group, piece in pieces:
                 self._new_tokens += piece.new_tokens
                 if not self._response.prepared:
-                    # The first token is there: from here on the request is accepted and the status is 200.
+                    # The status is sent as late as the first token, so that errors until then have their own status.
                     await self._response.prepare(self._request)
                 for document in heads(group, piece):
                     await self._send_choice(document)
-                    await asyncio.sleep(0)  # a prompt with log probabilities takes long to render
-                if piece.text or piece.finish or piece.logprobs:
+                    await asyncio.sleep(0)  # rendering a prompt with log probabilities takes long
+                if piece.text or piece.finish_reason or piece.logprobs:
                     await self._send_choice(choice(group, piece))
         except RequestError as error:
             if not self._response.prepared:

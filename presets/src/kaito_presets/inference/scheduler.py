@@ -1,12 +1,15 @@
-"""Continuous batching over a bounded queue: one thread that owns the model and advances every live row token
-by token.
+"""Continuous batching over a bounded queue: one thread owns the model and advances all running rows token by token.
 
-Called by the service, from the event loop; the thread calls back into the loop. Guarantees: at most
-`queue_limit` rows wait (more are refused with 429 at once, and a request that could never be accepted with 400); the
-rows of one request are accepted together or not at all; a row joins the running batch between two steps, as soon as
-the model has room, and leaves it the moment it ends or its client is gone; a row that fails leaves alone; a failing
-step fails the rows of the batch and nothing else; one row at a time runs outside the batch and alternates with it,
-token by token; a slow reader delays no other request, because tokens are handed over without waiting.
+`GenerationService` submits rows from the event loop; the thread delivers tokens back to the loop. Guarantees:
+
+* At most `queue_limit` rows wait. A request for more is rejected with 429, or with 400 if it exceeds what an idle
+  server accepts. The rows of one request are accepted together or not at all.
+* A row is added to the batch between two steps as soon as the memory suffices, and removed as soon as it ends or its
+  client disconnects.
+* A row that fails does not affect other rows. A step that fails affects the rows of the batch only.
+* One row at a time runs outside the batch; the thread alternates between it and the batch, one token each.
+* A slow reader does not delay other requests: tokens are delivered to unbounded queues. (A row produces at most
+  `max_new_tokens` tokens, so a queue cannot grow without a limit.)
 """
 
 import asyncio
@@ -20,77 +23,78 @@ from typing import Final, Protocol, final
 
 from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, RequestError, Unavailable
 from kaito_presets.inference.language_model import (
-    AloneGeneration,
-    AloneProgress,
-    Emission,
     LanguageModel,
     OutOfMemory,
     Row,
+    RowOutput,
     TokenLogprob,
+    UnbatchedGeneration,
+    UnbatchedProgress,
 )
 
 log = logging.getLogger(__name__)
 
 MAX_JOINING_TOKENS: Final = 4096
-"""Prompt tokens read between two steps of the batch, so that long prompts do not starve rows under way."""
+"""Most prompt tokens that are prefilled between two steps, because the running rows wait meanwhile. One longer prompt
+is admitted nevertheless, alone."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """New tokens of a row; `finish` is set on the last one of them ("stop", "length", or "abort")."""
+class TokenEvent:
+    """New tokens of a row; `finish_reason` is "stop", "length" or "abort" in the last event of a row, else None."""
 
     tokens: Sequence[int]
     logprobs: Sequence[TokenLogprob] = ()
-    finish: str | None = None
+    finish_reason: str | None = None
     sequences: Sequence[Sequence[int]] = ()
-    """All returned sequences of a row that ran alone."""
+    """All returned sequences of a row that ran outside the batch."""
     at: float = 0.0
     """Clock reading of the first token in `tokens`."""
 
 
 class Observer(Protocol):
-    """Learns what the scheduler does; implemented by the metrics."""
+    """Receives measurements; `Metrics` implements it. The scheduler's thread calls it, so it must not block."""
 
     def queue_changed(self, waiting: int, live: int) -> None:
-        """Rows waiting and rows in the batch."""
+        """Called when the number of waiting or running rows has changed."""
         ...
 
     def step_done(self, rows: int, seconds: float) -> None:
-        """One decode step produced `rows` tokens."""
+        """Called after a decode step, which produced one token for each of `rows` rows."""
         ...
 
-    def ran_alone(self, because: Sequence[str]) -> None:
-        """A row was started outside the batch, because of these options."""
+    def unbatched_started(self, reasons: Sequence[str]) -> None:
+        """Called when a row starts outside the batch; `reasons` are the options that require it."""
         ...
 
-    def generated_alone(self, tokens: int) -> None:
-        """A row outside the batch ended with `tokens` tokens in all its sequences."""
+    def unbatched_finished(self, tokens: int) -> None:
+        """Called when a row outside the batch ends; `tokens` counts the tokens of all its sequences."""
         ...
 
 
 @final
 @dataclass(slots=True, eq=False)
-class Ticket:
-    """A row's way back to its request: an async iterator of `Tokens` and the means to abandon it."""
+class RowHandle:
+    """Connects a submitted row with its request: delivers the token events and cancels the row."""
 
     row: Row
     incremental: bool
-    """Deliver every token at once (streaming, stop strings) instead of all of them at the end."""
+    """Whether each token is delivered immediately (for streams and stop strings) or all of them at the end."""
     loop: asyncio.AbstractEventLoop
-    events: asyncio.Queue[Tokens | RequestError] = field(default_factory=asyncio.Queue[Tokens | RequestError])
+    events: asyncio.Queue[TokenEvent | RequestError] = field(default_factory=asyncio.Queue[TokenEvent | RequestError])
     order: int = 0
-    """Position in the order of arrival."""
+    """Sequence number of the submission."""
     first_token_at: float | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
 
     def cancel(self) -> None:
-        """Stop generating; the row leaves the batch before the next step."""
+        """Requests that the row ends; the scheduler removes it before the next step."""
         self.row.cancelled = True
 
-    async def next(self) -> Tokens:
-        """The next tokens.
+    async def next(self) -> TokenEvent:
+        """Waits for the next tokens of the row.
 
         Raises:
             RequestError: the row failed.
@@ -103,7 +107,7 @@ class Ticket:
 
 @final
 class Scheduler:
-    """Owns the model's thread. `submit` from the event loop; `drain` then `stop` to end."""
+    """Runs the model on a thread. `submit` is called on the event loop; `close`, then `stop`, end the thread."""
 
     def __init__(
         self,
@@ -120,351 +124,375 @@ class Scheduler:
         self._observer = observer
         self._clock = clock
         self._wake = threading.Condition()
-        self._waiting: deque[Ticket] = deque()
-        self._live: dict[Row, Ticket] = {}
-        self._waiting_alone: deque[Ticket] = deque()
-        self._alone: Ticket | None = None
-        self._run_of_alone: AloneGeneration | None = None
-        self._known_reasons: set[str] = set()
+        self._waiting: deque[RowHandle] = deque()
+        self._live: dict[Row, RowHandle] = {}
+        self._waiting_unbatched: deque[RowHandle] = deque()
+        self._unbatched: RowHandle | None = None
+        self._unbatched_run: UnbatchedGeneration | None = None
+        self._logged_reasons: set[str] = set()
         self._arrivals = 0
-        self.broken = False
-        """The model does not recover from a failure; the process has to be restarted."""
+        self.is_broken = False
+        """Whether the model failed and could not be reset; the process has to be restarted."""
         self._closed = False
         self._stopping = False
         self._step_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Starts the thread."""
         self._thread.start()
 
-    def submit(self, rows: Sequence[Row], *, incremental: bool) -> list[Ticket]:
-        """Queue rows of one request, all or none.
+    def submit(self, rows: Sequence[Row], *, incremental: bool) -> list[RowHandle]:
+        """Queues the rows of one request, all or none.
 
         Raises:
-            BadRequest: more rows than the server ever takes at once.
+            BadRequest: the request has more rows than an idle server accepts, or a row is too expensive to run outside
+                the batch.
             Overloaded: the queue is full.
-            Unavailable: the server is draining, or its model is broken.
+            Unavailable: the server is draining, or the model could not be reset after a failure.
         """
         loop = asyncio.get_running_loop()
-        tickets = [Ticket(row, incremental, loop) for row in rows]
+        handles = [RowHandle(row, incremental, loop) for row in rows]
         self.check_count(len(rows))
-        most = self._batch_limit + self._queue_limit
+        limit = self._batch_limit + self._queue_limit
         for row in rows:
-            if row.plan.alone:
-                self._model.check_alone(row)
+            if row.plan.is_unbatched:
+                self._model.check_unbatched(row)
         with self._wake:
             if self._closed:
                 raise Unavailable("the server is shutting down")
-            if self.broken:
-                raise Unavailable("the model failed and does not recover; the server has to be restarted")
-            waiting = len(self._waiting) + len(self._waiting_alone)
-            if len(rows) > most - len(self._live) - waiting - (self._alone is not None):
+            if self.is_broken:
+                raise Unavailable("the model failed and could not be reset; the server has to be restarted")
+            waiting = len(self._waiting) + len(self._waiting_unbatched)
+            if len(rows) > limit - len(self._live) - waiting - (self._unbatched is not None):
                 raise Overloaded(
                     f"the queue is full ({waiting} waiting, {len(self._live)} being generated)",
                     retry_after_seconds=self._retry_after(),
                 )
-            for ticket in tickets:
+            for handle in handles:
                 self._arrivals += 1
-                ticket.order = self._arrivals
-                (self._waiting_alone if ticket.row.plan.alone else self._waiting).append(ticket)
+                handle.order = self._arrivals
+                (self._waiting_unbatched if handle.row.plan.is_unbatched else self._waiting).append(handle)
             self._wake.notify()
-        self._report()
-        return tickets
+        self._report_queue()
+        return handles
 
     def check_count(self, rows: int) -> None:
-        """Refuse a request for more rows than the server ever takes at once.
+        """Rejects a number of rows that even an idle server does not accept.
 
         Raises:
-            BadRequest: holds both numbers.
+            BadRequest: `rows` exceeds batch and queue together.
         """
-        most = self._batch_limit + self._queue_limit
-        if rows > most:
+        limit = self._batch_limit + self._queue_limit
+        if rows > limit:
             raise BadRequest(
-                f"the request asks for {rows} sequences (prompts x n); this server takes at most {most} in one "
-                "request: send fewer prompts at a time",
+                f"the request needs {rows} sequences (prompts x n), more than the {limit} that this server accepts at "
+                "once: send fewer prompts in one request",
                 param="prompt",
             )
 
     @property
-    def busy(self) -> bool:
-        """Whether any row waits or runs."""
-        return bool(self._waiting or self._live or self._waiting_alone or self._alone)
+    def is_busy(self) -> bool:
+        """Whether a row is waiting or running."""
+        return bool(self._waiting or self._live or self._waiting_unbatched or self._unbatched)
 
     def close(self) -> None:
-        """Refuse new rows; those accepted go on."""
+        """Rejects new rows; accepted rows continue."""
         with self._wake:
             self._closed = True
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
-        """End the thread; rows still under way fail with 503."""
+        """Ends the thread; rows that are still waiting or running fail with 503."""
         with self._wake:
             self._closed = self._stopping = True
             for row in self._live:
                 row.cancelled = True
-            if self._alone:
-                self._alone.cancel()
+            if self._unbatched:
+                self._unbatched.cancel()
             self._wake.notify()
         self._thread.join(timeout_seconds)
 
     def _retry_after(self) -> int:
-        """A guess in whole seconds: the longest row under way at the pace of the last steps."""
-        longest = max((row.max_new_tokens - len(row.produced) for row in self._live), default=0)
+        """Estimates the seconds until the longest running row ends, at the duration of the last step."""
+        longest = max((row.max_new_tokens - len(row.output_tokens) for row in self._live), default=0)
         return max(1, min(60, round(longest * self._step_seconds)))
 
-    # The thread. Only it touches the model's stepping methods and `_live`.
+    # The thread. Only the thread changes `_live` and calls the methods of the model that compute, so these need no
+    # lock. `_wake` protects the queues and the flags, and is never held while the model computes: `submit` runs on the
+    # event loop and must not wait for a step.
 
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not (self.busy or self._stopping):
+                while not (self.is_busy or self._stopping):
                     self._wake.wait()
                 if self._stopping:
                     break
             try:
-                self._turn()
-            except Exception as error:  # the last boundary: this thread must not end while the server answers
-                log.exception("the scheduler failed; every request under way is answered with an error")
-                self._abandon(_failure(error))
-        self._abandon(Unavailable("the server is shutting down"))
+                self._run_iteration()
+            except Exception as error:
+                # If this thread ended, every later request would wait without a response.
+                log.exception("scheduler iteration failed; all running requests fail")
+                self._fail_running(_failure(error))
+        self._fail_running(Unavailable("the server is shutting down"))
         with self._wake:
-            waiting = [*self._waiting, *self._waiting_alone]
+            waiting = [*self._waiting, *self._waiting_unbatched]
             self._waiting.clear()
-            self._waiting_alone.clear()
+            self._waiting_unbatched.clear()
         self._fail(waiting, Unavailable("the server is shutting down"))
 
-    def _turn(self) -> None:
-        """Let gone rows leave, let waiting rows join, advance the batch by one token, then the row beside it."""
-        self._drop_cancelled()
-        joining = self._next_to_join()
-        if joining:
-            self._begin(joining)
+    def _run_iteration(self) -> None:
+        """Removes canceled rows, admits waiting ones, advances the batch by one token, then the row outside it.
+
+        Canceled rows are removed first, so that their memory is available to waiting rows.
+        """
+        self._remove_cancelled()
+        admitted = self._next_admitted()
+        if admitted:
+            self._prefill(admitted)
         if self._live:
             self._step()
-        self._advance_alone()
+        self._advance_unbatched()
 
-    def _abandon(self, error: RequestError) -> None:
-        """Fail everything that is being generated and empty the model."""
+    def _fail_running(self, error: RequestError) -> None:
+        """Fails all running rows and resets the model."""
         lost = list(self._live.values())
-        alone, run = self._alone, self._run_of_alone
+        unbatched, run = self._unbatched, self._unbatched_run
         with self._wake:
             self._live.clear()
-            self._alone = self._run_of_alone = None
+            self._unbatched = self._unbatched_run = None
         try:
             if run is not None:
                 run.cancel()
             self._model.reset()
         except Exception:
-            log.exception("the model does not recover; the server has to be restarted")
-            self.broken = True
-        self._report()
-        self._fail([*lost, *([alone] if alone else [])], error)
+            log.exception("resetting the model failed; the server has to be restarted")
+            self.is_broken = True
+        self._report_queue()
+        self._fail([*lost, *([unbatched] if unbatched else [])], error)
 
-    def _next_to_join(self) -> list[Ticket]:
-        """Waiting tickets that fit now, in order."""
-        joining: list[Ticket] = []
+    def _next_admitted(self) -> list[RowHandle]:
+        """Takes the waiting rows that can be added to the batch now, in the order of their submission.
+
+        Only the head of the queue is considered: a smaller row behind it would be faster, but a large row could wait
+        indefinitely.
+        """
+        admitted: list[RowHandle] = []
         tokens = 0
-        beside = [self._alone.row] if self._alone else []
+        beside = [self._unbatched.row] if self._unbatched else []
         with self._wake:
             while self._waiting:
-                ticket = self._waiting[0]
-                live = [*self._live, *(other.row for other in joining)]
-                if ticket.row.cancelled:
+                handle = self._waiting[0]
+                live = [*self._live, *(other.row for other in admitted)]
+                if handle.row.cancelled:
                     self._waiting.popleft()
-                    self._deliver([(ticket, Tokens((), finish="abort"))])
+                    self._deliver([(handle, TokenEvent((), finish_reason="abort"))])
                     continue
-                tokens += len(ticket.row.prompt)
-                if len(live) >= self._batch_limit or (joining and tokens > MAX_JOINING_TOKENS):
+                tokens += len(handle.row.prompt)
+                if len(live) >= self._batch_limit or (admitted and tokens > MAX_JOINING_TOKENS):
                     break
-                # An empty batch takes any row: its prompt was checked against the context when it was accepted.
-                if (live or beside) and not self._model.fits([*live, *beside], ticket.row):
+                # A row alone in memory always fits, because its length was checked against the context on submission.
+                # Without this exception a pessimistic estimate could keep the row in the queue indefinitely.
+                if (live or beside) and not self._model.can_admit([*live, *beside], handle.row):
                     break
-                if live and self._alone_waits_longer(ticket, live):
+                if live and self._must_wait_for_unbatched(handle, live):
                     break
-                joining.append(self._waiting.popleft())
-        return joining
+                admitted.append(self._waiting.popleft())
+        return admitted
 
-    def _alone_waits_longer(self, ticket: Ticket, live: Sequence[Row]) -> bool:
-        """Whether a row that runs alone came before `ticket` and lacks memory: without this it could wait without
-        end while smaller rows come and go."""
-        if self._alone is not None or not self._waiting_alone:
+    def _must_wait_for_unbatched(self, handle: RowHandle, live: Sequence[Row]) -> bool:
+        """Returns whether a row outside the batch was submitted before `handle` and still lacks memory.
+
+        Rows of the batch would otherwise overtake it as long as the batch is not empty, and it could wait indefinitely.
+        """
+        if self._unbatched is not None or not self._waiting_unbatched:
             return False
-        first = self._waiting_alone[0]
-        return first.order < ticket.order and not self._model.fits(live, first.row)
+        first = self._waiting_unbatched[0]
+        return first.order < handle.order and not self._model.can_admit(live, first.row)
 
-    def _begin(self, joining: Sequence[Ticket]) -> None:
+    def _prefill(self, admitted: Sequence[RowHandle]) -> None:
         try:
-            emissions = self._model.begin([ticket.row for ticket in joining])
-        except Exception as error:  # the boundary: whatever the libraries raise fails these rows only
-            if len(joining) > 1:
-                # One of them is the cause: each is tried alone, so that the others are answered.
-                for ticket in joining:
-                    self._begin([ticket])
+            outputs = self._model.prefill([handle.row for handle in admitted])
+        except Exception as error:
+            # A failed prefill leaves the batch unchanged (`LanguageModel.prefill`), so only these rows are affected.
+            if len(admitted) > 1:
+                # One row is the cause, for example a prompt that exceeds the memory. The others succeed separately.
+                for handle in admitted:
+                    self._prefill([handle])
                 return
-            log.exception("reading a prompt failed")
-            self._fail(joining, _failure(error))
+            log.exception("prefill failed")
+            self._fail(admitted, _failure(error))
             return
-        self._live.update((ticket.row, ticket) for ticket in joining)
-        self._report()
-        self._accept(emissions)
+        self._live.update((handle.row, handle) for handle in admitted)
+        self._report_queue()
+        self._process_outputs(outputs)
 
     def _step(self) -> None:
         started = self._clock()
         count = len(self._live)
         try:
-            emissions = self._model.step()
-        except Exception as error:  # the same boundary; the state of the batch is unknown now
-            log.exception("generation failed; %d request(s) answered with an error", count)
-            self._abandon(_failure(error))
+            outputs = self._model.step()
+        except Exception as error:
+            # A step that fails half way leaves rows with different numbers of tokens: the batch cannot be continued.
+            log.exception("decode step failed; %d rows fail", count)
+            self._fail_running(_failure(error))
             return
         self._step_seconds = self._clock() - started
         if self._observer:
             self._observer.step_done(count, self._step_seconds)
-        self._accept(emissions)
+        self._process_outputs(outputs)
 
-    def _accept(self, emissions: Sequence[Emission]) -> None:
+    def _process_outputs(self, outputs: Sequence[RowOutput]) -> None:
         now = self._clock()
-        news: list[tuple[Ticket, Tokens | RequestError]] = []
+        events: list[tuple[RowHandle, TokenEvent | RequestError]] = []
         ended: list[Row] = []
-        for emission in emissions:
-            row = emission.row
-            ticket = self._live[row]
-            if emission.error is not None:
-                news.append((ticket, emission.error))
+        for output in outputs:
+            row = output.row
+            handle = self._live[row]
+            if output.error is not None:
+                events.append((handle, output.error))
                 ended.append(row)
                 continue
-            row.produced.append(emission.token)
-            if ticket.first_token_at is None:
-                ticket.first_token_at = now
-            if emission.logprob is not None:
-                ticket.logprobs.append(emission.logprob)
-            finish = _finish(row, emission.token)
-            if ticket.incremental:
-                found = (emission.logprob,) if emission.logprob else ()
-                news.append((ticket, Tokens((emission.token,), found, finish, at=now)))
-            elif finish:
-                news.append((ticket, Tokens(row.produced, ticket.logprobs, finish, at=ticket.first_token_at)))
-            if finish:
+            row.output_tokens.append(output.token)
+            if handle.first_token_at is None:
+                handle.first_token_at = now
+            if output.logprob is not None:
+                handle.logprobs.append(output.logprob)
+            finish_reason = _finish_reason(row, output.token)
+            if handle.incremental:
+                found = (output.logprob,) if output.logprob else ()
+                events.append((handle, TokenEvent((output.token,), found, finish_reason, at=now)))
+            elif finish_reason:
+                events.append(
+                    (handle, TokenEvent(row.output_tokens, handle.logprobs, finish_reason, at=handle.first_token_at))
+                )
+            if finish_reason:
                 ended.append(row)
         if ended:
-            self._leave(ended)
-        if news:
-            self._deliver(news)
+            self._remove(ended)
+        if events:
+            self._deliver(events)
 
-    def _drop_cancelled(self) -> None:
+    def _remove_cancelled(self) -> None:
         gone = [row for row in self._live if row.cancelled]
         if gone:
-            tickets = [self._live[row] for row in gone]
-            self._leave(gone)
-            self._deliver([(ticket, Tokens((), finish="abort")) for ticket in tickets])
+            handles = [self._live[row] for row in gone]
+            self._remove(gone)
+            self._deliver([(handle, TokenEvent((), finish_reason="abort")) for handle in handles])
 
-    def _leave(self, rows: Sequence[Row]) -> None:
-        self._model.leave(rows)
+    def _remove(self, rows: Sequence[Row]) -> None:
+        self._model.remove(rows)
         with self._wake:
             for row in rows:
                 del self._live[row]
-        self._report()
+        self._report_queue()
 
-    # The row beside the batch.
+    # The row outside the batch.
 
-    def _advance_alone(self) -> None:
-        """One token of the row outside the batch; starts the next one that waits."""
-        if self._alone is None and not self._take_alone():
+    def _advance_unbatched(self) -> None:
+        """Advances the row outside the batch by one token, after starting the next waiting one if none runs."""
+        if self._unbatched is None and not self._take_unbatched():
             return
-        ticket, run = self._alone, self._run_of_alone
-        if ticket is None:
+        handle, run = self._unbatched, self._unbatched_run
+        if handle is None:
             return
-        row = ticket.row
+        row = handle.row
         try:
             if row.cancelled:
-                self._end_alone([(ticket, Tokens((), finish="abort"))])
+                self._finish_unbatched([(handle, TokenEvent((), finish_reason="abort"))])
                 return
             if run is None:
-                run = self._run_of_alone = self._model.start_alone(row)
+                run = self._unbatched_run = self._model.start_unbatched(row)
             progress = run.advance()
         except RequestError as error:
-            self._end_alone([(ticket, error)])
-        except Exception as error:  # whatever the libraries raise fails this row only
-            log.exception("generation failed")
-            self._end_alone([(ticket, _failure(error))])
+            self._finish_unbatched([(handle, error)])
+        except Exception as error:
+            log.exception("generation outside the batch failed")
+            self._finish_unbatched([(handle, _failure(error))])
         else:
-            self._deliver_alone(ticket, progress)
+            self._deliver_unbatched(handle, progress)
 
-    def _take_alone(self) -> bool:
-        """Take the next row that runs alone, if there is memory for it."""
+    def _take_unbatched(self) -> bool:
+        """Takes the next row to run outside the batch, if the memory suffices; returns whether one was taken."""
         with self._wake:
-            if not self._waiting_alone:
+            if not self._waiting_unbatched:
                 return False
-            ticket = self._waiting_alone[0]
+            handle = self._waiting_unbatched[0]
             live = [*self._live]
-            if live and not ticket.row.cancelled and not self._model.fits(live, ticket.row):
+            if live and not handle.row.cancelled and not self._model.can_admit(live, handle.row):
                 return False
-            self._alone = self._waiting_alone.popleft()
-        self._report()
-        because = ticket.row.plan.alone_because
+            self._unbatched = self._waiting_unbatched.popleft()
+        self._report_queue()
+        because = handle.row.plan.unbatched_reasons
         if self._observer:
-            self._observer.ran_alone(because)
-        new = set(because) - self._known_reasons
+            self._observer.unbatched_started(because)
+        new = set(because) - self._logged_reasons
         if new:
-            self._known_reasons |= new
+            self._logged_reasons |= new
             log.warning(
-                "a request runs outside the batch because of %s; later ones are counted in "
-                "kaito_generation_unbatched_total and not logged",
+                "a request runs outside the batch because of %s; later ones are not logged, see the metric "
+                "kaito_generation_unbatched_total",
                 ", ".join(sorted(new)),
             )
         return True
 
-    def _deliver_alone(self, ticket: Ticket, progress: AloneProgress) -> None:
+    def _deliver_unbatched(self, handle: RowHandle, progress: UnbatchedProgress) -> None:
         now = self._clock()
-        row = ticket.row
-        if ticket.first_token_at is None:
-            ticket.first_token_at = now
-        row.produced.extend(progress.tokens)
+        row = handle.row
+        if handle.first_token_at is None:
+            handle.first_token_at = now
+        row.output_tokens.extend(progress.tokens)
         if progress.sequences is None:
-            if ticket.incremental and progress.tokens:
-                self._deliver([(ticket, Tokens(progress.tokens, at=now))])
+            if handle.incremental and progress.tokens:
+                self._deliver([(handle, TokenEvent(progress.tokens, at=now))])
             return
         tokens = progress.sequences[0]
-        finish = "stop" if tokens and tokens[-1] in row.plan.end_tokens else "length"
-        rest = tokens[len(row.produced) - len(progress.tokens) :] if ticket.incremental else tokens
+        finish_reason = "stop" if tokens and tokens[-1] in row.plan.end_tokens else "length"
+        rest = tokens[len(row.output_tokens) - len(progress.tokens) :] if handle.incremental else tokens
         if self._observer:
-            self._observer.generated_alone(sum(len(sequence) for sequence in progress.sequences))
-        self._end_alone([(ticket, Tokens(rest, (), finish, progress.sequences, ticket.first_token_at))])
+            self._observer.unbatched_finished(sum(len(sequence) for sequence in progress.sequences))
+        self._finish_unbatched(
+            [(handle, TokenEvent(rest, (), finish_reason, progress.sequences, handle.first_token_at))]
+        )
 
-    def _end_alone(self, news: Sequence[tuple[Ticket, Tokens | RequestError]]) -> None:
-        run = self._run_of_alone
+    def _finish_unbatched(self, events: Sequence[tuple[RowHandle, TokenEvent | RequestError]]) -> None:
+        run = self._unbatched_run
         with self._wake:
-            self._alone = self._run_of_alone = None
+            self._unbatched = self._unbatched_run = None
         if run is not None:
             run.cancel()
-        self._report()
-        self._deliver(news)
+        self._report_queue()
+        self._deliver(events)
 
-    def _fail(self, tickets: Sequence[Ticket], error: RequestError) -> None:
-        self._deliver([(ticket, error) for ticket in tickets])
+    def _fail(self, handles: Sequence[RowHandle], error: RequestError) -> None:
+        self._deliver([(handle, error) for handle in handles])
 
-    def _deliver(self, news: Sequence[tuple[Ticket, Tokens | RequestError]]) -> None:
-        """Hand over in one call per step: waking the event loop costs more than the queues do."""
-        loop = news[0][0].loop if news else None
+    def _deliver(self, events: Sequence[tuple[RowHandle, TokenEvent | RequestError]]) -> None:
+        """Delivers events to their requests, in one call of the event loop.
+
+        Waking the loop (a write to its pipe) costs more than filling the queues, so a step wakes it once and not once
+        per row.
+        """
+        loop = events[0][0].loop if events else None
         if loop is None or loop.is_closed():
             return
-        loop.call_soon_threadsafe(_hand_over, list(news))
+        loop.call_soon_threadsafe(_hand_over, list(events))
 
-    def _report(self) -> None:
+    def _report_queue(self) -> None:
         if self._observer:
-            waiting = len(self._waiting) + len(self._waiting_alone)
-            self._observer.queue_changed(waiting, len(self._live) + (self._alone is not None))
+            waiting = len(self._waiting) + len(self._waiting_unbatched)
+            self._observer.queue_changed(waiting, len(self._live) + (self._unbatched is not None))
 
 
-def _hand_over(news: Sequence[tuple[Ticket, Tokens | RequestError]]) -> None:
-    for ticket, event in news:
-        ticket.events.put_nowait(event)
+def _hand_over(events: Sequence[tuple[RowHandle, TokenEvent | RequestError]]) -> None:
+    for handle, event in events:
+        handle.events.put_nowait(event)
 
 
-def _finish(row: Row, token: int) -> str | None:
+def _finish_reason(row: Row, token: int) -> str | None:
     if token in row.plan.end_tokens:
         return "stop"
-    return "length" if len(row.produced) >= row.max_new_tokens else None
+    return "length" if len(row.output_tokens) >= row.max_new_tokens else None
 
 
 def _failure(error: Exception) -> RequestError:
@@ -472,7 +500,7 @@ def _failure(error: Exception) -> RequestError:
         return error
     if isinstance(error, OutOfMemory):
         failure = GenerationFailed(
-            "out of memory while generating; ask for fewer tokens or send fewer requests at once"
+            "out of memory while generating; request fewer tokens or send fewer requests at once"
         )
     else:
         failure = GenerationFailed(f"generation failed: {type(error).__name__}: {error}")

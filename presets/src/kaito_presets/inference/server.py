@@ -1,9 +1,11 @@
-"""The HTTP server: routes, and the life cycle loading → healthy → draining.
+"""HTTP server: routes, and the life cycle Loading → Healthy → Draining.
 
-Built by `main` around a `Lifecycle`; used whole by the tests with a fake model. Guarantees: the port answers
-before the model is loaded (503, so that a liveness probe can tell slow from dead); readiness is 200 only
-after the model has produced a token; after `Lifecycle.drain` no new generation starts and those under way
-end by themselves or at the deadline.
+`main` builds the application around a `Lifecycle`; tests use it with a fake model. Guarantees:
+
+* The port is open before the model is loaded, and health is 503 until then, so that a startup probe distinguishes a
+  slow start from a dead process.
+* Health is 200 only after the model has generated a token.
+* After `Lifecycle.drain`, no generation starts; running ones finish, or are canceled at the deadline.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ from aiohttp.typedefs import Middleware
 from kaito_presets import __version__
 from kaito_presets.inference import chat, openai_routes
 from kaito_presets.inference.metrics import Metrics
-from kaito_presets.inference.service import Service
+from kaito_presets.inference.service import GenerationService
 from kaito_presets.serving.chat import ChatRequest
 from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
@@ -29,19 +31,19 @@ DRAIN_POLL_SECONDS: Final = 0.02
 
 @final
 class Lifecycle:
-    """Where the server is in its life, and the service once there is one."""
+    """State of the server, and the service once the model is loaded."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.state: ServerState = "Loading"
-        self._service: Service | None = None
+        self._service: GenerationService | None = None
 
     @property
-    def service(self) -> Service:
-        """The loaded model.
+    def service(self) -> GenerationService:
+        """The service of the loaded model.
 
         Raises:
-            Unavailable: still loading, or draining.
+            Unavailable: the model is loading, or the server is draining.
         """
         require_healthy(self.state)
         if self._service is None:
@@ -49,30 +51,30 @@ class Lifecycle:
         return self._service
 
     @property
-    def broken(self) -> bool:
-        """The model failed and does not recover: the process has to be restarted."""
-        return self.state == "Healthy" and self._service is not None and self._service.scheduler.broken
+    def is_broken(self) -> bool:
+        """Whether the model failed and could not be reset, so that the process has to be restarted."""
+        return self.state == "Healthy" and self._service is not None and self._service.scheduler.is_broken
 
-    def ready(self, service: Service) -> None:
-        """The model answers."""
+    def set_ready(self, service: GenerationService) -> None:
+        """Sets the service of the loaded model; the state becomes Healthy unless the server is draining."""
         self._service = service
         if self.state == "Loading":
             self.state = "Healthy"
 
     async def drain(self, seconds: float) -> bool:
-        """Refuse new generations and wait for those under way; True if all of them ended in time."""
+        """Rejects new generations and waits for running ones; returns whether all of them finished in time."""
         self.state = "Draining"
         service = self._service
         if service is None:
             return True
         service.scheduler.close()
         deadline = time.monotonic() + seconds
-        # Once in a life, and the state belongs to a thread: polling is simpler than a second way to signal.
-        while service.scheduler.busy and time.monotonic() < deadline:  # noqa: ASYNC110
+        # The scheduler's thread has no event for this. It happens once per process, so polling is good enough.
+        while service.scheduler.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-        finished = not service.scheduler.busy
+        finished = not service.scheduler.is_busy
         if not finished:
-            log.warning("drain: %.0f s are over, requests under way are ended", seconds)
+            log.warning("drain deadline of %.0f s exceeded: running requests are canceled", seconds)
         await asyncio.to_thread(service.scheduler.stop)
         service.close()
         return finished
@@ -81,14 +83,14 @@ class Lifecycle:
 def application(
     lifecycle: Lifecycle, metrics: Metrics, *, conversational: bool = False, max_request_bytes: int = 4 * 2**20
 ) -> web.Application:
-    """All routes."""
+    """Builds the application with all routes."""
     app = web.Application(middlewares=[_measuring(metrics), errors_as_json], client_max_size=max_request_bytes)
 
     async def root(_: web.Request) -> web.Response:
         return web.json_response(ROOT_RESPONSE)
 
     async def health(_: web.Request) -> web.Response:
-        status = "Unhealthy" if lifecycle.broken else lifecycle.state
+        status = "Unhealthy" if lifecycle.is_broken else lifecycle.state
         return web.json_response({"status": status}, status=200 if status == "Healthy" else 503)
 
     async def version(_: web.Request) -> web.Response:
@@ -129,7 +131,7 @@ def _measuring(metrics: Metrics) -> Middleware:
         started = time.monotonic()
         resource = request.match_info.route.resource
         route = resource.canonical if resource else "unknown"
-        code = "499"  # the client went away; nginx's number for it
+        code = "499"  # nginx's status for a request whose client has disconnected
         try:
             response = await handler(request)
             code = str(response.status)

@@ -1,9 +1,12 @@
-"""Text in, text out: what the routes call, above tokens and batches.
+"""Generates text for the routes: tokenizes prompts, submits rows to the scheduler, and converts tokens to text.
 
-Called by the `/chat` and OpenAI routes. Guarantees that prompt and output together fit the context or the
-request is refused (an answer is never silently cut short by a long prompt), that the prompts of one request
-are accepted together or not at all, that stop strings end generation, that abandoning a request (the task is
-cancelled, the stream is closed) frees its place in the batch, and that every generated token is counted once.
+Used by the `/chat` and OpenAI routes. Guarantees:
+
+* Prompt and requested completion fit the context together, or the request is rejected. A long prompt never shortens a
+  completion whose length was requested.
+* The prompts of one request are accepted together or not at all.
+* Stop strings end the generation and are not part of the text.
+* A canceled task or a closed stream cancels the rows of its request.
 """
 
 import asyncio
@@ -25,29 +28,29 @@ from kaito_presets.inference.language_model import (
     TemplateOptions,
     TokenLogprob,
 )
-from kaito_presets.inference.scheduler import Scheduler, Ticket
+from kaito_presets.inference.scheduler import RowHandle, Scheduler
 from kaito_presets.json_values import abbreviate
 
 INLINE_CHARACTERS: Final = 8_000
-"""Shorter prompts are tokenized on the event loop (well under a millisecond); longer ones on a thread."""
+"""Shorter prompts are tokenized on the event loop, which takes less than a millisecond; longer ones on a thread."""
 INLINE_MESSAGES: Final = 50
-"""The same for the messages of a conversation."""
+"""Conversations of at most as many messages are rendered on the event loop."""
 
-PromptScores = Sequence[TokenLogprob | None]
+PromptLogprobs = Sequence[TokenLogprob | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """One request for text."""
+class GenerationRequest:
+    """A prompt with everything that determines its completions."""
 
     prompt: Sequence[int]
     options: Mapping[str, Option]
-    """What the request asks for."""
+    """Options of the request."""
     defaults: Mapping[str, Option] = field(default_factory=dict[str, Option])
-    """What its route asks for where neither the request nor the model's generation config does."""
+    """Defaults of the route; the generation config of the model takes precedence over them."""
     max_new_tokens: int | None = None
-    """None: what the model's generation config says, else `default_new_tokens`, else the rest of the context; what does
-    not fit is cut then, because the request did not ask for it. 0: only the prompt is read, for `prompt_logprobs`."""
+    """Most new tokens. None: the value of the model's generation config, else `default_new_tokens`, else the rest of
+    the context; such a default is reduced to what fits. 0: only the prompt is computed, for `prompt_logprobs`."""
     default_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
     count: int = 1
@@ -57,51 +60,51 @@ class Generation:
     adapter: str | None = None
     clean_up_spaces: bool = False
     special_tokens: bool = False
-    """Whether special tokens are part of the text."""
+    """Whether the text contains special tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of the answer number `index`."""
+class CompletionChunk:
+    """A part of one completion in a stream; `index` numbers the completions of a prompt."""
 
     index: int
     text: str
-    finish: str | None = None
+    finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     new_tokens: int = 0
-    prompt_scores: "PromptScores" = ()
-    """On the first piece of each answer: log probabilities of the prompt, if asked for."""
+    prompt_token_logprobs: "PromptLogprobs" = ()
+    """Log probabilities of the prompt, if requested; only in the first chunk of a completion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer."""
+    """One completion of a prompt."""
 
     text: str
-    finish: str
+    finish_reason: str
     new_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
-    prompt_scores: "PromptScores" = ()
+    prompt_token_logprobs: "PromptLogprobs" = ()
 
 
 class Observer(Protocol):
-    """Learns about requests; implemented by the metrics."""
+    """Receives measurements of requests; `Metrics` implements it."""
 
     def started(self, prompt_tokens: int) -> None:
-        """A request was queued."""
+        """Called when a request was queued."""
         ...
 
     def first_token(self, seconds: float) -> None:
-        """The first token of a row came after `seconds`."""
+        """Called when a row has its first token, `seconds` after the request."""
         ...
 
     def generated(self, tokens: int, seconds: float) -> None:
-        """A row ended with `tokens` tokens after `seconds`."""
+        """Called when a row has ended, `seconds` after the request."""
         ...
 
 
 @final
-class Service:
+class GenerationService:
     """A loaded model and its scheduler."""
 
     def __init__(self, model: LanguageModel, scheduler: Scheduler, observer: Observer) -> None:
@@ -109,30 +112,30 @@ class Service:
         self.scheduler = scheduler
         self._observer = observer
         self._token_texts: dict[int, str] = {}
-        # One thread: the tokenizers behind the model are not promised to be re-entrant.
+        # One thread, because tokenizers of the tokenizers library change their padding and truncation state in a call.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
     @property
     def info(self) -> ModelInfo:
-        """What is being served."""
+        """Properties of the model."""
         return self._model.info
 
     @property
     def base_name(self) -> str:
-        """Name under which the model answers without any adapter."""
+        """Name of the model without adapters, `NAME:base`."""
         return f"{self.info.name}:base"
 
     def model_names(self) -> list[str]:
-        """Every name `model=` accepts: the served name first."""
+        """Returns the accepted values of `model`; the served name is the first."""
         if not self.info.adapters:
             return [self.info.name]
         return [self.info.name, self.base_name, *self.info.adapters]
 
-    def adapter_of(self, model: str | None) -> str | None:
-        """The adapter that the model name of a request selects, in the terms of `Row.adapter`.
+    def resolve_adapter(self, model: str | None) -> str | None:
+        """Resolves the `model` field of a request to a value of `Row.adapter`.
 
         Raises:
-            UnknownModel: nothing of that name is served here.
+            UnknownModel: `model` is not one of `model_names`.
         """
         if model is None or model == self.info.name:
             return None
@@ -141,15 +144,17 @@ class Service:
         if self.info.adapters and model == self.base_name:
             return ""
         raise UnknownModel(
-            f"the model {abbreviate(model)} does not exist; served here: {', '.join(self.model_names())}", param="model"
+            f"the model {abbreviate(model)} does not exist; this server has: {', '.join(self.model_names())}",
+            param="model",
         )
 
     async def encode_all(self, prompts: Sequence[str | list[int]], *, count: int, special: bool) -> list[list[int]]:
-        """Token ids of the prompts of one request, each of which asks for `count` answers; those that are token ids
-        already stay as they are.
+        """Tokenizes the prompts of one request, each with `count` completions; lists of token ids are returned as they
+        are.
 
         Raises:
-            BadRequest: more answers than the server ever takes at once; found out before any text is read.
+            BadRequest: the request needs more rows than an idle server accepts. This is checked before any prompt is
+                tokenized, because a body may contain millions of prompts.
         """
         self.scheduler.check_count(len(prompts) * count)
 
@@ -166,60 +171,63 @@ class Service:
     async def encode(
         self, prompt: str | Sequence[Message], *, special: bool = True, template: TemplateOptions | None = None
     ) -> list[int]:
-        """Token ids of a text or of a conversation."""
+        """Tokenizes a text, or renders and tokenizes a conversation."""
         if isinstance(prompt, str):
             if len(prompt) < INLINE_CHARACTERS:
                 return self._model.encode(prompt, special=special)
             return await self._on_thread(lambda: self._model.encode(prompt, special=special))
-        # A template visits every message and may print what is beside the content.
+        # The time of a template depends on the number of messages and on fields beside the content (`tool_calls`).
         few = len(prompt) <= INLINE_MESSAGES and not any(message.extra for message in prompt)
         if few and sum(len(message.content) for message in prompt) < INLINE_CHARACTERS:
             return self._model.encode_chat(prompt, template)
         return await self._on_thread(lambda: self._model.encode_chat(prompt, template))
 
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
-        """Text of token ids."""
+        """Converts token ids to text."""
         return self._model.decode(tokens, clean_up_spaces=clean_up_spaces, special=special)
 
     def token_text(self, token: int) -> str:
-        """Text of one token; an answer with log probabilities holds up to 21 for each of its own."""
+        """Returns the text of one token.
+
+        The texts are cached: a completion with log probabilities names up to 21 tokens per position.
+        """
         text = self._token_texts.get(token)
         if text is None:
             text = self._token_texts[token] = self._model.decode([token], special=True)
         return text
 
-    async def complete(self, request: Generation) -> list[Completion]:
-        """Generate the whole answer (all `count` of them).
+    async def complete(self, request: GenerationRequest) -> list[Completion]:
+        """Generates all completions of one prompt.
 
         Raises:
-            RequestError: refused, failed, or the server is busy.
+            RequestError: the request is rejected or failed.
         """
         return (await self.complete_all([request]))[0]
 
-    async def complete_all(self, requests: Sequence[Generation]) -> list[list[Completion]]:
-        """Generate the whole answers to several prompts of one request, side by side.
-
-        They are accepted together or not at all; if one fails, the others are abandoned.
+    async def complete_all(self, requests: Sequence[GenerationRequest]) -> list[list[Completion]]:
+        """Generates the completions of several prompts concurrently; if one fails, the others are canceled.
 
         Raises:
-            RequestError: refused, failed, or the server is busy.
+            RequestError: the request is rejected or failed.
         """
         started = time.monotonic()
         groups = self._submit(requests, streaming=False)
         try:
             parts = [
-                self._complete_one(request, ticket, started)
-                for request, tickets in zip(requests, groups, strict=True)
-                for ticket in tickets
+                self._complete_one(request, handle, started)
+                for request, handles in zip(requests, groups, strict=True)
+                for handle in handles
             ]
             found = iter([await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts))
-            return [[completion for _ in tickets for completion in next(found)] for tickets in groups]
+            return [[completion for _ in handles for completion in next(found)] for handles in groups]
         finally:
             _cancel(groups)
 
-    async def stream(self, request: Generation) -> AsyncGenerator[Piece, None]:
-        """Generate piece by piece; pieces of several answers come interleaved. Close the generator to
-        stop."""
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[CompletionChunk, None]:
+        """Streams the completions of one prompt; chunks of several completions are interleaved.
+
+        Closing the generator cancels the rows.
+        """
         pieces = self.stream_all([request])
         try:
             async for _, piece in pieces:
@@ -227,39 +235,41 @@ class Service:
         finally:
             await pieces.aclose()
 
-    async def stream_all(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Piece], None]:
-        """Generate the answers to several prompts of one request piece by piece, side by side; each piece comes with
-        the index of its prompt."""
+    async def stream_all(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncGenerator[tuple[int, CompletionChunk], None]:
+        """Streams the completions of several prompts; yields the index of the prompt with each chunk."""
         started = time.monotonic()
         groups = self._submit(requests, streaming=True)
         try:
             if len(groups) == 1 and len(groups[0]) == 1:
-                async for piece in self._pieces(requests[0], groups[0][0], 0, started):
+                async for piece in self._chunks(requests[0], groups[0][0], 0, started):
                     yield 0, piece
                 return
-            merged: asyncio.Queue[tuple[int, Piece] | BaseException] = asyncio.Queue()
+            merged: asyncio.Queue[tuple[int, CompletionChunk] | BaseException] = asyncio.Queue()
 
-            async def forward(group: int, index: int, ticket: Ticket) -> None:
+            async def forward(group: int, index: int, handle: RowHandle) -> None:
                 try:
-                    async for piece in self._pieces(requests[group], ticket, index, started):
+                    async for piece in self._chunks(requests[group], handle, index, started):
                         merged.put_nowait((group, piece))
-                except Exception as error:  # noqa: BLE001 - carried to the reader, which raises it
+                except Exception as error:  # noqa: BLE001 - raised by the consumer below
                     merged.put_nowait(error)
 
             failure: BaseException | None = None
             async with asyncio.TaskGroup() as tasks:
-                for group, tickets in enumerate(groups):
-                    for index, ticket in enumerate(tickets):
-                        tasks.create_task(forward(group, index, ticket))
-                open_answers = sum(len(tickets) for tickets in groups)
+                for group, handles in enumerate(groups):
+                    for index, handle in enumerate(handles):
+                        tasks.create_task(forward(group, index, handle))
+                open_answers = sum(len(handles) for handles in groups)
                 while open_answers:
                     item = await merged.get()
                     if isinstance(item, BaseException):
-                        # Raised outside the group, which would wrap it; the other answers end by their cancelled rows.
+                        # Raised after the group, which would wrap it in an ExceptionGroup. The other tasks end
+                        # because their rows are canceled.
                         failure = item
                         _cancel(groups)
                         break
-                    open_answers -= item[1].finish is not None
+                    open_answers -= item[1].finish_reason is not None
                     yield item
             if failure:
                 raise failure
@@ -267,59 +277,59 @@ class Service:
             _cancel(groups)
 
     def close(self) -> None:
-        """Release the tokenizer's thread."""
+        """Stops the tokenizer thread."""
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
-    async def _on_thread(self, work: "Encode") -> list[int]:
+    async def _on_thread(self, work: "TokenizeCall") -> list[int]:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
-    def _submit(self, requests: Sequence[Generation], *, streaming: bool) -> list[list[Ticket]]:
-        """Queue the rows of all prompts, or none of them."""
+    def _submit(self, requests: Sequence[GenerationRequest], *, streaming: bool) -> list[list[RowHandle]]:
+        """Submits the rows of all prompts together."""
         plans: list[SamplingPlan] = []
         for index, request in enumerate(requests):
-            # The prompts of one request share their options, which are resolved once.
+            # The prompts of one request share their options, so the plan is computed once.
             shared = index > 0 and request.options is requests[index - 1].options
             plans.append(plans[-1] if shared else self._model.plan(request.options, request.defaults))
         groups = [self._rows(request, plan) for request, plan in zip(requests, plans, strict=True)]
         incremental = streaming or any(
             request.stop or plan.stop_strings for request, plan in zip(requests, plans, strict=True)
         )
-        tickets = iter(self.scheduler.submit([row for rows in groups for row in rows], incremental=incremental))
+        handles = iter(self.scheduler.submit([row for rows in groups for row in rows], incremental=incremental))
         for request in requests:
             self._observer.started(len(request.prompt))
-        return [[next(tickets) for _ in rows] for rows in groups]
+        return [[next(handles) for _ in rows] for rows in groups]
 
-    def _rows(self, request: Generation, plan: SamplingPlan) -> list[Row]:
-        room = self.info.context_tokens - len(request.prompt)
-        wanted = request.max_new_tokens
+    def _rows(self, request: GenerationRequest, plan: SamplingPlan) -> list[Row]:
+        remaining = self.info.context_tokens - len(request.prompt)
+        requested = request.max_new_tokens
         if not request.prompt:
-            raise BadRequest("the prompt holds no token", param="prompt")
+            raise BadRequest("the prompt is empty after tokenization", param="prompt")
         self._check_tokens(request.prompt)
-        if room < (1 if wanted is None else wanted):
-            asked = (
-                f" and {wanted} new tokens were asked for; lower max_tokens or max_completion_tokens "
+        if remaining < (1 if requested is None else requested):
+            remedy = (
+                f" and the request is for {requested} new tokens; lower max_tokens or max_completion_tokens "
                 "(in /chat max_new_tokens or max_length)"
-                if wanted is not None
+                if requested is not None
                 else ""
             )
             raise PromptTooLong(
                 f"this model's context is {self.info.context_tokens} tokens; the prompt has "
-                f"{len(request.prompt)}{asked}",
+                f"{len(request.prompt)}{remedy}",
                 param="prompt",
             )
-        if plan.alone and (request.logprobs is not None or request.prompt_logprobs is not None):
+        if plan.is_unbatched and (request.logprobs is not None or request.prompt_logprobs is not None):
             raise BadRequest(
-                f"log probabilities are not available with {', '.join(plan.alone_because)}", param="logprobs"
+                f"log probabilities are not available with {', '.join(plan.unbatched_reasons)}", param="logprobs"
             )
-        if wanted is None:
-            wanted = min(room, plan.length or request.default_new_tokens or room)
+        if requested is None:
+            requested = min(remaining, plan.length or request.default_new_tokens or remaining)
         return [
             Row(
                 prompt=request.prompt,
                 plan=plan,
-                max_new_tokens=max(1, wanted),
+                max_new_tokens=max(1, requested),
                 adapter=request.adapter,
-                # Several answers of one seeded request must differ from each other, and be the same next time.
+                # The completions of a seeded request differ from each other and are the same when it is repeated.
                 seed=None if request.seed is None else _signed_64_bits(request.seed + index),
                 logprobs=request.logprobs,
                 prompt_logprobs=request.prompt_logprobs,
@@ -328,84 +338,89 @@ class Service:
         ]
 
     def _check_tokens(self, prompt: Sequence[int]) -> None:
-        """A token id outside the vocabulary would read past a table; on a GPU that takes the whole process down."""
+        """Rejects token ids outside the vocabulary.
+
+        The embedding lookup of such an id is an assertion failure of the GPU, after which the process is unusable.
+        """
         limit = self.info.vocabulary
         wrong = next((token for token in prompt if token < 0 or token >= limit), None) if limit else None
         if wrong is not None:
             raise BadRequest(f"token id {wrong} is outside the vocabulary of {limit}", param="prompt")
 
-    async def _complete_one(self, request: Generation, ticket: Ticket, started: float) -> list[Completion]:
-        if ticket.incremental:
-            return [await self._complete_incrementally(request, ticket, started)]
-        event = await ticket.next()
+    async def _complete_one(self, request: GenerationRequest, handle: RowHandle, started: float) -> list[Completion]:
+        if handle.incremental:
+            return [await self._complete_incrementally(request, handle, started)]
+        event = await handle.next()
         self._observer.first_token(event.at - started)
         self._observer.generated(len(event.tokens), time.monotonic() - started)
-        scores = ticket.row.prompt_scores
+        scores = handle.row.prompt_token_logprobs
         if request.max_new_tokens == 0:
             return [Completion("", "length", 0, (), scores)]
-        finish = event.finish or "length"
+        finish_reason = event.finish_reason or "length"
         return [
-            Completion(self._text(request, tokens), finish, len(tokens), tuple(event.logprobs), scores)
+            Completion(self._text(request, tokens), finish_reason, len(tokens), tuple(event.logprobs), scores)
             for tokens in (event.sequences or [event.tokens])
         ]
 
-    async def _complete_incrementally(self, request: Generation, ticket: Ticket, started: float) -> Completion:
-        text, count, finish = "", 0, "length"
+    async def _complete_incrementally(
+        self, request: GenerationRequest, handle: RowHandle, started: float
+    ) -> Completion:
+        text, count, finish_reason = "", 0, "length"
         logprobs: list[TokenLogprob] = []
-        async for piece in self._pieces(request, ticket, 0, started):
+        async for piece in self._chunks(request, handle, 0, started):
             text += piece.text
             count += piece.new_tokens
             logprobs.extend(piece.logprobs)
-            finish = piece.finish or finish
-        return Completion(text, finish, count, tuple(logprobs), ticket.row.prompt_scores)
+            finish_reason = piece.finish_reason or finish_reason
+        return Completion(text, finish_reason, count, tuple(logprobs), handle.row.prompt_token_logprobs)
 
-    async def _pieces(
-        self, request: Generation, ticket: Ticket, index: int, started: float
-    ) -> AsyncGenerator[Piece, None]:
+    async def _chunks(
+        self, request: GenerationRequest, handle: RowHandle, index: int, started: float
+    ) -> AsyncGenerator[CompletionChunk, None]:
         decoder = IncrementalDetokenizer(lambda tokens: self._text(request, tokens))
-        stops = StopStrings((*request.stop, *ticket.row.plan.stop_strings))
+        stops = StopStrings((*request.stop, *handle.row.plan.stop_strings))
         total = 0
-        finish: str | None = None
-        while finish is None:
-            event = await ticket.next()
-            scores: PromptScores = () if total else ticket.row.prompt_scores
+        finish_reason: str | None = None
+        while finish_reason is None:
+            event = await handle.next()
+            scores: PromptLogprobs = () if total else handle.row.prompt_token_logprobs
             if not total and event.tokens:
                 self._observer.first_token(event.at - started)
             if request.max_new_tokens == 0:
-                yield Piece(index, "", "length", (), 0, scores)
+                yield CompletionChunk(index, "", "length", (), 0, scores)
                 return
             total += len(event.tokens)
             text = stops.push("".join(decoder.push(token) for token in event.tokens))
-            finish = event.finish
-            if finish and not stops.found:
+            finish_reason = event.finish_reason
+            if finish_reason and not stops.found:
                 text += stops.push(decoder.flush())
                 text += stops.flush()
             if stops.found:
-                ticket.cancel()
-                finish = "stop"
-            yield Piece(index, text, finish, tuple(event.logprobs), len(event.tokens), scores)
+                handle.cancel()
+                finish_reason = "stop"
+            yield CompletionChunk(index, text, finish_reason, tuple(event.logprobs), len(event.tokens), scores)
         self._observer.generated(total, time.monotonic() - started)
 
-    def _text(self, request: Generation, tokens: Sequence[int]) -> str:
+    def _text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
         return self._model.decode(
             tokens, clean_up_spaces=request.clean_up_spaces, special=request.special_tokens
         )  # fmt: skip
 
 
-def _cancel(groups: Sequence[Sequence[Ticket]]) -> None:
-    for tickets in groups:
-        for ticket in tickets:
-            ticket.cancel()
+def _cancel(groups: Sequence[Sequence[RowHandle]]) -> None:
+    for handles in groups:
+        for handle in handles:
+            handle.cancel()
 
 
 def _signed_64_bits(seed: int) -> int:
-    """Seeds of several answers wrap around at the end of the range."""
+    """Wraps a seed at the end of the 64-bit range; seed and index of a completion may exceed it together."""
     return (seed + 2**63) % 2**64 - 2**63
 
 
-class Encode(Protocol):
-    """A deferred call of the tokenizer."""
+class TokenizeCall(Protocol):
+    """Deferred call of the tokenizer."""
 
     def __call__(self) -> list[int]:
-        """Token ids."""
+        """Returns token ids."""
         ...

@@ -1,7 +1,6 @@
-"""Adapters as container images: packing, pushing and pulling over the registry protocol, without docker,
-oras or skopeo.
+"""Packs adapters as container images, and pushes and pulls them over the registry protocol.
 
-Used by the tuning job (push) and by init containers (pull). Pure standard library. Reading order:
-`reference` → `credentials` → `registry` (the protocol) → `adapter_image` (what is in the image) → `main`
-(two commands).
+The tuning job pushes, init containers pull; neither image needs docker, oras or skopeo. Reading order: `reference` →
+`credentials` → `registry` (the protocol) → `layers` (unpacking) → `adapter_image` (the content of an image) → `main`
+(the commands). Uses the standard library only.
 """

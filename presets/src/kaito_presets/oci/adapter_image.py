@@ -1,8 +1,7 @@
-"""What an adapter image is: any image that holds `/data/adapter_config.json` and
-`/data/adapter_model.safetensors`.
+"""Pushes and pulls adapter images: images with `/data/adapter_config.json` and `/data/adapter_model.safetensors`.
 
-Used by the tuning job, by `kaito-push-adapter` and by `kaito-pull-adapter`. Packing is deterministic (the
-same files give the same digest: sorted, no times, root-owned); unpacking is in `layers`.
+Used by the tuning job, `kaito-push-adapter` and `kaito-pull-adapter`. Packing is reproducible: the same files have the
+same digest, because entries are sorted, owned by root and without times. `layers` unpacks.
 """
 
 import gzip
@@ -41,11 +40,12 @@ def push_adapter(
     plain_http: bool = False,
     annotations: Mapping[str, str] | None = None,
 ) -> str:
-    """Pack the adapter of `directory` and push it; returns the manifest's digest.
+    """Packs the adapter in `directory` and pushes it; returns the digest of the manifest.
 
     Raises:
-        NotAnAdapter: the directory lacks a file.
-        CredentialsRefused, RegistryError: the registry did not take it.
+        NotAnAdapter: the directory lacks a required file.
+        CredentialsRefused: the registry rejects the credentials.
+        RegistryError: the push failed.
     """
     missing = [name for name in REQUIRED if not (directory / name).is_file()]
     if missing:
@@ -69,11 +69,12 @@ def push_adapter(
 
 
 def check_push(reference: ImageReference, *, docker_configs: Sequence[Path] = (), plain_http: bool = False) -> None:
-    """Check that the registry takes a push to `reference`, without storing anything.
+    """Checks that the registry accepts a push to `reference`, without storing anything.
 
     Raises:
         ConfigurationError: the credentials cannot be read.
-        CredentialsRefused, RegistryError: the registry refuses, or cannot be reached after retries.
+        CredentialsRefused: the registry rejects the credentials.
+        RegistryError: the registry rejects the push, or cannot be reached after retries.
     """
     _registry(reference, docker_configs, plain_http=plain_http).check_push()
 
@@ -84,7 +85,7 @@ def _registry(reference: ImageReference, docker_configs: Sequence[Path], *, plai
 
 
 def pack(directory: Path, target: Path) -> tuple[str, str]:
-    """Write the layer; returns the digests of the plain and of the compressed archive."""
+    """Writes the compressed layer to `target`; returns the digests of the plain and the compressed archive."""
     plain, packed = hashlib.sha256(), hashlib.sha256()
     with target.open("wb") as raw:
         compressed = gzip.GzipFile(filename="", mode="wb", fileobj=_Hashing(raw, packed), mtime=0)
@@ -110,16 +111,17 @@ def pull_image(
     plain_http: bool = False,
     path: str = "/data",
 ) -> list[str]:
-    """Write what the image holds under `path` to `directory`; returns the names of the files.
+    """Writes the files of the image below `path` to `directory`; returns their names.
 
-    Each docker config's credentials are tried in turn, then anonymous access.
+    The credentials of each Docker configuration are tried in order, then anonymous access.
 
     Raises:
-        NotAnAdapter: the image holds nothing there.
-        CredentialsRefused, RegistryError: the image cannot be had.
+        NotAnAdapter: the image contains no file below `path`.
+        CredentialsRefused: the registry rejects all credentials.
+        RegistryError: the image cannot be pulled or unpacked.
     """
     attempts: list[Credentials | None] = [*find_credentials(reference, docker_configs), None]
-    registry, layers = _first_that_may(attempts, reference, plain_http=plain_http)
+    registry, layers = _authorized_registry(attempts, reference, plain_http=plain_http)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
         tree = Path(scratch) / "tree"
@@ -132,18 +134,18 @@ def pull_image(
                 content.apply(stream)
         lost = content.resolve_links()
         if lost:
-            raise RegistryError(f"{reference}: under {path}, {'; '.join(lost)}: put regular files into the image")
+            raise RegistryError(f"{reference}: cannot write {path}: {'; '.join(lost)}; use regular files in the image")
         names = sorted(str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file())
         if not names:
-            raise NotAnAdapter(f"{reference} holds no file under {path}")
+            raise NotAnAdapter(f"{reference} contains no file below {path}")
         _move_into_place(tree, directory)
     return names
 
 
-def _first_that_may(
+def _authorized_registry(
     attempts: Sequence[Credentials | None], reference: ImageReference, *, plain_http: bool
 ) -> tuple[Registry, list[dict[str, Any]]]:
-    """The registry with the first credentials it accepts, and the image's layers."""
+    """Returns the registry with the first credentials that it accepts, and the layers of the image."""
     *others, last = attempts
     for credentials in others:
         registry = Registry(reference, credentials, plain_http=plain_http)
@@ -175,16 +177,18 @@ def _layers(registry: Registry, reference: ImageReference) -> list[dict[str, Any
 
 def _choose_platform(manifests: Sequence[Mapping[str, Any]], reference: ImageReference) -> str:
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    real = [entry for entry in manifests if entry.get("platform", {}).get("os") != "unknown"]  # attestations
-    ours = [entry for entry in real if entry.get("platform", {}).get("architecture") in (None, machine)]
-    if not real:
+    # Build tools add attestations to an index, as manifests for an unknown platform.
+    images = [entry for entry in manifests if entry.get("platform", {}).get("os") != "unknown"]
+    matching = [entry for entry in images if entry.get("platform", {}).get("architecture") in (None, machine)]
+    if not images:
         raise RegistryError(f"{reference} is an index without images")
-    return str((ours or real)[0]["digest"])
+    # Data images are often built for one platform only, and their content does not depend on it.
+    return str((matching or images)[0]["digest"])
 
 
 def _move_into_place(tree: Path, directory: Path) -> None:
-    """By renaming if the directory is not there yet; file by file if it is (a mount point cannot be
-    replaced)."""
+    """Moves `tree` to `directory`: by renaming, or file by file if it exists, because a mount point cannot be
+    replaced."""
     if not directory.exists():
         tree.rename(directory)
         return
@@ -208,22 +212,22 @@ def _config(diff_id: str) -> bytes:
 
 
 class _Hashing(io.RawIOBase):
-    """A file that is hashed while it is written."""
+    """Writes to a file and updates a digest with the written bytes."""
 
     def __init__(self, inner: IO[bytes] | gzip.GzipFile, digest: Any) -> None:
         self._inner = inner
         self._digest = digest
 
     def writable(self) -> bool:
-        """Always."""
+        """Returns True."""
         return True
 
     def write(self, data: Any) -> int:
-        """Hash and pass on."""
+        """Updates the digest and writes to the file."""
         self._digest.update(data)
         return self._inner.write(data)
 
     def flush(self) -> None:
-        """Pass on."""
+        """Flushes the file."""
         if not self._inner.closed:
             self._inner.flush()

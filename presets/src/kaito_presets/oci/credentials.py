@@ -1,7 +1,7 @@
-"""Registry credentials from docker's configuration file, which is also what a `dockerconfigjson` secret
-holds.
+"""Reads registry credentials from Docker configuration files, the format of `kubernetes.io/dockerconfigjson` Secrets.
 
-Used by `registry`. Matching follows Kubernetes: host first, then the longest path prefix.
+Used by `adapter_image`. The most specific entry for an image is used, as in the kubelet
+(`ImageReference.match_credentials`).
 """
 
 import base64
@@ -21,27 +21,28 @@ from kaito_presets.json_values import is_object
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user with a password, or a token that can be exchanged."""
+    """User name and password, or an identity token for the registry's token service."""
 
     user: str = ""
     password: str = ""
     identity_token: str = ""
 
     def __repr__(self) -> str:
-        return f"Credentials(user={self.user!r})"  # never the secret
+        return f"Credentials(user={self.user!r})"  # without the secret, so that it is not logged
 
     @property
     def basic(self) -> str:
-        """Value of an Authorization header."""
+        """Value of the Authorization header for basic authentication."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
 def find_credentials(reference: ImageReference, files: Sequence[Path]) -> list[Credentials]:
-    """Credentials for a registry from each file that has some, in order; the default locations when no file
-    is given.
+    """Returns the credentials for an image from each file that contains some, in the order of the files.
+
+    Without `files`, the default files of Docker are read if they exist.
 
     Raises:
-        ConfigurationError: a file that was named cannot be read.
+        ConfigurationError: one of `files`, or an existing default file, cannot be read.
     """
     found: list[Credentials] = []
     for file, required in [(file, True) for file in files] or [(file, False) for file in default_files()]:
@@ -54,7 +55,7 @@ def find_credentials(reference: ImageReference, files: Sequence[Path]) -> list[C
 
 
 def default_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where docker itself looks."""
+    """Returns the configuration files that the docker command reads."""
     folder = environment.get("DOCKER_CONFIG")
     return [Path(folder) / "config.json" if folder else Path.home() / ".docker" / "config.json"]
 
@@ -62,7 +63,7 @@ def default_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
 def _entries(file: Path) -> Mapping[str, Any]:
     path = file / "config.json" if file.is_dir() else file
     if file.is_dir() and not path.exists():
-        path = file / ".dockerconfigjson"  # a secret mounted without renaming its key
+        path = file / ".dockerconfigjson"  # the key of a Secret that is mounted as a volume
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         entries = document.get("auths", {}) if "auths" in document or "credHelpers" in document else document

@@ -1,8 +1,11 @@
-"""Unpacks one folder of an image: applies its layers in order (OCI image specification, "Applying changesets").
+"""Unpacks one directory of an image by applying its layers in order (OCI image specification, "Applying changesets").
 
-Called by `adapter_image`. Guarantees that nothing is written or removed outside the target, that only regular
-files are written, and that what cannot be written as one (a link that leads out of the folder, a device) is
-reported and never left out silently. Layers are input from outside: whatever is in them ends as a RegistryError.
+Used by `adapter_image`. Layers are untrusted input. Guarantees:
+
+* Nothing is written or removed outside the target directory.
+* Only regular files and directories are written. Links are resolved inside the image; an entry that cannot be written
+  (a link out of the directory, a device) is reported, not skipped.
+* A malformed layer is a RegistryError.
 """
 
 import os
@@ -16,19 +19,20 @@ from kaito_presets.errors import RegistryError
 
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
-MOST_LINKS: Final = 40
-"""Links followed from one name before it counts as a cycle (Linux: MAXSYMLINKS)."""
-MOST_PARTS: Final = 100
-"""Folders of one path: Python walks deeper trees no more."""
-MOST_COPIES: Final = 10_000
-"""Files written for links to folders. A chain of n folders with two links each to the one before stands for 2^n."""
+MAX_LINKS: Final = 40
+"""Links that one name may follow before they count as a cycle (Linux: MAXSYMLINKS)."""
+MAX_PATH_PARTS: Final = 100
+"""Parts of one path. Python's recursive functions fail for much deeper trees."""
+MAX_COPIED_FILES: Final = 10_000
+"""Files that are copied for links to directories. A chain of n directories with two links each to the previous one
+expands to 2^n copies."""
 
 
 def apply_layer(stream: IO[bytes], tree: Path, path: str) -> list[str]:
-    """Apply one layer's changes below `path` to `tree`; returns what could not be written, one text each.
+    """Applies one layer to `tree`; returns a message for each entry below `path` that could not be written.
 
     Raises:
-        RegistryError: not an archive, or it holds a path that leads outside.
+        RegistryError: the layer is not an archive, or contains a path outside the image.
     """
     content = ImageTree(tree, path)
     content.apply(stream)
@@ -37,23 +41,23 @@ def apply_layer(stream: IO[bytes], tree: Path, path: str) -> list[str]:
 
 @final
 class ImageTree:
-    """The content of the folder `path` of an image, built layer by layer in the directory `tree`."""
+    """The content of the directory `path` of an image, built layer by layer in the local directory `tree`."""
 
     def __init__(self, tree: Path, path: str) -> None:
         self._tree = tree
         self._prefix = PurePosixPath(*PurePosixPath(path.strip("/")).parts)
         self._links: dict[PurePosixPath, str] = {}
-        """Symbolic links by their place below the folder; what they lead to is known after the last layer."""
-        self._refused: dict[PurePosixPath, str] = {}
-        """Entries that cannot be written, each with the words for it."""
+        """Symbolic links by their path below the directory. Their targets are known only after the last layer."""
+        self._unwritable: dict[PurePosixPath, str] = {}
+        """Entries that cannot be written, with their messages."""
         self._added: set[PurePosixPath] = set()
-        """What the current layer wrote: its whiteouts hide lower layers only."""
+        """Entries of the current layer. Its whiteouts remove entries of lower layers only."""
 
     def apply(self, stream: IO[bytes]) -> None:
-        """Apply a layer.
+        """Applies a layer.
 
         Raises:
-            RegistryError: not an archive, or it holds a path that leads outside.
+            RegistryError: the layer is not an archive, or contains a path outside the image.
         """
         self._added = set()
         name = ""
@@ -63,16 +67,16 @@ class ImageTree:
                     name = entry.name
                     self._apply(archive, entry)
         except (tarfile.TarError, EOFError, zlib.error, RecursionError) as error:
-            # tarfile reads a chain of extended headers by recursion.
+            # RecursionError: tarfile reads a chain of extended headers recursively.
             raise RegistryError(f"a layer is not a tar archive: {error}") from error
         except (OSError, ValueError) as error:
             raise RegistryError(f"a layer cannot be unpacked at {name!r}: {error}") from error
 
     def resolve_links(self) -> list[str]:
-        """Write what links inside the folder lead to in their place; returns what could not be written.
+        """Replaces links by copies of their targets; returns a message for each entry that could not be written.
 
         Raises:
-            RegistryError: the links stand for too many files, or the disk does not take them.
+            RegistryError: the links expand to too many files, or the copies cannot be written.
         """
         try:
             return self._write_links()
@@ -81,29 +85,29 @@ class ImageTree:
 
     def _write_links(self) -> list[str]:
         targets = {place: self._resolve(place) for place in sorted(self._links)}
-        lost = dict(self._refused)
+        problems = dict(self._unwritable)
         folders: dict[PurePosixPath, PurePosixPath] = {}
         for place, target in targets.items():
             if target is None:
-                lost[place] = f"{place} links to {self._links[place]!r}, which is not in the folder"
+                problems[place] = f"{place} links to {self._links[place]!r}, which is not in the directory"
             elif (self._tree / target).is_dir():
                 folders[place] = target
             else:
-                _same_file(self._tree / target, self._tree / place)
+                _link_or_copy(self._tree / target, self._tree / place)
         copies = 0
-        # A folder is copied when the links inside it have been written; what is left then holds itself.
+        # A directory is copied after the links inside it have been resolved. Links that remain contain themselves.
         while ready := [
             place for place, target in folders.items() if not any(target == p or target in p.parents for p in folders)
         ]:
             for place in ready:
                 source = self._tree / folders.pop(place)
                 copies += sum(1 for _ in source.rglob("*"))
-                if copies > MOST_COPIES:
-                    raise RegistryError(f"the links of an image stand for more than {MOST_COPIES} files")
+                if copies > MAX_COPIED_FILES:
+                    raise RegistryError(f"the links of an image expand to more than {MAX_COPIED_FILES} files")
                 shutil.copytree(source, self._tree / place)
-        lost |= {place: f"{place} links to {self._links[place]!r}, which holds it" for place in folders}
+        problems |= {place: f"{place} links to {self._links[place]!r}, which contains the link" for place in folders}
         self._links.clear()
-        return [text for _, text in sorted(lost.items())]
+        return [text for _, text in sorted(problems.items())]
 
     def _apply(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
         path = _path(entry.name)
@@ -116,57 +120,57 @@ class ImageTree:
             return
         if entry.isdir():
             if inside in self._links or not (self._tree / inside).is_dir():
-                self._make_room(inside)
+                self._prepare_place(inside)
                 (self._tree / inside).mkdir()
-            self._refused.pop(inside, None)
+            self._unwritable.pop(inside, None)
         elif entry.isreg():
-            self._make_room(inside)
+            self._prepare_place(inside)
             content = archive.extractfile(entry)
             if content is not None:
                 with content, (self._tree / inside).open("wb") as file:
                     shutil.copyfileobj(content, file)
         elif entry.issym():
-            self._make_room(inside)
+            self._prepare_place(inside)
             self._links[inside] = entry.linkname
         elif entry.islnk():
             self._link(inside, entry.linkname)
         else:
-            self._make_room(inside)
-            self._refused[inside] = f"{inside} is neither a file, a directory nor a link"
+            self._prepare_place(inside)
+            self._unwritable[inside] = f"{inside} is neither a file, a directory nor a link"
         self._added.add(inside)
 
     def _apply_above(self, path: PurePosixPath, entry: tarfile.TarInfo) -> None:
-        """An entry that is not below the folder: of interest only if it is the folder, or one above it."""
+        """Checks an entry that is the directory or one of its parents, which must be directories."""
         if path != self._prefix and path not in self._prefix.parents:
             return
         here = PurePosixPath()
         if entry.isdir():
-            self._refused.pop(here, None)
+            self._unwritable.pop(here, None)
         else:
             kind = f"is a link to {entry.linkname!r}" if entry.issym() else "is not a directory"
-            self._refused[here] = f"/{path} {kind}"
+            self._unwritable[here] = f"/{path} {kind}"
 
     def _link(self, place: PurePosixPath, target: str) -> None:
-        """A hard link: another name of an entry that was unpacked before."""
+        """Applies a hard link to an entry that was unpacked before."""
         source = self._below(_path(target))
         if source == place:
             return
-        self._make_room(place)
+        self._prepare_place(place)
         if source is not None and source in self._links:
             self._links[place] = str(PurePosixPath("/", self._prefix, source.parent, self._links[source]))
         elif source is not None and (self._tree / source).is_file():
-            _same_file(self._tree / source, self._tree / place)
+            _link_or_copy(self._tree / source, self._tree / place)
         else:
-            self._refused[place] = f"{place} is a hard link to {target!r}, which is not in the folder"
+            self._unwritable[place] = f"{place} is a hard link to {target!r}, which is not in the directory"
 
     def _hide(self, path: PurePosixPath) -> None:
-        """A whiteout: removes what lower layers have put there."""
+        """Applies a whiteout, which removes entries of lower layers."""
         if path.name == OPAQUE:
             hidden = path.parent
         else:
             name = path.name.removeprefix(WHITEOUT)
             if name in ("", ".", ".."):
-                raise RegistryError(f"a layer holds the whiteout {str(path)!r}, which leads outside")
+                raise RegistryError(f"a layer contains the whiteout {str(path)!r}, which is outside the image")
             hidden = path.parent / name
         if hidden == self._prefix or hidden in self._prefix.parents:
             self._remove(PurePosixPath())
@@ -174,8 +178,8 @@ class ImageTree:
             self._remove(inside, itself=path.name != OPAQUE)
 
     def _remove(self, place: PurePosixPath, *, itself: bool = False) -> None:
-        """Remove what lies below `place`, and `place` with `itself`, but for what the current layer has added."""
-        for known in (self._links, self._refused):
+        """Removes the entries below `place`, and `place` if `itself` is set, except entries of the current layer."""
+        for known in (self._links, self._unwritable):
             for name in [name for name in known if (place in name.parents or (itself and name == place))]:
                 if name not in self._added:
                     del known[name]
@@ -197,30 +201,30 @@ class ImageTree:
         if PurePosixPath(folder.relative_to(self._tree)) not in self._added and not any(folder.iterdir()):
             folder.rmdir()
 
-    def _make_room(self, place: PurePosixPath) -> None:
-        """Make the parents of `place` directories and remove what is there: the later entry of a name wins."""
+    def _prepare_place(self, place: PurePosixPath) -> None:
+        """Creates the parent directories of `place` and removes an earlier entry of that name."""
         for parent in reversed(place.parents[:-1]):
             if parent in self._links:
-                raise RegistryError(f"a layer holds {str(place)!r}, below the link {str(parent)!r}")
+                raise RegistryError(f"a layer contains {str(place)!r}, below the link {str(parent)!r}")
             folder = self._tree / parent
             if folder.is_file():
                 folder.unlink()
             folder.mkdir(exist_ok=True)
         self._links.pop(place, None)
-        self._refused.pop(place, None)
+        self._unwritable.pop(place, None)
         target = self._tree / place
         if target.is_dir():
             shutil.rmtree(target)
-            for known in (self._links, self._refused):
+            for known in (self._links, self._unwritable):
                 for name in [name for name in known if place in name.parents]:
                     del known[name]
         else:
             target.unlink(missing_ok=True)
 
     def _resolve(self, place: PurePosixPath) -> PurePosixPath | None:
-        """The file or directory of the folder that a name leads to, None if there is none.
+        """Resolves a path to a file or directory inside the directory; None if it does not exist there.
 
-        Follows links part by part with the image as root, as the kernel does after chroot.
+        Links are followed part by part with the image as root, as the kernel does after chroot.
         """
         left = [*reversed(PurePosixPath(self._prefix, place).parts)]
         done: list[str] = []
@@ -231,11 +235,13 @@ class ImageTree:
                 del done[-1:]
                 continue
             done.append(part)
+            if len(done) > MAX_PATH_PARTS:
+                return None  # `_path` has rejected entries that are this deep
             link = self._links.get(self._below(PurePosixPath(*done)) or PurePosixPath())
             if link is None:
                 continue
             followed += 1
-            if followed > MOST_LINKS:
+            if followed > MAX_LINKS:
                 return None
             if link.startswith("/"):
                 done.clear()
@@ -245,16 +251,16 @@ class ImageTree:
         found = self._below(PurePosixPath(*done))
         try:
             return found if found is not None and (self._tree / found).exists() else None
-        except OSError:  # a name that no file system has (longer than NAME_MAX)
+        except OSError:  # a name longer than NAME_MAX
             return None
 
     def _below(self, path: PurePosixPath) -> PurePosixPath | None:
-        """A path of the image relative to the folder, None if it is elsewhere."""
+        """Returns a path of the image relative to the directory, or None if it is outside."""
         return path.relative_to(self._prefix) if self._prefix in path.parents else None
 
 
-def _same_file(source: Path, copy: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links."""
+def _link_or_copy(source: Path, copy: Path) -> None:
+    """Creates a hard link, or a copy if the file system does not support hard links."""
     try:
         os.link(source, copy)
     except OSError:
@@ -262,14 +268,16 @@ def _same_file(source: Path, copy: Path) -> None:
 
 
 def _path(name: str) -> PurePosixPath:
-    """The path of an entry from the root of the image.
+    """Returns the path of an entry relative to the root of the image.
 
     Raises:
-        RegistryError: it leads outside, or it is deeper than any real one.
+        RegistryError: the path is outside the image, or has more than `MAX_PATH_PARTS` parts.
     """
     parts = [part for part in PurePosixPath(name.lstrip("/")).parts if part != "."]
     if ".." in parts:
-        raise RegistryError(f"a layer holds the path {name!r}, which leads outside")
-    if len(parts) > MOST_PARTS:
-        raise RegistryError(f"a layer holds a path of {len(parts)} folders, more than {MOST_PARTS}: {name[:80]!r}")
+        raise RegistryError(f"a layer contains the path {name!r}, which is outside the image")
+    if len(parts) > MAX_PATH_PARTS:
+        raise RegistryError(
+            f"a layer contains a path with {len(parts)} parts, more than {MAX_PATH_PARTS}: {name[:80]!r}"
+        )
     return PurePosixPath(*parts)

@@ -1,6 +1,6 @@
-"""`kaito-push-adapter` and `kaito-pull-adapter`: push and pull adapter images.
+"""`kaito-push-adapter` and `kaito-pull-adapter`: commands that push and pull adapter images.
 
-Called by init containers and by people. Exit codes are those of `errors`.
+Init containers run `kaito-pull-adapter`. The exit codes are listed in `kaito_presets.errors`.
 """
 
 import logging
@@ -22,30 +22,30 @@ class PushOptions(BaseModel, extra="forbid", frozen=True):
     """Pack an adapter directory as an image and push it."""
 
     directory: Path = Field(
-        description="holds adapter_config.json and adapter_model.safetensors", json_schema_extra=_POSITIONAL
+        description="directory with adapter_config.json and adapter_model.safetensors", json_schema_extra=_POSITIONAL
     )
-    reference: str = Field(description="host/path:tag", json_schema_extra=_POSITIONAL)
+    reference: str = Field(description="image reference: registry/repository:tag", json_schema_extra=_POSITIONAL)
     docker_config: Path | None = Field(
-        default=None, description="credentials: docker's config.json, or a directory with it"
+        default=None, description="Docker's config.json with credentials, or its directory"
     )
-    plain_http: bool = Field(default=False, description="no TLS (loopback never has it)")
-    annotation: tuple[str, ...] = Field(default=(), description="KEY=VALUE for the manifest")
+    plain_http: bool = Field(default=False, description="use HTTP without TLS (always on for loopback)")
+    annotation: tuple[str, ...] = Field(default=(), description="annotation of the manifest, KEY=VALUE")
 
 
 class PullOptions(BaseModel, extra="forbid", frozen=True):
     """Pull an image and write the files below one of its paths."""
 
-    reference: str = Field(description="host/path:tag", json_schema_extra=_POSITIONAL)
-    directory: Path = Field(description="where to write", json_schema_extra=_POSITIONAL)
+    reference: str = Field(description="image reference: registry/repository:tag", json_schema_extra=_POSITIONAL)
+    directory: Path = Field(description="target directory", json_schema_extra=_POSITIONAL)
     docker_config: tuple[Path, ...] = Field(
-        default=(), description="credentials to try in turn, before anonymous access"
+        default=(), description="files with credentials, tried in order before anonymous access"
     )
-    plain_http: bool = Field(default=False, description="no TLS (loopback never has it)")
-    path: str = Field(default="/data", description="the path inside the image")
+    plain_http: bool = Field(default=False, description="use HTTP without TLS (always on for loopback)")
+    path: str = Field(default="/data", description="path inside the image")
 
 
 def push() -> int:
-    """The `kaito-push-adapter` command."""
+    """Runs the `kaito-push-adapter` command; returns the exit code."""
     try:
         options = parse(PushOptions, sys.argv[1:], program="kaito-push-adapter")
         annotations = dict(_pair(text) for text in options.annotation)
@@ -64,7 +64,7 @@ def push() -> int:
 
 
 def pull() -> int:
-    """The `kaito-pull-adapter` command."""
+    """Runs the `kaito-pull-adapter` command; returns the exit code."""
     logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         options = parse(PullOptions, sys.argv[1:], program="kaito-pull-adapter")

@@ -1,9 +1,11 @@
-"""The registry protocol (OCI distribution specification 1.1), as far as pushing and pulling needs it.
+"""Client of the registry protocol for pushes and pulls (OCI distribution specification 1.1).
 
-Used by `adapter_image`. Guarantees: what may succeed later is retried with growing pauses and a bound
-(connection errors, 408, 429 with its Retry-After, 5xx); refused credentials are reported as such and never
-retried; every blob's digest is verified; credentials are never sent to the host that a registry redirects
-to.
+Used by `adapter_image`. Guarantees:
+
+* Temporary failures (connection errors, 408, 425, 429, 5xx) are retried with exponential backoff, or after Retry-After.
+* Rejected credentials are a CredentialsRefused error and are not retried.
+* The digest of every blob and manifest that is requested by digest is verified.
+* Credentials are not sent to a host to which the registry redirects.
 """
 
 import hashlib
@@ -29,13 +31,13 @@ from kaito_presets.oci.credentials import Credentials
 
 log = logging.getLogger(__name__)
 
-TRIES: Final = 6
-FIRST_PAUSE_SECONDS: Final = 1.0
-LONGEST_PAUSE_SECONDS: Final = 30.0
+MAX_ATTEMPTS: Final = 6
+INITIAL_BACKOFF_SECONDS: Final = 1.0
+MAX_BACKOFF_SECONDS: Final = 30.0
 TIMEOUT_SECONDS: Final = 120.0
-"""Of one socket operation, not of a whole transfer."""
-PIECE_BYTES: Final = 2**20
-RETRIED_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Timeout of one socket operation, not of a whole transfer."""
+CHUNK_BYTES: Final = 2**20
+RETRYABLE_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -45,7 +47,7 @@ DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """Status, headers and body; the body of a download is left open instead."""
+    """Status and headers of a response with its body, or the open stream of a download."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,7 +60,7 @@ Body = bytes | Path | None
 
 @final
 class Registry:
-    """One repository of one registry."""
+    """Client of one repository of a registry."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Registry:
         credentials: Credentials | None,
         *,
         plain_http: bool = False,
-        tries: int = TRIES,
+        tries: int = MAX_ATTEMPTS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         scheme = "http" if plain_http or reference.is_loopback else "https"
@@ -77,18 +79,18 @@ class Registry:
         self._tries = tries
         self._sleep = sleep
 
-    # Pushing.
+    # Push.
 
     def push_blob(self, content: bytes | Path, digest: str, size: int) -> None:
-        """Upload a blob unless the registry has it.
+        """Uploads a blob unless the registry has it.
 
         Raises:
-            RegistryError: gave up.
+            RegistryError: the upload failed, after retries.
         """
         if self._send("HEAD", f"blobs/{digest}", accept_missing=True).status == 200:
             return
         for attempt in range(self._tries):
-            # An upload session that failed half way is not continued but begun anew.
+            # A failed upload session is not resumed, because the part that the registry stored is unknown.
             started = self._send("POST", "blobs/uploads/", data=b"", expected=(202, 201))
             if started.status == 201:
                 return
@@ -102,14 +104,14 @@ class Registry:
             except (RegistryError, OSError, HTTPException) as error:
                 if isinstance(error, CredentialsRefused) or attempt == self._tries - 1 or not _is_temporary(error):
                     raise self._failed(f"upload of {digest[:19]}", error) from error
-                self._pause(attempt, error)
+                self._back_off(attempt, error)
 
     def check_push(self) -> None:
-        """Check that the registry takes a push: log in, begin an upload and cancel it. Nothing is stored.
+        """Checks that the registry accepts a push, by starting an upload and canceling it.
 
         Raises:
-            CredentialsRefused: no credentials, or ones that may not push here.
-            RegistryError: the registry refuses for another reason, or cannot be reached after retries.
+            CredentialsRefused: the credentials are missing, wrong, or do not permit a push.
+            RegistryError: the registry rejects the upload for another reason, or cannot be reached after retries.
         """
         started = self._send("POST", "blobs/uploads/", data=b"", expected=(202, 201))
         location = started.headers.get("location", "")
@@ -118,19 +120,19 @@ class Registry:
         try:
             self._once("DELETE", urljoin(self._base, location), {}, None)
         except (RegistryError, OSError, HTTPException) as error:
-            # Cancelling is optional (OCI distribution specification 1.1); an upload without content expires.
-            log.debug("%s: the trial upload was not cancelled: %s", self._reference, error)
+            # Registries need not support cancellation (OCI distribution specification 1.1); empty uploads expire.
+            log.debug("%s: canceling the trial upload failed: %s", self._reference, error)
 
     def push_manifest(self, document: bytes, media_type: str) -> str:
-        """Store a manifest under the reference's tag; returns its digest."""
+        """Uploads a manifest with the tag of the reference; returns its digest."""
         headers = {"Content-Type": media_type}
         self._send("PUT", f"manifests/{self._reference.tag}", data=document, headers=headers, expected=(201, 200))
         return "sha256:" + hashlib.sha256(document).hexdigest()
 
-    # Pulling.
+    # Pull.
 
     def manifest(self, version: str) -> tuple[dict[str, Any], str]:
-        """A manifest or index, and its media type."""
+        """Downloads a manifest or index; returns the document and its media type."""
         accept = f"{MANIFEST}, {INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
         response = self._send("GET", f"manifests/{version}", headers={"Accept": accept})
         raw = response.content
@@ -143,14 +145,17 @@ class Registry:
         return document, str(document.get("mediaType") or response.headers.get("content-type", ""))
 
     def pull_blob(self, digest: str, target: Path) -> None:
-        """Download a blob and verify its digest."""
+        """Downloads a blob to `target` and verifies its digest.
+
+        A blob with a wrong digest is downloaded again, because a truncated transfer has the same symptom.
+        """
         for attempt in range(self._tries):
             try:
                 response = self._send("GET", f"blobs/{digest}", stream=True)
                 found = hashlib.sha256()
                 body = response.stream or io.BytesIO()
                 with body, target.open("wb") as file:
-                    while piece := body.read(PIECE_BYTES):
+                    while piece := body.read(CHUNK_BYTES):
                         found.update(piece)
                         file.write(piece)
                 if f"sha256:{found.hexdigest()}" != digest:
@@ -159,7 +164,7 @@ class Registry:
             except (OSError, HTTPException) as error:
                 if attempt == self._tries - 1:
                     raise self._failed(f"download of {digest[:19]}", error) from error
-                self._pause(attempt, error)
+                self._back_off(attempt, error)
 
     # Requests.
 
@@ -174,7 +179,7 @@ class Registry:
         accept_missing: bool = False,
         stream: bool = False,
     ) -> _Response:
-        """One request with retries."""
+        """Sends a request, with retries."""
         for attempt in range(self._tries):
             try:
                 response = self._once(
@@ -183,7 +188,7 @@ class Registry:
             except (OSError, HTTPException, RegistryError) as error:
                 if attempt == self._tries - 1 or not _is_temporary(error):
                     raise self._failed(f"{method} {path}", error) from error
-                self._pause(attempt, error)
+                self._back_off(attempt, error)
                 continue
             if response.status not in expected and not (accept_missing and response.status == 404):
                 raise RegistryError(f"{self._reference}: {method} {path}: unexpected status {response.status}")
@@ -200,33 +205,39 @@ class Registry:
         accept_missing: bool = False,
         stream: bool = False,
     ) -> _Response:
-        """One request; answers an authentication challenge once."""
+        """Sends a request; authenticates and repeats it if the response is a challenge."""
         response = _open(method, url, headers, data, self._authorization, stream=stream)
         if response.status == 401:
-            self._authorization = self._answer(response.headers.get("www-authenticate", ""))
+            self._authorization = self._authenticate(response.headers.get("www-authenticate", ""))
             response = _open(method, url, headers, data, self._authorization, stream=stream)
         if response.status in (401, 403):
-            who = f"user {self._credentials.user!r}" if self._credentials else "anonymous access"
-            raise CredentialsRefused(f"{self._reference}: the registry refuses {who} ({_reason(response)})")
+            subject = f"user {self._credentials.user!r}" if self._credentials else "anonymous access"
+            raise CredentialsRefused(f"{self._reference}: the registry rejects {subject} ({_reason(response)})")
         if response.status >= 400 and not (accept_missing and response.status == 404):
             retry_after = response.headers.get("retry-after", "")
             raise _Status(response.status, _reason(response), float(retry_after) if retry_after.isdigit() else None)
         return response
 
-    def _answer(self, challenge: str) -> str:
-        """The Authorization header that a `WWW-Authenticate` challenge asks for."""
+    def _authenticate(self, challenge: str) -> str:
+        """Returns the Authorization header for a `WWW-Authenticate` challenge.
+
+        Raises:
+            CredentialsRefused: the challenge cannot be answered, or the token service rejects the credentials.
+        """
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic":
             if not self._credentials:
-                raise CredentialsRefused(f"{self._reference}: the registry wants credentials and there are none for it")
+                raise CredentialsRefused(
+                    f"{self._reference}: the registry requires authentication; no credentials are configured"
+                )
             return self._credentials.basic
         if scheme.lower() != "bearer":
-            raise CredentialsRefused(f"{self._reference}: unknown authentication {challenge!r}")
+            raise CredentialsRefused(f"{self._reference}: unknown authentication scheme {challenge!r}")
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         realm = fields.get("realm", "")
         if not realm.startswith(("http://", "https://")):
-            raise CredentialsRefused(f"{self._reference}: the challenge {challenge!r} names no token service")
-        # Pushing needs both; a registry that grants less says so with the next 401.
+            raise CredentialsRefused(f"{self._reference}: the challenge {challenge!r} has no URL of a token service")
+        # A push needs both permissions. A token with fewer is rejected with 401 in the next response.
         scope = fields.get("scope") or f"repository:{self._reference.repository}:pull,push"
         query = {"service": fields.get("service", ""), "scope": scope}
         if self._credentials and self._credentials.identity_token:
@@ -239,16 +250,17 @@ class Registry:
             response = _open("GET", f"{realm}?{urlencode(query)}", {}, None, basic)
         if response.status in (400, 401, 403):
             raise CredentialsRefused(
-                f"{self._reference}: the token service refuses the credentials ({_reason(response)})"
+                f"{self._reference}: the token service rejects the credentials ({_reason(response)})"
             )
         if response.status >= 400:
             raise _Status(response.status, _reason(response), None)
         return f"Bearer {_token(response.content, realm)}"
 
-    def _pause(self, attempt: int, error: Exception) -> None:
-        asked = error.retry_after if isinstance(error, _Status) else None
-        seconds = min(LONGEST_PAUSE_SECONDS, asked if asked is not None else FIRST_PAUSE_SECONDS * 2**attempt)
-        log.warning("%s: %s; trying again in %.0f s", self._reference, error, seconds)
+    def _back_off(self, attempt: int, error: Exception) -> None:
+        retry_after = error.retry_after if isinstance(error, _Status) else None
+        backoff = INITIAL_BACKOFF_SECONDS * 2**attempt if retry_after is None else retry_after
+        seconds = min(MAX_BACKOFF_SECONDS, backoff)
+        log.warning("%s: %s; retrying in %.0f s", self._reference, error, seconds)
         self._sleep(seconds)
 
     def _failed(self, what: str, error: Exception) -> RegistryError:
@@ -258,7 +270,7 @@ class Registry:
 
 
 class _Status(RegistryError):
-    """An error status."""
+    """The registry responded with an error status."""
 
     def __init__(self, status: int, reason: str, retry_after: float | None) -> None:
         super().__init__(f"status {status} ({reason})")
@@ -268,24 +280,24 @@ class _Status(RegistryError):
 
 def _is_temporary(error: Exception) -> bool:
     if isinstance(error, _Status):
-        return error.status in RETRIED_STATUS
+        return error.status in RETRYABLE_STATUSES
     return not isinstance(error, RegistryError)
 
 
 def _token(content: bytes, realm: str) -> str:
-    """The token of a token service's answer (the distribution project's token specification)."""
+    """Reads the token from a response of a token service (token specification of the distribution project)."""
     try:
         document = json.loads(content)
     except ValueError as error:
-        raise CredentialsRefused(f"{realm}: the token service's answer is not JSON") from error
+        raise CredentialsRefused(f"{realm}: the response of the token service is not JSON") from error
     token = (document.get("token") or document.get("access_token")) if is_object(document) else None
     if not isinstance(token, str):
-        raise CredentialsRefused(f"{realm}: the token service's answer holds no token")
+        raise CredentialsRefused(f"{realm}: the response of the token service contains no token")
     return token
 
 
 def _reason(response: _Response) -> str:
-    """The registry's own words, if it has some."""
+    """Extracts the error message of the registry, or the status if there is none."""
     try:
         errors = json.loads(response.content)["errors"]
         return "; ".join(str(error.get("message") or error.get("code")) for error in errors) or str(response.status)
@@ -298,17 +310,17 @@ def _open(
 ) -> _Response:
     request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s) by construction
     if authorization:
-        # Not repeated to the host of a redirect.
+        # urllib does not send this header to the target of a redirect.
         request.add_unredirected_header("Authorization", authorization)
     if isinstance(data, Path):
         with data.open("rb") as file:
             request.data = file
-            return _exchange(request, stream=stream)
+            return _open_request(request, stream=stream)
     request.data = data
-    return _exchange(request, stream=stream)
+    return _open_request(request, stream=stream)
 
 
-def _exchange(request: urllib.request.Request, *, stream: bool) -> _Response:
+def _open_request(request: urllib.request.Request, *, stream: bool) -> _Response:
     try:
         response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except urllib.error.HTTPError as error:

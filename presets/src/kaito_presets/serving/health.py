@@ -8,7 +8,7 @@ from typing import Final, Literal
 from kaito_presets.errors import Unavailable
 
 ServerState = Literal["Loading", "Healthy", "Draining"]
-"""The order of a server's life: the model loads, requests are served, requests under way finish after SIGTERM."""
+"""The model is loading, requests are served, or running requests finish after SIGTERM; in this order."""
 
 ROOT_RESPONSE: Final = {"message": "Server is running"}
 """Body of `GET /`."""

@@ -1,8 +1,8 @@
-"""Turns exceptions into answers: `{"detail": …}` for Kaito's own routes, OpenAI's error object for `/v1/…`.
+"""Converts exceptions to JSON responses: `{"detail": …}` for Kaito's routes, OpenAI's error object for `/v1/…`.
 
-Used as the middleware of every server in this package. Guarantees that a client always gets JSON with the
-status that the exception tree assigns, that 429 and 503 carry Retry-After, and that an unforeseen exception is
-logged and becomes a 500 without its insides.
+`errors_as_json` is the middleware of both servers. Guarantees that every error response is JSON with the status of the
+exception (see `kaito_presets.errors`), that 429 and 503 have `Retry-After`, and that an unexpected exception is logged
+and becomes a 500 whose body contains no details of the server.
 """
 
 import json
@@ -23,23 +23,22 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
-MOST_DETAILS: Final = 10
-"""Wrong values that an answer lists."""
+MAX_LISTED_ERRORS: Final = 10
+"""Validation errors that a response lists; the rest is counted."""
 
 
 class InvalidBody(Exception):
-    """The body is not JSON or not of the right types; `details` has FastAPI's shape, which clients of
-    `/chat` know."""
+    """The body is not JSON, or a field has the wrong type. `details` has the shape of FastAPI's errors."""
 
     def __init__(self, details: list[dict[str, Any]], count: int) -> None:
         super().__init__(str(details))
         self.details = details
-        """The first problems, at most `MOST_DETAILS`."""
+        """The first validation errors, at most `MAX_LISTED_ERRORS`."""
         self.count = count
-        """Of all problems."""
+        """Number of all validation errors."""
 
-    def sentence(self) -> str:
-        """All of it in one line."""
+    def message(self) -> str:
+        """Formats the errors in one line."""
         listed = [
             f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg'].removeprefix('Value error, ')}"
             for detail in self.details
@@ -49,10 +48,10 @@ class InvalidBody(Exception):
 
 
 async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
-    """The JSON body as `model`.
+    """Reads and validates the JSON body of a request.
 
     Raises:
-        InvalidBody: not JSON, or wrong types.
+        InvalidBody: the body is not JSON, or does not follow `model`.
     """
     raw = await request.read()
     try:
@@ -61,32 +60,32 @@ async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
         details = [
             {
                 "type": detail["type"],
-                "loc": ["body", *detail["loc"], *_refused_field(detail)],
+                "loc": ["body", *detail["loc"], *_rejected_field(detail)],
                 "msg": detail["msg"],
                 "input": _abbreviated(detail["input"]),
             }
-            for detail in error.errors(include_url=False)[:MOST_DETAILS]
+            for detail in error.errors(include_url=False)[:MAX_LISTED_ERRORS]
         ]
         raise InvalidBody(details, error.error_count()) from error
 
 
-def _refused_field(detail: ErrorDetails) -> list[str]:
-    """The field that a check of the whole body refuses (`openai_schema.refused`)."""
+def _rejected_field(detail: ErrorDetails) -> list[str]:
+    """Returns the field of an error that a validator of the whole body raised (`openai_schema.field_error`)."""
     return [str(detail.get("ctx", {}).get("field"))] if detail["type"] == "refused" else []
 
 
 def is_openai_route(request: web.Request) -> bool:
-    """Whether errors take OpenAI's shape."""
+    """Returns whether the error responses of a route are OpenAI error objects."""
     return request.path.startswith("/v1/")
 
 
 def openai_error(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, object]:
-    """OpenAI's error object."""
+    """Builds OpenAI's error object."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def error_response(request: web.Request, error: RequestError) -> web.Response:
-    """The answer to a request that failed with `error`."""
+    """Builds the response to a request that failed with `error`."""
     headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Overloaded | Unavailable) else {}
     if is_openai_route(request):
         document = openai_error(error.message, kind=error.kind, param=error.param, code=error.code)
@@ -97,7 +96,7 @@ def error_response(request: web.Request, error: RequestError) -> web.Response:
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The boundary of every route."""
+    """Converts exceptions of the handler to JSON responses."""
     try:
         return await handler(request)
     except RequestError as error:
@@ -106,7 +105,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return error_response(request, error)
     except InvalidBody as error:
         if is_openai_route(request):
-            return error_response(request, BadRequest(error.sentence(), param=_parameter(error)))
+            return error_response(request, BadRequest(error.message(), param=_parameter(error)))
         return web.json_response({"detail": error.details}, status=422)
     except web.HTTPRequestEntityTooLarge as error:
         failure = BadRequest(f"the request body is larger than {request.client_max_size} bytes")
@@ -124,10 +123,10 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except (ConnectionResetError, TimeoutError):
-        raise  # the client is gone; aiohttp closes the connection
+        raise  # the client has disconnected; aiohttp closes the connection
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
-        return error_response(request, RequestError("internal error; the log of the server has the cause"))
+        return error_response(request, RequestError("internal error; see the log of the server"))
 
 
 def _parameter(error: InvalidBody) -> str | None:
@@ -136,7 +135,7 @@ def _parameter(error: InvalidBody) -> str | None:
 
 
 def _abbreviated(value: object) -> object:
-    """The offending input, without sending megabytes back; as text where JSON has no form for it (infinity)."""
+    """Shortens the rejected input for the response; a value that JSON cannot represent (infinity) becomes text."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     try:

@@ -1,6 +1,6 @@
-"""The tuning job: data → LoRA or QLoRA adapter → image.
+"""Tuning job: trains a LoRA or QLoRA adapter on a data set and pushes it as an image.
 
-Reading order: `main` (the program) → `options`, `config` (what it is told) → `download`, `dataset` (what it
-learns from; no torch) → `run` (the order of a run, resuming) → `examples`, `train` (torch, transformers,
-peft) → `progress` → `kaito_presets.oci`.
+Reading order: `main` (the program) → `options`, `config` → `run` (sequence of a run, resuming) → `download`, `dataset`,
+`rows` (data; without torch) → `examples`, `train`, `memory` (torch, transformers, PEFT) → `record` (files of a run) →
+`progress` → `kaito_presets.oci`.
 """

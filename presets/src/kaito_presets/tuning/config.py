@@ -1,7 +1,7 @@
-"""`training_config.yaml` as the tuning job reads it; the schema is `kaito_config.training`'s.
+"""Reads `training_config.yaml`; the schema is in `kaito_config.training`.
 
-Read by `main` before anything heavy is imported. The controller checks the same file with the same schema before it
-creates a node.
+`main` reads it before torch is imported. The controller validates the file with the same schema before it provisions
+nodes.
 """
 
 from pathlib import Path
@@ -19,13 +19,13 @@ __all__ = ["DatasetSection", "Method", "ModelSection", "TrainingConfig", "read_t
 
 
 class TrainingConfig(_TrainingConfig):
-    """The whole file, below the key `training_config`."""
+    """Content of the file below the key `training_config`."""
 
     def bits(self, method: Method) -> int | None:
-        """Width of the quantised weights, None for whole ones.
+        """Returns the bits of a quantized weight; None if weights are not quantized.
 
         Raises:
-            ConfigurationError: the section contradicts the method.
+            ConfigurationError: QuantizationConfig contradicts the method.
         """
         try:
             return super().bits(method)
@@ -34,10 +34,10 @@ class TrainingConfig(_TrainingConfig):
 
 
 def read_training_config(path: Path | None) -> TrainingConfig:
-    """Read and check the file; None gives all defaults.
+    """Reads and validates the file; returns the defaults for None.
 
     Raises:
-        ConfigurationError: unreadable, not YAML, or a wrong key, named as `section.key`.
+        ConfigurationError: the file cannot be read, is not YAML, or has a wrong key, which is named as `section.key`.
     """
     if path is None:
         return TrainingConfig()

@@ -1,9 +1,8 @@
-"""Finds, reads and maps the training data; no torch, so that wrong data fails in seconds and before a model
-is loaded.
+"""Finds, reads, shuffles and splits the training data.
 
-Called by `run`. Reads every matching file (upstream trains on the first one only), the kind decided by the
-real suffix; `rows` maps the columns to examples. Guarantees that the result is not empty and that every
-error names the file and what was found in it.
+Used by `run`, without torch, so that wrong data fails within seconds and before a model is loaded. Reads every file of
+the format (upstream trains on the first one only); the suffix determines the format, and `rows` maps the columns.
+Guarantees that the data set is not empty, and that an error names the file and the content that was found.
 """
 
 import csv
@@ -24,7 +23,7 @@ from kaito_presets.tuning.rows import USUAL_COLUMNS, Example, Record, Row, Turn,
 
 __all__ = ["Dataset", "Example", "Turn", "find_files", "load_dataset", "read_file"]
 
-KINDS: Final = {
+FORMATS: Final = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".json": "json",
@@ -34,13 +33,13 @@ KINDS: Final = {
 }
 
 
-LONGEST_FIELD: Final = 2**31 - 1
-"""Characters of a field of a table; Python's own limit of 131072 is less than one long document."""
+MAX_FIELD_CHARACTERS: Final = 2**31 - 1
+"""Most characters of a CSV field. Python's default of 131072 is less than one long document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is trained and evaluated on."""
+    """Examples for training and evaluation, and where they come from."""
 
     train: tuple[Example, ...]
     evaluate: tuple[Example, ...]
@@ -51,16 +50,16 @@ class Dataset:
 
 
 def load_dataset(section: DatasetSection, data_dir: Path, base_dir: Path) -> Dataset:
-    """Read, map, shuffle and split.
+    """Reads the data set, maps its rows to examples, shuffles and splits it.
 
     Raises:
-        DataError: nothing there, unreadable, empty, a column is missing, or a row cannot be trained on.
+        DataError: no file is found, a file cannot be read, a column is missing, or a row cannot be trained on.
     """
     files = find_files(section, data_dir, base_dir)
     rows: list[Row] = []
     columns: dict[str, None] = {}
     for file in files:
-        for index, record in enumerate(read_file(file, _kind(file, section))):
+        for index, record in enumerate(read_file(file, _format_of(file, section))):
             columns.update(dict.fromkeys(map(str, record)))
             rows.append(Row(file.name, index, record))
     names = ", ".join(file.name for file in files)
@@ -74,70 +73,70 @@ def load_dataset(section: DatasetSection, data_dir: Path, base_dir: Path) -> Dat
 
 
 def find_files(section: DatasetSection, data_dir: Path, base_dir: Path) -> list[Path]:
-    """The data files, in name order; all of one kind.
+    """Returns the data files in the order of their names; all have the same format.
 
     Raises:
-        DataError: none, or several kinds.
+        DataError: no file is found, or the files have different formats.
     """
     if section.dataset_path:
         path = (base_dir / section.dataset_path).resolve()
         if base_dir.resolve() not in path.parents:
-            raise DataError(f"DatasetConfig.dataset_path {section.dataset_path} must lie below {base_dir}")
+            raise DataError(f"DatasetConfig.dataset_path {section.dataset_path} must be below {base_dir}")
         if not path.is_file():
             raise DataError(f"DatasetConfig.dataset_path: {path} does not exist")
         return [path]
     if not data_dir.is_dir():
         raise DataError(f"data directory {data_dir} does not exist")
-    everything = sorted(path for path in data_dir.rglob("*") if path.is_file() and not path.name.startswith("."))
+    candidates = sorted(path for path in data_dir.rglob("*") if path.is_file() and not path.name.startswith("."))
     if section.dataset_extension:
-        matching = [path for path in everything if _suffix_kind(path) in (None, section.dataset_extension)]
+        matching = [path for path in candidates if _suffix_format(path) in (None, section.dataset_extension)]
     else:
-        matching = [path for path in everything if _suffix_kind(path)]
+        matching = [path for path in candidates if _suffix_format(path)]
     if not matching:
-        seen = ", ".join(path.name for path in everything[:10]) or "nothing"
+        names = ", ".join(path.name for path in candidates[:10]) or "nothing"
         raise DataError(
-            f"no data file in {data_dir} (found {seen}); known kinds: {', '.join(sorted(set(KINDS.values())))}"
+            f"no data file in {data_dir} (found {names}); known formats: {', '.join(sorted(set(FORMATS.values())))}"
         )
-    kinds = sorted({_kind(path, section) for path in matching})
-    if len(kinds) > 1:
+    formats = sorted({_format_of(path, section) for path in matching})
+    if len(formats) > 1:
         raise DataError(
-            f"{data_dir} holds files of several kinds ({', '.join(kinds)}); set DatasetConfig.dataset_extension"
+            f"{data_dir} contains files of several formats ({', '.join(formats)}); set DatasetConfig.dataset_extension"
         )
     return matching
 
 
-def read_file(path: Path, kind: str) -> list[Record]:
-    """All records of a file.
+def read_file(path: Path, file_format: str) -> list[Record]:
+    """Reads all records of a file.
 
     Raises:
-        DataError: cannot be read as that kind.
+        DataError: the file does not have the format.
     """
     try:
-        if kind in ("parquet", "arrow"):
-            return _read_columnar(path, kind)
+        if file_format in ("parquet", "arrow"):
+            return _read_columnar(path, file_format)
         text = _text(path)
-        if kind == "csv":
+        if file_format == "csv":
             return _records_of_csv(text)
         return _records_of_json(text)
     except DataError:
         raise
     except (OSError, ValueError, csv.Error, EOFError, zlib.error, RecursionError) as error:
-        # A damaged .gz ends as one of the last but one; JSON of a thousand brackets as the last.
+        # EOFError and zlib.error: a damaged .gz file. RecursionError: JSON with a thousand nested brackets.
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path.name} cannot be read as {kind}: {reason}") from error
+        raise DataError(f"{path.name} cannot be read as {file_format}: {reason}") from error
 
 
-def _read_columnar(path: Path, kind: str) -> list[Record]:
+def _read_columnar(path: Path, file_format: str) -> list[Record]:
     try:
-        # Published without types; its values are Any here.
+        # pyarrow has no type annotations; its values are Any here.
         pa: Any = importlib.import_module("pyarrow")
         ipc: Any = importlib.import_module("pyarrow.ipc")
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise DataError(f"{path.name}: reading {kind} needs pyarrow (the tuning extra)") from error
-    # pyarrow's errors derive from ValueError, OSError or this.
+        raise DataError(f"{path.name}: reading {file_format} needs pyarrow (the tuning extra)") from error
+    # The exceptions of pyarrow derive from ValueError, OSError or ArrowException.
     try:
-        if kind == "parquet":
+        if file_format == "parquet":
             table = parquet.read_table(path)
         else:
             with pa.memory_map(str(path)) as source:
@@ -147,7 +146,7 @@ def _read_columnar(path: Path, kind: str) -> list[Record]:
                 table = reader.read_all()
         records: list[Record] = table.to_pylist()
     except pa.ArrowException as error:
-        raise DataError(f"{path.name} cannot be read as {kind}: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path.name} cannot be read as {file_format}: {str(error).splitlines()[0]}") from error
     return records
 
 
@@ -159,15 +158,15 @@ def _text(path: Path) -> str:
 
 
 def _records_of_csv(text: str) -> list[Record]:
-    """The rows of a table; a row whose length is not that of the header is an error, not a guess."""
+    """Parses a CSV table; a row with more or fewer fields than the header is an error."""
     records: list[Record] = []
-    csv.field_size_limit(LONGEST_FIELD)
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     names = reader.fieldnames or ()
     header = len(names)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"the header has the column {twice!r} twice")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise ValueError(f"the header contains the column {duplicate!r} twice")
     for index, record in enumerate(reader):
         if None in record or None in record.values():
             raise ValueError(f"record {index} (line {reader.line_num}) does not have the {header} fields of the header")
@@ -176,7 +175,7 @@ def _records_of_csv(text: str) -> list[Record]:
 
 
 def _records_of_json(text: str) -> list[Record]:
-    """A list of objects, one object a line, or an object that wraps the list (as some exporters write it)."""
+    """Parses JSON: a list of objects, one object per line, or an object that contains the list."""
     stripped = text.strip()
     if not stripped:
         return []
@@ -190,8 +189,8 @@ def _records_of_json(text: str) -> list[Record]:
 
 
 def _objects(text: str) -> list[Any]:
-    """One object a line, else the whole text as one."""
-    # Not splitlines(): text may hold U+2028 and other separators that end no line of a JSON Lines file.
+    """Parses one object per line, or the whole text as one object."""
+    # splitlines() would also split at U+2028 and other characters that JSON strings may contain.
     lines = text.split("\n")
     values: list[Any] = []
     for number, line in enumerate(lines, 1):
@@ -207,7 +206,10 @@ def _objects(text: str) -> list[Any]:
 
 
 def _wrapped(value: Any) -> list[Any] | None:
-    """The only list of objects in an object that is no record; a conversation is a record, not a list of them."""
+    """Returns the list of records in an object that is not a record itself; None if it is a record.
+
+    The object must contain exactly one list, and its items must not be the messages of a conversation.
+    """
     if not is_object(value) or value.keys() & USUAL_COLUMNS:
         return None
     lists = [item for item in value.values() if is_list(item)]
@@ -219,13 +221,13 @@ def _wrapped(value: Any) -> list[Any] | None:
     return records
 
 
-def _suffix_kind(path: Path) -> str | None:
+def _suffix_format(path: Path) -> str | None:
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    return KINDS.get(suffixes[-1].lower()) if suffixes else None
+    return FORMATS.get(suffixes[-1].lower()) if suffixes else None
 
 
-def _kind(path: Path, section: DatasetSection) -> str:
-    kind = section.dataset_extension or _suffix_kind(path)
-    if kind is None:
-        raise DataError(f"{path.name}: set DatasetConfig.dataset_extension, the name does not tell the kind")
-    return kind
+def _format_of(path: Path, section: DatasetSection) -> str:
+    file_format = section.dataset_extension or _suffix_format(path)
+    if file_format is None:
+        raise DataError(f"{path.name}: the suffix is not a known format; set DatasetConfig.dataset_extension")
+    return file_format

@@ -1,8 +1,11 @@
-"""Downloads data files over HTTP: several, with retries, resuming, and names that cannot collide.
+"""Downloads data files over HTTP.
 
-Called by `run` with the URLs of a tuning input. Guarantees that a file appears under its final name only
-when it is complete, that a file already there is not fetched again, that a redirect leads nowhere the URL itself
-might not, and that a failure names the URL and what was tried.
+Used by `run` with the URLs of a tuning input. Guarantees:
+
+* A file has its final name only when it is complete; interrupted downloads are resumed, existing files are kept.
+* Files of different URLs have different names.
+* A redirect is followed only to an address that is allowed as a URL.
+* Temporary failures are retried; an error contains the URL without its query, which may contain a token.
 """
 
 import hashlib
@@ -20,45 +23,49 @@ from kaito_presets.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
 
-TRIES: Final = 4
-FIRST_PAUSE_SECONDS: Final = 1.0
+MAX_ATTEMPTS: Final = 4
+INITIAL_BACKOFF_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 60.0
-PIECE_BYTES: Final = 2**20
-Refuse = Callable[[str], str | None]
-_RETRIED_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+CHUNK_BYTES: Final = 2**20
+UrlCheck = Callable[[str], str | None]
+"""Returns why an address must not be read, or None."""
+_RETRYABLE_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def download_all(
     urls: Sequence[str],
     directory: Path,
     *,
-    refuse: Refuse = lambda url: None,  # noqa: ARG005 - by default every address is allowed
+    check_url: UrlCheck = lambda url: None,  # noqa: ARG005 - by default every address is allowed
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Path]:
-    """Fetch every URL into `directory`; returns the files in the order of the URLs.
+    """Downloads every URL into `directory`; returns the files in the order of the URLs.
 
     Args:
-        urls: http or https.
-        directory: where the files go; made if it does not exist.
-        refuse: why an address may not be read, None if it may; asked for each URL and for each redirect.
-        sleep: waits between two tries.
+        urls: http or https URLs.
+        directory: target directory, which is created if it does not exist.
+        check_url: called for each URL and for the target of each redirect.
+        sleep: waits between two attempts.
 
     Raises:
-        ConfigurationError: not an http or https URL, or one that `refuse` refuses.
-        DataError: a file cannot be had, or its address redirects to one that `refuse` refuses.
+        ConfigurationError: a URL is not http or https, or `check_url` rejects it.
+        DataError: a download failed, or redirects to an address that `check_url` rejects.
     """
     for url in urls:
-        if reason := refuse(url):
+        if reason := check_url(url):
             raise ConfigurationError(f"data URL {reason}")
     directory.mkdir(parents=True, exist_ok=True)
     names = file_names(urls)
-    opener = urllib.request.build_opener(_Redirects(refuse))
+    opener = urllib.request.build_opener(_CheckedRedirects(check_url))
     return [_download(opener, url, directory / name, sleep) for url, name in zip(urls, names, strict=True)]
 
 
 def file_names(urls: Sequence[str]) -> list[str]:
-    """A name for each URL: its last path segment without query; a digest is put before it where two would be
-    the same."""
+    """Returns a file name for each URL: the last segment of its path, with a digest in front if the name is not unique.
+
+    Raises:
+        ConfigurationError: a URL is not http or https.
+    """
     plain: list[str] = []
     for url in urls:
         parts = urlsplit(url)
@@ -74,21 +81,21 @@ def file_names(urls: Sequence[str]) -> list[str]:
 
 def _download(opener: urllib.request.OpenerDirector, url: str, target: Path, sleep: Callable[[float], None]) -> Path:
     if target.is_file() and target.stat().st_size:
-        log.info("already there: %s", target.name)
+        log.info("file exists, not downloaded again: %s", target.name)
         return target
     partial = target.with_name(f".{target.name}.partial")
     shown = url.partition("?")[0]
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             _fetch(opener, url, partial)
             break
         except (OSError, HTTPException) as error:
-            final = isinstance(error, urllib.error.HTTPError) and error.code not in _RETRIED_STATUS
-            if final or attempt == TRIES:
+            final = isinstance(error, urllib.error.HTTPError) and error.code not in _RETRYABLE_STATUSES
+            if final or attempt == MAX_ATTEMPTS:
                 partial.unlink(missing_ok=True)
-                raise DataError(f"cannot download {shown}: {error} (tried {attempt} times)") from error
-            log.warning("downloading %s: %s; trying again", shown, error)
-            sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+                raise DataError(f"cannot download {shown}: {error} (after {attempt} attempts)") from error
+            log.warning("downloading %s failed: %s; retrying", shown, error)
+            sleep(INITIAL_BACKOFF_SECONDS * 2 ** (attempt - 1))
     if not partial.stat().st_size:
         partial.unlink()
         raise DataError(f"{shown} is empty")
@@ -98,41 +105,41 @@ def _download(opener: urllib.request.OpenerDirector, url: str, target: Path, sle
 
 
 def _fetch(opener: urllib.request.OpenerDirector, url: str, partial: Path) -> None:
-    """Fetch what is missing of the file; appends if the server can continue."""
-    have = partial.stat().st_size if partial.is_file() else 0
+    """Downloads to `partial`; resumes after the bytes that it contains, if the server supports ranges."""
+    offset = partial.stat().st_size if partial.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "kaito-tuning"})  # noqa: S310 - scheme was checked
-    if have:
-        request.add_header("Range", f"bytes={have}-")
+    if offset:
+        request.add_header("Range", f"bytes={offset}-")
     try:
         response: Any = opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # what is there is not a beginning of this file
+        if error.code == 416:  # the partial file is longer than the file, so it belongs to another version
             partial.unlink(missing_ok=True)
-            raise ConnectionError("the server cannot continue the partial file") from error
+            raise ConnectionError("the server cannot resume the partial file") from error
         raise
     with response, partial.open("ab" if response.status == 206 else "wb") as file:
-        while piece := response.read(PIECE_BYTES):
+        while piece := response.read(CHUNK_BYTES):
             file.write(piece)
-        # http.client ends a short body silently when read in pieces.
+        # http.client does not report a truncated body that is read in chunks.
         if response.length:
-            raise ConnectionError(f"the connection ended {response.length} bytes early")
+            raise ConnectionError(f"the connection was closed {response.length} bytes before the end")
 
 
 @final
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect if its target may be read: the URL was judged, what it redirects to was not."""
+class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
+    """Checks the target of each redirect: a public address may redirect to one inside the cluster."""
 
-    def __init__(self, refuse: Refuse) -> None:
-        self._refuse = refuse
+    def __init__(self, check_url: UrlCheck) -> None:
+        self._check_url = check_url
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """The request to the new address.
+        """Builds the request for the new address.
 
         Raises:
-            DataError: it may not be read.
+            DataError: the address is not allowed.
         """
-        if reason := self._refuse(newurl):
+        if reason := self._check_url(newurl):
             raise DataError(f"{req.full_url.partition('?')[0]} redirects: {reason}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

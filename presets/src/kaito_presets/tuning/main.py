@@ -1,7 +1,8 @@
 """`kaito-tuning`: the program in the container of a tuning job.
 
-Called as a console script or through `/workspace/tfs/fine_tuning.py`. Maps every outcome to an exit code
-(see `errors`) and leaves the reason as the last line of the log and in the container's termination message.
+Runs as a console script or through `/workspace/tfs/fine_tuning.py`. Maps every result to an exit code (see
+`kaito_presets.errors`). The reason of a failure is the last line of the log and the termination message of the
+container.
 """
 
 import json
@@ -20,12 +21,13 @@ from kaito_presets.tuning.run import Plan, check_registry, make_plan, run
 log = logging.getLogger("kaito_presets.tuning")
 
 TERMINATION_LOG = Path("/dev/termination-log")
-"""Where Kubernetes reads the last words of a container (pod.spec.containers.terminationMessagePath)."""
+"""File whose content becomes the termination message (default of `terminationMessagePath`)."""
 INTERRUPTED = 128 + signal.SIGTERM
+"""Exit code of a run that SIGTERM interrupted, as for a process that does not handle it."""
 
 
 def main() -> int:
-    """Run the job; returns the exit code."""
+    """Runs the job; returns the exit code."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     progress = Progress()
     stop = threading.Event()
@@ -35,31 +37,31 @@ def main() -> int:
         if options.dry_run:
             plan = make_plan(options, config, progress)
             check_registry(options, plan.image)
-            print(json.dumps(_described(plan, options, config), indent=2))  # noqa: T201 - what --dry-run is for
+            print(json.dumps(_plan_document(plan, options, config), indent=2))  # noqa: T201 - the output of --dry-run
             return 0
 
-        def stopped(number: int, frame: object) -> None:  # noqa: ARG001 - the signature of handlers
+        def request_stop(number: int, frame: object) -> None:  # noqa: ARG001 - the signature of handlers
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stopped)
+            signal.signal(number, request_stop)
         if options.metrics_port >= 0:
             progress.serve(options.metrics_port, options.metrics_host)
         return 0 if run(options, config, progress, stop) else INTERRUPTED
     except PresetError as error:
-        progress.phase("failed", str(error))
-        _last_words(str(error))
+        progress.set_phase("failed", str(error))
+        _report_failure(str(error))
         return error.exit_code
     except Exception as error:
         log.exception("tuning failed")
-        progress.phase("failed", str(error))
-        _last_words(f"{type(error).__name__}: {error}")
+        progress.set_phase("failed", str(error))
+        _report_failure(f"{type(error).__name__}: {error}")
         return 1
     finally:
         progress.close()
 
 
-def _described(plan: Plan, options: TuningOptions, config: TrainingConfig) -> dict[str, object]:
+def _plan_document(plan: Plan, options: TuningOptions, config: TrainingConfig) -> dict[str, object]:
     return {
         "model": plan.source,
         "method": options.method,
@@ -74,7 +76,7 @@ def _described(plan: Plan, options: TuningOptions, config: TrainingConfig) -> di
     }
 
 
-def _last_words(text: str) -> None:
+def _report_failure(text: str) -> None:
     print(f"kaito-tuning: {text}", file=sys.stderr)  # noqa: T201 - the last line of the log is the reason
     if TERMINATION_LOG.exists():
         TERMINATION_LOG.write_text(text, encoding="utf-8")

@@ -1,8 +1,7 @@
-"""Tells the world how a tuning run goes: a JSON line in the log for each report, `/progress`, and Prometheus
-metrics.
+"""Reports the progress of a tuning run: JSON lines in the log, `GET /progress`, and Prometheus metrics.
 
-Written by `run` and `train`; read by the operator (log, `/progress`) and by Prometheus. The server is a
-daemon thread of the standard library, because training owns the main thread.
+`run` and `train` update it; users read the log and `/progress`. The HTTP server runs on a daemon thread, because the
+training occupies the main thread.
 """
 
 import json
@@ -18,15 +17,15 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "KAITO_TUNING_PROGRESS "
-"""Marks the lines of the log that hold a report."""
+"""Prefix of the log lines that contain a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where the run is."""
+    """Progress of a run at one time."""
 
     phase: str
-    """starting, data, loading, training, saving, pushing, completed, failed"""
+    """One of starting, data, loading, training, saving, pushing, completed, failed."""
     step: int = 0
     total_steps: int = 0
     epoch: float = 0.0
@@ -40,7 +39,7 @@ class Report:
 
 @final
 class Progress:
-    """The current report and everybody who reads it."""
+    """The current report, with its metrics and its HTTP server."""
 
     def __init__(self) -> None:
         self.report = Report("starting")
@@ -61,8 +60,8 @@ class Progress:
         self._completed = Gauge("kaito_tuning_completed", "1 when the adapter is written.", registry=self._registry)
         self._server: ThreadingHTTPServer | None = None
 
-    def tell(self, report: Report) -> None:
-        """Replace the current report."""
+    def update(self, report: Report) -> None:
+        """Replaces the current report."""
         self.report = report
         values = asdict(report)
         for name, gauge in self._gauges.items():
@@ -71,14 +70,14 @@ class Progress:
         self._completed.set(report.phase in ("pushing", "completed"))
         log.info("%s%s", PREFIX, json.dumps({name: value for name, value in values.items() if value not in (None, "")}))
 
-    def phase(self, name: str, message: str = "") -> None:
-        """Move to another phase; the numbers stay."""
-        self.tell(replace(self.report, phase=name, message=message))
+    def set_phase(self, name: str, message: str = "") -> None:
+        """Replaces phase and message of the current report."""
+        self.update(replace(self.report, phase=name, message=message))
 
     def serve(self, port: int, host: str = "0.0.0.0") -> int | None:  # noqa: S104 - a server in a pod
-        """Start the HTTP server; returns its port, or None if the address cannot be used.
+        """Starts the HTTP server; returns its port, or None if the address cannot be used.
 
-        A run is worth more than its metrics: an address in use is logged and does not end it.
+        An address in use is logged and does not fail the run, which is worth more than its metrics.
         """
         progress = self
 
@@ -101,20 +100,20 @@ class Progress:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name of the base class
                 log.debug(format, *args)
 
         try:
             self._server = ThreadingHTTPServer((host, port), Handler)
         except OSError as error:
-            log.warning("no metrics: cannot listen on %s:%d: %s", host, port, error)
+            log.warning("metrics disabled: cannot listen on %s:%d: %s", host, port, error)
             return None
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="progress", daemon=True).start()
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Stop the HTTP server."""
+        """Stops the HTTP server."""
         if self._server:
             self._server.shutdown()
             self._server.server_close()
@@ -122,9 +121,8 @@ class Progress:
 
 
 @final
-class Pace:
-    """Estimates the time left from the steps done since this process started (a resumed run begins in the
-    middle)."""
+class TrainingRate:
+    """Estimates the remaining time from the steps of this process; a resumed run starts at a later step."""
 
     def __init__(self, *, first_step: int = 0, clock: Any = time.monotonic) -> None:
         self._clock = clock
@@ -132,7 +130,7 @@ class Pace:
         self._started = clock()
 
     def eta_seconds(self, step: int, total: int) -> float | None:
-        """Seconds until `total`, None before the first step."""
+        """Estimates the seconds until step `total`; None before the first step."""
         done = step - self._first
         if done <= 0:
             return None

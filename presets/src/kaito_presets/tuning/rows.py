@@ -1,9 +1,8 @@
-"""Maps the rows of a dataset to training examples; no torch.
+"""Maps the rows of a data set to training examples, without torch.
 
-Called by `dataset` with the records of all files. Every value is checked before it becomes text: a null, a
-list of content parts or an empty answer would train something that is not in the data (the word "None",
-Python's text of a list, or silence). Guarantees that all rows of the result are text, and that an error lists
-the rows that are wrong.
+Used by `dataset` with the records of all files. Every value is validated before it is converted to text: otherwise, a
+null, a list of content parts or an empty completion would train the word "None", Python's `repr` of a list, or an end
+token. Guarantees that all examples are text, and that an error lists the wrong rows.
 """
 
 import json
@@ -16,11 +15,11 @@ from kaito_presets.errors import DataError
 from kaito_presets.json_values import is_list, is_object
 from kaito_presets.tuning.config import DatasetSection
 
-SHOWN_PROBLEMS: Final = 10
-"""Rows that an error lists; the rest are counted."""
+MAX_LISTED_PROBLEMS: Final = 10
+"""Rows that an error lists; the rest is counted."""
 
 UNTRAINABLE: Final = ("tool_calls", "function_call", "audio")
-"""Keys of a chat message whose content no chat template of a text model receives here."""
+"""Keys of a chat message that are not passed to the chat template, so that their content would be lost."""
 
 USUAL_COLUMNS: Final = frozenset(
     {
@@ -28,7 +27,7 @@ USUAL_COLUMNS: Final = frozenset(
         "text",
     }
 )  # fmt: skip
-"""Names by which columns are found where none is configured."""
+"""Column names that are recognized if no column is configured."""
 
 Record = Mapping[str, Any]
 
@@ -52,11 +51,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record and where it was read."""
+    """A record and its position in the data set."""
 
     file: str
     index: int
-    """Position in the file, from 0."""
+    """Index of the record in the file, from 0."""
     record: Record
 
     def __str__(self) -> str:
@@ -65,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Which column holds what."""
+    """Names of the columns by their content."""
 
     messages: str | None = None
     context: str | None = None
@@ -78,14 +77,14 @@ class _Columns:
 
 
 class _Unusable(Exception):
-    """A row cannot be trained on; the text names the column and the reason."""
+    """A row cannot be trained on; the message names the column and the reason."""
 
 
 def map_rows(section: DatasetSection, rows: Sequence[Row], columns: Sequence[str]) -> tuple[str, list[Example]]:
-    """Maps every row to an example; returns the name of the shape and the examples in the order of the rows.
+    """Maps every row to an example; returns the shape of the data and the examples in the order of the rows.
 
     Raises:
-        DataError: a column is missing, or rows hold something that is not text; lists the rows.
+        DataError: a column is missing, or a row cannot be trained on; the message lists these rows.
     """
     chosen = _choose(section, columns)
     for name in chosen.names():
@@ -108,14 +107,14 @@ def map_rows(section: DatasetSection, rows: Sequence[Row], columns: Sequence[str
         except _Unusable as problem:
             problems.append(f"{row}, {problem}")
     if problems:
-        listed = "; ".join(problems[:SHOWN_PROBLEMS])
-        more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        listed = "; ".join(problems[:MAX_LISTED_PROBLEMS])
+        more = f"; and {len(problems) - MAX_LISTED_PROBLEMS} more" if len(problems) > MAX_LISTED_PROBLEMS else ""
         raise DataError(f"{len(problems)} of {len(rows)} records cannot be trained on: {listed}{more}")
     return shape, examples
 
 
 def _choose(section: DatasetSection, columns: Sequence[str]) -> _Columns:
-    """Messages, context, response and instruction columns: as configured, else by the usual names."""
+    """Selects the columns: the configured ones, else by the usual names."""
     if section.messages_column:
         return _Columns(messages=section.messages_column)
     context, response, instruction = section.context_column, section.response_column, section.instruction_column
@@ -159,23 +158,23 @@ def _example(record: Record, columns: _Columns) -> Example:
 
 
 def _text(record: Record, column: str) -> str:
-    """The text of a column; numbers are written as Python writes them (a table of labels has them)."""
+    """Returns the text of a column; a number, for example a label, is converted to text."""
     where = f"column {column!r}"
     if column not in record:
         raise _Unusable(f"{where}: is missing")
     value = record[column]
     if value is None:
         raise _Unusable(f"{where}: is null")
-    # A boolean is an integer to Python, and its text ("True") is not what JSON or a table shows.
+    # bool is a subclass of int, and its text ("True") differs from that in JSON or CSV ("true").
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise _Unusable(f"{where}: expected text, found {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise _Unusable(f"{where}: expected text, found {value} (how some tools write a missing value)")
+        raise _Unusable(f"{where}: expected text, found {value} (some tools write it for a missing value)")
     return _encodable(str(value), where)
 
 
 def _encodable(text: str, where: str) -> str:
-    """JSON may write half of a surrogate pair, which is no character; tokenizers refuse it."""
+    """Rejects half of a surrogate pair, which JSON can contain and tokenizers reject."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

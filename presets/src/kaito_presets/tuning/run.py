@@ -1,8 +1,12 @@
-"""Runs one tuning job: data, checks, training (resumed if it was interrupted), metadata, push.
+"""Runs a tuning job: data, checks, training (resumed after an interruption), metadata, push.
 
-Called by `main`. Cheap checks come first, the registry's answer among them: a run whose result cannot be pushed
-does not start. A finished adapter is never trained again. A push that fails after training is retried for a
-bounded time, while the container, and with it the adapter, is still there.
+Called by `main`. Guarantees:
+
+* Everything that can be checked without a model is checked first. This includes a trial push, so that hours of GPU time
+  are not spent on an adapter that cannot be stored.
+* A complete adapter is not trained again; a restart pushes it.
+* A push that fails after the training is retried for `push_retry_seconds`, because the adapter may be lost with the
+  container.
 """
 
 import logging
@@ -13,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from kaito_config.addresses import refusal
+from kaito_config.addresses import url_problem
 from kaito_config.image_references import ImageReference
 
 from kaito_presets.errors import ConfigurationError, PushError, RegistryError
@@ -24,18 +28,24 @@ from kaito_presets.tuning.dataset import Dataset, load_dataset
 from kaito_presets.tuning.download import download_all
 from kaito_presets.tuning.options import TuningOptions
 from kaito_presets.tuning.progress import Progress
-from kaito_presets.tuning.record import claim_output, fingerprint, is_completed, last_checkpoint, write_metadata
+from kaito_presets.tuning.record import (
+    claim_output_directory,
+    fingerprint,
+    is_completed,
+    last_checkpoint,
+    write_metadata,
+)
 
 log = logging.getLogger(__name__)
 
-FIRST_PUSH_PAUSE_SECONDS: Final = 10.0
-LONGEST_PUSH_PAUSE_SECONDS: Final = 60.0
-"""Between two attempts to push, after the retries of a single request have failed."""
+INITIAL_PUSH_BACKOFF_SECONDS: Final = 10.0
+MAX_PUSH_BACKOFF_SECONDS: Final = 60.0
+"""Longest time between two pushes. Each push already retries its requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do; made of everything that can be checked without a model."""
+    """Everything that a run determines without loading the model."""
 
     source: str
     output: Path
@@ -44,17 +54,19 @@ class Plan:
 
 
 def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress) -> Plan:
-    """Check configuration and data.
+    """Checks the configuration, and downloads and reads the data.
 
     Raises:
-        PresetError: configuration or data are wrong.
+        PresetError: the configuration or the data cannot be used.
     """
     config.bits(options.method)
     output = options.output(config)
     image = parse_reference(options.push_image) if options.push_image else None
-    progress.phase("data")
+    progress.set_phase("data")
     download_all(
-        options.data_urls, options.data_dir, refuse=partial(refusal, in_cluster=options.allow_in_cluster_data_urls)
+        options.data_urls,
+        options.data_dir,
+        check_url=partial(url_problem, in_cluster=options.allow_in_cluster_data_urls),
     )
     dataset = load_dataset(config.DatasetConfig, options.data_dir, options.base)
     log.info(
@@ -66,29 +78,29 @@ def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress
 
 
 def run(options: TuningOptions, config: TrainingConfig, progress: Progress, stop: threading.Event) -> bool:
-    """Do it; False if it was asked to stop before the end.
+    """Runs the job; returns False if `stop` was set before the end.
 
     Raises:
-        PresetError: says what went wrong; see `errors` for the exit codes.
+        PresetError: the job failed.
     """
     plan = make_plan(options, config, progress)
-    claim_output(plan.output, fingerprint(config, options.method, plan.source, plan.dataset))
+    claim_output_directory(plan.output, fingerprint(config, options.method, plan.source, plan.dataset))
     if is_completed(plan.output):
-        log.info("the adapter in %s is complete", plan.output)
+        log.info("the adapter in %s is complete, training is skipped", plan.output)
     else:
         check_registry(options, plan.image)
         if not _train(options, config, plan, progress, stop):
             return False
-    if plan.image and not _push_with_patience(options, plan, plan.image, progress, stop):
+    if plan.image and not _push_with_retries(options, plan, plan.image, progress, stop):
         return False
-    progress.phase("completed", str(plan.image or plan.output))
+    progress.set_phase("completed", str(plan.image or plan.output))
     return True
 
 
 def _train(
     options: TuningOptions, config: TrainingConfig, plan: Plan, progress: Progress, stop: threading.Event
 ) -> bool:
-    # torch and transformers take seconds to import; everything above fails without them.
+    # The import of torch and transformers takes seconds, and everything before it can fail without them.
     from kaito_presets.tuning.train import Job, check_arguments, train
 
     check_arguments(config)
@@ -106,7 +118,7 @@ def _train(
     )
     outcome = train(job, progress, stop)
     if not outcome.finished:
-        log.info("stopped at step %d; the next start goes on from there", outcome.steps)
+        log.info("interrupted at step %d; the next start resumes from there", outcome.steps)
         return False
     write_metadata(
         plan.output,
@@ -124,10 +136,10 @@ def _train(
 
 
 def check_registry(options: TuningOptions, image: ImageReference | None) -> None:
-    """Check before training that the adapter can be pushed.
+    """Checks before the training that the adapter can be pushed.
 
     Raises:
-        PushError: the registry refuses the push or cannot be reached; nothing was trained.
+        PushError: the registry rejects the push or cannot be reached.
     """
     if image is None:
         return
@@ -138,33 +150,36 @@ def check_registry(options: TuningOptions, image: ImageReference | None) -> None
     log.info("the registry accepts a push to %s", image)
 
 
-def _push_with_patience(
+def _push_with_retries(
     options: TuningOptions, plan: Plan, image: ImageReference, progress: Progress, stop: threading.Event
 ) -> bool:
-    """Push, and retry for `push_retry_seconds`; False if it was asked to stop before that.
+    """Pushes the adapter, with retries for `push_retry_seconds`; returns False if `stop` was set.
 
-    The registry accepted a push before the training, so what fails now can often be repaired (a token that
-    expired, a quota, a registry that is down). Credentials are read anew each time: a Secret that is repaired
-    reaches a running container, and the adapter of a container that has ended may be gone with its volume.
+    The registry accepted a push before the training, so a failure is often repairable: an expired token, a quota, an
+    outage. Each attempt reads the credentials again, because the kubelet updates a mounted Secret in a running
+    container.
+
+    Raises:
+        PushError: the last attempt failed.
     """
-    started, pause = time.monotonic(), FIRST_PUSH_PAUSE_SECONDS
+    started, backoff = time.monotonic(), INITIAL_PUSH_BACKOFF_SECONDS
     while True:
-        progress.phase("pushing", str(image))
+        progress.set_phase("pushing", str(image))
         try:
             _push(options, plan, image)
             return True
         except (RegistryError, ConfigurationError) as error:
-            left = options.push_retry_seconds - (time.monotonic() - started)
-            if left <= 0:
+            remaining = options.push_retry_seconds - (time.monotonic() - started)
+            if remaining <= 0:
                 raise PushError(
-                    f"cannot push the adapter: {error}; it is in {plan.output} for as long as that volume exists: "
-                    f"set tuning.output.volumeSource to keep it"
+                    f"cannot push the adapter: {error}; it is in {plan.output} as long as that volume exists; "
+                    "set tuning.output.volumeSource to keep it"
                 ) from error
-            log.warning("cannot push the adapter: %s; it is in %s; trying again for %.0f s", error, plan.output, left)
-            progress.phase("pushing", f"{error}; trying again")
-        if stop.wait(min(pause, left)):
+            log.warning("cannot push the adapter: %s; it is in %s; retrying for %.0f s", error, plan.output, remaining)
+            progress.set_phase("pushing", f"{error}; retrying")
+        if stop.wait(min(backoff, remaining)):
             return False
-        pause = min(pause * 2, LONGEST_PUSH_PAUSE_SECONDS)
+        backoff = min(backoff * 2, MAX_PUSH_BACKOFF_SECONDS)
 
 
 def _push(options: TuningOptions, plan: Plan, image: ImageReference) -> None:

@@ -1,9 +1,10 @@
-"""Training itself: quantised base model, LoRA layers, transformers' Trainer with checkpoints.
+"""Trains the adapter: base model (quantized for qlora), LoRA layers, transformers' Trainer with checkpoints.
 
-Called by `run` with data that is already checked. The one module of the job that imports torch, transformers
-and PEFT. Guarantees that only the adapter is trained and saved, that LoRA targets which match nothing are an
-error naming what could be matched, and that a run which cannot fit in memory fails before the weights are
-read.
+Called by `run`; the only module of the job that imports torch, transformers and PEFT. Guarantees:
+
+* Only the adapter is trained and saved.
+* A LoRA target that matches no layer is an error that lists the layers.
+* A run that exceeds the memory fails before the weights are loaded.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -34,35 +35,37 @@ from kaito_presets.errors import ConfigurationError, DataError, InsufficientMemo
 from kaito_presets.machine import read_machine
 from kaito_presets.tuning.config import Method, ModelSection, TrainingConfig
 from kaito_presets.tuning.dataset import Dataset
-from kaito_presets.tuning.examples import IGNORED, Tokens, tokenize
+from kaito_presets.tuning.examples import IGNORED, TokenizedExample, tokenize
 from kaito_presets.tuning.memory import GIB, Dimensions, estimate_bytes
-from kaito_presets.tuning.progress import Pace, Progress, Report
+from kaito_presets.tuning.progress import Progress, Report, TrainingRate
 
 log = logging.getLogger(__name__)
 
-OWN_KEYS: Final = frozenset({"max_length", "output_dir", "gradient_checkpointing"})
-"""Keys of TrainingArguments that are ours, not the library's."""
+JOB_KEYS: Final = frozenset({"max_length", "output_dir", "gradient_checkpointing"})
+"""Keys of TrainingArguments that are not passed to the library, because this job evaluates them."""
 
 
-FEW_PARAMETERS: Final = 10_000_000
-"""Below this, handing work to several CPU threads costs more than the work."""
+SINGLE_THREAD_PARAMETERS: Final = 10_000_000
+"""Models with fewer parameters are trained on one CPU thread: starting more costs more time than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a training ended."""
+    """Result of a training."""
 
     finished: bool
-    """False: it was asked to stop; a checkpoint was saved."""
+    """False if the training was interrupted; a checkpoint was saved then."""
     steps: int
     loss: float | None
     targets: tuple[str, ...]
+    """Names of the layers with an adapter."""
     trainable: int
+    """Number of trained parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything a training needs."""
+    """Input of a training."""
 
     config: TrainingConfig
     method: Method
@@ -74,60 +77,60 @@ class Job:
 
 
 def check_arguments(config: TrainingConfig) -> None:
-    """Refuse keys of TrainingArguments that the installed library does not know.
+    """Checks that the installed library has all configured keys of TrainingArguments.
 
     Raises:
-        ConfigurationError: names them.
+        ConfigurationError: a key is unknown or must not be set.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     for name in config.TrainingArguments.extra_keys():
         if name in REFUSED_KEYS:
-            raise ConfigurationError(f"TrainingArguments.{name} cannot be set for this job")
+            raise ConfigurationError(f"TrainingArguments.{name} cannot be set for a tuning job")
         if name not in known:
-            raise ConfigurationError(f"TrainingArguments.{name}: unknown to this server and to the library")
+            raise ConfigurationError(f"TrainingArguments.{name} is unknown to this job and to transformers")
 
 
 def train(job: Job, progress: Progress, stop: threading.Event) -> Outcome:
-    """Train, save the adapter to `job.output`; returns early with a checkpoint once `stop` is set.
+    """Trains the adapter and saves it to `job.output`; saves a checkpoint and returns when `stop` is set.
 
     Raises:
-        PresetError: configuration, data, model or memory.
+        PresetError: configuration, data or model cannot be used, or the memory is not sufficient.
     """
     section = job.config.TrainingArguments
     disable_progress_bar()
     set_seed(section.seed)
-    progress.phase("loading")
+    progress.set_phase("loading")
     tokenizer = _tokenizer(job)
     train_set = tokenize(tokenizer, job.dataset.train, section.max_length)
     eval_set = tokenize(tokenizer, job.dataset.evaluate, section.max_length)
     if not train_set:
-        raise DataError("no example is left for training")
+        raise DataError("no example with a token to learn is left for training")
     longest = max(len(tokens.input_ids) for tokens in (*train_set, *eval_set))
     arguments = _arguments(job, evaluate=bool(eval_set))
     bits = job.config.bits(job.method)
     if job.check_memory:
         _check_memory(job, bits, longest)
     model, targets = _model(job, bits)
-    if not torch.cuda.is_available() and model.num_parameters() < FEW_PARAMETERS:
+    if not torch.cuda.is_available() and model.num_parameters() < SINGLE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    log.info("training %d numbers in %s", trainable, ", ".join(targets))
+    log.info("training %d parameters in %s", trainable, ", ".join(targets))
     callback = _Reporter(progress, stop, len(train_set))
     collate = _Collator(tokenizer.pad_token_id, job.config.DataCollator.pad_to_multiple_of)
     trainer: Any = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_Examples(train_set),
-        eval_dataset=_Examples(eval_set) if eval_set else None,
+        train_dataset=_ExampleDataset(train_set),
+        eval_dataset=_ExampleDataset(eval_set) if eval_set else None,
         data_collator=collate,
         callbacks=[callback],
     )
-    trainer.remove_callback(PrinterCallback)  # prints dictionaries; our reports replace it
+    trainer.remove_callback(PrinterCallback)  # it prints dictionaries to the log, which `_Reporter` replaces
     result = trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
     steps = int(trainer.state.global_step)
     if callback.interrupted:
         return Outcome(finished=False, steps=steps, loss=None, targets=targets, trainable=trainable)
-    progress.phase("saving")
+    progress.set_phase("saving")
     model.save_pretrained(str(job.output))
     return Outcome(finished=True, steps=steps, loss=float(result.training_loss), targets=targets, trainable=trainable)
 
@@ -159,7 +162,7 @@ def _dtype(name: str | None, fallback: torch.dtype, key: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConfigurationError(f"{key}: {name!r} is not a floating-point type of torch")
     if dtype == torch.bfloat16 and torch.cuda.is_available() and torch.cuda.get_device_capability(0) < (8, 0):
-        log.warning("%s: this GPU has no bfloat16; float16 is used", key)
+        log.warning("%s: the GPU does not support bfloat16; using float16", key)
         return torch.float16
     return dtype
 
@@ -178,7 +181,13 @@ def _config(job: Job) -> Any:
 
 
 def _check_memory(job: Job, bits: int | None, longest: int) -> None:
-    """Compare the estimate with what is free; the model is built without weights for that."""
+    """Compares the estimated with the free memory.
+
+    The model is built on the meta device, which has the dimensions of all layers without allocating them.
+
+    Raises:
+        InsufficientMemory: the estimate exceeds the free memory.
+    """
     config = _config(job)
     with torch.device("meta"):
         skeleton: Any = AutoModelForCausalLM.from_config(config)
@@ -243,7 +252,7 @@ def _model(job: Job, bits: int | None) -> tuple[Any, tuple[str, ...]]:
         model.enable_input_require_grads()
     model.config.use_cache = False
     lora = job.config.LoraConfig.model_dump(exclude={"target_modules"})
-    targets = choose_targets(model, job.config.LoraConfig.target_modules)
+    targets = select_targets(model, job.config.LoraConfig.target_modules)
     try:
         lora_config = LoraConfig(task_type=TaskType.CAUSAL_LM, target_modules=list(targets), **lora)
         return get_peft_model(model, lora_config), targets
@@ -261,7 +270,7 @@ def _quantization(job: Job, bits: int) -> BitsAndBytesConfig:
 
 
 def _linear_layers(model: Any) -> dict[str, Any]:
-    """Linear layers by full name, without the output head (quantised layers derive from `Linear` too)."""
+    """Returns the linear layers by full name, without the output head. Quantized layers derive from `Linear` too."""
     head = model.get_output_embeddings()
     return {
         name: module
@@ -270,20 +279,22 @@ def _linear_layers(model: Any) -> dict[str, Any]:
     }
 
 
-def choose_targets(model: Any, wanted: list[str] | str | None) -> tuple[str, ...]:
-    """The layers that get an adapter, by the last part of their name.
+def select_targets(model: Any, configured: list[str] | str | None) -> tuple[str, ...]:
+    """Selects the layers with an adapter, by the last part of their name.
 
-    Raises: ModelLoadError: a wanted name matches no linear layer. (Upstream names unfused layers for Phi-3,
-        which fuses them; PEFT then adapts the few that exist and says nothing.)
+    Raises:
+        ModelLoadError: a configured name matches no linear layer. (Upstream configures unfused layers for Phi-3, which
+            fuses them; PEFT then adapts the few layers that exist, without a warning.)
     """
     present = sorted({name.rpartition(".")[2] for name in _linear_layers(model)})
-    if wanted is None or wanted == "all-linear":
+    if configured is None or configured == "all-linear":
         return tuple(present)
-    names = [wanted] if isinstance(wanted, str) else wanted
+    names = [configured] if isinstance(configured, str) else configured
     missing = [name for name in names if name.rpartition(".")[2] not in present]
     if missing:
         raise ModelLoadError(
-            f"LoraConfig.target_modules: {', '.join(missing)} match nothing; this model has {', '.join(present)}"
+            f"LoraConfig.target_modules: {', '.join(missing)} match no linear layer; this model has "
+            f"{', '.join(present)}"
         )
     return tuple(names)
 
@@ -292,13 +303,13 @@ def _arguments(job: Job, *, evaluate: bool) -> TrainingArguments:
     section = job.config.TrainingArguments
     on_gpu = torch.cuda.is_available() and not section.use_cpu
     dtype = _model_dtype(job, _config(job))
-    values = section.model_dump(exclude={*OWN_KEYS, *section.extra_keys()})
+    values = section.model_dump(exclude={*JOB_KEYS, *section.extra_keys()})
     values |= {
         "output_dir": str(job.output),
         "use_cpu": not on_gpu,
         "bf16": section.bf16 if section.bf16 is not None else on_gpu and dtype == torch.bfloat16,
         "fp16": section.fp16 if section.fp16 is not None else on_gpu and dtype == torch.float16,
-        # The library's new name for gradient checkpointing.
+        # transformers 5 has renamed gradient checkpointing.
         "activation_checkpointing": section.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if section.gradient_checkpointing else None,
         "report_to": "none",
@@ -311,7 +322,7 @@ def _arguments(job: Job, *, evaluate: bool) -> TrainingArguments:
     if evaluate:
         values.setdefault("eval_strategy", "epoch")
     if not on_gpu and values["bf16"]:
-        raise ConfigurationError("TrainingArguments.bf16 needs a GPU that has it; leave it out here")
+        raise ConfigurationError("TrainingArguments.bf16 needs a GPU with bfloat16; remove it")
     try:
         return TrainingArguments(**values)
     except (ValueError, TypeError) as error:
@@ -324,8 +335,8 @@ def _load_error(job: Job, part: str, error: Exception) -> ModelLoadError:
 
 
 @final
-class _Examples(torch.utils.data.Dataset[dict[str, list[int]]]):
-    def __init__(self, examples: list[Tokens]) -> None:
+class _ExampleDataset(torch.utils.data.Dataset[dict[str, list[int]]]):
+    def __init__(self, examples: list[TokenizedExample]) -> None:
         self._examples = examples
 
     def __len__(self) -> int:
@@ -338,7 +349,7 @@ class _Examples(torch.utils.data.Dataset[dict[str, list[int]]]):
 
 @final
 class _Collator:
-    """Pads on the right; padding is neither attended to nor learned."""
+    """Builds batches with padding on the right, which is masked and excluded from the loss."""
 
     def __init__(self, pad: int, multiple: int | None) -> None:
         self._pad = pad
@@ -358,20 +369,20 @@ class _Collator:
 
 @final
 class _Reporter(TrainerCallback):
-    """Reports each logged step and carries a request to stop into the loop."""
+    """Updates the progress at each logged step, and ends the training when `stop` is set."""
 
     def __init__(self, progress: Progress, stop: threading.Event, examples: int) -> None:
         self._progress = progress
         self._stop = stop
         self._examples = examples
-        self._pace: Pace | None = None
+        self._pace: TrainingRate | None = None
         self._loss: float | None = None
         self._eval_loss: float | None = None
         self.interrupted = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self._pace = Pace(first_step=state.global_step)
-        self._progress.tell(Report("training", state.global_step, state.max_steps, examples=self._examples))
+        self._pace = TrainingRate(first_step=state.global_step)
+        self._progress.update(Report("training", state.global_step, state.max_steps, examples=self._examples))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         if self._stop.is_set() and state.global_step < state.max_steps:
@@ -383,7 +394,7 @@ class _Reporter(TrainerCallback):
         values: dict[str, float] = logs or {}
         self._loss = values.get("loss", self._loss)
         self._eval_loss = values.get("eval_loss", self._eval_loss)
-        self._progress.tell(
+        self._progress.update(
             Report(
                 "training",
                 step=state.global_step,

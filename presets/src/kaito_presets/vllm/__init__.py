@@ -1,7 +1,6 @@
-"""The wrapper around vLLM: its arguments from preset, configuration and hardware, and `/chat` on top of its
-OpenAI routes.
+"""Wrapper around vLLM: computes the flags of the engine, runs it, and serves `/chat` in front of its OpenAI routes.
 
-vLLM runs as a child process on loopback and is never imported, so everything here is tested without it,
-against an OpenAI-compatible stub. Reading order: `main` → `options` → `hardware`, `arguments` (pure) →
-`engine` (the child) → `proxy` (routes) → `translate` (`/chat`).
+vLLM runs as a child process on loopback and is not imported, so tests replace it by a small OpenAI-compatible server.
+Reading order: `main` → `options` → `hardware`, `arguments`, `offload` (flags) → `engine` (the process) → `proxy`
+(routes) → `translate` (`/chat`).
 """

@@ -1,8 +1,8 @@
-"""vLLM's command line as a pure function of flags, model, hardware and adapters.
+"""Computes the command line of vLLM from flags, model, hardware and adapters.
 
-Called by `main`. Sources of the rules: upstream Kaito v0.12's wrapper and workspace controller, vLLM's
-engine arguments. What the user or the operator has set is never overridden; flags come out sorted, so equal
-inputs give equal commands.
+Used by `main`. Sources of the rules: the wrapper and the workspace controller of upstream Kaito v0.12, and vLLM's
+engine arguments. Guarantees that a flag of the user or the operator is never overridden (except that a GPU without
+bfloat16 gets float16), and that equal inputs give equal command lines.
 """
 
 import json
@@ -20,22 +20,24 @@ from kaito_presets.vllm.hardware import Gpu
 
 GIB: Final = 2**30
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Values vLLM accepts for --max-lora-rank; its default of 16 refuses larger adapters."""
+"""Values that vLLM accepts for --max-lora-rank. With its default of 16, it rejects larger adapters."""
 RESERVED_BYTES: Final = 600 * 2**20
-"""Left to other users of the GPU (upstream's wrapper)."""
-MOST_UTILIZATION: Final = 0.95
+"""GPU memory left to other processes (upstream's wrapper)."""
+MAX_UTILIZATION: Final = 0.95
 FALLBACK_UTILIZATION: Final = 0.84
-"""What upstream's operator passes when nothing can be measured."""
+"""Memory utilization when nothing can be measured (upstream's operator)."""
 FIRST_BFLOAT16_CAPABILITY: Final = (8, 0)
+"""Compute capability of NVIDIA Ampere; older GPUs do not support bfloat16."""
 ACTIVATION_BYTES: Final = int(2.3 * GIB)
-"""Activations, CUDA graphs and what is not torch (upstream's node estimator)."""
+"""Activations, CUDA graphs and memory outside torch (upstream's node estimator)."""
 WEIGHT_FACTOR: Final = 1.02
-SMALLEST_CONTEXT: Final = 128
+"""Memory of the loaded weights relative to their files (upstream's node estimator)."""
+MIN_CONTEXT_TOKENS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What a model directory tells; zeros where it does not."""
+class ModelProperties:
+    """Properties of a model directory; 0 or empty if unknown."""
 
     weight_bytes: int = 0
     context_tokens: int = 0
@@ -44,14 +46,21 @@ class ModelFacts:
     dtype: str = ""
 
 
-def read_model(source: str) -> ModelFacts:
-    """Facts from a local directory; unknown for a Hugging Face id (vLLM downloads it itself)."""
+def read_model(source: str) -> ModelProperties:
+    """Reads the properties of a model directory.
+
+    They are unknown for a Hugging Face id, whose files vLLM downloads later.
+
+    Raises:
+        ConfigurationError: `config.json` is not JSON.
+        ModelLoadError: a file cannot be read.
+    """
     folder = Path(source)
     check_readable(folder)
     try:
         document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except OSError:
-        return ModelFacts()
+        return ModelProperties()
     except ValueError as error:
         raise ConfigurationError(f"{folder}/config.json: {error}") from error
     config: dict[str, Any] = document.get("text_config") or document
@@ -59,7 +68,7 @@ def read_model(source: str) -> ModelFacts:
     hidden = int(config.get("hidden_size") or 0)
     head_size = int(config.get("head_dim") or (hidden // heads if heads else 0))
     cache_heads = int(config.get("num_key_value_heads") or heads)
-    return ModelFacts(
+    return ModelProperties(
         weight_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         context_tokens=int(config.get("max_position_embeddings") or 0),
         cache_bytes_per_token=2 * cache_heads * head_size * int(config.get("num_hidden_layers") or 0) * 2,
@@ -71,24 +80,24 @@ def read_model(source: str) -> ModelFacts:
 def engine_flags(
     given: Mapping[str, Any],
     *,
-    model: ModelFacts,
+    model: ModelProperties,
     gpus: Sequence[Gpu],
     nodes: int,
     adapters: Sequence[Adapter],
     adapter_paths: Mapping[str, Path],
 ) -> dict[str, Any]:
-    """All flags of the engine: ours below what was given.
+    """Computes all flags of the engine; `given` flags take precedence over computed ones.
 
     Raises:
-        ConfigurationError: a flag of ours contradicts the hardware.
-        AdapterError: an adapter's rank is beyond what vLLM takes.
+        ConfigurationError: the model does not fit the GPUs.
+        AdapterError: the rank of an adapter exceeds vLLM's limit.
     """
     flags: dict[str, Any] = {"uvicorn-log-level": "error"}
     flags |= _parallelism(model, gpus, nodes)
     if gpus:
         flags["gpu-memory-utilization"] = _utilization(gpus)
         if gpus[0].capability < FIRST_BFLOAT16_CAPABILITY and given.get("dtype", "auto") in ("auto", "bfloat16"):
-            given = {**given, "dtype": "float16"}  # this GPU has no bfloat16
+            given = {**given, "dtype": "float16"}  # the GPU does not support bfloat16
     if "lora-modules" not in given and adapters:
         flags |= _lora(adapters, adapter_paths)
     flags |= given
@@ -97,8 +106,8 @@ def engine_flags(
     return flags
 
 
-def _parallelism(model: ModelFacts, gpus: Sequence[Gpu], nodes: int) -> dict[str, Any]:
-    """Replicas for a small model, shards for a large one, stages over nodes."""
+def _parallelism(model: ModelProperties, gpus: Sequence[Gpu], nodes: int) -> dict[str, Any]:
+    """Selects replicas for a small model, tensor parallelism for a large one, pipeline stages over nodes."""
     count = len(gpus)
     if count <= 1 and nodes == 1:
         return {}
@@ -107,7 +116,7 @@ def _parallelism(model: ModelFacts, gpus: Sequence[Gpu], nodes: int) -> dict[str
         return {"data-parallel-size": count, "tensor-parallel-size": 1}
     width = max(1, count)
     if model.attention_heads:
-        # Heads are dealt out evenly or not at all.
+        # vLLM requires that the tensor parallel size divides the number of attention heads.
         width = max(size for size in range(1, width + 1) if model.attention_heads % size == 0)
     flags: dict[str, Any] = {"tensor-parallel-size": width}
     if nodes > 1:
@@ -119,14 +128,14 @@ def _utilization(gpus: Sequence[Gpu]) -> float:
     share = min((gpu.free_bytes - RESERVED_BYTES) / gpu.total_bytes for gpu in gpus)
     if share <= 0:
         return FALLBACK_UTILIZATION
-    return min(MOST_UTILIZATION, math.floor(share * 100) / 100)
+    return min(MAX_UTILIZATION, math.floor(share * 100) / 100)
 
 
 def _lora(adapters: Sequence[Adapter], paths: Mapping[str, Path]) -> dict[str, Any]:
     widest = max(adapters, key=lambda adapter: adapter.rank)
     rank = next((rank for rank in LORA_RANKS if rank >= widest.rank), None)
     if rank is None:
-        raise AdapterError(widest.name, f"rank {widest.rank} is beyond vLLM's limit of {LORA_RANKS[-1]}")
+        raise AdapterError(widest.name, f"rank {widest.rank} exceeds vLLM's limit of {LORA_RANKS[-1]}")
     return {
         "enable-lora": True,
         "max-lora-rank": rank,
@@ -135,8 +144,14 @@ def _lora(adapters: Sequence[Adapter], paths: Mapping[str, Path]) -> dict[str, A
     }
 
 
-def estimate_context(model: ModelFacts, gpus: Sequence[Gpu], flags: Mapping[str, Any]) -> int | None:
-    """A context that fits, or None to leave it to vLLM (unknown model, no GPU, or the whole context fits)."""
+def estimate_context(model: ModelProperties, gpus: Sequence[Gpu], flags: Mapping[str, Any]) -> int | None:
+    """Estimates the context length that fits into the GPUs.
+
+    Returns None, so that vLLM decides, if the model is unknown, there is no GPU, or the whole context fits.
+
+    Raises:
+        ConfigurationError: the memory left by the weights is not enough for the shortest context.
+    """
     if not (model.context_tokens and model.cache_bytes_per_token and gpus):
         return None
     shards = int(flags.get("tensor-parallel-size", 1)) * int(flags.get("pipeline-parallel-size", 1))
@@ -145,17 +160,16 @@ def estimate_context(model: ModelFacts, gpus: Sequence[Gpu], flags: Mapping[str,
     tokens = int(free * shards / model.cache_bytes_per_token)
     if tokens >= model.context_tokens:
         return None
-    if tokens < SMALLEST_CONTEXT:
+    if tokens < MIN_CONTEXT_TOKENS:
         raise ConfigurationError(
-            f"the model's weights ({model.weight_bytes / GIB:.1f} GiB) leave no room for a context on "
+            f"the model's weights ({model.weight_bytes / GIB:.1f} GiB) leave no memory for a context on "
             f"{len(gpus)} x {gpus[0].name} ({gpus[0].total_bytes / GIB:.0f} GiB)"
         )
-    return tokens // 16 * 16  # whole blocks of the cache
+    return tokens // 16 * 16  # vLLM allocates its cache in blocks of 16 tokens
 
 
 def command_line(flags: Mapping[str, Any]) -> list[str]:
-    """Flags as words, sorted. YAML's booleans become `--flag` and `--no-flag`, which is what vLLM's parser
-    understands."""
+    """Formats flags as command-line arguments, sorted by name; booleans become `--flag` and `--no-flag`."""
     words: list[str] = []
     for name in sorted(flags):
         value = flags[name]
@@ -173,19 +187,22 @@ def command_line(flags: Mapping[str, Any]) -> list[str]:
 
 
 def smaller_context(output: str, tried: int, low: int) -> int | None:
-    """The next context to try after a start that failed for want of cache memory; None if that was not the
-    reason.
+    """Selects the next context length after a start that failed for lack of cache memory; None for another cause.
 
-    vLLM names the length it could hold ("the estimated maximum model length is N"); without that number the
-    middle between what is known to fit and what does not is tried (a bounded binary search, as upstream did
-    by probing).
+    vLLM's error message contains the length that fits ("the estimated maximum model length is N"). Without it, the
+    middle between a fitting and the failed length is used, which is a binary search as in upstream's wrapper.
+
+    Args:
+        output: output of the failed start.
+        tried: context length of the failed start.
+        low: a length that fits, or 0.
     """
     if "KV cache" not in output and "CUDA out of memory" not in output:
         return None
-    named = [int(number.rstrip(".")) for number in _numbers_after(output, "estimated maximum model length is")]
-    candidate = named[-1] if named else (low + tried) // 2
+    estimates = [int(number.rstrip(".")) for number in _numbers_after(output, "estimated maximum model length is")]
+    candidate = estimates[-1] if estimates else (low + tried) // 2
     candidate = min(candidate, tried - 16) // 16 * 16
-    return candidate if candidate >= SMALLEST_CONTEXT else None
+    return candidate if candidate >= MIN_CONTEXT_TOKENS else None
 
 
 def _numbers_after(text: str, phrase: str) -> list[str]:
@@ -198,11 +215,10 @@ def _numbers_after(text: str, phrase: str) -> list[str]:
 
 
 def scaled_adapters(adapters: Sequence[Adapter], scratch: Path) -> dict[str, Path]:
-    """Where each adapter is, at its strength: vLLM knows no strengths, but `lora_alpha` scales an adapter
-    just so.
+    """Applies the strengths of adapters; returns the directory of each adapter.
 
-    An adapter at full strength stays where it is; of another, a directory with a changed configuration and a
-    link to the same weights is made.
+    vLLM has no strength, but scales an adapter by `lora_alpha`. For a strength other than 1, a directory below
+    `scratch` contains a configuration with a scaled `lora_alpha`, and links to the other files.
     """
     paths: dict[str, Path] = {}
     for adapter in adapters:

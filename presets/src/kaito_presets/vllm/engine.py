@@ -1,8 +1,7 @@
-"""The vLLM process: started, watched, searched for a context that fits, ended.
+"""Runs the vLLM process.
 
-Used by `main`. Guarantees that the wrapper ends when the engine ends, with the engine's exit code, so that
-Kubernetes restarts what has died; and that SIGTERM reaches the engine and is followed by SIGKILL if it is
-ignored.
+Used by `main`. Guarantees that the output of the engine is in the log of the wrapper, and that `stop` ends the process:
+with SIGTERM, and with SIGKILL after `TERMINATION_SECONDS`.
 """
 
 import asyncio
@@ -14,34 +13,38 @@ from typing import Final, final
 
 log = logging.getLogger(__name__)
 
-KEPT_LINES: Final = 400
-"""Lines of output kept to find out why a start failed."""
+OUTPUT_LINES: Final = 400
+"""Most recent lines of output that are stored to find the cause of a failed start."""
 TERMINATION_SECONDS: Final = 20.0
 
 
 @final
 class Engine:
-    """One run of the engine's command."""
+    """One process of the engine."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self._process: asyncio.subprocess.Process | None = None
-        self._output: deque[str] = deque(maxlen=KEPT_LINES)
+        self._output: deque[str] = deque(maxlen=OUTPUT_LINES)
 
     async def start(self) -> None:
-        """Start the process; its output goes to ours."""
+        """Starts the process.
+
+        Raises:
+            OSError: the executable does not exist or cannot be run.
+        """
         self._process = await asyncio.create_subprocess_exec(
             *self._command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=2**20
         )
 
     async def wait(self) -> int:
-        """Pass the output on until the process ends; returns its exit code."""
+        """Forwards the output until the process exits; returns its exit code."""
         process = self._running()
         output = process.stdout or asyncio.StreamReader()
         while True:
             try:
                 line = await output.readline()
-            except ValueError:  # a line longer than the limit
+            except ValueError:  # a line longer than the limit of the stream; the rest of it follows
                 continue
             if not line:
                 break
@@ -52,11 +55,11 @@ class Engine:
 
     @property
     def output(self) -> str:
-        """The last lines of output."""
+        """The most recent lines of output."""
         return "".join(self._output)
 
     async def stop(self) -> None:
-        """End the process."""
+        """Terminates the process, if it is running."""
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -65,7 +68,7 @@ class Engine:
             async with asyncio.timeout(TERMINATION_SECONDS):
                 await process.wait()
         except TimeoutError:
-            log.warning("the engine ignores SIGTERM; killing it")
+            log.warning("the engine did not exit within %.0f s of SIGTERM; killing it", TERMINATION_SECONDS)
             process.kill()
             await process.wait()
 

@@ -1,7 +1,6 @@
-"""What the wrapper knows of the GPUs, read with `nvidia-smi` so that no CUDA context is opened in this
-process.
+"""Reads the properties of the GPUs with `nvidia-smi`.
 
-Used by `main`; the result is plain data for the pure functions of `arguments`.
+Used by `main`. A CUDA context in this process would use GPU memory that the engine needs.
 """
 
 import subprocess
@@ -16,7 +15,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU."""
+    """Properties of one GPU."""
 
     name: str
     total_bytes: int
@@ -25,7 +24,11 @@ class Gpu:
 
 
 def read_gpus() -> tuple[Gpu, ...]:
-    """All GPUs; none if there is no driver."""
+    """Reads all GPUs; returns an empty tuple without an NVIDIA driver.
+
+    Raises:
+        ConfigurationError: `nvidia-smi` fails.
+    """
     try:
         result = subprocess.run(QUERY, check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)  # noqa: S603
     except FileNotFoundError:
@@ -36,10 +39,10 @@ def read_gpus() -> tuple[Gpu, ...]:
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """The table that `nvidia-smi` prints.
+    """Parses the output of `nvidia-smi`.
 
     Raises:
-        ConfigurationError: not that table.
+        ConfigurationError: a line does not have the expected columns.
     """
     gpus: list[Gpu] = []
     for line in text.strip().splitlines():

@@ -29,7 +29,7 @@ from kaito_presets.machine import read_memory_limit
 from kaito_presets.serving.adapters import Adapter, find_adapters
 from kaito_presets.serving.config import read_strengths
 from kaito_presets.vllm.arguments import (
-    ModelFacts,
+    ModelProperties,
     command_line,
     engine_flags,
     read_model,
@@ -57,11 +57,11 @@ def main() -> int:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         plan = read_options(sys.argv[1:])
-        adapters = find_adapters(plan.own.kaito_adapters_dir, read_strengths())
+        adapters = find_adapters(plan.options.kaito_adapters_dir, read_strengths())
         check_temporary_directory()
         with tempfile.TemporaryDirectory(prefix="kaito-adapters-") as scratch:
             launch = plan_launch(plan, adapters, Path(scratch))
-            if plan.own.kaito_dry_run:
+            if plan.options.kaito_dry_run:
                 document = {"command": launch.command(launch.flags), "port": launch.port}
                 print(json.dumps(document, indent=2))  # noqa: T201 - the output of --kaito-dry-run
                 return 0
@@ -79,7 +79,7 @@ class Launch:
     plan: WrapperPlan
     model: str
     """Directory or Hugging Face id."""
-    model_facts: ModelFacts
+    model_properties: ModelProperties
     flags: Mapping[str, Any]
     """Flags of the first start."""
     adapters: Sequence[str]
@@ -88,7 +88,7 @@ class Launch:
 
     def command(self, flags: Mapping[str, Any], *address: str) -> list[str]:
         """Builds the command line of the engine."""
-        return [self.plan.own.kaito_engine, "serve", self.model, *address, *command_line(flags)]
+        return [self.plan.options.kaito_engine, "serve", self.model, *address, *command_line(flags)]
 
     @property
     def served_name(self) -> str:
@@ -99,7 +99,7 @@ class Launch:
     @property
     def in_flight_limit(self) -> int | None:
         """Most requests under way; None for no limit."""
-        if self.plan.own.kaito_disable_rate_limit:
+        if self.plan.options.kaito_disable_rate_limit:
             return None
         return 2 * int(self.flags.get("max-num-seqs", DEFAULT_MAX_SEQUENCES))
 
@@ -108,7 +108,7 @@ class Launch:
         """Further starts allowed in the search for a context length; 0 if the user set the length."""
         if "max-model-len" in self.plan.engine:
             return 0
-        steps = self.plan.own.kaito_max_probe_steps
+        steps = self.plan.options.kaito_max_probe_steps
         return self.plan.config.max_probe_steps if steps is None else steps
 
 
@@ -127,13 +127,13 @@ def plan_launch(plan: WrapperPlan, adapters: Sequence[Adapter], scratch: Path) -
         given,
         model=facts,
         gpus=read_gpus(),
-        nodes=plan.own.kaito_nodes,
+        nodes=plan.options.kaito_nodes,
         adapters=adapters,
         adapter_paths=scaled_adapters(adapters, scratch),
     )
     flags |= offload_flags(plan, flags, read_memory_limit())
     names = [adapter.name for adapter in adapters]
-    return Launch(plan=plan, model=model, model_facts=facts, flags=flags, adapters=names, host=host, port=port)
+    return Launch(plan=plan, model=model, model_properties=facts, flags=flags, adapters=names, host=host, port=port)
 
 
 async def serve(launch: Launch) -> int:
@@ -174,10 +174,10 @@ async def _search_context(launch: Launch, proxy: Proxy, engine_port: int, stoppi
     flags = launch.flags
     for remaining in range(launch.probe_steps, -1, -1):
         engine = Engine(launch.command(flags, "--host=127.0.0.1", f"--port={engine_port}"))
-        code = await _run_engine(engine, proxy, stopping, launch.plan.own.kaito_drain_seconds)
+        code = await _run_engine(engine, proxy, stopping, launch.plan.options.kaito_drain_seconds)
         if code is None:
             return 0
-        tried = int(flags.get("max-model-len") or launch.model_facts.context_tokens)
+        tried = int(flags.get("max-model-len") or launch.model_properties.context_tokens)
         may_search = remaining and tried and proxy.state == "Loading"
         shorter = smaller_context(engine.output, tried, 0) if may_search else None
         if shorter is None:

@@ -1,6 +1,6 @@
-"""Flags of the vLLM wrapper: a few of our own, everything else is vLLM's and passed on.
+"""Options of the vLLM wrapper: flags with the prefix `--kaito-`; all other flags are passed to vLLM.
 
-Read once by `main`. `inference_config.yaml`'s `vllm:` section comes after the operator's flags, so it wins.
+`main` reads them once. The `vllm:` section of `inference_config.yaml` takes precedence over the operator's flags.
 """
 
 from dataclasses import dataclass
@@ -13,43 +13,41 @@ from kaito_presets.command_line import validated
 from kaito_presets.errors import ConfigurationError
 from kaito_presets.serving.config import InferenceConfigFile, read_config_file
 
-OWN_PREFIX = "kaito_"
-
 
 class WrapperOptions(BaseModel, extra="forbid", frozen=True):
     """Serve a model with vLLM, with Kaito's /chat in front."""
 
     kaito_adapters_dir: Path = Field(
-        default=Path("/mnt/adapter"), description="each directory below it becomes a LoRA module"
+        default=Path("/mnt/adapter"), description="directory of the adapters, one directory each"
     )
     kaito_config_file: Path | None = Field(default=None, description="inference_config.yaml")
     kaito_max_probe_steps: int | None = Field(
-        default=None, ge=0, description="starts of the engine while searching max-model-len"
+        default=None, ge=0, description="most further starts of the engine while searching max-model-len"
     )
     kaito_kv_cache_cpu_memory_utilization: float | None = Field(
-        default=None, ge=0, le=1, description="share of host memory for offloaded cache; 0 switches it off"
+        default=None, ge=0, le=1, description="share of the pod's memory for offloaded cache; 0 disables the offload"
     )
-    kaito_disable_rate_limit: bool = Field(default=False, description="never answer 429 ourselves")
-    kaito_nodes: int = Field(default=1, ge=1, description="nodes of the workload: pipeline stages")
-    kaito_engine: str = Field(default="vllm", description="the executable that serves")
-    kaito_drain_seconds: float = Field(default=25.0, ge=0, description="time that requests under way get after SIGTERM")
+    kaito_disable_rate_limit: bool = Field(default=False, description="do not limit the number of running requests")
+    kaito_nodes: int = Field(default=1, ge=1, description="nodes of the workload, one pipeline stage each")
+    kaito_engine: str = Field(default="vllm", description="executable of the engine")
+    kaito_drain_seconds: float = Field(default=25.0, ge=0, description="time for running requests after SIGTERM")
     kaito_dry_run: bool = Field(default=False, description="print the engine's command and exit")
 
 
 @dataclass(frozen=True, slots=True)
 class WrapperPlan:
-    """Our options, and vLLM's flags by name (dashes), in order."""
+    """Options of the wrapper, and flags of vLLM by name (with dashes)."""
 
-    own: WrapperOptions
+    options: WrapperOptions
     engine: dict[str, Any]
     config: InferenceConfigFile
 
 
 def read_options(arguments: list[str]) -> WrapperPlan:
-    """Split our flags from vLLM's and merge the configuration file.
+    """Parses the flags of the wrapper and of vLLM, and merges the configuration file.
 
     Raises:
-        ConfigurationError: one of ours is wrong, or an argument is no flag at all.
+        ConfigurationError: a flag of the wrapper is wrong, or an argument does not belong to a flag.
     """
     flags = split_flags(arguments)
     own = {name: value for name, value in flags.items() if name.startswith("kaito-")}
@@ -62,13 +60,13 @@ def read_options(arguments: list[str]) -> WrapperPlan:
 
 
 def split_flags(arguments: list[str]) -> dict[str, Any]:
-    """`--a=b`, `--a b c` and bare `--a` as a mapping; names with dashes. The last of equal flags wins."""
+    """Parses `--a=b`, `--a b c` and `--a` (True) into a mapping; names have dashes, the last of equal flags is used."""
     flags: dict[str, Any] = {}
     name: str | None = None
     for word in arguments:
         if word.startswith("--"):
             key, equals, value = word.removeprefix("--").partition("=")
-            # vLLM's nested flags keep their dots: --compilation-config.pass_config.x
+            # The part after the dot of a nested flag keeps its underscores: --compilation-config.pass_config.x
             head, dot, tail = key.partition(".")
             name = head.replace("_", "-") + dot + tail
             flags[name] = value if equals else True

@@ -1,9 +1,11 @@
-"""The routes of the wrapper: `/chat` translated, the OpenAI routes passed through, health and metrics of
-both.
+"""Routes of the wrapper: `/chat` is translated, OpenAI's routes are forwarded, health and metrics cover the engine too.
 
-Built by `main`, used whole by the tests with a stub engine. Guarantees: `/chat` works on this runtime as on
-the other; streams pass through piece by piece; a client that goes away closes its request to the engine,
-which stops generating; more requests than the engine can queue sensibly are answered with 429.
+`main` builds it; tests use it with a stub engine. Guarantees:
+
+* `/chat` has the contract of the transformers runtime (`kaito_presets.serving.chat`).
+* Streams are forwarded chunk by chunk.
+* A client that disconnects cancels its request to the engine, which stops generating.
+* Requests beyond `in_flight_limit` are rejected with 429. (vLLM's own queue has no limit.)
 """
 
 import json
@@ -29,28 +31,27 @@ log = logging.getLogger(__name__)
 HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length"}
 )
-"""Headers that belong to one connection (RFC 9110, 7.6.1), and those aiohttp sets itself."""
-PIECE_BYTES: Final = 65536
+"""Headers of one connection (RFC 9110, section 7.6.1), and those that aiohttp sets."""
 
 
 @final
 class Proxy:
-    """Everything between the port of the pod and the port of the engine."""
+    """The application on the port of the pod, in front of the engine."""
 
     def __init__(
         self, engine_url: str, *, model: str, adapters: Sequence[str] = (), in_flight_limit: int | None = None
     ) -> None:
         self._engine = engine_url.rstrip("/")
         self._model = model
-        # The contract: an adapter of the workspace is in effect. vLLM cannot mix several, so only a single one is.
+        # The served name means the model with the adapters of the Workspace. vLLM cannot combine adapters, so this
+        # holds for a single adapter only.
         self._chat_model = adapters[0] if len(adapters) == 1 else model
         self._aliases = {f"{model}:base": model} if adapters else {}
         if len(adapters) == 1:
             self._aliases[model] = adapters[0]
         if len(adapters) > 1:
             log.warning(
-                "vLLM cannot combine adapters: /chat and model=%s answer with the base model; adapters are chosen with "
-                "model=%s",
+                "vLLM cannot combine adapters: /chat and model=%s use the base model; select an adapter with model=%s",
                 model,
                 "|".join(adapters),
             )
@@ -67,11 +68,11 @@ class Proxy:
 
     @property
     def idle(self) -> bool:
-        """No request is under way."""
+        """Whether no request is running."""
         return self._in_flight == 0
 
     def application(self, max_request_bytes: int = 16 * 2**20) -> web.Application:
-        """All routes."""
+        """Builds the application with all routes."""
         app = web.Application(middlewares=[self._counting(), errors_as_json], client_max_size=max_request_bytes)
         app.add_routes(
             [
@@ -81,14 +82,14 @@ class Proxy:
                 web.get("/version", self._version),
                 web.get("/metrics", self._metrics),
                 web.post("/chat", self._chat),
-                web.route("*", "/{path:.*}", self._pass_on),
+                web.route("*", "/{path:.*}", self._forward),
             ]
         )
         app.cleanup_ctx.append(self._sessions)
         return app
 
     async def engine_is_healthy(self) -> bool:
-        """Whether the engine answers its own health check."""
+        """Returns whether the health check of the engine succeeds."""
         try:
             async with self._client().get(self._engine + "/health", timeout=aiohttp.ClientTimeout(total=5)) as response:
                 return response.status == 200
@@ -96,7 +97,7 @@ class Proxy:
             return False
 
     async def _sessions(self, _: web.Application) -> AsyncIterator[None]:
-        # No total timeout: an answer takes as long as it takes; a dead engine closes its connections.
+        # No total timeout, because a completion may take minutes. The connections of an engine that exits are closed.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         yield
@@ -107,7 +108,7 @@ class Proxy:
             raise Unavailable("the server is not started")
         return self._session
 
-    # Our own routes.
+    # Routes of the wrapper.
 
     async def _root(self, _: web.Request) -> web.Response:
         return web.json_response(ROOT_RESPONSE)
@@ -133,7 +134,7 @@ class Proxy:
                 if response.status == 200:
                     body += await response.read()
         except aiohttp.ClientError:
-            pass  # still loading: our own numbers are all there is
+            pass  # the engine is still loading: only the metrics of the wrapper exist
         return web.Response(body=body, headers={"Content-Type": PROMETHEUS_CONTENT_TYPE})
 
     async def _chat(self, request: web.Request) -> web.Response:
@@ -178,13 +179,17 @@ class Proxy:
         return list(document["tokens"]), int(document["max_model_len"])
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One JSON request to the engine; its errors become ours."""
+        """Sends a JSON request to the engine.
+
+        Raises:
+            RequestError: the engine rejected the request, or failed.
+        """
         try:
             async with self._client().post(self._engine + path, json={"model": self._chat_model, **body}) as response:
                 document: dict[str, Any] = await response.json(content_type=None)
                 status = response.status
         except (aiohttp.ClientError, ValueError) as error:
-            raise GenerationFailed(f"the engine does not answer: {error}") from error
+            raise GenerationFailed(f"the request to the engine failed: {error}") from error
         if status == 200:
             return document
         message = _message(document)
@@ -194,13 +199,13 @@ class Proxy:
             raise BadRequest(message)
         raise GenerationFailed(message)
 
-    # The engine's routes.
+    # Routes of the engine.
 
-    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         require_healthy(self.state)
         with _ConcurrencySlot(self, counted=request.method == "POST"):
             headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-            body = self._with_engines_name(await request.read())
+            body = self._resolve_model(await request.read())
             try:
                 async with self._client().request(
                     request.method, self._engine + request.raw_path, data=body or None, headers=headers,
@@ -208,17 +213,20 @@ class Proxy:
                 ) as upstream:  # fmt: skip
                     return await self._relay(request, upstream)
             except aiohttp.ClientConnectionError as error:
-                raise GenerationFailed(f"the engine does not answer: {error}") from error
+                raise GenerationFailed(f"the request to the engine failed: {error}") from error
 
-    def _with_engines_name(self, body: bytes) -> bytes:
-        """The body with the engine's name of the model: the served name means the workspace's adapter, as in the
-        transformers runtime, and `NAME:base` the model without it."""
+    def _resolve_model(self, body: bytes) -> bytes:
+        """Replaces the model name in a request body by the engine's name.
+
+        As in the transformers runtime, the served name means the model with the adapter of the Workspace, and
+        `NAME:base` the model without it.
+        """
         if not self._aliases or not body:
             return body
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
-            return body  # the engine refuses it in its own words
+            return body  # the engine rejects it
         if not is_object(document):
             return body
         name = document.get("model") or self._model
@@ -235,16 +243,20 @@ class Proxy:
         await response.write_eof()
         return response
 
-    def enter(self) -> None:
-        """Take a place; 429 if there is none."""
+    def acquire_slot(self) -> None:
+        """Counts a running request.
+
+        Raises:
+            Overloaded: `in_flight_limit` requests are running.
+        """
         if self._limit is not None and self._in_flight >= self._limit:
             self._rejected.inc()
-            raise Overloaded(f"{self._in_flight} requests are under way", retry_after_seconds=1)
+            raise Overloaded(f"{self._in_flight} requests are running", retry_after_seconds=1)
         self._in_flight += 1
         self._gauge.set(self._in_flight)
 
-    def leave(self) -> None:
-        """Give the place back."""
+    def release_slot(self) -> None:
+        """Ends a running request."""
         self._in_flight -= 1
         self._gauge.set(self._in_flight)
 
@@ -264,7 +276,7 @@ class Proxy:
 
 
 class _ConcurrencySlot:
-    """A request under way, for as long as the `with` lasts."""
+    """Counts a request as running inside the `with` block, if `counted`."""
 
     def __init__(self, proxy: Proxy, *, counted: bool = True) -> None:
         self._proxy = proxy
@@ -272,15 +284,15 @@ class _ConcurrencySlot:
 
     def __enter__(self) -> None:
         if self._counted:
-            self._proxy.enter()
+            self._proxy.acquire_slot()
 
     def __exit__(self, *_: object) -> None:
         if self._counted:
-            self._proxy.leave()
+            self._proxy.release_slot()
 
 
 def _message(document: Any) -> str:
-    """The words of an error of OpenAI's or FastAPI's shape."""
+    """Extracts the message of an error body in OpenAI's or FastAPI's format."""
     if is_object(document):
         error = document.get("error")
         if is_object(error) and error.get("message"):

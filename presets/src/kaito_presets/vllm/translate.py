@@ -33,11 +33,11 @@ NEUTRAL: Final[Mapping[str, object]] = {
     "min_length": 0,
     "use_cache": True,
 }
-"""transformers options without a counterpart in vLLM, at the value that changes nothing."""
+"""Options of transformers without a counterpart in vLLM, each with its neutral value."""
 HANDLED_APART: Final = frozenset({"do_sample", "eos_token_id", "pad_token_id"})
 """Options that `sampling_fields` translates by a rule of their own, or that have no effect (`pad_token_id`)."""
 
-# What transformers' clean_up_tokenization removes.
+# The replacements of transformers' clean_up_tokenization.
 _SPACES: Final = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
     (" 've", "'ve"), (" 're", "'re"),

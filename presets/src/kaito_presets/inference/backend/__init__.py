@@ -1,6 +1,6 @@
-"""The language model over torch and transformers: the only part of the server that imports them.
+"""Implementation of `language_model.LanguageModel` with torch and transformers, the only part that imports them.
 
-Types here are looser than elsewhere (the libraries are partly untyped); nothing above sees a tensor. Reading
-order: `model` → `load` (from source to memory) → `batch` (rows that advance together) → `sampling` →
-`adapters`, `memory`.
+Reading order: `model` → `load` (from source to memory) → `batch` (rows that advance together) → `plan` and `sampling`
+(options, and tokens from logits) → `unbatched` (rows outside the batch) → `adapters`, `memory`. Tensors do not leave
+this package. Types are looser than elsewhere, because the libraries are partly untyped.
 """

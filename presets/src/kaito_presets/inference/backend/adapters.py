@@ -1,9 +1,8 @@
-"""Loads LoRA adapters with PEFT: each selectable on its own at its strength, all of them combined at their strengths
-by default.
+"""Loads LoRA adapters with PEFT: one adapter at its strength can be activated, or all of them combined (the default).
 
-Used by `load` and `model`. PEFT's names are module names and may not hold dots, so adapters are numbered
-inside. Guarantees that a broken adapter is reported with its own name and that, after `activate`, exactly
-the chosen one is in effect.
+Used by `model`. PEFT uses adapter names as module names, which must not contain dots; adapters therefore have numbered
+names inside. Guarantees that an error names the adapter that cannot be loaded, and that exactly the selected adapter is
+active after `activate`.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -23,7 +22,7 @@ COMBINED: Final = "combined"
 
 @final
 class LoadedAdapters:
-    """The adapters inside one model, which PEFT has changed in place."""
+    """The adapters of a model. PEFT replaces the linear layers of the model in place."""
 
     def __init__(self, model: Any, adapters: Sequence[Adapter], combination_type: str, base_name: str) -> None:
         from peft import PeftModel
@@ -60,8 +59,11 @@ class LoadedAdapters:
         self._peft.eval()
 
     def _scale(self, adapters: Sequence[Adapter]) -> None:
-        """Give each adapter its strength where it is selected on its own, as the vLLM runtime does (`lora_alpha`). The
-        combination holds copies of the weights, made before."""
+        """Scales each adapter by its strength for requests that select it, as the vLLM runtime does.
+
+        Must run after `_combine`: the combination contains copies of the weights at their original scale, to which its
+        own weights apply the strengths.
+        """
         from peft.tuners.lora import LoraLayer
 
         strengths = {self._internal[adapter.name]: adapter.strength for adapter in adapters}
@@ -71,21 +73,24 @@ class LoadedAdapters:
                     module.set_scale(name, strength)
 
     def activate(self, adapter: str | None) -> None:
-        """Put an adapter in effect: a name, "" for none, None for the combination."""
-        wanted = "" if adapter == "" else COMBINED if adapter is None else self._internal[adapter]
-        if wanted == self._active:
+        """Activates an adapter by name; "" deactivates all, None activates the combination.
+
+        A change walks all layers, so consecutive steps with the same adapter return immediately.
+        """
+        selected = "" if adapter == "" else COMBINED if adapter is None else self._internal[adapter]
+        if selected == self._active:
             return
         tuner = self._peft.base_model
-        if wanted:
+        if selected:
             if not self._enabled:
                 tuner.enable_adapter_layers()
-            tuner.set_adapter(wanted, inference_mode=True)
+            tuner.set_adapter(selected, inference_mode=True)
         else:
             tuner.disable_adapter_layers()
-        self._enabled = bool(wanted)
-        self._active = wanted
+        self._enabled = bool(selected)
+        self._active = selected
 
 
 def _warn_about_other_base(adapter: Adapter, base_name: str) -> None:
     if adapter.base_model and Path(adapter.base_model).name.lower() != Path(base_name).name.lower():
-        log.warning("adapter %s was tuned for %s, served here is %s", adapter.name, adapter.base_model, base_name)
+        log.warning("adapter %s was tuned for %s, but the model is %s", adapter.name, adapter.base_model, base_name)

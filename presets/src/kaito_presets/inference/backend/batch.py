@@ -1,13 +1,20 @@
-"""A batch whose rows come and go between two steps, over one pre-allocated key/value cache.
+"""Batch of rows with one preallocated key/value cache; rows are added and removed between two steps.
 
-Used by `model`, in the scheduler's thread. Rows are aligned on the right: every row's newest token is in the
-same column, shorter rows start later and are masked on the left. So a step is one forward pass with one
-column written for all rows; a new row is read by itself and copied in so that it ends where the others are;
-a finished row is overwritten by the last one. Keys are stored after rotary embedding, therefore moving a row
-sideways does not change what it attends to.
+Used by `model` on the scheduler's thread. Rows are aligned on the right: the newest token of every row is in the same
+column, and shorter rows start in a later column and are masked on the left.
 
-Guarantees the same tokens as running each row by itself (up to floating-point rounding of batched matrix
-products), and that `join` either completes or leaves the rows, their columns and their positions as they were.
+    column     0  1  2  3  4  5 │ next
+    row 0      a  b  c  d  e  f │  g      start 0
+    row 1      ·  ·  ·  p  q  r │  s      start 3
+
+* A step is therefore one forward pass that writes one column for all rows. With rows aligned on the left, every row
+  would write to a different column, and the mask would differ in every step.
+* New rows are prefilled in a cache of their own and copied in so that they end in the current column.
+* A removed row is overwritten with the last one, so that the rows stay contiguous.
+* Keys are stored after the rotary embedding, so a row can be moved sideways without changing its attention.
+
+Guarantees the same tokens as separate runs of each row (up to floating-point rounding of batched matrix products), and
+that `add` either completes or leaves rows, columns and positions unchanged.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -23,18 +30,18 @@ from kaito_presets.inference.backend.sampling import token_logprobs
 from kaito_presets.inference.language_model import Row, TokenLogprob
 
 CHUNK_TOKENS: Final = 2048
-"""Prompts are read in pieces of this many columns, which bounds the memory of activations."""
+"""Columns of a prompt that one forward pass computes. The memory of activations grows with them."""
 SCORED_CHUNK_TOKENS: Final = 1024
-"""Tokens of all rows together that are read at a time when log probabilities of the prompt are wanted, because then the
-logits of every position are in memory."""
+"""Tokens of all rows that one forward pass computes if log probabilities of the prompt are requested. The logits of
+every position are in memory then: 1024 tokens of a vocabulary of 128,000 are 0.5 GB in float32."""
 FIRST_COLUMNS: Final = 256
-"""Columns allocated for a new batch; doubled when they are full."""
+"""Columns that a new batch allocates; the capacity doubles when they are used up."""
 
 
 @final
 @dataclass(slots=True)
 class Extent:
-    """The used part of the cache, shared by all its layers."""
+    """The used and the allocated part of the cache; all layers share one object, so that they cannot differ."""
 
     rows: int = 0
     columns: int = 0
@@ -44,8 +51,7 @@ class Extent:
 
 @final
 class _Layer(CacheLayerMixin):
-    """Keys and values of one layer: `[row capacity, heads, column capacity, head dim]`, of which `extent` is
-    in use."""
+    """Keys and values of one layer: `[row capacity, heads, column capacity, head dimension]`, used up to `extent`."""
 
     is_sliding = False
     key_buffer: torch.Tensor
@@ -56,8 +62,10 @@ class _Layer(CacheLayerMixin):
         self.extent = extent
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate; zeros, because masked positions are multiplied by zero and uninitialized memory may hold
-        NaN."""
+        """Allocates the buffers.
+
+        They are zeroed because attention multiplies masked values by zero, and uninitialized memory may contain NaN.
+        """
         extent = self.extent
         shape = (extent.row_capacity, key_states.shape[1], extent.column_capacity)
         self.key_buffer = key_states.new_zeros((*shape, key_states.shape[3]))
@@ -67,7 +75,7 @@ class _Layer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new columns in place and return everything up to them, without copying."""
+        """Writes the new columns and returns views of all columns up to them, without a copy."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, start = self.extent.rows, self.extent.columns
@@ -77,19 +85,19 @@ class _Layer(CacheLayerMixin):
         return self.key_buffer[:rows, :, :end], self.value_buffer[:rows, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys."""
+        """Returns length and offset of the keys."""
         return self.extent.columns + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Columns already written."""
+        """Returns the number of written columns."""
         return self.extent.columns
 
     def get_max_length(self) -> int:
-        """No bound: the buffer grows."""
+        """Returns -1: the length is not limited, because the buffers grow."""
         return -1
 
     def resize(self, rows: int, columns: int) -> None:
-        """Move to a larger buffer."""
+        """Moves keys and values to larger buffers."""
         for name in ("key_buffer", "value_buffer"):
             old: torch.Tensor = getattr(self, name)
             new = old.new_zeros((rows, old.shape[1], columns, old.shape[3]))
@@ -98,7 +106,11 @@ class _Layer(CacheLayerMixin):
             setattr(self, name, new)
 
     def shift(self, distance: int) -> None:
-        """Move all columns to the right (positive) or left (negative). If it raises, nothing has moved."""
+        """Moves all columns to the right (positive) or left (negative); has no effect if it raises.
+
+        Keys and values are separate buffers and each move needs memory for a copy, so the second one may fail after the
+        first has been moved.
+        """
         rows, columns = self.extent.rows, self.extent.columns
         moved: list[torch.Tensor] = []
         try:
@@ -111,14 +123,14 @@ class _Layer(CacheLayerMixin):
             raise
 
     def shift_back(self, distance: int) -> None:
-        """Undo `shift(distance)`, without allocating memory."""
+        """Reverts `shift(distance)` without allocating memory, because memory is exhausted when this is needed."""
         rows, columns = self.extent.rows, self.extent.columns
         for buffer in (self.key_buffer, self.value_buffer):
             _move_back(buffer[:rows], columns, distance)
 
 
 def _move(buffer: torch.Tensor, columns: int, distance: int) -> None:
-    """Move the first `columns` columns; to the left, the first `-distance` of them are lost."""
+    """Moves the first `columns` columns; a move to the left drops the first `-distance` of them."""
     if distance < 0:
         buffer[:, :, : columns + distance] = buffer[:, :, -distance:columns].clone()
     else:
@@ -128,7 +140,10 @@ def _move(buffer: torch.Tensor, columns: int, distance: int) -> None:
 
 
 def _move_back(buffer: torch.Tensor, columns: int, distance: int) -> None:
-    """The reverse of `_move`, in pieces that do not overlap their target. Columns that were lost were unused."""
+    """Reverts `_move` in chunks that do not overlap their target, so that no temporary copy is needed.
+
+    The columns that a move to the left has dropped are not restored: no row uses them.
+    """
     size = abs(distance)
     if distance > 0:
         for begin in range(0, columns, size):
@@ -142,7 +157,7 @@ def _move_back(buffer: torch.Tensor, columns: int, distance: int) -> None:
 
 @dataclass(slots=True)
 class _Layout:
-    """Which columns belong to which row, and what follows from it for the steps to come."""
+    """Columns of each row, and the mask and positions for the next step that follow from them."""
 
     starts: list[int] = field(default_factory=list[int])
     """First column of each row."""
@@ -153,7 +168,7 @@ class _Layout:
 
 @final
 class Batch:
-    """Rows that advance together. The caller makes the right adapter active before each call."""
+    """Rows that advance together. The caller activates their adapter and rotary mode before each call."""
 
     def __init__(self, model: Any, *, layers: int, pad_token: int, needs_window_mask: bool, keep_logits: bool) -> None:
         self._model = model
@@ -169,25 +184,29 @@ class Batch:
         self._layout = _Layout()
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Read the prompts of `rows`; returns the logits of their next token, `[len(rows), vocabulary]`.
+    def add(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Computes the prompts of `rows` and adds the rows.
 
-        Rows that ask for it get the log probabilities of their prompt. If it raises, no row has joined.
+        Sets `prompt_token_logprobs` of rows that request it. The batch is unchanged if it raises.
+
+        Returns:
+            Logits of the next token of each row, `[len(rows), vocabulary]`.
         """
         width = max(len(row.prompt) for row in rows)
         tokens = torch.tensor([[self._pad] * (width - len(row.prompt)) + list(row.prompt) for row in rows])
         tokens = tokens.to(self._device)
         starts = [width - len(row.prompt) for row in rows]
         if self.rows:
-            own = DynamicCache()
-            logits = self._read(rows, tokens, starts, own, None)
-            self._adopt(rows, starts, width, own)
+            separate = DynamicCache()
+            logits = self._compute_prompts(rows, tokens, starts, separate, None)
+            self._copy_in(rows, starts, width, separate)
             return logits
+        # An empty batch needs no copy: the rows are computed in its own cache.
         self._reserve(len(rows), width)
         self._extent.rows, self._extent.columns = len(rows), 0
         try:
-            logits = self._read(rows, tokens, starts, self._cache, self._extent)
-            layout = self._described(starts, width)
+            logits = self._compute_prompts(rows, tokens, starts, self._cache, self._extent)
+            layout = self._layout_of(starts, width)
         except BaseException:
             self._extent.rows = self._extent.columns = 0
             raise
@@ -196,11 +215,17 @@ class Batch:
 
     @torch.inference_mode()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Feed the newest token of every row (`[rows, 1]`); returns the logits of the next, `[rows,
-        vocabulary]`."""
+        """Computes one token of every row.
+
+        Args:
+            tokens: the newest token of every row, `[rows, 1]`.
+
+        Returns:
+            Logits of the next token of every row, `[rows, vocabulary]`.
+        """
         extent = self._extent
         if extent.columns >= extent.column_capacity:
-            self._make_room()
+            self._extend_columns()
         rows, columns = extent.rows, extent.columns
         mask: torch.Tensor | None = None
         layout = self._layout
@@ -221,8 +246,8 @@ class Batch:
         return logits
 
     @torch.inference_mode()
-    def leave(self, gone: Sequence[Row]) -> None:
-        """Take rows out; the last row takes the place of each."""
+    def remove(self, gone: Sequence[Row]) -> None:
+        """Removes rows; each is replaced by the last one."""
         leaving = {id(row) for row in gone}
         extent = self._extent
         rows, starts = list(self.rows), list(self._layout.starts)
@@ -240,22 +265,23 @@ class Batch:
         if not rows:
             self._commit([], _Layout(), 0)
             return
-        self._commit(rows, self._described(starts, extent.columns), extent.columns)
-        # Rows that began later need not drag the columns of those that are gone through every step.
+        self._commit(rows, self._layout_of(starts, extent.columns), extent.columns)
+        # Every step attends to all columns, also to those before the first start, which belonged to a removed row.
+        # Moving costs one copy of the cache, so it is done when more than half of the columns are unused.
         unused = min(starts)
         if unused > extent.columns // 2:
             self._shift(-unused)
 
     @torch.inference_mode()
-    def drop_newest(self, gone: Sequence[Row]) -> None:
-        """Take out rows that joined last, without moving the others."""
+    def remove_newest(self, gone: Sequence[Row]) -> None:
+        """Removes the rows that were added last, without moving the others."""
         count = len(self.rows) - len(gone)
         columns = self._extent.columns if count else 0
-        self._commit(self.rows[:count], self._described(self._layout.starts[:count], columns), columns)
+        self._commit(self.rows[:count], self._layout_of(self._layout.starts[:count], columns), columns)
 
-    # Reading prompts.
+    # Prefill.
 
-    def _read(
+    def _compute_prompts(
         self, rows: Sequence[Row], tokens: torch.Tensor, starts: Sequence[int], cache: Cache, extent: Extent | None
     ) -> torch.Tensor:
         width = tokens.shape[1]
@@ -284,15 +310,18 @@ class Batch:
                 first, last = max(begin, starts[index]), min(end, width - 1)
                 if first < last:
                     piece = output.logits[index, first - begin : last - begin]
-                    found[index] += _scores(
+                    found[index] += _token_logprobs(
                         piece, tokens[index, first + 1 : last + 1], rows[index].prompt_logprobs or 0
                     )
         for index in scored:
-            rows[index].prompt_scores = found[index]
+            rows[index].prompt_token_logprobs = found[index]
         return logits
 
-    def _adopt(self, rows: Sequence[Row], starts: Sequence[int], width: int, own: DynamicCache) -> None:
-        """Copy rows that were read by themselves in, so that they end where the batch is."""
+    def _copy_in(self, rows: Sequence[Row], starts: Sequence[int], width: int, separate: DynamicCache) -> None:
+        """Copies rows from a separate cache, so that they end in the current column.
+
+        If the new rows are longer than the batch, all other rows move to the right first.
+        """
         extent = self._extent
         surplus = width - extent.columns
         self._reserve(len(self.rows) + len(rows), max(extent.columns, width))
@@ -300,13 +329,13 @@ class Batch:
             self._shift(surplus)
         first, last = len(self.rows), len(self.rows) + len(rows)
         begin = extent.columns - width
-        for layer, source in zip(self._buffers, own.layers, strict=True):
+        for layer, source in zip(self._buffers, separate.layers, strict=True):
             read: Any = source
-            # Rows from `first` on are not in use yet: what a failure leaves here is never read.
+            # Rows from `first` on are not in use before `_commit`, so a failure in this loop has no effect.
             layer.key_buffer[first:last, :, begin : extent.columns] = read.keys
             layer.value_buffer[first:last, :, begin : extent.columns] = read.values
-            # What an earlier row left here is masked, and finite, so it may stay.
-        layout = self._described([*self._layout.starts, *(begin + start for start in starts)], extent.columns)
+            # Columns before `begin` may contain data of a removed row. They are masked, and finite, so they stay.
+        layout = self._layout_of([*self._layout.starts, *(begin + start for start in starts)], extent.columns)
         self._commit([*self.rows, *rows], layout, extent.columns)
 
     # The shape of the cache.
@@ -323,12 +352,12 @@ class Batch:
         for layer in self._buffers:
             if layer.is_initialized:
                 layer.resize(row_capacity, column_capacity)
-        layout = self._described(self._layout.starts, extent.columns, column_capacity)
+        layout = self._layout_of(self._layout.starts, extent.columns, column_capacity)
         self._layout = layout
         extent.row_capacity, extent.column_capacity = row_capacity, column_capacity
 
-    def _make_room(self) -> None:
-        """The buffer is full: drop columns nobody uses if they are many, else grow."""
+    def _extend_columns(self) -> None:
+        """Provides a free column: drops unused columns at the left if they are many, else grows the buffers."""
         columns = self._extent.columns
         unused = min(self._layout.starts)
         if unused >= self._extent.column_capacity // 4:
@@ -337,9 +366,13 @@ class Batch:
             self._reserve(self._extent.rows, columns + 1)
 
     def _shift(self, distance: int) -> None:
-        """Move every row. If it raises, nothing has moved."""
+        """Moves all rows in all layers; has no effect if it raises.
+
+        Without the rollback, an out-of-memory error in a middle layer would leave layers that disagree about the
+        columns, and every later token would be wrong without an error.
+        """
         columns = self._extent.columns + distance
-        layout = self._described([start + distance for start in self._layout.starts], columns)
+        layout = self._layout_of([start + distance for start in self._layout.starts], columns)
         moved: list[_Layer] = []
         try:
             for layer in self._buffers:
@@ -351,8 +384,8 @@ class Batch:
                 layer.shift_back(distance)
             raise
 
-    def _described(self, starts: Sequence[int], columns: int, capacity: int | None = None) -> _Layout:
-        """Mask and positions of rows that begin at `starts` and end before `columns`."""
+    def _layout_of(self, starts: Sequence[int], columns: int, capacity: int | None = None) -> _Layout:
+        """Computes mask and positions of rows that start at `starts` and end before `columns`."""
         firsts = torch.tensor(list(starts), dtype=torch.long, device=self._device)[:, None]
         layout = _Layout(list(starts), any(starts), positions=columns - firsts)
         if layout.padded:
@@ -360,12 +393,12 @@ class Batch:
         return layout
 
     def _commit(self, rows: list[Row], layout: _Layout, columns: int) -> None:
-        """Everything that a change of the batch changes, in assignments that cannot raise."""
+        """Replaces the state of the batch. Only assignments, which cannot fail, so that the state is never mixed."""
         self.rows, self._layout = rows, layout
         self._extent.rows, self._extent.columns = len(rows), columns
 
 
-def _scores(logits: torch.Tensor, targets: torch.Tensor, count: int) -> list[TokenLogprob | None]:
-    """Log probabilities of `targets` (`[tokens]`) under `logits` (`[tokens, vocabulary]`)."""
+def _token_logprobs(logits: torch.Tensor, targets: torch.Tensor, count: int) -> list[TokenLogprob | None]:
+    """Computes the log probabilities of `targets` (`[tokens]`) from `logits` (`[tokens, vocabulary]`)."""
     values = torch.log_softmax(logits.float(), dim=-1)
     return [token_logprobs(line, target, count) for line, target in zip(values, targets.tolist(), strict=True)]

@@ -1,9 +1,8 @@
-"""From a model source to a model in memory: a directory (plain, or an image layer mounted as a volume) or a
-Hugging Face id.
+"""Loads model and tokenizer from a directory or from a Hugging Face id.
 
-Used by `model`. Guarantees that whatever the libraries raise becomes a `ModelLoadError` naming the source,
-that nothing is downloaded unless `--allow_remote_files` says so, and that the numbers format suits the
-device (a V100 has no bfloat16).
+Used by `model`. Guarantees that an exception of the libraries becomes a `ModelLoadError` that names the source, that
+nothing is downloaded without `--allow_remote_files`, and that the device supports the number format (a V100 does not
+support bfloat16).
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -22,14 +21,14 @@ from kaito_presets.inference.options import InferenceOptions
 log = logging.getLogger(__name__)
 
 FIRST_BFLOAT16_CAPABILITY = (8, 0)
-"""NVIDIA Ampere; older GPUs emulate bfloat16 slowly or not at all (CUDA programming guide)."""
+"""NVIDIA Ampere. Older GPUs emulate bfloat16 slowly or not at all (CUDA programming guide)."""
 
 
 def check_source(options: InferenceOptions) -> None:
-    """Refuse a source that cannot be right before the model is loaded.
+    """Checks the source before anything is loaded.
 
     Raises:
-        ModelLoadError: a path that does not exist, holds no model, or may not be read.
+        ModelLoadError: the path does not exist, is not a model directory, or cannot be read.
     """
     source = options.pretrained_model_name_or_path
     path = Path(source)
@@ -37,7 +36,7 @@ def check_source(options: InferenceOptions) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-            raise ModelLoadError(f"{source} holds no config.json (found: {found})")
+            raise ModelLoadError(f"{source} does not contain config.json (found: {found})")
     elif path.is_absolute() or source.startswith("."):
         raise ModelLoadError(f"model directory {source} does not exist")
     elif not options.allow_remote_files and source.count("/") != 1:
@@ -45,7 +44,11 @@ def check_source(options: InferenceOptions) -> None:
 
 
 def load_tokenizer(options: InferenceOptions) -> Any:
-    """The tokenizer, with the chat template of the options if one is given."""
+    """Loads the tokenizer; `options.chat_template` replaces its chat template.
+
+    Raises:
+        ModelLoadError: the libraries cannot load it.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -62,15 +65,15 @@ def load_tokenizer(options: InferenceOptions) -> Any:
 
 
 def load_model(options: InferenceOptions) -> Any:
-    """The model on its device, in evaluation mode.
+    """Loads the model onto its device, in evaluation mode.
 
     Raises:
-        ModelLoadError: the libraries refused it.
+        ModelLoadError: the libraries cannot load it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # a log is not a terminal
+    disable_progress_bar()  # it would fill the log with control characters
     source = options.pretrained_model_name_or_path
     try:
         config = AutoConfig.from_pretrained(source, **_source_arguments(options))
@@ -91,29 +94,29 @@ def load_model(options: InferenceOptions) -> Any:
     return model.eval()
 
 
-def resolve_dtype(wanted: str | None, config: Any) -> torch.dtype:
-    """The number format: what was asked for, else what checkpoint and device have in common.
+def resolve_dtype(requested: str | None, config: Any) -> torch.dtype:
+    """Resolves the number format: the requested one, else that of the checkpoint; float16 where bfloat16 is missing.
 
     Raises:
-        ConfigurationError: not the name of a floating-point torch dtype.
+        ConfigurationError: `requested` is not the name of a floating-point dtype of torch.
     """
     stored = getattr(config, "dtype", None)
-    if wanted not in (None, "auto"):
-        dtype = getattr(torch, str(wanted).removeprefix("torch."), None)
+    if requested not in (None, "auto"):
+        dtype = getattr(torch, str(requested).removeprefix("torch."), None)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise ConfigurationError(f"--torch_dtype: {wanted!r} is not auto or a floating-point type of torch")
+            raise ConfigurationError(f"--torch_dtype: {requested!r} is neither auto nor a floating-point type of torch")
     else:
         dtype = stored if isinstance(stored, torch.dtype) else torch.float32
     if dtype == torch.bfloat16 and torch.cuda.is_available():
         capability = torch.cuda.get_device_capability(0)
         if capability < FIRST_BFLOAT16_CAPABILITY:
-            log.warning("this GPU (compute capability %d.%d) has no bfloat16; float16 is used", *capability)
+            log.warning("the GPU (compute capability %d.%d) does not support bfloat16; using float16", *capability)
             dtype = torch.float16
     return dtype
 
 
 def _device_map(options: InferenceOptions) -> str | None:
-    """None leaves the model on the CPU and spares importing accelerate."""
+    """Returns the device map; None keeps the model on the CPU without importing accelerate."""
     if options.device_map == "cpu" or not torch.cuda.is_available():
         return None
     return options.device_map
@@ -157,7 +160,7 @@ def _chat_template(value: str) -> str:
 def _load_error(options: InferenceOptions, part: str, error: Exception) -> ModelLoadError:
     hint = ""
     if not options.allow_remote_files and not Path(options.pretrained_model_name_or_path).is_dir():
-        hint = " (downloads are off; --allow_remote_files allows them)"
+        hint = " (downloads are disabled; --allow_remote_files enables them)"
     first_line = str(error).partition("\n")[0]
     source = options.pretrained_model_name_or_path
     return ModelLoadError(f"cannot load the {part} of {source}: {type(error).__name__}: {first_line}{hint}")

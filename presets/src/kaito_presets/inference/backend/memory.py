@@ -1,7 +1,7 @@
-"""How much memory the key/value cache takes and may take.
+"""Computes the size of the key/value cache per token, and the memory that it may use.
 
-Used by `model` when it is loaded. Formula: upstream Kaito's generator (bytes per token = 2 * key/value heads
-* head dimension * layers * bytes per number), here with the real size of a number.
+Used by `model` at the load. Bytes per token = 2 (key and value) * key/value heads * head dimension * layers * bytes per
+number, as in upstream Kaito's preset generator, but with the actual bytes per number.
 """
 
 from typing import Any, Final
@@ -11,14 +11,14 @@ import torch
 from kaito_presets.machine import read_machine
 
 GPU_CACHE_SHARE: Final = 0.80
-"""Of the memory free after loading; the rest is for activations and fragmentation (upstream plans with 0.84
-of the total)."""
+"""Share of the GPU memory that is free after the load; activations and fragmentation need the rest. (Upstream plans
+with 0.84 of the total memory.)"""
 CPU_CACHE_SHARE: Final = 0.50
-"""Of the memory available after loading: the container shares it with page cache and threads."""
+"""Share of the memory that is available after the load; page cache, threads and activations need the rest."""
 
 
 def cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Bytes that one token of one row takes in the cache."""
+    """Computes the bytes of one token of one row in the cache."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -26,7 +26,10 @@ def cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
 
 
 def cache_budget_bytes(device: torch.device) -> int:
-    """Bytes the cache may take, now that the weights are in place."""
+    """Computes the bytes that the cache may use; must be called after the weights are loaded.
+
+    Layers are spread over all GPUs, and so is their cache: the GPU with the least free memory limits all of them.
+    """
     if device.type == "cuda":
         free = min(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
         return int(free * torch.cuda.device_count() * GPU_CACHE_SHARE)

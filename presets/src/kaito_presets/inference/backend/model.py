@@ -1,7 +1,7 @@
-"""`TransformersModel`: the language model over transformers, as the scheduler and the service need it.
+"""`TransformersModel`: implements `LanguageModel` with transformers.
 
-Made by `main` through `open_model`. One batch per (adapter in effect, rope regime); a step advances each of
-them once. Methods that step belong to the scheduler's thread; text methods may be called from any.
+`main` creates it with `open_model`. The adapter and the rotary mode are state of the whole model, so rows that differ
+in them cannot share a forward pass: there is one batch per combination, and a step advances each batch once.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -21,19 +21,19 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 
 from kaito_presets.errors import BadRequest, ConfigurationError
 from kaito_presets.inference.backend.adapters import LoadedAdapters
-from kaito_presets.inference.backend.alone import AloneRun
 from kaito_presets.inference.backend.batch import Batch
 from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
 from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
-from kaito_presets.inference.backend.plan import TransformersPlan, make_plan, own_config
+from kaito_presets.inference.backend.plan import TransformersPlan, make_plan, usable_config
 from kaito_presets.inference.backend.sampling import Choice, RequireToken, Sampler
+from kaito_presets.inference.backend.unbatched import UnbatchedRun
 from kaito_presets.inference.language_model import (
-    Emission,
     Message,
     ModelInfo,
     Option,
     OutOfMemory,
     Row,
+    RowOutput,
     TemplateOptions,
 )
 from kaito_presets.inference.options import InferenceOptions
@@ -42,11 +42,13 @@ from kaito_presets.serving.adapters import Adapter
 log = logging.getLogger(__name__)
 
 BATCHABLE_LAYERS: Final = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
-"""Layers whose whole state is keys and values per position; models with others (state spaces, …) run row by
-row."""
+"""Types of layers whose state is keys and values per position. Models with other layers (state space models, hybrids)
+run one row at a time."""
 MODEL_CANNOT_BATCH: Final = "model_architecture"
-"""Reported as the reason why every request runs alone."""
-LEAST_ALONE_TOKENS: Final = 8192
+"""Reported as the reason for which every request runs outside the batch."""
+MIN_UNBATCHED_TOKENS: Final = 8192
+"""Tokens that a row outside the batch may use even if the context of the model is shorter: four beams of 2048
+tokens."""
 WARM_UP_TOKENS: Final = 8
 _NO_DEFAULTS: Final[Mapping[str, Option]] = {}
 
@@ -54,10 +56,10 @@ BatchKey = tuple[str | None, bool]
 
 
 def open_model(options: InferenceOptions, adapters: Sequence[Adapter]) -> "TransformersModel":
-    """Load model, tokenizer and adapters, and prove that they answer.
+    """Loads model, tokenizer and adapters, and generates a few tokens as a test.
 
     Raises:
-        ModelLoadError: names what could not be loaded.
+        ModelLoadError: a part cannot be loaded; the message names it.
     """
     check_source(options)
     if options.threads:
@@ -87,7 +89,7 @@ class TransformersModel:
         embeddings: int = model.get_input_embeddings().num_embeddings
         head = model.get_output_embeddings()
         self._vocabulary = min(embeddings, head.weight.shape[0]) if hasattr(head, "weight") else embeddings
-        self._generation_config = own_config(
+        self._generation_config = usable_config(
             model.generation_config,
             end=tokenizer.eos_token_id,
             pad=tokenizer.pad_token_id,
@@ -113,13 +115,13 @@ class TransformersModel:
             source=options.pretrained_model_name_or_path,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
-            alone_because=self.plan({}).alone_because,
+            unbatched_reasons=self.plan({}).unbatched_reasons,
         )
 
     def plan(self, options: Mapping[str, Option], defaults: Mapping[str, Option] = _NO_DEFAULTS) -> TransformersPlan:
         """See `LanguageModel.plan`."""
         plan = make_plan(self._generation_config, options, defaults, self._vocabulary)
-        if self._batchable or plan.alone:
+        if self._batchable or plan.is_unbatched:
             return plan
         if plan.logit_bias or plan.frequency_penalty or plan.presence_penalty:
             raise BadRequest(
@@ -127,7 +129,7 @@ class TransformersModel:
                 "which runs one sequence at a time",
             )
         return dataclasses.replace(
-            plan, alone_because=(MODEL_CANNOT_BATCH,), sequences=1, width=max(plan.width, plan.sequences)
+            plan, unbatched_reasons=(MODEL_CANNOT_BATCH,), sequences=1, width=max(plan.width, plan.sequences)
         )
 
     # Text.
@@ -139,7 +141,7 @@ class TransformersModel:
     def encode_chat(self, messages: Sequence[Message], template: TemplateOptions | None = None) -> list[int]:
         """See `LanguageModel.encode_chat`."""
         if not self._tokenizer.chat_template:
-            raise BadRequest("this model has no chat template; give one with --chat_template or send a prompt")
+            raise BadRequest("this model has no chat template; set --chat_template or send a prompt")
         turns = [{"role": message.role, "content": message.content, **message.extra} for message in messages]
         template = template or TemplateOptions()
         try:
@@ -150,8 +152,8 @@ class TransformersModel:
                 return_dict=True,
                 **template.variables,
             )
-        except Exception as error:  # templates raise what they like
-            raise BadRequest(f"the model's chat template refuses these messages: {error}", param="messages") from error
+        except Exception as error:  # a template may raise any exception
+            raise BadRequest(f"the model's chat template rejects these messages: {error}", param="messages") from error
         return list(encoded["input_ids"])
 
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
@@ -161,44 +163,45 @@ class TransformersModel:
         )
         return str(text)
 
-    # Stepping.
+    # Computation.
 
-    def fits(self, live: Sequence[Row], candidate: Row) -> bool:
-        """See `LanguageModel.fits`; every row takes as many columns as the longest."""
-        batched = [row for row in (*live, candidate) if not row.plan.alone]
+    def can_admit(self, live: Sequence[Row], candidate: Row) -> bool:
+        """See `LanguageModel.can_admit`; in the batch, every row uses as many columns as the longest one."""
+        batched = [row for row in (*live, candidate) if not row.plan.is_unbatched]
         longest = max((len(row.prompt) + row.max_new_tokens for row in batched), default=0)
-        alone = sum(alone_tokens(row) for row in (*live, candidate) if row.plan.alone)
-        return len(batched) * longest + alone <= self._budget_tokens
+        unbatched = sum(unbatched_cache_tokens(row) for row in (*live, candidate) if row.plan.is_unbatched)
+        return len(batched) * longest + unbatched <= self._budget_tokens
 
-    def begin(self, rows: Sequence[Row]) -> list[Emission]:
-        """See `LanguageModel.begin`."""
+    def prefill(self, rows: Sequence[Row]) -> list[RowOutput]:
+        """See `LanguageModel.prefill`."""
         groups: dict[BatchKey, list[Row]] = {}
         for row in rows:
             groups.setdefault((row.adapter, self._rope.is_long(row)), []).append(row)
         try:
-            return [emission for key, members in groups.items() for emission in self._begin_group(key, members)]
+            return [output for key, members in groups.items() for output in self._prefill_group(key, members)]
         except BaseException:
-            self._forget(rows)
+            # Rows of one group may be in their batch already when the next group fails.
+            self._revert_prefill(rows)
             raise
 
-    def _begin_group(self, key: BatchKey, members: list[Row]) -> list[Emission]:
+    def _prefill_group(self, key: BatchKey, members: list[Row]) -> list[RowOutput]:
         batch = self._batches.get(key)
         if batch is None:
             batch = self._batches[key] = self._new_batch()
-        logits = self._forward(key, lambda: batch.join(members))
+        logits = self._forward(key, lambda: batch.add(members))
         choice = self._sampler.choose(members, logits)
         before = self._newest.get(key)
         self._newest[key] = choice.tokens if before is None else torch.cat([before, choice.tokens])
         self._place.update((row, key) for row in members)
-        return _emissions(members, choice)
+        return _row_outputs(members, choice)
 
-    def _forget(self, rows: Sequence[Row]) -> None:
-        """Undo what `begin` has done for `rows`, wherever it stopped. They are the newest of their batches."""
+    def _revert_prefill(self, rows: Sequence[Row]) -> None:
+        """Removes `rows`, the newest of their batches, after a `prefill` that stopped at any point."""
         gone = {id(row) for row in rows}
         for key, batch in list(self._batches.items()):
             members = [row for row in batch.rows if id(row) in gone]
             if members:
-                batch.drop_newest(members)
+                batch.remove_newest(members)
             newest = self._newest.get(key)
             if not batch.rows:
                 self._newest.pop(key, None)
@@ -210,9 +213,9 @@ class TransformersModel:
             self._place.pop(row, None)
         self._sampler.forget(rows)
 
-    def step(self) -> list[Emission]:
+    def step(self) -> list[RowOutput]:
         """See `LanguageModel.step`."""
-        emissions: list[Emission] = []
+        outputs: list[RowOutput] = []
         for key, batch in self._batches.items():
             if not batch.rows:
                 continue
@@ -220,11 +223,11 @@ class TransformersModel:
             logits = self._forward(key, partial(batch.step, newest[:, None]))
             choice = self._sampler.choose(batch.rows, logits)
             self._newest[key] = choice.tokens
-            emissions += _emissions(batch.rows, choice)
-        return emissions
+            outputs += _row_outputs(batch.rows, choice)
+        return outputs
 
-    def leave(self, rows: Sequence[Row]) -> None:
-        """See `LanguageModel.leave`."""
+    def remove(self, rows: Sequence[Row]) -> None:
+        """See `LanguageModel.remove`."""
         groups: dict[BatchKey, list[Row]] = {}
         for row in rows:
             groups.setdefault(self._place.pop(row), []).append(row)
@@ -232,7 +235,7 @@ class TransformersModel:
         for key, members in groups.items():
             batch = self._batches[key]
             position = {id(row): index for index, row in enumerate(batch.rows)}
-            batch.leave(members)
+            batch.remove(members)
             if batch.rows:
                 order = [position[id(row)] for row in batch.rows]
                 self._newest[key] = self._newest[key][order]
@@ -251,19 +254,19 @@ class TransformersModel:
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def start_alone(self, row: Row) -> AloneRun:
-        """See `LanguageModel.start_alone`.
+    def start_unbatched(self, row: Row) -> UnbatchedRun:
+        """See `LanguageModel.start_unbatched`.
 
         Raises:
             BadRequest: the row needs more memory or time than one request may take.
         """
         plan = cast("TransformersPlan", row.plan)
-        self.check_alone(row)
+        self.check_unbatched(row)
 
         def generate(pause: StoppingCriteria) -> list[list[int]]:
             tokens = torch.tensor([list(row.prompt)], device=self._model.device)
             try:
-                output: torch.Tensor = self._model.generate(  # it disables gradients itself
+                output: torch.Tensor = self._model.generate(  # disables gradients
                     input_ids=tokens,
                     attention_mask=torch.ones_like(tokens),
                     generation_config=plan.config,
@@ -276,14 +279,14 @@ class TransformersModel:
             except torch.OutOfMemoryError as error:
                 raise OutOfMemory(str(error)) from error
             except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
-                # `multinomial` refuses a distribution with fewer tokens than beams.
+                # `multinomial` raises a RuntimeError if fewer tokens than beams have a probability.
                 if isinstance(error, RuntimeError) and "multinomial" not in str(error):
                     raise
-                reasons = ", ".join(plan.alone_because)
+                reasons = ", ".join(plan.unbatched_reasons)
                 raise BadRequest(f"generate_kwargs ({reasons} with the other options): {error}") from error
             return self._new_tokens(output, len(row.prompt), plan.end_tokens)
 
-        return AloneRun(
+        return UnbatchedRun(
             generate,
             prepare=lambda: self._activate((row.adapter, False)),
             seed=row.seed,
@@ -291,23 +294,19 @@ class TransformersModel:
             single=plan.width == 1,
         )
 
-    def check_alone(self, row: Row) -> None:
-        """Refuse a row outside the batch that costs too much.
-
-        Raises:
-            BadRequest: names the numbers.
-        """
-        most = min(max(self.info.context_tokens, LEAST_ALONE_TOKENS), self._budget_tokens)
-        if alone_tokens(row) > most:
+    def check_unbatched(self, row: Row) -> None:
+        """See `LanguageModel.check_unbatched`."""
+        limit = min(max(self.info.context_tokens, MIN_UNBATCHED_TOKENS), self._budget_tokens)
+        if unbatched_cache_tokens(row) > limit:
             raise BadRequest(
-                f"{row.plan.width} sequences of {len(row.prompt) + row.max_new_tokens} tokens side by side are more "
-                f"than the {most} tokens that one request may take; lower num_beams or max_new_tokens",
+                f"{row.plan.width} sequences of {len(row.prompt) + row.max_new_tokens} tokens at the same time exceed "
+                f"the {limit} tokens that one request may use; lower num_beams or max_new_tokens",
                 param="num_beams",
             )
 
-    def run_alone(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
-        """Run a row with `plan.alone` to its end, or until `stopped()`."""
-        run = self.start_alone(row)
+    def run_unbatched(self, row: Row, stopped: Callable[[], bool]) -> list[list[int]]:
+        """Runs a row outside the batch to its end, or until `stopped` returns True."""
+        run = self.start_unbatched(row)
         while True:
             progress = run.advance()
             if progress.sequences is not None:
@@ -316,7 +315,7 @@ class TransformersModel:
                 run.finish_early()
 
     def _new_tokens(self, output: torch.Tensor, prompt_length: int, end_tokens: frozenset[int]) -> list[list[int]]:
-        """The new tokens of every sequence, without the padding behind the end token."""
+        """Returns the new tokens of every sequence up to its end token, without the padding that `generate` appends."""
         pad = self._tokenizer.pad_token_id
         sequences: list[list[int]] = []
         for sequence in output[:, prompt_length:].tolist():
@@ -328,20 +327,22 @@ class TransformersModel:
         return sequences
 
     def warm_up(self, *, choose_threads: bool) -> None:
-        """Generate a few tokens: proves that the model answers, and finds the number of CPU threads that is
-        fastest."""
+        """Generates a few tokens: tests the model, and selects the faster of one and all CPU threads.
+
+        A small model is faster with one thread, because starting the threads costs more than their share of the work.
+        """
         if not choose_threads or self._model.device.type != "cpu" or torch.get_num_threads() == 1:
             self._time_tokens()
             return
-        most = torch.get_num_threads()
+        available = torch.get_num_threads()
         timings: dict[int, float] = {}
-        for threads in sorted({1, most}):
+        for threads in sorted({1, available}):
             torch.set_num_threads(threads)
             self._time_tokens()
             timings[threads] = self._time_tokens()
         best = min(timings, key=lambda threads: timings[threads])
         torch.set_num_threads(best)
-        log.info("cpu threads: %d (of %d; fastest when tried)", best, most)
+        log.info("using %d of %d CPU threads, the fastest in a measurement", best, available)
 
     def _time_tokens(self) -> float:
         row = Row(
@@ -349,16 +350,16 @@ class TransformersModel:
             plan=self.plan({"do_sample": False, "eos_token_id": []}),
             max_new_tokens=WARM_UP_TOKENS,
         )
-        if row.plan.alone:
+        if row.plan.is_unbatched:
             started = time.perf_counter()
-            self.run_alone(row, lambda: False)
+            self.run_unbatched(row, lambda: False)
             return time.perf_counter() - started
-        self.begin([row])
+        self.prefill([row])
         started = time.perf_counter()
         for _ in range(WARM_UP_TOKENS):
             self.step()
         seconds = time.perf_counter() - started
-        self.leave([row])
+        self.remove([row])
         return seconds
 
     def _new_batch(self) -> Batch:
@@ -378,7 +379,7 @@ class TransformersModel:
             raise OutOfMemory(str(error)) from error
 
     def _activate(self, key: BatchKey) -> None:
-        """Put adapter and rotary regime in effect."""
+        """Activates the adapter and rotary mode of a batch."""
         adapter, long = key
         if self._adapters:
             self._adapters.activate(adapter)
@@ -387,11 +388,12 @@ class TransformersModel:
 
 @final
 class _LongRope:
-    """Keeps rows of Phi-3's two rotary regimes apart.
+    """Selects the rotary frequencies of a "longrope" model (Phi-3).
 
-    A "longrope" model rotates with one set of frequencies up to its original context and with another beyond
-    it, chosen per forward pass for all rows. A row that may grow beyond therefore uses the long set from its
-    first token on (as vLLM does), in a batch of its own.
+    Such a model has two sets of frequencies, one for sequences up to its original context and one for longer ones, and
+    selects one per forward pass for all rows. Keys in the cache keep the frequencies of their pass, so a row must not
+    change the set. A row that may exceed the original context therefore uses the long set from its first token (as in
+    vLLM), in a separate batch.
     """
 
     def __init__(self, config: Any) -> None:
@@ -406,18 +408,18 @@ class _LongRope:
 
     def use(self, *, long: bool) -> None:
         if self._parameters is not None:
-            # The rotary module compares the highest position with this number at each pass.
+            # In each pass, the rotary module compares the highest position with this number.
             self._parameters["original_max_position_embeddings"] = 0 if long else self._limit
 
 
-def alone_tokens(row: Row) -> int:
-    """Tokens of cache that a row outside the batch may take."""
+def unbatched_cache_tokens(row: Row) -> int:
+    """Computes the most tokens of cache that a row outside the batch uses."""
     return row.plan.width * (len(row.prompt) + row.max_new_tokens)
 
 
-def _emissions(rows: Sequence[Row], choice: Choice) -> list[Emission]:
+def _row_outputs(rows: Sequence[Row], choice: Choice) -> list[RowOutput]:
     return [
-        Emission(row, token, logprob, choice.errors.get(index))
+        RowOutput(row, token, logprob, choice.errors.get(index))
         for index, (row, token, logprob) in enumerate(
             zip(rows, choice.tokens.tolist(), choice.logprobs, strict=True)
         )
@@ -425,10 +427,10 @@ def _emissions(rows: Sequence[Row], choice: Choice) -> list[Emission]:
 
 
 def _context(options: InferenceOptions, config: Any, budget_tokens: int) -> int:
-    known = int(getattr(config, "max_position_embeddings", 0) or 2048)
-    if options.max_model_len and options.max_model_len > known:
-        raise ConfigurationError(f"--max_model_len {options.max_model_len} exceeds the model's own limit of {known}")
-    context = min(options.max_model_len or known, budget_tokens)
-    if context < min(options.max_model_len or known, known):
-        log.warning("memory allows a context of %d tokens (the model has %d)", context, known)
+    model_limit = int(getattr(config, "max_position_embeddings", 0) or 2048)
+    if options.max_model_len and options.max_model_len > model_limit:
+        raise ConfigurationError(f"--max_model_len {options.max_model_len} exceeds the model's limit of {model_limit}")
+    context = min(options.max_model_len or model_limit, budget_tokens)
+    if context < min(options.max_model_len or model_limit, model_limit):
+        log.warning("memory allows a context of %d tokens (the model has %d)", context, model_limit)
     return context

@@ -1,8 +1,9 @@
-"""Validates generation options by type and range before any of them reaches a tensor.
+"""Validates generation options by type and range before they are used in tensor operations.
 
-Called by `plan` for the options of a request and for the model's own generation config. Every option that this
-server honors has one check here; the message names the option and the accepted values. Ranges come from
-transformers' logits processors (`transformers.generation.logits_process`) and from what float32 can represent.
+`plan` calls it for the options of a request and for the model's generation config. Every supported option has one
+check, and its message contains the accepted values. The ranges are those of transformers' logits processors
+(`transformers.generation.logits_process`) and of float32. A value outside them would raise in the middle of a step, or,
+on a GPU, make the process unusable.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,23 +13,22 @@ from kaito_presets.errors import BadRequest
 from kaito_presets.json_values import abbreviate, is_list, is_object
 
 Check = Callable[[object, int], str | None]
-"""Takes a value and the size of the vocabulary (0: unknown); returns what the value must be, or None if it is
-acceptable."""
+"""Checks a value, given the size of the vocabulary (0 if unknown); returns the accepted values, or None if it is
+valid."""
 
-SMALLEST_TEMPERATURE: Final = 1e-20
-"""Logits are divided by the temperature in float32, whose largest value is 3e38: this leaves room for logits up to
-1e18."""
-LONGEST_NGRAM: Final = 64
-"""Finding repeated n-grams takes time and memory in proportion to n times the length of the text."""
-MOST_BIASES: Final = 1024
-"""Words or sequences with a bias: each costs a comparison per generated token."""
-LONGEST_WORD: Final = 256
-"""Tokens of one of them."""
-WHOLE_LIMIT: Final = 2**31 - 1
+MIN_TEMPERATURE: Final = 1e-20
+"""Logits are divided by the temperature in float32, whose largest value is 3e38: logits up to 1e18 do not overflow."""
+MAX_NGRAM_TOKENS: Final = 64
+"""Time and memory of finding repeated n-grams are proportional to n times the length of the text."""
+MAX_BIASES: Final = 1024
+"""Most words or sequences with a bias: each costs a comparison per generated token."""
+MAX_WORD_TOKENS: Final = 256
+"""Most tokens of one word or sequence."""
+MAX_INTEGER: Final = 2**31 - 1
 
 
 def _number(low: float, high: float, *, above: bool = False, below: bool = False) -> Check:
-    """A finite number in [low, high]; `above` and `below` exclude the bounds."""
+    """Builds a check for finite numbers in [low, high]; `above` and `below` exclude the bounds."""
     bounds = f"{'above' if above else 'from'} {low:g} {'and below' if below else 'to'} {high:g}"
 
     def check(value: object, _: int) -> str | None:
@@ -43,10 +43,10 @@ def _number(low: float, high: float, *, above: bool = False, below: bool = False
     return check
 
 
-def _whole(low: int, high: int) -> Check:
+def _integer(low: int, high: int) -> Check:
     def check(value: object, _: int) -> str | None:
         right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        return None if right else f"must be a whole number from {low} to {high}"
+        return None if right else f"must be an integer from {low} to {high}"
 
     return check
 
@@ -55,9 +55,9 @@ def _temperature(value: object, _: int) -> str | None:
     right = (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and (value == 0 or SMALLEST_TEMPERATURE <= value <= 100)
+        and (value == 0 or MIN_TEMPERATURE <= value <= 100)
     )
-    return None if right else f"must be a number: 0 (greedy) or from {SMALLEST_TEMPERATURE:g} to 100"
+    return None if right else f"must be a number: 0 (greedy) or from {MIN_TEMPERATURE:g} to 100"
 
 
 def _boolean(value: object, _: int) -> str | None:
@@ -69,7 +69,7 @@ def _early_stopping(value: object, _: int) -> str | None:
 
 
 def _is_token(value: object, vocabulary: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < (vocabulary or WHOLE_LIMIT)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < (vocabulary or MAX_INTEGER)
 
 
 def _ids(vocabulary: int) -> str:
@@ -81,7 +81,7 @@ def _token(value: object, vocabulary: int) -> str | None:
 
 
 def _tokens(value: object, vocabulary: int) -> str | None:
-    most = vocabulary or WHOLE_LIMIT
+    most = vocabulary or MAX_INTEGER
     right = is_list(value) and len(value) <= most and all(_is_token(item, vocabulary) for item in value)
     return None if right else f"must be a list of {_ids(vocabulary)}, at most as many as there are"
 
@@ -92,47 +92,50 @@ def _token_or_tokens(value: object, vocabulary: int) -> str | None:
 
 
 def _words(value: object, vocabulary: int) -> str | None:
-    right = is_list(value) and len(value) <= MOST_BIASES and all(_is_word(word, vocabulary) for word in value)
-    return None if right else f"must be a list of at most {MOST_BIASES} lists of 1 to {LONGEST_WORD} {_ids(vocabulary)}"
+    right = is_list(value) and len(value) <= MAX_BIASES and all(_is_word(word, vocabulary) for word in value)
+    return (
+        None if right else f"must be a list of at most {MAX_BIASES} lists of 1 to {MAX_WORD_TOKENS} {_ids(vocabulary)}"
+    )
 
 
 def _is_word(value: object, vocabulary: int) -> bool:
-    return is_list(value) and 0 < len(value) <= LONGEST_WORD and all(_is_token(item, vocabulary) for item in value)
+    return is_list(value) and 0 < len(value) <= MAX_WORD_TOKENS and all(_is_token(item, vocabulary) for item in value)
 
 
 def _sequence_bias(value: object, vocabulary: int) -> str | None:
     right = (
         is_list(value)
-        and 0 < len(value) <= MOST_BIASES
+        and 0 < len(value) <= MAX_BIASES
         and all(
             is_list(pair) and len(pair) == 2 and _is_word(pair[0], vocabulary) and _BIAS(pair[1], 0) is None
             for pair in value
         )
     )
     return None if right else (
-        f"must be a list of at most {MOST_BIASES} pairs: a list of 1 to {LONGEST_WORD} {_ids(vocabulary)}, and a bias "
-        f"from -{LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+        f"must be a list of at most {MAX_BIASES} pairs: a list of 1 to {MAX_WORD_TOKENS} {_ids(vocabulary)}, and "
+        f"a bias from -{MAX_ABS_BIAS:g} to {MAX_ABS_BIAS:g}"
     )  # fmt: skip
 
 
-LARGEST_BIAS: Final = 1e6
-_BIAS: Final = _number(-LARGEST_BIAS, LARGEST_BIAS)
+MAX_ABS_BIAS: Final = 1e6
+_BIAS: Final = _number(-MAX_ABS_BIAS, MAX_ABS_BIAS)
 
 
 def _logit_bias(value: object, vocabulary: int) -> str | None:
     right = (
         is_object(value)
-        and len(value) <= MOST_BIASES
+        and len(value) <= MAX_BIASES
         and all(_is_token(_as_token(key), vocabulary) and _LOGIT_BIAS(bias, 0) is None for key, bias in value.items())
     )
-    return None if right else f"must map at most {MOST_BIASES} {_ids(vocabulary)} to numbers from -100 to 100"
+    return None if right else f"must map at most {MAX_BIASES} {_ids(vocabulary)} to numbers from -100 to 100"
 
 
 _LOGIT_BIAS: Final = _number(-100, 100)
 
 
 def _as_token(key: object) -> int:
-    """A token id that came as a JSON key; -1 if it is not a decimal number of reasonable length."""
+    """Parses a token id that is the key of a JSON object; returns -1 if it is not a decimal number of 10 digits or
+    less."""
     text = str(key)
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else -1
 
@@ -141,30 +144,30 @@ def _decay(value: object, _: int) -> str | None:
     right = (
         is_list(value)
         and len(value) == 2
-        and _whole(0, WHOLE_LIMIT)(value[0], 0) is None
+        and _integer(0, MAX_INTEGER)(value[0], 0) is None
         and _number(0, 10, above=True)(value[1], 0) is None
     )
-    return None if right else "must be a list of a whole number (first token) and a factor above 0 to 10"
+    return None if right else "must be a list of an integer (first token) and a factor above 0 to 10"
 
 
 CHECKS: Final[Mapping[str, Check]] = {
-    # How a token is chosen.
+    # Sampling.
     "do_sample": _boolean,
     "temperature": _temperature,
-    "top_k": _whole(0, WHOLE_LIMIT),
+    "top_k": _integer(0, MAX_INTEGER),
     "top_p": _number(0, 1),
     "min_p": _number(0, 1),
     "top_h": _number(0, 1, above=True),
     "typical_p": _number(0, 1, above=True),
     "epsilon_cutoff": _number(0, 1, below=True),
     "eta_cutoff": _number(0, 1, below=True),
-    # What changes the logits.
+    # Changes of the logits.
     "repetition_penalty": _number(1e-6, 1e6),
     "encoder_repetition_penalty": _number(1e-6, 1e6),
     "frequency_penalty": _number(-2, 2),
     "presence_penalty": _number(-2, 2),
-    "no_repeat_ngram_size": _whole(0, LONGEST_NGRAM),
-    "encoder_no_repeat_ngram_size": _whole(0, LONGEST_NGRAM),
+    "no_repeat_ngram_size": _integer(0, MAX_NGRAM_TOKENS),
+    "encoder_no_repeat_ngram_size": _integer(0, MAX_NGRAM_TOKENS),
     "bad_words_ids": _words,
     "sequence_bias": _sequence_bias,
     "logit_bias": _logit_bias,
@@ -176,24 +179,24 @@ CHECKS: Final[Mapping[str, Check]] = {
     "remove_invalid_values": _boolean,
     "renormalize_logits": _boolean,
     "guidance_scale": _number(0, 100),
-    # Where the text ends.
+    # End of the text.
     "eos_token_id": _token_or_tokens,
     "stop_token_ids": _tokens,
-    "min_length": _whole(0, WHOLE_LIMIT),
-    "min_new_tokens": _whole(0, WHOLE_LIMIT),
-    "max_length": _whole(1, WHOLE_LIMIT),
-    "max_new_tokens": _whole(1, WHOLE_LIMIT),
+    "min_length": _integer(0, MAX_INTEGER),
+    "min_new_tokens": _integer(0, MAX_INTEGER),
+    "max_length": _integer(1, MAX_INTEGER),
+    "max_new_tokens": _integer(1, MAX_INTEGER),
     # Several sequences.
-    "num_beams": _whole(1, 64),
-    "num_return_sequences": _whole(1, 64),
+    "num_beams": _integer(1, 64),
+    "num_return_sequences": _integer(1, 64),
     "early_stopping": _early_stopping,
     "length_penalty": _number(-100, 100),
-    # Special tokens; they change nothing in a decoder that is given token ids.
+    # Special tokens; they have no effect on a decoder whose input is token ids.
     "pad_token_id": _token,
     "bos_token_id": _token,
     "decoder_start_token_id": _token,
 }
-"""Every option that a request may set."""
+"""The check of each option that a request may set."""
 
 NUMBERS: Final = frozenset(
     {
@@ -201,36 +204,34 @@ NUMBERS: Final = frozenset(
         "encoder_repetition_penalty", "frequency_penalty", "presence_penalty", "guidance_scale", "length_penalty",
     }
 )  # fmt: skip
-"""Options that are real numbers; some of transformers' processors refuse a 2 where they accept a 2.0."""
+"""Options that are converted to float, because some of transformers' processors reject 2 and accept 2.0."""
 
 TOKEN_LISTS: Final = frozenset({"eos_token_id", "suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id"})
-"""Options of a model's own file of which single ids outside the vocabulary are dropped."""
+"""Options of a model's generation config from which ids outside the vocabulary are dropped one by one."""
 
 
 def checked_option(name: str, value: Any, vocabulary: int) -> Any:
-    """One option of a request as transformers takes it.
+    """Validates one option of a request and converts it to the type that transformers accepts.
 
     Raises:
-        BadRequest: names the option and the accepted values.
+        BadRequest: the value is not accepted.
     """
-    wanted = CHECKS[name](value, vocabulary)
-    if wanted is not None:
-        raise BadRequest(f"{name} {wanted}, not {abbreviate(value)}", param=name)
+    problem = CHECKS[name](value, vocabulary)
+    if problem is not None:
+        raise BadRequest(f"{name} {problem}, not {abbreviate(value)}", param=name)
     return float(value) if name in NUMBERS else value
 
 
-def valid_own_value(name: str, value: Any, vocabulary: int) -> tuple[Any, str | None]:
-    """What of a value in the model's own generation config can be used, and why the rest cannot.
-
-    A model file is not a request: a wrong value in it must not make every request fail, so it is left out and reported.
-    """
+def usable_value(name: str, value: Any, vocabulary: int) -> tuple[Any, str | None]:
+    """Returns the usable part of a value of the model's generation config, and the reason for which a part was
+    dropped."""
     check = CHECKS.get(name)
     if check is None or value is None:
         return value, None
-    wanted = check(value, vocabulary)
-    if wanted is None:
+    problem = check(value, vocabulary)
+    if problem is None:
         return float(value) if name in NUMBERS else value, None
     if name in TOKEN_LISTS and is_list(value):
-        kept = [token for token in value if _is_token(token, vocabulary)]
-        return kept or None, f"{name} {wanted}; other values are left out"
-    return None, f"{name} {wanted}, not {abbreviate(value)}; it is ignored"
+        known = [token for token in value if _is_token(token, vocabulary)]
+        return known or None, f"{name} {problem}; other values are ignored"
+    return None, f"{name} {problem}, not {abbreviate(value)}; it is ignored"

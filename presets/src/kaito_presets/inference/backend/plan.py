@@ -1,9 +1,9 @@
-"""Resolves the options of one request against the model's own generation config.
+"""Resolves the generation options of a request against the model's generation config.
 
-`make_plan` is called once per request by `model`. What an option means comes from transformers: its defaults, its
-generation modes, and the logits processors that `GenerationMixin._get_logits_processor` builds from a config. An
-option switches batching off only if it changes generation in a way that the batch cannot reproduce; bookkeeping keys,
-unknown keys, and options of memory layout and speed never do.
+`model` calls `make_plan` once per request. Options have their meaning in transformers: its defaults, its generation
+modes, and the logits processors that `GenerationMixin._get_logits_processor` builds from a config. A request runs
+outside the batch only if an option changes the text in a way that the batch cannot reproduce. Bookkeeping keys, unknown
+keys of a model's file, and options of memory layout and speed never have this effect.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -23,16 +23,16 @@ from transformers.generation import logits_process
 from transformers.generation.configuration_utils import GenerationMode
 
 from kaito_presets.errors import BadRequest
-from kaito_presets.inference.backend.option_checks import CHECKS, checked_option, valid_own_value
+from kaito_presets.inference.backend.option_checks import CHECKS, checked_option, usable_value
 from kaito_presets.inference.language_model import Option
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS: Final = ("stop_token_ids", "frequency_penalty", "presence_penalty", "logit_bias")
-"""Options of OpenAI's API and vLLM that transformers does not have."""
+"""Options of OpenAI's API and vLLM without a counterpart in transformers."""
 
 NO_EFFECT: Final[Mapping[str, object]] = {
-    # What `generate` returns besides the tokens.
+    # Further results of `generate`.
     "output_attentions": None, "output_hidden_states": None, "output_scores": None, "output_logits": None,
     "return_dict_in_generate": None,
     # Memory layout and speed. The batch has its own cache.
@@ -45,15 +45,15 @@ NO_EFFECT: Final[Mapping[str, object]] = {
     "assistant_lookbehind": None, "target_lookbehind": None, "assistant_ensemble_weight": None, "is_assistant": None,
     "use_mtp": None, "speculation_type": None,
 }  # fmt: skip
-"""Options that do not change the text, and the value that `generate` gets for them."""
+"""Options that do not change the text, each with the value that `generate` receives instead of the requested one."""
 
 MOVED_TO_THE_HUB: Final = (
     "penalty_alpha", "dola_layers", "diversity_penalty", "num_beam_groups", "constraints", "force_words_ids",
 )  # fmt: skip
-"""Options whose implementation transformers 5 downloads as Python code; they are not available here."""
+"""Options whose implementation transformers 5 downloads as Python code; this server does not support them."""
 
-ALONE_ONLY: Final = ("max_time", "token_healing", "watermarking_config")
-"""Options of a model's own file that only `generate` implements; a request may not set them."""
+UNBATCHED_ONLY: Final = ("max_time", "token_healing", "watermarking_config")
+"""Options of a model's generation config that only `generate` implements; a request must not set them."""
 
 _STATELESS: Final = (
     logits_process.TemperatureLogitsWarper,
@@ -65,13 +65,13 @@ _STATELESS: Final = (
     logits_process.EpsilonLogitsWarper,
     logits_process.EtaLogitsWarper,
 )
-"""Processors that look at nothing but the scores: rows with equal values share one call."""
+"""Processors that depend on the scores only, so that rows with equal options share one call."""
 
 _MINIMUM_LENGTH: Final = (
     logits_process.MinLengthLogitsProcessor,
     logits_process.MinNewTokensLengthLogitsProcessor,
 )
-"""Done by the sampler for all rows at once."""
+"""Processors that the sampler replaces by one operation for all rows."""
 
 _WARPER_OPTIONS: Final = (
     "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
@@ -79,7 +79,7 @@ _WARPER_OPTIONS: Final = (
 
 
 class _AnyDecoder(GenerationMixin):
-    """What `_get_logits_processor` needs of a model."""
+    """Provides the attributes of a model that `_get_logits_processor` reads."""
 
     config: Any = SimpleNamespace(is_encoder_decoder=False)
 
@@ -90,64 +90,65 @@ _DECODER: Final[Any] = _AnyDecoder()
 @final
 @dataclass(frozen=True, slots=True)
 class TransformersPlan:
-    """Resolved options of one request; implements the scheduler's `SamplingPlan`."""
+    """Resolved options of one request; implements `language_model.SamplingPlan`."""
 
     config: GenerationConfig
     key: str
     """Rows with equal keys are sampled in one operation."""
     end_tokens: frozenset[int]
-    alone_because: tuple[str, ...]
-    """Options that the batch cannot reproduce; empty: the row shares the batch."""
+    unbatched_reasons: tuple[str, ...]
+    """Options that the batch cannot reproduce; empty if the row is batched."""
     length: int | None
-    shortest: int
-    """New tokens before an end token is allowed."""
-    shortest_with_prompt: int
-    """The same, counting the prompt."""
+    """`max_new_tokens`."""
+    min_new_tokens: int
+    """New tokens before which end tokens are excluded."""
+    min_length: int
+    """Tokens of prompt and completion before which end tokens are excluded."""
     needs_history: bool
-    """Whether the choice depends on the row's own tokens or position."""
+    """Whether sampling depends on the tokens or the position of the row."""
     greedy: bool
     sequences: int = 1
-    """Rows to make of the request, if it shares the batch."""
+    """Rows of the request if it is batched, else 1."""
     width: int = 1
-    """Sequences that the row computes side by side."""
+    """Sequences that the row computes at the same time."""
     stop_strings: tuple[str, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
 
     @property
-    def alone(self) -> bool:
+    def is_unbatched(self) -> bool:
         """Whether the row runs outside the batch."""
-        return bool(self.alone_because)
+        return bool(self.unbatched_reasons)
 
 
-def own_config(config: GenerationConfig | None, *, end: object, pad: object, vocabulary: int) -> GenerationConfig:
-    """The model's own generation config as far as it can be used, completed from the tokenizer.
+def usable_config(config: GenerationConfig | None, *, end: object, pad: object, vocabulary: int) -> GenerationConfig:
+    """Returns the usable part of the model's generation config, completed with tokens of the tokenizer.
 
-    Values that no request could have are left out with a warning, because they would fail every request.
+    Values that would be rejected in a request are dropped with a warning, because they would fail every request.
     """
     result = copy.deepcopy(config) if config is not None else GenerationConfig()
     for name in CHECKS:
-        value, problem = valid_own_value(name, getattr(result, name, None), vocabulary)
+        value, problem = usable_value(name, getattr(result, name, None), vocabulary)
         if problem:
             log.warning("the model's generation config: %s", problem)
         if hasattr(result, name):
             setattr(result, name, value)
-    # Also where the file names only ids that the model does not have: without an end token every answer runs to its
-    # bound.
+    # This includes files whose ids are all outside the vocabulary: without an end token, every completion would have
+    # the maximum length.
     if result.eos_token_id in (None, []):
-        result.eos_token_id = valid_own_value("eos_token_id", end, vocabulary)[0]
+        result.eos_token_id = usable_value("eos_token_id", end, vocabulary)[0]
     if result.pad_token_id is None:
-        result.pad_token_id = valid_own_value("pad_token_id", pad, vocabulary)[0]
+        result.pad_token_id = usable_value("pad_token_id", pad, vocabulary)[0]
     absent = [name for name in MOVED_TO_THE_HUB if getattr(result, name, None) not in (None, 0, 1)]
     if absent:
-        log.warning("the model's generation config: %s need code from the hub and are ignored", ", ".join(absent))
-    # The request decides how many answers there are.
+        log.warning("the model's generation config: %s need code from the hub; ignored", ", ".join(absent))
+    # The request determines the number of completions.
     result.num_return_sequences = None
     try:
         make_plan(result, {}, {}, vocabulary)
     except BadRequest as error:
-        log.warning("the model's generation config cannot be used, only its basic options are: %s", error)
+        log.warning("the model's generation config cannot be used; using its basic options only: %s", error)
         basic = {name: getattr(result, name) for name in _BASIC}
         return GenerationConfig(**basic)
     return result
@@ -159,12 +160,12 @@ _BASIC: Final = ("eos_token_id", "pad_token_id", "bos_token_id", "do_sample", "t
 def make_plan(
     base: GenerationConfig, options: Mapping[str, Option], defaults: Mapping[str, Option], vocabulary: int = 0
 ) -> TransformersPlan:
-    """Resolve `defaults` < the model's generation config < `options`.
+    """Resolves options; precedence: `defaults` < generation config of the model < `options`.
 
     Raises:
-        BadRequest: unknown, refused or impossible option.
+        BadRequest: an option is unknown, not supported, or has a wrong value.
     """
-    config = copy.copy(base)  # its values are replaced, never changed
+    config = copy.copy(base)  # a shallow copy, because values are replaced and never mutated
     stated = {name for name, value in vars(config).items() if value is not None}
     chosen = _checked(options, vocabulary)
     chosen = {name: value for name, value in defaults.items() if name not in stated} | chosen
@@ -184,7 +185,7 @@ def make_plan(
 
 
 def _checked(options: Mapping[str, Option], vocabulary: int) -> dict[str, Any]:
-    """Options of a request that ask for something, validated."""
+    """Validates the options of a request; drops those with a neutral value."""
     chosen: dict[str, Any] = {}
     neutral = GenerationConfig._get_default_generation_params()
     for name, value in options.items():
@@ -195,12 +196,12 @@ def _checked(options: Mapping[str, Option], vocabulary: int) -> dict[str, Any]:
         elif (name in neutral and value == neutral[name]) or (name in _SWITCHES and value is False):
             continue
         else:
-            raise BadRequest(f"generate_kwargs.{name[:80]}: not an option of this server", param=name[:80])
+            raise BadRequest(f"generate_kwargs.{name[:80]} is not an option of this server", param=name[:80])
     return chosen
 
 
 _SWITCHES: Final = frozenset({"low_memory", "token_healing", *NO_EFFECT}) - {"use_cache"}
-"""Options that ask for nothing at False."""
+"""Options that are neutral at False."""
 
 
 def _plan_of(config: GenerationConfig, extensions: Mapping[str, Any]) -> TransformersPlan:
@@ -210,12 +211,12 @@ def _plan_of(config: GenerationConfig, extensions: Mapping[str, Any]) -> Transfo
         raise BadRequest(
             "num_return_sequences above 1 needs do_sample or as many num_beams", param="num_return_sequences"
         )
-    own_end = config.eos_token_id
-    end = [*(own_end if isinstance(own_end, list) else [] if own_end is None else [own_end])]
+    configured = config.eos_token_id
+    end = [*(configured if isinstance(configured, list) else [] if configured is None else [configured])]
     end += extensions["stop_token_ids"] or []
     config.eos_token_id = end or None
-    processors = _trial(config)
-    reasons = _reasons(config, processors)
+    processors = _build_trial_processors(config)
+    reasons = _unbatched_reasons(config, processors)
     bias = {int(token): float(value) for token, value in (extensions["logit_bias"] or {}).items() if value}
     frequency, presence = extensions["frequency_penalty"] or 0.0, extensions["presence_penalty"] or 0.0
     if reasons and (bias or frequency or presence):
@@ -227,10 +228,10 @@ def _plan_of(config: GenerationConfig, extensions: Mapping[str, Any]) -> Transfo
         config=config,
         key=json.dumps([getattr(config, name) for name in _WARPER_OPTIONS] if config.do_sample else None),
         end_tokens=frozenset(end),
-        alone_because=reasons,
+        unbatched_reasons=reasons,
         length=config.max_new_tokens,
-        shortest=config.min_new_tokens or 0,
-        shortest_with_prompt=config.min_length or 0,
+        min_new_tokens=config.min_new_tokens or 0,
+        min_length=config.min_length or 0,
         needs_history=bool(bias or frequency or presence)
         or any(not isinstance(processor, (*_STATELESS, *_MINIMUM_LENGTH)) for processor in processors),
         greedy=not config.do_sample,
@@ -243,10 +244,10 @@ def _plan_of(config: GenerationConfig, extensions: Mapping[str, Any]) -> Transfo
     )
 
 
-def _trial(config: GenerationConfig) -> LogitsProcessorList:
-    """The processors of a config, built as for a prompt of one token: proves that they can be built."""
+def _build_trial_processors(config: GenerationConfig) -> LogitsProcessorList:
+    """Builds the processors for a prompt of one token, so that options that cannot be built are rejected early."""
     try:
-        # Named as the request's own, the modes do not make validation warn about options that they leave unused.
+        # Marked as set by the user, the modes do not cause warnings about options that they do not use.
         config.validate(strict=False, user_set_attributes={"do_sample", "num_beams"})
         return build_processors(config, torch.zeros((1, 1), dtype=torch.long), max_new_tokens=1)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -254,11 +255,11 @@ def _trial(config: GenerationConfig) -> LogitsProcessorList:
 
 
 def build_processors(config: GenerationConfig, prompt: torch.Tensor, max_new_tokens: int) -> LogitsProcessorList:
-    """What transformers itself does to the scores for this config and prompt (`[1, tokens]`), in its order."""
+    """Builds the processors that `generate` would apply for this config and prompt (`[1, tokens]`), in its order."""
     length = prompt.shape[1]
     prepared = copy.copy(config)
     prepared.max_length = length + max_new_tokens
-    prepared.watermarking_config = None  # rows with one run alone
+    prepared.watermarking_config = None  # rows with a watermark run outside the batch
     end = config.eos_token_id
     prepared._eos_token_tensor = None if end is None else torch.tensor(end, device=prompt.device)
     processors: LogitsProcessorList = _DECODER._get_logits_processor(
@@ -270,9 +271,9 @@ def build_processors(config: GenerationConfig, prompt: torch.Tensor, max_new_tok
     return processors
 
 
-def _reasons(config: GenerationConfig, processors: LogitsProcessorList) -> tuple[str, ...]:
-    """Options that only `generate` can carry out."""
-    found = [name for name in ALONE_ONLY if getattr(config, name, None)]
+def _unbatched_reasons(config: GenerationConfig, processors: LogitsProcessorList) -> tuple[str, ...]:
+    """Returns the options that only `generate` implements."""
+    found = [name for name in UNBATCHED_ONLY if getattr(config, name, None)]
     if config.get_generation_mode() not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         found.append("num_beams")
     if any(isinstance(item, logits_process.UnbatchedClassifierFreeGuidanceLogitsProcessor) for item in processors):
@@ -281,10 +282,10 @@ def _reasons(config: GenerationConfig, processors: LogitsProcessorList) -> tuple
 
 
 def without_minimum_length(processors: LogitsProcessorList) -> LogitsProcessorList:
-    """All but those that the sampler applies to the whole batch."""
+    """Removes the processors that the sampler replaces by an operation for all rows."""
     return LogitsProcessorList([item for item in processors if not isinstance(item, _MINIMUM_LENGTH)])
 
 
 def stateless(processors: LogitsProcessorList) -> LogitsProcessorList:
-    """Those that look at nothing but the scores."""
+    """Selects the processors that depend on the scores only."""
     return LogitsProcessorList([item for item in processors if isinstance(item, _STATELESS)])

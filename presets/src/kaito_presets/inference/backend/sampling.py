@@ -1,9 +1,9 @@
-"""From logits to tokens: transformers' own processors, applied to all rows of a batch that have the same options at
-once.
+"""Samples tokens from logits with the logits processors of transformers.
 
-Used by `model`. Rows whose options depend on their own tokens (penalties, forbidden words) are processed one by one.
-Guarantees that a row whose options leave no token to choose, or whose processors raise, fails with an error of its own
-and changes nothing for the others.
+Used by `model`. Rows with equal options are sampled in one operation. Rows whose options depend on their own tokens
+(penalties, forbidden words) or that have a seed are sampled one by one, because processors and random generator keep
+state per row. Guarantees that a row whose options exclude every token, or whose processors raise, fails with its own
+error and does not affect other rows.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -27,27 +27,27 @@ from kaito_presets.inference.language_model import Row, TokenLogprob
 
 __all__ = ["Choice", "RequireToken", "Sampler", "TransformersPlan", "make_plan", "token_logprobs"]
 
-LEAST_LOGPROB: Final = -9999.0
-"""Reported for a probability of 0, because JSON has no infinity (vLLM uses the same number)."""
-MOST_WARPERS: Final = 1000
-"""Clients may send any number of different temperatures."""
+MIN_LOGPROB: Final = -9999.0
+"""Reported for a probability of 0, because JSON cannot represent infinity. vLLM uses the same number."""
+MAX_CACHED_WARPERS: Final = 1000
+"""Options whose processors are cached. Clients may send an unlimited number of different temperatures."""
 
 
 @final
 @dataclass(slots=True)
 class Choice:
-    """The next tokens of some rows."""
+    """The sampled tokens of some rows."""
 
     tokens: torch.Tensor
-    """`[rows]`, on the device; a row that failed has token 0."""
+    """`[rows]`, on the device; token 0 for a row that failed."""
     logprobs: list[TokenLogprob | None]
     errors: dict[int, RequestError] = field(default_factory=dict[int, RequestError])
-    """By index: rows for which no token could be chosen."""
+    """Errors by index of the row."""
 
 
 @final
 class _RowState:
-    """What one row needs from step to step."""
+    """State of one row between steps: random generator, processors, and the tokens for the processors."""
 
     def __init__(self, row: Row, plan: TransformersPlan, device: torch.device) -> None:
         self.generator: torch.Generator | None = None
@@ -63,10 +63,14 @@ class _RowState:
             self.processors = without_minimum_length(build_processors(plan.config, prompt, row.max_new_tokens))
 
     def history(self, row: Row) -> torch.Tensor:
-        """Prompt and produced tokens, `[1, tokens]`."""
-        total = len(row.prompt) + len(row.produced)
+        """Returns prompt and output tokens, `[1, tokens]`.
+
+        The tensor has the full length from the start; new tokens are written into it. Concatenation would copy the
+        whole history in every step.
+        """
+        total = len(row.prompt) + len(row.output_tokens)
         if total > self._known:
-            new = row.produced[self._known - len(row.prompt) :]
+            new = row.output_tokens[self._known - len(row.prompt) :]
             self._tokens[0, self._known : total] = torch.tensor(new, device=self._tokens.device)
             self._known = total
         return self._tokens[:, :total]
@@ -74,7 +78,7 @@ class _RowState:
 
 @final
 class Sampler:
-    """Chooses tokens for rows of a batch."""
+    """Samples the next tokens of the rows of a batch."""
 
     def __init__(self) -> None:
         self._warpers: dict[str, LogitsProcessorList] = {}
@@ -82,9 +86,10 @@ class Sampler:
 
     @torch.inference_mode()
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> Choice:
-        """The next token of every row, and the log probabilities that were asked for."""
-        plans = [_plan(row) for row in rows]
-        # Of the model's own distribution, before any option changes it, as vLLM reports them.
+        """Samples the next token of every row, and computes the requested log probabilities."""
+        plans = [_transformers_plan(row) for row in rows]
+        # vLLM reports log probabilities of the model's distribution, before any option changes it. They are computed
+        # first, because the processors change the logits in place.
         reported = {
             index: torch.log_softmax(logits[index].float(), dim=-1)
             for index, row in enumerate(rows)
@@ -102,7 +107,7 @@ class Sampler:
         return Choice(tokens, logprobs, errors)
 
     def forget(self, rows: Sequence[Row]) -> None:
-        """Drop what is kept for rows that ended."""
+        """Drops the state of rows that ended."""
         for row in rows:
             self._states.pop(id(row), None)
 
@@ -116,9 +121,9 @@ class Sampler:
         chosen = torch.zeros(len(rows), dtype=torch.long, device=logits.device)
         groups: dict[str, list[int]] = {}
         for index, (row, plan) in enumerate(zip(rows, plans, strict=True)):
-            # Rows with a history or a seed of their own are groups of one.
-            own = plan.needs_history or (row.seed is not None and not plan.greedy)
-            groups.setdefault(f"{index}!" if own else plan.key, []).append(index)
+            # A row with processors or a generator of its own is a group of one.
+            separate = plan.needs_history or (row.seed is not None and not plan.greedy)
+            groups.setdefault(f"{index}!" if separate else plan.key, []).append(index)
         for members in groups.values():
             row, plan = rows[members[0]], plans[members[0]]
             scores = (logits if len(members) == len(rows) else logits[members]).float()
@@ -134,12 +139,12 @@ class Sampler:
             else:
                 chosen[members] = tokens
         for index in (chosen < 0).nonzero().flatten().tolist():
-            errors[index] = GenerationFailed("the model's scores are not numbers; no token can be sampled")
+            errors[index] = GenerationFailed("the logits of the model contain NaN or infinity; no token can be sampled")
             chosen[index] = 0
         return chosen
 
     def _choose_alike(self, row: Row, plan: TransformersPlan, scores: torch.Tensor) -> torch.Tensor:
-        """Tokens of rows that are sampled alike; -1 where the scores are not a distribution."""
+        """Samples rows with equal options; returns -1 for a row whose scores are not a distribution."""
         state = self._state(row, plan, scores.device)
         if plan.needs_history:
             scores = _processed(row, plan, state, scores)
@@ -149,7 +154,8 @@ class Sampler:
         if plan.greedy:
             return scores.argmax(dim=-1)
         probabilities = torch.softmax(scores, dim=-1)
-        # `multinomial` raises for the whole group, and on a GPU ends the process, if one row is not a distribution.
+        # If one row is not a distribution, `multinomial` raises for the whole group; on a GPU, the assertion failure
+        # makes the process unusable. Such rows are sampled from a uniform distribution instead, and marked with -1.
         broken = ~torch.isfinite(probabilities.sum(dim=-1))
         probabilities = torch.where(broken[:, None], torch.ones_like(probabilities), probabilities)
         tokens = torch.multinomial(probabilities, 1, generator=state.generator if state else None).squeeze(1)
@@ -166,7 +172,7 @@ class Sampler:
     def _warper(self, plan: TransformersPlan, device: torch.device) -> LogitsProcessorList:
         known = self._warpers.get(plan.key)
         if known is None:
-            if len(self._warpers) >= MOST_WARPERS:
+            if len(self._warpers) >= MAX_CACHED_WARPERS:
                 self._warpers.clear()
             trial = build_processors(plan.config, torch.zeros((1, 1), dtype=torch.long, device=device), 1)
             known = self._warpers[plan.key] = stateless(trial)
@@ -174,8 +180,8 @@ class Sampler:
 
 
 def token_logprobs(values: torch.Tensor, token: int, count: int) -> TokenLogprob:
-    """The log probability of `token` and the `count` most probable tokens, of log probabilities `[vocabulary]`."""
-    values = torch.nan_to_num(values, nan=LEAST_LOGPROB, neginf=LEAST_LOGPROB)
+    """Selects `token` and the `count` most probable tokens from log probabilities, `[vocabulary]`."""
+    values = torch.nan_to_num(values, nan=MIN_LOGPROB, neginf=MIN_LOGPROB)
     top: tuple[tuple[int, float], ...] = ()
     if count:
         best, tokens = values.topk(min(count, len(values)))
@@ -183,16 +189,19 @@ def token_logprobs(values: torch.Tensor, token: int, count: int) -> TokenLogprob
     return TokenLogprob(token, float(values[token]), top)
 
 
-def _plan(row: Row) -> TransformersPlan:
-    return cast("TransformersPlan", row.plan)  # made by make_plan, handed back by the scheduler
+def _transformers_plan(row: Row) -> TransformersPlan:
+    return cast("TransformersPlan", row.plan)  # created by make_plan; opaque to the scheduler
 
 
 def _forbid_early_ends(rows: Sequence[Row], plans: Sequence[TransformersPlan], logits: torch.Tensor) -> None:
-    """No end token before the shortest length; rows with the same end tokens in one operation."""
+    """Excludes the end tokens of rows below their minimum length, in one operation for rows with equal end tokens.
+
+    transformers' processors for this would make each of these rows a group of one.
+    """
     forbidden: dict[frozenset[int], list[int]] = {}
     for index, (row, plan) in enumerate(zip(rows, plans, strict=True)):
-        produced = len(row.produced)
-        if produced < plan.shortest or produced + len(row.prompt) < plan.shortest_with_prompt:
+        output_tokens = len(row.output_tokens)
+        if output_tokens < plan.min_new_tokens or output_tokens + len(row.prompt) < plan.min_length:
             forbidden.setdefault(plan.end_tokens, []).append(index)
     for ends, indexes in forbidden.items():
         if ends:
@@ -200,17 +209,17 @@ def _forbid_early_ends(rows: Sequence[Row], plans: Sequence[TransformersPlan], l
 
 
 def _processed(row: Row, plan: TransformersPlan, state: _RowState | None, scores: torch.Tensor) -> torch.Tensor:
-    """Scores of one row (`[1, vocabulary]`) after everything that its options do to them.
+    """Applies all options of one row to its scores, `[1, vocabulary]`.
 
     Raises:
-        BadRequest: the options leave no token to choose.
+        BadRequest: the options exclude every token.
     """
     if state is None:
         return scores
     history: Any = state.history(row)
     _adjust(row, plan, scores)
     values: torch.Tensor = state.processors(history, cast("Any", scores))
-    # Infinite bonuses stay comparable; what is not a number cannot be chosen.
+    # Infinite bonuses (`sequence_bias`) become the largest number, so that softmax works; NaN excludes a token.
     values = torch.nan_to_num(values, nan=-torch.inf, posinf=torch.finfo(values.dtype).max, neginf=-torch.inf)
     _require_token(values)
     return values
@@ -220,26 +229,32 @@ def _require_token(scores: torch.Tensor) -> None:
     if not torch.isfinite(scores.max(dim=-1).values).all():
         raise BadRequest(
             "suppress_tokens, begin_suppress_tokens, bad_words_ids, sequence_bias or the end tokens of this request "
-            "leave no token to choose"
+            "exclude every token"
         )
 
 
 @final
 class RequireToken(LogitsProcessor):
-    """Fails a row that runs alone if its options leave no token: sampling from nothing ends the process on a GPU."""
+    """Raises if the options of a row outside the batch exclude every token.
+
+    `generate` would sample from a distribution of zeros, which is an assertion failure on a GPU.
+    """
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ARG002
-        """Scores as they are."""
+        """Returns the scores unchanged."""
         _require_token(scores)
         return scores
 
 
 def _adjust(row: Row, plan: TransformersPlan, scores: torch.Tensor) -> None:
-    """Bias and OpenAI's penalties, in place (API reference: `logits[j] -= count[j] * frequency + (count[j] > 0) *
-    presence`, over the generated tokens)."""
+    """Applies `logit_bias` and OpenAI's penalties in place.
+
+    API reference: `logits[j] -= count[j] * frequency_penalty + (count[j] > 0) * presence_penalty`, where `count` covers
+    the generated tokens and not the prompt.
+    """
     if plan.logit_bias:
         tokens = torch.tensor(list(plan.logit_bias), device=scores.device)
         scores[0, tokens] += torch.tensor(list(plan.logit_bias.values()), device=scores.device)
-    if row.produced and (plan.frequency_penalty or plan.presence_penalty):
-        tokens, counts = torch.tensor(row.produced, device=scores.device).unique(return_counts=True)
+    if row.output_tokens and (plan.frequency_penalty or plan.presence_penalty):
+        tokens, counts = torch.tensor(row.output_tokens, device=scores.device).unique(return_counts=True)
         scores[0, tokens] -= counts * plan.frequency_penalty + plan.presence_penalty

@@ -1,9 +1,11 @@
-"""Runs `model.generate` step by step, for rows whose options only `generate` can carry out (beam search and the like).
+"""Runs `model.generate` step by step, for rows with options that only `generate` implements, such as beam search.
 
-Used by `model`. `generate` runs on a thread of its own that pauses after every token, so that the scheduler can
-alternate between this row and the batch. Guarantees that the thread computes only while `advance` waits for it (the
-model is never used by two threads at once), that the global random numbers of the two sides do not mix, and that a run
-ends, cut short, after `MOST_SECONDS` of its own computing time.
+Used by `model`. `generate` runs on a separate thread that pauses after every token, so that the scheduler can alternate
+between this row and the batch. Guarantees:
+
+* The thread computes only while `advance` waits for it: two threads never use the model at the same time.
+* A seeded run neither changes nor sees the global random state of the batch.
+* A run ends early after `MAX_SECONDS` of its own computing time.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -16,17 +18,22 @@ from typing import Any, Final, final
 import torch
 from transformers import StoppingCriteria
 
-from kaito_presets.inference.language_model import AloneProgress
+from kaito_presets.inference.language_model import UnbatchedProgress
 
-MOST_SECONDS: Final = 600.0
-"""Computing time of one run."""
+MAX_SECONDS: Final = 600.0
+"""Most computing time of one run, without its pauses."""
 
 Generate = Callable[[StoppingCriteria], list[list[int]]]
 
 
 @final
-class AloneRun:
-    """One `generate` call under way; implements `language_model.AloneGeneration`."""
+class UnbatchedRun:
+    """A running call of `generate`; implements `language_model.UnbatchedGeneration`.
+
+    Two semaphores pass control back and forth like a coroutine: `advance` releases `_turn` and waits for `_paused`, the
+    thread does the opposite. `generate` has no resumable interface, and its stopping criteria are the only callback
+    that it calls once per token.
+    """
 
     def __init__(
         self,
@@ -39,7 +46,7 @@ class AloneRun:
     ) -> None:
         self._generate = generate
         self._prepare = prepare
-        """Puts the model into this row's state (adapter, rotary regime), which a step of the batch changes."""
+        """Activates the adapter and rotary mode of this row, which a step of the batch may have replaced."""
         self._prompt_length = prompt_length
         self._single = single
         self._turn = threading.Semaphore(0)
@@ -50,14 +57,14 @@ class AloneRun:
         self._new: list[int] = []
         self._result: list[list[int]] | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="generate-alone", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="generate-unbatched", daemon=True)
         self._thread.start()
 
-    def advance(self) -> AloneProgress:
-        """Compute one more token.
+    def advance(self) -> UnbatchedProgress:
+        """Computes one more token.
 
         Raises:
-            BadRequest: `generate` refuses the options.
+            BadRequest: `generate` rejects the options.
         """
         self._prepare()
         before = _random_state() if self._random is not None else None
@@ -73,14 +80,17 @@ class AloneRun:
         if self._error is not None:
             raise self._error
         new, self._new = self._new, []
-        return AloneProgress(tuple(new), self._result)
+        return UnbatchedProgress(tuple(new), self._result)
 
     def finish_early(self) -> None:
-        """Let the next `advance` return what there is."""
+        """Ends the generation at the next `advance`, which returns the sequences so far."""
         self._cancelled = True
 
     def cancel(self) -> None:
-        """End the run at its next token, and wait for that."""
+        """Ends the run and waits for its thread.
+
+        `generate` cannot be interrupted inside a token, so the thread computes until its next pause.
+        """
         self._cancelled = True
         while self._result is None and self._error is None:
             self._turn.release()
@@ -90,18 +100,18 @@ class AloneRun:
         self._turn.acquire()
         try:
             self._result = self._generate(_Pause(self._pause))
-        except BaseException as error:  # noqa: BLE001 - raised by `advance`, in the scheduler's thread
+        except BaseException as error:  # noqa: BLE001 - raised by `advance` on the scheduler's thread
             self._error = error
         self._paused.release()
 
     def _pause(self, tokens: torch.Tensor) -> bool:
-        """Called by `generate` after every token; True ends it."""
+        """Passes control to `advance`; `generate` calls it after every token and ends if it returns True."""
         if self._single:
             self._new += tokens[0, self._prompt_length :].tolist()
             self._prompt_length = tokens.shape[1]
         self._paused.release()
         self._turn.acquire()
-        return self._cancelled or self._seconds > MOST_SECONDS
+        return self._cancelled or self._seconds > MAX_SECONDS
 
 
 @final
@@ -127,7 +137,7 @@ def _use_random_state(state: _RandomState) -> None:
 
 
 def _random_state_of(seed: int | None) -> _RandomState | None:
-    """The state that `torch.manual_seed(seed)` gives; `generate` draws from the global generator."""
+    """Returns the state that `torch.manual_seed(seed)` sets; `generate` samples with the global generator."""
     if seed is None:
         return None
     before = _random_state()

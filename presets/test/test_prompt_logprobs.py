@@ -37,8 +37,10 @@ def scores_of(plain: Any, tokens: list[int]) -> list[float]:
     return [float(values[index, token]) for index, token in enumerate(tokens[1:])]
 
 
-async def test_echo_gives_the_prompts_log_probabilities(serve: Serve, tiny: "TransformersModel", plain: Any) -> None:
-    """09, serving-03: what lm-evaluation-harness sends; first null, offsets in the whole text."""
+async def test_echo_returns_log_probabilities_of_the_prompt(
+    serve: Serve, tiny: "TransformersModel", plain: Any
+) -> None:
+    """What lm-evaluation-harness sends; first null, offsets in the whole text."""
     server = await serve(tiny)
     tokens = tiny.encode(PROMPT)
     body = {"prompt": [tokens, tokens[:5]], "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0, "seed": 1}
@@ -62,10 +64,8 @@ async def test_echo_gives_the_prompts_log_probabilities(serve: Serve, tiny: "Tra
             assert "\N{REPLACEMENT CHARACTER}" in name or choice["text"][offset:].startswith(name)
 
 
-async def test_a_prompt_alone_is_scored_without_a_new_token(
-    serve: Serve, tiny: "TransformersModel", plain: Any
-) -> None:
-    """09: max_tokens 0 with echo; also with a prompt that fills the context, several prompts, and streamed."""
+async def test_prompt_is_scored_without_a_new_token(serve: Serve, tiny: "TransformersModel", plain: Any) -> None:
+    """Max_tokens 0 with echo; also with a prompt that fills the context, several prompts, and streamed."""
     server = await serve(tiny)
     tokens = (tiny.encode(PROMPT) * 300)[: tiny.info.context_tokens]
     body = {"prompt": [tokens, [5]], "echo": True, "logprobs": 0, "max_tokens": 0}
@@ -84,8 +84,8 @@ async def test_a_prompt_alone_is_scored_without_a_new_token(
     assert (await server.post("/v1/completions", {"prompt": "x", "max_tokens": 0}))[0] == 400
 
 
-async def test_every_answer_repeats_the_prompt_and_goes_on_behind_it(serve: Serve, tiny: "TransformersModel") -> None:
-    """09: the answers to one prompt have its tokens in common, with offsets of their own behind it."""
+async def test_every_choice_repeats_the_prompt_before_its_completion(serve: Serve, tiny: "TransformersModel") -> None:
+    """The answers to one prompt have its tokens in common, with offsets of their own behind it."""
     server = await serve(tiny)
     body = {"prompt": [PROMPT, "Paris"], "echo": True, "logprobs": 2, "max_tokens": 6, "n": 3, "seed": 7}
     status, answer = await server.post("/v1/completions", body)
@@ -112,10 +112,10 @@ async def events(server: RunningServer, body: dict[str, Any]) -> list[dict[str, 
 
 
 @pytest.mark.parametrize("echo", [False, True])
-async def test_a_stream_has_the_same_log_probabilities_and_offsets(
+async def test_stream_has_the_same_log_probabilities_and_offsets(
     serve: Serve, tiny: "TransformersModel", echo: bool
 ) -> None:
-    """09: offsets go on from chunk to chunk."""
+    """Offsets go on from chunk to chunk."""
     server = await serve(tiny)
     body = {"prompt": PROMPT, "max_tokens": 12, "temperature": 0, "logprobs": 2, "echo": echo, "n": 2}
     _, whole = await server.post("/v1/completions", body)
@@ -130,8 +130,8 @@ async def test_a_stream_has_the_same_log_probabilities_and_offsets(
             assert len(streamed) == len(values)
 
 
-async def test_scoring_beside_a_batch_changes_neither(serve: Serve, tiny: "TransformersModel", plain: Any) -> None:
-    """serving-03: prompts are scored while other requests run, and join them."""
+async def test_scoring_does_not_change_a_running_batch(serve: Serve, tiny: "TransformersModel", plain: Any) -> None:
+    """Prompts are scored while other requests run, and join them."""
     server = await serve(tiny)
     long = {"prompt": "How do I serve", "max_tokens": 60, "temperature": 0, "ignore_eos": True}
     _, alone = await server.post("/v1/completions", long)
@@ -148,7 +148,7 @@ async def test_scoring_beside_a_batch_changes_neither(serve: Serve, tiny: "Trans
 
 
 def test_penalties_and_bias_change_the_logits_as_openai_defines(tiny: "TransformersModel", plain: Any) -> None:
-    """serving-04: frequency_penalty, presence_penalty and logit_bias, against a plain loop."""
+    """Frequency_penalty, presence_penalty and logit_bias, against a plain loop."""
     torch: Any = importlib.import_module("torch")
     prompt = "The quick brown fox"
     options: dict[str, Any] = {
@@ -172,8 +172,8 @@ def test_penalties_and_bias_change_the_logits_as_openai_defines(tiny: "Transform
     assert together[1] == expected
 
 
-async def test_stop_token_ids_end_the_text_also_with_ignore_eos(serve: Serve, tiny: "TransformersModel") -> None:
-    """serving-04: as in vLLM."""
+async def test_stop_token_ids_end_the_text_with_ignore_eos(serve: Serve, tiny: "TransformersModel") -> None:
+    """As in vLLM."""
     server = await serve(tiny)
     body = {"prompt": "Paris", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
     third = run(tiny, [row(tiny, "Paris", 3, eos_token_id=[])])[0][2]
