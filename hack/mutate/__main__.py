@@ -3,6 +3,7 @@
 make mutate PACKAGE=models                      every mutant of kaito/models, with the tests of test/unit/models
 make mutate PACKAGE=models SAMPLE=200 SEED=1    200 of them, chosen at random
 make mutate PACKAGE=models FILE=sizing.py       those of one file (patterns relative to the package, by spaces)
+make mutate PACKAGE=models ARGS=--survivors     what survived last time, after a test was added
 make mutate PACKAGE=presets/oci                 a package of the model images, with presets' own environment
 
 Outcomes are stored in .mutate/; the surviving mutants are written to .mutate/<package>/survivors.md as diffs.
@@ -40,6 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mutant-seconds", type=float, default=20.0, help="most seconds of tests for one mutant")
     parser.add_argument("--at-least", type=float, help="exit 1 below this score in percent")
     parser.add_argument("--fresh", action="store_true", help="forget earlier outcomes")
+    parser.add_argument("--survivors", action="store_true", help="try again only what survived last time")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     return parser.parse_args()
 
@@ -124,14 +126,17 @@ def _try_all(target: Target, mutants: Sequence[Mutant], folder: Path, arguments:
     baseline = measure(target, folder)
     limits = Limits(arguments.test_seconds, arguments.mutant_seconds)
     run = Run(target, cache, baseline, limits, arguments.jobs)
-    pending = [mutant for mutant in mutants if cache.get(mutant) is None]
+    if arguments.survivors:
+        pending = [m for m in mutants if (last := cache.last(m)) and last.status in ("survived", "unreached")]
+    else:
+        pending = [mutant for mutant in mutants if cache.get(mutant) is None]
     print(f"{len(mutants)} mutants, {len(mutants) - len(pending)} known from earlier runs", flush=True)
     run.functions([mutant for mutant in pending if mutant.scope])
     cache = results.Cache(target, folder)
     rest = []
-    for mutant in mutants:
+    for mutant in pending:
         outcome = cache.get(mutant)
-        if outcome is None or outcome.status == "import":
+        if not mutant.scope or outcome is None or outcome.status == "import":
             rest.append(mutant)
     run.imports(rest)
     return results.Cache(target, folder)
@@ -156,8 +161,9 @@ def main() -> int:
         return 0
     os.chdir(target.workdir)
     cache = _try_all(target, mutants, folder, arguments)
-    outcomes = {mutant: outcome for mutant in mutants if (outcome := cache.get(mutant)) is not None}
-    if len(outcomes) < len(mutants):
+    known = cache.last if arguments.survivors else cache.get
+    outcomes = {mutant: outcome for mutant in mutants if (outcome := known(mutant)) is not None}
+    if len(outcomes) < len(mutants) and not arguments.survivors:
         print(f"{len(mutants) - len(outcomes)} mutants have no outcome: run again, with JOBS=1 to see why")
     equivalents = results.Equivalent.load()
     result, survivors = results.score(outcomes, equivalents)

@@ -48,6 +48,11 @@ class Cache:
             return None
         return Outcome(**entry["outcome"])  # type: ignore[arg-type]
 
+    def last(self, mutant: Mutant) -> Outcome | None:
+        """The last outcome, even where files have changed since."""
+        entry = self._kept.get(mutant.id)
+        return None if entry is None else Outcome(**entry["outcome"])  # type: ignore[arg-type]
+
     def put(self, mutant: Mutant, outcome: Outcome) -> None:
         """Append an outcome; several processes may write."""
         entry = {
