@@ -13,18 +13,18 @@ retried until something changes. A `Controller` declares what triggers the funct
 
     controller = Controller(Memcached, reconcile, workers=4).owns(Deployment, when=changed("status.readyReplicas"))
 
-**Running** is the `Manager`'s business, told by `Settings`: it starts caches, controllers, probes and metrics in order,
-keeps the lease, and stops in order on a signal.
+**Running**: a `Manager`, configured by `Settings`, starts caches, controllers, probes and metrics in order, renews the
+lease, and shuts down gracefully on a signal.
 
     Manager(Settings.from_env(), controllers=[controller], lease="memcached-operator").run()
 
-**Reading** goes to the cache, which never shows less than this process has written. What is cached is declared: watched
-kinds are, others by `Cached` (selectors, namespaces, metadata only) with `Index`es to find by, given to the controller
-that needs them or to the manager. A `View` is the cache's
-synchronous face for mappers. `Client` talks to the API server directly; the server's refusals are `ApiError`s, among
-them `NotFound`, `AlreadyExists` and `Conflict` (the whole tree is in `kaito.runtime.errors`).
+**Reading** uses the cache, which always contains at least the writes of this process. Watched kinds are cached; other
+kinds are declared with `Cached` (selectors, namespaces, metadata only) and `Index`es, in the controller that needs them
+or in the manager. A `View` gives mappers synchronous reads of the cache. `Client` sends requests to the API server;
+errors of the server are `ApiError`s, for example `NotFound`, `AlreadyExists` and `Conflict` (all are in
+`kaito.runtime.errors`).
 
-**Testing** is `kaito.runtime.testing`: a cluster in memory, in virtual time.
+**Testing** uses `kaito.runtime.testing`: an in-memory cluster in virtual time.
 
 Names are loaded on first use, so that importing the data types does not load the network.
 """

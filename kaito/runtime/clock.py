@@ -1,7 +1,7 @@
-"""Time, injected: the monotonic clock is the running loop's, wall time comes from a `Clock`.
+"""Time sources: the monotonic clock is the running loop's, wall time comes from a `Clock`.
 
-Waiting is always `asyncio.sleep` or `asyncio.timeout`: under the virtual-time loop of `kaito.runtime.testing` they
-cost nothing, so nothing in the framework needs a second way to wait.
+The framework waits with `asyncio.sleep` and `asyncio.timeout` only. With the virtual-time loop of
+`kaito.runtime.testing` they take no real time.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where wall time comes from."""
+    """A source of wall time."""
 
     def now(self) -> datetime:
-        """The current moment, aware, in UTC."""
+        """The current time, timezone-aware, in UTC."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
-        """The current moment, in UTC."""
+        """The current time, in UTC."""
         return datetime.now(UTC)
 
 

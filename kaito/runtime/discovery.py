@@ -1,8 +1,8 @@
-"""Which kinds the server serves, and where: asked lazily, one group version at a time.
+"""Discovery: which kinds an API server serves, and their resource names. Read lazily, for one group version at a time.
 
-`Client` uses it for kinds declared without a plural; operators may ask whether a kind is installed. Answers are kept
-until they prove wrong: an unknown kind, or a 404 for a known one, asks the server again, so that a CRD installed (or
-removed) later is noticed without a restart.
+`Client` uses it for kinds that are declared without a plural; operators use it to check whether a kind is installed.
+Results are cached. An unknown kind, and a 404 for a known one, lead to another request, so that a CRD that is installed
+(or removed) later is noticed without a restart.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from kaito.runtime.errors import NotFound, api_error
 from kaito.runtime.meta import GroupVersionKind
 
 UNKNOWN_SECONDS = 1.0
-"""An unknown kind is not asked for again sooner: many objects of a kind not installed must not flood the server."""
+"""Minimum interval of requests for an unknown kind, so that many objects of it do not overload the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiResource:
-    """A resource as the server describes it."""
+    """A resource in the server's discovery document."""
 
     plural: str
     kind: str
@@ -40,15 +40,15 @@ class ApiResource:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What was learned of one group version, and when."""
+    """The discovered resources of one group version."""
 
     resources: Mapping[str, ApiResource]
-    asked_at: float
+    read_at: float
 
 
 @final
 class ServerDiscovery:
-    """Asks one API server."""
+    """Discovery of one API server."""
 
     def __init__(self, transport: Transport, *, user_agent: str = "", observer: RequestObserver | None = None) -> None:
         self._sender = Sender(
@@ -59,14 +59,14 @@ class ServerDiscovery:
             rng=random.Random(),  # noqa: S311 -- spreads retries, guards nothing
         )
         self._groups: dict[str, _Group] = {}
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def rest_mapping(self, gvk: GroupVersionKind) -> RestMapping:
-        """Where the kind lives.
+        """The resource name and the scope of the kind.
 
         Raises:
-            NotFound: the server does not serve it.
-            TransportError: the server did not answer.
+            NotFound: the server does not serve the kind.
+            TransportError: the server cannot be reached.
         """
         resource = await self.find(gvk)
         if resource is None:
@@ -77,20 +77,20 @@ class ServerDiscovery:
         return RestMapping(resource.plural, resource.namespaced)
 
     async def find(self, gvk: GroupVersionKind) -> ApiResource | None:
-        """The resource of the kind, or None when the server does not serve it."""
+        """The resource of the kind; None if the server does not serve it."""
         group = self._groups.get(gvk.api_version)
-        if group is None or (gvk.kind not in group.resources and monotonic() - group.asked_at >= UNKNOWN_SECONDS):
-            async with self._asking:
+        if group is None or (gvk.kind not in group.resources and monotonic() - group.read_at >= UNKNOWN_SECONDS):
+            async with self._lock:
                 if self._groups.get(gvk.api_version) is group:
-                    self._groups[gvk.api_version] = await self._ask(gvk.api_version)
+                    self._groups[gvk.api_version] = await self._read(gvk.api_version)
             group = self._groups[gvk.api_version]
         return group.resources.get(gvk.kind)
 
     def invalidate(self, gvk: GroupVersionKind) -> None:
-        """Ask again next time: a request for the kind was answered as if it were not served."""
+        """Drop the cached result, after a 404 for the kind or its version."""
         self._groups.pop(gvk.api_version, None)
 
-    async def _ask(self, api_version: str) -> _Group:
+    async def _read(self, api_version: str) -> _Group:
         request = ApiRequest("GET", group_path(api_version), RetryOn.ANY_FAILURE)
         try:
             reply = await self._sender.send(request)
@@ -101,7 +101,7 @@ class ServerDiscovery:
 
 
 def _resources(entries: list[Mapping[str, Any]]) -> dict[str, ApiResource]:
-    """By kind; entries such as `pods/status` become the subresources of `pods`."""
+    """The resources by kind; entries such as `pods/status` become subresources of `pods`."""
     subresources: dict[str, set[str]] = {}
     for entry in entries:
         plural, slash, subresource = str(entry.get("name", "")).partition("/")

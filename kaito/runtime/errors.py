@@ -1,7 +1,7 @@
 """Every error the framework raises.
 
     KaitoRuntimeError
-    ├── ApiError                 the API server said no (status, reason, details)
+    ├── ApiError                 the API server rejected a request (status, reason, details)
     │   ├── BadRequest      400
     │   ├── Unauthorized    401
     │   ├── Forbidden       403
@@ -10,21 +10,21 @@
     │   ├── AlreadyExists   409  reason AlreadyExists
     │   ├── Gone            410  expired resourceVersion or continue token
     │   ├── Invalid         422
-    │   ├── TooManyRequests 429  carries retry_after
-    │   └── ServerError     5xx  carries retry_after when the server sent it
-    ├── TransportError           no answer: refused, reset, timed out, TLS
+    │   ├── TooManyRequests 429  with retry_after
+    │   └── ServerError     5xx  with retry_after, if the server sent it
+    ├── TransportError           no response: connection refused or reset, timeout, TLS
     │   └── RequestTimeout
-    ├── UnreadableObject         the answer does not fit the model of its kind
+    ├── UnreadableObject         the response does not match the model of its kind
     ├── AlreadyOwned             the object has another controller, or one of the same name with another UID
-    ├── ConfigurationError       wrong use, found at construction or start
-    │   └── UndeclaredKind       a cached read of a kind nobody declared
+    ├── ConfigurationError       wrong use, found at construction or at the start
+    │   └── UndeclaredKind       a cached read of a kind that is not declared
     │       └── UndeclaredNamespace  a cached read outside the namespaces declared for the kind
     ├── CacheNotSynced           a cached read before the informer's first list
     ├── NotLeader                a write after leadership was lost (fenced)
-    ├── Terminal                 raised by reconcilers: do not retry until the object changes
-    └── InvariantError           our bug, never the cluster's: the process ends
+    ├── Terminal                 raised by reconcilers: no retry until something changes
+    └── InvariantError           a bug of the framework: the process exits
 
-`aiohttp` and credential errors are translated in `kaito.runtime.client.transport` only.
+`kaito.runtime.client.http` translates errors of `aiohttp` and of credentials.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,11 +32,11 @@ from typing import Any, ClassVar
 
 
 class KaitoRuntimeError(Exception):
-    """Root of the tree."""
+    """Base class of all errors of the framework."""
 
 
 class ApiError(KaitoRuntimeError):
-    """The API server answered with an error status. Retryable or not: see `retryable`."""
+    """The API server responded with an error status."""
 
     status: ClassVar[int] = 0
 
@@ -52,23 +52,24 @@ class ApiError(KaitoRuntimeError):
     ) -> None:
         super().__init__(f"{request}: {message}" if request else message)
         self.message = message
-        """The server's sentence."""
+        """The message of the server."""
         self.code = code
         """HTTP status."""
         self.reason = reason
-        """Machine readable reason of the Status object, for example `NotFound`."""
+        """Machine-readable reason of the Status object, for example `NotFound`."""
         self.details: Mapping[str, Any] = details or {}
         """`details` of the Status object: name, group, kind, uid, causes, retryAfterSeconds."""
         self.retry_after = retry_after
-        """Seconds the server asked to wait, from `Retry-After` or the details."""
+        """Seconds until a retry, from `Retry-After` or the details."""
         self.request = request
-        """Method and path, for the reader of the log."""
+        """Method and path, for logs."""
         self.after_lost_response = False
-        """An earlier attempt of the same request got no answer: it may have been done, and this be its consequence."""
+        """Whether the response to an earlier attempt was lost. That attempt may have succeeded and caused this
+        error."""
 
     @property
     def causes(self) -> list[dict[str, str]]:
-        """`details.causes`: one entry a field, with `field`, `message`, `reason`."""
+        """`details.causes`: an entry for each field, with `field`, `message` and `reason`."""
         return list(self.details.get("causes") or [])
 
     @property
@@ -78,70 +79,70 @@ class ApiError(KaitoRuntimeError):
 
 
 class BadRequest(ApiError):
-    """400: the request is malformed; retrying cannot help."""
+    """400: the request is malformed; a retry does not help."""
 
     status = 400
 
 
 class Unauthorized(ApiError):
-    """401: the credentials were refused even after reloading them."""
+    """401: the credentials were rejected, even after they were read again."""
 
     status = 401
 
 
 class Forbidden(ApiError):
-    """403: RBAC or admission denied it; the message names the missing verb or the webhook."""
+    """403: RBAC or admission denied the request; the message contains the missing verb or the webhook."""
 
     status = 403
 
 
 class NotFound(ApiError):
-    """404: no such object, or no such resource type or subresource; `is_object` distinguishes them."""
+    """404: the object, its resource type or its subresource does not exist; `is_object` distinguishes them."""
 
     status = 404
 
     @property
     def is_object(self) -> bool:
-        """Whether an object (or its namespace) is missing, and the server does serve its kind.
+        """Whether the object (or its namespace) does not exist, although the server serves its kind.
 
-        A 404 about the kind, the version or a subresource names no object. The server answers a missing subresource of
-        a custom kind as a missing object; `Client` looks whether the object is there and makes that another error.
+        A 404 for a kind, a version or a subresource contains no name of an object. For a missing subresource of a
+        custom kind the server responds as for a missing object; `Client` then checks whether the object exists.
         """
         return bool(self.details.get("name"))
 
 
 class Conflict(ApiError):
-    """409: the object changed since it was read, or another manager owns an applied field. Read again and retry."""
+    """409: the object changed concurrently, or another manager owns an applied field. Read again and retry."""
 
     status = 409
 
 
 class AlreadyExists(ApiError):
-    """409 with reason AlreadyExists: somebody created it first."""
+    """409 with reason AlreadyExists: an object with this name exists."""
 
     status = 409
 
 
 class Gone(ApiError):
-    """410: the resourceVersion or continue token expired. List again."""
+    """410: the resourceVersion or the continue token has expired. List again."""
 
     status = 410
 
 
 class Invalid(ApiError):
-    """422: validation failed; `causes` names the fields."""
+    """422: validation failed; `causes` contains the fields."""
 
     status = 422
 
 
 class TooManyRequests(ApiError):
-    """429: wait `retry_after` seconds."""
+    """429: retry after `retry_after` seconds."""
 
     status = 429
 
 
 class ServerError(ApiError):
-    """5xx: the server's trouble. Retry with backoff."""
+    """5xx: the server failed. Retry with backoff."""
 
     status = 500
 
@@ -153,7 +154,7 @@ _BY_CODE: dict[int, type[ApiError]] = {
 
 
 _UNKNOWN_API = {"404 page not found", "the server could not find the requested resource"}
-"""What kube-apiserver says of a group, version or resource it does not know; it says it of no object."""
+"""Messages of kube-apiserver for an unknown group, version or resource; never for an object."""
 
 
 def api_error(
@@ -163,7 +164,7 @@ def api_error(
     retry_after: float | None = None,
     request: str = "",
 ) -> ApiError:
-    """The typed error for a status code and the body of the answer (a Status object, or whatever a proxy sent)."""
+    """Make the typed error of a response: from a Status object, or from the text of a proxy."""
     status: Mapping[str, Any] = {"message": body[:256].strip()} if isinstance(body, str) else body
     if code == 404 and str(status.get("message")) in _UNKNOWN_API:
         status = {"reason": "NotFound", "message": f"{status['message']} (is its CustomResourceDefinition installed?)"}
@@ -182,18 +183,18 @@ def api_error(
 
 
 class TransportError(KaitoRuntimeError):
-    """The request got no answer: connection refused or reset, TLS failure. The write may or may not have happened."""
+    """There was no response: connection refused or reset, TLS failure. A write may have succeeded."""
 
 
 class RequestTimeout(TransportError):
-    """No answer within the request's time limit."""
+    """There was no response within the request's timeout."""
 
 
 class UnreadableObject(KaitoRuntimeError):
-    """An object (or a whole answer) of the server does not fit the model; the message names it and the fields.
+    """An object (or a whole response) does not match the model; the message contains its key and the fields.
 
-    In the cache it stays under its key, so that events and owners still work; only reading it fails. Lists leave it out
-    or fail, see `Api.list`. The message never holds values: they may be those of a Secret.
+    The cache keeps the object by its key, so that events and owners still work; only a read fails. Lists skip it or
+    fail, see `Api.list`. The message never contains values, because they may be those of a Secret.
     """
 
     def __init__(
@@ -201,19 +202,19 @@ class UnreadableObject(KaitoRuntimeError):
     ) -> None:
         super().__init__(message)
         self.key = key
-        """Namespace and name of the object, as `str(obj.key)`; empty when not even they could be read."""
+        """Namespace and name of the object, as `str(obj.key)`; empty if they could not be read."""
         self.resource_version = resource_version
-        """Which state of it does not fit."""
+        """The version of the object."""
         self.owners: frozenset[str] = frozenset(owners)
-        """UIDs of its owners."""
+        """UIDs of the owners of the object."""
 
 
 class AlreadyOwned(KaitoRuntimeError):
-    """The object is controlled by something else. An owner recreated under its name is something else, too."""
+    """The object has another controller. A recreated owner with the same name counts as another one."""
 
 
 class ConfigurationError(KaitoRuntimeError):
-    """The program is put together wrongly; the message names what and the remedy."""
+    """The framework is used in a wrong way; the message contains the problem and the remedy."""
 
 
 class UndeclaredKind(ConfigurationError):
@@ -228,7 +229,7 @@ class UndeclaredKind(ConfigurationError):
 
 
 class UndeclaredNamespace(UndeclaredKind):
-    """A cached read in a namespace that the kind's `Cached(..., namespaces=...)` leaves out: not the same as absent."""
+    """A cached read in a namespace that `Cached(..., namespaces=...)` of the kind excludes."""
 
     def __init__(self, kind: str, namespace: str, declared: Sequence[str]) -> None:
         super().__init__(kind)
@@ -241,25 +242,25 @@ class UndeclaredNamespace(UndeclaredKind):
 
 
 class CacheNotSynced(KaitoRuntimeError):
-    """A cached read before the first list of that kind arrived; carries the last list or watch error if any."""
+    """A cached read before the first list of the kind; the message contains the last error of a list or watch."""
 
 
 class NotLeader(KaitoRuntimeError):
-    """A write was fenced off because this process can no longer be sure to hold the lease."""
+    """A write was fenced, because this process may no longer hold the lease."""
 
 
 class Terminal(KaitoRuntimeError):
-    """Raised by a reconciler: retrying cannot help until the object (or something watched) changes.
+    """Raised by a reconcile function: no retry until the object, or another watched object, changes.
 
-    Logged and counted, never requeued by backoff.
+    It is logged and counted.
     """
 
 
 def may_have_happened(error: BaseException) -> bool:
-    """Whether a write that ended with this error may have been done all the same, or may be done in a moment.
+    """Whether a write that failed with this error may have succeeded on the server, or may still succeed.
 
-    A refusal of the server is an answer (4xx, unless an earlier attempt of the same request got none), and what was
-    stopped before it was sent has not happened. Anything else leaves it open: no answer, a cancelled run, 5xx.
+    It cannot have succeeded if the server rejected it (4xx, unless the response to an earlier attempt was lost) or if
+    it was never sent. In all other cases it may have: no response, cancellation, 5xx.
     """
     if isinstance(error, ApiError):
         return error.code >= 500 or error.after_lost_response
@@ -267,4 +268,4 @@ def may_have_happened(error: BaseException) -> bool:
 
 
 class InvariantError(KaitoRuntimeError):
-    """Something that cannot happen did: a bug of the framework. The process ends; please report it."""
+    """An invariant of the framework does not hold: a bug. The process exits; please report it."""

@@ -1,4 +1,4 @@
-"""Packages whose names are loaded from their modules at first use: start-up time is a promise.
+"""Loads the names of a package on first use, which keeps import time low (see docs/internals/benchmarks.md).
 
 The `__init__` of such a package imports its names for type checkers only; its `__getattr__` calls `load`.
 """
@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import Any
 
 
-def load(package: str, name: str, home_of: Mapping[str, str]) -> Any:
-    """A name of the package, from the module that `home_of` says; from then on it is there like any other.
+def load(package: str, name: str, module_of: Mapping[str, str]) -> Any:
+    """Import a name of a package from its module in `module_of`, and set it as an attribute of the package.
 
     Raises:
-        AttributeError: `home_of` has no such name.
+        AttributeError: `module_of` has no such name.
     """
-    home = home_of.get(name)
-    if home is None:
+    module = module_of.get(name)
+    if module is None:
         message = f"module {package!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value = getattr(import_module(f"{package}.{home}"), name)
+    value = getattr(import_module(f"{package}.{module}"), name)
     setattr(sys.modules[package], name, value)
     return value

@@ -24,7 +24,7 @@ _FINALIZER: Final = re.compile(
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?")
 
 
-def refuse(message: str) -> NoReturn:
+def reject(message: str) -> NoReturn:
     """Raise ConfigurationError."""
     raise ConfigurationError(message)
 
@@ -32,62 +32,62 @@ def refuse(message: str) -> NoReturn:
 def check_kind(kind: object, where: str) -> None:
     """Raise ConfigurationError unless the value is a subclass of `Resource` with an API version and a kind."""
     if isinstance(kind, Resource):
-        refuse(f"{where}: give the class {type(kind).__name__}, not one of its objects")
+        reject(f"{where}: give the class {type(kind).__name__}, not one of its objects")
     if not (isinstance(kind, type) and issubclass(kind, Resource)) or not kind.kind or not kind.api_version:
-        refuse(f"{where}: {kind!r} is not a kind: subclass Resource with api= and kind=")
+        reject(f"{where}: {kind!r} is not a kind: subclass Resource with api= and kind=")
 
 
 def check_name(name: object, what: str = "controller") -> None:
     """Raise ConfigurationError unless the name can be a label of metrics and a part of object names."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        refuse(f"{what} name {name!r}: lower case letters, digits, '-', '_' and '.' only")
+        reject(f"{what} name {name!r}: lower case letters, digits, '-', '_' and '.' only")
 
 
 def check_finalizer(controller: str, finalizer: object) -> None:
     """Raise ConfigurationError unless the API server accepts the finalizer."""
     if not isinstance(finalizer, str) or not _FINALIZER.fullmatch(finalizer):
-        refuse(f"controller {controller}: finalizer {finalizer!r} is not of the form domain/name")
+        reject(f"controller {controller}: finalizer {finalizer!r} is not of the form domain/name")
 
 
 def check_cached(controller: str, cached: object) -> None:
     """Raise ConfigurationError unless the value is a list of `Cached`."""
     if isinstance(cached, Cached):
-        refuse(f"controller {controller}: cache= takes a list: write cache=[{cached!r}]")
+        reject(f"controller {controller}: cache= takes a list: write cache=[{cached!r}]")
     for each in cast("Iterable[object]", cached):
         if not isinstance(each, Cached):
             name = each.__name__ if isinstance(each, type) else repr(each)
-            refuse(f"controller {controller}: cache= takes declarations: write Cached({name}), not {name}")
+            reject(f"controller {controller}: cache= takes declarations: write Cached({name}), not {name}")
 
 
 def check_source(controller: str, source: object) -> None:
     """Raise ConfigurationError unless the value is a `Channel` or a `Source`."""
     if not isinstance(source, Channel | Source):
         hint = ": write FunctionSource(...) around a function" if callable(source) else ""
-        refuse(f"controller {controller}: receives() takes a Channel or a Source, not {source!r}{hint}")
+        reject(f"controller {controller}: receives() takes a Channel or a Source, not {source!r}{hint}")
 
 
 def check_predicate(controller: str, when: object) -> None:
     """Raise ConfigurationError unless the value is a predicate or None."""
     if when is not None and not callable(when):
-        refuse(f"controller {controller}: when={when!r} is not a predicate: write when=changed({when!r}) or the like")
+        reject(f"controller {controller}: when={when!r} is not a predicate: write when=changed({when!r}) or the like")
 
 
 def check_mapper(to: object, where: str) -> None:
     """Raise ConfigurationError unless the value can be called with an object and a view."""
     if not callable(to):
-        refuse(f"{where} needs a function, not {to!r}")
+        reject(f"{where} needs a function, not {to!r}")
     if inspect.isasyncgenfunction(to):
-        refuse(f"{where}: {to!r} is an async generator: return a list of keys instead")
+        reject(f"{where}: {to!r} is an async generator: return a list of keys instead")
     if (mismatch := _signature_mismatch(to, object(), object())) is not None:
-        refuse(f"{where}: it is called with the object and a View of the cache, (obj, view): {mismatch}")
+        reject(f"{where}: it is called with the object and a View of the cache, (obj, view): {mismatch}")
 
 
 def check_handler(handler: object, where: str) -> None:
     """Raise ConfigurationError unless the value can be called with an event, a queue and a view."""
     if not callable(handler):
-        refuse(f"{where} needs a function, not {handler!r}")
+        reject(f"{where} needs a function, not {handler!r}")
     if (mismatch := _signature_mismatch(handler, object(), object(), object())) is not None:
-        refuse(f"{where}: it is called with the event, the queue and a View, (event, queue, view): {mismatch}")
+        reject(f"{where}: it is called with the event, the queue and a View, (event, queue, view): {mismatch}")
 
 
 def check_function(function: object, what: str, *, kind: type[Resource] | None, keyed: bool = False) -> None:
@@ -101,18 +101,18 @@ def check_function(function: object, what: str, *, kind: type[Resource] | None, 
     """
     if inspect.iscoroutine(function):
         function.close()
-        refuse(f"{what}: give the function itself, without calling it")
+        reject(f"{what}: give the function itself, without calling it")
     if isinstance(function, type):
-        refuse(f"{what}: give an async function or an object, not the class {function.__name__}")
+        reject(f"{what}: give an async function or an object, not the class {function.__name__}")
     inner: Any = function
     while isinstance(inner, partial):
         inner = inner.func
     target = inner if inspect.isroutine(inner) else getattr(inner, "__call__", None)  # noqa: B004 - objects with async call
     if not callable(function) or not inspect.iscoroutinefunction(target):
-        refuse(f"{what}: {_with_location(function)} is not an async function")
+        reject(f"{what}: {_with_location(function)} is not an async function")
     mismatch = _signature_mismatch(function, object())
     if mismatch is not None:
-        refuse(f"{what}: it takes exactly one argument, the request ({mismatch})")
+        reject(f"{what}: it takes exactly one argument, the request ({mismatch})")
     _check_annotation(function, target, what, kind, KeyedRequest if keyed else PeriodicRequest)
 
 
@@ -148,24 +148,24 @@ def _check_annotation(
     origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
     if kind is None:
         if origin in {Request, PeriodicRequest, KeyedRequest} and origin is not expected:
-            refuse(
+            reject(
                 f"{what}: it takes a {expected.__name__}, for there is no object; it is annotated with "
                 f"{_short_name(annotation)}"
             )
         return
     if origin in {PeriodicRequest, KeyedRequest}:
-        refuse(
+        reject(
             f"{what}: it takes a Request[{kind.__name__}]; {_short_name(annotation)} is for controllers without a kind"
         )
     if isinstance(origin, type) and issubclass(origin, Resource):
-        refuse(
+        reject(
             f"{what}: it gets a Request[{kind.__name__}], whose .object is the {kind.__name__}, and not "
             f"{_short_name(annotation)}"
         )
     if origin is Request and arguments:
         annotated = arguments[0]
         if isinstance(annotated, type) and issubclass(annotated, Resource) and not issubclass(kind, annotated):
-            refuse(f"{what}: it takes a Request[{annotated.__name__}], and the controller reconciles {kind.__name__}")
+            reject(f"{what}: it takes a Request[{annotated.__name__}], and the controller reconciles {kind.__name__}")
 
 
 def _annotation(function: object, target: Any) -> Any:

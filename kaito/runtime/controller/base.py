@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller.arguments import refuse
+from kaito.runtime.controller.arguments import reject
 from kaito.runtime.controller.cache_needs import CacheNeed, CacheNeeds, WatchedFields
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.watched_kind import WatchedKind
@@ -60,7 +60,7 @@ class BaseController(ABC, Generic[K]):
 
     def _check_open(self, method: str) -> None:
         if self._sealed:
-            refuse(
+            reject(
                 f"controller {self.name} runs already: {method}() would change nothing. Declare everything first, or "
                 f"manager.add() another controller"
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from kaito.runtime.cache import Cache, Cached, Index
-from kaito.runtime.controller.arguments import check_cached, refuse
+from kaito.runtime.controller.arguments import check_cached, reject
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, Resource
 from kaito.runtime.predicate import Predicate
 
@@ -86,7 +86,7 @@ class CacheNeeds:
             ConfigurationError: an earlier form differs, or the kind is optional and of another cluster.
         """
         if optional and cluster is not None:
-            refuse(
+            reject(
                 f"controller {self._controller}: watches({kind.kind}, optional=True) of cluster {cluster.name}: only "
                 f"kinds of the manager's own cluster can be waited for"
             )
@@ -118,7 +118,7 @@ class CacheNeeds:
             cached = known.cached.with_indexes(new.cached.indexes)
             self._needs[place] = replace(known, cached=cached, optional=optional)
         else:
-            refuse(
+            reject(
                 f"controller {self._controller}: {known.cached!r} and {new.cached!r} contradict each other: one "
                 f"informer keeps one form of each object, so declare it once"
             )

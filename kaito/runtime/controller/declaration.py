@@ -21,7 +21,7 @@ from kaito.runtime.controller.arguments import (
     check_kind,
     check_predicate,
     check_source,
-    refuse,
+    reject,
 )
 from kaito.runtime.controller.base import BaseController
 from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
@@ -128,9 +128,9 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         check_kind(kind, f"controller {self.name}: owns")
         check_predicate(self.name, when)
         if any(owned.kind.gvk() == kind.gvk() for owned in self.owned):
-            refuse(f"controller {self.name} owns {kind.kind} twice")
+            reject(f"controller {self.name} owns {kind.kind} twice")
         if self.kind.namespaced and not kind.namespaced:
-            refuse(
+            reject(
                 f"controller {self.name}: {self.kind.kind} is namespaced and cannot own {kind.kind}, which is "
                 f"cluster-scoped: the garbage collector would delete it. Use watches() with a label instead"
             )
@@ -210,7 +210,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         self._check_open("finalizes")
         check_finalizer(self.name, finalizer)
         if finalizer in self.finalizers:
-            refuse(f"controller {self.name}: finalizer {finalizer} is declared twice")
+            reject(f"controller {self.name}: finalizer {finalizer} is declared twice")
         check_function(cleanup, f"cleanup of finalizer {finalizer}", kind=self.kind)
         self.finalizers[finalizer] = cleanup
         return self

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.controller.arguments import check_function, refuse
+from kaito.runtime.controller.arguments import check_function, reject
 from kaito.runtime.controller.base import BaseController
 from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
 from kaito.runtime.controller.options import RunOptions
@@ -82,8 +82,8 @@ class Keyed(BaseController[K], Generic[K]):
 
 def _check_key(key: object, controller: str) -> None:
     if not isinstance(key, type):
-        refuse(f"controller {controller}: the key must be a type, not {key!r}")
+        reject(f"controller {controller}: the key must be a type, not {key!r}")
     if issubclass(key, Resource):
-        refuse(f"controller {controller}: {key.__name__} is a kind: write Controller({key.__name__}, ...)")
+        reject(f"controller {controller}: {key.__name__} is a kind: write Controller({key.__name__}, ...)")
     if key.__hash__ is None:  # pyright: ignore[reportUnnecessaryComparison] -- Python's mark of an unhashable type
-        refuse(f"controller {controller}: {key.__name__} cannot be a key, it is not hashable: @dataclass(frozen=True)")
+        reject(f"controller {controller}: {key.__name__} cannot be a key, it is not hashable: @dataclass(frozen=True)")

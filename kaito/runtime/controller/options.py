@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar, final
 
-from kaito.runtime.controller.arguments import check_name, refuse
+from kaito.runtime.controller.arguments import check_name, reject
 from kaito.runtime.workqueue import AGING_STEP_SECONDS, Backoff, ExponentialLimiter, RateLimiter
 from kaito.runtime.workqueue.backoff import Jitter
 
@@ -72,7 +72,7 @@ class RunOptions(Generic[K]):
         check_name(self.name)
         workers: object = self.workers
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-            refuse(f"controller {self.name}: workers={workers!r}, at least 1 is needed")
+            reject(f"controller {self.name}: workers={workers!r}, at least 1 is needed")
         check_seconds(self.name, "deadline", self.deadline, zero=False, none="no limit")
         self._check_limiter()
         check_seconds(self.name, "spacing", self.spacing, zero=True)
@@ -83,14 +83,14 @@ class RunOptions(Generic[K]):
     def _check_limiter(self) -> None:
         backoff: object = self.backoff
         if backoff is not None and self.limiter is not None:
-            refuse(f"controller {self.name}: give backoff= or limiter=, not both")
+            reject(f"controller {self.name}: give backoff= or limiter=, not both")
         if backoff is not None and not isinstance(backoff, Backoff):
-            refuse(f"controller {self.name}: backoff={backoff!r}: write backoff=Backoff(base=..., cap=...)")
+            reject(f"controller {self.name}: backoff={backoff!r}: write backoff=Backoff(base=..., cap=...)")
         if self.limiter is not None and not all(
             callable(getattr(self.limiter, method, None)) for method in _LIMITER_METHODS
         ):
             methods = ", ".join(_LIMITER_METHODS)
-            refuse(f"controller {self.name}: limiter={self.limiter!r} has not all of {methods}: see RateLimiter")
+            reject(f"controller {self.name}: limiter={self.limiter!r} has not all of {methods}: see RateLimiter")
 
     def rate_limiter(self, jitter: Jitter) -> RateLimiter[K]:
         """The limiter, or one made from the backoff."""
@@ -103,7 +103,7 @@ def check_seconds(controller: str, option: str, value: object, *, zero: bool, no
         return
     hint = f"; use None for {none}" if none else ""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        refuse(f"controller {controller}: {option}={value!r} is not a number of seconds{hint}")
+        reject(f"controller {controller}: {option}={value!r} is not a number of seconds{hint}")
     if not (value >= 0 if zero else value > 0):
         least = "0 or more" if zero else "more than 0"
-        refuse(f"controller {controller}: {option}={value:g}: {least} seconds are needed{hint}")
+        reject(f"controller {controller}: {option}={value:g}: {least} seconds are needed{hint}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from kaito.runtime.controller.arguments import check_handler, check_kind, check_mapper, check_predicate, refuse
+from kaito.runtime.controller.arguments import check_handler, check_kind, check_mapper, check_predicate, reject
 from kaito.runtime.controller.cache_needs import ClusterRef
 from kaito.runtime.handler import Handler, KeyMapper
 from kaito.runtime.meta import Resource
@@ -42,7 +42,7 @@ def watched_kind(
     check_predicate(controller, when)
     where = f"controller {controller}: watches({kind.kind}, "
     if (to is None) == (handler is None):
-        refuse(f"{where}...) needs a function: to= (from an object to keys) or handler= (from an event to the queue)")
+        reject(f"{where}...) needs a function: to= (from an object to keys) or handler= (from an event to the queue)")
     if to is not None:
         check_mapper(to, f"{where}to=...)")
     if handler is not None:
