@@ -36,7 +36,7 @@ class Baseline:
     """The result of one run of the unchanged code."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    """Duration of every passing test by its node id."""
+    """Processor time of every passing test by its node id: a busy machine does not change the choice of tests."""
 
     failed: list[str] = field(default_factory=list)
     """Tests that do not pass without a mutant; they are left out of everything."""
@@ -137,11 +137,11 @@ class _Recorder:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self._contexts.switch(item.nodeid)
-        started = time.perf_counter()
+        started = time.process_time()
         yield
         self._contexts.switch("")
         if item.nodeid not in self._baseline.failed:
-            self._baseline.seconds[item.nodeid] = time.perf_counter() - started
+            self._baseline.seconds[item.nodeid] = time.process_time() - started
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not report.passed:

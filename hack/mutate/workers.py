@@ -62,7 +62,7 @@ class Limits:
     """Tests that take longer without a mutant are left out."""
 
     mutant_seconds: float
-    """Sum of the durations of the tests chosen for one mutant."""
+    """Processor time of all tests chosen for one mutant."""
 
 
 @dataclass(slots=True)
@@ -172,9 +172,9 @@ class Report:
         self._line(tests=tests)
 
     def starts(self, test: str, seconds: float) -> None:
-        """Report the test and give it five times its time of processor, or ten times of the clock."""
+        """Report the test and give it five times its time of processor, or twenty times of the clock."""
         self._line(test=test)
-        for timer, limit in ((signal.SIGPROF, 5 * seconds + 3), (signal.SIGALRM, 10 * seconds + 20)):
+        for timer, limit in ((signal.SIGPROF, 5 * seconds + 3), (signal.SIGALRM, 20 * seconds + 30)):
             signal.signal(timer, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_PROF if timer is signal.SIGPROF else signal.ITIMER_REAL, limit)
 
