@@ -55,11 +55,24 @@ def fault_at(number: int) -> Generator[list[str], None, None]:
 
 
 @pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> "TransformersModel":
+    """A model with two layers: enough for a failure between layers, and half of the lines to execute."""
+    from kaito_presets.tiny_model import TinyModelOptions, write_tiny_model
+
+    directory = tmp_path_factory.mktemp("shallow")
+    write_tiny_model(TinyModelOptions(directory=directory, layers=2, hidden_size=64))
+    return open_tiny(directory)
+
+
+@pytest.fixture(scope="module")
 def tiny(tiny_model: Path) -> "TransformersModel":
     return open_tiny(tiny_model)
 
 
 Joining = Callable[["TransformersModel"], list[Row]]
+
+TOKENS = 4
+"""Tokens of the rows that were in the batch before."""
 
 SCENES: dict[str, tuple[list[str], Joining]] = {
     "into an empty batch": ([], lambda model: [row(model, "one"), row(model, "two and three", seed=3, do_sample=True)]),
@@ -79,36 +92,36 @@ SCENES: dict[str, tuple[list[str], Joining]] = {
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_prefill_that_fails_at_any_line_leaves_the_batch_unchanged(tiny: "TransformersModel", scene: str) -> None:
+def test_prefill_that_fails_at_any_line_leaves_the_batch_unchanged(shallow: "TransformersModel", scene: str) -> None:
     """`prefill` keeps its guarantee for an exception at every line."""
     prompts, make_rows = SCENES[scene]
-    apart = [run(tiny, [row(tiny, prompt, 8)])[0] for prompt in prompts]
-    later = run(tiny, [row(tiny, "afterwards", 6)])[0]
+    apart = [run(shallow, [row(shallow, prompt, TOKENS)])[0] for prompt in prompts]
+    later = run(shallow, [row(shallow, "afterwards", 3)])[0]
 
     def scene_with_fault(number: int) -> list[str]:
         # A new cache each time, so that growing it is part of the scene.
-        tiny.reset()
-        rows = [row(tiny, prompt, 8) for prompt in prompts]
+        shallow.reset()
+        rows = [row(shallow, prompt, TOKENS) for prompt in prompts]
         live = list(rows)
         if live:
-            advance(tiny, live, tiny.prefill(rows))
-            advance(tiny, live, tiny.step())
-        joining = make_rows(tiny)
+            advance(shallow, live, shallow.prefill(rows))
+            advance(shallow, live, shallow.step())
+        joining = make_rows(shallow)
         raised = False
         with fault_at(number) as lines:
             try:
-                tiny.prefill(joining)
+                shallow.prefill(joining)
             except InjectedError:
                 raised = True
         assert raised == bool(number), f"the fault at {lines[-1]} was swallowed"
         if not raised:
-            tiny.remove(joining)
+            shallow.remove(joining)
         # The rows that were there go on, and a new one joins them.
-        new = row(tiny, "afterwards", 6)
+        new = row(shallow, "afterwards", 3)
         live.append(new)
-        advance(tiny, live, tiny.prefill([new]))
+        advance(shallow, live, shallow.prefill([new]))
         while live:
-            advance(tiny, live, tiny.step())
+            advance(shallow, live, shallow.step())
         assert [r.output_tokens for r in rows] == apart, f"after a fault at {lines[-1]}"
         assert new.output_tokens == later, f"after a fault at {lines[-1]}"
         return lines
@@ -124,7 +137,11 @@ def test_row_whose_options_exclude_every_token_fails_without_affecting_others(ti
     """What raises inside a shared step fails its own row, the others get their tokens."""
     everything = list(range(512))
     apart = [run(tiny, [row(tiny, prompt, 8)])[0] for prompt in ("Paris", "Tuscany")]
-    first, broken, second = row(tiny, "Paris", 8), row(tiny, "x", suppress_tokens=everything), row(tiny, "Tuscany", 8)
+    first, broken, second = (
+        row(tiny, "Paris", 8),
+        row(tiny, "x", suppress_tokens=everything),
+        row(tiny, "Tuscany", 8),
+    )
     live = [first, broken, second]
     outputs = tiny.prefill(live)
     assert [type(output.error) for output in outputs] == [type(None), BadRequest, type(None)]
@@ -137,12 +154,12 @@ def test_row_whose_options_exclude_every_token_fails_without_affecting_others(ti
     assert [first.output_tokens, second.output_tokens] == apart
 
 
-def test_row_with_nan_logits_fails_without_affecting_its_group(tiny: "TransformersModel") -> None:
+def test_row_with_nan_logits_fails_without_affecting_its_group(shallow: "TransformersModel") -> None:
     """`multinomial` would raise for all rows of the group, and on a GPU make the process unusable."""
     import torch
     from kaito_presets.inference.backend.sampling import Sampler
 
-    rows = [row(tiny, "Paris", do_sample=True) for _ in range(3)]
+    rows = [row(shallow, "Paris", do_sample=True) for _ in range(3)]
     logits = torch.zeros((3, 512))
     logits[0, 7] = logits[2, 9] = 1000.0
     logits[1] = torch.nan

@@ -155,7 +155,7 @@ def test_only_completions_are_learned(tiny_model: Path) -> None:
 # As a process.
 
 
-def start(folder: Path, model: Path, *flags: str, steps: int = 400) -> "subprocess.Popen[str]":
+def start(folder: Path, model: Path, *flags: str, steps: int = 150) -> "subprocess.Popen[str]":
     chosen = options(folder, model)
     settings = {
         "training_config": {
@@ -174,7 +174,7 @@ def start(folder: Path, model: Path, *flags: str, steps: int = 400) -> "subproce
 
 
 def wait_for_checkpoint(folder: Path, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not list((folder / "out").glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -186,23 +186,23 @@ def test_interrupted_run_resumes(tmp_path: Path, tiny_model: Path, number: signa
     process = start(tmp_path, tiny_model)
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(number)
-    _, output = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=300)
     assert process.returncode == (-9 if number == signal.SIGKILL else 143), output
     # A kill in the middle of saving leaves a checkpoint without its last file.
     (tmp_path / "out" / "checkpoint-99999").mkdir()
     # The same run, asked for fewer steps than are left would be another run; so finish it with its own number.
     process = start(tmp_path, tiny_model)
-    _, output = process.communicate(timeout=100)
+    _, output = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "resuming from checkpoint-" in output
     assert not (tmp_path / "out" / "checkpoint-99999").exists()
-    assert json.loads((tmp_path / "out" / "kaito_adapter.json").read_text())["steps"] == 400
+    assert json.loads((tmp_path / "out" / "kaito_adapter.json").read_text())["steps"] == 150
 
 
 def test_exit_code_depends_on_the_kind_of_failure(tmp_path: Path, tiny_model: Path) -> None:
     def code(*flags: str, model: Path = tiny_model) -> tuple[int, str]:
         process = start(tmp_path, model, *flags)
-        _, output = process.communicate(timeout=100)
+        _, output = process.communicate(timeout=300)
         return process.returncode, output.splitlines()[-1]
 
     assert code("--nonsense=1") == (2, "kaito-tuning: unrecognized arguments: --nonsense=1")
