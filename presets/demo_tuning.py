@@ -141,6 +141,7 @@ def registry(work: Path) -> Iterator[str]:
     sys.path.insert(0, str(HERE / "test"))
     from real_registry import registry_command
 
+    say("0. a registry on loopback; without docker-registry, Go builds one once, which takes some minutes")
     port = free_port()
     found = registry_command()
     if found is None:
