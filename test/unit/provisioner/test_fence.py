@@ -44,7 +44,7 @@ def stop_after(stage: "Stage", monkeypatch: pytest.MonkeyPatch, method: str) -> 
 
 
 async def test_resumed_former_leader_creates_no_pool(stage: "Stage", monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped = stop_after(stage, monkeypatch, "check")
+    stopped = stop_after(stage, monkeypatch, "check_availability")
 
     async def scenario() -> None:
         async with stage.elected():
