@@ -215,6 +215,14 @@ def _codes(code: CodeType, scope: str) -> Iterator[CodeType]:
                 yield from _codes(constant, scope)
 
 
+def _with_nested(code: CodeType) -> Iterator[CodeType]:
+    """A code object and those of the functions inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _with_nested(constant)
+
+
 def _function_code(source: str, path: str, scope: str, ordinal: int) -> CodeType | None:
     found = list(_codes(compile(source, path, "exec", dont_inherit=True), scope))
     return found[ordinal] if ordinal < len(found) else None
@@ -276,10 +284,17 @@ class FunctionMutants:
         new = _function_code(mutant.source, str(path), mutant.scope, mutant.ordinal)
         if old is None or new is None or old.co_freevars != new.co_freevars:
             return False
-        functions = self._live.get((str(path), mutant.scope, old.co_firstlineno), [])
-        for function in functions:
-            function.__code__ = new
-        return bool(functions)
+        pairs = list(zip(_with_nested(old), _with_nested(new), strict=False))
+        if any(before.co_qualname != after.co_qualname for before, after in pairs):
+            pairs = [(old, new)]
+        exchanged = 0
+        for before, after in pairs:
+            # Functions made by this one on import, such as the checks of a table of rules, hold code of their own.
+            for function in self._live.get((str(path), before.co_qualname, before.co_firstlineno), ()):
+                if before.co_freevars == after.co_freevars:
+                    function.__code__ = after
+                    exchanged += 1
+        return exchanged > 0
 
     def _try(self, report: Report, mutant: Mutant, tests: list[str]) -> None:
         if not self._exchange(mutant):
