@@ -1,9 +1,9 @@
-"""Kaito's kinds as typed data: Workspace, and the Karpenter claims it speaks to. No I/O, no cluster, no clock.
+"""Kaito's kinds as pydantic models: Workspace, and the Karpenter claims that it creates.
 
-Both managers and the generators of `config/` import from here; it imports `kaito.runtime` only.
+Both managers and the generators of `config/` use this package. It imports only `kaito.runtime` and does no I/O.
 
     workspace/   Workspace v1beta1 (stored) and v1alpha1: one field tree, validation as pure functions
-    karpenter/   Machine v1alpha5 and NodeClaim v1 behind one `Claim`
+    karpenter/   Machine v1alpha5 and NodeClaim v1, and their common base `Claim`
     labels       every label, annotation and finalizer key
     conditions   every condition type and reason
 """

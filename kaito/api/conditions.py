@@ -1,8 +1,8 @@
-"""Condition types and reasons of a Workspace: the words `kubectl describe workspace` shows, in one place.
+"""Condition types and reasons of a Workspace.
 
-The workspace controller writes them, users and scripts read them, so they are part of the API: each constant says
-when it applies. A condition is True only while it is true; `Unknown` means not observed yet. Reasons are CamelCase
-(Kubernetes API conventions); those that upstream Kaito spells in CamelCase keep its spelling.
+The workspace controller writes them, and users and scripts read them, so they are part of the API. A condition is True
+only while it holds; `Unknown` means that it was not evaluated. Reasons are CamelCase (Kubernetes API conventions), with
+upstream Kaito's spelling where upstream has the same reason.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ NODE_CLAIM_READY: Final = "NodeClaimReady"
 """Every claim this Workspace needs is Ready (with `--node-api nodeclaim`)."""
 
 MACHINE_READY: Final = "MachineReady"
-"""The same with `--node-api machine`."""
+"""Every claim this Workspace needs is Ready (with `--node-api machine`)."""
 
 NODES_READY: Final = "NodesReady"
 """Enough nodes are Ready, schedulable, of the right instance type, and advertise their GPUs."""
@@ -28,51 +28,51 @@ JOB_STARTED: Final = "JobStarted"
 """A container of the tuning Job runs or ran."""
 
 WORKSPACE_SUCCEEDED: Final = "WorkspaceSucceeded"
-"""Inference answers, or the tuning Job completed."""
+"""The model is served, or the tuning Job completed."""
 
 WORKSPACE_READY: Final = "WorkspaceReady"
-"""Same status, reason and message as `WorkspaceSucceeded`: the name the column WORKSPACEREADY reads."""
+"""Same status, reason and message as `WorkspaceSucceeded`. Column WORKSPACEREADY."""
 
 WORKSPACE_DELETING: Final = "WorkspaceDeleting"
-"""Deletion was requested and is waiting for what its message says."""
+"""The Workspace is being deleted; the message contains what the deletion waits for."""
 
 ALIASES: Final = {WORKSPACE_SUCCEEDED: WORKSPACE_READY}
-"""Conditions written twice: whoever sets the first sets the second with the same content."""
+"""Conditions with an alias: the second always has the content of the first."""
 
 # ── reasons: nodes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 NODES_READY_REASON: Final = "NodesReady"
-"""As many nodes as wanted are ready."""
+"""Enough nodes are ready."""
 
 NODE_NOT_READY: Final = "NodeNotReady"
 """Too few ready nodes."""
 
 NODE_PLUGINS_NOT_READY: Final = "NodePluginsNotReady"
-"""Nodes are ready but do not advertise their GPUs yet: the device plugin is missing or still starting."""
+"""Nodes are ready but do not advertise their GPUs: the device plugin is missing or starting."""
 
 CLAIMS_READY: Final = "NodeClaimsReady"
-"""As many NodeClaims as wanted are Ready."""
+"""Enough NodeClaims are Ready."""
 
 CLAIM_NOT_READY: Final = "NodeClaimNotReady"
-"""Claims are on their way, and none has said why it is not ready."""
+"""NodeClaims are being provisioned; no failure is reported."""
 
 MACHINES_READY: Final = "MachinesReady"
-"""As many Machines as wanted are Ready."""
+"""Enough Machines are Ready."""
 
 MACHINE_NOT_READY: Final = "MachineNotReady"
-"""Machines are on their way, and none has said why it is not ready."""
+"""Machines are being provisioned; no failure is reported."""
 
 CLAIM_CREATE_FAILED: Final = "NodeClaimCreateFailed"
-"""The API server refused a claim; the message carries its answer."""
+"""The API server rejected a claim; the message contains its error."""
 
 CLAIM_KIND_MISSING: Final = "ClaimKindNotInstalled"
-"""The cluster has no CRD for the claims that `--node-api` names."""
+"""The cluster has no CRD for the kind of claim that `--node-api` configures."""
 
 PROVISION_TIMEOUT: Final = "NodeProvisionTimeout"
-"""A claim did not become ready within `--node-provision-timeout`; it is replaced after a growing pause."""
+"""A claim was not ready within `--node-provision-timeout`; it is replaced with backoff."""
 
 CLAIM_REPLACEMENT_PENDING: Final = "ReplacementPending"
-"""A claim went away or was given up; the message says when the next one is created."""
+"""A claim was lost or deleted; the message contains the time at which the next one is created."""
 
 CLAIMS_PENDING: Final = "ClaimsPending"
 """Claims are about to be created."""
@@ -81,36 +81,37 @@ RESOURCES_READY: Final = "ResourcesReady"
 """Claims and nodes are ready."""
 
 RESOURCES_NOT_READY: Final = "ResourcesNotReady"
-"""Nodes are missing, and nothing says more."""
+"""Nodes are missing; no failure is reported."""
 
 RECONCILE_ERROR: Final = "ReconcileError"
-"""A step of the controller failed; the message has the error. Status Unknown: the condition could not be evaluated."""
+"""A step of the controller failed; the message contains the error. With status Unknown, the condition could not be
+evaluated."""
 
 # ── reasons: planning ────────────────────────────────────────────────────────────────────────────────────────────────
 
 UNKNOWN_PRESET: Final = "UnknownPreset"
-"""The catalog has no such preset; the message has the nearest names."""
+"""The catalog does not contain the preset; the message contains similar names."""
 
 UNKNOWN_INSTANCE_TYPE: Final = "UnknownInstanceType"
-"""The instance type does not exist, or has no GPU that can be used."""
+"""The instance type is unknown, or has no supported GPU."""
 
 INSTANCE_TYPE_TOO_SMALL: Final = "InstanceTypeTooSmall"
-"""The model does not fit; the message has both numbers and a size that would do."""
+"""The model does not fit; the message contains both sizes and a larger instance type."""
 
 INVALID_SPEC: Final = "InvalidSpec"
-"""The object was stored although a rule refuses it (webhook off, older CRD); the message has every violation."""
+"""The object violates a rule although it was stored (webhook off, older CRD); the message contains every violation."""
 
 CONFIG_NOT_FOUND: Final = "ConfigNotFound"
 """The ConfigMap named by `inference.config` or `tuning.config` does not exist or lacks its key."""
 
 CONFIG_INVALID: Final = "ConfigInvalid"
-"""The ConfigMap's text is not a valid configuration file; the message has key and line."""
+"""The ConfigMap does not contain a valid configuration file; the message contains key and line."""
 
 SECRET_INVALID: Final = "SecretInvalid"  # noqa: S105 - the reason's name, not a secret
-"""A Secret that the Workspace names lacks the key that is read, or the key holds something else."""
+"""A Secret that the Workspace names lacks the key that is read, or its value is invalid."""
 
 SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105 - the reason's name, not a secret
-"""A Secret the Workspace names does not exist in its namespace."""
+"""A Secret that the Workspace names does not exist in its namespace."""
 
 MODEL_RESOLVED: Final = "ModelResolved"
 """Type and reason: the preset is in the catalog and fits the instance type."""
@@ -121,31 +122,31 @@ INFERENCE_SERVING: Final = "WorkspaceInferenceStatusSuccess"
 """Every pod is ready."""
 
 INFERENCE_PENDING: Final = "WorkspaceInferenceStatusPending"
-"""Pods are starting, and nothing is wrong so far."""
+"""Pods are starting; no failure is reported."""
 
 WAITING_FOR_RESOURCES: Final = "WaitingForResources"
-"""Nodes are not ready yet, so there is no pod to look at."""
+"""Nodes are not ready yet, so no pod exists."""
 
 NAME_CONFLICT: Final = "NameConflict"
-"""An object of the workload's name exists and belongs to somebody else."""
+"""An object of the workload's name exists and has another owner."""
 
 WORKLOAD_REFUSED: Final = "WorkloadRefused"
-"""The API server refuses the rendered workload, for example for a field of `inference.template`."""
+"""The API server rejects the rendered workload, for example because of a field of `inference.template`."""
 
 IMAGE_PULL_ERROR: Final = "ImagePullError"
 """The node cannot pull an image of the pod."""
 
 POD_CREATION_FAILED: Final = "PodCreationFailed"
-"""Kubernetes may not create the pods (Pod Security, quota, LimitRange, webhook); the message has the refusal."""
+"""Kubernetes cannot create the pods (Pod Security, quota, LimitRange, webhook); the message contains the error."""
 
 CONTAINER_START_ERROR: Final = "ContainerStartError"
 """A container cannot be created or started."""
 
 CONTAINER_OOM_KILLED: Final = "ContainerOOMKilled"
-"""A container used more memory than it may and was killed."""
+"""A container exceeded its memory limit and was killed."""
 
 CONTAINER_CRASH_LOOP: Final = "ContainerCrashLoopBackOff"
-"""A container ends again and again; the message has its exit code and last words."""
+"""A container ends repeatedly; the message contains its exit code and termination message."""
 
 POD_EVICTED: Final = "PodEvicted"
 """The node evicted the pod."""
@@ -154,7 +155,7 @@ POD_FAILED: Final = "PodFailed"
 """The pod ended with an error."""
 
 UNSCHEDULABLE: Final = "Unschedulable"
-"""No node takes the pod; the message has the scheduler's words."""
+"""The pod cannot be scheduled; the message contains the scheduler's message."""
 
 NODE_DISK_PRESSURE: Final = "NodeDiskPressure"
 """The node runs out of disk."""
@@ -171,28 +172,28 @@ JOB_RUNNING: Final = "WorkspaceTuningJobStatusStarted"
 """The tuning Job runs, or ran."""
 
 JOB_FAILED: Final = "WorkspaceTuningJobStatusFailed"
-"""The tuning Job failed; the message says why."""
+"""The tuning Job failed; the message contains the cause."""
 
-# ── reasons: the whole ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── reasons: summary ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 SUCCEEDED: Final = "WorkspaceSucceeded"
-"""Inference answers, or tuning completed."""
+"""The model is served, or tuning completed."""
 
 PENDING: Final = "WorkspacePending"
-"""Not there yet; the message says what is awaited."""
+"""Not succeeded yet; the message contains what is missing."""
 
 FAILED: Final = "WorkspaceFailed"
-"""Tuning failed, or the Workspace can never succeed as it is."""
+"""Tuning failed."""
 
 DELETING: Final = "WorkspaceDeleting"
-"""Deletion was requested."""
+"""The Workspace is being deleted."""
 
 DELETION_FAILED: Final = "DeletionFailed"
-"""Something of the Workspace could not be deleted; the message has the error. It is tried again."""
+"""An object of the Workspace could not be deleted; the message contains the error. The deletion is retried."""
 
 CLOUD_REFUSES_DELETION: Final = "CloudRefusesDeletion"
-"""The cloud does not delete a machine until a person removes the cause (a lock, a missing permission); the message has
-its words. The machine still costs money."""
+"""The cloud rejects the deletion of an instance until an administrator removes the cause, such as a lock or a missing
+permission. The message contains the cloud's error. The instance still costs money."""
 
 WAITING_FOR_CLAIMS: Final = "WaitingForClaims"
-"""Deletion waits for claims (and the machines behind them) to go."""
+"""The deletion waits until the claims and their instances are deleted."""

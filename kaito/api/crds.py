@@ -1,6 +1,6 @@
-"""The CustomResourceDefinitions of Kaito's kinds, made from the models.
+"""Generates the CustomResourceDefinitions of Kaito's kinds from the models.
 
-`hack/generate` writes them to `config/crd`; `kaito up` and the tests apply the same manifests directly.
+`hack/generate` writes them to `config/crd`; `kaito up` and the tests apply the same manifests.
 """
 
 from typing import Any, Final
@@ -27,8 +27,8 @@ WORKSPACE_COLUMNS: Final = (
     Column("State", ".status.state", priority=1),
     _AGE,
 )
-"""The same in both versions: kubectl asks for the preferred one, whatever the manifest said. Without `-o wide` they are
-NAME INSTANCE RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE."""
+"""Columns of both versions, because kubectl requests the preferred version. Without `-o wide` they are NAME INSTANCE
+RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE."""
 
 _MACHINE_COLUMNS: Final = (
     Column("Type", r".metadata.labels.node\.kubernetes\.io/instance-type"),
@@ -56,7 +56,7 @@ _NODE_CLAIM_COLUMNS: Final = (
 
 
 def workspace_crd() -> dict[str, Any]:
-    """`workspaces.kaito.sh`: v1beta1 stored, v1alpha1 served, one field tree."""
+    """Returns the definition of `workspaces.kaito.sh`: v1beta1 is stored, v1alpha1 is served with the same fields."""
     return crd(
         [
             Version(model=WorkspaceV1Alpha1, columns=WORKSPACE_COLUMNS),
@@ -68,15 +68,15 @@ def workspace_crd() -> dict[str, Any]:
 
 
 def machine_crd() -> dict[str, Any]:
-    """`machines.karpenter.sh`."""
+    """Returns the definition of `machines.karpenter.sh`."""
     return crd([Version(model=Machine, storage=True, columns=_MACHINE_COLUMNS)], categories=("karpenter",))
 
 
 def node_claim_crd() -> dict[str, Any]:
-    """`nodeclaims.karpenter.sh`."""
+    """Returns the definition of `nodeclaims.karpenter.sh`."""
     return crd([Version(model=NodeClaim, storage=True, columns=_NODE_CLAIM_COLUMNS)], categories=("karpenter",))
 
 
 def manifests() -> tuple[dict[str, Any], ...]:
-    """Every CustomResourceDefinition of Kaito."""
+    """Returns every CustomResourceDefinition of Kaito."""
     return workspace_crd(), machine_crd(), node_claim_crd()

@@ -1,8 +1,8 @@
-"""Field types that carry limits into the generated CRD, without making the models refuse what is already stored.
+"""Field types with limits in the generated CRD that the models do not enforce.
 
-Limits live in the schema only (`json_schema_extra`): the API server enforces them on writes, while reading an object
-stored under an older schema still works. `maxLength` and `maxItems` also bound the cost of the CEL rules, which the
-API server estimates before it accepts a CRD.
+The limits are only in the schema (`json_schema_extra`). The API server enforces them on writes, and objects stored
+under an older schema can still be read. `maxLength` and `maxItems` also limit the cost of the CEL rules, which the API
+server estimates before it accepts a CRD.
 """
 
 from typing import Annotated, Any
@@ -27,5 +27,5 @@ RawObject = Annotated[
     dict[str, Any],
     WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
 ]
-"""An object of a core kind kept as it came, so that a newer Kubernetes field is neither lost nor refused. The schema
-says `type: object`, because CEL cannot see a field without a type."""
+"""An object of a core kind that is stored unchanged, so that fields of newer Kubernetes versions are neither lost nor
+rejected. The schema has `type: object`, because CEL cannot read a field without a type."""

@@ -1,12 +1,11 @@
-"""The preset catalog and the sizing engine: which models there are, what they need, and how they are started.
+"""The preset catalog and the sizing of models: the models, their memory, and their command lines.
 
-Pure functions over data packaged with the code; no network, no cluster. The workspace controller and its webhook are
-the callers:
+Pure functions of packaged data. The workspace controller, its webhook and the CLI call them:
 
-    catalog        preset by name (aliases and Hugging Face ids too)
-    instance_types   instance type by name: its GPUs
-    sizing           how much GPU memory a model takes, how many nodes that is
-    planning         all of it put together: runtime, GPUs, disk, timeouts
-    commands         the command line of the plan
-    admission        the same questions asked at admission time
+    catalog        preset by name, alias or Hugging Face ID
+    instance_types   GPUs of an instance type, by name
+    sizing           GPU memory and number of nodes of a model
+    planning         plan of a workload: runtime, GPUs, disk, timeouts
+    commands         command line of a plan
+    admission        checks at admission
 """

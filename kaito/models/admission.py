@@ -1,7 +1,7 @@
-"""What the catalog and the instance types say about a Workspace at admission: pure, no cluster, no network.
+"""Checks a Workspace against the catalog and the instance types, without cluster or network.
 
-`check` complements `kaito.api.workspace.validation.validate`, which looks at fields only. Called by the webhook on
-create and update, and by the controller before it plans.
+`check` complements `kaito.api.workspace.validation.validate`, which checks only the fields. The webhook calls it on
+create and update, and the controller before it plans.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ from kaito.models.preset import Preset, RuntimeName
 def check(
     workspace: Workspace, old: Workspace | None = None, *, node_api: NodeApi = "machine", cloud: Cloud = "azure"
 ) -> list[Violation]:
-    """What is wrong with the preset and the instance type; on update (`old` given) only what the update makes wrong.
+    """Returns the violations of preset and instance type, or those that an update from `old` introduces.
 
-    With existing nodes (`byo`) the instance type is not looked at: the controller reads the nodes' labels.
+    With existing nodes (`byo`) the instance type is not checked: the controller reads the nodes' labels.
     """
     if workspace.deleting:
         return []
@@ -49,10 +49,10 @@ def _violations(workspace: Workspace, node_api: NodeApi, cloud: Cloud) -> Iterat
 
 
 def preset_of(workspace: Workspace) -> Preset | None:
-    """The preset that the Workspace names; None for a pod template.
+    """Returns the preset of the Workspace; None for a pod template.
 
     Raises:
-        UnknownPreset: the catalog does not have it.
+        UnknownPreset: the catalog does not contain it.
     """
     if workspace.inference and workspace.inference.preset:
         return catalog.get(workspace.inference.preset.name)
@@ -62,13 +62,13 @@ def preset_of(workspace: Workspace) -> Preset | None:
 
 
 def instance_type_of(workspace: Workspace, cloud: Cloud) -> InstanceType | None:
-    """The instance type that the Workspace names; None when it is not in the table and need not be.
+    """Returns the instance type of the Workspace; None for a pod template if the table does not contain it.
 
-    A pod template contains its own requests, and nothing is computed for it: it may run on a size without a GPU, and on
-    a size that is newer than the table.
+    A pod template contains its own requests, so that it may run on an instance type without a GPU, or on one that is
+    newer than the table.
 
     Raises:
-        UnknownInstanceType, NoGpu: nothing can be planned for it.
+        UnknownInstanceType, NoGpu: a preset cannot be planned for the instance type.
     """
     name = workspace.resource.instance_type
     is_template = workspace.inference is not None and workspace.inference.template is not None
@@ -81,7 +81,7 @@ def instance_type_of(workspace: Workspace, cloud: Cloud) -> InstanceType | None:
 
 
 def wanted_runtime(workspace: Workspace) -> RuntimeName | None:
-    """The runtime that the annotation asks for; None when absent or not understood (validation says so)."""
+    """Returns the runtime in the annotation; None if it is missing or invalid, which validation reports."""
     match workspace.annotations.get(labels.RUNTIME, "").strip().lower():
         case "transformers":
             return "transformers"
@@ -98,7 +98,7 @@ def _plan(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: C
         else:
             warnings = _inference_warnings(workspace, preset, instance, cloud)
     except InstanceTypeTooSmall as error:
-        # A configuration file may change what the model takes. The controller reads it and sizes again.
+        # A configuration file may change the memory that the model needs. The controller reads it and sizes again.
         if not (workspace.inference and workspace.inference.config):
             yield error.violation()
         return
@@ -123,17 +123,17 @@ def _inference_warnings(workspace: Workspace, preset: Preset, instance: Instance
     )
     count = workspace.resource.count
     if count > 1:
-        # Upstream computes the nodes that one copy needs and ignores a larger number; the same object costs more here.
+        # Upstream uses as many nodes as one copy needs and ignores a larger count, so the same object costs more here.
         several = (
             f"resource.count: is {count}: {count} nodes are used, and each serves a whole copy of {preset.name}: "
-            "for one copy set it to 1"
+            "set it to 1 for one copy"
         )
         return (several, *plan.warnings)
     return plan.warnings
 
 
 def _credentials(workspace: Workspace, preset: Preset) -> Iterator[Violation]:
-    """A gated model that is downloaded needs a token."""
+    """Checks that a gated model that is downloaded has a token."""
     field = "inference.preset" if workspace.inference else "tuning.preset"
     spec = workspace.inference.preset if workspace.inference else workspace.tuning.preset if workspace.tuning else None
     if spec is None or spec.access_mode == "private":
@@ -141,5 +141,5 @@ def _credentials(workspace: Workspace, preset: Preset) -> Iterator[Violation]:
     if preset.gated and not preset.image_tag and not spec.preset_options.model_access_secret:
         yield Violation(
             f"{field}.presetOptions.modelAccessSecret",
-            f"is empty, and {preset.repository} is gated: name the Secret whose key HF_TOKEN holds a token with access",
+            f"is empty, and {preset.repository} is gated: name a Secret whose key HF_TOKEN contains a token",
         )

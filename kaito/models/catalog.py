@@ -1,8 +1,7 @@
-"""The preset catalog: every model by each of its names.
+"""The preset catalog: finds a model by short name, alias or Hugging Face ID, in any case.
 
-Looked up without regard to case, by short name, alias or Hugging Face id. An id that the catalog does not know is
-refused: its size is unknown, so nothing could be planned, and asking Hugging Face at admission would make the API
-server wait for the internet.
+An ID that is not in the catalog is rejected. Its size is unknown, so nothing can be planned, and a request to Hugging
+Face at admission would delay the API server.
 """
 
 import difflib
@@ -35,27 +34,27 @@ def _by_name() -> Mapping[str, Preset]:
 
 
 def _loader() -> type[yaml.SafeLoader] | type[yaml.CSafeLoader]:
-    """The C loader where PyYAML was built with it: five times faster, and start-up time is a promise."""
+    """Returns the C loader if PyYAML has it: it is five times faster, which keeps the start-up time low."""
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
 def presets() -> tuple[Preset, ...]:
-    """Every preset that can be run, in the catalog's order."""
+    """Returns every supported preset, in the order of the catalog."""
     return tuple({preset.name: preset for preset in _by_name().values() if preset.supported}.values())
 
 
 def find(name: str) -> Preset | None:
-    """The preset that answers to that name and can be run, or None."""
+    """Returns the supported preset of that name, or None."""
     preset = _by_name().get(name.strip().lower())
     return preset if preset and preset.supported else None
 
 
 def get(name: str, *, field: str = INFERENCE_FIELD) -> Preset:
-    """The preset that answers to that name.
+    """Returns the supported preset of that name.
 
     Raises:
-        UnknownPreset: the catalog does not know it, or it was retired; the message has the nearest names.
+        UnknownPreset: the catalog does not contain it, or it was retired; the message contains similar names.
     """
     preset = find(name)
     if preset:

@@ -1,8 +1,8 @@
-"""Command lines of the servers and of the tuning job, as pure functions of a plan.
+"""Builds the command lines of the servers and of the tuning job: pure functions of a plan.
 
-A command is a list of words, run without a shell, so nothing needs quoting and an adapter may be called `my-adapter`;
-`shell_line` writes it for people. Flags are sorted: the same plan always gives the same pod. Kubernetes expands
-`$(NAME)` in commands, so a value that contains `$(` is escaped.
+A command is a list of arguments that runs without a shell, so that nothing must be quoted; `shell_line` formats it for
+a shell. Flags are sorted, so that the same plan always results in the same pod. Kubernetes expands `$(NAME)` in
+commands, so a value that contains `$(` is escaped.
 """
 
 import json
@@ -21,10 +21,10 @@ VLLM_SERVER: Final = ("python3", "/workspace/vllm/inference_api.py")
 TUNING_JOB: Final = ("python3", "/workspace/tfs/fine_tuning.py")
 
 PORT: Final = 5000
-"""Port the servers listen on, and the tuning job's metrics."""
+"""Port of the servers, and of the tuning job's metrics."""
 
 ADAPTERS_DIRECTORY: Final = "/mnt/adapter"
-"""Each adapter is a directory of its name below it."""
+"""Directory with one subdirectory per adapter."""
 
 INFERENCE_CONFIG: Final = "/mnt/config/inference_config.yaml"
 TRAINING_CONFIG: Final = "/mnt/config/training_config.yaml"
@@ -32,17 +32,17 @@ DATA_DIRECTORY: Final = "/mnt/data"
 RESULTS_DIRECTORY: Final = "/mnt/results"
 
 ADAPTER_STRENGTHS: Final = "KAITO_ADAPTER_STRENGTHS"
-"""Environment variable with the adapters' strengths, a JSON object of name to number as text."""
+"""Environment variable with the adapters' strengths: a JSON object of names and numbers as text."""
 
 PERFORMANCE_MODES: Final = frozenset({"throughput", "interactivity"})
-"""Values of vLLM's `--performance-mode` beside its default, `balanced`."""
+"""Values of vLLM's `--performance-mode` other than its default, `balanced`."""
 
 _NO_ALLREDUCE_FUSION: Final = "compilation-config.pass_config.fuse_allreduce_rms"
 """vLLM's pass that fuses an all-reduce with the norm after it. Its kernel is compiled when the engine starts, which
-fails with "Could not find nvcc" in images without the CUDA toolkit (upstream Kaito v0.12 switches it off)."""
+fails with "Could not find nvcc" in images without the CUDA toolkit. Upstream Kaito v0.12 disables it, too."""
 
 HF_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
-"""Environment variable (and key of the Secret) with the Hugging Face token."""
+"""Environment variable, and key of the Secret, with the Hugging Face token."""
 
 
 def inference_command(
@@ -55,16 +55,16 @@ def inference_command(
     performance_mode: str = "",
     port: int = PORT,
 ) -> list[str]:
-    """The command of the serving container.
+    """Returns the command of the container that serves a model.
 
     Args:
-        plan: what to serve and how.
-        source: where the weights are; None takes the preset's own.
-        served_name: the model's name in requests; empty takes the preset's.
+        plan: the plan of the workload.
+        source: where the weights are; the preset's source by default.
+        served_name: the model's name in requests; the preset's name by default.
         adapters: whether adapters are mounted below `ADAPTERS_DIRECTORY`.
         config: whether the user's configuration is mounted at `INFERENCE_CONFIG`.
-        performance_mode: what vLLM is tuned for, `throughput` or `interactivity`; anything else is vLLM's default.
-        port: where to listen.
+        performance_mode: vLLM's performance mode, `throughput` or `interactivity`; its default otherwise.
+        port: port of the server.
     """
     source = source or model_source(plan.preset)
     if plan.runtime == "transformers":
@@ -89,10 +89,15 @@ def inference_command(
 
 
 def inference_environment(plan: InferencePlan, strengths: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment of the serving container; `strengths` is adapter name to strength, `1.0` when empty."""
+    """Returns the environment of the container that serves a model.
+
+    Args:
+        plan: the plan of the workload.
+        strengths: strength by adapter name; an empty one is `1.0`.
+    """
     environment: dict[str, str] = {}
     if plan.runtime == "vllm" and plan.preset.vllm:
-        # Upstream Kaito v0.12: the sampler's kernels are compiled at start and need a toolkit most images lack.
+        # As in upstream Kaito v0.12: the sampler's kernels are compiled at start, which needs the CUDA toolkit.
         environment["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
         environment["VLLM_USE_DEEP_GEMM"] = "1" if plan.preset.vllm.deep_gemm else "0"
     if strengths:
@@ -111,7 +116,7 @@ def tuning_command(
     data: str = DATA_DIRECTORY,
     port: int = PORT,
 ) -> list[str]:
-    """The command of the tuning container; the image is pushed with the credentials file `docker_config`."""
+    """Returns the command of the tuning container; `docker_config` is the credentials file for pushing `push_image`."""
     source = source or model_source(plan.preset)
     flags: Flags = {
         "config": TRAINING_CONFIG,
@@ -129,7 +134,7 @@ def tuning_command(
 
 
 def arguments(flags: Flags) -> list[str]:
-    """Flags as words, sorted by name: `--name=value`, `--name` for True, nothing for False."""
+    """Returns flags as arguments, sorted by name: `--name=value`, `--name` for True, nothing for False."""
     return [
         f"--{name}" if value is True else f"--{name}={_literal(str(value))}"
         for name, value in sorted(flags.items())
@@ -138,12 +143,12 @@ def arguments(flags: Flags) -> list[str]:
 
 
 def shell_line(command: Sequence[str]) -> str:
-    """The command as one line that a POSIX shell reads back into the same words."""
+    """Returns the command as one line that a POSIX shell splits into the same arguments."""
     return shlex.join(command)
 
 
 def _literal(value: str) -> str:
-    """Kubernetes reads `$$(NAME)` as the text `$(NAME)`."""
+    """Escapes `$(NAME)`, which Kubernetes would expand, as `$$(NAME)`."""
     return value.replace("$(", "$$(")
 
 
@@ -188,13 +193,13 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
 
 
 def _share(plan: InferencePlan) -> str:
-    """The share of GPU memory that the plan was sized with: the user's as it is written, else the GPU's."""
+    """Returns the share of GPU memory that the plan was sized with: the user's, else that of the GPU."""
     share = plan.engine.gpu_memory_utilization
     return f"{utilization(plan.instance.gpu):.2f}" if share is None else f"{share:g}"
 
 
 def _vllm_parallelism(plan: InferencePlan) -> Flags:
-    """Sizes other than 1; all of them when the user set one, because the wrapper fills in what is absent."""
+    """Returns sizes other than 1; all sizes if the user set one, because the wrapper fills in missing ones."""
     sizes = {
         "tensor-parallel-size": plan.parallelism.tensor,
         "pipeline-parallel-size": plan.parallelism.pipeline,
@@ -204,7 +209,7 @@ def _vllm_parallelism(plan: InferencePlan) -> Flags:
 
 
 def _vllm_sequences(plan: InferencePlan) -> Flags:
-    """Concurrent requests: the user's number, or what the state of a hybrid model leaves room for."""
+    """Returns the maximum number of concurrent requests: the user's, or what fits beside a hybrid model's state."""
     divided = plan.parallelism
     most = plan.engine.max_num_seqs or max_sequences(
         plan.preset,

@@ -1,15 +1,15 @@
-"""Why a model cannot run as asked. One tree; each error names the field, the fact and the remedy.
+"""Errors of planning a model. Each error contains the field, the cause and the remedy.
 
     PlanError
-    ├── UnknownPreset            no such name in the catalog (or it was retired)
+    ├── UnknownPreset            the catalog does not contain the preset, or it was retired
     ├── TuningUnsupported        the preset exists, but cannot be tuned
-    ├── UnknownInstanceType      no such name in the table
-    ├── NoGpu                    the instance type has no GPU that we can use
-    ├── RuntimeUnsupported       the runtime asked for cannot serve this preset on this GPU
-    ├── InvalidEngineOption      a setting of the engine is out of range, or the model or the node cannot have it
-    └── InstanceTypeTooSmall     the model does not fit
+    ├── UnknownInstanceType      the table does not contain the instance type
+    ├── NoGpu                    the instance type has no supported GPU
+    ├── RuntimeUnsupported       the requested runtime cannot serve the preset on the GPU
+    ├── InvalidEngineOption      an engine setting is out of range, or not possible for the model or the node
+    └── InstanceTypeTooSmall     the model does not fit into the GPU memory
 
-The webhook turns them into refusals, the controller into a condition with `reason`.
+The webhook rejects the Workspace, and the controller sets a condition with `reason`.
 """
 
 from typing import ClassVar, Final
@@ -19,53 +19,53 @@ from kaito.api.violation import Violation
 
 
 class PlanError(Exception):
-    """Root of the tree."""
+    """Base class of the errors."""
 
     reason: ClassVar[str] = conditions.INVALID_SPEC
-    """The condition's reason."""
+    """Reason of the condition."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field: Final = field
         """Path of the Workspace's field that is to shortfall_error."""
         self.message: Final = message
-        """What is wrong and the remedy; reads well after the path and a colon."""
+        """What is wrong and the remedy: a clause that follows the path and a colon."""
 
     def violation(self) -> Violation:
-        """The same as a broken rule, for admission."""
+        """Returns the violation for admission."""
         return Violation(self.field, self.message)
 
 
 class UnknownPreset(PlanError):
-    """The catalog has no such preset, or has it as retired."""
+    """The catalog does not contain the preset, or the preset was retired."""
 
     reason = conditions.UNKNOWN_PRESET
 
 
 class TuningUnsupported(PlanError):
-    """The preset has no tuning support."""
+    """The preset cannot be tuned."""
 
     reason = conditions.UNKNOWN_PRESET
 
 
 class UnknownInstanceType(PlanError):
-    """The table has no such instance type."""
+    """The table does not contain the instance type."""
 
     reason = conditions.UNKNOWN_INSTANCE_TYPE
 
 
 class NoGpu(PlanError):
-    """The instance type has no GPU, or none that the images can use."""
+    """The instance type has no GPU, or none that the images support."""
 
     reason = conditions.UNKNOWN_INSTANCE_TYPE
 
 
 class RuntimeUnsupported(PlanError):
-    """The runtime asked for cannot serve the preset on that GPU."""
+    """The requested runtime cannot serve the preset on the GPU."""
 
 
 class InvalidEngineOption(PlanError):
-    """A setting of the engine in the user's configuration is out of range, or the model or node cannot have it."""
+    """An engine setting of the user's configuration is out of range, or not possible for the model or the node."""
 
 
 class InstanceTypeTooSmall(PlanError):

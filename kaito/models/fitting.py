@@ -1,4 +1,4 @@
-"""Whether a model fits on a node with the user's options, and which option or size is the cause when it does not."""
+"""Checks whether a model fits on a node with the user's settings, and finds the setting that is the cause if not."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ from kaito.models.sizing import (
     vllm_need_per_gpu,
 )
 
-_BLAMABLE = (
+_POSSIBLE_CAUSES = (
     "max_model_len",
     "gpu_memory_utilization",
     "max_num_seqs",
@@ -30,17 +30,17 @@ _BLAMABLE = (
     "data_parallel_size",
     "kv_cache_dtype",
 )
-"""Options that may be the reason why a model does not fit, in the order in which they are tried."""
+"""Settings that can be the cause if a model does not fit, in the order in which they are tried."""
 
 _BLOCK = 16
-"""Tokens of one block of vLLM's key-value cache; proposed contexts are whole blocks."""
+"""Tokens of one block of vLLM's key-value cache. Proposed context lengths are multiples of it."""
 
 
 def check_context(preset: Preset, engine: EngineSettings) -> None:
-    """Refuse a context that the model was not trained for.
+    """Checks that the context length is within the model's maximum.
 
     Raises:
-        InvalidEngineOption: it is beyond the model's own maximum.
+        InvalidEngineOption: it is longer.
     """
     wanted = engine.max_model_len
     if wanted is not None and preset.context and wanted > preset.context:
@@ -52,7 +52,7 @@ def check_context(preset: Preset, engine: EngineSettings) -> None:
 
 
 def engine_warnings(instance: InstanceType, engine: EngineSettings, divided: Parallelism) -> Iterator[str]:
-    """What works, but is probably not what the user wants."""
+    """Returns warnings about settings that work, but are probably a mistake."""
     if divided.gpus < instance.gpus:
         field = option_field("tensor-parallel-size")
         yield f"{field}: the parallel sizes use {divided.gpus} of the {instance.gpus} GPUs of {instance.name}"
@@ -63,10 +63,10 @@ def engine_warnings(instance: InstanceType, engine: EngineSettings, divided: Par
 
 
 def vllm_shortfall(preset: Preset, instance: InstanceType, engine: EngineSettings, adapters: int = 0) -> str:
-    """What is missing on one node for vLLM, with both numbers; empty when the model fits.
+    """Describes needed and usable memory on one node for vLLM; empty if the model fits.
 
     Raises:
-        InvalidEngineOption: the parallel sizes are impossible on that node.
+        InvalidEngineOption: the parallel sizes are not possible on that node.
     """
     divided = parallelism(preset, instance, engine)
     needed = vllm_need_per_gpu(
@@ -83,7 +83,10 @@ def vllm_shortfall(preset: Preset, instance: InstanceType, engine: EngineSetting
 
 
 def transformers_shortfall(preset: Preset, instance: InstanceType) -> str:
-    """The same for transformers: by the requirement found by trying, where the catalog has one, else the estimate."""
+    """Describes needed and usable memory for transformers; empty if the model fits.
+
+    Uses the measured requirement if the catalog has one, else the estimate.
+    """
     declared = preset.requirement
     if declared is None:
         context = min(DEFAULT_CONTEXT, preset.context or DEFAULT_CONTEXT)
@@ -106,8 +109,8 @@ def transformers_shortfall(preset: Preset, instance: InstanceType) -> str:
 def shortfall_error(
     preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: EngineSettings, adapters: int, cloud: Cloud
 ) -> PlanError:
-    """The error for a model that does not fit: about one of the user's options where that one makes the difference."""
-    for option in _BLAMABLE if runtime == "vllm" else ():
+    """Returns the error for a model that does not fit: about a setting if the model would fit without it."""
+    for option in _POSSIBLE_CAUSES if runtime == "vllm" else ():
         value: float | str | None = getattr(engine, option)
         if value is not None and _fits(preset, instance, runtime, replace(engine, **{option: None}), adapters):
             return _option_error(preset, instance, engine, option, adapters, cloud)
@@ -130,7 +133,7 @@ def _option_error(
 
 
 def _most_context(preset: Preset, instance: InstanceType, engine: EngineSettings, adapters: int) -> int:
-    """Longest context that fits there, in whole blocks; 0 when none does."""
+    """Returns the longest context that fits, in multiples of a block; 0 if none fits."""
     low, high = 0, (engine.max_model_len or preset.context) // _BLOCK
     while low < high:
         middle = (low + high + 1) // 2
@@ -158,11 +161,11 @@ def _fits(preset: Preset, instance: InstanceType, runtime: RuntimeName, engine: 
 
 
 def _larger(preset: Preset, runtime: RuntimeName, engine: EngineSettings, adapters: int, cloud: Cloud) -> str:
-    """The remedy with the smallest current instance type that fits, if need be without the user's parallel sizes."""
+    """Returns the remedy with the smallest instance type that fits, if necessary without the user's parallel sizes."""
     free = replace(engine, tensor_parallel_size=None, pipeline_parallel_size=None, data_parallel_size=None)
     options = (engine, free) if engine != DEFAULT_ENGINE else (DEFAULT_ENGINE,)
     for wanted in options:
         for candidate in instance_types.current(cloud):
             if _fits(preset, candidate, runtime, wanted, adapters):
                 return f"choose a larger one, for example {candidate.name}"
-    return f"no single node of {cloud} holds it, and a model runs on one node: choose a smaller or quantised preset"
+    return f"no instance type of {cloud} is large enough for one node: choose a smaller or quantized preset"

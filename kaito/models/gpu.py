@@ -1,4 +1,4 @@
-"""GPUs and the instance types that carry them: plain values, no table (that is `instance_types`)."""
+"""Types of GPUs and instance types; the table is in `instance_types`."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, final
@@ -25,25 +25,25 @@ class Gpu:
     """One GPU model."""
 
     name: str
-    """Marketing name, for example `NVIDIA A100`."""
+    """Product name, for example `NVIDIA A100`."""
 
     vendor: Vendor
-    """Who made it; decides the resource name pods ask for."""
+    """Vendor; determines the extended resource."""
 
     compute_capability: float | None = None
-    """CUDA compute capability; None where CUDA does not apply, and where nothing is known of the GPU."""
+    """CUDA compute capability; None for other vendors, and if it is unknown."""
 
     @property
     def resource_name(self) -> str:
-        """The extended resource a pod requests, for example `nvidia.com/gpu`."""
+        """The extended resource that pods request, for example `nvidia.com/gpu`."""
         return _RESOURCES[self.vendor]
 
     @property
     def has_bfloat16(self) -> bool:
-        """Whether it computes in bfloat16; float16 works on every GPU of the table.
+        """Whether the GPU supports bfloat16. Every GPU of the table supports float16.
 
-        A GPU of unknown capability is taken for one that does: every GPU that NVIDIA released since 2020 does, and
-        the older ones are in the tables.
+        A GPU of unknown capability counts as one that does: every GPU that NVIDIA released since 2020 supports it, and
+        the tables contain the older ones.
         """
         return self.compute_capability is None or self.compute_capability >= BFLOAT16_COMPUTE_CAPABILITY
 
@@ -51,13 +51,13 @@ class Gpu:
 @final
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """A machine size with GPUs, as the cloud names it. Also made from node labels for existing nodes."""
+    """An instance type with GPUs: from the table, or from the labels of an existing node."""
 
     name: str
-    """The cloud's spelling, which is also the node label's."""
+    """The cloud's name, as in the node label."""
 
     gpu: Gpu
-    """The GPU model in it."""
+    """The GPU model."""
 
     gpus: int
     """GPUs of one node."""
@@ -66,10 +66,10 @@ class InstanceType:
     """Memory of one GPU in bytes."""
 
     nvme: bool = False
-    """Whether it has a local NVMe disk."""
+    """Whether the node has a local NVMe disk."""
 
     legacy: bool = False
-    """Accepted, but never recommended: the cloud or upstream Kaito offers it no longer, or never did."""
+    """Whether it is accepted, but never recommended, because the cloud or upstream Kaito does not offer it."""
 
     @property
     def gpu_memory(self) -> int:

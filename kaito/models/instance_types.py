@@ -1,7 +1,6 @@
-"""The table of GPU instance types, and the answer to "what is in a Standard_NC6s_v3".
+"""The table of GPU instance types: finds the GPUs of an instance type by its name, in any case.
 
-The table answers at admission and for sizing; what the cloud really sells is the gpu-provisioner's question, put to
-the cloud. Names are looked up without regard to case and answered in the cloud's spelling.
+Admission and sizing use the table. The gpu-provisioner asks the cloud which instance types it offers.
 """
 
 import difflib
@@ -27,14 +26,17 @@ _GPU_FAMILIES: Final[Mapping[Cloud, re.Pattern[str]]] = {
     "arc": re.compile(r"standard_n", re.IGNORECASE),
     "aws": re.compile(r"(p|g|gr|trn|inf|dl|vt)\d", re.IGNORECASE),
 }
-"""Sizes with an accelerator begin so (Azure: only the N series has GPUs; AWS: the accelerated computing families)."""
+"""Beginning of the names of instance types with a GPU (Azure:
+
+the N series; AWS: the accelerated computing families).
+"""
 
 _SIZES: Final[Mapping[Cloud, re.Pattern[str]]] = {
     "azure": re.compile(r"(standard|basic)_[a-z]+\d\S*", re.IGNORECASE),
     "arc": re.compile(r"standard_[a-z]+\d\S*", re.IGNORECASE),
     "aws": re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", re.IGNORECASE),
 }
-"""What a name of that cloud looks like at all."""
+"""Form of the names of a cloud's instance types."""
 
 
 class _GpuRow(BaseModel):
@@ -70,43 +72,45 @@ def _tables() -> Mapping[Cloud, Mapping[str, InstanceType]]:
     table = TypeAdapter(_Table).validate_python(yaml.safe_load(text))
     gpus = {row.name: Gpu(row.name, row.vendor, row.compute_capability) for row in table.gpus}
     return {
-        cloud: MappingProxyType({name.lower(): _made(row, gpus[row.gpu]) for row in rows for name in _names(row)})
+        cloud: MappingProxyType(
+            {name.lower(): _instance_type(row, gpus[row.gpu]) for row in rows for name in _names(row)}
+        )
         for cloud, rows in table.instance_types.items()
     }
 
 
 def _names(row: _TypeRow) -> list[str]:
-    """The cloud's name first, then names that users may have from other tables."""
+    """Returns the cloud's name, then aliases that other tables use."""
     return [row.name, *row.aliases]
 
 
-def _made(row: _TypeRow, gpu: Gpu) -> InstanceType:
+def _instance_type(row: _TypeRow, gpu: Gpu) -> InstanceType:
     memory = row.memory_per_gpu * GIB
     return InstanceType(row.name, gpu, row.gpus, memory, nvme=row.nvme, legacy=row.legacy)
 
 
 def instance_types(cloud: Cloud = "azure") -> tuple[InstanceType, ...]:
-    """Every instance type of a cloud that the table knows, in the table's order (current ones first)."""
+    """Returns every instance type of a cloud in the order of the table (current ones first)."""
     return tuple(dict.fromkeys(_tables()[cloud].values()))
 
 
 def current(cloud: Cloud = "azure") -> list[InstanceType]:
-    """The instance types that may be recommended, smallest GPU memory first: current ones with NVIDIA GPUs."""
+    """Returns the instance types that can be recommended: current ones with NVIDIA GPUs, smallest GPU memory first."""
     offered = (i for i in instance_types(cloud) if not i.legacy and i.gpu.vendor == "nvidia")
     return sorted(offered, key=lambda i: (i.gpu_memory, i.gpus))
 
 
 def find(name: str, cloud: Cloud = "azure") -> InstanceType | None:
-    """The instance type of that name or alias in any case, or None; its `name` is what the cloud calls it."""
+    """Returns the instance type of a name or alias, in any case, or None."""
     return _tables()[cloud].get(name.strip().lower())
 
 
 def get(name: str, cloud: Cloud = "azure") -> InstanceType:
-    """The instance type of that name in any case.
+    """Returns the instance type of a name or alias, in any case.
 
     Raises:
-        NoGpu: the name is that of a size without a GPU.
-        UnknownInstanceType: the table does not know it; the message has the nearest names.
+        NoGpu: the instance type has no GPU.
+        UnknownInstanceType: the table does not contain it; the message contains similar names.
     """
     found = find(name, cloud)
     if found:
@@ -119,25 +123,25 @@ def get(name: str, cloud: Cloud = "azure") -> InstanceType:
 
 
 def cloud_name(name: str, cloud: Cloud = "azure") -> str:
-    """What the cloud calls the size: for aliases and other spellings of a size of the table its name, else as given."""
+    """Returns the cloud's name of an instance type, also for an alias; an unknown name is returned unchanged."""
     found = find(name, cloud)
     return found.name if found else name
 
 
 def same_size(one: str, other: str) -> bool:
-    """Whether two names are those of one size: letter case and aliases do not matter."""
+    """Whether two names are of the same instance type, regardless of case and aliases."""
     if one.strip().lower() == other.strip().lower():
         return True
     return any(find(one, cloud) is not None and find(one, cloud) == find(other, cloud) for cloud in _SIZES)
 
 
 def has_gpu(name: str, cloud: Cloud = "azure") -> bool:
-    """Whether a size of that name has a GPU: by the table, and by the family's name for sizes that it lacks."""
+    """Whether an instance type has a GPU: by the table, else by the family in its name."""
     return find(name, cloud) is not None or bool(_GPU_FAMILIES[cloud].match(name))
 
 
 def may_exist(name: str, cloud: Cloud = "azure") -> bool:
-    """Whether the name has the form of a size of that cloud: one without a GPU, or newer than this table."""
+    """Whether the name has the form of the cloud's instance types, so that it may be one that the table lacks."""
     return bool(_SIZES[cloud].fullmatch(name))
 
 

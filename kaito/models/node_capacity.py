@@ -1,7 +1,7 @@
-"""Upper bounds of what a node of an instance type offers beside its GPUs, read from the type's name.
+"""Upper bounds of CPU and memory of a node, from the name of its instance type.
 
-The preflight checks ask it for pod templates: a request above the bound can never be scheduled on that type. A bound is
-never below what the cloud sells, so that nothing that could run is refused.
+The preflight checks use them for pod templates: a request above the bound can never be scheduled on that instance type.
+A bound is never lower than what the cloud offers, so that no pod that could run is rejected.
 """
 
 import re
@@ -16,14 +16,14 @@ _AZURE: Final = re.compile(r"standard_(?P<family>[a-z]+?)(?P<cpus>\d+)(-(?P<acti
 _AWS: Final = re.compile(r"[a-z][a-z0-9-]*\.(?P<times>\d*)xlarge", re.IGNORECASE)
 
 AWS_CPUS_PER_XLARGE: Final = 4
-"""vCPUs of an `xlarge`; `8xlarge` has eight times as many (AWS, "Amazon EC2 instance type naming conventions")."""
+"""vCPUs of an `xlarge`; an `8xlarge` has eight times as many (AWS, "Amazon EC2 instance type naming conventions")."""
 
 GPU_SIZE_GIB_PER_CPU: Final = 24
-"""Bound of the memory of Azure's N series in GiB per vCPU. The largest sold is 20 (ND96amsr A100 v4: 1,924 for 96)."""
+"""Upper bound of the memory of Azure's N series in GiB per vCPU. The largest is 20 (ND96amsr A100 v4: 1,924 for 96)."""
 
 
 def max_cpus(name: str, cloud: Cloud) -> int | None:
-    """vCPUs of a node, None when the name does not contain their number."""
+    """Returns the vCPUs of a node; None if the name does not contain their number."""
     name = cloud_name(name, cloud)
     if cloud == "aws":
         found = _AWS.fullmatch(name)
@@ -33,7 +33,7 @@ def max_cpus(name: str, cloud: Cloud) -> int | None:
 
 
 def max_memory_bytes(name: str, cloud: Cloud) -> int | None:
-    """A bound of a node's memory in bytes, None when there is none for the type."""
+    """Returns an upper bound of a node's memory in bytes; None if there is none for the instance type."""
     if cloud == "aws":
         return None
     found = _AZURE.match(cloud_name(name, cloud))

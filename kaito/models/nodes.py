@@ -1,6 +1,6 @@
-"""Existing nodes (`--node-api byo`): their GPUs, read from labels, as an `InstanceType` like those of the table.
+"""Determines the GPUs of existing nodes (`--node-api byo`) from their labels.
 
-NVIDIA's GPU feature discovery writes the labels. Without them the node's instance type label is looked up in the table.
+NVIDIA's GPU feature discovery sets the labels. Without them, the node's instance type is looked up in the table.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ SELECTOR_FIELD: Final = "resource.labelSelector"
 
 _MIB: Final = 2**20
 _MOST_GPUS: Final = 1024
-"""More GPUs than any node has; a label with a larger number is a mistake."""
+"""Upper bound for the number of GPUs of a node; a label with a larger number is ignored."""
 
 _NAMES_SHOWN: Final = 5
-"""Nodes that a message names for each kind of GPU; further ones are counted."""
+"""Number of nodes that a message names for each GPU; further ones are counted."""
 
 
 class MixedGpus(PlanError):
@@ -28,16 +28,16 @@ class MixedGpus(PlanError):
 
 
 class UnknownGpus(PlanError):
-    """No node shows which GPUs it has."""
+    """The GPUs of the nodes cannot be determined."""
 
     reason = conditions.UNKNOWN_INSTANCE_TYPE
 
 
 def instance_type_of(node_labels: Mapping[str, str], cloud: Cloud = "azure") -> InstanceType | None:
-    """The node's GPUs; None when neither feature discovery nor the table knows.
+    """Returns the node's GPUs; None if neither its labels nor the table contain them.
 
-    Labels that are not whole numbers count as absent, and so does a number of GPUs that no node has. A GPU of which
-    nothing is known has the capability None.
+    Labels that are not integers are ignored, and so is an impossible number of GPUs. An unknown GPU has the compute
+    capability None.
     """
     name = node_labels.get(labels.INSTANCE_TYPE, "")
     product = node_labels.get(labels.GPU_PRODUCT, "")
@@ -53,22 +53,22 @@ def instance_type_of(node_labels: Mapping[str, str], cloud: Cloud = "azure") -> 
 
 
 def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud = "azure") -> InstanceType | None:
-    """The one kind of GPU node that a Workspace can be planned for, from the labels of all nodes it may run on.
+    """Returns the instance type that a Workspace is planned for, from the labels of all nodes that it may use.
 
-    All nodes must have the same GPU product: a pod may be placed on any of them, and command, number format and size
-    are planned once. Nodes of one product that differ in number or memory of their GPUs are planned for by the least
-    of both, so that every node has what the plan asks for. Nodes that show no GPU do not count.
+    All nodes must have the same GPU product, because a pod may be placed on any of them, and command and number format
+    are planned once. If they differ in number or memory of their GPUs, the smallest number and memory are planned.
+    Nodes without GPUs are ignored.
 
     Args:
         nodes: labels by node name.
-        cloud: whose table the instance type label is looked up in.
+        cloud: the cloud of the instance types.
 
     Returns:
-        None when there is no node at all.
+        None if there are no nodes.
 
     Raises:
-        MixedGpus: there are several products; the message has the nodes of each.
-        UnknownGpus: there are nodes, and none shows which GPUs it has.
+        MixedGpus: the nodes have different products; the message contains the nodes of each.
+        UnknownGpus: the GPUs of none of the nodes can be determined.
     """
     if not nodes:
         return None
@@ -78,7 +78,7 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
         wanted = f"{labels.GPU_PRODUCT}, {labels.GPU_COUNT} and {labels.GPU_MEMORY}"
         raise UnknownGpus(
             SELECTOR_FIELD,
-            f"{_shown(list(seen))} do not show which GPUs they have: install GPU feature discovery, or set the node "
+            f"cannot determine the GPUs of nodes {_shown(list(seen))}: install GPU feature discovery, or set the node "
             f"labels {wanted}",
         )
     kinds = _by_product(known, nodes)
@@ -101,9 +101,9 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
 
 
 def _by_product(known: Mapping[str, InstanceType], nodes: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    """Node names by the product that the label gives.
+    """Groups node names by GPU product.
 
-    A node that is known by its instance type only counts with the labeled nodes of the same GPU.
+    A node without the product label is grouped with the labeled nodes of the same GPU.
     """
     kinds: dict[str, list[str]] = {}
     product_of_gpu: dict[str, str] = {}
@@ -124,16 +124,16 @@ def _shown(names: list[str]) -> str:
 
 
 def _is_part(product: str) -> bool:
-    """Whether the node offers parts of GPUs: slices (`...-MIG-3g.20gb`) or shares in time (`...-SHARED`).
+    """Whether the node advertises partitions of GPUs: MIG slices (`...-MIG-3g.20gb`) or time slices (`...-SHARED`).
 
-    Engines cannot divide a model over parts, so a pod gets one of them.
+    Engines cannot divide a model over partitions, so a pod uses one.
     """
     words = product.upper().split("-")
     return "MIG" in words or "SHARED" in words
 
 
 def _capability(node_labels: Mapping[str, str]) -> float | None:
-    """Compute capability from the labels, None without them."""
+    """Returns the compute capability from the labels; None without them."""
     major, minor = _number(node_labels.get(labels.CUDA_MAJOR)), _number(node_labels.get(labels.CUDA_MINOR))
     return major + minor / 10 if major else None
 

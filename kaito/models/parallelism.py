@@ -1,4 +1,4 @@
-"""How vLLM divides a model over the GPUs of one node: by the plan, or as the user configured it."""
+"""Computes how vLLM divides a model over the GPUs of one node, unless the user configured it."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,7 +13,7 @@ from kaito.models.sizing import Load, vllm_available_per_gpu, vllm_need_per_gpu
 @final
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """How vLLM divides a model over the GPUs of one node; the product is the number of GPUs."""
+    """Division of a model over the GPUs of one node; the product of the sizes is the number of GPUs."""
 
     tensor: int = 1
     """GPUs that share each layer."""
@@ -26,17 +26,17 @@ class Parallelism:
 
     @property
     def gpus(self) -> int:
-        """GPUs that are used."""
+        """Number of GPUs that are used."""
         return self.tensor * self.pipeline * self.data
 
 
 def parallelism(preset: Preset, instance: InstanceType, engine: EngineSettings = DEFAULT_ENGINE) -> Parallelism:
-    """How vLLM uses the GPUs of a node.
+    """Returns how vLLM uses the GPUs of a node.
 
-    A model that fits into half a GPU is copied to each (upstream Kaito v0.12), if the context that the user asks for
-    fits there as well. Otherwise tensor parallelism over the largest number of GPUs that divides the attention heads,
-    as vLLM demands, and pipeline stages for the rest. Where the user sets one of the three sizes, copies and stages
-    that are not set are vLLM's default of 1, and the layers are shared by as many of the remaining GPUs as the model
+    A model that fits into half of a GPU is copied to each GPU (as in upstream Kaito v0.12), if the requested context
+    fits as well. Otherwise, tensor parallelism uses the largest number of GPUs that divides the attention heads, which
+    vLLM requires, and the rest are pipeline stages. If the user sets one of the three sizes, the other data and
+    pipeline sizes are vLLM's default of 1, and tensor parallelism uses as many of the remaining GPUs as the model
     allows.
 
     Raises:
@@ -55,7 +55,7 @@ def parallelism(preset: Preset, instance: InstanceType, engine: EngineSettings =
 
 
 def load_of(preset: Preset, engine: EngineSettings, adapters: int = 0) -> Load:
-    """What must fit beside the weights for the user's options: their context, or the default one."""
+    """Returns what must fit in memory beside the weights: the user's context or the default, sequences and adapters."""
     default = Load()
     dtype = engine.kv_cache_dtype or (str(preset.vllm.flags.get("kv-cache-dtype", "")) if preset.vllm else "")
     return Load(
@@ -106,10 +106,10 @@ def _as_configured(preset: Preset, instance: InstanceType, engine: EngineSetting
 
 
 def _widest(shape: Architecture | None, gpus: int) -> int:
-    """Largest number of ranks up to `gpus` over which vLLM can share the layers; at least 1."""
+    """Returns the largest number of ranks, up to `gpus`, that vLLM can divide the layers over; at least 1."""
     return next((t for t in range(gpus, 0, -1) if shape is None or _divides(shape, t)), 1)
 
 
 def _divides(shape: Architecture, ranks: int) -> bool:
-    """vLLM: heads are divided evenly; key-value heads are divided evenly, or copied evenly when there are fewer."""
+    """Whether vLLM can use that many ranks: it divides heads evenly, and divides or copies key-value heads evenly."""
     return shape.heads % ranks == 0 and (shape.kv_heads % ranks == 0 or ranks % shape.kv_heads == 0)

@@ -1,6 +1,6 @@
-"""The plan of a workload: which runtime, how many nodes and GPUs, how much disk, how long it may take.
+"""Plans a workload: runtime, nodes, GPUs, disk and timeouts.
 
-Called by the webhook (to refuse what cannot run) and by the controller (to run it), with the same answer.
+The webhook and the controller use the same plan, so that the webhook rejects exactly what the controller could not run.
 """
 
 from dataclasses import dataclass
@@ -84,20 +84,20 @@ def plan_inference(
     cloud: Cloud = "azure",
     bypass_size: bool = False,
 ) -> InferencePlan:
-    """Plan to serve a preset on `nodes` nodes of a type.
+    """Plans to serve a preset on nodes of an instance type.
 
     Args:
         preset: the model.
-        instance: from the table, or made from the labels of an existing node.
-        nodes: what the user asked for; each node serves the whole model.
-        runtime: what the user asked for; None chooses.
-        adapters: how many LoRA adapters are served as well.
-        engine: what the user's configuration sets; only vLLM reads it.
-        cloud: where a larger instance type is looked for, for the message.
-        bypass_size: a model that does not fit becomes a warning.
+        instance: from the table, or from the labels of an existing node.
+        nodes: the number of nodes; each node serves the whole model.
+        runtime: the runtime that the user requests; by default it is chosen.
+        adapters: the number of LoRA adapters.
+        engine: engine settings of the user's configuration; only vLLM uses them.
+        cloud: the cloud of a larger instance type in the message.
+        bypass_size: whether a model that does not fit is a warning.
 
     Raises:
-        PlanError: it cannot be served so; see `kaito.models.errors`.
+        PlanError: the preset cannot be served with these settings; see `kaito.models.errors`.
     """
     check_engine(engine)
     chosen = choose_runtime(preset, instance, wanted=runtime, adapters=bool(adapters))
@@ -132,14 +132,14 @@ def plan_inference(
 
 
 def plan_tuning(preset: Preset, instance: InstanceType, *, method: str) -> TuningPlan:
-    """Plan to tune a preset on one node of a type.
+    """Plans to tune a preset on one node of an instance type.
 
-    Too little memory is a warning only: what tuning takes depends on batch and sequence length, which are in the
-    training configuration.
+    Too little memory is only a warning: the memory depends on batch size and sequence length, which are in the training
+    configuration.
 
     Raises:
         TuningUnsupported: the preset cannot be tuned.
-        NoGpu: the images cannot use that GPU.
+        NoGpu: the images do not support the GPU.
     """
     if preset.tuning is None:
         raise TuningUnsupported("tuning.preset.name", f"{preset.name} cannot be tuned: choose one of {_tunable()}")
@@ -148,7 +148,7 @@ def plan_tuning(preset: Preset, instance: InstanceType, *, method: str) -> Tunin
     warnings: tuple[str, ...] = ()
     if needed > available:
         hint = "use a larger instance type" if method.lower() == "qlora" else "use a larger instance type, or qlora"
-        need = f"{method.lower()} on {preset.name} takes about {gib(needed)}"
+        need = f"{method.lower()} on {preset.name} needs about {gib(needed)}"
         warnings = (f"{INSTANCE_FIELD}: {need}, {instance} has {gib(available)} usable: {hint}",)
     return TuningPlan(
         preset=preset, instance=instance, method=method.lower(), disk=preset.tuning.disk, warnings=warnings

@@ -1,4 +1,4 @@
-"""What the catalog knows of one model: the typed form of an entry of `data/presets.yaml`."""
+"""A model of the catalog: the typed form of an entry of `data/presets.yaml`."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -14,16 +14,16 @@ Flags = dict[str, str | bool]
 """Flags of a server without their dashes; True is a flag without a value."""
 
 DISK_HEADROOM_GIB: Final = 80
-"""Disk beside the weights: operating system, container images, logs (upstream Kaito v0.12: weights + 80 GiB)."""
+"""Disk for operating system, container images and logs, in addition to the weights, as in upstream Kaito v0.12."""
 
 WINDOW_BATCH: Final = 8192
-"""Tokens that vLLM reserves beside the window of a layer with a sliding window: those of one step, the default of
-`max_num_batched_tokens` in its server on large GPUs (`SlidingWindowSpec.max_memory_usage_bytes`)."""
+"""Tokens that vLLM reserves in addition to the window of a sliding-window layer: those of one step, the default of
+`max_num_batched_tokens` on large GPUs (`SlidingWindowSpec.max_memory_usage_bytes`)."""
 
 _READINESS_BASE: Final = timedelta(minutes=15)
 _READINESS_PER_GIB: Final = timedelta(seconds=18)
 _READINESS_RANGE: Final = (timedelta(minutes=30), timedelta(minutes=180))
-"""Upstream Kaito v0.12: 15 min + 18 s a GiB, at least 30 min, at most 3 h."""
+"""As in upstream Kaito v0.12: 15 min and 18 s per GiB, at least 30 min, at most 3 h."""
 
 
 class _Entry(BaseModel):
@@ -31,7 +31,7 @@ class _Entry(BaseModel):
 
 
 class Architecture(_Entry):
-    """Dimensions that memory and parallelism follow from."""
+    """Dimensions that determine memory and parallelism."""
 
     name: str = Field(alias="class")
     """Name of the model class in transformers."""
@@ -48,97 +48,97 @@ class Architecture(_Entry):
     """MLA only: positional part of the key."""
 
     full_layers: int = 0
-    """Layers whose cache grows with the whole context; 0 when all do."""
+    """Number of layers whose cache grows with the context; 0 for all of them."""
 
     window: int = 0
-    """Tokens that the other layers cache (sliding window); 0 when they cache nothing for each token."""
+    """Tokens that the other layers cache (sliding window); 0 if they have no cache per token."""
 
     state_layers: int = 0
-    """Hybrid models only: layers with a recurrent state instead of a cache (Mamba-2, gated delta net)."""
+    """Hybrid models only: number of layers with a recurrent state instead of a cache (Mamba-2, gated delta net)."""
 
     state_bytes_per_layer: int = 0
-    """Hybrid models only: bytes of that state for one request and one layer, convolution window included."""
+    """Hybrid models only: bytes of that state per request and layer, including the convolution window."""
 
 
 class Transformers(_Entry):
-    """How the transformers server runs the model."""
+    """Settings of the transformers server."""
 
     flags: Flags = Field(default_factory=dict[str, str | bool])
 
 
 class Vllm(_Entry):
-    """How vLLM runs the model."""
+    """Settings of vLLM."""
 
     flags: Flags = Field(default_factory=dict[str, str | bool])
     host_cache: bool = True
-    """Whether part of the key-value cache may live in host memory."""
+    """Whether part of the key-value cache may be in host memory."""
 
     deep_gemm: bool = False
-    """Whether it needs DeepGEMM kernels, compiled at start."""
+    """Whether it needs DeepGEMM kernels, which are compiled at start."""
 
     cuda_toolkit: bool = False
     """Whether compiling at start needs the CUDA toolkit in the container."""
 
 
 class Tuning(_Entry):
-    """What fine-tuning the model takes."""
+    """Resources for fine-tuning the model."""
 
     memory: Quantity
-    """GPU memory that is comfortable for LoRA at 16 bits; QLoRA does with less."""
+    """Recommended GPU memory for LoRA at 16 bits; QLoRA needs less."""
 
     disk: Quantity
 
 
 class Requirement(_Entry):
-    """GPU memory found by trying, instead of by the estimate (presets of upstream Kaito v0.3)."""
+    """Measured GPU memory, used instead of the estimate (presets of upstream Kaito v0.3)."""
 
     gpus: int = 1
     memory: Quantity
     memory_per_gpu: Quantity = Field(default_factory=lambda: Quantity(0))
-    """0 when layers may be spread over whatever GPUs there are."""
+    """0 if the layers can be divided over any number of GPUs."""
 
 
 class Preset(_Entry):
     """One model of the catalog."""
 
     name: str
-    """Short name, lower case; what users write."""
+    """Short name in lower case."""
 
     repository: str
     """Hugging Face id, `org/model`."""
 
     revision: str = ""
-    """Commit of the repository; empty is the newest."""
+    """Commit of the repository; empty for the latest."""
 
     family: str
     license: str
     gated: bool = False
-    """Whether Hugging Face wants a token for it."""
+    """Whether the download requires a Hugging Face token."""
 
     status: Literal["supported", "deprecated", "removed"] = "supported"
-    """`deprecated` and `removed` presets are known by name only, to say so."""
+    """`deprecated` and `removed` presets cannot be run; they are listed for the error message."""
 
     aliases: tuple[str, ...] = ()
-    """Other names, lower case."""
+    """Other names, in lower case."""
 
     weights: Quantity = Field(default_factory=lambda: Quantity(0))
-    """Size of the weights' files that a server loads: second copies in other formats or folders do not count."""
+    """Size of the weight files that a server loads, without copies in other formats or folders."""
 
     parameters: float = 0.0
-    """Number of parameters in units of 10^9, all experts included; what the size of the weights is checked against."""
+    """Number of parameters in units of 10^9, including all experts. The size of the weights is checked against it."""
 
     quantization: str = ""
-    """Method the weights are quantised with; empty for 16 bits."""
+    """Quantization method of the weights; empty for 16 bits."""
 
     architecture: Architecture | None = None
     kv_bytes_per_token: int = 0
-    """Key-value cache of one token if all layers cached it, in bytes; `cache_bytes` knows which do."""
+    """Bytes of key-value cache per token if all layers had a cache; see `cache_bytes`."""
 
     context: int = 0
-    """Most tokens the model was trained for."""
+    """Maximum context length in tokens."""
 
     image_tag: str = ""
-    """Tag of the image that holds the weights (`kaito-<name>`); empty when they are downloaded at start."""
+    """Tag of the image with the weights (`kaito-<name>`); empty if they are downloaded at start."""
 
     vllm: Vllm | None = None
     transformers: Transformers | None = None
@@ -147,22 +147,22 @@ class Preset(_Entry):
 
     @property
     def supported(self) -> bool:
-        """Whether it can be run."""
+        """Whether the preset can be run."""
         return self.status == "supported"
 
     @property
     def weights_bytes(self) -> int:
-        """Size of the weights' files in bytes."""
+        """Size of the weight files in bytes."""
         return int(self.weights)
 
     @property
     def state_bytes(self) -> int:
-        """Recurrent state of one request over all layers in bytes; 0 for a model without recurrent layers."""
+        """Bytes of recurrent state per request over all layers; 0 for a model without recurrent layers."""
         shape = self.architecture
         return shape.state_layers * shape.state_bytes_per_layer if shape else 0
 
     def cache_bytes(self, context: int) -> float:
-        """Key-value cache of one request with that many tokens over all layers, in bytes at 16 bits a number."""
+        """Returns the bytes of key-value cache of one request over all layers, at 16 bits per number."""
         shape = self.architecture
         if shape is None or not shape.full_layers:
             return float(context * self.kv_bytes_per_token)
@@ -172,26 +172,26 @@ class Preset(_Entry):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name it answers to, lower case."""
+        """All names of the preset, in lower case."""
         return (self.name, self.repository.lower(), *self.aliases)
 
     @property
     def disk(self) -> Quantity:
-        """Disk of a node that runs it: the weights in whole GiB and headroom."""
+        """Disk size of a node: the weights in whole GiB and headroom."""
         return Quantity.gib(int(self.weights.value / Decimal(2**30)) + DISK_HEADROOM_GIB)
 
     @property
     def readiness_timeout(self) -> timedelta:
-        """How long the server may take to load the model."""
+        """Time limit for loading the model."""
         gib = float(self.weights.value / Decimal(2**30))
         least, most = _READINESS_RANGE
         return min(max(_READINESS_BASE + gib * _READINESS_PER_GIB, least), most)
 
     @property
     def dtype(self) -> str:
-        """Number format of the weights; `auto` lets the server read a quantised model's configuration."""
+        """Number format of the weights; with `auto` the server reads it from a quantized model's configuration."""
         return "auto" if self.quantization else "bfloat16"
 
     def image(self, registry: str) -> str:
-        """The image that holds the weights; empty when they are downloaded at start."""
+        """Returns the image with the weights; empty if they are downloaded at start."""
         return f"{registry}/kaito-{self.name}:{self.image_tag}" if self.image_tag else ""

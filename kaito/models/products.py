@@ -1,4 +1,4 @@
-"""Finds the GPU and its compute capability by the product name that GPU feature discovery writes on a node."""
+"""Finds a GPU by its product name, as GPU feature discovery writes it into a node label."""
 
 import re
 from functools import cache
@@ -12,16 +12,16 @@ from kaito.models.gpu import Gpu
 from kaito.models.instance_types import Cloud, instance_types
 
 _BRANDS: Final = frozenset({"nvidia", "tesla", "geforce", "grid"})
-"""Words that name the vendor or the product line; drivers do not always write them."""
+"""Words of vendor and product line, which drivers do not always include."""
 
 _CLOUDS: Final[tuple[Cloud, ...]] = ("azure", "aws", "arc")
 
 
 def gpu_named(product: str) -> Gpu | None:
-    """The GPU of that name, or of the product name that GPU feature discovery writes (`NVIDIA-A100-SXM4-80GB`).
+    """Returns the GPU of a product name such as `NVIDIA-A100-SXM4-80GB`.
 
-    A GPU of the instance types is answered as there, so that sizing knows it. None when neither table has it; callers
-    then go by the node's other labels.
+    A GPU of the instance type table has the name of that table, which sizing uses. Returns None if no table contains
+    the GPU; callers then use the node's other labels.
     """
     words = _words(product)
     fitting = [known for known in _known() if known <= words]
@@ -35,7 +35,7 @@ def _words(product: str) -> frozenset[str]:
 
 @cache
 def _known() -> dict[frozenset[str], Gpu]:
-    """GPUs by the words of their names; those of the instance types replace those of NVIDIA's lists."""
+    """Returns GPUs by the words of their names; those of the instance types replace those of NVIDIA's lists."""
     text = resources.files("kaito.models").joinpath("data", "nvidia_gpus.yaml").read_text(encoding="utf-8")
     table = TypeAdapter(dict[float, list[str]]).validate_python(yaml.safe_load(text))
     products = {

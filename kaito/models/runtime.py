@@ -1,12 +1,12 @@
-"""Which server runs a preset on a GPU: transformers or vLLM, and in which number format.
+"""Chooses the runtime for a preset on a GPU, and the number format of the weights.
 
-The table, first match wins:
+The first matching row applies:
 
-    a runtime was asked for             that one, or an error that says why it cannot
-    the GPU has no bfloat16 (V100, T4)  transformers in float16: vLLM's kernels want compute capability 8.0
-    adapters                            transformers: it merges them at their strength into the one answer
-    the capability is unknown           as for a GPU that has bfloat16, with a warning
-    else                                vLLM where the preset has it, for its throughput; transformers otherwise
+    a runtime is requested              that runtime, or an error with the cause
+    the GPU has no bfloat16 (V100, T4)  transformers in float16: vLLM's kernels need compute capability 8.0
+    adapters                            transformers, which merges them with their strengths
+    the capability is unknown           as for a GPU with bfloat16, with a warning
+    otherwise                           vLLM if the preset supports it, for its throughput; else transformers
 """
 
 from typing import Final
@@ -20,17 +20,17 @@ from kaito.models.preset import Preset, RuntimeName
 RUNTIME_FIELD: Final = "metadata.annotations[kaito.sh/runtime]"
 
 LEAST_COMPUTE_CAPABILITY: Final = 7.0
-"""Oldest GPU generation (Volta) that the images' PyTorch has kernels for."""
+"""Oldest GPU generation (Volta) that PyTorch in the images supports."""
 
 
 def choose_runtime(
     preset: Preset, instance: InstanceType, *, wanted: RuntimeName | None = None, adapters: bool = False
 ) -> RuntimeName:
-    """The runtime by the table above.
+    """Returns the runtime by the table above.
 
     Raises:
-        NoGpu: the images cannot use that GPU at all.
-        RuntimeUnsupported: no runtime, or not the wanted one, serves this preset on this GPU.
+        NoGpu: the images do not support the GPU.
+        RuntimeUnsupported: neither runtime, or not the requested one, can serve the preset on the GPU.
     """
     check_gpu(instance)
     obstacles = {name: _obstacle(name, preset, instance) for name in ("transformers", "vllm")}
@@ -46,7 +46,7 @@ def choose_runtime(
 
 
 def runtime_warnings(preset: Preset, instance: InstanceType) -> tuple[str, ...]:
-    """What the user should know about the GPU that the choice is based on."""
+    """Returns warnings about the GPU."""
     gpu = instance.gpu
     if gpu.compute_capability is not None:
         return ()
@@ -58,20 +58,21 @@ def runtime_warnings(preset: Preset, instance: InstanceType) -> tuple[str, ...]:
 
 
 def dtype_on(preset: Preset, instance: InstanceType) -> str:
-    """Number format of the weights on that GPU: the preset's own, float16 where the GPU has no bfloat16."""
+    """Returns the number format of the weights: the preset's, or float16 if the GPU has no bfloat16."""
     return preset.dtype if preset.quantization or instance.gpu.has_bfloat16 else "float16"
 
 
 def check_gpu(instance: InstanceType) -> None:
-    """Refuse GPUs that the images have no software for.
+    """Checks that the images support the GPU.
 
     Raises:
-        NoGpu: another vendor, or too old.
+        NoGpu: the GPU is of another vendor, or too old.
     """
     gpu = instance.gpu
     if gpu.vendor != "nvidia":
         raise NoGpu(
-            INSTANCE_FIELD, f"{instance} has no NVIDIA GPU: the images' servers run on NVIDIA GPUs, choose such a size"
+            INSTANCE_FIELD,
+            f"{instance} has no NVIDIA GPU, which the images need: choose another instance type",
         )
     if gpu.compute_capability is not None and gpu.compute_capability < LEAST_COMPUTE_CAPABILITY:
         raise NoGpu(
@@ -82,7 +83,7 @@ def check_gpu(instance: InstanceType) -> None:
 
 
 def _obstacle(name: RuntimeName, preset: Preset, instance: InstanceType) -> str:
-    """Why a runtime cannot serve the preset there; empty when it can."""
+    """Explains why a runtime cannot serve the preset on the instance type; empty if it can."""
     if name == "transformers":
         if preset.transformers is None:
             return f"the transformers runtime has no settings for {preset.name}: use vllm"

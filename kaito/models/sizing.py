@@ -1,13 +1,13 @@
-"""How much GPU memory a model takes and how many nodes that is: arithmetic on bytes, nothing else.
+"""Estimates the GPU memory of a model, and the number of nodes.
 
 The constants are those of upstream Kaito after its corrections of August and September 2026 (pull requests 2302 and
 2315): vLLM's own default share of 0.92 instead of 0.84, 0.82 on A10, less fixed overhead on A10, the state of hybrid
 models, and weights without second copies. `utilization` is the one source of the share: the estimate and the command
 line take it from here.
 
-`upstream_estimate` is upstream's node count, kept to compare with. `estimate` is ours: it spreads the key-value cache
-over all GPUs of all nodes, as vLLM does, where upstream reserves it in full on every GPU of the first node and so asks
-for too many nodes at long contexts.
+`upstream_estimate` is upstream's number of nodes, for comparison. `estimate` divides the key-value cache over all GPUs
+of all nodes, as vLLM does. Upstream reserves the whole cache on every GPU of the first node, and therefore needs too
+many nodes for long contexts.
 """
 
 import math
@@ -24,20 +24,20 @@ OVERHEAD: Final = 2.3 * GIB
 """Fixed memory of vLLM on each GPU: about 0.6 GiB outside torch, 1.7 GiB activations and CUDA graphs (upstream)."""
 
 _OVERHEAD_BY_GPU: Final = {"NVIDIA A10": 1.5 * GIB}
-"""GPUs on which less was measured (upstream pull request 2302: granite-4.1-8b runs on one A10)."""
+"""Lower overhead measured on some GPUs (upstream pull request 2302: granite-4.1-8b runs on one A10)."""
 
 OVERHEAD_PER_WEIGHT: Final = 0.05
-"""Further overhead for each byte of weights on the GPU (upstream)."""
+"""Additional overhead per byte of weights on the GPU (upstream)."""
 
 DEFAULT_CONTEXT: Final = 2048
-"""Tokens of context that must fit when the user asks for no length (upstream)."""
+"""Tokens of context that must fit by default (upstream)."""
 
 UPSTREAM_UTILIZATION: Final = 0.84
-"""The share that upstream Kaito v0.12 reckons with, for comparisons."""
+"""Share of GPU memory in upstream Kaito v0.12, for comparison."""
 
 _UTILIZATION: Final = 0.92
 _UTILIZATION_BY_GPU: Final = {"NVIDIA A10": 0.82}
-"""Share of GPU memory that vLLM may use: vLLM's default; A10 boards keep more for themselves (upstream)."""
+"""Share of GPU memory that vLLM may use: vLLM's default, and less on A10, which reserve more memory (upstream)."""
 
 STATE_SEQUENCES: Final = 16
 """Concurrent requests whose recurrent state must fit on a node that serves a hybrid model.
@@ -48,23 +48,23 @@ qwen3.5-122b-a10b-gptq-int4 on one H100 with 94 GiB, which has room for about 10
 """
 
 LORA_RANK: Final = 16
-"""Rank that is assumed for adapters: vLLM's default for `--max-lora-rank`. Adapters are read after the purchase."""
+"""Assumed rank of adapters, which are read only later: vLLM's default for `--max-lora-rank`."""
 
 _LORA_SHARE: Final = 20 / 13
 """An adapter of rank r on every matrix of a layer has 20 x hidden x r numbers, the layer has 13 x hidden^2."""
 
 TRANSFORMERS_UTILIZATION: Final = 0.92
-"""Share of GPU memory that the transformers server may fill; our margin for what the driver and fragmentation take."""
+"""Share of GPU memory that the transformers server may use; the rest is for the driver and fragmentation."""
 
 TRANSFORMERS_OVERHEAD: Final = 1 * GIB
 """CUDA context, cuBLAS workspace and activations of the transformers server on each GPU."""
 
 _MOST_NODES: Final = 64
-"""Where the search for a node count gives up."""
+"""Upper limit of the search for a number of nodes."""
 
 
 class GpuTooSmall(ValueError):
-    """Not even the overhead fits on one GPU, so no number of GPUs helps. Carries both sizes in bytes."""
+    """The overhead exceeds the memory of one GPU, so that no number of GPUs is sufficient. Sizes are in bytes."""
 
     def __init__(self, available: float, overhead: float) -> None:
         super().__init__(f"{gib(available)} usable on one GPU, {gib(overhead)} needed beside the weights")
@@ -75,25 +75,25 @@ class GpuTooSmall(ValueError):
 @final
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a model takes on one kind of node."""
+    """Resources of a model on one instance type."""
 
     gpus: int
-    """Least number of GPUs."""
+    """Minimum number of GPUs."""
 
     nodes: int
-    """Nodes that have so many GPUs."""
+    """Number of nodes with that many GPUs."""
 
     needed_per_gpu: float
-    """Bytes each GPU holds at that number of nodes."""
+    """Bytes that are needed on each GPU with that number of nodes."""
 
     available_per_gpu: float
-    """Bytes each GPU offers."""
+    """Bytes that are available on each GPU."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class UpstreamEstimate:
-    """What upstream's formula says."""
+    """Result of upstream's formula."""
 
     gpus: int
     nodes: int
@@ -104,7 +104,7 @@ class UpstreamEstimate:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What one copy of a model has to hold beside its weights."""
+    """What one copy of a model needs in memory beside its weights."""
 
     context: int = DEFAULT_CONTEXT
     """Tokens of key-value cache."""
@@ -113,7 +113,7 @@ class Load:
     """Size of a cached number relative to 16 bits."""
 
     sequences: int = STATE_SEQUENCES
-    """Concurrent requests whose recurrent state must fit; matters for hybrid models only."""
+    """Concurrent requests whose recurrent state must fit; for hybrid models only."""
 
     adapters: int = 0
     """LoRA adapters that are loaded beside the weights."""
@@ -123,17 +123,17 @@ DEFAULT_LOAD: Final = Load()
 
 
 def gib(size: float) -> str:
-    """Bytes for people: GiB with one decimal."""
+    """Formats bytes as GiB with one decimal."""
     return f"{size / GIB:.1f} GiB"
 
 
 def utilization(gpu: Gpu) -> float:
-    """Share of the GPU's memory that vLLM may use; the estimate and the command line take it from here."""
+    """Returns the share of the GPU's memory that vLLM may use, for the estimate and the command line."""
     return _UTILIZATION_BY_GPU.get(gpu.name, _UTILIZATION)
 
 
 def overhead(gpu: Gpu) -> float:
-    """Bytes that vLLM takes on each such GPU whatever the model."""
+    """Returns the bytes that vLLM needs on each GPU for any model."""
     return _OVERHEAD_BY_GPU.get(gpu.name, OVERHEAD)
 
 
@@ -148,7 +148,7 @@ def upstream_estimate(
     base: float = OVERHEAD,
     state: float = 0.0,
 ) -> UpstreamEstimate:
-    """Upstream Kaito's node estimate, operation by operation; the defaults are v0.12's.
+    """Computes upstream Kaito's estimate of the number of nodes; the defaults are those of v0.12.
 
     Args:
         weights: bytes of the weights' files.
@@ -173,13 +173,13 @@ def upstream_estimate(
 
 
 def vllm_need_per_gpu(preset: Preset, gpu: Gpu, *, tensor: int, stages: int = 1, load: Load = DEFAULT_LOAD) -> float:
-    """Bytes that vLLM takes on each of `tensor` x `stages` GPUs that hold one copy of the model.
+    """Returns the bytes that vLLM needs on each of `tensor` x `stages` GPUs for one copy of the model.
 
     Args:
         preset: the model.
-        gpu: where it runs.
+        gpu: the GPU model.
         tensor: GPUs that share each layer.
-        stages: pipeline stages; each holds a part of the layers and of the cache.
+        stages: pipeline stages; each has a part of the layers and of the cache.
         load: cache, state and adapters.
     """
     ranks = tensor * stages
@@ -190,10 +190,10 @@ def vllm_need_per_gpu(preset: Preset, gpu: Gpu, *, tensor: int, stages: int = 1,
 
 
 def _cache_ranks(shape: Architecture | None, tensor: int) -> int:
-    """Over how many tensor-parallel ranks the cache is divided.
+    """Returns the number of tensor-parallel ranks that the cache is divided over.
 
-    With multi-head latent attention every rank holds the whole cache of its layers; key-value heads are copied when
-    there are fewer of them than ranks.
+    With multi-head latent attention, every rank has the whole cache of its layers. Key-value heads are copied if there
+    are fewer of them than ranks.
     """
     if shape is None:
         return tensor
@@ -201,7 +201,7 @@ def _cache_ranks(shape: Architecture | None, tensor: int) -> int:
 
 
 def _adapter_bytes(preset: Preset, load: Load) -> float:
-    """Bytes of the adapters over all GPUs, at 16 bits a number."""
+    """Returns the bytes of the adapters over all GPUs, at 16 bits per number."""
     shape = preset.architecture
     if not load.adapters or shape is None:
         return 0.0
@@ -210,10 +210,10 @@ def _adapter_bytes(preset: Preset, load: Load) -> float:
 
 
 def estimate(preset: Preset, instance: InstanceType, *, context: int = DEFAULT_CONTEXT) -> Estimate:
-    """How many nodes of that type vLLM needs to serve the preset, with a pipeline stage on each.
+    """Estimates how many nodes vLLM needs to serve the preset with one pipeline stage per node.
 
     Raises:
-        GpuTooSmall: no number of nodes up to 64 is enough.
+        GpuTooSmall: 64 nodes are not sufficient.
     """
     available, load = vllm_available_per_gpu(instance), Load(context=context)
     needed = math.inf
@@ -225,7 +225,7 @@ def estimate(preset: Preset, instance: InstanceType, *, context: int = DEFAULT_C
 
 
 def _least_gpus(preset: Preset, instance: InstanceType, nodes: int, load: Load) -> int:
-    """Least number of GPUs over that many nodes; the node's own number when it takes several nodes."""
+    """Returns the minimum number of GPUs on one node, or all GPUs of several nodes."""
     if nodes > 1:
         return nodes * instance.gpus
     available = vllm_available_per_gpu(instance)
@@ -238,16 +238,16 @@ def _least_gpus(preset: Preset, instance: InstanceType, nodes: int, load: Load) 
 
 
 def vllm_available_per_gpu(instance: InstanceType, share: float | None = None) -> float:
-    """Bytes that vLLM may use on each GPU of that type; `share` is the user's."""
+    """Returns the bytes that vLLM may use on each GPU; `share` is the user's share of the memory."""
     return instance.memory_per_gpu * (utilization(instance.gpu) if share is None else share)
 
 
 def max_sequences(
     preset: Preset, instance: InstanceType, *, tensor: int, stages: int, share: float | None = None
 ) -> int | None:
-    """Value of `--max-num-seqs` that a hybrid model needs to start there; None where vLLM's default fits.
+    """Returns the value of `--max-num-seqs` that a hybrid model needs to start; None if vLLM's default fits.
 
-    vLLM gives each request one block of recurrent state and refuses to start when `max_num_seqs` exceeds the blocks it
+    vLLM gives each request one block of recurrent state and exits at start if `max_num_seqs` exceeds the blocks that it
     could allocate (vllm-project/vllm issue 49064). A block has one page for each layer of a cache group; the group's
     size follows vLLM's rule: the smaller of the two kinds of layers, or the larger when it is within 1.5 of it. Formula
     and the margin of 0.9 are upstream Kaito's; pipelines are left to vLLM, as upstream does.
@@ -264,20 +264,20 @@ def max_sequences(
 
 
 def _default_sequences(instance: InstanceType) -> int:
-    """vLLM's default for `max_num_seqs` in its server: by the memory of the GPU, A100 apart."""
+    """Returns the default of `max_num_seqs` in vLLM's server: by the memory of the GPU, with an exception for A100."""
     return 1024 if instance.memory_per_gpu >= 70 * GIB and "A100" not in instance.gpu.name else 256
 
 
 def transformers_need(preset: Preset, gpus: int, *, context: int = DEFAULT_CONTEXT) -> float:
-    """Bytes that the transformers server takes over all GPUs of one node; layers are spread over them."""
+    """Returns the bytes that the transformers server needs over all GPUs of one node, which share the layers."""
     return preset.weights_bytes * WEIGHTS_IN_MEMORY + gpus * TRANSFORMERS_OVERHEAD + context * preset.kv_bytes_per_token
 
 
 def tuning_need(preset: Preset, method: str) -> float:
-    """Bytes that tuning takes over all GPUs of one node, with one sequence a batch and gradient checkpointing.
+    """Returns the bytes that tuning needs over all GPUs of one node, with batch size 1 and gradient checkpointing.
 
-    LoRA keeps the base model at 16 bits; QLoRA at 4.127 bits a parameter (QLoRA paper, section 3), with embeddings and
-    head left at 16 bits: about 0.3 of the files' size. Our allowance for adapter, optimizer and activations is 6 GiB.
+    With LoRA, the base model has 16 bits per parameter. With QLoRA it has 4.127 bits (QLoRA paper, section 3), with
+    embeddings and head at 16 bits: about 0.3 of the files' size. Adapter, optimizer and activations need about 6 GiB.
     """
     share = 0.30 if method.lower() == "qlora" else WEIGHTS_IN_MEMORY
     return preset.weights_bytes * share + 6 * GIB

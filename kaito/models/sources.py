@@ -1,4 +1,4 @@
-"""Where a model's weights come from: a directory in the image, or a repository to download at start."""
+"""Sources of a model's weights: a directory in the image, or a repository to download at start."""
 
 from dataclasses import dataclass
 from typing import Final, final
@@ -9,22 +9,22 @@ WEIGHTS_DIRECTORY: Final[dict[RuntimeName, str]] = {
     "transformers": "/workspace/tfs/weights",
     "vllm": "/workspace/vllm/weights",
 }
-"""Where model images keep the weights; both are links to `/workspace/weights` (upstream Kaito's image layout)."""
+"""Directory of the weights in model images; both are links to `/workspace/weights`, as in upstream Kaito's images."""
 
 DOWNLOAD_DIRECTORY: Final = "/workspace/weights"
-"""Where downloaded weights go; a volume."""
+"""Directory of downloaded weights; a volume."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class WeightsInImage:
-    """The image that runs holds the weights, or a volume with them is mounted."""
+    """The image contains the weights, or a volume with them is mounted."""
 
     directory: str = ""
-    """Where; empty is the runtime's own place in the image."""
+    """Directory of the weights; empty for the runtime's default in the image."""
 
     def path(self, runtime: RuntimeName) -> str:
-        """The directory, for a server of that runtime."""
+        """Returns the directory for a runtime."""
         return self.directory or WEIGHTS_DIRECTORY[runtime]
 
 
@@ -35,14 +35,17 @@ class Download:
 
     repository: str
     revision: str = ""
-    """Commit; empty is the newest."""
+    """Commit; empty for the latest."""
 
 
 ModelSource = WeightsInImage | Download
 
 
 def model_source(preset: Preset, *, private_image: bool = False) -> ModelSource:
-    """Where the preset's weights come from: its image where there is one (or the user's own), else a download."""
+    """Returns the source of the preset's weights:
+
+    its image or the user's private image if there is one, else a download.
+    """
     if private_image or preset.image_tag:
         return WeightsInImage()
     return Download(preset.repository, preset.revision)

@@ -1,4 +1,4 @@
-"""Karpenter's node requests: Machine v1alpha5 and NodeClaim v1, and what they have in common (`Claim`)."""
+"""Karpenter's claims: Machine v1alpha5 and NodeClaim v1, and their common base `Claim`."""
 
 from kaito.api.karpenter.claim import (
     Claim as Claim,

@@ -1,27 +1,27 @@
 """Condition types and reasons of claims, in both generations of Karpenter's API.
 
-gpu-provisioner writes them, the workspace controller reads them. A claim is Ready when its three stages (launched,
-registered, initialized) are; a Machine spells the stages with a prefix, and reports trouble as False where a
-NodeClaim says Unknown. Names and reasons are Karpenter's (v1.7, and v0.29 for Machine).
+The gpu-provisioner writes them, and the workspace controller reads them. A claim is Ready if it is launched, registered
+and initialized. A Machine's stages have a prefix, and are False where those of a NodeClaim are Unknown. Types and
+reasons are Karpenter's (v1.7, and v0.29 for Machine).
 """
 
 from typing import Final, NamedTuple
 
 READY: Final = "Ready"
-"""Root condition of both kinds."""
+"""Summary condition of both kinds."""
 
 DRAINED: Final = "Drained"
-"""Every pod that can be moved has left the node, which is being terminated."""
+"""All pods that can be evicted have left the node that is being terminated."""
 
 VOLUMES_DETACHED: Final = "VolumesDetached"
-"""No volume is attached to the node any more."""
+"""All volumes are detached from the node."""
 
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
-"""True: the cloud deletes the machine. False: the cloud refuses to, until a person removes the cause (a lock, a missing
-permission); the message has its words. Unknown: the deletion is delayed and tried again."""
+"""True: the cloud deletes the instance. False: the cloud rejects the deletion until an administrator removes the cause
+(a lock, a missing permission); the message contains the cloud's error. Unknown: the deletion is delayed and retried."""
 
 NODE_READY: Final = "NodeReady"
-"""Informational: mirrors the node's own Ready, so that trouble after initialization shows on the claim."""
+"""Informational: a copy of the node's Ready condition, so that the claim reports failures after initialization."""
 
 
 class Stages(NamedTuple):
@@ -38,101 +38,103 @@ MACHINE_STAGES: Final = Stages("MachineLaunched", "MachineRegistered", "MachineI
 # ── reasons ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 AWAITING_RECONCILIATION: Final = "AwaitingReconciliation"
-"""Nothing looked at the claim yet. Readers show it only when no stage has anything better to say."""
+"""The stage has not been reconciled yet. Readers show it only if no stage has another reason."""
 
 LAUNCH_FAILED: Final = "LaunchFailed"
-"""The cloud refused or failed; the message has its words, at most 800 characters."""
+"""The launch failed; the message contains the cloud's error, at most 800 characters."""
 
 INSUFFICIENT_CAPACITY: Final = "InsufficientCapacity"
-"""The cloud has no machine of that size in that region or zone now."""
+"""The cloud has no capacity for the instance type in the region or zone."""
 
 QUOTA_EXCEEDED: Final = "QuotaExceeded"
-"""The subscription's quota does not allow another machine of that family."""
+"""The subscription's quota of the instance family is exhausted."""
 
 UNSUPPORTED_INSTANCE_TYPE: Final = "UnsupportedInstanceType"
-"""The cloud does not offer that size there, or it has no GPU."""
+"""The cloud does not offer the instance type in the region, or it has no GPU."""
 
 UNAUTHORIZED: Final = "Unauthorized"
-"""The provisioner's identity may not do that."""
+"""The provisioner's identity lacks a permission."""
 
 INVALID_CLAIM: Final = "InvalidClaim"
-"""The claim itself cannot be fulfilled: no instance type, no disk size, or a name the cloud refuses."""
+"""The claim cannot be fulfilled: it has no instance type, no disk size, or a name that the cloud rejects."""
 
 AGENT_POOL_CREATING: Final = "AgentPoolCreating"
-"""The cloud accepted the machine and is making it."""
+"""The cloud is creating the instance."""
 
 AGENT_POOL_DELETING: Final = "AgentPoolDeleting"
-"""A former machine of the name has to go first."""
+"""An earlier agent pool of the same name is being deleted."""
 
 AGENT_POOL_NAME_CONFLICT: Final = "AgentPoolNameConflict"
-"""A machine of the claim's name exists and is somebody else's; it is left alone."""
+"""An agent pool of the claim's name exists and has another owner; it is left unchanged."""
 
 CLUSTER_NOT_FOUND: Final = "ClusterNotFound"
-"""The cloud knows no cluster of the configured name: the provisioner is set up wrongly."""
+"""The configured cluster does not exist in the cloud: the provisioner's settings are wrong."""
 
 CLOUD_THROTTLED: Final = "CloudThrottled"
-"""Too many requests; tried again when the cloud allows."""
+"""The cloud throttled the request; retried after the time that the cloud returned."""
 
 CLOUD_BUSY: Final = "CloudBusy"
-"""Another operation on the cluster has to end first."""
+"""Another operation on the cluster is in progress; retried after it."""
 
 CLOUD_CONFLICT: Final = "CloudConflict"
-"""The cloud refused because of the state of a resource, without naming an operation to wait for; tried again with
-growing pauses."""
+"""The cloud rejected the request because of the state of a resource; retried with backoff."""
 
 BLOCKED_BY_CLOUD: Final = "BlockedByCloud"
-"""A lock, a policy or a full subnet in the cloud forbids it; it is tried again rarely, until a person removes that."""
+"""A lock, a policy or a full subnet in the cloud prevents it;
+
+retried rarely until an administrator removes the cause.
+"""
 
 DELETION_FAILED: Final = "DeletionFailed"
-"""The cloud did not delete the machine; the message has its words."""
+"""The cloud did not delete the instance; the message contains the cloud's error."""
 
 TERMINATING: Final = "Terminating"
-"""Of Ready: the claim is being deleted."""
+"""Reason of Ready: the claim is being deleted."""
 
 CLOUD_UNAVAILABLE: Final = "CloudUnavailable"
-"""The cloud failed or did not answer; tried again."""
+"""The cloud returned a server error or did not answer; retried."""
 
 OPERATION_CANCELED: Final = "OperationCanceled"
-"""A later operation overrode ours; tried again."""
+"""Another operation superseded the launch; retried."""
 
 PROVIDER_ID_MISSING: Final = "ProviderIDMissing"
-"""The node has joined; the cloud's node manager has not yet said which machine it is."""
+"""The node has joined, but the cloud's node manager has not set its provider ID yet."""
 
 PROVIDER_ID_MISMATCH: Final = "ProviderIDMismatch"
-"""The node with the claim's labels is another machine."""
+"""The node with the claim's labels has another provider ID."""
 
 INITIALIZATION_TIMEOUT: Final = "InitializationTimeout"
-"""The node joined and did not become usable in time; the message says what is missing."""
+"""The node joined but did not initialize in time; the message contains what is missing."""
 
 LAUNCH_TIMEOUT: Final = "LaunchTimeout"
-"""The cloud did not finish the machine in time; the claim is deleted."""
+"""The cloud did not create the instance in time; the claim is deleted."""
 
 REGISTRATION_TIMEOUT: Final = "RegistrationTimeout"
-"""The machine is there, but its node did not join in time; the claim is deleted."""
+"""The instance exists, but its node did not join in time; the claim is deleted."""
 
 NOT_LAUNCHED: Final = "MachineNotLaunched"
-"""Machine only: a later stage waits for the launch."""
+"""Machine only: the stage waits for the launch."""
 
 NODE_NOT_FOUND: Final = "NodeNotFound"
-"""No node has joined for this machine yet."""
+"""No node of the instance has joined yet."""
 
 MULTIPLE_NODES_FOUND: Final = "MultipleNodesFound"
-"""More than one node says it is this machine."""
+"""Several nodes have the provider ID of the instance."""
 
 NODE_NOT_READY: Final = "NodeNotReady"
-"""The node has joined, and its kubelet does not report Ready."""
+"""The node has joined, but its kubelet does not report Ready."""
 
 STARTUP_TAINTS_EXIST: Final = "StartupTaintsExist"
-"""A startup taint of the claim is still on the node."""
+"""The node still has a startup taint of the claim."""
 
 EPHEMERAL_TAINTS_EXIST: Final = "KnownEphemeralTaintsExist"
-"""A taint that Kubernetes puts on starting nodes is still there."""
+"""The node still has a taint that Kubernetes sets on starting nodes."""
 
 RESOURCE_NOT_REGISTERED: Final = "ResourceNotRegistered"
-"""The node does not advertise something the claim asked for, such as its GPUs."""
+"""The node does not advertise a resource that the claim requests, such as its GPUs."""
 
 RECONCILING_DEPENDENTS: Final = "ReconcilingDependents"
-"""A stage is not there yet; the message lists which."""
+"""A stage is not complete; the message lists which."""
 
 UNHEALTHY_DEPENDENTS: Final = "UnhealthyDependents"
 """A stage failed; the message lists which."""
@@ -144,11 +146,10 @@ AWAITING_VOLUME_DETACHMENT: Final = "AwaitingVolumeDetachment"
 """Volumes are still attached to the node."""
 
 TERMINATION_GRACE_PERIOD_ELAPSED: Final = "TerminationGracePeriodElapsed"
-"""The time for draining or detaching is over; termination goes on without."""
+"""The time limit for draining or detaching has passed; the termination continues."""
 
 UNAVAILABLE_MESSAGE: Final = "all requested instance types were unavailable during launch"
-"""Text that readers of claims (Karpenter, upstream Kaito's RAGEngine) look for to tell a launch that cannot succeed
-from one that is slow."""
+"""Message by which readers of claims (Karpenter, upstream Kaito's RAGEngine) recognize a launch that cannot succeed."""
 
 TERMINAL_LAUNCH_REASONS: Final = frozenset(
     {
@@ -160,4 +161,4 @@ TERMINAL_LAUNCH_REASONS: Final = frozenset(
         BLOCKED_BY_CLOUD,
     }
 )
-"""Launch reasons that waiting a minute does not cure."""
+"""Launch reasons that persist until capacity, quota or configuration changes."""

@@ -1,4 +1,4 @@
-"""Machine, `karpenter.sh/v1alpha5`: Karpenter's node request before v1, and the one Kaito's founding contract names."""
+"""Machine, `karpenter.sh/v1alpha5`: the claim of Karpenter before v1, and the default of `--node-api`."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from kaito.runtime.meta import Model
 
 
 class MachineTemplateRef(Model):
-    """The cloud provider's template, by name."""
+    """Reference to the cloud provider's template."""
 
     api_version: str = ""
     """API version of the template."""
@@ -20,31 +20,30 @@ class MachineTemplateRef(Model):
     """Kind of the template."""
 
     name: ObjectName
-    """Name of the template. Kaito puts the Machine's own name here."""
+    """Name of the template. Kaito sets the name of the Machine."""
 
 
 class MachineSpec(ClaimSpec):
-    """The node that is asked for."""
+    """Desired properties of the node."""
 
     machine_template_ref: MachineTemplateRef | None = None
-    """The cloud provider's template; gpu-provisioner does not read it."""
+    """The cloud provider's template; gpu-provisioner does not use it."""
 
     kubelet: RawObject | None = None
-    """Kubelet settings of Karpenter v1alpha5. Kept as they came; gpu-provisioner has no use for them, because AKS
-    configures the kubelet itself."""
+    """Kubelet settings of Karpenter v1alpha5. gpu-provisioner does not use them, because AKS configures the kubelet."""
 
 
 class MachineStatus(ClaimStatus):
-    """What became of the request."""
+    """Observed state of the claim."""
 
 
 class Machine(Claim, api="karpenter.sh/v1alpha5", kind="Machine", namespaced=False):
-    """A request for one node (Karpenter before v1)."""
+    """A claim of one node (Karpenter before v1)."""
 
     stages: ClassVar[conditions.Stages] = conditions.MACHINE_STAGES
 
     spec: MachineSpec = Field(default_factory=MachineSpec)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
-    """The node that is asked for."""
+    """Desired properties of the node."""
 
     status: MachineStatus = Field(default_factory=MachineStatus)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
-    """What became of it."""
+    """Observed state of the claim."""

@@ -1,4 +1,4 @@
-"""NodeClaim, `karpenter.sh/v1`: Karpenter's node request of today."""
+"""NodeClaim, `karpenter.sh/v1`: the claim of current Karpenter."""
 
 from typing import Annotated, ClassVar
 
@@ -36,11 +36,11 @@ _REQUIREMENT_RULES = (
         'label "kubernetes.io/hostname" is restricted',
     ),
 )
-"""Karpenter v1.14's rules, with `has()` where the original fails on absent values instead of saying why."""
+"""Rules of Karpenter v1.14, with `has()` where the original fails on absent values without its message."""
 
 
 class NodeClassRef(Model):
-    """The cloud provider's settings for the node, by reference."""
+    """Reference to the cloud provider's settings of the node."""
 
     group: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 253, "pattern": "^[^/]*$"})]
     """API group of the node class; `kaito.sh` for claims that gpu-provisioner fulfills."""
@@ -53,7 +53,7 @@ class NodeClassRef(Model):
 
 
 class NodeClaimSpec(ClaimSpec):
-    """The node that is asked for. It cannot be changed."""
+    """Desired properties of the node. Cannot be changed."""
 
     rules: ClassVar = [Rule("self == oldSelf", "spec is immutable")]
 
@@ -64,34 +64,34 @@ class NodeClaimSpec(ClaimSpec):
     """Constraints on the node's labels; the instance type is one of them."""
 
     node_class_ref: NodeClassRef
-    """Who fulfills the claim, and with which settings."""
+    """Node class: determines the provisioner that fulfills the claim, and its settings."""
 
     termination_grace_period: (
         Annotated[str, Field(json_schema_extra={"maxLength": 32, "pattern": "^([0-9]+(s|m|h))+$"})] | None
     ) = None
-    """How long draining may take before the remaining pods are deleted by force, for example `1h`. Absent waits for
-    ever."""
+    """Time limit for draining, for example `1h`. After it, the remaining pods are deleted. Without it there is no
+    limit."""
 
     expire_after: (
         Annotated[str, Field(json_schema_extra={"maxLength": 32, "pattern": "^(([0-9]+(s|m|h))+|Never)$"})] | None
     ) = None
-    """Longest life of the node, or `Never`. gpu-provisioner does not expire nodes, so no default is stored."""
+    """Maximum lifetime of the node, or `Never`. gpu-provisioner does not expire nodes, so there is no default."""
 
 
 class NodeClaimStatus(ClaimStatus):
-    """What became of the request."""
+    """Observed state of the claim."""
 
     last_pod_event_time: Time | None = None
     """Written by Karpenter only."""
 
 
 class NodeClaim(Claim, api="karpenter.sh/v1", kind="NodeClaim", namespaced=False):
-    """A request for one node (Karpenter v1)."""
+    """A claim of one node (Karpenter v1)."""
 
     stages: ClassVar[conditions.Stages] = conditions.NODE_CLAIM_STAGES
 
     spec: NodeClaimSpec  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
-    """The node that is asked for. Cannot be changed."""
+    """Desired properties of the node. Cannot be changed."""
 
     status: NodeClaimStatus = Field(default_factory=NodeClaimStatus)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
-    """What became of it."""
+    """Observed state of the claim."""

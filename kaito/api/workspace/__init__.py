@@ -1,4 +1,4 @@
-"""The Workspace kind: what nodes, and what to run on them. Fields, status and validation."""
+"""The kind Workspace: nodes, and the model to run on them. Fields, status and validation."""
 
 from kaito.api.workspace.data import DataDestination as DataDestination, DataSource as DataSource
 from kaito.api.workspace.inference import Adapter as Adapter, InferenceSpec as InferenceSpec

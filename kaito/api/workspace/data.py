@@ -1,4 +1,4 @@
-"""Where data comes from and goes to: datasets and adapters in, tuning results out."""
+"""Sources and destinations of data: datasets, adapters and tuning results."""
 
 from typing import Annotated, ClassVar
 
@@ -13,11 +13,11 @@ class DataSource(Model):
     """A dataset or an adapter. Exactly one of `urls`, `volumeSource` and `image`."""
 
     name: ObjectName = ""
-    """Name of the data. Required for adapters, where it is the name to ask for in a request."""
+    """Name of the data. Required for adapters, where it is the name of the model in requests."""
 
     urls: Annotated[list[Url], Field(json_schema_extra={"maxItems": 32})] = Field(default_factory=list[str])
-    """Files to download (http or https), for datasets. Addresses inside the cluster need the controller's flag
-    `--allow-in-cluster-data-urls`; the node itself and the cloud's metadata service are never allowed."""
+    """URLs of files to download (http or https), for datasets. Addresses inside the cluster require the controller's
+    flag `--allow-in-cluster-data-urls`. The node and the cloud's metadata service are never allowed."""
 
     volume_source: RawObject | None = None
     """A core/v1 VolumeSource, for example `{persistentVolumeClaim: {claimName: data}}`."""
@@ -28,18 +28,18 @@ class DataSource(Model):
     image_pull_secrets: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 16})] = Field(
         default_factory=list[str]
     )
-    """Secrets (same namespace, key `.dockerconfigjson`) with which `image` is pulled. Each must exist before a node is
+    """Secrets (same namespace, key `.dockerconfigjson`) for pulling `image`. They must exist before a node is
     created."""
 
     @property
     def kinds(self) -> list[str]:
-        """Which of the source fields are set, by their wire names; a valid source has exactly one."""
+        """Names of the source fields that are set; a valid source has exactly one."""
         given = {"urls": self.urls, "volumeSource": self.volume_source, "image": self.image}
         return [name for name, value in given.items() if value]
 
 
 class DataDestination(Model):
-    """Where results go. Exactly one of `volumeSource` and `image`."""
+    """Destination of results. Exactly one of `volumeSource` and `image`."""
 
     rules: ClassVar = [
         Rule(
@@ -54,16 +54,16 @@ class DataDestination(Model):
     ]
 
     volume_source: RawObject | None = None
-    """A core/v1 VolumeSource that results are written to."""
+    """A core/v1 VolumeSource that the results are written to."""
 
     image: ImageReference = ""
-    """Image that results are pushed as. Needs `imagePushSecret`."""
+    """Image that the results are pushed as. Requires `imagePushSecret`."""
 
     image_push_secret: ObjectName = ""
-    """Secret (same namespace, type `kubernetes.io/dockerconfigjson`) that allows the push."""
+    """Secret (same namespace, type `kubernetes.io/dockerconfigjson`) with credentials for the push."""
 
     @property
     def kinds(self) -> list[str]:
-        """Which of the destination fields are set, by their wire names; a valid destination has exactly one."""
+        """Names of the destination fields that are set; a valid destination has exactly one."""
         given = {"volumeSource": self.volume_source, "image": self.image}
         return [name for name, value in given.items() if value]

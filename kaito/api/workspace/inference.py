@@ -1,4 +1,4 @@
-"""`workspace.inference`: serve a preset, or a pod template of the user's own."""
+"""`workspace.inference`: serves a preset, or the user's pod template."""
 
 from typing import Annotated, ClassVar
 
@@ -11,7 +11,7 @@ from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import Model
 
 ADAPTER_LIMIT = 10
-"""Most adapters of one Workspace (upstream Kaito v0.12 has the same limit)."""
+"""Maximum number of adapters of one Workspace, as in upstream Kaito v0.12."""
 
 
 class Adapter(Model):
@@ -42,14 +42,14 @@ class Adapter(Model):
     ]
 
     source: DataSource
-    """Where the adapter's files are: `name` and exactly one of `image` and `volumeSource`."""
+    """Source of the adapter's files: `name`, and exactly one of `image` and `volumeSource`."""
 
     strength: Annotated[str, Field(json_schema_extra={"maxLength": 16})] = ""
-    """How much of the adapter is merged, a decimal number from 0 to 1 as text; `1.0` when absent."""
+    """Strength with which the adapter is merged: a decimal number from 0 to 1 as text. Default: `1.0`."""
 
 
 class InferenceSpec(Model):
-    """What to serve. Exactly one of `preset` and `template`."""
+    """The model to serve. Exactly one of `preset` and `template`."""
 
     rules: ClassVar = [
         Rule(
@@ -77,12 +77,13 @@ class InferenceSpec(Model):
     """A model of the catalog. Cannot be changed."""
 
     template: RawObject | None = None
-    """A core/v1 PodTemplateSpec to run instead of a preset. It may change, and the workload follows. The API server is
-    asked by a dry run before a node is created."""
+    """A core/v1 PodTemplateSpec to run instead of a preset. It can be changed, which replaces the pods. The API server
+    checks it in a dry run before a node is created."""
 
     config: ObjectName = ""
-    """ConfigMap (same namespace) whose key `inference_config.yaml` holds settings of the inference server. It is
-    checked before a node is created, and the model is sized with its context, memory share and parallel sizes."""
+    """ConfigMap (same namespace) whose key `inference_config.yaml` contains settings of the inference server. It is
+    checked before a node is created, and its context length, memory share and parallel sizes determine the memory that
+    the model needs."""
 
     adapters: Annotated[
         list[Adapter],
@@ -97,4 +98,4 @@ class InferenceSpec(Model):
             )
         ),
     ] = Field(default_factory=list[Adapter])
-    """LoRA adapters to serve with the model, at most ten, each with a name of its own."""
+    """LoRA adapters to serve with the model: at most ten, with unique names."""

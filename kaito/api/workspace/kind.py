@@ -1,8 +1,8 @@
 """The Workspace kind in both served versions.
 
-v1beta1 is stored. v1alpha1 has the same field tree, so the API server converts by rewriting `apiVersion` alone
-(strategy `None`) and nothing is lost either way. Controllers use `Workspace` (v1beta1) only; `WorkspaceV1Alpha1` exists
-for the CRD and for clients that still speak it.
+v1beta1 is stored. v1alpha1 has the same fields, so that the API server converts by changing only `apiVersion` (strategy
+`None`), without loss. Controllers use only `Workspace` (v1beta1); `WorkspaceV1Alpha1` exists for the CRD and for
+clients of the old version.
 """
 
 from typing import ClassVar
@@ -17,15 +17,15 @@ from kaito.runtime.crd import Rule
 from kaito.runtime.meta import Resource
 
 NAME_LIMIT = 52
-"""Longest Workspace name. The StatefulSet's pods carry the label `controller-revision-hash`, whose value
-`<name>-<10 characters>` must fit 63 (Kubernetes: StatefulSet pods of longer names are never created)."""
+"""Longest name of a Workspace. The label `controller-revision-hash` of the StatefulSet's pods has the value
+`<name>-<10 characters>`, which has at most 63 characters. Kubernetes never creates the pods of a longer name."""
 
 
 class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
-    """A model to serve or to tune, and the GPU nodes it needs. Exactly one of inference and tuning."""
+    """A model to serve or to tune, and the GPU nodes that it needs. Exactly one of inference and tuning."""
 
     rules: ClassVar = [
-        # The API server allows no field path into metadata, so these two name the field in the message.
+        # A CEL rule cannot have a field path into metadata, so the messages of these two name the field.
         Rule(
             f"size(self.metadata.name) <= {NAME_LIMIT}",
             f"metadata.name is too long for the Service and pods of that name: use at most {NAME_LIMIT} characters",
@@ -68,7 +68,7 @@ class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
     ]
 
     resource: ResourceSpec
-    """The nodes this workspace needs."""
+    """The nodes that the Workspace needs."""
 
     inference: InferenceSpec | None = None
     """Serve a model. Exclusive with tuning; cannot be added or removed later."""
@@ -87,4 +87,4 @@ class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
 
 
 class WorkspaceV1Alpha1(Workspace, api="kaito.sh/v1alpha1"):
-    """A model to serve or to tune, and the GPU nodes it needs. Exactly one of inference and tuning."""
+    """A model to serve or to tune, and the GPU nodes that it needs. Exactly one of inference and tuning."""

@@ -1,4 +1,4 @@
-"""`preset` of inference and tuning: a model by name, and how to get at it."""
+"""`preset` of inference and tuning: a model by name, and how its files are obtained."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -14,19 +14,19 @@ _FIXED = "cannot be changed: delete the Workspace and create a new one"
 
 
 class PresetOptions(Model):
-    """How the model's files are fetched when the defaults do not fit."""
+    """Options for obtaining the model's files."""
 
     image: ImageReference = ""
-    """Image that holds the model, for models whose license forbids a public image. With access mode `private`."""
+    """Image that contains the model, for models whose license forbids a public image. With access mode `private`."""
 
     image_pull_secrets: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 16})] = Field(
         default_factory=list[str]
     )
-    """Secrets (same namespace, key `.dockerconfigjson`) with which `image` is pulled, or in access mode `public` the
-    preset's own image from a private mirror. Each must exist before a node is created."""
+    """Secrets (same namespace, key `.dockerconfigjson`) for pulling `image`, or in access mode `public` for pulling the
+    preset's image from a private mirror. They must exist before a node is created."""
 
     model_access_secret: ObjectName = ""
-    """Secret (same namespace) whose key `HF_TOKEN` opens a gated model on Hugging Face."""
+    """Secret (same namespace) whose key `HF_TOKEN` contains a Hugging Face token for a gated model."""
 
 
 class PresetSpec(Model):
@@ -56,11 +56,11 @@ class PresetSpec(Model):
     ]
 
     name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 128})]
-    """Preset name such as `phi-3-mini-4k-instruct`, or a Hugging Face id `org/model` that the catalog knows. Case
-    does not matter."""
+    """Name of a preset such as `phi-3-mini-4k-instruct`, or a Hugging Face ID `org/model` of the catalog. Case does not
+    matter."""
 
     access_mode: AccessMode = "public"
-    """`private` takes the model from `presetOptions.image`."""
+    """`private` uses the model in `presetOptions.image`."""
 
     preset_options: PresetOptions = Field(default_factory=PresetOptions)
-    """Image, pull secrets and token."""
+    """Image, pull secrets and access token."""

@@ -1,4 +1,4 @@
-"""`workspace.resource`: which nodes a Workspace needs, and how it recognizes them."""
+"""`workspace.resource`: the nodes that a Workspace needs, and the labels that select them."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -13,18 +13,18 @@ from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model, O
 _LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 
 INSTANCE_TYPE_LIMIT = 63
-"""Longest instance type: it becomes the value of the node label `node.kubernetes.io/instance-type`."""
+"""Longest instance type: the value of the node label `node.kubernetes.io/instance-type`."""
 
 
 _RESERVED = ", ".join(f"'{key}'" for key in sorted(labels.RESERVED_KEYS))
 _FREE_KEY = f"!(k in [{_RESERVED}]) && " + " && ".join(
     f"!k.startsWith('{domain}/')" for domain in labels.RESERVED_DOMAINS
 )
-"""CEL: the label key `k` is the user's to use. The same rule as `labels.is_reserved`."""
+"""CEL expression: the label key `k` is not reserved. The same rule as `labels.is_reserved`."""
 
 
 class NodeSelectorRequirement(LabelSelectorRequirement):
-    """One expression over a node label."""
+    """A requirement for a node label."""
 
     rules: ClassVar = [
         Rule(
@@ -38,15 +38,16 @@ class NodeSelectorRequirement(LabelSelectorRequirement):
     """Label key."""
 
     operator: Operator
-    """`In` and `NotIn` compare with the values, `Exists` and `DoesNotExist` look for the key only."""
+    """`In` and `NotIn` compare the label with the values; `Exists` and `DoesNotExist` check only the key."""
 
     values: Annotated[list[LabelValue], Field(json_schema_extra={"maxItems": 16})] = Field(default_factory=list[str])
     """Values for `In` and `NotIn`; empty for `Exists` and `DoesNotExist`."""
 
 
 class NodeSelector(LabelSelector):
-    """Labels that the nodes of the workspace carry. New nodes are created with `matchLabels`; every requirement,
-    expressions included, decides which nodes count as the workspace's own. Must not be empty."""
+    """Labels of the Workspace's nodes. New nodes are created with `matchLabels`. A node belongs to the Workspace only
+    if
+    it matches all labels and expressions. Must not be empty."""
 
     rules: ClassVar = [
         Rule(
@@ -70,17 +71,17 @@ class NodeSelector(LabelSelector):
     match_labels: Annotated[dict[str, LabelValue], Field(json_schema_extra={"maxProperties": 32})] = Field(
         default_factory=dict[str, str]
     )
-    """Labels with exactly these values. Keys below `kaito.sh` that the controllers own and all of `karpenter.sh` are
+    """Labels with their values. Keys in `karpenter.sh`, and keys in `kaito.sh` that the controllers own, are
     reserved."""
 
     match_expressions: Annotated[list[NodeSelectorRequirement], Field(json_schema_extra={"maxItems": 16})] = Field(  # type: ignore[assignment]  # list of a narrower requirement; never written to
         default_factory=list[NodeSelectorRequirement]
     )
-    """Expressions that must hold as well."""
+    """Further requirements for the labels."""
 
 
 class Partition(Model):
-    """A share of a node's GPUs instead of the whole node."""
+    """A part of a node's GPUs instead of the whole node."""
 
     rules: ClassVar = [
         Rule(
@@ -94,17 +95,17 @@ class Partition(Model):
     ]
 
     mode: Literal["mig", "accelerator"]
-    """`mig` takes one slice of a GPU with Multi-Instance GPU; `accelerator` takes `count` whole GPUs of a node."""
+    """`mig` uses one slice of a GPU with Multi-Instance GPU; `accelerator` uses `count` whole GPUs of a node."""
 
     profile: Annotated[str, Field(json_schema_extra={"maxLength": 16})] | None = None
-    """MIG profile such as `1g.10gb`. With mode `mig` only, and required there."""
+    """MIG profile such as `1g.10gb`. Required with mode `mig`, and not allowed otherwise."""
 
     count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 64})] | None = None
-    """Whole GPUs. With mode `accelerator` only, and required there."""
+    """Number of GPUs. Required with mode `accelerator`, and not allowed otherwise."""
 
 
 class ResourceSpec(Model):
-    """The nodes a Workspace needs."""
+    """The nodes that a Workspace needs."""
 
     rules: ClassVar = [
         Rule(
@@ -127,22 +128,22 @@ class ResourceSpec(Model):
     ]
 
     count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_NODE_COUNT, "format": "int32"})] = 1
-    """Number of nodes. Each serves the whole model and takes its share of the requests; tuning runs on one. Cannot be
+    """Number of nodes. Each node serves the whole model and a part of the requests; tuning runs on one node. Cannot be
     changed."""
 
     instance_type: Annotated[
         str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": _LABEL_VALUE})
     ] = ""
-    """The cloud's name of the machine size, for example `Standard_NC24ads_A100_v4`. Required unless the controller runs
-    with `--node-api byo`, where nodes are yours and this must be empty. Cannot be changed once set."""
+    """The cloud's name of the instance type, for example `Standard_NC24ads_A100_v4`. Required, except with existing
+    nodes (`--node-api byo`), where it must be empty. Cannot be changed once set."""
 
     label_selector: Annotated[NodeSelector, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})]
-    """Labels that the workspace's nodes carry. Cannot be changed."""
+    """Labels of the Workspace's nodes. Cannot be changed."""
 
     preferred_nodes: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 128})] = Field(
         default_factory=list[str]
     )
-    """Names of existing nodes to use before new ones are created. They must match the label selector."""
+    """Names of existing nodes to use before new nodes are created. They must match the label selector."""
 
     partition: Partition | None = None
-    """Run on a part of a node's GPUs. Cannot be changed."""
+    """Use a part of a node's GPUs. Cannot be changed."""

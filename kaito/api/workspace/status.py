@@ -1,4 +1,4 @@
-"""`workspace.status`: what the workspace controller observed."""
+"""`workspace.status`: the state that the workspace controller observed."""
 
 from typing import Annotated, Literal
 
@@ -10,13 +10,13 @@ WorkspaceState = Literal["Pending", "Running", "Ready", "NotReady", "Succeeded",
 
 
 class PerformanceMetric(Model):
-    """One measured number."""
+    """One measurement."""
 
     description: str
     """What was measured and how."""
 
     value: str
-    """The number as text."""
+    """The measured value as text."""
 
     unit: str = ""
     """Unit of the value, for example `tokens/min`."""
@@ -26,33 +26,33 @@ class PerformanceMetric(Model):
 
 
 class PerformanceStatus(Model):
-    """What a benchmark of the serving workload measured."""
+    """Results of a benchmark of the workload."""
 
     metrics: dict[str, PerformanceMetric] = Field(default_factory=dict[str, PerformanceMetric])
-    """Measured numbers by name, for example `peakTokensPerMinute`."""
+    """Measurements by name, for example `peakTokensPerMinute`."""
 
 
 class WorkspaceStatus(Model):
-    """Observed state. `conditions` hold the detail, `state` is their summary in a word."""
+    """Observed state. `state` summarizes `conditions` in one word."""
 
     observed_generation: int = 0
     """Generation of the Workspace that this status describes."""
 
     conditions: list[Condition] = Field(default_factory=list[Condition])
-    """One entry per aspect: ResourceReady, InferenceReady, WorkspaceReady and so on, each with its reason in words."""
+    """Conditions such as ResourceReady, InferenceReady and WorkspaceReady, each with reason and message."""
 
     worker_nodes: list[str] = Field(default_factory=list[str])
-    """Names of the nodes of this workspace, sorted."""
+    """Names of the Workspace's nodes, sorted."""
 
     claims: list[str] = Field(default_factory=list[str])
-    """Names of the Machines or NodeClaims this workspace has, sorted. One that is missing later was lost."""
+    """Names of the Workspace's Machines or NodeClaims, sorted. A claim that is missing later was lost."""
 
     state: WorkspaceState | None = None
-    """Inference: `Pending` until it first answers, then `Ready` or `NotReady`. Tuning: `Pending`, `Running`,
-    `Succeeded` or `Failed`."""
+    """Inference: `Pending` until the model is served for the first time, then `Ready` or `NotReady`. Tuning: `Pending`,
+    `Running`, `Succeeded` or `Failed`."""
 
     target_node_count: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
-    """Number of nodes this workspace should have; 0 before it was computed."""
+    """Number of nodes that the Workspace needs; 0 before it is computed."""
 
     performance: PerformanceStatus | None = None
-    """Results of a benchmark, if one ran."""
+    """Results of a benchmark, if one was run."""

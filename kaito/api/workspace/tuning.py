@@ -1,4 +1,4 @@
-"""`workspace.tuning`: fine-tune a preset on data and put the adapter somewhere."""
+"""`workspace.tuning`: fine-tunes a preset on a dataset and stores the adapter."""
 
 from typing import Annotated, ClassVar
 
@@ -14,7 +14,7 @@ _FIXED = "cannot be changed: delete the Workspace and create a new one"
 
 
 class TuningSpec(Model):
-    """What to tune, on which data, and where the result goes. Runs as a Job on one node."""
+    """The model to tune, the dataset, and the destination of the adapter. Runs as a Job on one node."""
 
     rules: ClassVar = [
         Rule(
@@ -22,7 +22,7 @@ class TuningSpec(Model):
             "is not a method: use lora or qlora",
             field_path=".method",
         ),
-        # The rule above leaves two methods, which differ in their first letter; case does not matter.
+        # The two methods differ in their first letter; case does not matter.
         Rule("self.method.matches('^[qQ]') == oldSelf.method.matches('^[qQ]')", _FIXED, field_path=".method"),
         Rule(
             "(has(self.input.name) ? self.input.name : '') == (has(oldSelf.input.name) ? oldSelf.input.name : '')",
@@ -35,11 +35,14 @@ class TuningSpec(Model):
     """The base model. Cannot be changed."""
 
     method: Annotated[str, Field(json_schema_extra={"maxLength": 16})]
-    """`lora`, or `qlora` (LoRA on a base model quantised to 4 bits). Case does not matter. Cannot be changed."""
+    """`lora`, or `qlora` (LoRA on a base model that is quantized to 4 bits).
+
+    Case does not matter. Cannot be changed.
+    """
 
     config: ObjectName = ""
-    """ConfigMap (same namespace) whose key `training_config.yaml` holds the training settings; absent takes the
-    defaults of the method. It is checked before a node is created."""
+    """ConfigMap (same namespace) whose key `training_config.yaml` contains the training settings. Default: the settings
+    of the method. It is checked before a node is created."""
 
     input: Annotated[
         DataSource,
@@ -61,4 +64,4 @@ class TuningSpec(Model):
     """The dataset."""
 
     output: DataDestination
-    """Where the adapter goes."""
+    """Destination of the adapter."""

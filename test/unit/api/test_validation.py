@@ -73,7 +73,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (INFERENCE, {"metadata": {"name": "phi.3"}}, "metadata.name: 'phi.3' cannot name its Service"),
     (INFERENCE, {"inference": None}, "inference: neither inference nor tuning is set: set one"),
     (INFERENCE, {"tuning": TUNING["tuning"]}, "tuning: inference and tuning are both set: remove one"),
-    (INFERENCE, {"resource": {"instanceType": ""}}, r"resource.instanceType: is empty: name the machine size"),
+    (INFERENCE, {"resource": {"instanceType": ""}}, r"resource.instanceType: is empty: set an instance type"),
     (INFERENCE, {"resource": {"instanceType": "a b"}}, "resource.instanceType: 'a b' is not an instance type"),
     (
         INFERENCE,
@@ -118,7 +118,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         INFERENCE,
         {"resource": {"partition": {"mode": "mig"}}},
-        "resource.partition: this controller gives .* whole nodes",
+        "resource.partition: is not supported, workloads use whole nodes",
     ),
     (INFERENCE, {"inference": {"preset": None}}, "inference.preset: neither preset nor template is set"),
     (
@@ -155,7 +155,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         INFERENCE,
         {"inference": {"adapters": [merged(ADAPTER, {"source": {"name": f"a{n}"}}) for n in range(11)]}},
-        "inference.adapters: 11 adapters: at most 10",
+        "inference.adapters: 11 adapters: use at most 10",
     ),
     (
         INFERENCE,
@@ -210,7 +210,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         INFERENCE,
         {"metadata": {"annotations": {"kaito.sh/runtime": "onnx"}}},
-        r"metadata.annotations\[kaito.sh/runtime\]: 'onnx' is not understood: use transformers or vllm",
+        r"metadata.annotations\[kaito.sh/runtime\]: 'onnx' is not valid: use transformers or vllm",
     ),
     (
         INFERENCE,

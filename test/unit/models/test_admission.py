@@ -127,7 +127,7 @@ def test_tuning_names_its_own_preset_field() -> None:
     assert found.startswith("error: tuning.preset.name: gpt-oss-20b cannot be tuned")
 
     (found,) = said(workspace(NC6, tuning=tuning("phi-4", "lora")))
-    assert found.startswith("warning: resource.instanceType: lora on phi-4 takes about")
+    assert found.startswith("warning: resource.instanceType: lora on phi-4 needs about")
 
 
 def test_an_update_is_judged_by_what_it_changes_and_a_deletion_not_at_all() -> None:

@@ -95,8 +95,8 @@ def test_an_update_is_compared_by_the_rules_of_the_same_nodes() -> None:
 def test_several_nodes_are_several_copies(count: int) -> None:
     messages = [str(violation) for violation in check(serve("phi-4", count=count))]
     expected = (
-        f"resource.count: is {count}: {count} nodes are used, and each serves a whole copy of phi-4: for one copy "
-        "set it to 1"
+        f"resource.count: is {count}: {count} nodes are used, and each serves a whole copy of phi-4: set it "
+        "to 1 for one copy"
     )
     assert messages == ([expected] if count > 1 else [])
 
@@ -189,7 +189,8 @@ def test_a_gated_download_needs_a_token_for_tuning_too(
 
     found = check(tune("phi-4"))
     assert [v.field for v in found] == ["tuning.preset.presetOptions.modelAccessSecret"] * expected
-    assert all("microsoft/phi-4 is gated: name the Secret whose key HF_TOKEN holds a token" in v.message for v in found)
+    remedy = "microsoft/phi-4 is gated: name a Secret whose key HF_TOKEN contains a token"
+    assert all(remedy in violation.message for violation in found)
     assert check(tune("phi-4", accessMode="private")) == []
     assert check(tune("phi-4", presetOptions={"modelAccessSecret": "hf"})) == []
 

@@ -187,7 +187,7 @@ def test_a_model_that_no_node_holds_is_refused_with_a_smaller_one() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
         plan_inference(catalog.get("deepseek-r1-0528"), instance_types.get("Standard_NC32_A2", "arc"), cloud="arc")
     assert caught.value.message.endswith(
-        "are usable: no single node of arc holds it, and a model runs on one node: choose a smaller or quantised preset"
+        "are usable: no instance type of arc is large enough for one node: choose a smaller or quantized preset"
     )
 
 

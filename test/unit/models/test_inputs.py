@@ -235,7 +235,7 @@ def test_several_copies_are_announced() -> None:
 
     assert (found.severity, found.field) == ("warning", "resource.count")
     assert found.message == (
-        "is 3: 3 nodes are used, and each serves a whole copy of phi-4-mini-instruct: for one copy set it to 1"
+        "is 3: 3 nodes are used, and each serves a whole copy of phi-4-mini-instruct: set it to 1 for one copy"
     )
 
 
@@ -356,7 +356,7 @@ def test_the_same_product_under_an_instance_type_is_uniform() -> None:
     ],
 )
 def test_nodes_that_do_not_show_their_gpus_are_refused_by_name(bad: dict[str, str]) -> None:
-    with pytest.raises(UnknownGpus, match=r"mine do not show which GPUs they have: install GPU feature discovery"):
+    with pytest.raises(UnknownGpus, match=r"cannot determine the GPUs of nodes mine: install GPU feature discovery"):
         uniform_instance_type({"mine": bad})
 
 

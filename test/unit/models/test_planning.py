@@ -116,7 +116,7 @@ def test_the_declared_requirement_of_a_seed_preset_decides_for_transformers() ->
 
 
 def test_a_model_no_single_node_holds_says_so() -> None:
-    with pytest.raises(InstanceTypeTooSmall, match=r"no single node of arc holds it"):
+    with pytest.raises(InstanceTypeTooSmall, match=r"no instance type of arc is large enough"):
         plan_inference(catalog.get("deepseek-r1-0528"), instance_types.get("Standard_NC32_A2", "arc"), cloud="arc")
 
 
@@ -223,7 +223,7 @@ def test_tuning_with_too_little_memory_warns_with_both_numbers() -> None:
 
     (warning,) = plan.warnings
     assert warning == (
-        f"resource.instanceType: lora on phi-4 takes about 33.9 GiB, {V100} has 14.7 GiB usable: use a larger instance "
+        f"resource.instanceType: lora on phi-4 needs about 33.9 GiB, {V100} has 14.7 GiB usable: use a larger instance "
         "type, or qlora"
     )
 

@@ -200,7 +200,7 @@ def test_nodes_without_gpu_labels_are_named_with_the_labels_they_lack() -> None:
     assert caught.value.field == "resource.labelSelector"
     assert caught.value.reason == "UnknownInstanceType"
     assert caught.value.message == (
-        "n0, n1, n2, n3, n4 and 2 more do not show which GPUs they have: install GPU feature discovery, or set the "
+        "cannot determine the GPUs of nodes n0, n1, n2, n3, n4 and 2 more: install GPU feature discovery, or set the "
         "node labels nvidia.com/gpu.product, nvidia.com/gpu.count and nvidia.com/gpu.memory"
     )
 

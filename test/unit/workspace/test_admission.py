@@ -37,7 +37,7 @@ def test_the_founding_documents_manifest_is_admitted(phi: Workspace) -> None:
         ({"resource": {"instanceType": "Standard_NC6s_v33"}}, "resource.instanceType", "did you mean"),
         ({"resource": {"instanceType": "Standard_D4s_v5"}}, "resource.instanceType", "has no GPU"),
         ({"inference": {"preset": {"name": "phi-3-medium-4k-instruct"}}}, "resource.instanceType", "choose a larger"),
-        ({"resource": {"instanceType": ""}}, "resource.instanceType", "name the machine size"),
+        ({"resource": {"instanceType": ""}}, "resource.instanceType", "set an instance type"),
         ({"resource": {"labelSelector": {}}}, "resource.labelSelector", ""),
         ({"metadata": {"annotations": {labels.RUNTIME: "torch"}}}, labels.RUNTIME, "transformers"),
         ({"metadata": {"name": "x" * 53}}, "metadata.name", "52"),

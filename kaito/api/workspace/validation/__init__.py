@@ -1,12 +1,12 @@
-"""The rules of a Workspace as a table of pure functions: fields only, no cluster, no catalog, no network.
+"""Validation rules of a Workspace as a table of pure functions of its fields.
 
-`validate` is called by the admission webhook on create and update, and by the controller before it acts, because an
-object may have been stored while the webhook was off. Most rules are in the CRD, too (schema and CEL), where the API
-server enforces them alone; here the messages can say more. What needs the model catalog or the instance types is
-in `kaito.models`; what needs the cluster is a condition.
+The admission webhook calls `validate` on create and update. The controller calls it in each reconcile, because an
+object may be stored while the webhook is off. The CRD contains most rules as well (schema and CEL); the messages here
+contain more detail. Rules that need the model catalog or the instance types are in `kaito.models`, and checks that need
+the cluster are in `kaito.workspace.preflight`.
 
-An update reports only what it makes wrong, and an object that is being deleted passes whatever it says, so that its
-finalizer can go.
+An update reports only the violations that it introduces. An object that is being deleted has no violations, so that its
+finalizer can be removed.
 """
 
 from typing import Final
@@ -20,28 +20,28 @@ from kaito.api.workspace.validation import (
     references,
     resource,
     tuning,
-    workspace as whole,
+    workspace as workspace_rules,
 )
 from kaito.api.workspace.validation.policy import NodeApi as NodeApi, Policy as Policy, Rule as Rule
 
 RULES: Final = (
-    *whole.RULES,
+    *workspace_rules.RULES,
     *resource.RULES,
     *inference.RULES,
     *tuning.RULES,
     *references.RULES,
     *annotations.RULES,
 )
-"""Rules about one state of a Workspace."""
+"""Rules for one state of a Workspace."""
 
 TRANSITION_RULES: Final = immutability.RULES
-"""Rules about what an update may change."""
+"""Rules for the changes of an update."""
 
 
 def validate(workspace: Workspace, old: Workspace | None = None, *, policy: Policy) -> list[Violation]:
-    """Every rule the object breaks; on update (`old` given) every rule the update breaks. Empty means valid.
+    """Returns the violations of an object, or those that an update from `old` introduces, in the order of the table.
 
-    The order is that of the table, so messages are stable. Warnings are among the violations: see `severity`.
+    The violations include warnings; see `Violation.severity`.
     """
     if workspace.deleting:
         return []

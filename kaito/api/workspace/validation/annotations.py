@@ -1,7 +1,7 @@
-"""Rules about annotations that change what the controller does.
+"""Rules for the annotations of a Workspace.
 
-A value that would not be understood, or that asks for what the controller does not do, is refused. An annotation of
-Kaito's domains without a meaning is a warning with the nearest known name.
+An unknown value, and a feature that the controller does not support, are rejected. An unknown annotation of Kaito's
+domains is a warning with the most similar name.
 """
 
 from collections.abc import Iterator
@@ -27,42 +27,42 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     labels.MODEL_STREAMING: ("disabled",),
     labels.NODE_CLASS_NAME: ("default",),
 }
-"""Annotations with a closed set of values, in any case."""
+"""Annotations with a fixed set of values, in any case."""
 
 _UNSUPPORTED: Final[dict[str, str]] = {
-    labels.MODEL_MIRROR_STORAGE_CLASS: "this controller keeps no mirror of models: remove it",
+    labels.MODEL_MIRROR_STORAGE_CLASS: "this controller does not support model mirrors: remove it",
     labels.STREAMING_SERVICE_ACCOUNT: "this controller does not stream weights: remove it",
-    "inference.kaito.sh/static-model-mirror": "this controller keeps no mirror of models: remove it",
+    "inference.kaito.sh/static-model-mirror": "this controller does not support model mirrors: remove it",
     "inference.kaito.sh/stream-datarefs-url": "this controller does not stream weights: remove it",
     "inference.kaito.sh/stream-identity-client-id": "this controller does not stream weights: remove it",
     "inference.kaito.sh/stream-source-type": "this controller does not stream weights: remove it",
 }
-"""Annotations of upstream Kaito v0.12 whose feature does not exist here."""
+"""Annotations of upstream Kaito v0.12 whose features are not supported."""
 
 _OF_CONTROLLERS: Final = frozenset({labels.PROVISION_ATTEMPTS, "kaito.sh/upgrade-start-time"})
-"""Written by controllers, not by users."""
+"""Annotations that controllers write."""
 
 KNOWN: Final = frozenset({*CHOICES, *_UNSUPPORTED, *_OF_CONTROLLERS, labels.NODE_COUNT_OVERRIDE})
-"""Every annotation of a Workspace below `kaito.sh` and its subdomains that has a meaning."""
+"""Every known annotation of a Workspace in `kaito.sh` and its subdomains."""
 
 _DOMAIN: Final = "kaito.sh"
 
 
 def field(key: str) -> str:
-    """Path of an annotation in messages."""
+    """Returns the path of an annotation in messages."""
     return f"metadata.annotations[{key}]"
 
 
 def known_values(workspace: Workspace) -> Iterator[Violation]:
-    """Each annotation with a closed set of values has one of them, in any case."""
+    """Checks that annotations with a fixed set of values have one of them, in any case."""
     for key, choices in CHOICES.items():
         value = workspace.annotations.get(key)
         if value is not None and value.strip().lower() not in choices:
-            yield Violation(field(key), f"{value[:80]!r} is not understood: use {' or '.join(choices)}, or remove it")
+            yield Violation(field(key), f"{value[:80]!r} is not valid: use {' or '.join(choices)}, or remove it")
 
 
 def supported(workspace: Workspace) -> Iterator[Violation]:
-    """What an annotation asks for is something that the controller does."""
+    """Checks that the annotations request only features that the controller supports."""
     for key, reason in _UNSUPPORTED.items():
         if key in workspace.annotations:
             yield Violation(field(key), reason)
@@ -72,7 +72,7 @@ def supported(workspace: Workspace) -> Iterator[Violation]:
 
 
 def node_count_override(workspace: Workspace) -> Iterator[Violation]:
-    """A number of nodes within the bound of `resource.count`; tuning runs on one node."""
+    """Checks that the number of nodes is within the limit of `resource.count`, and 1 for tuning."""
     value = workspace.annotations.get(labels.NODE_COUNT_OVERRIDE)
     if value is None:
         return
@@ -85,7 +85,7 @@ def node_count_override(workspace: Workspace) -> Iterator[Violation]:
 
 
 def only_known(workspace: Workspace) -> Iterator[Violation]:
-    """A misspelt annotation is a warning: it has no effect."""
+    """Reports unknown annotations as warnings, because they have no effect."""
     for key in sorted(workspace.annotations):
         domain, slash, _ = key.partition("/")
         ours = slash and (domain == _DOMAIN or domain.endswith(f".{_DOMAIN}"))
@@ -97,7 +97,7 @@ def only_known(workspace: Workspace) -> Iterator[Violation]:
 
 
 def image_family_has_nodes(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """With existing nodes the image family has no nodes to apply to."""
+    """Reports an image family with existing nodes as a warning, because it has no effect."""
     if policy.node_api == "byo" and labels.NODE_IMAGE_FAMILY in workspace.annotations:
         message = "has no effect: this controller uses existing nodes (--node-api byo)"
         yield Violation(field(labels.NODE_IMAGE_FAMILY), message, "warning")

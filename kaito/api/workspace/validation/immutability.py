@@ -1,4 +1,4 @@
-"""Rules about what an update may not change, because nodes were bought and a workload was built for it."""
+"""Rules for fields that an update cannot change, because nodes and workload were created for them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -24,7 +24,7 @@ def _shown(value: Any) -> str:
 
 
 def purpose_fixed(old: Workspace, new: Workspace) -> Iterator[Violation]:
-    """Inference stays inference, tuning stays tuning."""
+    """Checks that inference and tuning are neither added nor removed."""
     for field, before, after in (
         ("inference", old.inference, new.inference),
         ("tuning", old.tuning, new.tuning),
@@ -35,14 +35,14 @@ def purpose_fixed(old: Workspace, new: Workspace) -> Iterator[Violation]:
 
 
 def instance_type_fixed(old: Workspace, new: Workspace) -> Iterator[Violation]:
-    """Once set it stays; an empty one may be filled in, and it may be taken away when nodes become the user's own."""
+    """Checks that a set instance type is not changed. It may be set later, and removed to use existing nodes."""
     before, after = old.resource.instance_type, new.resource.instance_type
     if before and after and before != after:
         yield Violation("resource.instanceType", f"{_REMEDY} ({before!r} -> {after!r})")
 
 
 def template_fixed_in_kind(old: Workspace, new: Workspace) -> Iterator[Violation]:
-    """The template may change, but a preset does not become a template or the other way round."""
+    """Checks that a preset and a pod template are not exchanged. The template itself may change."""
     if old.inference and new.inference and (old.inference.template is None) != (new.inference.template is None):
         yield Violation(
             "inference.template", "cannot be added or removed later: delete the Workspace and create a new one"
@@ -50,7 +50,7 @@ def template_fixed_in_kind(old: Workspace, new: Workspace) -> Iterator[Violation
 
 
 def _identity(preset: PresetSpec | None) -> tuple[str, str, str] | None:
-    """What makes a preset this model. Secrets are left out: credentials must be replaceable."""
+    """Returns the immutable fields of a preset. Secrets are not among them: credentials must be replaceable."""
     return (preset.name, preset.access_mode, preset.preset_options.image) if preset else None
 
 
@@ -63,7 +63,7 @@ def _tuned(workspace: Workspace) -> Any:
 
 
 def _both(rule: TransitionRule, applies: Callable[[Workspace], bool]) -> TransitionRule:
-    """The rule restricted to updates where it applies to both sides; elsewhere another rule speaks."""
+    """Restricts a rule to updates where it applies to both states; another rule covers the others."""
 
     def check(old: Workspace, new: Workspace) -> Iterator[Violation]:
         if applies(old) and applies(new):

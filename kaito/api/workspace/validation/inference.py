@@ -1,4 +1,4 @@
-"""Rules about `inference`: preset or template, and adapters."""
+"""Rules for `inference`: preset or template, and adapters."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ _STRENGTH: Final = re.compile(r"0?\.\d+|0(\.\d*)?|1(\.0*)?")
 
 
 def preset_or_template(workspace: Workspace) -> Iterator[Violation]:
-    """One thing to serve."""
+    """Checks that exactly one of preset and template is set."""
     inference = workspace.inference
     if inference is None:
         return
@@ -41,7 +41,7 @@ def _template(inference: InferenceSpec) -> Iterator[Violation]:
 
 
 def preset_shape(workspace: Workspace) -> Iterator[Violation]:
-    """A private model needs an image to come from."""
+    """Checks the presets of inference and tuning."""
     if workspace.inference and workspace.inference.preset:
         yield from check_preset(workspace.inference.preset, "inference.preset")
     if workspace.tuning:
@@ -49,7 +49,7 @@ def preset_shape(workspace: Workspace) -> Iterator[Violation]:
 
 
 def check_preset(preset: PresetSpec, path: str) -> Iterator[Violation]:
-    """The rules of a preset wherever it stands."""
+    """Checks that the access mode and the image of a preset match."""
     options = preset.preset_options
     if preset.access_mode == "private" and not options.image:
         yield Violation(
@@ -62,10 +62,10 @@ def check_preset(preset: PresetSpec, path: str) -> Iterator[Violation]:
 
 
 def adapters_valid(workspace: Workspace) -> Iterator[Violation]:
-    """Each adapter has a name of its own, one source and a strength from 0 to 1; at most ten of them."""
+    """Checks that there are at most ten adapters, each with a unique name, one source and a strength from 0 to 1."""
     adapters = workspace.inference.adapters if workspace.inference else []
     if len(adapters) > ADAPTER_LIMIT:
-        yield Violation("inference.adapters", f"{len(adapters)} adapters: at most {ADAPTER_LIMIT} are possible")
+        yield Violation("inference.adapters", f"{len(adapters)} adapters: use at most {ADAPTER_LIMIT}")
     names: set[str] = set()
     for index, adapter in enumerate(adapters):
         path = f"inference.adapters[{index}]"

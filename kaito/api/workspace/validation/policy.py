@@ -1,4 +1,4 @@
-"""What the rules are made of: the controller's settings they depend on, and the shape of a rule."""
+"""Types of the validation rules, and the controller's settings that they depend on."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,42 +8,42 @@ from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 
 NodeApi = Literal["machine", "nodeclaim", "byo"]
-"""Where nodes come from (`--node-api`): Machines, NodeClaims, or existing nodes ("bring your own")."""
+"""Kind of node claim (`--node-api`): Machine, NodeClaim, or none with existing nodes ("bring your own")."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How the controller was started, as far as the rules depend on it."""
+    """Settings of the controller that the rules depend on."""
 
     node_api: NodeApi = "machine"
-    """Where nodes come from."""
+    """Kind of node claim."""
 
     in_cluster_data_urls: bool = False
     """Whether tuning data may be downloaded from addresses inside the cluster (`--allow-in-cluster-data-urls`)."""
 
     partitions: bool = False
-    """Whether the controller places workloads on parts of a node's GPUs."""
+    """Whether the controller supports workloads on parts of a node's GPUs."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the table: a name for docs and tests, and the check of one state."""
+    """A rule for one state of a Workspace, with a name for docs and tests."""
 
     name: str
     check: Callable[[Workspace, Policy], Iterator[Violation]]
 
     @classmethod
     def always(cls, name: str, check: Callable[[Workspace], Iterator[Violation]]) -> Self:
-        """A rule that holds whatever the policy."""
+        """Returns a rule that does not depend on the policy."""
         return cls(name, lambda workspace, _: check(workspace))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class TransitionRule:
-    """One line of the table of changes: a name, and the check of the old against the new state."""
+    """A rule for the change from an old to a new state, with a name for docs and tests."""
 
     name: str
     check: Callable[[Workspace, Workspace], Iterator[Violation]]

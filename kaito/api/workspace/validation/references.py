@@ -1,6 +1,6 @@
-"""Rules about names in a Workspace: images, Secrets and ConfigMaps that cannot exist are refused before anything runs.
+"""Rules for the names of images, Secrets and ConfigMaps in a Workspace.
 
-Whether they exist is not checked here; the controller looks into the cluster before it creates nodes.
+They check only the form of the names. The controller checks before it creates nodes that the objects exist.
 """
 
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ from kaito.api.workspace.validation.policy import Rule
 
 
 def images_valid(workspace: Workspace) -> Iterator[Violation]:
-    """Every image reference follows the OCI grammar."""
+    """Checks that every image reference follows the OCI grammar."""
     for field, image, pushed in _images(workspace):
         if image and (problem := image_problem(image, pushed=pushed)):
             yield Violation(field, problem)
 
 
 def object_names_valid(workspace: Workspace) -> Iterator[Violation]:
-    """Every Secret and ConfigMap has a name that Kubernetes allows."""
+    """Checks that Kubernetes allows the name of every Secret and ConfigMap."""
     for field, name, kind in _objects(workspace):
         if problem := object_name_problem(name, kind):
             yield Violation(field, problem)
 
 
 def _images(workspace: Workspace) -> Iterator[tuple[str, str, bool]]:
-    """Field, reference, and whether the image is pushed."""
+    """Returns field and reference of every image, and whether it is pushed."""
     for path, preset in _presets(workspace):
         yield f"{path}.presetOptions.image", preset.preset_options.image, False
     inference, tuning = workspace.inference, workspace.tuning
@@ -46,7 +46,7 @@ def _images(workspace: Workspace) -> Iterator[tuple[str, str, bool]]:
 
 
 def _volume_image(path: str, volume: object) -> Iterator[tuple[str, str, bool]]:
-    """The image of a volume source of kind `image`."""
+    """Returns the image of a volume source of kind `image`."""
     reference: Any = json_object(json_object(volume).get("image")).get("reference")
     if isinstance(reference, str):
         yield f"{path}.image.reference", reference, False
@@ -64,7 +64,7 @@ def _template_images(template: dict[str, Any] | None) -> Iterator[tuple[str, str
 
 
 def _objects(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
-    """Field, name and kind of every object that a Workspace names itself."""
+    """Returns field, name and kind of every object that the fields of a Workspace name."""
     for path, preset in _presets(workspace):
         options = preset.preset_options
         yield from _secrets(f"{path}.presetOptions.imagePullSecrets", options.image_pull_secrets)
@@ -101,14 +101,14 @@ def _presets(workspace: Workspace) -> Iterator[tuple[str, PresetSpec]]:
 
 
 def pull_secrets_belong(workspace: Workspace) -> Iterator[Violation]:
-    """Pull secrets without an image have nothing to pull."""
+    """Checks that pull secrets are set only together with an image."""
     adapters = workspace.inference.adapters if workspace.inference else []
     sources = [(f"inference.adapters[{index}].source", adapter.source) for index, adapter in enumerate(adapters)]
     if workspace.tuning:
         sources.append(("tuning.input", workspace.tuning.input))
     for path, source in sources:
         if source.image_pull_secrets and not source.image:
-            yield Violation(f"{path}.imagePullSecrets", "are set without image, which they would pull: remove them")
+            yield Violation(f"{path}.imagePullSecrets", "are set without an image: remove them")
 
 
 RULES: Final = (

@@ -1,4 +1,4 @@
-"""Rules about `resource`: instance type, selector, count and partition."""
+"""Rules for `resource`: instance type, selector, count and partition."""
 
 import re
 from collections.abc import Iterator
@@ -15,25 +15,23 @@ _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 
 def instance_type_given(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """Nodes are bought by instance type; with existing nodes there is nothing to buy."""
+    """Checks that an instance type is set, except with existing nodes."""
     instance_type = workspace.resource.instance_type
     if policy.node_api == "byo":
         if instance_type:
             yield Violation(
                 "resource.instanceType",
                 f"{instance_type!r} is set, but this controller uses existing nodes (--node-api byo): remove it, and "
-                "label your GPU nodes as resource.labelSelector says",
+                "label the GPU nodes so that resource.labelSelector matches them",
             )
     elif not instance_type:
-        yield Violation(
-            "resource.instanceType", "is empty: name the machine size, for example Standard_NC24ads_A100_v4"
-        )
+        yield Violation("resource.instanceType", "is empty: set an instance type, for example Standard_NC24ads_A100_v4")
     elif not _LABEL_VALUE.fullmatch(instance_type):
         yield Violation("resource.instanceType", f"{instance_type!r} is not an instance type: it must fit a node label")
 
 
 def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """An empty selector would take every node of the cluster."""
+    """Checks that the selector is not empty, and that its expressions have the values that they need."""
     selector = workspace.resource.label_selector
     if selector.is_empty:
         yield Violation(
@@ -55,7 +53,7 @@ def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation
 
 
 def selector_keys_free(workspace: Workspace) -> Iterator[Violation]:
-    """Keys that the controllers or Karpenter own would be fought over."""
+    """Checks that the selector uses no keys of the controllers or of Karpenter."""
     selector = workspace.resource.label_selector
     remedy = "is a reserved label key: use one of your own, for example apps"
     for key in selector.match_labels:
@@ -67,7 +65,7 @@ def selector_keys_free(workspace: Workspace) -> Iterator[Violation]:
 
 
 def selector_not_contradictory(workspace: Workspace) -> Iterator[Violation]:
-    """An expression must not contradict `matchLabels`: no node could satisfy both."""
+    """Checks that no expression contradicts `matchLabels`."""
     selector = workspace.resource.label_selector
     for index, expression in enumerate(selector.match_expressions):
         if expression.key in selector.match_labels and not expression.matches(selector.match_labels):
@@ -78,7 +76,7 @@ def selector_not_contradictory(workspace: Workspace) -> Iterator[Violation]:
 
 
 def selector_fits_new_nodes(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """New nodes have the labels of `matchLabels` and those of their kind: an expression must hold for them."""
+    """Checks that new nodes, which have the labels of `matchLabels`, match every expression."""
     resource = workspace.resource
     if policy.node_api == "byo" or resource.preferred_nodes or not resource.label_selector.match_labels:
         return
@@ -87,22 +85,22 @@ def selector_fits_new_nodes(workspace: Workspace, policy: Policy) -> Iterator[Vi
         key = expression.key
         malformed = (expression.operator in {"In", "NotIn"}) != bool(expression.values)
         if malformed or key in resource.label_selector.match_labels or expression.matches(known):
-            continue  # the other rules judge those
+            continue  # reported by other rules
         if key in known or not labels.is_set_by_others(key):
             has = f"{known[key]!r}" if key in known else "no such label"
             yield Violation(
                 f"resource.labelSelector.matchExpressions[{index}]",
-                f"({expression}) holds for no new node, which has {has}: remove it, or set the label in matchLabels",
+                f"({expression}) matches no new node, which has {has}: remove it, or set the label in matchLabels",
             )
 
 
 def count_positive(workspace: Workspace) -> Iterator[Violation]:
-    """At least one node; tuning runs on exactly one."""
+    """Checks that the number of nodes is within its limits, and 1 for tuning."""
     count = workspace.resource.count
     if count < 1:
         yield Violation("resource.count", f"{count} is less than 1: a Workspace needs at least one node")
     if count > MAX_NODE_COUNT:
-        yield Violation("resource.count", f"{count} is more than {MAX_NODE_COUNT}, the most nodes of one Workspace")
+        yield Violation("resource.count", f"{count} is more than {MAX_NODE_COUNT}, the maximum for one Workspace")
     if workspace.tuning and count > 1:
         yield Violation(
             "resource.count", f"{count} nodes for tuning: a tuning Job runs on one node, set 1 or remove it"
@@ -110,19 +108,19 @@ def count_positive(workspace: Workspace) -> Iterator[Violation]:
 
 
 def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """With existing nodes every node that the selector matches is used, preferred or not."""
+    """Reports preferred nodes with existing nodes as a warning, because all matching nodes are used."""
     if policy.node_api == "byo" and workspace.resource.preferred_nodes:
         message = "has no effect with existing nodes (--node-api byo): resource.labelSelector chooses the nodes"
         yield Violation("resource.preferredNodes", message, "warning")
 
 
 def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """`mig` has a profile, `accelerator` a count; and only where the controller honors it."""
+    """Checks that a partition is supported, and has the profile or the count that its mode needs."""
     partition = workspace.resource.partition
     if partition is None:
         return
     if not policy.partitions:
-        yield Violation("resource.partition", "this controller gives a workload whole nodes: remove it")
+        yield Violation("resource.partition", "is not supported, workloads use whole nodes: remove it")
         return
     if workspace.tuning:
         yield Violation("resource.partition", "tuning takes a whole node: remove it")

@@ -1,4 +1,4 @@
-"""Rules about `tuning`: method, where data comes from, where the result goes."""
+"""Rules for `tuning`: method, input and output."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -13,13 +13,13 @@ METHODS: Final = ("lora", "qlora")
 
 
 def method_known(workspace: Workspace) -> Iterator[Violation]:
-    """LoRA or QLoRA, in any case."""
+    """Checks that the method is LoRA or QLoRA, in any case."""
     if workspace.tuning and workspace.tuning.method.lower() not in METHODS:
         yield Violation("tuning.method", f"{workspace.tuning.method!r} is not a method: use {' or '.join(METHODS)}")
 
 
 def input_valid(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """One kind of source; URLs reach into the cluster only where the operator allows it, never the metadata service."""
+    """Checks that the input has one source, and that the downloader may use its URLs."""
     if workspace.tuning is None:
         return
     source = workspace.tuning.input
@@ -27,7 +27,7 @@ def input_valid(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
         given = " and ".join(source.kinds) or "nothing"
         yield Violation("tuning.input", f"has {given}: set exactly one of urls, volumeSource and image")
     if "emptyDir" in (source.volume_source or {}):
-        message = "is empty when the run starts: name a volume with data"
+        message = "is empty when the run starts: use a volume with data"
         yield Violation("tuning.input.volumeSource.emptyDir", message, "warning")
     for index, url in enumerate(source.urls):
         if reason := url_problem(url, in_cluster=policy.in_cluster_data_urls):
@@ -35,7 +35,7 @@ def input_valid(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
 
 
 def output_valid(workspace: Workspace) -> Iterator[Violation]:
-    """One destination; pushing needs credentials."""
+    """Checks that the output has one destination, with credentials for a push."""
     if workspace.tuning is None:
         return
     output = workspace.tuning.output
@@ -43,7 +43,7 @@ def output_valid(workspace: Workspace) -> Iterator[Violation]:
         given = " and ".join(output.kinds) or "nothing"
         yield Violation("tuning.output", f"has {given}: set exactly one of image and volumeSource")
     if "emptyDir" in (output.volume_source or {}):
-        message = "is deleted with the pod, and the adapter with it: name a volume that stays, for example a claim"
+        message = "is deleted with the pod and the adapter: use a volume such as a persistentVolumeClaim"
         yield Violation("tuning.output.volumeSource.emptyDir", message, "warning")
     if output.image and not output.image_push_secret:
         yield Violation(

@@ -1,4 +1,4 @@
-"""Rules about the Workspace as a whole: its name, and inference or tuning."""
+"""Rules for the whole Workspace: its name, and inference or tuning."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _DNS_1035: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
 def name_fits_its_service(workspace: Workspace) -> Iterator[Violation]:
-    """The Service has the same name, and Service names are DNS-1035 labels (Kubernetes API)."""
+    """Checks that the name is valid for the Service, which has the same name (a DNS-1035 label)."""
     name = workspace.name or (workspace.metadata.generate_name or "")
     if len(name) > NAME_LIMIT:
         length = len(name)
@@ -29,7 +29,7 @@ def name_fits_its_service(workspace: Workspace) -> Iterator[Violation]:
 
 
 def inference_or_tuning(workspace: Workspace) -> Iterator[Violation]:
-    """A Workspace does one thing."""
+    """Checks that exactly one of inference and tuning is set."""
     if workspace.inference and workspace.tuning:
         yield Violation("tuning", "inference and tuning are both set: remove one, or make a second Workspace")
     if not workspace.inference and not workspace.tuning:
