@@ -4,10 +4,15 @@ A program declares its settings as pydantic models and calls `FlagParser.add_set
 help of a flag come from the field, so that a setting is described in one place. `FlagParser.settings` builds the model
 from the parsed command line.
 
+    from pydantic import BaseModel, Field
+
+    class MemcachedSettings(BaseModel):
+        resync_interval_seconds: float = Field(default=600.0, description="interval of a full resync")
+
     flags = FlagParser(prog="memcached-operator", description="Runs Memcached clusters.")
     flags.add_manager_settings()
     flags.add_settings(MemcachedSettings)
-    arguments = flags.parse_args()
+    arguments = flags.parse_args(["--resync-interval=15m", "--leader-elect=false"])
     settings = flags.settings(MemcachedSettings, arguments)
     manager_settings = flags.manager_settings(arguments)
 

@@ -25,7 +25,7 @@ RESOURCE: list[Row] = [
         SERVE,
         {"resource.instanceType": ""},
         MACHINES,
-        ["error: resource.instanceType: is empty: name the machine size, for example Standard_NC24ads_A100_v4"],
+        ["error: resource.instanceType: is empty: set an instance type, for example Standard_NC24ads_A100_v4"],
     ),
     (
         SERVE,
@@ -44,7 +44,7 @@ RESOURCE: list[Row] = [
         EMPTY,
         BYO,
         [
-            "error: resource.instanceType: 'Standard_NC6s_v3' is set, but this controller uses existing nodes (--node-api byo): remove it, and label your GPU nodes as resource.labelSelector says"
+            "error: resource.instanceType: 'Standard_NC6s_v3' is set, but this controller uses existing nodes (--node-api byo): remove it, and label the GPU nodes so that resource.labelSelector matches them"
         ],
     ),
     (SERVE, {"resource.instanceType": ""}, BYO, []),
@@ -114,7 +114,7 @@ RESOURCE: list[Row] = [
         {EXPRESSIONS: [requirement(key="team", values=["a"])]},
         MACHINES,
         [
-            f"error: {EXPRESSIONS}[0]: (team in (a)) holds for no new node, which has no such label: remove it, or set the label in matchLabels"
+            f"error: {EXPRESSIONS}[0]: (team in (a)) matches no new node, which has no such label: remove it, or set the label in matchLabels"
         ],
     ),
     (SERVE, {EXPRESSIONS: [requirement(key="team", values=["a"])], "resource.preferredNodes": ["n"]}, MACHINES, []),
@@ -124,7 +124,7 @@ RESOURCE: list[Row] = [
         {EXPRESSIONS: [requirement(key="kubernetes.io/os", values=["windows"])]},
         MACHINES,
         [
-            f"error: {EXPRESSIONS}[0]: (kubernetes.io/os in (windows)) holds for no new node, which has 'linux': remove it, or set the label in matchLabels"
+            f"error: {EXPRESSIONS}[0]: (kubernetes.io/os in (windows)) matches no new node, which has 'linux': remove it, or set the label in matchLabels"
         ],
     ),
     (
@@ -132,7 +132,7 @@ RESOURCE: list[Row] = [
         {EXPRESSIONS: [requirement(key="kubernetes.io/os", operator="NotIn", values=["linux"])]},
         MACHINES,
         [
-            f"error: {EXPRESSIONS}[0]: (kubernetes.io/os notin (linux)) holds for no new node, which has 'linux': remove it, or set the label in matchLabels"
+            f"error: {EXPRESSIONS}[0]: (kubernetes.io/os notin (linux)) matches no new node, which has 'linux': remove it, or set the label in matchLabels"
         ],
     ),
     (
@@ -140,7 +140,7 @@ RESOURCE: list[Row] = [
         {EXPRESSIONS: [requirement(key="node.kubernetes.io/instance-type", values=["other"])]},
         MACHINES,
         [
-            f"error: {EXPRESSIONS}[0]: (node.kubernetes.io/instance-type in (other)) holds for no new node, which has 'Standard_NC6s_v3': remove it, or set the label in matchLabels"
+            f"error: {EXPRESSIONS}[0]: (node.kubernetes.io/instance-type in (other)) matches no new node, which has 'Standard_NC6s_v3': remove it, or set the label in matchLabels"
         ],
     ),
     (SERVE, {EXPRESSIONS: [requirement(key="topology.kubernetes.io/zone", values=["1"])]}, MACHINES, []),
@@ -156,7 +156,7 @@ RESOURCE: list[Row] = [
         SERVE,
         {"resource.count": 129},
         MACHINES,
-        ["error: resource.count: 129 is more than 128, the most nodes of one Workspace"],
+        ["error: resource.count: 129 is more than 128, the maximum for one Workspace"],
     ),
     (
         TUNE,
@@ -177,7 +177,7 @@ RESOURCE: list[Row] = [
         SERVE,
         {"resource.partition": {"mode": "mig", "profile": "1g.10gb"}},
         MACHINES,
-        ["error: resource.partition: this controller gives a workload whole nodes: remove it"],
+        ["error: resource.partition: is not supported, workloads use whole nodes: remove it"],
     ),
     (SERVE, {"resource.partition": {"mode": "mig", "profile": "1g.10gb"}}, PARTS, []),
     (
@@ -293,7 +293,7 @@ WORKLOAD: list[Row] = [
         ],
     ),
     (SERVE, {ADAPTERS: adapters(10)}, MACHINES, []),
-    (SERVE, {ADAPTERS: adapters(11)}, MACHINES, [f"error: {ADAPTERS}: 11 adapters: at most 10 are possible"]),
+    (SERVE, {ADAPTERS: adapters(11)}, MACHINES, [f"error: {ADAPTERS}: 11 adapters: use at most 10"]),
     (
         SERVE,
         {ADAPTERS: [ADAPTER, ADAPTER]},
@@ -357,7 +357,7 @@ WORKLOAD: list[Row] = [
         TUNE,
         {"tuning.input": {"volumeSource": VOLUME}},
         MACHINES,
-        ["warning: tuning.input.volumeSource.emptyDir: is empty when the run starts: name a volume with data"],
+        ["warning: tuning.input.volumeSource.emptyDir: is empty when the run starts: use a volume with data"],
     ),
     (TUNE, {"tuning.input": {"volumeSource": {"hostPath": {"path": "/data"}}}}, MACHINES, []),
     (
@@ -377,7 +377,7 @@ WORKLOAD: list[Row] = [
         {"tuning.output": {"volumeSource": VOLUME}},
         MACHINES,
         [
-            "warning: tuning.output.volumeSource.emptyDir: is deleted with the pod, and the adapter with it: name a volume that stays, for example a claim"
+            "warning: tuning.output.volumeSource.emptyDir: is deleted with the pod and the adapter: use a volume such as a persistentVolumeClaim"
         ],
     ),
     (TUNE, {"tuning.output": {"volumeSource": {"hostPath": {"path": "/data"}}}}, MACHINES, []),
@@ -407,11 +407,11 @@ def note(key: str, text: str, severity: str = "error") -> list[str]:
 
 
 def choice(key: str, value: str, words: str) -> Row:
-    return SERVE, annotation(key, value), MACHINES, note(key, f"{value!r} is not understood: use {words}, or remove it")
+    return SERVE, annotation(key, value), MACHINES, note(key, f"{value!r} is not valid: use {words}, or remove it")
 
 
 NO_EFFECT = "is not an annotation of Workspaces and has no effect"
-NO_MIRROR = "this controller keeps no mirror of models: remove it"
+NO_MIRROR = "this controller does not support model mirrors: remove it"
 NO_STREAM = "this controller does not stream weights: remove it"
 CHOICES = (
     "kaito.sh/bypass-resource-checks, kaito.sh/disable-benchmark, kaito.sh/enablelb, kaito.sh/model-streaming, "

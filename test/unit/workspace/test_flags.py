@@ -234,4 +234,4 @@ def test_the_metrics_port_can_be_secured(capsys: pytest.CaptureFixture[str]) -> 
     assert secured.metrics_cert_dir == Path("/certs")
     with pytest.raises(SystemExit):
         parse(["--metrics-cert-path=/certs"], {})
-    assert "metrics_cert_dir is of no use without metrics_secure" in capsys.readouterr().err
+    assert "metrics_cert_dir has no effect without metrics_secure" in capsys.readouterr().err

@@ -163,7 +163,7 @@ async def test_offline_the_checks_that_need_a_cluster_are_left_out() -> None:
         (labels.NODE_COUNT_OVERRIDE, "9" * 5000, "error", "whole number from 1 to 128"),
         (labels.NODE_COUNT_OVERRIDE, "٣", "error", "whole number from 1 to 128"),
         (labels.NODE_COUNT_OVERRIDE, "1.5", "error", "whole number from 1 to 128"),
-        ("inference.kaito.sh/static-model-mirror", "true", "error", "keeps no mirror"),
+        ("inference.kaito.sh/static-model-mirror", "true", "error", "does not support model mirrors"),
     ],
 )
 def test_an_annotation_is_honored_refused_or_warned_about(
