@@ -5,15 +5,12 @@
 provisioner has are accepted with a note (`upstream`); an unknown flag or an invalid value is an error.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import NoReturn, get_args
+from typing import Final
 
-from pydantic import ValidationError
-
-from kaito.cloud.azure.settings import API_VERSION, PUBLIC_ARM, AzureSettings, CredentialMode
+from kaito.cloud.azure.settings import AzureSettings, CredentialMode
 from kaito.provisioner import upstream
 from kaito.provisioner.settings import NodeApi, ProvisionerSettings
 from kaito.runtime import Settings
@@ -28,6 +25,36 @@ ENVIRONMENT = {
     "tenant_id": "AZURE_TENANT_ID",
 }
 """Environment variables of upstream's chart, by field of `AzureSettings`."""
+
+AZURE_FLAGS: Final[Mapping[str, str]] = {
+    **{field: f"--azure-{field.replace('_', '-')}" for field in ENVIRONMENT},
+    "endpoint": "--arm-endpoint",
+    "api_version": "--arm-api-version",
+    "credential_mode": "--azure-credential",
+    "requests_per_second": "--arm-qps",
+    "request_burst": "--arm-burst",
+    "request_timeout_seconds": "--arm-timeout",
+}
+"""Fields of `AzureSettings` that have a flag."""
+
+PROVISIONER_FIELDS: Final = (
+    "installation_id",
+    "concurrency",
+    "default_disk_gib",
+    "poll_interval_seconds",
+    "launch_timeout_seconds",
+    "registration_timeout_seconds",
+    "initialization_timeout_seconds",
+    "replace_uninitialized",
+    "quota_retry_seconds",
+    "capacity_retry_seconds",
+    "default_termination_grace_period_seconds",
+    "gc_interval_seconds",
+    "gc_grace_seconds",
+    "gc_limit",
+    "gc_dry_run",
+)
+"""Fields of `ProvisionerSettings` that have a flag."""
 
 DEPLOYMENT_MODES: Mapping[str, CredentialMode] = {"": "workload", "self-hosted": "workload", "managed": "managed"}
 """Values of upstream's `DEPLOYMENT_MODE`."""
@@ -60,59 +87,18 @@ def parser(environ: Mapping[str, str]) -> FlagParser:
 
 
 def _add_cloud_flags(flags: FlagParser, environ: Mapping[str, str]) -> None:
-    for field, variable in ENVIRONMENT.items():
-        flag = f"--azure-{field.replace('_', '-')}"
-        flags.add_argument(flag, default=environ.get(variable, ""), help=f"Azure {field} (environment {variable})")
-    flags.add_argument("--arm-endpoint", default=PUBLIC_ARM, help="URL of Azure Resource Manager or a simulator")
-    flags.add_argument("--arm-api-version", default=API_VERSION, help="API version of Microsoft.ContainerService")
-    flags.add_argument(
-        "--azure-credential",
-        choices=get_args(CredentialMode),
-        default=DEPLOYMENT_MODES.get(environ.get("DEPLOYMENT_MODE", "").strip(), "workload"),
-        help="credential type; fake only for the simulator (environment DEPLOYMENT_MODE)",
+    mode = DEPLOYMENT_MODES.get(environ.get("DEPLOYMENT_MODE", "").strip(), "workload")
+    defaults = {field: environ.get(variable, "") for field, variable in ENVIRONMENT.items()}
+    flags.add_settings(
+        AzureSettings, fields=AZURE_FLAGS, names=AZURE_FLAGS, defaults={**defaults, "credential_mode": mode}
     )
-    flags.add_argument(
-        "--arm-qps",
-        type=float,
-        default=10.0,
-        help="sustained rate of all ARM requests per second",
-    )
-    flags.add_argument("--arm-burst", type=int, default=200, help="ARM requests at once above that rate")
-    flags.duration("--arm-timeout", 60.0, "timeout of an ARM request")
 
 
 def _add_claim_flags(flags: FlagParser) -> None:
-    defaults = ProvisionerSettings()
     flags.add_argument(
         "--node-api", choices=[api.value for api in NodeApi], default="auto", help="kinds of claims to reconcile"
     )
-    flags.add_argument("--installation-id", default="", help="name in tags of agent pools; empty: UID of kube-system")
-    flags.add_argument(
-        "--concurrency", type=int, default=defaults.concurrency, help="claims reconciled at the same time"
-    )
-    flags.add_argument(
-        "--default-disk-gib", type=int, default=0, help="disk of claims without a storage request; 0: reject them"
-    )
-    flags.duration("--poll-interval", defaults.poll_interval_seconds, "poll interval of operations without Retry-After")
-    flags.duration(
-        "--launch-timeout",
-        defaults.launch_timeout_seconds,
-        "delete a claim without an instance after; 8 GPUs: twice",
-    )
-    flags.duration("--registration-timeout", defaults.registration_timeout_seconds, "delete a claim without node after")
-    flags.duration("--initialization-timeout", defaults.initialization_timeout_seconds, "report an unusable node after")
-    flags.switch("--replace-uninitialized", default=False, help="delete claims whose node never initializes")
-    flags.duration("--quota-retry", defaults.quota_retry_seconds, "retry delay while the quota is exceeded")
-    flags.duration("--capacity-retry", defaults.capacity_retry_seconds, "retry delay without capacity; doubles")
-    flags.duration(
-        "--default-termination-grace-period",
-        defaults.default_termination_grace_period_seconds,
-        "longest drain; 0: no limit",
-    )
-    flags.duration("--gc-interval", defaults.gc_interval_seconds, "interval of garbage collection")
-    flags.duration("--gc-grace", defaults.gc_grace_seconds, "minimum age of an agent pool for garbage collection")
-    flags.add_argument("--gc-limit", type=int, default=defaults.gc_limit, help="agent pools deleted at once")
-    flags.switch("--gc-dry-run", default=False, help="report orphaned agent pools without deleting them")
+    flags.add_settings(ProvisionerSettings, fields=PROVISIONER_FIELDS)
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
@@ -123,46 +109,17 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     """
     flags = parser(environ)
     args = flags.parse_args(argv)
-
-    def fail(message: str) -> NoReturn:
-        flags.error(message)
-
     for field in ("subscription_id", "resource_group", "cluster"):
-        if not getattr(args, f"azure_{field}").strip():
-            fail(f"the cluster is not configured: set --azure-{field.replace('_', '-')} or {ENVIRONMENT[field]}")
+        if not getattr(args, field).strip():
+            flags.error(f"the cluster is not configured: set {AZURE_FLAGS[field]} or {ENVIRONMENT[field]}")
     try:
         notes = upstream.apply(args, environ)
-        return Invocation(
-            manager=flags.manager_settings(args),
-            provisioner=_provisioner(args),
-            azure=_azure(args),
-            node_api=NodeApi(args.node_api),
-            notes=notes,
-        )
-    except ValidationError as invalid:
-        fail("; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors()))
     except ValueError as error:
-        fail(str(error))
-
-
-def _provisioner(args: argparse.Namespace) -> ProvisionerSettings:
-    """Settings whose name is that of a flag."""
-    fields = {name: name.removesuffix("_seconds") for name in ProvisionerSettings.model_fields}
-    return ProvisionerSettings(**{name: getattr(args, flag) for name, flag in fields.items() if hasattr(args, flag)})
-
-
-def _azure(args: argparse.Namespace) -> AzureSettings:
-    return AzureSettings(
-        subscription_id=args.azure_subscription_id,
-        resource_group=args.azure_resource_group,
-        cluster=args.azure_cluster,
-        location=args.azure_location,
-        client_id=args.azure_client_id,
-        tenant_id=args.azure_tenant_id,
-        endpoint=args.arm_endpoint.rstrip("/"),
-        api_version=args.arm_api_version,
-        credential_mode=args.azure_credential,
-        requests_per_second=args.arm_qps,
-        request_burst=args.arm_burst,
-        request_timeout_seconds=args.arm_timeout,
+        flags.error(str(error))
+    return Invocation(
+        manager=flags.manager_settings(args),
+        provisioner=flags.settings(ProvisionerSettings, args),
+        azure=flags.settings(AzureSettings, args, endpoint=args.endpoint.rstrip("/")),
+        node_api=NodeApi(args.node_api),
+        notes=notes,
     )

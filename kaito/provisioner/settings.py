@@ -46,13 +46,13 @@ class ProvisionerSettings(BaseModel):
     """Report a node that is not usable in this time after it joined, by a condition and a Warning event."""
 
     replace_uninitialized: bool = False
-    """Delete a claim whose node is not usable in that time."""
+    """Delete a claim whose node is not initialized in time."""
 
     quota_retry_seconds: float = Field(default=600.0, gt=0)
     """Retry delay while the quota is exceeded."""
 
     capacity_retry_seconds: float = Field(default=300.0, gt=0)
-    """Retry delay after the first launch without capacity; doubles up to `capacity_retry_cap_seconds`."""
+    """Retry delay after the first launch without capacity; doubles up to 30 minutes."""
 
     capacity_retry_cap_seconds: float = Field(default=1800.0, gt=0)
     """Longest retry delay of launches without capacity."""
