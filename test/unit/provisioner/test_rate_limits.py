@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kaito.api.karpenter import Machine, NodeClaim
 from kaito.cloud.azure.simulator import Fault, named
 
 if TYPE_CHECKING:
@@ -32,29 +33,37 @@ async def test_throttled_quota_check_does_not_delay_deletions(stage: "Stage") ->
     await stage.until_ready("ws2", within=900)
 
 
+@pytest.mark.parametrize("stage", [NodeClaim], indirect=True)
 async def test_sixty_claims_stay_within_the_rate_limits(stage: "Stage") -> None:
-    """arm-12: polls, creations and deletions stay within the limits of AKS, which the simulator enforces."""
+    """arm-12: polls, creations and deletions stay within the limits of AKS, which the simulator enforces.
+
+    Half of the claims are Machines, half NodeClaims: the budget is one for both.
+    """
+    from test.unit.provisioner.conftest import Stage
+
     await stage.start()
-    names = [f"ws{number}" for number in range(60)]
-    reported: set[str] = set()
-    for name in names:
-        stage.claim(name)
+    machines = Stage(stage.world, Machine, stage.simulator)
+    claims = [(stage if number % 2 else machines, f"ws{number}") for number in range(60)]
+    reasons: set[str] = set()
+    for kind, name in claims:
+        kind.claim(name)
 
     def all_ready() -> bool:
-        claims = [stage.get(name) for name in names]
-        reported.update(condition.reason for claim in claims for condition in claim.status.conditions)
-        return all(claim.is_ready for claim in claims)
+        found = [kind.get(name) for kind, name in claims]
+        reasons.update(condition.reason for claim in found for condition in claim.status.conditions)
+        return all(claim.is_ready for claim in found)
 
     await stage.until("all ready", all_ready, within=900, step=20)
     requests = list(stage.simulator.api.requests)
     assert [r for r in requests if r.status == 429] == []
-    assert "CloudThrottled" not in reported
+    assert "CloudThrottled" not in reasons
     assert sum("/operations/" in r.path for r in requests) == 0, "operations are read only after a pool failed"
     assert sum(r.method == "GET" and r.pool != "" for r in requests) == 0, "pools are listed, not read one by one"
     assert sum(r.method == "PUT" for r in requests) == 60
-    for name in names:
-        stage.delete(name)
-    await stage.until("all gone", lambda: not stage.world.list(stage.kind), within=900, step=20)
+    for kind, name in claims:
+        kind.delete(name)
+    left = (stage, machines)
+    await stage.until("all gone", lambda: not any(s.world.list(s.kind) for s in left), within=900, step=20)
     requests = list(stage.simulator.api.requests)
     assert [r for r in requests if r.status == 429] == []
     assert sum(r.method == "DELETE" for r in requests) == 60
