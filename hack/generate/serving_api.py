@@ -50,7 +50,7 @@ everything that vLLM accepts; the tables below describe the transformers runtime
 
 | code | meaning |
 |---|---|
-| 400 | a field is wrong, or asks for something that this runtime cannot do; the message names the field |
+| 400 | a field is wrong, or requests something that this runtime cannot do; the message names the field |
 | 404 | the model or the route does not exist |
 | 413 | the request is larger than `max_request_bytes` |
 | 422 | the body of `/chat` is not JSON, or has unknown or wrong fields |

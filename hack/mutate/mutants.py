@@ -56,7 +56,7 @@ class Mutant:
     """The changed lines, without indentation."""
 
     place: str
-    """Tells equal changes of one scope apart: equal statements before this one, and the line within the statement."""
+    """Distinguishes equal changes of one scope: equal statements before this one, and the line within the statement."""
 
     source: str
     """The whole mutated module."""

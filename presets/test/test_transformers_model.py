@@ -202,7 +202,7 @@ def test_adapter_changes_the_completion_by_its_strength(
     assert answer({"phi-3-adapter": 0.0, "second.one": 0.0}) == base
     first = answer({"second.one": 0.0})
     assert first not in (base, both)
-    # Selected by name, an adapter is by itself and whole; "" is the base model.
+    # Selected by name, an adapter is alone and whole; "" is the base model.
     assert answer({}, "phi-3-adapter") == first
     assert answer({}, "") == base
     assert answer({}, combination_type="svd") != base

@@ -238,7 +238,7 @@ class Source(BaseHTTPRequestHandler):
             if self.path.startswith("/busy"):
                 self.send_error(503)
                 return
-            self._send(self.content[:3000])  # promises everything, sends a part
+            self._send(self.content[:3000])  # announces everything, sends a part
         elif start := self.headers.get("Range"):
             offset = int(start.removeprefix("bytes=").rstrip("-"))
             self.send_response(206)

@@ -1,4 +1,4 @@
-"""The client and `Api` against both servers: what they promise holds on a real kube-apiserver."""
+"""The client and `Api` against both servers: their guarantees hold on a real kube-apiserver."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The tutorial: its files are the example's files, its manifests are admitted, what it promises about both is true."""
+"""The tutorial: its files are the example's files, its manifests are admitted, its claims about both hold."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path

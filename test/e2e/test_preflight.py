@@ -37,7 +37,7 @@ async def test_nothing_is_bought_for_an_input_that_cannot_run(node_api: str) -> 
         assert json.loads(running.kubectl("get", kind, "-o", "json"))["items"] == []
         assert await running.pools() == {}
 
-        # The cause goes away: the Workspace starts without an edit.
+        # The cause is removed: the Workspace starts without an edit.
         given = next(given for given in INPUTS if given.row.startswith("13"))
         secret = {
             "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""Trouble in the cloud and on nodes: the columns turn False with the cause in words, and recover by themselves."""
+"""Trouble in the cloud and on nodes: the columns turn False with the cause, and recover automatically."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The founding document's first manifest on a real API server, both binaries as processes, the cloud simulated."""
+"""The phi-3 sample Workspace on a real API server, both binaries as processes, the cloud simulated."""
 
 import json
 from typing import Any

@@ -3,7 +3,7 @@
 Evaluated before every request for objects and by access reviews. Members of `system:masters` are always authorized, as
 on a real server. Messages are those of `k8s.io/apiserver` (`responsewriters.ForbiddenStatusError`).
 
-Of kube-apiserver's bootstrap roles there are `cluster-admin` and, for every user, reviews of one's own permissions.
+Of kube-apiserver's bootstrap roles there are `cluster-admin` and, for every user, reviews of the user's permissions.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Stream:
         return [await self.event() for _ in range(count)]
 
     async def close(self) -> None:
-        """Stop reading, as a client does that goes away."""
+        """Stop reading, as a client does that disconnects."""
         close = getattr(self._body, "aclose", None)
         assert close is not None
         await close()

@@ -1,4 +1,4 @@
-"""Plans and commands: the founding contract's models flawless, everything else planned or refused with the reason."""
+"""Plans and commands: the models of Kaito's first release flawless, all others planned or refused with the reason."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Events: combined, counted, limited, and never in anybody's way."""
+"""Events: combined, counted, limited, and never blocking a caller."""
 
 import asyncio
 import random

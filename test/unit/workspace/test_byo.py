@@ -1,4 +1,4 @@
-"""Nodes of the user's own: found by the full selector, never claimed, never deleted; Karpenter need not be there."""
+"""The user's nodes: found by the full selector, never claimed, never deleted; Karpenter need not be there."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What goes wrong is said in words, in the columns, and recovers by itself when the cause goes."""
+"""Failures are reported in the columns, and recover automatically with their cause."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -17,7 +17,7 @@ NAME = "workspace-tuning-phi-3"
 
 @pytest.fixture
 def tuning(phi: Workspace) -> Workspace:
-    """The third manifest of the founding document."""
+    """The tuning sample Workspace."""
     document = phi.to_dict() | {
         "tuning": {
             "preset": {"name": "phi-3-mini-128k-instruct"},

@@ -1,4 +1,4 @@
-"""Controllers whose keys are values of the user's own."""
+"""Controllers whose keys are the user's values."""
 
 import asyncio
 from collections.abc import Callable

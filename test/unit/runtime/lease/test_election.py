@@ -1,4 +1,4 @@
-"""Leader election: who leads, for how long surely, and what happens when the leader, the server or the clock fails."""
+"""Leader election: the leader, the time it may write, and failures of the leader, the server and the clock."""
 
 import asyncio
 import random

@@ -30,7 +30,7 @@ def fill_in(obj: Vase) -> Vase:
 
 async def judge(admission: Admission[Vase]) -> None:
     if admission.operation == "DELETE":
-        admission.deny("", "vases are for ever")
+        admission.deny("", "vases are permanent")
     elif admission.object is not None and (admission.object.spec.size or 0) > 9:
         if admission.dry_run:
             await asyncio.sleep(1)
@@ -46,7 +46,7 @@ async def test_the_tests_own_writes_and_those_of_clients_are_asked_about(world: 
     assert (await client.create(vase("b"))).spec.size == 3
     with pytest.raises(Invalid, match="too large"):
         await client.create(vase("c", 10))
-    with pytest.raises(Exception, match="vases are for ever"):
+    with pytest.raises(Exception, match="vases are permanent"):
         world.delete(Vase, "a")
     assert world.put(ConfigMap(metadata=ObjectMeta(name="other"))).uid
 
