@@ -81,8 +81,8 @@ def _role(kind: str, name: str, rules: Iterable[Rule], labels: dict[str, str] | 
 _EVENTS = Rule("events on the objects they concern", ("", "events.k8s.io"), ("events",), ("create", "patch"))
 _ELECTION = Rule("leader election", ("coordination.k8s.io",), ("leases",), LEASE)
 _ACCESS_REVIEWS = (
-    Rule("secured metrics: who asks", ("authentication.k8s.io",), ("tokenreviews",), ("create",)),
-    Rule("secured metrics: may they", ("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
+    Rule("secured metrics: authenticate the client", ("authentication.k8s.io",), ("tokenreviews",), ("create",)),
+    Rule("secured metrics: authorize the client", ("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
 )
 
 WORKSPACE_CONTROLLER = Program(
