@@ -107,6 +107,13 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert anchor in _anchors(file.read_text(encoding="utf-8")), f"{_name(page)}: {target}"
 
 
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    listed = re.findall(r"([\w./-]+\.md)$", navigation, flags=re.MULTILINE)
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
+
+
 def test_links_to_the_repository_lead_somewhere() -> None:
     readmes = [*(ROOT / "kaito").rglob("README.md"), *(ROOT / "presets").glob("*/README.md"), *PAGES]
     named = {
