@@ -2,9 +2,9 @@
 
 import argparse
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -69,7 +69,7 @@ def test_configuration_files_in_manifests_are_valid() -> None:
     checked: list[str] = []
     for page in WITH_MANIFESTS:
         for document in documents(page):
-            data = document.get("data", {}) if document["kind"] == "ConfigMap" else {}
+            data: dict[str, str] = document.get("data", {}) if document["kind"] == "ConfigMap" else {}
             if INFERENCE_KEY in data:
                 parse_inference(data[INFERENCE_KEY])
                 checked.append(INFERENCE_KEY)
@@ -84,8 +84,10 @@ def parsers() -> Iterator[argparse.ArgumentParser]:
     yield provisioner_parser({})
     root = cli_parser()
     for action in root._actions:  # argparse has no public list of actions
-        if isinstance(action, argparse._SubParsersAction):
-            yield from action.choices.values()
+        choices: object = action.choices
+        for command in cast("Mapping[str, object]", choices).values() if isinstance(choices, Mapping) else ():
+            if isinstance(command, argparse.ArgumentParser):
+                yield command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, TypedDict, TypeVar, final
+from typing import Generic, TypedDict, TypeVar, cast, final
 
 from kaito.runtime.controller.arguments import check_name, reject
 from kaito.runtime.workqueue import AGING_STEP_SECONDS, Backoff, ExponentialLimiter, RateLimiter
@@ -70,7 +70,7 @@ class RunOptions(Generic[K]):
     def __post_init__(self) -> None:
         """Validate all options."""
         check_name(self.name)
-        workers: object = self.workers
+        workers = cast("object", self.workers)
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
             reject(f"controller {self.name}: workers={workers!r}, at least 1 is needed")
         check_seconds(self.name, "deadline", self.deadline, zero=False, none="no limit")
@@ -81,7 +81,7 @@ class RunOptions(Generic[K]):
         check_seconds(self.name, "drain", self.drain, zero=True)
 
     def _check_limiter(self) -> None:
-        backoff: object = self.backoff
+        backoff = cast("object", self.backoff)
         if backoff is not None and self.limiter is not None:
             reject(f"controller {self.name}: give backoff= or limiter=, not both")
         if backoff is not None and not isinstance(backoff, Backoff):

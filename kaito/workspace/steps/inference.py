@@ -1,5 +1,6 @@
 """Applies the StatefulSet of an inference Workspace and observes its pods."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from kaito.api import conditions
@@ -30,7 +31,7 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
     present = await ctx.api.find(StatefulSet, ctx.workspace.name, ctx.workspace.namespace)
     if present is not None and is_foreign(ctx, present):
         return None
-    pods = [] if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
+    pods: Sequence[Pod] = () if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
     ctx.state.workload = report = WorkloadReport(stateful_set=present, pods=pods)
     can_write = plan is not None and not ctx.is_read_only
     if plan is not None and can_write and (can_place or present is not None):

@@ -4,6 +4,7 @@ The template of a Job is immutable. If the Workspace changes, the Job is deleted
 one does not exist any more.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from kaito.api import labels
@@ -33,7 +34,7 @@ async def ensure_tuning(ctx: ReconcileContext, plan: Plan | None, *, can_place: 
     present = await ctx.api.find(Job, ctx.workspace.name, ctx.workspace.namespace)
     if present is not None and is_foreign(ctx, present):
         return None
-    pods = [] if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
+    pods: Sequence[Pod] = () if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
     ctx.state.workload = report = WorkloadReport(job=present, pods=pods)
     if plan is not None and not ctx.is_read_only:
         report.job = present = await _apply(ctx, plan, present, can_place=can_place)
