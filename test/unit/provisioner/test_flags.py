@@ -162,4 +162,4 @@ def test_metrics_can_be_served_over_tls(capsys: pytest.CaptureFixture[str]) -> N
     assert secured.metrics_cert_dir == Path("/certs")
     with pytest.raises(SystemExit):
         parse(["--metrics-cert-path=/certs"], ENVIRONMENT)
-    assert "metrics_cert_dir is of no use without metrics_secure" in capsys.readouterr().err
+    assert "metrics_cert_dir has no effect without metrics_secure" in capsys.readouterr().err
