@@ -151,13 +151,13 @@ async def test_fields_of_the_former_version_do_not_stay_behind(world: World) -> 
     """The former version applied as the manager itself; this one states fewer fields."""
     old = Client(world.transport(), field_manager="test")
     await old.apply(shared(a="1", dropped="1"))
-    foreign = Client(world.transport(), field_manager="somebody")
+    foreign = Client(world.transport(), field_manager="other")
     await foreign.apply(shared(theirs="1"))
     async with world.manager(Controller(App, ensuring(a="1")), cache=[Cached(ConfigMap)]):
         world.put(App(metadata=ObjectMeta(name="a")))
         await world.settle()
         assert world.get(ConfigMap, "shared").data == {"a": "1", "theirs": "1"}
-        assert owners(world) == [("somebody", "Apply"), ("test/app", "Apply")]
+        assert owners(world) == [("other", "Apply"), ("test/app", "Apply")]
         writes = world.count("PATCH", ConfigMap)
         world.patch(App, "a", {"metadata": {"labels": {"again": "1"}}})
         await world.settle()

@@ -72,7 +72,7 @@ async def test_the_same_again_is_a_series(recorder: EventRecorder, world: World)
         await world.advance(1)
     (event,) = sent(world)
     assert event.series is not None
-    assert event.series.count == 2  # the first repetition is told at once, the others later
+    assert event.series.count == 2  # the first repetition is written at once, the others later
     assert world.count("PATCH") == 1
     await world.advance(90)
     (event,) = sent(world)
@@ -145,7 +145,7 @@ async def test_an_object_has_a_bucket_of_new_events(recorder: EventRecorder, wor
 
 @pytest.mark.conformance(56)
 async def test_a_storm_never_blocks_and_never_grows(world: World, dropped: list[str]) -> None:
-    recorder = make(world, dropped)  # nobody sends
+    recorder = make(world, dropped)  # not running, so that nothing is sent
     started = monotonic()
     for number in range(QUEUE_LIMIT + 500):
         say(recorder, "x", subject=SUBJECT.with_metadata(name=f"s{number}", uid=f"u{number}"))

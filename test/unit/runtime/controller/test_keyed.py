@@ -45,14 +45,14 @@ def tenant_of(obj: ConfigMap | Secret, view: View) -> Tenant | None:
 
 class Visits:
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.reports: list[str] = []
         self.running = 0
 
     async def __call__(self, visit: KeyedRequest[Tenant]) -> Again | None:
         self.running += 1
         assert self.running == 1
         of_tenant = await visit.api.list(ConfigMap, labels={"tenant": visit.key.name})
-        self.told.append(f"{visit.key.name}: {', '.join(each.name for each in of_tenant)}")
+        self.reports.append(f"{visit.key.name}: {', '.join(each.name for each in of_tenant)}")
         await asyncio.sleep(1)
         self.running -= 1
         return None
@@ -68,18 +68,18 @@ async def test_equal_keys_are_one_run_and_objects_without_a_key_are_none(world: 
     controller.watches(Secret, to=lambda secret, view: [Tenant("red"), Tenant("blue")])
     for name, tenant in (("a", "red"), ("b", "red"), ("c", "blue")):
         world.put(config(name, tenant))
-    world.put(ConfigMap(metadata=ObjectMeta(name="nobody")))
+    world.put(ConfigMap(metadata=ObjectMeta(name="unlabeled")))
     async with world.manager(controller) as manager:
         await world.settle()
-        assert sorted(visits.told) == ["blue: c", "red: a, b"]
-        visits.told.clear()
+        assert sorted(visits.reports) == ["blue: c", "red: a, b"]
+        visits.reports.clear()
         world.put(config("c", "red"))  # moved: both tenants are concerned
         await world.settle()
-        assert sorted(visits.told) == ["blue: ", "red: a, b, c"]
-        visits.told.clear()
+        assert sorted(visits.reports) == ["blue: ", "red: a, b, c"]
+        visits.reports.clear()
         world.put(Secret(metadata=ObjectMeta(name="s")))
         await world.settle()
-        assert sorted(visits.told) == ["blue: ", "red: a, b, c"]
+        assert sorted(visits.reports) == ["blue: ", "red: a, b, c"]
         assert manager.metrics.value("controller_runtime_reconcile_total", controller="tenants", result="success") == 6
 
 

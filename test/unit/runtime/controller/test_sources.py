@@ -285,10 +285,10 @@ async def test_resync_waits_behind_what_changes(world: World) -> None:
 
 
 async def test_a_handler_sees_the_whole_event_and_queues_as_it_likes(world: World) -> None:
-    runs, told = Runs(), list[str]()
+    runs, types = Runs(), list[str]()
 
     def only_deletions(event: Event[Secret], queue: Enqueue, _: View) -> None:
-        told.append(str(event.type))
+        types.append(str(event.type))
         if event.type is EventType.DELETE:
             queue.add(ObjectKey("default", "a"), after=30, cause=cause_of(event))
 
@@ -299,7 +299,7 @@ async def test_a_handler_sees_the_whole_event_and_queues_as_it_likes(world: Worl
         await world.settle()
         world.delete(Secret, "s")
         await world.advance(60)
-    assert told == ["create", "delete"]
+    assert types == ["create", "delete"]
     assert runs.keys == ["a", "a"]
     assert runs.times == [0, 30]
     assert runs.causes[1] == ["delete Secret default/s"]

@@ -1,4 +1,4 @@
-"""Spans of reconciles for whoever brings an OpenTelemetry tracer; nothing at all for the others."""
+"""Spans of reconciles with an OpenTelemetry tracer, and none without one."""
 
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager

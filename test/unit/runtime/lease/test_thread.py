@@ -15,7 +15,7 @@ SOON = 5.0
 
 def leadership(connected: list[str]) -> ThreadLeadership:
     async def connect() -> Transport:
-        connected.append("asked")
+        connected.append("connect")
         await asyncio.Event().wait()  # a server that never answers
         raise AssertionError
 
@@ -49,6 +49,6 @@ async def test_a_stop_while_connecting_ends_the_thread() -> None:
     campaign = leadership(connected)
     await campaign.start()
     async with asyncio.timeout(SOON):
-        while not connected:  # noqa: ASYNC110 -- asks another thread
+        while not connected:  # noqa: ASYNC110 -- set by another thread
             await asyncio.sleep(0.001)
         await campaign.stop(release=True)

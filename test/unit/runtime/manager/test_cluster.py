@@ -67,7 +67,7 @@ async def test_a_kind_of_another_cluster_triggers_runs_that_use_both(world: Worl
         if found is not None and "seen" not in found.data:
             await there.ensure(config(found.name, seen=request.object.data["home"]))
             assert (await there.get(ConfigMap, found.name, "default")).data["seen"] == "yes"  # own writes
-            there.event(found, "Normal", "Followed", "as asked")
+            there.event(found, "Normal", "Followed", "reconciled")
         return None
 
     world.put(config("a", home="yes"))

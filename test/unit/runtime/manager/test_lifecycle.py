@@ -1,4 +1,4 @@
-"""Start and stop: in order, once, and with the first failure told."""
+"""Start and stop of a manager: in order, once, and with the first failure raised."""
 
 import asyncio
 from collections.abc import Callable, MutableMapping

@@ -125,11 +125,11 @@ async def test_lines_of_tasks_started_by_a_reconcile_carry_its_identity(
         world.put(ConfigMap(metadata=ObjectMeta(name=name)))
     async with world.manager(Controller(ConfigMap, converge, workers=2)):
         await world.settle()
-    told = [line for line in lines(capsys) if line["msg"] in {"deep", "done"}]
-    assert sorted((line["msg"], line["namespace"], line["name"]) for line in told) == [
+    records = [line for line in lines(capsys) if line["msg"] in {"deep", "done"}]
+    assert sorted((line["msg"], line["namespace"], line["name"]) for line in records) == [
         ("deep", "default", "a"),
         ("deep", "default", "b"),
         ("done", "default", "a"),
         ("done", "default", "b"),
     ]
-    assert len({line["reconcileID"] for line in told}) == 2
+    assert len({line["reconcileID"] for line in records}) == 2

@@ -293,7 +293,7 @@ async def test_a_blocked_loop_loses_the_lease_and_its_write_is_fenced(cluster: C
     assert code == 1, log
     assert "event loop is blocked" in log
     assert "time.sleep(4)" in log or "in converge" in log
-    assert "not renewing the lease" in log
+    assert "lease not renewed" in log
     assert await cluster.data("a") == {"done": "blocked"}
 
 

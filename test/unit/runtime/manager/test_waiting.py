@@ -1,4 +1,4 @@
-"""A controller whose kinds nobody has installed yet: waited for, without holding up anything."""
+"""A controller that waits for kinds which are not installed, while everything else starts."""
 
 import random
 

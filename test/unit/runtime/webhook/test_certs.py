@@ -1,4 +1,4 @@
-"""Certificates made and rotated by replicas together: no handshake fails, the API server is always told first."""
+"""Replicas rotate certificates together: no handshake fails, and the CA bundle is written first."""
 
 import asyncio
 import base64

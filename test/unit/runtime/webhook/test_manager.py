@@ -75,8 +75,8 @@ async def test_the_manager_serves_with_a_certificate_the_api_server_was_told_abo
             "[+]webhook-listening ok",
             "readyz check passed",
         ]
-        told = (await client.get(ValidatingWebhookConfiguration, "op")).webhooks[0].client_config.ca_bundle
-        bundle = base64.b64decode(told or "")
+        encoded = (await client.get(ValidatingWebhookConfiguration, "op")).webhooks[0].client_config.ca_bundle
+        bundle = base64.b64decode(encoded or "")
         assert bundle == (await client.get(Secret, "op-webhook-cert", "default")).value("ca.crt")
         assert (await ask(manager.webhook_port, bundle, review()))["allowed"] is True
         assert (await ask(manager.webhook_port, bundle, review(bad="1")))["allowed"] is False
@@ -100,23 +100,23 @@ class Reviews:
     """Answers reviews as an API server does; ours keeps none."""
 
     def __init__(self, world: World) -> None:
-        self.asked: list[str] = []
+        self.kinds: list[str] = []
         self.client = Client(world.transport(), field_manager="test")
         self.client.create = self._create  # type: ignore[method-assign,assignment] # pyright: ignore[reportAttributeAccessIssue]
         self.fail: Exception | None = None
 
-    async def _create(self, question: Any) -> Any:
-        self.asked.append(question.kind)
+    async def _create(self, review: Any) -> Any:
+        self.kinds.append(review.kind)
         if self.fail is not None:
             raise self.fail
-        if isinstance(question, TokenReview):
-            known = question.spec.token in {"prometheus", "nosy"}
-            return question.evolve(status={"authenticated": known, "user": {"username": question.spec.token}})
-        assert isinstance(question, SubjectAccessReview)
-        attributes = question.spec.non_resource_attributes
+        if isinstance(review, TokenReview):
+            known = review.spec.token in {"prometheus", "nosy"}
+            return review.evolve(status={"authenticated": known, "user": {"username": review.spec.token}})
+        assert isinstance(review, SubjectAccessReview)
+        attributes = review.spec.non_resource_attributes
         assert attributes is not None
-        allowed = question.spec.user == "prometheus" and (attributes.path, attributes.verb) == ("/metrics", "get")
-        return question.evolve(status={"allowed": allowed})
+        allowed = review.spec.user == "prometheus" and (attributes.path, attributes.verb) == ("/metrics", "get")
+        return review.evolve(status={"allowed": allowed})
 
 
 async def test_the_metrics_port_lets_in_who_may_read(world: World) -> None:
@@ -124,19 +124,19 @@ async def test_the_metrics_port_lets_in_who_may_read(world: World) -> None:
     authorizer = MetricsAuthorizer(reviews.client, lambda: 0.5)
     assert await authorizer.authorize("", "/metrics", "GET") == 401
     assert await authorizer.authorize("Basic eDp5", "/metrics", "GET") == 401
-    assert reviews.asked == []
+    assert reviews.kinds == []
     assert await authorizer.authorize("Bearer stranger", "/metrics", "GET") == 401
     assert await authorizer.authorize("Bearer nosy", "/metrics", "GET") == 403
     assert await authorizer.authorize("Bearer prometheus", "/debug/tasks", "GET") == 403
     assert await authorizer.authorize("Bearer prometheus", "/metrics", "GET") == 200
-    reviews.asked.clear()
+    reviews.kinds.clear()
     assert await authorizer.authorize("Bearer prometheus", "/metrics", "GET") == 200
-    assert reviews.asked == []
+    assert reviews.kinds == []
     await asyncio.sleep(61)
     assert await authorizer.authorize("Bearer prometheus", "/metrics", "GET") == 200
-    assert reviews.asked == ["TokenReview"]
+    assert reviews.kinds == ["TokenReview"]
     assert await authorizer.authorize("Bearer nosy", "/metrics", "GET") == 403
-    assert reviews.asked == ["TokenReview", "TokenReview", "SubjectAccessReview"]
+    assert reviews.kinds == ["TokenReview", "TokenReview", "SubjectAccessReview"]
 
 
 async def test_an_api_server_without_an_answer_is_a_500(world: World) -> None:
