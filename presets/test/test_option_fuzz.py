@@ -100,20 +100,20 @@ OPENAI_POOLS: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-def chosen(chance: random.Random, pools: dict[str, list[Any]]) -> dict[str, Any]:
-    names = chance.sample(sorted(pools), chance.choice([1, 1, 1, 2, 3]))
-    return {name: chance.choice(pools[name]) for name in names}
+def chosen(rng: random.Random, pools: dict[str, list[Any]]) -> dict[str, Any]:
+    names = rng.sample(sorted(pools), rng.choice([1, 1, 1, 2, 3]))
+    return {name: rng.choice(pools[name]) for name in names}
 
 
-def request_of(chance: random.Random) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def request_of(rng: random.Random) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """A route, a body, and the options in it."""
-    prompt = chance.choice(["a", "Tell me about Tuscany", "Paris " * 40])
-    route = chance.choice(["/chat", "/v1/completions", "/v1/chat/completions"])
+    prompt = rng.choice(["a", "Tell me about Tuscany", "Paris " * 40])
+    route = rng.choice(["/chat", "/v1/completions", "/v1/chat/completions"])
     if route == "/chat":
-        options = {"max_new_tokens": 6} | chosen(chance, CHAT_POOLS)
+        options = {"max_new_tokens": 6} | chosen(rng, CHAT_POOLS)
         return route, {"prompt": prompt, "generate_kwargs": options}, options
-    options = {"max_tokens": 6} | chosen(chance, OPENAI_POOLS)
-    if chance.random() < 0.8 and isinstance(options.get("n"), int) and options["n"] > 8:
+    options = {"max_tokens": 6} | chosen(rng, OPENAI_POOLS)
+    if rng.random() < 0.8 and isinstance(options.get("n"), int) and options["n"] > 8:
         options["n"] = 3
     subject = {"prompt": prompt} if route == "/v1/completions" else {"messages": [{"role": "user", "content": prompt}]}
     return route, subject | options, options
@@ -144,8 +144,8 @@ async def test_random_options_do_not_affect_other_requests(serve: Serve, tiny_mo
         "stream": True,
     }
     undisturbed = await streamed(server, behaved)
-    chance = random.Random(20261128)
-    requests = [request_of(chance) for _ in range(REQUESTS)]
+    rng = random.Random(20261128)
+    requests = [request_of(rng) for _ in range(REQUESTS)]
     statuses: list[int] = []
     finished = asyncio.Event()
     texts: list[str] = []

@@ -26,10 +26,10 @@ def test_invalid_bytes_are_emitted_after_a_limit() -> None:
 
 
 def test_stop_strings_are_found_across_chunks() -> None:
-    chance = random.Random(3)
+    rng = random.Random(3)
     for _ in range(300):
-        text = "".join(chance.choices("abc", k=30))
-        stops = ["".join(chance.choices("abc", k=chance.randint(2, 4))) for _ in range(2)]
+        text = "".join(rng.choices("abc", k=30))
+        stops = ["".join(rng.choices("abc", k=rng.randint(2, 4))) for _ in range(2)]
         positions = [text.find(stop) for stop in stops if stop in text]
         stopper = StopStrings(stops)
         found = ""

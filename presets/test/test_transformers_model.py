@@ -40,11 +40,9 @@ def test_rows_of_a_batch_have_the_tokens_of_separate_runs(tiny: "TransformersMod
 
 def test_adding_and_removing_rows_does_not_change_other_rows(tiny: "TransformersModel") -> None:
     """A seeded storm of arrivals; the cache grows, shifts and shrinks many times."""
-    chance = random.Random(7)
+    rng = random.Random(7)
     words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "in", "Paris"]
-    jobs = [
-        (" ".join(chance.choices(words, k=chance.choice([1, 3, 30, 120]))), chance.randint(1, 60)) for _ in range(40)
-    ]
+    jobs = [(" ".join(rng.choices(words, k=rng.choice([1, 3, 30, 120]))), rng.randint(1, 60)) for _ in range(40)]
     apart = [run(tiny, [row(tiny, prompt, length)])[0] for prompt, length in jobs]
     rows = [row(tiny, prompt, length) for prompt, length in jobs]
     waiting, live = list(rows), list[Row]()
@@ -57,7 +55,7 @@ def test_adding_and_removing_rows_does_not_change_other_rows(tiny: "Transformers
         live[:] = [r for r in live if r not in done]
 
     while waiting or live:
-        count = min(len(waiting), chance.choice([0, 0, 0, 1, 2, 5]))
+        count = min(len(waiting), rng.choice([0, 0, 0, 1, 2, 5]))
         joining, waiting = waiting[:count], waiting[count:]
         live += joining
         settle(tiny.prefill(joining))

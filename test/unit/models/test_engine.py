@@ -206,16 +206,14 @@ CHOICES: dict[str, tuple[float | str, ...]] = {
 
 @pytest.mark.parametrize("seed", range(10))
 def test_any_options_on_any_node_are_planned_or_refused_with_a_field(seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for _ in range(200):
-        gpu = Gpu(chance.choice(["NVIDIA A10", "NVIDIA H200", "Z"]), "nvidia", chance.choice([None, 7.0, 9.0]))
-        gpus, memory = chance.choice([1, 2, 3, 5, 6, 8, 12, 1024]), chance.choice([1, 8, 24, 80, 288])
-        options: dict[str, Any] = {
-            name: chance.choice(values) for name, values in CHOICES.items() if chance.random() < 0.3
-        }
-        preset, node = chance.choice(catalog.presets()), InstanceType("x", gpu, gpus, memory * GIB)
+        gpu = Gpu(rng.choice(["NVIDIA A10", "NVIDIA H200", "Z"]), "nvidia", rng.choice([None, 7.0, 9.0]))
+        gpus, memory = rng.choice([1, 2, 3, 5, 6, 8, 12, 1024]), rng.choice([1, 8, 24, 80, 288])
+        options: dict[str, Any] = {name: rng.choice(values) for name, values in CHOICES.items() if rng.random() < 0.3}
+        preset, node = rng.choice(catalog.presets()), InstanceType("x", gpu, gpus, memory * GIB)
         try:
-            plan = plan_inference(preset, node, engine=EngineSettings(**options), adapters=chance.choice([0, 1, 10]))
+            plan = plan_inference(preset, node, engine=EngineSettings(**options), adapters=rng.choice([0, 1, 10]))
         except PlanError as refused:
             fields = ("inference.config[vllm.", "resource.instanceType")
             assert refused.field.startswith(fields), (preset.name, options)  # noqa: PT017 - some are planned

@@ -46,23 +46,23 @@ async def test_any_order_of_events_ends_the_same(cluster: "Cluster", phi: Worksp
 async def test_a_server_that_keeps_failing_delays_and_changes_nothing(
     cluster: "Cluster", phi: Workspace, seed: int
 ) -> None:
-    world, dice = cluster.world, random.Random(seed)
+    world, rng = cluster.world, random.Random(seed)
     async with cluster.controller():
         for workspace in several(phi):
             cluster.apply(workspace)
         for _ in range(12):
-            method = dice.choice(["GET", "POST", "PATCH"])
-            kind = dice.choice([Workspace, cluster.kind, Service, StatefulSet, None])
-            match dice.randrange(4):
+            method = rng.choice(["GET", "POST", "PATCH"])
+            kind = rng.choice([Workspace, cluster.kind, Service, StatefulSet, None])
+            match rng.randrange(4):
                 case 0:
-                    world.fail_next(method, kind, status=dice.choice([409, 500, 503]))
+                    world.fail_next(method, kind, status=rng.choice([409, 500, 503]))
                 case 1:
-                    world.fail_next(method, kind, status=429, retry_after=dice.randrange(1, 4))
+                    world.fail_next(method, kind, status=429, retry_after=rng.randrange(1, 4))
                 case 2:
                     world.fail_next(method, kind, drop_connection=True)
                 case _:
                     world.cut_watches()
-            await world.advance(dice.random() * 10)
+            await world.advance(rng.random() * 10)
             await play_along(cluster)
         for _ in range(4):
             await world.advance(60)

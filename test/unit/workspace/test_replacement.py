@@ -300,12 +300,12 @@ async def test_restarts_at_any_write_neither_hide_nor_double_a_loss(
     The first creation is not recorded before it is made, so that a new Workspace costs no further request: a claim
     that is lost before the first status may be made again once for each process that dies there.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     cluster.apply(phi)
     life = Life(cluster)
     for _ in range(12):
-        async with cluster.killed_after(dice.randint(2, 7)):
-            await life.run(dice.randint(5, 60), act, checked=False)
+        async with cluster.killed_after(rng.randint(2, 7)):
+            await life.run(rng.randint(5, 60), act, checked=False)
     async with cluster.controller():
         await life.run(TEN_MINUTES, act)
     record = ProvisionAttempts.from_annotations(cluster.workspace().annotations)

@@ -271,15 +271,15 @@ async def test_release_leaves_a_lease_of_another_alone(world: World) -> None:
 @pytest.mark.conformance(49)
 async def test_a_race_has_exactly_one_winner(world: World) -> None:
     for seed in range(1000):
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         lease = f"race-{seed}"
         electors = [
-            elector_for(world, f"c{n}", lease=lease, seed=seed * 10 + n, latency=chance.choice([0.0, 0.01, 0.01]))
+            elector_for(world, f"c{n}", lease=lease, seed=seed * 10 + n, latency=rng.choice([0.0, 0.01, 0.01]))
             for n in range(3)
         ]
         async with TaskScope("race") as scope:
             tasks = [scope.spawn(elector.acquire(), name=elector.terms.identity) for elector in electors]
-            await asyncio.sleep(1.0 + chance.random())
+            await asyncio.sleep(1.0 + rng.random())
             winners = [elector for elector, task in zip(electors, tasks, strict=True) if task.done()]
             assert len(winners) == 1, f"seed {seed}: {[winner.terms.identity for winner in winners]}"
             assert world.get(Lease, lease).spec.holder_identity == winners[0].terms.identity

@@ -116,7 +116,7 @@ async def test_ten_years_of_rotation_with_two_replicas_fail_no_handshake(world: 
     world.put(configuration())
     clock = JumpingClock(world)
     replicas = [Replica(world, clock, number) for number in (1, 2)]
-    chance = random.Random(7)
+    rng = random.Random(7)
     authorities: set[bytes] = set()
     leaves: set[bytes] = set()
     for replica in replicas:
@@ -124,7 +124,7 @@ async def test_ten_years_of_rotation_with_two_replicas_fail_no_handshake(world: 
     lagging = bundles(world)[1]
     for _ in range(240):
         # Every replica looks every few seconds, in any order; in between, the API server may be one round behind.
-        for replica in chance.sample(replicas, 2):
+        for replica in rng.sample(replicas, 2):
             await replica.keeper.sync()
             for each in replicas:
                 for bundle in (lagging, bundles(world)[1]):
@@ -135,7 +135,7 @@ async def test_ten_years_of_rotation_with_two_replicas_fail_no_handshake(world: 
         assert state.leaf is not None
         leaves.add(state.leaf.certificate)
         assert len(state.authorities) <= 2
-        clock.offset += chance.choice([timedelta(seconds=10), PROPAGATION, OVERLAP, 28 * DAY, 29 * DAY])
+        clock.offset += rng.choice([timedelta(seconds=10), PROPAGATION, OVERLAP, 28 * DAY, 29 * DAY])
     assert clock.offset > CA_LIFETIME * 2 / 3
     assert len(authorities) == 2
     assert len(leaves) > 30

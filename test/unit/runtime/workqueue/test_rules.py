@@ -54,15 +54,15 @@ def test_adds_during_processing_collapse_into_one_more_run() -> None:
 @pytest.mark.conformance(3)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_two_workers_hold_one_key_and_no_add_is_lost(seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     hands = Hands()
     held: set[str] = set()
     owed: dict[str, bool] = {}
     for _ in range(10_000):
-        move = chance.random()
+        move = rng.random()
         if move < 0.5:
-            key = f"k{chance.randrange(20)}"
-            hands.queue.add(key, priority=chance.choice([-100, 0, 5]), after=chance.choice([0.0, 0.0, 0.5]))
+            key = f"k{rng.randrange(20)}"
+            hands.queue.add(key, priority=rng.choice([-100, 0, 5]), after=rng.choice([0.0, 0.0, 0.5]))
             owed[key] = True
         elif move < 0.8:
             if (taken := hands.take()) is not None:
@@ -70,10 +70,10 @@ def test_no_two_workers_hold_one_key_and_no_add_is_lost(seed: int) -> None:
                 held.add(taken)
                 owed[taken] = False
         elif held:
-            key = chance.choice(sorted(held))
+            key = rng.choice(sorted(held))
             held.remove(key)
             hands.queue.done(key)
-        hands.now += chance.choice([0.0, 0.0, 0.01])
+        hands.now += rng.choice([0.0, 0.0, 0.01])
     for key in sorted(held):
         hands.queue.done(key)
     hands.now += 1
@@ -161,8 +161,8 @@ def test_rate_limited_adds_double_up_to_the_cap() -> None:
 @pytest.mark.conformance(8)
 def test_full_jitter_spreads_over_the_whole_wait() -> None:
     backoff = Backoff(base=1, cap=60)
-    chance = random.Random(1)
-    delays = [backoff.delay(3, chance.random) for _ in range(500)]
+    rng = random.Random(1)
+    delays = [backoff.delay(3, rng.random) for _ in range(500)]
     assert min(delays) < 0.5
     assert 7.5 < max(delays) <= 8
     assert backoff.delay(5000, lambda: 1.0) == 60
