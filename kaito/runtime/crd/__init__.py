@@ -1,6 +1,6 @@
-"""CustomResourceDefinitions from pydantic models: the models are the only source of the schema.
+"""Generates CustomResourceDefinitions from pydantic models, which are the only source of the schema.
 
-`Field` is pydantic's own: bounds, defaults and patterns of a field, `size: int = Field(default=1, ge=1)`.
+`Field` is pydantic's: bounds, defaults and patterns of a field, `size: int = Field(default=1, ge=1)`.
 
 manifest = crd([Version(model=Memcached, storage=True, columns=[Column("Ready", ".status.readyReplicas")])])
 Path("config/crd/memcached.yaml").write_text(to_yaml(manifest))

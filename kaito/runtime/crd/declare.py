@@ -1,4 +1,4 @@
-"""What a CustomResourceDefinition says beyond the models: versions, columns, rules, subresources."""
+"""Parts of a CustomResourceDefinition that models do not contain: versions, columns, rules, subresources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,24 +12,25 @@ RuleReason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequ
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A validation rule in CEL, attached to a model by `rules: ClassVar = [Rule(...)]` or to a field by `rules(...)`.
+    """Validation rule in CEL, of a model by `rules:
 
-    `self` is the value; a rule that uses `oldSelf` runs on updates only.
+    ClassVar = [Rule(...)]` or of a field by `rules(...)`. `self` is the value; a rule that uses `oldSelf` is evaluated
+    on updates only.
     """
 
     rule: str
     message: str = ""
-    """What the user reads when it fails."""
+    """Error message for users."""
     message_expression: str = ""
-    """CEL that computes the message; wins over `message`."""
+    """CEL expression of the message; takes precedence over `message`."""
     field_path: str = ""
-    """The field the error points at, relative to the value: `.spec.size`."""
+    """The field in the error, relative to the value: `.spec.size`."""
     reason: RuleReason | None = None
     optional_old_self: bool = False
-    """Run also on creation, with `oldSelf` an optional."""
+    """Evaluate on creation as well, with an optional `oldSelf`."""
 
     def to_schema(self) -> dict[str, Any]:
-        """The entry of `x-kubernetes-validations`."""
+        """Return the entry of `x-kubernetes-validations`."""
         entry: dict[str, Any] = {
             "rule": self.rule,
             "message": self.message,
@@ -42,24 +43,25 @@ class Rule:
 
 
 def rules(*given: Rule, **schema: Any) -> dict[str, Any]:
-    """Rules of one field: `size: int = Field(json_schema_extra=rules(Rule("self >= oldSelf", "cannot shrink")))`."""
+    """Return the rules of a field: `size: int = Field(json_schema_extra=rules(Rule("self >= oldSelf", "cannot
+    shrink")))`."""
     return {"x-kubernetes-validations": [rule.to_schema() for rule in given], **schema}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of `kubectl get`."""
+    """Column of `kubectl get`."""
 
     name: str
     json_path: str
     type: ColumnType = "string"
     priority: int = 0
-    """0 is always shown, 1 only with `-o wide`."""
+    """0: always shown, 1: only with `-o wide`."""
     description: str = ""
     format: str = ""
 
     def to_schema(self) -> dict[str, Any]:
-        """The entry of `additionalPrinterColumns`."""
+        """Return the entry of `additionalPrinterColumns`."""
         entry: dict[str, Any] = {
             "name": self.name,
             "type": self.type,
@@ -73,35 +75,35 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Paths of the `scale` subresource, so that `kubectl scale` and autoscalers work."""
+    """Paths of the `scale` subresource, for `kubectl scale` and autoscalers."""
 
     replicas: str = ".spec.replicas"
     status_replicas: str = ".status.replicas"
     selector: str = ""
 
     def to_schema(self) -> dict[str, Any]:
-        """The `scale` entry of `subresources`."""
+        """Return the `scale` entry of `subresources`."""
         paths = {"specReplicasPath": self.replicas, "statusReplicasPath": self.status_replicas}
         return paths | ({"labelSelectorPath": self.selector} if self.selector else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """One served version of a kind."""
+    """Version of a kind."""
 
     model: type[Resource]
     storage: bool = False
-    """Objects are stored in this version; true for exactly one."""
+    """Whether objects are stored in this version; true for exactly one."""
     served: bool = True
     columns: Sequence[Column] = ()
-    """Columns after NAME; without any, kubectl shows AGE."""
+    """Columns after NAME; by default kubectl shows AGE."""
     deprecated: str = ""
-    """The warning clients of this version get; empty while it is current."""
+    """Deprecation warning for clients of this version; empty if it is not deprecated."""
     scale: Scale | None = None
     selectable: Sequence[str] = ()
-    """JSON paths usable in field selectors: `.spec.nodeName`."""
+    """JSON paths that field selectors may use: `.spec.nodeName`."""
     extra: Mapping[str, Any] | None = None
-    """Further fields of the version, as the API has them."""
+    """Further fields of the version in the API's form."""
 
     @property
     def name(self) -> str:

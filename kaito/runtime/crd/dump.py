@@ -1,4 +1,4 @@
-"""Manifests as YAML, byte for byte the same for the same input: for generators whose output is committed."""
+"""Writes manifests as YAML, deterministically, for generators whose output is committed."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, literal blocks for text of several lines, indented lists, no anchors."""
+    """Dumper with block style, literal blocks for multi-line text, indented lists and without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- yaml's hook
         return True
@@ -24,7 +24,7 @@ _Dumper.add_representer(str, _text)
 
 
 def to_yaml(*manifests: Mapping[str, Any], header: Iterable[str] = ()) -> str:
-    """One YAML text, documents separated by `---`; `header` lines become comments on top. Keys keep their order."""
+    """Return YAML documents separated by `---`; `header` lines become comments at the top. Keys keep their order."""
     documents = [
         yaml.dump(dict(manifest), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
         for manifest in manifests

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition manifest of a kind in all its versions."""
+"""Builds the CustomResourceDefinition manifest of a kind."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,21 +16,21 @@ def crd(
     singular: str = "",
     conversion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The manifest, ready to be applied.
+    """Build the manifest.
 
-    The status subresource is on for every version whose model has a `status`.
+    The status subresource is enabled for every version whose model has a `status`.
 
     Args:
-        versions: each with its model; one of them is stored.
-        short_names: for `kubectl get`.
-        categories: lists such as `all` that the kind joins.
-        singular: the kind in lower case by default.
-        conversion: `spec.conversion`, made by `kaito.runtime.webhook.conversion_manifest`; without it, versions differ
-            in nothing but their names.
+        versions: The versions with their models; exactly one is the storage version.
+        short_names: Short names for `kubectl get`.
+        categories: Categories such as `all`.
+        singular: Singular name; by default the kind in lower case.
+        conversion: `spec.conversion`, from `kaito.runtime.webhook.conversion_manifest`; by default, versions must
+            differ only in their names.
 
     Raises:
-        ConfigurationError: the versions do not agree on the kind, not exactly one is stored, or a field's type has no
-            structural schema.
+        ConfigurationError: The versions are of different kinds, there is not exactly one storage version, or a field's
+            type has no structural schema.
     """
     _check(versions)
     kind = versions[0].model
@@ -82,12 +82,12 @@ def _check(versions: Sequence[Version]) -> None:
     problem = ""
     identities = {(v.model.group(), v.model.kind, v.model.plural, v.model.namespaced) for v in versions}
     if len(identities) != 1:
-        problem = f"the versions of one CRD must be one kind, not {sorted(identities)}"
+        problem = f"the versions of a CRD must be of one kind, not {sorted(identities)}"
     elif sum(version.storage for version in versions) != 1:
-        problem = f"{versions[0].model.kind}: exactly one version is stored"
+        problem = f"{versions[0].model.kind}: exactly one version must have storage=True"
     elif len({version.name for version in versions}) != len(versions):
-        problem = f"{versions[0].model.kind}: a version is given twice"
+        problem = f"{versions[0].model.kind}: duplicate version"
     elif not versions[0].model.group():
-        problem = f"{versions[0].model.kind}: the core group cannot hold custom kinds"
+        problem = f"{versions[0].model.kind}: custom kinds need an API group"
     if problem:
         raise ConfigurationError(problem)

@@ -1,8 +1,8 @@
-"""A pydantic model as a structural OpenAPI v3 schema, the form CustomResourceDefinitions accept.
+"""Converts pydantic models to structural OpenAPI v3 schemas, as CustomResourceDefinitions require.
 
-Structural means (Kubernetes documentation, "Specifying a structural schema"): no references, every value typed, no
-alternatives except int-or-string. What a model says that the form cannot express is an error naming the field, never
-left out silently. Descriptions come from docstrings, so that `kubectl explain` reads like the source.
+A structural schema (Kubernetes documentation, "Specifying a structural schema") has no references, a type for every
+value, and no alternatives except int-or-string. Properties of a model that it cannot express are errors that name the
+field; they are never omitted silently. Docstrings become descriptions, which `kubectl explain` shows.
 """
 
 import re
@@ -47,7 +47,7 @@ _ORDER = (
     "required",
     "nullable",
 )
-"""Order of the keys in the output, and all that a structural schema may hold besides `x-kubernetes-*`."""
+"""Keys that a structural schema may contain besides `x-kubernetes-*`, in the order of the output."""
 
 _ROOT = {
     "apiVersion": {
@@ -63,26 +63,26 @@ _ROOT = {
 
 
 _TYPE_META: Schema = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
-"""Of a resource inside another one; the model has them on its class."""
+"""Properties of a resource inside another one; the model has them as class attributes."""
 
 _BUILT_IN = "kaito.runtime.kinds."
 """The modules of built-in kinds."""
 
 
 def is_narrow(model: type) -> bool:
-    """Whether the model, or one that it extends, names only some fields of a struct that is defined elsewhere."""
+    """Whether the model, or a base class, declares only some fields of a built-in struct."""
     return any(base.__module__.startswith(_BUILT_IN) for base in model.__mro__)
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's generator, adjusted where its answer would lose meaning before it reaches us."""
+    """Pydantic's generator, with hooks where its output would lose information."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """Optional means may be absent, not may be null: the API server drops nulls of such fields."""
+        """Make an optional field not nullable: it may be absent, and the API server drops nulls of such fields."""
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Keep only defaults that say something: an empty one would be written into every object."""
+        """Keep only defaults that are not empty: the API server would write an empty one into every object."""
         default = schema.get("default")
         if isinstance(default, Model):
             inner = self.generate_inner(schema["schema"])
@@ -94,9 +94,9 @@ class _Generator(GenerateJsonSchema):
         return inner
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """Add what classes say and fields cannot: CEL rules, and which structs keep all their fields.
+        """Add CEL rules, and preserve unknown fields of built-in structs.
 
-        Models of built-in structs are narrow: the API server would prune a pod's `seccompProfile`.
+        Models of built-in structs declare only some fields: the API server would prune a pod's `seccompProfile`.
         """
         model = schema["cls"]
         if issubclass(model, ObjectMeta):
@@ -114,15 +114,15 @@ class _Generator(GenerateJsonSchema):
         return produced
 
     def any_schema(self, schema: core_schema.AnySchema) -> JsonSchemaValue:  # noqa: ARG002 -- pydantic's hook
-        """Anything at all."""
+        """Return the schema of any value."""
         return {PRESERVE: True}
 
 
 def structural_schema(model: type[Resource]) -> Schema:
-    """The `openAPIV3Schema` of a kind.
+    """Return the `openAPIV3Schema` of a kind.
 
     Raises:
-        ConfigurationError: a field's type has no structural form; the message names the field.
+        ConfigurationError: A field's type has no structural schema; the message contains the field.
     """
     try:
         raw = model.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generator)
@@ -143,14 +143,14 @@ def structural_schema(model: type[Resource]) -> Schema:
 
 
 class _Builder:
-    """Walks pydantic's JSON schema and writes the structural one."""
+    """Converts pydantic's JSON schema to a structural schema."""
 
     def __init__(self, kind: str, definitions: Mapping[str, Schema]) -> None:
         self._kind = kind
         self._definitions = definitions
 
     def build(self, raw: Schema, path: str, inside: tuple[str, ...]) -> Schema:
-        """One value; `inside` are the definitions being expanded, to notice recursion."""
+        """Convert the schema of a value; `inside` contains the definitions being expanded, to detect recursion."""
         raw, inside = self._resolve(raw, path, inside)
         schema: Schema = {}
         for name, value in raw.items():
@@ -169,7 +169,7 @@ class _Builder:
                 case _ if name.startswith("x-kubernetes-") or name in _ORDER:
                     schema[name] = value
                 case _ if name not in _IGNORED:
-                    self._refuse(path, f"{name} has no place in a structural schema")
+                    self._refuse(path, f"{name} is not allowed in a structural schema")
                 case _:
                     pass
         self._complete(schema, path)
@@ -177,15 +177,16 @@ class _Builder:
         return {name: schema[name] for name in (*_ORDER, *extensions) if name in schema}
 
     def _resolve(self, raw: Schema, path: str, inside: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:
-        """Replace references and one-element `allOf` by what they mean.
+        """Resolve references and `allOf` with one element.
 
-        Words at the place win over the target's; rules add up, because a model's own must hold wherever it stands.
+        Keys beside the reference take precedence over those of the target. Rules are merged, because those of a model
+        apply wherever it is used.
         """
         while True:
             if "$ref" in raw:
                 name = str(raw["$ref"]).rpartition("/")[2]
                 if name in inside:
-                    self._refuse(path, f"{name} contains itself; give the field WithJsonSchema or a depth")
+                    self._refuse(path, f"{name} is recursive; annotate the field with WithJsonSchema")
                 inside = (*inside, name)
                 raw = _at_place(self._definitions[name], raw, "$ref")
             elif len(raw.get("allOf", ())) == 1:
@@ -194,7 +195,7 @@ class _Builder:
                 return raw, inside
 
     def _complete(self, schema: Schema, path: str) -> None:
-        """Give the value a type, or say that it has none on purpose."""
+        """Add the missing type, or preserve unknown fields of a value without one."""
         if "anyOf" in schema and not schema.get("x-kubernetes-int-or-string"):
             self._refuse(path, "a union of types has no structural schema; only int-or-string has one")
         if "enum" in schema and "type" not in schema:
@@ -206,7 +207,7 @@ class _Builder:
             schema[PRESERVE] = True
 
     def _mapping(self, value: Any, path: str, inside: tuple[str, ...]) -> Schema:
-        """A mapping's values. For models, whose value is `true`, it only says that unknown fields survive."""
+        """Convert the values of a mapping. For models the value is `true`: unknown fields are allowed."""
         if not isinstance(value, dict):
             return {}
         built = self.build(value, f"{path}.*", inside)  # pyright: ignore[reportUnknownArgumentType] -- JSON
@@ -225,7 +226,7 @@ class _Builder:
 
 
 def _paragraphs(docstring: str) -> Schema:
-    """Docstrings are wrapped for the source; `kubectl explain` wraps again."""
+    """Join the wrapped lines of a docstring: `kubectl explain` wraps the text again."""
     paragraphs = re.split(r"\n\s*\n", docstring.strip())
     return {"description": "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)}
 
@@ -237,13 +238,13 @@ _TRANSLATED: dict[str, Callable[[Any], Schema]] = {
     "exclusiveMaximum": lambda value: {"maximum": value, "exclusiveMaximum": True},
     "uniqueItems": lambda unique: {"x-kubernetes-list-type": "set"} if unique else {},
 }
-"""JSON Schema 2020-12 words that OpenAPI v3.0 and Kubernetes spell differently."""
+"""JSON Schema 2020-12 keys with another form in OpenAPI v3.0 and Kubernetes."""
 
 _IGNORED = frozenset({"title", "$defs", "examples", "deprecated", "propertyNames", "x-list-key"})
 
 
 def _at_place(target: Schema, place: Schema, reference: str) -> Schema:
-    """What a reference means where it stands."""
+    """Merge the target of a reference with the keys beside it."""
     combined = target | {key: value for key, value in place.items() if key != reference}
     if RULES in target and RULES in place:
         combined[RULES] = [*target[RULES], *place[RULES]]
@@ -251,7 +252,7 @@ def _at_place(target: Schema, place: Schema, reference: str) -> Schema:
 
 
 def _drop_defaults(schema: Schema) -> None:
-    """Status says what was observed: nothing is assumed there."""
+    """Remove defaults: status contains observations only."""
     schema.pop("default", None)
     for part in (*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")):
         if isinstance(part, dict):

@@ -1,8 +1,8 @@
-"""Narrow models of the built-in kinds: the fields operators use; all others survive as unknown fields.
+"""Models of the built-in kinds with the fields that operators use; other fields are preserved as unknown fields.
 
-Reading never needs a None check for a struct (`pod.status.phase`), and writing emits only what was set. Every kind and
-every struct inside one is importable from here; each is loaded at its first use, because making the class of a struct
-takes about a millisecond and there are two hundred of them.
+Structs are never None (`pod.status.phase`), and only fields that were set are written. Every kind and struct can be
+imported from this package; each is loaded on first use, because creating the class of a struct takes about a
+millisecond, and there are two hundred.
 """
 
 from typing import TYPE_CHECKING, Any

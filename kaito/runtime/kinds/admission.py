@@ -1,10 +1,10 @@
-"""Webhook configurations: what the API server asks before it stores an object."""
+"""Webhook configurations: the admission webhooks that the API server calls before it stores an object."""
 
 from kaito.runtime.meta import LabelSelector, Model, Resource
 
 
 class ServiceReference(Model):
-    """A service inside the cluster."""
+    """Reference to a Service of a webhook."""
 
     namespace: str
     name: str
@@ -13,7 +13,7 @@ class ServiceReference(Model):
 
 
 class WebhookClientConfig(Model):
-    """Where a webhook listens and which CA signed its certificate (base64 PEM)."""
+    """Address of a webhook and the CA of its certificate (base64 PEM)."""
 
     url: str | None = None
     service: ServiceReference | None = None
@@ -21,7 +21,7 @@ class WebhookClientConfig(Model):
 
 
 class RuleWithOperations(Model):
-    """Which requests a webhook is asked about."""
+    """Requests for which a webhook is called."""
 
     operations: list[str] = []
     api_groups: list[str] = []
@@ -31,14 +31,14 @@ class RuleWithOperations(Model):
 
 
 class MatchCondition(Model):
-    """A CEL filter in front of a webhook."""
+    """CEL expression that a request must match for the webhook to be called."""
 
     name: str
     expression: str
 
 
 class ValidatingWebhook(Model):
-    """One question that may refuse a request."""
+    """Webhook that may reject a request."""
 
     name: str
     client_config: WebhookClientConfig = WebhookClientConfig()
@@ -57,7 +57,7 @@ class ValidatingWebhook(Model):
 
 
 class MutatingWebhook(ValidatingWebhook):
-    """One question whose answer may change the object."""
+    """Webhook that may change the object."""
 
     reinvocation_policy: str | None = None
     """`Never` or `IfNeeded`, or a value of a newer API server."""
@@ -66,7 +66,7 @@ class MutatingWebhook(ValidatingWebhook):
 class ValidatingWebhookConfiguration(
     Resource, api="admissionregistration.k8s.io/v1", kind="ValidatingWebhookConfiguration", namespaced=False
 ):
-    """A set of validating webhooks."""
+    """Set of validating webhooks."""
 
     webhooks: list[ValidatingWebhook] = []
 
@@ -74,6 +74,6 @@ class ValidatingWebhookConfiguration(
 class MutatingWebhookConfiguration(
     Resource, api="admissionregistration.k8s.io/v1", kind="MutatingWebhookConfiguration", namespaced=False
 ):
-    """A set of mutating webhooks."""
+    """Set of mutating webhooks."""
 
     webhooks: list[MutatingWebhook] = []

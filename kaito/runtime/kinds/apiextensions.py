@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions, as far as an operator reads or patches them; `kaito.runtime.crd` writes them."""
+"""CustomResourceDefinitions, for reading and patching; `kaito.runtime.crd` generates them."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from kaito.runtime.meta import Model, Resource, Time
 
 
 class CustomResourceDefinitionNames(Model):
-    """What the API calls the kind."""
+    """Names of the kind in the API."""
 
     plural: str
     kind: str
@@ -18,7 +18,7 @@ class CustomResourceDefinitionNames(Model):
 
 
 class CustomResourceDefinitionVersion(Model):
-    """One version; the schema is an OpenAPI v3 structure."""
+    """Version of a kind; the schema is a structural OpenAPI v3 schema."""
 
     name: str
     served: bool
@@ -32,14 +32,14 @@ class CustomResourceDefinitionVersion(Model):
 
 
 class WebhookConversion(Model):
-    """Who converts, and in which review versions."""
+    """Conversion webhook and its review versions."""
 
     conversion_review_versions: list[str] = []
     client_config: WebhookClientConfig | None = None
 
 
 class CustomResourceConversion(Model):
-    """How objects move between versions."""
+    """Conversion between versions."""
 
     strategy: str
     """`None` or `Webhook`, or a value of a newer API server."""
@@ -47,7 +47,7 @@ class CustomResourceConversion(Model):
 
 
 class CustomResourceDefinitionSpec(Model):
-    """A kind defined by the cluster's users."""
+    """Names, scope and versions of a custom kind."""
 
     group: str
     names: CustomResourceDefinitionNames
@@ -78,7 +78,7 @@ class CustomResourceDefinitionStatus(Model):
 class CustomResourceDefinition(
     Resource, api="apiextensions.k8s.io/v1", kind="CustomResourceDefinition", namespaced=False
 ):
-    """A kind defined by the cluster's users."""
+    """Definition of a custom kind."""
 
     spec: CustomResourceDefinitionSpec
     status: CustomResourceDefinitionStatus = CustomResourceDefinitionStatus()

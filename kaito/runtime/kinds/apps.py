@@ -8,7 +8,7 @@ from kaito.runtime.meta import IntOrString, LabelSelector, Model, Resource, Time
 
 
 class WorkloadCondition(Model):
-    """A condition of a workload: `Available`, `Progressing`, `ReplicaFailure`."""
+    """Condition of a workload: `Available`, `Progressing`, `ReplicaFailure`."""
 
     type: str
     status: str
@@ -19,7 +19,7 @@ class WorkloadCondition(Model):
 
 
 class RollingUpdateDeployment(Model):
-    """How many replicas a rollout may add or take away."""
+    """Number of replicas that a rollout may add or make unavailable."""
 
     max_surge: IntOrString | None = None
     max_unavailable: IntOrString | None = None
@@ -34,7 +34,7 @@ class DeploymentStrategy(Model):
 
 
 class DeploymentSpec(Model):
-    """A number of equal pods."""
+    """Desired state of a Deployment."""
 
     replicas: int | None = None
     selector: LabelSelector = LabelSelector()
@@ -47,7 +47,7 @@ class DeploymentSpec(Model):
 
 
 class DeploymentStatus(Model):
-    """The observed state of a deployment."""
+    """Observed state of a Deployment."""
 
     observed_generation: int = 0
     replicas: int = 0
@@ -59,14 +59,14 @@ class DeploymentStatus(Model):
 
 
 class Deployment(Resource, api="apps/v1", kind="Deployment"):
-    """Interchangeable pods, rolled out in steps."""
+    """Interchangeable pods with rolling updates."""
 
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
 
 
 class RollingUpdateStatefulSet(Model):
-    """Which ordinals a rollout touches."""
+    """Ordinals that a rollout updates."""
 
     partition: int | None = None
     max_unavailable: IntOrString | None = None
@@ -81,7 +81,7 @@ class StatefulSetUpdateStrategy(Model):
 
 
 class StatefulSetRetentionPolicy(Model):
-    """What becomes of claims when the set shrinks or goes."""
+    """Whether claims are deleted when the set is scaled down or deleted."""
 
     when_deleted: str | None = None
     """`Retain` or `Delete`, or a value of a newer API server."""
@@ -90,7 +90,7 @@ class StatefulSetRetentionPolicy(Model):
 
 
 class StatefulSetSpec(Model):
-    """A number of pods with stable names and claims."""
+    """Desired state of a StatefulSet."""
 
     replicas: int | None = None
     service_name: str | None = None
@@ -106,7 +106,7 @@ class StatefulSetSpec(Model):
 
 
 class StatefulSetStatus(Model):
-    """The observed state of a stateful set."""
+    """Observed state of a StatefulSet."""
 
     observed_generation: int = 0
     replicas: int = 0
@@ -120,14 +120,14 @@ class StatefulSetStatus(Model):
 
 
 class StatefulSet(Resource, api="apps/v1", kind="StatefulSet"):
-    """Pods with stable names, one after the other."""
+    """Pods with stable names and claims."""
 
     spec: StatefulSetSpec = StatefulSetSpec()
     status: StatefulSetStatus = StatefulSetStatus()
 
 
 class DaemonSetSpec(Model):
-    """One pod on every fitting node."""
+    """Desired state of a DaemonSet."""
 
     selector: LabelSelector = LabelSelector()
     template: PodTemplateSpec = PodTemplateSpec()
@@ -135,7 +135,7 @@ class DaemonSetSpec(Model):
 
 
 class DaemonSetStatus(Model):
-    """The observed state of a daemon set."""
+    """Observed state of a DaemonSet."""
 
     observed_generation: int = 0
     desired_number_scheduled: int = 0
@@ -146,14 +146,14 @@ class DaemonSetStatus(Model):
 
 
 class DaemonSet(Resource, api="apps/v1", kind="DaemonSet"):
-    """A pod per node."""
+    """One pod on every matching node."""
 
     spec: DaemonSetSpec = DaemonSetSpec()
     status: DaemonSetStatus = DaemonSetStatus()
 
 
 class ControllerRevision(Resource, api="apps/v1", kind="ControllerRevision"):
-    """An immutable snapshot of a workload's state; `data` is whatever its controller stores."""
+    """Immutable snapshot of a workload's state; its controller defines `data`."""
 
     data: dict[str, Any] = {}
     revision: int = 0

@@ -1,4 +1,4 @@
-"""Jobs: pods that run to completion, at once or on a schedule."""
+"""Jobs and CronJobs: pods that run to completion, once or on a schedule."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from kaito.runtime.meta import LabelSelector, Model, ObjectMeta, Resource, Time
 
 
 class JobSpec(Model):
-    """What to run, how often, and when to give up."""
+    """Pods, number of completions, and limits of a Job."""
 
     template: PodTemplateSpec = PodTemplateSpec()
     parallelism: int | None = None
@@ -26,7 +26,7 @@ class JobSpec(Model):
 
 
 class JobStatus(Model):
-    """The observed state of a job."""
+    """Observed state of a Job."""
 
     active: int = 0
     ready: int = 0
@@ -49,14 +49,14 @@ class Job(Resource, api="batch/v1", kind="Job"):
 
 
 class JobTemplateSpec(Model):
-    """The jobs that a schedule makes."""
+    """Template of the Jobs of a CronJob."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: JobSpec = JobSpec()
 
 
 class CronJobSpec(Model):
-    """When to run what."""
+    """Schedule and Job template of a CronJob."""
 
     schedule: str = ""
     time_zone: str | None = None
@@ -70,7 +70,7 @@ class CronJobSpec(Model):
 
 
 class CronJobStatus(Model):
-    """When it ran."""
+    """Last runs of a CronJob."""
 
     active: list[ObjectReference] = []
     last_schedule_time: Time | None = None
@@ -78,7 +78,7 @@ class CronJobStatus(Model):
 
 
 class CronJob(Resource, api="batch/v1", kind="CronJob"):
-    """Jobs made on a schedule."""
+    """Jobs that are created on a schedule."""
 
     spec: CronJobSpec = CronJobSpec()
     status: CronJobStatus = CronJobStatus()

@@ -1,4 +1,4 @@
-"""Configuration and secrets."""
+"""ConfigMaps and Secrets."""
 
 import base64
 from typing import Self
@@ -23,20 +23,20 @@ class Secret(Resource, api="v1", kind="Secret", hide_input_in_errors=True):
     immutable: bool | None = None
 
     def value(self, key: str) -> bytes | None:
-        """The decoded value of a key, if present."""
+        """Return the decoded value of a key, if present."""
         encoded = self.data.get(key)
         return None if encoded is None else base64.b64decode(encoded)
 
     def with_values(self, **values: bytes) -> Self:
-        """A copy with these keys set; use `with_value` for keys that are not identifiers."""
+        """Return a copy with these keys set; use `with_value` for keys that are not identifiers."""
         return self.evolve(data=self.data | {key: base64.b64encode(value).decode() for key, value in values.items()})
 
     def with_value(self, key: str, value: bytes) -> Self:
-        """A copy with one key set, for example `tls.crt`."""
+        """Return a copy with one key set, for example `tls.crt`."""
         return self.evolve(data=self.data | {key: base64.b64encode(value).decode()})
 
     def __repr__(self) -> str:
-        """Never the values: objects end up in logs."""
+        """Return a text without the values, because objects are logged."""
         return f"Secret({self.key}, keys={sorted(getattr(self, 'data', {}))})"  # metadata-only ones have no data
 
     __str__ = __repr__

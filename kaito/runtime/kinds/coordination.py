@@ -1,10 +1,10 @@
-"""Leases: who leads, and since when."""
+"""Leases, for leader election."""
 
 from kaito.runtime.meta import MicroTime, Model, Resource
 
 
 class LeaseSpec(Model):
-    """The record leader election agrees on."""
+    """Holder and times of a lease."""
 
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
@@ -14,6 +14,6 @@ class LeaseSpec(Model):
 
 
 class Lease(Resource, api="coordination.k8s.io/v1", kind="Lease"):
-    """A lock with an expiry."""
+    """Lock that expires unless it is renewed."""
 
     spec: LeaseSpec = LeaseSpec()

@@ -1,4 +1,4 @@
-"""The core group but for pods: nodes, services, configuration, storage claims, namespaces."""
+"""The core group without pods: nodes, Services, volumes and claims, namespaces."""
 
 from kaito.runtime.kinds.pod import NodeSelector, PersistentVolumeClaimSpec
 from kaito.runtime.kinds.references import LocalObjectReference, ObjectReference
@@ -25,7 +25,7 @@ class Namespace(Resource, api="v1", kind="Namespace", namespaced=False):
 
 
 class Taint(Model):
-    """Keeps pods that do not tolerate it off the node."""
+    """Taint of a node, which repels pods that do not tolerate it."""
 
     key: str
     effect: str
@@ -34,7 +34,7 @@ class Taint(Model):
 
 
 class NodeSpec(Model):
-    """How the node was made and whether it takes pods."""
+    """Provider ID, taints and schedulability of a node."""
 
     provider_id: str | None = None
     unschedulable: bool = False
@@ -43,7 +43,7 @@ class NodeSpec(Model):
 
 
 class NodeCondition(Model):
-    """A condition of a node: `Ready`, `MemoryPressure`, `DiskPressure`."""
+    """Condition of a node: `Ready`, `MemoryPressure`, `DiskPressure`."""
 
     type: str
     status: str
@@ -54,14 +54,14 @@ class NodeCondition(Model):
 
 
 class NodeAddress(Model):
-    """An address of a node by type: `InternalIP`, `Hostname`."""
+    """Address of a node, with its type: `InternalIP`, `Hostname`."""
 
     type: str
     address: str
 
 
 class NodeSystemInfo(Model):
-    """What runs on the node."""
+    """Versions of the software on a node."""
 
     machine_id: str = ""
     system_uuid: str = ""
@@ -76,7 +76,7 @@ class NodeSystemInfo(Model):
 
 
 class NodeStatus(Model):
-    """The kubelet's report."""
+    """Capacity and conditions that the kubelet reports."""
 
     capacity: dict[str, Quantity] = {}
     allocatable: dict[str, Quantity] = {}
@@ -93,7 +93,7 @@ class Node(Resource, api="v1", kind="Node", namespaced=False):
     status: NodeStatus = NodeStatus()
 
     def condition(self, condition_type: str) -> NodeCondition | None:
-        """The condition of that type, if present."""
+        """Return the condition of the type, if present."""
         return next((condition for condition in self.status.conditions if condition.type == condition_type), None)
 
     @property
@@ -115,7 +115,7 @@ class ServicePort(Model):
 
 
 class ServiceSpec(Model):
-    """Which pods, on which ports, reachable how."""
+    """Selected pods, ports and type of a Service."""
 
     type: str | None = None
     cluster_ip: str | None = None
@@ -131,20 +131,20 @@ class ServiceSpec(Model):
 
 
 class LoadBalancerIngress(Model):
-    """An outside address of a service."""
+    """External address of a load balancer."""
 
     ip: str | None = None
     hostname: str | None = None
 
 
 class LoadBalancerStatus(Model):
-    """Outside addresses of a service."""
+    """External addresses of a load balancer."""
 
     ingress: list[LoadBalancerIngress] = []
 
 
 class ServiceStatus(Model):
-    """The observed state of a service."""
+    """Observed state of a Service."""
 
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
 
@@ -157,7 +157,7 @@ class Service(Resource, api="v1", kind="Service"):
 
 
 class ServiceAccount(Resource, api="v1", kind="ServiceAccount"):
-    """The identity of pods towards the API server."""
+    """Identity of pods at the API server."""
 
     secrets: list[ObjectReference] = []
     image_pull_secrets: list[LocalObjectReference] = []
@@ -165,7 +165,7 @@ class ServiceAccount(Resource, api="v1", kind="ServiceAccount"):
 
 
 class PersistentVolumeClaimStatus(Model):
-    """Whether storage was found."""
+    """Phase and capacity of a claim."""
 
     phase: str = ""
     access_modes: list[str] = []
@@ -180,13 +180,13 @@ class PersistentVolumeClaim(Resource, api="v1", kind="PersistentVolumeClaim"):
 
 
 class VolumeNodeAffinity(Model):
-    """From which nodes a volume is reachable."""
+    """Nodes that can access a volume."""
 
     required: NodeSelector | None = None
 
 
 class PersistentVolumeSpec(Model):
-    """A piece of storage."""
+    """Capacity, access modes and class of a volume."""
 
     capacity: dict[str, Quantity] = {}
     access_modes: list[str] = []
@@ -198,7 +198,7 @@ class PersistentVolumeSpec(Model):
 
 
 class PersistentVolumeStatus(Model):
-    """Whether a volume is free or bound."""
+    """Phase of a volume."""
 
     phase: str = ""
     reason: str = ""
@@ -206,7 +206,7 @@ class PersistentVolumeStatus(Model):
 
 
 class PersistentVolume(Resource, api="v1", kind="PersistentVolume", namespaced=False):
-    """Storage of the cluster."""
+    """Storage volume of the cluster."""
 
     spec: PersistentVolumeSpec = PersistentVolumeSpec()
     status: PersistentVolumeStatus = PersistentVolumeStatus()

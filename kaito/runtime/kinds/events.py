@@ -5,14 +5,14 @@ from kaito.runtime.meta import MicroTime, Model, Resource, Time
 
 
 class EventSeries(Model):
-    """A run of the same event."""
+    """Repetitions of an event."""
 
     count: int
     last_observed_time: MicroTime
 
 
 class Event(Resource, api="events.k8s.io/v1", kind="Event"):
-    """Something that happened to an object."""
+    """Event about an object."""
 
     event_time: MicroTime | None = None
     series: EventSeries | None = None

@@ -22,13 +22,13 @@ class IngressServiceBackend(Model):
 
 
 class IngressBackend(Model):
-    """Where requests go."""
+    """Backend of requests."""
 
     service: IngressServiceBackend | None = None
 
 
 class HttpIngressPath(Model):
-    """A path and where its requests go."""
+    """Path and its backend."""
 
     path: str | None = None
     path_type: str | None = None
@@ -50,14 +50,14 @@ class IngressRule(Model):
 
 
 class IngressTls(Model):
-    """Which Secret has the certificate for which hosts."""
+    """Hosts and the Secret of their certificate."""
 
     hosts: list[str] = []
     secret_name: str | None = None
 
 
 class IngressSpec(Model):
-    """What is reachable from outside."""
+    """Rules of an Ingress."""
 
     ingress_class_name: str | None = None
     default_backend: IngressBackend | None = None
@@ -66,27 +66,27 @@ class IngressSpec(Model):
 
 
 class IngressStatus(Model):
-    """Where it is reachable."""
+    """Addresses of an Ingress."""
 
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
 
 
 class Ingress(Resource, api=f"{GROUP}/v1", kind="Ingress", plural="ingresses"):
-    """HTTP from outside."""
+    """HTTP access from outside the cluster."""
 
     spec: IngressSpec = IngressSpec()
     status: IngressStatus = IngressStatus()
 
 
 class IpBlock(Model):
-    """Addresses, and those among them that are left out."""
+    """Range of addresses with exceptions."""
 
     cidr: str = ""
     except_: list[str] = []
 
 
 class NetworkPolicyPeer(Model):
-    """One side of a connection."""
+    """Source or destination of a connection."""
 
     pod_selector: LabelSelector | None = None
     namespace_selector: LabelSelector | None = None
@@ -94,7 +94,7 @@ class NetworkPolicyPeer(Model):
 
 
 class NetworkPolicyPort(Model):
-    """A port, or a range of them."""
+    """Port or range of ports."""
 
     protocol: str | None = None
     """`TCP`, `UDP` or `SCTP`, or a value of a newer API server."""
@@ -103,21 +103,21 @@ class NetworkPolicyPort(Model):
 
 
 class NetworkPolicyIngressRule(Model):
-    """Who may connect to which ports."""
+    """Allowed sources and ports of incoming connections."""
 
     from_: list[NetworkPolicyPeer] = []
     ports: list[NetworkPolicyPort] = []
 
 
 class NetworkPolicyEgressRule(Model):
-    """Where the pods may connect to."""
+    """Allowed destinations and ports of outgoing connections."""
 
     to: list[NetworkPolicyPeer] = []
     ports: list[NetworkPolicyPort] = []
 
 
 class NetworkPolicySpec(Model):
-    """Which pods, and what is let through. An empty list lets nothing through, one left out everything."""
+    """Selected pods and their allowed connections. An empty list allows none, an omitted one all."""
 
     pod_selector: LabelSelector = LabelSelector()
     policy_types: list[str] = []
@@ -127,6 +127,6 @@ class NetworkPolicySpec(Model):
 
 
 class NetworkPolicy(Resource, api=f"{GROUP}/v1", kind="NetworkPolicy", plural="networkpolicies"):
-    """Which connections pods may have."""
+    """Allowed connections of pods."""
 
     spec: NetworkPolicySpec = NetworkPolicySpec()

@@ -1,4 +1,4 @@
-"""Pods and the pod template inside every workload: the fields operators write and read."""
+"""Pods and pod templates: the fields that operators use."""
 
 from kaito.runtime.kinds.references import LocalObjectReference
 from kaito.runtime.meta import IntOrString, LabelSelector, Model, ObjectMeta, Quantity, Resource, Time
@@ -13,7 +13,7 @@ class KeySelector(Model):
 
 
 class FieldSelector(Model):
-    """A field of the pod itself."""
+    """Field of the pod."""
 
     field_path: str
     api_version: str | None = None
@@ -28,7 +28,7 @@ class ResourceFieldSelector(Model):
 
 
 class EnvVarSource(Model):
-    """Where an environment variable's value comes from; exactly one is set."""
+    """Source of an environment variable's value; exactly one is set."""
 
     config_map_key_ref: KeySelector | None = None
     secret_key_ref: KeySelector | None = None
@@ -45,7 +45,7 @@ class EnvVar(Model):
 
 
 class EnvFromSource(Model):
-    """All keys of a ConfigMap or Secret as variables."""
+    """All keys of a ConfigMap or Secret as environment variables."""
 
     prefix: str | None = None
     config_map_ref: LocalObjectReference | None = None
@@ -62,14 +62,14 @@ class ContainerPort(Model):
 
 
 class ResourceRequirements(Model):
-    """What a container asks for and what it may use at most."""
+    """Resource requests and limits of a container."""
 
     requests: dict[str, Quantity] = {}
     limits: dict[str, Quantity] = {}
 
 
 class VolumeMount(Model):
-    """Where a volume appears in a container."""
+    """Mount of a volume in a container."""
 
     name: str
     mount_path: str
@@ -130,14 +130,14 @@ class LifecycleHandler(Model):
 
 
 class Lifecycle(Model):
-    """Hooks around a container's life."""
+    """Lifecycle hooks of a container."""
 
     post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
 
 
 class Capabilities(Model):
-    """Linux capabilities given or taken."""
+    """Linux capabilities to add or drop."""
 
     add: list[str] = []
     drop: list[str] = []
@@ -191,7 +191,7 @@ class Container(Model):
 
 
 class Toleration(Model):
-    """A taint the pod puts up with."""
+    """Taint that a pod tolerates."""
 
     key: str | None = None
     operator: str | None = None
@@ -229,14 +229,14 @@ class SecretVolumeSource(Model):
 
 
 class EmptyDirVolumeSource(Model):
-    """Scratch space that lives as long as the pod; medium `Memory` is a tmpfs."""
+    """Directory that is deleted with the pod; medium `Memory` is a tmpfs."""
 
     medium: str | None = None
     size_limit: Quantity | None = None
 
 
 class HostPathVolumeSource(Model):
-    """A path of the node."""
+    """Directory or file of the node."""
 
     path: str
     type: str | None = None
@@ -250,20 +250,20 @@ class PersistentVolumeClaimVolumeSource(Model):
 
 
 class EphemeralVolumeSource(Model):
-    """A claim created for, and deleted with, the pod; the template is a PersistentVolumeClaim without kind."""
+    """Claim that is created and deleted with the pod; the template is a PersistentVolumeClaim without kind."""
 
     volume_claim_template: "PersistentVolumeClaimTemplate | None" = None
 
 
 class VolumeResourceRequirements(Model):
-    """The storage a claim asks for."""
+    """Storage that a claim requests."""
 
     requests: dict[str, Quantity] = {}
     limits: dict[str, Quantity] = {}
 
 
 class PersistentVolumeClaimSpec(Model):
-    """What storage is wanted."""
+    """Requested storage of a claim."""
 
     access_modes: list[str] = []
     resources: VolumeResourceRequirements = VolumeResourceRequirements()
@@ -274,7 +274,7 @@ class PersistentVolumeClaimSpec(Model):
 
 
 class PersistentVolumeClaimTemplate(Model):
-    """Metadata and spec of a claim made for a pod."""
+    """Metadata and spec of a claim that is created for a pod."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
@@ -311,34 +311,34 @@ class NodeSelectorRequirement(Model):
 
 
 class NodeSelectorTerm(Model):
-    """Expressions that must all hold."""
+    """Requirements that must all match."""
 
     match_expressions: list[NodeSelectorRequirement] = []
     match_fields: list[NodeSelectorRequirement] = []
 
 
 class NodeSelector(Model):
-    """Terms of which one must hold."""
+    """Terms of which one must match."""
 
     node_selector_terms: list[NodeSelectorTerm] = []
 
 
 class PreferredSchedulingTerm(Model):
-    """A weighted wish."""
+    """Weighted preference for nodes."""
 
     weight: int
     preference: NodeSelectorTerm
 
 
 class NodeAffinity(Model):
-    """Which nodes a pod needs or prefers."""
+    """Required and preferred nodes of a pod."""
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
     preferred_during_scheduling_ignored_during_execution: list[PreferredSchedulingTerm] = []
 
 
 class PodAffinityTerm(Model):
-    """Pods to be near to, or far from."""
+    """Pods to be close to, or apart from."""
 
     topology_key: str
     label_selector: LabelSelector | None = None
@@ -346,14 +346,14 @@ class PodAffinityTerm(Model):
 
 
 class WeightedPodAffinityTerm(Model):
-    """A weighted wish about other pods."""
+    """Weighted preference for affinity to pods."""
 
     weight: int
     pod_affinity_term: PodAffinityTerm
 
 
 class PodAffinity(Model):
-    """Which pods to be near to (or, as anti-affinity, far from)."""
+    """Required and preferred affinity to pods, or anti-affinity."""
 
     required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = []
     preferred_during_scheduling_ignored_during_execution: list[WeightedPodAffinityTerm] = []
@@ -368,7 +368,7 @@ class Affinity(Model):
 
 
 class TopologySpreadConstraint(Model):
-    """How evenly pods spread over a topology."""
+    """Maximum skew of pods over the domains of a topology."""
 
     max_skew: int
     topology_key: str
@@ -377,7 +377,7 @@ class TopologySpreadConstraint(Model):
 
 
 class PodSpec(Model):
-    """What to run and where it may run."""
+    """Containers, volumes and scheduling of a pod."""
 
     containers: list[Container] = []
     init_containers: list[Container] = []
@@ -409,27 +409,27 @@ class PodSpec(Model):
 
 
 class PodTemplateSpec(Model):
-    """The pod a workload makes."""
+    """Template of a workload's pods."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: PodSpec = PodSpec()
 
 
 class ContainerStateWaiting(Model):
-    """Why a container does not run yet."""
+    """Reason why a container is waiting."""
 
     reason: str = ""
     message: str = ""
 
 
 class ContainerStateRunning(Model):
-    """Since when a container runs."""
+    """Start time of a running container."""
 
     started_at: Time | None = None
 
 
 class ContainerStateTerminated(Model):
-    """How a container ended."""
+    """Exit code and reason of a terminated container."""
 
     exit_code: int = 0
     signal: int | None = None
@@ -504,7 +504,7 @@ class Pod(Resource, api="v1", kind="Pod"):
     status: PodStatus = PodStatus()
 
     def condition(self, condition_type: str) -> PodCondition | None:
-        """The condition of that type, if present."""
+        """Return the condition of the type, if present."""
         return next((condition for condition in self.status.conditions if condition.type == condition_type), None)
 
     @property

@@ -1,11 +1,11 @@
-"""Disruption budgets: how many pods may be away at a time."""
+"""PodDisruptionBudgets, which limit evictions."""
 
 from kaito.runtime.meta import Condition, LabelSelector, Model, Resource
 from kaito.runtime.meta.model import IntOrString
 
 
 class PodDisruptionBudgetSpec(Model):
-    """Which pods, and how many of them stay; one of the two bounds."""
+    """Selected pods and one of the two limits."""
 
     selector: LabelSelector | None = None
     min_available: IntOrString | None = None
@@ -15,7 +15,7 @@ class PodDisruptionBudgetSpec(Model):
 
 
 class PodDisruptionBudgetStatus(Model):
-    """How many may go now."""
+    """Number of pods that may be evicted now."""
 
     observed_generation: int = 0
     disruptions_allowed: int = 0
@@ -26,7 +26,7 @@ class PodDisruptionBudgetStatus(Model):
 
 
 class PodDisruptionBudget(Resource, api="policy/v1", kind="PodDisruptionBudget"):
-    """A bound on evictions."""
+    """Limit of evictions."""
 
     spec: PodDisruptionBudgetSpec = PodDisruptionBudgetSpec()
     status: PodDisruptionBudgetStatus = PodDisruptionBudgetStatus()

@@ -1,4 +1,4 @@
-"""Roles and who has them."""
+"""Roles and role bindings."""
 
 from kaito.runtime.meta import Model, Resource
 
@@ -6,7 +6,7 @@ GROUP = "rbac.authorization.k8s.io"
 
 
 class PolicyRule(Model):
-    """What may be done to what."""
+    """Allowed verbs on resources."""
 
     verbs: list[str] = []
     api_groups: list[str] = []
@@ -16,7 +16,7 @@ class PolicyRule(Model):
 
 
 class RoleRef(Model):
-    """The role given."""
+    """Reference to the role of a binding."""
 
     api_group: str | None = None
     kind: str | None = None
@@ -25,7 +25,7 @@ class RoleRef(Model):
 
 
 class Subject(Model):
-    """Whom it is given to; a ServiceAccount has a namespace and no group."""
+    """User, group or service account of a binding; a ServiceAccount has a namespace and no group."""
 
     kind: str | None = None
     """`ServiceAccount`, `User` or `Group`, or a value of a newer API server."""
@@ -41,20 +41,20 @@ class Role(Resource, api=f"{GROUP}/v1", kind="Role"):
 
 
 class ClusterRole(Resource, api=f"{GROUP}/v1", kind="ClusterRole", namespaced=False):
-    """Permissions everywhere, or in the namespace of a RoleBinding."""
+    """Permissions in all namespaces, or in that of a RoleBinding."""
 
     rules: list[PolicyRule] = []
 
 
 class RoleBinding(Resource, api=f"{GROUP}/v1", kind="RoleBinding"):
-    """A role given in a namespace."""
+    """Grant of a role in a namespace."""
 
     role_ref: RoleRef = RoleRef()
     subjects: list[Subject] = []
 
 
 class ClusterRoleBinding(Resource, api=f"{GROUP}/v1", kind="ClusterRoleBinding", namespaced=False):
-    """A role given everywhere."""
+    """Grant of a role in all namespaces."""
 
     role_ref: RoleRef = RoleRef()
     subjects: list[Subject] = []

@@ -1,10 +1,10 @@
-"""References from one object to another. Apart from the kinds that use them, which are large."""
+"""References from one object to another, which several modules of kinds use."""
 
 from kaito.runtime.meta import Model
 
 
 class ObjectReference(Model):
-    """A reference to any object, as events and bindings carry it."""
+    """Reference to any object, as in events and bindings."""
 
     api_version: str | None = None
     kind: str | None = None

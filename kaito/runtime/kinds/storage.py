@@ -4,7 +4,7 @@ from kaito.runtime.meta import Resource
 
 
 class StorageClass(Resource, api="storage.k8s.io/v1", kind="StorageClass", plural="storageclasses", namespaced=False):
-    """A way of making volumes."""
+    """Class of dynamically provisioned volumes."""
 
     provisioner: str = ""
     parameters: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Objects of kinds known only at run time, and metadata-only views of any kind."""
+"""Objects of kinds without a model, which are known only at run time."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ class ListMeta(Model):
 
 
 def untyped_kind(api: str, kind: str, *, plural: str = "", namespaced: bool = True) -> type["Untyped"]:
-    """A class for a kind without a model: every field but metadata is reached through `Untyped.field`.
+    """Create a class for a kind without a model; `Untyped.field` reads all fields except metadata.
 
-    Without a plural the client asks the server for it, and for whether the kind has namespaces.
+    Without a plural the client discovers plural and scope.
     """
 
     class Kind(Untyped, api=api, kind=kind, plural=plural, namespaced=namespaced):
@@ -28,10 +28,10 @@ def untyped_kind(api: str, kind: str, *, plural: str = "", namespaced: bool = Tr
 
 
 class Untyped(Resource):
-    """An object without a model. Unknown fields are kept as they came."""
+    """Object without a model, with all fields as unknown fields."""
 
     def field(self, path: str) -> Any:
-        """The value at a dotted path of wire names, or None: `obj.field("spec.replicas")`."""
+        """Return the value at a dotted path of JSON names, or None: `obj.field("spec.replicas")`."""
         value: Any = self.model_extra or {}
         for name in path.split("."):
             if not isinstance(value, dict):

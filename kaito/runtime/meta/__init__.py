@@ -1,4 +1,4 @@
-"""The vocabulary of the Kubernetes API: objects, keys, conditions, selectors. Pure data, no I/O."""
+"""Common types of the Kubernetes API: objects, keys, conditions, selectors. Pure data without I/O."""
 
 from kaito.runtime.meta.condition import (
     Condition as Condition,

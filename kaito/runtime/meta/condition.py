@@ -1,7 +1,7 @@
 """Status conditions as the API conventions define them (`metav1.Condition`).
 
-`set_condition` is a pure function on lists; the status scope of the client and every reconciler go through it, so that
-`lastTransitionTime` moves only when the status moves.
+`set_condition` is a pure function on lists; the client's status scope uses it, so that `lastTransitionTime` changes
+only with the status.
 """
 
 import re
@@ -15,26 +15,26 @@ from kaito.runtime.meta.model import Model, Time
 from kaito.runtime.meta.resource import Resource
 
 ConditionStatus = Literal["True", "False", "Unknown"]
-"""What is written."""
+"""The statuses of conditions."""
 
 STATUSES: Final = ("True", "False", "Unknown")
 
 MESSAGE_LIMIT = 32768
-"""Longest message the API server accepts (`metav1.Condition` schema)."""
+"""Maximum length of a message (`metav1.Condition` schema)."""
 
 REASON_LIMIT = 1024
-"""Longest reason (`metav1.Condition` schema)."""
+"""Maximum length of a reason (`metav1.Condition` schema)."""
 
 _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 _TYPE = re.compile(r"([a-z0-9][-a-z0-9.]*/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 
 
 class Condition(Model):
-    """One aspect of an object's state: a type, whether it holds, and why."""
+    """One aspect of an object's state: its type, status, reason and message."""
 
     type: str
     status: Annotated[str, WithJsonSchema({"type": "string", "enum": list(STATUSES)})]
-    # Schemas hold it to these words; reading accepts any text, as all Go clients do.
+    # Schemas restrict the status to these values; reading accepts any text, as Go clients do.
     reason: str = ""
     message: str = ""
     observed_generation: int | None = None
@@ -47,34 +47,34 @@ class Condition(Model):
 
 
 class ConditionLike(Protocol):
-    """`Condition`, or one of the classes that kinds older than `metav1.Condition` have (Node, Pod, Deployment, Job)."""
+    """`Condition`, or the condition class of a kind older than `metav1.Condition` (Node, Pod, Deployment, Job)."""
 
     @property
     def type(self) -> str:
-        """The aspect."""
+        """CamelCase name of the condition."""
         ...
 
     @property
     def status(self) -> str:
-        """Whether it holds."""
+        """`True`, `False` or `Unknown`."""
         ...
 
     @property
     def message(self) -> str | None:
-        """Why, for people."""
+        """Human-readable explanation."""
         ...
 
     @property
     def last_transition_time(self) -> datetime | None:
-        """Since when."""
+        """Time of the last change of the status."""
         ...
 
     def evolve(self, **changes: Any) -> Self:
-        """A copy with some fields replaced."""
+        """Return a copy with some fields replaced."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Return the JSON form."""
         ...
 
 
@@ -82,14 +82,14 @@ C = TypeVar("C", bound=ConditionLike)
 
 
 def find_condition(conditions: Iterable[C], condition_type: str) -> C | None:
-    """The condition of that type, if present."""
+    """Return the condition of the type, if present."""
     return next((condition for condition in conditions if condition.type == condition_type), None)
 
 
 def condition_of(obj: Resource, condition_type: str) -> Condition:
-    """A condition of an object of any kind whose status has conditions.
+    """Return a condition of an object whose status has conditions.
 
-    One that is not there is `Unknown` without a reason: the API conventions want its absence read so.
+    A missing condition is `Unknown` without a reason, as the API conventions require.
     """
     conditions: Iterable[ConditionLike] = getattr(getattr(obj, "status", None), "conditions", None) or ()
     found = find_condition(conditions, condition_type)
@@ -97,7 +97,7 @@ def condition_of(obj: Resource, condition_type: str) -> Condition:
 
 
 def as_condition(condition: ConditionLike) -> Condition:
-    """The same as a `metav1.Condition`; a status that is none of its three words is `Unknown`."""
+    """Convert to a `metav1.Condition`; a status outside its three values becomes `Unknown`."""
     if isinstance(condition, Condition) and condition.status in STATUSES:
         return condition
     document = condition.to_dict()
@@ -107,25 +107,25 @@ def as_condition(condition: ConditionLike) -> Condition:
 
 
 def condition_problem(condition_type: str, reason: str) -> str:
-    """What `metav1.Condition` does not allow about a type and a reason; empty when it does."""
+    """Return why `metav1.Condition` does not allow a type or a reason; empty if it does."""
     if _TYPE.fullmatch(condition_type) is None:
-        return f"{condition_type!r} is no condition type: take a CamelCase word"
+        return f"{condition_type!r} is not a condition type: use a CamelCase word"
     if _REASON.fullmatch(reason) is None or len(reason) > REASON_LIMIT:
-        return f"{reason!r} is no reason for the condition {condition_type}: take a CamelCase word"
+        return f"{reason!r} is not a valid reason of condition {condition_type}: use a CamelCase word"
     return ""
 
 
 def condition_status(holds: bool | None) -> ConditionStatus:
-    """The wire form of yes, no and not known."""
+    """Return the status for True, False and None (unknown)."""
     if holds is None:
         return "Unknown"
     return "True" if holds else "False"
 
 
 def set_condition(conditions: Iterable[C], new: C, *, now: datetime) -> list[C]:
-    """The list with `new` in place of its type's old entry; order is kept, a new type goes to the end.
+    """Return the list with `new` in place of the entry of its type; a new type is appended.
 
-    `lastTransitionTime` is the old one while the status is unchanged, else `new`'s own, else `now`.
+    `lastTransitionTime` stays while the status is unchanged; otherwise it is that of `new`, or `now`.
     """
     result = list(conditions)
     for index, old in enumerate(result):
@@ -138,7 +138,7 @@ def set_condition(conditions: Iterable[C], new: C, *, now: datetime) -> list[C]:
 
 
 def remove_condition(conditions: Iterable[C], condition_type: str) -> list[C]:
-    """The list without that type."""
+    """Return the list without the condition of the type."""
     return [condition for condition in conditions if condition.type != condition_type]
 
 

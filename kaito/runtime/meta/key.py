@@ -1,7 +1,7 @@
-"""Names of things: which object (`ObjectKey`) and which kind (`GroupVersionKind`).
+"""Identifiers of objects (`ObjectKey`) and kinds (`GroupVersionKind`).
 
-Keys are plain frozen values: they travel through queues, caches and logs without any reference to the object. They are
-named tuples because every event and every read hashes a few of them, which tuples do natively.
+Keys are immutable values without a reference to the object, for queues, caches and logs. They are named tuples because
+every event and every read hashes several of them, which is fastest for tuples.
 """
 
 from typing import NamedTuple, Self

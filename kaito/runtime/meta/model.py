@@ -1,8 +1,7 @@
-"""The pydantic base of every API type: camelCase on the wire, snake_case in Python, frozen, lossless.
+"""The pydantic base class of API types: camelCase in JSON, snake_case in Python, frozen, lossless.
 
-Every struct of every kind derives from `Model`. It guarantees that a field it does not know survives a
-read-modify-write, and that `to_dict` emits only what somebody set, which is what server-side apply needs: a field
-left out is a field not owned.
+Every struct of every kind derives from `Model`. It guarantees that unknown fields are preserved by a read-modify-write,
+and that `to_dict` emits only the fields that were set, as server-side apply requires: an omitted field is not owned.
 """
 
 from datetime import UTC, datetime
@@ -17,30 +16,31 @@ _INITIALIZMS = {"id": "ID", "ids": "IDs", "ip": "IP", "ips": "IPs", "url": "URL"
     "pid": "PID",
     "ipc": "IPC",
 }
-"""Words the API writes in capitals unless they come first (Kubernetes API conventions, "Naming conventions")."""
+"""Words that are upper case in field names unless they come first (Kubernetes API conventions, "Naming
+conventions")."""
 
 
 _EMPTY = (list, dict, set)
 
 
 def wire_name(name: str) -> str:
-    """The JSON name of a field: `pod_ip` is `podIP`, `provider_id` is `providerID`, `from_` is `from`."""
+    """Return the JSON name of a field: `pod_ip` is `podIP`, `provider_id` is `providerID`, `from_` is `from`."""
     first, *rest = name.strip("_").split("_")
     return first + "".join(_INITIALIZMS.get(word) or word[:1].upper() + word[1:] for word in rest)
 
 
 def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with whole seconds, the form of `metav1.Time`."""
+    """Format as RFC 3339 in UTC with whole seconds, the form of `metav1.Time`."""
     return _utc(moment).isoformat(timespec="seconds") + "Z"
 
 
 def format_micro_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, the form of `metav1.MicroTime` (leases, events)."""
+    """Format as RFC 3339 in UTC with microseconds, the form of `metav1.MicroTime` (leases, events)."""
     return _utc(moment).isoformat(timespec="microseconds") + "Z"
 
 
 def _utc(moment: datetime) -> datetime:
-    """The moment in UTC without its time zone; what lies before year 1 or after year 9999 there keeps its own."""
+    """Convert to UTC without a time zone; times that UTC would move out of the years 1 to 9999 keep their zone."""
     try:
         return moment.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:
@@ -48,10 +48,10 @@ def _utc(moment: datetime) -> datetime:
 
 
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="always")]
-"""A moment with one second of resolution (`metav1.Time`)."""
+"""Time with a resolution of one second (`metav1.Time`)."""
 
 MicroTime = Annotated[datetime, PlainSerializer(format_micro_time, return_type=str, when_used="always")]
-"""A moment with one microsecond of resolution (`metav1.MicroTime`)."""
+"""Time with a resolution of one microsecond (`metav1.MicroTime`)."""
 
 IntOrString = Annotated[
     int | str,
@@ -61,7 +61,7 @@ IntOrString = Annotated[
 
 
 def without_nulls(value: Any) -> Any:
-    """JSON without the object members that are null."""
+    """Remove object members that are null from a JSON value."""
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
         return {name: without_nulls(member) for name, member in members.items() if member is not None}
@@ -80,14 +80,14 @@ class Model(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         ser_json_inf_nan="strings",
-        defer_build=True,  # schemas of kinds nobody uses are never built: start-up time is a promise
+        defer_build=True,  # schemas of unused kinds are not built, which keeps import time low
     )
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:
-        """Let empty defaults be made by the builtin types: pydantic would copy each one deeply, at ten times the cost.
+        """Create empty defaults by the built-in types: pydantic would deep-copy them, which takes ten times longer.
 
-        A pod leaves out about a hundred such fields. Runs before the schema is built, see `defer_build`.
+        A pod omits about a hundred such fields. This runs before the schema is built, see `defer_build`.
         """
         for field in cls.model_fields.values():
             if type(field.default) in _EMPTY and not field.default:
@@ -97,13 +97,11 @@ class Model(BaseModel):
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Self:
-        """Read the JSON form. A null means absent, as it does to the API server.
+        """Parse the JSON form.
 
-        Go servers write null for an empty list they never set (a new CustomResourceDefinition's conditions), so a
-        misfit is read once more without its nulls; texts that fit at once, nearly all, pay nothing for that.
-
-        Raises:
-            pydantic.ValidationError: it does not fit without its nulls either.
+        Null means absent, as for the API server. Go servers write null for empty lists (conditions of a new
+        CustomResourceDefinition), so invalid input is parsed once more without nulls; valid input has no additional
+        cost. Raises: pydantic.ValidationError: The input is invalid without nulls, too.
         """
         try:
             return cls.model_validate_json(text)
@@ -113,13 +111,13 @@ class Model(BaseModel):
         return cls.model_validate(without_nulls(from_json(text)))
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form as a dict: set fields only, no nulls, wire names."""
+        """Return the JSON form as a dict, with the fields that were set, without nulls."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
 
     def evolve(self, **changes: Any) -> Self:
-        """A copy with some fields replaced, validated; names are the Python ones.
+        """Return a validated copy with some fields replaced (Python names).
 
-        What is missing (of an object cached as metadata only) is missing in the copy, too, unless it is replaced.
+        Missing fields (of an object cached as metadata only) are missing in the copy unless they are replaced.
         """
         values = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
         copy = type(self)(**{**(self.model_extra or {}), **values, **changes})
@@ -130,5 +128,5 @@ class Model(BaseModel):
 
 
 def is_partial(model: Model) -> bool:
-    """Whether fields are missing, not just unset: the object was cached as metadata only."""
+    """Whether fields are missing, because only the metadata of the object is cached."""
     return len(vars(model)) < len(type(model).model_fields)

@@ -1,7 +1,7 @@
 """Resource quantities: `500m` of a CPU, `16Gi` of memory, `1` GPU.
 
-Compared and added by value, written back as they came. The grammar and suffixes are those of the Kubernetes API
-reference (`resource.Quantity`); whole units are rounded up, as the scheduler does.
+Quantities are compared and added by value, and serialized as they were parsed. The grammar and suffixes are those of
+the Kubernetes API reference (`resource.Quantity`); whole units are rounded up, as in the scheduler.
 """
 
 import re
@@ -42,10 +42,10 @@ _BINARY = tuple((suffix, 2**power) for suffix, power in (("Ei", 60), ("Pi", 50),
 
 
 LARGEST = Decimal(2**63 - 1)
-"""Quantities beyond it, either way, count as this much (`resource.ParseQuantity` caps them likewise)."""
+"""Quantities with a greater absolute value are capped, as in `resource.ParseQuantity`."""
 
 _LONGEST_EXPONENT = 100
-"""Decimal exponents beyond it are far outside of what is representable, and would take memory in proportion."""
+"""Greater decimal exponents are capped: they exceed the largest quantity, and would need memory in proportion."""
 
 
 def _parse(text: str) -> Decimal:
@@ -65,7 +65,7 @@ def _parse(text: str) -> Decimal:
 
 
 def _plain(value: Decimal) -> str:
-    """The shortest form without an exponent; fractions in milli, as the API server canonicalises them."""
+    """Return the shortest form without an exponent; fractions in milli, as the API server does."""
     if value == value.to_integral_value():
         return str(int(value))
     return f"{int((value * 1000).to_integral_value(ROUND_CEILING))}m"
@@ -74,7 +74,7 @@ def _plain(value: Decimal) -> str:
 @final
 @total_ordering
 class Quantity:
-    """An amount of a resource. Immutable; equal when the values are equal, whatever the spelling."""
+    """Amount of a resource. Immutable; equal if the values are equal, in any notation."""
 
     __slots__ = ("_text", "_value")
 
@@ -82,10 +82,10 @@ class Quantity:
     _value: Decimal
 
     def __init__(self, amount: "str | float | Decimal | Quantity") -> None:
-        """Read an amount.
+        """Parse an amount.
 
         Raises:
-            ValueError: the text is not a quantity.
+            ValueError: The text is not a quantity.
         """
         if isinstance(amount, Quantity):
             self._value, self._text = amount._value, amount._text
@@ -97,12 +97,12 @@ class Quantity:
 
     @classmethod
     def gib(cls, amount: int) -> Self:
-        """`amount` gibibytes."""
+        """Return `amount` gibibytes."""
         return cls(f"{amount}Gi")
 
     @classmethod
     def of_bytes(cls, count: int) -> Self:
-        """A number of bytes under the largest binary suffix that is exact, from `Mi` up."""
+        """Return a number of bytes with the largest exact binary suffix, from `Mi` up."""
         for suffix, unit in _BINARY:
             if count and count % unit == 0:
                 return cls(f"{count // unit}{suffix}")
@@ -162,7 +162,7 @@ class Quantity:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The form controller-tools generates for `resource.Quantity`."""
+        """Return the schema that controller-tools generates for `resource.Quantity`."""
         return {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": _SCHEMA_PATTERN,

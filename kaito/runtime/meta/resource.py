@@ -1,7 +1,6 @@
-"""The base of every kind: metadata, identity, and what the API calls it.
+"""The base class of kinds: metadata, identity, and the names of the kind in the API.
 
-A kind is declared by class keywords, and everything else (client paths, informers, owner references, CRDs) is derived
-from them:
+A kind is declared by class keywords, from which client paths, informers, owner references and CRDs are derived:
 
     class Memcached(Resource, api="cache.example.com/v1", kind="Memcached", plural="memcacheds"):
         spec: MemcachedSpec
@@ -17,7 +16,7 @@ from kaito.runtime.meta.model import Model, Time
 
 
 class OwnerReference(Model):
-    """A reference from a dependent to its owner in the same namespace (or to a cluster-scoped owner)."""
+    """Reference from a dependent to its owner in the same namespace, or to a cluster-scoped owner."""
 
     api_version: str
     kind: str
@@ -28,12 +27,12 @@ class OwnerReference(Model):
 
     @property
     def group(self) -> str:
-        """The owner's API group; versions of one kind are the same owner."""
+        """The owner's API group; the version is not part of an owner's identity."""
         return self.api_version.rpartition("/")[0]
 
 
 class ObjectMeta(Model):
-    """Standard object metadata (the part operators read; the rest survives as unknown fields)."""
+    """Standard object metadata (the fields that operators use; others are preserved as unknown fields)."""
 
     name: str = ""
     generate_name: str | None = None
@@ -51,7 +50,7 @@ class ObjectMeta(Model):
 
 
 class Resource(Model):
-    """An object of some kind. Subclass with `api=`, `kind=`, `plural=` and `namespaced=`."""
+    """Base class of kinds. Subclass with `api=`, `kind=`, `plural=` and `namespaced=`."""
 
     api_version: ClassVar[str] = ""
     kind: ClassVar[str] = ""
@@ -71,7 +70,7 @@ class Resource(Model):
         namespaced: bool | None = None,
         **config: Unpack[ConfigDict],
     ) -> None:
-        """Take the kind's identity from the class keywords; what is left out is inherited."""
+        """Read the kind's identity from the class keywords; omitted ones are inherited."""
         super().__init_subclass__(**config)
         if api:
             cls.api_version = api
@@ -84,13 +83,13 @@ class Resource(Model):
             cls.namespaced = namespaced
         cls._gvk = GroupVersionKind.of(cls.api_version, cls.kind)
 
-    if not TYPE_CHECKING:  # else a misspelt attribute would pass the type checkers
+    if not TYPE_CHECKING:  # otherwise type checkers would accept misspelled attributes
 
         def __getattr__(self, name: str) -> Any:
-            """Say what is the matter with a field that was left out because only the metadata is cached."""
+            """Explain why a field is missing when only metadata is cached."""
             if name in type(self).model_fields and "metadata" in vars(self):
                 message = (
-                    f"{self.kind} {self.key} has its metadata only: its {name} is not cached. Read it with "
+                    f"{self.kind} {self.key}: only the metadata is cached, not {name}. Read it with "
                     f'consistency="live", or cache the kind without only="metadata"'
                 )
                 raise AttributeError(message)
@@ -98,12 +97,12 @@ class Resource(Model):
 
     @classmethod
     def gvk(cls) -> GroupVersionKind:
-        """Group, version and kind of the class."""
+        """Return group, version and kind of the class."""
         return cls._gvk
 
     @classmethod
     def group(cls) -> str:
-        """The API group, empty for core kinds."""
+        """Return the API group; empty for core kinds."""
         return cls.api_version.rpartition("/")[0]
 
     @property
@@ -123,7 +122,7 @@ class Resource(Model):
 
     @property
     def uid(self) -> str:
-        """`metadata.uid`; empty before the object was created."""
+        """`metadata.uid`; empty before the object is created."""
         return self.metadata.uid
 
     @property
@@ -138,24 +137,24 @@ class Resource(Model):
 
     @property
     def deleting(self) -> bool:
-        """Whether deletion was requested and finalizers (or a grace period) keep the object."""
+        """Whether the object is terminating: its deletion was requested, and finalizers or a grace period keep it."""
         return self.metadata.deletion_timestamp is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest: `apiVersion`, `kind` and every set field under its wire name."""
+        """Return the manifest: `apiVersion`, `kind` and every field that was set."""
         return {"apiVersion": self.api_version, "kind": self.kind} | {
             name: value for name, value in super().to_dict().items() if name not in {"apiVersion", "kind"}
         }
 
     def with_metadata(self, **changes: Any) -> Self:
-        """A copy with some metadata fields replaced (Python names)."""
+        """Return a copy with some metadata fields replaced (Python names)."""
         return self.evolve(metadata=self.metadata.evolve(**changes))
 
     def owner_reference(self, *, controller: bool = True, block_deletion: bool = True) -> OwnerReference:
-        """The reference a dependent of this object carries.
+        """Return the owner reference to this object.
 
         Raises:
-            ValueError: the object has no UID yet, so nothing can refer to it.
+            ValueError: The object has no UID because it is not created yet.
         """
         if not self.uid:
             message = f"{self.kind} {self.key} has no uid yet: create it before making it an owner"

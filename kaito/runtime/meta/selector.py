@@ -1,7 +1,7 @@
 """Label selectors: the `LabelSelector` of the API, its string form for requests, and matching in memory.
 
-The same semantics as the API server: every requirement must hold; an empty selector matches everything, an absent
-one nothing (callers decide about absence).
+The semantics are those of the API server: every requirement must hold, and an empty selector matches everything.
+Callers interpret an absent selector.
 """
 
 import re
@@ -15,20 +15,20 @@ from kaito.runtime.meta.model import Model
 OPERATORS: Final = ("In", "NotIn", "Exists", "DoesNotExist")
 
 Operator = Annotated[str, WithJsonSchema({"type": "string", "enum": list(OPERATORS)})]
-"""One of `OPERATORS` in what is written (schemas say so); what is read may hold an operator of a newer API server."""
+"""One of `OPERATORS` in schemas; objects from a newer API server may contain another operator."""
 
 
 class LabelSelectorRequirement(Model):
-    """One expression over a label's value."""
+    """Requirement for the value of a label."""
 
     key: str
-    operator: Operator  # a docstring here would become a description in the schemas of those who embed it
+    operator: Operator  # a docstring here would become a description in schemas that embed this struct
     values: list[str] = Field(default_factory=list[str])
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether the labels satisfy the expression; `NotIn` also holds when the label is absent.
+        """Whether the labels satisfy the requirement; `NotIn` is satisfied by an absent label, too.
 
-        An operator that is not known selects nothing, as what the API server cannot parse selects nothing.
+        An unknown operator matches nothing, as in the API server.
         """
         value = labels.get(self.key)
         match self.operator:
@@ -58,17 +58,17 @@ class LabelSelectorRequirement(Model):
 
 
 class LabelSelector(Model):
-    """Equality labels and expressions, all of which must hold."""
+    """Label selector: labels and expressions that must all match."""
 
     match_labels: dict[str, str] = Field(default_factory=dict[str, str])
     match_expressions: list[LabelSelectorRequirement] = Field(default_factory=list[LabelSelectorRequirement])
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the string form: `app=web,tier in (a,b),!legacy,stage!=test`.
+        """Parse the string form: `app=web,tier in (a,b),!legacy,stage!=test`.
 
         Raises:
-            ValueError: a part of it is not a requirement.
+            ValueError: A part is not a requirement.
         """
         labels: dict[str, str] = {}
         expressions: list[LabelSelectorRequirement] = []
@@ -81,7 +81,7 @@ class LabelSelector(Model):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it selects everything."""
+        """Whether it matches everything."""
         return not self.match_labels and not self.match_expressions
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -91,7 +91,7 @@ class LabelSelector(Model):
         )
 
     def __str__(self) -> str:
-        """The `labelSelector` query parameter."""
+        """Return the `labelSelector` query parameter."""
         equalities = [f"{key}={value}" for key, value in sorted(self.match_labels.items())]
         return ",".join([*equalities, *map(str, self.match_expressions)])
 

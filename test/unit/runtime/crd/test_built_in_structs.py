@@ -159,7 +159,7 @@ def test_a_resource_inside_another_keeps_its_type(world: World) -> None:
     assert ObjectMeta(name="c") == sent.children[0].metadata
 
 
-def test_an_untyped_kind_without_plural_is_refused_with_the_remedy(world: World) -> None:
+def test_an_untyped_kind_without_plural_is_rejected_with_the_remedy(world: World) -> None:
     thing = untyped_kind("example.com/v1", "Thing")
     with pytest.raises(ConfigurationError, match=r"Thing has no plural: write untyped_kind\('example.com/v1'"):
         world.put(thing.model_validate({"metadata": {"name": "a"}}))

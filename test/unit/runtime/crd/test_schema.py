@@ -144,7 +144,7 @@ def test_conditions_are_a_map_by_type() -> None:
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
 
 
-def test_a_union_is_refused_by_the_name_of_its_field() -> None:
+def test_a_union_is_rejected_with_the_name_of_its_field() -> None:
     class Spec(Model):
         value: int | list[str]
 
@@ -159,15 +159,15 @@ class Tree(Model):
     children: "list[Tree]" = []
 
 
-def test_recursion_is_refused() -> None:
+def test_recursion_is_rejected() -> None:
     class Forest(Resource, api="x.example.com/v1", kind="Forest"):
         spec: Tree
 
-    with pytest.raises(ConfigurationError, match="Tree contains itself"):
+    with pytest.raises(ConfigurationError, match="Tree is recursive"):
         structural_schema(Forest)
 
 
-def test_a_type_without_json_form_is_refused() -> None:
+def test_a_type_without_json_form_is_rejected() -> None:
     class Spec(Model):
         call: timedelta | object = None
 
@@ -220,13 +220,13 @@ def test_manifest_holds_versions_columns_and_subresources() -> None:
 @pytest.mark.parametrize(
     ("versions", "message"),
     [
-        ([Version(model=Database)], "exactly one version is stored"),
+        ([Version(model=Database)], "exactly one version must have storage=True"),
         ([Version(model=Database, storage=True), Version(model=DatabaseV2, storage=True)], "exactly one"),
-        ([Version(model=Database, storage=True), Version(model=Database)], "given twice"),
+        ([Version(model=Database, storage=True), Version(model=Database)], "duplicate version"),
         ([], "one kind"),
     ],
 )
-def test_versions_that_do_not_fit_are_refused(versions: list[Version], message: str) -> None:
+def test_versions_that_do_not_fit_are_rejected(versions: list[Version], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         crd(versions)
 

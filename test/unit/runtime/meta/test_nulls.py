@@ -16,6 +16,6 @@ def test_a_null_list_is_an_empty_one() -> None:
     assert definition.status.stored_versions == []
 
 
-def test_what_does_not_fit_without_nulls_either_is_refused() -> None:
+def test_what_does_not_fit_without_nulls_either_is_rejected() -> None:
     with pytest.raises(ValidationError, match="containers"):
         Pod.from_json(b'{"metadata": {"name": "a", "labels": null}, "spec": {"containers": "none"}}')

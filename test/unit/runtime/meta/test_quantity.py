@@ -40,7 +40,7 @@ def test_grammar(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "1 Gi", "1gi", "1KB", "1e", "1.2.3", "Gi", "1e3Ki", "--1"])
-def test_what_is_not_a_quantity_is_refused(text: str) -> None:
+def test_what_is_not_a_quantity_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a quantity"):
         Quantity(text)
 

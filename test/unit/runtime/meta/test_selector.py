@@ -35,7 +35,7 @@ def test_the_string_form(text: str, labels: dict[str, str], matches: bool) -> No
 
 
 @pytest.mark.parametrize("text", ["a b", "a in b", "a in (b", "a=b=c", "=b", "in (a)", "a >b(", "()"])
-def test_what_is_no_requirement_is_refused(text: str) -> None:
+def test_what_is_not_a_requirement_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a label requirement"):
         LabelSelector.parse(text)
 
