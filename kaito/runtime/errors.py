@@ -1,4 +1,4 @@
-"""Every error the framework raises.
+"""All exceptions of the framework.
 
     KaitoRuntimeError
     ├── ApiError                 the API server rejected a request (status, reason, details)
@@ -24,7 +24,8 @@
     ├── Terminal                 raised by reconcilers: no retry until something changes
     └── InvariantError           a bug of the framework: the process exits
 
-`kaito.runtime.client.http` translates errors of `aiohttp` and of credentials.
+Exceptions of aiohttp and of the operating system become `TransportError` in `kaito.runtime.client.http`, those of
+credential plugins in `kaito.runtime.client.execplugin`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -222,7 +223,7 @@ class UndeclaredKind(ConfigurationError):
 
     def __init__(self, kind: str) -> None:
         super().__init__(
-            f"{kind} is read from the cache but nothing declares it: add Cached({kind}) to cache= of the controller or "
+            f"{kind} is read from the cache but not declared: add Cached({kind}) to cache= of the controller or "
             f"of the manager, or name it in the manager's live= to read it from the API server each time"
         )
         self.kind = kind

@@ -1,8 +1,8 @@
-"""Handlers: from an event to the keys that should be reconciled because of it.
+"""Handlers: map an event to the keys to reconcile (controller-runtime's EventHandler).
 
-A source calls its handler with every event its predicate let through; the handler adds keys to the controller's queue.
-Initial lists and relists get a low priority, changes the normal one (`Event.priority`). Handlers may be async and may
-raise: the informer delivers a failed event again later, so no key is lost to a mapper's bad moment.
+A source calls its handler with every event that passes its predicate; the handler adds keys to the controller's queue.
+Initial lists and relists have a low priority, changes the normal one (`Event.priority`). Handlers may be async and may
+raise: the informer delivers a failed event again, so that no key is lost.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -20,7 +20,7 @@ K = TypeVar("K", bound=Hashable)
 
 Keys: TypeAlias = Iterable[ObjectKey] | ObjectKey | None
 Mapper: TypeAlias = Callable[[R, View], Keys | Awaitable[Keys]]
-"""From an object to the keys that depend on it; sync or async, may read the cache, may raise."""
+"""Maps an object to the keys to reconcile; sync or async, may read the cache, may raise."""
 
 
 KeyMapper: TypeAlias = Callable[[R, View], Iterable[K] | K | Awaitable[Iterable[K] | K | None] | None]
@@ -28,7 +28,7 @@ KeyMapper: TypeAlias = Callable[[R, View], Iterable[K] | K | Awaitable[Iterable[
 
 
 class Enqueue(Protocol):
-    """The adding half of the work queue."""
+    """Adds keys to a work queue."""
 
     def add(self, key: ObjectKey, *, priority: int = 0, after: float = 0.0, cause: Cause | None = None) -> None:
         """Queue a key; see `kaito.runtime.workqueue.WorkQueue.add`."""
@@ -39,12 +39,12 @@ class Handler(Protocol[R]):
     """Turns events into keys."""
 
     def __call__(self, event: Event[R], queue: Enqueue, view: View, /) -> Awaitable[None] | None:
-        """Queue whatever the event concerns."""
+        """Queue the keys to reconcile because of the event."""
         ...
 
 
 def cause_of(event: Event[Any]) -> Cause:
-    """What a key queued because of the event is told as its reason."""
+    """Return the cause of keys that are queued because of the event."""
     return Cause(event.kind.kind, str(event.key), str(event.type), "initial list" if event.initial else "", event.at)
 
 
@@ -56,7 +56,7 @@ def _enqueue(keys: Iterable[ObjectKey], event: Event[Any], queue: Enqueue) -> No
 
 
 def enqueue_self(event: Event[Any], queue: Enqueue, _view: View, /) -> None:
-    """The object itself: for the kind a controller reconciles."""
+    """Queue the event's object: for the kind that a controller reconciles."""
     queue.add(event.key, priority=event.priority, cause=cause_of(event))
 
 
@@ -86,10 +86,10 @@ class _Owner:
 
 
 def enqueue_owner(kind: type[Resource], *, every_owner: bool = False) -> Handler[Any]:
-    """The owners of that kind (any version of its group), of the old and the new state.
+    """Return a handler that queues the owners of a kind (any version), of the old and the new state.
 
-    Only the owner that controls the object, unless `every_owner`. The UID is not compared: a child of an earlier
-    object of the same name wakes the present one, which then finds that the child is not its own.
+    It queues only the controlling owner, unless `every_owner`. UIDs are not compared: a dependent of an earlier owner
+    with the same name queues the current one, whose reconcile then compares the UIDs.
     """
     return _Owner(kind, every_owner=every_owner)
 
@@ -115,7 +115,7 @@ class _Mapped:
         for key in (found,) if isinstance(found, self._key) else found:
             if not isinstance(key, self._key):
                 hint = " (`obj.key`)" if self._key is ObjectKey else ""
-                message = f"{self!r} named {key!r}: it returns {self._key.__name__}s{hint}, a list of them, or None"
+                message = f"{self!r} returned {key!r}: return {self._key.__name__}s{hint}, a list of them, or None"
                 raise TypeError(message)
             yield key
 
@@ -124,22 +124,22 @@ class _Mapped:
 
 
 def mapped(to: KeyMapper[R, Any], key: type[Hashable] = ObjectKey) -> Handler[R]:
-    """The keys a function names, for the old and the new state, each once; `key` is their type.
+    """Return a handler that queues the keys that a function returns for the old and the new state; `key` is their type.
 
-    An object that moved from one dependent to another thus wakes both. When the function raises, nothing is queued and
-    the event comes again.
+    If an object changes from one key to another, both are queued. If the function raises, no key is queued and the
+    event is delivered again.
     """
     return _Mapped(to, key)
 
 
 def label_key(name_label: str, namespace_label: str = "") -> Mapper[Any]:
-    """A mapper that reads the key from labels: the dependent's name, and its namespace (default: the object's own).
+    """Return a mapper that reads the key from labels: name, and namespace (by default that of the object).
 
     Raises:
-        ConfigurationError: no label for the name.
+        ConfigurationError: The label of the name is empty.
     """
     if not name_label:
-        raise ConfigurationError("label_key() needs the label that holds the name")
+        raise ConfigurationError("label_key() needs the label with the name")
 
     def keys(obj: Resource, _view: View) -> Keys:
         name = obj.labels.get(name_label)

@@ -1,14 +1,14 @@
-"""Predicates: which events are worth a reconcile.
+"""Predicates: filter events before they reach a handler.
 
-Given as `when=` to a controller or one of its watches, combined with `&`, `|` and `~`:
+They are passed as `when=` to a controller or a watch, and combined by `&`, `|` and `~`:
 
     when=changed("generation", "labels", "status.readyReplicas") & ~labeled("paused=true")
 
-A predicate looks at headers and at single values of the stored text, so dropping an event costs no decoding. One that
-raises is an error of the handler: the event is tried again later.
+Predicates compare metadata and single values of the stored JSON, so that rejected events are not decoded. An exception
+is an error of the handler: the event is delivered again.
 
-No predicate hides a deletion from a controller's own finalizers: the event that begins the deletion of an object
-carrying one of them always reaches the queue.
+Predicates do not apply to the event that begins the deletion of an object with a finalizer of the controller: it always
+reaches the queue.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,15 +25,15 @@ R = TypeVar("R", bound=Resource)
 _META: Final = frozenset(
     {"generation", "resourceVersion", "labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"}
 )
-"""Names that `changed` finds in the metadata."""
+"""Names that `changed` resolves to metadata fields."""
 
 
 @runtime_checkable
 class Predicate(Protocol):
-    """Decides about an event."""
+    """Filter of events."""
 
     def __call__(self, event: Event[Any], /) -> bool:
-        """Whether the event goes on to the handler."""
+        """Whether the event is passed to the handler."""
         ...
 
     def __and__(self, other: "Predicate", /) -> "Predicate": ...
@@ -44,7 +44,7 @@ class Predicate(Protocol):
 
 
 def paths_of(predicate: Predicate) -> frozenset[Path]:
-    """The fields that a predicate of this module compares: a source refuses one whose fields are not kept."""
+    """Return the fields that a predicate compares: a source rejects predicates of fields that are not cached."""
     return predicate.paths if isinstance(predicate, _Combinable) else frozenset()
 
 
@@ -69,7 +69,7 @@ class _Combinable:
 
 
 class _Pair(_Combinable):
-    """Two predicates; looks at what either of them looks at."""
+    """Combination of two predicates."""
 
     __slots__ = ("_left", "_right")
 
@@ -165,16 +165,15 @@ def _differs(path: Path, old: Snapshot[Any], new: Snapshot[Any]) -> bool:
 
 
 def changed(*fields: str) -> Predicate:
-    """Updates pass when one of the fields differs; creations, deletions and generic events always pass.
+    """Pass updates in which one of the fields differs; creations, deletions and generic events always pass. The update
+    that begins a deletion (of an object with finalizers or a grace period) counts as a deletion.
 
-    The update that begins a deletion (of an object with finalizers or a grace period) is a deletion here.
-
-    Fields are wire names: `generation`, `resourceVersion`, `labels`, `annotations` and other metadata by their last
-    name, everything else by its path, `status.readyReplicas`, `metadata.annotations[example.com/key]`. Several of them
-    are any of them. Kinds without a status subresource never change their generation; use `spec` there.
+    Fields have their JSON names: metadata fields such as `generation`, `resourceVersion`, `labels` and `annotations` by
+    name, other fields by path, such as `status.readyReplicas` or `metadata.annotations[example.com/key]`. Without a
+    status subresource the generation may never change; use `spec` for such kinds.
 
     Raises:
-        ConfigurationError: no field, or a malformed path.
+        ConfigurationError: No field, or a malformed path.
     """
     return _Changed(fields)
 
@@ -196,9 +195,10 @@ class _Differs(_Combinable):
 
 
 def differs(view: Callable[[R], object]) -> Predicate:
-    """Updates pass when the function gives another value for the new state than for the old; all else passes.
+    """Pass updates in which the function's value differs between the old and the new state; other events pass.
 
-    For what no path can say, for example "Ready turned" in a list of conditions with heartbeats. Decodes both states.
+    For comparisons that a path cannot express, for example the status of Ready in conditions with heartbeats. Decodes
+    both states.
     """
     return _Differs(view)
 
@@ -219,17 +219,17 @@ class _Labeled(_Combinable):
 
 
 def labeled(selector: LabelSelector | Mapping[str, str] | str) -> Predicate:
-    """Events pass when the object (its new state in an update) has the labels.
+    """Pass events of objects whose labels (of the new state in an update) match the selector.
 
-    `"app"` means that the label is there, `"app=web,tier!=db,stage in (a,b)"` compares. Prefer `Cached(labels=...)`
-    where every handler wants the same: then the server sends nothing else.
+    `"app"` requires the label, `"app=web,tier!=db,stage in (a,b)"` compares values. Prefer `Cached(labels=...)` if all
+    handlers need the same selector: the server then sends only matching objects.
 
     Raises:
-        ConfigurationError: a text that is not such a list, or empty.
+        ConfigurationError: The selector is invalid or empty.
     """
     labels = selector_of(selector)
     if labels is None or labels.is_empty:
-        raise ConfigurationError(f"labeled({selector!r}) would let everything pass")
+        raise ConfigurationError(f"labeled({selector!r}) needs a selector; an empty one matches everything")
     return _Labeled(labels)
 
 
@@ -249,7 +249,7 @@ class _Matching(_Combinable):
 
 
 def matching(function: Callable[[R], bool]) -> Predicate:
-    """Events pass when the function says so of the object (its new state in an update). Decodes the object."""
+    """Pass events for whose object (new state in an update) the function returns True. Decodes the object."""
     return _Matching(function)
 
 
@@ -268,5 +268,5 @@ class _On(_Combinable):
 
 
 def on(*types: EventType) -> Predicate:
-    """Events pass when they are of one of the types."""
+    """Pass events of the given types."""
     return _On(frozenset(types))

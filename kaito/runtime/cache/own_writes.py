@@ -1,11 +1,12 @@
 """Tracks writes of this process that one shard does not contain yet, so that reads can wait for them.
 
 `Api` reports writes through the cache, the shard reports its progress, reads call `concern` and wait on futures;
-nothing polls. A floor is met when the stored object is as new as the write, or when the shard has seen any later
-version (of a watch, everything before it has arrived then, bookmarks included), or the deleted UID is not the stored
-one. A floor that times out is late: reads that need it go to the server at once, without waiting again, until it is
-met. A list does not wait for objects that it shows neither as they are stored nor as any of the pending writes left
-them.
+nothing polls. The floor of a key is the resourceVersion of its last write. Versions of one kind can be compared as
+numbers: they are etcd revisions, which only increase. A floor is met when the stored object is as new as the write, or
+when the shard has seen any later version (of a watch, everything before it has arrived then, bookmarks included), or
+the deleted UID is not the stored one. A floor that times out is late: reads that need it go to the server at once,
+without waiting again, until it is met. A list does not wait for objects that it shows neither as they are stored nor as
+any of the pending writes left them.
 
 An object that this process wrote and that the shard did not receive although it is past that version is outside the
 informer's selector. Reads must not depend on the time of the next bookmark: reads of its key go to the server as long
@@ -144,7 +145,7 @@ class OwnWrites:
             self._disable(resource_version)
         if not self._enabled:
             return
-        if self._met(key, floor, ""):
+        if self._met(key, floor, ""):  # the watch event may arrive before the response to the write
             if self._progress.stored(key) is None:
                 self._mark_outside(key)
             return
@@ -257,7 +258,7 @@ class OwnWrites:
 
         The server was restored then, earlier writes may not exist any more, and all floors are dropped.
         """
-        if went_back:
+        if went_back:  # etcd was restored from a backup: the server may never reach the floors, and reuses versions
             for pending in self._pending.values():
                 pending.floor = -1
                 pending.waiters = [replace(waiter, floor=-1) for waiter in pending.waiters]
@@ -284,6 +285,7 @@ class OwnWrites:
         stored = self._progress.stored(key)
         if gone and stored is not None and stored.header.uid == gone:
             return False
+        # A watch delivers events in the order of their versions: at a later version, no earlier event is missing.
         return self._progress.number >= floor or (stored is not None and stored.header.version >= floor)
 
     # Used by reads.

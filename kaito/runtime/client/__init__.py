@@ -1,7 +1,7 @@
-"""Talking to the API server: a transport, the typed live client on it, and what reconcilers hold, `Api`.
+"""Clients of the API server: `Transport`, the typed `Client` on top of it, and `Api`, which reconcilers use.
 
-`Client` reads and writes live. `Api` reads from the manager's cache (never older than its own writes) and fences its
-writes by the lease. `Transport` is the seam where sockets or the in-memory server are plugged in.
+`Client` reads and writes live. `Api` reads from the manager's cache, with read-your-writes consistency, and fences its
+writes with the lease. `Transport` is implemented by HTTP connections and by the in-memory API server.
 """
 
 from kaito.runtime.client.agent import user_agent as user_agent

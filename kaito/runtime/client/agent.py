@@ -1,4 +1,4 @@
-"""Who we say we are: the User-Agent of every request, in client-go's form."""
+"""Builds the User-Agent header in client-go's format."""
 
 import platform
 
@@ -6,14 +6,14 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def user_agent(binary: str, version: str = "") -> str:
-    """`<binary>/<version> (<os>/<arch>)`; without a version, this distribution's."""
+    """Returns `<binary>/<version> (<os>/<arch>)`; the version defaults to that of this distribution."""
     machine = platform.machine().lower()
     system = f"{platform.system().lower()}/{_ARCHITECTURES.get(machine, machine)}"
     return f"{binary}/{version or _own_version()} ({system})"
 
 
 def _own_version() -> str:
-    from importlib import metadata  # 30 ms that only a process with a client needs
+    from importlib import metadata  # imported here because it takes 30 ms, which only a process with a client needs
 
     try:
         return metadata.version("kaito")

@@ -1,9 +1,9 @@
-"""What a reconcile holds: reads from the cache that are never older than our own writes, and fenced writes.
+"""API access of reconcilers: cached reads with read-your-writes consistency, and fenced writes.
 
-The manager makes one `Api` and every `Request` carries it. Kinds the cache declares are read from it, kinds named
-`live` from the server, all others are refused: no read silently starts a cluster-wide watch. Every write first asks the
-fence (is this process still the leader?), is recorded under the manager's field owner, and is reported to the cache so
-that the next read sees it.
+The manager creates one `Api`, and every `Request` refers to it. Kinds that the cache declares are read from the cache,
+kinds listed in `live` from the server; reads of other kinds fail, so that no read starts a cluster-wide watch
+unintentionally. Every write checks the fence (that this process still holds the lease), is sent under the controller's
+field manager, and is reported to the cache so that later reads include it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, final
 
 from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects, digest_of
-from kaito.runtime.client.client import Client, Fields, Labels, Propagation, placed
+from kaito.runtime.client.client import Client, Fields, Labels, Propagation, allowed_namespace
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.events import EventSink
@@ -51,13 +51,14 @@ from kaito.runtime.ownership import check_controller, controlled_by, is_owned_by
 R = TypeVar("R", bound=Resource)
 
 STATUS_ATTEMPTS = 4
-"""Tries of one status write when others keep changing the object (client-go's backoff preset)."""
+"""Attempts of one status write on conflicts (the steps of client-go's `retry.DefaultBackoff`)."""
 
 DECODED_AT_ONCE = 32
-"""Objects of a cached list decoded before other tasks get a turn: about 3 ms (docs/internals/benchmarks.md)."""
+"""Objects of a cached list that are decoded before the task yields to the event loop: about 3 ms
+(docs/internals/benchmarks.md)."""
 
 STATUS_FLUSH_SECONDS = 5.0
-"""Longest the status write of a cancelled reconcile may take: shutdown and deadlines wait for it."""
+"""Time limit of the status write of a cancelled reconcile: shutdown and deadlines wait for it."""
 
 _log = get_logger(__name__)
 
@@ -78,19 +79,20 @@ class Api:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """Join a client and a cache.
+        """Combine a client and a cache.
 
         Args:
-            client: sends. What is written in a run of a controller is owned by `<its field manager>/<controller>`, all
-                else by its field manager.
-            reader: the cache.
-            live: kinds read from the server each time.
-            fence: called before every attempt of every write; raises `NotLeader`.
-            former_field_managers: names under which former versions applied what controllers apply now. Their ownership
-                ends with the first apply of an object, so that no field stays behind; the client's own is among them.
-            events: where `event` goes; without one events are dropped.
-            clock: time of conditions.
-            rng: randomness of pauses between attempts.
+            client: Sends the requests. Writes during a reconcile have the field manager `<its field
+                manager>/<controller>`, other writes its field manager.
+            reader: The cache.
+            live: Kinds that every read requests from the server.
+            fence: Called before every attempt of every write; raises `NotLeader`.
+            former_field_managers: Field managers under which earlier versions applied the objects. The first apply of
+                an object ends their ownership, so that fields which are not applied any more are removed. The client's
+                own field manager is always one of them.
+            events: Receives the events of `event`; by default they are dropped.
+            clock: Source of the timestamps of conditions.
+            rng: Random source of the jitter between attempts.
         """
         self.client: Client = client if fence is None else client.fenced(fence)
         self._fence = fence
@@ -106,13 +108,13 @@ class Api:
         self._namespace = ""
 
     def intercepted(self, interceptor: Interceptor) -> "Api":
-        """The same, with an interceptor before every request: all writes, and the reads that go to the server."""
+        """Return a copy that passes every request (all writes, and live reads) through an interceptor."""
         clone = copy.copy(self)
         clone.client = self.client.intercepted(interceptor)
         return clone
 
     def dry_run(self) -> "Api":
-        """The same reads; writes are checked and answered by the server and not kept, events are dropped."""
+        """Return a copy whose writes are dry runs: the server validates but does not store them; events are dropped."""
         clone = copy.copy(self)
         clone.client = self.client.dry_run()
         clone._dry_run = True
@@ -122,9 +124,9 @@ class Api:
         return clone
 
     def namespaced(self, namespace: str) -> "Api":
-        """The same within one namespace: it is the default of every call, and any other is refused.
+        """Return a copy restricted to one namespace, the default of every call; another namespace is an error.
 
-        Cluster-scoped kinds stay reachable.
+        Cluster-scoped kinds remain accessible.
         """
         clone = copy.copy(self)
         clone.client = self.client.namespaced(namespace)
@@ -132,7 +134,7 @@ class Api:
         return clone
 
     def _writer(self, field_manager: str = "") -> Client:
-        """The client under the field manager of a call, else of the running controller, else its own."""
+        """Return the client with the field manager of the call, else of the running controller, else its own."""
         run = current_write_context()
         if not field_manager and run is None:
             return self.client
@@ -140,14 +142,14 @@ class Api:
         return self.client.managed_by(field_manager or field_manager_of(owner, run.controller if run else ""))
 
     def fence(self) -> None:
-        """Raise unless this process surely holds the lease: the check that precedes every write of this `Api`.
+        """Raise unless this process certainly holds the lease: the check that precedes every write of this `Api`.
 
-        For writes to systems other than Kubernetes (a cloud's API). Call it right before the request is sent, not at
-        the start of a run: a process that was stopped and continues must not send what it had prepared. Returns at once
-        when the manager has no lease.
+        For writes to systems other than Kubernetes, such as a cloud. Call it immediately before the request is sent,
+        not at the start of a reconcile: a process that was suspended and resumes must not send a request that it
+        prepared earlier. Returns at once if the manager has no lease.
 
         Raises:
-            NotLeader: the lease is not held, or could expire before the write arrives.
+            NotLeader: The lease is not held, or could expire before the write arrives.
         """
         if self._fence is not None:
             self._fence()
@@ -155,12 +157,12 @@ class Api:
     # Reads
 
     async def get(self, kind: type[R], name: str, namespace: str = "", *, consistency: Consistency = "own-writes") -> R:
-        """The object.
+        """Get an object.
 
         Raises:
-            NotFound: there is none.
-            UndeclaredKind: nothing declares the kind.
-            CacheNotSynced: the kind's first list has not arrived.
+            NotFound: It does not exist.
+            UndeclaredKind: The kind is neither cached nor listed in `live`.
+            CacheNotSynced: The first list of the kind is not complete.
         """
         obj = await self.find(kind, name, namespace, consistency=consistency)
         if obj is None:
@@ -179,9 +181,9 @@ class Api:
     async def find(
         self, kind: type[R], name: str, namespace: str = "", *, consistency: Consistency = "own-writes"
     ) -> R | None:
-        """The object, or None. Raises as `get`, but for NotFound."""
+        """Get an object, or None if it does not exist. Raises the errors of `get`, except NotFound."""
         if self._namespace:
-            namespace = self._place(kind, namespace)
+            namespace = self._namespace_of(kind, namespace)
         if self._reads_live(kind, consistency):
             return await self.client.find(kind, name, namespace)
         key = _key(kind, namespace, name)
@@ -203,23 +205,23 @@ class Api:
         consistency: Consistency = "own-writes",
         unreadable: Unreadable | None = None,
     ) -> ResourceList[R]:
-        """The objects that match everything given, ordered by namespace and name, and their `resource_version`.
+        """List the objects that match all arguments, ordered by namespace and name, with their `resource_version`.
 
-        `owned_by` compares UIDs: the children of a former object of the same name are not listed.
+        `owned_by` compares UIDs: dependents of an earlier object with the same name are not listed.
 
-        Objects that do not fit their model are left out, so that one of them does not fail every list of the kind; the
-        answer's `unreadable` and the log name them. Lists by `owned_by` or `index` fail instead, because what they miss
-        would be created again. `unreadable` chooses otherwise; where absence decides about creating or deleting, write
-        `unreadable="fail"`. Raises as `get`, and:
+        Objects that do not fit their model are skipped, so that one of them does not fail every list of the kind; they
+        are listed in `unreadable` of the result and logged. Lists by `owned_by` or `index` fail instead, because
+        reconcilers create what such a list does not contain. `unreadable` overrides this; pass `unreadable="fail"`
+        where the absence of an object leads to a creation or deletion. Raises the errors of `get`, and:
 
         Raises:
-            UnreadableObject: an object of the answer does not fit its model, in lists that fail.
+            UnreadableObject: An object does not fit its model, in lists that do not skip it.
         """
         if owned_by is not None and not owned_by.uid:
-            message = f"{owned_by.kind} {owned_by.key} has no uid: it cannot own anything yet"
+            message = f"{owned_by.kind} {owned_by.key} has no uid: create it before it owns other objects"
             raise ConfigurationError(message)
         selector = selector_of(labels)
-        namespace = self._place(kind, namespace)
+        namespace = self._namespace_of(kind, namespace)
         owner = "" if owned_by is None else owned_by.uid
         skip = skips_unreadable(unreadable, narrow=bool(owner) or index is not None)
         if not self._reads_live(kind, consistency) and (
@@ -230,29 +232,30 @@ class Api:
                 kind, namespace=namespace, labels=selector, owner=owner, index=index, with_unfiled=skip
             )
             return await _decoded(chosen, self._reader.version(kind, namespace), skip=skip)
-        # A fallback for the cache answers the same question; asked for live, the server's whole answer counts.
+        # A fallback must return what the cached list would: it uses the selectors of the informers. An explicit live
+        # read does not.
         fallback = consistency != "live" and self._reader.declares(kind)
         found: list[R] = []
-        misfits: list[UnreadableObject] = []
+        skipped: list[UnreadableObject] = []
         version = ""
         for scope in self._reader.scopes(kind, namespace) if fallback else [Scope(namespace)]:
             wanted = ",".join(filter(None, (scope.labels, label_query(selector))))
             began = monotonic()
             part = await self.client.list(kind, namespace=scope.namespace, labels=wanted, fields=scope.fields)
             found += part
-            misfits += [misfit for misfit in part.unreadable if not owner or owner in misfit.owners]
+            skipped += [error for error in part.unreadable if not owner or owner in error.owners]
             version = part.resource_version
             if fallback:
                 self._reader.record_live_list(kind, scope.namespace, began, version)
-        if misfits and not skip:
-            raise misfits[0]
+        if skipped and not skip:
+            raise skipped[0]
         matching = [
             obj
             for obj in found
             if (owned_by is None or is_owned_by(obj, owned_by)) and (index is None or index.matches(obj))
         ]
         answer = ResourceList(sorted(matching, key=lambda obj: obj.key), resource_version=version)
-        answer.unreadable = misfits
+        answer.unreadable = skipped
         return answer
 
     def _reads_live(self, kind: type[Resource], consistency: Consistency) -> bool:
@@ -264,44 +267,44 @@ class Api:
     # Writes
 
     async def create(self, obj: R, *, owner: Resource | None = None, dry_run: bool = False) -> R:
-        """Create the object, for what is made up once (a password); `ensure` is for what can be said again.
+        """Create the object. For values that are generated once, such as a password; use `ensure` for everything else.
 
         Args:
-            obj: the object.
-            owner: becomes the controller; `obj` takes its namespace when it names none.
-            dry_run: the server answers as always and keeps nothing.
+            obj: The object.
+            owner: Becomes the controller; its namespace is the default of `obj`.
+            dry_run: The server validates and answers without storing.
 
         Raises:
-            ConfigurationError: the owner lives in another namespace.
-            AlreadyExists: of that name there is one. Else as `Client.create`.
+            ConfigurationError: The owner is in another namespace.
+            AlreadyExists: An object with the name exists. Other errors are those of `Client.create`.
         """
-        obj = self._placed(obj if owner is None else controlled_by(obj, owner))
+        obj = self._with_namespace(obj if owner is None else controlled_by(obj, owner))
         return await self._write(obj, lambda: self._writer().create(obj, dry_run=dry_run), dry_run=dry_run)
 
     async def update(self, obj: R) -> R:
-        """Replace the object, unless it changed since it was read. Raises as `Client.update`."""
-        obj = self._placed(obj)
+        """Replace the object unless it changed since it was read. Raises the errors of `Client.update`."""
+        obj = self._with_namespace(obj)
         self._applied.forget(type(obj), obj.key)
         return await self._write(obj, lambda: self._writer().update(obj))
 
     async def update_status(self, obj: R) -> R:
-        """Replace the status, unless the object changed since it was read; `status()` is usually better."""
-        obj = self._placed(obj)
+        """Replace the status unless the object changed since it was read; prefer `status()`."""
+        obj = self._with_namespace(obj)
         return await self._write(obj, lambda: self._writer().update_status(obj))
 
     async def apply(self, obj: R, *, force: bool = True, subresource: str = "", field_manager: str = "") -> R:
-        """Make the fields set in `obj` true, owning them. Raises as `Client.apply`.
+        """Apply the fields that are set in `obj` (server-side apply) and own them. Raises the errors of `Client.apply`.
 
         Args:
-            obj: the fields to own, and no others.
-            force: take fields from others that own them with another value, instead of failing with `Conflict`.
-            subresource: for example `status`.
-            field_manager: the owner; by default the controller's (`<manager's field manager>/<controller>`).
+            obj: Exactly the fields to own.
+            force: Take over fields that other managers own with another value, instead of failing with `Conflict`.
+            subresource: For example `status`.
+            field_manager: The field manager; by default the controller's (`<manager's field manager>/<controller>`).
         """
-        obj = self._placed(obj)
+        obj = self._with_namespace(obj)
         self._applied.forget(type(obj), obj.key)
         writer = self._writer(field_manager)
-        before = self._shown_now(obj)
+        before = self._cached_now(obj)
         result = await self._write(obj, lambda: writer.apply(obj, force=force, subresource=subresource))
         if not subresource and before is not None:
             self._record_contention(before, codec.for_apply(obj), result, writer.field_manager)
@@ -310,10 +313,10 @@ class Api:
         return await self._remove_former_managers(result, writer.field_manager, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "") -> R:
-        """Change the object by a patch; an empty one is not sent. Raises as `Client.patch`."""
+        """Patch the object; an empty patch is not sent. Raises the errors of `Client.patch`."""
         if patch.is_empty:
             return target
-        target = self._placed(target)
+        target = self._with_namespace(target)
         return await self._write(target, lambda: self._writer().patch(target, patch, subresource=subresource))
 
     async def delete(
@@ -325,8 +328,8 @@ class Api:
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> bool:
-        """Ask for deletion; False when it was gone already. Arguments and errors as of `Client.delete`."""
-        target = self._placed(target)
+        """Request the deletion; False if the object does not exist. Arguments and errors as `Client.delete`."""
+        target = self._with_namespace(target)
         kind, key = type(target), target.key
         self._applied.forget(kind, key)
         with self._reader.writing(kind, key):
@@ -347,12 +350,12 @@ class Api:
     async def delete_all(
         self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
     ) -> None:
-        """Delete every object that matches (not atomic). A namespaced kind needs the namespace.
+        """Delete all matching objects (not atomically).
 
-        The server does not report which objects it deleted: reads of the kind and namespace go to the server until one
-        of them has been answered. Raises as `Client.delete_all`.
+        A namespaced kind needs the namespace. The server does not report which objects it deleted, so reads of the kind
+        and namespace go to the server until one of them succeeds. Raises the errors of `Client.delete_all`.
         """
-        namespace = self._place(kind, namespace)
+        namespace = self._namespace_of(kind, namespace)
         key = ObjectKey(namespace, "")
         with self._reader.writing(kind, key):
             await self.client.delete_all(kind, namespace=namespace, labels=labels, fields=fields)
@@ -361,7 +364,7 @@ class Api:
 
     async def scale(self, target: Resource, replicas: int) -> None:
         """Set the number of replicas through the `scale` subresource."""
-        target = self._placed(target)
+        target = self._with_namespace(target)
         kind, key = type(target), target.key
         with self._reader.writing(kind, key):
             version = await self._writer().scale(target, replicas)
@@ -369,8 +372,9 @@ class Api:
                 self._reader.record_write(kind, key, version, target.uid)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
-        """Ask for a pod's eviction; raises as `Client.evict`. The next reads of the pod go to the server."""
-        pod = self._placed(pod)
+        """Request the eviction of a pod. Raises the errors of `Client.evict`. The next reads of the pod go to the
+        server."""
+        pod = self._with_namespace(pod)
         with self._reader.writing(type(pod), pod.key):
             asked = await self.client.evict(pod, grace_seconds=grace_seconds)
             if not self._dry_run:
@@ -378,25 +382,25 @@ class Api:
         return asked
 
     async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False, field_manager: str = "") -> R:
-        """Make the object exist with the fields set in `obj`: server-side apply, sent only when something differs.
+        """Apply the fields that are set in `obj` (server-side apply) if they differ from the object.
 
-        The same `obj` again costs no request as long as nobody changed what it says (the comparison needs the kind in
-        the cache). Fields ensured before and absent now are removed.
-
-        Two controllers, or two calls with a `field_manager` each, may ensure different fields of one object. When the
-        same fields are undone again and again, the next runs of the key are held back, up to a minute, with a warning.
+        Repeated calls with the same `obj` send no request while its fields are unchanged on the server; the comparison
+        needs the kind in the cache. Fields that an earlier call applied and this one omits are removed. Two
+        controllers, or two calls with different `field_manager`, may ensure different fields of one object. If another
+        writer repeatedly reverts the same fields, the next reconciles of the key are delayed by up to a minute, and a
+        warning is logged.
 
         Args:
-            obj: the fields to own, and no others: build it, do not read it.
-            owner: becomes the controller; `obj` takes its namespace when it names none.
-            adopt: take over from a former owner of the same name and kind.
-            field_manager: the owner of the fields; the controller's by default, as in `apply`.
+            obj: Exactly the fields to own: build the object, do not pass one that was read.
+            owner: Becomes the controller; its namespace is the default of `obj`.
+            adopt: Adopt the object from an earlier owner of the same name and kind.
+            field_manager: The field manager; by default the controller's, as in `apply`.
 
         Raises:
-            ConfigurationError: the owner lives in another namespace.
-            AlreadyOwned: the existing object has another controller.
+            ConfigurationError: The owner is in another namespace.
+            AlreadyOwned: The existing object has another controller.
         """
-        desired = self._placed(obj if owner is None else controlled_by(obj, owner))
+        desired = self._with_namespace(obj if owner is None else controlled_by(obj, owner))
         document = codec.for_apply(desired)
         writer = self._writer(field_manager)
         manager = writer.field_manager
@@ -407,7 +411,7 @@ class Api:
             if self._applied.is_current(desired, document, cached, manager):
                 return cached
         own_before = self._applied.has(type(desired), desired.key, self.client.field_manager)
-        self._applied.forget(type(desired), desired.key, manager)  # without an answer, what it owns now is not known
+        self._applied.forget(type(desired), desired.key, manager)  # unknown until the response arrives
         result = await self._write(desired, lambda: writer.apply(desired))
         if known:
             self._record_contention(cached, document, result, manager)
@@ -417,8 +421,8 @@ class Api:
             self._applied.remember(desired, document, result, manager)
         return result
 
-    def _shown_now(self, desired: R) -> R | None:
-        """What the cache shows of the object at this moment, without waiting for own writes."""
+    def _cached_now(self, desired: R) -> R | None:
+        """Return the object in its current cached state, without waiting for own writes."""
         kind = type(desired)
         if not self._reader.declares(kind):
             return None
@@ -430,7 +434,7 @@ class Api:
     def _record_contention(
         self, before: Resource | None, document: dict[str, Any], result: Resource, field_manager: str
     ) -> None:
-        """Count an apply that had to restore what it had applied before, for the run it belongs to."""
+        """Count an apply that restored fields it had applied before, for the backoff of the current reconcile."""
         if self._dry_run:
             return
         if before is not None:
@@ -455,14 +459,16 @@ class Api:
         return await remove_former_managers(result, self._former, field_manager, apply, subresource=subresource)
 
     async def _cached_counterpart(self, desired: R) -> tuple[bool, R | None]:
-        """Whether the cache can tell, and what it has."""
+        """Return whether the cache is current, and the cached object."""
         kind = type(desired)
         if not self._reader.declares(kind) or not await self._reader.caught_up(kind, desired.key):
             return False, None
         return True, self._reader.get(kind, desired.key)
 
     async def _checked_ownership(self, present: R, owner: Resource, *, adopt: bool) -> R:
-        """Refuse a stranger's object; take a former owner's reference out, which apply cannot (it is not ours)."""
+        """Raise AlreadyOwned for another controller's object; replace the reference to an earlier owner.
+
+        Apply cannot remove that reference: another field manager owns it."""
         reference = owner.owner_reference()
         check_controller(present, reference, adopt=adopt)
         references = present.metadata.owner_references
@@ -483,20 +489,20 @@ class Api:
                 self._report(kind, result)
         return result
 
-    def _place(self, kind: type[Resource], namespace: str) -> str:
+    def _namespace_of(self, kind: type[Resource], namespace: str) -> str:
         if not kind.namespaced:
             return ""
-        return placed(kind, namespace, self._namespace) if self._namespace else namespace
+        return allowed_namespace(kind, namespace, self._namespace) if self._namespace else namespace
 
-    def _placed(self, obj: R) -> R:
-        """The object in the namespace this is bound to; the cache must be told of it under its full key."""
+    def _with_namespace(self, obj: R) -> R:
+        """Return the object with the namespace of this `Api`: the cache needs its full key."""
         if not self._namespace or not obj.namespaced:
             return obj
-        namespace = placed(type(obj), obj.namespace, self._namespace)
+        namespace = allowed_namespace(type(obj), obj.namespace, self._namespace)
         return obj if obj.namespace else obj.with_metadata(namespace=namespace)
 
     def _report(self, kind: type[Resource], result: Resource) -> None:
-        """Tell the cache what it must show. A deleting object without finalizers or grace period is gone by now."""
+        """Report a write to the cache. A terminating object without finalizers and grace period no longer exists."""
         metadata = result.metadata
         if result.deleting and not metadata.finalizers and not metadata.deletion_grace_period_seconds:
             self._applied.forget(kind, result.key)
@@ -508,13 +514,13 @@ class Api:
 
     @asynccontextmanager
     async def status(self, obj: R) -> AsyncGenerator[StatusScope[R]]:
-        """Collect changes of the object's status; leaving the scope writes them, in one request, if they differ.
+        """Collect changes of the status, and write them in one request at the end of the scope if they differ.
 
-        Written on every way out, exceptions and cancellation included, but not after the lease was lost.
+        The status is written on exceptions and cancellation as well, but not after `NotLeader`.
 
         Raises:
-            Conflict: others changed the object again and again.
-            NotFound: the kind has no status subresource. An object that is gone is not an error.
+            Conflict: The object changed concurrently in every attempt.
+            NotFound: The kind has no status subresource. A deleted object is not an error.
         """
         scope = StatusScope(obj, now=self._clock.now())
         try:
@@ -527,12 +533,13 @@ class Api:
         await self._flush(scope, obj)
 
     async def _flush_after(self, error: BaseException, scope: StatusScope[R], obj: R) -> None:
-        """Write the status although the reconcile failed; its own error stays the one that is raised."""
+        """Write the status of a failed reconcile; a failure of the write is added as a note to the reconcile's
+        error."""
         try:
             async with asyncio.timeout(STATUS_FLUSH_SECONDS):
                 await self._flush(scope, obj)
         except (KaitoRuntimeError, TimeoutError) as failure:
-            error.add_note(f"the status of {obj.kind} {obj.key} could not be written either: {failure}")
+            error.add_note(f"the status of {obj.kind} {obj.key} was not written: {failure}")
             _log.warning("status not written", kind=obj.kind, key=str(obj.key), error=str(failure))
 
     async def _flush(self, scope: StatusScope[R], obj: R) -> None:
@@ -545,7 +552,7 @@ class Api:
             except NotFound as error:
                 if not error.is_object:  # the kind, or its status subresource, is not served
                     raise
-                return  # nothing left to report about
+                return  # the object was deleted
             except Conflict:
                 if attempt == STATUS_ATTEMPTS:
                     raise
@@ -566,13 +573,13 @@ class Api:
         action: str = "Reconcile",
         related: Resource | None = None,
     ) -> None:
-        """Tell people something about the object, for `kubectl describe`; never blocks, may be dropped."""
+        """Record an event about the object, as `kubectl describe` shows it; never blocks, may be dropped."""
         if self._events is not None:
             self._events.record(obj, type, reason, note, action=action, related=related)
 
 
 async def _decoded(chosen: Sequence[Undecoded[R]], version: str, *, skip: bool) -> ResourceList[R]:
-    """Decode a selection, letting the loop turn: a thousand pods are a tenth of a second of work."""
+    """Decode a selection, yielding to the event loop: decoding a thousand pods takes a tenth of a second."""
     objects: ResourceList[R] = ResourceList(resource_version=version)
     for number, undecoded in enumerate(chosen, 1):
         objects.add_decoded(undecoded.decode, skip=skip)

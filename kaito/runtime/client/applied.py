@@ -1,4 +1,4 @@
-"""The memory behind `Api.ensure`: what was applied last, so that the same object twice costs one request."""
+"""Records what `Api.ensure` applied last, so that applying the same object again sends no request."""
 
 import hashlib
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.meta.model import is_partial
 
 REMEMBERED = 16384
-"""Objects remembered, the least recently ensured forgotten first: about 4 MiB. A forgotten one costs one request."""
+"""Size of the LRU cache in objects, about 4 MiB. An evicted object costs one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class _Applied:
 
 @final
 class AppliedObjects:
-    """What this process applied, by kind and key, and by field manager."""
+    """LRU cache of the documents that this process applied, by kind, key and field manager."""
 
     def __init__(self) -> None:
         self._applied: OrderedDict[tuple[type[Resource], ObjectKey], dict[str, _Applied]] = OrderedDict()
@@ -33,8 +33,9 @@ class AppliedObjects:
     def is_current(self, desired: Resource, document: dict[str, Any], live: Resource, field_manager: str) -> bool:
         """Whether applying `document` again would change nothing.
 
-        True when it is what was applied last, to this very object, and since then either nobody wrote the object, or
-        only parts that are not ours: the same generation and our metadata intact, or every field of ours as we said.
+        True if it was the last applied document of the object with this UID, and either the object has not been written
+        since (same resourceVersion), or only fields outside the document were: its spec is unchanged (same generation)
+        and its metadata contains the document's, or the object contains the whole document.
         """
         key = (type(desired), desired.key)
         last = self._applied.get(key, {}).get(field_manager)
@@ -42,7 +43,7 @@ class AppliedObjects:
             return False
         self._applied.move_to_end(key)
         if is_partial(live):
-            return False  # the cache holds metadata only: what the caller would get back is not the object
+            return False  # only the metadata is cached, and the caller expects the whole object
         if live.metadata.resource_version == last.resource_version:
             return True
         if live.metadata.generation == last.generation > 0:
@@ -50,11 +51,11 @@ class AppliedObjects:
         return contains(live.to_dict(), document)
 
     def has(self, kind: type[Resource], key: ObjectKey, field_manager: str) -> bool:
-        """Whether this process applied the object under that name."""
+        """Whether this process applied the object with the field manager."""
         return field_manager in self._applied.get((kind, key), {})
 
     def remember(self, desired: Resource, document: dict[str, Any], result: Resource, field_manager: str) -> None:
-        """`document` was applied and gave `result`."""
+        """Record that `document` was applied with `result`."""
         key = (type(desired), desired.key)
         self._applied.setdefault(key, {})[field_manager] = _Applied(
             digest_of(document), result.uid, result.metadata.generation, result.metadata.resource_version
@@ -64,7 +65,7 @@ class AppliedObjects:
             self._applied.popitem(last=False)
 
     def forget(self, kind: type[Resource], key: ObjectKey, field_manager: str = "") -> None:
-        """The object was deleted or changed by other means; with a name, only what that one applied is uncertain."""
+        """Drop the records of an object that was deleted or written by other means, or those of one field manager."""
         if field_manager:
             self._applied.get((kind, key), {}).pop(field_manager, None)
         else:
@@ -72,6 +73,6 @@ class AppliedObjects:
 
 
 def digest_of(document: dict[str, Any]) -> bytes:
-    """Equal for equal documents, whatever the order of their keys."""
+    """Return a digest that does not depend on the order of keys."""
     text = msgspec.json.encode(document, order="deterministic")
     return hashlib.blake2b(text, digest_size=16).digest()

@@ -1,8 +1,8 @@
 """The typed, live client: every verb of the Kubernetes API over any transport.
 
-Reconcilers use `Api` (cached reads, fenced writes), which is built on this; start-up code, webhooks, leases and tests
-use it directly. Every call either returns what the server answered, as the kind's model, or raises an `ApiError` or
-`TransportError`. Writes are never repeated when they may have happened already (see `sender`).
+Reconcilers use `Api` (cached reads, fenced writes), which is built on this client; start-up code, webhooks, leases and
+tests use it directly. Every call returns the server's response as the kind's model, or raises an `ApiError` or
+`TransportError`. A write that may already have happened is repeated only if that is safe (see `sender`).
 """
 
 import copy
@@ -40,7 +40,7 @@ from kaito.runtime.tracing import NO_TRACER, Tracer
 R = TypeVar("R", bound=Resource)
 
 PAGE_SIZE = 500
-"""Objects asked for in one page of a list, client-go's figure."""
+"""Page size of lists (client-go's default)."""
 
 Propagation = Literal["Background", "Foreground", "Orphan"]
 FieldValidation = Literal["Ignore", "Warn", "Strict"]
@@ -69,20 +69,20 @@ class Client:
         tracer: Tracer = NO_TRACER,
         timeout: float = REQUEST_SECONDS,
     ) -> None:
-        """Prepare a client; nothing is sent.
+        """Create a client; no request is sent.
 
         Args:
-            transport: where requests go; the caller closes it.
-            field_manager: the name under which the server records our changes.
-            user_agent: as the server logs it; default the field manager and this package's version.
-            discovery: finds kinds declared without a plural.
-            field_validation: what the server does about fields it does not know.
-            qps: client-side limit in requests a second; 0 or less is none.
-            burst: requests let through at once before `qps` counts.
-            observer: told about every attempt, for metrics.
-            rng: randomness of the pauses between attempts.
-            tracer: makes a span of every call.
-            timeout: seconds of one call, all its attempts together.
+            transport: Sends the requests; the caller closes it.
+            field_manager: The name under which the server records changes in managed fields.
+            user_agent: User-Agent of the requests; by default the field manager and this package's version.
+            discovery: Finds the resources of kinds that are declared without a plural.
+            field_validation: Treatment of unknown fields by the server.
+            qps: Client-side limit in requests per second; 0 disables it.
+            burst: Requests that may exceed `qps` for a moment.
+            observer: Called for every attempt, for metrics.
+            rng: Random source of the jitter between attempts.
+            tracer: Records a span for every call.
+            timeout: Time limit of one call in seconds, including all attempts.
         """
         check_field_manager(field_manager)
         self.field_manager = field_manager
@@ -103,16 +103,17 @@ class Client:
         )
 
     def fenced(self, fence: Callable[[], None]) -> "Client":
-        """The same client, calling `fence` right before every attempt of a write; what it raises stops the write."""
+        """Return a copy that calls `fence` immediately before every attempt of a write; an exception stops the
+        write."""
         clone = copy.copy(self)
         clone._fence = fence
         return clone
 
     def managed_by(self, field_manager: str) -> "Client":
-        """The same client, whose changes the server records under another name.
+        """Return a copy with another field manager.
 
         Raises:
-            ConfigurationError: the name is empty, or longer than the server allows.
+            ConfigurationError: The name is empty, or longer than the server allows.
         """
         check_field_manager(field_manager)
         if field_manager == self.field_manager:
@@ -122,21 +123,21 @@ class Client:
         return clone
 
     def intercepted(self, interceptor: Interceptor) -> "Client":
-        """The same client, whose requests pass the interceptor first; the one installed last sees them first."""
+        """Return a copy that passes requests through an interceptor; the last one installed is the outermost."""
         clone = copy.copy(self)
         clone._sender = Intercepted(self._sender, interceptor)
         return clone
 
     def dry_run(self) -> "Client":
-        """The same client, whose writes the server checks and answers as always, and does not keep."""
+        """Return a copy whose writes are dry runs: the server validates but does not store them."""
         clone = copy.copy(self)
         clone._dry_run = True
         return clone
 
     def namespaced(self, namespace: str) -> "Client":
-        """The same client within one namespace: it is the default of every call, and any other is refused.
+        """Return a copy restricted to one namespace, the default of every call; another namespace is an error.
 
-        Cluster-scoped kinds stay reachable, and `raw` goes wherever its path says.
+        Cluster-scoped kinds remain accessible, and `raw` is not restricted.
         """
         clone = copy.copy(self)
         clone._namespace = namespace
@@ -145,19 +146,19 @@ class Client:
     # Reads
 
     async def get(self, kind: type[R], name: str, namespace: str = "") -> R:
-        """The object.
+        """Get an object.
 
         Raises:
-            NotFound: there is none.
+            NotFound: It does not exist.
         """
         target = await self._object_target(kind, name, namespace)
         return codec.decode(kind, await self._read(kind, target))
 
     async def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
-        """The object, or None when there is none.
+        """Get an object, or None if it does not exist.
 
         Raises:
-            NotFound: the server does not serve the kind at all.
+            NotFound: The server does not serve the kind.
         """
         try:
             return await self.get(kind, name, namespace)
@@ -175,19 +176,20 @@ class Client:
         fields: Fields = None,
         unreadable: Unreadable = "skip",
     ) -> ResourceList[R]:
-        """All objects that match, read in pages; an empty namespace means all of them, or that of the client.
+        """List all matching objects in pages; an empty namespace means all namespaces, or that of the client.
 
-        Objects that do not fit their model are left out, named by the answer's `unreadable` and in the log.
+        Objects that do not fit their model are skipped, listed in `unreadable` of the result, and logged.
 
         Raises:
-            UnreadableObject: an object does not fit its model, with `unreadable="fail"`.
+            UnreadableObject: An object does not fit its model, with `unreadable="fail"`.
         """
         selectors = {"labelSelector": label_query(labels), "fieldSelector": field_query(fields)}
         path = await self.collection(kind, namespace)
         try:
             found = await self._list(kind, path, selectors, limit=PAGE_SIZE, skip=unreadable == "skip")
         except Gone:
-            # The snapshot behind the page token was compacted away: read all in one answer, as client-go's pager does.
+            # The snapshot of the continue token was compacted: request everything in one page, as client-go's pager
+            # does.
             found = await self._list(kind, path, selectors, limit=None, skip=unreadable == "skip")
         log_skipped(found.unreadable)
         return found
@@ -209,21 +211,21 @@ class Client:
     # Writes
 
     async def create(self, obj: R, *, dry_run: bool = False) -> R:
-        """Create the object; with `generate_name` the server invents the name.
+        """Create the object; with `generate_name` the server chooses the name.
 
-        When the connection breaks before the answer, an object with a fixed name is sent once more: if it then exists
-        and says all that was sent, it is ours.
+        If the connection fails before the response arrives, a named object is sent once more: if it exists by then and
+        contains every field that was sent, the first attempt has created it.
 
         Raises:
-            AlreadyExists: somebody else created it.
-            Invalid: validation or admission refused it.
+            AlreadyExists: Another client created it.
+            Invalid: Validation or admission rejected it.
         """
         kind = type(obj)
         document = codec.for_create(obj)
         try:
             return await self._post(obj, document, dry_run=dry_run)
         except RequestTimeout:
-            raise  # the call's time is used up
+            raise  # no time is left for a second attempt
         except TransportError:
             if not obj.name:
                 raise
@@ -242,23 +244,23 @@ class Client:
         return await self._write(obj, "POST", target, codec.encode(document), RetryOn.THROTTLING)
 
     async def update(self, obj: R, *, dry_run: bool = False) -> R:
-        """Replace the object; its resourceVersion guards against changes made since it was read.
+        """Replace the object; its resourceVersion is the precondition.
 
         Raises:
-            Conflict: somebody changed it meanwhile.
-            NotFound: it is gone.
+            Conflict: It changed since it was read.
+            NotFound: It does not exist.
         """
         return await self._put(obj, "", dry_run=dry_run)
 
     async def update_status(self, obj: R, *, dry_run: bool = False) -> R:
-        """Replace the status; everything else is ignored by the server. Raises as `update`."""
+        """Replace the status; the server ignores all other fields. Raises the errors of `update`."""
         return await self._put(obj, "status", dry_run=dry_run)
 
     async def _put(self, obj: R, subresource: str, *, dry_run: bool) -> R:
         target = await self._object_target(
             type(obj), obj.name, obj.namespace, subresource, self._options(dry_run=dry_run)
         )
-        body = codec.encode(codec.whole(obj))
+        body = codec.encode(codec.full_manifest(obj))
         return await self._write(obj, "PUT", target, body, RetryOn.LOST_RESPONSE, subresource=subresource)
 
     async def apply(
@@ -270,12 +272,12 @@ class Client:
         subresource: str = "",
         dry_run: bool = False,
     ) -> R:
-        """Make the fields set in `obj` true, owning them (server-side apply); creates the object when missing.
+        """Apply the fields that are set in `obj` (server-side apply) and own them; creates a missing object.
 
-        Fields applied before by the same manager and absent now are removed. A UID set in `obj` forbids creation.
+        Fields that the same manager applied before and that `obj` omits are removed. A UID in `obj` prevents creation.
 
         Raises:
-            Conflict: without `force`, another manager owns a field and wants another value.
+            Conflict: Another manager owns a field with another value, and `force` is False.
         """
         options = self._options(dry_run=dry_run) | {"fieldManager": field_manager or self.field_manager, "force": force}
         target = await self._object_target(type(obj), obj.name, obj.namespace, subresource, options)
@@ -283,12 +285,12 @@ class Client:
         return await self._write(obj, "PATCH", target, body, RetryOn.ANY_FAILURE, _APPLY, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "", dry_run: bool = False) -> R:
-        """Change the object by a patch; an empty patch is not sent and returns `target` as it is.
+        """Patch the object; an empty patch is not sent, and `target` is returned.
 
         Raises:
-            NotFound: it is gone.
-            Conflict: the patch names a resourceVersion that is not current.
-            Invalid: a `test` of a JSON patch failed, or the result is not valid.
+            NotFound: It does not exist.
+            Conflict: The resourceVersion in the patch is not current.
+            Invalid: A `test` of a JSON patch failed, or the result is invalid.
         """
         if patch.is_empty:
             return target
@@ -309,14 +311,14 @@ class Client:
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> bool:
-        """Ask for deletion; False when it was gone already.
+        """Request the deletion; False if the object does not exist.
 
-        `if_uid` (when the target has a UID) deletes only that very object, never one recreated under its name;
-        `if_unchanged` only as it was read.
+        `if_uid` deletes only the object with the target's UID, not one that was recreated with its name; `if_unchanged`
+        deletes only the resourceVersion that was read.
 
         Raises:
-            Conflict: it changed since it was read.
-            ConfigurationError: `if_unchanged` of an object that was never read.
+            Conflict: It changed since it was read.
+            ConfigurationError: `if_unchanged` with an object that was not read.
         """
         result = await self.delete_with_result(
             target, if_uid=if_uid, if_unchanged=if_unchanged, propagation=propagation, grace_seconds=grace_seconds
@@ -332,17 +334,17 @@ class Client:
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> DeleteResult:
-        """`delete`, telling also whether something is left."""
+        """Delete, and return whether the object still exists, for example because of finalizers."""
         uid = target.uid if if_uid else ""
         version = target.metadata.resource_version if if_unchanged else ""
         if if_unchanged and not version:
             raise ConfigurationError(f"{target.kind} {target.key}: if_unchanged= needs an object that was read")
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if self._dry_run:  # said here, because a body makes the server overlook the query
+        if self._dry_run:  # in the body: kube-apiserver ignores the query parameters of a DELETE that has a body
             options["dryRun"] = ["All"]
         if uid or version:
-            said = {"uid": uid, "resourceVersion": version}
-            options["preconditions"] = {name: value for name, value in said.items() if value}
+            preconditions = {"uid": uid, "resourceVersion": version}
+            options["preconditions"] = {name: value for name, value in preconditions.items() if value}
         if propagation is not None:
             options["propagationPolicy"] = propagation
         if grace_seconds is not None:
@@ -352,12 +354,12 @@ class Client:
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
-            self._doubt(type(target), error)
+            self._invalidate_mapping(type(target), error)
             if not error.is_object:
                 raise
             return DeleteResult(existed=False, after_lost_response=error.after_lost_response)
         except Conflict as error:
-            # A failed precondition means the object we meant is gone; any other conflict is the caller's to see.
+            # A failed UID precondition means that the requested object no longer exists; other conflicts are raised.
             present = await self.find(type(target), target.name, target.namespace)
             if uid and (present is None or present.uid != uid):
                 return DeleteResult(existed=False, after_lost_response=error.after_lost_response)
@@ -367,7 +369,7 @@ class Client:
     async def delete_all(
         self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
     ) -> None:
-        """Delete every object that matches (not atomic). A namespaced kind needs the namespace."""
+        """Delete all matching objects (not atomically). A namespaced kind needs the namespace."""
         path = await self.collection(kind, namespace, writing=True)
         query = {
             "labelSelector": label_query(labels),
@@ -378,10 +380,10 @@ class Client:
         await self._sender.send(request)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
-        """Ask for a pod's eviction; False when it was gone already.
+        """Request the eviction of a pod; False if the pod does not exist.
 
         Raises:
-            TooManyRequests: a disruption budget forbids it now.
+            TooManyRequests: A PodDisruptionBudget does not allow it now.
         """
         eviction: dict[str, Any] = {
             "apiVersion": "policy/v1",
@@ -396,21 +398,21 @@ class Client:
         try:
             await self._sender.send(request)
         except NotFound as error:
-            missing = await self._missing(pod, "eviction", error)
+            missing = await self._classify_not_found(pod, "eviction", error)
             if not missing.is_object:
                 raise missing from error
             return False
         return True
 
     async def scale(self, target: Resource, replicas: int) -> str:
-        """Set the number of replicas through the `scale` subresource; the object's new resourceVersion."""
+        """Set the number of replicas through the `scale` subresource; returns the object's new resourceVersion."""
         path = await self._object_target(type(target), target.name, target.namespace, "scale", self._options())
         body = codec.encode({"spec": {"replicas": replicas}})
         request = self._request("PATCH", path, RetryOn.THROTTLING, body, MergePatch.content_type)
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
-            raise await self._missing(target, "scale", error) from error
+            raise await self._classify_not_found(target, "scale", error) from error
         metadata: Mapping[str, Any] = codec.json_object(reply.body, str(request)).get("metadata") or {}
         return str(metadata.get("resourceVersion", ""))
 
@@ -425,10 +427,10 @@ class Client:
         body: object = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Any request of the API as plain JSON: `raw("GET", "/version")`. Raises as the typed verbs do, and:
+        """Send any API request with plain JSON: `raw("GET", "/version")`. Raises the errors of the typed verbs, and:
 
         Raises:
-            ConfigurationError: a DELETE with a body in a dry run, which only the body could say.
+            ConfigurationError: A DELETE with a body in a dry run: the server would ignore the `dryRun` parameter.
         """
         verb = method.upper()
         if self._dry_run and verb not in {"GET", "HEAD"}:
@@ -444,15 +446,15 @@ class Client:
         return codec.json_object(reply.body, str(request)) if reply.body else {}
 
     async def collection(self, kind: type[Resource], namespace: str = "", *, writing: bool = False) -> str:
-        """The path of a kind's objects, of one namespace or all.
+        """Return the path of a kind's objects, in one namespace or all.
 
         Raises:
-            ConfigurationError: `writing` a namespaced kind without saying where.
+            ConfigurationError: `writing` a namespaced kind without a namespace.
         """
         mapping = await self._rest_mapping(kind)
-        namespace = self._place(kind, mapping, namespace)
+        namespace = self._namespace_of(kind, mapping, namespace)
         if writing and mapping.namespaced and not namespace:
-            message = f"{kind.kind} lives in a namespace, and none is given"
+            message = f"{kind.kind} is namespaced: a namespace is required"
             raise ConfigurationError(message)
         return resource_path(kind.api_version, mapping.plural, namespace=namespace)
 
@@ -461,11 +463,11 @@ class Client:
     ) -> str:
         mapping = await self._rest_mapping(kind)
         if not name:
-            message = f"{kind.kind}: a name is needed"
+            message = f"{kind.kind}: a name is required"
             raise ConfigurationError(message)
-        namespace = self._place(kind, mapping, namespace)
+        namespace = self._namespace_of(kind, mapping, namespace)
         if mapping.namespaced and not namespace:
-            message = f"{kind.kind} {name!r} lives in a namespace, and none is given"
+            message = f"{kind.kind} {name!r} is namespaced: a namespace is required"
             raise ConfigurationError(message)
         path = resource_path(
             kind.api_version,
@@ -476,16 +478,16 @@ class Client:
         )
         return with_query(path, query or {})
 
-    def _place(self, kind: type[Resource], mapping: RestMapping, namespace: str) -> str:
+    def _namespace_of(self, kind: type[Resource], mapping: RestMapping, namespace: str) -> str:
         if not mapping.namespaced:
             return ""
-        return placed(kind, namespace, self._namespace) if self._namespace else namespace
+        return allowed_namespace(kind, namespace, self._namespace) if self._namespace else namespace
 
     async def _rest_mapping(self, kind: type[Resource]) -> RestMapping:
         if kind.plural:
             return RestMapping(kind.plural, kind.namespaced)
         if self._discovery is None:
-            message = f"{kind.kind} has no plural: declare it with plural=, or give the client a discovery"
+            message = f"{kind.kind} has no plural: declare it with plural=, or pass discovery= to the client"
             raise ConfigurationError(message)
         return await self._discovery.rest_mapping(kind.gvk())
 
@@ -500,7 +502,7 @@ class Client:
         try:
             reply = await self._sender.send(ApiRequest("GET", target, RetryOn.ANY_FAILURE, timeout=self._timeout))
         except NotFound as error:
-            self._doubt(kind, error)
+            self._invalidate_mapping(kind, error)
             raise
         return reply.body
 
@@ -512,7 +514,7 @@ class Client:
         body: bytes | None = None,
         content_type: str = "application/json",
     ) -> ApiRequest:
-        """A request that changes something, and so is fenced."""
+        """Return a request that changes state, with the fence as its guard."""
         return ApiRequest(
             method, target, retry_on, body=body, content_type=content_type, timeout=self._timeout, guard=self._fence
         )
@@ -532,16 +534,15 @@ class Client:
         try:
             reply = await self._sender.send(request)
         except NotFound as error:
-            self._doubt(type(obj), error)
+            self._invalidate_mapping(type(obj), error)
             if not subresource:
                 raise
-            raise await self._missing(obj, subresource, error) from error
+            raise await self._classify_not_found(obj, subresource, error) from error
         return codec.decode(type(obj), reply.body)
 
-    async def _missing(self, obj: Resource, subresource: str, error: NotFound) -> NotFound:
-        """Classifies the 404 of a subresource: the object is gone, or it exists and has no such subresource.
-
-        kube-apiserver answers both alike for custom kinds, so the object is asked for.
+    async def _classify_not_found(self, obj: Resource, subresource: str, error: NotFound) -> NotFound:
+        """Classify the 404 of a subresource: the object does not exist, or the kind has no such subresource.
+        kube-apiserver returns the same Status for both if the kind is a custom resource, so the object is read.
         """
         if not error.is_object:
             return error
@@ -556,7 +557,7 @@ class Client:
         else:
             metadata: Mapping[str, Any] = codec.json_object(body, f"GET {target}").get("metadata") or {}
             if obj.uid and metadata.get("uid") != obj.uid:
-                return error  # gone; another object has its name by now
+                return error  # deleted, and another object was created with its name
             seen = "exists"
         message = (
             f"{kind.kind} {obj.key} {seen}, but {kind.plural or kind.kind} of {kind.api_version} have no "
@@ -564,31 +565,31 @@ class Client:
         )
         return NotFound(message, code=404, reason="NotFound", request=error.request)
 
-    def _doubt(self, kind: type[Resource], error: NotFound) -> None:
-        """A 404 that names no object means the resource itself is not served any more: discover it again."""
+    def _invalidate_mapping(self, kind: type[Resource], error: NotFound) -> None:
+        """Invalidate the discovered kind after a 404 without an object: the resource is not served any more."""
         if not kind.plural and self._discovery is not None and not error.is_object:
             self._discovery.invalidate(kind.gvk())
 
 
 def check_field_manager(name: str) -> None:
-    """Refuse a name that the API server would refuse.
+    """Check a field manager's name as the API server does.
 
     Raises:
-        ConfigurationError: it is empty, too long, or has characters that cannot be printed.
+        ConfigurationError: It is empty, too long, or contains unprintable characters.
     """
     if not name:
-        message = "a client needs a field manager: the name under which the server records its changes"
+        message = "a field manager is required: the name under which the server records changes"
         raise ConfigurationError(message)
     if len(name) > FIELD_MANAGER_LENGTH or not name.isprintable():
         raise ConfigurationError(f"field manager {name!r}: at most {FIELD_MANAGER_LENGTH} printable characters")
 
 
-def placed(kind: type[Resource], namespace: str, home: str) -> str:
-    """The namespace of a call of something that is bound to `home`.
+def allowed_namespace(kind: type[Resource], namespace: str, home: str) -> str:
+    """Return `home`, the namespace that a client is restricted to, if the call allows it.
 
     Raises:
-        ConfigurationError: the call names another one.
+        ConfigurationError: The call has another namespace.
     """
     if namespace not in {"", home}:
-        raise ConfigurationError(f"{kind.kind} in namespace {namespace!r}: this client is bound to {home!r}")
+        raise ConfigurationError(f"{kind.kind} in namespace {namespace!r}: this client is restricted to {home!r}")
     return home

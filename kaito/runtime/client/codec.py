@@ -1,7 +1,7 @@
-"""Bytes to objects and back: the only place where the client reads or writes JSON bodies.
+"""Encodes and decodes the JSON bodies of the client.
 
-Objects are validated straight from bytes (through a dict costs twice as much), lists page by page with the event loop
-let go between slices, and what pydantic says about a misfit becomes `UnreadableObject`.
+Objects are validated directly from bytes (validating dicts takes twice as long). Lists are decoded page by page,
+yielding to the event loop between slices. A pydantic validation error becomes `UnreadableObject`.
 """
 
 import asyncio
@@ -18,26 +18,26 @@ from kaito.runtime.meta.model import is_partial
 R = TypeVar("R", bound=Resource)
 
 _SLICE = 50
-"""Objects decoded before other tasks run: about 5 ms of pods."""
+"""Objects decoded before the task yields to the event loop: about 5 ms for pods."""
 
 _SERVER_OWNED = frozenset({"managedFields", "creationTimestamp", "deletionTimestamp", "generation", "selfLink"})
-"""Metadata the server writes; naming it in an apply request is an error or means nothing."""
+"""Metadata that only the server sets; in an apply request it is an error or ignored."""
 
 
 class ResourceList(list[R], Generic[R]):
-    """Objects of one kind as they were at `resource_version`."""
+    """List of objects of one kind at `resource_version`."""
 
     def __init__(self, objects: list[R] | None = None, *, resource_version: str = "") -> None:
         super().__init__(objects or [])
         self.resource_version = resource_version
         self.unreadable: list[UnreadableObject] = []
-        """The objects that are left out because they do not fit their model: their keys, and why."""
+        """Errors of the objects that were skipped because they do not fit their model."""
 
     def add_decoded(self, decode: Callable[[], R], *, skip: bool) -> None:
-        """Add what `decode` makes; with `skip`, an object that does not fit its model goes to `unreadable`.
+        """Add the decoded object; with `skip`, an object that does not fit its model is added to `unreadable`.
 
         Raises:
-            UnreadableObject: the object does not fit its model, without `skip`.
+            UnreadableObject: The object does not fit its model, and `skip` is False.
         """
         try:
             self.append(decode())
@@ -53,7 +53,7 @@ class _PageMeta(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """One page of a list: the items still undecoded."""
+    """One page of a list with undecoded items."""
 
     metadata: _PageMeta = msgspec.field(default_factory=_PageMeta)
     items: list[msgspec.Raw] | None = None
@@ -64,15 +64,15 @@ _OBJECTS = msgspec.json.Decoder(dict[str, Any])
 
 
 def page(body: bytes, request: str) -> Page:
-    """The frame of a list answer.
+    """Decode a page of a list without its items.
 
     Raises:
-        UnreadableObject: it is not a list.
+        UnreadableObject: The response is not a list.
     """
     try:
         return _PAGES.decode(body)
     except msgspec.MsgspecError as error:
-        message = f"{request}: the answer is not a list: {error}"
+        message = f"{request}: the response is not a list: {error}"
         raise UnreadableObject(message) from error
 
 
@@ -95,7 +95,8 @@ _ITEMS = msgspec.json.Decoder(_Item)
 
 
 async def add_items(found: ResourceList[R], kind: type[R], page: Page, *, skip: bool) -> None:
-    """Add the objects of a page; other tasks run in between. `skip` and errors as of `ResourceList.add_decoded`."""
+    """Add the objects of a page, yielding to the event loop. `skip` and errors are those of
+    `ResourceList.add_decoded`."""
     for number, raw in enumerate(page.items or []):
         found.add_decoded(lambda raw=raw: _item(kind, bytes(raw)), skip=skip)  # type: ignore[misc]
         if number % _SLICE == _SLICE - 1:
@@ -103,7 +104,7 @@ async def add_items(found: ResourceList[R], kind: type[R], page: Page, *, skip: 
 
 
 def _item(kind: type[R], body: bytes) -> R:
-    """One object of a list, which its error names."""
+    """Decode an object of a list; an error contains the object's key."""
     try:
         return kind.from_json(body)
     except ValidationError as error:
@@ -122,19 +123,19 @@ def _named(kind: type[Resource], body: bytes, error: UnreadableObject) -> Unread
 
 
 def decode(kind: type[R], body: bytes) -> R:
-    """One object.
+    """Decode one object.
 
     Raises:
-        UnreadableObject: a field does not fit the model.
+        UnreadableObject: A field does not fit the model.
     """
     try:
         return kind.from_json(body)
     except ValidationError as error:
-        raise unreadable(kind, error) from None  # the cause would print values, perhaps those of a Secret
+        raise unreadable(kind, error) from None  # the cause contains values, which may be those of a Secret
 
 
 def unreadable(kind: type[BaseModel], error: ValidationError) -> UnreadableObject:
-    """The misfit in one line, without the values: they may be secret."""
+    """Convert a validation error, without the values, which may be secret."""
     fields = "; ".join(
         f"{'.'.join(map(str, problem['loc'])) or 'object'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)[:5]
@@ -144,41 +145,41 @@ def unreadable(kind: type[BaseModel], error: ValidationError) -> UnreadableObjec
 
 
 def json_object(body: bytes, request: str) -> dict[str, Any]:
-    """An answer as plain JSON.
+    """Decode a response as plain JSON.
 
     Raises:
-        UnreadableObject: it is not a JSON object.
+        UnreadableObject: It is not a JSON object.
     """
     try:
         return _OBJECTS.decode(body)
     except msgspec.MsgspecError as error:
-        message = f"{request}: the answer is not a JSON object: {error}"
+        message = f"{request}: the response is not a JSON object: {error}"
         raise UnreadableObject(message) from error
 
 
 def encode(document: object) -> bytes:
-    """Compact JSON."""
+    """Encode a document as compact JSON."""
     return msgspec.json.encode(document)
 
 
-def whole(obj: Resource) -> dict[str, Any]:
-    """The manifest, of an object that is sent as a whole.
+def full_manifest(obj: Resource) -> dict[str, Any]:
+    """Return the complete manifest of an object.
 
     Raises:
-        ConfigurationError: it was cached as metadata only; the server would take the rest for removed.
+        ConfigurationError: Only its metadata is cached: the server would remove all other fields.
     """
     if is_partial(obj):
         message = (
-            f"{obj.kind} {obj.key} was cached as metadata only: a create, update or apply would lose the rest of it; "
-            f"patch it, or read it live"
+            f"only the metadata of {obj.kind} {obj.key} is cached: a create, update or apply would remove "
+            f"the other fields; patch it, or read it live"
         )
         raise ConfigurationError(message)
     return obj.to_dict()
 
 
 def for_create(obj: Resource) -> dict[str, Any]:
-    """The manifest without what only the server may set."""
-    document = whole(obj)
+    """Return the manifest without the fields that only the server sets."""
+    document = full_manifest(obj)
     metadata: dict[str, Any] = document.get("metadata", {})
     for name in ("uid", "resourceVersion", *_SERVER_OWNED):
         metadata.pop(name, None)
@@ -186,8 +187,8 @@ def for_create(obj: Resource) -> dict[str, Any]:
 
 
 def for_apply(obj: Resource) -> dict[str, Any]:
-    """The manifest as an apply request takes it: a UID or version that is set stays, as a precondition."""
-    document = whole(obj)
+    """Return the manifest for an apply request; a UID or resourceVersion is kept as a precondition."""
+    document = full_manifest(obj)
     metadata: Mapping[str, Any] = document.get("metadata", {})
     document["metadata"] = {
         name: value for name, value in metadata.items() if name not in _SERVER_OWNED and value not in ("", None)

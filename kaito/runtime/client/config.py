@@ -1,7 +1,7 @@
-"""How to reach one API server: address, TLS files and credentials (client-go's `rest.Config`), and those of a pod.
+"""Cluster configuration: address, TLS files and credentials of an API server (client-go's `rest.Config`).
 
-`connect.find_cluster_config` finds it, once for each event loop that talks to the server (the lease has a loop of its
-own). Nothing here opens a connection, except that credential plugins run when their first token is needed.
+`connect.find_cluster_config` creates it, once per event loop that sends requests (leader election has a separate loop).
+It opens no connection; credential plugins run when the first token is needed.
 """
 
 import asyncio
@@ -17,80 +17,80 @@ from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.logging import get_logger
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where the kubelet puts a pod's token, CA and namespace (Kubernetes documentation, "Accessing the API from a Pod")."""
+"""Directory of a pod's token, CA and namespace (Kubernetes documentation, "Accessing the API from a Pod")."""
 
 TOKEN_FILE_SECONDS = 60.0
-"""A token file is read again after this time, or at once when the server refuses the token (client-go: 1 minute)."""
+"""Interval of reading a token file again; it is read earlier if the server rejects the token (client-go: 1 minute)."""
 
 _log = get_logger(__name__)
 
 
 class Credentials(Protocol):
-    """What proves who we are, beyond a client certificate."""
+    """Credentials of requests besides a client certificate."""
 
     async def header(self) -> str:
-        """The `Authorization` header; empty sends none. May be refreshed behind the scenes.
+        """Return the value of the `Authorization` header, or an empty string for none. May refresh the credentials.
 
         Raises:
-            TransportError: there are no credentials to be had.
+            TransportError: Obtaining credentials failed.
         """
         ...
 
     async def renew(self, header: str) -> bool:
-        """The server answered 401 to that header: get another. False when there is no other."""
+        """Renew the credentials after a 401 for `header`; returns False if there are no others."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """Files of the TLS connection; read anew when their content changes."""
+    """Files and options of TLS connections; changed files are reloaded."""
 
     ca_file: str = ""
-    """Trust only these CAs; empty trusts the system's."""
+    """Bundle of the trusted CAs; empty means those of the system."""
     certificate_file: str = ""
     key_file: str = ""
     verify: bool = True
     server_name: str = ""
-    """The name to expect in the certificate, when it is not the host's."""
+    """Expected name in the server's certificate, if it differs from the host."""
     strict_x509: bool = False
-    """Demand what RFC 5280 demands of CA certificates. Off: cluster CAs commonly lack key identifiers, and Python 3.13
-    would refuse them. Signature, validity and host name are checked either way."""
+    """Enforce RFC 5280 for CA certificates. Off by default: CAs of clusters commonly lack key identifiers, and Python
+    3.13 would reject them. Signature, validity and host name are always verified."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
-    """Everything a transport needs to reach one API server."""
+    """Connection settings of one API server."""
 
     server: str
-    """`https://host:port`, perhaps with a path."""
+    """`https://host:port`, optionally with a path."""
     credentials: Credentials
     tls: TlsConfig = TlsConfig()
     proxy: str = ""
-    """URL of the HTTP proxy to the server; empty: none. See `proxy.find_proxy`."""
+    """URL of the HTTP proxy; empty for none. See `proxy.find_proxy`."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Sent with every request."""
+    """Additional headers of every request."""
     impersonation: tuple[tuple[str, str], ...] = ()
-    """Headers that name whom to act as (`Impersonate-User` and its like); groups and extras come more than once."""
+    """Impersonation headers such as `Impersonate-User`; groups and extras may occur several times."""
     namespace: str = ""
-    """The namespace this process lives in, or the context names; empty when unknown."""
+    """The namespace of this process's pod or of the kubeconfig context; empty if unknown."""
 
 
 @final
 class NoCredentials:
-    """A client certificate, or nothing, is proof enough."""
+    """No `Authorization` header: anonymous access, or a client certificate only."""
 
     async def header(self) -> str:
-        """None."""
+        """Return no header."""
         return ""
 
     async def renew(self, header: str) -> bool:  # noqa: ARG002 -- the protocol's
-        """There is nothing else to try."""
+        """Return False: there are no other credentials."""
         return False
 
 
 @final
 class TokenFile:
-    """A bearer token in a file that somebody else replaces before it expires."""
+    """Bearer token in a file that is replaced before the token expires, as the kubelet does for service accounts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -99,13 +99,13 @@ class TokenFile:
         self._complained = False
 
     async def header(self) -> str:
-        """The token as of at most a minute ago; the last readable one when the file cannot be read."""
+        """Return the token, read at most a minute ago; the last token if the file is unreadable."""
         if self._read_at is None or monotonic() - self._read_at >= TOKEN_FILE_SECONDS:
             await self._read()
         return f"Bearer {self._token}" if self._token else ""
 
     async def renew(self, header: str) -> bool:
-        """Read the file again: the token may have been replaced early."""
+        """Read the file again: the token may have been replaced."""
         await self._read()
         return bool(self._token) and header != f"Bearer {self._token}"
 
@@ -125,17 +125,17 @@ class TokenFile:
 def in_cluster_config(
     environment: Mapping[str, str] = os.environ, *, directory: Path = SERVICE_ACCOUNT, strict_x509: bool = False
 ) -> ClusterConfig | None:
-    """The access every pod has, or None outside a pod.
+    """Return the configuration from a pod's service account, or None outside a pod.
 
     Raises:
-        ConfigurationError: inside a pod without a service account token.
+        ConfigurationError: The pod has no service account token.
     """
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "")
     if not host or not port:
         return None
     for name in ("token", "ca.crt"):
         if not (directory / name).is_file():
-            message = f"inside a pod, but {directory / name} is missing: is automountServiceAccountToken off?"
+            message = f"in a pod, but {directory / name} is missing: enable automountServiceAccountToken"
             raise ConfigurationError(message)
     namespace = directory / "namespace"
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

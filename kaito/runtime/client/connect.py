@@ -1,4 +1,4 @@
-"""Finds the cluster configuration of this process, and connects scripts and tools that are not a manager."""
+"""Finds the cluster configuration, and connects scripts and tools without a manager."""
 
 import asyncio
 import contextlib
@@ -16,18 +16,18 @@ from kaito.runtime.errors import ConfigurationError
 async def connect(
     kubeconfig: Path | None = None, *, context: str = "", field_manager: str, user_agent: str = ""
 ) -> AsyncGenerator[Client]:
-    """A client for the length of the body.
+    """Open a client, which is closed at the end of the scope.
 
     Args:
-        kubeconfig: cluster and credentials; without it `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
-        context: context of the kubeconfig; its current one by default.
-        field_manager: the name under which the server records changes.
-        user_agent: as the server logs it; the field manager by default.
+        kubeconfig: Cluster and credentials; by default `$KUBECONFIG`, the pod's service account, or `~/.kube/config`.
+        context: Context of the kubeconfig; by default its current one.
+        field_manager: The name under which the server records changes.
+        user_agent: User-Agent of the requests; by default the field manager.
 
     Raises:
-        ConfigurationError: there is no cluster to talk to; the message names the places looked at.
+        ConfigurationError: No cluster configuration was found; the message lists the places.
     """
-    from kaito.runtime.client.http import HttpTransport  # only who connects pays for the network
+    from kaito.runtime.client.http import HttpTransport  # imported here to keep the import time of the data types low
 
     transport = HttpTransport(await find_cluster_config(kubeconfig, context))
     try:
@@ -43,32 +43,32 @@ async def find_cluster_config(
     environment: Mapping[str, str] = os.environ,
     strict_x509: bool = False,
 ) -> ClusterConfig:
-    """The access to use: the given kubeconfig, `$KUBECONFIG`, the pod's own, `~/.kube/config`, in this order.
+    """Return the configuration from the given kubeconfig, `$KUBECONFIG`, the pod, or `~/.kube/config`, in this order.
 
-    `$POD_NAMESPACE`, which manifests set by the downward API, names the namespace of this process whichever it is.
+    `$POD_NAMESPACE`, which manifests set through the downward API, overrides the namespace of any of them.
 
     Raises:
-        ConfigurationError: none exists, or the one found is not usable.
+        ConfigurationError: No configuration exists, or the first one found is not valid.
     """
-    access = await _find_cluster_config(kubeconfig, context, environment, strict_x509=strict_x509)
+    config = await _find_cluster_config(kubeconfig, context, environment, strict_x509=strict_x509)
     namespace = environment.get("POD_NAMESPACE", "").strip()
-    return replace(access, namespace=namespace) if namespace else access
+    return replace(config, namespace=namespace) if namespace else config
 
 
 async def _find_cluster_config(
     kubeconfig: Path | None, context: str, environment: Mapping[str, str], *, strict_x509: bool
 ) -> ClusterConfig:
-    # Imported here: only outside of pods is there a kubeconfig to read.
+    # Imported here: pods do not need the kubeconfig library.
     from kaito.runtime.client.kubeconfig import load_kubeconfig
 
     named = str(kubeconfig) if kubeconfig is not None else environment.get("KUBECONFIG", "")
     if named:
         return await load_kubeconfig(named, context, environment=environment, strict_x509=strict_x509)
-    if not context and (access := in_cluster_config(environment, strict_x509=strict_x509)) is not None:
-        return access
+    if not context and (config := in_cluster_config(environment, strict_x509=strict_x509)) is not None:
+        return config
     if home := await asyncio.to_thread(_home_kubeconfig):
         return await load_kubeconfig(home, context, environment=environment, strict_x509=strict_x509)
-    message = "no way to a cluster: not inside a pod, KUBECONFIG is not set, and ~/.kube/config does not exist"
+    message = "no cluster configuration found: not in a pod, KUBECONFIG unset, ~/.kube/config missing"
     raise ConfigurationError(message)
 
 

@@ -1,10 +1,17 @@
-"""The seam between `Api` and the cache: cached reads, and the promise that a reader sees its own writes.
+"""The interface between `Api` and the cache: cached reads with read-your-writes consistency.
 
-`Api` calls it, `kaito.runtime.cache` implements it; the protocol lives here because the cache stands above the client.
-A write goes to the server inside `writing(kind, key)` and is reported by `wrote` or `deleted` before that scope ends.
-A read first awaits `caught_up`: true means the cache holds at least what this process wrote before the read began,
-false means the wait ran out (object outside the informer's selector, watch lagging) and `Api` reads live instead.
-Reads themselves are synchronous: between `caught_up` and the read nothing else runs.
+`Api` uses it and `kaito.runtime.cache` implements it; it is defined here because the cache depends on the client.
+
+Kubernetes does not guarantee read-your-writes: the API server confirms a write before the watch event reaches the
+informer, so that a reconcile which starts in between reads the object as it was before its own write. It would create
+the same dependents again, or update with a stale resourceVersion and fail with a conflict. kube-controller-manager
+avoids this with expectations per controller; here, every cached read waits for the writes of the process instead.
+
+A write is sent inside `writing(kind, key)`, and `record_write` or `record_deletion` reports its result before that
+scope ends: readers know of a write from before it is sent until the cache contains it. A read first awaits `caught_up`.
+True means that the cache contains at least the writes that began before the read. False means that the wait timed out,
+because the object is outside the informer's selector or the watch lags behind; `Api` then reads live. The read after
+`caught_up` is synchronous, so that no other task runs between the two.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,28 +24,28 @@ from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 R = TypeVar("R", bound=Resource)
 
 Consistency = Literal["own-writes", "cached", "live"]
-"""How fresh a read must be: never older than our own writes (default), whatever the cache holds, or the server's."""
+"""Consistency of a read: not older than this process's writes (default), any cached state, or a live read."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexKey(Generic[R]):
-    """A question to an index, made by an `Index`: `by_workspace("phi")`."""
+    """Query of an index, created by calling an `Index`: `by_owner("cache")`."""
 
     kind: type[R]
     name: str
     """Name of the index, unique per kind."""
     values: tuple[str, ...]
     values_of: Callable[[R], Sequence[str]]
-    """The index function, for answering the same question from a live list."""
+    """The index function, for filtering a live list by the same query."""
     match: Literal["in", "notin", "prefix"] = "in"
-    """Filed under one of `values`, under none of them, or under a value that begins with one of them."""
+    """Selects objects that have one of `values`, none of them, or a value with one of them as prefix."""
 
     def matches(self, obj: R) -> bool:
-        """Whether the object is part of the answer."""
+        """Whether the query selects the object."""
         return self.answered_by(self.values_of(obj))
 
     def answered_by(self, filed: Sequence[str]) -> bool:
-        """Whether an object filed under these values is part of the answer."""
+        """Whether the query selects an object with these index values."""
         if self.match == "prefix":
             return any(value.startswith(self.values) for value in filed)
         return any(value in filed for value in self.values) is (self.match == "in")
@@ -48,17 +55,16 @@ R_co = TypeVar("R_co", bound=Resource, covariant=True)
 
 
 class Undecoded(Protocol[R_co]):
-    """A cached object that has been selected and not yet decoded. It does not change any more, whatever the cache
-    does."""
+    """Selected cached object that is not decoded yet. Later updates of the cache do not change it."""
 
     def decode(self) -> R_co:
-        """A new object, private to the caller."""
+        """Decode a new object, which the caller owns."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an informer follows: the part of a kind that the cache knows, in one namespace (empty: all)."""
+    """The objects of a kind that an informer watches, in one namespace (empty: all)."""
 
     namespace: str
     labels: str = ""
@@ -68,18 +74,18 @@ class Scope:
 
 
 class Reader(Protocol):
-    """The cache as `Api` sees it."""
+    """Read access to the cache, as `Api` needs it."""
 
     def declares(self, kind: type[Resource]) -> bool:
         """Whether an informer of the kind is declared, synced or not."""
         ...
 
     def get(self, kind: type[R], key: ObjectKey) -> R | None:
-        """The cached object, private to the caller, or None.
+        """Get a copy of the cached object, or None.
 
         Raises:
-            UndeclaredKind: nothing declares the kind, or the key is outside the declared namespaces.
-            CacheNotSynced: the first list has not arrived.
+            UndeclaredKind: The kind is not declared, or the key is outside the declared namespaces.
+            CacheNotSynced: The first list is not complete.
         """
         ...
 
@@ -92,9 +98,10 @@ class Reader(Protocol):
         owner: str = "",
         index: IndexKey[R] | None = None,
     ) -> list[R]:
-        """The cached objects that match everything given, ordered by namespace and name.
+        """List the cached objects that match all arguments, ordered by namespace and name.
 
-        `owner` is the UID of an owner reference; `namespace` empty means every declared namespace. Raises as `get`.
+        `owner` is the UID of an owner reference; an empty `namespace` means every declared namespace. Raises the errors
+        of `get`.
         """
         ...
 
@@ -108,24 +115,23 @@ class Reader(Protocol):
         index: IndexKey[R] | None = None,
         with_unfiled: bool = False,
     ) -> Sequence[Undecoded[R]]:
-        """As `list`, with the decoding left to the caller, who can let the loop turn between objects.
+        """List as `list`, but undecoded, so that the caller can yield to the event loop between objects.
 
-        `with_unfiled` adds objects that the index could not file; decoding one of them fails.
+        `with_unfiled` adds objects on which the index function failed; decoding one of them fails.
         """
         ...
 
     def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:
-        """What to ask the server for to get what the cache would show of the namespace (empty: of all it follows).
+        """Return the live requests that are equivalent to a cached list of the namespace (empty: all declared).
 
         Raises:
-            UndeclaredKind: nothing declares the kind, or the namespace is outside the declared ones.
+            UndeclaredKind: The kind or the namespace is not declared.
         """
         ...
 
     def version(self, kind: type[Resource], namespace: str = "") -> str:
-        """The resourceVersion that lists of the namespace (empty: of everything kept) are at now; of several informers
-        the last one's. Raises as `scopes`.
-        """
+        """Return the resourceVersion of cached lists of the namespace (empty: all); with several informers, the last
+        one's. Raises the errors of `scopes`."""
         ...
 
     async def caught_up(
@@ -138,45 +144,46 @@ class Reader(Protocol):
         owner: str = "",
         index: IndexKey[Any] | None = None,
     ) -> bool:
-        """Wait until the cache reflects every own write begun before this call, for one key or a list.
+        """Wait until the cache contains every write of this process that began before this call, for one key or a list.
 
-        The other arguments are those of the list: objects that it shows neither before nor after are not waited for.
-        Returns at once when nothing is pending; False when the wait ran out (2 seconds by default).
+        The other arguments are those of the list: writes of objects that the list contains neither before nor after are
+        ignored. Returns at once if no write is pending, and False if the wait timed out (2 s by default).
         """
         ...
 
     def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
-        """Marks a write as under way; `caught_up` waits for it. Undeclared kinds are ignored.
+        """Record that a write is in progress; `caught_up` waits for it.
 
-        A scope that is left by an exception which leaves the outcome open (`errors.may_have_happened`) makes the reads
-        that the write concerns go to the server. A key without a name stands for every object of the namespace.
+        Undeclared kinds are ignored. If the scope ends with an exception after which the write may have happened
+        (`errors.may_have_happened`), the reads that it affects go to the server. A key without a name means every
+        object of the namespace.
         """
         ...
 
     def invalidate(self, kind: type[Resource], key: ObjectKey) -> None:
-        """A write was done, and its result is not known: reads of the key go to the server until one has answered.
+        """Record a write with unknown result: reads of the key go to the server until one of them succeeds.
 
-        A key without a name stands for its namespace. `writing` does the same for writes whose outcome is unknown.
+        A key without a name means its namespace. `writing` does the same for writes whose outcome is unknown.
         """
         ...
 
     def record_live_read(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
-        """The server was asked for the key, in a request that began then (of the loop's clock), and has this."""
+        """Record the result of a live read of the key that began at that time (loop clock)."""
         ...
 
     def record_live_list(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
-        """The server listed the namespace (empty: all), in a request that began then, at this version."""
+        """Record a live list of the namespace (empty: all) that began at that time, at this version."""
         ...
 
     def record_write(
         self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
     ) -> None:
-        """A write succeeded: reads of the key must be at least at `resource_version`, and `result` if it is known.
+        """Record a successful write: reads of the key must be at least at `resource_version`; `result` if it is known.
 
-        A version equal to the stored one (a no-op write) registers nothing.
+        A no-op write keeps the resourceVersion: the server sends no watch event, so there is nothing to wait for.
         """
         ...
 
     def record_deletion(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
-        """A delete completed (nothing left on the server): reads must not show that UID any more."""
+        """Record a completed deletion: reads must not return that UID."""
         ...

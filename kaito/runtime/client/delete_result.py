@@ -1,4 +1,4 @@
-"""The result of a deletion, read from the server's answer."""
+"""Interprets the response to a DELETE request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """What a delete did."""
+    """Result of a DELETE request."""
 
     existed: bool
-    """False: the object (or the one with the given UID) was gone already."""
+    """False if the object (with the given UID) did not exist."""
     resource_version: str = ""
-    """The version of an object that stays for its finalizers or grace period; empty when it is gone."""
+    """The version of a terminating object that finalizers or a grace period keep; empty if it is deleted."""
     uid: str = ""
-    """UID of the deleted object, if the server sent it."""
+    """UID of the deleted object, if the response contains it."""
     after_lost_response: bool = False
-    """An earlier attempt got no answer: it may be what deleted the object."""
+    """The response to an earlier attempt was lost: that attempt may have deleted the object."""
 
     @property
     def is_deleted(self) -> bool:
-        """Whether nothing is left on the server."""
+        """Whether the object does not exist any more."""
         return not self.resource_version
 
 
 def parse_delete_result(answer: Mapping[str, Any]) -> DeleteResult:
-    """Whether the object in a delete's answer stays: only with finalizers, or for its grace period."""
+    """Interpret the response: a Status, or the object, which remains if it has finalizers or a grace period."""
     if answer.get("kind") == "Status":
         details: Mapping[str, Any] = answer.get("details") or {}
         return DeleteResult(existed=True, uid=str(details.get("uid", "")))

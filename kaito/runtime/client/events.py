@@ -1,4 +1,4 @@
-"""The seam between `Api` and whatever takes events."""
+"""The interface between `Api` and the event recorder."""
 
 from typing import Literal, Protocol
 
@@ -6,7 +6,7 @@ from kaito.runtime.meta import Resource
 
 
 class EventSink(Protocol):
-    """Takes events; `kaito.runtime.recorder` is one."""
+    """Receives events; implemented by `kaito.runtime.recorder`."""
 
     def record(
         self,
@@ -18,5 +18,5 @@ class EventSink(Protocol):
         action: str,
         related: Resource | None = None,
     ) -> None:
-        """Send the event some time; never blocks, never raises."""
+        """Queue an event to be sent; does not block and does not raise."""
         ...

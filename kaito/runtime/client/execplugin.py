@@ -1,7 +1,7 @@
 """Credential plugins of a kubeconfig (`user.exec`): programs that print a token or a certificate.
 
-Follows "client-go credential plugins" of the Kubernetes documentation. A plugin has 60 seconds, then it is killed with
-everything that it started (`program`). There is no terminal to ask on.
+Implements "client-go credential plugins" of the Kubernetes documentation. A plugin is killed with its child processes
+after 60 s (`program`). Interactive plugins are not supported.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from kaito.runtime.errors import ConfigurationError, TransportError
 from kaito.runtime.logging import get_logger
 
 PLUGIN_SECONDS = 60.0
-"""Longest a plugin may take; it may have to ask an identity provider."""
+"""Time limit of a plugin, which may send requests to an identity provider."""
 
 EXPIRY_SKEW = timedelta(minutes=5)
-"""A credential is replaced this long before it expires; one that lives no longer than this, after half its life."""
+"""A credential is renewed this long before it expires; one with a shorter lifetime, after half of it."""
 
 _CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
 
@@ -35,7 +35,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ExecCredential:
-    """What a plugin printed."""
+    """Credential printed by a plugin."""
 
     token: str = field(default="", repr=False)
     certificate: str = field(default="", repr=False)
@@ -45,20 +45,20 @@ class ExecCredential:
 
 @final
 class ExecPlugin:
-    """One configured plugin."""
+    """Credential plugin, as configured in a kubeconfig."""
 
     def __init__(self, config: Mapping[str, Any], cluster: Mapping[str, Any], *, directory: str = "") -> None:
-        """Take the `exec` entry of a user, and the cluster it is used for.
+        """Read the `exec` entry of a user, for a cluster.
 
         Raises:
-            ConfigurationError: the entry is incomplete, or the plugin wants to ask somebody.
+            ConfigurationError: The entry is incomplete, or the plugin is interactive.
         """
         for name in ("command", "apiVersion"):
             if not config.get(name):
-                message = f"exec plugin without {name}"
+                message = f"user.exec of the kubeconfig has no {name}"
                 raise ConfigurationError(message)
         if config.get("interactiveMode") == "Always":
-            message = f"exec plugin {config['command']} must ask on a terminal, and there is none"
+            message = f"exec plugin {config['command']} is interactive (interactiveMode: Always), not supported"
             raise ConfigurationError(message)
         command = str(config["command"])
         self._command = str(Path(directory, command)) if "/" in command else command
@@ -77,14 +77,14 @@ class ExecPlugin:
         """Run the plugin.
 
         Raises:
-            TransportError: it does not exist, fails, takes too long, or prints something else.
+            TransportError: It does not exist, fails, times out, or prints something else than a credential.
         """
         environment = os.environ | self._variables | {"KUBERNETES_EXEC_INFO": self._info}
         command = (self._command, *self._arguments)
         try:
             finished = await run_program(command, environment=environment, seconds=PLUGIN_SECONDS)
         except OSError as error:
-            message = f"credential plugin {self._command} does not start: {error.strerror}. {self._hint}".rstrip()
+            message = f"credential plugin {self._command} did not start: {error.strerror}. {self._hint}".rstrip()
             raise TransportError(message) from error
         except ProgramTimeout as error:
             message = f"credential plugin {self._command} took {error}"
@@ -93,8 +93,8 @@ class ExecPlugin:
             message = f"credential plugin {self._command} printed {error}"
             raise TransportError(message) from error
         if finished.code:
-            words = finished.stderr.decode("utf-8", "replace").strip()[-512:]
-            message = f"credential plugin {self._command} ended with {finished.code}: {words}"
+            stderr = finished.stderr.decode("utf-8", "replace").strip()[-512:]
+            message = f"credential plugin {self._command} failed with exit code {finished.code}: {stderr}"
             raise TransportError(message)
         return self._parse(finished.stdout)
 
@@ -107,7 +107,7 @@ class ExecPlugin:
         if not is_object(answer) or answer.get("kind") != "ExecCredential" or not is_object(answer.get("status")):
             problem = "did not print an ExecCredential"
         elif answer.get("apiVersion") != self._api_version:
-            problem = f"answers in {answer.get('apiVersion')}, configured is {self._api_version}"
+            problem = f"printed apiVersion {answer.get('apiVersion')}, but {self._api_version} is configured"
         else:
             status: Mapping[str, Any] = answer["status"]
             credential = ExecCredential(
@@ -139,7 +139,7 @@ class ExecPlugin:
 
 @final
 class ExecCredentials:
-    """The credentials of a plugin: run again before they expire, and when the server refuses them."""
+    """Credentials from a plugin, which runs again before they expire and when the server rejects them."""
 
     def __init__(self, plugin: ExecPlugin, *, clock: Clock | None = None) -> None:
         self._plugin = plugin
@@ -150,7 +150,7 @@ class ExecCredentials:
         self._directory: Path | None = None
 
     async def header(self) -> str:
-        """The bearer token; empty when the plugin gives certificates."""
+        """Return the bearer token; empty if the plugin provides certificates."""
         async with self._refreshing:
             credential = self._credential
             if credential is None:
@@ -165,7 +165,7 @@ class ExecCredentials:
         return _header(credential)
 
     async def renew(self, header: str) -> bool:
-        """Run the plugin again, unless that has happened since."""
+        """Run the plugin again, unless it already ran after the request with `header` was sent."""
         async with self._refreshing:
             if self._credential is None or _header(self._credential) == header:
                 before = self._credential
@@ -173,7 +173,8 @@ class ExecCredentials:
         return True
 
     async def certificate_files(self) -> tuple[str, str]:
-        """Files of the plugin's client certificate and key, kept up to date; empty names when it gives tokens."""
+        """Return the files of the client certificate and key, which are kept current; empty names if it provides
+        tokens."""
         await self.header()
         if self._directory is None:
             return "", ""
@@ -190,7 +191,8 @@ class ExecCredentials:
         return credential
 
     def _store(self, credential: ExecCredential) -> None:
-        """`ssl` reads certificates from files only. The directory is private (0700) and goes with this object."""
+        """Write the certificate to files: `ssl` reads no other source. The directory (0700) is deleted with this
+        object."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="exec-credential-"))
             weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The fence for HTTP clients other than ours: a cloud's SDK, or an aiohttp session that writes to another system.
+"""Fences HTTP clients of other systems with the lease: a cloud's SDK, or an aiohttp session.
 
     from kaito.runtime.client.transport import sending_guarded_by
 
@@ -7,7 +7,7 @@
             await session.put(url)  # raises NotLeader instead of being sent once the lease may have expired
 
 `sending_guarded_by` and `check_send_guard` come from `kaito.runtime.client.transport`; a client with another connection
-layer calls `check_send_guard` itself, right before the first byte of a request leaves.
+layer calls `check_send_guard` immediately before it sends the first byte of a request.
 """
 
 from typing import final
@@ -20,16 +20,16 @@ from kaito.runtime.client.transport import check_send_guard
 
 @final
 class FencedConnector(aiohttp.TCPConnector):
-    """Checks the guard of the request once more between having a connection and writing to it.
+    """Connector that checks the guard of a request again, after a connection is acquired and before it is written to.
 
-    Waiting for a free connection, for DNS and for TLS may take seconds, and the process may be stopped meanwhile.
-    aiohttp's tracing could do the same, but costs a tenth of the whole request.
+    Waiting for a free connection, DNS and TLS may take seconds, and the process may be suspended meanwhile. aiohttp's
+    tracing hooks could do the same, but add 10 % to the time of every request.
     """
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
-        """As aiohttp's; raises what the guard raises and closes the connection then."""
+        """Connect as aiohttp does; closes the connection and raises if the guard raises."""
         connection = await super().connect(req, traces, timeout)
         try:
             check_send_guard()

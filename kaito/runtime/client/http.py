@@ -1,9 +1,10 @@
-"""The transport over sockets: aiohttp, with everything that keeps an operator alive for months.
+"""HTTP transport over aiohttp, for processes that run for months.
 
-The manager makes one per process (the lease a second one, in its own loop). Requests and watches use separate
-connection pools, so that no request ever waits for a watch. Every request has a time limit, every stream an idle limit.
-Credentials are fetched per request and refreshed on 401; when a CA or client certificate changes on disk, new requests
-get a new pool and the old one closes after its last answer. aiohttp's exceptions end here.
+The manager creates one per process (leader election a second one, in a separate event loop). Requests and watches use
+separate connection pools, so that requests never wait for watches. Every request has a time limit, every stream an idle
+limit. Credentials are read per request and renewed on 401. When a CA or client certificate changes on disk, new
+requests use a new pool, and the old one closes after its last response. aiohttp's exceptions are converted to
+`TransportError`.
 """
 
 import asyncio
@@ -30,25 +31,25 @@ from kaito.runtime.errors import ConfigurationError, RequestTimeout, TransportEr
 from kaito.runtime.logging import get_logger
 
 UNARY_CONNECTIONS = 64
-"""Connections for requests; further requests wait for one, within their time limit."""
+"""Maximum number of connections for requests; further requests wait for one, within their time limit."""
 
 HEADER_SECONDS = 30.0
-"""Longest a stream may take to answer with its headers: a server that accepts and never answers is noticed."""
+"""Time limit for the response headers of a stream, to detect a server that accepts connections and does not respond."""
 
 KEEPALIVE_SECONDS = 90.0
-"""An unused connection is kept this long (Go's default transport)."""
+"""Idle connections are closed after this time (Go's default transport)."""
 
 TLS_CHECK_SECONDS = 60.0
-"""How often certificate files are looked at."""
+"""Interval of checking certificate files for changes."""
 
 WHOLE_BODY_BYTES = 2**16
-"""Longest body that is written in one piece; longer ones in several, so that none blocks the loop for long."""
+"""Longest body that is written in one call; longer ones are split, so that writing does not block the event loop."""
 
-_TROUBLE = (aiohttp.ClientError, OSError)
-"""What requests fail with; `TimeoutError` and `ssl.SSLError` are `OSError`s."""
+_REQUEST_ERRORS = (aiohttp.ClientError, OSError)
+"""Exceptions of failed requests; `TimeoutError` and `ssl.SSLError` are `OSError`s."""
 
 _TCP_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""A peer that vanished without a word is noticed after a minute; HTTP/1.1 has no ping."""
+"""Detects a lost peer after a minute; HTTP/1.1 has no ping."""
 
 _log = get_logger(__name__)
 
@@ -64,11 +65,11 @@ def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 class _TimedResolver(aiohttp.ThreadedResolver):
-    """Tells how long names took. Numeric hosts, as pods are given, never come here."""
+    """Resolver that reports the duration of lookups. Numeric hosts, as in pods, are not resolved."""
 
-    def __init__(self, resolved: Callable[[str, float], None]) -> None:
+    def __init__(self, on_lookup: Callable[[str, float], None]) -> None:
         super().__init__()
-        self._resolved = resolved
+        self._on_lookup = on_lookup
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AddressFamily.AF_INET
@@ -77,29 +78,31 @@ class _TimedResolver(aiohttp.ThreadedResolver):
         try:
             return await super().resolve(host, port, family)
         finally:
-            self._resolved(host, monotonic() - began)
+            self._on_lookup(host, monotonic() - began)
 
 
 @final
 class _Pool:
-    """The two sessions that were made with one set of certificates."""
+    """The sessions for requests and watches that use one version of the certificates."""
 
-    def __init__(self, context: ssl.SSLContext | None, mark: bytes, resolved: Callable[[str, float], None]) -> None:
-        self.mark = mark
-        self.waits = 0
-        self.unary = self._session(context, resolved)
-        self.watches = self._session(context, resolved)
+    def __init__(
+        self, context: ssl.SSLContext | None, tls_digest: bytes, on_lookup: Callable[[str, float], None]
+    ) -> None:
+        self.tls_digest = tls_digest
+        self.connection_waits = 0
+        self.unary = self._session(context, on_lookup)
+        self.watches = self._session(context, on_lookup)
         self.users = 0
         self._slots = asyncio.Semaphore(UNARY_CONNECTIONS)
 
     @staticmethod
-    def _session(context: ssl.SSLContext | None, resolved: Callable[[str, float], None]) -> aiohttp.ClientSession:
+    def _session(context: ssl.SSLContext | None, on_lookup: Callable[[str, float], None]) -> aiohttp.ClientSession:
         connector = FencedConnector(
-            limit=0,  # `slot` limits requests; a watch waits for nobody
+            limit=0,  # `slot` limits requests; watches are not limited
             ssl=context if context is not None else True,
             keepalive_timeout=KEEPALIVE_SECONDS,
             socket_factory=_keepalive_socket,
-            resolver=_TimedResolver(resolved),
+            resolver=_TimedResolver(on_lookup),
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -110,13 +113,13 @@ class _Pool:
         )
 
     def slot(self) -> asyncio.Semaphore:
-        """One of the connections for requests, to be held while it is used."""
-        self.waits += self._slots.locked()
+        """Return the semaphore that limits connections for requests; hold it during a request."""
+        self.connection_waits += self._slots.locked()
         return self._slots
 
     @contextmanager
     def used(self) -> Generator[None]:
-        """Keeps the pool open."""
+        """Keep the pool open for the duration of the scope."""
         self.users += 1
         try:
             yield
@@ -124,7 +127,7 @@ class _Pool:
             self.users -= 1
 
     async def close(self) -> None:
-        """Close now; who still reads gets an error."""
+        """Close all connections at once; readers get an error."""
         await self.unary.close()
         await self.watches.close()
 
@@ -132,7 +135,7 @@ class _Pool:
 @final
 @dataclass(frozen=True, slots=True)
 class _HttpStream:
-    """A response being read."""
+    """Response whose body is still arriving."""
 
     status: int
     headers: Mapping[str, str]
@@ -140,18 +143,18 @@ class _HttpStream:
     _what: str
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
+        """Yield the body as it arrives."""
         while True:
             try:
                 chunk = await self._content.readany()
-            except _TROUBLE as error:
+            except _REQUEST_ERRORS as error:
                 raise _translated(self._what, error) from _without_frames(error)
             if not chunk:
                 return
             yield chunk
 
     async def read(self) -> bytes:
-        """The whole rest of the body."""
+        """Read the rest of the body."""
         return b"".join([chunk async for chunk in self.chunks()])
 
 
@@ -160,35 +163,35 @@ class HttpTransport:
     """Requests to one API server over HTTP/1.1.
 
     Args:
-        access: where it is, and who asks.
-        resolved: told host and seconds of every look-up of its name.
+        config: Address and credentials.
+        on_lookup: Called with the host and the duration in seconds of every DNS lookup.
     """
 
-    def __init__(self, access: ClusterConfig, *, resolved: Callable[[str, float], None] = lambda _, __: None) -> None:
-        """Prepare; the first request connects. Belongs to the event loop of its first request."""
-        self._access = access
-        self._resolved = resolved
-        self._base = access.server.rstrip("/")
+    def __init__(self, config: ClusterConfig, *, on_lookup: Callable[[str, float], None] = lambda _, __: None) -> None:
+        """Create a transport without connecting. It is bound to the event loop of its first request."""
+        self._config = config
+        self._on_lookup = on_lookup
+        self._base = config.server.rstrip("/")
         self._secure = self._base.startswith("https:")
-        proxy = yarl.URL(access.proxy)
-        self._proxy = proxy.with_user(None) if access.proxy else None  # aiohttp shows it in errors
+        proxy = yarl.URL(config.proxy)
+        self._proxy = proxy.with_user(None) if config.proxy else None  # aiohttp shows it in errors
         self._proxy_login = _proxy_login(proxy)
         self._pool: _Pool | None = None
         self._retired: list[_Pool] = []
         self._checked_at = 0.0
         self._opening = asyncio.Lock()
         self._closed = False
-        self._past_waits = 0
+        self._past_connection_waits = 0
 
     @property
     def host(self) -> str:
-        """Host and port."""
+        """Host and port of the server."""
         return yarl.URL(self._base).authority
 
     @property
-    def waits(self) -> int:
-        """Requests that had to wait for one of the connections, so far: a growing number asks for fewer workers."""
-        return self._past_waits + (self._pool.waits if self._pool is not None else 0)
+    def connection_waits(self) -> int:
+        """Number of requests that had to wait for a connection; if it grows, reduce the number of workers."""
+        return self._past_connection_waits + (self._pool.connection_waits if self._pool is not None else 0)
 
     async def request(
         self,
@@ -199,22 +202,22 @@ class HttpTransport:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request and read the whole answer; raises as `Transport.request`."""
+        """Send one request and read the complete response; raises the errors of `Transport.request`."""
         what = f"{method} {target}"
         try:
             async with asyncio.timeout(timeout):
                 reply, sent = await self._unary(method, target, headers, body)
-                if reply.status == 401 and await self._access.credentials.renew(sent):
+                if reply.status == 401 and await self._config.credentials.renew(sent):
                     reply, _ = await self._unary(method, target, headers, body)
                 return reply
         except TimeoutError as error:
-            message = f"{what}: no answer within {timeout:g} s"
+            message = f"{what}: no response within {timeout:g} s"
             raise RequestTimeout(message) from _without_frames(error)
 
     async def _unary(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
     ) -> tuple[Reply, str]:
-        authorization = await self._access.credentials.header()
+        authorization = await self._config.credentials.header()
         pool = await self._current_pool()
         data = io.BytesIO(body) if body is not None and len(body) > WHOLE_BODY_BYTES else body
         pool.users += 1
@@ -231,13 +234,14 @@ class HttpTransport:
             ):
                 content = await response.read()
                 return Reply(response.status, _lower(response.headers), content), authorization
-        except _TROUBLE as error:
-            raise self._doubting(f"{method} {target}", error) from _without_frames(error)
+        except _REQUEST_ERRORS as error:
+            raise self._connection_error(f"{method} {target}", error) from _without_frames(error)
         finally:
             pool.users -= 1
 
-    def _doubting(self, what: str, error: Exception) -> TransportError:
-        """After a failed connection look at the certificate files before the next one: the CA may have been rotated."""
+    def _connection_error(self, what: str, error: Exception) -> TransportError:
+        """Convert the error, and check the certificate files before the next connection: the CA may have been
+        rotated."""
         self._checked_at = -TLS_CHECK_SECONDS
         return _translated(what, error)
 
@@ -251,20 +255,20 @@ class HttpTransport:
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AsyncGenerator[_HttpStream]:
-        """Open a response that is read piece by piece; raises as `Transport.stream`."""
+        """Open a streamed response; raises the errors of `Transport.stream`."""
         what = f"{method} {target}"
         limits = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=idle)
         for final_try in (False, True):
-            authorization = await self._access.credentials.header()
+            authorization = await self._config.credentials.header()
             pool = await self._current_pool()
             with pool.used():
                 response = await self._open(pool, method, target, self._headers(headers, authorization), limits)
                 try:
-                    if response.status != 401 or final_try or not await self._access.credentials.renew(authorization):
+                    if response.status != 401 or final_try or not await self._config.credentials.renew(authorization):
                         yield _HttpStream(response.status, _lower(response.headers), response.content, what)
                         return
                 finally:
-                    response.close()  # a stream is never read to its end: its connection is of no further use
+                    response.close()  # a stream is usually not read to its end, so its connection cannot be reused
 
     async def _open(
         self, pool: _Pool, method: str, target: str, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
@@ -274,20 +278,20 @@ class HttpTransport:
                 return await pool.watches.request(
                     method, self._url(target), headers=headers, timeout=limits, **self._options()
                 )
-        except _TROUBLE as error:
-            raise self._doubting(f"{method} {target}", error) from _without_frames(error)
+        except _REQUEST_ERRORS as error:
+            raise self._connection_error(f"{method} {target}", error) from _without_frames(error)
 
     def _url(self, target: str) -> yarl.URL:
         return yarl.URL(self._base + target, encoded=True)
 
     def _headers(self, headers: Mapping[str, str], authorization: str) -> Mapping[str, str]:
-        made = {"accept-encoding": "identity", **self._access.headers, **headers}
+        made = {"accept-encoding": "identity", **self._config.headers, **headers}
         if authorization:
             made["authorization"] = authorization
         if not self._secure:
-            made |= self._proxy_login  # there is no tunnel: the proxy reads the request
-        if self._access.impersonation:
-            return CIMultiDict([*made.items(), *self._access.impersonation])
+            made |= self._proxy_login  # without TLS there is no tunnel: the proxy reads the headers of the request
+        if self._config.impersonation:
+            return CIMultiDict([*made.items(), *self._config.impersonation])
         return made
 
     def _options(self) -> dict[str, Any]:
@@ -295,9 +299,9 @@ class HttpTransport:
         if self._proxy is not None:
             options["proxy"] = self._proxy
             if self._secure and self._proxy_login:
-                options["proxy_headers"] = self._proxy_login  # of the tunnel
-        if self._access.tls.server_name and self._secure:
-            options["server_hostname"] = self._access.tls.server_name
+                options["proxy_headers"] = self._proxy_login  # of the CONNECT request
+        if self._config.tls.server_name and self._secure:
+            options["server_hostname"] = self._config.tls.server_name
         return options
 
     async def _current_pool(self) -> _Pool:
@@ -309,7 +313,7 @@ class HttpTransport:
             return self._pool
         async with self._opening:
             self._check_open()
-            pool = self._pool  # another request may have brought it up to date meanwhile
+            pool = self._pool  # another request may have renewed it meanwhile
             if pool is None or self._is_check_due():
                 self._checked_at = monotonic()
                 pool = await self._renewed_pool(pool)
@@ -325,24 +329,24 @@ class HttpTransport:
         return self._secure and monotonic() - self._checked_at >= TLS_CHECK_SECONDS
 
     async def _renewed_pool(self, pool: _Pool | None) -> _Pool:
-        """The same pool, or a new one when the certificates changed."""
-        material = self._access.tls
-        mark = await asyncio.to_thread(fingerprint, material) if self._secure else b""
-        if pool is not None and pool.mark == mark:
+        """Return the same pool, or a new one if the certificates changed."""
+        material = self._config.tls
+        tls_digest = await asyncio.to_thread(fingerprint, material) if self._secure else b""
+        if pool is not None and pool.tls_digest == tls_digest:
             return pool
         try:
             context = await asyncio.to_thread(client_context, material) if self._secure else None
         except ConfigurationError as error:
             if pool is None:
                 raise
-            _log.warning("certificates changed but are not usable, keeping the last ones", error=str(error))
+            _log.warning("changed certificates are invalid, keeping the previous ones", error=str(error))
             return pool
         self._check_open()
-        renewed = _Pool(context, mark, self._resolved)
+        renewed = _Pool(context, tls_digest, self._on_lookup)
         self._pool = renewed
         if pool is not None:
             self._retired.append(pool)
-            self._past_waits += pool.waits
+            self._past_connection_waits += pool.connection_waits
             _log.info("certificates changed, using new connections", host=self.host)
         return renewed
 
@@ -356,7 +360,7 @@ class HttpTransport:
 
 
 def _proxy_login(proxy: yarl.URL) -> dict[str, str]:
-    """The header that holds the credentials in the URL of a proxy, if there are any."""
+    """Return the header for the credentials in the URL of a proxy, if it contains any."""
     if proxy.user is None and proxy.password is None:
         return {}
     login = base64.b64encode(f"{proxy.user or ''}:{proxy.password or ''}".encode()).decode()
@@ -372,18 +376,18 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _translated(what: str, error: Exception) -> TransportError:
-    """The one place where aiohttp's and the operating system's errors become ours."""
+    """Convert an exception of aiohttp or the operating system."""
     if isinstance(error, TimeoutError):  # also aiohttp's ServerTimeoutError: connect, sock_read
         return RequestTimeout(f"{what}: {str(error) or 'timed out'}")
     return TransportError(f"{what}: {str(error) or type(error).__name__}")
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """The error and all that led to it, without tracebacks.
+    """Remove the tracebacks of the error, its causes and its contexts.
 
-    Frames of a failed connection hold its buffers (256 KiB with TLS), and one of aiohttp's connector holds the error
-    in turn. Such a cycle stays until the garbage collector comes, which counts objects and not their size: many MiB
-    while a server is away.
+    Frames of a failed connection refer to its buffers (256 KiB with TLS), and a frame of aiohttp's connector refers to
+    the error. Such a cycle stays until the garbage collector runs, which counts objects and not bytes: many MiB while a
+    server is unreachable.
     """
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()

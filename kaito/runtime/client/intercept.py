@@ -1,7 +1,8 @@
-"""Interceptors: a user's code around every request of a client, to watch, change, refuse or answer it.
+"""Interceptors: user code around every request of a client, to observe, change, reject or answer it.
 
-`Client.intercepted` and `Api.intercepted` install them. One interceptor sees one call with all its repetitions, below
-the typed verbs: method, target and body, and the answer or the typed error. Streams of the cache do not pass here.
+`Client.intercepted` and `Api.intercepted` install them. An interceptor is called once per call, around all attempts,
+below the typed verbs: it receives method, target and body, and the response or the typed error. Watches of the cache
+are not intercepted.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,25 +12,25 @@ from kaito.runtime.client.sender import ApiRequest
 from kaito.runtime.client.transport import Reply
 
 Interceptor: TypeAlias = Callable[[ApiRequest, Callable[[ApiRequest], Awaitable[Reply]]], Awaitable[Reply]]
-"""Called with a request and with what sends it on; what it returns or raises is what the caller gets."""
+"""Called with a request and the function that sends it; its result or exception is that of the call."""
 
 
 class Sending(Protocol):
-    """Whatever takes requests: the sender, or an interceptor before it."""
+    """Sends requests: implemented by `Sender` and `Intercepted`."""
 
     async def send(self, request: ApiRequest) -> Reply:
-        """The successful answer. Raises as `Sender.send`."""
+        """Send a request and return the successful response. Raises the errors of `Sender.send`."""
         ...
 
 
 @final
 class Intercepted:
-    """A sender behind an interceptor."""
+    """Sender that passes requests through an interceptor."""
 
     def __init__(self, inner: Sending, interceptor: Interceptor) -> None:
         self._inner = inner
         self._interceptor = interceptor
 
     async def send(self, request: ApiRequest) -> Reply:
-        """What the interceptor makes of it."""
+        """Call the interceptor."""
         return await self._interceptor(request, self._inner.send)

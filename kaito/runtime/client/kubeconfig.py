@@ -1,8 +1,8 @@
-"""Kubeconfig files, read by kubernetes_asyncio, with credential plugins run by us.
+"""Loads kubeconfig files with kubernetes_asyncio, and runs credential plugins itself.
 
-Only `find_cluster_config` imports this, and only when there is a kubeconfig. The library's loader knows the file format
-(several files, inline and named certificates, OIDC); its plugin runner has no time limit and hangs on a chatty plugin,
-so plugins are ours (`execplugin`).
+`find_cluster_config` imports this module only if there is a kubeconfig. The library's loader implements the file format
+(several files, inline and named certificates, OIDC). Its plugin runner has no time limit and blocks if a plugin prints
+much, so `execplugin` replaces it.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from kaito.runtime.errors import ConfigurationError, TransportError
 from kaito.runtime.logging import get_logger
 
 REFRESH_SECONDS = 60.0
-"""How often credentials are looked at: a token file may have changed, a token may be about to expire."""
+"""Interval of refreshing credentials: a token file may have changed, a token may be about to expire."""
 
 _HEADER_NAME_SIGNS = "!#$&'*+-.^_`|~"
-"""Allowed in the name of a header as they are (RFC 7230, `tchar`) besides letters and digits; `%` itself is escaped."""
+"""Characters that are not escaped in header names, besides letters and digits (RFC 7230, `tchar`, without `%`)."""
 
 _REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
-"""Built-in providers of old clients, and the credential plugins that replace them."""
+"""Built-in providers of older clients, and the credential plugins that replace them."""
 
 _log = get_logger(__name__)
 
@@ -42,10 +42,10 @@ def _without_generated_code() -> Generator[None]:
     """Import the library's `config` package without its `client` package.
 
     The package's `__init__` imports 859 modules of generated models and API classes (0.5 s, 62 MiB measured), of which
-    the loader uses none: it only fills attributes of the configuration object it is given. Bare packages stand in
-    while it is imported, and leave no trace afterwards.
+    the loader uses none: it only sets attributes of a configuration object. Empty packages replace them during the
+    import and are removed afterwards.
     """
-    if "kubernetes_asyncio" in sys.modules:  # the embedding program pays for it anyway
+    if "kubernetes_asyncio" in sys.modules:  # already imported by the embedding program
         yield
         return
     spec = importlib.util.find_spec("kubernetes_asyncio")
@@ -70,7 +70,7 @@ def _library() -> ModuleType:
 
 @dataclass
 class _Target:
-    """What the loader fills in; the names are those of the library's `Configuration`."""
+    """Receives the loader's results; the attributes are those of the library's `Configuration`."""
 
     api_key: dict[str, str] = field(default_factory=dict[str, str])
     host: str = ""
@@ -82,7 +82,7 @@ class _Target:
 
 @final
 class _LoaderCredentials:
-    """Token, token file, basic authentication or OIDC, as the library's loader reads them; looked at once a minute."""
+    """Token, token file, basic authentication or OIDC from the library's loader; refreshed once a minute."""
 
     def __init__(self, loader: Any, target: _Target) -> None:
         self._loader = loader
@@ -91,14 +91,14 @@ class _LoaderCredentials:
         self._refreshing = asyncio.Lock()
 
     async def header(self) -> str:
-        """The header; the last good one while the source cannot be read."""
+        """Return the header; the last valid one while refreshing fails."""
         async with self._refreshing:
             if monotonic() - self._loaded_at >= REFRESH_SECONDS:
                 await self._load()
         return self._current()
 
     async def renew(self, header: str) -> bool:
-        """Read again now, unless that has happened since."""
+        """Refresh the credentials, unless that happened after the request with `header` was sent."""
         async with self._refreshing:
             if self._current() == header:
                 await self._load()
@@ -111,31 +111,31 @@ class _LoaderCredentials:
         self._loaded_at = monotonic()
         try:
             await self._loader.load_and_set(self._target)
-        except Exception as error:  # noqa: BLE001 -- the library raises whatever it meets; the last token may still do
+        except Exception as error:  # noqa: BLE001 -- the library raises many types; the last token may still be valid
             _log.warning("credentials not refreshed, keeping the last ones", error=str(error))
 
 
 async def load_kubeconfig(
     paths: str, context: str = "", *, environment: Mapping[str, str] = os.environ, strict_x509: bool = False
 ) -> ClusterConfig:
-    """The access a kubeconfig describes. `paths` may name several files, separated as in `$KUBECONFIG`.
+    """Load the cluster configuration from kubeconfig files; `paths` is separated as `$KUBECONFIG`.
 
-    `environment` may name a proxy, for a cluster without a `proxy-url`.
+    The proxy variables of `environment` apply to clusters without `proxy-url`.
 
     Raises:
-        ConfigurationError: the files do not exist, or do not describe a usable access.
-        TransportError: a credential plugin failed.
+        ConfigurationError: The files do not exist or are invalid.
+        TransportError: A credential plugin failed.
     """
     try:
-        return await _access(_library(), paths, context, environment, strict_x509=strict_x509)
+        return await _load_config(_library(), paths, context, environment, strict_x509=strict_x509)
     except (ConfigurationError, TransportError):
         raise
     except Exception as error:  # the library raises ConfigException, AssertionError, TypeError, YAMLError, OSError …
-        message = f"kubeconfig {paths} is not usable: {error}"
+        message = f"kubeconfig {paths} is invalid: {error}"
         raise ConfigurationError(message) from error
 
 
-async def _access(
+async def _load_config(
     library: ModuleType, paths: str, context: str, environment: Mapping[str, str], *, strict_x509: bool
 ) -> ClusterConfig:
     merger = library.KubeConfigMerger(paths)
@@ -144,7 +144,7 @@ async def _access(
         raise ConfigurationError(message)
 
     def persist(_: object) -> None:
-        merger.save_changes()  # a refreshed OIDC token is of use to kubectl as well
+        merger.save_changes()  # kubectl uses the refreshed OIDC token, too
 
     loader: Any = library.KubeConfigLoader(
         config_dict=merger.config,
@@ -152,8 +152,8 @@ async def _access(
         active_context=context or None,
         config_persister=persist,
     )
-    entry: Any = loader._user  # public nowhere
-    if entry is None:  # an anonymous context; the loader forgets that there is such a thing
+    entry: Any = loader._user  # not exposed otherwise
+    if entry is None:  # a context without a user, which the loader does not support
         entry = loader._user = library.ConfigNode("users", {})
     user: dict[str, Any] = entry.value
     described: dict[str, Any] = loader._cluster.value
@@ -188,10 +188,10 @@ async def _access(
 
 
 def _refuse_removed_provider(user: Mapping[str, Any]) -> None:
-    """Refuse the providers that client-go removed in 1.26: the library would run their programs without any limit.
+    """Reject the providers that client-go removed in 1.26: the library would run their programs without a time limit.
 
     Raises:
-        ConfigurationError: the user entry names one of them.
+        ConfigurationError: The user entry names one of them.
     """
     provider: Mapping[str, Any] = user.get("auth-provider") or {}
     plugin = _REMOVED_PROVIDERS.get(str(provider.get("name") or ""))
@@ -201,16 +201,16 @@ def _refuse_removed_provider(user: Mapping[str, Any]) -> None:
 
 
 def _impersonation(user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Headers for `as` and its like of the user entry (client-go's `NewImpersonatingRoundTripper`).
+    """Return the impersonation headers of the user entry (client-go's `NewImpersonatingRoundTripper`).
 
     Raises:
-        ConfigurationError: a uid, groups or extras, and nobody to act as; the server would refuse every request.
+        ConfigurationError: A uid, groups or extras without `as`; the server would reject every request.
     """
     name, uid = str(user.get("as") or ""), str(user.get("as-uid") or "")
     groups: list[str] = user.get("as-groups") or []
     extras: Mapping[str, list[str]] = user.get("as-user-extra") or {}
     if not name and (uid or groups or extras):
-        message = "as-uid, as-groups and as-user-extra of a kubeconfig need as: whose uid, groups or extras are they?"
+        message = "as-uid, as-groups and as-user-extra of a kubeconfig need as: the user to impersonate"
         raise ConfigurationError(message)
     headers = [("impersonate-user", name), ("impersonate-uid", uid)]
     headers += [("impersonate-group", group) for group in groups]

@@ -1,7 +1,9 @@
-"""Field managers under which former versions applied: their ownership ends, and what only they owned goes.
+"""Ends the ownership of fields by earlier field managers of an operator.
 
-Before controllers had field managers of their own, all of a process wrote under one. Fields that such a version applied
-and this one does not would never be removed: server-side apply removes only what the same manager applied before.
+Server-side apply removes a field only if the manager that applies now has applied it before. When an operator changes
+its field manager, the old manager remains an owner in `metadata.managedFields`: fields that the new version does not
+apply any more would stay in the object. Applying an object without fields under the old name removes its ownership, and
+with it the fields that have no other owner.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +19,7 @@ _log = get_logger(__name__)
 
 
 class ManagedFieldsEntry(Model):
-    """One entry of `metadata.managedFields`, without the fields themselves."""
+    """Entry of `metadata.managedFields`, without the fields."""
 
     manager: str = ""
     operation: str = ""
@@ -25,7 +27,7 @@ class ManagedFieldsEntry(Model):
 
 
 def managed_fields_of(obj: Resource) -> list[ManagedFieldsEntry]:
-    """Who owns fields of an object as the server sent it; cached objects have no such entries."""
+    """Return the managed fields of an object that the server returned; cached objects have none."""
     entries = (obj.metadata.model_extra or {}).get("managedFields") or ()
     return [ManagedFieldsEntry.model_validate(entry) for entry in entries]
 
@@ -38,14 +40,14 @@ async def remove_former_managers(
     *,
     subresource: str = "",
 ) -> R:
-    """Apply nothing under each former name that still owns fields, which removes those without another owner.
+    """Apply an empty object under each former manager that owns fields, which removes fields without another owner.
 
     Args:
-        result: the object as the server answered an apply of `field_manager`.
-        former: the names.
-        field_manager: the present name.
-        apply: applies an object under a name.
-        subresource: whose fields.
+        result: The response to an apply of `field_manager`.
+        former: Former field managers.
+        field_manager: The current field manager.
+        apply: Applies an object under a field manager.
+        subresource: The subresource of the fields.
     """
     for name in former:
         owned = any(

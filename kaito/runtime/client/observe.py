@@ -1,30 +1,30 @@
-"""What the client tells about its requests: the hook behind the `rest_client_*` metrics and request spans.
+"""Callbacks for requests of the client, used by the `rest_client_*` metrics.
 
-`kaito.runtime.metrics` implements it; the client works without.
+`kaito.runtime.metrics` implements them; they are optional.
 """
 
 from typing import Protocol, final
 
 
 class RequestObserver(Protocol):
-    """Told about every attempt of every request. Must not block and must not raise."""
+    """Receives every attempt of every request. Must not block and must not raise."""
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
-        """An attempt ended; `code` is the HTTP status, or `<error>` when no answer came; sizes are body bytes."""
+        """Record an attempt; `code` is the HTTP status, or `<error>` without a response; sizes are body bytes."""
         ...
 
     def retried(self, *, method: str, host: str, code: str) -> None:
-        """An attempt will be repeated because of `code`."""
+        """Record that an attempt is repeated because of `code`."""
         ...
 
     def limited(self, *, method: str, host: str, seconds: float) -> None:
-        """The client-side limiter held a request for that long."""
+        """Record the delay of a request by the client-side rate limiter."""
         ...
 
 
 @final
 class NoObserver:
-    """Listens to nothing."""
+    """Ignores all requests."""
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
         """Ignored."""

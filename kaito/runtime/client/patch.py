@@ -1,4 +1,4 @@
-"""Patches: what to change, and in which of the API's formats. The type is always explicit, never guessed."""
+"""Patches in the formats of the API. The type is always explicit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ def is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 def merge_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
-    """The JSON merge patch (RFC 7386) that turns `before` into `after`; `{}` when they are equal.
+    """Return the JSON merge patch (RFC 7386) that turns `before` into `after`; `{}` if they are equal.
 
-    Lists are replaced whole, as the format demands.
+    The format replaces lists as a whole.
     """
     patch: Json = {name: None for name in before if name not in after}
     for name, new in after.items():
@@ -31,14 +31,14 @@ def merge_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
 @final
 @dataclass(frozen=True, slots=True)
 class MergePatch:
-    """A JSON merge patch: null removes a field, lists are replaced whole."""
+    """JSON merge patch: null removes a field, lists are replaced as a whole."""
 
     content_type: ClassVar[str] = "application/merge-patch+json"
     document: Json
 
     @classmethod
     def between(cls, before: Resource, after: Resource, *, lock: bool = False) -> Self:
-        """The difference of two states; `lock` makes it fail with `Conflict` unless `before` is current."""
+        """Return the difference of two states; with `lock` it fails with `Conflict` unless `before` is current."""
         document = merge_diff(before.to_dict(), after.to_dict())
         if lock and document:
             document.setdefault("metadata", {})["resourceVersion"] = before.metadata.resource_version
@@ -53,7 +53,7 @@ class MergePatch:
 @final
 @dataclass(frozen=True, slots=True)
 class JsonPatch:
-    """A JSON patch (RFC 6902): operations in order, all or none."""
+    """JSON patch (RFC 6902): operations that are applied in order, all or none."""
 
     content_type: ClassVar[str] = "application/json-patch+json"
     document: Sequence[Json]
@@ -68,12 +68,12 @@ Patch = MergePatch | JsonPatch
 
 
 def pointer(*path: str | int) -> str:
-    """A JSON pointer (RFC 6901): `pointer("metadata", "annotations", "a/b")` is `/metadata/annotations/a~1b`."""
+    """Return a JSON pointer (RFC 6901): `pointer("metadata", "annotations", "a/b")` is `/metadata/annotations/a~1b`."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def contains(whole: object, part: object) -> bool:
-    """Whether `whole` holds everything `part` says: objects may have more fields, lists more items behind."""
+    """Whether `whole` contains `part`: objects may have further fields, lists further items at the end."""
     if is_object(part):
         return is_object(whole) and all(name in whole and contains(whole[name], part[name]) for name in part)
     if isinstance(part, list):

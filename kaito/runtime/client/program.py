@@ -1,8 +1,8 @@
-"""Runs another program and returns its output, within limits of time and size. Used for credential plugins.
+"""Runs another program and returns its output, with limits of time and size.
 
-The program gets a session of its own, so that it can be ended with everything that it started: a shell script is
-usually the parent of what hangs. Its end is the end of the process itself, not of its output: a child that it left
-behind may hold the pipes open for as long as it likes.
+Used for credential plugins. The program runs in a new session, so that it can be killed together with its child
+processes: a hanging program is often started by a shell script. The program has ended when its process has exited, even
+if its pipes are still open: a background child process may keep them open indefinitely.
 """
 
 import asyncio
@@ -17,49 +17,49 @@ from typing import Final, TypeAlias, final
 from kaito.runtime.tasks import TaskScope
 
 STDOUT_BYTES: Final = 2**20
-"""Longest output that is kept."""
+"""Maximum size of the standard output."""
 
 STDERR_BYTES: Final = 2**23
-"""Longest standard error that is read; its end is kept."""
+"""Maximum size of the standard error, of which the end is returned."""
 
 STDERR_TAIL_BYTES: Final = 2**12
 
 DRAIN_SECONDS: Final = 1.0
-"""After the program's end its pipes get this long to close, and what holds them then is killed."""
+"""Time limit for the pipes to close after the program's exit; then the processes that keep them open are killed."""
 
 KILL_SECONDS: Final = 2.0
-"""A killed process gets this long to be gone; one that is stuck in the kernel is left."""
+"""Time limit for a killed process to exit; one that is stuck in the kernel is abandoned."""
 
 _STDOUT, _STDERR = 1, 2
 
 
 class ProgramTimeout(Exception):
-    """The program did not end in time and was killed."""
+    """The program exceeded its time limit and was killed."""
 
 
 class ProgramOutputTooLarge(Exception):
-    """The program wrote more than the limit, and was killed."""
+    """The program wrote more than the limit and was killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedProgram:
-    """How a program ended."""
+    """Exit code and output of a program."""
 
     code: int
-    """Exit code; negative: the number of the signal that ended it."""
+    """Exit code; a negative number is the signal that ended the program."""
     stdout: bytes
     stderr: bytes
-    """The end of its standard error."""
+    """The last bytes of the standard error."""
 
 
 @final
 class _ProcessProtocol(asyncio.SubprocessProtocol):
-    """Collects what the program writes."""
+    """Collects the output of a program."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
-        """Done at the process's end; failed when it floods us."""
+        """Completes when the process exits; fails if it exceeds the output limit."""
         self.gone = asyncio.Event()
         self.drained: asyncio.Future[None] = loop.create_future()
         self.stdout = bytearray()
@@ -96,17 +96,17 @@ class _ProcessProtocol(asyncio.SubprocessProtocol):
 
 
 async def run_program(command: Sequence[str], *, environment: Mapping[str, str], seconds: float) -> CompletedProgram:
-    """Run a program to its end, without input.
+    """Run a program without input until it exits.
 
     Args:
-        command: the program and its arguments.
-        environment: all of its environment variables.
-        seconds: longest it may take.
+        command: The program and its arguments.
+        environment: All environment variables.
+        seconds: Time limit.
 
     Raises:
-        OSError: it does not start.
-        ProgramTimeout: it took longer; it was killed with everything that it started.
-        ProgramOutputTooLarge: it wrote too much; likewise.
+        OSError: The program could not be started.
+        ProgramTimeout: The time limit was exceeded; the program and its child processes were killed.
+        ProgramOutputTooLarge: The output limit was exceeded; they were killed as well.
     """
     started = await _start(command, environment)
     process, protocol = started
@@ -131,7 +131,7 @@ _Started: TypeAlias = tuple[asyncio.SubprocessTransport, _ProcessProtocol]
 
 
 async def _start(command: Sequence[str], environment: Mapping[str, str]) -> _Started:
-    """Start the program. A cancellation meanwhile waits until it can be killed as a whole."""
+    """Start the program. A cancellation is delayed until the program can be killed with its child processes."""
     async with TaskScope("program") as scope:
         starting = scope.spawn(
             asyncio.get_running_loop().subprocess_exec(
@@ -162,10 +162,10 @@ async def _end(process: asyncio.SubprocessTransport, protocol: _ProcessProtocol,
             async with asyncio.timeout(KILL_SECONDS):
                 await protocol.gone.wait()
     process.close()
-    await asyncio.wait([protocol.drained], timeout=DRAIN_SECONDS)  # the pipes close in the loop's next rounds
+    await asyncio.wait([protocol.drained], timeout=DRAIN_SECONDS)  # the pipes close in the next iterations of the loop
 
 
 def _kill_group(leader: int) -> None:
-    """Kill the process and what it started, apart from what has left for a session of its own."""
-    with suppress(ProcessLookupError, PermissionError):  # gone, or nothing in it is ours to kill
+    """Kill the process and its child processes, except those that started a new session."""
+    with suppress(ProcessLookupError, PermissionError):  # already exited, or all processes belong to another user
         os.killpg(leader, signal.SIGKILL)

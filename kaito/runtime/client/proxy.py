@@ -1,9 +1,9 @@
-"""Which proxy leads to an API server: that of the kubeconfig, else that of the environment, as client-go decides.
+"""Finds the proxy of an API server as client-go does: from the kubeconfig, else from the environment.
 
-The rules of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are those of Go's `golang.org/x/net/http/httpproxy`: names in
-upper case first, loopback never goes through a proxy, and NO_PROXY lists hosts (`api.example.com`, which covers its
-subdomains), domains (`.example.com`, `*.example.com`), addresses, networks (`10.0.0.0/8`) and `*`, each host or address
-perhaps with a port.
+The rules of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are those of Go's `golang.org/x/net/http/httpproxy`: upper-case
+names take precedence, loopback addresses are never proxied, and NO_PROXY lists hosts (`api.example.com`, which includes
+its subdomains), domains (`.example.com`, `*.example.com`), addresses, networks (`10.0.0.0/8`) and `*`. A host or
+address may have a port.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from kaito.runtime.errors import ConfigurationError
 
 SCHEMES: Final = ("http", "https")
-"""Of proxies that can be used; an `https` proxy shows a certificate that the cluster's CA file trusts."""
+"""Supported schemes of proxies; the certificate of an `https` proxy must be trusted by the cluster's CA file."""
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -22,15 +22,15 @@ _Address: TypeAlias = IPv4Address | IPv6Address
 
 
 def find_proxy(server: str, configured: str, environment: Mapping[str, str]) -> str:
-    """The URL of the proxy to a server; empty: none.
+    """Return the URL of the proxy of a server; empty for none.
 
     Args:
         server: URL of the API server.
-        configured: `proxy-url` of the kubeconfig, which wins; empty when there is none.
-        environment: with the proxy variables.
+        configured: `proxy-url` of the kubeconfig, which takes precedence; may be empty.
+        environment: Environment with the proxy variables.
 
     Raises:
-        ConfigurationError: the proxy that would be used is not a URL, or of a kind that cannot be used.
+        ConfigurationError: The proxy is not a URL, or its scheme is not supported.
     """
     if configured:
         return _checked(configured, "proxy-url of the kubeconfig")
@@ -40,7 +40,7 @@ def find_proxy(server: str, configured: str, environment: Mapping[str, str]) -> 
         if not value:
             continue
         if target.scheme == "http" and environment.get("REQUEST_METHOD"):
-            return ""  # A web server's CGI sets HTTP_PROXY from a header of its caller (httpoxy).
+            return ""  # In CGI programs HTTP_PROXY may come from a request header (httpoxy).
         if not _uses_proxy(target, environment.get("NO_PROXY", "") or environment.get("no_proxy", "")):
             return ""
         known = urlsplit(value).scheme in {*SCHEMES, "socks5", "socks5h", "socks4", "socks"} and "://" in value
@@ -49,7 +49,7 @@ def find_proxy(server: str, configured: str, environment: Mapping[str, str]) -> 
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine: then no proxy is used, as in Go."""
+    """Whether the host of a URL is a loopback address, which is never proxied, as in Go."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     address = _address_of(host)
     return host == "localhost" if address is None else address.is_loopback
@@ -60,17 +60,17 @@ def _checked(url: str, source: str) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        message = f"{source}: not the URL of a proxy: {error}"
+        message = f"{source}: not a proxy URL: {error}"
         raise ConfigurationError(message) from None
     shown = f"{parts.scheme}://{host}" if parts.scheme and host else "its value"
     if parts.scheme.startswith("socks"):
         message = (
             f"{source}: {shown} is a SOCKS proxy, which is not supported: "
-            f"name an http:// proxy that allows CONNECT to the API server"
+            f"use an http:// proxy that allows CONNECT to the API server"
         )
         raise ConfigurationError(message)
     if parts.scheme not in SCHEMES or not host:
-        message = f"{source}: {shown} is not the URL of a proxy: use http://host:port"
+        message = f"{source}: {shown} is not a proxy URL: use http://host:port"
         raise ConfigurationError(message)
     return url
 
@@ -86,7 +86,7 @@ def _uses_proxy(target: SplitResult, exceptions: str) -> bool:
 
 
 def _excepts(entry: str, host: str, address: _Address | None, port: str) -> bool:
-    """Whether an entry of NO_PROXY matches."""
+    """Whether an entry of NO_PROXY matches the host."""
     if entry == "*":
         return True
     if "/" in entry:
@@ -105,7 +105,7 @@ def _excepts(entry: str, host: str, address: _Address | None, port: str) -> bool
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Host and port of `host`, `host:port`, `[::1]:port`; a bare IPv6 address has no port."""
+    """Split `host`, `host:port` or `[::1]:port`; an IPv6 address without brackets has no port."""
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
         return host, rest.removeprefix(":")

@@ -1,6 +1,6 @@
-"""Where a kind lives in the API: its plural and whether it has namespaces.
+"""Maps kinds to API resources: plural and scope (apimachinery's RESTMapping).
 
-Declared kinds say it themselves; `kaito.runtime.discovery` answers for the others.
+Models declare both; `kaito.runtime.discovery` finds them for kinds without a plural.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from kaito.runtime.meta import GroupVersionKind
 
 @dataclass(frozen=True, slots=True)
 class RestMapping:
-    """The resource of a kind."""
+    """Plural and scope of a kind."""
 
     plural: str
     namespaced: bool
 
 
 class Discovery(Protocol):
-    """Finds the resource of a kind by asking the server."""
+    """Finds the resources of kinds through the server's discovery API."""
 
     async def rest_mapping(self, gvk: GroupVersionKind) -> RestMapping:
-        """The resource of the kind.
+        """Return the mapping of the kind.
 
         Raises:
-            NotFound: the server does not serve the kind (its CRD may come later).
-            TransportError: the server did not answer.
+            NotFound: The server does not serve the kind (its CRD may be installed later).
+            TransportError: The server did not respond.
         """
         ...
 
     def invalidate(self, gvk: GroupVersionKind) -> None:
-        """What was known of the kind's group version turned out wrong: ask again next time."""
+        """Discard the cached resources of the kind's group version, because they proved wrong."""
         ...

@@ -1,16 +1,23 @@
-"""One API request, made to succeed if it may be repeated: retries, limits, warnings, typed errors.
+"""Sends API requests with retries, rate limit, warnings and typed errors.
 
-`Client` and `Discovery` send through it, the reflector uses `failure` for its stream answers. The rules of repetition:
+`Client` and `ServerDiscovery` send through it; the reflector uses `failure` for its streams. Retries:
 
-| what happened            | repeated                                                                          |
+| failure                  | retry                                                                             |
 |--------------------------|-----------------------------------------------------------------------------------|
-| no answer                | reads, PUT, DELETE and apply: 3 times, 0.1 to 1 s apart; never a POST or a patch   |
+| no response              | reads, PUT, DELETE and apply: 3 times, 0.1 to 1 s apart; never a POST or a patch   |
 | 429                      | any verb, after `Retry-After`; without the header, never                           |
-| 500, 502, 503, 504       | reads and apply: 3 times; others surface, they may have happened                   |
+| 500, 502, 503, 504       | reads and apply: 3 times; others are raised, because they may have happened        |
 | any other error          | never                                                                             |
 
-All waiting of one call stays within 5 seconds, all attempts together within the call's timeout: the reconcile queue
-is the place for patience. 401 is the transport's affair, it holds the credentials.
+The delays of one call add up to at most 5 s, and all attempts to the call's timeout: longer retries belong to the work
+queue, whose workers would otherwise be blocked. The transport handles 401, because it holds the credentials.
+
+A lost response does not mean that the write failed: kube-apiserver may have stored it. Repeating is safe only where a
+second execution has no further effect. A PUT repeats with a stale resourceVersion and conflicts; a DELETE carries the
+UID or finds nothing; an apply is declarative. A second POST with `generateName` creates a second object, and a JSON
+patch applies twice. After a 429 every request may be
+repeated: API Priority and Fairness rejects it before it is executed. A 5xx may come from a proxy, or from etcd after
+the write was stored, so PUT and DELETE are not repeated either, and the caller handles the uncertainty.
 """
 
 import asyncio
@@ -33,10 +40,10 @@ from kaito.runtime.token_bucket import TokenBucket
 from kaito.runtime.tracing import NO_TRACER, Tracer
 
 ATTEMPTS = 4
-"""The first try and three repetitions."""
+"""The first attempt and three retries."""
 
 WAIT_BUDGET_SECONDS = 5.0
-"""Longest total wait between the attempts of one call."""
+"""Maximum total delay between the attempts of one call."""
 
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
@@ -46,7 +53,7 @@ _log = get_logger(__name__)
 
 
 class RetryOn(Enum):
-    """What a request may survive without changing its meaning."""
+    """Failures after which a request is repeated, by its idempotence."""
 
     ANY_FAILURE = "reads and apply"
     LOST_RESPONSE = "update and delete: the version or uid guards them"
@@ -55,7 +62,7 @@ class RetryOn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request to the API server; `target` is path and query."""
+    """Request to the API server; `target` is the path with the query."""
 
     method: str
     target: str
@@ -65,7 +72,7 @@ class ApiRequest:
     accept: str = "application/json"
     timeout: float = REQUEST_SECONDS
     guard: Callable[[], None] | None = None
-    """Called before every attempt, and again at the moment of sending; raises when it must not be sent (lost lease)."""
+    """Called before every attempt and again immediately before sending; raises to prevent it (lost lease)."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -94,13 +101,12 @@ class Sender:
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     async def send(self, request: ApiRequest) -> Reply:
-        """The successful answer.
+        """Send a request and return the successful response. The exceptions of the request's guard are raised as well.
 
         Raises:
-            ApiError: the server refused; typed by status.
-            RequestTimeout: no answer within the request's timeout, repetitions included.
-            TransportError: no answer.
-            Whatever the request's guard raises.
+            ApiError: The server rejected the request; typed by status.
+            RequestTimeout: No response within the request's timeout, including retries.
+            TransportError: No response.
         """
         path = request.target.partition("?")[0]
         attributes = {"http.request.method": request.method, "url.path": path, "server.address": self._transport.host}
@@ -125,7 +131,7 @@ class Sender:
                 try:
                     raise error
                 finally:
-                    del error  # its traceback holds this frame: they would keep each other until a collection
+                    del error  # its traceback refers to this frame: the cycle would stay until a garbage collection
             self._observer.retried(method=request.method, host=self._transport.host, code=_code(error))
             budget -= wait
             await asyncio.sleep(wait)
@@ -150,11 +156,11 @@ class Sender:
                     timeout=max(deadline - started, 0.001),
                 )
         except TransportError as error:
-            result = error.with_traceback(None)  # which holds this frame, and the frame the error
+            result = error.with_traceback(None)  # the traceback refers to this frame, and the frame to the error
         else:
             received = len(reply.body)
             self._log_warnings(reply.headers.get("warning", ""))
-            # A redirect is not followed (credentials would go elsewhere), and no answer of an API server either.
+            # API servers do not redirect; following a redirect would send the credentials to another host.
             result = reply if reply.status < 300 else failure(reply.status, reply.headers, reply.body, str(request))
         self._observer.finished(
             method=request.method,
@@ -173,7 +179,7 @@ class Sender:
         return headers
 
     def _retry_delay(self, request: ApiRequest, error: ApiError | TransportError, attempt: int) -> float | None:
-        """Seconds to wait before the same request is sent again, or None when it must not be."""
+        """Return the delay in seconds before the next attempt, or None if there must be none."""
         if isinstance(error, TransportError):
             return None if request.retry_on is RetryOn.THROTTLING else self._backoff(attempt)
         if error.code == 429:
@@ -183,11 +189,11 @@ class Sender:
         return None
 
     def _backoff(self, attempt: int) -> float:
-        """0.1 s doubling, up to as much again at random, at most 1 s."""
+        """Return 0.1 s, doubled with every attempt, with up to 100 % jitter, at most 1 s."""
         return min(0.1 * 2.0 ** (attempt - 1) * (1.0 + self._rng.random()), 1.0)
 
     def _log_warnings(self, header: str) -> None:
-        """Warnings of the server (deprecated versions, unknown fields), each once a process."""
+        """Log warnings of the server (deprecated versions, unknown fields), each once per process."""
         if not header:
             return
         for text in _WARNING.findall(header):
@@ -200,7 +206,7 @@ class Sender:
 
 
 def failure(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ApiError:
-    """The typed error of an answer that is not a success: a Status object, or whatever a proxy sent."""
+    """Convert an error response: a Status object, or the text of a proxy."""
     try:
         parsed: object = json.loads(body)
     except ValueError:
@@ -210,7 +216,7 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, request: str) 
 
 
 def _seconds(retry_after: str) -> float | None:
-    """`Retry-After` in seconds; the date form is not used by API servers and ignored."""
+    """Parse `Retry-After` in seconds; API servers do not use the date form."""
     try:
         return max(float(retry_after), 0.0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""TLS contexts from files, and a fingerprint that tells when the files say something new."""
+"""Creates TLS contexts from files, and detects changes of the files."""
 
 import hashlib
 import ssl
@@ -9,8 +9,8 @@ from kaito.runtime.errors import ConfigurationError
 
 
 def fingerprint(config: TlsConfig) -> bytes:
-    """Changes when the content of a file changes. Kubernetes replaces mounted files by switching a symlink, so neither
-    the name nor the time of a file tells. A file that is missing for a moment counts as empty."""
+    """Return a digest of the files' contents. Kubernetes replaces mounted files by switching a symlink, so that names
+    and modification times are not sufficient. A missing file is allowed."""
     digest = hashlib.sha256()
     for name in (config.ca_file, config.certificate_file, config.key_file):
         if name:
@@ -22,19 +22,19 @@ def fingerprint(config: TlsConfig) -> bytes:
 
 
 def client_context(config: TlsConfig) -> ssl.SSLContext:
-    """A context that trusts the config's CA and shows its certificate.
+    """Create a TLS context with the CA and the client certificate.
 
     Raises:
-        ConfigurationError: a file is missing or is not what it should be.
+        ConfigurationError: A file is missing or invalid.
     """
     try:
         context = ssl.create_default_context(cafile=config.ca_file or None)
         if config.certificate_file:
             context.load_cert_chain(config.certificate_file, config.key_file or None)
     except (OSError, ValueError) as error:  # SSLError is an OSError
-        message = f"TLS files not usable (CA {config.ca_file or 'of the system'}): {error}"
+        message = f"invalid TLS files (CA {config.ca_file or 'of the system'}): {error}"
         raise ConfigurationError(message) from error
-    if config.strict_x509:  # said either way: the default depends on Python's version
+    if config.strict_x509:  # set explicitly: the default depends on Python's version
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     else:
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT

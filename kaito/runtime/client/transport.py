@@ -1,8 +1,9 @@
-"""The seam between the framework and the network: one request, one stream.
+"""The interface between the framework and the network: requests and streams.
 
-`Client` and the reflector call it; `kaito.runtime.client.http` implements it over sockets, `kaito.runtime.testing` in
-process. A transport knows nothing of Kubernetes' verbs: it adds credentials, moves bytes, and raises `TransportError`
-(or `RequestTimeout`) when no answer came. Every HTTP status is an answer, not an error.
+`Client` and the reflector use it; `kaito.runtime.client.http` implements it over HTTP connections,
+`kaito.runtime.testing` in the process. A transport is independent of Kubernetes verbs: it adds credentials, transfers
+bytes, and raises `TransportError` (or `RequestTimeout`) if there is no response. It returns responses of every HTTP
+status.
 """
 
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
@@ -14,7 +15,7 @@ from typing import Protocol
 NO_HEADERS: Mapping[str, str] = {}
 
 REQUEST_SECONDS = 30.0
-"""Time limit of one unary request, connecting included."""
+"""Time limit of one unary request, including the connection."""
 
 CONNECT_SECONDS = 5.0
 """Time limit for opening a connection."""
@@ -25,10 +26,10 @@ _guard: ContextVar[Callable[[], None] | None] = ContextVar("send_guard", default
 
 @contextmanager
 def sending_guarded_by(guard: Callable[[], None] | None) -> Generator[None]:
-    """Requests made inside are stopped by what `guard` raises, up to the moment their first byte leaves.
+    """Call `guard` before requests in the scope are sent, until their first byte; an exception prevents the request.
 
-    A request may wait for a connection, a token or the event loop after its caller checked the lease; only the
-    transport knows when it is really sent.
+    A request may wait for a connection, a token or the event loop after its caller checked the lease, so only the
+    transport can check immediately before sending.
     """
     token = _guard.set(guard)
     try:
@@ -38,7 +39,7 @@ def sending_guarded_by(guard: Callable[[], None] | None) -> Generator[None]:
 
 
 def check_send_guard() -> None:
-    """Called by transports right before the first byte of a request; raises what stops it."""
+    """Call the guard of the current request. Transports call this immediately before the first byte."""
     guard = _guard.get()
     if guard is not None:
         guard()
@@ -46,7 +47,7 @@ def check_send_guard() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete answer. Header names are in lower case."""
+    """Complete response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -54,7 +55,7 @@ class Reply:
 
 
 class StreamReply(Protocol):
-    """An answer whose body is still arriving."""
+    """Response whose body is still arriving."""
 
     @property
     def status(self) -> int:
@@ -63,24 +64,24 @@ class StreamReply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Header names in lower case."""
+        """Headers with lower-case names."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, in pieces of any size. Raises `TransportError` when the connection breaks."""
+        """Yield the body as it arrives, in chunks of any size. Raises `TransportError` if the connection fails."""
         ...
 
     async def read(self) -> bytes:
-        """The whole rest of the body: for error answers, which end."""
+        """Read the rest of the body; for error responses, which end."""
         ...
 
 
 class Transport(Protocol):
-    """Moves requests to one API server."""
+    """Sends requests to one API server."""
 
     @property
     def host(self) -> str:
-        """Host and port, for the label of metrics."""
+        """Host and port, for the `host` label of metrics."""
         ...
 
     async def request(
@@ -92,13 +93,13 @@ class Transport(Protocol):
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request and read the whole answer. `target` is the encoded path with its query.
+        """Send one request and read the complete response.
 
-        Calls `check_send_guard` at the last moment before sending.
+        `target` is the encoded path with its query. Calls `check_send_guard` immediately before sending.
 
         Raises:
-            RequestTimeout: no complete answer within `timeout` seconds.
-            TransportError: refused, reset, TLS failure.
+            RequestTimeout: No complete response within `timeout` seconds.
+            TransportError: Connection refused or reset, or TLS failure.
         """
         ...
 
@@ -111,12 +112,13 @@ class Transport(Protocol):
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AbstractAsyncContextManager[StreamReply]:
-        """Open a response that is read piece by piece; leaving the scope closes it.
+        """Open a streamed response, which is closed at the end of the scope.
 
-        `idle` is the longest silence in seconds before the stream fails with `RequestTimeout`. Raises as `request`.
+        `idle` is the time in seconds without data after which the stream fails with `RequestTimeout`. Raises the errors
+        of `request`.
         """
         ...
 
     async def close(self) -> None:
-        """Close every connection. Further requests fail with `TransportError`."""
+        """Close all connections. Further requests fail with `TransportError`."""
         ...

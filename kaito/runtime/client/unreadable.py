@@ -1,9 +1,9 @@
-"""What a list does with objects that do not fit their model: it leaves them out and reports them, or fails.
+"""Treatment of objects that do not fit their model in lists: they are skipped and logged, or the list fails.
 
-Models of built-in kinds accept what a newer API server adds; those of custom kinds may be as strict as their authors
-like, and objects written before a rule existed, or by hand, may not fit. One such object must not stop every list of
-its kind. But a list that finds the objects *of* something (`owned_by=`, `index=`) decides what is created or deleted
-next: an answer that misses one is wrong there, and fails unless the caller wants otherwise.
+Models of built-in kinds accept additions of newer API servers. Models of custom kinds may be strict, and objects that
+were written before a rule existed may not fit. One such object must not fail every list of its kind. But reconcilers
+create or delete objects depending on a list by `owned_by=` or `index=`: an incomplete result would be wrong, so such a
+list fails by default.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,8 @@ from kaito.runtime.errors import UnreadableObject
 from kaito.runtime.logging import get_logger
 
 Unreadable = Literal["skip", "fail"]
-"""Leave out objects that do not fit their model (`ResourceList.unreadable` names them), or raise the first error."""
+"""Skip objects that do not fit their model (`ResourceList.unreadable` contains the errors), or raise the first
+error."""
 
 _REMEMBERED: Final = 4096
 
@@ -23,12 +24,12 @@ _logged: OrderedDict[str, None] = OrderedDict()
 
 
 def skips_unreadable(unreadable: Unreadable | None, *, narrow: bool) -> bool:
-    """Whether a list leaves unreadable objects out; by default only if it is not `narrow`."""
+    """Whether a list skips unreadable objects; by default only if it is not `narrow`."""
     return not narrow if unreadable is None else unreadable == "skip"
 
 
 def log_skipped(errors: Iterable[UnreadableObject]) -> None:
-    """Log what a list left out, each state of an object once a process."""
+    """Log the objects that a list skipped, each version of an object once per process."""
     for error in errors:
         state = f"{error} {error.resource_version}"
         if state in _logged:
@@ -36,4 +37,4 @@ def log_skipped(errors: Iterable[UnreadableObject]) -> None:
         _logged[state] = None
         if len(_logged) > _REMEMBERED:
             _logged.popitem(last=False)
-        _log.warning("object left out of lists, it cannot be read", object=error.key, error=str(error))
+        _log.warning("unreadable object skipped in lists", object=error.key, error=str(error))

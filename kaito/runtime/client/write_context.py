@@ -1,7 +1,10 @@
-"""The run of a controller in whose context a write happens: gives its field manager, takes note of contested fields.
+"""Context of the writes of a reconcile: provides the field manager, and collects contended fields. The engine opens one
+around every reconcile. It is a context variable, so that writes to other clusters and writes of tasks that a reconcile
+starts belong to the same controller.
 
-The engine opens one around every run. It is found through the context, so that writes to other clusters and writes of
-tasks that a run starts belong to the same controller.
+Server-side apply takes over fields by force, so that two writers which apply different values overwrite each other and,
+through their watches, trigger each other without end. kube-apiserver has no means against it; the framework detects an
+apply that restores the same document repeatedly and delays the next reconcile of the key.
 """
 
 import hashlib
@@ -16,26 +19,26 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.meta import ObjectKey, Resource
 
 FIELD_MANAGER_LENGTH: Final = 128
-"""Longest name of a field manager (apimachinery, `ValidateFieldManager`)."""
+"""Maximum length of a field manager's name (apimachinery, `ValidateFieldManager`)."""
 
 WINDOW_SECONDS: Final = 600.0
-"""An apply counts as undone when the same fields had to be written again within this time."""
+"""An apply counts as a restore if it changes the object back to a document applied within this time."""
 
 FREE_RESTORES: Final = 3
-"""Times that fields may be restored without a pause: users revert changes, too."""
+"""Restores without a delay: users change fields, too."""
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LONGEST_BACKOFF_SECONDS: Final = 60.0
 
 REMEMBERED: Final = 4096
-"""Objects remembered, the least recently written forgotten first."""
+"""Maximum number of tracked objects (LRU)."""
 
 VARIANTS: Final = 16
-"""Different applied documents remembered for one object."""
+"""Maximum number of tracked documents per object."""
 
 
 def field_manager_of(owner: str, controller: str) -> str:
-    """`owner/controller`, within the length and the characters that the API server allows."""
+    """Return `owner/controller`, with the length and characters that the API server allows."""
     name = "".join(letter if letter.isprintable() else "-" for letter in f"{owner}/{controller}")
     if len(name) <= FIELD_MANAGER_LENGTH:
         return name
@@ -45,26 +48,26 @@ def field_manager_of(owner: str, controller: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FieldContention:
-    """Fields of an object that had to be restored once more."""
+    """Restore of fields that another writer changed."""
 
     kind: str
     key: ObjectKey
     field_manager: str
     times: int
-    """How often within `WINDOW_SECONDS`."""
+    """Number of restores within `WINDOW_SECONDS`."""
     others: tuple[str, ...]
-    """Further field managers of the object."""
+    """Other field managers of the object."""
 
     @property
     def backoff_seconds(self) -> float:
-        """Seconds until the key that restored them may run again."""
+        """Delay of the next reconcile of the key, in seconds."""
         beyond = self.times - FREE_RESTORES
         return min(FIRST_BACKOFF_SECONDS * 2.0 ** min(beyond - 1, 16), LONGEST_BACKOFF_SECONDS) if beyond > 0 else 0.0
 
 
 @dataclass(slots=True)
 class WriteContext:
-    """What the writes of one run leave behind."""
+    """Context of the writes of one reconcile."""
 
     controller: str
     contentions: list[FieldContention] = field(default_factory=list[FieldContention])
@@ -75,7 +78,7 @@ _current: ContextVar[WriteContext | None] = ContextVar("controller_run", default
 
 @contextmanager
 def writing_as(controller: str) -> Generator[WriteContext]:
-    """Writes made inside belong to a run of the controller."""
+    """Attribute writes in the scope to a reconcile of the controller."""
     run = WriteContext(controller)
     token = _current.set(run)
     try:
@@ -85,7 +88,7 @@ def writing_as(controller: str) -> Generator[WriteContext]:
 
 
 def current_write_context() -> WriteContext | None:
-    """The run in whose context this is called; None outside of controllers."""
+    """Return the context of the current reconcile; None outside of controllers."""
     return _current.get()
 
 
@@ -97,15 +100,14 @@ class _Applied:
 
 @final
 class ContentionTracker:
-    """What had to be applied again although it had been applied before, by object and by document."""
+    """Counts repeated applies of the same document, by object."""
 
     def __init__(self) -> None:
-        # By the hash of kind and key: no names of objects that are gone are kept, and a collision, one in 2^64, only
-        # counts two objects together for ten minutes.
+        # Keyed by the hash of kind and key, to save memory. A collision (1 in 2^64) only counts two objects together.
         self._objects: OrderedDict[int, OrderedDict[bytes, _Applied]] = OrderedDict()
 
     def count(self, kind: type[Resource], key: ObjectKey, document: bytes) -> int:
-        """The document (its digest) had to be applied and changed the object; how often it was restored by now."""
+        """Count an apply that changed the object, by the document's digest; returns the number of restores."""
         now = monotonic()
         self._forget(now - WINDOW_SECONDS)
         place = hash((kind, key))
@@ -122,7 +124,7 @@ class ContentionTracker:
         return times
 
     def _forget(self, before: float) -> None:
-        """Drop objects that were last written before that moment; the least recently written come first."""
+        """Drop objects that were last written before that time; the least recently written come first."""
         while self._objects:
             place, variants = next(iter(self._objects.items()))
             if next(reversed(variants.values())).at >= before:

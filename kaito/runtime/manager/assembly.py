@@ -82,7 +82,7 @@ async def open_connection(
         return HttpTransport(await find_cluster_config(settings.kubeconfig, settings.context))
 
     config = await find_cluster_config(settings.kubeconfig, settings.context)
-    opened = HttpTransport(config, resolved=RequestMetrics(metrics).resolved)
+    opened = HttpTransport(config, on_lookup=RequestMetrics(metrics).resolved)
     stack.push_async_callback(opened.close)
     return Connection(opened, connect, config.namespace or "default")
 

@@ -34,8 +34,8 @@ def config(name: str, namespace: str = "default", **data: str) -> ConfigMap:
 
 
 @pytest.mark.conformance(29)
-async def test_a_kind_nobody_declared_is_refused_by_name(api: Api) -> None:
-    with pytest.raises(UndeclaredKind, match="Pod is read from the cache but nothing declares it"):
+async def test_a_read_of_an_undeclared_kind_is_an_error_with_its_name(api: Api) -> None:
+    with pytest.raises(UndeclaredKind, match="Pod is read from the cache but not declared"):
         await api.get(Pod, "a", "default")
     with pytest.raises(UndeclaredKind):
         await api.list(Pod)
@@ -56,7 +56,7 @@ async def test_live_kinds_are_read_from_the_server_each_time(api: Api, world: Wo
     assert world.count("get", Service) == 1
 
 
-async def test_not_found_says_what_was_looked_for(api: Api) -> None:
+async def test_not_found_contains_kind_and_name(api: Api) -> None:
     with pytest.raises(NotFound, match='get ConfigMap default/none: configmaps "none" not found') as caught:
         await api.get(ConfigMap, "none", "default")
     assert caught.value.details["name"] == "none"
@@ -108,7 +108,7 @@ async def test_an_own_delete_is_not_found_next(api: Api, world: World) -> None:
 
 
 @pytest.mark.conformance(33)
-async def test_after_an_own_delete_somebody_elses_object_of_that_name_is_seen(api: Api, world: World) -> None:
+async def test_after_an_own_delete_a_recreated_object_is_read(api: Api, world: World) -> None:
     made = await api.create(config("a", k="ours"))
     await world.settle()
     world.lag(ConfigMap, 0.5)
@@ -213,7 +213,7 @@ async def test_what_was_cached_as_metadata_only_is_patched_and_deleted_but_never
         found = await api.get(ConfigMap, "a", "default")
         for partial in (found, found.with_metadata(labels={"b": "c"}), found.evolve(data={"app": "y"})):
             for send in (api.create, api.update, api.update_status, api.apply, api.ensure):
-                with pytest.raises(ConfigurationError, match="ConfigMap default/a was cached as metadata only"):
+                with pytest.raises(ConfigurationError, match="only the metadata of ConfigMap default/a is cached"):
                     await send(partial)
         assert world.get(ConfigMap, "a").data == {"app": "x"}
         relabeled = await api.patch(found, MergePatch.between(found, found.with_metadata(labels={"b": "c"}), lock=True))
@@ -221,7 +221,7 @@ async def test_what_was_cached_as_metadata_only_is_patched_and_deleted_but_never
         assert await api.delete(await api.get(ConfigMap, "a", "default"))
 
 
-async def test_a_text_that_is_no_selector_is_refused(api: Api, manager: Manager) -> None:
+async def test_an_invalid_selector_is_rejected(api: Api, manager: Manager) -> None:
     with pytest.raises(ConfigurationError, match="labels='a b': 'a b' is not a label requirement"):
         await api.list(ConfigMap, labels="a b")
     with pytest.raises(ConfigurationError, match="is not a label requirement"):
@@ -229,7 +229,7 @@ async def test_a_text_that_is_no_selector_is_refused(api: Api, manager: Manager)
     assert View(manager.cache).list(ConfigMap, labels="app in (x)") == []
 
 
-async def test_a_list_tells_its_version(api: Api, world: World) -> None:
+async def test_a_list_contains_its_version(api: Api, world: World) -> None:
     first = (await api.list(ConfigMap, namespace="default")).resource_version
     made = world.put(config("a"))
     await world.settle()

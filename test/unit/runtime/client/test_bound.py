@@ -68,7 +68,7 @@ async def test_a_bound_client_needs_no_namespace(world: World, manager: Manager)
     assert await client.raw("GET", "/api/v1/namespaces/default/configmaps/elsewhere")
 
 
-async def test_a_bound_client_goes_nowhere_else(world: World, manager: Manager) -> None:
+async def test_a_client_restricted_to_a_namespace_rejects_others(world: World, manager: Manager) -> None:
     client = client_of(world).namespaced("web")
     elsewhere = config("a", "default")
     calls: list[Callable[[], Awaitable[object]]] = [
@@ -84,7 +84,7 @@ async def test_a_bound_client_goes_nowhere_else(world: World, manager: Manager) 
         lambda: manager.api.namespaced("web").ensure(config("b"), owner=world.put(elsewhere)),
     ]
     for call in calls:
-        with pytest.raises(ConfigurationError, match="in namespace 'default': this client is bound to 'web'"):
+        with pytest.raises(ConfigurationError, match="in namespace 'default': this client is restricted to 'web'"):
             await call()
     assert world.count(kind=ConfigMap) == 0
 
@@ -115,7 +115,7 @@ async def test_what_a_bound_api_may_read_is_still_declared(world: World) -> None
             await manager.api.namespaced("web").list(ConfigMap)
 
 
-async def test_a_dry_run_keeps_nothing_whatever_the_verb(world: World, manager: Manager) -> None:
+async def test_a_dry_run_of_every_verb_is_not_stored(world: World, manager: Manager) -> None:
     kept = world.put(config("kept", "default", text="1"))
     app = world.put(deployment("app"))
     world.put(pod("victim"))
@@ -144,7 +144,7 @@ async def test_a_dry_run_keeps_nothing_whatever_the_verb(world: World, manager: 
     assert (world.list(ConfigMap), world.list(Deployment), world.list(Pod)) == before
 
 
-async def test_a_dry_run_is_not_waited_for_and_not_remembered(world: World, manager: Manager) -> None:
+async def test_reads_do_not_wait_for_a_dry_run(world: World, manager: Manager) -> None:
     world.put(config("kept", "default", text="1"))
     await world.settle()
     rehearsal = manager.api.dry_run()
@@ -182,7 +182,7 @@ async def test_bindings_add_up_and_the_fence_stays(world: World, manager: Manage
     assert await api.find(ConfigMap, "a") is None
 
 
-async def test_interceptors_watch_change_refuse_and_answer(world: World, manager: Manager) -> None:
+async def test_interceptors_observe_change_reject_and_answer(world: World, manager: Manager) -> None:
     seen: list[str] = []
 
     async def watched(request: ApiRequest, send: Send) -> Reply:

@@ -41,7 +41,7 @@ async def test_a_builtin_kind_without_a_model(client: Client, world: World) -> N
     assert len([r for r in world.requests if r.path == "/apis/networking.k8s.io/v1"]) == 1
 
 
-async def test_a_kind_installed_later_is_found_and_one_removed_is_forgotten(client: Client, world: World) -> None:
+async def test_a_kind_installed_or_deleted_later_is_discovered(client: Client, world: World) -> None:
     late = untyped_kind("late.example.com/v1", "Policy")
     with pytest.raises(NotFound, match="is its CustomResourceDefinition installed"):
         await client.find(late, "p")
@@ -57,7 +57,7 @@ async def test_a_kind_installed_later_is_found_and_one_removed_is_forgotten(clie
         await client.find(late, "p")
 
 
-async def test_an_unknown_kind_is_not_asked_for_again_and_again(world: World) -> None:
+async def test_an_unknown_kind_is_not_discovered_again_at_once(world: World) -> None:
     discovery = ServerDiscovery(world.transport())
     gvk = GroupVersionKind("", "v1", "Nonsense")
     for _ in range(10):

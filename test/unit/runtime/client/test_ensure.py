@@ -50,7 +50,7 @@ async def test_twice_is_one_request(api: Api, world: World) -> None:
     assert world.count("get") == 0
 
 
-async def test_something_else_is_another_request_and_drops_what_is_not_said_any_more(api: Api, world: World) -> None:
+async def test_a_different_object_is_applied_and_omitted_fields_are_removed(api: Api, world: World) -> None:
     await api.ensure(config(a="1", b="2"))
     assert (await api.ensure(config(a="1"))).data == {"a": "1"}
     assert world.count("PATCH") == 2
@@ -97,7 +97,7 @@ async def test_a_deleted_object_is_made_again(api: Api, world: World) -> None:
     assert (await api.ensure(config())).uid != first.uid
 
 
-async def test_an_object_recreated_by_somebody_is_put_right(api: Api, world: World) -> None:
+async def test_an_object_recreated_by_another_client_is_applied_again(api: Api, world: World) -> None:
     await api.ensure(config(a="1"))
     world.delete(ConfigMap, "child")
     world.put(config(a="1"))
@@ -124,7 +124,9 @@ async def test_a_live_kind_is_applied_each_time(api: Api, world: World) -> None:
     assert world.count("PATCH") == 2
 
 
-async def test_a_kind_cached_as_metadata_only_is_applied_each_time_and_comes_back_whole(api: Api, world: World) -> None:
+async def test_a_kind_cached_as_metadata_only_is_applied_each_time_and_returned_completely(
+    api: Api, world: World
+) -> None:
     secret = Secret(metadata=ObjectMeta(name="s", namespace="default")).with_value("k", b"v")
     await api.ensure(secret)
     assert (await api.ensure(secret)).value("k") == b"v"
@@ -141,7 +143,7 @@ async def test_the_owner_is_set_and_gives_its_namespace(api: Api, world: World) 
     assert is_owned_by(child, owner)
 
 
-async def test_an_owner_in_another_namespace_is_refused_before_anything_is_sent(api: Api, world: World) -> None:
+async def test_an_owner_in_another_namespace_is_rejected_before_anything_is_sent(api: Api, world: World) -> None:
     owner = world.put(config("owner"))
     stranger = config().with_metadata(namespace="kube-system")
     with pytest.raises(ConfigurationError, match="of another namespace"):
@@ -151,7 +153,7 @@ async def test_an_owner_in_another_namespace_is_refused_before_anything_is_sent(
     assert world.count("PATCH") == 0
 
 
-async def test_another_controllers_object_is_refused(api: Api, world: World) -> None:
+async def test_another_controllers_object_is_rejected(api: Api, world: World) -> None:
     first, second = world.put(config("first")), world.put(config("second"))
     await api.ensure(config(), owner=first)
     with pytest.raises(AlreadyOwned, match=r"child is controlled by ConfigMap first"):
@@ -184,6 +186,6 @@ async def test_a_second_owner_that_does_not_control(world: World) -> None:
         controlled_by(child, two)
 
 
-def test_an_owner_without_a_uid_is_refused() -> None:
+def test_an_owner_without_a_uid_is_rejected() -> None:
     with pytest.raises(ValueError, match="has no uid yet"):
         controlled_by(config(), config("owner"))

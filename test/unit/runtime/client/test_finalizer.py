@@ -44,14 +44,14 @@ async def test_add_keeps_what_was_added_meanwhile(api: Api, world: World) -> Non
     assert stored(world) == [THEIRS, OURS]
 
 
-async def test_add_to_a_deleting_object_is_refused_by_the_server(api: Api, world: World) -> None:
+async def test_add_to_a_deleting_object_is_rejected_by_the_server(api: Api, world: World) -> None:
     put(world, THEIRS)
     world.delete(ConfigMap, "a")
     with pytest.raises(Invalid):
         await add_finalizer(api, world.get(ConfigMap, "a"), OURS)
 
 
-async def test_add_to_an_object_that_is_gone(api: Api, world: World) -> None:
+async def test_add_to_an_object_that_is_deleted(api: Api, world: World) -> None:
     stale = put(world)
     world.delete(ConfigMap, "a")
     with pytest.raises(NotFound):

@@ -88,7 +88,7 @@ async def test_an_error_of_the_client_is_freed_when_it_was_handled(world: World)
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_an_error_of_a_reconcile_is_freed_when_it_was_told(world: World) -> None:
+async def test_an_error_of_a_reconcile_is_freed_after_it_is_logged(world: World) -> None:
     errors: list[weakref.ref[BaseException]] = []
 
     def keep(error: BaseException) -> BaseException:

@@ -67,13 +67,13 @@ async def test_objects_over_the_wire(url: str) -> None:
 
 
 @pytest.mark.conformance("client-03")
-async def test_client_03_a_server_that_accepts_and_never_answers_is_given_up() -> None:
+async def test_client_03_a_server_that_accepts_and_does_not_respond_is_a_timeout() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()  # until the client hangs up
         writer.close()
 
     async with raw_server(silent) as url, transport_to(url) as transport:
-        with pytest.raises(RequestTimeout, match=r"no answer within 0\.05 s"):
+        with pytest.raises(RequestTimeout, match=r"no response within 0\.05 s"):
             await transport.request("GET", "/version", timeout=0.05)
         with pytest.raises(RequestTimeout):
             async with transport.stream("GET", "/watch", idle=0.05):
@@ -99,7 +99,7 @@ async def test_client_03_a_watch_that_falls_silent_is_given_up() -> None:
             await anext(chunks)
 
 
-async def test_a_refused_connection_a_reset_and_nonsense_are_transport_errors() -> None:
+async def test_a_rejected_connection_a_reset_and_nonsense_are_transport_errors() -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
@@ -139,11 +139,11 @@ async def test_a_stream_that_breaks_off_is_a_transport_error() -> None:
             await anext(chunks)
 
 
-async def test_look_ups_of_the_servers_name_are_told_and_numeric_hosts_need_none(url: str) -> None:
+async def test_dns_lookups_are_reported_and_numeric_hosts_need_none(url: str) -> None:
     told: list[tuple[str, float]] = []
     for host in ("localhost", "127.0.0.1"):
         access = ClusterConfig(server=url.replace("127.0.0.1", host), credentials=NoCredentials())
-        transport = HttpTransport(access, resolved=lambda name, seconds: told.append((name, seconds)))
+        transport = HttpTransport(access, on_lookup=lambda name, seconds: told.append((name, seconds)))
         try:
             assert (await transport.request("GET", "/version")).status == 200
         finally:
@@ -188,7 +188,7 @@ async def test_a_write_that_waits_for_a_connection_is_fenced_when_it_gets_one(mo
         while not seen:  # noqa: ASYNC110 -- the server's side of the socket
             await asyncio.sleep(0.002)
         write = asyncio.Task(client.raw("POST", "/api/v1/namespaces", body={}))
-        while not transport.waits:  # noqa: ASYNC110 -- until the fence has let it pass and no connection is free
+        while not transport.connection_waits:  # noqa: ASYNC110 -- until the fence has let it pass and no connection is free
             await asyncio.sleep(0.002)
         leading = False
         answer_now.set()
@@ -245,7 +245,7 @@ async def test_client_10_debug_logs_never_hold_a_secret(
 
 
 @pytest.mark.conformance("client-02")
-async def test_client_02_a_refused_token_is_read_again_and_the_request_repeated_once(tmp_path: Path) -> None:
+async def test_client_02_a_rejected_token_is_read_again_and_the_request_repeated_once(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old\n")
     async with serve(ApiServer(), token="new") as served:
@@ -261,7 +261,7 @@ async def test_client_02_a_refused_token_is_read_again_and_the_request_repeated_
 
 
 @pytest.mark.conformance("client-02")
-async def test_client_02_a_watch_refused_for_its_token_is_opened_with_the_new_one(tmp_path: Path) -> None:
+async def test_client_02_a_watch_rejected_for_its_token_is_opened_with_the_new_one(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old")
     async with serve(ApiServer(), token="new") as served:

@@ -108,7 +108,7 @@ async def test_basic_authentication_and_insecure_clusters(tmp_path: Path) -> Non
 
 
 @pytest.mark.virtual_time
-async def test_a_token_file_is_read_again_every_minute_and_when_refused(tmp_path: Path) -> None:
+async def test_a_token_file_is_read_again_every_minute_and_when_rejected(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("one")
     access = await find_cluster_config(write(tmp_path, {"tokenFile": "token"}), environment={})
     assert await access.credentials.header() == "Bearer one"
@@ -146,12 +146,12 @@ async def test_impersonation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nobody", [{"as-groups": ["admins"]}, {"as-uid": "1"}, {"as-user-extra": {"a": ["b"]}}])
-async def test_nobody_has_no_groups(tmp_path: Path, nobody: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="need as: whose"):
+async def test_impersonated_groups_need_a_user(tmp_path: Path, nobody: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="need as: the user"):
         await find_cluster_config(write(tmp_path, {"token": "t", **nobody}), environment={})
 
 
-async def test_the_environment_is_read_when_asked_and_files_are_merged(tmp_path: Path) -> None:
+async def test_the_kubeconfig_variable_is_read_and_its_files_are_merged(tmp_path: Path) -> None:
     first = write(tmp_path, {"token": "a"}, name="first")
     second = write(tmp_path, {"token": "b"}, name="second")
     access = await find_cluster_config(environment={"KUBECONFIG": f"{first}:{second}"})
@@ -185,9 +185,11 @@ def test_outside_a_pod_and_in_a_pod_without_token(tmp_path: Path) -> None:
         in_cluster_config(environment, directory=tmp_path)
 
 
-async def test_no_way_to_a_cluster_says_where_was_looked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_error_without_a_configuration_lists_the_places(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(ConfigurationError, match="KUBECONFIG is not set"):
+    with pytest.raises(ConfigurationError, match="KUBECONFIG unset"):
         await find_cluster_config(environment={})
     with pytest.raises(ConfigurationError, match="does not exist"):
         await find_cluster_config(tmp_path / "none", environment={})
@@ -286,13 +288,16 @@ async def test_a_plugin_may_give_a_certificate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        ("sys.stderr.write('not logged in'); sys.exit(3)", "ended with 3: not logged in"),
+        ("sys.stderr.write('not logged in'); sys.exit(3)", "failed with exit code 3: not logged in"),
         ("print('hello')", "did not print an ExecCredential"),
         (printing({}), "neither a token nor a certificate"),
-        (printing({"token": "x"}).replace("/v1", "/v1beta1"), "answers in client.authentication.k8s.io/v1beta1"),
+        (
+            printing({"token": "x"}).replace("/v1", "/v1beta1"),
+            "printed apiVersion client.authentication.k8s.io/v1beta1",
+        ),
     ],
 )
-async def test_a_plugin_that_fails_is_quoted(tmp_path: Path, body: str, complaint: str) -> None:
+async def test_the_error_of_a_failed_plugin_contains_its_output(tmp_path: Path, body: str, complaint: str) -> None:
     with pytest.raises(TransportError, match=complaint):
         await plugin_access(tmp_path, body)
 
@@ -314,23 +319,21 @@ async def test_the_pods_namespace_is_that_of_the_environment(tmp_path: Path) -> 
     assert (await find_cluster_config(path, environment={"POD_NAMESPACE": "kaito-system"})).namespace == "kaito-system"
 
 
-async def test_a_missing_plugin_tells_how_to_get_it(tmp_path: Path) -> None:
+async def test_the_error_of_a_missing_plugin_contains_the_install_hint(tmp_path: Path) -> None:
     command = {"apiVersion": API, "command": "no-such-plugin", "installHint": "Run: install it"}
-    with pytest.raises(TransportError, match=r"does not start.*Run: install it"):
+    with pytest.raises(TransportError, match=r"did not start.*Run: install it"):
         await find_cluster_config(write(tmp_path, {"exec": command}), environment={})
 
 
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"command": "x"}, "without apiVersion"),
-        ({"apiVersion": API}, "without command"),
-        ({"apiVersion": API, "command": "x", "interactiveMode": "Always"}, "must ask on a terminal"),
+        ({"command": "x"}, "has no apiVersion"),
+        ({"apiVersion": API}, "has no command"),
+        ({"apiVersion": API, "command": "x", "interactiveMode": "Always"}, "is interactive"),
     ],
 )
-async def test_a_plugin_that_cannot_work_is_refused_at_once(
-    tmp_path: Path, config: dict[str, str], complaint: str
-) -> None:
+async def test_an_invalid_plugin_entry_is_rejected(tmp_path: Path, config: dict[str, str], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         await find_cluster_config(write(tmp_path, {"exec": config}), environment={})
 
@@ -355,7 +358,7 @@ class StoppedClock:
         return self.moment
 
 
-async def test_a_token_is_replaced_five_minutes_before_it_expires_and_when_refused(tmp_path: Path) -> None:
+async def test_a_token_is_replaced_five_minutes_before_it_expires_and_when_rejected(tmp_path: Path) -> None:
     clock = StoppedClock(dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
     command = counting(tmp_path, "'expirationTimestamp': '2030-01-01T01:00:00Z'")
     credentials = ExecCredentials(ExecPlugin({"apiVersion": API, "command": str(command)}, {}), clock=clock)

@@ -45,7 +45,7 @@ def without_subresources() -> dict[str, object]:
     return definition
 
 
-async def test_a_status_without_its_subresource_is_an_error_that_says_so(world: World) -> None:
+async def test_a_status_write_without_the_subresource_is_an_error(world: World) -> None:
     errors: list[str] = []
 
     async def converge(request: Request[App]) -> None:
@@ -68,7 +68,7 @@ async def test_a_status_without_its_subresource_is_an_error_that_says_so(world: 
         assert world.get(App, "a").status.conditions[0].type == "Ready"
 
 
-async def test_the_status_of_an_object_that_is_gone_is_no_error(world: World) -> None:
+async def test_the_status_of_a_deleted_object_is_not_an_error(world: World) -> None:
     async def converge(request: Request[App]) -> None:
         async with request.status() as status:
             world.delete(App, "a")
@@ -80,7 +80,7 @@ async def test_the_status_of_an_object_that_is_gone_is_no_error(world: World) ->
         assert world.reconciles()[0].outcome == "success"
 
 
-async def test_the_status_of_an_object_whose_name_is_taken_is_no_error(world: World) -> None:
+async def test_the_status_of_a_recreated_object_is_not_an_error(world: World) -> None:
     world.install(without_subresources())
     first = world.put(App(metadata=ObjectMeta(name="a")))
     world.delete(App, "a")
@@ -100,7 +100,7 @@ WRITES: dict[str, tuple[Write, str]] = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_every_write_of_a_missing_subresource_says_what_is_missing(name: str, world: World) -> None:
+async def test_every_write_to_a_missing_subresource_is_an_error_with_its_name(name: str, world: World) -> None:
     write, subresource = WRITES[name]
     world.install(without_subresources())
     obj = world.put(App(metadata=ObjectMeta(name="a")))
@@ -124,7 +124,7 @@ async def test_who_may_not_read_is_told_what_may_be_missing(world: World) -> Non
     assert not missing.value.is_object
 
 
-async def test_an_eviction_of_a_pod_that_is_gone_is_false_and_without_the_subresource_an_error(world: World) -> None:
+async def test_an_eviction_of_a_pod_that_is_deleted_is_false_and_without_the_subresource_an_error(world: World) -> None:
     client = Client(world.transport(), field_manager="test")
     victim = world.put(pod("a"))
     world.fail_next("create", subresource="eviction", status=404, message="the server could not find it")
@@ -155,7 +155,7 @@ async def test_a_finalizer_of_a_kind_that_is_not_served_any_more_is_not_taken_fo
         await remove_finalizer(api, stale, finalizer)  # the object is gone: nothing to do
 
 
-async def test_an_object_that_is_gone_is_named_by_add_finalizer(world: World) -> None:
+async def test_the_error_of_add_finalizer_contains_the_deleted_object(world: World) -> None:
     async with world.manager(cache=[Cached(ConfigMap)]) as manager:
         stale = world.put(ConfigMap(metadata=ObjectMeta(name="a", finalizers=["example.com/x"])))
         world.patch(ConfigMap, "a", {"metadata": {"finalizers": []}})

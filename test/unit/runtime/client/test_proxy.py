@@ -106,10 +106,10 @@ def test_the_kubeconfig_wins() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks"])
-def test_a_socks_proxy_is_refused_by_name(scheme: str) -> None:
+def test_a_socks_proxy_is_rejected(scheme: str) -> None:
     """framework-10: it would be spoken to as if it were an HTTP proxy."""
     url = f"{scheme}://me:secret@proxy:1080"
-    words = f"{scheme}://proxy is a SOCKS proxy, which is not supported: name an http:// proxy"
+    words = f"{scheme}://proxy is a SOCKS proxy, which is not supported: use an http:// proxy"
     with pytest.raises(ConfigurationError, match=f"proxy-url of the kubeconfig: {words}"):
         find_proxy(API, url, {})
     with pytest.raises(ConfigurationError, match=f"HTTPS_PROXY: {words}") as refused:
@@ -119,7 +119,7 @@ def test_a_socks_proxy_is_refused_by_name(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://proxy:1", "http://", "http://proxy:none", "http://[::1", "proxy:3128"])
-def test_what_is_not_the_url_of_a_proxy_is_refused(url: str) -> None:
+def test_what_is_not_the_url_of_a_proxy_is_rejected(url: str) -> None:
     """framework-10."""
     with pytest.raises(ConfigurationError, match=r"proxy-url of the kubeconfig: .*proxy"):
         find_proxy(API, url, {})
@@ -245,7 +245,7 @@ async def test_requests_and_watches_go_through_the_proxy_with_its_credentials(be
     assert len(behind.asked) >= 2, "watches have connections of their own"
 
 
-async def test_a_server_without_tls_is_asked_for_by_its_whole_address(tmp_path: Path) -> None:
+async def test_a_proxy_gets_the_full_url_of_a_server_without_tls(tmp_path: Path) -> None:
     """framework-10: HTTP_PROXY; the proxy reads the request itself."""
     asked: list[str] = []
 
@@ -273,7 +273,7 @@ async def test_no_proxy_goes_directly(behind: Behind) -> None:
     assert behind.asked == []
 
 
-async def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path: Path) -> None:
+async def test_the_error_of_a_proxy_contains_its_url_without_the_password(tmp_path: Path) -> None:
     """framework-10."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -291,7 +291,7 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path: Path
     assert "secret" not in str(refused.value)
 
 
-async def test_loopback_never_goes_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loopback_is_never_proxied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """framework-10: neither an API server on this machine nor a simulated Azure."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

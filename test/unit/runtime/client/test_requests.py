@@ -73,7 +73,7 @@ def test_paths(arguments: dict[str, str], path: str) -> None:
     assert resource_path(**arguments) == path
 
 
-def test_queries_leave_out_what_is_not_said() -> None:
+def test_queries_omit_empty_parameters() -> None:
     assert with_query("/x", {"a": None, "b": ""}) == "/x"
     assert with_query("/x", {"force": True, "limit": 5, "labelSelector": "a=b,c in (d)"}) == (
         "/x?force=true&limit=5&labelSelector=a%3Db%2Cc%20in%20%28d%29"
@@ -151,7 +151,7 @@ def test_client_01_an_error_without_a_status_object_is_still_typed(body: bytes) 
     assert str(error).startswith("GET /x: ")
 
 
-def test_an_unknown_api_is_told_from_an_absent_object() -> None:
+def test_an_unknown_api_is_distinguished_from_an_absent_object() -> None:
     unknown_group = failure(404, {}, b"404 page not found\n", "GET /apis/example.com/v1/caches")
     assert str(unknown_group).endswith("404 page not found (is its CustomResourceDefinition installed?)")
     assert isinstance(unknown_group, NotFound)
@@ -171,7 +171,7 @@ def test_retry_after_comes_from_the_header_or_the_details() -> None:
     assert error.retry_after == 4
 
 
-async def test_headers_name_who_asks_and_what_is_sent() -> None:
+async def test_headers_contain_user_agent_and_content_type() -> None:
     transport = Scripted(Reply(200, {}, CONFIG))
     client = Client(transport, field_manager="me", user_agent="my-operator/1.2 (linux/amd64)")
     obj = await client.get(ConfigMap, "a", "default")
@@ -205,7 +205,7 @@ async def test_each_warning_of_the_server_is_logged_once() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"metadata": {"continue": 3}}'])
-async def test_an_answer_that_is_not_a_list_is_told(body: bytes) -> None:
+async def test_a_response_that_is_not_a_list_is_an_error(body: bytes) -> None:
     client = Client(Scripted(Reply(200, {}, body)), field_manager="me")
     with pytest.raises(UnreadableObject, match="GET /api/v1/configmaps"):
         await client.list(ConfigMap)

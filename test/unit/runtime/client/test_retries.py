@@ -93,7 +93,7 @@ async def test_client_01_invalid_names_the_fields(client: Client) -> None:
     assert caught.value.details["kind"]
 
 
-async def test_a_read_survives_three_server_errors(client: Client, world: World, watcher: Watcher) -> None:
+async def test_a_read_is_retried_after_three_server_errors(client: Client, world: World, watcher: Watcher) -> None:
     world.put(config())
     world.fail_next("GET", status=503, times=3)
     started = monotonic()
@@ -156,7 +156,9 @@ async def test_a_lost_create_that_was_done_is_recognized_as_ours(
     assert watcher.attempts("POST") == 2
 
 
-async def test_a_lost_create_does_not_take_what_somebody_else_made(client: Client, world: World) -> None:
+async def test_a_create_with_a_lost_response_does_not_return_the_object_of_another_client(
+    client: Client, world: World
+) -> None:
     world.put(config(k="theirs"))
     world.server.inject(Fault(method="POST", drop_connection=True, times=1))
     with pytest.raises(AlreadyExists):
@@ -197,7 +199,7 @@ async def test_all_waits_of_one_call_stay_within_five_seconds(client: Client, wo
 
 @pytest.mark.conformance("client-03")
 @pytest.mark.parametrize("verb", ["get", "create", "apply"])
-async def test_client_03_a_call_that_is_never_answered_fails_after_thirty_seconds(
+async def test_client_03_a_call_without_a_response_fails_after_thirty_seconds(
     client: Client, world: World, watcher: Watcher, verb: str
 ) -> None:
     world.fail_next(hang=True, times=None)
@@ -213,7 +215,7 @@ async def test_client_03_a_call_that_is_never_answered_fails_after_thirty_second
     assert len(watcher.finished_codes) == 1
 
 
-async def test_the_fence_is_asked_for_every_attempt_of_a_write_and_never_for_reads(
+async def test_the_fence_is_checked_for_every_attempt_of_a_write_and_not_for_reads(
     client: Client, world: World, watcher: Watcher
 ) -> None:
     lost = False
@@ -264,7 +266,7 @@ async def test_a_transport_failure_is_observed_as_error(client: Client, world: W
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_a_redirect_is_no_answer(status: int, client: Client, world: World) -> None:
+async def test_a_redirect_is_an_error(status: int, client: Client, world: World) -> None:
     world.fail_next("get", ConfigMap, status=status, message="elsewhere")
     with pytest.raises(ApiError, match="elsewhere") as refused:
         await client.find(ConfigMap, "a", "default")

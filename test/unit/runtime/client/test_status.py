@@ -76,7 +76,7 @@ async def test_one_request_when_something_differs_and_none_when_not(api: Api, ga
     assert writes(world) == 1
 
 
-async def test_nothing_said_is_nothing_written(api: Api, gauge: Gauge, world: World) -> None:
+async def test_an_unchanged_status_is_not_written(api: Api, gauge: Gauge, world: World) -> None:
     async with api.status(gauge) as status:
         assert status.conditions == []
         assert status.find("Ready") is None
@@ -174,7 +174,7 @@ async def test_the_bodys_error_wins_over_a_failed_write(api: Api, gauge: Gauge, 
     world.fail_next("PATCH", Gauge, status=500, times=None)
     with pytest.raises(RuntimeError) as caught:
         await reconcile(api, gauge, "Broken", end=RuntimeError("boom"))
-    assert "could not be written either" in caught.value.__notes__[0]
+    assert "was not written" in caught.value.__notes__[0]
 
 
 async def test_a_failed_write_of_a_good_body_is_an_error(api: Api, gauge: Gauge, world: World) -> None:
@@ -204,7 +204,7 @@ async def test_not_written_after_the_lease_was_lost(api: Api, gauge: Gauge, worl
     assert writes(world) == 0
 
 
-async def test_an_object_that_is_gone_or_recreated_has_nothing_to_report(api: Api, gauge: Gauge, world: World) -> None:
+async def test_the_status_of_a_deleted_or_recreated_object_is_not_written(api: Api, gauge: Gauge, world: World) -> None:
     world.delete(Gauge, "g")
     async with api.status(gauge) as status:
         status.condition("Ready", True, "Yes")

@@ -49,7 +49,7 @@ async def test_kinds_with_conditions_of_their_own_are_written_in_them(world: Wor
     assert world.condition(Deployment, "d", "Progressing").reason == "Paused"
 
 
-async def test_conditions_without_a_model_are_refused_at_once(world: World) -> None:
+async def test_conditions_without_a_model_are_rejected_at_once(world: World) -> None:
     async with world.manager(cache=[Cached(Loose)]) as manager:
         world.put(Loose(metadata=ObjectMeta(name="l")))
         await world.settle()
@@ -62,13 +62,13 @@ async def test_conditions_without_a_model_are_refused_at_once(world: World) -> N
 @pytest.mark.parametrize(
     ("condition", "reason", "flaw"),
     [
-        ("Ready", "", "'' is no reason for the condition Ready"),
-        ("Ready", "not ready", "'not ready' is no reason"),
-        ("Ready", "x" * 1025, "is no reason"),
-        ("Is Ready", "Yes", "'Is Ready' is no condition type"),
+        ("Ready", "", "'' is not a valid reason of condition Ready"),
+        ("Ready", "not ready", "'not ready' is not a valid reason"),
+        ("Ready", "x" * 1025, "is not a valid reason"),
+        ("Is Ready", "Yes", "'Is Ready' is not a condition type"),
     ],
 )
-async def test_words_the_conventions_do_not_allow_are_refused_at_once(
+async def test_words_the_conventions_do_not_allow_are_rejected_at_once(
     world: World, condition: str, reason: str, flaw: str
 ) -> None:
     async with world.manager(cache=[Cached(Node)]) as manager:

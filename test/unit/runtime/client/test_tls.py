@@ -110,7 +110,7 @@ async def test_client_13_a_ca_without_key_identifiers_is_accepted_and_hosts_are_
         assert await status_of(url, named) == 200
 
 
-async def test_a_stranger_is_refused_unless_told_to_trust_anybody(tmp_path: Path) -> None:
+async def test_an_untrusted_server_is_rejected_unless_verification_is_off(tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.crt"
     ca_file.write_bytes(authority().pem)
     async with serving(authority(), tmp_path, "127.0.0.1") as url:
@@ -240,5 +240,5 @@ def test_the_fingerprint_follows_content_not_names(tmp_path: Path) -> None:
 
 
 def test_missing_or_broken_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="TLS files not usable"):
+    with pytest.raises(ConfigurationError, match="invalid TLS files"):
         client_context(TlsConfig(ca_file=str(tmp_path / "none.crt")))

@@ -58,7 +58,7 @@ async def test_create_get_find(client: Client) -> None:
     assert "GET /api/v1/namespaces/default/configmaps/b" in str(caught.value)
 
 
-async def test_create_again_says_already_exists(client: Client) -> None:
+async def test_a_second_create_is_already_exists(client: Client) -> None:
     await client.create(config("a"))
     with pytest.raises(AlreadyExists):
         await client.create(config("a"))
@@ -257,7 +257,7 @@ async def test_delete_only_what_was_read(client: Client, world: World) -> None:
         await client.delete(config("a"), if_unchanged=True)
 
 
-async def test_remove_tells_whether_something_is_left(client: Client) -> None:
+async def test_delete_with_result_reports_whether_the_object_remains(client: Client) -> None:
     held = await client.create(config("held").with_metadata(finalizers=["example.com/wait"]))
     result = await client.delete_with_result(held)
     assert (result.existed, result.is_deleted) == (True, False)
@@ -286,7 +286,7 @@ async def test_evict(client: Client, world: World) -> None:
     assert await client.evict(pod) is False
 
 
-async def test_eviction_refused_by_a_budget_is_too_many_requests(client: Client, world: World) -> None:
+async def test_eviction_rejected_by_a_budget_is_too_many_requests(client: Client, world: World) -> None:
     pod = world.put(builders.pod("p"))
     world.fail_next("POST", subresource="eviction", status=429, retry_after=10)
     with pytest.raises(TooManyRequests) as caught:
@@ -316,9 +316,9 @@ async def test_a_name_cannot_leave_its_place_in_the_path(client: Client, world: 
 
 
 async def test_a_namespace_is_demanded_before_anything_is_sent(client: Client, world: World) -> None:
-    with pytest.raises(ConfigurationError, match="lives in a namespace"):
+    with pytest.raises(ConfigurationError, match="is namespaced"):
         await client.get(ConfigMap, "a")
-    with pytest.raises(ConfigurationError, match="lives in a namespace"):
+    with pytest.raises(ConfigurationError, match="is namespaced"):
         await client.create(ConfigMap(metadata=ObjectMeta(name="a")))
     assert world.count() == 0
 

@@ -83,7 +83,7 @@ async def test_client_06_an_event_of_six_mebibytes_passes() -> None:
 
 
 @pytest.mark.conformance("client-06")
-async def test_client_06_an_event_of_seventeen_mebibytes_is_refused_with_its_reason_and_read_anew() -> None:
+async def test_client_06_an_event_of_seventeen_mebibytes_is_rejected_with_its_reason_and_read_anew() -> None:
     with structlog.testing.capture_logs() as logged:
         async with server_sending(event("huge", 2, 17 * MIB)) as url, cache_of(url) as cache:
             await until(lambda: bool(cache.stats()[0].relists))
