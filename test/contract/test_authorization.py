@@ -50,7 +50,7 @@ def refusal(server: Server, answer: Answer) -> str:
     return str(answer.body["message"]).replace(server.namespace, "NS")
 
 
-async def test_what_no_role_allows_is_refused_in_these_words(server: Server) -> None:
+async def test_what_no_role_allows_is_rejected_in_these_words(server: Server) -> None:
     user = account(server)
     listed = await as_user(server, user, "GET", "/api/v1/namespaces/{ns}/secrets")
     assert refusal(server, listed) == (
@@ -126,7 +126,7 @@ async def test_an_apply_that_creates_needs_the_right_to_create(server: Server) -
     assert (await as_user(server, user, "PATCH", f"{CONFIG_MAPS}/new", body, **apply)).status == 200
 
 
-async def test_reviews_tell_what_requests_would_be_told(server: Server) -> None:
+async def test_access_reviews_match_the_authorization_of_requests(server: Server) -> None:
     user = account(server)
     await grant(server, {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]})
     await allowed_soon(server, user, CONFIG_MAPS)
@@ -148,7 +148,7 @@ async def test_reviews_tell_what_requests_would_be_told(server: Server) -> None:
     assert may_review.status == 403
 
 
-async def test_a_binding_to_a_role_that_is_missing_is_told(server: Server) -> None:
+async def test_a_binding_to_a_missing_role_is_reported(server: Server) -> None:
     user = account(server)
     await grant(server, {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]})
     binding = {
@@ -167,7 +167,7 @@ async def test_a_binding_to_a_role_that_is_missing_is_told(server: Server) -> No
     assert refused.endswith(': RBAC: clusterrole.rbac.authorization.k8s.io "gone" not found')
 
 
-async def test_only_who_may_impersonate_does(server: Server) -> None:
+async def test_impersonation_needs_permission(server: Server) -> None:
     """The administrator may; a service account of his may not go on to be somebody else."""
     await server.ok("POST", "/api/v1/namespaces/{ns}/serviceaccounts", {"metadata": {"name": "op"}})
     token = await server.ok("POST", "/api/v1/namespaces/{ns}/serviceaccounts/op/token", {"spec": {}})
@@ -182,7 +182,7 @@ async def test_only_who_may_impersonate_does(server: Server) -> None:
     )
 
 
-async def test_nobody_gives_what_he_does_not_have(server: Server) -> None:
+async def test_a_role_author_must_hold_its_permissions(server: Server) -> None:
     user = account(server)
     roles, bindings = RBAC + "/namespaces/{ns}/roles", RBAC + "/namespaces/{ns}/rolebindings"
     await grant(

@@ -158,7 +158,7 @@ async def test_a_failed_operation_and_a_failed_pool_tell_why() -> None:
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_a_refusal_has_its_verdict(name: str) -> None:
+async def test_a_rejection_has_its_reason(name: str) -> None:
     """The simulator's fault of that name, replayed to the provider over HTTP."""
     async with Simulator(SimulatorSettings(speed=3000)) as simulator, serve(simulator) as url:
         azure = provider_at(url)
@@ -290,7 +290,7 @@ async def test_a_pools_life_has_the_recorded_shapes() -> None:
         assert_alike(BY_NAME["delete-absent"], *await client.send("DELETE", POOL))
 
 
-async def test_a_spot_pool_gets_label_and_taint_that_nobody_asked_for() -> None:
+async def test_a_spot_pool_gets_a_label_and_a_taint_by_default() -> None:
     async with simulated() as (simulator, client):
         created = await client.send("PUT", POOL, properties(scaleSetPriority="Spot"))
         assert_alike(BY_NAME["create-spot"], *created)
@@ -349,7 +349,7 @@ async def test_a_fault_has_the_recorded_shape(name: str) -> None:
         ({"nodeLabels": {"kubernetes.io/mine": "x"}}, 400, "InvalidParameter", "agentPoolProfile.nodeLabels"),
     ],
 )
-async def test_the_simulator_refuses_what_azure_refuses(
+async def test_the_simulator_rejects_what_azure_rejects(
     changes: dict[str, Any], status: int, code: str, target: str
 ) -> None:
     async with simulated() as (_, client):
@@ -361,7 +361,7 @@ async def test_the_simulator_refuses_what_azure_refuses(
     ("refusal", "status", "code"),
     [("aks", 400, "ErrCode_InsufficientVCPUQuota"), ("compute", 409, "OperationNotAllowed")],
 )
-async def test_quota_is_refused_by_aks_or_by_compute(refusal: str, status: int, code: str) -> None:
+async def test_quota_is_rejected_by_aks_or_by_compute(refusal: str, status: int, code: str) -> None:
     async with simulated(quota_refusal=refusal) as (simulator, client):
         simulator.cluster.quota["cores"] = 1
         given_status, given, _ = await client.send("PUT", POOL, properties())

@@ -309,7 +309,7 @@ async def test_a_version_the_server_has_not_reached_leads_to_the_newest_list(ser
 
 
 @pytest.mark.real
-async def test_a_denied_kind_says_what_is_denied(real: Server) -> None:
+async def test_the_error_of_a_denied_kind_contains_the_permission(real: Server) -> None:
     async with connected(real, {"Impersonate-User": "nobody"}) as transport:
         cache = Cache(transport, [Cached(ConfigMap)], rng=random.Random(1))
         async with TaskScope("test") as scope:

@@ -184,7 +184,7 @@ async def test_pods_are_deleted_and_evicted(client: Client, namespace: str) -> N
     assert await client.evict(pod("none")) is False
 
 
-async def test_a_dry_run_is_checked_and_keeps_nothing_whatever_the_verb(client: Client, namespace: str) -> None:
+async def test_a_dry_run_of_every_verb_is_validated_and_not_stored(client: Client, namespace: str) -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
     metadata = {"name": "app", "namespace": namespace}
@@ -230,7 +230,7 @@ async def test_a_bound_client_needs_no_namespace(client: Client, namespace: str)
 
 
 @pytest.mark.real
-async def test_a_kubeconfig_may_act_as_somebody_else(real: At, tmp_path: Path) -> None:
+async def test_a_kubeconfig_may_impersonate(real: At, tmp_path: Path) -> None:
     content = yaml.safe_load(real.kubeconfig.read_text())
     content["users"][0]["user"] |= {
         "as": "jane",
@@ -249,7 +249,7 @@ async def test_a_kubeconfig_may_act_as_somebody_else(real: At, tmp_path: Path) -
     }
 
 
-async def test_discovery_knows_plurals(client: Client, transport: HttpTransport, namespace: str) -> None:
+async def test_discovery_finds_plurals(client: Client, transport: HttpTransport, namespace: str) -> None:
     ingress = untyped_kind("networking.k8s.io/v1", "Ingress")
     assert list(await client.list(ingress, namespace=namespace)) == []
     pods = await ServerDiscovery(transport).find(GroupVersionKind("", "v1", "Pod"))
@@ -380,7 +380,7 @@ class Plain(Resource, api="contract.example.com/v1", kind="ContractPlain"):
     status: GaugeStatus = GaugeStatus()
 
 
-async def test_a_missing_subresource_is_told_from_a_missing_object(api: Api, namespace: str) -> None:
+async def test_a_missing_subresource_is_distinguished_from_a_missing_object(api: Api, namespace: str) -> None:
     """framework-06: kube-apiserver answers both alike."""
     client = api.client
     definition = crd([Version(model=Plain, storage=True)])
@@ -416,7 +416,7 @@ async def test_a_missing_subresource_is_told_from_a_missing_object(api: Api, nam
     assert not await client.delete(pod)
 
 
-async def test_a_former_field_manager_leaves_nothing_behind(client: Client, api: Api, namespace: str) -> None:
+async def test_fields_of_a_former_field_manager_are_removed(client: Client, api: Api, namespace: str) -> None:
     """framework-05: a version that applied as the manager itself, then one whose controller applies less."""
     await client.apply(config(namespace, "shared", a="1", dropped="1"))
     await client.apply(config(namespace, "shared", theirs="1"), field_manager="somebody")

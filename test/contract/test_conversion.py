@@ -245,7 +245,7 @@ STREAMED = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan",
 """Parameters of a watch that begins with everything there is."""
 
 
-async def test_initial_events_that_cannot_all_be_converted_are_never_said_to_be_complete(tanks: Tanks) -> None:
+async def test_initial_events_with_a_conversion_failure_are_not_complete(tanks: Tanks) -> None:
     """framework-14: without the end bookmark a client knows that it has not seen everything."""
     server = tanks.server
     await tanks.put("good", liters=4)
@@ -257,7 +257,7 @@ async def test_initial_events_that_cannot_all_be_converted_are_never_said_to_be_
     assert "unlucky" not in [event["object"].get("metadata", {}).get("name") for event in seen]
 
 
-async def test_a_page_with_an_object_that_cannot_be_converted_is_refused(tanks: Tanks) -> None:
+async def test_a_page_with_an_object_that_cannot_be_converted_is_rejected(tanks: Tanks) -> None:
     """framework-14: a page is never answered with the object left out."""
     server = tanks.server
     for name in ("a", "b", "d"):

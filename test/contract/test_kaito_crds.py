@@ -167,7 +167,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-async def test_bad_input_is_refused_by_the_server_alone_with_field_and_remedy(server: Server) -> None:
+async def test_bad_input_is_rejected_by_the_server_alone_with_field_and_remedy(server: Server) -> None:
     await install(server)
     problems: list[str] = []
     for name, change, field, message in REFUSED:
@@ -243,7 +243,7 @@ async def test_a_pod_template_and_a_volume_keep_every_field(server: Server) -> N
     assert stored["inference"]["template"] == template
 
 
-async def test_an_unknown_field_is_refused_when_the_client_asks_for_strictness(server: Server) -> None:
+async def test_an_unknown_field_is_rejected_when_the_client_asks_for_strictness(server: Server) -> None:
     await install(server)
 
     answer = await server.call("POST", BETA, beta(PHI, {"resource": {"instancetype": "x"}}), fieldValidation="Strict")

@@ -147,7 +147,7 @@ async def test_a_custom_resource_lives_from_apply_to_delete(kubectl: Kubectl, gr
     await kubectl.ok("delete", "crd", f"things.{group}")
 
 
-async def test_the_server_explains_what_it_refuses(kubectl: Kubectl, group: str) -> None:
+async def test_the_error_of_a_rejected_schema_contains_the_field(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
     refused = await kubectl("apply", "-f", "-", text=thing(group, 0))
     assert refused.code == 1
@@ -225,7 +225,7 @@ async def test_create_label_annotate_and_edit_by_set(kubectl: Kubectl) -> None:
     assert (web["spec"]["replicas"], container["image"], container["ports"][0]["containerPort"]) == (2, "web:2", 80)
 
 
-async def test_discovery_knows_short_names_and_categories(kubectl: Kubectl, group: str) -> None:
+async def test_discovery_finds_short_names_and_categories(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
     await kubectl.ok("apply", "-f", "-", text=thing(group, 1))
     assert "one" in await kubectl.ok("get", f"th.v1.{group}")

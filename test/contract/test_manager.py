@@ -228,7 +228,7 @@ async def asked(server: Server, port: int) -> AsyncGenerator[None]:
             await server.call("DELETE", f"{group}/{manifest['kind'].lower()}s/{name}")
 
 
-async def test_the_api_server_asks_our_webhooks_over_tls_it_was_told_to_trust(server: Server) -> None:
+async def test_the_api_server_calls_webhooks_with_the_configured_ca(server: Server) -> None:
     port = free_port()
     settings = settings_for(server, webhook_bind_address="127.0.0.1", webhook_port=port, webhook_hosts=("127.0.0.1",))
     manager = Manager(settings, webhooks=[potter_webhook], name="potter")

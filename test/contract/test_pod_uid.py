@@ -16,7 +16,7 @@ POD = {
 
 @pytest.mark.parametrize("content", [MERGE, STRATEGIC])
 @pytest.mark.parametrize("path", ["/status", ""])
-async def test_a_patch_for_another_uid_is_refused(server: Server, content: str, path: str) -> None:
+async def test_a_patch_for_another_uid_is_rejected(server: Server, content: str, path: str) -> None:
     pods = "/api/v1/namespaces/{ns}/pods"
     made = await server.ok("POST", pods, POD)
     body = {"metadata": {"uid": "11111111-2222-3333-4444-555555555555"}, "status": {"message": "of another pod"}}

@@ -187,7 +187,7 @@ async def test_a_watch_from_a_version_that_is_not_reached_yet_is_accepted_and_si
     assert seen == []
 
 
-async def test_the_newest_version_is_told_by_a_list_of_one_object_and_by_a_stream_that_selects_nothing(
+async def test_a_list_of_one_object_and_a_stream_that_selects_nothing_return_the_newest_version(
     server: Server,
 ) -> None:
     """framework-12: the two questions of an informer that doubts its watch."""
@@ -203,7 +203,7 @@ async def test_the_newest_version_is_told_by_a_list_of_one_object_and_by_a_strea
     assert int(event["object"]["metadata"]["resourceVersion"]) >= written
 
 
-async def test_initial_events_of_a_version_that_is_not_reached_yet_are_refused(server: Server) -> None:
+async def test_initial_events_of_a_version_that_is_not_reached_yet_are_rejected(server: Server) -> None:
     """framework-12: as an event of the stream; a client then asks for the newest."""
     await server.ok("POST", MAPS, config_map("a"))
     future = str(int(await version(server)) + AHEAD)

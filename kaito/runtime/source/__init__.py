@@ -1,8 +1,8 @@
-"""Sources: where a controller's events come from.
+"""Sources of a controller's events (controller-runtime's source package).
 
-A `KindSource` watches a kind through the cache's informer, a `ChannelSource` takes events that the program itself
-sends, a `FunctionSource` runs a function that adds keys, and anything else with `start` will do (`Source`). The
-controller starts each with its queue and waits until `synced` before it starts workers.
+A `KindSource` watches a kind through an informer, a `ChannelSource` receives events that the program sends, a
+`FunctionSource` runs a function that adds keys; other classes may implement `Source`. The controller starts each with
+its queue and waits until it is synced before it starts workers.
 """
 
 from kaito.runtime.cache.event import (

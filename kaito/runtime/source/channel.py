@@ -1,6 +1,7 @@
-"""`Channel`: events that the program itself sends, for what the cluster does not show (a webhook, a timer, a cloud).
+"""`Channel`: events that the program sends, from sources outside the cluster such as a webhook, a timer or a cloud.
 
-Every controller that `.receives(channel)` gets every event. A full buffer makes `send` wait; nothing is dropped.
+Every controller that `.receives(channel)` gets every event. `send` waits while a buffer is full; events are not
+dropped.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ _log = get_logger(__name__)
 
 @final
 class Channel(Generic[R]):
-    """Carries generic events about a kind to whoever receives them."""
+    """Delivers generic events of a kind to all receivers."""
 
     def __init__(self, kind: type[R], *, name: str = "", buffer: int = BUFFER_EVENTS) -> None:
         self.kind = kind
@@ -38,26 +39,26 @@ class Channel(Generic[R]):
         self._receivers: list[asyncio.Queue[Event[R]]] = []
 
     async def send(self, about: R | ObjectKey) -> None:
-        """Tell every receiver to look at an object, or at a key. Waits while a receiver's buffer is full."""
+        """Send an event for an object or a key to every receiver. Waits while a receiver's buffer is full."""
         event = generic_key(self.kind, about) if isinstance(about, ObjectKey) else generic(about)
         for receiver in list(self._receivers):
             await receiver.put(event)
 
     def attach(self) -> "asyncio.Queue[Event[R]]":
-        """A new receiver's buffer; events sent earlier are not in it."""
+        """Add a receiver and return its buffer, which gets later events only."""
         receiver: asyncio.Queue[Event[R]] = asyncio.Queue(self._buffer)
         self._receivers.append(receiver)
         return receiver
 
     def detach(self, receiver: "asyncio.Queue[Event[R]]") -> None:
-        """Send no more to the receiver."""
+        """Remove a receiver."""
         if receiver in self._receivers:
             self._receivers.remove(receiver)
 
 
 @final
 class ChannelSource(Generic[R]):
-    """Delivers what is sent on a channel."""
+    """Source of a channel's events."""
 
     def __init__(
         self, channel: Channel[R], handler: Handler[R] = enqueue_self, *, when: Predicate | None = None
@@ -68,7 +69,7 @@ class ChannelSource(Generic[R]):
         self._when = when
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedChannel":
-        """Begin to deliver; a task in `scope` takes events off the channel."""
+        """Start to deliver events, in a task of `scope`."""
         receiver = self._channel.attach()
         started = StartedChannel(self._channel, receiver)
         scope.spawn(self._run(receiver, started, queue, View(cache)), name=f"source.{self.name}")
@@ -95,7 +96,7 @@ class ChannelSource(Generic[R]):
                 result = self._handler(event, queue, view)
                 if isawaitable(result):
                     await result
-            except Exception as error:  # noqa: BLE001 -- a handler is foreign code; the event must not be lost to its bad moment
+            except Exception as error:  # noqa: BLE001 -- handlers are user code; the event is retried
                 _log.error(
                     "event handler failed",
                     handler=self.name,
@@ -115,7 +116,7 @@ class ChannelSource(Generic[R]):
 
 @final
 class StartedChannel:
-    """A receiver at work."""
+    """Started source of a channel."""
 
     def __init__(self, channel: Channel[Any], receiver: "asyncio.Queue[Event[Any]]") -> None:
         self._channel = channel
@@ -124,24 +125,24 @@ class StartedChannel:
         self.stopped: bool = False
 
     async def wait_synced(self) -> None:
-        """A channel has no past: returns at once."""
+        """Return at once: a channel has no initial events."""
 
     @property
     def synced(self) -> bool:
-        """Always."""
+        """Whether the source is synced: always."""
         return True
 
     @property
     def idle(self) -> bool:
-        """Nothing is buffered or being handled."""
+        """Whether no event is buffered or being handled."""
         return self._receiver.empty() and not self.busy
 
     @property
     def sync_error(self) -> str:
-        """Nothing can go wrong."""
+        """Return no error: a channel is always synced."""
         return ""
 
     def stop(self) -> None:
-        """Receive nothing more; what is buffered is dropped."""
+        """Stop receiving; buffered events are dropped."""
         self.stopped = True
         self._channel.detach(self._receiver)

@@ -1,4 +1,4 @@
-"""`FunctionSource`: a function that adds keys itself, for events that neither the cluster nor a channel brings."""
+"""`FunctionSource`: a function that adds keys to a controller's queue, for other event sources."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,12 +10,12 @@ from kaito.runtime.handler import Enqueue
 from kaito.runtime.tasks import TaskScope
 
 Feed = Callable[[Enqueue, View], Awaitable[None]]
-"""Adds keys to the queue for as long as it runs. It may return; what it raises stops the manager."""
+"""Adds keys to the queue while it runs. It may return; an exception stops the manager."""
 
 
 @final
 class FunctionSource:
-    """Runs a function that feeds a controller's queue, on every replica, from before the election on.
+    """Source that runs a function, on every replica and before leader election.
 
     Args:
         function: called once with the queue and a `View` of the cache.
@@ -27,7 +27,7 @@ class FunctionSource:
         self._function = function
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedFunction":
-        """Call the function, in a task of `scope`."""
+        """Start the function in a task of `scope`."""
         return StartedFunction(scope.spawn(self._run(queue, View(cache)), name=f"source.{self.name}"))
 
     async def _run(self, queue: Enqueue, view: View) -> None:
@@ -39,27 +39,27 @@ class FunctionSource:
 
 @final
 class StartedFunction:
-    """A function at work."""
+    """Started source of a function."""
 
     def __init__(self, task: "asyncio.Task[None]") -> None:
         self._task = task
 
     async def wait_synced(self) -> None:
-        """A function has no past: returns at once."""
+        """Return at once: a function has no initial events."""
 
     @property
     def synced(self) -> bool:
-        """Always."""
+        """Whether the source is synced: always."""
         return True
 
     @property
     def idle(self) -> bool:
-        """Always: what it waits for is not known."""
+        """Whether the source is idle: always, because the function's state is unknown."""
         return True
 
     @property
     def sync_error(self) -> str:
-        """Nothing that is not raised."""
+        """Return no error: a failure stops the manager."""
         return ""
 
     def stop(self) -> None:

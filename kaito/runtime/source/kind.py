@@ -1,4 +1,4 @@
-"""`KindSource`: every event of a kind, from the cache's informer through a predicate to a handler."""
+"""`KindSource`: delivers the events of a kind from its informer, through a predicate, to a handler."""
 
 import copy
 from collections.abc import Awaitable, Collection
@@ -27,18 +27,19 @@ _NAMES: Final = msgspec.json.Decoder(list[str])
 
 @final
 class KindSource(Generic[R]):
-    """Watches a kind.
+    """Source of the events of a kind.
 
     Args:
         kind: The kind.
-        handler: What to do with its events.
-        when: Which of them; all by default.
-        name: For logs and metrics, default the kind's name in lower case.
-        resync: Seconds after which every object is told once more, as an update without change; 0 = never. Predicates
-            see it as a generic event: `changed(...)` asks about changes, and would drop all of them.
-        finalizers: Names of finalizers whose clean-up the handler's keys run. The event that begins the deletion of an
-            object carrying one of them reaches the handler whatever `when` decides: without it the clean-up would not
-            run and the object would stay. So does the event that takes such an object out of the cache.
+        handler: Receives the events.
+        when: Filter of the events; by default all pass.
+        name: Name in logs and metrics; by default the kind in lower case.
+        resync: Interval in seconds of a resync, which delivers every object again as an update without change; 0
+            disables it. Predicates receive a generic event, because `changed(...)` would reject an update without
+            change.
+        finalizers: Finalizers of the controller. The event that begins the deletion of an object with one of them
+            reaches the handler regardless of `when`: otherwise the clean-up would not run and the object would never be
+            deleted. The same applies to the event that removes such an object from the cache.
     """
 
     def __init__(
@@ -59,21 +60,22 @@ class KindSource(Generic[R]):
         self._when = when
 
     def with_finalizers(self, finalizers: Collection[str]) -> Self:
-        """The same source with further `finalizers`."""
+        """Return a copy with additional `finalizers`."""
         other = copy.copy(self)
         other.finalizers = self.finalizers | frozenset(finalizers)
         return other
 
     @property
     def cached(self) -> Cached:
-        """What it needs of the cache: the kind, in whatever form others declare it."""
+        """Declare the kind in the cache; the options of other declarations apply."""
         return Cached(self.kind)
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedKind[R]":  # noqa: ARG002 -- the protocol's; the informer owns the task
-        """Begin to deliver events to `queue`.
+        """Start to deliver events to `queue`.
 
         Raises:
-            ConfigurationError: the predicate compares fields that the cache does not keep: it would never see a change.
+            ConfigurationError: The predicate compares fields that are not cached, so that it would never detect a
+                change.
         """
         view = View(cache)
         handler, when, resyncs, finalizers = self._handler, self._when, self.resync > 0, self.finalizers
@@ -93,7 +95,7 @@ class KindSource(Generic[R]):
             if not declaration.keeps(path):
                 ref.release()
                 field = ".".join(path)
-                raise ConfigurationError(f"{self.name}: {when} looks at {field}, which {declaration!r} does not keep")
+                raise ConfigurationError(f"{self.name}: {when} compares {field}, which {declaration!r} does not cache")
         return StartedKind(ref, ref.informer.subscribe(deliver, name=self.name, resync=self.resync))
 
     def __repr__(self) -> str:
@@ -101,13 +103,13 @@ class KindSource(Generic[R]):
 
 
 def _awaits_clean_up(event: Event[Any], finalizers: frozenset[str]) -> bool:
-    """Whether from this event on an object waits for the clean-up of one of the finalizers."""
+    """Whether the object waits for one of the finalizers from this event on."""
     match event.type:
         case EventType.CREATE:
             begins = event.new is not None and event.new.header.deleting
         case EventType.UPDATE:
             begins = event.begins_deletion
-        case EventType.DELETE:  # gone with a finalizer: it has left the cache's selection, and still exists
+        case EventType.DELETE:  # with a finalizer left, it has left the cache's selector and still exists
             begins = True
         case _:
             begins = False
@@ -127,7 +129,7 @@ def _as_generic(event: Event[R]) -> Event[R]:
 
 @final
 class StartedKind(Generic[R]):
-    """A subscription at an informer, and a share in it."""
+    """Started source of a kind: a subscription and a reference to its informer."""
 
     def __init__(self, ref: InformerRef[R], subscription: Subscription[R]) -> None:
         self._ref = ref
@@ -144,15 +146,15 @@ class StartedKind(Generic[R]):
 
     @property
     def idle(self) -> bool:
-        """Nothing is buffered or being handled; failed events may wait for their next try."""
+        """Whether no event is buffered or being handled; failed events may wait for their retry."""
         return self._subscription.idle
 
     @property
     def sync_error(self) -> str:
-        """The last list or watch error of the informer."""
+        """Return the last list or watch error of the informer."""
         return "" if self._ref.informer.synced else str(self._ref.informer.not_synced())
 
     def stop(self) -> None:
-        """Unsubscribe, and give back the share in the informer."""
+        """Cancel the subscription and release the informer."""
         self._subscription.cancel()
         self._ref.release()

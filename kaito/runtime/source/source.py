@@ -1,4 +1,4 @@
-"""What a controller needs of a source: start it, wait for it, stop it."""
+"""The interface of sources: start, wait until synced, stop."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,42 +8,41 @@ from kaito.runtime.tasks import TaskScope
 
 
 class StartedSource(Protocol):
-    """A source at work."""
+    """Started source of a controller."""
 
     async def wait_synced(self) -> None:
-        """Wait until everything that was there at the start has been handled; returns at once if there is no such
-        thing."""
+        """Wait until the initial events have been handled; return at once if there are none."""
         ...
 
     @property
     def synced(self) -> bool:
-        """Whether `wait_synced` would return at once."""
+        """Whether the initial events have been handled."""
         ...
 
     @property
     def idle(self) -> bool:
-        """Nothing is buffered or being handled."""
+        """Whether no event is buffered or being handled."""
         ...
 
     @property
     def sync_error(self) -> str:
-        """Why it is not synced yet, in the server's words; empty when nothing is known to be wrong."""
+        """The error of the server that prevents the sync; empty if there is none."""
         ...
 
     def stop(self) -> None:
-        """Deliver nothing more. Harmless when repeated."""
+        """Stop delivering events. May be called repeatedly."""
         ...
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where events come from."""
+    """Source of a controller's events."""
 
     @property
     def name(self) -> str:
-        """For logs and metrics."""
+        """Name in logs and metrics."""
         ...
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> StartedSource:
-        """Begin to deliver events to `queue`; tasks of its own run in `scope`."""
+        """Start to deliver events to `queue`; tasks run in `scope`."""
         ...

@@ -1,4 +1,4 @@
-"""Testing operators: an in-memory cluster in virtual time. For your tests as well as ours.
+"""Tools for testing operators: an in-memory cluster in virtual time, and test environments with a real API server.
 
     # conftest.py
     pytest_plugins = ["kaito.runtime.testing.pytest"]
@@ -10,10 +10,10 @@
             await world.settle()
         assert world.get(Deployment, "cache").spec.replicas == 3
 
-`World` is the cluster, `workloads()` its stand-in for Kubernetes' own workload controllers, `node()` and `pod()` make
-ready ones. `RealCluster` is a namespace of a real API server. `VirtualTimeLoop` alone serves tests that only need time,
-`ScriptedTransport` tests of the protocol's corners. Production code never imports this package. Names are loaded when
-they are used: the in-memory server stays unloaded where only the plugin is.
+`World` is the cluster, `workloads()` simulates Kubernetes' workload controllers, `node()` and `pod()` build ready
+objects. `CrashingTransport` simulates crashes. `RealCluster` is a namespace of a real API server. `VirtualTimeLoop` is
+for tests that need only time, `ScriptedTransport` for tests of the protocol. Production code never imports this
+package. Names are loaded on first use, so that the pytest plugin does not import the in-memory API server.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ def __getattr__(name: str) -> Any:
     """Load a name from its module.
 
     Raises:
-        ModuleNotFoundError: the in-memory API server is not installed.
+        ModuleNotFoundError: The in-memory API server is not installed.
     """
     try:
         return load(__name__, name, _HOMES)

@@ -1,6 +1,6 @@
-"""Webhooks in the process: the `World`'s API server asks `Webhook`s and `Conversion`s without sockets or certificates.
+"""Webhooks in the process: the `World`'s API server calls `Webhook`s and `Conversion`s without sockets or certificates.
 
-The questions and answers are the documents that travel between a real API server and a webhook server.
+Requests and responses are the same documents as between a real API server and a webhook server.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ from kaito.runtime.webhook.manifests import admission_manifests
 from kaito.runtime.webhook.review import parse_review
 
 SERVICE = "in-process"
-"""What the configurations point at; no such Service exists, nor is one needed."""
+"""Service in the webhook configurations; it does not exist."""
 
 
 @final
 class InProcessWebhooks:
-    """Answers by path; what points elsewhere is called over the network."""
+    """Calls webhooks of the process by path; other webhooks are called over the network."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, AdmissionHandler] = {}
         self._conversions: dict[tuple[str, str], Conversion[Any]] = {}
 
     def add(self, webhook: AnyWebhook) -> list[dict[str, Any]]:
-        """Answer for a webhook; the configurations to store, so that the server asks."""
+        """Add a webhook; returns the webhook configurations to create in the server."""
         if webhook.defaults:
             self._handlers[webhook.mutate_path] = defaulting_handler(webhook)
         if webhook.validate is not None:
@@ -43,11 +43,11 @@ class InProcessWebhooks:
         )
 
     def convert(self, conversion: Conversion[Any]) -> None:
-        """Answer for a conversion."""
+        """Add a conversion."""
         self._conversions[conversion.group_kind] = conversion
 
     async def call(self, config: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
-        """The server's `webhooks`: the answered review."""
+        """Call a webhook and return the review with the response; passed to the server as `webhooks`."""
         if review["kind"] == "ConversionReview" and self._converts(review["request"]["objects"][0]):
             return convert_review(self._conversions, msgspec.json.encode(review))
         service: dict[str, Any] = config.get("service") or {}

@@ -1,4 +1,4 @@
-"""Objects that tests need over and over: nodes and pods as a healthy cluster has them."""
+"""Builds nodes and pods as in a healthy cluster."""
 
 from collections.abc import Mapping
 
@@ -14,14 +14,14 @@ def node(
     ready: bool = True,
     provider_id: str = "",
 ) -> Node:
-    """A node that has joined the cluster.
+    """Build a node that has joined the cluster.
 
     Args:
-        name: its name, also its `kubernetes.io/hostname` label.
-        labels: further labels.
-        capacity: resources by name, for example `{"nvidia.com/gpu": "2"}`, on top of CPU, memory and pods.
-        ready: whether the kubelet reports Ready.
-        provider_id: the cloud's id of the machine.
+        name: Name and `kubernetes.io/hostname` label.
+        labels: Additional labels.
+        capacity: Resources by name, for example `{"nvidia.com/gpu": "2"}`, in addition to CPU, memory and pods.
+        ready: Whether the kubelet reports Ready.
+        provider_id: The provider ID of the instance.
     """
     resources = {"cpu": "8", "memory": "64Gi", "pods": "110"} | dict(capacity or {})
     return Node.model_validate(
@@ -53,16 +53,16 @@ def pod(
     owner: Resource | None = None,
     containers: tuple[str, ...] = ("main",),
 ) -> Pod:
-    """A scheduled pod with its containers running.
+    """Build a scheduled pod with running containers.
 
     Args:
-        name: its name.
-        namespace: its namespace.
-        labels: its labels.
-        node_name: the node it runs on.
-        ready: whether its containers are ready.
-        owner: the controller it belongs to; must have a UID.
-        containers: names of its containers.
+        name: Name.
+        namespace: Namespace.
+        labels: Labels.
+        node_name: The node on which it runs.
+        ready: Whether its containers are ready.
+        owner: The controlling owner, which must have a UID.
+        containers: Names of the containers.
     """
     metadata = ObjectMeta(name=name, namespace=namespace, labels=dict(labels or {}))
     if owner is not None:

@@ -1,13 +1,13 @@
-"""Stand-ins for Kubernetes' workload controllers: Deployments, StatefulSets and DaemonSets become ready, Jobs finish.
+"""Simulates Kubernetes' workload controllers: Deployments, StatefulSets and DaemonSets become ready, Jobs complete.
 
     await world.start(*workloads(ready_after=20))
 
-They are controllers of this framework, and a manager on a real API server without such controllers may run them, too.
-`World.start` gives them a manager of their own, whose requests are neither counted nor hit by faults. Pods carry the
-template's labels and spec, are owned by the workload and bound to a ready node that satisfies their `nodeSelector` if
-there is one; a DaemonSet has one on each such node. The claims of a StatefulSet are made and bound. Once a pod has
-started, its status is the test's: set it not ready, and the workload's status follows. Rollouts, ReplicaSets and probes
-are not simulated.
+They are controllers of this framework; a manager on a real API server without workload controllers may run them, too.
+`World.start` runs them in a separate manager, whose requests are not counted and not subject to faults. Pods have the
+template's labels and spec, are owned by the workload, and are bound to a ready node that matches their `nodeSelector`,
+if there is one; a DaemonSet has a pod on each matching node. The claims of a StatefulSet are created and bound. After a
+pod has started, a test may change its status: if it sets the pod not ready, the workload's status follows. Rollouts,
+ReplicaSets and probes are not simulated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,22 +36,22 @@ from kaito.runtime.ownership import controller_of
 from kaito.runtime.reconcile import Again, Request
 
 STARTED = "testing.kaito.dev/started"
-"""Annotation of pods whose containers have been started; from then on the stand-ins leave their status alone."""
+"""Annotation of started pods, whose status these controllers do not change any more."""
 
 Workload = Deployment | StatefulSet
 
 CONTROLLED = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"})
-"""Kinds whose pods these controllers start as theirs."""
+"""Kinds of the owners whose pods these controllers create and start."""
 
 
 def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0, bare_pods: bool = False) -> list[Controller[Any]]:
-    """Controllers that make Deployments, StatefulSets, DaemonSets and Jobs come true.
+    """Return controllers that simulate Deployments, StatefulSets, DaemonSets and Jobs.
 
     Args:
-        ready_after: seconds from the creation of a pod until its containers are ready.
-        job_seconds: seconds from the start of a job's pod until it succeeds.
-        bare_pods: start pods, too, that belong to none of these, as an operator makes them itself. They are not bound
-            to a node.
+        ready_after: Seconds from the creation of a pod until its containers are ready.
+        job_seconds: Seconds from the start of a Job's pods until they succeed.
+        bare_pods: Whether to start pods without such an owner, too, which operators create. They are not bound to a
+            node.
     """
     stage = _Stage(ready_after, job_seconds)
     nodes = [Cached(Node)]
@@ -67,7 +67,7 @@ def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0, bare_pods: 
 @final
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """The reconcile functions and how long things take."""
+    """The reconcile functions and their delays."""
 
     ready_after: float
     job_seconds: float
@@ -128,7 +128,7 @@ class _Stage:
         left = self.ready_after + self.job_seconds - _age(job, request.clock.now())
         if left > 0:
             await _report(request.api, job, {"active": wanted, "ready": wanted})
-            return Again(left, "the job's pods are working")
+            return Again(left, "the job's pods are running")
         for pod in pods:
             await request.api.patch(pod, MergePatch({"status": {"phase": "Succeeded"}}), subresource="status")
         await _finish(request, "Complete", {"succeeded": wanted, "active": 0, "ready": 0})
@@ -136,16 +136,16 @@ class _Stage:
 
 
 def _daemon_sets(_: Node, view: View) -> list[ObjectKey]:
-    """All of them: a node that comes, goes or changes may concern each."""
+    """Return all DaemonSets: every change of a node may affect each of them."""
     return [daemons.key for daemons in view.list(DaemonSet)]
 
 
 async def _keep_pods(
     request: Request[Any], template: PodTemplateSpec, names: Mapping[str, str], ready_after: float
 ) -> tuple[list[Pod], Again | None]:
-    """Make, start and remove pods, so that there are those of these names, each on its node ("" for any).
+    """Create, start and delete pods to match the names, each on its node ("" for any).
 
-    Returns the pods, and when to come again if some have not started yet.
+    Returns the pods, and a requeue if some have not started.
     """
     api, owner = request.api, request.object
     present = {pod.name: pod for pod in await api.list(Pod, namespace=owner.namespace, owned_by=owner)}
@@ -188,7 +188,7 @@ async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec, 
 
 
 async def _claim(api: Api, owner: StatefulSet, template: PersistentVolumeClaim, pod: str) -> str:
-    """The name of the pod's claim; it is made and bound if this is the first pod of that name."""
+    """Return the name of the pod's claim, which is created and bound if it does not exist."""
     retention = owner.spec.persistent_volume_claim_retention_policy
     goes_too = retention is not None and retention.when_deleted == "Delete"
     metadata = template.metadata.evolve(
@@ -257,7 +257,7 @@ async def _report(api: Api, obj: Resource, wanted: Mapping[str, Any]) -> None:
 
 
 def _tell_available(status: StatusScope[Any], *, enough: bool) -> None:
-    """The two conditions of every Deployment, in the words of kube-controller-manager."""
+    """Set the two conditions of a Deployment as kube-controller-manager does."""
     reason = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
     status.condition("Available", enough, reason, f"Deployment {'has' if enough else 'lacks'} minimum availability.")
     progress = "NewReplicaSetAvailable" if enough else "ReplicaSetUpdated"

@@ -1,6 +1,5 @@
-"""Manifests as people keep them: YAML or JSON, several documents, files and folders, and where the server takes them.
-
-`World.apply` reads them here. Knows of a server only what discovery tells.
+"""Reads manifests (YAML or JSON, several documents, files and directories), and maps them to API paths for
+`World.apply`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,18 +16,17 @@ Manifest: TypeAlias = dict[str, Any]
 """One object as JSON."""
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-"""Files of a folder that kubectl reads."""
+"""Suffixes of the files in a directory that kubectl reads."""
 
 
 def read_manifests(given: str | Path | Mapping[str, Any]) -> Iterator[Manifest]:
-    """The objects in a text, a file, a folder (its files by name) or a document; items of a List one by one.
+    """Yield the objects in a text, a file, a directory (files in order of name) or a document, and the items of Lists.
 
-    A text may be indented as a whole, as tests have it.
+    A text may be indented, as in the source of a test.
 
     Raises:
-        ConfigurationError: a document is no object with an apiVersion, a kind and a name.
-        OSError: there is no such file.
-        yaml.YAMLError: it is no YAML.
+        ConfigurationError: A document is not an object with apiVersion, kind and name.
+        OSError: The file does not exist. yaml.YAMLError: The text is not YAML.
     """
     if isinstance(given, Mapping):
         yield from _objects(dict(given), "the manifest")
@@ -50,9 +48,9 @@ def _documents(text: str, source: str) -> Iterator[Manifest]:
 
 def _objects(document: object, source: str) -> Iterator[Manifest]:
     if not isinstance(document, dict):
-        message = f"{source} is no object but {type(document).__name__}: {str(document)[:80]!r}"
+        message = f"{source} is not an object but {type(document).__name__}: {str(document)[:80]!r}"
         if isinstance(document, str):
-            message += "; give files and folders as Path"
+            message += "; pass files and directories as Path"
         raise ConfigurationError(message)
     manifest = cast("Manifest", document)
     if isinstance(manifest.get("items"), list) and str(manifest.get("kind", "")).endswith("List"):
@@ -71,15 +69,15 @@ def _objects(document: object, source: str) -> Iterator[Manifest]:
 
 
 def api_path(api_version: str) -> str:
-    """Where the kinds of a version are discovered."""
+    """Return the discovery path of a group version."""
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
 def path_of(manifest: Manifest, discovered: Mapping[str, Any], namespace: str) -> str:
-    """The path of an object, from what discovery says of its version; `namespace` is for those that name none.
+    """Return the path of an object from the discovered resources of its version; `namespace` is the default.
 
     Raises:
-        ConfigurationError: the version does not have the kind.
+        ConfigurationError: The version does not contain the kind.
     """
     kind, metadata = manifest["kind"], manifest["metadata"]
     for resource in discovered.get("resources") or ():

@@ -1,7 +1,7 @@
-"""Objects of an in-memory API server, at hand for a test: put, get, list, patch, delete, without a client or a cache.
+"""Synchronous access to the objects of an in-memory API server for tests: put, get, list, patch, delete.
 
-`World` is built on it. Every call is answered at once, by the server itself, with all of its rules; none is counted or
-hit by a fault.
+`World` derives from it. The server handles every call at once, with validation, admission and authorization as usual;
+calls are not counted and not subject to faults.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ T = TypeVar("T")
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 OWN_AGENT = "world/1"
-"""User agent of the test's own reads and writes: not counted, never hit by a fault."""
+"""User agent of the test's reads and writes, which are not counted and not subject to faults."""
 
 
 class ServerObjects:
-    """The objects of one server.
+    """Synchronous access to the objects of a server.
 
     Args:
-        server: the server.
-        webhooks: what `admit` adds to; the server must ask it.
+        server: The server.
+        webhooks: The webhooks to which `admit` adds; the server must call them.
     """
 
     def __init__(self, server: ApiServer, webhooks: InProcessWebhooks) -> None:
@@ -48,13 +48,14 @@ class ServerObjects:
         self._webhooks = webhooks
 
     def put(self, obj: R) -> R:
-        """Create the object, or replace it, status included. Returns what the server stored.
+        """Create or replace the object with its status.
 
-        A namespaced object without a namespace goes to `default`. A kind the server does not know is installed first.
+        Returns the stored object. The namespace of a namespaced object defaults to `default`. An unknown kind is
+        installed first.
 
         Raises:
-            ApiError: the server refuses the object (`Invalid` with the fields, for example).
-            ConfigurationError: its kind has no plural.
+            ApiError: The server rejects the object (for example `Invalid`).
+            ConfigurationError: The kind has no plural.
         """
         _check_plural(type(obj))
         self.install(type(obj))
@@ -83,20 +84,20 @@ class ServerObjects:
         return codec.decode(type(obj), stored)
 
     def apply(self, manifests: str | Path | Mapping[str, Any], namespace: str = "default") -> list[Manifest]:
-        """Do what `kubectl apply --server-side` does: create the objects, or change what their manifests say.
+        """Apply manifests as `kubectl apply --server-side` does: create or change the objects.
 
-        Field validation is strict, and fields that somebody else owns are a conflict, as they are for kubectl's users.
+        Field validation is strict, and fields of other managers are a conflict, as with kubectl.
 
         Args:
-            manifests: YAML or JSON as text (several documents, Lists), one document, or the `Path` of a file or folder.
-            namespace: for objects that name none.
+            manifests: YAML or JSON text (several documents, Lists), one document, or the `Path` of a file or directory.
+            namespace: Namespace of objects without one.
 
         Returns:
-            The objects as the server stored them, in order.
+            The stored objects, in order.
 
         Raises:
-            ConfigurationError: a document is no object, or its kind is not known: CRDs come first.
-            ApiError: the server refuses an object; those before it are applied.
+            ConfigurationError: A document is not an object, or its kind is unknown: apply CRDs first.
+            ApiError: The server rejects an object; the objects before it are applied.
         """
         return [self._apply(manifest, namespace) for manifest in read_manifests(manifests)]
 
@@ -111,32 +112,32 @@ class ServerObjects:
         return msgspec.json.decode(stored, type=dict[str, Any])
 
     def condition(self, kind: type[Resource], name: str, condition_type: str, namespace: str = "default") -> Condition:
-        """A condition of an object, `Unknown` without a reason when it is not there (Kubernetes API conventions).
+        """Return a condition of an object; a missing one is `Unknown` without a reason (Kubernetes API conventions).
 
             assert world.condition(Memcached, "cache", "Ready").reason == "AllReady"
 
         Raises:
-            NotFound: there is no such object.
+            NotFound: The object does not exist.
         """
         return condition_of(self.get(kind, name, namespace), condition_type)
 
     def get(self, kind: type[R], name: str, namespace: str = "default") -> R:
-        """The object as the server has it.
+        """Get an object from the server.
 
         Raises:
-            NotFound: there is none.
+            NotFound: It does not exist.
         """
         return codec.decode(kind, self._send("GET", _path(kind, namespace, name)))
 
     def find(self, kind: type[R], name: str, namespace: str = "default") -> R | None:
-        """The object as the server has it, or None."""
+        """Get an object from the server, or None if it does not exist."""
         try:
             return self.get(kind, name, namespace)
         except NotFound:
             return None
 
     def events(self, regarding: Resource | None = None) -> list[Event]:
-        """The events recorded, oldest first; of one object when given."""
+        """Return the recorded Events, oldest first, optionally of one object."""
         events = self.list(Event)
         if regarding is not None:
             events = [event for event in events if _regards(event, regarding)]
@@ -145,29 +146,29 @@ class ServerObjects:
     def list(
         self, kind: type[R], namespace: str = "", *, labels: LabelSelector | Mapping[str, str] | str | None = None
     ) -> list[R]:
-        """The objects the server has, ordered by namespace and name; an empty namespace means all."""
+        """List objects, ordered by namespace and name; an empty namespace means all."""
         query = (("labelSelector", label_query(labels)),) if labels else ()
         page = codec.page(self._send("GET", _path(kind, namespace, given=True), query=query), kind.kind)
         objects = [codec.decode(kind, bytes(raw)) for raw in page.items or []]
         return sorted(objects, key=lambda obj: obj.key)
 
     def delete(self, kind: type[Resource], name: str, namespace: str = "default") -> None:
-        """Delete the object; finalizers hold it as they do in a cluster.
+        """Delete the object; finalizers keep it as in a cluster.
 
         Raises:
-            NotFound: there is none.
+            NotFound: It does not exist.
         """
         self._send("DELETE", _path(kind, namespace, name))
 
     def patch(
         self, kind: type[R], name: str, change: Mapping[str, Any], namespace: str = "default", *, subresource: str = ""
     ) -> R:
-        """Apply a JSON merge patch, as another client would. Returns what the server stored."""
+        """Apply a JSON merge patch, as another client would. Returns the stored object."""
         path = _path(kind, namespace, name, subresource)
         return codec.decode(kind, self._send("PATCH", path, change, content_type="application/merge-patch+json"))
 
     def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
-        """Make the server know kinds: models (a CRD is generated unless it is known already) or CRD manifests."""
+        """Install kinds: models (a CRD is generated unless the kind is served), or CRD manifests."""
         for kind in kinds:
             if isinstance(kind, Mapping):
                 self._install(kind)
@@ -175,9 +176,10 @@ class ServerObjects:
                 self._install(_definition(kind))
 
     def admit(self, *webhooks: Webhook[Any]) -> None:
-        """Have the server ask these webhooks about every write, the test's own included. No sockets are involved.
+        """Register webhooks, which the server calls for every write, including the test's.
 
-        Functions that really wait cannot be asked by `put` and `patch`, only by writes through a client.
+        No sockets are involved. Async functions that wait are supported only for writes through a client, not for `put`
+        and `patch`.
         """
         for webhook in webhooks:
             self.install(webhook.kind)
@@ -185,13 +187,13 @@ class ServerObjects:
                 self._send("POST", f"/apis/{manifest['apiVersion']}/{manifest['kind'].lower()}s", manifest)
 
     def convert(self, *conversions: Conversion[Any]) -> None:
-        """Have the server ask these conversions whenever versions differ. No sockets are involved.
+        """Register conversions, which the server calls to convert between versions.
 
-        A kind the server does not know is installed with all versions of the conversion, the hub being stored. One that
-        it knows keeps its schemas, and whatever webhook its manifest names, these functions answer.
+        No sockets are involved. An unknown kind is installed with all versions of the conversion; the hub is the
+        storage version. A known kind keeps its schemas, and these functions replace the webhook in its manifest.
 
         Raises:
-            ConfigurationError: the kind is served in a version that the conversion does not know.
+            ConfigurationError: The conversion lacks a served version of the kind.
         """
         for conversion in conversions:
             path = f"{_DEFINITIONS}/{conversion.hub.plural}.{conversion.hub.group()}"
@@ -241,15 +243,15 @@ class ServerObjects:
         return content
 
     def _at_once(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that does not wait for anything: the server's reads and writes, without faults."""
-        if self._loop is not None and _running_loop() is None:
-            return self._loop.run_until_complete(work)  # a fixture that is not async, between two steps of the test
+        """Run a coroutine that does not wait: a read or write of the server without faults."""
+        if self._loop is not None and _running_loop() is None:  # in a synchronous fixture, between steps of the test
+            return self._loop.run_until_complete(work)
         try:
             work.send(None)
         except StopIteration as end:
             return cast("T", end.value)
         work.close()
-        message = "the server waited (an admission webhook or a fault of your own): write through a client instead"
+        message = "the request waits, for an admission webhook or a fault: send it through a client instead"
         raise RuntimeError(message)
 
 
@@ -285,5 +287,5 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 @functools.lru_cache(maxsize=64)
 def _definition(kind: type[Resource]) -> dict[str, Any]:
-    """Return the CRD of a kind; generating a schema takes longer than most tests that need it."""
+    """Return the CRD of a kind; cached, because generating a schema takes longer than most tests."""
     return crd([Version(model=kind, storage=True)])

@@ -1,6 +1,6 @@
-"""Roles made from what was asked of the server: the rules that the requests of a test needed, and no more.
+"""Generates minimal RBAC rules from the requests of a test, for `World.rules_needed`.
 
-Called by `World.rules_needed`. Merges verbs of a resource, and resources with the same verbs.
+Verbs of a resource are merged, and so are resources with the same verbs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,14 +11,14 @@ from kaito.runtime.kinds import PolicyRule
 READING: Final = {"get", "list", "watch"}
 
 VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
-"""The order in which roles are usually written."""
+"""Usual order of verbs in roles."""
 
 
 def rules_for(asked: Iterable[tuple[str, str, str]]) -> list[PolicyRule]:
-    """The rules that allow these verbs, groups and resources (`pods`, `pods/status`).
+    """Return the rules that allow verbs, groups and resources (`pods`, `pods/status`).
 
-    Who may watch gets to `list` and `get`, too: how an informer fills itself depends on the server, and a read is made
-    live when the watch is late.
+    `watch` includes `list` and `get`: whether an informer lists depends on the server, and reads are live while the
+    watch lags behind.
     """
     verbs: dict[tuple[str, str], set[str]] = {}
     for verb, group, resource in asked:

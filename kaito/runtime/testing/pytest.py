@@ -1,12 +1,13 @@
-"""The pytest plugin: virtual time and a `world` for your tests.
+"""Pytest plugin: virtual time, and the fixtures `world` and `real_cluster`.
 
     # conftest.py, at the root of your tests
     pytest_plugins = ["kaito.runtime.testing.pytest"]
 
-A test that takes the `world` fixture, or carries `@pytest.mark.virtual_time`, runs on `VirtualTimeLoop`.
-`@pytest.mark.seeds(20)` runs it once per interleaving; the seed is part of the test's id, so a failing one is printed
-by pytest and replayed by naming that id. `--world-seeds=500` runs such tests in more interleavings, `--world-seed=13`
-runs every test in virtual time, marked or not, in that one. Needs pytest-asyncio >= 1.4 in auto or strict mode.
+A test with the `world` fixture or `@pytest.mark.virtual_time` runs on `VirtualTimeLoop`.
+`@pytest.mark.seeds(20)` runs it once per interleaving; the seed is part of the test's ID, so that pytest prints it for
+a failed test and the ID repeats the interleaving. `--world-seeds=500` runs such tests in more interleavings,
+`--world-seed=13` runs every test in virtual time in that interleaving. Needs pytest-asyncio >= 1.4 in auto or strict
+mode.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options that explore and replay interleavings."""
+    """Add the options for interleavings."""
     group = parser.getgroup("kaito.runtime.testing")
     group.addoption("--world-seeds", type=int, metavar="N", help="interleavings of each test marked with seeds()")
     group.addoption(
@@ -35,19 +36,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers, so that strict configurations accept them."""
+    """Register the markers, for `--strict-markers`."""
     config.addinivalue_line("markers", "virtual_time: the test runs in simulated time")
     config.addinivalue_line("markers", "seeds(count): the test runs in that many seeded interleavings")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Name the one interleaving of a replay; the ids of tests do not, where there is no other."""
+    """Report the seed of `--world-seed`, which the test IDs may not contain."""
     seed: int | None = config.getoption("--world-seed")
     return None if seed is None else f"world seed: {seed}"
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """Virtual time for those who asked for it, asyncio's own loop for the rest."""
+    """Select the virtual-time loop for tests that request it, asyncio's loop for others."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     seeds = item.get_closest_marker("seeds")
     if seeds is None and "world" not in fixtures and item.get_closest_marker("virtual_time") is None:
@@ -66,7 +67,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 @pytest.fixture
 async def world() -> AsyncIterator["World"]:
-    """An empty in-memory cluster in virtual time; what the test started in it is stopped at the end."""
+    """Provide an empty in-memory cluster in virtual time; controllers started in it are stopped at the end."""
     from kaito.runtime.testing import World
 
     async with World() as world:
@@ -75,9 +76,9 @@ async def world() -> AsyncIterator["World"]:
 
 @pytest.fixture(scope="session")
 def real_kubeconfig() -> Iterator[Path]:
-    """A real API server for the whole run: one of its own, or with `USE_EXISTING_CLUSTER=true` that of `$KUBECONFIG`.
+    """Provide a real API server for the session: a new one, or with `USE_EXISTING_CLUSTER=true` that of `$KUBECONFIG`.
 
-    Where neither can be had, tests that ask for it are skipped and say why. Override it to bring your own.
+    Tests are skipped with a reason if the binaries are missing. Override the fixture to use another server.
     """
     from kaito.runtime.testing.envtest import ControlPlane, Unavailable
 
@@ -97,7 +98,7 @@ def real_kubeconfig() -> Iterator[Path]:
 
 @pytest.fixture
 async def real_cluster(real_kubeconfig: Path) -> AsyncIterator["RealCluster"]:
-    """A namespace of a real API server, with a client and managers; in real time."""
+    """Provide a namespace of a real API server, with a client and managers, in real time."""
     from kaito.runtime.testing.envtest import RealCluster
 
     async with RealCluster(real_kubeconfig) as cluster:

@@ -1,6 +1,6 @@
-"""Which reconciles ran, why, and how they ended: what a `World` remembers of the managers it makes.
+"""Records the reconciles of a `World`'s managers: key, causes and outcome.
 
-A tracer like any other (`kaito.runtime.tracing`): the framework under test is not changed by it.
+Implemented as a tracer (`kaito.runtime.tracing`), so that it does not change the framework under test.
 """
 
 from collections import Counter
@@ -14,20 +14,21 @@ from kaito.runtime.testing.virtual import Livelock
 from kaito.runtime.tracing import NO_SPAN, Attribute, Span
 
 RECONCILES_PER_INSTANT: Final = 2000
-"""Reconciles of one key within one moment after which it is fighting with another writer; some seconds of work."""
+"""Limit of reconciles of one key at one instant of virtual time, after which a livelock is reported; takes some
+seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcileRecord:
-    """One call of a reconcile function, ended."""
+    """Completed call of a reconcile function."""
 
     controller: str
     key: str
-    """As logs show it: `default/cache`."""
+    """The key as in logs: `default/cache`."""
     causes: tuple[str, ...]
-    """What put the key into the queue."""
+    """The causes for which the key was queued."""
     outcome: str
-    """`success`, `error`, `requeue_after` as in the metrics; empty for one that was cancelled with its manager."""
+    """`success`, `error`, `requeue_after` as in the metrics; empty if it was cancelled with its manager."""
     attempt: int
 
 
@@ -37,16 +38,16 @@ class _Attributes:
         self.values: dict[str, Attribute] = {}
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Keep it."""
+        """Store the attribute."""
         self.values[key] = value
 
     def record_exception(self, exception: BaseException) -> None:
-        """The outcome tells enough."""
+        """Ignore the exception: the outcome is recorded."""
 
 
 @final
 class ReconcileRecorder:
-    """A tracer that keeps reconciles and drops everything else."""
+    """Tracer that records reconciles and ignores other spans."""
 
     def __init__(self) -> None:
         self.ended: list[ReconcileRecord] = []
@@ -54,10 +55,10 @@ class ReconcileRecorder:
         self._in_moment: Counter[tuple[str, str]] = Counter()
 
     def _count(self, record: ReconcileRecord) -> None:
-        """Notice keys that wake themselves, or each other, while time stands still.
+        """Detect keys that requeue themselves or each other while virtual time does not advance.
 
         Raises:
-            Livelock: a key ran too often within a moment.
+            Livelock: A key was reconciled too often at one instant.
         """
         now = monotonic()
         if now != self._moment:
@@ -75,7 +76,7 @@ class ReconcileRecorder:
 
     @contextmanager
     def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> Generator[Span]:  # noqa: ARG002 -- the protocol's
-        """A span that becomes a `ReconcileRecord` at its end."""
+        """Record the reconcile when its span ends."""
         if not name.startswith("reconcile "):
             yield NO_SPAN
             return

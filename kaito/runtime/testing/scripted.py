@@ -1,7 +1,7 @@
-"""A transport that says what a script tells it to: for the corners of the protocol that no healthy server shows.
+"""Transport with scripted responses, for cases of the protocol that a healthy server does not produce.
 
-Answers are given in order, whatever is asked; every call is recorded with its time. When the script is at an end,
-streams stay open and silent, and unary requests fail the test.
+Responses are returned in order, for any request; every call is recorded with its time. After the last one, streams stay
+open without data, and unary requests fail the test.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import TransportError
 
 Piece: TypeAlias = bytes | float | Exception
-"""Of a stream: bytes to send, seconds to wait, or a failure to raise."""
+"""Part of a stream: bytes to send, seconds to wait, or an exception to raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as the transport saw it."""
+    """Recorded request."""
 
     at: float
-    """Seconds on the loop's clock."""
+    """Time of the loop in seconds."""
     method: str
     path: str
     query: Mapping[str, str]
@@ -34,13 +34,13 @@ class Call:
 
     @property
     def is_watch(self) -> bool:
-        """A watch, streaming a list or not."""
+        """Whether it is a watch, with or without a streamed list."""
         return self.query.get("watch") == "true"
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A streamed answer. It ends after its pieces unless `keep_open` open."""
+    """Streamed response, which ends after its pieces unless `keep_open`."""
 
     pieces: tuple[Piece, ...] = ()
     status: int = 200
@@ -48,7 +48,7 @@ class Stream:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes, with the pauses and failures between them."""
+        """Yield the bytes, with the delays and failures."""
         for piece in self.pieces:
             if isinstance(piece, bytes):
                 yield piece
@@ -60,7 +60,7 @@ class Stream:
             await asyncio.Event().wait()
 
     async def read(self) -> bytes:
-        """All bytes."""
+        """Read all bytes."""
         return b"".join([chunk async for chunk in self.chunks()])
 
 
@@ -69,7 +69,7 @@ Answer: TypeAlias = Reply | Stream | Exception
 
 @final
 class ScriptedTransport:
-    """Gives the answers in order and remembers the calls."""
+    """Transport that returns scripted responses in order and records the calls."""
 
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
@@ -77,21 +77,21 @@ class ScriptedTransport:
 
     @property
     def host(self) -> str:
-        """The label of metrics."""
+        """The `host` label of metrics."""
         return "scripted"
 
     @property
     def lists(self) -> list[Call]:
-        """The calls that were not watches."""
+        """The calls that are not watches."""
         return [call for call in self.calls if not call.is_watch]
 
     @property
     def watches(self) -> list[Call]:
-        """The calls that were."""
+        """The calls that are watches."""
         return [call for call in self.calls if call.is_watch]
 
     def then(self, *answers: Answer) -> None:
-        """Continue the script."""
+        """Append responses to the script."""
         self._answers.extend(answers)
 
     def _next(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
@@ -102,7 +102,7 @@ class ScriptedTransport:
             return self._answers.pop(0)
         if call.is_watch:
             return Stream(keep_open=True)
-        raise AssertionError(f"the script has no answer for {method} {target}")
+        raise AssertionError(f"the script has no response for {method} {target}")
 
     async def request(
         self,
@@ -113,7 +113,7 @@ class ScriptedTransport:
         body: bytes | None = None,  # noqa: ARG002 -- the protocol's
         timeout: float = REQUEST_SECONDS,  # noqa: ARG002 -- the protocol's
     ) -> Reply:
-        """The next answer."""
+        """Return the next response."""
         answer = self._next(method, target, headers)
         if isinstance(answer, Exception):
             raise answer
@@ -131,38 +131,38 @@ class ScriptedTransport:
         connect: float = CONNECT_SECONDS,  # noqa: ARG002 -- the protocol's
         idle: float | None = None,  # noqa: ARG002 -- the protocol's
     ) -> AsyncGenerator[Stream]:
-        """The next answer."""
+        """Open the next response as a stream."""
         answer = self._next(method, target, headers)
         if isinstance(answer, Exception):
             raise answer
         yield answer if isinstance(answer, Stream) else Stream((answer.body,), answer.status, headers=answer.headers)
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there are no connections."""
 
 
 REFUSED = TransportError("connection refused")
 
 
 def status(code: int, reason: str, message: str = "", **details: Any) -> Reply:
-    """An error answer with a Status object."""
+    """Build an error response with a Status object."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
     return Reply(code, {}, msgspec.json.encode(body | {"message": message or reason, "details": details}))
 
 
 def list_page(version: str, *items: Mapping[str, Any], token: str = "") -> Reply:
-    """A page of a LIST."""
+    """Build a page of a list."""
     metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
     return Reply(200, {}, msgspec.json.encode({"metadata": metadata, "items": items}))
 
 
 def watch_event(verb: str, obj: Mapping[str, Any]) -> bytes:
-    """One event of a watch, as a line."""
+    """Build a watch event as a line of JSON."""
     return msgspec.json.encode({"type": verb, "object": obj}) + b"\n"
 
 
 def bookmark(version: str, *, initial_events_end: bool = False) -> bytes:
-    """A bookmark; with `initial_events_end` the one that ends the initial events of a streamed list."""
+    """Build a bookmark; with `initial_events_end` the one at the end of a streamed list."""
     metadata: dict[str, Any] = {"resourceVersion": version}
     if initial_events_end:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -170,5 +170,5 @@ def bookmark(version: str, *, initial_events_end: bool = False) -> bytes:
 
 
 def error_event(code: int, reason: str, message: str = "") -> bytes:
-    """An ERROR event."""
+    """Build an ERROR event."""
     return watch_event("ERROR", {"kind": "Status", "code": code, "reason": reason, "message": message or reason})

@@ -1,7 +1,7 @@
-"""The client's transport, ending in an `ApiServer` of the same process: no sockets, any event loop.
+"""Transport of the client to an `ApiServer` in the same process: without sockets, in any event loop.
 
-`World` gives one to each manager. It passes bytes as they are, keeps the promises of `Transport` (time limits, typed
-failures, streams that end when closed), and can break every open stream at once.
+`World` creates one for each manager. It implements the guarantees of `Transport` (time limits, typed errors, closing of
+streams), and can reset all open streams.
 """
 
 import asyncio
@@ -17,33 +17,33 @@ from kaito.runtime.errors import RequestTimeout, TransportError
 
 @final
 class InMemoryTransport:
-    """Requests to one `ApiServer`.
+    """Sends requests to an `ApiServer` in the same process.
 
     Args:
-        server: the server.
-        latency: seconds added to every request.
-        headers: sent with every request instead of the client's own of the same name.
+        server: The server.
+        latency: Seconds added to every request.
+        headers: Headers that replace those of the client in every request.
     """
 
     def __init__(self, server: ApiServer, *, latency: float = 0.0, headers: Mapping[str, str] = NO_HEADERS) -> None:
         self.server = server
         self.latency: float = latency
         self.reachable: bool = True
-        """Set to False to refuse every new connection, as a partitioned network does after a reset."""
+        """Set to False to refuse new connections, as in a network partition."""
         self.in_flight: int = 0
-        """Unary requests without an answer yet."""
+        """Number of unary requests without a response."""
         self._headers = headers
         self._closed = False
         self._streams: set[_InMemoryStream] = set()
 
     @property
     def host(self) -> str:
-        """The label of metrics."""
+        """The `host` label of metrics."""
         return "in-memory"
 
     @property
     def open_streams(self) -> int:
-        """Watches and logs being read."""
+        """Number of open watches and log streams."""
         return len(self._streams)
 
     async def request(
@@ -55,14 +55,14 @@ class InMemoryTransport:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request and read the whole answer; raises as `Transport.request`."""
+        """Send one request and read the complete response; raises the errors of `Transport.request`."""
         self.in_flight += 1
         try:
             async with asyncio.timeout(timeout):
                 response = await self._send(method, target, headers, body)
                 return Reply(response.status, _lower(response.headers), await _whole(response.body))
         except TimeoutError as error:
-            message = f"{method} {target}: no answer within {timeout:g} s"
+            message = f"{method} {target}: no response within {timeout:g} s"
             raise RequestTimeout(message) from error
         finally:
             self.in_flight -= 1
@@ -77,7 +77,7 @@ class InMemoryTransport:
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AsyncGenerator["_InMemoryStream"]:
-        """Open a response that is read piece by piece; raises as `Transport.stream`."""
+        """Open a streamed response; raises the errors of `Transport.stream`."""
         try:
             async with asyncio.timeout(max(connect, self.latency * 2)):
                 response = await self._send(method, target, headers, None)
@@ -119,7 +119,7 @@ class InMemoryTransport:
             stream.reset()
 
     async def close(self) -> None:
-        """Break every stream; further requests fail."""
+        """Reset all streams; further requests fail."""
         self._closed = True
         self.break_streams()
 
@@ -136,7 +136,7 @@ class _InMemoryStream:
         self._reading: asyncio.Timeout | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The body as it arrives."""
+        """Yield the body as it arrives."""
         if isinstance(self._body, bytes):
             yield self._body
             return
@@ -144,7 +144,7 @@ class _InMemoryStream:
             yield chunk
 
     async def read(self) -> bytes:
-        """The whole rest of the body."""
+        """Read the rest of the body."""
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def _next(self, body: AsyncIterator[bytes]) -> bytes | None:
@@ -154,7 +154,7 @@ class _InMemoryStream:
                 return await anext(body, None)
         except TimeoutError as error:
             self._check()
-            message = f"{self._request}: silent for {self._idle} s"
+            message = f"{self._request}: no data for {self._idle} s"
             raise RequestTimeout(message) from error
         finally:
             self._reading = None
@@ -165,13 +165,13 @@ class _InMemoryStream:
             raise TransportError(message)
 
     def reset(self) -> None:
-        """Break the connection: a reader waiting for the next chunk fails now."""
+        """Reset the connection: a reader that waits for the next chunk fails at once."""
         self._reset = True
         if self._reading is not None:
             self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
-        """Tell the server that nobody reads any more."""
+        """Close the response body in the server."""
         if not isinstance(self._body, bytes):
             await cast("AsyncGenerator[bytes]", self._body).aclose()
 

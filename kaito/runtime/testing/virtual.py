@@ -21,29 +21,30 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 HORIZON_SECONDS = 30 * 24 * 3600.0
-"""Virtual time after which a test is surely waiting for something that will never come."""
+"""Limit of virtual time, far longer than any test needs."""
 
-MOMENT_ROUNDS = 200_000
-"""Rounds of the loop within one moment after which time will surely never move on again; some seconds of work."""
+INSTANT_ITERATIONS = 200_000
+"""Limit of loop iterations at one instant, after which a livelock is reported; takes some seconds."""
 
 STACK_FRAMES = 4
-"""Innermost frames shown per task in a report."""
+"""Number of innermost frames per task in a report."""
 
 
 class Deadlock(Exception):
-    """No callback is ready, no timer is set: the program can never go on. Lists what each task waits for."""
+    """No callback is ready and no timer is set: the program cannot continue. The message lists the stack of every
+    task."""
 
 
 class Livelock(Exception):
-    """Callbacks make each other ready for ever while time stands still, as `Again(0)` does. Lists the tasks."""
+    """Callbacks schedule each other without advancing time, for example by `Again(0)`. The message lists the tasks."""
 
 
 class TimeLimitExceeded(Exception):
-    """Periodic timers kept the loop alive beyond its horizon while the test waited for something else."""
+    """The limit of virtual time was reached: periodic timers keep the loop running while the test waits."""
 
 
 def describe_tasks(loop: asyncio.AbstractEventLoop) -> str:
-    """Each unfinished task with its innermost frames, for a human reader."""
+    """Return the unfinished tasks with their innermost frames as text."""
     lines: list[str] = []
     for task in sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name()):
         lines.append(f"  {task.get_name()}")
@@ -55,43 +56,44 @@ def describe_tasks(loop: asyncio.AbstractEventLoop) -> str:
 
 
 class _JumpingSelector(selectors.BaseSelector):
-    """Asks the loop to move its clock where a real selector would sleep."""
+    """Selector that advances the loop's clock where a real one would sleep."""
 
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
         self.idle: Callable[[float | None], bool] = lambda _: True
-        """Told the time to the next timer; answers whether the clock has moved (else wait in real time)."""
+        """Called with the time to the next timer; returns whether the clock was advanced (otherwise wait in real
+        time)."""
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """As the real one."""
+        """Register with the real selector."""
         return self._real.register(fileobj, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """As the real one."""
+        """Unregister from the real selector."""
         return self._real.unregister(fileobj)
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """As the real one."""
+        """Change a registration in the real selector."""
         return self._real.modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready now; if nothing is, virtual time moves on."""
+        """Return the ready file objects; if there are none, advance virtual time."""
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
         return [] if self.idle(timeout) else self._real.select(None)
 
     def close(self) -> None:
-        """As the real one."""
+        """Close the real selector."""
         self._real.close()
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """As the real one."""
+        """Return the registrations of the real selector."""
         return self._real.get_map()
 
 
 class _Timer(asyncio.TimerHandle):
-    """A timer that knows which of two for the same moment was set first."""
+    """Timer with a serial number, to order timers of the same time."""
 
     __slots__ = ("due", "serial")
     due: float
@@ -103,22 +105,22 @@ class _Timer(asyncio.TimerHandle):
 
 @final
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop in simulated time, which starts at 0.
+    """Event loop in virtual time, which starts at 0.
 
     Args:
-        seed: None runs tasks in the order they became ready, as asyncio does; a number shuffles the steps of tasks
-            that are ready at the same moment, reproducibly, to find code that relies on an order nobody promised.
-        horizon: virtual seconds after which `TimeLimitExceeded` is raised.
+        seed: None runs tasks in the order in which they become ready, as asyncio does. A number shuffles tasks that are
+            ready at the same time, reproducibly, to find code that relies on an unspecified order.
+        horizon: Virtual seconds after which `TimeLimitExceeded` is raised.
     """
 
     simulates_time: Final = True
-    """Logs look here: their lines then carry the simulated moment."""
+    """Read by the log configuration, which then uses virtual timestamps."""
 
     def __init__(self, *, seed: int | None = None, horizon: float = HORIZON_SECONDS) -> None:
         self._virtual_now = 0.0
         self._horizon = horizon
         self._in_threads = 0
-        self._rounds = 0
+        self._iterations = 0
         self._serials = itertools.count()
         self._awaiting_idle: list[asyncio.Future[None]] = []
         self._awaiting_timer: list[asyncio.Future[None]] = []
@@ -130,7 +132,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """As asyncio's, but timers of one moment fire in the order they were set: in virtual time moments coincide."""
+        """Schedule a callback; timers of the same time fire in the order in which they were set, unlike asyncio's."""
         timer = _Timer(when, callback, args, self, context)
         timer.due = when
         timer.serial = next(self._serials)
@@ -139,41 +141,41 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return timer
 
     def time(self) -> float:
-        """Seconds of virtual time since the loop was made."""
+        """Return the virtual seconds since the loop was created."""
         return self._virtual_now
 
     def suspend(self, seconds: float) -> None:
-        """Let time pass while nothing runs, as when the process is stopped (SIGSTOP, a machine that sleeps).
+        """Advance time while no task runs, as if the process were suspended (SIGSTOP, or a suspended machine).
 
-        The caller continues at once; timers that became due meanwhile fire when it awaits.
+        The caller continues at once; timers that became due fire when it awaits.
         """
         self._virtual_now += seconds
 
     async def wait_until_idle(self) -> None:
-        """Wait until nothing can happen without time moving on."""
+        """Wait until no task can run without advancing time."""
         future: asyncio.Future[None] = self.create_future()
         self._awaiting_idle.append(future)
         await future
 
     async def wait_for_timer(self) -> None:
-        """Wait until time has moved on to the next timer.
+        """Wait until time has advanced to the next timer.
 
         Raises:
-            Deadlock: no timer is set.
+            Deadlock: No timer is set.
         """
         future: asyncio.Future[None] = self.create_future()
         self._awaiting_timer.append(future)
         await future
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
-        """As asyncio's; virtual time stands still until the thread is done."""
+        """Run a function in a thread; virtual time does not advance until it returns."""
         future = super().run_in_executor(executor, func, *args)
         self._in_threads += 1
         future.add_done_callback(self._thread_done)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """As asyncio's; it waits for a thread, too."""
+        """Shut down the executor; virtual time does not advance meanwhile, because it waits for a thread."""
         self._in_threads += 1
         try:
             if timeout is None:
@@ -187,34 +189,37 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._in_threads -= 1
 
     def _idle(self, until_timer: float | None) -> bool:
-        self._rounds = 0
+        self._iterations = 0
         if self._in_threads:
             return False
         if self._awaiting_idle:
             _release(self._awaiting_idle)
             return True
         if until_timer is None:
-            message = f"nothing can happen any more; tasks wait for:\n{describe_tasks(self)}"
+            message = f"deadlock: no callback is ready and no timer is set; tasks:\n{describe_tasks(self)}"
             raise Deadlock(message)
         self._virtual_now += until_timer
         if self._virtual_now > self._horizon:
-            message = f"still waiting after {self._horizon:.0f} virtual seconds; tasks:\n{describe_tasks(self)}"
+            message = f"time limit of {self._horizon:.0f} virtual seconds exceeded; tasks:\n{describe_tasks(self)}"
             raise TimeLimitExceeded(message)
         _release(self._awaiting_timer)
         return True
 
     def _run_once(self) -> None:
-        self._rounds += 1
-        if self._rounds > MOMENT_ROUNDS:
-            self._rounds = 0
-            message = f"time stands still after {MOMENT_ROUNDS} rounds of the loop; tasks:\n{describe_tasks(self)}"
+        self._iterations += 1
+        if self._iterations > INSTANT_ITERATIONS:
+            self._iterations = 0
+            message = (
+                f"virtual time did not advance in {INSTANT_ITERATIONS} loop iterations (livelock); tasks:\n"
+                f"{describe_tasks(self)}"
+            )
             raise Livelock(message)
         if self._rng is not None:
             self._shuffle(self._rng)
         cast("Any", super())._run_once()
 
     def _shuffle(self, rng: random.Random) -> None:
-        """Permute the ready steps of tasks among their places. Plain callbacks keep theirs: asyncio promises FIFO."""
+        """Shuffle the ready tasks. Plain callbacks keep their positions: asyncio guarantees their order."""
         ready: deque[asyncio.Handle] = cast("Any", self)._ready
         places = [place for place, handle in enumerate(ready) if _is_task_step(handle)]
         handles = [ready[place] for place in places]
@@ -235,6 +240,6 @@ def _is_task_step(handle: asyncio.Handle) -> bool:
 
 
 def run(main: Coroutine[Any, Any, T], *, seed: int | None = None) -> T:
-    """Run a coroutine to its end in virtual time."""
+    """Run a coroutine in virtual time."""
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(seed=seed)) as runner:
         return runner.run(main)

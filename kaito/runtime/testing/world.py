@@ -1,4 +1,4 @@
-"""`World`: a cluster in memory and in virtual time, to test operators in.
+"""`World`: an in-memory cluster in virtual time, for tests of operators.
 
     async def test_scales_after_a_rejected_request(world: World) -> None:
         await world.start(*workloads(ready_after=20))
@@ -10,8 +10,8 @@
             await world.advance(30)
             assert world.condition(Memcached, "cache", "Ready").is_true
 
-Objects are put into and read from the API server directly, at once, past every cache and fault. Kinds the server does
-not know are installed as CRDs generated from their models. Nothing here sleeps in real time.
+Tests read and write objects in the API server directly, without cache and faults. Unknown kinds are installed as CRDs
+generated from their models. No method sleeps in real time.
 """
 
 import asyncio
@@ -39,33 +39,33 @@ from kaito.runtime.testing.virtual import VirtualTimeLoop
 from kaito.runtime.tracing import NO_TRACER
 
 CLUSTER_AGENT = "cluster/1"
-"""User agent of what stands for the cluster's own controllers: not counted, never hit by a fault."""
+"""User agent of simulated cluster controllers, whose requests are not counted and not subject to faults."""
 
 SETTLE_LIMIT_SECONDS = 600.0
-"""Virtual time after which something that does not come to rest is reported."""
+"""Limit of virtual time of `settle`."""
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
-"""Wall time when the loop's time is 0."""
+"""Wall time at the start of the loop."""
 
 
 class NotSettled(AssertionError):
-    """Work did not come to rest; the message names what is still going on."""
+    """Work was still in progress at the limit of `settle`; the message lists it."""
 
 
 class ActivitySource(Protocol):
-    """Something `settle` waits for."""
+    """Work that `settle` waits for."""
 
     def busy(self) -> Sequence[str]:
-        """What is going on right now, one phrase each; empty at rest. Delayed work does not count."""
+        """Describe the work in progress; empty when idle. Delayed work does not count."""
         ...
 
 
 @final
 class World(ServerObjects):
-    """An empty cluster with the namespaces every cluster has. Make it inside a running `VirtualTimeLoop`.
+    """In-memory cluster with the standard namespaces. Create it in a running `VirtualTimeLoop`.
 
     Args:
-        seed: makes uids and generated names repeatable.
+        seed: Seed of UIDs and generated names.
     """
 
     def __init__(self, *, seed: int = 1) -> None:
@@ -89,13 +89,12 @@ class World(ServerObjects):
     # -- managers ----------------------------------------------------------------------------------------------------
 
     def transport(self, *, latency: float = 0.0, agent: str = "", user: str = "") -> InMemoryTransport:
-        """A new connection to the cluster, waited for by `settle`.
+        """Create a transport to the cluster; `settle` waits for its requests.
 
         Args:
-            latency: seconds added to every request.
-            agent: the user agent its requests are logged under.
-            user: whom RBAC is asked about, for example `system:serviceaccount:<namespace>:<name>`; without it the
-                requests are an administrator's, who may do everything.
+            latency: Seconds added to every request.
+            agent: User agent of the requests.
+            user: User for RBAC, for example `system:serviceaccount:<namespace>:<name>`; by default an administrator.
         """
         given = {"user-agent": agent, "impersonate-user": user}
         headers = {name: value for name, value in given.items() if value}
@@ -118,14 +117,15 @@ class World(ServerObjects):
         user: str = "",
         seed: int = 1,
     ) -> Manager:
-        """A manager on this cluster, in its time, without HTTP endpoints; use it with `async with`.
+        """Create a manager of this cluster, without HTTP endpoints; use it with `async with`.
 
-        Kinds it needs are installed first. `settle` waits for its queues. Without `lease` it leads at once. Arguments
-        are those of `Manager`; `agent` overrides the user agent its requests are logged under. With `user`, usually
-        `system:serviceaccount:<namespace>:<name>`, it may do what the roles bound to that user allow, and no more.
+        Its kinds are installed first. `settle` waits for its queues. Without `lease` it leads at once. The arguments
+        are those of `Manager`; `agent` overrides the user agent of its requests. With `user`, usually
+        `system:serviceaccount:<namespace>:<name>`, it has only the permissions of the roles bound to that user.
         """
         declared = [kind for controller in controllers for kind in getattr(controller, "kinds", ())]
-        cached_kinds = [each.kind for each in cache if each.kind is not Resource]  # which holds defaults only
+        # A declaration of Resource only sets defaults.
+        cached_kinds = [each.kind for each in cache if each.kind is not Resource]
         self.install(*declared, *cached_kinds, *live)
         manager = Manager(
             settings or Settings(metrics_bind_address="0", health_probe_bind_address="0"),
@@ -145,52 +145,52 @@ class World(ServerObjects):
         return manager
 
     async def start(self, *controllers: AnyController) -> None:
-        """Run controllers that stand for the cluster's own, such as `workloads()`, until the end of the test.
+        """Run simulated cluster controllers, such as `workloads()`, until the end of the test.
 
-        Their requests are neither counted nor hit by faults.
+        Their requests are not counted and not subject to faults.
         """
         manager = self.manager(*controllers, name="cluster", agent=CLUSTER_AGENT)
         await self._stack.enter_async_context(manager)
 
     def track(self, busy: ActivitySource) -> None:
-        """Have `settle` wait for something of yours too."""
+        """Make `settle` wait for other work as well, for example of a manager that the test created."""
         self._tracked.append(busy)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
     @property
     def now(self) -> datetime:
-        """The cluster's wall time."""
+        """Wall time of the cluster."""
         return self.clock.now()
 
     async def settle(self, *, limit: float = SETTLE_LIMIT_SECONDS) -> None:
-        """Wait until nothing is left to do: queues empty, no reconcile running, no request or event on its way.
+        """Wait until the cluster is idle: empty queues, no running reconcile, no pending request or watch event.
 
-        Time moves on only as far as running work waits for it. Delayed keys (`Again`, backoff) are not waited for:
-        use `advance`.
+        Time advances only as far as running work needs. Delayed keys (`Again`, backoff) are not waited for: use
+        `advance`.
 
         Raises:
-            NotSettled: after `limit` virtual seconds something is still going on.
+            NotSettled: Work is still in progress after `limit` virtual seconds.
         """
         loop = _virtual_loop()
         deadline = monotonic() + limit
         await loop.wait_until_idle()
         while busy := self._busy():
             if monotonic() >= deadline:
-                message = f"not at rest after {limit:g} s: " + "; ".join(busy)
+                message = f"not settled after {limit:g} s: " + "; ".join(busy)
                 raise NotSettled(message)
             await loop.wait_for_timer()
             await loop.wait_until_idle()
 
     async def advance(self, seconds: float) -> None:
-        """Let virtual time pass: timers fire in order, then everything comes to rest."""
+        """Advance virtual time: timers fire in order; then `settle`."""
         await asyncio.sleep(seconds)
         await self.settle()
 
     def suspend(self, seconds: float) -> None:
-        """Let virtual time pass while nothing runs, as if the process were stopped (SIGSTOP, a machine that sleeps).
+        """Advance virtual time while no task runs, as if the process were suspended (SIGSTOP, or a suspended machine).
 
-        Everything in this loop stands still, other managers included; leases expire meanwhile.
+        All tasks of the loop are suspended, including other managers; leases expire meanwhile.
         """
         _virtual_loop().suspend(seconds)
 
@@ -199,12 +199,12 @@ class World(ServerObjects):
         busy = [phrase for watched in self._tracked for phrase in watched.busy()]
         late = self.server.late_events
         if requests:
-            busy.append(f"{requests} requests without an answer")
+            busy.append(f"{requests} requests without a response")
         if late:
-            busy.append(f"{late} watch events on their way")
+            busy.append(f"{late} delayed watch events")
         return busy
 
-    # -- trouble -----------------------------------------------------------------------------------------------------
+    # -- fault injection ---------------------------------------------------------------------------------------------
 
     def fail_next(
         self,
@@ -223,24 +223,24 @@ class World(ServerObjects):
         hang: bool = False,
         delay: float = 0.0,
     ) -> Fault:
-        """Trouble for the next matching requests of the code under test.
+        """Inject a fault into the next matching requests of the code under test.
 
         Args:
-            method: an HTTP method in upper case, or `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
+            method: An HTTP method in upper case, or `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
                 `deletecollection`; empty for any.
-            kind: kind asked about; None for any.
-            status: answer this instead of serving (500 when no other trouble is named).
-            retry_after: seconds of the `Retry-After` header.
-            message: the answer's sentence.
-            name: only requests about this object.
-            namespace: only requests about this namespace.
-            subresource: only this one ("" = the object itself); None for any.
-            times: how many requests; None until the fault is healed (`heal`).
-            skip: how many matching ones pass first.
-            drop_connection: serve the request, then break the connection instead of answering: a write happened, and
-                the writer does not know.
-            hang: never answer.
-            delay: seconds before the request is served.
+            kind: Kind of the request; None for any.
+            status: Status code to return instead of serving the request; 500 if no other fault is given.
+            retry_after: Seconds in the `Retry-After` header.
+            message: Message of the response.
+            name: Match only this object.
+            namespace: Match only this namespace.
+            subresource: Match only this subresource ("" = the object itself); None for any.
+            times: Number of requests; None until the fault is removed by `heal`.
+            skip: Number of matching requests that pass first.
+            drop_connection: Serve the request, and reset the connection before the response: a write happens, and the
+                client does not receive its result.
+            hang: Never respond.
+            delay: Seconds before the request is served.
         """
         if not (status or drop_connection or hang or delay):
             status = 500
@@ -265,9 +265,9 @@ class World(ServerObjects):
         )
 
     def lag(self, kind: type[Resource] | None, seconds: float, *, name: str = "") -> Fault:
-        """Have watchers learn of every change of the kind (or of one object) that much later, until it is healed.
+        """Delay the watch events of a kind (or of one object), until the fault is removed by `heal`.
 
-        What comes after a late change is late, too: a watch never reorders.
+        Events after a delayed one are delayed as well: a watch never reorders events.
         """
         return self.server.inject(Fault(kind=kind.kind if kind is not None else "", name=name, times=None, lag=seconds))
 
@@ -280,15 +280,15 @@ class World(ServerObjects):
         namespace: str = "",
         name: str = "",
     ) -> Denial:
-        """Take a permission from the code under test until it is healed: 403, as from a role that lacks a rule.
+        """Deny a permission to the code under test until it is removed by `heal`: 403, as from a role without the rule.
 
         Args:
-            verbs: one or several of `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`;
-                `*` for all. An informer may fill itself by `watch` alone: deny both.
-            kind: the kind.
-            subresource: this one only ("" = the object itself); None for all.
-            namespace: only in this namespace.
-            name: only this object.
+            verbs: One or several of `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`;
+                `*` for all. Deny `list` and `watch` to stop an informer, which may use `watch` only.
+            kind: The kind.
+            subresource: Only this subresource ("" = the object itself); None for all.
+            namespace: Only this namespace.
+            name: Only this object.
         """
         given = (verbs,) if isinstance(verbs, str) else verbs
         exempt = frozenset({OWN_AGENT, CLUSTER_AGENT})
@@ -297,7 +297,7 @@ class World(ServerObjects):
         )
 
     def heal(self, *troubles: Fault | Denial) -> None:
-        """End these faults and denials, or all there are."""
+        """Remove the given faults and denials, or all of them."""
         if not troubles:
             self.server.faults.clear()
             self.server.allow()
@@ -308,74 +308,75 @@ class World(ServerObjects):
                 self.server.allow(trouble)
 
     def compact_history(self) -> None:
-        """Answer 410 to every watch that resumes from before now, as after an etcd compaction: informers list anew."""
+        """Return 410 to watches that resume from an earlier version, as after an etcd compaction: informers relist."""
         self.server.expire_history()
 
     def backup(self) -> Backup:
-        """All objects as they are now, for `restore`."""
+        """Return a backup of all objects, for `restore`."""
         return self.server.backup()
 
     def restore(self, backup: Backup) -> None:
-        """Go back to a backup, as after etcd was restored from a snapshot: objects, versions, and watches that end.
+        """Restore a backup, as etcd from a snapshot: objects and versions are restored, and watches end.
 
-        A watch that resumes from a later version is accepted and gets nothing until that version is reached.
+        A watch that resumes from a later version is accepted and receives no events until that version is reached.
 
         Raises:
-            ValueError: CustomResourceDefinitions were created or deleted since the backup.
+            ValueError: CustomResourceDefinitions were created or deleted after the backup.
         """
         self.server.restore(backup)
 
     def cut_watches(self, kind: type[Resource] | None = None) -> int:
-        """End the open watches of a kind (or all), as the server does now and then; returns how many there were."""
+        """Close the open watches of a kind (or all), as the server does regularly; returns their number."""
         return self.server.cut_watches(kind.kind if kind is not None else "")
 
-    # -- looking back ------------------------------------------------------------------------------------------------
+    # -- requests and reconciles -------------------------------------------------------------------------------------
 
     @property
     def requests(self) -> Sequence[RequestRecord]:
-        """Every request of the code under test, oldest first."""
+        """The requests of the code under test, oldest first."""
         ours = (OWN_AGENT, CLUSTER_AGENT)
         return [request for request in self.server.requests if request.user_agent not in ours]
 
     def rules_needed(self, agent: str = "") -> list[PolicyRule]:
-        """The RBAC rules that the code under test has needed so far: the smallest role, as far as its tests go.
+        """Return the RBAC rules that the code under test has needed so far: the minimal role, if tests cover all
+        requests.
 
-        Rules that only admission plugins of a real server ask for (`finalizers`, for owner references that block) are
-        not among them.
+        Permissions that only admission plugins of a real server check (`finalizers`, for owner references with
+        blockOwnerDeletion) are not included.
 
         Args:
-            agent: only those of the manager or transport made with this user agent; of all when empty.
+            agent: Only those of the manager or transport with this user agent; all if empty.
         """
         ours = (OWN_AGENT, CLUSTER_AGENT)
         asked = [needed for who, *needed in self.server.permissions_used if who not in ours and agent in {"", who}]
         return rules_for((verb, group, resource) for verb, group, resource in asked)
 
     def clear_requests(self) -> None:
-        """Start counting anew, requests and runs."""
+        """Clear the recorded requests and reconciles."""
         self.server.requests.clear()
         self._recorder.ended.clear()
 
     def reconciles(self, key: str = "", *, controller: str = "") -> Sequence[ReconcileRecord]:
-        """The reconciles of the managers made here that have ended, oldest first: which key, why, and with what result.
+        """Return the completed reconciles of this world's managers, oldest first, with key, causes and outcome.
 
             assert [run.outcome for run in world.reconciles("default/cache")] == ["success"]
 
         Args:
-            key: as logs show it, `namespace/name`; empty for all.
-            controller: its name; empty for all.
+            key: Key as in logs, `namespace/name`; empty for all.
+            controller: Name of the controller; empty for all.
         """
         return [run for run in self._recorder.ended if key in {"", run.key} and controller in {"", run.controller}]
 
     def count(
         self, verb: str = "", kind: type[Resource] | None = None, *, name: str = "", subresource: str | None = None
     ) -> int:
-        """How many requests the code under test made, refused ones included.
+        """Return the number of requests of the code under test, including rejected ones.
 
         Args:
-            verb: an HTTP method in upper case, or `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.
-            kind: kind asked about; None for any.
-            name: only requests about this object.
-            subresource: only this one ("" = the object itself); None for any.
+            verb: An HTTP method in upper case, or `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.
+            kind: Kind of the request; None for any.
+            name: Match only this object.
+            subresource: Match only this subresource ("" = the object itself); None for any.
         """
         return sum(
             verb in {"", request.method, request.verb}
@@ -393,6 +394,6 @@ def _is_under_test(request: HttpRequest) -> bool:
 def _virtual_loop() -> VirtualTimeLoop:
     loop = asyncio.get_running_loop()
     if not isinstance(loop, VirtualTimeLoop):
-        message = "settle() needs virtual time: take the `world` fixture, or run on VirtualTimeLoop"
+        message = "settle() needs virtual time: use the `world` fixture, or run on VirtualTimeLoop"
         raise TypeError(message)
     return loop

@@ -164,7 +164,7 @@ async def test_fields_of_the_former_version_do_not_stay_behind(world: World) -> 
         assert world.count("PATCH", ConfigMap) == writes
 
 
-async def test_a_renamed_controller_takes_over_when_told_its_former_name(world: World) -> None:
+async def test_a_renamed_controller_removes_fields_of_its_former_name(world: World) -> None:
     await Client(world.transport(), field_manager="op/before").apply(shared(a="1", dropped="1"))
     world.install(App)
     manager = Manager(

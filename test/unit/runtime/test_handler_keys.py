@@ -93,7 +93,7 @@ async def test_the_owner_that_controls_by_group_and_kind_of_any_version(view: Vi
     assert await keys(handler, event(EventType.CREATE, owner("Deployment", "web", controller=None)), view) == []
 
 
-async def test_every_owner_when_asked(view: View) -> None:
+async def test_every_owner_is_queued_on_request(view: View) -> None:
     happened = event(EventType.CREATE, owner("Deployment", "a", controller=None), owner("Deployment", "b"))
     assert await keys(enqueue_owner(Deployment, every_owner=True), happened, view) == ["ns/a", "ns/b"]
 
@@ -123,7 +123,7 @@ async def test_mappers_of_every_shape(view: View) -> None:
     assert await keys(mapped(slowly), happened, view) == ["ns/web"]
 
 
-async def test_a_mapper_is_asked_about_both_states_and_each_key_is_told_once(view: View) -> None:
+async def test_a_mapper_is_called_for_both_states_and_each_key_is_queued_once(view: View) -> None:
     mapper: Handler[Pod] = mapped(lambda pod, _: [ObjectKey("ns", pod.labels["app"]), ObjectKey("ns", "always")])
     moved = event(EventType.UPDATE, owner("Deployment", "new"), old=[owner("Deployment", "old")])
     assert await keys(mapper, moved, view) == ["ns/old", "ns/always", "ns/new"]
@@ -144,13 +144,13 @@ async def test_a_mapper_that_fails_queues_nothing(view: View) -> None:
     assert queue.added == []
 
 
-async def test_a_mapper_that_names_no_keys_is_told_so_by_its_name(view: View) -> None:
+async def test_the_error_of_a_mapper_that_returns_no_keys_contains_its_name(view: View) -> None:
     def names(_pod: Pod, _view: View) -> Any:
         return ["web"]
 
     result = mapped(names)(event(EventType.CREATE), Queue(), view)
     assert result is not None
-    with pytest.raises(TypeError, match=r"names\) named 'web': it returns ObjectKeys"):
+    with pytest.raises(TypeError, match=r"names\) returned 'web': return ObjectKeys"):
         await result
 
 
@@ -160,11 +160,11 @@ async def test_keys_from_labels(view: View) -> None:
     assert await keys(mapped(label_key("app")), happened, view) == ["ns/web"]
     assert await keys(mapped(label_key("absent", "app-namespace")), happened, view) == []
     assert await keys(mapped(label_key("app", "absent")), happened, view) == []
-    with pytest.raises(ConfigurationError, match="label that holds the name"):
+    with pytest.raises(ConfigurationError, match="label with the name"):
         label_key("")
 
 
-async def test_a_kind_source_goes_from_the_server_to_the_queue_through_predicate_and_handler(world: World) -> None:
+async def test_a_kind_source_delivers_events_through_predicate_and_handler(world: World) -> None:
     world.put(ConfigMap(metadata=ObjectMeta(name="old"), data={"a": "1"}))
     cache = Cache(world.transport(), clock=LoopClock())
     queue = Queue()
@@ -198,10 +198,12 @@ async def test_a_kind_source_goes_from_the_server_to_the_queue_through_predicate
         (Cached(Pod, drop=["status"]), changed("status.phase"), "status.phase"),
     ],
 )
-async def test_a_predicate_on_fields_that_are_not_kept_is_refused(cached: Cached, when: Predicate, named: str) -> None:
+async def test_a_predicate_on_fields_that_are_not_cached_is_rejected(
+    cached: Cached, when: Predicate, named: str
+) -> None:
     cache = Cache(ScriptedTransport(), [cached])
     async with TaskScope("test") as scope:
-        with pytest.raises(ConfigurationError, match=f"looks at {named}, which Cached"):
+        with pytest.raises(ConfigurationError, match=f"compares {named}, which Cached"):
             KindSource(Pod, enqueue_self, when=when).start(cache, Queue(), scope)
         KindSource(Pod, enqueue_self, when=changed("labels")).start(cache, Queue(), scope)
 
@@ -232,7 +234,7 @@ async def test_a_mapper_that_raises_loses_no_key(world: World) -> None:
         assert queue.keys() == ["ns/woken"]
 
 
-async def test_a_channel_tells_every_receiver_waits_when_full_and_tries_failures_again() -> None:
+async def test_a_channel_sends_to_every_receiver_waits_when_full_and_retries_failures() -> None:
     channel: Channel[ConfigMap] = Channel(ConfigMap, buffer=1)
     cache = Cache(ScriptedTransport())
     first, second = Queue(), Queue()

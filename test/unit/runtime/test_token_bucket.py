@@ -25,7 +25,7 @@ async def test_requests_above_the_burst_wait_for_the_rate_in_order() -> None:
     assert order == [0, 1, 2, 3, 4, 5]
 
 
-async def test_a_token_taken_first_goes_before_waiting_callers() -> None:
+async def test_tokens_are_taken_in_the_order_of_the_callers() -> None:
     bucket = TokenBucket(rate=1, burst=1)
     order: list[str] = []
 
@@ -109,6 +109,6 @@ def test_a_reservation_takes_tokens_on_credit() -> None:
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (1, 0.5)])
-def test_a_bucket_that_never_gives_a_token_is_an_error(rate: float, burst: float) -> None:
+def test_a_bucket_without_tokens_is_an_error(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="rate above 0 and a burst of at least 1"):
         TokenBucket(rate, burst)

@@ -53,7 +53,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("place", TEXTS)
-def test_every_text_takes_a_value_that_nobody_knows_yet(place: str) -> None:
+def test_every_text_field_accepts_an_unknown_value(place: str) -> None:
     name, field = place.split(".")
     model = MODELS[name]
     required = {

@@ -9,9 +9,8 @@
             await real_cluster.client.create(memcached)
             await real_cluster.eventually(lambda: is_scaled(real_cluster))
 
-The binaries are those of setup-envtest, found by the same variables (`find_binaries`). Only these two processes run:
-no garbage collection, no namespace deletion, no workloads but by `workloads()`, and time is real. Use `World` for the
-rest.
+The binaries are those of setup-envtest and are found through the same variables (`find_binaries`). There is no
+controller manager: no garbage collection, no namespace deletion, and workloads only with `workloads()`. Time is real.
 """
 
 from kaito.runtime.testing.envtest.binaries import Unavailable as Unavailable, find_binaries as find_binaries

@@ -1,4 +1,4 @@
-"""Certificates and the service-account key of a test control plane: made on the spot, valid for a week."""
+"""Generates the certificates and the service-account key of a test control plane, valid for a week."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address

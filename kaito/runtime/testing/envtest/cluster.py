@@ -1,7 +1,7 @@
-"""`RealCluster`: one test's part of a real API server: a namespace, a client, managers that see nothing else.
+"""`RealCluster`: a test's namespace in a real API server, with a client and managers restricted to it.
 
-The `real_cluster` fixture makes one for each test on a control plane of the whole session. Time is real, so tests wait
-with `eventually`.
+The `real_cluster` fixture creates one per test, on a control plane of the session. Time is real, so tests wait with
+`eventually`.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from kaito.runtime.webhook import Conversion, Webhook, admission_manifests
 LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.05
 SERVED_SECONDS = 20.0
-"""Longest wait for a new kind to be served, or gone; controller-runtime waits 10 s."""
+"""Time limit for a new kind to be served, or a deleted one to disappear; controller-runtime waits 10 s."""
 
 
 _CONFIGURATIONS: Mapping[str, type[Resource]] = {
@@ -52,11 +52,11 @@ class _State:
 
 @final
 class RealCluster:
-    """A namespace of a real API server, for the length of `async with`.
+    """Namespace of a real API server, for the duration of `async with`.
 
     Args:
-        kubeconfig: how to reach the server as somebody who may do everything.
-        namespace: the test's own; a new name by default. It is deleted at the end, and so are the kinds installed.
+        kubeconfig: Kubeconfig of a cluster administrator.
+        namespace: The namespace; by default a new name. It is deleted at the end, like the installed kinds.
     """
 
     def __init__(self, kubeconfig: Path, *, namespace: str = "") -> None:
@@ -64,7 +64,7 @@ class RealCluster:
         self.namespace: str = namespace or f"test-{uuid.uuid4().hex[:8]}"
         self._state: _State | None = None
         self.webhook_port: int = free_port()
-        """Where managers serve webhooks, and `conversion_manifest(url=)` finds them."""
+        """Port of the managers' webhook servers, for `conversion_manifest(url=)`."""
         self._installed: list[CustomResourceDefinition] = []
         self._configured: list[Resource] = []
 
@@ -101,10 +101,10 @@ class RealCluster:
 
     @property
     def client(self) -> Client:
-        """Live reads and writes of the test itself.
+        """Client of the test.
 
         Raises:
-            RuntimeError: outside of `async with`.
+            RuntimeError: Used outside of `async with`.
         """
         if self._state is None:
             message = "use the cluster with `async with`"
@@ -123,10 +123,10 @@ class RealCluster:
         name: str = "test",
         **settings: Any,
     ) -> Manager:
-        """A manager of this namespace, without HTTP endpoints; use it with `async with`.
+        """Create a manager of this namespace, without HTTP endpoints; use it with `async with`.
 
-        Arguments are those of `Manager`; any other is a field of its `Settings`. Install custom kinds before it starts.
-        Webhooks are served on loopback where `admit` tells the API server to ask them.
+        The arguments are those of `Manager`; others are fields of its `Settings`. Install custom kinds before it
+        starts. Webhooks are served on loopback, at the address that `admit` registers.
         """
         given: dict[str, Any] = {
             "kubeconfig": self.kubeconfig,
@@ -154,16 +154,16 @@ class RealCluster:
         )
 
     async def start(self, *controllers: Controller[Any] | Periodic) -> None:
-        """Run controllers that stand for the cluster's own, such as `workloads()`, until the end of the test."""
-        self.client  # noqa: B018 -- refuses outside of `async with`
+        """Run simulated cluster controllers, such as `workloads()`, until the end of the test."""
+        self.client  # noqa: B018 -- raises outside of `async with`
         if self._state is not None:
             await self._state.stack.enter_async_context(self.manager(*controllers, name="cluster"))
 
     async def admit(self, *webhooks: Webhook[Any]) -> None:
-        """Have the server ask these webhooks about objects of this namespace (and cluster-scoped ones), until the end.
+        """Register webhooks for objects of this namespace (and cluster-scoped ones), until the end of the test.
 
-        A manager that is given them answers. It writes the CA bundle, and the server follows a moment later: wait for
-        the first effect with `eventually`.
+        A manager with these webhooks serves them and writes the CA bundle. The API server applies it after a moment:
+        wait for the first effect with `eventually`.
         """
         url = f"https://{LOOPBACK}:{self.webhook_port}"
         for manifest in admission_manifests(*webhooks, name=f"{self.namespace}-{len(self._configured)}", url=url):
@@ -173,11 +173,11 @@ class RealCluster:
             self._configured.append(await self.client.create(kind.model_validate(manifest)))
 
     async def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
-        """Have the server serve kinds: models (a CRD is generated) or CRD manifests. They go at the end of the test.
+        """Install kinds: models (a CRD is generated) or CRD manifests. They are deleted at the end of the test.
 
         Raises:
-            ApiError: the server refuses one, for example because another test's is still there.
-            AssertionError: it is not served within 20 s.
+            ApiError: The server rejects one, for example because that of another test still exists.
+            AssertionError: It is not served within 20 s.
         """
         for kind in kinds:
             manifest = kind if isinstance(kind, Mapping) else crd([Version(model=kind, storage=True)])
@@ -197,15 +197,15 @@ class RealCluster:
     async def eventually(
         self, holds: Callable[[], Awaitable[object] | object], *, within: float = 10.0, what: str = ""
     ) -> None:
-        """Ask again and again, until the answer is true.
+        """Poll until a function returns a true value.
 
         Args:
-            holds: asked; may be async. A failed `assert` in it, or an object that is not there, counts as not yet.
-            within: seconds of real time.
-            what: names it in the failure.
+            holds: The function; may be async. A failed `assert` or NotFound counts as false.
+            within: Time limit in seconds.
+            what: Name in the error message.
 
         Raises:
-            AssertionError: it was never true; the cause is its last failed `assert`.
+            AssertionError: The time limit was exceeded; the cause is the last failed `assert`.
         """
         deadline, last = monotonic() + within, None
         while True:
@@ -229,7 +229,7 @@ class RealCluster:
         return True
 
     async def _free_objects(self, definition: CustomResourceDefinition) -> None:
-        """Take the finalizers from what is left: whoever would remove them runs no more."""
+        """Remove the finalizers of remaining objects, whose controllers are not running any more."""
         manifest = definition.to_dict()
         stored = next(version["name"] for version in manifest["spec"]["versions"] if version["storage"])
         for left in await self.client.list(_served_kind(manifest, stored)):
@@ -242,7 +242,7 @@ class RealCluster:
 
 
 def _served_kind(manifest: Mapping[str, Any], version: str) -> type[Resource]:
-    """A model that knows no more than where a version is served."""
+    """Create a model with the API names of a version and no fields."""
     spec = manifest["spec"]
 
     class Served(

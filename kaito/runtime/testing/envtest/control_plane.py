@@ -1,8 +1,8 @@
-"""One etcd and one kube-apiserver on loopback, started and stopped as a context manager.
+"""Starts and stops etcd and kube-apiserver on loopback, as a context manager.
 
 Used by the `real_cluster` fixture, and through `hack.envtest`, which can build the binaries, by the contract tests, the
-benchmarks and `kaito up --control-plane real`. Nothing else runs: no controller manager, so no garbage collection, no
-namespace deletion and no workload controllers.
+benchmarks and `kaito up --control-plane real`. There is no controller manager: no garbage collection, no namespace
+deletion and no workload controllers.
 """
 
 import os
@@ -30,25 +30,26 @@ STOP_TIMEOUT_SECONDS = 20.0
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class ControlPlane:
-    """A running control plane; `url`, `token`, `ca_file` and `kubeconfig` tell how to reach it as cluster admin.
+    """Control plane of etcd and kube-apiserver; `url`, `token`, `ca_file` and `kubeconfig` are those of an
+    administrator.
 
     Args:
-        folder: where data, certificates and logs go; a temporary folder that is removed at the end by default.
-        port: the API server's port, any free one by default.
-        service_cidr: where cluster IPs come from.
-        extra_arguments: more flags for kube-apiserver.
-        binaries: gives the paths of `etcd` and `kube-apiserver`.
+        folder: Directory of data, certificates and logs; by default a temporary one that is removed at the end.
+        port: Port of the API server; by default a free one.
+        service_cidr: Range of cluster IPs.
+        extra_arguments: Additional flags of kube-apiserver.
+        binaries: Returns the paths of `etcd` and `kube-apiserver`.
 
     Raises:
-        Unavailable: there are no binaries (on entering).
-        RuntimeError: a process did not become ready; the message ends with its log's last lines.
+        Unavailable: Binaries are missing (on entering).
+        RuntimeError: A process did not become ready; the message contains the end of its log.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ControlPlane:
         self.stop()
 
     def start(self) -> None:
-        """Start both processes and wait until `/readyz` answers ok and the default namespace exists."""
+        """Start both processes, and wait until `/readyz` returns 200 and the default namespace exists."""
         binaries = self._find_binaries()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_serving_certificate(self.folder)
@@ -101,7 +102,7 @@ class ControlPlane:
             raise
 
     def start_api_server(self) -> None:
-        """Start kube-apiserver on its port; with `stop_api_server` this is how a test restarts it."""
+        """Start kube-apiserver on its port; with `stop_api_server` a test restarts it."""
         self.api_server = self._spawn_api_server(self._find_binaries()["kube-apiserver"])
         self._wait("kube-apiserver", self.api_server, f"{self.url}/readyz")
         self._wait("kube-apiserver", self.api_server, f"{self.url}/api/v1/namespaces/default")
@@ -112,12 +113,12 @@ class ControlPlane:
         self.api_server = None
 
     def stop_etcd(self) -> None:
-        """Stop etcd and keep its data; `start` starts what is stopped. The API server should be stopped before."""
+        """Stop etcd and keep its data for `start`. Stop the API server first."""
         self._terminate(self.etcd)
         self.etcd = None
 
     def stop(self) -> None:
-        """Stop both processes; the temporary folder goes too."""
+        """Stop both processes, and remove a temporary directory."""
         self.stop_api_server()
         self.stop_etcd()
         for log in self._logs:

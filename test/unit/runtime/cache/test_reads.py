@@ -319,7 +319,9 @@ async def test_metadata_only_has_metadata_and_refuses_the_rest(world: World) -> 
     async with running(world, Cached(ConfigMap, only="metadata", indexes=[by_tier])) as cache:
         (found,) = cache.list(ConfigMap, index=by_tier("web"))
         assert (found.name, found.labels, found.key) == ("one", {"tier": "web"}, ObjectKey("default", "one"))
-        with pytest.raises(AttributeError, match=r'ConfigMap default/one has its metadata only.*consistency="live"'):
+        with pytest.raises(
+            AttributeError, match=r'ConfigMap default/one: only the metadata is cached.*consistency="live"'
+        ):
             _ = found.data
         with pytest.raises(AttributeError, match="no attribute 'datum'"):
             _ = found.datum  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue] -- the test

@@ -37,7 +37,7 @@ async def judge(admission: Admission[Vase]) -> None:
         admission.deny("spec.size", "too large for the shelf")
 
 
-async def test_the_tests_own_writes_and_those_of_clients_are_asked_about(world: World) -> None:
+async def test_webhooks_are_called_for_writes_of_the_test_and_of_clients(world: World) -> None:
     world.admit(Webhook(Vase, default=fill_in, validate=judge))
     assert world.put(vase("a")).spec.size == 3
     with pytest.raises(Invalid, match=r"spec\.size: too large for the shelf"):

@@ -104,7 +104,7 @@ async def test_what_cannot_be_converted_fails_with_the_reason(water: World) -> N
     assert water.list(Tank) == []
 
 
-async def test_a_webhook_sees_its_own_version(water: World) -> None:
+async def test_a_webhook_receives_its_version(water: World) -> None:
     asked: list[int] = []
 
     def check(admission: Admission[Tank]) -> None:

@@ -54,14 +54,14 @@ async def test_events_that_are_late_are_waited_for(world: World) -> None:
     async with world.manager(Controller(ConfigMap, look)):
         world.lag(ConfigMap, 2.0, name="a")
         world.put(config("a"))
-        with pytest.raises(NotSettled, match="1 watch events on their way"):
+        with pytest.raises(NotSettled, match="1 delayed watch events"):
             await world.settle(limit=1)
         assert seen == []
         await world.settle()
         assert seen == ["a"]
 
 
-async def test_an_informer_that_history_left_behind_begins_anew(world: World) -> None:
+async def test_an_informer_relists_when_its_version_is_compacted(world: World) -> None:
     async def look(request: Request[ConfigMap]) -> None: ...
 
     transport = world.transport()

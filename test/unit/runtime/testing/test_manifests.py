@@ -48,7 +48,7 @@ async def test_documents_are_applied_in_order(world: World) -> None:
     assert world.get(ConfigMap, "words", "prod").data == {"hello": "world"}
 
 
-async def test_applying_again_takes_away_what_the_manifest_no_longer_says(world: World) -> None:
+async def test_applying_again_removes_fields_that_the_manifest_omits(world: World) -> None:
     world.apply(config("a", one="1", two="2"), namespace="default")
     world.patch(ConfigMap, "a", {"data": {"three": "3"}})
     world.apply(config("a", one="1"))
@@ -61,7 +61,7 @@ async def test_what_others_own_is_a_conflict(world: World) -> None:
         world.apply(config("a", one="yours"))
 
 
-async def test_unknown_fields_are_refused_as_kubectl_refuses_them(world: World) -> None:
+async def test_unknown_fields_are_rejected_as_kubectl_rejects_them(world: World) -> None:
     with pytest.raises(ApiError, match="color"):
         world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "spec": {"color": "red"}})
 
@@ -83,7 +83,7 @@ async def test_files_folders_and_lists_are_read(world: World, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("manifest", "problem"),
     [
-        ("deploy/rbac.yaml", "give files and folders as Path"),
+        ("deploy/rbac.yaml", "pass files and directories as Path"),
         ("kind: ConfigMap", "has no apiVersion"),
         ("apiVersion: v1\nkind: ConfigMap", "a ConfigMap, has no metadata.name"),
         ("apiVersion: e.com/v1\nkind: Lamp\nmetadata: {name: a}", 'no matches for kind "Lamp" in version "e.com/v1"'),

@@ -40,7 +40,7 @@ def copier() -> Controller[Secret]:
     return Controller(Secret, copy).owns(ConfigMap)
 
 
-async def test_a_manager_may_do_what_its_role_says(world: World) -> None:
+async def test_a_manager_has_the_permissions_of_its_role(world: World) -> None:
     world.apply(ROLE.replace("VERBS", "get, list, watch, create, patch"))
     async with world.manager(copier(), user=USER):
         world.put(Secret(metadata=ObjectMeta(name="a")))
@@ -85,7 +85,7 @@ async def test_denials_are_about_verbs_and_places(world: World) -> None:
     assert await client.list(Secret, namespace="kube-system") == []
 
 
-async def test_the_smallest_role_is_what_was_asked_of_the_server(world: World) -> None:
+async def test_the_minimal_role_contains_the_requests_of_the_test(world: World) -> None:
     async with world.manager(copier(), lease="copier", agent="copier/1"):
         world.put(Secret(metadata=ObjectMeta(name="a")))
         await world.settle()

@@ -35,7 +35,7 @@ async def test_runs_tell_their_key_cause_and_outcome(world: World) -> None:
         assert world.reconciles() == []
 
 
-async def test_runs_of_controllers_are_told_apart_and_those_of_the_cluster_left_out(world: World) -> None:
+async def test_reconciles_are_recorded_by_controller_without_those_of_the_cluster(world: World) -> None:
     async def look(request: Request[ConfigMap]) -> None: ...
 
     async def other(request: Request[Secret]) -> None: ...

@@ -45,7 +45,7 @@ def test_a_dead_end_is_reported_with_what_tasks_wait_for() -> None:
         run(waits_for_nothing())
 
 
-def test_a_moment_that_never_ends_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_livelock_at_one_instant_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     async def spin() -> None:
         while True:  # noqa: ASYNC110 - turning without waiting is the point
             await asyncio.sleep(0)
@@ -55,12 +55,12 @@ def test_a_moment_that_never_ends_is_reported(monkeypatch: pytest.MonkeyPatch) -
             scope.spawn(spin(), name="spinner")
             await asyncio.sleep(1)
 
-    monkeypatch.setattr("kaito.runtime.testing.virtual.MOMENT_ROUNDS", 1000)
+    monkeypatch.setattr("kaito.runtime.testing.virtual.INSTANT_ITERATIONS", 1000)
     with pytest.raises(Livelock, match=r"test\.spinner"):
         run(main())
 
 
-def test_a_loop_kept_alive_by_timers_alone_is_reported() -> None:
+def test_a_loop_that_only_timers_keep_running_is_reported() -> None:
     async def tick() -> None:
         while True:  # noqa: ASYNC110 - a timer is the point
             await asyncio.sleep(60)

@@ -74,7 +74,7 @@ async def test_a_claim_that_is_there_is_used_again_and_outlives_the_set(world: W
     assert world.get(StatefulSet, "db").status.ready_replicas == 1
 
 
-async def test_claims_go_with_the_set_that_says_so(world: World) -> None:
+async def test_claims_are_deleted_with_a_set_whose_policy_is_delete(world: World) -> None:
     await world.start(*workloads())
     world.put(database(1, StatefulSetRetentionPolicy(when_deleted="Delete")))
     await world.settle()
@@ -88,7 +88,7 @@ def template(**selector: str) -> PodTemplateSpec:
     return PodTemplateSpec(metadata=ObjectMeta(labels=LABELS), spec=spec)
 
 
-async def test_a_deployment_says_whether_it_is_available(world: World) -> None:
+async def test_a_deployment_reports_availability(world: World) -> None:
     await world.start(*workloads(ready_after=20))
     spec = DeploymentSpec(replicas=2, selector=LabelSelector(match_labels=LABELS), template=template())
     world.put(Deployment(metadata=ObjectMeta(name="web"), spec=spec))
@@ -123,7 +123,7 @@ async def test_a_daemon_set_has_a_pod_on_each_fitting_node(world: World) -> None
     assert world.get(DaemonSet, "driver").status.desired_number_scheduled == 2
 
 
-async def test_pods_that_an_operator_makes_itself_start_when_asked_for(world: World) -> None:
+async def test_bare_pods_start_on_request(world: World) -> None:
     await world.start(*workloads(ready_after=5, bare_pods=True))
     owner = world.put(ConfigMap(metadata=ObjectMeta(name="owner")))
     reference = owner.owner_reference()

@@ -129,7 +129,7 @@ async def _caught(work: Awaitable[None]) -> Exception | None:
     return None
 
 
-async def test_an_unreachable_server_refuses(world: World) -> None:
+async def test_an_unreachable_server_rejects(world: World) -> None:
     transport = world.transport()
     transport.reachable = False
     with pytest.raises(TransportError, match="refused"):
@@ -139,7 +139,7 @@ async def test_an_unreachable_server_refuses(world: World) -> None:
         await transport.request("GET", "/version")
 
 
-async def test_settle_waits_for_work_and_reports_what_never_rests(world: World) -> None:
+async def test_settle_waits_for_work_and_reports_work_in_progress(world: World) -> None:
     class Worker:
         until = 5.0
 
