@@ -138,7 +138,7 @@ def plan_launch(plan: WrapperPlan, adapters: Sequence[Adapter], scratch: Path) -
 
 async def serve(launch: Launch) -> int:
     """Listens, and runs the engine until it exits or SIGTERM arrives; returns the exit code."""
-    engine_port = _free_port()
+    engine_port = find_free_port()
     proxy = Proxy(
         f"http://127.0.0.1:{engine_port}",
         model=launch.served_name,
@@ -232,7 +232,8 @@ def _parse_port(value: object) -> int:
         raise ConfigurationError(f"--port: {value!r} is not a port number") from error
 
 
-def _free_port() -> int:
+def find_free_port() -> int:
+    """Returns a port on loopback that no process listens on at the time of the call."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
