@@ -84,6 +84,7 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@cd presets && ../.venv/bin/mypy && ../.venv/bin/pyright
 	@.venv/bin/lint-imports
 	@cd presets && PYTHONPATH=src:config/src ../.venv/bin/lint-imports
+	@.venv/bin/python -m hack.check.cycles
 	@.venv/bin/python -m hack.check.verifytypes
 	@.venv/bin/python -m hack.generate --check
 	@.venv/bin/python -m hack.check.size
