@@ -38,7 +38,7 @@ async def test_nothing_is_bought_for_an_input_that_cannot_run(node_api: str) -> 
         assert await running.pools() == {}
 
         # The cause is removed: the Workspace starts without an edit.
-        given = next(given for given in INPUTS if given.row.startswith("13"))
+        given = next(given for given in INPUTS if given.row == "pull secret")
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",

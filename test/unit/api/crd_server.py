@@ -92,7 +92,7 @@ def changed(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def create(base: dict[str, Any], change: dict[str, Any]) -> Any:
-    """The object as the API server would store it; the refusal's causes by field when it refuses."""
+    """Returns the object as the API server stores it, or the causes of its rejection by field."""
     status, body = call(shared_server(), "POST", PATHS[base["kind"]], changed(base, change), dryRun="All")
     if status == 201:
         return body

@@ -1,4 +1,4 @@
-"""Rules of the CRDs: what is refused with which words, what may never change, what is accepted."""
+"""Rules of the CRDs: rejections with their messages, immutable fields, accepted objects."""
 
 from typing import Any
 
@@ -269,7 +269,7 @@ RULES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("base", "change", "field", "message"), RULES, ids=[str(index) for index in range(len(RULES))])
-def test_a_rule_refuses_with_field_and_remedy(
+def test_a_rule_rejects_with_field_and_remedy(
     base: dict[str, Any], change: dict[str, Any], field: str, message: str
 ) -> None:
     answer = create(base, change)
@@ -375,7 +375,7 @@ TRANSITIONS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str
 @pytest.mark.parametrize(
     ("base", "stored", "change", "expected"), TRANSITIONS, ids=[str(index) for index in range(len(TRANSITIONS))]
 )
-def test_what_was_bought_for_cannot_change(
+def test_fields_that_nodes_were_created_for_are_immutable(
     base: dict[str, Any], stored: dict[str, Any], change: dict[str, Any], expected: dict[str, str]
 ) -> None:
     found = causes(*replace(base, stored, change))

@@ -58,7 +58,7 @@ def test_both_versions_are_one_tree() -> None:
     assert set(WorkspaceV1Alpha1.model_fields) == set(Workspace.model_fields)
 
 
-def test_fields_nobody_knows_survive() -> None:
+def test_unknown_fields_are_kept() -> None:
     manifest = next(yaml.safe_load_all(FOUNDING)) | {"apiVersion": "kaito.sh/v1beta1", "futureField": {"a": 1}}
     manifest["inference"] = manifest["inference"] | {"futureToo": True}
 
@@ -98,7 +98,7 @@ KINDS = pytest.mark.parametrize("kind", [Machine, NodeClaim])
 
 
 @KINDS
-def test_a_claim_tells_its_instance_type_owner_and_disk(kind: type[Claim]) -> None:
+def test_instance_type_owner_and_disk_of_a_claim(kind: type[Claim]) -> None:
     asked = claim(kind)
 
     assert asked.instance_type == "Standard_NC6s_v3"
@@ -126,7 +126,7 @@ def test_ready_is_the_condition_and_the_node_name_where_there_is_none(kind: type
 
 
 @KINDS
-def test_trouble_is_the_first_stage_with_something_to_say(kind: type[Claim]) -> None:
+def test_the_blocking_condition_is_the_first_stage_with_a_cause(kind: type[Claim]) -> None:
     launched, registered, initialized = kind.stages
     waiting = {"type": registered, "status": "Unknown", "reason": "AwaitingReconciliation", "message": "waiting"}
     speaking = {"type": initialized, "status": "False", "reason": "NodeNotReady", "message": "kubelet stopped"}
@@ -188,7 +188,7 @@ STAGES_OF_DELETION = [
         ([], None),
     ],
 )
-def test_the_last_stage_of_a_deletion_speaks_first(
+def test_the_blocking_termination_condition_is_the_last_stage_with_a_cause(
     kind: type[Claim], conditions: list[dict[str, str]], message: str | None
 ) -> None:
     alive = claim(kind, conditions=conditions)

@@ -1,4 +1,4 @@
-"""Images, Secrets and ConfigMaps whose names cannot be: each is refused at its own field."""
+"""Invalid names of images, Secrets and ConfigMaps are rejected at their field."""
 
 from typing import Any
 
@@ -77,9 +77,7 @@ BAD = "Bad Name"
         ),
     ],
 )
-def test_a_name_that_cannot_be_is_refused_at_its_field(
-    base: dict[str, Any], change: dict[str, Any], field: str
-) -> None:
+def test_an_invalid_name_is_rejected_at_its_field(base: dict[str, Any], change: dict[str, Any], field: str) -> None:
     workspace = Workspace.model_validate(changed(base, change))
     assert [v.field for v in validate(workspace, policy=Policy()) if v.severity == "error"] == [field]
 

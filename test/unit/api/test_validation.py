@@ -48,19 +48,19 @@ def workspace(base: Mapping[str, Any], change: Mapping[str, Any] | None = None) 
     return Workspace.model_validate(merged(base, change or {}))
 
 
-def said(base: Mapping[str, Any], change: Mapping[str, Any] | None = None, policy: Policy = MACHINES) -> list[str]:
+def messages(base: Mapping[str, Any], change: Mapping[str, Any] | None = None, policy: Policy = MACHINES) -> list[str]:
     return [str(violation) for violation in validate(workspace(base, change), policy=policy)]
 
 
 @pytest.mark.parametrize("base", [INFERENCE, TUNING])
 def test_a_valid_workspace_breaks_no_rule(base: dict[str, Any]) -> None:
-    assert said(base) == []
+    assert messages(base) == []
 
 
 def test_a_template_and_adapters_are_valid() -> None:
     template = {"preset": None, "template": {"spec": {"containers": [{"name": "a", "image": "b"}]}}}
-    assert said(INFERENCE, {"inference": template}) == []
-    assert said(INFERENCE, {"inference": {"adapters": [ADAPTER]}}) == []
+    assert messages(INFERENCE, {"inference": template}) == []
+    assert messages(INFERENCE, {"inference": {"adapters": [ADAPTER]}}) == []
 
 
 INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -221,10 +221,10 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("base", "change", "message"), INVALID)
-def test_a_broken_rule_names_the_field_and_the_remedy(
+def test_a_violated_rule_names_the_field_and_the_remedy(
     base: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
-    found = said(base, change)
+    found = messages(base, change)
 
     assert len(found) == 1, found
     assert re.search(message, found[0]), found[0]
@@ -232,12 +232,12 @@ def test_a_broken_rule_names_the_field_and_the_remedy(
 
 @pytest.mark.parametrize("strength", ["0", "1", "0.25", ".5", "1.0", "0."])
 def test_strengths_between_nothing_and_all_are_valid(strength: str) -> None:
-    assert said(INFERENCE, {"inference": {"adapters": [merged(ADAPTER, {"strength": strength})]}}) == []
+    assert messages(INFERENCE, {"inference": {"adapters": [merged(ADAPTER, {"strength": strength})]}}) == []
 
 
 @pytest.mark.parametrize("strength", ["-0.1", "1.01", "2", "half", "0x1", "1e-1", " 1"])
 def test_other_strengths_are_not(strength: str) -> None:
-    assert said(INFERENCE, {"inference": {"adapters": [merged(ADAPTER, {"strength": strength})]}}) != []
+    assert messages(INFERENCE, {"inference": {"adapters": [merged(ADAPTER, {"strength": strength})]}}) != []
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_other_strengths_are_not(strength: str) -> None:
     ],
 )
 def test_data_does_not_come_from_inside_the_cluster_or_the_cloud(url: str) -> None:
-    (found,) = said(TUNING, {"tuning": {"input": {"urls": [url]}}})
+    (found,) = messages(TUNING, {"tuning": {"input": {"urls": [url]}}})
 
     assert "points inside the cluster or the cloud: use a public address" in found
 
@@ -273,14 +273,14 @@ def test_data_does_not_come_from_inside_the_cluster_or_the_cloud(url: str) -> No
     "url", ["https://huggingface.co/x.parquet?download=true", "http://8.8.8.8/a", "https://a.example:8443/b"]
 )
 def test_data_comes_from_public_addresses(url: str) -> None:
-    assert said(TUNING, {"tuning": {"input": {"urls": [url]}}}) == []
+    assert messages(TUNING, {"tuning": {"input": {"urls": [url]}}}) == []
 
 
 @pytest.mark.parametrize(
     "url", ["", "/a", "https://", "https://[bad/a", "https://a.example:port/x", "file:///etc/passwd"]
 )
-def test_what_is_no_url_is_refused(url: str) -> None:
-    (found,) = said(TUNING, {"tuning": {"input": {"urls": [url]}}})
+def test_text_that_is_not_a_url_is_rejected(url: str) -> None:
+    (found,) = messages(TUNING, {"tuning": {"input": {"urls": [url]}}})
 
     assert "URL" in found
 
@@ -289,9 +289,9 @@ def test_with_existing_nodes_the_instance_type_must_be_empty_and_expressions_suf
     own = {"resource": {"instanceType": None}}
     expressions = {"matchLabels": None, "matchExpressions": [{"key": "gpu", "operator": "Exists"}]}
 
-    assert said(INFERENCE, own, BYO) == []
-    assert said(INFERENCE, {"resource": {"instanceType": None, "labelSelector": expressions}}, BYO) == []
-    (found,) = said(INFERENCE, {}, BYO)
+    assert messages(INFERENCE, own, BYO) == []
+    assert messages(INFERENCE, {"resource": {"instanceType": None, "labelSelector": expressions}}, BYO) == []
+    (found,) = messages(INFERENCE, {}, BYO)
     assert re.search(
         r"resource.instanceType: 'Standard_NC6s_v3' is set, but this controller uses existing nodes", found
     )
@@ -301,13 +301,15 @@ def test_partitions_are_checked_where_the_controller_places_them() -> None:
     policy = Policy(node_api="byo", partitions=True)
 
     def partition(**fields: Any) -> list[str]:
-        return said(INFERENCE, {"resource": {"instanceType": None, "partition": fields}}, policy)
+        return messages(INFERENCE, {"resource": {"instanceType": None, "partition": fields}}, policy)
 
     assert partition(mode="mig", profile="1g.10gb") == []
     assert partition(mode="accelerator", count=2) == []
     assert len(partition(mode="mig", profile="big", count=1)) == 2
     assert len(partition(mode="accelerator", profile="1g.10gb")) == 2
-    tuned = said(TUNING, {"resource": {"instanceType": None, "partition": {"mode": "accelerator", "count": 1}}}, policy)
+    tuned = messages(
+        TUNING, {"resource": {"instanceType": None, "partition": {"mode": "accelerator", "count": 1}}}, policy
+    )
     assert tuned == ["resource.partition: tuning takes a whole node: remove it"]
 
 
@@ -328,7 +330,9 @@ def changed(base: Mapping[str, Any], change: Mapping[str, Any]) -> list[str]:
         (TUNING, {"tuning": {"input": {"name": "other"}}}, "tuning.input.name"),
     ],
 )
-def test_what_was_bought_or_built_for_cannot_change(base: dict[str, Any], change: dict[str, Any], field: str) -> None:
+def test_fields_that_nodes_and_workload_were_created_for_are_immutable(
+    base: dict[str, Any], change: dict[str, Any], field: str
+) -> None:
     assert changed(base, change) == [field]
 
 
@@ -389,7 +393,7 @@ def test_an_object_on_its_way_out_passes(base: dict[str, Any], change: dict[str,
     assert validate(going, workspace(base), policy=MACHINES) == []
 
 
-def test_every_rule_has_a_name_of_its_own() -> None:
+def test_every_rule_has_a_unique_name() -> None:
     names = [rule.name for rule in (*RULES, *TRANSITION_RULES)]
 
     assert len(names) == len(set(names))

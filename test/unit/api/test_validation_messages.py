@@ -533,7 +533,7 @@ def found(base: dict[str, Any], change: dict[str, Any], policy: Policy) -> list[
 
 
 @pytest.mark.parametrize(("base", "change", "policy", "expected"), ROWS, ids=[f"{i}" for i in range(len(ROWS))])
-def test_a_broken_rule_reads_so(
+def test_the_message_of_a_violated_rule(
     base: dict[str, Any], change: dict[str, Any], policy: Policy, expected: list[str]
 ) -> None:
     assert found(base, change, policy) == expected

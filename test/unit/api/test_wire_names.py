@@ -214,7 +214,7 @@ def test_the_names_on_the_wire_stay(module: ModuleType, names: str) -> None:
     assert {name for name in names_of(module) if " " not in name} == set(names.split())
 
 
-def test_readers_find_an_impossible_launch_by_its_words() -> None:
+def test_readers_recognize_an_impossible_launch_by_its_message() -> None:
     assert claim_conditions.UNAVAILABLE_MESSAGE == "all requested instance types were unavailable during launch"
 
 

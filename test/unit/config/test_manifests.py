@@ -38,7 +38,7 @@ def version_of(kind: str, name: str) -> dict[str, Any]:
     return next(version for version in CRDS[kind]["spec"]["versions"] if version["name"] == name)
 
 
-def test_generated_files_are_what_the_code_says() -> None:
+def test_generated_files_are_up_to_date() -> None:
     command = [sys.executable, "hack/generate", "--check"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -75,14 +75,14 @@ def undescribed(schema: dict[str, Any], path: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", CRDS)
-def test_every_field_of_ours_is_explained(kind: str) -> None:
+def test_every_field_has_a_description(kind: str) -> None:
     for version in CRDS[kind]["spec"]["versions"]:
         missing = undescribed(version["schema"]["openAPIV3Schema"], "")
 
         assert [path for path in missing if ".conditions[]" not in path] == []
 
 
-def test_no_default_buys_a_machine() -> None:
+def test_defaults_request_no_instance() -> None:
     for version in CRDS["Workspace"]["spec"]["versions"]:
         resource = version["schema"]["openAPIV3Schema"]["properties"]["resource"]["properties"]
 
@@ -163,7 +163,7 @@ def test_a_program_is_confined(program: str) -> None:
     }
 
 
-def test_no_role_says_everything() -> None:
+def test_no_role_has_wildcards() -> None:
     for kind in ("ClusterRole", "Role"):
         for name, role in named(kind, "rbac").items():
             for rule in role["rules"]:

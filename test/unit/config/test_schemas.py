@@ -1,4 +1,4 @@
-"""The configuration files' schemas, which controller and pod share: what is refused, in which words, at which line."""
+"""The configuration schemas that controller and pod share report invalid files with message and line."""
 
 import subprocess
 import sys
@@ -142,7 +142,7 @@ def test_the_package_imports_neither_kaito_nor_the_serving_software() -> None:
         ("DatasetConfig: {dataset_path: ../x}", "'../x' leaves the directory of the run"),
     ],
 )
-def test_values_that_a_run_would_refuse_on_the_node_are_refused_before(section: str, words: str) -> None:
+def test_values_that_a_run_would_reject_on_the_node_are_rejected_before(section: str, words: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_training(f"training_config: {{{section}}}", TrainingConfig)
     assert words in str(raised.value)

@@ -127,7 +127,7 @@ def test_a_workspace_without_annotations_wants_no_runtime() -> None:
     assert wanted_runtime(serve("phi-4")) is None
 
 
-def test_the_wanted_runtime_decides_what_is_refused() -> None:
+def test_the_wanted_runtime_decides_what_is_rejected() -> None:
     assert fields(serve("phi-3-mini-4k-instruct", V100)) == []
     assert fields(serve("phi-3-mini-4k-instruct", V100, runtime="vllm")) == [
         "error metadata.annotations[kaito.sh/runtime]"

@@ -1,4 +1,7 @@
-"""All presets on all current NVIDIA sizes of Azure: 720 pairs, judged by properties and against the page of presets."""
+"""All presets on all current NVIDIA sizes of Azure:
+
+720 pairs, checked by properties and against the page of presets.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,7 @@ PAIRS: list[tuple[Preset, InstanceType]] = [(preset, size) for preset in catalog
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "presets.md"
 
 NOT_ON_ONE_NODE = 193
-"""Pairs that need several nodes in upstream as well (input-A3)."""
+"""Pairs that need several nodes in upstream as well."""
 
 GAINED = {
     ("deepseek-v4-flash-0731", "Standard_NC80adis_H100_v5"),
@@ -35,7 +38,7 @@ GAINED = {
     ("qwen3.5-122b-a10b-gptq-int4", "Standard_NC40ads_H100_v5"),
     ("qwen3.5-122b-a10b-gptq-int4", "Standard_NCC40ads_H100_v5"),
 }
-"""Pairs that upstream v0.12's formula puts on several nodes, and that run on one: input-R1 to input-R4."""
+"""Pairs that upstream v0.12's formula puts on several nodes, and that run on one."""
 
 DOUBLE_COUNTED = {"gpt-oss-120b": 121.54 * GIB, "gpt-oss-20b": 25.63 * GIB}
 """Sizes in upstream v0.12's catalog that count a second copy of the weights."""
@@ -135,7 +138,7 @@ def refusal(preset: Preset, size: InstanceType) -> str:
     return ""
 
 
-def test_a_refusal_names_a_size_on_which_it_runs() -> None:
+def test_a_rejection_names_a_size_on_which_it_runs() -> None:
     refusals = [(preset, refusal(preset, size)) for preset, size in PAIRS]
     for preset, message in refusals:
         larger = instance_types.find(message.rpartition("for example ")[2])
@@ -159,7 +162,7 @@ def test_the_page_of_presets_has_the_same_answers() -> None:
 
 @pytest.mark.parametrize("preset", catalog.presets(), ids=lambda preset: preset.name)
 def test_the_size_of_the_weights_fits_their_number_and_format(preset: Preset) -> None:
-    """input-R1, input-R2: a second copy, a missing shard or a wrong format is far outside these bounds.
+    """A second copy, a missing shard or a wrong format is far outside these bounds.
 
     Bytes for each parameter: 2 for 16 bits. Quantised models keep embeddings, norms and sometimes attention at 16
     bits, and have scales: 8 bits are 0.95 to 1.25, 4 bits 0.5 to 0.8. DeepSeek V4 mixes 4 and 8 bits.
@@ -226,7 +229,7 @@ def test_layers_that_keep_a_window_or_a_state_do_not_count_as_full(name: str, co
 
 
 def test_a_long_context_of_a_model_with_windows_fits_where_it_does() -> None:
-    """Counting all 60 layers in full would take 30 GiB for the cache and refuse it."""
+    """Counting all 60 layers in full would need 30 GiB of cache, and the model would not fit."""
     a100 = instance_types.get("Standard_NC24ads_A100_v4")
 
     assert (

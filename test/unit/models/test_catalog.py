@@ -64,14 +64,14 @@ def test_a_mistyped_preset_is_answered_with_the_nearest_names() -> None:
         catalog.get("phi-3-mini-4k")
 
 
-def test_a_retired_preset_says_so_and_what_to_use() -> None:
+def test_a_retired_preset_is_rejected_with_a_replacement() -> None:
     with pytest.raises(UnknownPreset, match=r"'falcon-7b' is removed and no longer served: use"):
         catalog.get("falcon-7b")
     with pytest.raises(UnknownPreset, match=r"'phi-2' is deprecated.*use phi-3-mini"):
         catalog.get("phi-2")
 
 
-def test_an_unknown_hugging_face_id_is_refused_because_its_size_is_unknown() -> None:
+def test_an_unknown_hugging_face_id_is_rejected_because_its_size_is_unknown() -> None:
     with pytest.raises(UnknownPreset, match=r"'someone/some-model' is not in the catalog, so its size is unknown"):
         catalog.get("someone/some-model")
 
@@ -108,7 +108,7 @@ def test_the_founding_contract_gpu_is_known_in_any_case() -> None:
 @pytest.mark.parametrize(
     ("name", "cloud"), [("Standard_D8s_v5", "azure"), ("Standard_B2ms", "azure"), ("m5.large", "aws")]
 )
-def test_a_size_without_gpu_is_told_apart(name: str, cloud: Cloud) -> None:
+def test_an_instance_type_without_gpu_has_its_own_error(name: str, cloud: Cloud) -> None:
     with pytest.raises(NoGpu, match=r"resource\.instanceType: .* has no GPU: choose a GPU size, for example"):
         instance_types.get(name, cloud)
 

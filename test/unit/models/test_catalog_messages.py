@@ -44,7 +44,7 @@ PRESETS = [
 
 @pytest.mark.parametrize(("name", "message"), PRESETS, ids=[name for name, _ in PRESETS])
 @pytest.mark.parametrize("field", ["inference.preset.name", "tuning.preset.name"])
-def test_a_preset_that_cannot_be_served_is_refused_with_a_remedy(name: str, message: str, field: str) -> None:
+def test_a_preset_that_cannot_be_served_is_rejected_with_a_remedy(name: str, message: str, field: str) -> None:
     with pytest.raises(UnknownPreset) as caught:
         catalog.get(name, field=field)
 
@@ -85,7 +85,7 @@ INSTANCE_TYPES = [
 
 
 @pytest.mark.parametrize(("name", "error", "message"), INSTANCE_TYPES, ids=[row[0] for row in INSTANCE_TYPES])
-def test_an_instance_type_that_cannot_be_used_is_refused_with_a_remedy(
+def test_an_instance_type_that_cannot_be_used_is_rejected_with_a_remedy(
     name: str, error: type[NoGpu | UnknownInstanceType], message: str
 ) -> None:
     with pytest.raises(error) as caught:

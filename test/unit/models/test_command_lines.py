@@ -55,7 +55,7 @@ def test_flags_of_a_preset_are_given_to_transformers() -> None:
     }
 
 
-def test_a_model_whose_cache_cannot_be_kept_on_the_host_says_so() -> None:
+def test_offload_is_disabled_for_models_that_do_not_support_it() -> None:
     command = inference_command(plan("qwen3.5-9b", A100), served_name="mine", adapters=True, config=True)
 
     assert flags(command) == VLLM | {
@@ -151,7 +151,7 @@ def test_options_of_the_user_are_those_of_the_command() -> None:
     ("mode", "given"),
     [("throughput", True), ("interactivity", True), ("balanced", False), ("", False), ("fast", False)],
 )
-def test_vllm_is_tuned_for_what_it_knows(mode: str, *, given: bool) -> None:
+def test_performance_modes_of_vllm(mode: str, *, given: bool) -> None:
     command = inference_command(plan("phi-4", A100), performance_mode=mode)
     assert (f"--performance-mode={mode}" in command) is given
     assert not any("performance" in word for word in inference_command(plan("mistral-7b", V100), performance_mode=mode))

@@ -50,8 +50,7 @@ def test_an_option_out_of_range_names_its_key(option: str, value: float | str, f
     assert f"is {value!r}" in caught.value.message
 
 
-def test_a_context_beyond_the_models_own_is_refused() -> None:
-    """input-A5, row 3."""
+def test_a_context_beyond_the_models_own_is_rejected() -> None:
     with pytest.raises(
         InvalidEngineOption,
         match=r"max-model-len\]: is 9999999, which exceeds the model's maximum context of 131072 tokens",
@@ -60,8 +59,7 @@ def test_a_context_beyond_the_models_own_is_refused() -> None:
     assert plan_inference(LLAMA_8B, A100, engine=EngineSettings(max_model_len=131072)).warnings == ()
 
 
-def test_a_context_that_does_not_fit_is_refused_with_one_that_does() -> None:
-    """input-A5, row 4."""
+def test_a_context_that_does_not_fit_is_rejected_with_one_that_does() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
         plan_inference(LLAMA_8B, A10, engine=EngineSettings(max_model_len=131072))
 
@@ -76,8 +74,7 @@ def test_a_context_that_does_not_fit_is_refused_with_one_that_does() -> None:
     assert larger_plan.warnings == ()
 
 
-def test_more_tensor_ranks_than_gpus_are_refused() -> None:
-    """input-A5, row 5."""
+def test_more_tensor_ranks_than_gpus_are_rejected() -> None:
     with pytest.raises(
         InvalidEngineOption, match=r"tensor-parallel-size\]: is 3, .*has 1 GPU: use sizes whose product is at most 1"
     ):
@@ -91,13 +88,13 @@ def test_tensor_ranks_must_divide_the_heads() -> None:
         plan_inference(LLAMA_8B, A100X4, engine=EngineSettings(tensor_parallel_size=3))
 
 
-def test_more_stages_than_layers_are_refused() -> None:
+def test_more_stages_than_layers_are_rejected() -> None:
     big = InstanceType("x", A100.gpu, 64, A100.memory_per_gpu)
     with pytest.raises(InvalidEngineOption, match=r"pipeline-parallel-size\]: is 64, .* has 32 layers"):
         plan_inference(LLAMA_8B, big, engine=EngineSettings(pipeline_parallel_size=64))
 
 
-def test_parallel_sizes_of_the_user_replace_all_of_ours() -> None:
+def test_parallel_sizes_of_the_user_replace_the_planned_ones() -> None:
     plan = plan_inference(LLAMA_8B, A100X4, engine=EngineSettings(tensor_parallel_size=2))
 
     assert plan.parallelism == Parallelism(tensor=2, pipeline=1, data=1)
@@ -205,7 +202,7 @@ CHOICES: dict[str, tuple[float | str, ...]] = {
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_any_options_on_any_node_are_planned_or_refused_with_a_field(seed: int) -> None:
+def test_any_options_on_any_node_are_planned_or_rejected_with_a_field(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(200):
         gpu = Gpu(rng.choice(["NVIDIA A10", "NVIDIA H200", "Z"]), "nvidia", rng.choice([None, 7.0, 9.0]))

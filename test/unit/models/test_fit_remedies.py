@@ -1,4 +1,4 @@
-"""What a refusal for lack of memory says: which option or size is the cause, both amounts, and what would do."""
+"""The error for too little memory names the cause, both amounts of memory, and the remedy."""
 
 import pytest
 
@@ -183,7 +183,7 @@ def test_a_larger_type_is_one_of_the_same_cloud(cloud: Cloud, instance: str, lar
         )
 
 
-def test_a_model_that_no_node_holds_is_refused_with_a_smaller_one() -> None:
+def test_a_model_that_no_node_holds_is_rejected_with_a_smaller_one() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
         plan_inference(catalog.get("deepseek-r1-0528"), instance_types.get("Standard_NC32_A2", "arc"), cloud="arc")
     assert caught.value.message.endswith(
@@ -298,7 +298,7 @@ FORMAT = "use a number format that vLLM supports, for example auto or fp8"
         ("kv_cache_dtype", "", f"is '': {FORMAT}"),
     ],
 )
-def test_an_option_outside_its_range_is_refused(name: str, value: float | str, message: str) -> None:
+def test_an_option_outside_its_range_is_rejected(name: str, value: float | str, message: str) -> None:
     with pytest.raises(InvalidEngineOption) as caught:
         check_engine(EngineSettings(**{name: value}))  # type: ignore[arg-type]  # by name
     assert (caught.value.field, caught.value.message) == (option(name.replace("_", "-")), message)
@@ -394,7 +394,7 @@ DIVISIONS: list[tuple[str, str, dict[str, int], str, str]] = [
 @pytest.mark.parametrize(
     ("preset", "instance", "options", "name", "message"), DIVISIONS, ids=[str(row[2]) for row in DIVISIONS]
 )
-def test_an_option_that_the_model_or_node_cannot_have_is_refused(
+def test_an_option_that_the_model_or_node_cannot_have_is_rejected(
     preset: str, instance: str, options: dict[str, int], name: str, message: str
 ) -> None:
     with pytest.raises(InvalidEngineOption) as caught:
@@ -402,7 +402,7 @@ def test_an_option_that_the_model_or_node_cannot_have_is_refused(
     assert (caught.value.field, caught.value.message) == (option(name), message)
 
 
-def test_more_stages_than_layers_are_refused() -> None:
+def test_more_stages_than_layers_are_rejected() -> None:
     with pytest.raises(InvalidEngineOption) as caught:
         plan_inference(catalog.get("phi-4"), node(64, 80), engine=EngineSettings(pipeline_parallel_size=41))
     assert caught.value.field == option("pipeline-parallel-size")
@@ -458,6 +458,6 @@ def test_what_works_but_is_probably_not_wanted_is_a_warning(
     assert list(plan.warnings) == warnings
 
 
-def test_every_refusal_is_one_of_the_tree() -> None:
+def test_every_error_is_a_plan_error() -> None:
     assert issubclass(InstanceTypeTooSmall, PlanError)
     assert InstanceTypeTooSmall.reason == "InstanceTypeTooSmall"

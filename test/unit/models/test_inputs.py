@@ -1,8 +1,4 @@
-"""Inputs that were judged wrongly, and upstream's test cases about sizes, nodes and runtimes: each with its answer.
-
-input-R1 to input-R8, row 15 of input-A5, and input-B; rows about fields, ConfigMaps and flags are in the tests of
-those.
-"""
+"""Sizes, nodes and runtimes: inputs that were once handled wrongly, and upstream's test cases."""
 
 import re
 from typing import Any
@@ -61,7 +57,6 @@ def answers(instance: str, annotations: dict[str, str] | None = None, **inferenc
     ],
 )
 def test_it_fits(row: str, preset: str, size: str, runtime: str, gpus: int) -> None:
-    """input-R1 to input-R4, and the one pair below them."""
     plan = plan_inference(catalog.get(preset), instance_types.get(size))
 
     assert (plan.runtime, plan.gpus, plan.nodes, plan.warnings) == (runtime, gpus, 1, ()), row
@@ -69,7 +64,7 @@ def test_it_fits(row: str, preset: str, size: str, runtime: str, gpus: int) -> N
 
 @pytest.mark.parametrize(("preset", "weights"), [("gpt-oss-120b", 60.77), ("gpt-oss-20b", 12.82)])
 def test_a_second_copy_of_the_weights_does_not_count(preset: str, weights: float) -> None:
-    """input-R1, input-R2; the disk follows."""
+    """The size of the disk follows from that of the weights."""
     found = catalog.get(preset)
 
     assert found.weights_bytes / GIB == pytest.approx(weights)
@@ -114,7 +109,7 @@ def test_a_second_copy_of_the_weights_does_not_count(preset: str, weights: float
     ],
 )
 def test_the_capability_of_nvidias_products_is_known(product: str, memory: int, capability: float) -> None:
-    """input-R5: a node needs no labels of its capability."""
+    """A node needs no labels of its capability."""
     instance = instance_type_of(labels_of(product, memory=memory))
 
     assert instance is not None
@@ -132,7 +127,7 @@ def test_parts_of_gpus_are_used_one_at_a_time(product: str) -> None:
         plan_inference(catalog.get("qwen2.5-coder-32b-instruct"), instance)
 
 
-def test_a_product_of_no_table_is_unknown() -> None:
+def test_a_product_in_no_table_is_unknown() -> None:
     assert gpu_named("NVIDIA-Z9000") is None
     instance = instance_type_of(labels_of("NVIDIA-Z9000"))
     assert instance is not None
@@ -142,7 +137,7 @@ def test_a_product_of_no_table_is_unknown() -> None:
 @pytest.mark.parametrize("product", ["NVIDIA-L40S", "NVIDIA-GeForce-RTX-4090", "NVIDIA-B200", "NVIDIA-H200"])
 @pytest.mark.parametrize("preset", ["qwen3.5-4b", "phi-4-mini-instruct"])
 def test_a_gpu_outside_the_instance_types_serves_on_vllm(product: str, preset: str) -> None:
-    """input-R5: vLLM-only presets and those with both runtimes."""
+    """VLLM-only presets and those with both runtimes."""
     instance = instance_type_of(labels_of(product, memory=24564))
     assert instance is not None
     plan = plan_inference(catalog.get(preset), instance)
@@ -152,7 +147,7 @@ def test_a_gpu_outside_the_instance_types_serves_on_vllm(product: str, preset: s
 
 @pytest.mark.parametrize("preset", ["qwen3.5-4b", "phi-4-mini-instruct"])
 def test_a_gpu_of_unknown_capability_serves_with_a_warning(preset: str) -> None:
-    """input-R5: unknown is not 0.0, and no silent fallback to float16."""
+    """Unknown is not 0.0, and no silent fallback to float16."""
     instance = instance_type_of(labels_of("NVIDIA-Z9000"))
     assert instance is not None
     plan = plan_inference(catalog.get(preset), instance)
@@ -174,7 +169,6 @@ def test_the_nodes_own_labels_win_over_the_table() -> None:
 
 @pytest.mark.parametrize("strength", ["0.5", "1.0", "1", ""])
 def test_adapters_have_strengths_on_vllm(strength: str) -> None:
-    """input-R6."""
     adapter = {"source": {"name": "a", "image": "registry.example/a:1"}, "strength": strength}
 
     assert answers(A100, preset={"name": "granite-4.1-8b"}, adapters=[adapter]) == []
@@ -184,7 +178,6 @@ def test_adapters_have_strengths_on_vllm(strength: str) -> None:
     "size", ["Standard_D4s_v3", "Standard_D8s_v5", "Standard_E16ads_v5", "Standard_B2ms", "Basic_A1", "Standard_NP10s"]
 )
 def test_a_template_runs_on_any_size(size: str) -> None:
-    """input-R7, input-B (2 cases)."""
     assert answers(size, **TEMPLATE) == []
     assert answers("standard_nc999_x1_v9", **TEMPLATE) == []
 
@@ -196,8 +189,8 @@ def test_a_preset_does_not_run_without_a_gpu(size: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["Standard_Nsku", "nothing", "m5.large", "Standard_", "", "Standard_D4s v3"])
-def test_what_is_no_size_is_refused_for_templates_too(size: str) -> None:
-    """Part B, ours: a size that is no size."""
+def test_an_invalid_instance_type_is_rejected_for_templates_too(size: str) -> None:
+    """A name that is not an instance type."""
     found = answers(size, **TEMPLATE)
     assert found
     assert all(line.startswith("error: resource.instanceType: ") for line in found)
@@ -205,7 +198,6 @@ def test_what_is_no_size_is_refused_for_templates_too(size: str) -> None:
 
 @pytest.mark.parametrize("name", ["Standard_ND96asr_v4", "standard_nd96asr_V4", "Standard_ND96asr_A100_v4"])
 def test_the_eight_small_a100_have_azures_name(name: str) -> None:
-    """input-R8, input-B."""
     found = instance_types.get(name)
 
     assert (found.name, found.gpus, found.memory_per_gpu) == ("Standard_ND96asr_v4", 8, 40 * GIB)
@@ -223,7 +215,7 @@ def test_aliases_and_letter_case_name_one_size() -> None:
 
 
 def test_several_copies_are_announced() -> None:
-    """input-A4: upstream would use one node for the same object."""
+    """Upstream would use one node for the same object."""
     workspace = Workspace.model_validate(
         {
             "metadata": {"name": "w"},
@@ -251,7 +243,7 @@ AZURE_SELLS = (  # noqa: SIM905 - one name a line would be 54 lines
 
 
 def test_every_size_that_azure_sells_is_known_and_no_other() -> None:
-    """input-R8: names come from the price list; hints never name an alias."""
+    """Names come from the price list; hints never name an alias."""
     sold = {f"Standard_{name}" for name in AZURE_SELLS} | {"Standard_ND96isr_H200_v5", "Standard_ND96isr_MI300X_v5"}
 
     assert {i.name for i in instance_types.instance_types("azure")} == sold
@@ -286,8 +278,8 @@ def test_a_part_of_a_gpu_is_sized_as_that_part(size: str, gib: int) -> None:
 # ── A5 row 15: own nodes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_nodes_of_different_gpus_are_refused_by_name() -> None:
-    """input-A5, row 15: A100 and V100 under one selector."""
+def test_nodes_of_different_gpus_are_rejected_by_name() -> None:
+    """A100 and V100 under one selector."""
     nodes = {
         "b": labels_of("Tesla-V100-SXM2-16GB", memory=16384),
         "a": labels_of("NVIDIA-A100-SXM4-80GB"),
@@ -329,7 +321,7 @@ def test_uniform_nodes_are_planned_by_the_least_of_them() -> None:
         {"node.kubernetes.io/instance-type": "Standard_NC6s_v3"},
     ],
 )
-def test_another_product_is_refused_whatever_it_is(other: dict[str, str]) -> None:
+def test_another_product_is_rejected_whatever_it_is(other: dict[str, str]) -> None:
     with pytest.raises(MixedGpus, match=r"NVIDIA-A100-SXM4-80GB on mine"):
         uniform_instance_type({"mine": labels_of("NVIDIA-A100-SXM4-80GB"), "other": other})
 
@@ -355,7 +347,7 @@ def test_the_same_product_under_an_instance_type_is_uniform() -> None:
         {"node.kubernetes.io/instance-type": "bare-metal"},
     ],
 )
-def test_nodes_that_do_not_show_their_gpus_are_refused_by_name(bad: dict[str, str]) -> None:
+def test_nodes_without_gpu_labels_are_rejected_by_name(bad: dict[str, str]) -> None:
     with pytest.raises(UnknownGpus, match=r"cannot determine the GPUs of nodes mine: install GPU feature discovery"):
         uniform_instance_type({"mine": bad})
 
@@ -447,7 +439,7 @@ def test_upstreams_sizes_have_upstreams_figures(
         ("deepseek-v4-pro", A10, "resource.instanceType", "for example Standard_ND96isr_H200_v5"),
     ],
 )
-def test_what_cannot_run_is_refused_with_its_field(preset: str, size: str, field: str, words: str) -> None:
+def test_input_that_cannot_run_is_rejected_with_its_field(preset: str, size: str, field: str, words: str) -> None:
     (found,) = answers(size, preset={"name": preset})
 
     assert found.startswith(f"error: {field}: ")
@@ -467,7 +459,7 @@ def test_what_cannot_run_is_refused_with_its_field(preset: str, size: str, field
         (" VLLM ", "phi-4", A100, 0, ""),
     ],
 )
-def test_the_runtime_that_is_asked_for_is_used_or_refused(
+def test_the_requested_runtime_is_used_or_rejected(
     runtime: str, preset: str, size: str, adapters: int, words: str
 ) -> None:
     """Part B: V100 for vLLM, an unknown runtime, strengths with and without the annotation."""
@@ -479,7 +471,7 @@ def test_the_runtime_that_is_asked_for_is_used_or_refused(
     assert all(line.startswith("error: ") and words in line for line in found)
 
 
-def test_a_preset_that_cannot_be_tuned_is_refused() -> None:
+def test_a_preset_that_cannot_be_tuned_is_rejected() -> None:
     with pytest.raises(PlanError, match=r"tuning\.preset\.name: qwen3-8b-awq cannot be tuned: choose one of "):
         plan_tuning(catalog.get("qwen3-8b-awq"), instance_types.get(A100), method="lora")
 
@@ -495,7 +487,7 @@ def test_every_model_has_half_an_hour_to_start() -> None:
     assert all(preset.readiness_timeout.total_seconds() >= 1800 for preset in catalog.presets())
 
 
-def test_upstreams_expectation_of_two_nodes_is_a_refusal() -> None:
-    """One model on several nodes is not offered: the refusal names a size that holds it."""
+def test_upstreams_expectation_of_two_nodes_is_a_rejection() -> None:
+    """A model is not divided over nodes: the error names an instance type that is large enough."""
     with pytest.raises(PlanError, match=r"choose a larger one, for example Standard_NC48ads_A100_v4"):
         plan_inference(catalog.get("llama-3.3-70b-instruct"), instance_types.get("Standard_NC40ads_H100_v5"))

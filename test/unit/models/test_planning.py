@@ -1,4 +1,4 @@
-"""Plans and commands: the models of Kaito's first release flawless, all others planned or refused with the reason."""
+"""Plans and commands of the sample models; every other preset is planned, or rejected with the reason."""
 
 import json
 
@@ -91,12 +91,12 @@ def test_the_annotation_decides_the_runtime_where_it_can() -> None:
         plan_inference(catalog.get("deepseek-r1-0528"), A100X8, runtime="transformers")
 
 
-def test_a_model_that_only_vllm_serves_is_refused_on_an_old_gpu() -> None:
+def test_a_model_that_only_vllm_serves_is_rejected_on_an_old_gpu() -> None:
     with pytest.raises(RuntimeUnsupported, match=r"resource\.instanceType: qwen3-8b-awq on vllm needs a GPU"):
         plan_inference(catalog.get("qwen3-8b-awq"), V100)
 
 
-def test_a_model_too_large_says_both_numbers_and_a_size_that_fits() -> None:
+def test_the_error_for_a_large_model_contains_both_sizes_and_a_larger_instance_type() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
         plan_inference(catalog.get("llama-3.3-70b-instruct"), A100)
 
@@ -115,12 +115,12 @@ def test_the_declared_requirement_of_a_seed_preset_decides_for_transformers() ->
     assert plan_inference(catalog.get("phi-3-medium-4k-instruct"), instance_types.get("Standard_NC12s_v3")).gpus == 2
 
 
-def test_a_model_no_single_node_holds_says_so() -> None:
+def test_a_model_that_fits_on_no_node_is_rejected() -> None:
     with pytest.raises(InstanceTypeTooSmall, match=r"no instance type of arc is large enough"):
         plan_inference(catalog.get("deepseek-r1-0528"), instance_types.get("Standard_NC32_A2", "arc"), cloud="arc")
 
 
-def test_bypassing_the_check_turns_the_refusal_into_a_warning() -> None:
+def test_a_bypassed_size_check_is_a_warning() -> None:
     plan = plan_inference(catalog.get("llama-3.3-70b-instruct"), A100, bypass_size=True)
 
     assert len(plan.warnings) == 1
@@ -128,7 +128,7 @@ def test_bypassing_the_check_turns_the_refusal_into_a_warning() -> None:
 
 
 @pytest.mark.parametrize("name", ["Standard_NG32ads_V620_v1", "Standard_NV6"])
-def test_gpus_that_the_images_cannot_use_are_refused(name: str) -> None:
+def test_gpus_that_the_images_cannot_use_are_rejected(name: str) -> None:
     with pytest.raises(NoGpu, match=name):
         plan_inference(PHI_4K, instance_types.get(name))
 
@@ -149,7 +149,7 @@ def test_gpus_are_divided_as_vllm_allows(preset: str, gpus: int, memory: int, ex
     assert parallelism(catalog.get(preset), instance) == expected
 
 
-def test_every_preset_has_a_plan_on_some_current_azure_size_or_is_refused_by_size() -> None:
+def test_every_preset_has_a_plan_on_some_current_azure_size_or_is_rejected_by_size() -> None:
     sizes = [i for i in instance_types.instance_types("azure") if i.gpu.vendor == "nvidia" and not i.legacy]
     unplanned: list[str] = []
     for preset in catalog.presets():

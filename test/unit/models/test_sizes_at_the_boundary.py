@@ -242,7 +242,7 @@ def test_the_plan_is_for_the_least_of_every_node() -> None:
         (UnknownGpus, "UnknownInstanceType"),
     ],
 )
-def test_a_refusal_has_the_reason_of_its_condition(error: type[errors.PlanError], reason: str) -> None:
+def test_a_rejection_has_the_reason_of_its_condition(error: type[errors.PlanError], reason: str) -> None:
     refusal = error("a.field", "is wrong")
     assert (refusal.reason, str(refusal), refusal.violation()) == (
         reason,
@@ -255,7 +255,7 @@ def test_a_refusal_has_the_reason_of_its_condition(error: type[errors.PlanError]
     ("vendor", "resource"),
     [("nvidia", "nvidia.com/gpu"), ("amd", "amd.com/gpu"), ("aws-neuron", "aws.amazon.com/neuron")],
 )
-def test_a_pod_asks_for_the_resource_of_the_vendor(vendor: Vendor, resource: str) -> None:
+def test_a_pod_requests_the_resource_of_the_vendor(vendor: Vendor, resource: str) -> None:
     assert Gpu("x", vendor).resource_name == resource
 
 

@@ -1,4 +1,4 @@
-"""Sizing: upstream's formula against its vectors, ours against the cases that upstream gets wrong."""
+"""Sizing: upstream's formula with its test vectors, and cases that it estimates wrongly."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_upstream_formula_gives_upstream_numbers(
     assert math.isclose(found.weight_budget / GIB, budget, abs_tol=0.0006)
 
 
-def test_upstream_formula_refuses_a_gpu_smaller_than_the_overhead() -> None:
+def test_upstream_formula_rejects_a_gpu_smaller_than_the_overhead() -> None:
     with pytest.raises(GpuTooSmall, match=r"1\.7 GiB usable on one GPU, 2\.3 GiB needed beside the weights"):
         upstream_estimate(weights=16 * GIB, kv_bytes_per_token=0, node_memory=2 * GIB, gpus=1)
 

@@ -1,4 +1,4 @@
-"""The inputs that cannot run: Workspaces of input-A5 and of faults 02 to 04, with the words of the refusal.
+"""Inputs that cannot run: Workspaces, each with the reason and a part of the message of the rejection.
 
 Used by the unit tests (in-memory API server, virtual time) and by the process test on a real API server.
 """
@@ -13,7 +13,7 @@ V100 = "Standard_NC6s_v3"
 
 @dataclass(frozen=True)
 class Input:
-    """One Workspace that must not get a node."""
+    """One Workspace for which no claim may be created."""
 
     row: str
     part: dict[str, Any]
@@ -26,7 +26,7 @@ class Input:
     """Secrets and ConfigMaps that exist."""
     annotations: dict[str, str] = field(default_factory=dict[str, str])
     at_admission: bool = False
-    """Whether the object alone suffices to refuse it."""
+    """Whether admission rejects it, because the object alone is invalid."""
 
     @property
     def name(self) -> str:
@@ -100,16 +100,16 @@ def tuned(**change: Any) -> dict[str, Any]:
 
 
 INPUTS = (
-    Input("1 not YAML", reason="ConfigInvalid", words="not YAML", **served("vllm: [", "c1")),
+    Input("not YAML", reason="ConfigInvalid", words="not YAML", **served("vllm: [", "c1")),
     Input(
-        "2 unknown key",
+        "unknown key",
         reason="ConfigInvalid",
         words="did you mean vllm? (line 1, column 1)",
         **served("vlm: {}", "c2"),
     ),
-    Input("3 context", reason="InvalidSpec", words="9999999", **served("vllm: {max-model-len: 9999999}", "c3")),
+    Input("context", reason="InvalidSpec", words="9999999", **served("vllm: {max-model-len: 9999999}", "c3")),
     Input(
-        "4 context beyond memory",
+        "context beyond memory",
         reason="InstanceTypeTooSmall",
         words="too small",
         size=A10,
@@ -122,13 +122,13 @@ INPUTS = (
         objects=(config("c4", "vllm: {max-model-len: 131072}"), TOKEN),
     ),
     Input(
-        "5 parallel size",
+        "parallel size",
         reason="InvalidSpec",
         words="tensor-parallel-size",
         **served("vllm: {tensor-parallel-size: 3}", "c5"),
     ),
     Input(
-        "6 qlora without 4 bits",
+        "qlora without 4 bits",
         tuned(config="c6"),
         "ConfigInvalid",
         "method qlora needs QuantizationConfig.load_in_4bit",
@@ -138,14 +138,14 @@ INPUTS = (
         ),
     ),
     Input(
-        "7 adapter image",
+        "adapter image",
         adapter(image="!ValidImage"),
         "InvalidSpec",
         "'!ValidImage' is not an image reference",
         at_admission=True,
     ),
     Input(
-        "7 data image",
+        "data image",
         tuned(input={"image": "!ValidImage"}),
         "InvalidSpec",
         "tuning.input.image",
@@ -153,55 +153,55 @@ INPUTS = (
         at_admission=True,
     ),
     Input(
-        "8 upper case",
+        "upper case",
         tuned(output={"image": "registry.example.com/Adapter:1", "imagePushSecret": "push"}),
         "InvalidSpec",
         "repositories are in lower case",
         objects=(PUSH,),
         at_admission=True,
     ),
-    Input("9 unknown field", template(container={"cmd": ["x"]}), "WorkloadRefused", "cmd"),
+    Input("unknown field", template(container={"cmd": ["x"]}), "WorkloadRefused", "cmd"),
     Input(
-        "10 wrong type",
+        "wrong type",
         template(nodeSelector={"x": True}),
         "WorkloadRefused",
         "nodeSelector.x: should be a valid string",
         at_admission=True,
     ),
-    Input("11 volume source", adapter(volumeSource={"nonsense": {}}), "WorkloadRefused", "nonsense"),
+    Input("volume source", adapter(volumeSource={"nonsense": {}}), "WorkloadRefused", "nonsense"),
     Input(
-        "12 sixteen GPUs",
+        "sixteen GPUs",
         template(container={"resources": {"limits": {"nvidia.com/gpu": 16}}}),
         "InvalidSpec",
         "requests 16 nvidia.com/gpu",
     ),
     Input(
-        "12 more CPUs",
+        "more CPUs",
         template(container={"resources": {"requests": {"cpu": "25"}}}),
         "InvalidSpec",
         "requests 25 cpu, a node of Standard_NC24ads_A100_v4 has 24",
     ),
     Input(
-        "12 more memory",
+        "more memory",
         template(container={"resources": {"requests": {"memory": "4Ti"}}}),
         "InvalidSpec",
         "requests 4096 GiB of memory, a node of Standard_NC24ads_A100_v4 has less than 576 GiB",
     ),
     Input(
-        "13 pull secret",
+        "pull secret",
         adapter(image="registry.example.com/a:1", imagePullSecrets=["absent"]),
         "SecretNotFound",
         "Secret 'absent' does not exist",
     ),
     Input(
-        "14 impossible secret",
+        "impossible secret",
         tuned(output={"image": "registry.example.com/a:1", "imagePushSecret": "ACR_REGISTRY_SECRET_HERE"}),
         "InvalidSpec",
         "cannot be the name of a Secret",
         at_admission=True,
     ),
     Input(
-        "fault 02 nodes",
+        "nodes",
         {"inference": {"preset": {"name": "phi-3-mini-4k-instruct"}}},
         "InvalidSpec",
         "whole number from 1 to 128",
@@ -209,29 +209,29 @@ INPUTS = (
         at_admission=True,
     ),
     Input(
-        "fault 03 typo",
+        "typo",
         template(container={"imagePulPolicy": "Always", "readinesProbe": {}}),
         "WorkloadRefused",
         "did you mean imagePullPolicy?",
         at_admission=True,
     ),
     Input(
-        "fault 03 type",
+        "type",
         template(container={"ports": [{"containerPort": "http"}]}),
         "WorkloadRefused",
         "containers[0].ports[0].containerPort",
         at_admission=True,
     ),
     Input(
-        "fault 03 text",
+        "text",
         {"inference": {"template": {"spec": {"containers": "x", "affinity": "no", "tolerations": "no"}}}},
         "WorkloadRefused",
         "inference.template.spec.affinity: should be a valid dictionary",
         at_admission=True,
     ),
-    Input("fault 03 restart", template(restartPolicy="Never"), "WorkloadRefused", "always restart", at_admission=True),
+    Input("restart", template(restartPolicy="Never"), "WorkloadRefused", "always restart", at_admission=True),
     Input(
-        "fault 04 data secret",
+        "data secret",
         tuned(input={"image": "registry.example.com/data:1", "imagePullSecrets": ["absent"]}),
         "SecretNotFound",
         "tuning.input.imagePullSecrets[0]: Secret 'absent' does not exist",
@@ -279,4 +279,4 @@ INPUTS = (
         ),
     ),
 )
-"""Every row; those that begin with 1 to 13 are the thirteen of A5 for which a node was bought."""
+"""All inputs."""

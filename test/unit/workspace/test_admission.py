@@ -1,4 +1,4 @@
-"""Admission: refused with field and remedy, on update only for what the update makes wrong."""
+"""Admission rejects violations with field and remedy; an update only for violations that it introduces."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_the_founding_documents_manifest_is_admitted(phi: Workspace) -> None:
         ({"metadata": {"name": "x" * 53}}, "metadata.name", "52"),
     ],
 )
-def test_bad_input_is_refused_naming_field_and_remedy(
+def test_invalid_input_is_rejected_with_field_and_remedy(
     phi: Workspace, parts: dict[str, Any], field: str, remedy: str
 ) -> None:
     errors = errors_of(changed(phi, **parts))
@@ -82,7 +82,7 @@ def test_bypassing_the_size_check_is_a_warning(phi: Workspace) -> None:
     assert any("too small" in str(violation) for violation in validate_workspace(bypassed, None, SETTINGS))
 
 
-def test_the_webhook_tells_errors_and_warnings_apart(phi: Workspace) -> None:
+def test_the_webhook_denies_errors_and_allows_warnings(phi: Workspace) -> None:
     validate = workspace_webhook(SETTINGS).validate
     assert validate is not None
     large = changed(phi, inference={"preset": {"name": "phi-3-medium-4k-instruct"}})

@@ -48,7 +48,7 @@ async def test_a_workspace_waits_for_a_node_that_matches(cluster: "Cluster", own
         assert "NodeClaimReady" not in cluster.conditions()
 
 
-async def test_a_node_without_gpu_labels_is_told_with_the_remedy(cluster: "Cluster", own: Workspace) -> None:
+async def test_a_node_without_gpu_labels_is_reported_with_the_remedy(cluster: "Cluster", own: Workspace) -> None:
     cluster.world.put(builders.node("plain", labels={"apps": "phi-3"}))
     cluster.apply(own)
     async with cluster.controller():
@@ -57,7 +57,7 @@ async def test_a_node_without_gpu_labels_is_told_with_the_remedy(cluster: "Clust
         assert "plain" in cluster.conditions()["ResourceReady"][2]
 
 
-async def test_the_nodes_stay_when_the_workspace_goes(cluster: "Cluster", own: Workspace) -> None:
+async def test_existing_nodes_stay_after_the_workspace_is_deleted(cluster: "Cluster", own: Workspace) -> None:
     gpu_node(cluster.world, "mine")
     cluster.apply(own)
     async with cluster.controller():

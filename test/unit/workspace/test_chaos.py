@@ -98,8 +98,8 @@ async def test_namespaces_do_not_share_nodes(cluster: "Cluster", phi: Workspace)
         assert ready == {"c": ["True"], "b-c": ["False"]}
 
 
-async def test_somebody_elses_status_and_edits_are_not_lost(cluster: "Cluster", phi: Workspace) -> None:
-    """Others write the same object while a pass runs: their fields stay, ours arrive."""
+async def test_status_and_edits_of_other_clients_are_kept(cluster: "Cluster", phi: Workspace) -> None:
+    """Other clients write the same object during a reconcile: both changes are kept."""
     world = cluster.world
     cluster.apply(phi)
     async with cluster.controller():

@@ -30,7 +30,7 @@ def test_names_differ_by_workspace_place_and_replacement(phi: Workspace) -> None
     assert len(names) == 8
 
 
-def test_a_machine_reads_as_upstream_wrote_it(phi: Workspace, hardware: Hardware) -> None:
+def test_a_machine_equals_upstreams(phi: Workspace, hardware: Hardware) -> None:
     machine = node_claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0)
     assert isinstance(machine, Machine)
     name = claim_name(phi, index=0, serial=0)
@@ -63,7 +63,7 @@ def test_a_machine_reads_as_upstream_wrote_it(phi: Workspace, hardware: Hardware
     }
 
 
-def test_a_nodeclaim_reads_as_upstream_writes_it(phi: Workspace, hardware: Hardware) -> None:
+def test_a_node_claim_equals_upstreams(phi: Workspace, hardware: Hardware) -> None:
     wanted = node_claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.NODECLAIM), index=2, serial=1)
     assert isinstance(wanted, NodeClaim)
     assert wanted.name == claim_name(phi, index=2, serial=1)
@@ -88,8 +88,8 @@ def test_a_nodeclaim_reads_as_upstream_writes_it(phi: Workspace, hardware: Hardw
 
 
 def test_on_aws_the_node_class_is_amazons(phi: Workspace, hardware: Hardware) -> None:
-    """A `storage` request would keep Karpenter's nodes from being initialized (interop K2), and without `expireAfter`
-    Karpenter's CRD stores 720h (interop K3)."""
+    """A `storage` request would keep Karpenter's nodes from being initialized, and without `expireAfter`
+    Karpenter's CRD stores 720h."""
     settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM, cloud="aws")
     spec = node_claim(phi, replace(hardware, instance_type="g5.xlarge"), settings, index=0, serial=0).to_dict()["spec"]
     assert spec["nodeClassRef"] == {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}
@@ -99,7 +99,7 @@ def test_on_aws_the_node_class_is_amazons(phi: Workspace, hardware: Hardware) ->
 
 
 def test_a_size_without_gpu_is_claimed_as_one(phi: Workspace, hardware: Hardware) -> None:
-    """Pod templates may run on CPU sizes (input-R7)."""
+    """Pod templates may run on CPU sizes."""
     cpu = replace(hardware, instance_type="Standard_D4s_v3", gpus=0)
     machine = node_claim(phi, cpu, WorkspaceSettings(node_api=NodeApi.MACHINE), index=0, serial=0).to_dict()["spec"]
     assert {"key": "kaito.sh/machine-type", "operator": "In", "values": ["cpu"]} in machine["requirements"]
@@ -117,7 +117,7 @@ def test_the_annotation_chooses_the_image_family(phi: Workspace, hardware: Hardw
     )
 
 
-def test_a_users_label_never_wins_over_the_controllers_own(phi: Workspace, hardware: Hardware) -> None:
+def test_the_controllers_labels_override_the_users(phi: Workspace, hardware: Hardware) -> None:
     selector = phi.resource.label_selector.evolve(
         match_labels={"karpenter.sh/nodepool": "theirs", labels.WORKSPACE: "other", "apps": "phi-3"}
     )

@@ -1,4 +1,4 @@
-"""Which claims are created and given up: at once, after a pause, or never twice."""
+"""Claims are created immediately or with backoff, never twice, and deleted if they are broken."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -93,7 +93,7 @@ def test_a_lost_claim_is_replaced_after_a_pause_under_a_new_name(case: Case) -> 
     assert replaced.attempts.issued == (case.name(0, 1),)
 
 
-def test_pauses_double_up_to_a_quarter_of_an_hour(case: Case) -> None:
+def test_the_backoff_doubles_up_to_15_minutes(case: Case) -> None:
     record, pauses = ProvisionAttempts(), list[float]()
     for _ in range(8):
         record = replace(record, issued=("replacement",)).with_losses(["claim"], now=NOW, after_success=False)
@@ -103,13 +103,13 @@ def test_pauses_double_up_to_a_quarter_of_an_hour(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("ready_for", "failures"), [(None, 6), (599, 6), (600, 1), (86400, 1)])
-def test_only_lasting_success_starts_the_pauses_anew(case: Case, ready_for: float | None, failures: int) -> None:
+def test_only_stable_claims_reset_the_backoff(case: Case, ready_for: float | None, failures: int) -> None:
     record = ProvisionAttempts(serial=5, failures=5, backoff_started_at=NOW - timedelta(hours=2), issued=(case.name(),))
     counted = case.decide(before=True, ready_for=ready_for, attempts=record).attempts
     assert (counted.serial, counted.failures, counted.backoff_started_at) == (6, failures, NOW)
 
 
-def test_lasting_success_resets_the_record(case: Case) -> None:
+def test_stable_claims_reset_the_record(case: Case) -> None:
     record = ProvisionAttempts(
         serial=5, failures=5, backoff_started_at=NOW - timedelta(hours=2), issued=(case.name(),), cause="quota"
     )
@@ -121,7 +121,7 @@ def test_lasting_success_resets_the_record(case: Case) -> None:
 
 
 def test_a_deleting_claim_holds_its_place_for_a_while(case: Case) -> None:
-    """A.1: its loss counts when it is seen deleting; the pause begins when it is gone, or held up for too long."""
+    """Its loss counts when its deletion is observed; the backoff begins when it is deleted, or held for too long."""
     leaving = case.claim(deleting_for=100)
     held = case.decide(leaving, before=True)
     assert held.create == ()
@@ -137,15 +137,15 @@ def test_a_deleting_claim_holds_its_place_for_a_while(case: Case) -> None:
     assert case.decide(case.claim(deleting_for=400), attempts=after).create == ((0, 1),)
 
 
-def test_a_loss_counts_once_whatever_a_crash_left_behind(case: Case) -> None:
-    """The record was written, the status was not: the next process reads the old list of claims."""
+def test_a_loss_counts_once_after_a_crash_between_two_writes(case: Case) -> None:
+    """The record was written, but not the status: the next process reads the old list of claims."""
     first = case.decide(before=True)
     again = case.decide(before=True, attempts=first.attempts)
     assert again.attempts == first.attempts
     assert again.lost == ()
 
 
-def test_losses_before_the_next_creation_are_one_round(case: Case) -> None:
+def test_losses_before_the_next_creation_count_once(case: Case) -> None:
     first = case.decide(case.claim(1), wanted=2, before=True)
     assert first.attempts.lost == (case.name(0),)
     second = case.decide(wanted=2, before=True, attempts=first.attempts)
@@ -153,8 +153,8 @@ def test_losses_before_the_next_creation_are_one_round(case: Case) -> None:
     assert (second.attempts.serial, second.attempts.failures, second.attempts.backoff_started_at) == (1, 1, NOW)
 
 
-def test_a_replacement_that_no_status_lists_counts_when_an_event_proves_it(case: Case) -> None:
-    """The process died between the record and the status: the replacement was created and lost, or never created."""
+def test_a_replacement_missing_in_the_status_counts_as_lost_if_an_event_confirms_it(case: Case) -> None:
+    """The process crashed between the record and the status: the replacement was lost, or never created."""
     record = ProvisionAttempts(
         serial=1, failures=1, backoff_started_at=NOW - timedelta(minutes=5), issued=(case.name(0, 1),)
     )
@@ -200,7 +200,9 @@ def node(name: str, *, ready: str, since: datetime) -> Node:
 
 
 @pytest.mark.parametrize(("minutes", "given_up"), [(9, False), (10, True)])
-def test_a_node_long_not_ready_costs_the_claim_its_place(case: Case, minutes: int, given_up: bool) -> None:
+def test_a_claim_is_deleted_after_its_node_was_not_ready_for_the_timeout(
+    case: Case, minutes: int, given_up: bool
+) -> None:
     nodes = {"gpu-0": node("gpu-0", ready="Unknown", since=NOW - timedelta(minutes=minutes))}
     decision = case.decide(case.claim(ready=True, node="gpu-0", age=5000), before=True, nodes=nodes)
     assert bool(decision.delete) is given_up

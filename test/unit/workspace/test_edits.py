@@ -63,7 +63,7 @@ async def test_an_edited_config_rolls_the_pods_once(cluster: "Cluster", phi: Wor
         assert world.get(StatefulSet, phi.name).metadata.generation == generation + 1
 
 
-async def test_a_config_that_breaks_later_keeps_the_pods_and_says_so(cluster: "Cluster", phi: Workspace) -> None:
+async def test_an_invalid_config_edit_keeps_the_pods_and_is_reported(cluster: "Cluster", phi: Workspace) -> None:
     world = cluster.world
     world.put(ConfigMap(metadata=ObjectMeta(name="mine"), data={"inference_config.yaml": "max_probe_steps: 1"}))
     document = phi.to_dict()
@@ -92,7 +92,7 @@ async def test_the_load_balancer_annotation_works_on_a_live_workspace(cluster: "
         assert [port.port for port in service.spec.ports] == [80]
 
 
-async def test_what_somebody_changed_on_our_objects_is_put_right(cluster: "Cluster", phi: Workspace) -> None:
+async def test_changes_of_other_clients_to_managed_objects_are_reverted(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -166,7 +166,9 @@ async def test_a_preferred_node_saves_a_claim_and_is_given_back(cluster: "Cluste
 
 
 @pytest.mark.parametrize("owner", [True, False])
-async def test_a_preferred_node_of_somebody_else_is_not_taken(cluster: "Cluster", phi: Workspace, owner: bool) -> None:
+async def test_a_preferred_node_of_another_workspace_is_not_used(
+    cluster: "Cluster", phi: Workspace, owner: bool
+) -> None:
     taken = {labels.WORKSPACE: "other", labels.WORKSPACE_NAMESPACE: "default"} if owner else {}
     gpus = {labels.NVIDIA_GPU: "1"} if owner else {}
     cluster.world.put(builders.node("theirs", labels={"apps": "phi-3", **taken}, capacity=gpus))

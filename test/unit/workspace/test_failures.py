@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
 
 
-async def test_a_quota_failure_is_told_and_recovers(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_quota_failure_is_reported_and_recovers(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.settle()
@@ -25,10 +25,10 @@ async def test_a_quota_failure_is_told_and_recovers(cluster: "Cluster", phi: Wor
         )
         await cluster.world.settle()
         assert cluster.columns() == ("False", "False", "False")
-        told = cluster.conditions()
+        conditions = cluster.conditions()
         for name in (claim_condition_type(cluster.settings.node_api), "ResourceReady", "WorkspaceReady"):
-            assert told[name][1] == "QuotaExceeded"
-            assert message in told[name][2]
+            assert conditions[name][1] == "QuotaExceeded"
+            assert message in conditions[name][2]
 
         await cluster.world.advance(600)
         assert len(cluster.claims()) == 1, "one claim in flight, however long the quota is missing"
@@ -56,7 +56,7 @@ async def test_a_claim_that_never_launches_is_replaced_after_a_growing_pause(
         assert f"{cluster.kind.kind}GivenUp" in reasons
 
 
-async def test_a_claim_somebody_deleted_is_replaced_after_a_pause(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_claim_deleted_by_a_user_is_replaced_after_the_backoff(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -76,7 +76,7 @@ async def test_a_claim_somebody_deleted_is_replaced_after_a_pause(cluster: "Clus
         assert cluster.columns()[0] == "True"
 
 
-async def test_a_refused_create_is_told_and_tried_again(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_rejected_claim_is_reported_and_retried(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     cluster.world.fail_next("POST", cluster.kind, status=403, message="denied by the spending policy", times=3)
     async with cluster.controller():
@@ -149,7 +149,9 @@ async def test_gpus_missing_on_a_ready_node(cluster: "Cluster", phi: Workspace) 
         assert cluster.world.find(StatefulSet, phi.name) is not None
 
 
-async def test_a_crash_loop_is_told_with_the_last_words_and_recovers(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_crash_loop_is_reported_with_its_termination_message_and_recovers(
+    cluster: "Cluster", phi: Workspace
+) -> None:
     world = cluster.world
     cluster.apply(phi)
     async with cluster.controller():
@@ -192,7 +194,7 @@ async def test_a_crash_loop_is_told_with_the_last_words_and_recovers(cluster: "C
         ({"inference": {"preset": {"name": "phi-3-mini-4k-instruct"}, "config": "mine"}}, "ConfigNotFound", "mine"),
     ],
 )
-async def test_what_admission_would_have_refused_is_told_and_buys_nothing(
+async def test_input_that_admission_rejects_is_reported_and_creates_no_claim(
     cluster: "Cluster", phi: Workspace, change: dict[str, Any], reason: str, words: str
 ) -> None:
     document = phi.to_dict()
@@ -208,7 +210,7 @@ async def test_what_admission_would_have_refused_is_told_and_buys_nothing(
         assert cluster.claims() == []
 
 
-async def test_somebody_elses_statefulset_is_left_alone(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_stateful_set_of_another_owner_is_left_unchanged(cluster: "Cluster", phi: Workspace) -> None:
     theirs = {
         "metadata": {"name": phi.name},
         "spec": {
@@ -247,9 +249,7 @@ async def test_what_could_not_be_looked_at_keeps_its_last_verdict(cluster: "Clus
         assert cluster.columns() == ("True", "True", "True")
 
 
-async def test_what_was_seen_is_told_although_nothing_could_be_done_about_it(
-    cluster: "Cluster", phi: Workspace
-) -> None:
+async def test_observations_are_reported_although_a_write_failed(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -261,7 +261,7 @@ async def test_what_was_seen_is_told_although_nothing_could_be_done_about_it(
         assert cluster.conditions()["NodesReady"][1] == "NodePluginsNotReady"
 
 
-async def test_a_refused_workload_is_told_in_the_servers_words(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_rejected_workload_is_reported_with_the_servers_message(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.settle()

@@ -1,4 +1,4 @@
-"""The command line: upstream's names, typed values, contradictions refused."""
+"""The command line has upstream's names and typed values, and rejects contradictions."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from kaito.workspace.settings import NodeApi
 from kaito.workspace.upstream import FLAGS, GATES, Flag, Gate, Support
 
 
-def test_defaults_are_the_founding_contract() -> None:
+def test_defaults_create_machines_and_elect_a_leader() -> None:
     invocation = parse([], {})
     assert invocation.workspace.node_api is NodeApi.MACHINE
     assert invocation.workspace.registry == "mcr.microsoft.com/aks/kaito"
@@ -38,7 +38,7 @@ def test_the_environment_names_cloud_and_registry() -> None:
     assert (settings.cloud, settings.registry) == ("aws", "registry.example/kaito")
 
 
-def test_an_unknown_cloud_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_cloud_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse([], {"CLOUD_PROVIDER": "moon"})
     assert "cloud" in capsys.readouterr().err
@@ -53,7 +53,7 @@ def test_an_unknown_cloud_is_refused(capsys: pytest.CaptureFixture[str]) -> None
         (["--node-provisioner", "azure-gpu-provisioner", "--node-api", "nodeclaim"], NodeApi.NODECLAIM),
     ],
 )
-def test_three_ways_to_say_where_nodes_come_from(argv: list[str], expected: NodeApi) -> None:
+def test_three_flags_configure_the_node_api(argv: list[str], expected: NodeApi) -> None:
     assert parse(argv, {}).workspace.node_api is expected
 
 
@@ -69,7 +69,9 @@ def test_three_ways_to_say_where_nodes_come_from(argv: list[str], expected: Node
         (["--node-ap=byo"], "unrecognized"),
     ],
 )
-def test_what_cannot_be_honored_is_refused(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_that_cannot_be_honored_are_rejected(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         parse(argv, {})
     assert stopped.value.code == 2
@@ -105,7 +107,7 @@ CHART_ENVIRONMENT = {
 
 
 def test_upstreams_chart_starts_the_controller_unedited() -> None:
-    """input-R12: arguments and environment of the chart of v0.12 with its default values."""
+    """Arguments and environment of the chart of v0.12 with its default values."""
     argv = [f"--feature-gates={CHART_GATES}", "--node-provisioner=azure-gpu-provisioner"]
     invocation = parse(argv, CHART_ENVIRONMENT)
 
@@ -148,7 +150,7 @@ def test_every_value_of_upstreams_chart_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.name)
-def test_each_gate_of_upstream_is_answered_as_the_table_says(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_gate_of_upstream_is_treated_as_in_the_table(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [f"--feature-gates={gate.name}=true"]
     if gate.support is Support.REJECTED:
         with pytest.raises(SystemExit):
@@ -161,7 +163,7 @@ def test_each_gate_of_upstream_is_answered_as_the_table_says(gate: Gate, capsys:
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
-def test_each_flag_of_upstream_is_answered_as_the_table_says(flag: Flag) -> None:
+def test_each_flag_of_upstream_is_treated_as_in_the_table(flag: Flag) -> None:
     value = {"--zap-log-level": "info", "--zap-encoder": "json", "--zap-devel": "false", "--v": "0"}
     notes = parse([f"{flag.name}={value.get(flag.name, 'something')}"], {}).notes
 
@@ -188,7 +190,7 @@ def test_each_flag_of_upstream_is_answered_as_the_table_says(flag: Flag) -> None
         (["--log-level=warning"], "warning", "json"),
     ],
 )
-def test_upstreams_log_flags_are_ours(argv: list[str], level: str, form: str) -> None:
+def test_upstreams_log_flags_set_level_and_format(argv: list[str], level: str, form: str) -> None:
     manager = parse(argv, {}).manager
 
     assert (manager.log_level, manager.log_format) == (level, form)
@@ -206,7 +208,7 @@ def test_upstreams_log_flags_are_ours(argv: list[str], level: str, form: str) ->
         ([], {"WEBHOOK_PORT": "70000"}, "WEBHOOK_PORT is '70000'"),
     ],
 )
-def test_values_that_upstream_refuses_are_refused(
+def test_values_that_upstream_rejects_are_rejected(
     argv: list[str], environment: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -227,7 +229,6 @@ def test_a_service_called_webhook_does_not_choose_the_port() -> None:
 
 
 def test_the_metrics_port_can_be_secured(capsys: pytest.CaptureFixture[str]) -> None:
-    """deploy-M6."""
     assert not parse([], {}).manager.metrics_secure
     secured = parse(["--metrics-secure", "--metrics-cert-path=/certs"], {}).manager
     assert secured.metrics_secure

@@ -1,4 +1,4 @@
-"""While Workspaces or claims exist, the installation cannot be deleted (deploy-H1)."""
+"""While Workspaces or claims exist, the installation cannot be deleted."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ def in_force(world: World) -> bool:
     return world.find(guard.ValidatingAdmissionPolicyBinding, guard.POLICY_NAME, "") is not None
 
 
-async def test_the_guard_lives_as_long_as_something_is_in_use(cluster: "Cluster", phi: Workspace) -> None:
+async def test_the_policy_exists_while_workspaces_or_claims_exist(cluster: "Cluster", phi: Workspace) -> None:
     installed(cluster.world)
     async with cluster.controller():
         await cluster.world.advance(5)
@@ -69,7 +69,7 @@ async def test_only_objects_of_the_installation_are_protected(cluster: "Cluster"
         world.delete(ConfigMap, "gpu-provisioner-azure")
 
 
-async def test_a_guard_somebody_removed_comes_back(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_policy_deleted_by_a_user_is_created_again(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.advance(5)

@@ -99,7 +99,7 @@ def test_on_the_users_own_nodes_the_selector_alone_decides_expressions_included(
     ]
 
 
-def test_image_adapters_are_pulled_and_their_strengths_told(
+def test_image_adapters_are_pulled_and_their_strengths_passed(
     phi: Workspace, plan: Plan, settings: WorkspaceSettings
 ) -> None:
     adapted = with_adapters(

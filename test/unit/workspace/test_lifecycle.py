@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
 
 
-async def test_from_manifest_to_answer(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_workspace_becomes_ready(cluster: "Cluster", phi: Workspace) -> None:
     world = cluster.world
     cluster.apply(phi)
     async with cluster.controller():
@@ -36,7 +36,7 @@ async def test_from_manifest_to_answer(cluster: "Cluster", phi: Workspace) -> No
         assert status.observed_generation == cluster.workspace().metadata.generation
 
 
-async def test_a_quiet_cluster_costs_nothing(cluster: "Cluster", phi: Workspace) -> None:
+async def test_an_unchanged_cluster_causes_no_requests(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -46,7 +46,7 @@ async def test_a_quiet_cluster_costs_nothing(cluster: "Cluster", phi: Workspace)
         assert written == []
 
 
-async def test_a_workspace_costs_few_requests(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_workspace_causes_few_requests(cluster: "Cluster", phi: Workspace) -> None:
     async with cluster.controller():
         await cluster.world.settle()
         cluster.world.clear_requests()
@@ -92,7 +92,7 @@ async def test_deletion_while_provisioning_leaves_no_claim(cluster: "Cluster", p
         assert cluster.world.find(Workspace, phi.name) is None
 
 
-async def test_a_stuck_provisioner_cannot_pin_the_workspace(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_broken_provisioner_cannot_block_the_deletion(cluster: "Cluster", phi: Workspace) -> None:
     world = cluster.world
     cluster.apply(phi)
     async with cluster.controller():
@@ -107,7 +107,7 @@ async def test_a_stuck_provisioner_cannot_pin_the_workspace(cluster: "Cluster", 
         assert any(e.reason == "DeletionTimedOut" and claim.name in (e.note or "") for e in world.events())
 
 
-async def test_a_refused_deletion_is_told_in_the_servers_words(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_rejected_deletion_is_reported_with_the_servers_message(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.settle()

@@ -1,4 +1,4 @@
-"""The process: flags become settings, and the controller can be put together for every node API."""
+"""The process builds settings from flags, and a manager for every node API."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""What `/metrics` says about Workspaces."""
+"""Metrics of Workspaces."""
 
 from typing import TYPE_CHECKING
 

@@ -47,7 +47,7 @@ def node(
     )
 
 
-def judged(
+def evaluated(
     phi: Workspace, *nodes: Node, hardware: Hardware = ONE_GPU, node_api: NodeApi = NodeApi.MACHINE
 ) -> NodesReport:
     return evaluate_nodes(phi, hardware, nodes, node_api=node_api)
@@ -83,9 +83,9 @@ def not_ready(reason: str = "", message: str = "") -> list[dict[str, str]]:
     ],
 )
 def test_a_node_that_cannot_be_used_is_named_with_its_fault(phi: Workspace, found: Node, fault: str) -> None:
-    seen = judged(phi, found)
-    assert seen.faults == (f"node gpu-0 {fault}",)
-    assert (seen.names, seen.usable, seen.gpu_faults, seen.is_sufficient) == (("gpu-0",), (), (), False)
+    report = evaluated(phi, found)
+    assert report.faults == (f"node gpu-0 {fault}",)
+    assert (report.names, report.usable, report.gpu_faults, report.is_sufficient) == (("gpu-0",), (), (), False)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_a_node_that_cannot_be_used_is_named_with_its_fault(phi: Workspace, foun
     ],
 )
 def test_a_node_without_a_fault_is_usable(phi: Workspace, found: Node) -> None:
-    seen = judged(phi, found)
-    assert (seen.usable, seen.faults, seen.gpu_faults) == (("gpu-0",), (), ())
-    assert seen.alive == {"gpu-0"}
-    assert seen.is_sufficient
+    report = evaluated(phi, found)
+    assert (report.usable, report.faults, report.gpu_faults) == (("gpu-0",), (), ())
+    assert report.alive == {"gpu-0"}
+    assert report.is_sufficient
 
 
 @pytest.mark.parametrize(
@@ -118,32 +118,32 @@ def test_a_node_without_a_fault_is_usable(phi: Workspace, found: Node) -> None:
         ("1", 2, "advertises 1 of 2 nvidia.com/gpu (device plugin missing or starting)"),
     ],
 )
-def test_missing_gpus_are_a_fault_of_their_own(phi: Workspace, gpus: str, wanted: int, fault: str) -> None:
+def test_missing_gpus_are_a_separate_fault(phi: Workspace, gpus: str, wanted: int, fault: str) -> None:
     hardware = Hardware(count=1, instance_type="Standard_NC6s_v3", gpus=wanted, disk=Quantity(0))
-    seen = judged(phi, node(gpus=gpus), hardware=hardware)
-    assert seen.gpu_faults == (f"node gpu-0 {fault}",)
-    assert (seen.faults, seen.usable) == ((), ())
+    report = evaluated(phi, node(gpus=gpus), hardware=hardware)
+    assert report.gpu_faults == (f"node gpu-0 {fault}",)
+    assert (report.faults, report.usable) == ((), ())
 
 
 def test_another_gpu_resource_is_counted_where_it_is_planned(phi: Workspace) -> None:
     hardware = Hardware(count=1, instance_type="", gpus=1, gpu_resource="amd.com/gpu", disk=Quantity(0))
-    assert judged(phi, node(), hardware=hardware).gpu_faults == (
+    assert evaluated(phi, node(), hardware=hardware).gpu_faults == (
         "node gpu-0 advertises 0 of 1 amd.com/gpu (device plugin missing or starting)",
     )
 
 
 def test_nodes_are_sorted_and_counted(phi: Workspace) -> None:
     two = Hardware(count=2, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity(0))
-    seen = judged(phi, node("b"), node("a"), node("c", unschedulable=True), hardware=two)
-    assert (seen.names, seen.usable) == (("a", "b", "c"), ("a", "b"))
-    assert seen.alive == {"a", "b", "c"}
-    assert seen.is_sufficient
-    assert not judged(phi, node("b"), hardware=two).is_sufficient
+    report = evaluated(phi, node("b"), node("a"), node("c", unschedulable=True), hardware=two)
+    assert (report.names, report.usable) == (("a", "b", "c"), ("a", "b"))
+    assert report.alive == {"a", "b", "c"}
+    assert report.is_sufficient
+    assert not evaluated(phi, node("b"), hardware=two).is_sufficient
 
 
 def test_nodes_of_others_are_left_out(phi: Workspace) -> None:
-    assert judged(phi, node(labels={"kaito.sh/workspace": "other"})).names == ()
-    assert judged(phi, node(labels={"kaito.sh/workspace": "other"}), node_api=NodeApi.BYO).names == ("gpu-0",)
+    assert evaluated(phi, node(labels={"kaito.sh/workspace": "other"})).names == ()
+    assert evaluated(phi, node(labels={"kaito.sh/workspace": "other"}), node_api=NodeApi.BYO).names == ("gpu-0",)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_nodes_of_others_are_left_out(phi: Workspace) -> None:
     ],
 )
 def test_pressure_is_a_warning(phi: Workspace, conditions: list[dict[str, str]], pressure: tuple[str, ...]) -> None:
-    seen = judged(phi, node(conditions=[READY, *conditions]))
-    assert seen.pressures == pressure
-    assert seen.is_sufficient
+    report = evaluated(phi, node(conditions=[READY, *conditions]))
+    assert report.pressures == pressure
+    assert report.is_sufficient
 
 
 FREE = {"kaito.sh/workspace": "", "kaito.sh/workspacenamespace": ""}

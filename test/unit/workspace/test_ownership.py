@@ -87,7 +87,7 @@ def claim(change: dict[str, str | None], created: str | None = CREATED) -> Machi
         (claim({"kaito.sh/workspace-uid": None}, None), True),
     ],
 )
-def test_a_claim_is_ours_by_uid_or_by_age(phi: Workspace, found: Machine, *, is_ours: bool) -> None:
+def test_a_claim_is_owned_by_uid_or_by_age(phi: Workspace, found: Machine, *, is_ours: bool) -> None:
     assert owns_claim(phi, found) is is_ours
 
 
@@ -140,7 +140,7 @@ def test_indexes_find_objects_by_their_owner(phi: Workspace) -> None:
     assert PODS.values(Pod(metadata=ObjectMeta(name="p", namespace="team"))) == []
 
 
-def test_claims_are_asked_for_by_their_kind(phi: Workspace) -> None:
+def test_the_index_key_of_claims_depends_on_their_kind(phi: Workspace) -> None:
     assert claims_of(Machine, phi.key).kind is Machine
     assert claims_of(NodeClaim, phi.key).kind is NodeClaim
     assert claims_of(Machine, phi.key).values == ("default/workspace-phi-3-mini",)

@@ -1,4 +1,4 @@
-"""Pods that may not exist, do not start, or block an update (deploy-M3, deploy-L13, fault 04)."""
+"""Pods that may not exist, do not start, or block an update."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,8 @@ async def until_workload(cluster: "Cluster") -> StatefulSet:
         'admission webhook "images.example.com" denied the request: unsigned image',
     ],
 )
-async def test_pods_that_may_not_be_created_are_reported(cluster: "Cluster", phi: Workspace, refusal: str) -> None:
-    """deploy-M3: the cause is only in an Event of the StatefulSet."""
+async def test_pods_that_cannot_be_created_are_reported(cluster: "Cluster", phi: Workspace, refusal: str) -> None:
+    """The cause is only in an Event of the StatefulSet."""
     cluster.apply(phi)
     async with cluster.controller():
         workload = await until_workload(cluster)
@@ -109,7 +109,7 @@ async def test_pods_that_may_not_be_created_are_reported(cluster: "Cluster", phi
         assert cluster.columns() == ("True", "True", "True")
 
 
-async def test_events_of_a_former_workload_of_the_name_say_nothing(cluster: "Cluster", phi: Workspace) -> None:
+async def test_events_of_an_earlier_workload_of_the_name_are_ignored(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         workload = await until_workload(cluster)
@@ -127,7 +127,7 @@ async def test_events_are_not_read_for_a_healthy_workload(cluster: "Cluster", ph
 
 
 async def test_a_mount_that_waits_is_reported(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 04: a Secret that a volume needs does not exist."""
+    """A Secret that a volume needs does not exist."""
     missing = 'MountVolume.SetUp failed for volume "pull" : secret "no-such-secret" not found'
     cluster.apply(phi)
     async with cluster.controller():
@@ -233,7 +233,7 @@ RUNNING = {"name": NAME, "state": {"running": {"startedAt": "2030-01-01T00:00:00
 async def test_a_job_has_started_only_when_a_container_has(
     cluster: "Cluster", tuning: Workspace, statuses: dict[str, Any], started: str, state: str
 ) -> None:
-    """Fault 04: an active pod that waits for its mounts has started nothing."""
+    """An active pod that waits for its mounts has started nothing."""
     put_push_secret(cluster)
     cluster.apply(tuning)
     async with cluster.controller():
@@ -249,7 +249,6 @@ async def test_a_job_has_started_only_when_a_container_has(
 
 
 async def test_a_job_whose_pod_may_not_be_created_is_reported(cluster: "Cluster", tuning: Workspace) -> None:
-    """deploy-M3 for tuning."""
     put_push_secret(cluster)
     cluster.apply(tuning)
     async with cluster.controller():
@@ -263,7 +262,6 @@ async def test_a_job_whose_pod_may_not_be_created_is_reported(cluster: "Cluster"
 
 
 async def test_a_job_whose_pod_waits_for_a_mount_is_reported(cluster: "Cluster", tuning: Workspace) -> None:
-    """Fault 04 for tuning."""
     put_push_secret(cluster)
     cluster.apply(tuning)
     async with cluster.controller():
@@ -296,8 +294,7 @@ ENDED: dict[str, Any] = {"terminated": {"exitCode": 137, "reason": "Error"}}
         ),
     ],
 )
-def test_one_end_is_not_called_a_loop(status: dict[str, Any], words: str) -> None:
-    """deploy-L13."""
+def test_a_single_end_is_not_a_crash_loop(status: dict[str, Any], words: str) -> None:
     fault = find_fault([sick_pod(main=status)])
     assert fault is not None
     assert words in fault.message

@@ -1,4 +1,4 @@
-"""Why pods are not ready, in the words of Kubernetes and of the process itself."""
+"""Faults of pods contain the message of Kubernetes and of the process."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Pod templates, volumes and selectors that cannot run are refused before a claim (input-A5 rows 9 to 13, fault 03)."""
+"""Pod templates, volumes and selectors that cannot run are rejected before a claim is created."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
         (adapter(volumeSource={"image": {"reference": "Data:1"}}), "image.reference: 'Data:1' is not"),
     ],
 )
-async def test_what_the_object_alone_shows_is_refused_at_admission_and_by_the_controller(
+async def test_invalid_templates_are_rejected_at_admission_and_by_the_controller(
     cluster: "Cluster", given: dict[str, Any], words: str
 ) -> None:
     cluster.world.put(Secret.model_validate(PUSH))
@@ -148,7 +148,9 @@ async def test_what_the_object_alone_shows_is_refused_at_admission_and_by_the_co
         ),
     ],
 )
-async def test_what_no_new_node_offers_is_not_bought(cluster: "Cluster", given: dict[str, Any], words: str) -> None:
+async def test_requests_that_no_new_node_satisfies_create_no_claim(
+    cluster: "Cluster", given: dict[str, Any], words: str
+) -> None:
     assert words in await refusal(cluster, workspace(given))
 
 
@@ -182,7 +184,7 @@ async def test_a_template_that_can_run_gets_its_node(cluster: "Cluster", spec: d
         ({"key": "apps", "operator": "In", "values": [NAME, "other"]}, ""),
     ],
 )
-def test_a_selector_that_no_new_node_satisfies_is_refused(expression: dict[str, Any], words: str) -> None:
+def test_a_selector_that_no_new_node_satisfies_is_rejected(expression: dict[str, Any], words: str) -> None:
     """The pods require every expression: a node that does not satisfy them would be paid for and stay empty."""
     given = workspace(template(), labelSelector=MINE | {"matchExpressions": [expression]})
     assert bool(errors(given)) is bool(words)
@@ -226,7 +228,7 @@ def test_a_selector_that_no_new_node_satisfies_is_refused(expression: dict[str, 
 async def test_what_a_pod_needs_is_waited_for_without_a_node(
     cluster: "Cluster", given: dict[str, Any], words: str, missing: Any
 ) -> None:
-    """Fault 04: it appears later, and the Workspace starts without an edit."""
+    """It appears later, and the Workspace starts without an edit."""
     assert words in await refusal(cluster, workspace(given))
     async with cluster.controller():
         await cluster.world.settle()
@@ -255,7 +257,7 @@ def push(config: str) -> Secret:
 async def test_the_push_secret_opens_the_registry_that_is_pushed_to(
     cluster: "Cluster", config: str, image: str, words: str
 ) -> None:
-    """Fault 07: otherwise the run fails at its end, or at its start on a paid node."""
+    """Otherwise the run fails at its end, or at its start on a paid node."""
     cluster.world.put(push(config))
     given = workspace(tuned(output={"image": image, "imagePushSecret": "push"}))
     if words:
@@ -299,22 +301,21 @@ async def test_an_empty_token_is_not_tried_on_a_paid_node(cluster: "Cluster", va
     ],
 )
 def test_names_of_the_cluster_in_data_urls(url: str, words: str) -> None:
-    """input-R11: a Service is also reached as name.namespace."""
+    """A Service is also reached as name.namespace."""
     found = errors(workspace(tuned(input={"urls": [url]})))
     assert bool(found) is bool(words)
     assert words in found
 
 
-async def test_a_context_beyond_the_models_is_refused_for_transformers_too(cluster: "Cluster") -> None:
-    """input-A5, row 3."""
+async def test_a_context_beyond_the_models_is_rejected_for_transformers_too(cluster: "Cluster") -> None:
     given = served("transformers: {max_model_len: 9999999}", "mine", "phi-3-mini-4k-instruct")
     cluster.world.put(ConfigMap.model_validate(given["objects"][0]))
-    told = await refusal(cluster, workspace(given["part"], instanceType=V100))
-    assert "inference.config[transformers.max_model_len]: is 9999999, which exceeds the model's maximum" in told
+    message = await refusal(cluster, workspace(given["part"], instanceType=V100))
+    assert "inference.config[transformers.max_model_len]: is 9999999, which exceeds the model's maximum" in message
 
 
-async def test_a_device_that_no_own_node_offers_is_refused(cluster: "Cluster") -> None:
-    """input-A5, row 12, on existing nodes: they may be partitioned, and then they show it."""
+async def test_a_device_that_no_existing_node_has_is_rejected(cluster: "Cluster") -> None:
+    """They may be partitioned, and then they show it."""
     given = workspace(template(container={"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}), instanceType="")
     node = builders.node("node-a", labels={"apps": NAME}, capacity={labels.NVIDIA_GPU: "1"}, ready=True)
     cluster.world.put(node)
@@ -331,8 +332,8 @@ async def test_a_device_that_no_own_node_offers_is_refused(cluster: "Cluster") -
 
 
 @pytest.mark.parametrize("count", [0, -1, 129, 2**31, 2**63, 10**30])
-async def test_an_impossible_count_is_refused_by_the_schema(cluster: "Cluster", count: int) -> None:
-    """Fault 02: also a number that has no place in 64 bits."""
+async def test_an_impossible_count_is_rejected_by_the_schema(cluster: "Cluster", count: int) -> None:
+    """Also a number that has no place in 64 bits."""
     document = workspace(template()).to_dict()
     document["resource"]["count"] = count
     with pytest.raises(Invalid, match=r"resource\.count"):

@@ -1,4 +1,4 @@
-"""The role in `config/rbac` suffices for everything that the controller does, the rare things too."""
+"""The role in `config/rbac` permits everything that the controller does, including rare requests."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

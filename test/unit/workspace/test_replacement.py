@@ -1,4 +1,4 @@
-"""Claims that are lost again and again are bought with growing pauses, and the cause stays readable (A.1)."""
+"""Claims that are lost repeatedly are replaced with growing backoff, and the cause is reported."""
 
 import copy
 import random
@@ -73,17 +73,17 @@ class Life:
         return self.now - self.born[claim.name]
 
     def check_condition(self) -> None:
-        """What the Workspace says about the next attempt is never in the past, nor is its record."""
+        """The time of the next attempt, in condition and record, is never in the past."""
         cluster = self.cluster
-        told = cluster.conditions()[claim_condition_type(cluster.settings.node_api)]
+        condition = cluster.conditions()[claim_condition_type(cluster.settings.node_api)]
         record = ProvisionAttempts.from_annotations(cluster.workspace().annotations)
         if record.is_replacement_pending and record.next_attempt_at is not None:
             assert record.next_attempt_at >= cluster.world.now
-        if told[1] != "ReplacementPending":
+        if condition[1] != "ReplacementPending":
             return
-        text = told[2].rsplit(" ", 1)[-1]
-        promised = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        assert promised >= cluster.world.now.replace(microsecond=0), told
+        text = condition[2].rsplit(" ", 1)[-1]
+        retry_at = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        assert retry_at >= cluster.world.now.replace(microsecond=0), condition
 
 
 def delete_at_once(life: Life, claim: Claim) -> None:
@@ -112,7 +112,7 @@ def tell(cluster: "Cluster", claim: Claim, reason: str, note: str, event_type: s
 
 
 def never_joins(life: Life, claim: Claim) -> None:
-    """Our provisioner with nodes that never join: a finalizer, deletion after 5 s, gone 7 s later."""
+    """The gpu-provisioner with nodes that never join: a finalizer, deletion after 5 s, deleted 7 s later."""
     cluster = life.cluster
     if not claim.deleting:
         if labels.TERMINATION_FINALIZER not in claim.metadata.finalizers:
@@ -140,7 +140,7 @@ def never_joins(life: Life, claim: Claim) -> None:
         (never_joins, "no node joined within 5 s", [30 + 12, 60 + 12, 120 + 12, 240 + 12]),
     ],
 )
-async def test_the_pauses_grow_and_the_cause_stays_readable(
+async def test_the_backoff_grows_and_the_cause_is_reported(
     cluster: "Cluster", phi: Workspace, act: Callable[[Life, Claim], None], cause: str, gaps: list[int]
 ) -> None:
     cluster.apply(phi)
@@ -188,7 +188,7 @@ async def test_an_event_that_arrives_after_the_deletion_is_found(cluster: "Clust
         )
 
 
-async def test_a_server_that_refuses_to_list_events_costs_only_the_cause(cluster: "Cluster", phi: Workspace) -> None:
+async def test_without_access_to_events_only_the_cause_is_unknown(cluster: "Cluster", phi: Workspace) -> None:
     cluster.world.deny("list", Event)
     cluster.apply(phi)
     life = Life(cluster)
@@ -217,7 +217,7 @@ async def test_a_claim_deleted_by_hand_again_and_again(cluster: "Cluster", phi: 
         assert life.gaps[-1] >= 240
 
 
-async def test_lasting_success_resets_the_pause(cluster: "Cluster", phi: Workspace) -> None:
+async def test_stable_claims_reset_the_backoff(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     life = Life(cluster)
     async with cluster.controller():
@@ -253,7 +253,7 @@ async def test_claims_lost_while_the_controller_was_down(cluster: "Cluster", phi
 
 
 async def test_a_new_leader_with_an_old_cache_counts_nothing_twice(cluster: "Cluster", phi: Workspace) -> None:
-    """The claims' watch lags: what looks lost is there, as the server knows."""
+    """The watch of the claims is delayed: claims that seem lost exist on the API server."""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -292,7 +292,7 @@ async def test_one_of_several_nodes_is_lost(cluster: "Cluster", phi: Workspace) 
 
 @pytest.mark.parametrize("act", [delete_at_once, never_joins])
 @pytest.mark.parametrize("seed", range(3))
-async def test_restarts_at_any_write_neither_hide_nor_double_a_loss(
+async def test_a_crash_at_any_write_neither_hides_nor_repeats_a_loss(
     cluster: "Cluster", phi: Workspace, act: Callable[[Life, Claim], None], seed: int
 ) -> None:
     """Processes die after one to six writes, one after the other, while the claims are lost again and again.
@@ -320,7 +320,7 @@ async def test_restarts_at_any_write_neither_hide_nor_double_a_loss(
 async def test_a_crd_that_lacks_the_list_of_claims_causes_no_loop(
     world: World, settings: WorkspaceSettings, phi: Workspace
 ) -> None:
-    """An upgrade that leaves the CRD as it was (Helm does): the server drops `status.claims`."""
+    """An upgrade that keeps the old CRD, as with Helm: the API server drops `status.claims`."""
     from test.unit.workspace.conftest import DEFINITIONS, Cluster
 
     cluster = Cluster(world, settings)

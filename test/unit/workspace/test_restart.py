@@ -1,4 +1,4 @@
-"""A controller that dies anywhere and starts again ends in the same place, and never buys twice."""
+"""A controller that crashes anywhere and restarts reaches the same state, and never creates a claim twice."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -47,23 +47,23 @@ async def test_killed_after_any_request_it_finishes_after_a_restart(
     """The n-th write of the process is its last: every later one gets no answer and does nothing."""
     world = cluster.world
     cluster.apply(phi)
-    seen: set[str] = set()
+    names: set[str] = set()
     async with cluster.killed_after(moment):
         with suppress(KaitoRuntimeError):  # there may be nothing to play along with yet
             await cluster.until_serving()
         writes = [request for request in cluster.world.requests if request.method != "GET"]
         assert len(writes) <= moment, "a dead process writes nothing"
-        seen |= {claim.name for claim in cluster.claims()}
+        names |= {claim.name for claim in cluster.claims()}
     async with cluster.controller():
         await world.settle()
-        seen |= {claim.name for claim in cluster.claims()}
+        names |= {claim.name for claim in cluster.claims()}
         for claim in cluster.claims():
             cluster.join(claim)
         await world.settle()
         cluster.serve()
         await world.settle()
         assert cluster.columns() == ("True", "True", "True")
-        assert len(seen) == 1, "never more than one claim for one node"
+        assert len(names) == 1, "never more than one claim for one node"
 
 
 async def test_a_lagging_cache_never_creates_twice(cluster: "Cluster", phi: Workspace) -> None:

@@ -45,15 +45,14 @@ def command(plan: Plan) -> tuple[str, ...]:
         ("standard_nc24ads_a100_v4", "Standard_NC24ads_A100_v4"),
     ],
 )
-def test_claims_ask_for_the_name_that_azure_sells(phi: Workspace, given: str, asked: str) -> None:
-    """input-R8."""
+def test_claims_request_azures_name_of_an_instance_type(phi: Workspace, given: str, asked: str) -> None:
     assert planned(on(phi, given)).hardware.instance_type == asked
     template = template_plan(on(phi, given, inference=TEMPLATE), instance_types.get(given), WorkspaceSettings())
     assert template.hardware.instance_type == asked
 
 
 async def test_a_pod_template_is_served_on_a_size_without_gpu(cluster: "Cluster", phi: Workspace) -> None:
-    """input-R7: the node counts without a GPU, the claim and the pod ask for none."""
+    """The node counts without a GPU, the claim and the pod ask for none."""
     cluster.apply(on(phi, "Standard_D4s_v3", inference=TEMPLATE))
     async with cluster.controller():
         await cluster.world.settle()
@@ -82,14 +81,13 @@ async def test_a_pod_template_is_served_on_a_size_without_gpu(cluster: "Cluster"
     ],
 )
 def test_the_performance_mode_reaches_vllm(phi: Workspace, value: str, flags: list[str]) -> None:
-    """input-A4."""
     plan = planned(on(phi, A100X4), **{labels.PERFORMANCE_MODE: value})
 
     assert [word for word in command(plan) if "performance" in word] == flags
 
 
-def test_the_performance_mode_is_refused_where_it_has_no_effect(phi: Workspace) -> None:
-    """input-A4: nothing is accepted and ignored; the transformers server has no such modes."""
+def test_the_performance_mode_is_rejected_where_it_has_no_effect(phi: Workspace) -> None:
+    """Nothing is accepted and ignored; the transformers server has no such modes."""
     with pytest.raises(RuntimeUnsupported, match="is throughput, which only vllm supports"):
         planned(phi, "phi-3-mini-4k-instruct", **{labels.PERFORMANCE_MODE: "throughput"})
     balanced = planned(phi, "phi-3-mini-4k-instruct", **{labels.PERFORMANCE_MODE: "balanced"})
@@ -97,7 +95,7 @@ def test_the_performance_mode_is_refused_where_it_has_no_effect(phi: Workspace) 
 
 
 def test_on_several_gpus_the_fused_all_reduce_is_off(phi: Workspace) -> None:
-    """input-A6: it compiles a kernel at start, and the images have no compiler."""
+    """It compiles a kernel at start, and the images have no compiler."""
     flag = "--compilation-config.pass_config.fuse_allreduce_rms=False"
 
     assert flag in command(planned(on(phi, A100X4)))
@@ -106,7 +104,7 @@ def test_on_several_gpus_the_fused_all_reduce_is_off(phi: Workspace) -> None:
 
 @pytest.mark.parametrize("access", ["public", "private"])
 def test_pull_secrets_reach_the_pod_for_either_access_mode(phi: Workspace, access: str) -> None:
-    """input-A4: public images may come from a private mirror."""
+    """Public images may come from a private mirror."""
     options = {"image": "registry.example/model:1" if access == "private" else "", "imagePullSecrets": ["mirror"]}
     preset = {"name": "phi-3-mini-4k-instruct", "accessMode": access, "presetOptions": options}
     workspace = phi.evolve(inference={"preset": preset})

@@ -65,10 +65,10 @@ ERRORS = [
 
 @pytest.mark.parametrize("function", STEPS)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-async def test_whatever_a_step_raises_no_condition_stays_as_it_was(
+async def test_no_condition_is_stale_after_a_step_failed(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
 ) -> None:
-    """Each condition is evaluated in the failing pass, or Unknown with the error: none keeps True from before."""
+    """Each condition is evaluated in the failing reconcile, or Unknown with the error."""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -96,7 +96,7 @@ async def test_whatever_a_step_raises_no_condition_stays_as_it_was(
 
 
 @pytest.mark.parametrize("function", STEPS)
-async def test_a_step_that_fails_in_the_first_pass_ever_is_told(
+async def test_a_step_that_fails_in_the_first_reconcile_is_reported(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     step = break_step(monkeypatch, function, failing(RuntimeError("at birth")))
@@ -114,7 +114,7 @@ async def test_a_step_that_fails_in_the_first_pass_ever_is_told(
             assert len(cluster.claims()) == (0 if is_before_claims else 1), "nothing is bought after a failed step"
 
 
-async def test_a_request_that_hangs_is_told(
+async def test_a_request_that_hangs_is_reported(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*_: Any) -> None:
@@ -156,8 +156,8 @@ async def test_a_status_that_cannot_be_computed_is_unknown(
         assert cluster.columns() == ("True", "True", "True")
 
 
-async def test_a_later_verdict_that_is_unknown_overwrites_an_old_one(phi: Workspace, world: Any) -> None:
-    """deploy-L1: ModelResolved kept "no node matches the label selector" after the node was labeled."""
+async def test_a_condition_that_becomes_unknown_replaces_the_old_one(phi: Workspace, world: Any) -> None:
+    """ModelResolved kept "no node matches the label selector" after the node was labeled."""
     from kaito.workspace.settings import NodeApi, WorkspaceSettings
     from test.unit.workspace.conftest import Cluster
 
@@ -179,8 +179,8 @@ UNTYPABLE = (
 )
 
 
-async def test_a_field_that_the_kind_does_not_have_is_a_refusal(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 03: kube-apiserver answers 500 to server-side apply of a misspelt field."""
+async def test_a_field_that_the_kind_does_not_have_is_a_rejection(cluster: "Cluster", phi: Workspace) -> None:
+    """Kube-apiserver answers 500 to server-side apply of a misspelt field."""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.world.settle()  # the dry run before the claim passes, the server changes its mind later
@@ -208,7 +208,7 @@ async def test_a_field_that_the_kind_does_not_have_is_a_refusal(cluster: "Cluste
 async def test_a_template_of_wrong_types_is_never_stale(
     cluster: "Cluster", phi: Workspace, template: dict[str, Any]
 ) -> None:
-    """Fault 03: whether it is refused before a node is bought or when it is rendered, the cause is in the columns."""
+    """The columns report the cause, also if the template is rejected only when it is rendered."""
     document = phi.to_dict() | {"inference": {"template": template}}
     cluster.apply(Workspace.model_validate(document))
     async with cluster.controller():
@@ -233,8 +233,7 @@ def columns_of_deletion(cluster: "Cluster", name: str, workload: str) -> None:
     assert not [kind for kind, (status, _, _) in conditions.items() if status == "True" and kind != "WorkspaceDeleting"]
 
 
-async def test_nothing_is_ready_from_the_first_pass_of_a_deletion(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 05."""
+async def test_nothing_is_ready_from_the_first_reconcile_of_a_deletion(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -247,7 +246,7 @@ async def test_nothing_is_ready_from_the_first_pass_of_a_deletion(cluster: "Clus
 
 
 async def test_nothing_is_ready_although_the_deletion_itself_fails(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 05: also when removal raises, and the error is conditions once."""
+    """Also if the clean-up raises, with one event."""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -265,7 +264,7 @@ async def test_nothing_is_ready_although_the_deletion_itself_fails(cluster: "Clu
 @pytest.mark.parametrize(
     "part", ["_delete_workload", "_delete_claims", "_release_preferred_nodes", "_remove_legacy_finalizer"]
 )
-async def test_whatever_fails_in_a_deletion_is_told(
+async def test_a_failure_in_a_deletion_is_reported(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     async def broken(*_: Any) -> None:
@@ -284,8 +283,8 @@ async def test_whatever_fails_in_a_deletion_is_told(
         assert cluster.world.find(Workspace, phi.name) is None
 
 
-async def test_a_cloud_that_refuses_the_deletion_is_told(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 06: the claim's InstanceTerminating condition reaches the Workspace, with one Warning."""
+async def test_a_cloud_that_rejects_the_deletion_is_reported(cluster: "Cluster", phi: Workspace) -> None:
+    """The claim's InstanceTerminating condition reaches the Workspace, with one Warning."""
     words = "The scope cannot perform delete operation because following scope(s) are locked."
     cluster.apply(phi)
     async with cluster.controller():
@@ -307,7 +306,7 @@ async def test_a_cloud_that_refuses_the_deletion_is_told(cluster: "Cluster", phi
         columns_of_deletion(cluster, NAME, "InferenceReady")
 
 
-async def test_a_deletion_that_is_only_slow_is_no_refusal(cluster: "Cluster", phi: Workspace) -> None:
+async def test_a_slow_deletion_is_not_a_rejection(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
@@ -347,7 +346,7 @@ async def until_tuning(cluster: "Cluster", phi: Workspace) -> None:
 
 
 @pytest.mark.parametrize("function", STEPS)
-async def test_whatever_a_step_raises_while_tuning_no_condition_stays_as_it_was(
+async def test_no_condition_of_a_tuning_workspace_is_stale_after_a_step_failed(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     async with cluster.controller():
@@ -366,8 +365,7 @@ async def test_whatever_a_step_raises_while_tuning_no_condition_stays_as_it_was(
         assert len(warnings(cluster, "ReconcileError")) == 1
 
 
-async def test_tuning_ends_being_ready_too(cluster: "Cluster", phi: Workspace) -> None:
-    """Fault 05 for a tuning Workspace."""
+async def test_a_tuning_workspace_is_not_ready_while_it_is_deleted(cluster: "Cluster", phi: Workspace) -> None:
     async with cluster.controller():
         await until_tuning(cluster, phi)
         finalizers = {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}}

@@ -83,7 +83,9 @@ async def test_from_manifest_to_adapter(cluster: "Cluster", tuning: Workspace) -
         assert cluster.workspace(NAME).status.state == "Succeeded"
 
 
-async def test_a_missing_push_secret_is_told_before_anything_is_bought(cluster: "Cluster", tuning: Workspace) -> None:
+async def test_a_missing_push_secret_is_reported_before_a_claim_is_created(
+    cluster: "Cluster", tuning: Workspace
+) -> None:
     cluster.apply(tuning)
     async with cluster.controller():
         await cluster.world.settle()
@@ -95,7 +97,7 @@ async def test_a_missing_push_secret_is_told_before_anything_is_bought(cluster: 
         assert len(cluster.claims()) == 1
 
 
-async def test_a_failed_run_says_its_last_words(cluster: "Cluster", tuning: Workspace) -> None:
+async def test_a_failed_run_is_reported_with_its_termination_message(cluster: "Cluster", tuning: Workspace) -> None:
     from kaito.runtime.kinds import Pod
 
     cluster.world.put(push_secret())
@@ -114,9 +116,9 @@ async def test_a_failed_run_says_its_last_words(cluster: "Cluster", tuning: Work
         )
         finish(cluster, "Failed", failed=1)
         await cluster.world.settle()
-        told = cluster.conditions(NAME)["WorkspaceReady"]
-        assert told[:2] == ("False", "WorkspaceFailed")
-        assert "exit code 3: no file of a known kind" in told[2]
+        condition = cluster.conditions(NAME)["WorkspaceReady"]
+        assert condition[:2] == ("False", "WorkspaceFailed")
+        assert "exit code 3: no file of a known kind" in condition[2]
         assert cluster.workspace(NAME).status.state == "Failed"
 
 
@@ -162,7 +164,7 @@ async def test_data_from_an_image_or_a_volume(
         assert "--push-image" not in " ".join(spec["containers"][0]["command"])
 
 
-async def test_a_node_lost_after_the_end_is_not_bought_again(cluster: "Cluster", tuning: Workspace) -> None:
+async def test_a_node_lost_after_tuning_ended_is_not_replaced(cluster: "Cluster", tuning: Workspace) -> None:
     cluster.world.put(push_secret())
     cluster.apply(tuning)
     async with cluster.controller():
