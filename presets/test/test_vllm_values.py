@@ -184,6 +184,7 @@ def test_flag_is_formatted_by_its_type(value: object, words: list[str]) -> None:
         ("KV cache: the estimated maximum model length is 2992", 10_000, 0, 2992),
         # The last estimate counts, and never the failed length again.
         ("KV cache estimated maximum model length is 500, estimated maximum model length is 900", 10_000, 0, 896),
+        ("KV cache estimated maximum model length is 900 of 5000 tokens", 10_000, 0, 896),
         ("KV cache estimated maximum model length is 1000", 1000, 0, 976),
         ("KV cache estimated maximum model length is 1000", 1008, 0, 992),
         ("KV cache estimated maximum model length is unknown", 1024, 0, 512),
