@@ -47,7 +47,7 @@ def test_length_options_are_removed_from_the_options() -> None:
 @pytest.mark.parametrize("value", [0, -1, 2**31, True, 1.0, "5", [1]])
 def test_length_must_be_a_positive_integer(key: str, value: object) -> None:
     with pytest.raises(BadRequest) as raised:
-        lengths(**{key: value})
+        LengthOptions.take_from(ChatRequest(prompt="x"), {key: value})
     assert raised.value.message == f"generate_kwargs.{key} must be a positive integer, not {value!r}"
     assert raised.value.param == key
 

@@ -165,6 +165,7 @@ async def run_until(launch: Launch, ready: Callable[[str], Any] | None = None) -
                 async with session.get(url + "/health") as response:
                     if response.status == 200:
                         await ready(url)
+                        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
                         os.kill(os.getpid(), signal.SIGTERM)
                         break
             except OSError:
@@ -223,6 +224,34 @@ async def test_missing_engine_is_a_configuration_error(tmp_path: Path, model: Pa
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match=r"^the engine cannot be started: .*; is vllm installed\?$"):
         await run_until(launch)
+
+
+class Busy:
+    """A proxy with a running request."""
+
+    def __init__(self) -> None:
+        self.state = "Healthy"
+        self.idle = False
+
+
+async def test_drain_waits_for_running_requests_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy: Any = Busy()
+    never = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await wrapper.drain(proxy, never, 0.3)
+    assert proxy.state == "Draining"
+    assert 0.3 <= loop.time() - started < 5
+    waiting = loop.create_task(wrapper.drain(proxy, never, 60))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    proxy.idle = True
+    async with asyncio.timeout(5):
+        await waiting
+    proxy.idle = False
+    never.set_result(0)
+    async with asyncio.timeout(5):
+        await wrapper.drain(proxy, never, 60)
 
 
 # The process of the engine.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
+from kaito_presets.vllm import proxy as proxies
 from kaito_presets.vllm.proxy import Proxy
 from kaito_presets.vllm.translate import clean_up_spaces
 from openai import AsyncOpenAI
@@ -166,3 +167,118 @@ async def test_served_name_means_the_adapter_as_in_the_transformers_runtime(
     async with wrapped.session.post(wrapped.url + "/v1/completions", json=body) as response:
         assert response.status == 200
     assert wrapped.engine.bodies[-1]["model"] == engine
+
+
+async def test_length_of_a_conversation_is_counted_by_the_engine(wrapped: Wrapped) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    assert await wrapped.chat(messages=messages, generate_kwargs={"max_length": 8}) == (200, {"Result": "HELLO"})
+    assert wrapped.engine.bodies[-1] == {"model": "phi-3-adapter", "messages": messages, "max_tokens": 3, "top_k": 10}
+    status, answer = await wrapped.chat(messages=messages, generate_kwargs={"max_length": 5})
+    assert (status, "has 5 tokens" in answer["detail"]) == (400, True)
+    await wrapped.chat(messages=messages)
+    assert wrapped.engine.bodies[-1]["max_tokens"] == 200
+
+
+@pytest.mark.parametrize("name", [7, None, "", [], "other", {"a": 1}])
+async def test_names_without_an_alias_are_forwarded(wrapped: Wrapped, name: object) -> None:
+    body = {"prompt": "a", "max_tokens": 3, "model": name}
+    async with wrapped.session.post(wrapped.url + "/v1/completions", json=body) as response:
+        assert response.status == 200
+    assert wrapped.engine.bodies[-1]["model"] == (name or "phi-3-adapter")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"error": {"message": "a"}}, "a"),
+        ({"error": {"message": ""}, "message": "b"}, "b"),
+        ({"error": "x", "detail": "c"}, "c"),
+        ({"message": "d", "detail": "e"}, "d"),
+        ({"other": 1}, "{'other': 1}"),
+        ([1], "[1]"),
+    ],
+)
+def test_message_of_an_engine_error_is_extracted(document: object, message: str) -> None:
+    assert proxies.error_message(document) == message
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "error"),
+    [(429, 429, "Overloaded"), (400, 400, "x"), (404, 400, "x"), (499, 400, "x"), (500, 500, "x"), (302, 500, "x")],
+)
+async def test_status_of_an_engine_error_is_mapped(status: int, expected: int, error: str) -> None:
+    runners: list[web.AppRunner] = []
+    app = web.Application()
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.json_response({"detail": error}, status=status)
+
+    app.router.add_post("/v1/completions", fail)
+    proxy = Proxy(await listen(app, runners), model="phi")
+    proxy.state = "Healthy"
+    url = await listen(proxy.application(), runners)
+    async with ClientSession() as session, session.post(url + "/chat", json={"prompt": "x"}) as response:
+        assert response.status == expected
+        assert await response.json() == {"detail": error}
+    for runner in reversed(runners):
+        await runner.cleanup()
+
+
+async def test_engine_that_cannot_be_reached_is_a_500() -> None:
+    runners: list[web.AppRunner] = []
+    proxy = Proxy("http://127.0.0.1:9", model="phi")
+    proxy.state = "Healthy"
+    url = await listen(proxy.application(), runners)
+    async with ClientSession() as session:
+        for path, key in (("/chat", "detail"), ("/v1/completions", "error")):
+            async with session.post(url + path, json={"prompt": "x"}) as response:
+                assert response.status == 500
+                assert "the request to the engine failed: " in str((await response.json())[key])
+        async with session.get(url + "/health") as response:
+            assert (response.status, await response.json()) == (503, {"status": "Unhealthy"})
+    for runner in reversed(runners):
+        await runner.cleanup()
+
+
+async def test_requests_are_counted_by_route_and_status(wrapped: Wrapped) -> None:
+    await wrapped.chat(prompt="abc")
+    await wrapped.chat()
+    for path in ("/health", "/healthz", "/metrics", "/v1/models", "/"):
+        async with wrapped.session.get(wrapped.url + path):
+            pass
+    async with wrapped.session.get(wrapped.url + "/metrics") as response:
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        lines = (await response.text()).splitlines()
+    counted = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in lines
+        if "kaito_http_requests_total{" in line
+    }
+    assert counted == {
+        'kaito_http_requests_total{code="200",route="/chat"}': 1,
+        'kaito_http_requests_total{code="400",route="/chat"}': 1,
+        'kaito_http_requests_total{code="200",route="/health"}': 1,
+        'kaito_http_requests_total{code="200",route="/healthz"}': 1,
+        'kaito_http_requests_total{code="200",route="/metrics"}': 1,
+        'kaito_http_requests_total{code="404",route="engine"}': 1,
+        'kaito_http_requests_total{code="200",route="engine"}': 1,
+    }
+    assert "# HELP kaito_http_requests_total Requests answered." in lines
+    assert "kaito_generation_in_flight 0.0" in lines
+
+
+@pytest.mark.parametrize(
+    ("adapters", "chat", "warned"), [([], "phi", False), (["a"], "a", False), (["a", "b"], "phi", True)]
+)
+async def test_chat_uses_a_single_adapter(
+    adapters: list[str], chat: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy("http://127.0.0.1:9", model="phi", adapters=adapters)
+    assert proxy.chat_model == chat
+    assert ("vLLM cannot combine adapters" in caplog.text) is warned
+
+
+async def test_version_of_an_engine_that_does_not_report_one_is_empty(wrapped: Wrapped) -> None:
+    wrapped.proxy.state = "Loading"
+    async with wrapped.session.get(wrapped.url + "/version") as response:
+        assert (await response.json())["engine_version"] == ""

@@ -253,11 +253,11 @@ def test_gpus_are_read_with_nvidia_smi(tmp_path: Path, monkeypatch: pytest.Monke
     script.write_text("#!/bin/sh\nexit 9\n")
     with pytest.raises(ConfigurationError, match=r"nvidia-smi failed: .*status 9"):
         read_gpus()
-    monkeypatch.setattr(
-        subprocess,
-        "run",
-        lambda *_, **options: (_ for _ in ()).throw(subprocess.TimeoutExpired("q", options["timeout"])),
-    )
+
+    def hang(*_: object, timeout: float, **__: object) -> None:
+        raise subprocess.TimeoutExpired("nvidia-smi", timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(ConfigurationError, match=r"nvidia-smi failed: .*after 60 seconds"):
         read_gpus()
 

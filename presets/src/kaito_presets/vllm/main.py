@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +153,7 @@ async def serve(launch: Launch) -> int:
 
 
 @asynccontextmanager
-async def _listening(proxy: Proxy, host: str, port: int) -> AsyncIterator[None]:
+async def _listening(proxy: Proxy, host: str, port: int) -> AsyncGenerator[None]:
     """Serves the proxy's routes inside the block."""
     # handler_cancellation: a client that disconnects cancels its handler, which aborts the request to the engine.
     runner = web.AppRunner(proxy.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
@@ -201,7 +201,7 @@ async def _run_engine(engine: Engine, proxy: Proxy, stopping: asyncio.Event, dra
         await asyncio.wait({exited, stop}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if not exited.done():
-            await _drain(proxy, exited, drain_seconds)
+            await drain(proxy, exited, drain_seconds)
             await engine.stop()
             await exited
             return None
@@ -209,7 +209,7 @@ async def _run_engine(engine: Engine, proxy: Proxy, stopping: asyncio.Event, dra
         return exited.result()
 
 
-async def _drain(proxy: Proxy, exited: "asyncio.Task[int]", seconds: float) -> None:
+async def drain(proxy: Proxy, exited: "asyncio.Future[int]", seconds: float) -> None:
     """Refuses new requests and waits for those under way."""
     proxy.state = "Draining"
     deadline = time.monotonic() + seconds

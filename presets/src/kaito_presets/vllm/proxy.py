@@ -45,7 +45,7 @@ class Proxy:
         self._model = model
         # The served name means the model with the adapters of the Workspace. vLLM cannot combine adapters, so this
         # holds for a single adapter only.
-        self._chat_model = adapters[0] if len(adapters) == 1 else model
+        self.chat_model = adapters[0] if len(adapters) == 1 else model
         self._aliases = {f"{model}:base": model} if adapters else {}
         if len(adapters) == 1:
             self._aliases[model] = adapters[0]
@@ -185,14 +185,14 @@ class Proxy:
             RequestError: the engine rejected the request, or failed.
         """
         try:
-            async with self._client().post(self._engine + path, json={"model": self._chat_model, **body}) as response:
+            async with self._client().post(self._engine + path, json={"model": self.chat_model, **body}) as response:
                 document: dict[str, Any] = await response.json(content_type=None)
                 status = response.status
         except (aiohttp.ClientError, ValueError) as error:
             raise GenerationFailed(f"the request to the engine failed: {error}") from error
         if status == 200:
             return document
-        message = _message(document)
+        message = error_message(document)
         if status == 429:
             raise Overloaded(message, retry_after_seconds=1)
         if 400 <= status < 500:
@@ -291,7 +291,7 @@ class _ConcurrencySlot:
             self._proxy.release_slot()
 
 
-def _message(document: Any) -> str:
+def error_message(document: Any) -> str:
     """Extracts the message of an error body in OpenAI's or FastAPI's format."""
     if is_object(document):
         error = document.get("error")
