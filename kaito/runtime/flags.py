@@ -138,13 +138,9 @@ class FlagParser(argparse.ArgumentParser):
                 **_conversion(field, info.annotation),
             )
 
-    def switch(self, name: str, *, default: bool, help: str) -> None:  # noqa: A002 - argparse's word
+    def add_switch(self, name: str, *, default: bool, help: str) -> None:  # noqa: A002 - argparse's word
         """Add a boolean that is not a field of any settings."""
         self.add_argument(name, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
-
-    def duration(self, name: str, default: float, help: str) -> None:  # noqa: A002 - argparse's word
-        """Add a duration in seconds that is not a field of any settings."""
-        self.add_argument(name, type=duration, default=default, metavar="DURATION", help=help)
 
     def settings(self, model: type[ModelT], arguments: argparse.Namespace, **values: Any) -> ModelT:
         """Build the settings from parsed arguments; a wrong value ends the program with status 2 and a message.

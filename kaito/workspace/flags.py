@@ -141,7 +141,7 @@ def _apply_log_flags(args: argparse.Namespace) -> None:
 
 
 def _add_webhook_flags(flags: FlagParser) -> None:
-    flags.switch("--webhook", default=True, help="serve the validating admission webhook")
+    flags.add_switch("--webhook", default=True, help="serve the validating admission webhook")
     flags.add_argument(
         "--webhook-port",
         type=int,

@@ -38,7 +38,7 @@ def messages(w: Workspace, **policy: Any) -> list[str]:
     return [f"{violation.severity}: {violation}" for violation in check(w, **policy)]
 
 
-def test_the_founding_manifests_pass_without_a_word() -> None:
+def test_the_sample_workspaces_have_no_violations() -> None:
     adapter = {"source": {"name": "phi-3-adapter", "image": "REGISTRY/ADAPTER:0.0.1"}, "strength": "1.0"}
 
     assert messages(workspace(NC6, inference=inference("phi-3-mini-4k-instruct"))) == []

@@ -92,7 +92,7 @@ def test_model_images_are_named_by_preset_and_tag() -> None:
     assert catalog.get("kimi-k2.5").image("registry.example/kaito") == ""
 
 
-def test_the_founding_contract_gpu_is_known_in_any_case() -> None:
+def test_an_instance_type_is_found_in_any_case() -> None:
     found = instance_types.get("standard_nc6s_V3")
 
     assert (found.name, found.gpus, found.gpu_memory, found.gpu.name) == (

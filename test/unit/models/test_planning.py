@@ -190,7 +190,7 @@ def test_arguments_are_sorted_and_safe_from_shell_and_kubernetes() -> None:
     assert shell_line(["x", *words]) == "x --a '--b=two words; rm -rf' '--d=$$(HOME)'"
 
 
-def test_the_founding_tuning_manifest_is_planned_without_a_warning() -> None:
+def test_the_sample_tuning_workspace_is_planned_without_a_warning() -> None:
     plan = plan_tuning(PHI_128K, V100, method="qlora")
 
     assert (plan.method, plan.gpus, plan.warnings) == ("qlora", 1, ())

@@ -76,7 +76,7 @@ def test_estimate_gives_up_on_a_gpu_that_never_fits() -> None:
         estimate(catalog.get("deepseek-v4-pro"), instance_types.get("Standard_NV12s_v3"))
 
 
-def test_phi_3_mini_fits_the_founding_contract_gpu_with_room_for_context() -> None:
+def test_phi_3_mini_fits_on_a_v100_with_its_context() -> None:
     preset, v100 = catalog.get("phi-3-mini-4k-instruct"), instance_types.get("Standard_NC6s_v3")
 
     assert transformers_need(preset, 1, context=4096) <= v100.gpu_memory * 0.92

@@ -26,7 +26,7 @@ def errors_of(workspace: Workspace, old: Workspace | None = None, settings: Work
     ]
 
 
-def test_the_founding_documents_manifest_is_admitted(phi: Workspace) -> None:
+def test_the_sample_workspace_is_admitted(phi: Workspace) -> None:
     assert errors_of(phi) == []
 
 

@@ -21,7 +21,7 @@ def with_adapters(workspace: Workspace, *adapters: dict[str, Any]) -> Workspace:
     return workspace.evolve(inference=workspace.inference.to_dict() | {"adapters": list(adapters)})
 
 
-def test_the_client_service_is_the_founding_contract(phi: Workspace) -> None:
+def test_the_client_service_has_upstreams_ports(phi: Workspace) -> None:
     service = client_service(phi)
     assert service.name == "workspace-phi-3-mini"
     assert service.spec.type == "ClusterIP"
