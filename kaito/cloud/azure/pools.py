@@ -50,7 +50,7 @@ _STATES: Mapping[str, InstanceState] = {
 
 def name_error(name: str) -> str | None:
     """Why AKS rejects the name; None if it is valid."""
-    if NAME.match(name):
+    if NAME.fullmatch(name):
         return None
     return f"agent pool name {name!r} must match {NAME.pattern}: 1 to 12 lower-case letters and digits, a letter first"
 
