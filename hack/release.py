@@ -1,4 +1,4 @@
-"""Build what a release consists of: wheels, bills of materials, check sums and, with Docker or Buildah, the images.
+"""Build the artifacts of a release: wheels, bills of materials, checksums and, with Docker or Buildah, the images.
 
 python -m hack.release              into `dist`; images only if Docker or Buildah can build here
 python -m hack.release --no-images  wheels, bills of materials and check sums only

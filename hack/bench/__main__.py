@@ -1,8 +1,8 @@
 """Runs one benchmark by name, or all of them in turn; prints one JSON object each, and the tables at the end.
 
 python -m hack.bench                  all of them, up to half an hour
-python -m hack.bench --quick          all of them, small and once: do they run? The figures are not meaningful
-python -m hack.bench latency --help   what one of them measures, and its options
+python -m hack.bench --quick          all of them, small and once, to check that they run; the figures are not
+meaningful python -m hack.bench latency --help   description and options of one benchmark
 """
 
 import argparse
@@ -61,7 +61,7 @@ BENCHMARKS = {
 
 
 def run(name: str, arguments: Sequence[str]) -> list[Report]:
-    """Run one; its reports, printed as JSON."""
+    """Run one benchmark and print its reports as JSON; returns them."""
     chosen = BENCHMARKS[name]
     print(f"== {name}: {chosen.about}", file=sys.stderr, flush=True)
     benchmark = cast("Callable[[Sequence[str]], list[Report]]", importlib.import_module(chosen.module).benchmark)
@@ -73,7 +73,7 @@ def run(name: str, arguments: Sequence[str]) -> list[Report]:
 
 
 def main() -> None:
-    """Dispatch to the benchmark, with the rest of the command line."""
+    """Run the named benchmark, or all, with the rest of the command line."""
     described = "\n".join(f"  {name:<12} {each.about}" for name, each in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench",

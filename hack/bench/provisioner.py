@@ -42,7 +42,7 @@ SPEED = 60
 PROVISION_SECONDS, DELETE_SECONDS, RETRY_AFTER_SECONDS = 300, 120, 10
 """Latencies of the baseline's simulator, under which the baseline was measured before."""
 
-GIVE_UP_SECONDS = 600.0
+TIMEOUT_SECONDS = 600.0
 CREATE_CONCURRENCY = 16
 COLLECTION = "/apis/karpenter.sh/v1/nodeclaims"
 ENVIRONMENT = {
@@ -116,7 +116,7 @@ async def turn(control_plane: ControlPlane, peer: Peer, count: int) -> Figures:
             requests, conflicts = await _kubernetes_requests(metrics)
             started = time.monotonic()
             await client.raw("DELETE", COLLECTION)
-            gone = await _until(client, started, lambda items: not items)
+            deleted = await _until(client, started, lambda items: not items)
             ended = cost_of(process.pid)
             all_calls = await _calls(arm)
         await _until_no_nodes(client)
@@ -124,16 +124,16 @@ async def turn(control_plane: ControlPlane, peer: Peer, count: int) -> Figures:
     return {
         "ready_seconds": round(ready, 2),
         "ready_cpu_seconds": round(made.cpu_seconds - before.cpu_seconds, 2),
-        "gone_seconds": round(gone, 2),
-        "gone_cpu_seconds": round(ended.cpu_seconds - made.cpu_seconds, 2),
+        "deleted_seconds": round(deleted, 2),
+        "deleted_cpu_seconds": round(ended.cpu_seconds - made.cpu_seconds, 2),
         "peak_rss_mib": round(ended.peak_rss_mib, 1),
         "ready_arm_calls": sum(calls.values()),
-        "gone_arm_calls": sum(deletion.values()),
+        "deleted_arm_calls": sum(deletion.values()),
         "requests_per_claim": round(requests / count, 1),
         "conflicts": conflicts,
         "start_cpu_seconds": round(before.cpu_seconds, 2),
         **{f"ready {kind}": number for kind, number in sorted(calls.items())},
-        **{f"gone {kind}": number for kind, number in sorted(deletion.items())},
+        **{f"deleted {kind}": number for kind, number in sorted(deletion.items())},
     }
 
 
@@ -148,8 +148,8 @@ async def _until(client: Client, started: float, holds: Callable[[list[dict[str,
         found = await client.raw("GET", COLLECTION, query={"resourceVersion": "0"})  # served by the watch cache
         if holds(found["items"]):
             return time.monotonic() - started
-        if time.monotonic() - started > GIVE_UP_SECONDS:
-            message = f"not within {GIVE_UP_SECONDS:.0f} s; {sum(map(_is_ready, found['items']))} claims are ready"
+        if time.monotonic() - started > TIMEOUT_SECONDS:
+            message = f"not within {TIMEOUT_SECONDS:.0f} s; {sum(map(_is_ready, found['items']))} claims are ready"
             raise TimeoutError(message)
         await asyncio.sleep(0.25)
 
@@ -256,9 +256,9 @@ COLUMNS = (
     Column("ready_seconds", "all Ready after", "{:.1f} s"),
     Column("ready_cpu_seconds", "CPU", "{:.1f} s"),
     Column("ready_calls", "ARM requests"),
-    Column("gone_seconds", "all gone after", "{:.1f} s"),
-    Column("gone_cpu_seconds", "CPU", "{:.1f} s"),
-    Column("gone_calls", "ARM requests"),
+    Column("deleted_seconds", "all deleted after", "{:.1f} s"),
+    Column("deleted_cpu_seconds", "CPU", "{:.1f} s"),
+    Column("deleted_calls", "ARM requests"),
     Column("peak_rss_mib", "peak RSS", "{:.0f} MiB"),
     Column("requests_per_claim", "Kubernetes requests per claim", "{:.1f}"),
     Column("conflicts", "409", "{:,.0f}"),
@@ -266,8 +266,8 @@ COLUMNS = (
 RATIO_COLUMNS = (
     Column("ready_seconds", "all Ready after"),
     Column("ready_cpu_seconds", "CPU"),
-    Column("gone_seconds", "all gone after"),
-    Column("gone_cpu_seconds", "CPU"),
+    Column("deleted_seconds", "all deleted after"),
+    Column("deleted_cpu_seconds", "CPU"),
     Column("peak_rss_mib", "peak RSS"),
     Column("ready_arm_calls", "ARM requests"),
 )
@@ -280,7 +280,7 @@ def with_calls(row: Figures) -> Figures:
         kinds = [f"{value:.0f} {key.removeprefix(phase)}" for key, value in row.items() if key.startswith(phase)]
         return ", ".join(kinds)
 
-    return {**row, "ready_calls": text("ready "), "gone_calls": text("gone ")}
+    return {**row, "ready_calls": text("ready "), "deleted_calls": text("deleted ")}
 
 
 def ratios(turns: Mapping[str, Sequence[Figures]], peer: str, baseline: str) -> Figures:
@@ -337,7 +337,7 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     return [
         Report(
             name="provisioner",
-            about="NodeClaims created at once until all are Ready, then deleted at once until all are gone",
+            about="NodeClaims created at once until all are Ready, then deleted at once until all are deleted",
             settings=settings,
             columns=COLUMNS,
             rows=rows,

@@ -29,7 +29,7 @@ from kaito.runtime.tasks import together
 Process = subprocess.Popen[bytes]
 
 BINARIES = Path(sys.executable).parent
-GIVE_UP_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 CREATE_CONCURRENCY = 16
 COLLECTION = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 
@@ -81,7 +81,7 @@ def _start(control_plane: ControlPlane, metrics: int, node_api: str) -> tuple[Pr
 
 
 async def _run(client: Client, count: int) -> float:
-    """Create them all, wait for all; seconds from the first create."""
+    """Create all Workspaces and wait for them; returns the seconds since the first create."""
     slots = asyncio.Semaphore(CREATE_CONCURRENCY)
 
     async def create(index: int) -> None:
@@ -95,8 +95,8 @@ async def _run(client: Client, count: int) -> float:
         ready = sum(_is_inference_ready(item) for item in found["items"])
         if ready == count:
             return time.monotonic() - started
-        if time.monotonic() - started > GIVE_UP_SECONDS:
-            message = f"only {ready} of {count} became ready within {GIVE_UP_SECONDS:.0f} s"
+        if time.monotonic() - started > TIMEOUT_SECONDS:
+            message = f"only {ready} of {count} became ready within {TIMEOUT_SECONDS:.0f} s"
             raise TimeoutError(message)
         await asyncio.sleep(0.5)
 
@@ -165,7 +165,7 @@ COLUMNS = (
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run for each count, on a control plane of its own."""
+    """Run each count on a separate control plane."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench workspaces",
         description=__doc__,

@@ -1,11 +1,11 @@
-"""Print what a branch changed since it left main, uncommitted work included.
+"""Print the files that a branch changed since it left main, including uncommitted changes.
 
 python hack/check/changed.py            the Python files
 python hack/check/changed.py --text     the Python and Markdown files
 python hack/check/changed.py --tests    the unit tests of the packages with a changed file
 
 The tests of `kaito/runtime/cache/store.py` are those in `test/unit/runtime/cache`, or in the nearest folder above that
-exists. A changed test module stands for itself; a changed `conftest.py` stands for its folder. Tests further up the
+exists. For a changed test module, the module is printed; for a changed `conftest.py`, its folder. Tests further up the
 import graph are not listed: `make test-unit` runs them all.
 """
 

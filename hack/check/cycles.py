@@ -1,4 +1,4 @@
-"""Report import cycles: between modules, and between the packages and modules beside each other in one package.
+"""Report import cycles between modules, and between the direct children of each package.
 
 Every import statement counts, also one inside a function or under `TYPE_CHECKING`: a cycle that Python tolerates at run
 time still means that neither side can be understood, tested or moved without the other.

@@ -19,7 +19,7 @@ from typing import NotRequired, TypedDict, cast
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "kaito.runtime"
 SECONDS = 300
-"""Pyright needs about ten; a machine that is busy, ten times that."""
+"""Pyright needs about 10 s, on a busy machine ten times that."""
 
 
 class Diagnostic(TypedDict):
@@ -52,7 +52,7 @@ class Report(TypedDict):
 
 
 def scratch(folder: Path) -> Path:
-    """An environment in the folder with the package installed; its interpreter."""
+    """Create an environment with the package in the folder; returns its interpreter."""
     venv.create(folder, with_pip=False, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     shutil.copytree(ROOT / "kaito", packages / "kaito", ignore=shutil.ignore_patterns("__pycache__"))
@@ -65,13 +65,13 @@ def verify(python: Path) -> Report:
     """Pyright's report on the package as that interpreter finds it.
 
     Raises:
-        RuntimeError: pyright did not get as far as a report.
+        RuntimeError: pyright did not return a report.
     """
     pyright = Path(sys.executable).parent / "pyright"
     command = [str(pyright), "--verifytypes", PACKAGE, "--ignoreexternal", "--outputjson"]
-    # `--verifytypes` looks at the first python in PATH and nowhere else, `--pythonpath` included.
+    # `--verifytypes` uses the first python in PATH only, and ignores `--pythonpath`.
     path = {"PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    # From the environment's own folder: the working tree's settings, and its kaito/, are not to be found there.
+    # Run in the environment's folder, which contains neither the working tree's settings nor its kaito/.
     done = subprocess.run(
         command,
         cwd=python.parent,

@@ -23,7 +23,7 @@ FOREGROUND, BACKGROUND = "#e6e9f0", "#161b26"
 
 
 def record() -> str:
-    """Runs the demonstration and returns what it printed."""
+    """Runs the demonstration and returns its output."""
     output = bytearray()
 
     def read(descriptor: int) -> bytes:
@@ -72,16 +72,16 @@ def _collapsed(lines: list[str]) -> list[str]:
 
 
 def _spans(line: str) -> str:
-    parts, room, color = [], COLUMNS, ""
+    parts, remaining, color = [], COLUMNS, ""
     pieces = SGR.split(line)
     for number, piece in enumerate(pieces):
         if number % 2:
             color = COLORS.get(piece.split(";")[-1], "")
             continue
-        if not piece or room <= 0:
+        if not piece or remaining <= 0:
             continue
-        shown = piece if len(piece) <= room else piece[: room - 1] + "…"
-        room -= len(shown)
+        shown = piece if len(piece) <= remaining else piece[: remaining - 1] + "…"
+        remaining -= len(shown)
         printable = escape("".join(sign if sign.isprintable() else "?" for sign in shown))
         parts.append(f'<tspan fill="{color}">{printable}</tspan>' if color else printable)
     return "".join(parts)

@@ -19,16 +19,16 @@ _MAJOR, _MINOR, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
 
 
 def cache_directory() -> Path:
-    """Where built binaries are kept between runs, outside the work tree."""
+    """Folder of built binaries, outside the working tree."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "kaito" / "envtest" / KUBERNETES_VERSION.removeprefix("v")
 
 
 def locate(names: tuple[str, ...] = ESSENTIAL) -> Path:
-    """The folder that holds the named binaries, building those that are missing.
+    """Return the folder with the named binaries; builds missing ones.
 
     Raises:
-        Unavailable: they are missing and cannot be built here.
+        Unavailable: binaries are missing and cannot be built here.
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets:

@@ -1,4 +1,4 @@
-"""The control plane of `kaito.runtime.testing.envtest` with binaries that are built with Go where they are missing."""
+"""Extends the control plane of `kaito.runtime.testing.envtest`: builds missing binaries with Go."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ __all__ = ["ControlPlane", "free_port"]
 
 
 class ControlPlane(control_plane.ControlPlane):
-    """A running control plane; see there.
+    """Runs etcd and kube-apiserver; the arguments are those of the base class.
 
     Raises:
-        Unavailable: no binaries and no way to build them (on entering).
+        Unavailable: binaries are missing and cannot be built (raised on entering).
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 import kaito.runtime
 
 EVERYTHING = ("*",)
-"""All public names of a module."""
+"""Collects all public names of a module."""
 
 FOLDER = Path("docs", "reference", "runtime")
 
@@ -95,7 +95,7 @@ def _top_level(package: str) -> list[str]:
 
 
 def _index() -> str:
-    """Which page has which name."""
+    """Return the page of each name."""
     rows: dict[str, str] = {}
     for package, modules in PACKAGES.items():
         for number, (name, wanted) in enumerate(modules):
@@ -149,19 +149,19 @@ def _class(name: str, kind: type[Any]) -> Iterator[str]:
 
 
 def _fields(kind: type[Any]) -> Iterator[str]:
-    """The fields of a dataclass or a model, as a list."""
+    """Yield the fields of a dataclass or a model, as a list."""
     inherited = [base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base) or base is kind]
-    told = {name: text for base in inherited for name, text in _attribute_docstrings(base).items()}
+    described = {name: text for base in inherited for name, text in _attribute_docstrings(base).items()}
     if issubclass(kind, BaseModel):
         names = [field for field in kind.model_fields if field in vars(kind).get("__annotations__", {})]
     elif dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind) if not field.name.startswith("_")]
     else:
         return
-    shown = [field for field in names if field in told]
+    shown = [field for field in names if field in described]
     if shown:
-        yield _block("\n".join(f"{field}: {_unquoted(told[field][0])}" for field in shown))
-        yield "\n".join(f"- `{field}`: {told[field][1]}" for field in shown if told[field][1]) + "\n"
+        yield _block("\n".join(f"{field}: {_unquoted(described[field][0])}" for field in shown))
+        yield "\n".join(f"- `{field}`: {described[field][1]}" for field in shown if described[field][1]) + "\n"
 
 
 def _attribute_docstrings(kind: type[Any]) -> dict[str, tuple[str, str]]:
@@ -178,21 +178,21 @@ def _attribute_docstrings(kind: type[Any]) -> dict[str, tuple[str, str]]:
 
 
 def _members(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    """Public methods and properties, those of our own bases included, each once."""
+    """Yield public methods and properties, including those inherited within the framework, each once."""
     seen: set[str] = set()
     for base in kind.__mro__:
         ours = base.__module__.startswith("kaito.runtime")
         shared = base.__name__ in {"Model", "Resource"} and base is not kind
         for name, value in dict(vars(base)).items() if ours and not shared else ():
             function = _function(value)
-            told = isinstance(value, property) or isinstance(function, FunctionType)
-            if told and not name.startswith("_") and name not in seen and value.__doc__:
+            is_member = isinstance(value, property) or isinstance(function, FunctionType)
+            if is_member and not name.startswith("_") and name not in seen and value.__doc__:
                 seen.add(name)
                 yield name, value
 
 
 def _function(value: object) -> object:
-    """What a class or static method wraps; anything else itself."""
+    """Return the function that a class or static method wraps; other values unchanged."""
     return cast("object", getattr(value, "__func__", value))
 
 
@@ -204,11 +204,11 @@ def _signature(function: object, name: str) -> str:
         arguments.args.pop(0)
     returned = "" if node.returns is None or node.name == "__init__" else f" -> {_unquoted(ast.unparse(node.returns))}"
     prefix = "async " if isinstance(node, ast.AsyncFunctionDef) else ""
-    told = [_spaced(_unquoted(each)) for each in _split(ast.unparse(arguments)) if each]
-    line = f"{prefix}{name}({', '.join(told)}){returned}"
+    parts = [_spaced(_unquoted(each)) for each in _split(ast.unparse(arguments)) if each]
+    line = f"{prefix}{name}({', '.join(parts)}){returned}"
     if len(line) <= WIDTH:
         return line
-    inner = "".join(f"    {each},\n" for each in told)
+    inner = "".join(f"    {each},\n" for each in parts)
     return f"{prefix}{name}(\n{inner}){returned}"
 
 
@@ -222,12 +222,12 @@ def _spaced(argument: str) -> str:
 
 
 def _unquoted(annotations: str) -> str:
-    """Annotations written as text, without their quotes; defaults keep theirs."""
+    """Remove the quotes of annotations; defaults keep theirs."""
     return re.sub(r"((?:: |-> |^))'([^']+)'", r"\1\2", annotations)
 
 
 def _split(arguments: str) -> Iterable[str]:
-    """At the commas that are in no brackets and no text."""
+    """Split at commas outside brackets and strings."""
     depth, start, quoted = 0, 0, ""
     for place, sign in enumerate(arguments):
         if quoted:

@@ -1,8 +1,8 @@
 """Writes `docs/internals/conformance.md`: each guarantee of the framework, its tests, where they ran and their results.
 
 python -m hack.generate.conformance            run the marked tests and write the page
-python -m hack.generate.conformance --check    run nothing; exit 1 when the page is out of date, or a guarantee has no
-                                               test, none on a real API server where one is due, or a failed one
+python -m hack.generate.conformance --check    run nothing; exit 1 if the page is out of date, or a guarantee has no
+test, lacks a required test on a real API server, or has a failed test
 """
 
 import argparse
@@ -39,7 +39,7 @@ _ENTRY = re.compile(r"\[(\w+)\]\(\.\./\.\./([^)]+)\) \(([a-z A-Z]+): ([a-z ]+)\)
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """A test function in one surrounding; all its parameters together."""
+    """A test function in one environment, with all its parameters."""
 
     file: str
     function: str
@@ -50,7 +50,7 @@ class Run:
 
 
 def collect(*, run: bool) -> tuple[dict[str, set[Run]], dict[Run, str]]:
-    """The runs of every guarantee, and their outcomes: the worst of all parameters, `not run` when only collected."""
+    """Collect or run the tests; returns the runs of every guarantee, and the worst outcome of each run's parameters."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         command = [
@@ -80,7 +80,7 @@ def collect(*, run: bool) -> tuple[dict[str, set[Run]], dict[Run, str]]:
 
 
 def plain(guarantee: str) -> str:
-    """`client-01` and `client-1` are the same."""
+    """Remove leading zeros: `client-01` is `client-1`."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", guarantee)
 
 
@@ -89,12 +89,12 @@ def _worst(outcomes: set[str]) -> str:
 
 
 def groups() -> list[dict[str, Any]]:
-    """The guarantees, grouped."""
+    """Return the guarantees by group."""
     return list(tomllib.loads(ITEMS.read_text(encoding="utf-8"))["group"])
 
 
 def page(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> str:
-    """The page."""
+    """Render the page."""
     items = [item for group in groups() for item in group["items"]]
     tested = [item for item in items if guarantees.get(item["id"])]
     runs = {each for item in items for each in guarantees.get(item["id"], ())}
@@ -113,17 +113,17 @@ def page(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> str:
 
 
 def recorded(text: str) -> dict[Run, str]:
-    """The outcomes that a page records."""
+    """Parse the outcomes that a page records."""
     return {Run(file, function, where): how for function, file, where, how in _ENTRY.findall(text)}
 
 
 def written() -> str:
-    """The page as it is."""
+    """Return the page as committed; empty if it does not exist."""
     return (ROOT / PAGE).read_text(encoding="utf-8") if (ROOT / PAGE).exists() else ""
 
 
 def gaps(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> list[str]:
-    """What is missing for every guarantee to be kept, one sentence each."""
+    """Return one line for each missing or failed test."""
     found: list[str] = []
     items = {item["id"]: item for group in groups() for item in group["items"]}
     for name, item in items.items():
@@ -139,7 +139,7 @@ def gaps(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> list[str]
 
 
 def up_to_date() -> tuple[str, list[str]]:
-    """What the page should be with the outcomes it records, and the gaps."""
+    """Render the page with the outcomes it records, without running tests; returns it with the gaps."""
     guarantees, collected = collect(run=False)
     known = recorded(written())
     outcomes = {each: known.get(each, "not run") for each in collected}
@@ -147,7 +147,7 @@ def up_to_date() -> tuple[str, list[str]]:
 
 
 def write() -> int:
-    """Run the tests and write the page; 1 when something is missing."""
+    """Run the tests and write the page; returns 1 if there are gaps."""
     guarantees, outcomes = collect(run=True)
     (ROOT / PAGE).write_text(page(guarantees, outcomes), encoding="utf-8")
     print(f"wrote {PAGE}")
@@ -155,7 +155,7 @@ def write() -> int:
 
 
 def check() -> int:
-    """1 when the page is out of date or something is missing."""
+    """Return 1 if the page is out of date or there are gaps."""
     wanted, found = up_to_date()
     if written() != wanted:
         found.append(f"{PAGE} is out of date: run `python -m hack.generate.conformance` and commit the result")
@@ -169,9 +169,9 @@ def _report(found: list[str]) -> int:
 
 
 def main() -> int:
-    """Write or check; the exit code."""
+    """Write or check the page; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="run nothing, only say what is wrong")
+    parser.add_argument("--check", action="store_true", help="check without running tests")
     return check() if parser.parse_args().check else write()
 
 

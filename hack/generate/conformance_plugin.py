@@ -1,4 +1,4 @@
-"""A pytest plugin: keeps only tests marked `conformance(<id>)`, and writes them with their outcomes as JSON.
+"""Pytest plugin that selects tests marked `conformance(<id>)` and writes their outcomes as JSON.
 
 Used by `hack/generate/conformance.py`:
 `python -m pytest -p hack.generate.conformance_plugin --conformance-json out.json`.
@@ -14,7 +14,7 @@ MEMORY, VIRTUAL, REAL = "memory", "virtual time", "real API server"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where the result goes."""
+    """Add the option for the output file."""
     parser.addoption("--conformance-json", type=Path, required=True)
 
 
@@ -30,17 +30,17 @@ class _Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        kept: list[pytest.Item] = []
+        selected: list[pytest.Item] = []
         for item in items:
             ids = sorted({str(mark.args[0]) for mark in item.iter_markers("conformance")})
             if ids:
-                kept.append(item)
+                selected.append(item)
                 self._tests[item.nodeid] = {"ids": ids, "where": _where(item), "outcome": "not run"}
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-        items[:] = kept
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
+        items[:] = selected
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """The worst of set-up, call and tear-down."""
+        """Record the worst outcome of setup, call and teardown."""
         test = self._tests[report.nodeid]
         if report.when == "call" or report.outcome != "passed":
             test["outcome"] = report.outcome if test["outcome"] != "failed" else "failed"

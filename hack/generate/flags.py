@@ -95,6 +95,6 @@ def _default(action: argparse.Action) -> str:
 
 def _duration(seconds: float) -> str:
     """A duration as Go writes it: `45m`, `1h30m`."""
-    whole = round(seconds)
-    parts = [(whole // 3600, "h"), (whole % 3600 // 60, "m"), (whole % 60, "s")]
+    total = round(seconds)
+    parts = [(total // 3600, "h"), (total % 3600 // 60, "m"), (total % 60, "s")]
     return "".join(f"{amount}{unit}" for amount, unit in parts if amount) or "0s"

@@ -82,15 +82,15 @@ def main() -> None:
                         mode = "inline"
                     fields.append([int(number), field, resolved(value or kind, package[1]), mode])
                 messages[name] = fields
-    wanted, kept = [name for name in messages if name in definitions()], {}
+    wanted, found = [name for name in messages if name in definitions()], {}
     while wanted:
         name = wanted.pop()
-        if name in messages and name not in kept:
-            kept[name] = messages[name]
+        if name in messages and name not in found:
+            found[name] = messages[name]
             wanted += [str(field[2]) for field in messages[name]]
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(kept[name])}" for name in sorted(kept))
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found))
     TARGET.write_text(f"{{\n{lines}\n}}\n")
-    print(f"{TARGET.name}: {len(kept)} messages, {TARGET.stat().st_size // 1024} KiB")
+    print(f"{TARGET.name}: {len(found)} messages, {TARGET.stat().st_size // 1024} KiB")
 
 
 if __name__ == "__main__":

@@ -85,16 +85,16 @@ def main() -> None:
             for gvk in schema.get("x-kubernetes-group-version-kind", ())
         )
     ] + list(ALWAYS)
-    kept: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     while wanted:
         name = wanted.pop()
-        if name not in kept:
-            kept[name] = shortened(definitions[name])
-            wanted += references(kept[name])
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(kept[name], sort_keys=True)}" for name in sorted(kept))
+        if name not in found:
+            found[name] = shortened(definitions[name])
+            wanted += references(found[name])
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name], sort_keys=True)}" for name in sorted(found))
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(f"{{\n{lines}\n}}\n")
-    print(f"{TARGET.relative_to(ROOT)}: {len(kept)} definitions, {TARGET.stat().st_size // 1024} KiB")
+    print(f"{TARGET.relative_to(ROOT)}: {len(found)} definitions, {TARGET.stat().st_size // 1024} KiB")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def choose(modules: Sequence[Module], sample: int | None, seed: int) -> list[Mutant]:
-    """Every mutant of the modules, or as many as asked for, chosen at random; in the order of the source."""
+    """Return every mutant of the modules, or a random sample, in source order."""
     places = [(module, site) for module in modules for site in module.sites]
     order = list(range(len(places)))
     if sample is not None:

@@ -1,4 +1,4 @@
-"""Run the tests once under coverage: which test reaches which line, and how long each takes."""
+"""Run the tests once under coverage, to find which test runs which line, and the duration of each."""
 
 import functools
 import gc
@@ -28,7 +28,7 @@ PYTEST_OPTIONS = (
     "-m",
     "not real",
 )
-"""Own time limits replace pytest-timeout's, which would share the alarm signal."""
+"""pytest-timeout is disabled, because it uses the same alarm signal as the limits of this tool."""
 
 
 @dataclass(slots=True)
@@ -36,10 +36,10 @@ class Baseline:
     """The result of one run of the unchanged code."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    """Processor time of every passing test by its node id: a busy machine does not change the choice of tests."""
+    """CPU time of every passing test by node id; unlike wall time, it does not depend on the load of the machine."""
 
     failed: list[str] = field(default_factory=list)
-    """Tests that do not pass without a mutant; they are left out of everything."""
+    """Tests that fail without a mutant; they are excluded."""
 
     reached: dict[str, dict[int, list[str]]] = field(default_factory=dict)
     """By file and line, the tests that run it."""
@@ -57,7 +57,7 @@ class Baseline:
 
 
 def clear_caches(prefixes: tuple[str, ...]) -> None:
-    """Empty every `functools.cache` of our modules, so that the mutant decides what they hold."""
+    """Clear every `functools.cache` of the tested modules, so that cached results are computed by the mutant."""
     for found in gc.get_objects():
         if isinstance(found, functools._lru_cache_wrapper):
             module = getattr(found, "__module__", "") or ""
@@ -66,9 +66,9 @@ def clear_caches(prefixes: tuple[str, ...]) -> None:
 
 
 class _Contexts:
-    """Switches coverage's context; what a cache keeps counts for every test that takes it from there.
+    """Switches coverage's context, and attributes the lines of a cached function to every test that uses its result.
 
-    Without this, the lines of a cached loader would belong to the first test alone.
+    Otherwise the lines of a cached loader would be attributed to the first test only.
     """
 
     def __init__(self, cover: coverage.Coverage, prefixes: tuple[str, ...]) -> None:
@@ -86,7 +86,7 @@ class _Contexts:
         return before
 
     def watch_caches(self) -> None:
-        """Give each cached function of our modules, imported from now on, a context of its own."""
+        """Give each cached function of tested modules that are imported from now on a separate context."""
 
         def lru_cache(maxsize: object = 128, typed: bool = False) -> object:  # as in functools
             if callable(maxsize):
@@ -121,14 +121,14 @@ class _Contexts:
         return call
 
     def tests(self, context: str, seen: frozenset[str] = frozenset()) -> set[str]:
-        """The tests, and "" for import, in which this context was entered."""
+        """Return the tests, and "" for import, in which this context was entered."""
         if context not in self.users:
             return {context}
         return {test for user in self.users[context] - seen for test in self.tests(user, seen | {context})}
 
 
 class _Recorder:
-    """Pytest plugin: a coverage context for each test."""
+    """Pytest plugin that switches to a coverage context for each test."""
 
     def __init__(self, contexts: _Contexts, baseline: Baseline) -> None:
         self._contexts = contexts
@@ -151,7 +151,7 @@ class _Recorder:
 
 
 def _measure(target: Target, output: Path) -> None:
-    """Run the tests in this process and write what was seen; the process is a fork that ends afterwards."""
+    """Run the tests in this process, a fork that ends afterwards, and write the baseline."""
     baseline = Baseline()
     cover = coverage.Coverage(data_file=None, config_file=False, include=[str(file) for file in target.sources])
     contexts = _Contexts(cover, target.prefixes)
@@ -182,24 +182,24 @@ def _fingerprint(files: Iterable[Path]) -> str:
 
 
 def measure(target: Target, folder: Path) -> Baseline:
-    """The baseline of these sources and tests; kept until one of them changes."""
+    """Return the baseline of these sources and tests; it is stored until one of them changes."""
     mark = _fingerprint([*target.sources, *target.test_files()])
-    kept = folder / f"baseline-{mark}.json"
-    if not kept.exists():
+    path = folder / f"baseline-{mark}.json"
+    if not path.exists():
         print(f"running the tests of {target.name} once under coverage", flush=True)
         for old in folder.glob("baseline-*.json"):
             old.unlink()
         pid = os.fork()
         if pid == 0:
             try:
-                _measure(target, kept)
+                _measure(target, path)
             finally:
                 sys.stdout.flush()
                 os._exit(0)
         os.waitpid(pid, 0)
-    if not kept.exists():
+    if not path.exists():
         sys.exit("the tests could not be collected")
-    data = json.loads(kept.read_text())
+    data = json.loads(path.read_text())
     data["reached"] = {
         file: {int(line): tests for line, tests in lines.items()} for file, lines in data["reached"].items()
     }

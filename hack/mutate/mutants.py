@@ -20,7 +20,7 @@ from mutmut.mutation import mutators
 UNTOUCHED_CALLS = frozenset(
     {"len", "isinstance", "issubclass", "cast", "TypeVar", "NewType", "get_logger", "assert_never"}
 )
-"""Calls whose arguments are left alone: a change fails at once or means nothing at run time."""
+"""Calls whose arguments are not changed: a change fails immediately or has no effect at run time."""
 
 LOGGERS = frozenset({"log", "_log", "logger", "_logger"})
 """Objects whose calls write logs; tests do not depend on log messages."""
@@ -97,7 +97,7 @@ def _first_string(node: cst.BaseString) -> Iterator[cst.CSTNode]:
 
 
 def _formatted_string(node: cst.FormattedString) -> Iterator[cst.CSTNode]:
-    """Change the text of an f-string, which mutmut leaves alone."""
+    """Change the text of an f-string, which mutmut does not change."""
     for index, part in enumerate(node.parts):
         if isinstance(part, cst.FormattedStringText):
             changed = part.with_changes(value="XX" + part.value)
@@ -106,7 +106,7 @@ def _formatted_string(node: cst.FormattedString) -> Iterator[cst.CSTNode]:
 
 
 def _operand(node: cst.BooleanOperation) -> Iterator[cst.CSTNode]:
-    """Leave only one operand: notices a second cause that no test produces."""
+    """Keep only one operand: finds operands that no test covers."""
     for operand in (node.left, node.right):
         yield operand.with_changes(lpar=[*operand.lpar, cst.LeftParen()], rpar=[*operand.rpar, cst.RightParen()])
 
@@ -144,7 +144,7 @@ def _swap_arguments(node: cst.Call) -> Iterator[cst.CSTNode]:
 
 def _operators() -> Sequence[tuple[type, Operator]]:
     replaced = {mutators.operator_string, mutators.operator_arg_removal, mutators.operator_swap_op}
-    kept = [(kind, operator) for kind, operator in mutators.mutation_operators if operator not in replaced]
+    unchanged = [(kind, operator) for kind, operator in mutators.mutation_operators if operator not in replaced]
     ours: list[tuple[type, Operator]] = [
         (cst.BaseString, _first_string),
         (cst.FormattedString, _formatted_string),
@@ -153,7 +153,7 @@ def _operators() -> Sequence[tuple[type, Operator]]:
         (cst.Call, _argument),
         (cst.Call, _swap_arguments),
     ]
-    return [*kept, *ours]
+    return [*unchanged, *ours]
 
 
 OPERATORS = _operators()
@@ -268,7 +268,7 @@ def _changed_lines(old: str, new: str) -> tuple[str, str, int]:
 
 
 class Module:
-    """One file and the places where it can be changed; a mutant is rendered when it is asked for."""
+    """One file and the sites where it can be changed; mutants are rendered on demand."""
 
     def __init__(self, root: Path, file: Path) -> None:
         self.name = str(file.relative_to(root))

@@ -1,4 +1,4 @@
-"""Keep outcomes between runs, subtract equivalent mutants, and write the report."""
+"""Store outcomes between runs, exclude equivalent mutants, and write the report."""
 
 import hashlib
 import json
@@ -23,23 +23,23 @@ def _digest(file: Path) -> str:
 class Cache:
     """Outcomes by mutant, in a file of JSON lines.
 
-    A killed mutant stays killed while its file and the file of the test that killed it are unchanged. A surviving one
-    is tried again when any test or its own file has changed. Changes elsewhere are not looked at: use `FRESH=1`.
+    A killed mutant stays killed while its file and the file of the test that killed it are unchanged. A surviving
+    mutant is run again when its file or a test has changed. Changes of other files are not detected: use `FRESH=1`.
     """
 
     def __init__(self, target: Target, folder: Path) -> None:
         self._target = target
         self._path = folder / "outcomes.jsonl"
         self._tests = hashlib.sha256("".join(map(_digest, target.test_files())).encode()).hexdigest()[:20]
-        self._kept: dict[str, dict[str, object]] = {}
+        self._entries: dict[str, dict[str, object]] = {}
         if self._path.exists():
             for line in self._path.read_text().splitlines():
                 entry = json.loads(line)
-                self._kept[entry["id"]] = entry
+                self._entries[entry["id"]] = entry
 
     def get(self, mutant: Mutant) -> Outcome | None:
-        """The outcome of an earlier run, where it still holds."""
-        entry = self._kept.get(mutant.id)
+        """Return the outcome of an earlier run, if it is still valid."""
+        entry = self._entries.get(mutant.id)
         if (
             entry is None
             or entry["file"] != self._file_mark(mutant)
@@ -50,7 +50,7 @@ class Cache:
 
     def last(self, mutant: Mutant) -> Outcome | None:
         """The last outcome, even where files have changed since."""
-        entry = self._kept.get(mutant.id)
+        entry = self._entries.get(mutant.id)
         return None if entry is None else Outcome(**entry["outcome"])  # type: ignore[arg-type]
 
     def put(self, mutant: Mutant, outcome: Outcome) -> None:
@@ -67,12 +67,12 @@ class Cache:
 
     def clear(self) -> None:
         """Delete every outcome."""
-        self._kept.clear()
+        self._entries.clear()
         self._path.unlink(missing_ok=True)
 
     def kills(self) -> Counter[tuple[str, str]]:
         """Tests that killed, by the file of the mutant: they run first."""
-        return Counter((str(entry["file"]).partition(":")[0], str(entry["test"])) for entry in self._kept.values())
+        return Counter((str(entry["file"]).partition(":")[0], str(entry["test"])) for entry in self._entries.values())
 
     def _file_mark(self, mutant: Mutant) -> str:
         return f"{mutant.file}:{_digest(self._target.root / mutant.file)}"
@@ -83,7 +83,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Equivalent:
-    """A change that no test could notice, with the reason."""
+    """A change that no test can detect, with the reason."""
 
     file: str
     scope: str
@@ -101,7 +101,7 @@ class Equivalent:
         ]
 
     def matches(self, mutant: Mutant) -> bool:
-        """Report whether the mutant is the one that the entry means."""
+        """Report whether the entry describes the mutant."""
         return (self.file, self.scope, self.before, self.after) == (
             mutant.file,
             mutant.scope,
@@ -129,13 +129,13 @@ class Score:
 
     @property
     def percent(self) -> float:
-        """Killed of all that are not equivalent."""
+        """Share of killed mutants among those that are not equivalent."""
         relevant = self.mutants - self.equivalent
         return 100 * self.killed / relevant if relevant else 100.0
 
 
 def score(outcomes: Mapping[Mutant, Outcome], equivalents: Sequence[Equivalent]) -> tuple[Score, list[Mutant]]:
-    """Count, and list the mutants that no test noticed, equivalent ones left out."""
+    """Compute the score, and list the surviving mutants that are not equivalent."""
     equivalent, survivors, killed, unreached = 0, list[Mutant](), 0, 0
     for mutant, outcome in outcomes.items():
         if outcome.status in ("killed", "timeout"):

@@ -1,4 +1,4 @@
-"""What `PACKAGE` stands for: source files, their tests, and where those run."""
+"""Resolves `PACKAGE` to source files, their tests, and the folder in which the tests run."""
 
 import fnmatch
 import sys
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MORE_TESTS = {"api": ("test/contract/test_kaito_crds.py",)}
-"""Tests beside the package's own: CRDs are tested on the in-memory API server; a real one is left out."""
+"""Additional tests: CRDs are tested on the in-memory API server; a real API server is not used."""
 
 ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The files to change and the tests that should notice."""
+    """The files to change and the tests that should fail."""
 
     name: str
     root: Path
@@ -30,7 +30,7 @@ class Target:
     """Files and folders to give to pytest."""
 
     prefixes: tuple[str, ...]
-    """Beginnings of the names of our own modules."""
+    """Prefixes of the names of the tested modules."""
 
     def module_name(self, file: str) -> str:
         """Name under which a source file is imported."""

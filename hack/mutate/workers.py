@@ -1,11 +1,11 @@
-"""Run the tests of one mutant in a forked copy of a process in which everything slow is done already.
+"""Run the tests of one mutant in a fork of a process that has already imported the modules and collected the tests.
 
-Two kinds of mutants need two kinds of copies:
+There are two kinds of forks:
 
-- A change inside a function: the copy is taken after pytest has collected the tests. It exchanges the code object of
-  the live function, wherever decorators, pydantic or a dataclass keep it, and runs the tests that reach the lines.
-- A change of code that runs on import (constants, fields, defaults): the copy is taken before any module is loaded that
-  depends on the changed one. An import hook supplies the changed module, and pytest starts anew.
+- A change inside a function: the process is forked after pytest has collected the tests. The fork replaces the code
+  object of the function, wherever decorators, pydantic or a dataclass hold it, and runs the tests that cover the lines.
+- A change of code that runs on import (constants, fields, defaults): the process is forked before it imports any module
+  that depends on the changed one. An import hook supplies the changed module, and pytest starts in the fork.
 """
 
 import ast
@@ -37,58 +37,58 @@ from hack.mutate.mutants import Mutant
 from hack.mutate.target import Target
 
 Status = Literal["killed", "timeout", "survived", "unreached", "import", "error"]
-"""`import`: the function could not be exchanged and the mutant has to be imported. `error`: a fault of this tool."""
+"""`import`: the code object could not be replaced, so the mutant has to be imported. `error`: this tool failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the tests did with one mutant."""
+    """Result of running the tests on one mutant."""
 
     status: Status
     test: str
     """The test that failed or ran out of time."""
 
     tests: int
-    """How many tests were chosen."""
+    """Number of selected tests."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much time a mutant may take."""
+    """Time limits of one mutant."""
 
     test_seconds: float
-    """Tests that take longer without a mutant are left out."""
+    """Tests that take longer without a mutant are excluded."""
 
     mutant_seconds: float
-    """Processor time of all tests chosen for one mutant."""
+    """CPU time of all tests selected for one mutant."""
 
 
 @dataclass(slots=True)
 class Choice:
-    """Chooses the tests of a mutant, those first that killed its neighbors."""
+    """Selects the tests of a mutant; those that killed other mutants of the file run first."""
 
     baseline: Baseline
     limits: Limits
     kills: Counter[tuple[str, str]]
-    """How often a test killed a mutant of a file."""
+    """Number of mutants of a file that a test killed."""
 
     def of_function(self, mutant: Mutant) -> list[str]:
-        """The tests that run the changed statement."""
+        """Return the tests that run the changed statement."""
         return self._within(self.baseline.tests_of_lines(mutant.file, mutant.first_line, mutant.last_line), mutant.file)
 
     def of_module(self, mutant: Mutant) -> list[str]:
-        """Every test: what a constant decides is not visible in lines."""
+        """Return every test, because coverage does not show which lines depend on a constant."""
         return self._within(self.baseline.seconds, mutant.file)
 
     def runs_on_import(self, mutant: Mutant) -> bool:
-        """Report whether the changed statement runs on import, and perhaps later too."""
+        """Report whether the changed statement runs on import."""
         lines = range(mutant.first_line, mutant.last_line + 1)
         return not mutant.scope or any(line in lines for line in self.baseline.imported.get(mutant.file, ()))
 
     def note(self, mutant: Mutant, test: str) -> None:
-        """Remember which test killed."""
+        """Count a kill of the test."""
         if test:
             self.kills[mutant.file, test] += 1
 
@@ -106,13 +106,13 @@ class Choice:
 
 
 class Copy:
-    """Runs a function in a forked copy of this process and reads what it reports."""
+    """Runs a function in a fork of this process and reads its report."""
 
     def __init__(self, job: Callable[["Report"], None]) -> None:
         self._job = job
 
     def run(self) -> Outcome:
-        """Fork, wait, and clean up after the copy: its processes and its temporary files."""
+        """Fork, wait, and remove the fork's processes and temporary files."""
         started = time.perf_counter()
         temporary = tempfile.mkdtemp(prefix="mutant-")
         read, write = os.pipe()
@@ -150,19 +150,19 @@ class Copy:
             found = report.get("status")
             if found in ("killed", "survived", "import", "error"):
                 return Outcome(found, test if found in ("killed", "error") else "", tests, seconds)
-        died_of = os.waitstatus_to_exitcode(status)
-        ran_out = died_of in (-signal.SIGPROF, -signal.SIGALRM, -signal.SIGXCPU)
+        exit_code = os.waitstatus_to_exitcode(status)
+        ran_out = exit_code in (-signal.SIGPROF, -signal.SIGALRM, -signal.SIGXCPU)
         return Outcome("timeout" if ran_out else "killed", test, tests, seconds)
 
 
 def _expect_survival(outcome: Outcome) -> None:
-    """Stop when tests fail in a copy although nothing was changed: every mutant would count as killed."""
+    """Exit if tests fail in a fork without a change, because every mutant would count as killed."""
     if outcome.status not in ("survived", "import"):
-        sys.exit(f"tests fail in a copy of the process without any change: {outcome.status} {outcome.test}")
+        sys.exit(f"tests fail in a fork of the process without a change: {outcome.status} {outcome.test}")
 
 
 class Report:
-    """The copy's end of the pipe."""
+    """Writes the fork's report to the pipe."""
 
     def __init__(self, write: int) -> None:
         self._write = write
@@ -172,14 +172,14 @@ class Report:
         self._line(tests=tests)
 
     def starts(self, test: str, seconds: float) -> None:
-        """Report the test and give it five times its time of processor, or twenty times of the clock."""
+        """Report the test and limit it to five times its CPU time and twenty times its CPU time on the wall clock."""
         self._line(test=test)
         for timer, limit in ((signal.SIGPROF, 5 * seconds + 3), (signal.SIGALRM, 20 * seconds + 30)):
             signal.signal(timer, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_PROF if timer is signal.SIGPROF else signal.ITIMER_REAL, limit)
 
     def ended(self, status: Status, test: str = "") -> NoReturn:
-        """Report the outcome and end the copy at once, without teardown."""
+        """Report the outcome and exit immediately, without teardown."""
         self._line(status=status, **({"test": test} if test else {}))
         os._exit(0)
 
@@ -191,7 +191,7 @@ Sink = Callable[[Mutant, Outcome], None]
 
 
 class _Failures:
-    """Pytest plugin: end the copy at the first failure."""
+    """Pytest plugin that ends the fork at the first failure."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -206,7 +206,7 @@ class _Failures:
 
 
 def _codes(code: CodeType, scope: str) -> Iterator[CodeType]:
-    """The code objects of that qualified name, in the order of the source."""
+    """Yield the code objects with that qualified name, in source order."""
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             if constant.co_qualname == scope:
@@ -216,7 +216,7 @@ def _codes(code: CodeType, scope: str) -> Iterator[CodeType]:
 
 
 def _with_nested(code: CodeType) -> Iterator[CodeType]:
-    """A code object and those of the functions inside it."""
+    """Yield a code object and those of the functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -229,7 +229,7 @@ def _function_code(source: str, path: str, scope: str, ordinal: int) -> CodeType
 
 
 class FunctionMutants:
-    """Pytest plugin: instead of running the tests, try every mutant in a copy of this process."""
+    """Pytest plugin that, instead of running the tests, runs every mutant in a fork of this process."""
 
     def __init__(self, target: Target, mutants: Sequence[Mutant], choice: Choice, sink: Sink) -> None:
         self._target = target
@@ -241,7 +241,7 @@ class FunctionMutants:
         self._checked = False
 
     def run(self) -> None:
-        """Collect, then try the mutants."""
+        """Collect the tests, then run the mutants."""
         pytest.main([*PYTEST_OPTIONS, *map(str, self._target.tests)], plugins=[self])
 
     @pytest.hookimpl(tryfirst=True)
@@ -265,7 +265,7 @@ class FunctionMutants:
         return True
 
     def _check_copies(self, mutant: Mutant, tests: list[str]) -> None:
-        """Once: the tests of a mutant pass in a copy without the mutant."""
+        """Check once that the tests of a mutant pass in a fork without the mutant."""
         if not self._checked:
             same = replace(mutant, source=(self._target.root / mutant.file).read_text())
             _expect_survival(Copy(lambda report: self._try(report, same, tests)).run())
@@ -289,7 +289,8 @@ class FunctionMutants:
             pairs = [(old, new)]
         exchanged = 0
         for before, after in pairs:
-            # Functions made by this one on import, such as the checks of a table of rules, hold code of their own.
+            # Functions that this one created on import, such as the checks of a table of rules, have separate code
+            # objects.
             for function in self._live.get((str(path), before.co_qualname, before.co_firstlineno), ()):
                 if before.co_freevars == after.co_freevars:
                     function.__code__ = after
@@ -317,7 +318,7 @@ class _MutantLoader(SourceFileLoader):
     source = ""
 
     def get_code(self, fullname: str) -> CodeType:
-        """The changed module, compiled; never read from a cache of bytecode."""
+        """Return the compiled changed module, never cached bytecode."""
         return compile(self.source, self.get_filename(fullname), "exec", dont_inherit=True)
 
 
@@ -331,7 +332,7 @@ class _MutantFinder(MetaPathFinder):
         self._loader.source = source
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
-        """The spec of the changed module, and of no other."""
+        """Return the spec of the changed module, None for other modules."""
         if fullname != self._name:
             return None
         inside = [str(self._path.parent)] if self._path.name == "__init__.py" else None
@@ -341,7 +342,7 @@ class _MutantFinder(MetaPathFinder):
 
 
 class _Chosen:
-    """Pytest plugin: keep the chosen tests, and those that the mutant itself brought about."""
+    """Pytest plugin that selects the chosen tests, and tests that exist only because of the mutant."""
 
     def __init__(self, report: Report, baseline: Baseline, tests: Sequence[str]) -> None:
         self._report = report
@@ -360,7 +361,7 @@ class _Chosen:
 
 
 class ImportMutants:
-    """Tries the mutants of one file that take effect when it is imported."""
+    """Runs the mutants of one file that take effect on import."""
 
     def __init__(self, target: Target, file: str, choice: Choice) -> None:
         self._target = target
@@ -369,7 +370,7 @@ class ImportMutants:
         self._choice = choice
 
     def run(self, mutants: Sequence[Mutant], sink: Sink) -> None:
-        """Load everything that does not depend on the file, then try the mutants."""
+        """Import the modules that do not depend on the file, then run the mutants."""
         self._preload()
         gc.collect()
         gc.freeze()
@@ -408,7 +409,7 @@ class ImportMutants:
 
 
 def _dependents(modules: Iterable[str], target: Target, changed: str) -> set[str]:
-    """Our modules that import the changed one, directly or through others."""
+    """Return the tested modules that import the changed one, directly or indirectly."""
     ours = [module for module in modules if f"{module}.".startswith(target.prefixes)]
     needs = {module: _imports(module) for module in ours}
     found = {changed, *(module for module in ours if module.startswith(f"{changed}."))}
@@ -420,7 +421,7 @@ def _dependents(modules: Iterable[str], target: Target, changed: str) -> set[str
 
 
 def _imports(module: str) -> set[str]:
-    """Names that a module's source imports, and the packages around them and around itself."""
+    """Return the names that a module imports, with their parent packages and its own."""
     with suppress(Exception):
         spec = importlib.util.find_spec(module.partition(".")[0])
         if spec is None:

@@ -15,16 +15,11 @@ WORKSPACE_NAMESPACE: Final = "kaito.sh/workspacenamespace"
 """Label on cluster-scoped objects and agent pools: namespace of that Workspace."""
 
 WORKSPACE_UID: Final = "kaito.sh/workspace-uid"
-"""Label on claims:
-
-UID of the Workspace that they were created for. A new Workspace of the same name does not own them.
-"""
+"""Label on claims: UID of the Workspace that they were created for. A new Workspace of the same name does not own
+them."""
 
 RAGENGINE: Final = "kaito.sh/ragengine"
-"""Label on claims and nodes of a RAGEngine (an upstream kind):
-
-its name. gpu-provisioner provisions such claims, too.
-"""
+"""Label on claims and nodes of a RAGEngine (an upstream kind): its name. gpu-provisioner provisions its claims, too."""
 
 RAGENGINE_NAMESPACE: Final = "kaito.sh/ragenginenamespace"
 """Label on claims and nodes of a RAGEngine: its namespace."""
@@ -50,18 +45,15 @@ continues the operation. Removed when the instance exists."""
 
 LAUNCH_STARTED: Final = "kaito.sh/launch-started"
 """Annotation on claims: RFC 3339 time of the request for the instance, from which the launch timeout counts. Written
-and
-removed together with the operation's URL."""
+and removed together with the operation's URL."""
 
 LAUNCH_RECORD: Final = "kaito.sh/launch-record"
 """Annotation on claims: JSON of failed launch attempts and of the offerings that are unavailable until a time. Written
 by gpu-provisioner, so that a restart does not repeat them. Removed when the instance exists."""
 
 RETRY_LAUNCH: Final = "kaito.sh/retry-launch"
-"""Annotation on claims, with any value:
-
-retry the launch now instead of after the backoff. gpu-provisioner removes it.
-"""
+"""Annotation on claims, with any value: retry the launch now instead of after the backoff. Removed by
+gpu-provisioner."""
 
 CREATED_BY_INFERENCESET: Final = "inferenceset.kaito.sh/created-by"
 """Label on Workspaces and their pods: name of the InferenceSet (an upstream kind) that created them."""
@@ -70,13 +62,13 @@ KARPENTER_WORKSPACE: Final = "karpenter.kaito.sh/workspace-name"
 """Label that upstream Kaito's Karpenter mode sets on nodes. Reserved."""
 
 KARPENTER_WORKSPACE_NAMESPACE: Final = "karpenter.kaito.sh/workspace-namespace"
-"""Its namespace. Reserved."""
+"""Label of upstream's Karpenter mode: namespace of that Workspace. Reserved."""
 
 KARPENTER_INFERENCESET: Final = "karpenter.kaito.sh/inferenceset"
-"""The same for upstream's InferenceSet. Reserved."""
+"""Label of upstream's Karpenter mode: name of the InferenceSet. Reserved."""
 
 KARPENTER_INFERENCESET_NAMESPACE: Final = "karpenter.kaito.sh/inferenceset-namespace"
-"""Its namespace. Reserved."""
+"""Label of upstream's Karpenter mode: namespace of that InferenceSet. Reserved."""
 
 # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -107,8 +99,7 @@ MACHINE_TYPE: Final = "kaito.sh/machine-type"
 
 CREATION_TIMESTAMP: Final = "kaito.sh/creation-timestamp"
 """Label on agent pools and nodes: the claim's creation time in UTC as `YYYY-MM-DDTHH-MM-SSZ`, because label values
-cannot
-contain colons."""
+cannot contain colons."""
 
 ACCELERATOR: Final = "accelerator"
 """Node label that the NVIDIA device plugin's DaemonSet selects; value `nvidia`. Written by the workspace controller."""
@@ -153,8 +144,7 @@ NEURON_DEVICE: Final = "aws.amazon.com/neuron"
 
 NODEPOOL: Final = "karpenter.sh/nodepool"
 """Label and requirement of a NodeClaim. Kaito's claims have the value `kaito`, a NodePool that does not exist, so that
-a
-Karpenter in the same cluster ignores them."""
+a Karpenter in the same cluster ignores them."""
 
 NODEPOOL_KAITO: Final = "kaito"
 """Value of `karpenter.sh/nodepool` on Kaito's claims."""

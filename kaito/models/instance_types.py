@@ -26,10 +26,7 @@ _GPU_FAMILIES: Final[Mapping[Cloud, re.Pattern[str]]] = {
     "arc": re.compile(r"standard_n", re.IGNORECASE),
     "aws": re.compile(r"(p|g|gr|trn|inf|dl|vt)\d", re.IGNORECASE),
 }
-"""Beginning of the names of instance types with a GPU (Azure:
-
-the N series; AWS: the accelerated computing families).
-"""
+"""Prefix of the names of instance types with GPUs (Azure: N series; AWS: accelerated computing families)."""
 
 _SIZES: Final[Mapping[Cloud, re.Pattern[str]]] = {
     "azure": re.compile(r"(standard|basic)_[a-z]+\d\S*", re.IGNORECASE),

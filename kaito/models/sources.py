@@ -42,10 +42,7 @@ ModelSource = WeightsInImage | Download
 
 
 def model_source(preset: Preset, *, private_image: bool = False) -> ModelSource:
-    """Returns the source of the preset's weights:
-
-    its image or the user's private image if there is one, else a download.
-    """
+    """Returns where the preset's weights come from: its image or the user's private image, otherwise a download."""
     if private_image or preset.image_tag:
         return WeightsInImage()
     return Download(preset.repository, preset.revision)

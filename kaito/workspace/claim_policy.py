@@ -1,5 +1,4 @@
-"""Decides which claims to create and which to delete: a pure function of the claims, the recorded attempts and the
-time.
+"""Decides which claims to create and delete: a pure function of the claims, the recorded attempts and the time.
 
 The policy prevents three failures:
 
@@ -224,10 +223,8 @@ def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
 def _free_places(
     state: ClaimState, live: Sequence[Claim], held_until: Mapping[str, datetime], serial: int
 ) -> tuple[tuple[int, int], ...]:
-    """Returns index and serial of the claims to create:
-
-    the missing ones, less the places that terminating claims hold.
-    """
+    """Returns index and serial of the claims to create: the missing ones, without the indexes that terminating claims
+    hold."""
     taken = {index_of(claim) for claim in state.claims if claim in live or claim.name in held_until}
     missing = max(state.wanted - len(live) - len(held_until), 0)
     free = [index for index in range(state.wanted + len(taken)) if index not in taken]

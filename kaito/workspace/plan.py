@@ -67,10 +67,7 @@ class Plan:
     config_hash: str = ""
     """Digest of the ConfigMap's data, so that an edit replaces the pods."""
     training_config: ConfigMap | None = None
-    """The ConfigMap itself if the controller creates it:
-
-    the defaults of the method, for a tuning Workspace without one.
-    """
+    """ConfigMap that the controller creates: the method's defaults, for a tuning Workspace without a ConfigMap."""
     warnings: tuple[str, ...] = ()
     """Messages for the condition, such as bypassed resource checks."""
 

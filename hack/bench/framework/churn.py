@@ -2,11 +2,11 @@
 
     python -m hack.bench.framework.churn [--minutes 10] [--rate 100] [--record rss.csv]
 
-This process creates, changes and deletes ConfigMaps at a steady rate; a manager in a process of its own
-(`churn_manager`) sets `data.done` to `data.want` on each. Meanwhile its watches are cut at random, each cut losing the
-data in transit, and the API server is stopped and started. Afterwards the manager's cache must equal a live list, every
-object must be done, and its queue must be empty. Prints JSON; exits with 1 when that is not so, when the manager does
-not stop in order, or when its resident memory ever was a tenth above that after the first minute.
+This process creates, changes and deletes ConfigMaps at a steady rate; a manager in a separate process (`churn_manager`)
+sets `data.done` to `data.want` on each. Meanwhile its watches are cut at random, each cut losing the data in transit,
+and the API server is stopped and started. Afterwards the manager's cache must equal a live list, every object must be
+done, and its queue must be empty. Prints JSON; exits with 1 if one of these does not hold, if the manager does not shut
+down cleanly, or if its resident memory grew by more than a tenth after the first minute.
 """
 
 import argparse
@@ -60,7 +60,7 @@ Difference = dict[str, str]
 
 @dataclass
 class Churn:
-    """The client that changes objects, each one change at a time."""
+    """Client that changes objects; each object has at most one change in progress."""
 
     client: Client
     rng: random.Random
@@ -70,7 +70,7 @@ class Churn:
     refused: int = 0
 
     async def run(self, rate: float) -> None:
-        """Change something, `rate` times a second, until cancelled."""
+        """Change a random object `rate` times a second until canceled."""
         async with TaskScope("churn") as scope:
             due = time.monotonic()
             while True:
@@ -101,7 +101,7 @@ class Churn:
             else:
                 await self.client.patch(body, MergePatch({"data": {"want": want}}))
             self.changes += 1
-        except AlreadyExists:  # Made by a request whose answer was lost.
+        except AlreadyExists:  # Created by a request whose response was lost.
             self.refused += 1
             self.present.add(name)
         except NotFound:
@@ -212,7 +212,7 @@ async def cut_now_and_then(manager: ManagerProcess, rng: random.Random) -> None:
 
 
 async def restart(plane: ControlPlane, times: int, seconds: float) -> None:
-    """Restart the API server, evenly spread over the time."""
+    """Restart the API server at equal intervals."""
     started = time.monotonic()
     for number in range(1, times + 1):
         await asyncio.sleep(max(0.0, started + seconds * number / (times + 1) - time.monotonic()))
@@ -290,7 +290,8 @@ async def measure(minutes: float, rate: float, restarts: int) -> dict[str, Any]:
 
 
 def growth(sizes: Sequence[float]) -> dict[str, Any]:
-    """The memory by minute, and how far it went beyond that after the first one (half of a run shorter than two)."""
+    """Return the memory by minute, and its growth after the first minute (after half of a run shorter than two
+    minutes)."""
     later = sizes[min(MINUTE, len(sizes) // 2) :]
     return {
         "rss_mib_by_minute": sizes[::MINUTE],
@@ -307,11 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=100, help="changes a second")
     parser.add_argument("--restarts", type=int, default=2, help="of the API server")
     parser.add_argument("--record", type=Path, help="write second and resident MiB to this file")
-    asked = parser.parse_args(arguments)
-    result = asyncio.run(measure(asked.minutes, asked.rate, asked.restarts))
+    options = parser.parse_args(arguments)
+    result = asyncio.run(measure(options.minutes, options.rate, options.restarts))
     by_second = result.pop("rss_mib_by_second")
-    if asked.record:
-        asked.record.write_text("".join(f"{second},{size}\n" for second, size in enumerate(by_second)))
+    if options.record:
+        options.record.write_text("".join(f"{second},{size}\n" for second, size in enumerate(by_second)))
     print(json.dumps(result, indent=2))
     if result["wrong"] or result["exit_code"] or result["rss_growth_percent"] > ALLOWED_GROWTH_PERCENT:
         sys.exit(1)

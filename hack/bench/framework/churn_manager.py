@@ -2,9 +2,9 @@
 
     python -m hack.bench.framework.churn_manager KUBECONFIG METRICS_ADDRESS
 
-A controller sets `data.done` to `data.want` on labeled ConfigMaps. The process is an operator's like any other
-(`Manager.run`, the metrics port open), except that it reads commands from stdin, one per line: `cut` breaks every open
-watch at its next chunk, `show` prints the cache as one line of JSON. It ends when stdin does.
+A controller sets `data.done` to `data.want` on labeled ConfigMaps. The process is a normal operator (`Manager.run`,
+with the metrics port) that also reads commands from stdin, one per line: `cut` breaks every open watch at its next
+chunk, `show` prints the cache as one line of JSON. It ends at the end of stdin.
 """
 
 import asyncio

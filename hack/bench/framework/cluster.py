@@ -1,6 +1,6 @@
-"""The benchmarks' objects on a real API server, over plain HTTP: made, reset, watched, and the server's own counts.
+"""Creates, resets and watches the benchmarks' objects on a real API server, and reads its request counts.
 
-It does not use the framework's client, so that measuring and measured code are independent.
+Uses plain HTTP instead of the framework's client, so that measuring and measured code are independent.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ import yaml
 from kaito.runtime.tasks import together
 
 PAYLOAD = "x" * 900
-"""With names, labels and quotes: an object of 1 KB."""
+"""Payload of an object that has 1 KB in total."""
 CONCURRENCY = 32
-GIVE_UP_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 LABEL = "bench=yes"
-"""The label of every object, which every peer selects."""
+"""Label of every object, selected by every peer."""
 
 KOPF_STATE = "kopf.zalando.org/last-handled-configuration"
 """Annotation of kopf's retrying handlers; removed before the next peer runs."""
@@ -32,7 +32,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 def name_of(index: int) -> str:
-    """The name of the object with this number."""
+    """Return the name of an object."""
     return f"c{index:05d}"
 
 
@@ -79,13 +79,13 @@ class Cluster:
             await answer.read()
 
     async def version(self) -> str:
-        """A resource version to watch from."""
+        """Return a resource version to watch from."""
         async with self._session.get(self._server + CONFIG_MAPS, params={"limit": "1"}) as answer:
             await _check(answer)
             return str((await answer.json())["metadata"]["resourceVersion"])
 
     async def watch(self, version: str = "") -> AsyncGenerator[dict[str, Any]]:
-        """Every ConfigMap that changes after a version; without a version, all existing ConfigMaps first."""
+        """Yield every ConfigMap that changes after a version; without a version, all existing ConfigMaps first."""
         query = {"watch": "true", "labelSelector": LABEL} | ({"resourceVersion": version} if version else {})
         async with self._session.get(self._server + CONFIG_MAPS, params=query) as answer:
             await _check(answer)
@@ -100,26 +100,26 @@ class Cluster:
         """
         pending = {name_of(index) for index in range(count)}
         try:
-            async with asyncio.timeout(GIVE_UP_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 async for item in self.watch(version):
                     if item["data"].get("done") == token:
                         pending.discard(item["metadata"]["name"])
                     if not pending:
                         return
         except TimeoutError as error:
-            message = f"{len(pending)} of {count} objects were not done within {GIVE_UP_SECONDS:g} s"
+            message = f"{len(pending)} of {count} objects were not done within {TIMEOUT_SECONDS:g} s"
             raise TimeoutError(message) from error
 
     async def requests(self) -> dict[str, int]:
-        """Requests for ConfigMaps the API server has finished since its start, by verb."""
+        """Return how many requests for ConfigMaps the API server has finished since its start, by verb."""
         async with self._session.get(f"{self._server}/metrics") as answer:
             await _check(answer)
             text = await answer.text()
         counts: dict[str, int] = {}
-        for labels, value in _COUNT.findall(text):
-            said = dict(_LABEL.findall(labels))
-            if said.get("resource") == "configmaps" and said.get("code", "").startswith("2"):
-                counts[said["verb"]] = counts.get(said["verb"], 0) + int(float(value))
+        for text_labels, value in _COUNT.findall(text):
+            labels = dict(_LABEL.findall(text_labels))
+            if labels.get("resource") == "configmaps" and labels.get("code", "").startswith("2"):
+                counts[labels["verb"]] = counts.get(labels["verb"], 0) + int(float(value))
         return counts
 
 
@@ -130,7 +130,7 @@ async def _check(answer: aiohttp.ClientResponse) -> None:
 
 
 async def each(count: int, action: Callable[[int], Awaitable[None]]) -> None:
-    """Act on every number, some at a time."""
+    """Call the action for each index below `count`, at most `CONCURRENCY` at a time."""
     numbers = iter(range(count))
 
     async def work() -> None:
@@ -141,21 +141,21 @@ async def each(count: int, action: Callable[[int], Awaitable[None]]) -> None:
 
 
 async def lines(stream: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
-    """The lines of a body of any length, as they arrive."""
+    """Yield the lines of a response body as they arrive."""
     rest = b""
     async for chunk in stream.iter_any():
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
             if line:
                 yield line
 
 
 @asynccontextmanager
 async def connected(kubeconfig: Path) -> AsyncGenerator[Cluster]:
-    """A session with the cluster of a kubeconfig."""
+    """Connect to the cluster of a kubeconfig."""
     config = yaml.safe_load(kubeconfig.read_text())  # noqa: ASYNC240 -- a small file
     server, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
     headers = {"Authorization": f"Bearer {token}"}
-    limit, patient = aiohttp.TCPConnector(limit=64, ssl=False), aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(headers=headers, connector=limit, timeout=patient) as session:
+    limit, timeout = aiohttp.TCPConnector(limit=64, ssl=False), aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(headers=headers, connector=limit, timeout=timeout) as session:
         yield Cluster(server, session)

@@ -1,16 +1,16 @@
-"""The same ConfigMap controller on `kaito.runtime`, on controller-runtime and on kopf, against one real API server.
+"""Compares one ConfigMap controller on `kaito.runtime`, controller-runtime and kopf, on one real API server.
 
 Each peer starts with 5,000 ConfigMaps of 1 KB whose `data.done` differs from `data.want`, and sets it by a merge patch.
-Ours and controller-runtime have ten workers, kopf its default (no limit). Peers take turns on one API server; reported
-are medians.
+Ours and controller-runtime have ten workers, kopf its default (no limit). Peers take turns on one API server; medians
+are reported.
 
 * wall: from the start of the process to the last object done, observed by a watch of the benchmark.
-* CPU, requests, reconciles: from the start of the process until it has nothing more to do, which is later: every patch
-  comes back as an event. Requests for ConfigMaps are those the API server counts; watches count when they end, so the
-  peers' own are not among them.
-* kopf's `on.event` handlers are its lightest: what they raise is logged and dropped. `kopf, with retries` has the
-  handlers that kopf's manual begins with (`on.create`, `on.update`, `on.resume`), which are tried again when they
-  raise, as reconciles are on the other two; kopf then keeps the last state it handled in an annotation.
+* CPU, requests, reconciles: from the start of the process until it is idle, which is later, because every patch returns
+  as an event. Requests for ConfigMaps are counted by the API server, which counts watches when they end; the peers'
+  watches are not included.
+* kopf's `on.event` handlers are its cheapest: their exceptions are logged and not retried. `kopf, with retries` uses
+  the handlers of kopf's manual (`on.create`, `on.update`, `on.resume`), which are retried like the reconciles of the
+  other two; kopf then stores the last handled state in an annotation.
 
 Not measured: the API server's own CPU, which shares the machine.
 """
@@ -46,10 +46,10 @@ class PatchesMissing(Exception):
 
 
 async def turn(cluster: Cluster, name: str, started: Sequence[str], objects: int, token: str, log: Path) -> Figures:
-    """One run of one peer."""
+    """Run one peer once."""
     await cluster.reset(objects, token)
     version = await cluster.version()
-    await asyncio.sleep(1.0)  # the server counts a request after it has answered
+    await asyncio.sleep(1.0)  # the server counts a request after its response
     before = await cluster.requests()
     begun = time.monotonic()
     async with peer(name, started, log=log) as running:
@@ -57,7 +57,7 @@ async def turn(cluster: Cluster, name: str, started: Sequence[str], objects: int
         wall = time.monotonic() - begun
         cost = await running.quiet(within=QUIET_WITHIN_SECONDS)
         requests = {verb: number - before.get(verb, 0) for verb, number in (await cluster.requests()).items()}
-        said = await running.end()
+        event = await running.end()
     patches = requests.pop("PATCH", 0)
     requests.pop("WATCH", None)  # that of the benchmark
     if patches < objects:
@@ -68,12 +68,12 @@ async def turn(cluster: Cluster, name: str, started: Sequence[str], objects: int
         "peak_rss_mib": cost.peak_rss_mib,
         "patches": patches,
         "other_requests": sum(requests.values()),
-        "reconciles": said["reconciles"],
+        "reconciles": event["reconciles"],
     }
 
 
 async def measure(control_plane: ControlPlane, names: Sequence[str], objects: int, runs: int) -> Report:
-    """All turns, and their medians by peer."""
+    """Run all peers in turn and report the medians by peer."""
     commands = {name: [*command(MODES[name][0]), MODES[name][1], str(control_plane.kubeconfig)] for name in names}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects)
@@ -94,7 +94,7 @@ async def measure(control_plane: ControlPlane, names: Sequence[str], objects: in
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run it as asked."""
+    """Run the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench framework",
         description=__doc__,
@@ -103,6 +103,6 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--objects", type=int, default=5000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peers", nargs="+", choices=MODES, default=list(MODES))
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, asked.peers, asked.objects, asked.runs))]
+        return [asyncio.run(measure(control_plane, options.peers, options.objects, options.runs))]

@@ -1,8 +1,8 @@
-"""Idle cost: an operator with ten informers and nothing to do, for a minute.
+"""Measures the idle cost of an operator with ten informers for one minute.
 
-Ten controllers of ten built-in kinds with an empty reconcile function, with everything on that a deployed operator has:
-the lease (renewed every two seconds), probes and metrics (without requests). Forty objects of each kind; nothing
-changes. The peers idle beside each other, on one API server.
+Ten controllers of ten built-in kinds have an empty reconcile function and the features of a deployed operator: the
+lease (renewed every two seconds), probes and metrics (without requests). There are forty objects of each kind, which do
+not change. The peers run at the same time on one API server.
 
 * CPU: percent of one core, from ten seconds after the caches are full.
 * RSS: at the end of the minute. Peak RSS: since the start.
@@ -59,7 +59,7 @@ COLUMNS = (
 
 
 async def create(cluster: Cluster) -> None:
-    """The objects in the caches."""
+    """Create the objects that the peers cache."""
     for kind, ((root, version), plural, body) in KINDS.items():
 
         async def one(
@@ -76,7 +76,7 @@ async def create(cluster: Cluster) -> None:
 
 
 async def turn(control_plane: ControlPlane, seconds: float) -> dict[str, Figures]:
-    """All peers, idle at the same time."""
+    """Run all peers at the same time; returns the figures of each."""
     async with AsyncExitStack() as stack:
         running: dict[str, Peer] = {}
         for name in NAMES:
@@ -102,7 +102,7 @@ async def turn(control_plane: ControlPlane, seconds: float) -> dict[str, Figures
 
 
 async def measure(control_plane: ControlPlane, seconds: float, runs: int) -> Report:
-    """All turns, and their medians by peer."""
+    """Run all turns and report the medians by peer."""
     turns: dict[str, list[Figures]] = {name: [] for name in NAMES}
     async with connected(control_plane.kubeconfig) as cluster:
         await create(cluster)
@@ -122,12 +122,12 @@ async def measure(control_plane: ControlPlane, seconds: float, runs: int) -> Rep
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run it as asked."""
+    """Run the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench idle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--runs", type=int, default=1)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, asked.seconds, asked.runs))]
+        return [asyncio.run(measure(control_plane, options.seconds, options.runs))]

@@ -4,7 +4,7 @@
 
 The server's bytes are prepared in memory and arrive in chunks of 64 KiB, so that only the informer is measured:
 splitting, decoding, storing, calling one handler behind a `changed("generation")` predicate. CPU time; every row in a
-process of its own.
+separate process.
 """
 
 import argparse
@@ -195,18 +195,18 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Measure each row in a process of its own."""
-    asked = _parsed(arguments)
+    """Measure each row in a separate process."""
+    options = _parsed(arguments)
     rows: dict[str, dict[str, float]] = {}
-    for name, options in ROWS.items():
+    for name, flags in ROWS.items():
         module = [sys.executable, "-m", "hack.bench.framework.informer"]
-        command = [*module, "--objects", str(asked.objects), *options]
+        command = [*module, "--objects", str(options.objects), *flags]
         rows[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return [
         Report(
             name="informer",
-            about=f"an informer filled with {asked.objects:,} pods, then {CHANGES:,} status changes; CPU time",
-            settings={"objects": asked.objects, "changes": CHANGES},
+            about=f"an informer filled with {options.objects:,} pods, then {CHANGES:,} status changes; CPU time",
+            settings={"objects": options.objects, "changes": CHANGES},
             columns=COLUMNS,
             rows=rows,
         )

@@ -1,18 +1,18 @@
-"""Event to reconcile: from the sending of a change to the start of its reconcile, at 200 changes/s on 500 ConfigMaps.
+"""Measures the time from the sending of a change to the start of its reconcile, at 200 changes/s on 500 ConfigMaps.
 
-The load is a process of its own (`hack.bench.framework.load`) that writes its CLOCK_MONOTONIC into the object right
-before it sends the patch; the reconcile function, first thing, compares that with its own CLOCK_MONOTONIC, which is the
-same on one machine. So a latency holds the request, the API server with etcd, its watch, and the peer: decoding, cache,
-queue, a worker. The row of a bare watch, which only splits and decodes lines, shows the part that is not the peer's.
+A separate process (`hack.bench.framework.load`) writes CLOCK_MONOTONIC into the object immediately before it sends the
+patch; the reconcile function compares it with CLOCK_MONOTONIC, which all processes of a machine share. A latency
+consists of the request, the API server with etcd, its watch, and the peer: decoding, cache, queue, worker. The row of a
+bare watch, which only splits and decodes lines, shows the part outside the peer.
 
 * p50, p99, longest: over all changes of a run; the row is the median of the runs' figures.
-* seen: changes whose reconcile saw them. One that is overtaken by the next change of its object is not seen by itself;
-  at this rate an object changes every 2.5 s.
+* seen: changes that a reconcile received. A change that the next change of its object supersedes is not counted; at
+  this rate an object changes every 2.5 s.
 * CPU per change: of the peer, from the first change to two seconds after the last.
 * load late: how much later than planned the load sent its changes, p99: above a few milliseconds the machine is busy
-  and the latencies say little.
+  and the latencies are not meaningful.
 
-kopf handles `on.event`, its lightest handler. Not measured: more than one change in a batch, slow reconciles.
+kopf uses `on.event`, its cheapest handler. Not measured: more than one change in a batch, slow reconciles.
 """
 
 import argparse
@@ -51,16 +51,16 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 
 async def turn(
-    cluster: Cluster, name: str, started: Sequence[str], generator: Sequence[str], asked: Any, log: Path
+    cluster: Cluster, name: str, started: Sequence[str], generator: Sequence[str], options: Any, log: Path
 ) -> Figures:
-    """One run of one peer."""
-    await cluster.reset(asked.objects, name)
+    """Run one peer once."""
+    await cluster.reset(options.objects, name)
     async with peer(name, started, log=log) as running:
         await running.until("synced")
         await asyncio.sleep(WARM_SECONDS)
         before = running.cost
         async with peer("load", generator, log=log) as loading:
-            made = await running.alongside(loading.until("result", timeout=asked.seconds * 3 + 30))
+            made = await running.alongside(loading.until("result", timeout=options.seconds * 3 + 30))
         await asyncio.sleep(WARM_SECONDS)
         after = running.cost
         latencies = [value / 1e6 for value in (await running.end())["nanoseconds"]]
@@ -77,26 +77,26 @@ async def turn(
     }
 
 
-async def measure(control_plane: ControlPlane, asked: argparse.Namespace) -> Report:
+async def measure(control_plane: ControlPlane, options: argparse.Namespace) -> Report:
     """All turns, and their medians by peer."""
     kubeconfig = str(control_plane.kubeconfig)
-    commands = {name: [*command(name), "latency", kubeconfig] for name in asked.peers}
+    commands = {name: [*command(name), "latency", kubeconfig] for name in options.peers}
     if KOPF in commands:
-        commands[KOPF] += ["--expect", str(asked.objects)]
-    generator = load(kubeconfig, rate=asked.rate, seconds=asked.seconds, objects=asked.objects)
+        commands[KOPF] += ["--expect", str(options.objects)]
+    generator = load(kubeconfig, rate=options.rate, seconds=options.seconds, objects=options.objects)
     async with connected(control_plane.kubeconfig) as cluster:
-        await cluster.create(asked.objects)
+        await cluster.create(options.objects)
 
         async def one(name: str, _: int) -> Figures:
             log = control_plane.folder / f"{name}.log"
-            return await turn(cluster, name, commands[name], generator, asked, log)
+            return await turn(cluster, name, commands[name], generator, options, log)
 
-        turns = await in_turn(commands, asked.runs, one)
+        turns = await in_turn(commands, options.runs, one)
     return Report(
         name="latency",
-        about=f"from the sending of a change to the start of its reconcile, {asked.rate:g} changes/s for "
-        f"{asked.seconds:g} s on {asked.objects} ConfigMaps; medians of {asked.runs}",
-        settings={key: vars(asked)[key] for key in ("objects", "rate", "seconds", "runs")},
+        about=f"from the sending of a change to the start of its reconcile, {options.rate:g} changes/s for "
+        f"{options.seconds:g} s on {options.objects} ConfigMaps; medians of {options.runs}",
+        settings={key: vars(options)[key] for key in ("objects", "rate", "seconds", "runs")},
         columns=COLUMNS,
         rows=medians(turns),
         turns=turns,
@@ -104,7 +104,7 @@ async def measure(control_plane: ControlPlane, asked: argparse.Namespace) -> Rep
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run it as asked."""
+    """Run the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -113,6 +113,6 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, asked))]
+        return [asyncio.run(measure(control_plane, options))]

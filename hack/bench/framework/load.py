@@ -1,5 +1,4 @@
-"""The load of the latency benchmark, a process of its own: changes ConfigMaps at a steady rate, with the time in each
-change.
+"""Generates the load of the latency benchmark: changes ConfigMaps at a steady rate, with the time in each change.
 
     python -m hack.bench.framework.load KUBECONFIG --rate 200 --seconds 30 --objects 500
 
@@ -15,7 +14,7 @@ import time
 from pathlib import Path
 
 from hack.bench.framework.cluster import Cluster, connected
-from hack.bench.framework.protocol import say
+from hack.bench.framework.protocol import emit
 from kaito.runtime.tasks import TaskScope
 
 
@@ -37,7 +36,7 @@ async def run(kubeconfig: Path, rate: float, seconds: float, objects: int) -> No
             for one in changes:
                 await one
         took = time.monotonic() - begun
-    say("result", changes=len(changes), seconds=took, late=late)
+    emit("result", changes=len(changes), seconds=took, late=late)
 
 
 async def _due(number: int, begun: float, rate: float, late: list[float]) -> int:
@@ -55,8 +54,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--objects", type=int, required=True)
-    asked = parser.parse_args()
-    asyncio.run(run(asked.kubeconfig, asked.rate, asked.seconds, asked.objects))
+    options = parser.parse_args()
+    asyncio.run(run(options.kubeconfig, options.rate, options.seconds, options.objects))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import kopf
 import yaml
 
-from hack.bench.framework.protocol import Latencies, collect_on_signal, say
+from hack.bench.framework.protocol import Latencies, collect_on_signal, emit
 from kaito.runtime.tasks import TaskScope
 
 KIND = ("", "v1", "configmaps")
@@ -63,11 +63,11 @@ def count(name: str | None) -> None:
     if len(seen) < options.expect:
         seen.add(name or "")
         if len(seen) == options.expect:
-            say("synced", seconds=time.monotonic() - STARTED, objects=len(seen))
+            emit("synced", seconds=time.monotonic() - STARTED, objects=len(seen))
 
 
 async def copy(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
-    """Ask for the patch; kopf sends it after the handler."""
+    """Set the patch, which kopf sends after the handler."""
     calls["copy"] += 1
     want = body["data"].get("want")
     if body["data"].get("done") != want:
@@ -76,7 +76,7 @@ async def copy(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
 
 async def look(body: kopf.Body, name: str | None, **_: Any) -> None:
     """Keep the time since the change was sent."""
-    latencies.saw(name or "", body["data"].get("sent"))
+    latencies.record(name or "", body["data"].get("sent"))
     count(name)
 
 
@@ -104,13 +104,13 @@ async def main() -> None:
 
     async def announce() -> None:
         await ready.wait()
-        say("synced", seconds=time.monotonic() - STARTED, objects=0)
+        emit("synced", seconds=time.monotonic() - STARTED, objects=0)
 
     async with TaskScope("peer") as scope:
         if not options.expect:
             scope.spawn(announce(), name="announce")
         await kopf.operator(namespaces=[options.namespace], standalone=True, ready_flag=ready)
-    say("end", reconciles=calls["copy"], nanoseconds=latencies.nanoseconds)
+    emit("end", reconciles=calls["copy"], nanoseconds=latencies.nanoseconds)
 
 
 asyncio.run(main())

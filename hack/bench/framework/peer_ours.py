@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from hack.bench.framework.protocol import Latencies, collect_on_signal, say
+from hack.bench.framework.protocol import Latencies, collect_on_signal, emit
 from kaito.runtime import Cached, Controller, Manager, Request, Resource, Settings
 from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import (
@@ -86,7 +86,7 @@ def announcing(manager: Manager, *, elected: bool = True) -> Manager:
     async def announce() -> None:
         collect_on_signal()
         stats = manager.cache.stats()
-        say("synced", seconds=time.monotonic() - started, objects=sum(kind.objects for kind in stats))
+        emit("synced", seconds=time.monotonic() - started, objects=sum(kind.objects for kind in stats))
 
     manager.add(Background("announce", announce, leader_elected=elected, one_shot=True))
     return manager
@@ -115,7 +115,7 @@ def latency(options: argparse.Namespace) -> None:
     latencies = Latencies()
 
     async def look(request: Request[ConfigMap]) -> None:
-        latencies.saw(request.object.name, request.object.data.get("sent"))
+        latencies.record(request.object.name, request.object.data.get("sent"))
 
     manager = Manager(
         settings(options.kubeconfig),
@@ -156,7 +156,7 @@ def reads(options: argparse.Namespace) -> None:
             if len(found) != options.listed:
                 raise RuntimeError(f"{len(found)} objects listed, not {options.listed}")
 
-        say("result", get=await pace(get, options.seconds), list=await pace(select, options.seconds), own=await own())
+        emit("result", get=await pace(get, options.seconds), list=await pace(select, options.seconds), own=await own())
 
     async def own() -> dict[str, Any]:
         stale, writing, reading = 0, list[float](), list[float]()
@@ -191,7 +191,7 @@ def ending(manager: Manager, figures: Callable[[], dict[str, Any]] = dict) -> No
         manager.run()
     except SystemExit as end:
         if end.code == 0:
-            say("end", **figures())
+            emit("end", **figures())
         raise
 
 

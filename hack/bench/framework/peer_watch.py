@@ -1,4 +1,4 @@
-"""The floor of the latency benchmark: nothing but a watch whose lines are split and decoded; no cache, no queue."""
+"""Lower bound of the latency benchmark: a watch whose lines are split and decoded, without cache and queue."""
 
 import asyncio
 import signal
@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from hack.bench.framework.cluster import connected
-from hack.bench.framework.protocol import Latencies, say
+from hack.bench.framework.protocol import Latencies, emit
 from kaito.runtime.tasks import TaskScope
 
 
 async def follow(kubeconfig: Path) -> None:
-    """Watch until stopped. It begins with every object there is; those carry no time."""
+    """Watch until stopped. The initial events have no time and are not counted."""
     latencies = Latencies()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -19,14 +19,14 @@ async def follow(kubeconfig: Path) -> None:
 
         async def look() -> None:
             async for found in cluster.watch():
-                latencies.saw(found["metadata"]["name"], found["data"].get("sent"))
+                latencies.record(found["metadata"]["name"], found["data"].get("sent"))
             raise RuntimeError("the watch ended")
 
         async with TaskScope("peer") as scope:
             scope.spawn(look(), name="look")
-            say("synced", objects=0)
+            emit("synced", objects=0)
             await stopped.wait()
-    say("end", nanoseconds=latencies.nanoseconds)
+    emit("end", nanoseconds=latencies.nanoseconds)
 
 
 asyncio.run(follow(Path(sys.argv[2])))

@@ -7,9 +7,9 @@ with an `event`:
 | event       | when                                                                              |
 |-------------|-----------------------------------------------------------------------------------|
 | `synced`    | its caches are full (and its workers are about to start)                           |
-| `collected` | it was sent SIGUSR1: garbage is collected, free memory is back with the system     |
-| `result`    | it has measured what its mode measures                                             |
-| `end`       | it was sent SIGTERM: the figures it kept while it ran                              |
+| `collected` | after SIGUSR1: garbage is collected and free memory returned to the system     |
+| `result`    | the measurement of its mode is complete                                             |
+| `end`       | after SIGTERM: the figures of the run                              |
 
 Benchmarks use `peer()`; a peer that exits early, or prints nothing for too long, is an error that contains its log.
 """
@@ -52,11 +52,11 @@ class PeerFailed(Exception):
 
 
 def command(peer: str) -> list[str]:
-    """The command that starts a peer, without its mode; builds or installs what is missing.
+    """Return the command that starts a peer, without its mode; builds or installs missing programs.
 
     Raises:
-        PeerFailed: there is no Go to build it with.
-        subprocess.CalledProcessError: it cannot be built or installed.
+        PeerFailed: Go is not installed.
+        subprocess.CalledProcessError: the build or installation failed.
     """
     if peer == OURS:
         return [str(_our_python()), "-m", "hack.bench.framework.peer_ours"]
@@ -72,23 +72,24 @@ def command(peer: str) -> list[str]:
 
 
 def load(kubeconfig: str, *, rate: float, seconds: float, objects: int) -> list[str]:
-    """The command of the load generator, which prints events as a peer does."""
+    """Return the command of the load generator, which prints events like a peer."""
     program = [sys.executable, "-m", "hack.bench.framework.load", kubeconfig]
     return [*program, "--rate", str(rate), "--seconds", str(seconds), "--objects", str(objects)]
 
 
 def _our_python() -> Path:
-    """The interpreter of an environment with what our wheel needs: tools bring rich, and structlog would load it."""
+    """Return the interpreter of an environment without development tools: they install rich, which structlog
+    imports."""
     return _environment("ours", "-r", str(ROOT / "requirements" / "workspace.txt"))
 
 
 def _kopf_python() -> Path:
-    """The interpreter of kopf's environment."""
+    """Return the interpreter of kopf's environment."""
     return _environment("kopf", KOPF_REQUIREMENT)
 
 
 def _environment(name: str, *packages: str) -> Path:
-    """An environment's interpreter; made on first use, everything compiled, as in an image."""
+    """Return an environment's interpreter; creates it on first use, with compiled modules as in an image."""
     python = ROOT / ".venv-bench" / name / "bin" / "python"
     if not python.exists():
         uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
@@ -119,11 +120,11 @@ class Peer:
         """
         try:
             return cost_of(self._process.pid)
-        except (OSError, KeyError) as error:  # gone, or a zombie without memory
+        except (OSError, KeyError) as error:  # ended, or a zombie without memory
             raise self._failed("has ended") from error
 
     async def until(self, event: str, *, timeout: float = SILENCE_SECONDS) -> dict[str, Any]:
-        """The next line with this event; others are passed over.
+        """Read the next line with this event; others are ignored.
 
         Raises:
             PeerFailed: it exited, or did not print the event in time.
@@ -131,20 +132,20 @@ class Peer:
         try:
             async with asyncio.timeout(timeout):
                 while line := await self._output.readline():
-                    said: dict[str, Any] = json.loads(line)
-                    if said["event"] == event:
-                        return said
+                    line_event: dict[str, Any] = json.loads(line)
+                    if line_event["event"] == event:
+                        return line_event
         except TimeoutError as error:
-            raise self._failed(f"did not say {event!r} within {timeout:g} s") from error
+            raise self._failed(f"did not print {event!r} within {timeout:g} s") from error
         raise self._failed(f"ended with exit code {await self._process.wait()} before {event!r}")
 
     async def collect(self) -> None:
-        """Make it collect garbage and return free memory to the system."""
+        """Collect garbage in the peer and return free memory to the system."""
         self._process.send_signal(signal.SIGUSR1)
         await self.until("collected")
 
     async def alongside(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is canceled when the peer exits.
+        """Return the result of `work`, which is canceled when the peer exits.
 
         Raises:
             PeerFailed: the peer ended first.
@@ -158,7 +159,8 @@ class Peer:
             return await working
 
     async def quiet(self, *, within: float, cores: float = 0.05, seconds: float = 1.0) -> Cost:
-        """Its cost once it has used less than `cores` of a core for `seconds`, or when `within` seconds are over."""
+        """Return the cost when the peer has used less than `cores` of a core for `seconds`, or after `within`
+        seconds."""
         deadline = asyncio.get_running_loop().time() + within
         before = self.cost
         while True:
@@ -173,17 +175,17 @@ class Peer:
         """Stop it and wait; returns its `end` event.
 
         Raises:
-            PeerFailed: it had ended before, does not stop, or stops with an error.
+            PeerFailed: it has already ended, does not stop, or stops with an error.
         """
         if self._process.returncode is not None:
             raise self._failed(f"had ended with exit code {self._process.returncode}")
         self._process.terminate()
-        said = await self.until("end", timeout=STOP_SECONDS)
+        event = await self.until("end", timeout=STOP_SECONDS)
         async with asyncio.timeout(STOP_SECONDS):
             code = await self._process.wait()
         if code != 0:
             raise self._failed(f"stopped with exit code {code}")
-        return said
+        return event
 
     async def kill(self) -> None:
         """Kill it if it still runs."""
@@ -198,7 +200,7 @@ class Peer:
 
 @asynccontextmanager
 async def peer(name: str, started: Sequence[str], *, log: Path) -> AsyncGenerator[Peer]:
-    """Run a peer for the length of the body, and stop it afterwards in any case."""
+    """Run a peer during the `async with` block, and always stop it at the end."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs are compiled once, not at each start
     with log.open("ab") as errors:

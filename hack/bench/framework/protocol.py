@@ -1,4 +1,4 @@
-"""A Python peer's side of the protocol (see `hack.bench.framework.peers`): its events and latencies.
+"""Implements a Python peer's side of the protocol (see `hack.bench.framework.peers`): events and latencies.
 
 Standard library only, because kopf's peer runs in a separate environment.
 """
@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 
-def say(event: str, **figures: Any) -> None:
-    """One line to the benchmark."""
+def emit(event: str, **figures: Any) -> None:
+    """Print one event, which the benchmark reads."""
     print(json.dumps({"event": event, **figures}), flush=True)
 
 
@@ -23,19 +23,19 @@ def collect_on_signal() -> None:
     def collect() -> None:
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # as Go's debug.FreeOSMemory does
-        say("collected")
+        emit("collected")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, collect)
 
 
 class Latencies:
-    """Nanoseconds from the moment a change was sent, which the object contains, to the moment it is handled."""
+    """Collects the nanoseconds from the sending of a change, whose time the object contains, to its handling."""
 
     def __init__(self) -> None:
         self.nanoseconds: list[int] = []
         self._last: dict[str, str] = {}
 
-    def saw(self, name: str, sent: str | None) -> None:
+    def record(self, name: str, sent: str | None) -> None:
         """Count a change once; `sent` is CLOCK_MONOTONIC, which all processes of a machine share."""
         now = time.monotonic_ns()
         if sent and self._last.get(name) != sent:

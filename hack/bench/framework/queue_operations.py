@@ -1,16 +1,16 @@
-"""Operations on the work queue: the three scenarios of controller-runtime's benchmarks, on ours and on its queue.
+"""Measures the work queues of the framework and of controller-runtime in the three scenarios of its benchmarks.
 
 The scenarios are those of `pkg/controller/priorityqueue/priorityqueue_test.go`, with the keys that a controller has
 (namespace and name) instead of integers:
 
-* add, get, done: a thousand keys are added, then taken and given back one after the other.
+* add, get, done: a thousand keys are added, then taken and marked as done one after the other.
 * add only: the same thousand keys are added again and again; all but the first adds find their key queued.
 * adds while consumed: a million keys are queued, a thousand consumers take keys and hold each for a millisecond, and
   meanwhile one producer adds a thousand keys at a time. Ours has one event loop: the producer yields after every batch,
   and the time until it runs again counts. Go's producer shares locks with the consumers.
 
-CPU is that of all threads: Go's queue does part of its work on other goroutines, thus on the second core. Nothing but
-the queue is measured: no server, no reconcile. Each run is a process of its own.
+CPU is that of all threads: Go's queue does part of its work on other goroutines, thus on the second core. Only the
+queue is measured: no server, no reconcile. Each run is a separate process.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, OURS, command, peer
-from hack.bench.framework.protocol import say
+from hack.bench.framework.protocol import emit
 from hack.bench.report import Column, Figures, Report, in_turn, medians
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.tasks import TaskScope
@@ -109,7 +109,7 @@ async def contended(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, floa
 
 
 async def ours(seconds: float) -> dict[str, dict[str, float]]:
-    """The three scenarios, in this process."""
+    """Run the three scenarios in this process."""
     keys = [ObjectKey("default", f"c{number:07d}") for number in range(SEEDED)]
     return {
         "add_get_done": await add_get_done(seconds, keys[:BATCH]),
@@ -119,19 +119,19 @@ async def ours(seconds: float) -> dict[str, dict[str, float]]:
 
 
 async def turn(name: str, seconds: float, folder: Path) -> Figures:
-    """One run of one queue, in a process of its own."""
+    """Run one queue once, in a separate process."""
     if name == OURS:
         started = [sys.executable, "-m", "hack.bench.framework.queue_operations"]
     else:
         started = [*command(name), "queue", "-"]
     async with peer(name, [*started, "--seconds", str(seconds)], log=folder / f"{name}.log") as running:
-        said = await running.until("result")
+        event = await running.until("result")
     shapes = ("add_get_done", "add_only", "contended")
-    return {f"{shape}_{key}": value for shape in shapes for key, value in said[shape].items()}
+    return {f"{shape}_{key}": value for shape in shapes for key, value in event[shape].items()}
 
 
 async def measure(seconds: float, runs: int) -> Report:
-    """All turns, and their medians by queue."""
+    """Run all queues in turn and report the medians by queue."""
     with TemporaryDirectory() as folder:
         turns = await in_turn((OURS, CONTROLLER_RUNTIME), runs, lambda name, _: turn(name, seconds, Path(folder)))
     return Report(
@@ -145,17 +145,17 @@ async def measure(seconds: float, runs: int) -> Report:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run it as asked."""
+    """Run the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench queue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="of each shape")
     parser.add_argument("--runs", type=int, default=5)
-    asked = parser.parse_args(arguments)
-    return [asyncio.run(measure(asked.seconds, asked.runs))]
+    options = parser.parse_args(arguments)
+    return [asyncio.run(measure(options.seconds, options.runs))]
 
 
 if __name__ == "__main__":
     alone = argparse.ArgumentParser()
     alone.add_argument("--seconds", type=float, required=True)
-    say("result", **asyncio.run(ours(alone.parse_args().seconds)))
+    emit("result", **asyncio.run(ours(alone.parse_args().seconds)))

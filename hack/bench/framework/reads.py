@@ -1,12 +1,14 @@
-"""Reads of the cache: Get by key, List of 1,000 by label, and a Get right after a write, ours and controller-runtime's.
+"""Measures cache reads of the framework and controller-runtime: Get by key, List of 1,000 by label, Get after a write.
 
 The cache holds 5,000 ConfigMaps of 1 KB, a fifth of them with the label that is listed. Both sides return a private
-copy of every object: ours decodes it anew, controller-runtime copies it deeply. One task (one goroutine) reads.
+copy of every object: the framework decodes it again, controller-runtime copies it deeply. One task (one goroutine)
+reads.
 
 * get, list: reads a second, and the CPU time of one, of all threads.
-* stale: of 500 writes, the reads right after them that did not show them. Ours waits for its own writes by default.
-* visible after: from the answer to the write to a read that shows it, p50 and p99. controller-runtime's cache is read
-every 50 µs; ours once.
+* stale: number of reads, each directly after one of 500 writes, that did not return the write. The framework waits for
+  its own writes by default.
+* visible after: from the response to the write to a read that returns it, p50 and p99. controller-runtime's cache is
+  read every 50 µs; the framework's once.
 
 Not measured: reads from many tasks at once, and against a busy watch.
 """
@@ -42,17 +44,17 @@ def labels(index: int) -> Mapping[str, str]:
 
 
 async def turn(name: str, started: Sequence[str], log: Path) -> Figures:
-    """One run of one peer."""
+    """Run one peer once."""
     async with peer(name, started, log=log) as running:
-        said = await running.until("result")
+        event = await running.until("result")
         await running.end()
-    own = said["own"]
+    own = event["own"]
     visible = [1000 * seconds for seconds in own["visible_seconds"]]
     return {
-        "get_per_second": said["get"]["per_second"],
-        "get_cpu_us": said["get"]["cpu_us"],
-        "list_per_second": said["list"]["per_second"],
-        "list_cpu_ms": said["list"]["cpu_us"] / 1000,
+        "get_per_second": event["get"]["per_second"],
+        "get_cpu_us": event["get"]["cpu_us"],
+        "list_per_second": event["list"]["per_second"],
+        "list_cpu_ms": event["list"]["cpu_us"] / 1000,
         "stale_percent": 100 * own["stale"] / own["writes"],
         "visible_p50_ms": quantile(visible, 0.5),
         "visible_p99_ms": quantile(visible, 0.99),
@@ -61,10 +63,10 @@ async def turn(name: str, started: Sequence[str], log: Path) -> Figures:
 
 
 async def measure(control_plane: ControlPlane, objects: int, seconds: float, runs: int) -> Report:
-    """All turns, and their medians by peer."""
+    """Run all peers in turn and report the medians by peer."""
     listed = len([index for index in range(objects) if index % LISTED_PART == 0])
-    options = [str(control_plane.kubeconfig), "--seconds", str(seconds), "--listed", str(listed)]
-    commands = {name: [*command(name), "reads", *options] for name in NAMES}
+    flags = [str(control_plane.kubeconfig), "--seconds", str(seconds), "--listed", str(listed)]
+    commands = {name: [*command(name), "reads", *flags] for name in NAMES}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects, labels)
     folder = control_plane.folder
@@ -80,13 +82,13 @@ async def measure(control_plane: ControlPlane, objects: int, seconds: float, run
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run it as asked."""
+    """Run the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench reads", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--objects", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=3.0, help="of gets, and of lists")
     parser.add_argument("--runs", type=int, default=5)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, asked.objects, asked.seconds, asked.runs))]
+        return [asyncio.run(measure(control_plane, options.objects, options.seconds, options.runs))]

@@ -3,7 +3,7 @@
     python -m hack.bench store [--objects 10000]
 
 Each representation holds the same pods in a fresh process, because resident memory is only comparable there. `isolated`
-reads give every caller an object of its own, which is what the cache promises; `shared` reads do not.
+reads return a separate object to every caller, as the cache guarantees; `shared` reads do not.
 
 * bytes: the cache's own `Store`: stripped JSON text and a header, decoded on read.
 * bytes+lru: the same, with the last 1,024 decoded objects kept and shared.
@@ -72,7 +72,7 @@ def _container() -> dict[str, Any]:
 
 
 def pod(number: int) -> bytes:
-    """A pod as an API server sends it: about 6 KiB, a third of it managedFields."""
+    """Return a pod as an API server sends it: about 6 KiB, a third of it managedFields."""
     workspace, container = f"workspace-{number % WORKSPACES}", _container()
     metadata: dict[str, Any] = {
         "name": f"{workspace}-{number}",
@@ -250,7 +250,7 @@ def resident_kib() -> int:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Median CPU seconds of a few rounds: not the clock's, so that other work on the machine does not count."""
+    """Return the median CPU seconds of a few rounds, which other work on the machine does not affect."""
     rounds: list[float] = []
     for _ in range(ROUNDS):
         started = time.process_time()
@@ -260,13 +260,13 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def each(read: Callable[[ObjectKey], object], keys: Sequence[ObjectKey]) -> None:
-    """Read one after the other, keeping none, as reconciles do."""
+    """Read all objects in sequence, without references to earlier ones, like reconciles."""
     for key in keys:
         read(key)
 
 
 def measure(name: str, count: int) -> dict[str, float]:
-    """The figures of one representation, taken in this process."""
+    """Measure one representation in this process."""
     held = REPRESENTATIONS[name]()
     warm = pod(0)
     held.put(warm)
@@ -325,17 +325,25 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Measure each representation in a process of its own."""
-    asked = _parsed(arguments)
+    """Measure each representation in a separate process."""
+    options = _parsed(arguments)
     rows: dict[str, dict[str, float]] = {}
-    for name in [asked.only] if asked.only else REPRESENTATIONS:
-        command = [sys.executable, "-m", "hack.bench.framework.store", "--only", name, "--objects", str(asked.objects)]
+    for name in [options.only] if options.only else REPRESENTATIONS:
+        command = [
+            sys.executable,
+            "-m",
+            "hack.bench.framework.store",
+            "--only",
+            name,
+            "--objects",
+            str(options.objects),
+        ]
         rows[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return [
         Report(
             name="store",
-            about=f"{asked.objects:,} pods in the cache, by representation; CPU time, medians of {ROUNDS}",
-            settings={"objects": asked.objects, "rounds": ROUNDS},
+            about=f"{options.objects:,} pods in the cache, by representation; CPU time, medians of {ROUNDS}",
+            settings={"objects": options.objects, "rounds": ROUNDS},
             columns=COLUMNS,
             rows=rows,
         )

@@ -1,22 +1,20 @@
-"""Initial sync: from the start of a process to a cache that holds 20,000 ConfigMaps of 1 KB, and its memory.
+"""Measures the initial sync: time and memory from the start of a process until it caches 20,000 ConfigMaps of 1 KB.
 
-Each peer is a manager whose cache holds the ConfigMaps and nothing else: no controller, no handler. kopf has no cache;
-its peer keeps every object in a dictionary, filled by an `on.event` handler. (`kopf.index` would be nearer,
-but could not be filled: 2,000 objects took 7 s, 4,000 took 126 s, and 20,000 had not ended after 300 s, on a busy
-machine.)
+Each peer is a manager that only caches the ConfigMaps: no controller, no handler. kopf has no cache; its peer keeps
+every object in a dictionary, filled by an `on.event` handler. (`kopf.index` would be a closer equivalent, but is too
+slow: on a busy machine 2,000 objects took 7 s, 4,000 took 126 s, and 20,000 did not finish within 300 s.)
 
-* synced: from the start of the process, interpreter and imports included, until the peer reports that its cache is
-full. * of that, the manager: after interpreter, imports and the manager's construction (kopf: after imports), as the
-peer
-  itself measures it.
+* synced: from the start of the process, interpreter and imports included, until the peer reports a full cache.
+* of that, the manager: without interpreter, imports and the manager's construction (kopf: without imports), as
+  measured by the peer.
 * CPU: of the process until then. Peak RSS: until five seconds later.
-* RSS settled: what an operator's container shows five seconds later, nothing asked for.
+* RSS settled: RSS five seconds later, without a forced garbage collection, as an operator's container shows it.
 * RSS per object: (RSS - RSS of the same program whose selector matches nothing) / objects, both after a garbage
-  collection whose free memory went back to the system (`runtime.GC` and `debug.FreeOSMemory` in Go; `gc.collect` and
+  collection that returned free memory to the system (`runtime.GC` and `debug.FreeOSMemory` in Go; `gc.collect` and
   `malloc_trim` in Python).
 
-Not measured: handlers and the queue (the `framework` benchmark has them), the API server's own CPU and memory. It
-answers from its watch cache, on the same machine.
+Not measured: handlers and the queue (see the `framework` benchmark), and the API server's own CPU and memory. It serves
+the lists from its watch cache, on the same machine.
 """
 
 import argparse
@@ -33,7 +31,7 @@ from hack.envtest import ControlPlane
 NOTHING = ("--labels", "bench=none")
 """A selector that matches no object."""
 NOWHERE = ("--namespace", "kube-public")
-"""The same for kopf, which selects labels itself, after fetching everything."""
+"""The same for kopf, which fetches all objects and then filters by label."""
 
 ROWS = {
     "ours": (OURS, False),
@@ -71,13 +69,13 @@ async def empty(name: str, started: Sequence[str], log: Path, settle: float) -> 
 
 
 async def turn(name: str, started: Sequence[str], objects: int, log: Path, settle: float) -> dict[str, float]:
-    """One run of one peer."""
+    """Run one peer once."""
     begun = time.monotonic()
     async with peer(name, started, log=log) as running:
-        said = await running.until("synced")
+        event = await running.until("synced")
         synced, cost = time.monotonic() - begun, running.cost
-        if said["objects"] != objects:
-            raise Incomplete(f"{name} holds {said['objects']} of {objects} objects")
+        if event["objects"] != objects:
+            raise Incomplete(f"{name} holds {event['objects']} of {objects} objects")
         await asyncio.sleep(settle)
         settled = running.cost
         await running.collect()
@@ -85,7 +83,7 @@ async def turn(name: str, started: Sequence[str], objects: int, log: Path, settl
         await running.end()
     return {
         "synced_seconds": synced,
-        "manager_seconds": said["seconds"],
+        "manager_seconds": event["seconds"],
         "cpu_seconds": cost.cpu_seconds,
         "peak_rss_mib": settled.peak_rss_mib,
         "settled_rss_mib": settled.rss_mib,
@@ -94,7 +92,7 @@ async def turn(name: str, started: Sequence[str], objects: int, log: Path, settl
 
 
 async def measure(control_plane: ControlPlane, names: Sequence[str], objects: int, runs: int, settle: float) -> Report:
-    """All turns, and their medians by peer."""
+    """Run all peers in turn and report the medians by peer."""
     commands = {peer_name: command(peer_name) for peer_name, _ in (ROWS[name] for name in names)}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects)
@@ -122,7 +120,7 @@ async def measure(control_plane: ControlPlane, names: Sequence[str], objects: in
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run it as asked."""
+    """Run the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -130,6 +128,6 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, help="seconds between full and settled")
     parser.add_argument("--peers", nargs="+", choices=ROWS, default=list(ROWS))
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, asked.peers, asked.objects, asked.runs, asked.settle))]
+        return [asyncio.run(measure(control_plane, options.peers, options.objects, options.runs, options.settle))]

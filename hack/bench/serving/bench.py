@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure(directory: str, tokens: int, arguments: argparse.Namespace) -> dict:
-    say(f"direct: {directory}")
+    log(f"direct: {directory}")
     command = [PYTHON, HERE / "direct.py", "--model", directory, "--prompt", PROMPTS[0]]
     command += ["--tokens", str(tokens), "--seconds", str(arguments.seconds)]
     result = {"tokens_per_answer": tokens, "direct": direct(command), "ours": {}, "plain": {}}
@@ -75,7 +75,7 @@ def measure(directory: str, tokens: int, arguments: argparse.Namespace) -> dict:
             # The plain server gets less time with many clients, because each of its responses takes long.
             asyncio.run(chat_load(url, clients=2, prompts=PROMPTS, tokens=tokens, seconds=1))
             for clients in arguments.clients:
-                say(f"{kind}: {clients} clients")
+                log(f"{kind}: {clients} clients")
                 cpu = cpu_seconds(process.pid)
                 load = asyncio.run(
                     chat_load(url, clients=clients, prompts=PROMPTS, tokens=tokens, seconds=arguments.seconds)
@@ -91,7 +91,7 @@ def measure(directory: str, tokens: int, arguments: argparse.Namespace) -> dict:
                     entry["errors"] += stream.errors
                 entry["rss_mib"] = psutil.Process(process.pid).memory_info().rss / 2**20
                 result[kind][clients] = entry
-    # Before and after, the better one counts: so that other load on the machine does not lower the limit.
+    # Measured before and after, and the better result is used, because other load on the machine lowers the limit.
     result["direct"] = max(result["direct"], direct(command), key=lambda found: found["tokens_per_second"])
     return result
 
@@ -219,7 +219,7 @@ def quiet() -> dict[str, str]:
     return os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,6 @@
-"""The limit: `model.generate` called in a loop, no server at all. Prints one JSON object.
+"""Measures the upper limit: calls `model.generate` in a loop, without a server. Prints one JSON object.
 
-Tries one CPU thread and all of them and reports the faster, so that the comparison does not hinge on OpenMP's default.
+Tries one CPU thread and all of them and reports the faster, so that the result does not depend on OpenMP's default.
 """
 
 import argparse

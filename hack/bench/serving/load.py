@@ -21,7 +21,7 @@ class Load:
 
 
 async def chat_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
-    """`POST /chat`, whole answers; every answer is exactly `tokens` long."""
+    """Send `POST /chat` and read complete responses of exactly `tokens` tokens."""
     load = Load(clients)
     options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     stop_at = time.perf_counter() + seconds
@@ -43,7 +43,7 @@ async def chat_load(url: str, *, clients: int, prompts: list[str], tokens: int, 
 
 
 async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
-    """`/v1/chat/completions`, streamed: its first event comes with the first token, whatever its text."""
+    """Send streamed `POST /v1/chat/completions`; the first event arrives with the first token."""
     load = Load(clients)
     stop_at = time.perf_counter() + seconds
 

@@ -71,7 +71,7 @@ CLUSTER_NOT_FOUND: Final = "ClusterNotFound"
 """The configured cluster does not exist in the cloud: the provisioner's settings are wrong."""
 
 CLOUD_THROTTLED: Final = "CloudThrottled"
-"""The cloud throttled the request; retried after the time that the cloud returned."""
+"""The cloud throttled the request; retried after the delay that the cloud requests."""
 
 CLOUD_BUSY: Final = "CloudBusy"
 """Another operation on the cluster is in progress; retried after it."""
@@ -80,10 +80,8 @@ CLOUD_CONFLICT: Final = "CloudConflict"
 """The cloud rejected the request because of the state of a resource; retried with backoff."""
 
 BLOCKED_BY_CLOUD: Final = "BlockedByCloud"
-"""A lock, a policy or a full subnet in the cloud prevents it;
-
-retried rarely until an administrator removes the cause.
-"""
+"""A lock, a policy or a full subnet in the cloud prevents the launch or the deletion. Retried at long intervals until
+an administrator removes the cause."""
 
 DELETION_FAILED: Final = "DeletionFailed"
 """The cloud did not delete the instance; the message contains the cloud's error."""
@@ -92,7 +90,7 @@ TERMINATING: Final = "Terminating"
 """Reason of Ready: the claim is being deleted."""
 
 CLOUD_UNAVAILABLE: Final = "CloudUnavailable"
-"""The cloud returned a server error or did not answer; retried."""
+"""The cloud returned a server error or did not respond; retried."""
 
 OPERATION_CANCELED: Final = "OperationCanceled"
 """Another operation superseded the launch; retried."""

@@ -1,7 +1,4 @@
-"""The number of nodes of a Workspace:
-
-its limit, for `resource.count` and the annotation `kaito.sh/node-count-override`.
-"""
+"""Limit of the number of nodes, for `resource.count` and the annotation `kaito.sh/node-count-override`."""
 
 from typing import Final
 

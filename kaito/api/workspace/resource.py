@@ -46,8 +46,7 @@ class NodeSelectorRequirement(LabelSelectorRequirement):
 
 class NodeSelector(LabelSelector):
     """Labels of the Workspace's nodes. New nodes are created with `matchLabels`. A node belongs to the Workspace only
-    if
-    it matches all labels and expressions. Must not be empty."""
+    if it matches all labels and expressions. Must not be empty."""
 
     rules: ClassVar = [
         Rule(

@@ -35,10 +35,10 @@ class View:
         return self._cache.get(kind, ObjectKey(namespace if kind.namespaced else "", name))
 
     def get(self, kind: type[R], name: str, namespace: str = "") -> R:
-        """The object. Raises as `find`, and:
+        """The object.
 
         Raises:
-            NotFound: the cache has no such object.
+            NotFound: the cache has no such object. Otherwise the errors of `find`.
         """
         found = self.find(kind, name, namespace)
         if found is None:

@@ -427,10 +427,11 @@ class Client:
         body: object = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Send any API request with plain JSON: `raw("GET", "/version")`. Raises the errors of the typed verbs, and:
+        """Send any API request with plain JSON: `raw("GET", "/version")`.
 
         Raises:
             ConfigurationError: A DELETE with a body in a dry run: the server would ignore the `dryRun` parameter.
+            KaitoRuntimeError: The errors of the typed verbs.
         """
         verb = method.upper()
         if self._dry_run and verb not in {"GET", "HEAD"}:

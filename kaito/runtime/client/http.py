@@ -240,8 +240,7 @@ class HttpTransport:
             pool.users -= 1
 
     def _connection_error(self, what: str, error: Exception) -> TransportError:
-        """Convert the error, and check the certificate files before the next connection: the CA may have been
-        rotated."""
+        """Convert the error, and check the certificate files before the next connection, in case the CA was rotated."""
         self._checked_at = -TLS_CHECK_SECONDS
         return _translated(what, error)
 

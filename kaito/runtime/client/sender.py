@@ -15,9 +15,9 @@ queue, whose workers would otherwise be blocked. The transport handles 401, beca
 A lost response does not mean that the write failed: kube-apiserver may have stored it. Repeating is safe only where a
 second execution has no further effect. A PUT repeats with a stale resourceVersion and conflicts; a DELETE carries the
 UID or finds nothing; an apply is declarative. A second POST with `generateName` creates a second object, and a JSON
-patch applies twice. After a 429 every request may be
-repeated: API Priority and Fairness rejects it before it is executed. A 5xx may come from a proxy, or from etcd after
-the write was stored, so PUT and DELETE are not repeated either, and the caller handles the uncertainty.
+patch applies twice. After a 429 every request may be repeated: API Priority and
+Fairness rejects it before it is executed. A 5xx may come from a proxy, or from etcd after the write was stored, so PUT
+and DELETE are not repeated either, and the caller handles the uncertainty.
 """
 
 import asyncio

@@ -12,10 +12,9 @@ RuleReason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequ
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Validation rule in CEL, of a model by `rules:
+    """Validation rule in CEL, of a model (`rules: ClassVar = [Rule(...)]`) or of a field (`rules(...)`).
 
-    ClassVar = [Rule(...)]` or of a field by `rules(...)`. `self` is the value; a rule that uses `oldSelf` is evaluated
-    on updates only.
+    `self` is the value; a rule that uses `oldSelf` is evaluated on updates only.
     """
 
     rule: str

@@ -10,15 +10,20 @@ from typing import Annotated, Any, ClassVar, Self, cast, get_origin
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic_core import PydanticUndefined, from_json
 
-_INITIALIZMS = {"id": "ID", "ids": "IDs", "ip": "IP", "ips": "IPs", "url": "URL", "uri": "URI", "uuid": "UUID"} | {
+_INITIALISMS = {
+    "id": "ID",
+    "ids": "IDs",
+    "ip": "IP",
+    "ips": "IPs",
+    "url": "URL",
+    "uri": "URI",
+    "uuid": "UUID",
     "cidr": "CIDR",
     "cidrs": "CIDRs",
     "pid": "PID",
     "ipc": "IPC",
 }
-"""Words that are upper case in field names unless they come first (Kubernetes API conventions, "Naming
-conventions")."""
-
+"""Words in upper case in field names unless they come first (Kubernetes API conventions, "Naming conventions")."""
 
 _EMPTY = (list, dict, set)
 
@@ -26,7 +31,7 @@ _EMPTY = (list, dict, set)
 def wire_name(name: str) -> str:
     """Return the JSON name of a field: `pod_ip` is `podIP`, `provider_id` is `providerID`, `from_` is `from`."""
     first, *rest = name.strip("_").split("_")
-    return first + "".join(_INITIALIZMS.get(word) or word[:1].upper() + word[1:] for word in rest)
+    return first + "".join(_INITIALISMS.get(word) or word[:1].upper() + word[1:] for word in rest)
 
 
 def format_time(moment: datetime) -> str:
@@ -101,12 +106,15 @@ class Model(BaseModel):
 
         Null means absent, as for the API server. Go servers write null for empty lists (conditions of a new
         CustomResourceDefinition), so invalid input is parsed once more without nulls; valid input has no additional
-        cost. Raises: pydantic.ValidationError: The input is invalid without nulls, too.
+        cost.
+
+        Raises:
+            pydantic.ValidationError: The input is invalid without nulls, too.
         """
         try:
             return cls.model_validate_json(text)
-        except ValidationError as misfit:
-            if not any(problem["input"] is None for problem in misfit.errors(include_url=False)):
+        except ValidationError as error:
+            if not any(problem["input"] is None for problem in error.errors(include_url=False)):
                 raise
         return cls.model_validate(without_nulls(from_json(text)))
 

@@ -68,10 +68,7 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
 
 
 def _truncated(update: ConditionUpdate) -> ConditionUpdate:
-    """Returns the condition in a form that the API server accepts;
-
-    reasons and messages of other controllers may not be.
-    """
+    """Returns the condition with a valid reason and message; those copied from other controllers may be invalid."""
     reason = re.sub(r"[^A-Za-z0-9_]", "", update.reason).lstrip("0123456789_").rstrip("_")[:_MAX_REASON_CHARACTERS]
     message = update.message
     if len(message) > MAX_MESSAGE_CHARACTERS:
