@@ -187,7 +187,7 @@ def test_the_webhook_reaches_the_controller_and_may_be_rewritten_by_it() -> None
     (configuration,) = documents("webhook")
     (webhook,) = configuration["webhooks"]
     service = webhook["clientConfig"]["service"]
-    target = named("GenerationService", "manager")[service["name"]]
+    target = named("Service", "manager")[service["name"]]
     port = next(port for port in target["spec"]["ports"] if port["port"] == service["port"])
     container = named("Deployment", "manager")["workspace-controller"]["spec"]["template"]["spec"]["containers"][0]
     writable = [
