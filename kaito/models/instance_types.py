@@ -1,6 +1,6 @@
 """The table of GPU instance types: finds the GPUs of an instance type by its name, in any case.
 
-Admission and sizing use the table. The gpu-provisioner asks the cloud which instance types it offers.
+Admission and sizing use the table. The gpu-provisioner reads the instance types that the cloud offers.
 """
 
 import difflib

@@ -216,7 +216,7 @@ def test_wrong_values_of_a_generation_config_are_logged_and_ignored(caplog: pyte
 
 
 def test_unsupported_option_is_accepted_at_its_default() -> None:
-    """A client that spells a default out asks for nothing."""
+    """A client that spells a default out requests nothing."""
     plan_of(
         {"eos_token_id": 2}, {"use_cache": True, "num_beam_groups": 1, "diversity_penalty": 0.0, "low_memory": False}
     )

@@ -168,7 +168,7 @@ async def test_a_binding_to_a_missing_role_is_reported(server: Server) -> None:
 
 
 async def test_impersonation_needs_permission(server: Server) -> None:
-    """The administrator may; a service account of his may not go on to be somebody else."""
+    """The administrator may; a service account of his may not impersonate another user."""
     await server.ok("POST", "/api/v1/namespaces/{ns}/serviceaccounts", {"metadata": {"name": "op"}})
     token = await server.ok("POST", "/api/v1/namespaces/{ns}/serviceaccounts/op/token", {"spec": {}})
     own = {"authorization": f"Bearer {token['status']['token']}"}

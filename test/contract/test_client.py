@@ -419,14 +419,14 @@ async def test_a_missing_subresource_is_distinguished_from_a_missing_object(api:
 async def test_fields_of_a_former_field_manager_are_removed(client: Client, api: Api, namespace: str) -> None:
     """framework-05: a version that applied as the manager itself, then one whose controller applies less."""
     await client.apply(config(namespace, "shared", a="1", dropped="1"))
-    await client.apply(config(namespace, "shared", theirs="1"), field_manager="somebody")
+    await client.apply(config(namespace, "shared", theirs="1"), field_manager="another")
     with writing_as("shop"):
         ensured = await api.ensure(config(namespace, "shared", a="1"))
     assert ensured.data == {"a": "1", "theirs": "1"}
     entries = managed_fields_of(await client.get(ConfigMap, "shared", namespace))
     assert {(entry.manager, entry.operation) for entry in entries} == {
         ("contract/shop", "Apply"),
-        ("somebody", "Apply"),
+        ("another", "Apply"),
     }
     with writing_as("other"):
         await api.ensure(config(namespace, "shared", b="1"))

@@ -42,7 +42,7 @@ class TankSpec(Model):
     liters: int = 0
     color: str | None = None
     valves: list[str] | None = None
-    """The old version cannot say this, nor liters that are no gallons; the conversion keeps them."""
+    """The old version has no such field, and no fractions of gallons; the conversion keeps them."""
 
 
 class OldTankSpec(Model):

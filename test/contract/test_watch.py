@@ -204,7 +204,7 @@ async def test_a_list_of_one_object_and_a_stream_that_selects_nothing_return_the
 
 
 async def test_initial_events_of_a_version_that_is_not_reached_yet_are_rejected(server: Server) -> None:
-    """framework-12: as an event of the stream; a client then asks for the newest."""
+    """framework-12: as an event of the stream; a client then requests the newest."""
     await server.ok("POST", MAPS, config_map("a"))
     future = str(int(await version(server)) + AHEAD)
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}

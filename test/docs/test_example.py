@@ -106,7 +106,7 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
     """Wait in real time until an async question is answered with yes."""
     try:
         async with asyncio.timeout(SECONDS):
-            while not await holds():  # noqa: ASYNC110 -- asks another process
+            while not await holds():  # noqa: ASYNC110 -- polls another process
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pytest.fail(f"not within {SECONDS:g} s: {what}")

@@ -12,7 +12,7 @@ from kaito.runtime.testing import World
 from test.support.codeblocks import CodeBlock, code_blocks
 
 WRITTEN_BY_COMMAND = {"deploy/crd.yaml"}
-"""The tutorial says the command instead; `test_docs_example` runs it."""
+"""The tutorial shows the command instead; `test_docs_example` runs it."""
 
 NOT_PART_OF_IT = {"README.md"}
 

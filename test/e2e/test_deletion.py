@@ -52,7 +52,7 @@ async def test_a_lock_is_told_on_the_workspace_and_the_columns_are_false() -> No
             assert status(running, column) == deleting
 
         await until(
-            lambda: status(running, "WorkspaceDeleting") == ("True", "CloudRefusesDeletion"), "the lock to be told"
+            lambda: status(running, "WorkspaceDeleting") == ("True", "CloudRefusesDeletion"), "the lock to be reported"
         )
         assert LOCKED in conditions(running)["WorkspaceDeleting"]["message"]
         described = running.kubectl("describe", "workspace", "locked")

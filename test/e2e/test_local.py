@@ -107,7 +107,7 @@ def test_a_workspace_answers_chat_survives_a_death_and_goes(up: Up) -> None:
 
     pid = int(str(up.container(f"{name}-0")["containerID"]).removeprefix("process://"))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: up.condition(name, "InferenceReady") == "False", "the death to be told", 20)
+    until(lambda: up.condition(name, "InferenceReady") == "False", "the death to be reported", 20)
     until(lambda: "137" in up.kubectl("describe", "workspace", name), "the exit code in words", 20)
     until(partial(up.is_ready, name), "recovery")
     assert up.container(f"{name}-0")["restartCount"] == 1

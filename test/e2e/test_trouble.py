@@ -36,7 +36,9 @@ async def test_quota_and_a_node_that_fails_are_told_and_heal(node_api: str) -> N
         await running.admin("POST", "faults", {"named": "quota", "times": None})
         running.kubectl("apply", "-f", "-", stdin=MANIFEST)
 
-        await until(lambda: "quota" in condition(running, "ResourceReady")["message"].lower(), "the quota to be told")
+        await until(
+            lambda: "quota" in condition(running, "ResourceReady")["message"].lower(), "the quota to be reported"
+        )
         assert condition(running, "ResourceReady")["status"] == "False"
         assert "QuotaExceeded" in running.kubectl("describe", "workspace", "phi")
         assert await running.pools() == {}
@@ -45,7 +47,9 @@ async def test_quota_and_a_node_that_fails_are_told_and_heal(node_api: str) -> N
         await until(lambda: is_true(running, "WorkspaceReady"), "recovery from the quota")
 
         await running.admin("PUT", "knobs", {"not_ready": True})
-        await until(lambda: condition(running, "ResourceReady")["status"] == "False", "the node's failure to be told")
+        await until(
+            lambda: condition(running, "ResourceReady")["status"] == "False", "the node's failure to be reported"
+        )
         (node,) = json.loads(running.kubectl("get", "nodes", "-o", "json"))["items"]
         assert node["metadata"]["name"] in running.kubectl("describe", "workspace", "phi")
 

@@ -157,7 +157,7 @@ async def until(condition: Any, what: str, seconds: float = 60.0) -> Any:
     """Poll until the condition gives something true; what it gave.
 
     Raises:
-        TimeoutError: it never did; the message says what was waited for.
+        TimeoutError: it never did; the message names what was waited for.
     """
     deadline = time.monotonic() + seconds
     while True:

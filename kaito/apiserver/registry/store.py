@@ -121,7 +121,7 @@ class WatchCache:
 Listener: TypeAlias = Callable[[str, Change], None]
 """Called after each write with the storage name of the resource and the change."""
 Delivery: TypeAlias = Callable[[str, Change], float | None]
-"""Says when watchers get a change: seconds to hold it back, or None to lose it."""
+"""Returns when watchers get a change: seconds to hold it back, or None to lose it."""
 
 
 @dataclass(frozen=True, slots=True)

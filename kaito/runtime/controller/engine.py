@@ -182,7 +182,7 @@ class Engine(Generic[K]):
                 result = await self._work(item)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            # `cancelling` tells the two sources of this error apart: a request to cancel this task comes from the end
+            # `cancelling` distinguishes the two sources of this error: a request to cancel this task comes from the end
             # of the process, everything else from a future that the reconcile awaited and that was cancelled.
             if task is None or task.cancelling():
                 raise

@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, and where a server on a socket can be reached."""
+"""Access: bearer tokens, and where a server on a socket can be reached."""
 
 from __future__ import annotations
 

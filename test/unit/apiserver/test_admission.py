@@ -22,7 +22,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 class Webhook:
-    """A webhook of the same process: remembers what it was asked, answers as told."""
+    """A webhook of the same process: records its reviews, returns the given answer."""
 
     def __init__(self) -> None:
         self.asked: list[Review] = []

@@ -11,7 +11,7 @@ from kaito.runtime.tasks import TaskScope
 
 
 class Changes:
-    """Wakes whoever waits for a status to come true."""
+    """Wakes tasks that wait for a status."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()

@@ -27,7 +27,7 @@ from kaito.provisioner.settings import ProvisionerSettings
 SETTINGS = ProvisionerSettings()
 UNAVAILABLE = "all requested instance types were unavailable during launch: "
 
-# error, category, reason, status, first delay, second, longest, the message says that no instance type was available
+# error, category, reason, status, first delay, second, longest, the message states that no instance type was available
 CATEGORIES: list[tuple[CloudError, str, str, str, float, float, float, bool]] = [
     (QuotaExceeded("no"), "quota", "QuotaExceeded", "False", 600, 1200, 1800, True),
     (InsufficientCapacity("no"), "capacity", "InsufficientCapacity", "False", 300, 600, 1800, True),

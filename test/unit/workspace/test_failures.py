@@ -238,7 +238,7 @@ async def test_a_stateful_set_of_another_owner_is_left_unchanged(cluster: "Clust
 
 
 async def test_what_could_not_be_looked_at_keeps_its_last_verdict(cluster: "Cluster", phi: Workspace) -> None:
-    """The server's own trouble is no news about the workload."""
+    """Errors of the API server do not change the workload's conditions."""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()

@@ -283,7 +283,7 @@ async def test_own_nodes_of_several_products_are_rejected_by_name(cluster: "Clus
 async def test_settings_that_have_no_effect_are_reported(text: str, size: str, words: str) -> None:
     """Nothing is accepted and ignored."""
     served_with = served(text, "mine", "phi-3-mini-4k-instruct")
-    workspace = Workspace.model_validate(Input("told", reason="", words="", size=size, **served_with).manifest())
+    workspace = Workspace.model_validate(Input("served", reason="", words="", size=size, **served_with).manifest())
     files = ManifestReader(config_maps={"mine": ConfigMap.model_validate(served_with["objects"][0])})
     examined = await run_checks(workspace, WorkspaceSettings(), files)
     assert examined.errors == []

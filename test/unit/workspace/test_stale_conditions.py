@@ -87,7 +87,7 @@ async def test_no_condition_is_stale_after_a_step_failed(
             assert f"{step.name} failed: " in message
             assert status in {"Unknown", "False"}, f"{name} is still {status}: {message}"
         for name in ("ResourceReady", "InferenceReady", "WorkspaceReady"):
-            assert conditions[name][0] != "True", f"{name} says {conditions[name]}"
+            assert conditions[name][0] != "True", f"{name} is {conditions[name]}"
         assert len(warnings(cluster, "ReconcileError")) == 1, "one event, not one for each retry"
 
         monkeypatch.undo()
@@ -359,7 +359,7 @@ async def test_no_condition_of_a_tuning_workspace_is_stale_after_a_step_failed(
         conditions = cluster.conditions()
         assert "InferenceReady" not in conditions
         for name in ("ResourceReady", "JobStarted", "WorkspaceSucceeded", "WorkspaceReady"):
-            assert conditions[name][0] != "True", f"{name} says {conditions[name]}"
+            assert conditions[name][0] != "True", f"{name} is {conditions[name]}"
         for name in set(conditions) & step.condition_types:
             assert f"{step.name} failed: RuntimeError: a surprise" in conditions[name][2]
         assert len(warnings(cluster, "ReconcileError")) == 1

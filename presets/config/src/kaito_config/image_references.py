@@ -52,7 +52,7 @@ class ImageReference:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the registry is on this machine. Docker speaks plain HTTP to such registries."""
+        """Whether the registry is on this machine. Docker uses plain HTTP for such registries."""
         return _LOOPBACK.fullmatch(self.registry) is not None
 
     @property

@@ -1,6 +1,6 @@
 """Translates `/chat` requests to OpenAI requests, and the responses back.
 
-Used by `proxy`, which sends the requests and asks the engine for the number of prompt tokens; nothing here does I/O.
+Used by `proxy`, which does the I/O: it sends the requests and counts prompt tokens with the engine.
 Every key of `generate_kwargs` is translated or refused; none is ignored.
 """
 

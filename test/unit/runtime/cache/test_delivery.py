@@ -1,4 +1,4 @@
-"""What handlers are told: everything, in order, each for itself, again when they fail."""
+"""Delivery to handlers: every event, in order, for each handler separately, again when one fails."""
 
 import asyncio
 import random
@@ -204,7 +204,7 @@ async def test_a_handler_added_while_a_relist_is_told_hears_each_object_once() -
 
         cache.informer(ConfigMap).subscribe(join, name="join")
         await asyncio.sleep(5)
-        assert told_before[0] < 502, "the relist was told completely already: nothing is tested"
+        assert told_before[0] < 502, "the relist was delivered completely already: nothing is tested"
         (ear,) = late
         assert ear.words() == [f"create c{number:04} ->{number + 10} initial" for number in range(500)]
         words = early.words()
@@ -328,7 +328,7 @@ async def test_a_later_success_does_not_make_up_for_an_earlier_failure() -> None
     ) as cache:
         cache.informer(ConfigMap).subscribe(handler, name="h")
         await asyncio.sleep(60)
-        # The step from 8, which nobody has seen, comes again and reaches to the newest state.
+        # The step from 8, which no handler has seen, comes again and reaches to the newest state.
         assert told == [("9", "10"), ("8", "10")]
 
 

@@ -85,7 +85,7 @@ async def test_own_writes_are_waited_for_where_they_belong(places: World) -> Non
         assert len([found for found in await api.list(ConfigMap) if found.name == "mine"]) == 3
         places.clear_requests()
 
-        # Out of the selector of "web": read live at once, and the list asks what the informers follow.
+        # Out of the selector of "web": read live at once, and the list requests what the informers follow.
         back = await api.get(ConfigMap, "mine", "web")
         await api.patch(back, MergePatch({"metadata": {"labels": {"tier": "back"}}}))
         assert (await api.get(ConfigMap, "mine", "web")).labels == {"tier": "back"}

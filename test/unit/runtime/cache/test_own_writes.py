@@ -289,7 +289,7 @@ async def test_a_list_that_waits_looks_again_at_what_did_not_matter_before(world
         made = await api.create(config_map("a", labels={"color": "red"}))
         await world.settle()
         world.lag(ConfigMap, 0.5)
-        # Somebody paints "a" blue, and we paint it red again. When "c" has arrived, the cache still shows "a" as blue.
+        # Another client paints "a" blue, we paint it red again. When "c" has arrived, the cache still shows "a" blue.
         world.patch(ConfigMap, "a", {"metadata": {"labels": {"color": "blue"}}})
         await asyncio.sleep(0.1)
         await api.create(config_map("c", labels={"color": "blue"}))

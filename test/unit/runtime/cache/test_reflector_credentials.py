@@ -22,7 +22,7 @@ def line(name: str, version: int) -> bytes:
 
 
 class Server:
-    """Accepts one token; sends one event per watch and closes it when told."""
+    """Accepts one token; sends one event per watch and closes it on request."""
 
     def __init__(self) -> None:
         self.token = "first"

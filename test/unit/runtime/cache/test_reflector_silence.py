@@ -237,7 +237,7 @@ async def test_readyz_fails_when_the_definition_is_deleted(world: World) -> None
 
 
 async def test_readyz_fails_while_watches_are_accepted_and_deliver_nothing(world: World) -> None:
-    """framework-03: an accepted watch is no news; the server answers lists all the time."""
+    """framework-03: an accepted watch proves nothing; the server answers lists all the time."""
     transport = Muffler(world.transport())
     world.install(App)
     async with manager_on(world, transport, Controller(App, converge)) as manager:
@@ -257,7 +257,7 @@ async def test_readyz_fails_while_watches_are_accepted_and_deliver_nothing(world
 
 
 async def test_a_quiet_kind_on_a_server_with_rare_bookmarks_is_asked_about_and_ready(world: World) -> None:
-    """framework-03: etcd reports progress every ten minutes by default, so silence alone is no fault."""
+    """framework-03: etcd reports progress every ten minutes by default, so silence alone is not a fault."""
     transport = Muffler(world.transport())
     transport.without_bookmarks = True
     world.install(App)

@@ -1,4 +1,4 @@
-"""What reconcilers hold: reads that never miss an own write, and refuse what nobody declared."""
+"""The API of reconcilers: reads that never miss an own write, and that reject undeclared kinds."""
 
 from collections.abc import AsyncIterator
 

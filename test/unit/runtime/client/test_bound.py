@@ -61,7 +61,7 @@ async def test_a_bound_client_needs_no_namespace(world: World, manager: Manager)
     assert {obj.name: obj.data for obj in await client.list(ConfigMap)} == {"a": {"text": "3"}, "b": {"text": "1"}}
     assert await client.find(ConfigMap, "elsewhere") is None
     assert await client.delete(config("b"))
-    await client.delete_all(ConfigMap, labels="nobody=has-it")
+    await client.delete_all(ConfigMap, labels="missing=label")
     with pytest.raises(AlreadyExists):
         await client.create(config("a", text="other"))
     assert (await client.get(Namespace, "web")).name == "web"
@@ -156,7 +156,7 @@ async def test_reads_do_not_wait_for_a_dry_run(world: World, manager: Manager) -
     async with rehearsal.status(world.put(deployment("app"))) as status:
         status.set(replicas=3)
     await rehearsal.delete(kept)
-    rehearsal.event(kept, "Normal", "Rehearsed", "nobody hears it")
+    rehearsal.event(kept, "Normal", "Rehearsed", "is not sent")
     world.clear_requests()
 
     assert (await rehearsal.get(ConfigMap, "kept", "default")).data == {"text": "1"}

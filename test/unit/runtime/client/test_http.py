@@ -34,7 +34,7 @@ async def transport_to(url: str) -> AsyncGenerator[HttpTransport]:
 
 @asynccontextmanager
 async def raw_server(handle: Connection) -> AsyncGenerator[str]:
-    """A server that does what `handle` says with every connection."""
+    """A server that runs `handle` for every connection."""
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -302,7 +302,7 @@ async def test_client_02_a_rotated_token_file_is_used_within_a_minute(tmp_path: 
     assert await token.header() == "Bearer two"
     file.unlink()
     await asyncio.sleep(61)
-    assert await token.header() == "Bearer two"  # unreadable for a moment is no reason to go without
+    assert await token.header() == "Bearer two"  # a file that is unreadable for a moment does not drop the token
     assert await token.renew("Bearer two") is False
 
 

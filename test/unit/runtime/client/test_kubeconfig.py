@@ -393,7 +393,7 @@ def test_client_11_reading_a_kubeconfig_loads_no_generated_code(tmp_path: Path) 
         f"access = asyncio.run(find_cluster_config(Path({str(path)!r}), environment={{}}))\n"
         "assert access.server\n"
         "assert not [name for name in sys.modules if name.startswith('kubernetes')], 'left behind'\n"
-        "import kubernetes_asyncio.client.models\n"  # whoever wants the library still gets all of it
+        "import kubernetes_asyncio.client.models\n"  # the library still imports completely
         "assert kubernetes_asyncio.client.V1Pod\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=50)

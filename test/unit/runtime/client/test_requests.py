@@ -221,7 +221,7 @@ async def test_a_list_without_items_is_empty() -> None:
 
 
 class Spans:
-    """A tracer in OpenTelemetry's shape that writes down what it is told."""
+    """A tracer in OpenTelemetry's shape that records its spans."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

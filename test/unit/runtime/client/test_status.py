@@ -51,7 +51,7 @@ async def gauge(world: World, api: Api) -> Gauge:
 
 
 async def reconcile(api: Api, gauge: Gauge, reason: str, *, end: Exception | None = None, sleep: float = 0) -> None:
-    """A body that says something, and then takes long, or fails."""
+    """A body that reports a condition, and then takes long, or fails."""
     async with api.status(gauge) as status:
         status.condition("Ready", False, reason)
         await asyncio.sleep(sleep)
@@ -156,7 +156,7 @@ async def test_plain_fields_of_an_object_that_changed_are_written_to_the_newer_s
 async def test_plain_fields_of_a_former_object_are_not_written_to_its_namesake(
     api: Api, gauge: Gauge, world: World
 ) -> None:
-    """A sibling of framework-06: what is said about an object that is gone reached another one of its name."""
+    """A sibling of framework-06: a status of a deleted object reached another one of its name."""
     world.delete(Gauge, "g")
     world.put(Gauge(metadata=ObjectMeta(name="g", namespace="default")))
     async with api.status(gauge) as status:

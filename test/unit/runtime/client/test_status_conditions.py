@@ -1,4 +1,4 @@
-"""The status scope writes conditions in the class the kind has, and says at once what it cannot write."""
+"""The status scope writes conditions in the class the kind has, and rejects at once what it cannot write."""
 
 from typing import Any
 

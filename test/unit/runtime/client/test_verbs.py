@@ -246,7 +246,7 @@ async def test_delete_only_the_very_object(client: Client, world: World) -> None
 
 async def test_delete_only_what_was_read(client: Client, world: World) -> None:
     read = await client.create(config("a"))
-    world.patch(ConfigMap, "a", {"data": {"by": "somebody"}})
+    world.patch(ConfigMap, "a", {"data": {"by": "another"}})
     with pytest.raises(Conflict):
         await client.delete(read, if_unchanged=True)
     with pytest.raises(Conflict):

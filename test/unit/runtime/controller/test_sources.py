@@ -277,7 +277,7 @@ async def test_resync_waits_behind_what_changes(world: World) -> None:
     async with world.manager(Controller(ConfigMap, converge, resync=1000)):
         await world.settle()
         order.clear()
-        while not order:  # noqa: ASYNC110 - virtual time: the resync comes when its jitter says
+        while not order:  # noqa: ASYNC110 - virtual time: the resync comes after its jitter
             await asyncio.sleep(1)
         world.put(config("new"))
         await world.settle()

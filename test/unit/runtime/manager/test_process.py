@@ -40,7 +40,7 @@ async def converge(request: Request[ConfigMap]) -> Again | None:
     if wanted.startswith("thread"):
         await request.api.patch(request.object, MergePatch({"data": {"done": "begun"}}))
         await asyncio.to_thread(time.sleep, float(wanted.removeprefix("thread ")))
-    if wanted == "let go":
+    if wanted == "released":
         asyncio.get_running_loop().run_in_executor(None, time.sleep, 30)
     if wanted == "pool":
         asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(), time.sleep, 30)
@@ -172,7 +172,7 @@ async def holder(cluster: Cluster) -> str | None:
     [
         ("thread 60", "thread of time.sleep (controller.configmap.worker-0)"),
         ("program", "thread of subprocess.run (controller.configmap.worker-0)"),
-        ("let go", "thread of time.sleep (controller.configmap.worker-0)"),
+        ("released", "thread of time.sleep (controller.configmap.worker-0)"),
         ("pool", "thread ThreadPoolExecutor-0_0 at"),
         ("raw", "thread raw at"),
     ],

@@ -1,4 +1,4 @@
-"""`World.admit`: the in-memory server asks webhooks of the same process."""
+"""`World.admit`: the in-memory server calls webhooks of the same process."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""`World.apply` does what `kubectl apply --server-side` does; `World.condition` reads what a status says."""
+"""`World.apply` does what `kubectl apply --server-side` does; `World.condition` reads a status."""
 
 from pathlib import Path
 from typing import Any

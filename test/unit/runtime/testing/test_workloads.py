@@ -1,4 +1,4 @@
-"""The stand-ins of workload controllers: pods come, volume claims are made, the status says how far it is."""
+"""The stand-ins of workload controllers: pods come, volume claims are made, the status reports the progress."""
 
 from kaito.runtime import LabelSelector, ObjectMeta, Quantity
 from kaito.runtime.kinds import (

@@ -1,4 +1,4 @@
-"""A manager with webhooks: certificate, injection, readiness; and a metrics port that asks who reads it."""
+"""A manager with webhooks: certificate, injection, readiness; and a metrics port that authenticates its readers."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Webhook configurations made from declarations: what they say, and that a server takes them and asks."""
+"""Webhook configurations from declarations: their content, and that a server accepts them and calls the webhooks."""
 
 from collections.abc import Callable
 from typing import Any
