@@ -308,16 +308,22 @@ def _reason(response: _Response) -> str:
 def _open(
     method: str, url: str, headers: Mapping[str, str], data: Body, authorization: str | None, *, stream: bool = False
 ) -> _Response:
-    request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s) by construction
+    if isinstance(data, Path):
+        with data.open("rb") as file:
+            return _open_request(_request(method, url, headers, file, authorization), stream=stream)
+    return _open_request(_request(method, url, headers, data, authorization), stream=stream)
+
+
+def _request(
+    method: str, url: str, headers: Mapping[str, str], data: bytes | IO[bytes] | None, authorization: str | None
+) -> urllib.request.Request:
+    # The data is an argument of the constructor because a later assignment removes the Content-Length header. A file
+    # would then be sent in chunks, which the specification does not allow for an upload.
+    request = urllib.request.Request(url, data, dict(headers), method=method)  # noqa: S310 - http(s) by construction
     if authorization:
         # urllib does not send this header to the target of a redirect.
         request.add_unredirected_header("Authorization", authorization)
-    if isinstance(data, Path):
-        with data.open("rb") as file:
-            request.data = file
-            return _open_request(request, stream=stream)
-    request.data = data
-    return _open_request(request, stream=stream)
+    return request
 
 
 def _open_request(request: urllib.request.Request, *, stream: bool) -> _Response:
