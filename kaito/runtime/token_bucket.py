@@ -4,8 +4,8 @@ The client uses it for `kube-client-qps`, the work queue for `BucketLimiter`. Ot
 rate limit:
 
     bucket = TokenBucket(rate=1, burst=60)
-    await bucket.take()            # waits until a request may be sent
-    bucket.pause(retry_after)      # after a 429: no request until the time has passed
+    await bucket.take()    # waits until a request may be sent
+    bucket.pause(30.0)     # after a 429 with Retry-After: no request for 30 s
 """
 
 import asyncio

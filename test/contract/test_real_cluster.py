@@ -119,5 +119,5 @@ def test_binaries_are_found_where_setup_envtest_puts_them(tmp_path: Path) -> Non
     environment = {"KUBEBUILDER_ASSETS": str(tmp_path), "TEST_ASSET_ETCD": str(tmp_path / "mine")}
     found = find_binaries(environment=environment)
     assert found == {"etcd": tmp_path / "mine", "kube-apiserver": tmp_path / "kube-apiserver"}
-    with pytest.raises(Unavailable, match="/nowhere/etcd, /nowhere/kube-apiserver: set KUBEBUILDER_ASSETS"):
+    with pytest.raises(Unavailable, match="/nowhere/etcd, /nowhere/kube-apiserver missing: set KUBEBUILDER_ASSETS"):
         find_binaries(environment={"KUBEBUILDER_ASSETS": "/nowhere"})

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from kaito.api import Workspace, conditions
 from kaito.api.json_values import json_list, json_object, without_nulls
-from kaito.runtime.kinds import PodTemplateSpec
-from kaito.runtime.kinds.pod import Container, ContainerPort, PodSpec, Probe, Volume
+from kaito.runtime.kinds import Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, Volume
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.preflight.pod_rules import pod_rules
 from kaito.workspace.settings import WorkspaceSettings
