@@ -71,10 +71,10 @@ def demonstrate(work: Path, host: str) -> int:
     model, data, output = work / "model", work / "data", work / "results"
     image = f"{host}/adapters/{ADAPTER}:0.0.1"
 
-    say("1. a tiny random Phi-3 model")
+    log("1. a tiny random Phi-3 model")
     command("kaito-tiny-model", model)
 
-    say(f"2. a dataset of {len(LESSON)} questions and answers")
+    log(f"2. a dataset of {len(LESSON)} questions and answers")
     data.mkdir(exist_ok=True)
     (data / "lesson.jsonl").write_text(
         "".join(
@@ -84,32 +84,32 @@ def demonstrate(work: Path, host: str) -> int:
     )
     (work / "training_config.yaml").write_text(json.dumps(CONFIG, indent=2))  # JSON is YAML
 
-    say("3. qlora: 4-bit weights, LoRA on every linear layer")
+    log("3. qlora: 4-bit weights, LoRA on every linear layer")
     command(
         "kaito-tuning", f"--config={work / 'training_config.yaml'}", f"--model={model}", "--method=qlora",
         f"--data-dir={data}", f"--base-dir={work}", f"--output-dir={output}", f"--push-image={image}",
         "--model-name=phi-3-mini-4k-instruct", "--metrics-port=-1",
     )  # fmt: skip
 
-    say(f"4. the image {image}, pulled as an adapter")
+    log(f"4. the image {image}, pulled as an adapter")
     adapters = work / "adapters"
     command("kaito-pull-adapter", image, adapters / ADAPTER)
 
     answers: dict[str, list[str]] = {}
     for number, strength in ((5, "1.0"), (6, "0.0")):
-        say(f"{number}. /chat with the adapter at strength {strength}")
+        log(f"{number}. /chat with the adapter at strength {strength}")
         with inference(model, adapters, strength, work) as url:
-            answers[strength] = [ask(url, question) for question, _ in LESSON]
+            answers[strength] = [query(url, question) for question, _ in LESSON]
         for (question, _), answer in zip(LESSON, answers[strength], strict=True):
             print(f"   {question}\n   → {answer[:90]!r}")
     learned = sum(answer == expected for answer, (_, expected) in zip(answers["1.0"], LESSON, strict=True))
     leaked = sum(answer == expected for answer, (_, expected) in zip(answers["0.0"], LESSON, strict=True))
     seconds = time.monotonic() - started
-    say(f"{learned} of {len(LESSON)} answers known at strength 1.0, {leaked} at 0.0; {seconds:.0f} s in all")
+    log(f"{learned} of {len(LESSON)} answers known at strength 1.0, {leaked} at 0.0; {seconds:.0f} s in all")
     return 0 if learned == len(LESSON) and not leaked else 1
 
 
-def ask(url: str, question: str) -> str:
+def query(url: str, question: str) -> str:
     body = {
         "messages": [{"role": "user", "content": question}],
         "generate_kwargs": {"do_sample": False, "max_new_tokens": 60},
@@ -141,7 +141,7 @@ def registry(work: Path) -> Iterator[str]:
     sys.path.insert(0, str(HERE / "test"))
     from real_registry import registry_command
 
-    say("0. a registry on loopback; without docker-registry, Go builds one once, which takes some minutes")
+    log("0. a registry on loopback; without docker-registry, Go builds one once, which takes some minutes")
     port = free_port()
     found = registry_command()
     if found is None:
@@ -188,7 +188,7 @@ def command(program: str, *arguments: object) -> None:
         raise SystemExit(f"{program} ended with {result.returncode}")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(f"\n{text}", flush=True)
 
 

@@ -38,7 +38,7 @@ PACKAGES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "predicate": (("kaito.runtime.predicate", ("differs", "labeled", "matching", "on")),),
     "handler": (("kaito.runtime.handler", ("label_key",)),),
     "source": (("kaito.runtime.source", ("Channel",)),),
-    "workqueue": (("kaito.runtime.workqueue", ("ExponentialLimiter", "BucketLimiter", "LongestOf")),),
+    "workqueue": (("kaito.runtime.workqueue", ("ExponentialLimiter", "BucketLimiter", "MaxOfLimiter")),),
     "token_bucket": (("kaito.runtime.token_bucket", ("TokenBucket", "BucketPaused")),),
     "ownership": (("kaito.runtime.ownership", ("controlled_by", "owned_by", "disowned", "is_owned_by")),),
     "manager": (("kaito.runtime.manager", ("Background", "Runnable", "Cluster")),),

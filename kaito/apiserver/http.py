@@ -93,8 +93,8 @@ class _Adapter:
     async def _stream(
         self, request: web.Request, status: int, headers: dict[str, str], body: AsyncIterator[bytes]
     ) -> web.StreamResponse:
-        kept = {name: value for name, value in headers.items() if name != "transfer-encoding"}
-        response = web.StreamResponse(status=status, headers=kept)
+        forwarded = {name: value for name, value in headers.items() if name != "transfer-encoding"}
+        response = web.StreamResponse(status=status, headers=forwarded)
         response.enable_chunked_encoding()
         try:
             await response.prepare(request)

@@ -163,8 +163,8 @@ class ApiServer:
 
     def allow(self, *denials: Denial) -> None:
         """Remove these denials, or all of them; unknown ones are ignored."""
-        kept = [denial for denial in self._authorizer.denials if denials and denial not in denials]
-        self._authorizer.denials[:] = kept
+        remaining = [denial for denial in self._authorizer.denials if denials and denial not in denials]
+        self._authorizer.denials[:] = remaining
 
     def serve_logs(self, source: LogSource | None) -> None:
         """Let a kubelet answer requests for pod logs."""
@@ -215,7 +215,7 @@ class ApiServer:
         context = identify(self._state, request)
         if context is None:
             return json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
-        info, target = self._look(request)
+        info, target = self._parse_target(request)
         faults = self.faults.for_request(request, info)
         response = await apply_faults(faults)
         if response is None:
@@ -239,7 +239,7 @@ class ApiServer:
         )
         return response
 
-    def _look(self, request: HttpRequest) -> tuple[RequestInfo, Target | errors.StatusError | None]:
+    def _parse_target(self, request: HttpRequest) -> tuple[RequestInfo, Target | errors.StatusError | None]:
         try:
             target = parse(self._state.registry, request)
         except UnknownPath:
@@ -349,8 +349,8 @@ class ApiServer:
         resource = target.resource
         found = reads.find(self._state, target)
         await self._admission.validate(target, "DELETE", None, view(found, resource), context)
-        stored, gone = delete_one(self._state, target, request, context, reads.find(self._state, target))
-        if not gone or resource.storage in RETURNED_WHEN_DELETED:
+        stored, is_deleted = delete_one(self._state, target, request, context, reads.find(self._state, target))
+        if not is_deleted or resource.storage in RETURNED_WHEN_DELETED:
             await self._conversions.prepare(resource, [stored])
             return raw_response(show.one(resource, stored))
         details: Object = {"name": stored.key[1], "kind": resource.plural, "uid": stored.uid}

@@ -203,8 +203,8 @@ def _manager_environment() -> dict[str, str]:
 
 def _pod_environment() -> dict[str, str]:
     """The environment that processes of pods inherit: without credentials, with model downloads switched off."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {
+    names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ} | {
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "2",

@@ -58,7 +58,7 @@ async def demo(options: Options, view: View, sample: Path | None = None) -> None
         workspace = await _apply(cluster, view, manifest)
         await _until(lambda: _is_ready(cluster, workspace), READY_SECONDS, "the Workspace to become ready")
         await _show_table(cluster, view)
-        await _ask(cluster, view, workspace)
+        await _query(cluster, view, workspace)
         view.print(f"kubectl delete workspace {workspace.name}")
         await cluster.api.delete(workspace)
         await _until(lambda: _is_gone(cluster), GONE_SECONDS, "machine, pool, node and pods to go")
@@ -118,7 +118,7 @@ async def _show_table(cluster: LocalCluster, view: View) -> None:
     view.print_text("")
 
 
-async def _ask(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
+async def _query(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
     url = next(e.url for e in cluster.proxy.endpoints if e.service == workspace.key and e.port == 80)
     view.print(f'curl -X POST {url}/chat -d \'{{"prompt":"{PROMPT}"}}\'')
     async with aiohttp.ClientSession() as session, session.post(f"{url}/chat", json={"prompt": PROMPT}) as answer:

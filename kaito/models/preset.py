@@ -166,8 +166,8 @@ class Preset(_Entry):
         shape = self.architecture
         if shape is None or not shape.full_layers:
             return float(context * self.kv_bytes_per_token)
-        kept = min(context, shape.window + WINDOW_BATCH) if shape.window else 0
-        others = (shape.layers - shape.full_layers) * kept
+        cached_tokens = min(context, shape.window + WINDOW_BATCH) if shape.window else 0
+        others = (shape.layers - shape.full_layers) * cached_tokens
         return self.kv_bytes_per_token / shape.layers * (shape.full_layers * context + others)
 
     @property

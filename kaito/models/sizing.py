@@ -44,7 +44,7 @@ STATE_SEQUENCES: Final = 16
 
 Upstream reserves for 64. The command line caps the concurrent requests at what fits (`max_sequences`), so 16 are
 enough for a server that starts and is useful; on Azure's sizes both numbers accept the same pairs, except
-qwen3.5-122b-a10b-gptq-int4 on one H100 with 94 GiB, which has room for about 100 requests.
+qwen3.5-122b-a10b-gptq-int4 on one H100 with 94 GiB, whose memory suffices for about 100 requests.
 """
 
 LORA_RANK: Final = 16
@@ -110,7 +110,7 @@ class Load:
     """Tokens of key-value cache."""
 
     cache_scale: float = 1.0
-    """Size of a cached number relative to 16 bits."""
+    """Size of a number in the key-value cache relative to 16 bits."""
 
     sequences: int = STATE_SEQUENCES
     """Concurrent requests whose recurrent state must fit; for hybrid models only."""

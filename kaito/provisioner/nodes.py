@@ -38,7 +38,7 @@ async def _adopt(api: Api, claim: Claim) -> Node | None:
     """Labels the node named by the claim's status, if the provider IDs are equal and it has no claim label yet.
 
     Nodes of claims that upstream's gpu-provisioner launched lack the labels. Only provisioners write the provider ID of
-    the claim's status, so it is proof that the node belongs to the claim.
+    the claim's status, so an equal ID proves that the node belongs to the claim.
     """
     node = await api.find(Node, claim.status.node_name, consistency="live")
     same = node is not None and (node.spec.provider_id or "").lower() == claim.status.provider_id.lower() != ""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
+from kaito_presets.errors import CredentialsRejected, NotAnAdapter, RegistryError
 from kaito_presets.oci.adapter_image import check_push, pull_image, push_adapter
 from kaito_presets.oci.reference import parse_reference
 from kaito_presets.oci.registry import MAX_ATTEMPTS, Registry
@@ -110,14 +110,14 @@ def test_credentials_from_the_secret_are_used(secured_registry: str, adapter: Pa
     reference = parse_reference(f"{secured_registry}/adapter:1")
     right = docker_config(tmp_path, secured_registry, "secret")
     wrong = docker_config(tmp_path, secured_registry, "guess")
-    with pytest.raises(CredentialsRefused, match="credentials"):
+    with pytest.raises(CredentialsRejected, match="credentials"):
         push_adapter(adapter, reference)
-    with pytest.raises(CredentialsRefused, match="rejects user 'user'"):
+    with pytest.raises(CredentialsRejected, match="rejects user 'user'"):
         push_adapter(adapter, reference, docker_configs=[wrong])
     push_adapter(adapter, reference, docker_configs=[right])
     # For a pull each of several secrets is tried.
     assert pull_image(reference, tmp_path / "pulled", docker_configs=[wrong, right])
-    with pytest.raises(CredentialsRefused):
+    with pytest.raises(CredentialsRejected):
         pull_image(reference, tmp_path / "not", docker_configs=[wrong])
     assert not (tmp_path / "not").exists()
 
@@ -209,11 +209,11 @@ def test_check_of_a_push_ignores_a_failed_cancellation(scripted: str, status: in
 @pytest.mark.parametrize(
     ("script", "error", "words"),
     [
-        ([(401, {"WWW-Authenticate": 'Basic realm="r"'})], CredentialsRefused, "requires authentication"),
-        ([(403, NO_HEADERS)], CredentialsRefused, "rejects anonymous access"),
+        ([(401, {"WWW-Authenticate": 'Basic realm="r"'})], CredentialsRejected, "requires authentication"),
+        ([(403, NO_HEADERS)], CredentialsRejected, "rejects anonymous access"),
         ([(404, NO_HEADERS)], RegistryError, "status 404"),
-        ([(401, {"WWW-Authenticate": 'Bearer realm=""'})], CredentialsRefused, "has no URL of a token service"),
-        ([(401, NO_HEADERS)], CredentialsRefused, "unknown authentication"),
+        ([(401, {"WWW-Authenticate": 'Bearer realm=""'})], CredentialsRejected, "has no URL of a token service"),
+        ([(401, NO_HEADERS)], CredentialsRejected, "unknown authentication"),
         ([(503, NO_HEADERS)] * MAX_ATTEMPTS, RegistryError, "status 503"),
     ],
 )
@@ -229,7 +229,7 @@ def test_check_of_a_push_reports_a_rejection(
 def test_check_of_a_push_stores_nothing(secured_registry: str, tmp_path: Path) -> None:
     reference = parse_reference(f"{secured_registry}/checked:1")
     check_push(reference, docker_configs=[docker_config(tmp_path, secured_registry, "secret")])
-    with pytest.raises(CredentialsRefused):
+    with pytest.raises(CredentialsRejected):
         check_push(reference, docker_configs=[docker_config(tmp_path, secured_registry, "guess")])
     right = docker_config(tmp_path, secured_registry, "secret")
     with pytest.raises(RegistryError, match="404"):

@@ -123,7 +123,7 @@ class Policies:
                     continue
             except (CELEvalError, RuleSyntaxError) as error:
                 if insists:
-                    yield Failure(_trouble(error))
+                    yield Failure(_error_message(error))
                 continue
             yield from _broken(policy, names, insists=insists)
 
@@ -185,7 +185,7 @@ def _broken(policy: Object, names: Object, *, insists: bool) -> Iterator[Failure
                 continue
         except (CELEvalError, RuleSyntaxError) as error:
             if insists:
-                yield Failure(f"expression '{expression}' resulted in error: {_trouble(error)}")
+                yield Failure(f"expression '{expression}' resulted in error: {_error_message(error)}")
             continue
         yield Failure(_message(validation, names), str(validation.get("reason") or ""))
 
@@ -206,7 +206,7 @@ def _message(validation: Object, names: Object) -> str:
     return str(validation.get("message") or f"failed expression: {str(validation['expression']).strip()}").strip()
 
 
-def _trouble(error: CELEvalError | RuleSyntaxError) -> str:
+def _error_message(error: CELEvalError | RuleSyntaxError) -> str:
     return evaluation_reason(error) if isinstance(error, CELEvalError) else str(error)
 
 

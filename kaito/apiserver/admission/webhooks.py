@@ -54,17 +54,18 @@ class Admission:
     ) -> Object:
         """Return the object after all mutating webhooks; the same object when none changed it."""
         for call in self._matching(MUTATING, target, operation, data, old):
-            shown = await self._as_seen(call, data)
-            answer = await self._call_webhook(call, target, operation, shown, await self._as_seen(call, old), context)
-            if answer is None or not answer.get("patch"):
+            converted = await self._convert(call, data)
+            old_converted = await self._convert(call, old)
+            response = await self._call_webhook(call, target, operation, converted, old_converted, context)
+            if response is None or not response.get("patch"):
                 continue
-            patched = json_patch(shown, decode(base64.b64decode(answer["patch"])))
+            patched = json_patch(converted, decode(base64.b64decode(response["patch"])))
             if is_object(patched):
                 back = _Call(call.hook, target.resource)
-                data = copy_json(await self._as_seen(back, patched))
+                data = copy_json(await self._convert(back, patched))
         return data
 
-    async def _as_seen(self, call: _Call, data: Object | None) -> Object | None:
+    async def _convert(self, call: _Call, data: Object | None) -> Object | None:
         """Convert an object to the version that a webhook's rules name."""
         if data is None or data["apiVersion"] == call.resource.api_version:
             return data
@@ -77,12 +78,12 @@ class Admission:
     ) -> None:
         """Raise the denial of a policy or a validating webhook."""
         if self._policies.wanted() and target.resource.group != GROUP:
-            whole = _Call({}, target.resource)
-            review = _review(self._state.new_uid(), whole, target, operation, data, old, context)
+            call = _Call({}, target.resource)
+            review = _review(self._state.new_uid(), call, target, operation, data, old, context)
             self._policies.check(AdmissionAttributes(target, operation, data, old, review["request"]), context)
         for call in self._matching(VALIDATING, target, operation, data, old):
-            shown, before = await self._as_seen(call, data), await self._as_seen(call, old)
-            await self._call_webhook(call, target, operation, shown, before, context)
+            converted, old_converted = await self._convert(call, data), await self._convert(call, old)
+            await self._call_webhook(call, target, operation, converted, old_converted, context)
 
     def _matching(
         self, storage: str, target: Target, operation: str, data: Object | None, old: Object | None
@@ -94,9 +95,9 @@ class Admission:
         for key in sorted(watch_cache.objects):
             hooks: list[Object] = watch_cache.objects[key].data.get("webhooks") or []
             for hook in hooks:
-                wanted = self._version(hook, target, operation)
-                if wanted is not None and self._matches(hook, target, operation, data, old):
-                    found.append(_Call(hook, wanted))
+                resource = self._version(hook, target, operation)
+                if resource is not None and self._matches(hook, target, operation, data, old):
+                    found.append(_Call(hook, resource))
         return found
 
     def _version(self, hook: Object, target: Target, operation: str) -> Resource | None:
@@ -163,15 +164,15 @@ def _conditions_hold(hook: Object, data: Object | None, old: Object | None, oper
 def _review(
     uid: str, call: _Call, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
 ) -> Object:
-    kind, where = _names(call.resource)
-    asked_kind, asked_where = _names(target.resource)
+    kind, resource = _names(call.resource)
+    request_kind, request_resource = _names(target.resource)
     state = data if data is not None else old
     request: Object = {
         "uid": uid,
         "kind": kind,
-        "resource": where,
-        "requestKind": asked_kind,
-        "requestResource": asked_where,
+        "resource": resource,
+        "requestKind": request_kind,
+        "requestResource": request_resource,
         "name": str(state["metadata"].get("name", "")) if state is not None else target.name,
         "operation": operation,
         "userInfo": {"username": context.user, "groups": list(context.groups)},
@@ -193,7 +194,7 @@ def _names(resource: Resource) -> tuple[Object, Object]:
 
 
 def _denial(name: str, status: Object) -> errors.StatusError:
-    """Return the refusal of a webhook (`webhook/errors.ToStatusErr`)."""
+    """Return the error for a request that a webhook denied (`webhook/errors.ToStatusErr`)."""
     head = f"admission webhook {errors.quote(name)} denied the request"
     text = status.get("message") or status.get("reason")
     message = f"{head}: {text}" if text else f"{head} without explanation"

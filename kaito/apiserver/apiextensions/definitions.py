@@ -36,9 +36,9 @@ def served_resources(data: Object) -> list[Resource]:
     names: Object = spec["names"]
     versions: list[Object] = spec["versions"]
     storage = next((version["name"] for version in versions if version.get("storage")), "")
-    kept = next((_schema(spec, version) for version in versions if version.get("storage")), None)
+    storage_schema = next((_schema(spec, version) for version in versions if version.get("storage")), None)
     return [
-        replace(_resource(spec, names, version, str(storage)), storage_schema=kept)
+        replace(_resource(spec, names, version, str(storage)), storage_schema=storage_schema)
         for version in versions
         if version.get("served")
     ]

@@ -78,5 +78,5 @@ def _atoms(rule: Object, namespace: str) -> Iterator[tuple[str, str, Attributes]
                     yield verb, what, Attributes(verb, group, plural, subresource, namespace, name)
 
 
-def _listed(words: list[str]) -> str:
-    return f"[{' '.join(errors.quote(word) for word in words)}]"
+def _listed(names: list[str]) -> str:
+    return f"[{' '.join(errors.quote(name) for name in names)}]"

@@ -184,10 +184,10 @@ def to_storage(data: Object, resource: Resource) -> Object:
         return convert_event(data, "v1")
     if data["apiVersion"] == resource.stored_api_version:
         return data
-    kept: Object = copy_json({**data, "apiVersion": resource.stored_api_version})
+    normalized: Object = copy_json({**data, "apiVersion": resource.stored_api_version})
     if resource.storage_schema is not None:
-        normalize(kept, resource.storage_schema)
-    return kept
+        normalize(normalized, resource.storage_schema)
+    return normalized
 
 
 def normalize(data: Object, schema: Schema) -> None:

@@ -108,9 +108,9 @@ def _complete(state: ServerState, storage: str, data: Object) -> None:
             data["status"] = _WITH_STATUS[storage]
         case "customresourcedefinitions.apiextensions.k8s.io":
             versions: list[Object] = data["spec"].get("versions") or []
-            kept = [version["name"] for version in versions if version.get("storage")]
+            stored_versions = [version["name"] for version in versions if version.get("storage")]
             names: Object = {"kind": "", "plural": ""}
-            data["status"] = {"acceptedNames": names, "conditions": None, "storedVersions": kept}
+            data["status"] = {"acceptedNames": names, "conditions": None, "storedVersions": stored_versions}
         case _:
             pass
 
@@ -293,15 +293,14 @@ _POD_CHANGEABLE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "to
 
 
 def _pod_change(data: Object, old: Object) -> list[FieldError]:
-    def fixed(spec: Object) -> Object:
-        kept = copy_json({name: value for name, value in spec.items() if name not in _POD_CHANGEABLE})
+    def immutable_part(spec: Object) -> Object:
+        result: Object = copy_json({name: value for name, value in spec.items() if name not in _POD_CHANGEABLE})
         for field in ("containers", "initContainers"):
-            for container in kept.get(field) or ():
+            for container in result.get(field) or ():
                 container.pop("image", None)
-        result: Object = kept
         return result
 
-    if fixed(data["spec"]) == fixed(old["spec"]):
+    if immutable_part(data["spec"]) == immutable_part(old["spec"]):
         return []
     why = (
         "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"

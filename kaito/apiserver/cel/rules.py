@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MISSING = object()
-REMEMBERED = 10_000
+MAX_CACHED_RESULTS = 10_000
 """Answers kept for each schema node before all are forgotten."""
 Question: TypeAlias = tuple[str, bytes, bytes]
 _TOKEN = re.compile(
@@ -204,7 +204,7 @@ def _check_rules(value: Json, old: Json, schema: Schema, path: str, *, root: boo
 
 def _remember(schema: Schema, question: Question) -> None:
     """Cache that a rule holds: rules are pure, and most writes repeat an evaluation (every status update does)."""
-    if len(schema.passed) >= REMEMBERED:
+    if len(schema.passed) >= MAX_CACHED_RESULTS:
         schema.passed.clear()
     schema.passed.add(question)
 

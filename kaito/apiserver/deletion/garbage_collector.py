@@ -107,9 +107,9 @@ class Collector:
         references: list[Object] = stored.metadata.get("ownerReferences") or []
         if not references or stored.metadata.get("deletionTimestamp"):
             return
-        gone = [item for item in references if not self._exists(item, stored)]
-        waiting = [item for item in references if item not in gone and self._is_waiting(item)]
-        if len(gone) + len(waiting) == len(references):
+        absent = [item for item in references if not self._exists(item, stored)]
+        waiting = [item for item in references if item not in absent and self._is_waiting(item)]
+        if len(absent) + len(waiting) == len(references):
             has_dependents = bool(self._dependents.get(stored.uid))
             policy = "Foreground" if waiting and has_dependents else "Background"
             finalizers = stored.metadata.get("finalizers") or ()
@@ -118,8 +118,8 @@ class Collector:
             elif ORPHAN in finalizers:
                 policy = "Orphan"
             delete(self._state, resource, stored, DeleteOptions(uid=stored.uid, propagation=policy))
-        elif gone:
-            self._drop_references(resource, stored, {str(item.get("uid")) for item in gone})
+        elif absent:
+            self._drop_references(resource, stored, {str(item.get("uid")) for item in absent})
 
     def _exists(self, reference: Object, dependent: Stored) -> bool:
         """Return whether an owner exists, in the dependent's namespace or cluster-scoped."""
@@ -153,9 +153,9 @@ class Collector:
 
     def _drop_references(self, resource: Resource, stored: Stored, uids: set[str]) -> None:
         data = copy_json(stored.data)
-        kept = [item for item in data["metadata"]["ownerReferences"] if str(item.get("uid")) not in uids]
-        data["metadata"]["ownerReferences"] = kept
-        if not kept:
+        remaining = [item for item in data["metadata"]["ownerReferences"] if str(item.get("uid")) not in uids]
+        data["metadata"]["ownerReferences"] = remaining
+        if not remaining:
             del data["metadata"]["ownerReferences"]
         self._state.store.replace(resource.storage, stored, data)
 
@@ -176,9 +176,9 @@ def _waits(stored: Stored, finalizer: str) -> bool:
 def remove_finalizer(state: ServerState, resource: Resource, stored: Stored, name: str) -> None:
     """Remove a finalizer, and the object with its last one."""
     data = copy_json(stored.data)
-    kept = [item for item in data["metadata"].get("finalizers") or () if item != name]
-    data["metadata"]["finalizers"] = kept
-    if not kept:
+    remaining = [item for item in data["metadata"].get("finalizers") or () if item != name]
+    data["metadata"]["finalizers"] = remaining
+    if not remaining:
         del data["metadata"]["finalizers"]
     if finished(resource, data, stored):
         state.store.remove(resource.storage, stored, data)

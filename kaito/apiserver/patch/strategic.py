@@ -88,8 +88,8 @@ def _merge_list(target: Json, patch: list[Json], schema: Schema | None, order: J
         plain: list[Json] = _plain(patch)
         return plain
     if any(is_object(item) and item.get("$patch") == "replace" for item in patch):
-        kept: list[Json] = _plain([item for item in patch if item.get("$patch") != "replace"])
-        return kept
+        items: list[Json] = _plain([item for item in patch if item.get("$patch") != "replace"])
+        return items
     if not schema.merge_key:
         merged = [*live, *(item for item in patch if item not in live)]
     else:

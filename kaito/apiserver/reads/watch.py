@@ -255,10 +255,10 @@ def departed(change: Change) -> Stored:
     """Return the object that a change removes from a selection: its last state inside, at the change's resource
     version."""
     data = change.stored.data if change.previous is None else change.previous.data
-    gone = Stored(change.stored.key, change.rv, _at(data, change.rv))
+    last = Stored(change.stored.key, change.rv, _at(data, change.rv))
     views = (change.stored if change.previous is None else change.previous).views
-    gone.views = {version: _at(shown, change.rv) for version, shown in views.items()}
-    return gone
+    last.views = {version: _at(shown, change.rv) for version, shown in views.items()}
+    return last
 
 
 def _at(data: Object, rv: int) -> Object:

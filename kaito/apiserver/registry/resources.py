@@ -172,8 +172,8 @@ class Registry:
         if self._by_storage is None:
             seen: dict[str, Resource] = {}
             for resource in self._by_path.values():
-                kept = seen.get(resource.storage)
-                if kept is None or resource.api_version == resource.stored_api_version:
+                known = seen.get(resource.storage)
+                if known is None or resource.api_version == resource.stored_api_version:
                     seen[resource.storage] = resource
             self._by_storage = seen
         return self._by_storage

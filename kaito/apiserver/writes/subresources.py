@@ -52,7 +52,7 @@ def scale_of(resource: Resource, data: Object) -> Object:
     """Return the `autoscaling/v1` Scale of an object."""
     paths = resource.scale or _BUILTIN_SCALE
     metadata: Object = data["metadata"]
-    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    names = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     selector = _dig(data, paths.selector) if paths.selector else None
     if resource.scale is None:
         raw: Json = lookup(data, ("spec", "selector"))
@@ -64,7 +64,7 @@ def scale_of(resource: Resource, data: Object) -> Object:
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
-        "metadata": {name: metadata[name] for name in kept if name in metadata},
+        "metadata": {name: metadata[name] for name in names if name in metadata},
         "spec": {"replicas": replicas} if replicas is not None else {},
         "status": status,
     }
@@ -123,8 +123,8 @@ class Subresources:
             _bury(data, paths.replicas, replicas)
             return data, None
 
-        whole = Target("patch", target.resource, target.namespace, target.name)
-        stored = await self._writer.change(whole, change, context, patching=True, recorded_as="scale")
+        parent = Target("patch", target.resource, target.namespace, target.name)
+        stored = await self._writer.change(parent, change, context, patching=True, recorded_as="scale")
         return json_response(scale_of(target.resource, view(stored, target.resource)))
 
     def _evict(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse:
@@ -170,9 +170,11 @@ class Subresources:
             data = copy_json(current)
             data["spec"]["nodeName"] = node
             status = data.setdefault("status", {})
-            kept = [item for item in status.get("conditions") or () if item.get("type") != "PodScheduled"]
-            kept.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
-            status["conditions"] = kept
+            conditions = [item for item in status.get("conditions") or () if item.get("type") != "PodScheduled"]
+            conditions.append(
+                {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+            )
+            status["conditions"] = conditions
             return data, None
 
         await self._writer.change(

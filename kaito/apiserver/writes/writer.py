@@ -87,24 +87,24 @@ class Writer:
         self._validate(resource, data, None)
         self._check_escalation(target, data, None, context)
         await self._admission.validate(target, "CREATE", data, None, context)
-        kept = await self._to_storage_version(resource, data)
+        stored_data = await self._to_storage_version(resource, data)
         key = (target.namespace, str(data["metadata"]["name"]))
         if state.store.get(resource.storage, key) is not None:
             raise (errors.generate_name_conflict if generated else errors.already_exists)(
                 resource.group, resource.plural, key[1]
             )
         if context.dry_run:
-            return await self._for_response(resource, Stored(key, 0, kept))
-        return await self._for_response(resource, state.store.create(resource.storage, key, kept))
+            return await self._for_response(resource, Stored(key, 0, stored_data))
+        return await self._for_response(resource, state.store.create(resource.storage, key, stored_data))
 
     async def _to_storage_version(self, resource: Resource, data: Object) -> Object:
         """Convert an object to the storage version."""
         if resource.converter is None or data["apiVersion"] == resource.stored_api_version:
             return bodies.to_storage(data, resource)
-        kept = await self._conversions.to_storage(resource, data)
+        stored_data = await self._conversions.to_storage(resource, data)
         if resource.storage_schema is not None:
-            bodies.normalize(kept, resource.storage_schema)
-        return kept
+            bodies.normalize(stored_data, resource.storage_schema)
+        return stored_data
 
     async def _for_response(self, resource: Resource, stored: Stored) -> Stored:
         """Return a written object after its view in the requested version exists."""
@@ -220,10 +220,10 @@ class Writer:
             data = await self._prepare(
                 target, wanted, old, context, managed, patching=patching, recorded_as=recorded_as or target.subresource
             )
-            kept = await self._to_storage_version(target.resource, data)
+            stored_data = await self._to_storage_version(target.resource, data)
             now = self._state.store.get(target.resource.storage, old.key)
             if now is old:
-                return await self._for_response(target.resource, self._commit(target, data, kept, old, context))
+                return await self._for_response(target.resource, self._commit(target, data, stored_data, old, context))
             if stated or attempt == ATTEMPTS - 1:
                 break
         raise errors.conflict(target.resource.group, target.resource.plural, target.name)
@@ -285,19 +285,19 @@ class Writer:
         if found:
             raise errors.invalid(resource.group, resource.kind, str(data["metadata"].get("name", "")), found)
 
-    def _commit(self, target: Target, data: Object, kept: Object, old: Stored, context: Context) -> Stored:
+    def _commit(self, target: Target, data: Object, stored_data: Object, old: Stored, context: Context) -> Stored:
         resource = target.resource
         previous = view(old, resource)
-        for state in (data, kept):
+        for state in (data, stored_data):
             state["metadata"]["resourceVersion"] = old.metadata["resourceVersion"]
         if same_but_times(data, previous):
             return old
         if context.dry_run:
-            return Stored(old.key, old.rv, kept)
-        if deletion.finished(resource, kept, old):
-            self._state.store.remove(resource.storage, old, kept)
-            return Stored(old.key, old.rv, kept)
-        return self._state.store.replace(resource.storage, old, kept)
+            return Stored(old.key, old.rv, stored_data)
+        if deletion.finished(resource, stored_data, old):
+            self._state.store.remove(resource.storage, old, stored_data)
+            return Stored(old.key, old.rv, stored_data)
+        return self._state.store.replace(resource.storage, old, stored_data)
 
 
 _BLOCKING = frozenset(

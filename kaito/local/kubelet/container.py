@@ -170,9 +170,9 @@ class ContainerWorker:
             scope.spawn(self._watch_startup(scope, prober, startup), name="startup")
 
     async def _watch_startup(self, scope: TaskScope, prober: Prober, probe: Probe) -> None:
-        """Until the startup probe passes, the other two do not run; its failure restarts the container."""
+        """Run the startup probe, then start the other probes; restarts the container if it fails."""
 
-        def verdict(passed: bool, detail: str) -> bool:
+        def on_startup(passed: bool, detail: str) -> bool:
             if passed:
                 self._started = True
                 self._ready = self.container.readiness_probe is None
@@ -181,26 +181,26 @@ class ContainerWorker:
                 self._kill(f"startup probe failed: {detail}")
             return False
 
-        await watch_probe(prober, probe, verdict)
+        await watch_probe(prober, probe, on_startup)
         if self._started:
             self._start_later_probes(scope, prober)
 
     def _start_later_probes(self, scope: TaskScope, prober: Prober) -> None:
-        def ready(passed: bool, _: str) -> bool:
+        def on_readiness(passed: bool, _: str) -> bool:
             if self._ready != passed:
                 self._ready = passed
                 self._changed()
             return True
 
-        def alive(passed: bool, detail: str) -> bool:
+        def on_liveness(passed: bool, detail: str) -> bool:
             if not passed:
                 self._kill(f"liveness probe failed: {detail}")
             return passed
 
         if self.container.readiness_probe is not None:
-            scope.spawn(watch_probe(prober, self.container.readiness_probe, ready), name="readiness")
+            scope.spawn(watch_probe(prober, self.container.readiness_probe, on_readiness), name="readiness")
         if self.container.liveness_probe is not None:
-            scope.spawn(watch_probe(prober, self.container.liveness_probe, alive), name="liveness")
+            scope.spawn(watch_probe(prober, self.container.liveness_probe, on_liveness), name="liveness")
 
     def _kill(self, why: str) -> None:
         with self.log.open("a") as log:

@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 from kaito.local.kubelet.container import ContainerWorker, RestartPolicy
 from kaito.local.kubelet.environment import Environment
 from kaito.local.kubelet.images import Images, Launch, Place
-from kaito.local.kubelet.volumes import MountProblem, Volumes, mounts_of
+from kaito.local.kubelet.volumes import MountError, Volumes, mount_paths
 from kaito.runtime.clock import Clock
 from kaito.runtime.kinds import Container, ContainerStatus, Pod
 from kaito.runtime.meta import format_time
@@ -104,8 +104,8 @@ class PodRunner:
         previous = {condition.type: condition for condition in self.pod.status.conditions}
         for condition in conditions:
             old = previous.get(condition["type"])
-            kept = old.last_transition_time if old and old.status == condition["status"] else None
-            condition["lastTransitionTime"] = format_time(kept) if kept else now
+            unchanged_since = old.last_transition_time if old and old.status == condition["status"] else None
+            condition["lastTransitionTime"] = format_time(unchanged_since) if unchanged_since else now
         return {
             "phase": phase,
             "conditions": conditions,
@@ -134,7 +134,7 @@ class PodRunner:
         while True:
             try:
                 self._mounted = await self._volumes.prepare(self.pod, self.folder)
-            except MountProblem as problem:
+            except MountError as problem:
                 self._problem = f"MountVolume.SetUp failed: {problem}"
                 self._dirty.set()
                 await asyncio.sleep(MOUNT_RETRY_SECONDS)
@@ -161,7 +161,7 @@ class PodRunner:
 
     def _worker(self, container: Container) -> ContainerWorker:
         async def launch(command: list[str] | None) -> Launch:
-            place = Place(self.ip, self.folder, mounts_of(container, self._mounted))
+            place = Place(self.ip, self.folder, mount_paths(container, self._mounted))
             env = await self._environment.resolve(container)
             wanted = container if command is None else container.evolve(command=command, args=[])
             return self._images.launch(wanted, place, env)

@@ -60,8 +60,8 @@ class Prober:
         return self._ports[port] if isinstance(port, str) and port in self._ports else int(port)
 
 
-async def watch_probe(prober: Prober, probe: Probe, verdict: Callable[[bool, str], bool]) -> None:
-    """Probe until `verdict(passed, detail)`, which is called when a threshold is reached, returns False."""
+async def watch_probe(prober: Prober, probe: Probe, on_threshold: Callable[[bool, str], bool]) -> None:
+    """Probe until `on_threshold(passed, detail)`, which is called when a threshold is reached, returns False."""
     await asyncio.sleep(probe.initial_delay_seconds or 0)
     successes = failures = 0
     while True:
@@ -69,6 +69,6 @@ async def watch_probe(prober: Prober, probe: Probe, verdict: Callable[[bool, str
         successes, failures = (successes + 1, 0) if problem is None else (0, failures + 1)
         passed = successes >= (probe.success_threshold or 1)
         failed = failures >= (probe.failure_threshold or DEFAULT_FAILURE_THRESHOLD)
-        if (passed or failed) and not verdict(passed, problem or ""):
+        if (passed or failed) and not on_threshold(passed, problem or ""):
             return
         await asyncio.sleep(probe.period_seconds or DEFAULT_PERIOD_SECONDS)

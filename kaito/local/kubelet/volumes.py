@@ -14,11 +14,11 @@ from kaito.runtime.kinds import ConfigMap, Container, KeyToPath, Pod, Secret, Vo
 from kaito.runtime.meta import Model
 
 
-class MountProblem(Exception):
-    """A volume cannot be set up yet; the message names the object that is missing."""
+class MountError(Exception):
+    """A volume cannot be set up yet; the message contains the missing object."""
 
 
-class NamedSource(Model):
+class ObjectProjection(Model):
     """A ConfigMap or Secret in a projected volume."""
 
     name: str = ""
@@ -26,17 +26,17 @@ class NamedSource(Model):
     optional: bool | None = None
 
 
-class ProjectedPart(Model):
+class VolumeProjection(Model):
     """One source of a projected volume."""
 
-    config_map: NamedSource | None = None
-    secret: NamedSource | None = None
+    config_map: ObjectProjection | None = None
+    secret: ObjectProjection | None = None
 
 
-class Projected(Model):
+class ProjectedVolumeSource(Model):
     """Several sources in one folder."""
 
-    sources: list[ProjectedPart] = []
+    sources: list[VolumeProjection] = []
 
 
 GetConfigMap = Callable[[str, str], Awaitable[ConfigMap | None]]
@@ -53,16 +53,17 @@ class Volumes:
         self._secret = secret
 
     async def prepare(self, pod: Pod, folder: Path) -> dict[str, Path]:
-        """Volume name to folder, everything written.
+        """Write the volumes of a pod; returns the folder of each volume by name.
 
         Raises:
-            MountProblem: a ConfigMap or Secret that is not optional does not exist, or lacks a key.
+            MountError: a ConfigMap or Secret that is not optional does not exist, or lacks a key.
         """
         return {
-            volume.name: await self._one(pod, volume, folder / "volumes" / volume.name) for volume in pod.spec.volumes
+            volume.name: await self._prepare_volume(pod, volume, folder / "volumes" / volume.name)
+            for volume in pod.spec.volumes
         }
 
-    async def _one(self, pod: Pod, volume: Volume, folder: Path) -> Path:
+    async def _prepare_volume(self, pod: Pod, volume: Volume, folder: Path) -> Path:
         if volume.host_path is not None:
             return Path(volume.host_path.path)
         if volume.persistent_volume_claim is not None:
@@ -109,13 +110,13 @@ class Volumes:
         return _write(data, items, folder, mode=0o600, source=named, kind="secret", optional=optional)
 
 
-def _projected(volume: Volume) -> Projected:
-    return Projected.model_validate((volume.model_extra or {}).get("projected") or {})
+def _projected(volume: Volume) -> ProjectedVolumeSource:
+    return ProjectedVolumeSource.model_validate((volume.model_extra or {}).get("projected") or {})
 
 
 def _missing(kind: str, namespace: str, name: str, *, optional: bool) -> None:
     if not optional:
-        raise MountProblem(f'{kind} "{namespace}/{name}" not found')
+        raise MountError(f'{kind} "{namespace}/{name}" not found')
 
 
 def _write(
@@ -125,7 +126,7 @@ def _write(
     absent = sorted(key for key in paths if key not in data)
     if absent and not optional:
         # The kubelet's messages (pkg/volume/secret, pkg/volume/configmap).
-        raise MountProblem(f"{source} references non-existent {kind} key: {', '.join(absent)}")
+        raise MountError(f"{source} references non-existent {kind} key: {', '.join(absent)}")
     for key, path in paths.items():
         if key in data:
             target = folder / path
@@ -135,8 +136,8 @@ def _write(
                 file.write(data[key])
 
 
-def mounts_of(container: Container, volumes: dict[str, Path]) -> dict[str, Path]:
-    """Mount path to folder for one container, sub-paths applied."""
+def mount_paths(container: Container, volumes: dict[str, Path]) -> dict[str, Path]:
+    """Return the folder of each mount path of a container, with its sub-path."""
     mounts: dict[str, Path] = {}
     for mount in container.volume_mounts:
         folder = volumes[mount.name] / mount.sub_path if mount.sub_path else volumes[mount.name]

@@ -377,9 +377,9 @@ class Cache:
             unfiled.update(key for shard in shards for key in shard.store.unfiled(index.name))
         chosen = [entry for entry in entries if labels is None or labels.matches(entry.header.labels)]
         chosen.sort(key=lambda entry: (entry.header.key.namespace, entry.header.key.name))
-        asked = index.name if index is not None else ""
+        index_name = index.name if index is not None else ""
         return [
-            Selected(entry, kind, informer.metadata_only, asked if entry.header.key in unfiled else "")
+            Selected(entry, kind, informer.metadata_only, index_name if entry.header.key in unfiled else "")
             for entry in chosen
         ]
 

@@ -332,8 +332,8 @@ class Informer(Generic[R]):
             shards = [shard] if shard is not None else []
         else:
             shards = list(self._shards.values())
-        asked = [(shard, shard.own_writes.concern(key, selection)) for shard in shards]
-        return [(shard, concern) for shard, concern in asked if concern]
+        concerns = [(shard, shard.own_writes.concern(key, selection)) for shard in shards]
+        return [(shard, concern) for shard, concern in concerns if concern]
 
 
 def _still(row: InformerHealth) -> str:

@@ -67,7 +67,7 @@ def _future() -> "asyncio.Future[None]":
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
     floor: int
-    gone: str
+    deleted_uid: str
     future: "asyncio.Future[None]" = field(default_factory=_future)
 
 
@@ -77,7 +77,7 @@ class _Pending:
 
     floor: int = -1
     uid: str = ""
-    gone: str = ""
+    deleted_uid: str = ""
     late: bool = False
     results: list[Shape] | None = field(default_factory=list[Shape])
     """The results of the writes; None when one of them is unknown."""
@@ -173,7 +173,7 @@ class OwnWrites:
             (stored is not None and stored.header.uid == uid) or (pending is not None and pending.uid == uid)
         ):
             return
-        self._pending.setdefault(key, _Pending()).gone = uid
+        self._pending.setdefault(key, _Pending()).deleted_uid = uid
 
     def _disable(self, resource_version: str) -> None:
         if self._enabled:
@@ -193,7 +193,7 @@ class OwnWrites:
             if found is not None:
                 self._require(settled, version_number(found.metadata.resource_version))
             elif stored is not None and self._enabled:
-                self._pending.setdefault(settled, _Pending(results=None)).gone = stored.header.uid
+                self._pending.setdefault(settled, _Pending(results=None)).deleted_uid = stored.header.uid
 
     def record_live_list(self, namespace: str, began: float, resource_version: str) -> None:
         """Record a live list of the namespace (empty: all) that began at that time, at this version."""
@@ -243,7 +243,7 @@ class OwnWrites:
         if pending is None:
             return
         self._check(key)
-        if key not in self._pending and not pending.gone and self._progress.stored(key) is None:
+        if key not in self._pending and not pending.deleted_uid and self._progress.stored(key) is None:
             self._mark_outside(key)
 
     def _mark_outside(self, key: ObjectKey) -> None:
@@ -273,17 +273,17 @@ class OwnWrites:
             return
         waiting: list[_Waiter] = []
         for waiter in pending.waiters:
-            if not self._met(key, waiter.floor, waiter.gone):
+            if not self._met(key, waiter.floor, waiter.deleted_uid):
                 waiting.append(waiter)
             elif not waiter.future.done():
                 waiter.future.set_result(None)
         pending.waiters = waiting
-        if self._met(key, pending.floor, pending.gone):
+        if self._met(key, pending.floor, pending.deleted_uid):
             del self._pending[key]
 
-    def _met(self, key: ObjectKey, floor: int, gone: str) -> bool:
+    def _met(self, key: ObjectKey, floor: int, deleted_uid: str) -> bool:
         stored = self._progress.stored(key)
-        if gone and stored is not None and stored.header.uid == gone:
+        if deleted_uid and stored is not None and stored.header.uid == deleted_uid:
             return False
         # A watch delivers events in the order of their versions: at a later version, no earlier event is missing.
         return self._progress.number >= floor or (stored is not None and stored.header.version >= floor)
@@ -343,7 +343,7 @@ class OwnWrites:
 
     @staticmethod
     async def _shown(pending: _Pending) -> None:
-        waiter = _Waiter(pending.floor, pending.gone)
+        waiter = _Waiter(pending.floor, pending.deleted_uid)
         pending.waiters.append(waiter)
         try:
             await waiter.future

@@ -16,7 +16,7 @@ SETTLE_SECONDS: Final = 10.0
 """Time after which a write without a response is either stored or never will be: kube-apiserver abandons a request
 whose connection ended, and a write that has reached etcd by then completes within seconds."""
 
-REMEMBERED: Final = 1024
+MAX_KEYS: Final = 1024
 """Maximum number of keys; beyond it, whole namespaces are uncertain."""
 
 
@@ -39,7 +39,7 @@ class UncertainWrites:
         """Record a write of unknown outcome; `settled` if it is stored and only its result is unknown."""
         since = monotonic() - (SETTLE_SECONDS if settled else 0.0)
         self._since[key] = max(since, self._since.get(key, -math.inf))
-        if len(self._since) > REMEMBERED:
+        if len(self._since) > MAX_KEYS:
             latest: dict[ObjectKey, float] = {}
             for each, when in self._since.items():
                 place = all_of(each.namespace)

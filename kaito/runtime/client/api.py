@@ -376,10 +376,10 @@ class Api:
         server."""
         pod = self._with_namespace(pod)
         with self._reader.writing(type(pod), pod.key):
-            asked = await self.client.evict(pod, grace_seconds=grace_seconds)
+            evicted = await self.client.evict(pod, grace_seconds=grace_seconds)
             if not self._dry_run:
                 self._reader.invalidate(type(pod), pod.key)
-        return asked
+        return evicted
 
     async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False, field_manager: str = "") -> R:
         """Apply the fields that are set in `obj` (server-side apply) if they differ from the object.

@@ -11,7 +11,7 @@ from kaito.runtime.client.patch import contains
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.meta.model import is_partial
 
-REMEMBERED = 16384
+MAX_OBJECTS = 16384
 """Size of the LRU cache in objects, about 4 MiB. An evicted object costs one request."""
 
 
@@ -61,7 +61,7 @@ class AppliedObjects:
             digest_of(document), result.uid, result.metadata.generation, result.metadata.resource_version
         )
         self._applied.move_to_end(key)
-        if len(self._applied) > REMEMBERED:
+        if len(self._applied) > MAX_OBJECTS:
             self._applied.popitem(last=False)
 
     def forget(self, kind: type[Resource], key: ObjectKey, field_manager: str = "") -> None:

@@ -551,8 +551,8 @@ class Client:
         target = await self._object_target(kind, obj.name, obj.namespace)
         try:
             body = await self._read(kind, target)
-        except NotFound as gone:
-            return gone
+        except NotFound as missing:
+            return missing
         except ApiError as refused:
             seen = f"may exist ({refused.message})"
         else:

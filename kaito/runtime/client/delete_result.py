@@ -24,12 +24,12 @@ class DeleteResult:
         return not self.resource_version
 
 
-def parse_delete_result(answer: Mapping[str, Any]) -> DeleteResult:
+def parse_delete_result(body: Mapping[str, Any]) -> DeleteResult:
     """Interpret the response: a Status, or the object, which remains if it has finalizers or a grace period."""
-    if answer.get("kind") == "Status":
-        details: Mapping[str, Any] = answer.get("details") or {}
+    if body.get("kind") == "Status":
+        details: Mapping[str, Any] = body.get("details") or {}
         return DeleteResult(existed=True, uid=str(details.get("uid", "")))
-    metadata: Mapping[str, Any] = answer.get("metadata") or {}
-    stays = bool(metadata.get("finalizers")) or int(metadata.get("deletionGracePeriodSeconds") or 0) > 0
-    version = str(metadata.get("resourceVersion", "")) if stays else ""
+    metadata: Mapping[str, Any] = body.get("metadata") or {}
+    remains = bool(metadata.get("finalizers")) or int(metadata.get("deletionGracePeriodSeconds") or 0) > 0
+    version = str(metadata.get("resourceVersion", "")) if remains else ""
     return DeleteResult(existed=True, resource_version=version, uid=str(metadata.get("uid", "")))

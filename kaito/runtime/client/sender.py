@@ -47,7 +47,7 @@ WAIT_BUDGET_SECONDS = 5.0
 
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
-_WARNINGS_REMEMBERED = 1024
+_MAX_WARNINGS = 1024
 
 _log = get_logger(__name__)
 
@@ -200,7 +200,7 @@ class Sender:
             if text in self._warned:
                 continue
             self._warned[text] = None
-            if len(self._warned) > _WARNINGS_REMEMBERED:
+            if len(self._warned) > _MAX_WARNINGS:
                 self._warned.popitem(last=False)
             _log.warning("api server warning", warning=re.sub(r"\\(.)", r"\1", text))
 

@@ -17,7 +17,7 @@ Unreadable = Literal["skip", "fail"]
 """Skip objects that do not fit their model (`ResourceList.unreadable` contains the errors), or raise the first
 error."""
 
-_REMEMBERED: Final = 4096
+_MAX_KEYS: Final = 4096
 
 _log = get_logger(__name__)
 _logged: OrderedDict[str, None] = OrderedDict()
@@ -35,6 +35,6 @@ def log_skipped(errors: Iterable[UnreadableObject]) -> None:
         if state in _logged:
             continue
         _logged[state] = None
-        if len(_logged) > _REMEMBERED:
+        if len(_logged) > _MAX_KEYS:
             _logged.popitem(last=False)
         _log.warning("unreadable object skipped in lists", object=error.key, error=str(error))

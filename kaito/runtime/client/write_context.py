@@ -30,7 +30,7 @@ FREE_RESTORES: Final = 3
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LONGEST_BACKOFF_SECONDS: Final = 60.0
 
-REMEMBERED: Final = 4096
+MAX_OBJECTS: Final = 4096
 """Maximum number of tracked objects (LRU)."""
 
 VARIANTS: Final = 16
@@ -113,7 +113,7 @@ class ContentionTracker:
         place = hash((kind, key))
         variants = self._objects.setdefault(place, OrderedDict())
         self._objects.move_to_end(place)
-        if len(self._objects) > REMEMBERED:
+        if len(self._objects) > MAX_OBJECTS:
             self._objects.popitem(last=False)
         last = variants.get(document)
         times = last.times + 1 if last is not None and now - last.at <= WINDOW_SECONDS else 0

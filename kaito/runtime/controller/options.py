@@ -51,7 +51,7 @@ class RunOptions(Generic[K]):
     backoff: Backoff | None = None
     """Delays between failed reconciles of one key; None for `Backoff()`."""
     limiter: RateLimiter[K] | None = None
-    """Rate limiter that replaces the backoff, for example `LongestOf(..., BucketLimiter(10, 100))`."""
+    """Rate limiter that replaces the backoff, for example `MaxOfLimiter(..., BucketLimiter(10, 100))`."""
     spacing: float = 0.0
     """Minimum seconds between the starts of two reconciles of one key."""
     aging_step: float | None = AGING_STEP_SECONDS

@@ -86,8 +86,8 @@ class _Generator(GenerateJsonSchema):
         default = schema.get("default")
         if isinstance(default, Model):
             inner = self.generate_inner(schema["schema"])
-            said = default.to_dict()
-            return inner | {"default": said} if said else inner
+            value = default.to_dict()
+            return inner | {"default": value} if value else inner
         inner = super().default_schema(schema)
         if not inner.get("default"):
             inner.pop("default", None)

@@ -14,14 +14,14 @@ VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "
 """Usual order of verbs in roles."""
 
 
-def rules_for(asked: Iterable[tuple[str, str, str]]) -> list[PolicyRule]:
+def rules_for(permissions: Iterable[tuple[str, str, str]]) -> list[PolicyRule]:
     """Return the rules that allow verbs, groups and resources (`pods`, `pods/status`).
 
     `watch` includes `list` and `get`: whether an informer lists depends on the server, and reads are live while the
     watch lags behind.
     """
     verbs: dict[tuple[str, str], set[str]] = {}
-    for verb, group, resource in asked:
+    for verb, group, resource in permissions:
         verbs.setdefault((group, resource), set()).update(READING if verb == "watch" else {verb})
     resources: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (group, resource), allowed in sorted(verbs.items()):

@@ -296,16 +296,16 @@ class World(ServerObjects):
             Denial(frozenset(given), kind.group(), kind.plural, subresource, namespace, name, exempt)
         )
 
-    def heal(self, *troubles: Fault | Denial) -> None:
+    def heal(self, *injected: Fault | Denial) -> None:
         """Remove the given faults and denials, or all of them."""
-        if not troubles:
+        if not injected:
             self.server.faults.clear()
             self.server.allow()
-        for trouble in troubles:
-            if isinstance(trouble, Fault):
-                self.server.faults.remove(trouble)
+        for fault in injected:
+            if isinstance(fault, Fault):
+                self.server.faults.remove(fault)
             else:
-                self.server.allow(trouble)
+                self.server.allow(fault)
 
     def compact_history(self) -> None:
         """Return 410 to watches that resume from an earlier version, as after an etcd compaction: informers relist."""
@@ -348,8 +348,8 @@ class World(ServerObjects):
             agent: Only those of the manager or transport with this user agent; all if empty.
         """
         ours = (OWN_AGENT, CLUSTER_AGENT)
-        asked = [needed for who, *needed in self.server.permissions_used if who not in ours and agent in {"", who}]
-        return rules_for((verb, group, resource) for verb, group, resource in asked)
+        used = [needed for who, *needed in self.server.permissions_used if who not in ours and agent in {"", who}]
+        return rules_for((verb, group, resource) for verb, group, resource in used)
 
     def clear_requests(self) -> None:
         """Clear the recorded requests and reconciles."""

@@ -14,12 +14,12 @@ import msgspec
 from kaito.runtime.client.patch import Json, is_object, merge_diff
 
 _IDENTITY: Final = ("apiVersion", "kind", "metadata")
-_KEPT: Final = "kept-from-"
+_PREFIX: Final = "kept-from-"
 
 
 def preserved_annotation(group: str, version: str) -> str:
     """The annotation with the fields that only that version can represent."""
-    return f"{group}/{_KEPT}{version}"
+    return f"{group}/{_PREFIX}{version}"
 
 
 def take_preserved(document: Mapping[str, Any], *annotations: str) -> tuple[Json, str]:
@@ -35,8 +35,8 @@ def take_preserved(document: Mapping[str, Any], *annotations: str) -> tuple[Json
 
 def carry_preserved(document: Mapping[str, Any], converted: Mapping[str, Any], group: str) -> Json:
     """`converted` with the annotations of other versions, which the conversion functions may have dropped."""
-    kept = {name: text for name, text in _annotations(document).items() if name.startswith(f"{group}/{_KEPT}")}
-    return _annotated(converted, kept)
+    preserved = {name: text for name, text in _annotations(document).items() if name.startswith(f"{group}/{_PREFIX}")}
+    return _annotated(converted, preserved)
 
 
 def preserve_lost(
@@ -54,22 +54,22 @@ def preserve_lost(
 def restore_preserved(converted: Mapping[str, Any], text: str) -> Json:
     """`converted` with the stored fields that were not changed since. An annotation that is not valid is ignored."""
     try:
-        kept = msgspec.json.decode(text, type=dict[str, dict[str, Any]]) if text else {}
+        preserved = msgspec.json.decode(text, type=dict[str, dict[str, Any]]) if text else {}
     except msgspec.DecodeError:
-        kept = {}
-    return _merged(converted, kept.get("lost", {}), kept.get("instead", {}))
+        preserved = {}
+    return _merged(converted, preserved.get("lost", {}), preserved.get("instead", {}))
 
 
 def _merged(value: Mapping[str, Any], lost: Mapping[str, Any], instead: Mapping[str, Any]) -> Json:
     result = dict(value)
-    for name, kept in lost.items():
+    for name, preserved in lost.items():
         present, expected = value.get(name), instead.get(name)
-        if is_object(present) and is_object(kept) and is_object(expected):
-            result[name] = _merged(present, kept, expected)
+        if is_object(present) and is_object(preserved) and is_object(expected):
+            result[name] = _merged(present, preserved, expected)
         elif present == expected:
             result.pop(name, None)
-            if kept is not None:
-                result[name] = kept
+            if preserved is not None:
+                result[name] = preserved
     return result
 
 

@@ -8,7 +8,7 @@ from kaito.runtime.workqueue.cause import Cause as Cause, merge_causes as merge_
 from kaito.runtime.workqueue.limiter import (
     BucketLimiter as BucketLimiter,
     ExponentialLimiter as ExponentialLimiter,
-    LongestOf as LongestOf,
+    MaxOfLimiter as MaxOfLimiter,
     RateLimiter as RateLimiter,
 )
 from kaito.runtime.workqueue.queue import (

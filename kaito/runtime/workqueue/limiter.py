@@ -85,12 +85,12 @@ class BucketLimiter(RateLimiter[K]):
 
 
 @final
-class LongestOf(RateLimiter[K]):
+class MaxOfLimiter(RateLimiter[K]):
     """Combines limiters: each counts, and the longest delay is used."""
 
     def __init__(self, *limiters: RateLimiter[K]) -> None:
         if not limiters:
-            message = "LongestOf needs at least one limiter"
+            message = "MaxOfLimiter needs at least one limiter"
             raise ValueError(message)
         self._limiters = limiters
 

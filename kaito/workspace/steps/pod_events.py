@@ -45,7 +45,7 @@ async def find_event_fault(
 
 
 def _is_older(ctx: ReconcileContext, obj: StatefulSet | Job | Pod, seconds: float) -> bool:
-    """Whether the object is at least that old. Requeues for when it will be, and for the next look at its Events."""
+    """Whether the object is at least that old. Requeues for when it will be, and for the next read of its Events."""
     created = obj.metadata.creation_timestamp
     age = (ctx.now - created).total_seconds() if created is not None else seconds
     is_older = age >= seconds

@@ -9,7 +9,7 @@ PresetError                 exit 1
 ├── InsufficientMemory      exit 5: the estimated memory exceeds the free memory
 ├── PushError               exit 6: the registry rejects the adapter, before or after the training
 ├── RegistryError           exit 5: a registry request failed, after retries
-│   └── CredentialsRefused  exit 4: the registry rejects the credentials
+│   └── CredentialsRejected exit 4: the registry rejects the credentials
 └── RequestError            500: one HTTP request was rejected or failed
     ├── BadRequest          400
     │   └── PromptTooLong   400, code `context_length_exceeded`
@@ -76,7 +76,7 @@ class RegistryError(PresetError):
     exit_code = 5
 
 
-class CredentialsRefused(RegistryError):
+class CredentialsRejected(RegistryError):
     """The registry rejects the credentials, or requires some. A retry does not help."""
 
     exit_code = 4

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kaito.local.kubelet.environment import Environment, MissingReference
-from kaito.local.kubelet.volumes import MountProblem, Volumes
+from kaito.local.kubelet.volumes import MountError, Volumes
 from kaito.runtime.kinds import ConfigMap, Pod, Secret
 from kaito.runtime.meta import ObjectMeta
 
@@ -50,7 +50,7 @@ ITEMS = [{"key": ".dockerconfigjson", "path": "config.json"}]
 )
 async def test_a_missing_key_keeps_the_pod_from_starting(tmp_path: Path, volume: dict[str, Any], words: str) -> None:
     """11-local-missing-secret-key: the pod started without the file."""
-    with pytest.raises(MountProblem, match=words):
+    with pytest.raises(MountError, match=words):
         await Volumes(tmp_path, config_map, secret).prepare(pod(volume=volume), tmp_path)
 
 

@@ -1,7 +1,4 @@
-"""All presets on all current NVIDIA sizes of Azure:
-
-720 pairs, checked by properties and against the page of presets.
-"""
+"""Plans all presets on all current NVIDIA sizes of Azure (720 pairs), and checks properties and the page of presets."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -54,15 +54,15 @@ def _identity(preset: PresetSpec | None) -> tuple[str, str, str] | None:
     return (preset.name, preset.access_mode, preset.preset_options.image) if preset else None
 
 
-def _served(workspace: Workspace) -> Any:
+def _inference_preset(workspace: Workspace) -> Any:
     return _identity(workspace.inference.preset if workspace.inference else None)
 
 
-def _tuned(workspace: Workspace) -> Any:
+def _tuning_preset(workspace: Workspace) -> Any:
     return _identity(workspace.tuning.preset if workspace.tuning else None)
 
 
-def _both(rule: TransitionRule, applies: Callable[[Workspace], bool]) -> TransitionRule:
+def _if_both(rule: TransitionRule, applies: Callable[[Workspace], bool]) -> TransitionRule:
     """Restricts a rule to updates where it applies to both states; another rule covers the others."""
 
     def check(old: Workspace, new: Workspace) -> Iterator[Violation]:
@@ -86,9 +86,9 @@ RULES: Final = (
     _fixed("resource.count", lambda workspace: workspace.resource.count),
     _fixed("resource.partition", lambda workspace: workspace.resource.partition),
     _fixed("resource.labelSelector", lambda workspace: workspace.resource.label_selector),
-    _both(_fixed("inference.preset", _served), _serves_preset),
-    TransitionRule("template stays template", template_fixed_in_kind),
-    _both(_fixed("tuning.preset", _tuned), _tunes),
-    _both(_fixed("tuning.method", lambda w: w.tuning.method.lower() if w.tuning else None), _tunes),
-    _both(_fixed("tuning.input.name", lambda w: w.tuning.input.name if w.tuning else None), _tunes),
+    _if_both(_fixed("inference.preset", _inference_preset), _serves_preset),
+    TransitionRule("preset and template are not exchanged", template_fixed_in_kind),
+    _if_both(_fixed("tuning.preset", _tuning_preset), _tunes),
+    _if_both(_fixed("tuning.method", lambda w: w.tuning.method.lower() if w.tuning else None), _tunes),
+    _if_both(_fixed("tuning.input.name", lambda w: w.tuning.input.name if w.tuning else None), _tunes),
 )

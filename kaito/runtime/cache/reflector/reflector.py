@@ -383,7 +383,7 @@ class Reflector:
 
     async def _failed(self, error: Exception) -> None:
         self.error = error
-        wait = self._delay.next(monotonic(), at_least=_asked(error))
+        wait = self._delay.next(monotonic(), at_least=_retry_after(error))
         _log.warning("list failed", collection=self._name, error=str(error), retry_in_seconds=round(wait, 1))
         await asyncio.sleep(wait)
 
@@ -392,7 +392,7 @@ class Reflector:
         spacing = max(0.0, self._last_open + REOPEN_SECONDS - monotonic())
         wait = spacing
         if ending.pause:
-            wait = self._delay.next(monotonic(), at_least=max(_asked(self.error), spacing))
+            wait = self._delay.next(monotonic(), at_least=max(_retry_after(self.error), spacing))
             _log.warning(
                 "watch ended",
                 collection=self._name,
@@ -429,5 +429,5 @@ def _ending_of(error: ApiError) -> Ending:
     return {410: Ending.EXPIRED, 429: Ending.THROTTLED, 401: Ending.UNAUTHORIZED}.get(error.code, Ending.FAILED)
 
 
-def _asked(error: Exception | None) -> float:
+def _retry_after(error: Exception | None) -> float:
     return (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0

@@ -93,8 +93,8 @@ class RealCluster:
                 await self._free_objects(definition)
                 await client.delete(definition, if_uid=False)
             for definition in self._installed:
-                gone = partial(self._is_gone, definition.name)
-                await self.eventually(gone, within=SERVED_SECONDS, what=f"the end of {definition.name}")
+                is_gone = partial(self._is_gone, definition.name)
+                await self.eventually(is_gone, within=SERVED_SECONDS, what=f"the end of {definition.name}")
         finally:
             await self._state.stack.aclose()
             self._state = None

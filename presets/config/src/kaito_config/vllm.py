@@ -76,10 +76,10 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in section.items():
         name, dot, _ = key.partition(".")
         flag = name.replace("_", "-")
-        whole = f"{flag}{dot}{key.partition('.')[2]}"
-        if whole in seen:
-            yield key, f"is the same flag as {seen[whole]}: remove one"
-        seen[whole] = key
+        full_name = f"{flag}{dot}{key.partition('.')[2]}"
+        if full_name in seen:
+            yield key, f"is the same flag as {seen[full_name]}: remove one"
+        seen[full_name] = key
         if message := _wrong(flag, key, value, nested=bool(dot)):
             found = True
             yield key, message
@@ -125,7 +125,7 @@ def _wrong(flag: str, key: str, value: Any, *, nested: bool) -> str:
     return ""
 
 
-def _whole(least: int, most: int) -> Callable[[Any], int]:
+def _integer(least: int, most: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         try:
             number = int(value) if not isinstance(value, bool | float) else None
@@ -182,20 +182,20 @@ _SIZING: Final = (
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "max-model-len": _context,
     "gpu-memory-utilization": _number(0, 1, above=True),
-    "tensor-parallel-size": _whole(1, MAX_RANKS),
-    "pipeline-parallel-size": _whole(1, MAX_RANKS),
-    "data-parallel-size": _whole(1, MAX_RANKS),
-    "max-num-seqs": _whole(1, 1_000_000),
-    "max-num-batched-tokens": _whole(1, MAX_TOKENS),
+    "tensor-parallel-size": _integer(1, MAX_RANKS),
+    "pipeline-parallel-size": _integer(1, MAX_RANKS),
+    "data-parallel-size": _integer(1, MAX_RANKS),
+    "max-num-seqs": _integer(1, 1_000_000),
+    "max-num-batched-tokens": _integer(1, MAX_TOKENS),
     "kv-cache-dtype": _cache_dtype,
     "swap-space": _number(0, 1_000_000),
     "cpu-offload-gb": _number(0, 1_000_000),
     "kv-offloading-size": _number(0, 1_000_000),
-    "max-loras": _whole(1, 10_000),
-    "max-cpu-loras": _whole(1, 100_000),
-    "max-logprobs": _whole(-1, MAX_TOKENS),
-    "seed": _whole(-(2**63), 2**63 - 1),
-    "api-server-count": _whole(1, 1024),
+    "max-loras": _integer(1, 10_000),
+    "max-cpu-loras": _integer(1, 100_000),
+    "max-logprobs": _integer(-1, MAX_TOKENS),
+    "seed": _integer(-(2**63), 2**63 - 1),
+    "api-server-count": _integer(1, 1024),
 }
 
 _KNOWN: Final = frozenset({*_CHECKS, *BOOLEANS, *CHOICES, *OTHERS, *RESERVED})

@@ -59,9 +59,9 @@ def _generation(request: ChatRequest, tokens: list[int], context_tokens: int) ->
     options: dict[str, Option] = dict(request.generate_kwargs or {})
     lengths = LengthOptions.take_from(request, options)
     new_tokens = lengths.new_tokens(len(tokens))
-    kept = lengths.kept_prompt_tokens(len(tokens), context_tokens)
+    count = lengths.kept_prompt_tokens(len(tokens), context_tokens)
     return GenerationRequest(
-        prompt=tokens[len(tokens) - kept :],
+        prompt=tokens[len(tokens) - count :],
         options=options,
         defaults=DEFAULT_OPTIONS,
         max_new_tokens=new_tokens,

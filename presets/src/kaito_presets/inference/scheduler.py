@@ -35,8 +35,8 @@ from kaito_presets.inference.language_model import (
 log = logging.getLogger(__name__)
 
 MAX_JOINING_TOKENS: Final = 4096
-"""Most prompt tokens that are prefilled between two steps, because the running rows wait meanwhile. One longer prompt
-is admitted nevertheless, alone."""
+"""Maximum number of prompt tokens that are prefilled between two steps, because the running rows wait meanwhile. A
+longer prompt is admitted alone."""
 
 Clock = Callable[[], float]
 
@@ -256,7 +256,7 @@ class Scheduler:
 
     def _fail_running(self, error: RequestError) -> None:
         """Fails all running rows and resets the model."""
-        lost = list(self._live.values())
+        failed = list(self._live.values())
         unbatched, run = self._unbatched, self._unbatched_run
         with self._wake:
             self._live.clear()
@@ -269,7 +269,7 @@ class Scheduler:
             log.exception("resetting the model failed; the server has to be restarted")
             self.is_broken = True
         self._report_queue()
-        self._fail([*lost, *([unbatched] if unbatched else [])], error)
+        self._fail([*failed, *([unbatched] if unbatched else [])], error)
 
     def _next_admitted(self) -> list[RowHandle]:
         """Takes the waiting rows that can be added to the batch now, in the order of their submission.
@@ -374,10 +374,10 @@ class Scheduler:
             self._deliver(events)
 
     def _remove_cancelled(self) -> None:
-        gone = [row for row in self._live if row.cancelled]
-        if gone:
-            handles = [self._live[row] for row in gone]
-            self._remove(gone)
+        cancelled = [row for row in self._live if row.cancelled]
+        if cancelled:
+            handles = [self._live[row] for row in cancelled]
+            self._remove(cancelled)
             self._deliver([(handle, TokenEvent((), finish_reason="abort")) for handle in handles])
 
     def _remove(self, rows: Sequence[Row]) -> None:
@@ -423,10 +423,10 @@ class Scheduler:
                 return False
             self._unbatched = self._waiting_unbatched.popleft()
         self._report_queue()
-        because = handle.row.plan.unbatched_reasons
+        reasons = handle.row.plan.unbatched_reasons
         if self._observer:
-            self._observer.unbatched_started(because)
-        new = set(because) - self._logged_reasons
+            self._observer.unbatched_started(reasons)
+        new = set(reasons) - self._logged_reasons
         if new:
             self._logged_reasons |= new
             log.warning(

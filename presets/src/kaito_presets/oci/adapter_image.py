@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 
 from kaito_config.image_references import ImageReference
 
-from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
+from kaito_presets.errors import CredentialsRejected, NotAnAdapter, RegistryError
 from kaito_presets.json_values import is_list
 from kaito_presets.oci.credentials import Credentials, find_credentials
 from kaito_presets.oci.layers import ImageTree, apply_layer
@@ -44,7 +44,7 @@ def push_adapter(
 
     Raises:
         NotAnAdapter: the directory lacks a required file.
-        CredentialsRefused: the registry rejects the credentials.
+        CredentialsRejected: the registry rejects the credentials.
         RegistryError: the push failed.
     """
     missing = [name for name in REQUIRED if not (directory / name).is_file()]
@@ -73,7 +73,7 @@ def check_push(reference: ImageReference, *, docker_configs: Sequence[Path] = ()
 
     Raises:
         ConfigurationError: the credentials cannot be read.
-        CredentialsRefused: the registry rejects the credentials.
+        CredentialsRejected: the registry rejects the credentials.
         RegistryError: the registry rejects the push, or cannot be reached after retries.
     """
     _registry(reference, docker_configs, plain_http=plain_http).check_push()
@@ -117,7 +117,7 @@ def pull_image(
 
     Raises:
         NotAnAdapter: the image contains no file below `path`.
-        CredentialsRefused: the registry rejects all credentials.
+        CredentialsRejected: the registry rejects all credentials.
         RegistryError: the image cannot be pulled or unpacked.
     """
     attempts: list[Credentials | None] = [*find_credentials(reference, docker_configs), None]
@@ -132,9 +132,11 @@ def pull_image(
             registry.pull_blob(str(layer["digest"]), blob)
             with _decompressed(blob, str(layer.get("mediaType", ""))) as stream:
                 content.apply(stream)
-        lost = content.resolve_links()
-        if lost:
-            raise RegistryError(f"{reference}: cannot write {path}: {'; '.join(lost)}; use regular files in the image")
+        unresolved = content.resolve_links()
+        if unresolved:
+            raise RegistryError(
+                f"{reference}: cannot write {path}: {'; '.join(unresolved)}; use regular files in the image"
+            )
         names = sorted(str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file())
         if not names:
             raise NotAnAdapter(f"{reference} contains no file below {path}")
@@ -151,7 +153,7 @@ def _authorized_registry(
         registry = Registry(reference, credentials, plain_http=plain_http)
         try:
             return registry, _layers(registry, reference)
-        except CredentialsRefused:
+        except CredentialsRejected:
             continue
     registry = Registry(reference, last, plain_http=plain_http)
     return registry, _layers(registry, reference)

@@ -3,7 +3,7 @@
 Used by `adapter_image`. Guarantees:
 
 * Temporary failures (connection errors, 408, 425, 429, 5xx) are retried with exponential backoff, or after Retry-After.
-* Rejected credentials are a CredentialsRefused error and are not retried.
+* Rejected credentials are a CredentialsRejected error and are not retried.
 * The digest of every blob and manifest that is requested by digest is verified.
 * Credentials are not sent to a host to which the registry redirects.
 """
@@ -25,7 +25,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from kaito_config.image_references import ImageReference
 
-from kaito_presets.errors import CredentialsRefused, RegistryError
+from kaito_presets.errors import CredentialsRejected, RegistryError
 from kaito_presets.json_values import is_object
 from kaito_presets.oci.credentials import Credentials
 
@@ -102,7 +102,7 @@ class Registry:
                 )
                 return
             except (RegistryError, OSError, HTTPException) as error:
-                if isinstance(error, CredentialsRefused) or attempt == self._tries - 1 or not _is_temporary(error):
+                if isinstance(error, CredentialsRejected) or attempt == self._tries - 1 or not _is_temporary(error):
                     raise self._failed(f"upload of {digest[:19]}", error) from error
                 self._back_off(attempt, error)
 
@@ -110,7 +110,7 @@ class Registry:
         """Checks that the registry accepts a push, by starting an upload and canceling it.
 
         Raises:
-            CredentialsRefused: the credentials are missing, wrong, or do not permit a push.
+            CredentialsRejected: the credentials are missing, wrong, or do not permit a push.
             RegistryError: the registry rejects the upload for another reason, or cannot be reached after retries.
         """
         started = self._send("POST", "blobs/uploads/", data=b"", expected=(202, 201))
@@ -212,7 +212,7 @@ class Registry:
             response = _open(method, url, headers, data, self._authorization, stream=stream)
         if response.status in (401, 403):
             subject = f"user {self._credentials.user!r}" if self._credentials else "anonymous access"
-            raise CredentialsRefused(f"{self._reference}: the registry rejects {subject} ({_reason(response)})")
+            raise CredentialsRejected(f"{self._reference}: the registry rejects {subject} ({_reason(response)})")
         if response.status >= 400 and not (accept_missing and response.status == 404):
             retry_after = response.headers.get("retry-after", "")
             raise _Status(response.status, _reason(response), float(retry_after) if retry_after.isdigit() else None)
@@ -222,21 +222,21 @@ class Registry:
         """Returns the Authorization header for a `WWW-Authenticate` challenge.
 
         Raises:
-            CredentialsRefused: the challenge cannot be answered, or the token service rejects the credentials.
+            CredentialsRejected: the challenge cannot be answered, or the token service rejects the credentials.
         """
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic":
             if not self._credentials:
-                raise CredentialsRefused(
+                raise CredentialsRejected(
                     f"{self._reference}: the registry requires authentication; no credentials are configured"
                 )
             return self._credentials.basic
         if scheme.lower() != "bearer":
-            raise CredentialsRefused(f"{self._reference}: unknown authentication scheme {challenge!r}")
+            raise CredentialsRejected(f"{self._reference}: unknown authentication scheme {challenge!r}")
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         realm = fields.get("realm", "")
         if not realm.startswith(("http://", "https://")):
-            raise CredentialsRefused(f"{self._reference}: the challenge {challenge!r} has no URL of a token service")
+            raise CredentialsRejected(f"{self._reference}: the challenge {challenge!r} has no URL of a token service")
         # A push needs both permissions. A token with fewer is rejected with 401 in the next response.
         scope = fields.get("scope") or f"repository:{self._reference.repository}:pull,push"
         query = {"service": fields.get("service", ""), "scope": scope}
@@ -249,7 +249,7 @@ class Registry:
             basic = self._credentials.basic if self._credentials else None
             response = _open("GET", f"{realm}?{urlencode(query)}", {}, None, basic)
         if response.status in (400, 401, 403):
-            raise CredentialsRefused(
+            raise CredentialsRejected(
                 f"{self._reference}: the token service rejects the credentials ({_reason(response)})"
             )
         if response.status >= 400:
@@ -264,7 +264,7 @@ class Registry:
         self._sleep(seconds)
 
     def _failed(self, what: str, error: Exception) -> RegistryError:
-        if isinstance(error, CredentialsRefused):
+        if isinstance(error, CredentialsRejected):
             return error
         return RegistryError(f"{self._reference}: {what}: {error}")
 
@@ -289,10 +289,10 @@ def _token(content: bytes, realm: str) -> str:
     try:
         document = json.loads(content)
     except ValueError as error:
-        raise CredentialsRefused(f"{realm}: the response of the token service is not JSON") from error
+        raise CredentialsRejected(f"{realm}: the response of the token service is not JSON") from error
     token = (document.get("token") or document.get("access_token")) if is_object(document) else None
     if not isinstance(token, str):
-        raise CredentialsRefused(f"{realm}: the response of the token service contains no token")
+        raise CredentialsRejected(f"{realm}: the response of the token service contains no token")
     return token
 
 

@@ -17,7 +17,7 @@ PROMETHEUS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def require_healthy(state: ServerState) -> None:
-    """Refuses a request unless the server can serve it.
+    """Rejects a request unless the server can serve it.
 
     Raises:
         Unavailable: the model is still loading, or the server is draining.

@@ -48,16 +48,16 @@ def _tokens(tokenizer: Any, example: Example, max_length: int) -> TokenizedExamp
 
 def _completion(tokenizer: Any, example: Example) -> TokenizedExample:
     prompt: list[int] = tokenizer(example.prompt)["input_ids"] if example.prompt else []
-    whole_text = example.prompt + example.completion
-    whole: list[int] = tokenizer(whole_text)["input_ids"]
-    if whole[: len(prompt)] != prompt:
+    text = example.prompt + example.completion
+    tokens: list[int] = tokenizer(text)["input_ids"]
+    if tokens[: len(prompt)] != prompt:
         # The tokenizer merges characters of prompt and completion into one token. Inference starts from the tokens of
         # the prompt, so the parts are tokenized separately.
-        whole = prompt + tokenizer(example.completion, add_special_tokens=False)["input_ids"]
+        tokens = prompt + tokenizer(example.completion, add_special_tokens=False)["input_ids"]
     end = tokenizer.eos_token_id
-    if end is not None and whole[-1:] != [end]:
-        whole = [*whole, end]
-    return TokenizedExample(whole, [IGNORED] * len(prompt) + whole[len(prompt) :])
+    if end is not None and tokens[-1:] != [end]:
+        tokens = [*tokens, end]
+    return TokenizedExample(tokens, [IGNORED] * len(prompt) + tokens[len(prompt) :])
 
 
 def _conversation(tokenizer: Any, turns: Sequence[Turn]) -> TokenizedExample:

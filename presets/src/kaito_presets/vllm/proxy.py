@@ -166,9 +166,9 @@ class Proxy:
         if lengths.depends_on_prompt:
             tokens, context_tokens = await self._tokenize({"prompt": text})
             new_tokens = lengths.new_tokens(len(tokens))
-            kept = lengths.kept_prompt_tokens(len(tokens), context_tokens)
-            if kept < len(tokens):
-                prompt = tokens[-kept:]
+            count = lengths.kept_prompt_tokens(len(tokens), context_tokens)
+            if count < len(tokens):
+                prompt = tokens[-count:]
                 text = str((await self._post("/detokenize", {"tokens": prompt}))["prompt"])
         fields = translate.sampling_fields(options, max_new_tokens=new_tokens)
         document = await self._post("/v1/completions", {"prompt": prompt, **fields})

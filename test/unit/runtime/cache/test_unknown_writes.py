@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.cache.uncertain_writes import REMEMBERED, SETTLE_SECONDS, UncertainWrites, all_of
+from kaito.runtime.cache.uncertain_writes import MAX_KEYS, SETTLE_SECONDS, UncertainWrites, all_of
 from kaito.runtime.client import Api, ApiRequest, JsonPatch, MergePatch, Reply
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ApiError, Conflict, KaitoRuntimeError, TransportError
@@ -288,7 +288,7 @@ async def test_a_field_of_an_ensure_without_an_answer_does_not_stay_behind(world
 def test_many_doubts_become_one_of_their_namespace() -> None:
     async def main() -> None:
         doubts = UncertainWrites()
-        for number in range(REMEMBERED + 1):
+        for number in range(MAX_KEYS + 1):
             doubts.add(ObjectKey("ns", str(number)))
         assert doubts.concern(ObjectKey("ns", "another"), "")
         assert not doubts.concern(ObjectKey("other", "another"), "")

@@ -76,7 +76,7 @@ async def test_drift_is_put_right(api: Api, world: World, drift: dict[str, objec
 
 
 async def test_what_is_forgotten_costs_one_request(api: Api, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kaito.runtime.client.applied.REMEMBERED", 2)
+    monkeypatch.setattr("kaito.runtime.client.applied.MAX_OBJECTS", 2)
     for name in ("a", "b", "a", "c", "a", "b"):  # b is the least recently ensured when c comes
         await api.ensure(config(name))
     assert world.count("PATCH", name="a") == 1

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kaito.runtime.errors import InvariantError
-from kaito.runtime.workqueue import Backoff, BucketLimiter, Cause, ExponentialLimiter, Item, LongestOf, WorkQueue
+from kaito.runtime.workqueue import Backoff, BucketLimiter, Cause, ExponentialLimiter, Item, MaxOfLimiter, WorkQueue
 
 
 class Hands:
@@ -295,7 +295,7 @@ def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
 
 def test_the_strictest_of_several_limiters_holds() -> None:
     now = 0.0
-    both = LongestOf[str](ExponentialLimiter(Backoff(base=1, jitter=False)), BucketLimiter(1, 1, now=lambda: now))
+    both = MaxOfLimiter[str](ExponentialLimiter(Backoff(base=1, jitter=False)), BucketLimiter(1, 1, now=lambda: now))
     assert [both.when("x") for _ in range(3)] == [1, 2, 4]
     assert both.failures("x") == 3
     both.forget("x")

@@ -246,13 +246,13 @@ class Batch:
         return logits
 
     @torch.inference_mode()
-    def remove(self, gone: Sequence[Row]) -> None:
+    def remove(self, removed: Sequence[Row]) -> None:
         """Removes rows; each is replaced by the last one."""
-        leaving = {id(row) for row in gone}
+        removed_ids = {id(row) for row in removed}
         extent = self._extent
         rows, starts = list(self.rows), list(self._layout.starts)
         for index in range(len(rows) - 1, -1, -1):
-            if id(rows[index]) not in leaving:
+            if id(rows[index]) not in removed_ids:
                 continue
             last = len(rows) - 1
             if index != last:
@@ -273,9 +273,9 @@ class Batch:
             self._shift(-unused)
 
     @torch.inference_mode()
-    def remove_newest(self, gone: Sequence[Row]) -> None:
+    def remove_newest(self, removed: Sequence[Row]) -> None:
         """Removes the rows that were added last, without moving the others."""
-        count = len(self.rows) - len(gone)
+        count = len(self.rows) - len(removed)
         columns = self._extent.columns if count else 0
         self._commit(self.rows[:count], self._layout_of(self._layout.starts[:count], columns), columns)
 

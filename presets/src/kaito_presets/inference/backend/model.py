@@ -197,9 +197,9 @@ class TransformersModel:
 
     def _revert_prefill(self, rows: Sequence[Row]) -> None:
         """Removes `rows`, the newest of their batches, after a `prefill` that stopped at any point."""
-        gone = {id(row) for row in rows}
+        removed_ids = {id(row) for row in rows}
         for key, batch in list(self._batches.items()):
-            members = [row for row in batch.rows if id(row) in gone]
+            members = [row for row in batch.rows if id(row) in removed_ids]
             if members:
                 batch.remove_newest(members)
             newest = self._newest.get(key)

@@ -91,7 +91,7 @@ def _token_or_tokens(value: object, vocabulary: int) -> str | None:
     return None if right else f"must be a token id or a list of {_ids(vocabulary)}"
 
 
-def _words(value: object, vocabulary: int) -> str | None:
+def _token_lists(value: object, vocabulary: int) -> str | None:
     right = is_list(value) and len(value) <= MAX_BIASES and all(_is_word(word, vocabulary) for word in value)
     return (
         None if right else f"must be a list of at most {MAX_BIASES} lists of 1 to {MAX_WORD_TOKENS} {_ids(vocabulary)}"
@@ -168,7 +168,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "presence_penalty": _number(-2, 2),
     "no_repeat_ngram_size": _integer(0, MAX_NGRAM_TOKENS),
     "encoder_no_repeat_ngram_size": _integer(0, MAX_NGRAM_TOKENS),
-    "bad_words_ids": _words,
+    "bad_words_ids": _token_lists,
     "sequence_bias": _sequence_bias,
     "logit_bias": _logit_bias,
     "suppress_tokens": _tokens,

@@ -21,7 +21,7 @@ from transformers import StoppingCriteria
 from kaito_presets.inference.language_model import UnbatchedProgress
 
 MAX_SECONDS: Final = 600.0
-"""Most computing time of one run, without its pauses."""
+"""Maximum computing time of one run, without its pauses."""
 
 Generate = Callable[[StoppingCriteria], list[list[int]]]
 
