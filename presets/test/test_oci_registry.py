@@ -128,7 +128,7 @@ def test_missing_image_and_missing_path_are_reported(open_registry: str, adapter
         pull_image(parse_reference(f"{open_registry}/absent:1"), tmp_path / "x")
     reference = parse_reference(f"{open_registry}/adapter:2")
     push_adapter(adapter, reference)
-    with pytest.raises(NotAnAdapter, match="no file under /models"):
+    with pytest.raises(NotAnAdapter, match="contains no file below /models"):
         pull_image(reference, tmp_path / "x", path="/models")
 
 

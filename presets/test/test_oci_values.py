@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kaito_presets.errors import CredentialsRefused, NotAnAdapter, RegistryError
+from kaito_presets.errors import CredentialsRejected, NotAnAdapter, RegistryError
 from kaito_presets.oci import layers, main as commands
 from kaito_presets.oci.adapter_image import pull_image, push_adapter
 from kaito_presets.oci.credentials import Credentials, default_files, find_credentials
@@ -262,10 +262,10 @@ def registry(served: Served, credentials: Credentials | None) -> Registry:
 def test_basic_challenge_is_answered_with_user_and_password(served: Served) -> None:
     served[1].challenge, served[1].authorization = 'Basic realm="r"', "Basic dTpw"
     registry(served, Credentials("u", "p")).push_manifest(b"{}", "x/y")
-    with pytest.raises(CredentialsRefused) as raised:
+    with pytest.raises(CredentialsRejected) as raised:
         registry(served, None).push_manifest(b"{}", "x/y")
     assert str(raised.value) == f"{image(served)}: the registry requires authentication; no credentials are configured"
-    with pytest.raises(CredentialsRefused) as raised:
+    with pytest.raises(CredentialsRejected) as raised:
         registry(served, Credentials("u", "wrong")).push_manifest(b"{}", "x/y")
     assert str(raised.value) == f"{image(served)}: the registry rejects user 'u' (status 401)"
 
@@ -292,14 +292,14 @@ def test_identity_token_is_exchanged(served: Served) -> None:
 @pytest.mark.parametrize(
     ("status", "token", "error", "message"),
     [
-        (400, b"{}", CredentialsRefused, "the token service rejects the credentials (status 400)"),
-        (401, b"{}", CredentialsRefused, "the token service rejects the credentials (status 401)"),
-        (403, b'{"errors": [{"code": "c"}]}', CredentialsRefused, "the token service rejects the credentials (c)"),
+        (400, b"{}", CredentialsRejected, "the token service rejects the credentials (status 400)"),
+        (401, b"{}", CredentialsRejected, "the token service rejects the credentials (status 401)"),
+        (403, b'{"errors": [{"code": "c"}]}', CredentialsRejected, "the token service rejects the credentials (c)"),
         (404, b"{}", RegistryError, "status 404 (status 404)"),
-        (200, b"{}", CredentialsRefused, "/token: the response of the token service contains no token"),
-        (200, b'{"token": 1}', CredentialsRefused, "/token: the response of the token service contains no token"),
-        (200, b"[]", CredentialsRefused, "/token: the response of the token service contains no token"),
-        (200, b"x", CredentialsRefused, "/token: the response of the token service is not JSON"),
+        (200, b"{}", CredentialsRejected, "/token: the response of the token service contains no token"),
+        (200, b'{"token": 1}', CredentialsRejected, "/token: the response of the token service contains no token"),
+        (200, b"[]", CredentialsRejected, "/token: the response of the token service contains no token"),
+        (200, b"x", CredentialsRejected, "/token: the response of the token service is not JSON"),
     ],
 )
 def test_failures_of_the_token_service_are_reported(
@@ -322,7 +322,7 @@ def test_credentials_are_tried_in_order_then_anonymous_access(served: Served, tm
     served[1].challenge = ""
     assert pull_image(image(served), tmp_path / "u", docker_configs=files) == ["x"]
     served[1].challenge, served[1].authorization = "Basic", "other"
-    with pytest.raises(CredentialsRefused, match="no credentials are configured"):
+    with pytest.raises(CredentialsRejected, match="no credentials are configured"):
         pull_image(image(served), tmp_path / "v", docker_configs=files)
 
 
