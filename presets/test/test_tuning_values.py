@@ -20,7 +20,7 @@ from kaito_presets.tuning.dataset import Dataset, find_files, load_dataset, read
 from kaito_presets.tuning.download import file_names
 from kaito_presets.tuning.memory import Dimensions, estimate_bytes
 from kaito_presets.tuning.options import TuningOptions, read_options
-from kaito_presets.tuning.progress import PREFIX, Progress, Report, TrainingRate
+from kaito_presets.tuning.progress import Progress, Report, TrainingRate
 from kaito_presets.tuning.record import (
     claim_output_directory,
     fingerprint,
@@ -102,6 +102,12 @@ def test_model_of_the_flag_precedes_that_of_the_file() -> None:
 )  # fmt: skip
 def test_flags_precede_variables(arguments: list[str], environment: dict[str, str], field: str, value: object) -> None:
     assert getattr(read_options(arguments, environment), field) == value
+
+
+def test_limits_themselves_are_accepted() -> None:
+    options = read_options(["--push-retry-seconds=0", "--metrics-port=-1"], {})
+    assert (options.push_retry_seconds, options.metrics_port) == (0, -1)
+    assert read_options(["--metrics-port=65535"], {}).metrics_port == 65535
 
 
 def test_urls_that_are_not_json_are_rejected() -> None:
@@ -360,6 +366,16 @@ def test_json_is_read_as_records(tmp_path: Path, text: str, records: list[dict[s
     assert read_file(tmp_path / "f", "json") == records
 
 
+def test_field_of_a_table_may_be_long(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("text\n" + "x" * 200_000 + "\n")
+    assert read_file(tmp_path / "f", "csv") == [{"text": "x" * 200_000}]
+
+
+def test_messages_of_weight_one_are_learned() -> None:
+    record = {"messages": [{"role": "assistant", "content": "x", "weight": 1}]}
+    assert mapped(record) == Example(turns=(Turn("assistant", "x"),))
+
+
 @pytest.mark.parametrize(
     ("text", "file_format", "message"),
     [
@@ -416,9 +432,12 @@ def test_report_is_logged_and_served(caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress()
     progress.update(Report("training", 3, 10, 0.5, loss=1.5, examples=4))
     line = caplog.messages[-1]
-    assert json.loads(line.removeprefix(PREFIX)) == {
+    assert line.startswith("KAITO_TUNING_PROGRESS {")
+    assert json.loads(line.removeprefix("KAITO_TUNING_PROGRESS ")) == {
         "phase": "training", "step": 3, "total_steps": 10, "epoch": 0.5, "loss": 1.5, "examples": 4,
     }  # fmt: skip
+    progress.set_phase("saving")
+    assert (progress.report.phase, progress.report.message) == ("saving", "")
     progress.set_phase("pushing", "r.io/x")
     assert (progress.report.step, progress.report.message) == (3, "r.io/x")
     port = progress.serve(0, "127.0.0.1")
@@ -437,6 +456,8 @@ def test_report_is_logged_and_served(caplog: pytest.LogCaptureFixture) -> None:
         for name, value in (("step", 3), ("total_steps", 10), ("epoch", 0.5), ("loss", 1.5), ("examples", 4),
                             ("eval_loss", 0), ("learning_rate", 0), ("eta_seconds", 0), ("completed", 1)):  # fmt: skip
             assert f"kaito_tuning_{name} {float(value)}" in body.decode().splitlines()
+        for name, text in (("epoch", "Passes over the data."), ("examples", "Examples trained on.")):
+            assert f"# HELP kaito_tuning_{name} {text}" in body.decode().splitlines()
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get("/other")
     finally:
@@ -494,7 +515,11 @@ def test_failure_is_the_exit_code_and_the_termination_message(
     code: int,
     message: str,
 ) -> None:
-    def fail(*_: object) -> bool:
+    reports: list[Report] = []
+
+    def fail(_: object, __: object, progress: Progress, ___: object) -> bool:
+        reports.append(progress.report)
+        monkeypatch.setattr(progress, "close", lambda: reports.append(progress.report))
         raise error
 
     termination_log = tmp_path / "termination-log"
@@ -504,6 +529,7 @@ def test_failure_is_the_exit_code_and_the_termination_message(
     assert run_main(monkeypatch, "--metrics-port=-1") == code
     assert capsys.readouterr().err.splitlines()[-1] == f"kaito-tuning: {message}"
     assert termination_log.read_text() == message
+    assert [(report.phase, report.message) for report in reports] == [("starting", ""), ("failed", str(error))]
 
 
 @pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, 143)])
