@@ -309,4 +309,4 @@ for each in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     flags = [f"--azure-{name}=x" for name in ("subscription-id", "resource-group", "cluster")]
     outside = attempt(environment.command(command), *(flags if image == "provisioner" else []), HOME=str(tmp_path))
     assert outside.returncode == 1
-    assert "not inside a pod" in outside.stderr
+    assert "not in a pod" in outside.stderr
