@@ -62,7 +62,7 @@ mutate: sync .venv-mutate/.synced $(if $(IN_PRESETS),presets-env) ## Plant small
 
 .PHONY: coverage
 coverage: sync ## Branch coverage of the unit tests against the floor of each package (ARGS=--update raises the floors)
-	@$(PYTEST) -q -n auto --dist worksteal --cov --cov-report= test/unit
+	@$(PYTEST) -q -n auto --dist worksteal --timeout 300 --cov --cov-report= test/unit
 	@.venv/bin/coverage json -q -o .coverage.json
 	@.venv/bin/python -m hack.check.coverage_floors .coverage.json $(ARGS)
 

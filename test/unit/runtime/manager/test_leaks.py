@@ -19,7 +19,7 @@ from kaito.runtime.testing import InMemoryTransport, World
 from kaito.runtime.testing.reconciles import ReconcileRecorder
 
 MARK = "passing-"
-NAMES = 2000
+NAMES = 600
 WAVE = 100
 
 
