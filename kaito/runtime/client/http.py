@@ -25,7 +25,7 @@ from multidict import CIMultiDict
 from kaito.runtime.client.config import ClusterConfig
 from kaito.runtime.client.fencing import FencedConnector
 from kaito.runtime.client.tls import client_context, fingerprint
-from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply
+from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, without_tracebacks
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError, RequestTimeout, TransportError
 from kaito.runtime.logging import get_logger
@@ -148,7 +148,7 @@ class _HttpStream:
             try:
                 chunk = await self._content.readany()
             except _REQUEST_ERRORS as error:
-                raise _translated(self._what, error) from _without_frames(error)
+                raise _translated(self._what, error) from without_tracebacks(error)
             if not chunk:
                 return
             yield chunk
@@ -212,7 +212,7 @@ class HttpTransport:
                 return reply
         except TimeoutError as error:
             message = f"{what}: no response within {timeout:g} s"
-            raise RequestTimeout(message) from _without_frames(error)
+            raise RequestTimeout(message) from without_tracebacks(error)
 
     async def _unary(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
@@ -235,7 +235,7 @@ class HttpTransport:
                 content = await response.read()
                 return Reply(response.status, _lower(response.headers), content), authorization
         except _REQUEST_ERRORS as error:
-            raise self._connection_error(f"{method} {target}", error) from _without_frames(error)
+            raise self._connection_error(f"{method} {target}", error) from without_tracebacks(error)
         finally:
             pool.users -= 1
 
@@ -278,7 +278,7 @@ class HttpTransport:
                     method, self._url(target), headers=headers, timeout=limits, **self._options()
                 )
         except _REQUEST_ERRORS as error:
-            raise self._connection_error(f"{method} {target}", error) from _without_frames(error)
+            raise self._connection_error(f"{method} {target}", error) from without_tracebacks(error)
 
     def _url(self, target: str) -> yarl.URL:
         return yarl.URL(self._base + target, encoded=True)
@@ -379,21 +379,3 @@ def _translated(what: str, error: Exception) -> TransportError:
     if isinstance(error, TimeoutError):  # also aiohttp's ServerTimeoutError: connect, sock_read
         return RequestTimeout(f"{what}: {str(error) or 'timed out'}")
     return TransportError(f"{what}: {str(error) or type(error).__name__}")
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Remove the tracebacks of the error, its causes and its contexts.
-
-    Frames of a failed connection refer to its buffers (256 KiB with TLS), and a frame of aiohttp's connector refers to
-    the error. Such a cycle stays until the garbage collector runs, which counts objects and not bytes: many MiB while a
-    server is unreachable.
-    """
-    waiting: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while waiting:
-        each = waiting.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            each.__traceback__ = None
-            waiting += [each.__cause__, each.__context__]
-    return error

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -122,3 +124,21 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Close all connections. Further requests fail with `TransportError`."""
         ...
+
+
+def without_tracebacks(error: E) -> E:
+    """Remove the tracebacks of the error, its causes and its contexts.
+
+    Frames of a failed connection refer to its buffers (256 KiB with TLS), and a frame of aiohttp's connector refers to
+    the error. Such a cycle stays until the garbage collector runs, which counts objects and not bytes: many MiB while a
+    server is unreachable.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            waiting += [each.__cause__, each.__context__]
+    return error

@@ -169,6 +169,8 @@ class Engine(Generic[K]):
                 self._record_start(item, span, run_id)
                 outcome = await self._run(item)
                 self._follow_up(item, outcome, span)
+                # From Python 3.12 the frames in the error's traceback keep this frame, and its variable the error.
+                del outcome
                 if run.contentions:
                     self._hold_contested(item, run.contentions)
             finally:

@@ -16,6 +16,7 @@ from kaito.runtime.cache.jsontext import LineSplitter, LineTooLong, Raw, shown
 from kaito.runtime.cache.reflector.collection import Collection, refusal
 from kaito.runtime.cache.reflector.reconnect import Ending
 from kaito.runtime.cache.reflector.requests import Requests
+from kaito.runtime.client.transport import without_tracebacks
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import TransportError
 
@@ -105,10 +106,10 @@ class WatchStream:
         except TimeoutError:
             return self._given_up or Ending.STALLED
         except TransportError as error:
-            self.error = error.with_traceback(None)  # the traceback refers to this stream, and the stream to the error
+            self.error = without_tracebacks(error)  # which refer to this stream, and the stream to the error
             return Ending.RESET if self._worked(started) else Ending.BROKEN
         except LineTooLong as error:
-            self.error = error.with_traceback(None)
+            self.error = without_tracebacks(error)
             return Ending.MALFORMED
         return Ending.EMPTY if ending is Ending.CLOSED and not self._worked(started) else ending
 
