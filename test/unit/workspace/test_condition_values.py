@@ -26,8 +26,11 @@ def claim(
     name: str = "ws1", *conditions: dict[str, str], kind: type[Claim] = Machine, node: str = "", deleting: bool = False
 ) -> Claim:
     metadata = {"name": name, "deletionTimestamp": "2030-01-01T00:00:00Z" if deleting else None}
-    spec = {"nodeClassRef": {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"}, "requirements": []}
-    required = {} if kind is Machine else {"spec": spec}
+    spec: dict[str, Any] = {
+        "nodeClassRef": {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"},
+        "requirements": [],
+    }
+    required: dict[str, Any] = {} if kind is Machine else {"spec": spec}
     return kind.model_validate(
         {"metadata": metadata, **required, "status": {"conditions": list(conditions), "nodeName": node}}
     )

@@ -246,8 +246,8 @@ def test_tolerations_of_a_template_come_first_and_once() -> None:
 
 
 def test_the_affinity_of_a_template_is_kept_and_every_term_gets_the_nodes(phi: Workspace) -> None:
-    preferred = [{"weight": 1, "preference": {}}]
-    given = {
+    preferred: list[dict[str, Any]] = [{"weight": 1, "preference": {}}]
+    given: dict[str, Any] = {
         "podAntiAffinity": {"x": 1},
         "nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": preferred,

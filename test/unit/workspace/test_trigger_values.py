@@ -2,7 +2,7 @@
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -29,7 +29,7 @@ def merged(document: Changes, changes: Changes) -> Changes:
     """The document with changes, as a JSON merge patch."""
     found = dict(document)
     for key, value in changes.items():
-        found[key] = merged(found.get(key) or {}, value) if isinstance(value, dict) else value
+        found[key] = merged(found.get(key) or {}, cast("Changes", value)) if isinstance(value, dict) else value
     return found
 
 
@@ -63,8 +63,8 @@ CLAIM: Changes = {
         ]
     }
 }
-LAUNCHED = CLAIM["status"]["conditions"][1]
-RUNNING = {"name": "server", "state": {"running": {}}}
+LAUNCHED: Changes = CLAIM["status"]["conditions"][1]
+RUNNING: Changes = {"name": "server", "state": {"running": {}}}
 POD: Changes = {"spec": {"containers": []}, "status": {"containerStatuses": [{"name": "server"}]}}
 CRASH = {"name": "server", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
 

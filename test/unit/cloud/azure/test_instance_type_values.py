@@ -28,6 +28,8 @@ FAMILY = "standardNCADSA100v4Family"
 SPEC = InstanceSpec(
     name="ws1", instance_type=NAME, owner=InstanceOwner("uid", "NodeClaim", "ws1", "here"), disk_gib=100
 )
+NONE: list[Any] = []
+UNCHANGED: dict[str, Any] = {}
 SKU: dict[str, Any] = {
     "resourceType": "virtualMachines",
     "name": NAME,
@@ -41,7 +43,7 @@ SKU: dict[str, Any] = {
         {"name": "CpuArchitectureType", "value": "x64"},
         {"name": "LowPriorityCapable", "value": "True"},
     ],
-    "restrictions": [],
+    "restrictions": NONE,
 }
 
 
@@ -118,7 +120,7 @@ FOUND = InstanceType(
 @pytest.mark.parametrize(
     ("sku", "changes"),
     [
-        (SKU, {}),
+        (SKU, UNCHANGED),
         (capable(vCPUsAvailable="12"), {"vcpus": 12}),
         (capable(MemoryGB="3.5"), {"memory_gib": 3.5}),
         (capable(MemoryGB="many"), {"memory_gib": 0}),
@@ -131,9 +133,9 @@ FOUND = InstanceType(
         (capable(LowPriorityCapable="false"), {"spot": False}),
         (capable(LowPriorityCapable=None), {"spot": True}),
         (SKU | {"family": None}, {"family": ""}),
-        (SKU | {"locationInfo": []}, {"zones": None}),
+        (SKU | {"locationInfo": NONE}, {"zones": None}),
         (SKU | {"locationInfo": [{"location": "westus", "zones": ["9"]}]}, {"zones": None}),
-        (SKU | {"locationInfo": [{"location": "eastus", "zones": []}]}, {"zones": ()}),
+        (SKU | {"locationInfo": [{"location": "eastus", "zones": NONE}]}, {"zones": ()}),
         (restricted("Zone", locations=["eastus"], zones=["3"]), {"zones": ("1",)}),
     ],
 )
@@ -197,7 +199,7 @@ async def test_only_sizes_of_virtual_machines_are_listed() -> None:
             Category.ZONE,
         ),
         (
-            SKU | {"locationInfo": [{"location": "eastus", "zones": []}]},
+            SKU | {"locationInfo": [{"location": "eastus", "zones": NONE}]},
             replace(SPEC, zones=("1",)),
             f"the VM size {NAME} is offered only without a zone of eastus, not in zone 1",
             "AvailabilityZoneNotSupported",
@@ -223,8 +225,8 @@ async def test_an_instance_that_cannot_be_created_is_rejected_with_the_cause(
         (restricted("Location", locations=["westus"], reason="NotAvailableForSubscription"), SPEC),
         (restricted("Zone", locations=["eastus"], zones=["1"]), SPEC),
         (restricted("Zone", locations=["eastus"], zones=["1"]), replace(SPEC, zones=("1", "3"))),
-        (SKU | {"locationInfo": []}, replace(SPEC, zones=("7",))),
-        (SKU | {"locationInfo": [{"location": "eastus", "zones": []}]}, SPEC),
+        (SKU | {"locationInfo": NONE}, replace(SPEC, zones=("7",))),
+        (SKU | {"locationInfo": [{"location": "eastus", "zones": NONE}]}, SPEC),
     ],
 )
 async def test_an_instance_that_can_be_created_is_accepted(sku: dict[str, Any], spec: InstanceSpec) -> None:

@@ -29,8 +29,8 @@ from kaito.runtime.tasks import TaskScope
 
 pytestmark = pytest.mark.virtual_time
 
-NEEDED = {"subscription_id": "s", "resource_group": "g", "cluster": "c"}
-LOCAL = {**NEEDED, "endpoint": "http://arm", "credential_mode": "fake"}
+NEEDED: dict[str, Any] = {"subscription_id": "s", "resource_group": "g", "cluster": "c"}
+LOCAL: dict[str, Any] = {**NEEDED, "endpoint": "http://arm", "credential_mode": "fake"}
 
 
 def test_settings_have_these_defaults() -> None:
