@@ -14,7 +14,7 @@ HINTS = """
   kubectl describe workspace workspace-phi-3-mini
   curl -X POST http://$(kubectl get svc workspace-phi-3-mini -o jsonpath='{{.spec.clusterIP}}')/chat \\
        -H 'Content-Type: application/json' -d '{{"prompt":"What is the capital of France?"}}'
-  curl -X POST {arm_url}/__admin/faults ...   # trouble in the cloud: docs/getting-started/try-it.md
+  curl -X POST {arm_url}/__admin/faults ...   # inject cloud faults: docs/getting-started/try-it.md
 
 Ctrl-C ends everything.
 """

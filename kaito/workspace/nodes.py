@@ -33,7 +33,7 @@ class NodesReport:
     """All nodes of the Workspace, sorted."""
     usable: tuple[str, ...] = ()
     """Nodes that are Ready, schedulable, of the right instance type, and advertise their GPUs."""
-    alive: frozenset[str] = field(default_factory=frozenset[str])
+    ready: frozenset[str] = field(default_factory=frozenset[str])
     """Nodes whose kubelet reports Ready, including cordoned ones: their pods still run."""
     faults: tuple[str, ...] = ()
     """One clause for each node that is unusable for another reason than its GPUs."""
@@ -75,7 +75,7 @@ def evaluate_nodes(
         wanted=hardware.count,
         names=tuple(node.name for node in own),
         usable=tuple(usable),
-        alive=frozenset(node.name for node in own if node.is_ready),
+        ready=frozenset(node.name for node in own if node.is_ready),
         faults=tuple(faults),
         gpu_faults=tuple(gpu_faults),
         pressures=tuple(filter(None, map(_pressure, own))),

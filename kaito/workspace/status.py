@@ -271,8 +271,8 @@ def _describe_pods_on_lost_nodes(state: ReconcileState, workload: WorkloadReport
     if report is None:
         return ""
     placed = [(pod.name, pod.spec.node_name) for pod in workload.pods if pod.spec.node_name and not pod.deleting]
-    lost = [f"pod {name} is on node {node}, which is not Ready" for name, node in placed if node not in report.alive]
-    if not placed and not report.alive:
+    lost = [f"pod {name} is on node {node}, which is not Ready" for name, node in placed if node not in report.ready]
+    if not placed and not report.ready:
         return "; ".join(("no node of the workspace is Ready", *report.faults))
     return "; ".join(lost)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MISSING = object()
 MAX_CACHED_RESULTS = 10_000
-"""Answers kept for each schema node before all are forgotten."""
+"""Maximum number of cached results per schema node; beyond it, the cache is cleared."""
 Question: TypeAlias = tuple[str, bytes, bytes]
 _TOKEN = re.compile(
     r"""(?P<string>[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"))"""

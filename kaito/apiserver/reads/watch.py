@@ -24,7 +24,7 @@ from kaito.apiserver.wire import HttpRequest, Object, encode
 BOOKMARK_INTERVAL_SECONDS = 60.0
 """The real server sends a bookmark about once a minute (`cacher.defaultBookmarkFrequency`)."""
 MIN_TIMEOUT_SECONDS = 1800
-"""Without `timeoutSeconds` a watch lives between this and twice this (`--min-request-timeout`)."""
+"""Without `timeoutSeconds` a watch lasts between this and twice this (`--min-request-timeout`)."""
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 Prepare: TypeAlias = Callable[[Iterable[Stored | None]], Awaitable[None]]
 """Computes the views of a conversion webhook; an object that cannot be converted ends the stream."""

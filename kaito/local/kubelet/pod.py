@@ -143,7 +143,7 @@ class PodRunner:
                 return
 
     async def _initialize(self) -> bool:
-        """Run the init containers in order; False when one failed for good."""
+        """Run the init containers in order; False when one failed permanently."""
         for worker in self.init_workers:
             code = await worker.run("Never" if self.policy == "Never" else "OnFailure")
             if code != 0:

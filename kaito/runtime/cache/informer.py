@@ -147,7 +147,7 @@ class Informer(Generic[R]):
                 namespace=namespace,
                 synced=self._shards[namespace].synced,
                 watching=reflector.watching,
-                silent_seconds=now - reflector.last_heard,
+                silent_seconds=now - reflector.last_received,
                 error=str(reflector.error or ""),
                 quiet_seconds=reflector.quiet_seconds,
             )

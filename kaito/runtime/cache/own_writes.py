@@ -219,14 +219,14 @@ class OwnWrites:
     def moved(self, key: ObjectKey | None = None) -> None:
         """Record progress of the shard, by a change of `key` or by a bookmark."""
         if key is not None:
-            self._heard_of(key)
+            self._record_event(key)
         if not self._pending:
             self._floors.clear()
             return
         while self._floors and self._floors[0][0] <= self._progress.number:
             self._passed(heappop(self._floors)[1])
 
-    def _heard_of(self, key: ObjectKey) -> None:
+    def _record_event(self, key: ObjectKey) -> None:
         self._outside.pop(key, None)
         pending = self._pending.get(key)
         if pending is None:

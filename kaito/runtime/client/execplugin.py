@@ -186,8 +186,8 @@ class ExecCredentials:
             await asyncio.to_thread(self._store, credential)
         self._credential = credential
         if credential.expires is not None:
-            lives = credential.expires - self._clock.now()
-            self._skew = EXPIRY_SKEW if lives > EXPIRY_SKEW else lives / 2
+            lifetime_seconds = credential.expires - self._clock.now()
+            self._skew = EXPIRY_SKEW if lifetime_seconds > EXPIRY_SKEW else lifetime_seconds / 2
         return credential
 
     def _store(self, credential: ExecCredential) -> None:

@@ -149,7 +149,7 @@ def _check_annotation(
     if kind is None:
         if origin in {Request, PeriodicRequest, KeyedRequest} and origin is not expected:
             reject(
-                f"{what}: it takes a {expected.__name__}, for there is no object; it is annotated with "
+                f"{what}: it takes a {expected.__name__}, because the controller has no kind; it is annotated with "
                 f"{_short_name(annotation)}"
             )
         return

@@ -17,7 +17,7 @@ from kaito.workspace.settings import NodeApi
 from kaito.workspace.state import ClaimsReport, ReconcileState, WorkloadReport, can_place_pods
 from kaito.workspace.status import condition_updates, workspace_state
 
-READY = NodesReport(wanted=1, names=("gpu-0",), usable=("gpu-0",), alive=frozenset({"gpu-0"}))
+READY = NodesReport(wanted=1, names=("gpu-0",), usable=("gpu-0",), ready=frozenset({"gpu-0"}))
 LATER = datetime(2030, 1, 1, 0, 5, tzinfo=UTC)
 PRESET = "phi-3-mini-4k-instruct on"
 

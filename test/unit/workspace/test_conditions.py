@@ -35,7 +35,7 @@ class Case:
         state = ReconcileState(
             plan=self.plan,
             claims=ClaimsReport(wanted=1, claims=[claim]),
-            nodes=NodesReport(wanted=1, names=("gpu-0",), usable=("gpu-0",), alive=frozenset({"gpu-0"})),
+            nodes=NodesReport(wanted=1, names=("gpu-0",), usable=("gpu-0",), ready=frozenset({"gpu-0"})),
             workload=workload(ready=1),
         )
         for name, value in changes.items():
@@ -115,7 +115,7 @@ def test_the_message_contains_the_time_of_the_replacement(case: Case) -> None:
 
 
 def test_missing_gpus_and_missing_nodes_have_different_reasons(case: Case) -> None:
-    waiting = NodesReport(wanted=1, names=("gpu-0",), alive=frozenset({"gpu-0"}), gpu_faults=("node gpu-0 no GPU",))
+    waiting = NodesReport(wanted=1, names=("gpu-0",), ready=frozenset({"gpu-0"}), gpu_faults=("node gpu-0 no GPU",))
     conditions = case.conditions(case.ready(nodes=waiting, workload=WorkloadReport()))
     assert conditions["NodesReady"].reason == "NodePluginsNotReady"
     broken = NodesReport(wanted=1, names=("gpu-0",), faults=("node gpu-0 is not Ready (KubeletDown)",))
@@ -139,7 +139,7 @@ def test_pods_on_a_node_that_is_not_ready_do_not_count(case: Case) -> None:
 
 
 def test_pods_on_a_cordoned_node_still_serve(case: Case) -> None:
-    cordoned = NodesReport(wanted=1, names=("gpu-0",), alive=frozenset({"gpu-0"}), faults=("node gpu-0 is cordoned",))
+    cordoned = NodesReport(wanted=1, names=("gpu-0",), ready=frozenset({"gpu-0"}), faults=("node gpu-0 is cordoned",))
     conditions = case.conditions(case.ready(nodes=cordoned))
     assert conditions["InferenceReady"].is_true
     assert conditions["ResourceReady"].status == "False"
@@ -177,7 +177,7 @@ def test_a_rejected_update_does_not_hide_that_the_old_pods_serve(case: Case) -> 
 
 def test_existing_nodes_have_no_condition_about_claims(phi: Workspace, plan: Plan, hardware: Hardware) -> None:
     own = Case(phi, plan, WorkspaceSettings(node_api=NodeApi.BYO), hardware)
-    nodes = NodesReport(wanted=1, names=("mine",), usable=("mine",), alive=frozenset({"mine"}))
+    nodes = NodesReport(wanted=1, names=("mine",), usable=("mine",), ready=frozenset({"mine"}))
     conditions = own.conditions(ReconcileState(plan=plan, nodes=nodes, workload=workload(ready=1)))
     assert "MachineReady" not in conditions
     assert conditions["WorkspaceReady"].is_true

@@ -107,7 +107,7 @@ def test_a_node_that_cannot_be_used_is_named_with_its_fault(phi: Workspace, foun
 def test_a_node_without_a_fault_is_usable(phi: Workspace, found: Node) -> None:
     report = evaluated(phi, found)
     assert (report.usable, report.faults, report.gpu_faults) == (("gpu-0",), (), ())
-    assert report.alive == {"gpu-0"}
+    assert report.ready == {"gpu-0"}
     assert report.is_sufficient
 
 
@@ -136,7 +136,7 @@ def test_nodes_are_sorted_and_counted(phi: Workspace) -> None:
     two = Hardware(count=2, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity(0))
     report = evaluated(phi, node("b"), node("a"), node("c", unschedulable=True), hardware=two)
     assert (report.names, report.usable) == (("a", "b", "c"), ("a", "b"))
-    assert report.alive == {"a", "b", "c"}
+    assert report.ready == {"a", "b", "c"}
     assert report.is_sufficient
     assert not evaluated(phi, node("b"), hardware=two).is_sufficient
 

@@ -42,11 +42,11 @@ class Newest:
 
     version: str
     """Its newest resource version; empty when it sent none."""
-    heard: bool
+    delivered: bool
     """Whether a watch delivered the version, if the server supports that."""
 
 
-async def ask_newest(requests: Requests, collection: Collection, *, streaming: bool) -> Newest:
+async def fetch_newest(requests: Requests, collection: Collection, *, streaming: bool) -> Newest:
     """Request the newest version of a collection at low cost.
 
     Args:
@@ -58,9 +58,9 @@ async def ask_newest(requests: Requests, collection: Collection, *, streaming: b
     if streaming:
         version = await _by_watch(requests, collection)
         if version:
-            return Newest(version, heard=True)
+            return Newest(version, delivered=True)
     version = await _by_list(requests, collection)
-    return Newest(version, heard=bool(version) and not streaming)
+    return Newest(version, delivered=bool(version) and not streaming)
 
 
 async def _by_watch(requests: Requests, collection: Collection) -> str:

@@ -17,7 +17,7 @@ from kaito.runtime.cache.entry import Entry, Undecodable, version_number
 from kaito.runtime.cache.jsontext import Raw
 from kaito.runtime.cache.reflector.collection import Collection, event_error, version_too_large
 from kaito.runtime.cache.reflector.listing import ANY_VERSION, NEWEST, Lister
-from kaito.runtime.cache.reflector.newest import Meta, ask_newest
+from kaito.runtime.cache.reflector.newest import Meta, fetch_newest
 from kaito.runtime.cache.reflector.reconnect import Ending, ReconnectDelay
 from kaito.runtime.cache.reflector.requests import Requests
 from kaito.runtime.cache.reflector.watch import Frame, Take, WatchStream
@@ -34,7 +34,7 @@ WATCH_SECONDS: Final = (300, 600)
 STALL_SECONDS: Final = 180.0
 """Silence after which a connection is closed if its server has sent bookmarks, which it does about every minute."""
 
-ASK_SECONDS: Final = (2, 10)
+VERSION_CHECK_DELAY_SECONDS: Final = (2, 10)
 """Range of the random delay before the newest version is requested after a long silence: all watches of a lost
 connection fall silent at the same time."""
 
@@ -135,13 +135,13 @@ class Reflector:
         self._reason = ""
         self._last_open = float("-inf")
         self._watch_seconds = WATCH_SECONDS[0]
-        self._asked_at = float("-inf")
+        self._version_requested_at = float("-inf")
         self._stalled = False
         self.error: Exception | None = None
         """The last list or watch error, until one succeeds."""
         self.watching: bool = False
         """Whether a watch is open."""
-        self.last_heard: float = float("-inf")
+        self.last_received: float = float("-inf")
         """When the server last sent an object, a bookmark or a list, on the loop's clock. An accepted watch does not
         count, because a watch on which nothing arrives is accepted as well."""
 
@@ -186,10 +186,10 @@ class Reflector:
 
     async def _filled(self, store: Store, version: str) -> None:
         self.error = None
-        self.last_heard = monotonic()
+        self.last_received = monotonic()
         self._version_lost = False
         if self._relist_seconds:
-            self._relist_at = self.last_heard + self._relist_seconds * (0.9 + self._rng.random() / 5)
+            self._relist_at = self.last_received + self._relist_seconds * (0.9 + self._rng.random() / 5)
         if self._reason != "start":
             self._stats.relists[self._reason] += 1
         await self._sink.replace(store, version)
@@ -248,7 +248,7 @@ class Reflector:
             return await self._take(frame)
         match frame.type:
             case "ADDED" | "MODIFIED" | "DELETED":
-                self.last_heard = monotonic()
+                self.last_received = monotonic()
                 self._stats.events[frame.type] += 1
                 entry = self._admit(frame.object)
                 if entry is not None:
@@ -277,7 +277,7 @@ class Reflector:
 
     async def _watch(self) -> Ending:
         target = self._collection.watch_target(version=self._sink.version, seconds=self._length())
-        silent = self._bookmarks and monotonic() - max(self.last_heard, self._asked_at) >= STALL_SECONDS
+        silent = self._bookmarks and monotonic() - max(self.last_received, self._version_requested_at) >= STALL_SECONDS
         doubtful, self._stalled = self._stalled or silent, False
         try:
             ending = await self._stream(target, self._take, doubtful=doubtful)
@@ -286,19 +286,19 @@ class Reflector:
             return _ending_of(error)
         self._stalled = ending is Ending.STALLED
         if ending is Ending.CLOSED and not self._bookmarks:
-            self.last_heard = monotonic()  # it ended in time, the only sign of progress without bookmarks
+            self.last_received = monotonic()  # it ended in time, the only sign of progress without bookmarks
         return ending
 
-    async def _ask(self, stream: WatchStream) -> None:
+    async def _check_version(self, stream: WatchStream) -> None:
         """Request the server's newest version, and end the stream if it is lower than ours."""
-        await asyncio.sleep(self._rng.uniform(*ASK_SECONDS))
-        self._asked_at = monotonic()
-        newest = await ask_newest(self._requests, self._collection, streaming=self._streaming)
+        await asyncio.sleep(self._rng.uniform(*VERSION_CHECK_DELAY_SECONDS))
+        self._version_requested_at = monotonic()
+        newest = await fetch_newest(self._requests, self._collection, streaming=self._streaming)
         if 0 <= version_number(newest.version) < version_number(self._sink.version):
             self._went_back(newest.version)
             stream.give_up(Ending.EXPIRED)
-        elif newest.heard:
-            self.last_heard = monotonic()
+        elif newest.delivered:
+            self.last_received = monotonic()
 
     def _went_back(self, version: str) -> None:
         self.error = ValueError(f"the server is at {version}, before {self._sink.version}")
@@ -324,7 +324,7 @@ class Reflector:
         try:
             async with TaskScope(f"watch.{self._name}") as scope:
                 if doubtful:
-                    scope.spawn(self._ask(stream), name="ask")
+                    scope.spawn(self._check_version(stream), name="check-version")
                 ending = await stream.run()
         finally:
             self.watching = False
@@ -342,7 +342,7 @@ class Reflector:
     async def _take(self, frame: Frame) -> Ending | None:
         match frame.type:
             case "ADDED" | "MODIFIED" | "DELETED":
-                self.last_heard = monotonic()
+                self.last_received = monotonic()
                 self._stats.events[frame.type] += 1
                 entry = self._admit(frame.object)
                 if entry is not None:
@@ -368,7 +368,7 @@ class Reflector:
         except msgspec.DecodeError as error:
             self.error = ValueError(f"watch of {self._name}: not a bookmark: {error}")
             return None
-        self.last_heard = monotonic()
+        self.last_received = monotonic()
         return metadata
 
     def _advance(self, version: str) -> Ending | None:
