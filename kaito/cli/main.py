@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
     except Exception as error:  # noqa: BLE001  # the outermost edge: one readable line instead of a traceback
-        sys.stderr.write(f"kaito: {error}\n")
+        sys.stderr.write(f"kaito: {str(error) or type(error).__name__}\n")
         sys.exit(1)
 
 

@@ -29,6 +29,7 @@ from kaito.local.presets import find, tiny_model
 from kaito.local.processes import child, watched
 from kaito.local.proxy import ServiceProxy
 from kaito.local.scheduler import scheduler
+from kaito.local.time_limit import time_limit
 from kaito.local.workloads.job import jobs
 from kaito.local.workloads.stateful_set import stateful_sets
 from kaito.runtime.cache import Cached
@@ -41,7 +42,7 @@ from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.reconcile import Again, PeriodicRequest
 from kaito.runtime.tasks import TaskScope
 
-DEFINITIONS_SECONDS = 30.0
+DEFINITIONS_SECONDS = 120.0
 """Time limit until the API server serves new kinds; it usually takes a second."""
 
 
@@ -146,7 +147,7 @@ async def _install_definitions(client: Client) -> None:
     """Apply the CRDs and wait until the API server serves them."""
     for definition in crds.manifests():
         await client.apply(CustomResourceDefinition.model_validate(definition))
-    async with asyncio.timeout(DEFINITIONS_SECONDS):
+    async with time_limit(DEFINITIONS_SECONDS, "the API server to serve the CRDs"):
         for kind in (Workspace, Machine, NodeClaim):
             while True:
                 try:
@@ -166,7 +167,7 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
     command += ["--kubeconfig", str(plane.kubeconfig), "--speed", str(options.speed)]
     async with child(command, log, env=_manager_environment()) as process:
         with watched(scope, "arm-simulator", process, log):
-            await wait_until_listening(port)
+            await wait_until_listening(port, "arm-simulator")
             yield f"http://127.0.0.1:{port}"
 
 
@@ -191,7 +192,7 @@ async def _managers(
             command: list[str | Path] = [binaries / name, *arguments, health]
             process = await stack.enter_async_context(child(command, log, env=environment))
             stack.enter_context(watched(scope, name, process, log))
-        await wait_until_listening(webhook.port)
+        await wait_until_listening(webhook.port, "workspace-controller")
         async with connect(plane.kubeconfig, field_manager="kaito-local") as client:
             await client.apply(webhook.configuration())
         yield

@@ -24,6 +24,7 @@ from kaito.apiserver import ApiServer, serve
 from kaito.local.certificate import certificate_of, write_certificate
 from kaito.local.network import SERVICE_NETWORK
 from kaito.local.processes import ChildEnded, child
+from kaito.local.time_limit import time_limit
 
 ControlPlaneKind = Literal["memory", "real"]
 
@@ -82,7 +83,7 @@ async def _real(folder: Path) -> AsyncGenerator[ControlPlane]:
         str(SERVICE_NETWORK),
     ]
     async with child(command, log, env=dict(os.environ)) as process:
-        async with asyncio.timeout(REAL_START_SECONDS):
+        async with time_limit(REAL_START_SECONDS, f"the control plane to start; its log is {log}"):
             while not (found := re.search(r"KUBECONFIG=(\S+)", log.read_text())):
                 if process.returncode is not None:
                     raise ChildEnded("control plane", process.returncode, log)

@@ -18,6 +18,7 @@ from kaito.api.workspace import Workspace, WorkspaceV1Alpha1
 from kaito.local.cluster import LocalCluster, local_cluster
 from kaito.local.options import Options
 from kaito.local.progress import COLUMNS
+from kaito.local.time_limit import time_limit
 from kaito.local.view import View
 from kaito.runtime.kinds import Node, Pod
 from kaito.runtime.meta import ObjectMeta, find_condition
@@ -93,13 +94,9 @@ async def _is_gone(cluster: LocalCluster) -> bool:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            while not await condition():
-                await asyncio.sleep(POLL_SECONDS)
-    except TimeoutError as error:
-        message = f"waited {seconds:.0f} seconds for {what}"
-        raise TimeoutError(message) from error
+    async with time_limit(seconds, what):
+        while not await condition():
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def _show_table(cluster: LocalCluster, view: View) -> None:

@@ -11,10 +11,14 @@ import socket
 from collections.abc import Iterator
 from typing import final
 
+from kaito.local.time_limit import time_limit
+
 POD_NETWORK = ipaddress.IPv4Network("127.64.0.0/16")
 SERVICE_NETWORK = ipaddress.IPv4Network("127.96.0.0/16")
 
-LISTEN_SECONDS = 30.0
+LISTEN_SECONDS = 120.0
+"""Time limit of `wait_until_listening`. It is long, because a busy machine starts a program slowly; `processes.watched`
+reports the exit of a child process at once."""
 
 
 def has_loopback_range() -> bool:
@@ -59,13 +63,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def wait_until_listening(port: int) -> None:
-    """Wait until something accepts connections on a loopback port.
+async def wait_until_listening(port: int, program: str) -> None:
+    """Wait until a program accepts connections on a loopback port.
 
     Raises:
-        TimeoutError: nothing did within 30 seconds.
+        TimeoutError: it did not within `LISTEN_SECONDS`.
     """
-    async with asyncio.timeout(LISTEN_SECONDS):
+    async with time_limit(LISTEN_SECONDS, f"{program} to listen on port {port}"):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
