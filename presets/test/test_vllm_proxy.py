@@ -154,16 +154,16 @@ def test_spaces_are_cleaned_up_as_by_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "engine"),
+    ("requested", "engine"),
     [("phi", "phi-3-adapter"), (None, "phi-3-adapter"), ("phi:base", "phi"), ("phi-3-adapter", "phi-3-adapter")],
 )
 async def test_served_name_means_the_adapter_as_in_the_transformers_runtime(
-    wrapped: Wrapped, asked: str | None, engine: str
+    wrapped: Wrapped, requested: str | None, engine: str
 ) -> None:
     """One meaning of each name on both runtimes."""
     body: dict[str, object] = {"prompt": "a", "max_tokens": 3}
-    if asked is not None:
-        body["model"] = asked
+    if requested is not None:
+        body["model"] = requested
     async with wrapped.session.post(wrapped.url + "/v1/completions", json=body) as response:
         assert response.status == 200
     assert wrapped.engine.bodies[-1]["model"] == engine

@@ -131,11 +131,11 @@ async def test_access_reviews_match_the_authorization_of_requests(server: Server
     await grant(server, {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]})
     await allowed_soon(server, user, CONFIG_MAPS)
     for verb, allowed in (("list", True), ("delete", False)):
-        asked = {"verb": verb, "resource": "configmaps", "namespace": server.namespace}
+        requested = {"verb": verb, "resource": "configmaps", "namespace": server.namespace}
         own = await as_user(
-            server, user, "POST", f"{REVIEWS}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": asked}}
+            server, user, "POST", f"{REVIEWS}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": requested}}
         )
-        spec = {"user": user, "resourceAttributes": asked}
+        spec = {"user": user, "resourceAttributes": requested}
         others = await server.ok("POST", f"{REVIEWS}/subjectaccessreviews", {"spec": spec})
         assert own.status == 201
         for status in (own.body["status"], others["status"]):

@@ -47,12 +47,12 @@ class Replay:
 
     def __init__(self, *shapes: Shape) -> None:
         self.url = ""
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self._shapes = list(shapes)
 
     async def handle(self, request: web.Request) -> web.Response:
         """The recorded answer to a request."""
-        self.asked.append(f"{request.method} {request.raw_path}")
+        self.requested.append(f"{request.method} {request.raw_path}")
         for shape in self._shapes:
             path, _, query = shape.path.partition("?")
             same_path = path.lower() == request.path.lower()
@@ -109,10 +109,10 @@ async def test_a_list_with_an_empty_second_page_is_read_to_its_end() -> None:
     async with recorded.serve() as azure:
         (found,) = await azure.list()
     assert (found.name, found.state, found.instance_type, found.owner) == ("ws1", "ready", "Standard_NC6s_v3", None)
-    assert len(recorded.asked) == 2
-    assert "skipToken=100" in recorded.asked[1]
-    assert "%24skipToken=100" in recorded.asked[1]
-    assert "api-version=2026-08-01" in recorded.asked[1], "our version, not the link's older one"
+    assert len(recorded.requested) == 2
+    assert "skipToken=100" in recorded.requested[1]
+    assert "%24skipToken=100" in recorded.requested[1]
+    assert "api-version=2026-08-01" in recorded.requested[1], "our version, not the link's older one"
 
 
 @pytest.mark.parametrize("name", ["create", "create-spot"])
@@ -126,7 +126,7 @@ async def test_a_creation_names_its_operation_and_no_time(name: str) -> None:
         second = await azure.operation_status(started.status_url)
     assert (first.state, first.retry_after) == ("running", None)
     assert second.state == "succeeded"
-    assert recorded.asked[-1] == f"GET {OPERATION}", "byte for byte"
+    assert recorded.requested[-1] == f"GET {OPERATION}", "byte for byte"
 
 
 async def test_a_deletion_names_its_operation() -> None:
@@ -137,7 +137,7 @@ async def test_a_deletion_names_its_operation() -> None:
         assert started.status_url == f"{recorded.url}{OPERATION}"
         assert (await azure.operation_status(f"{recorded.url}{RESULT}")).state == "running"
         assert (await azure.operation_status(f"{recorded.url}{RESULT}")).state == "succeeded"
-    assert "ignore-pod-disruption-budget=true" in recorded.asked[0]
+    assert "ignore-pod-disruption-budget=true" in recorded.requested[0]
 
 
 async def test_what_is_not_there_is_deleted() -> None:

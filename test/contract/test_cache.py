@@ -175,15 +175,15 @@ async def test_a_cache_is_filled_and_followed_and_its_objects_equal_the_live_one
 async def test_handlers_hear_what_happens_in_order_and_leaving_the_selector_is_a_deletion(server: Server) -> None:
     async with connected(server) as transport, running(transport, here(server)) as cache:
         client = Client(transport, field_manager="contract")
-        heard: list[str] = []
-        cache.informer(ConfigMap).subscribe(lambda event: heard.append(f"{event.type} {event.key.name}"), name="h")
+        received: list[str] = []
+        cache.informer(ConfigMap).subscribe(lambda event: received.append(f"{event.type} {event.key.name}"), name="h")
         one = await client.create(config_map(server, "one", labels=APP))
         await client.patch(one, MergePatch({"data": {"a": "b"}}))
         await client.patch(one, MergePatch({"metadata": {"labels": {"contract": None}}}))
         two = await client.create(config_map(server, "two", labels=APP))
         await client.delete(two)
-        await until(lambda: len(heard) == 5)
-        assert heard == ["create one", "update one", "delete one", "create two", "delete two"]
+        await until(lambda: len(received) == 5)
+        assert received == ["create one", "update one", "delete one", "create two", "delete two"]
         assert cache.list(ConfigMap) == []
 
 
@@ -262,8 +262,10 @@ async def test_a_periodic_relist_is_a_consistent_read_and_changes_nothing(server
         client = Client(transport, field_manager="contract")
         await client.create(config_map(server, "one", labels=APP))
         async with running(transport, here(server, relist=0.2), streaming=streaming) as cache:
-            heard: list[str] = []
-            cache.informer(ConfigMap).subscribe(lambda event: heard.append(f"{event.type} {event.unchanged}"), name="h")
+            received: list[str] = []
+            cache.informer(ConfigMap).subscribe(
+                lambda event: received.append(f"{event.type} {event.unchanged}"), name="h"
+            )
             transport.targets.clear()
             await until(lambda: cache.stats()[0].relists["periodic"])
             first = transport.targets[0]
@@ -271,7 +273,7 @@ async def test_a_periodic_relist_is_a_consistent_read_and_changes_nothing(server
             assert ("sendInitialEvents" in first) == streaming
             await client.create(config_map(server, "two", labels=APP))
             await until(lambda: len(cache.list(ConfigMap)) == 2)
-            assert heard[:2] == ["create False", "update True"]
+            assert received[:2] == ["create False", "update True"]
 
 
 @pytest.mark.conformance(23)

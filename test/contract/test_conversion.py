@@ -112,9 +112,9 @@ async def tanks(server: Server) -> AsyncIterator[Tanks]:
     webhook = WebhookServer(webhooks, [conversion], metrics=metrics, host="127.0.0.1", port=0)
     await webhook.start(serving.context)
     url, bundle = f"https://127.0.0.1:{webhook.port}", base64.b64encode(authority.certificate).decode()
-    asked = conversion_manifest(url=url)
-    asked["webhook"]["clientConfig"]["caBundle"] = bundle
-    definition = crd([Version(model=Tank, storage=True), Version(model=OldTank)], conversion=asked)
+    requested = conversion_manifest(url=url)
+    requested["webhook"]["clientConfig"]["caBundle"] = bundle
+    definition = crd([Version(model=Tank, storage=True), Version(model=OldTank)], conversion=requested)
     definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     await server.ok("POST", definitions, definition)
     paths = [f"/apis/water.example.com/{version}/namespaces/{{ns}}/tanks" for version in ("v1", "v1beta1")]

@@ -174,7 +174,8 @@ async def test_bad_input_is_rejected_by_the_server_alone_with_field_and_remedy(s
         answer = await server.call("POST", BETA, beta(name, change))
         found = causes(answer) if answer.status == 422 else {"": f"HTTP {answer.status}"}
         place = next(
-            (said for where, said in found.items() if where == field or (not field and where in {"", "<nil>"})), ""
+            (text for where, text in found.items() if where == field or (not field and where in {"", "<nil>"})),
+            "",
         )
         if message not in place:
             problems.append(f"{json.dumps(change)[:80]}: wanted {field}: {message}, got {found}")
@@ -261,18 +262,18 @@ async def test_a_node_claim_is_checked_and_never_changes(server: Server) -> None
         await server.ok("POST", CLAIMS, claim)
         change = {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}
         assert causes(await server.call("PATCH", f"{CLAIMS}/{name}", change, MERGE)) == {
-            "spec": _said("spec is immutable")
+            "spec": _message("spec is immutable")
         }
         empty = [{"key": "node.kubernetes.io/instance-type", "operator": "In"}]
         bad = merged(claim, {"metadata": {"name": f"{name}b"}, "spec": {"requirements": empty}})
         assert causes(await server.call("POST", CLAIMS, bad)) == {
-            "spec.requirements": _said("requirements with operator 'In' must have a value defined")
+            "spec.requirements": _message("requirements with operator 'In' must have a value defined")
         }
     finally:
         await server.call("DELETE", f"{CLAIMS}/{name}")
 
 
-class _said(str):  # noqa: N801 - reads as a verb where it is used
+class _message(str):  # noqa: N801 - reads as a verb where it is used
     """Equal to every text that contains it."""
 
     __slots__ = ()

@@ -172,8 +172,8 @@ async def explain(kubectl: Kubectl, *words: str) -> str:
 
 async def test_explain_reads_the_schema(kubectl: Kubectl, group: str) -> None:
     await define(kubectl, group)
-    told = await explain(kubectl, f"things.{group}", "--recursive")
-    assert "A thing to try kubectl with." in told
+    received = await explain(kubectl, f"things.{group}", "--recursive")
+    assert "A thing to try kubectl with." in received
     field = await explain(kubectl, "things.spec.size", f"--api-version={group}/v1")
     assert "size <integer>" in re.sub(r"[\t ]+", " ", field)
     assert "How big it is to be." in field

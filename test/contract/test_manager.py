@@ -212,7 +212,7 @@ potter_webhook = Webhook(Pot, default=fill_in, validate=judge)
 
 
 @asynccontextmanager
-async def asked(server: Server, port: int) -> AsyncGenerator[None]:
+async def requested(server: Server, port: int) -> AsyncGenerator[None]:
     """Webhook configurations that point at the port, still without a CA bundle."""
     name, url = f"potter-{server.namespace}", f"https://127.0.0.1:{port}"
     group = "/apis/admissionregistration.k8s.io/v1"
@@ -235,7 +235,7 @@ async def test_the_api_server_calls_webhooks_with_the_configured_ca(server: Serv
     async with (
         installed(server, crd([Version(model=Pot, storage=True)])),
         client_of(server) as client,
-        asked(server, port),
+        requested(server, port),
         manager,
     ):
 

@@ -72,7 +72,7 @@ async def rules(server: Server) -> AsyncIterator[Rules]:
             await server.call("DELETE", f"{POLICIES}/{name}")
 
 
-def said(answer: Answer, policy: str) -> str:
+def reported(answer: Answer, policy: str) -> str:
     return str(answer.body["message"]).replace(policy, "P")
 
 
@@ -90,13 +90,13 @@ async def test_a_refusal_names_policy_binding_and_message(rules: Rules) -> None:
     answer = await rules.refused("a", size="12")
     assert (answer.status, answer.body["reason"]) == (422, "Invalid")
     message = "ValidatingAdmissionPolicy 'P' with binding 'P' denied request: at most 10, not 12"
-    assert said(answer, policy) == f'configmaps "a" is forbidden: {message}'
+    assert reported(answer, policy) == f'configmaps "a" is forbidden: {message}'
     assert answer.body["details"]["causes"] == [{"message": message.replace("'P'", f"'{policy}'")}]
     seven = await rules.refused("a", size="7")
     assert (seven.status, seven.body["reason"]) == (403, "Forbidden")
-    assert said(seven, policy).endswith("denied request: seven is taken")
+    assert reported(seven, policy).endswith("denied request: seven is taken")
     eight = await rules.refused("a", size="8")
-    assert said(eight, policy).endswith("denied request: failed expression: object.data.size != '8'")
+    assert reported(eight, policy).endswith("denied request: failed expression: object.data.size != '8'")
     assert (await rules.create("a", size="9")).status == 201
     await rules.server.ok("DELETE", f"{CONFIG_MAPS}/a")
 
@@ -116,9 +116,9 @@ async def test_updates_and_deletions_are_seen_with_the_old_state(rules: Rules) -
     patch = await rules.server.call(
         "PATCH", f"{CONFIG_MAPS}/a", {"data": {"size": "2"}}, "application/merge-patch+json"
     )
-    assert (patch.status, "failed expression: oldObject == null" in said(patch, policy)) == (422, True)
+    assert (patch.status, "failed expression: oldObject == null" in reported(patch, policy)) == (422, True)
     deletion = await rules.server.call("DELETE", f"{CONFIG_MAPS}/a")
-    assert (deletion.status, said(deletion, policy).endswith("number one stays")) == (422, True)
+    assert (deletion.status, reported(deletion, policy).endswith("number one stays")) == (422, True)
 
 
 async def test_a_binding_may_warn(rules: Rules) -> None:
@@ -150,11 +150,11 @@ async def test_parameters_come_from_objects(rules: Rules) -> None:
     )
     answer = await rules.refused("a", size="4")
     for _ in range(PATIENCE):
-        if "more than 3" in said(answer, policy):
+        if "more than 3" in reported(answer, policy):
             break
         await asyncio.sleep(0.1)
         answer = await rules.refused("a", size="4")
-    assert said(answer, policy).endswith("denied request: more than 3")
+    assert reported(answer, policy).endswith("denied request: more than 3")
     assert (await rules.create("a", size="3")).status == 201
 
 
@@ -170,12 +170,12 @@ async def test_an_expression_that_fails_counts_as_the_policy_says(rules: Rules, 
     )
     if failure_policy == "Ignore":
         answer = await rules.refused("no", size="1")
-        assert said(answer, policy).endswith("not this one")
+        assert reported(answer, policy).endswith("not this one")
         assert (await rules.create("a")).status == 201
         return
     answer = await rules.refused("a")
     assert (answer.status, answer.body["reason"]) == (422, "Invalid")
-    assert said(answer, policy) == (
+    assert reported(answer, policy) == (
         "configmaps \"a\" is forbidden: ValidatingAdmissionPolicy 'P' with binding 'P' denied request: "
         "expression 'object.data.size == '1'' resulted in error: no such key: data"
     )

@@ -90,10 +90,10 @@ def test_names_are_where_the_index_says() -> None:
 def test_every_built_in_kind_is_in_the_table_of_kinds() -> None:
     page = (ROOT / "docs" / "framework" / "objects-and-kinds.md").read_text()
     cells = re.findall(r"^\| (?:core|`[\w.]+`) \| (.+) \|$", page, flags=re.MULTILINE)
-    told = sorted(name for cell in cells for name in cell.split(", "))
+    received = sorted(name for cell in cells for name in cell.split(", "))
     every = [getattr(kinds, name) for name in dir(kinds)]
     models = [kind for kind in every if isinstance(kind, type) and issubclass(kind, Resource)]
-    assert told == sorted(kind.kind for kind in models if kind.kind)
+    assert received == sorted(kind.kind for kind in models if kind.kind)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -193,8 +193,8 @@ async def test_its_whole_life_on_a_real_api_server(
             await until(gone, "the Memcached is gone")
             assert await client.find(Service, "sessions", "default") is None
             events = await client.list(Event, namespace="default")  # the API server may add its own, about the Service
-            told = [event.reason for event in events if event.regarding.kind == "Memcached"]
-            assert told == ["Scaling", "AllReady"]
+            received = [event.reason for event in events if event.regarding.kind == "Memcached"]
+            assert received == ["Scaling", "AllReady"]
 
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), SECONDS) == 0

@@ -43,8 +43,10 @@ def test_its_files_are_the_examples_files(blocks: list[CodeBlock], example: Path
 
 def documents(blocks: list[CodeBlock], example: Path) -> list[dict[str, Any]]:
     crd: dict[str, Any] = yaml.safe_load((example / "deploy" / "crd.yaml").read_text())
-    told = [document for block in blocks if block.language == "yaml" for document in yaml.safe_load_all(block.code)]
-    return [crd, *told]
+    documents = [
+        document for block in blocks if block.language == "yaml" for document in yaml.safe_load_all(block.code)
+    ]
+    return [crd, *documents]
 
 
 async def test_its_manifests_are_admitted(

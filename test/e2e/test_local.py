@@ -169,15 +169,15 @@ BAD = {
 def test_a_bad_workspace_is_refused_with_field_and_remedy(up: Up, case: str) -> None:
     old, new, field, remedy = BAD[case]
     assert old in GOOD
-    said = up.apply(GOOD.replace(old, new).replace("NAME", "bad"))
-    assert said.returncode == 1
-    assert field in said.stderr
-    assert remedy in said.stderr
+    message = up.apply(GOOD.replace(old, new).replace("NAME", "bad"))
+    assert message.returncode == 1
+    assert field in message.stderr
+    assert remedy in message.stderr
 
 
 def test_the_instance_type_of_a_living_workspace_cannot_change(up: Up) -> None:
     assert up.apply(GOOD.replace("NAME", "living")).returncode == 0
-    said = up.apply(GOOD.replace("NAME", "living").replace("Standard_NC6s_v3", "Standard_NC24ads_A100_v4"))
-    assert said.returncode == 1
-    assert "resource.instanceType" in said.stderr
+    message = up.apply(GOOD.replace("NAME", "living").replace("Standard_NC6s_v3", "Standard_NC24ads_A100_v4"))
+    assert message.returncode == 1
+    assert "resource.instanceType" in message.stderr
     assert "deleted" in up.kubectl("delete", "workspace", "living", "--timeout=60s")

@@ -64,7 +64,7 @@ async def test_the_claim_of_an_alias_asks_for_azures_name() -> None:
         await until(lambda: columns(running, "eight-a100") == ["True", "True", "True"], "the three columns to be True")
 
         (claim,) = claims(running, "nodeclaims")
-        asked = {r["key"]: r["values"] for r in claim["spec"]["requirements"]}
-        assert asked["node.kubernetes.io/instance-type"] == ["Standard_ND96asr_v4"]
-        assert asked["karpenter.azure.com/sku-name"] == ["Standard_ND96asr_v4"]
+        requested = {r["key"]: r["values"] for r in claim["spec"]["requirements"]}
+        assert requested["node.kubernetes.io/instance-type"] == ["Standard_ND96asr_v4"]
+        assert requested["karpenter.azure.com/sku-name"] == ["Standard_ND96asr_v4"]
         assert claim["spec"]["expireAfter"] == "Never"

@@ -99,22 +99,22 @@ KINDS = pytest.mark.parametrize("kind", [Machine, NodeClaim])
 
 @KINDS
 def test_instance_type_owner_and_disk_of_a_claim(kind: type[Claim]) -> None:
-    asked = claim(kind)
+    requested = claim(kind)
 
-    assert asked.instance_type == "Standard_NC6s_v3"
-    assert asked.owner == ("team", "phi")
-    assert int(asked.spec.resources.requests["storage"]) == 87 * 2**30
-    assert str(asked.spec.taints[0]) == "sku=gpu:NoSchedule"
-    assert not asked.namespaced
+    assert requested.instance_type == "Standard_NC6s_v3"
+    assert requested.owner == ("team", "phi")
+    assert int(requested.spec.resources.requests["storage"]) == 87 * 2**30
+    assert str(requested.spec.taints[0]) == "sku=gpu:NoSchedule"
+    assert not requested.namespaced
 
 
 @KINDS
 def test_an_instance_type_left_open_is_no_answer(kind: type[Claim]) -> None:
-    asked = claim(kind)
-    spec = asked.spec.evolve(requirements=[Requirement.is_in("node.kubernetes.io/instance-type", "a", "b")])
+    requested = claim(kind)
+    spec = requested.spec.evolve(requirements=[Requirement.is_in("node.kubernetes.io/instance-type", "a", "b")])
 
-    assert asked.evolve(spec=spec).instance_type == ""
-    assert asked.evolve(spec=spec.evolve(requirements=[])).instance_type == ""
+    assert requested.evolve(spec=spec).instance_type == ""
+    assert requested.evolve(spec=spec.evolve(requirements=[])).instance_type == ""
 
 
 @KINDS

@@ -25,12 +25,12 @@ class Webhook:
     """A webhook of the same process: records its reviews, returns the given answer."""
 
     def __init__(self) -> None:
-        self.asked: list[Review] = []
+        self.requested: list[Review] = []
         self.answer: Callable[[Review], Review] = lambda _request: {"allowed": True}
 
     async def __call__(self, config: Review, review: Review) -> Review:
         del config
-        self.asked.append(review["request"])
+        self.requested.append(review["request"])
         response = {"uid": review["request"]["uid"], **self.answer(review["request"])}
         return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
@@ -91,7 +91,7 @@ async def test_a_webhook_sees_both_states_and_the_operation(client: Client, webh
     await configure(client, "Validating")
     await client.ok("PATCH", f"{MAPS}/a", {"data": {"x": "2"}}, "application/merge-patch+json")
     await client.ok("DELETE", f"{MAPS}/a")
-    update, delete = webhook.asked
+    update, delete = webhook.requested
     assert (update["operation"], update["object"]["data"], update["oldObject"]["data"]) == (
         "UPDATE",
         {"x": "2"},
@@ -100,13 +100,13 @@ async def test_a_webhook_sees_both_states_and_the_operation(client: Client, webh
     assert (delete["operation"], delete["object"], delete["oldObject"]["data"]) == ("DELETE", None, {"x": "2"})
 
 
-async def test_selectors_and_conditions_narrow_what_is_asked(client: Client, webhook: Webhook) -> None:
+async def test_selectors_and_conditions_narrow_what_is_requested(client: Client, webhook: Webhook) -> None:
     condition = {"name": "big", "expression": "object.metadata.name.startsWith('b')"}
     await configure(client, "Validating", objectSelector={"matchLabels": {"l": "1"}}, matchConditions=[condition])
     for name, labels in (("b1", {"l": "1"}), ("a1", {"l": "1"}), ("b2", {})):
         await client.ok("POST", MAPS, {"metadata": {"name": name, "labels": labels}})
     await client.ok("POST", "/api/v1/namespaces/default/secrets", {"metadata": {"name": "b", "labels": {"l": "1"}}})
-    assert [request["name"] for request in webhook.asked] == ["b1"]
+    assert [request["name"] for request in webhook.requested] == ["b1"]
 
 
 @pytest.mark.parametrize(("policy", "status"), [("Fail", 500), ("Ignore", 201)])

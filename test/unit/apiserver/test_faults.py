@@ -21,7 +21,7 @@ def config_map(name: str) -> dict[str, object]:
     return {"metadata": {"name": name}, "data": {"x": "1"}}
 
 
-async def test_a_status_is_answered_as_often_as_asked(server: ApiServer, client: Client) -> None:
+async def test_a_status_is_answered_as_often_as_requested(server: ApiServer, client: Client) -> None:
     fault = server.inject(Fault(method="POST", kind="ConfigMap", status=429, retry_after=7, times=2))
     answers = [await client.call("POST", MAPS, config_map("a")) for _ in range(3)]
     assert [answer.status for answer in answers] == [429, 429, 201]

@@ -38,7 +38,7 @@ def test_the_table_writes_units_and_shows_what_does_not_apply() -> None:
 
 def test_the_json_has_every_turn_and_the_machine() -> None:
     report = Report("framework", "about", {"runs": 3}, COLUMNS, medians(TURNS), TURNS)
-    said = json.loads(report.as_json({"cpus": 2}))
-    assert said["benchmark"] == "framework"
-    assert said["machine"] == {"cpus": 2}
-    assert [turn["wall"] for turn in said["turns"]["ours"]] == [3.0, 1.0, 2.0]
+    message = json.loads(report.as_json({"cpus": 2}))
+    assert message["benchmark"] == "framework"
+    assert message["machine"] == {"cpus": 2}
+    assert [turn["wall"] for turn in message["turns"]["ours"]] == [3.0, 1.0, 2.0]

@@ -557,8 +557,13 @@ def test_pods_are_placed_when_nodes_and_claims_are_ready(
 
 def test_the_hardware_without_a_plan_is_what_the_status_or_the_spec_requests(phi: Workspace, plan: Plan) -> None:
     assert state(plan).hardware(phi) is plan.hardware
-    asked = state(None).hardware(phi.evolve(resource=phi.resource.evolve(count=3)))
-    assert (asked.count, asked.instance_type, asked.gpus, str(asked.disk)) == (3, "Standard_NC6s_v3", 0, "0")
+    requested = state(None).hardware(phi.evolve(resource=phi.resource.evolve(count=3)))
+    assert (requested.count, requested.instance_type, requested.gpus, str(requested.disk)) == (
+        3,
+        "Standard_NC6s_v3",
+        0,
+        "0",
+    )
     assert state(None).hardware(phi.evolve(status={"targetNodeCount": 2})) == Hardware(
-        count=2, instance_type="Standard_NC6s_v3", gpus=0, disk=asked.disk
+        count=2, instance_type="Standard_NC6s_v3", gpus=0, disk=requested.disk
     )

@@ -37,7 +37,7 @@ def command(plan: Plan) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("given", "asked"),
+    ("given", "requested"),
     [
         ("Standard_ND96asr_v4", "Standard_ND96asr_v4"),
         ("Standard_ND96asr_A100_v4", "Standard_ND96asr_v4"),
@@ -45,10 +45,10 @@ def command(plan: Plan) -> tuple[str, ...]:
         ("standard_nc24ads_a100_v4", "Standard_NC24ads_A100_v4"),
     ],
 )
-def test_claims_request_azures_name_of_an_instance_type(phi: Workspace, given: str, asked: str) -> None:
-    assert planned(on(phi, given)).hardware.instance_type == asked
+def test_claims_request_azures_name_of_an_instance_type(phi: Workspace, given: str, requested: str) -> None:
+    assert planned(on(phi, given)).hardware.instance_type == requested
     template = template_plan(on(phi, given, inference=TEMPLATE), instance_types.get(given), WorkspaceSettings())
-    assert template.hardware.instance_type == asked
+    assert template.hardware.instance_type == requested
 
 
 async def test_a_pod_template_is_served_on_a_size_without_gpu(cluster: "Cluster", phi: Workspace) -> None:

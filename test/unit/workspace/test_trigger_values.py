@@ -241,12 +241,12 @@ class Server:
 
     def __init__(self, *found: ClusterEvent) -> None:
         self.found = found
-        self.asked: Changes = {}
+        self.requested: Changes = {}
         self.client = self
 
     async def list(self, kind: type[Resource], **arguments: Any) -> list[ClusterEvent]:
         assert kind is ClusterEvent
-        self.asked = arguments
+        self.requested = arguments
         return list(self.found)
 
 
@@ -274,7 +274,7 @@ async def test_the_newest_warning_or_deletion_is_the_cause_of_a_loss(found: list
     server: Any = Server(*found)
     assert await events.find_loss_cause(server, Machine, "ws1") == cause
     fields = {"regarding.kind": "Machine", "regarding.name": "ws1"}
-    assert server.asked == {"namespace": "default", "fields": fields}
+    assert server.requested == {"namespace": "default", "fields": fields}
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ async def test_the_last_attempt_to_create_a_pod_counts(found: list[ClusterEvent]
     server: Any = Server(*found)
     workload = StatefulSet.model_validate({"metadata": {"name": "x", "namespace": "team", "uid": "u"}})
     assert await events.find_pod_creation_failure(server, workload) == cause
-    assert server.asked["namespace"] == "team"
+    assert server.requested["namespace"] == "team"
     other = StatefulSet.model_validate({"metadata": {"name": "x", "namespace": "team", "uid": "another"}})
     assert await events.find_pod_creation_failure(server, other) == ""
 

@@ -169,7 +169,7 @@ async def test_a_running_informer_is_not_widened_behind_its_users_backs(world: W
 
 
 @pytest.mark.virtual_time
-async def test_starting_tells_which_kind_is_missing_and_what_the_server_said() -> None:
+async def test_starting_tells_which_kind_is_missing_and_the_message_of_the_server() -> None:
     denied = [status(403, "Forbidden", f"pods is forbidden: attempt {number}") for number in range(9)]
     cache = Cache(ScriptedTransport(*denied), [Cached(Pod)], clock=LoopClock(), streaming=False)
     async with TaskScope("test") as scope:

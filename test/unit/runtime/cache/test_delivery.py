@@ -31,21 +31,21 @@ class Ear:
     """A handler that remembers."""
 
     def __init__(self, cache: Cache) -> None:
-        self.heard: list[Event[ConfigMap]] = []
+        self.notified: list[Event[ConfigMap]] = []
         self.subscription: Subscription[ConfigMap] = cache.informer(ConfigMap).subscribe(self, name="ear")
 
     def __call__(self, event: Event[ConfigMap]) -> None:
-        self.heard.append(event)
+        self.notified.append(event)
 
     def words(self) -> list[str]:
         """Everything heard since the last time, in short."""
-        heard, self.heard = self.heard, []
+        notified, self.notified = self.notified, []
         return [
             f"{event.type} {event.key.name} "
             f"{event.old.header.resource_version if event.old else '-'}>"
             f"{event.new.header.resource_version if event.new else '-'}"
             f"{' initial' if event.initial else ''}{' unknown' if event.state_unknown else ''}"
-            for event in heard
+            for event in notified
         ]
 
 
@@ -94,9 +94,9 @@ async def test_a_deletion_nobody_saw_is_told_with_the_last_state_and_a_flag() ->
         await asyncio.sleep(0.5)
         ear.words()
         await asyncio.sleep(3)
-        assert ear.heard[0].state_unknown
-        assert ear.heard[0].old is not None
-        assert ear.heard[0].old.object.data == {"color": "red"}
+        assert ear.notified[0].state_unknown
+        assert ear.notified[0].old is not None
+        assert ear.notified[0].old.object.data == {"color": "red"}
         assert ear.words() == ["delete a 5>- unknown", "update b 6>6", "create c ->19"]
 
 
@@ -142,7 +142,7 @@ async def test_dropped_paths_are_missing_from_every_event_and_tombstones_are_wha
         assert stored is not None
         assert b"managedFields" not in stored.text
         await asyncio.sleep(10)
-        states = [state for event in ear.heard for state in event.states]
+        states = [state for event in ear.notified for state in event.states]
         assert all(state.object.data == {} for state in states)
         assert all("managedFields" not in (state.object.metadata.model_extra or {}) for state in states)
         assert ear.words() == [
@@ -164,7 +164,7 @@ async def test_priorities_are_low_for_what_a_restart_causes() -> None:
     ) as cache:
         ear = Ear(cache)
         await asyncio.sleep(10)
-        assert [(str(event.type), event.unchanged, event.priority) for event in ear.heard] == [
+        assert [(str(event.type), event.unchanged, event.priority) for event in ear.notified] == [
             ("create", False, -100),
             ("create", False, -100),
             ("update", False, 0),
@@ -194,17 +194,17 @@ async def test_a_handler_added_while_a_relist_is_told_hears_each_object_once() -
         list_page("7", config_map("gone", 5)), status(410, "Expired"), list_page("900", *many), OPEN
     ) as cache:
         late: list[Ear] = []
-        told_before: list[int] = []
+        received_before: list[int] = []
         early = Ear(cache)
 
         def join(event: Event[ConfigMap]) -> None:
             if event.type is EventType.DELETE:
-                told_before.append(len(early.subscription) + len(early.heard))
+                received_before.append(len(early.subscription) + len(early.notified))
                 late.append(Ear(cache))
 
         cache.informer(ConfigMap).subscribe(join, name="join")
         await asyncio.sleep(5)
-        assert told_before[0] < 502, "the relist was delivered completely already: nothing is tested"
+        assert received_before[0] < 502, "the relist was delivered completely already: nothing is tested"
         (ear,) = late
         assert ear.words() == [f"create c{number:04} ->{number + 10} initial" for number in range(500)]
         words = early.words()
@@ -259,14 +259,14 @@ async def test_a_raising_handler_is_logged_counted_retried_and_disturbs_nobody()
 @pytest.mark.conformance(27)
 async def test_a_failed_update_comes_again_with_the_newest_state_and_the_oldest_difference() -> None:
     broken = True
-    heard: list[str] = []
+    notified: list[str] = []
 
     def handler(event: Event[ConfigMap]) -> None:
         if broken:
             raise RuntimeError("not today")
         assert event.old is not None
         assert event.new is not None
-        heard.append(f"{event.old.header.resource_version}>{event.new.header.resource_version}")
+        notified.append(f"{event.old.header.resource_version}>{event.new.header.resource_version}")
 
     async with running(
         list_page("7"),
@@ -286,38 +286,38 @@ async def test_a_failed_update_comes_again_with_the_newest_state_and_the_oldest_
         await asyncio.sleep(0.2)
         broken = False
         await asyncio.sleep(60)
-        assert heard == ["8>10"]
+        assert notified == ["8>10"]
         assert subscription.idle
 
 
 @pytest.mark.conformance(27)
 async def test_a_failed_event_of_an_object_that_is_gone_leaves_only_its_deletion() -> None:
-    heard: list[str] = []
+    notified: list[str] = []
 
     def handler(event: Event[ConfigMap]) -> None:
         if event.type is EventType.CREATE:
             raise RuntimeError("never")
-        heard.append(str(event.type))
+        notified.append(str(event.type))
 
     async with running(
         list_page("7", config_map("a", 5)), Stream((0.1, watch_event("DELETED", config_map("a", 8))), keep_open=True)
     ) as cache:
         cache.informer(ConfigMap).subscribe(handler, name="h")
         await asyncio.sleep(300)
-        assert heard == ["delete"]
+        assert notified == ["delete"]
         assert cache.stats()[0].handler_errors == {"h": 1}
 
 
 @pytest.mark.conformance(27)
 async def test_a_later_success_does_not_make_up_for_an_earlier_failure() -> None:
-    told: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def handler(event: Event[ConfigMap]) -> None:
         if event.type is not EventType.UPDATE or event.old is None or event.new is None:
             return
-        if event.old.header.resource_version == "8" and len(told) < 1:
+        if event.old.header.resource_version == "8" and len(received) < 1:
             raise RuntimeError("not today")
-        told.append((event.old.header.resource_version, event.new.header.resource_version))
+        received.append((event.old.header.resource_version, event.new.header.resource_version))
 
     async with running(
         list_page("7", config_map("a", 8)),
@@ -329,7 +329,7 @@ async def test_a_later_success_does_not_make_up_for_an_earlier_failure() -> None
         cache.informer(ConfigMap).subscribe(handler, name="h")
         await asyncio.sleep(60)
         # The step from 8, which no handler has seen, comes again and reaches to the newest state.
-        assert told == [("9", "10"), ("8", "10")]
+        assert received == [("9", "10"), ("8", "10")]
 
 
 async def test_a_handler_that_cannot_keep_up_sees_fewer_larger_steps_that_still_fit_together() -> None:
@@ -359,15 +359,17 @@ async def test_a_handler_that_cannot_keep_up_sees_fewer_larger_steps_that_still_
 
 async def test_a_resync_tells_everything_once_more_without_asking_the_server() -> None:
     async with running(list_page("7", config_map("a", 5), config_map("b", 6)), OPEN) as cache:
-        told: list[tuple[float, bool, int]] = []
+        received: list[tuple[float, bool, int]] = []
         cache.informer(ConfigMap).subscribe(
-            lambda event: told.append((monotonic(), event.unchanged, event.priority)), name="resynced", resync=100.0
+            lambda event: received.append((monotonic(), event.unchanged, event.priority)), name="resynced", resync=100.0
         )
         once = Ear(cache)
         await asyncio.sleep(250)
-        assert [(unchanged, priority) for _, unchanged, priority in told] == [(False, -100)] * 2 + [(True, -100)] * 4
-        assert 90 <= told[2][0] <= 110
-        assert 180 <= told[4][0] <= 220
+        assert [(unchanged, priority) for _, unchanged, priority in received] == [(False, -100)] * 2 + [
+            (True, -100)
+        ] * 4
+        assert 90 <= received[2][0] <= 110
+        assert 180 <= received[4][0] <= 220
         assert len(once.words()) == 2
         assert cache.stats()[0].relists == {}
 

@@ -53,8 +53,8 @@ async def test_each_namespace_has_its_selector_and_the_rest_is_one_informer_with
         assert held(cache, namespace="other") == {"other/back"}
         assert cache.get(ConfigMap, ObjectKey("web", "back")) is None
         assert cache.get(ConfigMap, ObjectKey("other", "back")) is not None
-        asked = [(request.path, dict(request.query)) for request in places.requests]
-        assert {(path, query.get("labelSelector"), query.get("fieldSelector")) for path, query in asked} == {
+        requested = [(request.path, dict(request.query)) for request in places.requests]
+        assert {(path, query.get("labelSelector"), query.get("fieldSelector")) for path, query in requested} == {
             ("/api/v1/namespaces/web/configmaps", "tier=front", None),
             ("/api/v1/namespaces/jobs/configmaps", None, None),
             ("/api/v1/configmaps", "tier=back", "metadata.namespace!=web,metadata.namespace!=jobs"),
@@ -62,16 +62,16 @@ async def test_each_namespace_has_its_selector_and_the_rest_is_one_informer_with
 
 
 async def test_changes_reach_the_informer_of_their_namespace(places: World) -> None:
-    told: list[str] = []
+    received: list[str] = []
     async with running(places, Cached(ConfigMap, labels="tier=back", namespaces=WIDE)) as cache:
-        cache.informer(ConfigMap).subscribe(lambda event: told.append(str(event.key)), name="test")
+        cache.informer(ConfigMap).subscribe(lambda event: received.append(str(event.key)), name="test")
         await places.advance(1)
-        told.clear()
+        received.clear()
         for place in ("web", "other"):
             places.patch(ConfigMap, "front", {"data": {"text": "new"}}, namespace=place)
             places.patch(ConfigMap, "back", {"metadata": {"labels": {"tier": "front"}}}, namespace=place)
         await places.advance(1)
-        assert sorted(told) == ["other/back", "web/back", "web/front"]
+        assert sorted(received) == ["other/back", "web/back", "web/front"]
         assert held(cache) == {"web/front", "web/back", "jobs/front", "jobs/back"}
 
 

@@ -229,14 +229,14 @@ async def test_an_object_that_leaves_the_selector_is_gone(world: World) -> None:
     world.put(config_map("one", labels={"app": "x"}))
     world.put(config_map("two"))
     async with running(world, Cached(ConfigMap, labels={"app": "x"})) as cache:
-        told: list[str] = []
-        cache.informer(ConfigMap).subscribe(lambda event: told.append(repr(event)), name="all")
+        received: list[str] = []
+        cache.informer(ConfigMap).subscribe(lambda event: received.append(repr(event)), name="all")
         assert [found.name for found in cache.list(ConfigMap)] == ["one"]
         world.patch(ConfigMap, "one", {"metadata": {"labels": {"app": "y"}}})
         world.patch(ConfigMap, "two", {"metadata": {"labels": {"app": "x"}}})
         await world.advance(1)
         assert [found.name for found in cache.list(ConfigMap)] == ["two"]
-        assert told == [
+        assert received == [
             "<create ConfigMap default/one initial>",
             "<delete ConfigMap default/one>",
             "<create ConfigMap default/two>",
@@ -254,7 +254,7 @@ async def test_one_informer_per_namespace_and_nothing_outside(world: World) -> N
             cache.get(ConfigMap, ObjectKey("c", "one"))
         with pytest.raises(UndeclaredNamespace):
             cache.list(ConfigMap, namespace="c")
-        assert {asked.path for asked in world.requests} == {
+        assert {requested.path for requested in world.requests} == {
             "/api/v1/namespaces/a/configmaps",
             "/api/v1/namespaces/b/configmaps",
         }

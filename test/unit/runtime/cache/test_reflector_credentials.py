@@ -26,7 +26,7 @@ class Server:
 
     def __init__(self) -> None:
         self.token = "first"
-        self.asked: list[tuple[str, str, int]] = []
+        self.requested: list[tuple[str, str, int]] = []
         self.end = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,14 +35,14 @@ class Server:
                 query = parse_qs(urlsplit(head.split()[1]).query)
                 authorized = f"bearer {self.token}" in head
                 what = "watch" if "watch" in query else "list"
-                self.asked.append((what, query.get("resourceversion", [""])[0], 200 if authorized else 401))
+                self.requested.append((what, query.get("resourceversion", [""])[0], 200 if authorized else 401))
                 if not authorized:
                     writer.write(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}")
                 elif what == "list":
                     body = b'{"metadata": {"resourceVersion": "5"}, "items": []}'
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
                 else:
-                    watches = sum(1 for what, _, code in self.asked if (what, code) == ("watch", 200))
+                    watches = sum(1 for what, _, code in self.requested if (what, code) == ("watch", 200))
                     text = line(f"c{watches}", 10 * watches)
                     writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
                     writer.write(b"%x\r\n%s\r\n" % (len(text), text))
@@ -69,11 +69,11 @@ async def served() -> AsyncGenerator[tuple[Server, str]]:
 
 async def until(cache: Cache, *names: str) -> None:
     async with asyncio.timeout(10):
-        told = asyncio.Event()
-        cache.informer(ConfigMap).subscribe(lambda _: told.set(), name="until")
+        received = asyncio.Event()
+        cache.informer(ConfigMap).subscribe(lambda _: received.set(), name="until")
         while [found.name for found in cache.list(ConfigMap)] != list(names):
-            told.clear()
-            await told.wait()
+            received.clear()
+            await received.wait()
 
 
 @pytest.mark.conformance(25)
@@ -95,4 +95,4 @@ async def test_a_rotated_token_is_read_again_and_the_watch_resumes(
             server.end.set()
             await until(cache, "c1", "c2")
         await transport.close()
-        assert server.asked == [("list", "0", 200), ("watch", "5", 200), ("watch", "10", 401), ("watch", "10", 200)]
+        assert server.requested == [("list", "0", 200), ("watch", "5", 200), ("watch", "10", 401), ("watch", "10", 200)]

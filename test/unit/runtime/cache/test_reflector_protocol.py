@@ -257,12 +257,12 @@ async def test_the_server_may_ask_for_a_longer_wait() -> None:
 @pytest.mark.conformance(17)
 async def test_a_bookmark_moves_the_version_and_nothing_else() -> None:
     async with reflected(list_page("7", config_map("a", 5)), watch(bookmark("99")), OPEN) as (transport, cache):
-        told: list[str] = []
-        cache.informer(ConfigMap).subscribe(lambda event: told.append(repr(event)), name="all")
+        recorded: list[str] = []
+        cache.informer(ConfigMap).subscribe(lambda event: recorded.append(repr(event)), name="all")
         await after(3)
         assert versions(cache) == {"a": "5"}
         assert transport.watches[-1].query["resourceVersion"] == "99"
-        assert told == ["<create ConfigMap ns/a initial>"]
+        assert recorded == ["<create ConfigMap ns/a initial>"]
 
 
 async def test_a_server_that_went_back_in_time_is_noticed_at_its_next_bookmark_and_listed_anew() -> None:
@@ -297,8 +297,8 @@ async def test_a_silent_connection_is_given_up_three_minutes_after_the_last_book
 async def test_a_connection_without_bookmarks_is_given_up_when_the_server_should_have_closed_it() -> None:
     async with reflected(list_page("7", config_map("a", 5)), watch(keep_open=True), OPEN) as (transport, _):
         await after(1)
-        asked = int(transport.watches[0].query["timeoutSeconds"])
-        await after(asked + 3)
+        requested = int(transport.watches[0].query["timeoutSeconds"])
+        await after(requested + 3)
         assert len(transport.watches) == 1
         await after(3)
         assert len(transport.watches) == 2

@@ -266,8 +266,8 @@ async def test_a_quiet_kind_on_a_server_with_rare_bookmarks_is_asked_about_and_r
         for _ in range(360):
             await world.advance(10)
             assert manager.readyz.report().text == "ok"
-        asked = [target for target in transport.targets if "none%3Dnone" in target or "limit=1" in target]
-        assert 15 <= len(asked) <= 20, "one small question in three minutes"
+        requested = [target for target in transport.targets if "none%3Dnone" in target or "limit=1" in target]
+        assert 15 <= len(requested) <= 20, "one small question in three minutes"
         assert only(manager).watching
 
 

@@ -216,4 +216,4 @@ async def test_both_ways_end_in_the_same_store(world: World, streaming: bool) ->
         world.delete(ConfigMap, "c1")
         await world.advance(5)
         assert [found for found in names(cache) if found.startswith("c")] == ["c0", "c2"]
-        assert bool([asked for asked in world.requests if "sendInitialEvents" in str(asked)]) == streaming
+        assert bool([requested for requested in world.requests if "sendInitialEvents" in str(requested)]) == streaming

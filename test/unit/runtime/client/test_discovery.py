@@ -77,7 +77,7 @@ async def test_what_a_resource_can_do(world: World) -> None:
     assert {"get", "list", "watch"} <= pods.verbs
 
 
-async def test_without_discovery_the_plural_must_be_said(world: World) -> None:
+async def test_without_discovery_the_plural_must_be_given(world: World) -> None:
     client = Client(world.transport(), field_manager="test")
     with pytest.raises(ConfigurationError, match="Ingress has no plural"):
         await client.list(untyped_kind("networking.k8s.io/v1", "Ingress"))

@@ -140,15 +140,15 @@ async def test_a_stream_that_breaks_off_is_a_transport_error() -> None:
 
 
 async def test_dns_lookups_are_reported_and_numeric_hosts_need_none(url: str) -> None:
-    told: list[tuple[str, float]] = []
+    recorded: list[tuple[str, float]] = []
     for host in ("localhost", "127.0.0.1"):
         access = ClusterConfig(server=url.replace("127.0.0.1", host), credentials=NoCredentials())
-        transport = HttpTransport(access, on_lookup=lambda name, seconds: told.append((name, seconds)))
+        transport = HttpTransport(access, on_lookup=lambda name, seconds: recorded.append((name, seconds)))
         try:
             assert (await transport.request("GET", "/version")).status == 200
         finally:
             await transport.close()
-    [(name, seconds)] = told
+    [(name, seconds)] = recorded
     assert name == "localhost"
     assert seconds >= 0
 
@@ -339,11 +339,11 @@ async def test_headers_arrive_in_lower_case_and_repeated_ones_joined() -> None:
 
 
 async def test_headers_of_impersonation_are_sent_with_requests_and_watches_as_often_as_they_occur() -> None:
-    asked: list[list[bytes]] = []
+    requested: list[list[bytes]] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        asked.append([line for line in head.split(b"\r\n") if line.startswith(b"impersonate")])
+        requested.append([line for line in head.split(b"\r\n") if line.startswith(b"impersonate")])
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         writer.close()
 
@@ -354,14 +354,14 @@ async def test_headers_of_impersonation_are_sent_with_requests_and_watches_as_of
         async with transport.stream("GET", "/x") as reply:
             await reply.read()
         await transport.close()
-    assert asked == [[b"impersonate-user: jane", b"impersonate-group: a", b"impersonate-group: b"]] * 2
+    assert requested == [[b"impersonate-user: jane", b"impersonate-group: a", b"impersonate-group: b"]] * 2
 
 
 async def test_targets_are_sent_as_they_are_and_redirects_not_followed() -> None:
-    asked: list[bytes] = []
+    requested: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        requested.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/elsewhere\r\ncontent-length: 0\r\n\r\n")
         writer.close()
 
@@ -369,7 +369,7 @@ async def test_targets_are_sent_as_they_are_and_redirects_not_followed() -> None
     async with raw_server(answer) as url, transport_to(url) as transport:
         reply = await transport.request("GET", "/a%2Fb?labelSelector=a%3Db%2Cc", headers=headers)
     assert reply.status == 302
-    (only,) = asked
+    (only,) = requested
     assert only.startswith(b"GET /a%2Fb?labelSelector=a%3Db%2Cc HTTP/1.1\r\n")
     assert b"user-agent: me/1\r\n" in only.lower()
     assert b"aiohttp" not in only

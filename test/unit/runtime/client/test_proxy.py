@@ -159,7 +159,7 @@ class Behind:
     def __init__(self, kubeconfig: Path, proxy_port: int) -> None:
         self.kubeconfig = kubeconfig
         self.port = proxy_port
-        self.asked: list[tuple[str, str]] = []
+        self.requested: list[tuple[str, str]] = []
         """Request line and `Proxy-Authorization` of each request."""
 
 
@@ -185,7 +185,7 @@ async def behind(tmp_path: Path) -> AsyncGenerator[Behind]:
             while header := (await reader.readline()).decode().strip():
                 name, _, value = header.partition(":")
                 login = value.strip() if name.lower() == "proxy-authorization" else login
-            state.asked.append((line, login))
+            state.requested.append((line, login))
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
             await _join((reader, writer), await asyncio.open_connection("127.0.0.1", front))
@@ -241,16 +241,16 @@ async def test_requests_and_watches_go_through_the_proxy_with_its_credentials(be
             await client.create(config("b"))
             assert (await anext(events)).key.name == "b"
     login = "Basic " + base64.b64encode(b"me:p@ss").decode()
-    assert set(behind.asked) == {("CONNECT api.example.test:6443 HTTP/1.1", login)}
-    assert len(behind.asked) >= 2, "watches have connections of their own"
+    assert set(behind.requested) == {("CONNECT api.example.test:6443 HTTP/1.1", login)}
+    assert len(behind.requested) >= 2, "watches have connections of their own"
 
 
 async def test_a_proxy_gets_the_full_url_of_a_server_without_tls(tmp_path: Path) -> None:
     """framework-10: HTTP_PROXY; the proxy reads the request itself."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        requested.append((await reader.readuntil(b"\r\n\r\n")).decode())
         writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{"metadata":{},"items":[]}')
         await writer.drain()
         writer.close()
@@ -260,8 +260,8 @@ async def test_a_proxy_gets_the_full_url_of_a_server_without_tls(tmp_path: Path)
         path.write_text(yaml.safe_dump(_config({"server": "http://api.example.test:8001"})))
         async with client_of(Behind(path, port), {"http_proxy": f"http://me:p%40ss@127.0.0.1:{port}"}) as client:
             assert list(await client.list(ConfigMap, namespace="default")) == []
-    assert asked[0].startswith("GET http://api.example.test:8001/api/v1/namespaces/default/configmaps")
-    assert f"proxy-authorization: basic {base64.b64encode(b'me:p@ss').decode()}".lower() in asked[0].lower()
+    assert requested[0].startswith("GET http://api.example.test:8001/api/v1/namespaces/default/configmaps")
+    assert f"proxy-authorization: basic {base64.b64encode(b'me:p@ss').decode()}".lower() in requested[0].lower()
 
 
 async def test_no_proxy_goes_directly(behind: Behind) -> None:
@@ -270,7 +270,7 @@ async def test_no_proxy_goes_directly(behind: Behind) -> None:
     async with client_of(behind, environment) as client:
         with pytest.raises(TransportError):
             await client.list(ConfigMap, namespace="default")
-    assert behind.asked == []
+    assert behind.requested == []
 
 
 async def test_the_error_of_a_proxy_contains_its_url_without_the_password(tmp_path: Path) -> None:

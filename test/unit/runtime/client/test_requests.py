@@ -27,7 +27,7 @@ class Scripted:
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
-        self.asked: list[tuple[str, str, dict[str, str], bytes | None]] = []
+        self.queried: list[tuple[str, str, dict[str, str], bytes | None]] = []
 
     async def request(
         self,
@@ -38,7 +38,7 @@ class Scripted:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        self.asked.append((method, target, dict(headers), body))
+        self.queried.append((method, target, dict(headers), body))
         return self.reply
 
     def stream(self, method: str, target: str, **options: Any) -> Any:
@@ -177,7 +177,7 @@ async def test_headers_contain_user_agent_and_content_type() -> None:
     obj = await client.get(ConfigMap, "a", "default")
     await client.patch(obj, MergePatch({"data": None}))
     await client.apply(obj)
-    (_, target, get, _), (_, _, patch, body), (_, apply_target, apply, apply_body) = transport.asked
+    (_, target, get, _), (_, _, patch, body), (_, apply_target, apply, apply_body) = transport.queried
     assert target == "/api/v1/namespaces/default/configmaps/a"
     assert get == {"accept": "application/json", "user-agent": "my-operator/1.2 (linux/amd64)"}
     assert patch["content-type"] == "application/merge-patch+json"
@@ -245,10 +245,10 @@ async def test_every_call_is_a_span_without_its_query() -> None:
     client = Client(Scripted(Reply(200, {}, CONFIG)), field_manager="me", tracer=spans)
     await client.apply(await client.get(ConfigMap, "a", "default"))
     path = "/api/v1/namespaces/default/configmaps/a"
-    told = {"url.path": path, "server.address": "example:443"}
+    common = {"url.path": path, "server.address": "example:443"}
     assert spans.lines == [
-        f"GET {path} { ({'http.request.method': 'GET'} | told) }",
+        f"GET {path} { ({'http.request.method': 'GET'} | common) }",
         "http.response.status_code=200",
-        f"PATCH {path} { ({'http.request.method': 'PATCH'} | told) }",
+        f"PATCH {path} { ({'http.request.method': 'PATCH'} | common) }",
         "http.response.status_code=200",
     ]

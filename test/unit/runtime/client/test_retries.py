@@ -76,10 +76,10 @@ async def test_client_01_an_error_status_is_the_typed_error_and_never_repeated(
     world.fail_next(status=status, message="because", times=None)
     typed = client.get(ConfigMap, "a", "default")
     raw = client.raw("GET", "/api/v1/namespaces/default/configmaps/a")
-    asked, other = (typed, raw) if path == "typed" else (raw, typed)
+    requested, other = (typed, raw) if path == "typed" else (raw, typed)
     other.close()
     with pytest.raises(error) as caught:
-        await asked
+        await requested
     assert (caught.value.code, caught.value.message) == (status, "because")
     assert caught.value.reason
     assert world.count() == 1
@@ -219,18 +219,18 @@ async def test_the_fence_is_checked_for_every_attempt_of_a_write_and_not_for_rea
     client: Client, world: World, watcher: Watcher
 ) -> None:
     lost = False
-    asked = 0
+    requested = 0
 
     def fence() -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal requested
+        requested += 1
         if lost:
             message = "lease lost"
             raise NotLeader(message)
 
     fenced = client.fenced(fence)
     await fenced.find(ConfigMap, "a", "default")
-    assert asked == 0
+    assert requested == 0
     world.fail_next("POST", status=429, retry_after=1)
     write = asyncio.Task(fenced.create(config()))
     await asyncio.sleep(0.5)

@@ -123,19 +123,19 @@ async def test_client_05_a_list_whose_history_expires_between_pages_is_read_anew
     for number in range(7):
         world.put(config(f"c{number}"))
     monkeypatch.setattr("kaito.runtime.client.client.PAGE_SIZE", 3)
-    asked: list[str] = []
+    requested: list[str] = []
 
     async def forgetful(request: ApiRequest, send: Callable[[ApiRequest], Awaitable[Reply]]) -> Reply:
-        asked.append(request.target)
+        requested.append(request.target)
         reply = await send(request)
-        if len(asked) == 2:  # c0 to c5 are read; the third page will be refused
+        if len(requested) == 2:  # c0 to c5 are read; the third page will be refused
             world.delete(ConfigMap, "c0")
             world.server.expire_history()
         return reply
 
     found = await client.intercepted(forgetful).list(ConfigMap, namespace="default")
     assert [obj.name for obj in found] == [f"c{n}" for n in range(1, 7)]
-    assert [("continue=" in target, "limit=" in target) for target in asked] == [
+    assert [("continue=" in target, "limit=" in target) for target in requested] == [
         (False, True),
         (True, True),
         (True, True),

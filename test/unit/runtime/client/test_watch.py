@@ -88,9 +88,9 @@ async def test_client_06_an_event_of_seventeen_mebibytes_is_rejected_with_its_re
         async with server_sending(event("huge", 2, 17 * MIB)) as url, cache_of(url) as cache:
             await until(lambda: bool(cache.stats()[0].relists))
             assert cache.list(ConfigMap) == []
-    said = " ".join(str(line) for line in logged)
-    assert "16" in said
-    assert "x" * 100 not in said
+    message = " ".join(str(line) for line in logged)
+    assert "16" in message
+    assert "x" * 100 not in message
 
 
 @pytest.mark.conformance("client-07")

@@ -85,7 +85,7 @@ async def test_owned_objects_wake_their_owner_only(world: World) -> None:
         assert runs.keys == ["owner", "owner"]
 
 
-async def test_every_owner_counts_when_asked(world: World) -> None:
+async def test_every_owner_counts_when_requested(world: World) -> None:
     runs = Runs()
     owner = world.put(config("owner"))
     reference = OwnerReference(api_version="v1", kind="ConfigMap", name="owner", uid=owner.uid)

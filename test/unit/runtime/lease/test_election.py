@@ -298,7 +298,7 @@ async def test_a_race_for_an_expired_lease_has_one_winner_in_any_interleaving(wo
     assert lease_of(world).spec.lease_transitions == 1
 
 
-async def test_the_standby_is_warm_and_the_election_is_told(world: World) -> None:
+async def test_the_standby_is_warm_and_the_election_is_reported(world: World) -> None:
     async with candidate(world, "a") as leader:
         await leader.wait_elected()
         async with candidate(world, "b") as standby:

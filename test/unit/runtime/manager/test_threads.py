@@ -160,7 +160,7 @@ async def test_a_call_that_is_refused_is_not_counted() -> None:
     assert Threads().busy() == []
 
 
-async def _asked(url: str, **options: Any) -> None:
+async def _requested(url: str, **options: Any) -> None:
     """Send a request without waiting for its answer."""
     async with aiohttp.ClientSession() as session:
         with suppress(aiohttp.ClientError, asyncio.CancelledError):
@@ -202,7 +202,7 @@ async def test_a_handler_whose_thread_goes_on_is_waited_for_in_vain(work: Work) 
     manager.serve("/work", serve, on="health")
     try:
         with pytest.raises(ShutdownTimedOut, match=r"thread of .*Work\.block"):
-            await _serve_until_begun(manager, work, lambda: _asked(f"http://127.0.0.1:{manager.health_port}/work"))
+            await _serve_until_begun(manager, work, lambda: _requested(f"http://127.0.0.1:{manager.health_port}/work"))
     finally:
         work.release.set()
 
@@ -228,7 +228,7 @@ async def test_a_webhook_whose_thread_goes_on_is_waited_for_in_vain(work: Work) 
             await _serve_until_begun(
                 manager,
                 work,
-                lambda: _asked(
+                lambda: _requested(
                     f"https://127.0.0.1:{manager.webhook_port}/validate--v1-configmap", json=review, ssl=False
                 ),
             )

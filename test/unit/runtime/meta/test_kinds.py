@@ -22,7 +22,7 @@ def test_a_star_imports_every_kind() -> None:
 
 def test_what_type_checkers_see_of_the_kinds_is_what_there_is() -> None:
     source = ast.parse(Path(kinds.__file__).read_text())
-    told = {
+    received = {
         (str(line.module).rpartition(".")[2], alias.name)
         for block in source.body
         if isinstance(block, ast.If)
@@ -30,7 +30,7 @@ def test_what_type_checkers_see_of_the_kinds_is_what_there_is() -> None:
         if isinstance(line, ast.ImportFrom)
         for alias in line.names
     }
-    assert told == {
+    assert received == {
         (kind.__module__.rpartition(".")[2], name)
         for name, kind in zip(dir(kinds), EVERYTHING, strict=True)
         if isinstance(kind, type) or name == "untyped_kind"

@@ -105,11 +105,11 @@ async def test_what_cannot_be_converted_fails_with_the_reason(water: World) -> N
 
 
 async def test_a_webhook_receives_its_version(water: World) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     def check(admission: Admission[Tank]) -> None:
         assert admission.object is not None
-        asked.append(admission.object.spec.liters)
+        requested.append(admission.object.spec.liters)
         if admission.object.spec.liters > 100:
             admission.deny("spec.liters", "too much")
 
@@ -118,7 +118,7 @@ async def test_a_webhook_receives_its_version(water: World) -> None:
 
     water.admit(Webhook(Tank, default=paint, validate=check))
     assert water.put(old("a", 3)).annotations == {"color": "white"}
-    assert asked == [12]
+    assert requested == [12]
     with pytest.raises(Invalid, match="too much"):
         water.put(old("b", 30))
 

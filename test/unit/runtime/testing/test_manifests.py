@@ -90,7 +90,7 @@ async def test_files_folders_and_lists_are_read(world: World, tmp_path: Path) ->
         ("apiVersion: v1\nkind: Lamp\nmetadata: {name: a}", 'no matches for kind "Lamp" in version "v1"'),
     ],
 )
-async def test_what_cannot_be_applied_is_said(world: World, manifest: str, problem: str) -> None:
+async def test_what_cannot_be_applied_is_reported(world: World, manifest: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         world.apply(manifest)
 

@@ -111,8 +111,8 @@ async def test_a_manager_may_run_with_the_role_that_its_tests_found(world: World
 
 
 def test_verbs_and_resources_are_merged() -> None:
-    asked = [("watch", "", "pods"), ("list", "", "nodes"), ("watch", "", "nodes")]
-    rules = [rule.to_dict() for rule in rules_for([*asked, ("patch", "apps", "deployments/status")])]
+    requested = [("watch", "", "pods"), ("list", "", "nodes"), ("watch", "", "nodes")]
+    rules = [rule.to_dict() for rule in rules_for([*requested, ("patch", "apps", "deployments/status")])]
     assert rules == [
         {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["apps"], "resources": ["deployments/status"], "verbs": ["patch"]},

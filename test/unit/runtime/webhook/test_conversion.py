@@ -96,7 +96,7 @@ def test_the_first_failure_fails_the_batch_and_names_the_object() -> None:
 @pytest.mark.parametrize(
     ("wanted", "given"), [("test.example.com/v1", "v1"), ("test.example.com/v9", "v1"), ("other.dev/v1", "v1")]
 )
-def test_what_cannot_be_converted_is_said(wanted: str, given: str) -> None:
+def test_what_cannot_be_converted_is_reported(wanted: str, given: str) -> None:
     response = ask(wanted, document(given))
     assert response["result"]["status"] == "Failure"
     assert response["uid"] == "u-1"
