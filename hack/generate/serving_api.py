@@ -28,6 +28,8 @@ ROUTES = {
     "GET /v1/models/{name}": "One of them.",
     "GET /health": "200 when the model answers, else 503; the body contains the state.",
     "GET /healthz": "The same.",
+    "GET /progress": "What the server does: the field `phase` is `downloading` (with `bytes`), `loading`, `warming`, "
+    "`ready` or `draining`.",
     "GET /version": "Versions of the server and the engine, and the model.",
     "GET /metrics": "Prometheus metrics.",
     "GET /": "200 as soon as the port is open.",

@@ -124,6 +124,18 @@ INFERENCE_SERVING: Final = "WorkspaceInferenceStatusSuccess"
 INFERENCE_PENDING: Final = "WorkspaceInferenceStatusPending"
 """Pods are starting; no failure is reported."""
 
+PULLING_WEIGHTS: Final = "PullingWeights"
+"""A pod pulls the model's weights from a registry; the message contains the bytes."""
+
+DOWNLOADING_WEIGHTS: Final = "DownloadingWeights"
+"""A pod downloads the model's weights from Hugging Face; the message contains the bytes."""
+
+LOADING_MODEL: Final = "LoadingModel"
+"""A pod reads the model's weights into memory."""
+
+WARMING_UP: Final = "WarmingUp"
+"""A pod compiles or tests the model."""
+
 WAITING_FOR_RESOURCES: Final = "WaitingForResources"
 """Nodes are not ready yet, so no pod exists."""
 

@@ -17,6 +17,7 @@ from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.start_progress import StartMonitor
 from kaito.workspace.state import ReconcileState
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ class ReconcileContext:
     request: Request[Workspace]
     settings: WorkspaceSettings
     metrics: WorkspaceMetrics
+    monitor: StartMonitor
+    """Polls pods that start; shared by all reconciles of the process."""
     accepted: AcceptedWorkloads = field(default_factory=AcceptedWorkloads)
     """Workloads that the API server accepted in a dry run; shared by all reconciles of the process."""
     state: ReconcileState = field(default_factory=ReconcileState)

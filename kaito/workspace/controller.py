@@ -31,6 +31,7 @@ from kaito.runtime.kinds import (
     StatefulSet,
 )
 from kaito.runtime.meta import Resource
+from kaito.runtime.source import FunctionSource
 from kaito.workspace import triggers
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import Step, StepFailure
@@ -39,6 +40,7 @@ from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.start_progress import StartMonitor
 from kaito.workspace.state import can_place_pods
 from kaito.workspace.steps.claims import ensure_claims
 from kaito.workspace.steps.cleanup import clean_up
@@ -70,9 +72,15 @@ any other failure."""
 class WorkspaceReconciler:
     """Reconciles Workspaces. All state that must survive a restart is in the cluster."""
 
-    def __init__(self, settings: WorkspaceSettings, metrics: WorkspaceMetrics | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkspaceSettings,
+        metrics: WorkspaceMetrics | None = None,
+        monitor: StartMonitor | None = None,
+    ) -> None:
         self.settings = settings
         self.metrics = metrics or WorkspaceMetrics()
+        self.monitor = monitor or StartMonitor()
         self.accepted = AcceptedWorkloads()
 
     async def reconcile(self, request: Request[Workspace]) -> None:
@@ -81,7 +89,7 @@ class WorkspaceReconciler:
         Raises:
             Exception: what the first failed step raised, or an error that a step deferred.
         """
-        ctx = ReconcileContext(request, self.settings, self.metrics, self.accepted)
+        ctx = ReconcileContext(request, self.settings, self.metrics, self.monitor, self.accepted)
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
             try:
@@ -117,6 +125,7 @@ class WorkspaceReconciler:
 
     async def finalize(self, request: Request[Workspace]) -> Again | None:
         """Deletes the workload and the claims of a Workspace that is being deleted."""
+        self.monitor.watch(request.object.key, ())
         return await clean_up(request, self.settings)
 
 
@@ -136,6 +145,7 @@ def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspac
         .owns(Service, when=triggers.SERVICE_CHANGED)
         .watches(Pod, to=triggers.owner_of_pod, when=triggers.POD_CHANGED)
         .watches(ConfigMap, to=triggers.users_of_config)
+        .receives(FunctionSource(reconciler.monitor.run, name="start-progress"))
         .finalizes(labels.WORKSPACE_FINALIZER, reconciler.finalize)
     )
     kind = claim_kind(settings.node_api)

@@ -4,8 +4,8 @@ The steps fill in a `ReconcileState`; `status` computes the conditions from it. 
 because the reconcile ended or the step failed before it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import final
 
@@ -15,6 +15,7 @@ from kaito.runtime.meta import Quantity
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.plan import Hardware, Plan, PlanFailure
 from kaito.workspace.pod_faults import Fault
+from kaito.workspace.start_progress import Progress
 
 
 @final
@@ -62,6 +63,8 @@ class WorkloadReport:
     pods: Sequence[Pod] = ()
     event_fault: Fault | None = None
     """Why pods are missing or do not start, according to Events."""
+    progress: Mapping[str, Progress] = field(default_factory=dict[str, Progress])
+    """What each pod does that is not ready, by its name; only pods that report it."""
 
 
 @final

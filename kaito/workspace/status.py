@@ -55,6 +55,10 @@ _WITHOUT_CAUSE: Final = frozenset(
         conditions.RESOURCES_NOT_READY,
         conditions.WAITING_FOR_RESOURCES,
         conditions.INFERENCE_PENDING,
+        conditions.PULLING_WEIGHTS,
+        conditions.DOWNLOADING_WEIGHTS,
+        conditions.LOADING_MODEL,
+        conditions.WARMING_UP,
         conditions.JOB_PENDING,
         conditions.PENDING,
     }
@@ -262,6 +266,11 @@ def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdat
     if state.rejection is not None:
         reason, message = state.rejection
         return ConditionUpdate.false(conditions.INFERENCE_READY, reason, f"{count}; {message}")
+    if workload.progress:
+        name, progress = min(workload.progress.items(), key=lambda item: (item[1].order, item[0]))
+        return ConditionUpdate.false(
+            conditions.INFERENCE_READY, progress.reason, f"{count}; pod {name} {progress.message}"
+        )
     return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.INFERENCE_PENDING, count)
 
 

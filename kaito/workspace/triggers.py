@@ -41,7 +41,7 @@ def _node_state(node: Node) -> Hashable:
 def _pod_state(pod: Pod) -> Hashable:
     fault = find_fault([pod])
     cause = (fault.reason, fault.message) if fault else None
-    return pod.spec.node_name, pod.deleting, has_started(pod), cause
+    return pod.spec.node_name, pod.deleting, has_started(pod), pod.status.pod_ip, cause
 
 
 WORKSPACE_CHANGED: Final = changed("generation", "annotations", "labels", "deletionTimestamp")

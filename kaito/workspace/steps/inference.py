@@ -10,6 +10,7 @@ from kaito.workspace.failure import format_error
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import Plan
+from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
 from kaito.workspace.steps.guards import is_foreign, record_rejection, unless_rejected
 from kaito.workspace.steps.pod_events import find_event_fault
@@ -32,7 +33,7 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
     if present is not None and is_foreign(ctx, present):
         return None
     pods: Sequence[Pod] = () if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
-    ctx.state.workload = report = WorkloadReport(stateful_set=present, pods=pods)
+    ctx.state.workload = report = WorkloadReport(stateful_set=present, pods=pods, progress=_observe_start(ctx, pods))
     can_write = plan is not None and not ctx.is_read_only
     if plan is not None and can_write and (can_place or present is not None):
         report.stateful_set = present = await _apply(ctx, plan, present)
@@ -45,6 +46,15 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
             await _delete_blocking_pods(ctx, present, report)
         report.event_fault = await find_event_fault(ctx, present, report.pods, wanted=wanted)
     return report
+
+
+def _observe_start(ctx: ReconcileContext, pods: Sequence[Pod]) -> dict[str, Progress]:
+    """Has the pods of a preset polled until they are ready; returns what they did at the last poll."""
+    if not ctx.workspace.preset_name:
+        return {}
+    ctx.monitor.watch(ctx.workspace.key, pods)
+    found = {pod.name: ctx.monitor.find(pod) for pod in pods}
+    return {name: progress for name, progress in found.items() if progress is not None}
 
 
 async def _apply(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None) -> StatefulSet | None:

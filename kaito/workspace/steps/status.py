@@ -26,6 +26,11 @@ _FAILURE_REASONS: Final = frozenset(
 )
 """Reasons of a workload's condition that have an event also if the condition was not True before."""
 
+_START_REASONS: Final = frozenset(
+    {conditions.PULLING_WEIGHTS, conditions.DOWNLOADING_WEIGHTS, conditions.LOADING_MODEL, conditions.WARMING_UP}
+)
+"""Reasons of InferenceReady for the phases of a start, which have a Normal event."""
+
 MAX_MESSAGE_CHARACTERS: Final = 8192
 """Longest message of a condition. The API server accepts 32768 bytes."""
 
@@ -103,6 +108,9 @@ def _record_change(ctx: ReconcileContext, status: StatusScope[Workspace], update
         has_event = update.type in _EVENT_REASONS and update.reason in _FAILURE_REASONS
         if has_event and ctx.state.plan_failure is None and update.differs_from(before, on="reason"):
             ctx.request.event("Warning", update.reason, update.message)
+        is_start = update.type == conditions.INFERENCE_READY and update.reason in _START_REASONS
+        if is_start and update.differs_from(before, on="reason"):
+            ctx.request.event("Normal", update.reason, update.message)
         return
     if update.is_true:
         _observe_duration(ctx, update.type)

@@ -124,7 +124,7 @@ CRASH = {"name": "server", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
         (triggers.POD_CHANGED, Pod, POD, {"status": {"containerStatuses": [RUNNING]}}, True),
         (triggers.POD_CHANGED, Pod, POD, {"status": {"containerStatuses": [CRASH]}}, True),
         (triggers.POD_CHANGED, Pod, POD, {"metadata": {"labels": {"a": "b"}}}, False),
-        (triggers.POD_CHANGED, Pod, POD, {"status": {"podIP": "10.0.0.1"}}, False),
+        (triggers.POD_CHANGED, Pod, POD, {"status": {"podIP": "10.0.0.1"}}, True),
         (triggers.SERVICE_CHANGED, Service, {}, {"spec": {"type": "LoadBalancer"}}, True),
         (triggers.SERVICE_CHANGED, Service, {}, {"metadata": {"labels": {"a": "b"}}}, True),
         (triggers.SERVICE_CHANGED, Service, {}, {"metadata": {"annotations": {"a": "b"}}}, False),

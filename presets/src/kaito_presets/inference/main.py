@@ -27,6 +27,7 @@ from kaito_presets.inference.server import Lifecycle, application
 from kaito_presets.inference.service import GenerationService
 from kaito_presets.serving.adapters import Adapter, find_adapters
 from kaito_presets.serving.config import read_strengths
+from kaito_presets.serving.progress import StartProgress, download_cache
 
 log = logging.getLogger("kaito_presets.inference")
 
@@ -65,7 +66,8 @@ def resolved_plan(options: InferenceOptions, adapters: Sequence[Adapter]) -> dic
 async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
     """Listens, loads the model, serves until SIGTERM, and drains; returns the exit code."""
     metrics = Metrics()
-    lifecycle = Lifecycle(options.name)
+    source = options.pretrained_model_name_or_path
+    lifecycle = Lifecycle(options.name, StartProgress(download_cache(source, options.cache_dir)))
     app = application(
         lifecycle,
         metrics,
@@ -111,7 +113,7 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
         # The import takes seconds. On this thread, it does not delay the health responses.
         from kaito_presets.inference.backend.model import open_model
 
-        return open_model(options, adapters)
+        return open_model(options, adapters, on_loaded=lifecycle.progress.set_warming)
 
     started = asyncio.get_running_loop().time()
     model = await _on_daemon_thread(load)

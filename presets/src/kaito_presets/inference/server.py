@@ -23,6 +23,7 @@ from kaito_presets.inference.service import GenerationService
 from kaito_presets.serving.chat import ChatRequest
 from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
+from kaito_presets.serving.progress import StartProgress
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,10 @@ DRAIN_POLL_SECONDS: Final = 0.02
 class Lifecycle:
     """State of the server, and the service once the model is loaded."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, progress: StartProgress | None = None) -> None:
         self.name = name
         self.state: ServerState = "Loading"
+        self.progress = progress or StartProgress()
         self._service: GenerationService | None = None
 
     @property
@@ -93,6 +95,9 @@ def application(
         status = "Unhealthy" if lifecycle.is_broken else lifecycle.state
         return web.json_response({"status": status}, status=200 if status == "Healthy" else 503)
 
+    async def progress(_: web.Request) -> web.Response:
+        return web.json_response(lifecycle.progress.document(lifecycle.state))
+
     async def version(_: web.Request) -> web.Response:
         document = {"version": __version__, "engine": "transformers", "engine_version": "", "model": lifecycle.name}
         if lifecycle.state == "Healthy":
@@ -116,6 +121,7 @@ def application(
             web.get("/", root),
             web.get("/health", health),
             web.get("/healthz", health),
+            web.get("/progress", progress),
             web.get("/version", version),
             web.get("/metrics", metrics_page),
             web.post("/chat", chat_route),

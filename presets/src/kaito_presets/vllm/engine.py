@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 log = logging.getLogger(__name__)
@@ -16,14 +16,23 @@ log = logging.getLogger(__name__)
 OUTPUT_LINES: Final = 400
 """Most recent lines of output that are stored to find the cause of a failed start."""
 TERMINATION_SECONDS: Final = 20.0
+LOADED: Final = "Model loading took"
+"""Text of the line that vLLM's worker logs when the weights are in memory, before it profiles and compiles
+(`vllm/v1/worker/gpu_model_runner.py`)."""
 
 
 @final
 class Engine:
-    """One process of the engine."""
+    """One process of the engine.
 
-    def __init__(self, command: Sequence[str]) -> None:
+    Args:
+        command: the command line.
+        on_loaded: called when the weights are in memory, according to the output.
+    """
+
+    def __init__(self, command: Sequence[str], *, on_loaded: Callable[[], None] = lambda: None) -> None:
         self._command = list(command)
+        self._on_loaded = on_loaded
         self._process: asyncio.subprocess.Process | None = None
         self._output: deque[str] = deque(maxlen=OUTPUT_LINES)
 
@@ -50,6 +59,8 @@ class Engine:
                 break
             text = line.decode(errors="replace")
             self._output.append(text)
+            if LOADED in text:
+                self._on_loaded()
             sys.stderr.write(text)
         return await process.wait()
 

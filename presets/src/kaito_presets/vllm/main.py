@@ -28,6 +28,7 @@ from kaito_presets.json_values import is_list
 from kaito_presets.machine import read_memory_limit
 from kaito_presets.serving.adapters import Adapter, find_adapters
 from kaito_presets.serving.config import read_strengths
+from kaito_presets.serving.progress import StartProgress, download_cache
 from kaito_presets.vllm.arguments import (
     ModelProperties,
     command_line,
@@ -144,6 +145,7 @@ async def serve(launch: Launch) -> int:
         model=launch.served_name,
         adapters=launch.adapters,
         in_flight_limit=launch.in_flight_limit,
+        progress=StartProgress(download_cache(launch.model, launch.flags.get("download-dir"))),
     )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -173,7 +175,10 @@ async def _search_context(launch: Launch, proxy: Proxy, engine_port: int, stoppi
     """
     flags = launch.flags
     for remaining in range(launch.probe_steps, -1, -1):
-        engine = Engine(launch.command(flags, "--host=127.0.0.1", f"--port={engine_port}"))
+        engine = Engine(
+            launch.command(flags, "--host=127.0.0.1", f"--port={engine_port}"), on_loaded=proxy.progress.set_warming
+        )
+        proxy.progress.is_warming = False
         code = await _run_engine(engine, proxy, stopping, launch.plan.options.kaito_drain_seconds)
         if code is None:
             return 0

@@ -24,6 +24,7 @@ from kaito_presets.json_values import is_object
 from kaito_presets.serving.chat import ChatRequest, ChatResponse, LengthOptions
 from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
+from kaito_presets.serving.progress import StartProgress
 from kaito_presets.vllm import translate
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,13 @@ class Proxy:
     """The application on the port of the pod, in front of the engine."""
 
     def __init__(
-        self, engine_url: str, *, model: str, adapters: Sequence[str] = (), in_flight_limit: int | None = None
+        self,
+        engine_url: str,
+        *,
+        model: str,
+        adapters: Sequence[str] = (),
+        in_flight_limit: int | None = None,
+        progress: StartProgress | None = None,
     ) -> None:
         self._engine = engine_url.rstrip("/")
         self._model = model
@@ -59,6 +66,7 @@ class Proxy:
         self._in_flight = 0
         self._session: aiohttp.ClientSession | None = None
         self.state: ServerState = "Loading"
+        self.progress = progress or StartProgress()
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "kaito_http_requests", "Requests answered.", ("route", "code"), registry=self._registry
@@ -79,6 +87,7 @@ class Proxy:
                 web.get("/", self._root),
                 web.get("/health", self._health),
                 web.get("/healthz", self._health),
+                web.get("/progress", self._progress),
                 web.get("/version", self._version),
                 web.get("/metrics", self._metrics),
                 web.post("/chat", self._chat),
@@ -117,6 +126,9 @@ class Proxy:
         healthy = self.state == "Healthy" and await self.engine_is_healthy()
         status = self.state if healthy or self.state != "Healthy" else "Unhealthy"
         return web.json_response({"status": status}, status=200 if healthy else 503)
+
+    async def _progress(self, _: web.Request) -> web.Response:
+        return web.json_response(self.progress.document(self.state))
 
     async def _version(self, _: web.Request) -> web.Response:
         engine_version = ""

@@ -55,8 +55,15 @@ _NO_DEFAULTS: Final[Mapping[str, Option]] = {}
 BatchKey = tuple[str | None, bool]
 
 
-def open_model(options: InferenceOptions, adapters: Sequence[Adapter]) -> "TransformersModel":
+def open_model(
+    options: InferenceOptions, adapters: Sequence[Adapter], *, on_loaded: Callable[[], None] = lambda: None
+) -> "TransformersModel":
     """Loads model, tokenizer and adapters, and generates a few tokens as a test.
+
+    Args:
+        options: the model and how to load it.
+        adapters: adapters to load with it.
+        on_loaded: called after everything is in memory and before the test.
 
     Raises:
         ModelLoadError: a part cannot be loaded; the message names it.
@@ -70,6 +77,7 @@ def open_model(options: InferenceOptions, adapters: Sequence[Adapter]) -> "Trans
     if adapters:
         loaded = LoadedAdapters(model, adapters, options.combination_type, options.pretrained_model_name_or_path)
     result = TransformersModel(options, model, tokenizer, loaded)
+    on_loaded()
     result.warm_up(choose_threads=options.threads == 0)
     return result
 

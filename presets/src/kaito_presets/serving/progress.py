@@ -1,0 +1,76 @@
+"""Progress of the start of a server, as `GET /progress` reports it.
+
+Both servers have a `StartProgress`; the workspace controller polls the route while a pod is not ready. The program that
+pulls weights in an init container serves the same document on the same port before the server starts.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, Literal, final
+
+from kaito_presets.serving.health import ServerState
+
+Phase = Literal["downloading", "loading", "warming", "ready", "draining"]
+"""Weights are downloaded from Hugging Face, read into memory, a test generation or compilation runs, requests are
+served, or the server is shutting down."""
+
+INCOMPLETE_SUFFIX: Final = ".incomplete"
+"""Suffix of a file that huggingface_hub is writing."""
+
+
+@final
+class StartProgress:
+    """Phase of the start of a server, and the bytes that are downloaded.
+
+    Args:
+        cache: huggingface_hub's cache of the model's weights; None if the weights are in a local directory.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self.is_warming = False
+        """Whether the weights are in memory and the server is still loading."""
+        self._cache = cache
+
+    def set_warming(self) -> None:
+        """Starts the phase `warming`."""
+        self.is_warming = True
+
+    def document(self, state: ServerState) -> dict[str, object]:
+        """Returns the body of the response: `phase`, and in the phase `downloading` the number of `bytes` so far."""
+        phase = self._phase(state)
+        if phase == "loading" and self._cache is not None:
+            size, is_incomplete = _downloaded(self._cache)
+            if is_incomplete:
+                return {"phase": "downloading", "bytes": size}
+        return {"phase": phase}
+
+    def _phase(self, state: ServerState) -> Phase:
+        if state == "Loading":
+            return "warming" if self.is_warming else "loading"
+        return "ready" if state == "Healthy" else "draining"
+
+
+def download_cache(model: str, directory: str | None) -> Path | None:
+    """Returns the folder in which huggingface_hub stores a model; None if the model is a local directory.
+
+    Args:
+        model: directory or Hugging Face id.
+        directory: the cache that the options set; by default huggingface_hub's.
+    """
+    if Path(model).is_dir():
+        return None
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    root = Path(directory or os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return root / f"models--{model.replace('/', '--')}"
+
+
+def _downloaded(cache: Path) -> tuple[int, bool]:
+    """Returns the bytes in the cache, and whether a file is incomplete."""
+    size, is_incomplete = 0, False
+    for path in (cache / "blobs").glob("*"):
+        try:
+            size += path.stat().st_size
+        except FileNotFoundError:  # renamed when it became complete
+            continue
+        is_incomplete = is_incomplete or path.name.endswith(INCOMPLETE_SUFFIX)
+    return size, is_incomplete
