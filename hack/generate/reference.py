@@ -14,7 +14,7 @@ from kaito.models.catalog import presets
 from kaito.models.errors import PlanError
 from kaito.models.gpu import InstanceType
 from kaito.models.planning import plan_inference
-from kaito.models.preset import Preset
+from kaito.models.preset import UPSTREAM_REGISTRY, Preset
 from kaito.provisioner.upstream import ACCEPTED, HONORED
 from kaito.workspace.upstream import FLAGS, GATES
 
@@ -121,11 +121,11 @@ def presets_page() -> str:
         for p in presets()
     ]
     head = (
-        "# Presets\n\nA Workspace names a preset by its name or its Hugging Face id, in any case. *Image* is the model "
-        "image below the controller's registry; where it is empty, the image is `kaito-base:0.5.0`, and the weights "
-        "are downloaded when the pod starts ([Model images](../guides/private-images.md)). *Smallest* is the smallest "
+        "# Presets\n\nA Workspace names a preset by its name or its Hugging Face id, in any case. *Artifact* is the "
+        f"OCI artifact with the weights that upstream Kaito publishes in `{UPSTREAM_REGISTRY}` "
+        "([Model images](../guides/private-images.md)). *Smallest* is the smallest "
         "current Azure instance type that serves the preset.\n\n"
-        "| preset | Hugging Face id | weights | context | runtimes | tuning | image | smallest |\n"
+        "| preset | Hugging Face id | weights | context | runtimes | tuning | artifact | smallest |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
     return head + "\n".join(rows) + "\n\n" + fits_table()

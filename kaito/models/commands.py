@@ -14,7 +14,7 @@ from kaito.models.engine import sets_parallelism
 from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.preset import Flags
 from kaito.models.sizing import max_sequences, utilization
-from kaito.models.sources import DOWNLOAD_DIRECTORY, Download, ModelSource, WeightsInImage, model_source
+from kaito.models.sources import WEIGHTS_DIRECTORY, Download, LocalWeights, ModelSource, download_of
 
 TRANSFORMERS_SERVER: Final = ("python3", "/workspace/tfs/inference_api.py")
 VLLM_SERVER: Final = ("python3", "/workspace/vllm/inference_api.py")
@@ -59,14 +59,14 @@ def inference_command(
 
     Args:
         plan: the plan of the workload.
-        source: where the weights are; the preset's source by default.
+        source: where the weights are; a download by default.
         served_name: the model's name in requests; the preset's name by default.
         adapters: whether adapters are mounted below `ADAPTERS_DIRECTORY`.
         config: whether the user's configuration is mounted at `INFERENCE_CONFIG`.
         performance_mode: vLLM's performance mode, `throughput` or `interactivity`; its default otherwise.
         port: port of the server.
     """
-    source = source or model_source(plan.preset)
+    source = source or download_of(plan.preset)
     if plan.runtime == "transformers":
         flags = _transformers_flags(plan, source)
         names = {"served": "served_model_name", "adapters": "adapters_dir", "config": "config"}
@@ -117,13 +117,13 @@ def tuning_command(
     port: int = PORT,
 ) -> list[str]:
     """Returns the command of the tuning container; `docker_config` is the credentials file for pushing `push_image`."""
-    source = source or model_source(plan.preset)
+    source = source or download_of(plan.preset)
     flags: Flags = {
         "config": TRAINING_CONFIG,
         "data-dir": data,
         "method": plan.method,
         "metrics-port": str(port),
-        "model": source.path("transformers") if isinstance(source, WeightsInImage) else source.repository,
+        "model": source.path("transformers") if isinstance(source, LocalWeights) else source.repository,
         "model-name": plan.preset.name,
         "output-dir": results,
     }
@@ -184,7 +184,7 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
     if (settings and not settings.host_cache) or plan.parallelism.data > 1 or plan.parallelism.pipeline > 1:
         flags["kaito-kv-cache-cpu-memory-utilization"] = "0"
     if isinstance(source, Download):
-        flags |= {"model": source.repository, "download-dir": DOWNLOAD_DIRECTORY}
+        flags |= {"model": source.repository, "download-dir": WEIGHTS_DIRECTORY}
         if source.revision:
             flags |= {"revision": source.revision, "code-revision": source.revision}
     else:

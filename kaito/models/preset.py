@@ -13,6 +13,9 @@ RuntimeName = Literal["transformers", "vllm"]
 Flags = dict[str, str | bool]
 """Flags of a server without their dashes; True is a flag without a value."""
 
+UPSTREAM_REGISTRY: Final = "mcr.microsoft.com/aks/kaito"
+"""Registry of the artifacts with weights that upstream Kaito publishes."""
+
 DISK_HEADROOM_GIB: Final = 80
 """Disk for operating system, container images and logs, in addition to the weights, as in upstream Kaito v0.12."""
 
@@ -138,7 +141,7 @@ class Preset(_Entry):
     """Maximum context length in tokens."""
 
     image_tag: str = ""
-    """Tag of the image with the weights (`kaito-<name>`); empty if they are downloaded at start."""
+    """Tag of the artifact with the weights (`kaito-<name>`) that upstream Kaito publishes; empty for none."""
 
     vllm: Vllm | None = None
     transformers: Transformers | None = None
@@ -192,6 +195,11 @@ class Preset(_Entry):
         """Number format of the weights; with `auto` the server reads it from a quantized model's configuration."""
         return "auto" if self.quantization else "bfloat16"
 
-    def image(self, registry: str) -> str:
-        """Returns the image with the weights; empty if they are downloaded at start."""
-        return f"{registry}/kaito-{self.name}:{self.image_tag}" if self.image_tag else ""
+    @property
+    def upstream_artifact(self) -> str:
+        """Reference of the OCI artifact with the weights that upstream Kaito publishes; empty for none."""
+        return f"{UPSTREAM_REGISTRY}/kaito-{self.name}:{self.image_tag}" if self.image_tag else ""
+
+    def artifact(self, registry: str) -> str:
+        """Returns the reference of the OCI artifact with the weights in a registry of the user's."""
+        return f"{registry}/{self.name}:{self.image_tag or 'latest'}"

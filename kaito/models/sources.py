@@ -1,31 +1,31 @@
-"""Sources of a model's weights: a directory in the image, or a repository to download at start."""
+"""Places from which a server loads a model's weights: a directory of the container, or a repository to download."""
 
 from dataclasses import dataclass
 from typing import Final, final
 
 from kaito.models.preset import Preset, RuntimeName
 
-WEIGHTS_DIRECTORY: Final[dict[RuntimeName, str]] = {
+WEIGHTS_DIRECTORY: Final = "/workspace/weights"
+"""Directory of the weights in every pod: a volume, or part of the user's image."""
+
+IMAGE_DIRECTORY: Final[dict[RuntimeName, str]] = {
     "transformers": "/workspace/tfs/weights",
     "vllm": "/workspace/vllm/weights",
 }
-"""Directory of the weights in model images; both are links to `/workspace/weights`, as in upstream Kaito's images."""
-
-DOWNLOAD_DIRECTORY: Final = "/workspace/weights"
-"""Directory of downloaded weights; a volume."""
+"""Directory of the weights in images that contain them. In Kaito's images both are links to `WEIGHTS_DIRECTORY`."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class WeightsInImage:
-    """The image contains the weights, or a volume with them is mounted."""
+class LocalWeights:
+    """The container has the weights: they are in its image, or a volume with them is mounted."""
 
     directory: str = ""
     """Directory of the weights; empty for the runtime's default in the image."""
 
     def path(self, runtime: RuntimeName) -> str:
         """Returns the directory for a runtime."""
-        return self.directory or WEIGHTS_DIRECTORY[runtime]
+        return self.directory or IMAGE_DIRECTORY[runtime]
 
 
 @final
@@ -38,11 +38,9 @@ class Download:
     """Commit; empty for the latest."""
 
 
-ModelSource = WeightsInImage | Download
+ModelSource = LocalWeights | Download
 
 
-def model_source(preset: Preset, *, private_image: bool = False) -> ModelSource:
-    """Returns where the preset's weights come from: its image or the user's private image, otherwise a download."""
-    if private_image or preset.image_tag:
-        return WeightsInImage()
+def download_of(preset: Preset) -> Download:
+    """Returns the download of the preset's weights, at the catalog's revision."""
     return Download(preset.repository, preset.revision)

@@ -7,15 +7,16 @@ flag is ignored silently.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from kaito.models.preset import UPSTREAM_REGISTRY
 from kaito.runtime.flags import FlagParser, boolean, comma_separated
 from kaito.runtime.manager import Settings
-from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.settings import DEFAULT_REGISTRY, NodeApi, WorkspaceSettings
 from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Flag, Support, log_level
 
 _WEBHOOK_PORT = 9443
@@ -65,6 +66,9 @@ def feature_gates(text: str) -> dict[str, bool]:
 
 
 SETTINGS_FIELDS: Final = (
+    "image_registry",
+    "serving_image",
+    "vllm_image",
     "default_inference_cpu",
     "default_inference_memory",
     "installation_guard",
@@ -90,7 +94,8 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--feature-gates", type=feature_gates, default=dict(FEATURE_GATES), help="comma-separated name=bool pairs"
     )
-    flags.add_settings(WorkspaceSettings, fields=SETTINGS_FIELDS)
+    # Without a default: the environment is read if the flag is not set.
+    flags.add_settings(WorkspaceSettings, fields=SETTINGS_FIELDS, defaults={"image_registry": None})
     for flag in FLAGS:
         # Go programs accept boolean flags without a value.
         short = ("-v",) if flag.name == "--v" else ()
@@ -118,6 +123,24 @@ def _notes(args: argparse.Namespace) -> tuple[str, ...]:
         if flag.support is Support.ACCEPTED and value and value != flag.default:
             notes.append(f"{flag.name} has no effect: {flag.reason}")
     return tuple(notes)
+
+
+def _image_registry(environ: Mapping[str, str]) -> str:
+    """Returns the registry of the images from the environment; empty for the default.
+
+    Upstream's chart sets PRESET_REGISTRY_NAME to upstream's registry, which does not contain the images of this
+    project: that value is not used.
+    """
+    given = environ.get("PRESET_REGISTRY_NAME", "")
+    return environ.get("IMAGE_REGISTRY", "") or ("" if given == UPSTREAM_REGISTRY else given)
+
+
+def _environment_notes(environ: Mapping[str, str]) -> Iterator[str]:
+    if environ.get("PRESET_REGISTRY_NAME") == UPSTREAM_REGISTRY:
+        yield (
+            f"PRESET_REGISTRY_NAME={UPSTREAM_REGISTRY} has no effect: upstream's images have another command line; "
+            "name the registry of kaito-serving and kaito-vllm in IMAGE_REGISTRY or --image-registry"
+        )
 
 
 def _apply_log_flags(args: argparse.Namespace) -> None:
@@ -241,11 +264,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     """
     flags = parser()
     args = flags.parse_args(argv)
-    environment = {
-        field: environ[name]
-        for field, name in (("cloud", "CLOUD_PROVIDER"), ("registry", "PRESET_REGISTRY_NAME"))
-        if environ.get(name)
-    }
+    environment = {"cloud": environ["CLOUD_PROVIDER"]} if environ.get("CLOUD_PROVIDER") else {}
+    environment["image_registry"] = args.image_registry or _image_registry(environ) or DEFAULT_REGISTRY
     gates: dict[str, bool] = args.feature_gates
     try:
         _apply_log_flags(args)
@@ -272,4 +292,5 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
         default_node_image_family=args.default_node_image_family or "ubuntu",
         **environment,
     )
-    return Invocation(workspace=workspace, manager=manager, webhook=args.webhook, notes=_notes(args))
+    notes = (*_notes(args), *_environment_notes(environ))
+    return Invocation(workspace=workspace, manager=manager, webhook=args.webhook, notes=notes)

@@ -17,16 +17,14 @@ from kaito.models.errors import RuntimeUnsupported
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import cloud_name
 from kaito.models.planning import PresetPlan, plan_inference, plan_tuning
-from kaito.models.preset import Preset
+from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import RUNTIME_FIELD
-from kaito.models.sources import Download, ModelSource, model_source
+from kaito.models.sources import Download, LocalWeights, ModelSource, download_of
 from kaito.runtime.meta import Quantity
+from kaito.workspace.images import runtime_image
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
-
-BASE_IMAGE = "kaito-base:0.5.0"
-"""Image of the servers without weights, with the tag of upstream Kaito v0.12."""
 
 _TEMPLATE_DISK = Quantity("1024Gi")
 """Disk for a pod template, because the sizes of its images are unknown (upstream Kaito v0.12)."""
@@ -80,7 +78,7 @@ def inference_plan(
         raise RuntimeUnsupported(f"metadata.annotations[{labels.PERFORMANCE_MODE}]", message)
     command = inference_command(planned, source=source, adapters=bool(adapters), config=config, performance_mode=mode)
     container = replace(
-        _container(workspace, preset, settings, source, command),
+        _container(workspace, preset, planned.runtime, settings, source, command),
         env=inference_environment(planned),
         readiness_seconds=planned.readiness_timeout.total_seconds(),
     )
@@ -104,7 +102,7 @@ def tuning_plan(
     command = tuning_command(
         planned, source=source, push_image=tuning.output.image, docker_config=PUSH_CREDENTIALS_FILE
     )
-    container = _container(workspace, preset, settings, source, command)
+    container = _container(workspace, preset, "transformers", settings, source, command)
     hardware = _hardware(workspace, planned, settings, count=1)
     return Plan(hardware=hardware, container=container, warnings=planned.warnings)
 
@@ -122,12 +120,19 @@ def access_secret(workspace: Workspace) -> str:
 
 
 def _container(
-    workspace: Workspace, preset: Preset, settings: WorkspaceSettings, source: ModelSource, command: Sequence[str]
+    workspace: Workspace,
+    preset: Preset,
+    runtime: RuntimeName,
+    settings: WorkspaceSettings,
+    source: ModelSource,
+    command: Sequence[str],
 ) -> ModelContainer:
+    """Returns the container; a private image contains model and server, and the runtime's image the other programs."""
+    program_image = runtime_image(runtime, settings)
     return ModelContainer(
         preset=preset.name,
-        image=_image(workspace, preset, settings),
-        tools_image=_tools_image(workspace, preset, settings),
+        image=_private_image(workspace) or program_image,
+        tools_image=program_image,
         pull_secrets=_pull_secrets(workspace),
         command=tuple(command),
         access_secret=access_secret(workspace),
@@ -158,21 +163,7 @@ def _private_image(workspace: Workspace) -> str:
 
 
 def _source(workspace: Workspace, preset: Preset) -> ModelSource:
-    return model_source(preset, private_image=bool(_private_image(workspace)))
-
-
-def _image(workspace: Workspace, preset: Preset, settings: WorkspaceSettings) -> str:
-    return _private_image(workspace) or preset.image(settings.registry) or f"{settings.registry}/{BASE_IMAGE}"
-
-
-def _tools_image(workspace: Workspace, preset: Preset, settings: WorkspaceSettings) -> str:
-    """Returns an image with the registry client.
-
-    The public images contain it, so that nodes pull one image, not two.
-    """
-    if _private_image(workspace):
-        return f"{settings.registry}/{BASE_IMAGE}"
-    return _image(workspace, preset, settings)
+    return LocalWeights() if _private_image(workspace) else download_of(preset)
 
 
 def _pull_secrets(workspace: Workspace) -> tuple[str, ...]:

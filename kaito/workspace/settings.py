@@ -5,9 +5,14 @@ description is the help of its flag. Only `main` reads command line and environm
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from kaito.api.references import image_problem
+
+DEFAULT_REGISTRY: Final = "kaito"
+"""Registry and path of the images if none is named."""
 
 
 class NodeApi(StrEnum):
@@ -32,8 +37,15 @@ class WorkspaceSettings(BaseModel):
     cloud: Literal["azure", "aws", "arc"] = "azure"
     """Cloud whose instance types `resource.instanceType` names (environment variable CLOUD_PROVIDER)."""
 
-    registry: str = "mcr.microsoft.com/aks/kaito"
-    """Registry of the preset images (environment variable PRESET_REGISTRY_NAME)."""
+    image_registry: str = DEFAULT_REGISTRY
+    """Registry and path of the images kaito-serving and kaito-vllm (environment variable IMAGE_REGISTRY, else kaito).
+    Their tag is the version of the controller."""
+
+    serving_image: str = ""
+    """Image of the transformers server and of tuning, instead of kaito-serving in the image registry."""
+
+    vllm_image: str = ""
+    """Image of vLLM, instead of kaito-vllm in the image registry."""
 
     vllm: bool = True
     """Allow the vLLM runtime (feature gate `vLLM`)."""
@@ -66,3 +78,20 @@ class WorkspaceSettings(BaseModel):
 
     installation_guard: bool = True
     """Reject the deletion of the installation while Workspaces or their claims exist."""
+
+    @field_validator("image_registry")
+    @classmethod
+    def _registry(cls, registry: str) -> str:
+        registry = registry.strip().rstrip("/")
+        if problem := image_problem(f"{registry}/name:tag"):
+            raise ValueError(
+                f"{registry!r} is not a registry with a path, such as registry.example.com/kaito: {problem}"
+            )
+        return registry
+
+    @field_validator("serving_image", "vllm_image")
+    @classmethod
+    def _image(cls, image: str) -> str:
+        if image and (problem := image_problem(image)):
+            raise ValueError(problem)
+        return image

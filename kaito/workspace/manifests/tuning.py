@@ -44,17 +44,21 @@ _QUANTIZATION = {
 """Defaults of upstream Kaito v0.12's templates `lora-params-template` and `qlora-params-template`."""
 
 
-def training_config(workspace: Workspace, tuning: TuningSpec, *, downloads: bool) -> ConfigMap:
+def training_config(workspace: Workspace, tuning: TuningSpec, *, downloads: bool, revision: str = "") -> ConfigMap:
     """Returns the ConfigMap with the defaults of the method, for a tuning Workspace that names none.
 
     Args:
         workspace: the owner of the ConfigMap.
         tuning: method and data.
-        downloads: whether the model is downloaded, because the image does not contain it.
+        downloads: whether the model is downloaded, because no volume or image contains it.
+        revision: commit to download; empty for the latest.
     """
+    model: dict[str, Any] = {"torch_dtype": "bfloat16", "local_files_only": not downloads, "device_map": "auto"}
+    if downloads and revision:
+        model["revision"] = revision
     document = {
         "training_config": {
-            "ModelConfig": {"torch_dtype": "bfloat16", "local_files_only": not downloads, "device_map": "auto"},
+            "ModelConfig": model,
             "QuantizationConfig": _QUANTIZATION[tuning.method.lower()],
             "LoraConfig": _LORA,
             "TrainingArguments": {

@@ -66,7 +66,8 @@ def _with_config(ctx: PreflightContext, planned: Plan) -> Plan:
     tuning = ctx.workspace.tuning
     if tuning is not None and not tuning.config:
         downloads = planned.container is not None and planned.container.downloads
-        defaults = training_config(ctx.workspace, tuning, downloads=downloads)
+        revision = ctx.preset.revision if ctx.preset is not None else ""
+        defaults = training_config(ctx.workspace, tuning, downloads=downloads, revision=revision)
         return replace(planned, config_map=defaults.name, config_hash=config_digest(defaults), training_config=defaults)
     if ctx.config is None:
         return planned

@@ -85,11 +85,12 @@ def test_disk_and_readiness_follow_from_the_size() -> None:
     assert catalog.get("glm-5.2-fp8").readiness_timeout.total_seconds() == 180 * 60
 
 
-def test_model_images_are_named_by_preset_and_tag() -> None:
-    assert catalog.get("phi-3-mini-4k-instruct").image("registry.example/kaito") == (
-        "registry.example/kaito/kaito-phi-3-mini-4k-instruct:0.2.0"
-    )
-    assert catalog.get("kimi-k2.5").image("registry.example/kaito") == ""
+def test_artifacts_are_named_by_preset_and_tag() -> None:
+    phi, kimi = catalog.get("phi-3-mini-4k-instruct"), catalog.get("kimi-k2.5")
+    assert phi.upstream_artifact == "mcr.microsoft.com/aks/kaito/kaito-phi-3-mini-4k-instruct:0.2.0"
+    assert phi.artifact("registry.example/models") == "registry.example/models/phi-3-mini-4k-instruct:0.2.0"
+    assert kimi.upstream_artifact == ""
+    assert kimi.artifact("registry.example/models") == "registry.example/models/kimi-k2.5:latest"
 
 
 def test_an_instance_type_is_found_in_any_case() -> None:

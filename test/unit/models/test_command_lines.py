@@ -6,7 +6,7 @@ from kaito.models import catalog, instance_types
 from kaito.models.commands import inference_command, inference_environment, tuning_command
 from kaito.models.engine import EngineSettings
 from kaito.models.planning import InferencePlan, plan_inference, plan_tuning
-from kaito.models.sources import Download, WeightsInImage
+from kaito.models.sources import Download, LocalWeights
 
 V100, A100 = "Standard_NC6s_v3", "Standard_NC24ads_A100_v4"
 A100X2, H200X8 = "Standard_NC48ads_A100_v4", "Standard_ND96isr_H200_v5"
@@ -25,7 +25,7 @@ def flags(command: list[str]) -> set[str]:
 
 
 def test_flags_of_a_preset_are_given_to_vllm() -> None:
-    command = inference_command(plan("mistral-7b", A100))
+    command = inference_command(plan("mistral-7b", A100), source=LocalWeights())
 
     assert command[:2] == ["python3", "/workspace/vllm/inference_api.py"]
     assert flags(command) == VLLM | {
@@ -41,7 +41,7 @@ def test_flags_of_a_preset_are_given_to_vllm() -> None:
 
 
 def test_flags_of_a_preset_are_given_to_transformers() -> None:
-    command = inference_command(plan("mistral-7b", V100), served_name="mine", config=True)
+    command = inference_command(plan("mistral-7b", V100), source=LocalWeights(), served_name="mine", config=True)
 
     assert command[:2] == ["python3", "/workspace/tfs/inference_api.py"]
     assert flags(command) == {
@@ -189,4 +189,4 @@ def test_tuning_reads_weights_where_the_source_is() -> None:
         "--model-name=phi-4",
         "--output-dir=/r",
     ]
-    assert "--model=/data/phi" in tuning_command(found, source=WeightsInImage("/data/phi"))
+    assert "--model=/data/phi" in tuning_command(found, source=LocalWeights("/data/phi"))

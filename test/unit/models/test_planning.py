@@ -16,7 +16,7 @@ from kaito.models.errors import InstanceTypeTooSmall, NoGpu, RuntimeUnsupported,
 from kaito.models.gpu import InstanceType
 from kaito.models.planning import Parallelism, parallelism, plan_inference, plan_tuning
 from kaito.models.preset import Preset
-from kaito.models.sources import Download, WeightsInImage
+from kaito.models.sources import Download, LocalWeights
 
 V100 = instance_types.get("Standard_NC6s_v3")
 A100 = instance_types.get("Standard_NC24ads_A100_v4")
@@ -31,7 +31,7 @@ def test_phi_3_mini_on_v100_is_served_by_transformers_in_float16(preset: Preset)
 
     assert (plan.runtime, plan.dtype, plan.nodes, plan.gpus) == ("transformers", "float16", 1, 1)
     assert (str(plan.disk), plan.resource_name, plan.warnings) == ("87Gi", "nvidia.com/gpu", ())
-    assert inference_command(plan) == [
+    assert inference_command(plan, source=LocalWeights()) == [
         "python3",
         "/workspace/tfs/inference_api.py",
         "--pipeline=text-generation",
@@ -46,7 +46,7 @@ def test_phi_3_mini_on_a100_is_served_by_vllm_in_bfloat16() -> None:
     plan = plan_inference(PHI_4K, A100)
 
     assert (plan.runtime, plan.dtype) == ("vllm", "bfloat16")
-    assert inference_command(plan) == [
+    assert inference_command(plan, source=LocalWeights()) == [
         "python3",
         "/workspace/vllm/inference_api.py",
         "--dtype=bfloat16",
@@ -178,7 +178,7 @@ def test_downloaded_weights_are_pinned_to_their_revision() -> None:
 
 
 def test_weights_may_lie_in_a_directory_of_the_users() -> None:
-    command = inference_command(plan_inference(PHI_4K, V100), source=WeightsInImage("/data/phi"))
+    command = inference_command(plan_inference(PHI_4K, V100), source=LocalWeights("/data/phi"))
 
     assert "--pretrained_model_name_or_path=/data/phi" in command
 
@@ -194,7 +194,9 @@ def test_the_sample_tuning_workspace_is_planned_without_a_warning() -> None:
     plan = plan_tuning(PHI_128K, V100, method="qlora")
 
     assert (plan.method, plan.gpus, plan.warnings) == ("qlora", 1, ())
-    assert tuning_command(plan, push_image="registry/image:1", docker_config="/root/.docker/config.json") == [
+    assert tuning_command(
+        plan, source=LocalWeights(), push_image="registry/image:1", docker_config="/root/.docker/config.json"
+    ) == [
         "python3",
         "/workspace/tfs/fine_tuning.py",
         "--config=/mnt/config/training_config.yaml",

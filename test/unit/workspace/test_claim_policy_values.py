@@ -53,7 +53,9 @@ def test_settings_have_these_defaults() -> None:
     assert WorkspaceSettings().model_dump() == {
         "node_api": NodeApi.MACHINE,
         "cloud": "azure",
-        "registry": "mcr.microsoft.com/aks/kaito",
+        "image_registry": "kaito",
+        "serving_image": "",
+        "vllm_image": "",
         "vllm": True,
         "default_node_image_family": "ubuntu",
         "node_provision_timeout_seconds": 900,

@@ -13,7 +13,7 @@ from kaito.workspace.upstream import FLAGS, GATES, Flag, Gate, Support
 def test_defaults_create_machines_and_elect_a_leader() -> None:
     invocation = parse([], {})
     assert invocation.workspace.node_api is NodeApi.MACHINE
-    assert invocation.workspace.registry == "mcr.microsoft.com/aks/kaito"
+    assert invocation.workspace.image_registry == "kaito"
     assert invocation.manager.leader_elect
     assert invocation.webhook
     assert invocation.manager.metrics_bind_address == ":8080"
@@ -35,7 +35,38 @@ def test_booleans_are_written_as_in_go(argv: list[str], expected: bool) -> None:
 
 def test_the_environment_names_cloud_and_registry() -> None:
     settings = parse([], {"CLOUD_PROVIDER": "aws", "PRESET_REGISTRY_NAME": "registry.example/kaito"}).workspace
-    assert (settings.cloud, settings.registry) == ("aws", "registry.example/kaito")
+    assert (settings.cloud, settings.image_registry) == ("aws", "registry.example/kaito")
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "expected"),
+    [
+        ([], {"IMAGE_REGISTRY": "a.example/x", "PRESET_REGISTRY_NAME": "b.example"}, "a.example/x"),
+        (["--image-registry=c.example/y/"], {"IMAGE_REGISTRY": "a.example/x"}, "c.example/y"),
+        ([], {"PRESET_REGISTRY_NAME": "mcr.microsoft.com/aks/kaito"}, "kaito"),
+        ([], {"IMAGE_REGISTRY": ""}, "kaito"),
+    ],
+)
+def test_flag_and_environment_name_the_registry_of_the_images(
+    argv: list[str], environ: dict[str, str], expected: str
+) -> None:
+    assert parse(argv, environ).workspace.image_registry == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--image-registry=Registry.example/Kaito"], "--image-registry: 'Registry.example/Kaito' is not a registry"),
+        (["--image-registry=https://registry.example"], "--image-registry: 'https://registry.example' is not a regis"),
+        (["--serving-image=a b"], "--serving-image: 'a b'"),
+        (["--vllm-image=a/Upper"], "--vllm-image: 'a/Upper'"),
+    ],
+)
+def test_names_of_images_must_be_references(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(argv, {})
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_unknown_cloud_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,8 +146,9 @@ def test_upstreams_chart_starts_the_controller_unedited() -> None:
     assert invocation.workspace.vllm
     assert invocation.manager.webhook_port == 9443
     assert invocation.manager.webhook_hosts == ("kaito-workspace-svc.kaito-workspace.svc",)
-    (note,) = invocation.notes
+    note, registry = invocation.notes
     assert note.startswith("feature gate enableInferenceSetController has no effect: InferenceSets are not reconciled")
+    assert registry.startswith("PRESET_REGISTRY_NAME=mcr.microsoft.com/aks/kaito has no effect: upstream's images have")
 
 
 def test_every_value_of_upstreams_chart_is_accepted() -> None:
@@ -146,6 +178,7 @@ def test_every_value_of_upstreams_chart_is_accepted() -> None:
         "--model-mirror-download-cpu",
         "--model-mirror-download-memory",
         "--default-model-weights-storage-class",
+        "PRESET_REGISTRY_NAME=mcr.microsoft.com/aks/kaito",
     ]
 
 
