@@ -44,6 +44,12 @@ test-presets: presets-env ## The inference server and the tuning job, with a tin
 	@presets/.venv/bin/python presets/test/real_registry.py
 	@presets/.venv/bin/python -m pytest -q presets/test $(ARGS)
 
+.PHONY: e2e
+e2e: sync ## Images and manifests on a real node: kubelet, containerd, kubectl, curl (root; docs/internals/real-node.md)
+	@.venv/bin/python -m hack.cluster check
+	@.venv/bin/python -m hack.cluster build
+	@$(PYTEST) -q -n 0 test/node $(ARGS)
+
 .PHONY: test-unit
 test-unit: sync ## The unit tests: no PyTorch, no Go, two minutes on two cores
 	@$(PYTEST) -q -n auto --dist worksteal test/unit $(ARGS)

@@ -1,0 +1,3 @@
+module kaito.sh/hack/pause
+
+go 1.26.0

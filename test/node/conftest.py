@@ -1,0 +1,72 @@
+"""Fixtures of the tests on a real node: one cluster and one set of images for the whole run.
+
+KAITO_E2E_KEEP=1 leaves the cluster running at the end: look at it with `python -m hack.cluster --name kaito-e2e in …`.
+"""
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from hack.cluster import Cluster, Unavailable, gpus, prerequisites
+from test.support.real_node import Diagnosis, Kubernetes
+
+CLUSTER = "kaito-e2e"
+LIMIT_SECONDS = 1800
+"""Limit of one test with its fixtures: the first one builds images."""
+ORDER = ("test_node", "test_installation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the modules in the order of an installation's life, with a generous limit for each test."""
+    here = Path(__file__).parent
+    own = [item for item in items if item.path.is_relative_to(here)]
+    for item in own:
+        item.add_marker(pytest.mark.timeout(LIMIT_SECONDS))
+    rank = {name: number for number, name in enumerate(ORDER)}
+    items[:] = [item for item in items if item not in own] + sorted(own, key=lambda item: rank[item.path.stem])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the state of the cluster to the report of a failed test."""
+    report = yield
+    cluster: object = item.funcargs.get("cluster") if isinstance(item, pytest.Function) else None
+    if report.failed and isinstance(cluster, Cluster) and "NotReached" not in report.longreprtext:
+        report.sections.append(("state of the cluster", Diagnosis(cluster).text()))
+    return report
+
+
+def say(line: str) -> None:
+    """Print progress past pytest's capture."""
+    print(line, file=sys.__stderr__, flush=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A fresh cluster with four GPUs."""
+    try:
+        prerequisites.check()
+    except Unavailable as reason:
+        pytest.exit(str(reason), returncode=1)
+    running = Cluster(CLUSTER, say)
+    running.down()  # what an interrupted run left
+    try:
+        running.up()
+        gpus.advertise(running, running.layout.name)
+        yield running
+    finally:
+        if os.environ.get("KAITO_E2E_KEEP"):
+            say(f"kept: python -m hack.cluster --name {CLUSTER} status")
+        else:
+            running.down()
+
+
+@pytest.fixture
+def kubernetes(cluster: Cluster) -> Kubernetes:
+    """Access to the cluster in the namespace `default`."""
+    return Kubernetes(cluster)

@@ -1,0 +1,123 @@
+"""An installation for existing nodes: manifests, roles, admission, certificates, failures of controllers."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hack.cluster import Cluster
+from test.node.conftest import say
+from test.support.node_images import build_and_push
+from test.support.real_node import PREFIX, ROOT, SYSTEM, Kubernetes
+
+CONTROLLER = "app.kubernetes.io/name=workspace-controller"
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The overlay for existing nodes with the cluster's registry, applied as docs/getting-started describes it."""
+    build_and_push(cluster, ["workspace-controller"], say)
+    folder = tmp_path_factory.mktemp("installation")
+    shutil.copytree(ROOT / "config", folder / "config")
+    overlay = folder / "config" / "overlays" / "existing-nodes"
+    kustomization = overlay / "kustomization.yaml"
+    kustomization.write_text(kustomization.read_text().replace("registry.example.com/kaito", PREFIX))
+    cluster.kubectl("apply", "--server-side", "-k", overlay)
+    return overlay
+
+
+@pytest.fixture
+def controllers(installation: Path, kubernetes: Kubernetes) -> Kubernetes:
+    kubernetes.rolled_out("workspace-controller")
+    kubernetes.until("the leader's lease", lambda: bool(leader(kubernetes)), 60)
+    return kubernetes
+
+
+def leader(kubernetes: Kubernetes) -> str:
+    """Return the name of the leading pod; empty without one."""
+    leases = kubernetes.items("leases", "-n", SYSTEM)
+    holders = [lease["spec"].get("holderIdentity", "") for lease in leases if "workspace" in lease["metadata"]["name"]]
+    return str(holders[0]).partition("_")[0] if holders and holders[0] else ""
+
+
+def workspace(name: str, **resource: object) -> dict[str, object]:
+    return {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": name},
+        "resource": {"labelSelector": {"matchLabels": {"apps": name}}, **resource},
+        "inference": {"preset": {"name": "phi-3-mini-4k-instruct"}},
+    }
+
+
+def is_admitted(kubernetes: Kubernetes) -> bool:
+    """Whether the webhook answers: a valid Workspace passes a dry run."""
+    text = yaml.safe_dump(workspace("probe"))
+    result = kubernetes.cluster.run("kubectl", "create", "--dry-run=server", "-f", "-", stdin=text, check=False)
+    return result.returncode == 0
+
+
+def restarts(kubernetes: Kubernetes) -> dict[str, int]:
+    pods = kubernetes.items("pods", "-n", SYSTEM, "-l", CONTROLLER)
+    statuses = {pod["metadata"]["name"]: pod["status"].get("containerStatuses", []) for pod in pods}
+    return {name: sum(status["restartCount"] for status in found) for name, found in statuses.items()}
+
+
+def test_controllers_start_under_pod_security_restricted(controllers: Kubernetes, cluster: Cluster) -> None:
+    labels = controllers.get("namespace", SYSTEM)["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert list(restarts(controllers).values()) == [0, 0]
+
+
+def test_manifests_are_applied_again_without_a_conflict(installation: Path, cluster: Cluster) -> None:
+    cluster.kubectl("apply", "--server-side", "-k", installation)
+
+
+def test_instance_type_is_rejected_without_node_provisioning(controllers: Kubernetes) -> None:
+    message = controllers.rejection(workspace("bought", instanceType="Standard_NC6s_v3"))
+    assert "instanceType" in message
+
+
+def test_webhook_certificate_is_replaced_after_its_secret_is_deleted(controllers: Kubernetes, cluster: Cluster) -> None:
+    def bundle() -> str:
+        found = controllers.get("validatingwebhookconfiguration", "validation.workspace.kaito.sh")
+        return str(found["webhooks"][0]["clientConfig"].get("caBundle", ""))
+
+    controllers.until("admission", lambda: is_admitted(controllers), 60)
+    before = bundle()
+    secrets = [
+        secret["metadata"]["name"]
+        for secret in controllers.items("secrets", "-n", SYSTEM)
+        if "tls.crt" in (secret.get("data") or {})
+    ]
+    assert secrets
+    cluster.kubectl("delete", "secret", "-n", SYSTEM, *secrets)
+    controllers.until("a new certificate authority", lambda: bundle() not in {"", before}, 60)
+    controllers.until("admission with the new certificate", lambda: is_admitted(controllers), 60)
+    # Both replicas have to serve it: the Service chooses one at random.
+    controllers.until("ten admissions in succession", lambda: all(is_admitted(controllers) for _ in range(10)), 60)
+
+
+def test_another_replica_leads_after_the_leader_is_killed(controllers: Kubernetes, cluster: Cluster) -> None:
+    before = leader(controllers)
+    cluster.kill_container(SYSTEM, before, "controller")
+    seconds = controllers.until("another leader", lambda: leader(controllers) not in {"", before}, 60)
+    say(f"new leader after {seconds:.0f} s")
+    controllers.rolled_out("workspace-controller")
+    assert restarts(controllers)[before] == 1
+
+
+def test_metrics_are_served(controllers: Kubernetes, cluster: Cluster) -> None:
+    pods = controllers.items("pods", "-n", SYSTEM, "-l", CONTROLLER)
+    for pod in pods:
+        address = pod["status"]["podIP"]
+        text = cluster.run("curl", "-sf", f"http://{address}:8080/metrics").stdout
+        assert "leader_election_master_status" in text
+
+
+def test_uninstalled_without_a_trace(controllers: Kubernetes, installation: Path, cluster: Cluster) -> None:
+    cluster.kubectl("delete", "-k", installation, "--timeout=180s", timeout_seconds=200)
+    kinds = "crd,clusterroles,clusterrolebindings,namespaces,validatingwebhookconfigurations"
+    left = controllers.items(kinds, "-l", "kaito.sh/installation=true")
+    assert [item["metadata"]["name"] for item in left] == []

@@ -1,0 +1,54 @@
+"""Builds the images under test and pushes them to the registry of the cluster.
+
+Layers that did not change are neither built nor pushed again: a run with warm caches builds only the project's
+own code.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from hack.cluster import REGISTRY, Cluster
+from test.support.real_node import PREFIX, ROOT
+
+BASE = "localhost/kaito-base:bookworm"
+BASE_IN_REGISTRY = f"{REGISTRY}/test/base:1"
+"""The base image of all others: Debian with Python; test pods run it."""
+
+
+def make_base(cluster: Cluster, report: Callable[[str], None]) -> str:
+    """Make the base image, unless it exists, and push it; returns its name in the cluster's registry."""
+    if not _has_image(BASE):
+        _run(report, sys.executable, "-m", "hack.images", "base", "--engine", "buildah")
+    push = cluster.command("buildah", "push", "--tls-verify=false", "--disable-compression", BASE)
+    _run(report, *push, f"docker://{BASE_IN_REGISTRY}")
+    return BASE_IN_REGISTRY
+
+
+def build_and_push(cluster: Cluster, names: Sequence[str], report: Callable[[str], None]) -> None:
+    """Build images of the repository on the base image and push them as `PREFIX`/NAME:VERSION.
+
+    Raises:
+        CalledProcessError: a build or a push failed; the output has been printed.
+    """
+    if not _has_image(BASE):
+        _run(report, sys.executable, "-m", "hack.images", "base", "--engine", "buildah")
+    images = (sys.executable, "-m", "hack.images")
+    _run(report, *images, "build", *names, "--engine", "buildah", "--base-image", BASE, "--uv-cache", "~/.cache/uv")
+    push = (*images, "push", *names, "--engine", "buildah", "--registry", PREFIX, "--plain-http", "--no-compression")
+    _run(report, *cluster.command(*push))
+
+
+def _has_image(name: str) -> bool:
+    return (
+        subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def _run(report: Callable[[str], None], *command: str) -> None:
+    report(f"+ {' '.join(command)}")
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        report(result.stdout[-4000:] + result.stderr[-4000:])
+        raise subprocess.CalledProcessError(result.returncode, command)
