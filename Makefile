@@ -81,6 +81,13 @@ profile: sync ## Profile tests; TEST=test/unit/provisioner SORT=cumtime (docs/in
 release: sync .venv-release/.synced ## Build wheels, bills of materials and, with Docker or Buildah, images into dist (RELEASE.md)
 	@.venv/bin/python -m hack.release $(ARGS)
 
+.PHONY: images push
+images: sync ## Build the container images with Docker or Buildah (IMAGES="workspace-controller gpu-provisioner" ARGS="--base-image …")
+	@.venv/bin/python -m hack.images build $(IMAGES) $(ARGS)
+push: sync ## Push the images that were built (REGISTRY=registry.example.com/kaito IMAGES="…")
+	@test -n "$(REGISTRY)" || { echo 'make push REGISTRY=registry.example.com/kaito [IMAGES="workspace-controller …"]'; exit 2; }
+	@.venv/bin/python -m hack.images push $(IMAGES) --registry "$(REGISTRY)" $(ARGS)
+
 .PHONY: check
 check: sync presets-env ## What CI enforces besides tests: lint, format, types, layers, spelling, drift
 	@.venv/bin/ruff check .
@@ -194,5 +201,8 @@ lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt
 	@$(EXPORT) --package kaito --only-group mutate -o requirements/mutate.txt
+	@$(EXPORT) --package kaito --only-group build -o requirements/build.txt
 	@$(EXPORT) --package kaito --only-group release -o requirements/release.txt
 	@$(EXPORT) --package kaito --only-group docs -o requirements/docs.txt
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-package kaito-config \
+		--upgrade presets/pyproject.toml requirements/vllm.in -o requirements/vllm.txt

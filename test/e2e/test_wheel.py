@@ -21,6 +21,7 @@ from kaito.apiserver import ApiServer, serve
 from kaito.runtime import Resource
 from kaito.runtime.client import connect
 from kaito.runtime.kinds import CustomResourceDefinition, Deployment
+from test.support.dockerfiles import context_files, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "memcached-operator"
@@ -244,42 +245,30 @@ async def test_the_extras_run_the_tests_of_the_tutorial_and_read_a_kubeconfig(
 # -- the controllers' images -----------------------------------------------------------------------------------------
 
 
-def build_context(folder: Path) -> Path:
-    """Copy the files that `.dockerignore` leaves to a build of an image."""
-    lines = [line.strip() for line in (ROOT / ".dockerignore").read_text().splitlines()]
-    patterns = [line for line in lines if line and not line.startswith("#")]
-    tracked = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
-    for name in tracked:
-        ignored = False
-        for pattern in patterns:
-            path = pattern.removeprefix("!")
-            if path == "*" or name == path or name.startswith(f"{path}/"):  # the last pattern that matches decides
-                ignored = not pattern.startswith("!")
-        if not ignored and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+def build_context(dockerfile: Path, folder: Path) -> Path:
+    """Copy the files that a build of the image receives."""
+    for name in context_files(dockerfile):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
 def build_image(dockerfile: Path, context: Path, environment: Environment) -> None:
-    """Execute the COPY and `uv` lines of the first stage, with another folder for /src and for /opt/kaito."""
+    """Execute the COPY and `uv` instructions of the first stage, with another folder for /src and for /opt/kaito."""
     source = environment.folder.parent / "src"
     source.mkdir()
-    first_stage = dockerfile.read_text().split("\nFROM ")[1]
-    for line in first_stage.splitlines():
-        instruction, _, rest = line.partition(" ")
-        words = [word.replace("/opt/kaito", str(environment.folder)) for word in shlex.split(rest)]
-        if instruction == "COPY":
-            *names, target = words
+    for instruction in parse(dockerfile.read_text()).stages[0].instructions:
+        if instruction.name == "COPY":
+            *names, target = instruction.words
             for name in names:
                 into = source / target / Path(name).name if target.endswith("/") else source / target
                 into.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(context / name, into) if (context / name).is_dir() else shutil.copy(
                     context / name, into
                 )
-        elif instruction == "RUN" and words[0] == "uv":
-            for command in " ".join(words).split(" && "):
-                run(UV, *command.split()[1:], cwd=source)
+        elif instruction.name == "RUN" and not instruction.rest.startswith("pip install"):  # that one installs uv
+            script = instruction.rest.replace("/opt/kaito", str(environment.folder))
+            run("bash", "-ec", f'uv() {{ {shlex.quote(UV)} "$@"; }}\n{script}', cwd=source)
     shutil.rmtree(source)
 
 
@@ -289,12 +278,17 @@ def build_image(dockerfile: Path, context: Path, environment: Environment) -> No
 def test_an_image_contains_its_controller_and_nothing_for_tests(
     image: str, command: str, environment: Environment, tmp_path: Path
 ) -> None:
-    build_image(ROOT / f"Dockerfile.{image}", build_context(tmp_path / "context"), environment)
+    dockerfile = ROOT / f"Dockerfile.{image}"
+    build_image(dockerfile, build_context(dockerfile, tmp_path / "context"), environment)
     installed = environment.distributions()
     packages = {name for name in installed if name.startswith("kaito")}
     assert packages - {"kaito-config"} == {"kaito", "kaito-runtime"}
-    for module in ("kaito.apiserver", "kaito.cloud.azure.simulator", "kaito.local", "kaito.runtime.testing"):
+    other = "provisioner" if image == "workspace" else "workspace"
+    absent = ("kaito.apiserver", "kaito.cli", "kaito.cloud.azure.simulator", "kaito.local", "kaito.runtime.testing")
+    for module in (*absent, f"kaito.{other}"):
         assert not environment.has(module), f"{module} is in the image"
+    programs = {path.name for path in environment.folder.joinpath("bin").iterdir()}
+    assert programs & {"kaito", "workspace-controller", "gpu-provisioner"} == {command}
     assert installed & {"cel-python", "kubernetes-asyncio", "pytest", "torch"} == set()
     assert environment.has("azure.mgmt.compute") == (image == "provisioner")
     assert run(environment.command(command), "--version").startswith(f"{command} ")

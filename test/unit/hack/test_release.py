@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from hack.release import IMAGES, write_check_sums
+from hack.images.catalog import IMAGES
+from hack.release import write_check_sums
 
 ROOT = Path(__file__).resolve().parents[3]
 
