@@ -96,7 +96,7 @@ check: sync presets-env ## What CI enforces besides tests: lint, format, types, 
 	@.venv/bin/pyright
 	@cd presets && ../.venv/bin/mypy && ../.venv/bin/pyright
 	@.venv/bin/lint-imports
-	@cd presets && PYTHONPATH=src:config/src ../.venv/bin/lint-imports
+	@cd presets && PYTHONPATH=src:config/src:oci/src ../.venv/bin/lint-imports
 	@.venv/bin/python -m hack.check.cycles
 	@.venv/bin/python -m hack.check.verifytypes
 	@.venv/bin/python -m hack.generate --check
@@ -157,7 +157,7 @@ $(UV):
 
 # Environments are installed from requirements/*.txt: exact versions with hashes, exported from the workspace's
 # resolution by `make lock`. They name no registry, so a mirror serves as well.
-PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/local kaito/runtime presets/config
+PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/local kaito/runtime presets/config presets/oci
 .venv/.synced: requirements/dev.txt VERSION pyproject.toml $(PARTS:=/pyproject.toml) | $(UV)
 	@echo "installing Kaito and its tools into .venv (a download of about 150 MiB)"
 	@$(UV) venv -q --allow-existing .venv
@@ -165,11 +165,11 @@ PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/local kaito/runtime p
 	@$(UV) pip install -q --python .venv --no-deps -e . $(PARTS:%=-e %)
 	@touch $@
 
-presets/.venv/.synced: requirements/presets.txt VERSION presets/pyproject.toml presets/config/pyproject.toml | $(UV)
+presets/.venv/.synced: requirements/presets.txt VERSION presets/pyproject.toml presets/config/pyproject.toml presets/oci/pyproject.toml | $(UV)
 	@echo "installing the serving stack into presets/.venv (a download of about 3 GiB, 5 GiB on disk: PyTorch with CUDA)"
 	@$(UV) venv -q --allow-existing presets/.venv
 	@$(UV) pip sync --python presets/.venv --require-hashes requirements/presets.txt
-	@$(UV) pip install -q --python presets/.venv --no-deps -e presets -e presets/config
+	@$(UV) pip install -q --python presets/.venv --no-deps -e presets -e presets/config -e presets/oci
 	@touch $@
 
 .venv-mutate/.synced: requirements/mutate.txt | $(UV)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import grimp
 
-PACKAGES = ("kaito", "kaito_presets", "kaito_config")
-SOURCES = (".", "presets/src", "presets/config/src")
+PACKAGES = ("kaito", "kaito_presets", "kaito_config", "kaito_oci")
+SOURCES = (".", "presets/src", "presets/config/src", "presets/oci/src")
 
 
 def strongly_connected(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:

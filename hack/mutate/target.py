@@ -99,5 +99,5 @@ def find(package: str, *, files: list[str], exclude: list[str], tests: list[str]
         import_root,
         _sources(folder, files, exclude),
         chosen,
-        ("kaito.", "kaito_presets", "kaito_config"),
+        ("kaito.", "kaito_presets", "kaito_config", "kaito_oci"),
     )

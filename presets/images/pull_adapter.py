@@ -1,7 +1,7 @@
 """`/workspace/oci/pull_adapter.py`: what init containers run to fetch adapters and data; see
-`kaito_presets.oci.main`."""
+`kaito_oci.main`."""
 # ruff: noqa: INP001 - a script that is run by path
 
-from kaito_presets.oci.main import pull
+from kaito_oci.main import pull
 
 raise SystemExit(pull())

@@ -1,6 +1,6 @@
-"""`/workspace/oci/push_adapter.py`: packs and pushes an adapter directory; see `kaito_presets.oci.main`."""
+"""`/workspace/oci/push_adapter.py`: packs and pushes an adapter directory; see `kaito_oci.main`."""
 # ruff: noqa: INP001 - a script that is run by path
 
-from kaito_presets.oci.main import push
+from kaito_oci.main import push
 
 raise SystemExit(push())

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from kaito_oci.adapter_image import pack, push_adapter
+from kaito_oci.credentials import Credentials, find_credentials
+from kaito_oci.layers import ImageTree, apply_layer
+from kaito_oci.reference import parse_reference
 from kaito_presets.errors import ConfigurationError, NotAnAdapter, RegistryError
-from kaito_presets.oci.adapter_image import pack, push_adapter
-from kaito_presets.oci.credentials import Credentials, find_credentials
-from kaito_presets.oci.layers import ImageTree, apply_layer
-from kaito_presets.oci.reference import parse_reference
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from kaito_oci.adapter_image import check_push, pull_image, push_adapter
+from kaito_oci.reference import parse_reference
+from kaito_oci.registry import MAX_ATTEMPTS, Registry
 from kaito_presets.errors import CredentialsRejected, NotAnAdapter, RegistryError
-from kaito_presets.oci.adapter_image import check_push, pull_image, push_adapter
-from kaito_presets.oci.reference import parse_reference
-from kaito_presets.oci.registry import MAX_ATTEMPTS, Registry
 from real_registry import registry_command
 from scripted_registry import NO_HEADERS, Answer, Scripted, scripted_registry
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaito_oci import layers, main as commands
+from kaito_oci.adapter_image import pull_image, push_adapter
+from kaito_oci.credentials import Credentials, default_files, find_credentials
+from kaito_oci.reference import parse_reference
+from kaito_oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
 from kaito_presets.errors import CredentialsRejected, NotAnAdapter, RegistryError
-from kaito_presets.oci import layers, main as commands
-from kaito_presets.oci.adapter_image import pull_image, push_adapter
-from kaito_presets.oci.credentials import Credentials, default_files, find_credentials
-from kaito_presets.oci.reference import parse_reference
-from kaito_presets.oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
 from memory_registry import Content, memory_registry
 
 Served = tuple[str, Content]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaito_oci import registry as registry_client
 from kaito_presets.errors import PushError
-from kaito_presets.oci import registry as registry_client
 from kaito_presets.tuning import run as tuning_run
 from kaito_presets.tuning.config import TrainingConfig
 from kaito_presets.tuning.options import TuningOptions

@@ -33,6 +33,7 @@ FOLDERS = {
     "kaito-azure-simulator": ROOT / "kaito" / "cloud" / "azure" / "simulator",
     "kaito-config": ROOT / "presets" / "config",
     "kaito-local": ROOT / "kaito" / "local",
+    "kaito-oci": ROOT / "presets" / "oci",
     "kaito-presets": ROOT / "presets",
     "kaito-runtime": ROOT / "kaito" / "runtime",
     "memcached-operator": EXAMPLE,

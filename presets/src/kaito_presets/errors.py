@@ -17,19 +17,34 @@ PresetError                 exit 1
     ├── Overloaded          429 with Retry-After
     ├── Unavailable         503 with Retry-After: the server is loading or draining
     └── GenerationFailed    500: the model failed (out of memory included); the server continues
+
+`kaito_oci.errors` contains the base class and those that the registry client raises too.
 """
 
+from kaito_oci.errors import ConfigurationError, CredentialsRejected, NotAnAdapter, ProgramError, RegistryError
 
-class PresetError(Exception):
-    """Base class of the exceptions that this package raises."""
+__all__ = [
+    "AdapterError",
+    "BadRequest",
+    "ConfigurationError",
+    "CredentialsRejected",
+    "DataError",
+    "GenerationFailed",
+    "InsufficientMemory",
+    "ModelLoadError",
+    "NotAnAdapter",
+    "Overloaded",
+    "PresetError",
+    "PromptTooLong",
+    "PushError",
+    "RegistryError",
+    "RequestError",
+    "Unavailable",
+    "UnknownModel",
+]
 
-    exit_code = 1
-
-
-class ConfigurationError(PresetError):
-    """A flag, a configuration key or an environment variable is wrong. A retry does not help."""
-
-    exit_code = 2
+PresetError = ProgramError
+"""Base class of the exceptions of this package."""
 
 
 class DataError(PresetError):
@@ -62,24 +77,6 @@ class PushError(PresetError):
     """The registry rejects the adapter. The message states whether the adapter was trained and where it is."""
 
     exit_code = 6
-
-
-class NotAnAdapter(PresetError):
-    """The directory or image does not contain the files of an adapter."""
-
-    exit_code = 3
-
-
-class RegistryError(PresetError):
-    """A registry request failed, after retries of temporary failures."""
-
-    exit_code = 5
-
-
-class CredentialsRejected(RegistryError):
-    """The registry rejects the credentials, or requires some. A retry does not help."""
-
-    exit_code = 4
 
 
 class RequestError(PresetError):

@@ -5,22 +5,16 @@ The predicates narrow types for the type checkers, which cannot infer the key ty
 """
 
 import math
-from typing import Any, Final, TypeGuard
+from typing import Final
+
+from kaito_oci.json_values import is_list, is_object
+
+__all__ = ["abbreviate", "is_list", "is_object"]
 
 _ABBREVIATED_CHARACTERS: Final = 80
 _ABBREVIATED_ITEMS: Final = 8
 _EXACT_INTEGERS_BELOW: Final = 10**40
 """Python converts integers of at most 4300 digits to text (`sys.set_int_max_str_digits`); larger ones raise."""
-
-
-def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """Returns whether `value` is a JSON object."""
-    return isinstance(value, dict)
-
-
-def is_list(value: object) -> TypeGuard[list[Any]]:
-    """Returns whether `value` is a JSON array."""
-    return isinstance(value, list)
 
 
 def abbreviate(value: object) -> str:

@@ -2,5 +2,5 @@
 
 Reading order: `main` (the program) → `options`, `config` → `run` (sequence of a run, resuming) → `download`, `dataset`,
 `rows` (data; without torch) → `examples`, `train`, `memory` (torch, transformers, PEFT) → `record` (files of a run) →
-`progress` → `kaito_presets.oci`.
+`progress` → `kaito_oci`.
 """

@@ -19,10 +19,10 @@ from typing import Final
 
 from kaito_config.addresses import url_problem
 from kaito_config.image_references import ImageReference
+from kaito_oci.adapter_image import check_push, push_adapter
+from kaito_oci.reference import parse_reference
 
 from kaito_presets.errors import ConfigurationError, PushError, RegistryError
-from kaito_presets.oci.adapter_image import check_push, push_adapter
-from kaito_presets.oci.reference import parse_reference
 from kaito_presets.tuning.config import TrainingConfig
 from kaito_presets.tuning.dataset import Dataset, load_dataset
 from kaito_presets.tuning.download import download_all

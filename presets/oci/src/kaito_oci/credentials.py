@@ -15,8 +15,8 @@ from typing import Any
 
 from kaito_config.image_references import ImageReference
 
-from kaito_presets.errors import ConfigurationError
-from kaito_presets.json_values import is_object
+from kaito_oci.errors import ConfigurationError
+from kaito_oci.json_values import is_object
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from kaito_config.image_references import ImageReference, ImageReferenceError, parse_image_reference
 
-from kaito_presets.errors import ConfigurationError
+from kaito_oci.errors import ConfigurationError
 
 
 def parse_reference(text: str) -> ImageReference:

@@ -25,9 +25,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from kaito_config.image_references import ImageReference
 
-from kaito_presets.errors import CredentialsRejected, RegistryError
-from kaito_presets.json_values import is_object
-from kaito_presets.oci.credentials import Credentials
+from kaito_oci.credentials import Credentials
+from kaito_oci.errors import CredentialsRejected, RegistryError
+from kaito_oci.json_values import is_object
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Packs adapters as container images, and pushes and pulls them over the registry protocol.
+"""Packs models and adapters as container images, and pushes and pulls them over the registry protocol.
 
 The tuning job pushes, init containers pull; neither image needs docker, oras or skopeo. Reading order: `reference` →
 `credentials` → `registry` (the protocol) → `layers` (unpacking) → `adapter_image` (the content of an image) → `main`

@@ -18,11 +18,11 @@ from typing import IO, Any, Final
 
 from kaito_config.image_references import ImageReference
 
-from kaito_presets.errors import CredentialsRejected, NotAnAdapter, RegistryError
-from kaito_presets.json_values import is_list
-from kaito_presets.oci.credentials import Credentials, find_credentials
-from kaito_presets.oci.layers import ImageTree, apply_layer
-from kaito_presets.oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
+from kaito_oci.credentials import Credentials, find_credentials
+from kaito_oci.errors import CredentialsRejected, NotAnAdapter, RegistryError
+from kaito_oci.json_values import is_list
+from kaito_oci.layers import ImageTree, apply_layer
+from kaito_oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
 
 __all__ = ["apply_layer", "check_push", "pack", "pull_image", "push_adapter"]
 

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, final
 
-from kaito_presets.errors import RegistryError
+from kaito_oci.errors import RegistryError
 
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
