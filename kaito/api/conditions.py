@@ -71,6 +71,17 @@ CLAIM_KIND_MISSING: Final = "ClaimKindNotInstalled"
 PROVISION_TIMEOUT: Final = "NodeProvisionTimeout"
 """A claim was not ready within `--node-provision-timeout`; it is replaced with backoff."""
 
+NODE_CLASS_KIND_MISSING: Final = "NodeClassKindNotInstalled"
+"""The API server does not serve the kind of the node class: install the provisioner that defines it, or correct the
+annotation `kaito.sh/node-class` or the flags `--karpenter-node-class-group` and `-kind`. No claim is created."""
+
+NODE_CLASS_NOT_FOUND: Final = "NodeClassNotFound"
+"""The node class of the claims does not exist: create it, or name another one. No claim is created."""
+
+NODE_CLASS_NOT_READY: Final = "NodeClassNotReady"
+"""The node class is not Ready; the message contains its cause. Karpenter would delete a claim at once, so none is
+created."""
+
 CLAIM_REPLACEMENT_PENDING: Final = "ReplacementPending"
 """A claim was lost or deleted; the message contains the time at which the next one is created."""
 

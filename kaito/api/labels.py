@@ -253,8 +253,13 @@ USE_LOCAL_WEIGHTS: Final = "kaito.sh/use-local-weights"
 MODEL_STREAMING: Final = "kaito.sh/model-streaming"
 """`disabled` only: weights are not streamed from object storage."""
 
+NODE_CLASS: Final = "kaito.sh/node-class"
+"""Node class of the Workspace's new NodeClaims as `group/kind/name`, for example
+`karpenter.azure.com/AKSNodeClass/gpu`. Claims that exist keep theirs."""
+
 NODE_CLASS_NAME: Final = "kaito.sh/node-class-name"
-"""`default` only: claims use the node class of the cloud's provisioner."""
+"""Upstream Kaito's annotation: name of a node class of the kind that the flags of the controller set. `default` only
+if that kind is KaitoNodeClass, which has no objects."""
 
 MODEL_MIRROR_STORAGE_CLASS: Final = "kaito.sh/model-mirror-storage-class"
 """Upstream Kaito's model mirror, which is not supported: rejected."""

@@ -46,9 +46,14 @@ def matches_registry(key: str, image: str) -> bool:
         return False
 
 
+def is_subdomain(text: str) -> bool:
+    """Returns whether a text is a DNS-1123 subdomain, the form of API groups and of most names of objects."""
+    return bool(_SUBDOMAIN.fullmatch(text)) and len(text) <= OBJECT_NAME_LIMIT
+
+
 def object_name_problem(text: str, kind: str) -> str:
     """Explains why no object of that kind can have the name, with the remedy; returns an empty text if one can."""
-    if _SUBDOMAIN.fullmatch(text) and len(text) <= OBJECT_NAME_LIMIT:
+    if is_subdomain(text):
         return ""
     return (
         f"{text!r} cannot be the name of a {kind}: use lower-case letters, digits, '-' and '.', beginning and ending "

@@ -15,6 +15,7 @@ from kaito.runtime import Api, Request
 from kaito.runtime.errors import NotLeader
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.metrics import WorkspaceMetrics
+from kaito.workspace.node_class_reads import NodeClassReads
 from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.start_progress import StartMonitor
@@ -35,6 +36,8 @@ class ReconcileContext:
     """Polls pods that start; shared by all reconciles of the process."""
     accepted: AcceptedWorkloads = field(default_factory=AcceptedWorkloads)
     """Workloads that the API server accepted in a dry run; shared by all reconciles of the process."""
+    node_classes: NodeClassReads = field(default_factory=NodeClassReads)
+    """Node classes that were read recently; shared by all reconciles of the process."""
     state: ReconcileState = field(default_factory=ReconcileState)
     """What the steps observed; the status is computed from it."""
     deferred_errors: list[Exception] = field(default_factory=list[Exception])

@@ -38,6 +38,7 @@ from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
+from kaito.workspace.node_class_reads import NodeClassReads
 from kaito.workspace.preflight.live import AcceptedWorkloads
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.start_progress import StartMonitor
@@ -82,6 +83,7 @@ class WorkspaceReconciler:
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
         self.accepted = AcceptedWorkloads()
+        self.node_classes = NodeClassReads()
 
     async def reconcile(self, request: Request[Workspace]) -> None:
         """Runs the steps and writes the status, also if a step failed.
@@ -89,7 +91,7 @@ class WorkspaceReconciler:
         Raises:
             Exception: what the first failed step raised, or an error that a step deferred.
         """
-        ctx = ReconcileContext(request, self.settings, self.metrics, self.monitor, self.accepted)
+        ctx = ReconcileContext(request, self.settings, self.metrics, self.monitor, self.accepted, self.node_classes)
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
             try:

@@ -10,6 +10,15 @@ from kaito.runtime.errors import ApiError
 MAX_ERROR_CHARACTERS: Final = 1024
 """Longest error in a condition."""
 
+MAX_FOREIGN_CHARACTERS: Final = 800
+"""Longest message of a provisioner in a condition; some contain a multi-line dump of a cloud's response."""
+
+
+def shorten(text: str, limit: int = MAX_FOREIGN_CHARACTERS) -> str:
+    """Joins a text to one line and cuts it at `limit` characters, marked by `…`."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Final
 from kaito.models.preset import UPSTREAM_REGISTRY
 from kaito.runtime.flags import FlagParser, boolean, comma_separated
 from kaito.runtime.manager import Settings
+from kaito.workspace.node_class import NodeClassSettings
 from kaito.workspace.settings import DEFAULT_REGISTRY, NodeApi, WorkspaceSettings
 from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Flag, Support, log_level
 
@@ -94,6 +95,7 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--feature-gates", type=feature_gates, default=dict(FEATURE_GATES), help="comma-separated name=bool pairs"
     )
+    flags.add_settings(NodeClassSettings)
     # Without a default: the environment is read if the flag is not set.
     flags.add_settings(WorkspaceSettings, fields=SETTINGS_FIELDS, defaults={"image_registry": None})
     for flag in FLAGS:
@@ -219,8 +221,9 @@ def node_api(
     """
     if provisioner == "karpenter":
         raise ValueError(
-            "--node-provisioner=karpenter needs Karpenter NodePools, which are not implemented: "
-            "use --node-api=nodeclaim with the gpu-provisioner"
+            "--node-provisioner=karpenter creates NodePools, which are not implemented: delete the NodePools of "
+            "upstream Kaito, and use --node-api=nodeclaim with --karpenter-node-class-group and "
+            "--karpenter-node-class-kind"
         )
     byo = provisioner == "byo" or auto_provisioning_off
     if byo and chosen not in {None, NodeApi.BYO}:
@@ -232,6 +235,35 @@ def node_api(
     if byo:
         return NodeApi.BYO
     return chosen or (NodeApi.NODECLAIM if provisioner or karpenter else NodeApi.MACHINE)
+
+
+_UPSTREAM_NODE_CLASS: Final = NodeClassSettings(
+    karpenter_node_class_group="karpenter.azure.com",
+    karpenter_node_class_kind="AKSNodeClass",
+    karpenter_node_class_version="v1beta1",
+    karpenter_node_class_resource_name="aksnodeclasses",
+)
+"""Upstream's defaults, which have an effect only with `--node-provisioner=karpenter`."""
+
+
+def _node_class(
+    given: NodeClassSettings, *, nodes: NodeApi, provisioner: str | None
+) -> tuple[NodeClassSettings, tuple[str, ...]]:
+    """Returns the node class of claims, and a note if one is set for nodes that have none.
+
+    Raises:
+        ValueError: a node class is set for Machines.
+    """
+    default = NodeClassSettings()
+    if given == default:
+        return default, ()
+    if provisioner == "azure-gpu-provisioner" or nodes is NodeApi.BYO:
+        reason = f"--node-api={nodes}" if nodes is NodeApi.BYO else "--node-provisioner=azure-gpu-provisioner"
+        note = f"--karpenter-node-class-* has no effect with {reason}"
+        return default, () if given == _UPSTREAM_NODE_CLASS else (note,)
+    if nodes is NodeApi.MACHINE:
+        raise ValueError("--karpenter-node-class-* needs --node-api=nodeclaim: Machines have no node class")
+    return given, ()
 
 
 def _webhook_hosts(given: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -276,6 +308,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             auto_provisioning_off=gates["disableNodeAutoProvisioning"],
             karpenter=gates.get("Karpenter", False),
         )
+        node_class, class_notes = _node_class(
+            flags.settings(NodeClassSettings, args), nodes=nodes, provisioner=args.node_provisioner
+        )
     except (ValueError, argparse.ArgumentTypeError) as error:
         flags.error(str(error))
     manager = flags.manager_settings(
@@ -288,9 +323,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
         WorkspaceSettings,
         args,
         node_api=nodes,
+        node_class=node_class,
         vllm=gates["vLLM"],
         default_node_image_family=args.default_node_image_family or "ubuntu",
         **environment,
     )
-    notes = (*_notes(args), *_environment_notes(environ))
+    notes = (*_notes(args), *_environment_notes(environ), *class_notes)
     return Invocation(workspace=workspace, manager=manager, webhook=args.webhook, notes=notes)

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kaito.api.references import image_problem
+from kaito.workspace.node_class import NodeClassSettings
 
 DEFAULT_REGISTRY: Final = "kaito"
 """Registry and path of the images if none is named."""
@@ -52,6 +53,9 @@ class WorkspaceSettings(BaseModel):
 
     default_node_image_family: Literal["ubuntu", "azurelinux"] = "ubuntu"
     """Operating system of new nodes for Workspaces without the annotation."""
+
+    node_class: NodeClassSettings = NodeClassSettings()
+    """Node class of NodeClaims (flags `--karpenter-node-class-*`)."""
 
     node_provision_timeout_seconds: float = Field(default=900.0, gt=0)
     """Time after which a claim that has not launched is replaced. Karpenter's liveness check uses the same 15 min."""

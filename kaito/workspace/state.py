@@ -28,7 +28,11 @@ class ClaimsReport:
     claims: Sequence[Claim] = ()
     """The Workspace's claims, terminating ones included, sorted by name."""
     failure: tuple[str, str] | None = None
-    """Reason and message of the claim that the API server rejected."""
+    """Reason and message if a claim could not be created: the API server rejected it, or its node class is unusable."""
+    node_class_note: str = ""
+    """Why it is unknown whether the node class is Ready; empty if it is known, or was not read."""
+    unattended: list[str] = field(default_factory=list[str])
+    """Names of the claims that no provisioner has reported on for a minute."""
     retry_at: datetime | None = None
     """Latest time at which a lost claim is replaced."""
     terminating: Sequence[str] = ()

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from kaito.api import Workspace, conditions
+from kaito.api import NodeClaim, Workspace, conditions
 from kaito.api.workspace import WorkspaceState
 from kaito.runtime.client import ConditionUpdate
 from kaito.runtime.kinds import StatefulSet
-from kaito.workspace.failure import StepFailure
+from kaito.workspace.failure import StepFailure, shorten
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.pod_faults import find_fault, has_started
 from kaito.workspace.settings import NodeApi
 from kaito.workspace.state import ClaimsReport, ReconcileState, WorkloadReport
 
 _NO_WORKLOAD: Final = WorkloadReport()
+
+MAX_DERIVED_CHARACTERS: Final = 500
+"""Longest message that a condition repeats from the one that determines it."""
 
 
 def condition_updates(
@@ -141,6 +144,7 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
         return _from_plan_failure(condition_type, state) or pending
     count = f"{len(report.ready)} of {report.wanted} {'machines' if is_machine else 'node claims'} ready"
     losses = _describe_losses(report)
+    notes = losses + (f"; {report.node_class_note}" if report.node_class_note else "")
     if report.failure is not None:
         reason, message = report.failure
         return ConditionUpdate.false(condition_type, reason, message + losses)
@@ -148,7 +152,7 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
         message = f"{count}; given up: {'; '.join(report.given_up)}{_describe_next_attempt(report)}"
         return ConditionUpdate.false(condition_type, conditions.PROVISION_TIMEOUT, message)
     if report.retry_at is not None:
-        message = count + losses + _describe_next_attempt(report)
+        message = count + notes + _describe_next_attempt(report)
         return ConditionUpdate.false(condition_type, conditions.CLAIM_REPLACEMENT_PENDING, message)
     if len(report.ready) >= report.wanted:
         reason = conditions.MACHINES_READY if is_machine else conditions.CLAIMS_READY
@@ -156,10 +160,21 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
     for claim in report.live:
         blocking = None if claim.is_ready else claim.blocking_condition()
         if blocking is not None and blocking.reason:
-            message = f"{count}; {claim.kind} {claim.name}: {blocking.message}{losses}"
+            message = f"{count}; {claim.kind} {claim.name}: {shorten(blocking.message)}{notes}"
             return ConditionUpdate.false(condition_type, blocking.reason, message)
     reason = conditions.MACHINE_NOT_READY if is_machine else conditions.CLAIM_NOT_READY
-    return ConditionUpdate.false(condition_type, reason, count + losses)
+    return ConditionUpdate.false(condition_type, reason, count + _describe_unattended(report) + notes)
+
+
+def _describe_unattended(report: ClaimsReport) -> str:
+    """Names the claims without a provisioner, as the end of a message."""
+    claims = [claim for claim in report.live if claim.name in report.unattended]
+    if not claims:
+        return ""
+    first = claims[0]
+    provisioner = f"for node class {first.spec.node_class_ref} " if isinstance(first, NodeClaim) else ""
+    names = ", ".join(claim.name for claim in claims)
+    return f"; no provisioner has reported on {first.kind} {names}: check that a provisioner {provisioner}runs"
 
 
 def _describe_losses(report: ClaimsReport) -> str:
@@ -217,9 +232,17 @@ def _resource(state: ReconcileState, claims: ConditionUpdate | None, nodes: Cond
         return ConditionUpdate.unknown(conditions.RESOURCE_READY, conditions.PENDING, message)
     cause = _first_not_true(claims, nodes)
     if cause is not None:
-        return replace(cause, type=conditions.RESOURCE_READY)
+        return _derived(cause, conditions.RESOURCE_READY)
     message = nodes.message if nodes else ""
     return ConditionUpdate.true(conditions.RESOURCE_READY, conditions.RESOURCES_READY, message)
+
+
+def _derived(cause: ConditionUpdate, condition_type: str) -> ConditionUpdate:
+    """Returns a condition with the status and the cause of another one; a long message is not repeated in full."""
+    message = cause.message
+    if len(message) > MAX_DERIVED_CHARACTERS:
+        message = f"{shorten(message, MAX_DERIVED_CHARACTERS)} (in full in condition {cause.type})"
+    return replace(cause, type=condition_type, message=message)
 
 
 def _first_not_true(*updates: ConditionUpdate | None) -> ConditionUpdate | None:

@@ -85,14 +85,13 @@ GATES: Final = (
 """Every gate of upstream v0.12, and one of earlier versions."""
 
 _NO_STREAMING: Final = "weights are not streamed or mirrored"
-_NO_POOLS: Final = "NodePools and their node classes are not used; claims are NodeClaims or Machines"
 
 FLAGS: Final = (
-    Flag("--karpenter-node-class-group", Support.ACCEPTED, _NO_POOLS, "karpenter.azure.com"),
-    Flag("--karpenter-node-class-kind", Support.ACCEPTED, _NO_POOLS, "AKSNodeClass"),
-    Flag("--karpenter-node-class-version", Support.ACCEPTED, _NO_POOLS, "v1beta1"),
-    Flag("--karpenter-node-class-resource-name", Support.ACCEPTED, _NO_POOLS, "aksnodeclasses"),
-    Flag("--karpenter-node-classes", Support.ACCEPTED, _NO_POOLS),
+    Flag(
+        "--karpenter-node-classes",
+        Support.ACCEPTED,
+        "node classes are not created: create them, and name the default with --karpenter-node-class-name",
+    ),
     Flag("--default-model-mirror-storage-class", Support.ACCEPTED, _NO_STREAMING),
     Flag("--default-streaming-service-account", Support.ACCEPTED, _NO_STREAMING),
     Flag("--model-mirror-download-cpu", Support.ACCEPTED, _NO_STREAMING),

@@ -1,16 +1,24 @@
 """NodeClaim, `karpenter.sh/v1`: the claim of current Karpenter."""
 
-from typing import Annotated, ClassVar
+import re
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field
 
 from kaito.api.karpenter import conditions
 from kaito.api.karpenter.claim import Claim, ClaimSpec, ClaimStatus, Requirement
+from kaito.api.references import is_subdomain
 from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import Model, Time
 
 KAITO_NODE_CLASS_GROUP = "kaito.sh"
 KAITO_NODE_CLASS_KIND = "KaitoNodeClass"
+
+NODE_CLASS_KIND_PATTERN: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,62}")
+"""Form of a node class's kind."""
+
+NODE_CLASS_EXAMPLE: Final = "karpenter.azure.com/AKSNodeClass/default"
+"""A reference in messages."""
 
 _REQUIREMENT_RULES = (
     Rule(
@@ -50,6 +58,31 @@ class NodeClassRef(Model):
 
     name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 253})]
     """Name of the node class."""
+
+    def __str__(self) -> str:
+        """`group/kind/name`, as the annotation `kaito.sh/node-class` contains it."""
+        return f"{self.group}/{self.kind}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Returns the reference that `group/kind/name` denotes.
+
+        Raises:
+            ValueError: the text has another form; the message contains the remedy.
+        """
+        parts = text.strip().split("/")
+        if len(parts) != 3:
+            raise ValueError(f"{text[:80]!r} is not valid: write group/kind/name, such as {NODE_CLASS_EXAMPLE}")
+        group, kind, name = parts
+        if not is_subdomain(group):
+            raise ValueError(f"{group[:80]!r} is not an API group: write group/kind/name, such as {NODE_CLASS_EXAMPLE}")
+        if not NODE_CLASS_KIND_PATTERN.fullmatch(kind):
+            raise ValueError(f"{kind[:80]!r} is not a kind: write group/kind/name, such as {NODE_CLASS_EXAMPLE}")
+        if not is_subdomain(name):
+            raise ValueError(
+                f"{name[:80]!r} is not the name of an object: use lower-case letters, digits, dashes and dots"
+            )
+        return cls(group=group, kind=kind, name=name)
 
 
 class NodeClaimSpec(ClaimSpec):

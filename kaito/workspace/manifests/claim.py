@@ -19,19 +19,15 @@ from kaito.api.karpenter import (
 )
 from kaito.models.instance_types import has_gpu
 from kaito.runtime.meta import ObjectMeta
+from kaito.workspace.node_class import AWS_GROUP, AZURE_GROUP, KAITO
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
-_KAITO_GROUP = "kaito.sh"
-"""API group of the gpu-provisioner's node class."""
-
-_NODE_CLASS = {
-    "azure": NodeClassRef(group=_KAITO_GROUP, kind="KaitoNodeClass", name="default"),
-    "aws": NodeClassRef(group="karpenter.k8s.aws", kind="EC2NodeClass", name="default"),
-    "arc": NodeClassRef(group=_KAITO_GROUP, kind="KaitoNodeClass", name="default"),
-}
 _AWS_GPU_COUNT = "karpenter.k8s.aws/instance-gpu-count"
+_AZURE_PLACEMENT_SCOPE = "karpenter.azure.com/placement-scope"
+"""Requirement that upstream Kaito sets for Azure's Karpenter provider, with the value `regional`: instance types with
+GPUs are not offered in every zone."""
 
 _NEVER = "Never"
 """`expireAfter` of a node that runs until its claim is deleted. Karpenter's CRD defaults to 720h, after which Karpenter
@@ -107,7 +103,7 @@ def _class_resources(hardware: Hardware, node_class: NodeClassRef) -> ResourceRe
     Only the gpu-provisioner interprets a `storage` request as the size of the disk. For Karpenter's providers it is a
     resource that the node must advertise. No kubelet advertises it, and the node would never be initialized.
     """
-    return _resources(hardware) if node_class.group == _KAITO_GROUP else ResourceRequirements()
+    return _resources(hardware) if node_class.group == KAITO.group else ResourceRequirements()
 
 
 def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettings, name: str, index: int) -> Machine:
@@ -132,6 +128,20 @@ def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettin
     )
 
 
+def _provider_requirements(
+    hardware: Hardware, settings: WorkspaceSettings, node_class: NodeClassRef
+) -> list[Requirement]:
+    """Returns requirements on labels that only one provider knows; for another one they could not be satisfied."""
+    requirements: list[Requirement] = []
+    if node_class.group == AZURE_GROUP or (node_class.group == KAITO.group and settings.cloud == "azure"):
+        requirements.append(Requirement.is_in(labels.AZURE_SKU_NAME, hardware.instance_type))
+    if node_class.group == AZURE_GROUP:
+        requirements.append(Requirement.is_in(_AZURE_PLACEMENT_SCOPE, "regional"))
+    if node_class.group == AWS_GROUP and has_gpu(hardware.instance_type, settings.cloud):
+        requirements.append(Requirement(key=_AWS_GPU_COUNT, operator="Gt", values=["0"]))
+    return requirements
+
+
 def _node_claim(
     workspace: Workspace, hardware: Hardware, settings: WorkspaceSettings, name: str, index: int
 ) -> NodeClaim:
@@ -140,11 +150,8 @@ def _node_claim(
         Requirement.is_in(labels.INSTANCE_TYPE, hardware.instance_type),
         Requirement.is_in(labels.OS, "linux"),
     ]
-    if settings.cloud == "azure":
-        requirements.append(Requirement.is_in(labels.AZURE_SKU_NAME, hardware.instance_type))
-    if settings.cloud == "aws" and has_gpu(hardware.instance_type, settings.cloud):
-        requirements.append(Requirement(key=_AWS_GPU_COUNT, operator="Gt", values=["0"]))
-    node_class = _NODE_CLASS[settings.cloud]
+    node_class = settings.node_class.reference_for(workspace, settings.cloud)
+    requirements.extend(_provider_requirements(hardware, settings, node_class))
     return NodeClaim(
         metadata=ObjectMeta(
             name=name,

@@ -5,13 +5,19 @@ from collections.abc import Iterator
 from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
 from kaito.models.admission import check
+from kaito.workspace.node_class import KAITO
 from kaito.workspace.preflight.finding import Finding
-from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 
 def policy(settings: WorkspaceSettings) -> Policy:
     """Returns the settings that the rules of `kaito.api` depend on."""
-    return Policy(node_api=settings.node_api.value, in_cluster_data_urls=settings.allow_in_cluster_data_urls)
+    named = settings.node_api is NodeApi.NODECLAIM and settings.node_class.kind_on(settings.cloud) != KAITO
+    return Policy(
+        node_api=settings.node_api.value,
+        in_cluster_data_urls=settings.allow_in_cluster_data_urls,
+        named_node_classes=named,
+    )
 
 
 def rules(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:

@@ -6,6 +6,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
 from kaito.api import Claim, Machine, Workspace, conditions, labels
@@ -16,6 +17,7 @@ from kaito.runtime.meta import Condition, find_condition
 from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, ClaimDecision, ClaimState, ProvisionAttempts, decide
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.events import find_loss_cause
+from kaito.workspace.failure import shorten
 from kaito.workspace.indexes import claims_of
 from kaito.workspace.manifests.claim import claim_kind, claim_name, node_claim
 from kaito.workspace.nodes import NodesReport
@@ -23,10 +25,19 @@ from kaito.workspace.ownership import owner_labels, owns_claim
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.state import ClaimsReport
 from kaito.workspace.status import claim_condition_type
+from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import is_tuning_ended
 
-_CREATION_REJECTED: Final = frozenset({conditions.CLAIM_CREATE_FAILED, conditions.CLAIM_KIND_MISSING})
-"""Reasons of the claims condition if the API server rejected a claim in the last reconcile."""
+_CREATION_REJECTED: Final = frozenset(
+    {
+        conditions.CLAIM_CREATE_FAILED,
+        conditions.CLAIM_KIND_MISSING,
+        conditions.NODE_CLASS_KIND_MISSING,
+        conditions.NODE_CLASS_NOT_FOUND,
+        conditions.NODE_CLASS_NOT_READY,
+    }
+)
+"""Reasons of the claims condition if the last reconcile could not create a claim."""
 
 _READY_COUNT: Final = re.compile(r"\d{1,6} of (\d{1,6}) (?:machines|node claims) ready")
 """Start of the message of the claims condition if no claim is missing."""
@@ -34,6 +45,9 @@ _READY_COUNT: Final = re.compile(r"\d{1,6} of (\d{1,6}) (?:machines|node claims)
 CAUSE_LOOKUP_SECONDS: Final = 10.0
 """Time after a loss for which its cause is looked up: an Event may arrive after the deletion that it explains."""
 CAUSE_LOOKUP_INTERVAL_SECONDS: Final = 2.0
+
+UNATTENDED_SECONDS: Final = 60.0
+"""Time after which a claim without any condition is reported. Provisioners set the first one within a second."""
 
 MAX_RECORD_ATTEMPTS: Final = 3
 """Attempts to write the record while other clients change the Workspace."""
@@ -59,9 +73,28 @@ async def ensure_claims(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRe
     if decision.requeue_at is not None:
         ctx.request.requeue_at(decision.requeue_at, "a claim is due")
     await _delete_broken(ctx, report, decision)
-    await _create_missing(ctx, report, decision, plan.hardware)
+    if not decision.create or await is_node_class_usable(ctx, report):
+        await _create_missing(ctx, report, decision, plan.hardware)
+    report.node_class_note = last_node_class_note(ctx)
+    _note_unattended(ctx, report)
     report.complete = True
     return report
+
+
+def _note_unattended(ctx: ReconcileContext, report: ClaimsReport) -> None:
+    """Notes the claims that no provisioner has reported on for `UNATTENDED_SECONDS`.
+
+    Karpenter ignores claims of node classes that it does not support, without a condition and without an Event.
+    """
+    for claim in report.live:
+        created = claim.metadata.creation_timestamp
+        if claim.status.conditions or created is None:
+            continue
+        due = created + timedelta(seconds=UNATTENDED_SECONDS)
+        if due <= ctx.now:
+            report.unattended.append(claim.name)
+        else:
+            ctx.request.requeue_at(due, "a provisioner should have reported on the claim")
 
 
 def _report_existing(
@@ -193,8 +226,10 @@ async def _with_cause(
     for name in () if cause else decision.lost or attempts.lost:
         found = await find_loss_cause(ctx.api, kind, name)
         if found:
-            cause = f"{kind.kind} {name}: {found}"
+            cause = f"{kind.kind} {name}: {shorten(found)}"
             break
+    if not cause:
+        cause = await find_node_class_problem(ctx)  # Karpenter deletes the claims of a class that is not ready silently
     if not cause:
         started = attempts.backoff_started_at
         is_recent = started is not None and (ctx.now - started).total_seconds() < CAUSE_LOOKUP_SECONDS
@@ -221,7 +256,7 @@ def _with_condition_message(reason: str, claim: Claim) -> str:
     message = (
         "" if blocking is None or blocking.reason == AWAITING_RECONCILIATION else blocking.message or blocking.reason
     )
-    return "; ".join(filter(None, (reason, message)))
+    return "; ".join(filter(None, (reason, shorten(message))))
 
 
 async def _write_record(ctx: ReconcileContext, workspace: Workspace, attempts: ProvisionAttempts) -> None:

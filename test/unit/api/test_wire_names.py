@@ -38,6 +38,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/managed-by
     kaito.sh/model-mirror-storage-class
     kaito.sh/model-streaming
+    kaito.sh/node-class
     kaito.sh/node-class-name
     kaito.sh/node-count-override
     kaito.sh/node-image-family
@@ -122,6 +123,9 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     NodeMemoryPressure
     NodeNotReady
     NodePluginsNotReady
+    NodeClassKindNotInstalled
+    NodeClassNotFound
+    NodeClassNotReady
     NodeProvisionTimeout
     NodesReady
     PodCreationFailed

@@ -58,6 +58,13 @@ def test_settings_have_these_defaults() -> None:
         "vllm_image": "",
         "vllm": True,
         "default_node_image_family": "ubuntu",
+        "node_class": {
+            "karpenter_node_class_group": "",
+            "karpenter_node_class_kind": "",
+            "karpenter_node_class_version": "",
+            "karpenter_node_class_resource_name": "",
+            "karpenter_node_class_name": "default",
+        },
         "node_provision_timeout_seconds": 900,
         "node_unhealthy_timeout_seconds": 600,
         "deletion_timeout_seconds": 1200,

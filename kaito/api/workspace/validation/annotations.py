@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from typing import Final
 
 from kaito.api import labels
+from kaito.api.karpenter.nodeclaim import NodeClassRef
+from kaito.api.references import is_subdomain
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
@@ -25,7 +27,6 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     labels.DISABLE_BENCHMARK: _BOOLEAN,
     labels.USE_LOCAL_WEIGHTS: _BOOLEAN,
     labels.MODEL_STREAMING: ("disabled",),
-    labels.NODE_CLASS_NAME: ("default",),
 }
 """Annotations with a fixed set of values, in any case."""
 
@@ -42,7 +43,10 @@ _UNSUPPORTED: Final[dict[str, str]] = {
 _OF_CONTROLLERS: Final = frozenset({labels.PROVISION_ATTEMPTS, "kaito.sh/upgrade-start-time"})
 """Annotations that controllers write."""
 
-KNOWN: Final = frozenset({*CHOICES, *_UNSUPPORTED, *_OF_CONTROLLERS, labels.NODE_COUNT_OVERRIDE})
+SETTABLE: Final = frozenset({*CHOICES, labels.NODE_COUNT_OVERRIDE, labels.NODE_CLASS, labels.NODE_CLASS_NAME})
+"""Annotations that a user may set."""
+
+KNOWN: Final = frozenset({*SETTABLE, *_UNSUPPORTED, *_OF_CONTROLLERS})
 """Every known annotation of a Workspace in `kaito.sh` and its subdomains."""
 
 _DOMAIN: Final = "kaito.sh"
@@ -92,7 +96,7 @@ def only_known(workspace: Workspace) -> Iterator[Violation]:
         if not ours or key in KNOWN:
             continue
         near = get_close_matches(key, KNOWN, n=1, cutoff=0.7)
-        hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(CHOICES))}"
+        hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(SETTABLE))}"
         yield Violation(field(key[:120]), f"is not an annotation of Workspaces and has no effect{hint}", "warning")
 
 
@@ -103,10 +107,45 @@ def image_family_has_nodes(workspace: Workspace, policy: Policy) -> Iterator[Vio
         yield Violation(field(labels.NODE_IMAGE_FAMILY), message, "warning")
 
 
+def node_class(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """Checks the node class of the Workspace's claims, and that its claims have one."""
+    text = workspace.annotations.get(labels.NODE_CLASS)
+    if text is None:
+        return
+    where = field(labels.NODE_CLASS)
+    try:
+        NodeClassRef.parse(text)
+    except ValueError as error:
+        yield Violation(where, str(error))
+    if labels.NODE_CLASS_NAME in workspace.annotations:
+        yield Violation(where, f"cannot be combined with {labels.NODE_CLASS_NAME}: remove one of them")
+    if policy.node_api == "machine":
+        message = "Machines have no node class: remove it, or run this controller with --node-api nodeclaim"
+        yield Violation(where, message)
+    elif policy.node_api == "byo":
+        message = "has no effect: this controller uses existing nodes (--node-api byo)"
+        yield Violation(where, message, "warning")
+
+
+def node_class_name(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """Checks the name of a node class of the configured kind."""
+    name = workspace.annotations.get(labels.NODE_CLASS_NAME)
+    if name is None or name.strip().lower() == "default":
+        return
+    where = field(labels.NODE_CLASS_NAME)
+    if not policy.named_node_classes:
+        yield Violation(where, f"{name[:80]!r} is not valid: use default, or remove it")
+    elif not is_subdomain(name.strip()):
+        message = f"{name[:80]!r} is not the name of an object: use lower-case letters, digits, dashes and dots"
+        yield Violation(where, message)
+
+
 RULES: Final = (
     Rule.always("annotation-values", known_values),
     Rule.always("annotation-supported", supported),
     Rule.always("node-count-override", node_count_override),
     Rule.always("annotation-known", only_known),
     Rule("image-family-has-nodes", image_family_has_nodes),
+    Rule("node-class", node_class),
+    Rule("node-class-name", node_class_name),
 )

@@ -22,6 +22,9 @@ class Policy:
     in_cluster_data_urls: bool = False
     """Whether tuning data may be downloaded from addresses inside the cluster (`--allow-in-cluster-data-urls`)."""
 
+    named_node_classes: bool = False
+    """Whether node classes of the configured kind are objects with names (`--karpenter-node-class-kind`)."""
+
     partitions: bool = False
     """Whether the controller supports workloads on parts of a node's GPUs."""
 
