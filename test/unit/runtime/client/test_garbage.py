@@ -24,6 +24,8 @@ from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.reconcile import Request
 from kaito.runtime.testing import World
 
+pytestmark = pytest.mark.usefixtures("direct")
+
 ABSENT = ConfigMap(metadata=ObjectMeta(name="absent", namespace="default"))
 
 

@@ -20,6 +20,8 @@ from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.meta import ObjectMeta
 
+pytestmark = pytest.mark.usefixtures("direct")
+
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import ipaddress
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ from kaito.runtime.client.tls import client_context, fingerprint
 from kaito.runtime.errors import ConfigurationError, TransportError
 
 Key = ec.EllipticCurvePrivateKey
+
+
+pytestmark = pytest.mark.usefixtures("direct")
 
 
 @dataclass(frozen=True)
@@ -243,3 +246,80 @@ def test_the_fingerprint_follows_content_not_names(tmp_path: Path) -> None:
 def test_missing_or_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="invalid TLS files"):
         client_context(TlsConfig(ca_file=str(tmp_path / "none.crt")))
+
+
+@asynccontextmanager
+async def raw_tls_server(
+    directory: Path,
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    version: ssl.TLSVersion,
+) -> AsyncGenerator[HttpTransport]:
+    """A client of a server that runs `handle` for every connection, with one version of TLS."""
+    ca = authority()
+    (directory / "ca.crt").write_bytes(ca.pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(*issue(ca, directory, "127.0.0.1"))
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    material = TlsConfig(ca_file=str(directory / "ca.crt"))
+    transport = HttpTransport(ClusterConfig(server=url, credentials=NoCredentials(), tls=material))
+    try:
+        yield transport
+    finally:
+        await transport.close()
+        server.close()
+        await asyncio.sleep(0.05)  # the handlers see the end of their connections
+
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+@VERSIONS
+async def test_large_bodies_pass_both_ways_over_tls(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    body = bytes(range(256)) * 40_000
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.read(1):
+            head += await reader.readuntil(b"\r\n\r\n")
+            received = await reader.readexactly(len(body))
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(received))
+            writer.write(received)
+        writer.close()
+
+    async with raw_tls_server(tmp_path, echo, version) as transport:
+        for _ in range(2):
+            assert (await transport.request("POST", "/x", body=body)).body == body
+        replies = await asyncio.gather(*(transport.request("POST", "/x", body=body) for _ in range(4)))
+    assert all(reply.body == body for reply in replies)
+
+
+@VERSIONS
+async def test_a_response_over_tls_may_arrive_byte_by_byte(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}":
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        await reader.read()
+        writer.close()
+
+    async with raw_tls_server(tmp_path, trickle, version) as transport:
+        assert (await transport.request("GET", "/x")).body == b"{}"
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"]
+)
+async def test_a_cut_connection_is_an_error_over_tls(tmp_path: Path, version: ssl.TLSVersion, sent: bytes) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        await writer.drain()
+        writer.transport.abort()
+
+    async with raw_tls_server(tmp_path, cut, version) as transport:
+        for _ in range(3):
+            with pytest.raises(TransportError):
+                await transport.request("POST", "/x")
