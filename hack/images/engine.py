@@ -15,6 +15,9 @@ from typing import Protocol
 CA_SECRET = "/run/secrets/ca"  # noqa: S105 - a path
 """Where the Dockerfiles mount the secret `ca`, a file of certificate authorities."""
 
+UV_CACHE = "/run/uv-cache"
+"""Where Buildah mounts the cache of the machine; an empty directory of this name stays in the image."""
+
 
 class EngineMissing(Exception):
     """This machine has no program that can build images."""
@@ -127,7 +130,7 @@ class Buildah:
         platform = ["--platform", options.platform] if options.platform else []
         cache: list[str] = []
         if options.uv_cache:
-            cache = ["--volume", f"{options.uv_cache}:/uv-cache:rw", "--build-arg", "UV_CACHE_DIR=/uv-cache"]
+            cache = ["--volume", f"{options.uv_cache}:{UV_CACHE}:rw", "--build-arg", f"UV_CACHE_DIR={UV_CACHE}"]
         return [
             *self.command, "build", "--isolation", self.isolation, "--network", "host", "--layers",
             "--file", dockerfile, *platform, *_arguments(options), *_secrets(options), *cache, *_tags(names), ".",

@@ -5,12 +5,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from kaito_presets.environment import check_readable, check_temporary_directory
-from kaito_presets.errors import AdapterError, ConfigurationError, ModelLoadError
+from kaito_presets.errors import AdapterError, ConfigurationError, DataError, ModelLoadError
 from kaito_presets.serving.adapters import find_adapters
+from kaito_presets.tuning.config import TrainingConfig
+from kaito_presets.tuning.options import TuningOptions
+from kaito_presets.tuning.progress import Progress
+from kaito_presets.tuning.run import run
 from kaito_presets.vllm.arguments import read_model
 
 
@@ -83,3 +89,21 @@ def test_unreadable_adapter_is_reported_with_its_name(tmp_path: Path, monkeypatc
     deny(monkeypatch, "adapter_model.safetensors")
     with pytest.raises(AdapterError, match="'mine': no permission to read"):
         find_adapters(tmp_path, {})
+
+
+def test_a_tuning_job_checks_both_before_it_reads_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M5 and L14 for tuning: no data is downloaded and torch is not imported before the cause is known."""
+    model, data = tmp_path / "model", tmp_path / "data"
+    model.mkdir()
+    data.mkdir()
+    (model / "config.json").write_text("{}")
+    options = TuningOptions(model=str(model), data_dir=data)
+    job = partial(run, options, TrainingConfig(), Progress(), threading.Event())
+    with pytest.raises(DataError):
+        job()
+    deny(monkeypatch, "config.json")
+    with pytest.raises(ModelLoadError, match=r"no permission to read .*config\.json"):
+        job()
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    with pytest.raises(ConfigurationError, match=r"Read-only file system.*mount an emptyDir volume at /tmp"):
+        job()

@@ -106,7 +106,7 @@ def test_secrets_and_the_cache_are_flags_of_the_build(tmp_path: Path) -> None:
     buildah = Buildah(tmp_path / "store").build("Dockerfile.workspace", ["a:1"], options)
     root = ["buildah", "--root", f"{tmp_path}/store/storage", "--runroot", f"{tmp_path}/store/run"]
     assert buildah[: len(root)] == root
-    assert ["--volume", f"{tmp_path}/uv:/uv-cache:rw", "--build-arg", "UV_CACHE_DIR=/uv-cache"] == buildah[-7:-3]
+    assert ["--volume", f"{tmp_path}/uv:/run/uv-cache:rw", "--build-arg", "UV_CACHE_DIR=/run/uv-cache"] == buildah[-7:-3]
 
 
 def test_buildah_pushes_to_registries_without_tls() -> None:

@@ -52,7 +52,7 @@ def test_every_requirement_has_a_version_and_a_hash(image: Image) -> None:
 @each_image
 def test_every_download_uses_the_mirror_the_secrets_and_a_cache(image: Image) -> None:
     for stage in dockerfile(image).stages:
-        names = {argument.rest.partition("=")[0] for argument in stage.all("ARG")}
+        names = {word.partition("=")[0] for argument in stage.all("ARG") for word in argument.words}
         downloads = [
             run
             for run in stage.all("RUN")

@@ -22,6 +22,7 @@ from kaito_config.image_references import ImageReference
 from kaito_oci.adapter_image import check_push, push_adapter
 from kaito_oci.reference import parse_reference
 
+from kaito_presets.environment import check_readable, check_temporary_directory
 from kaito_presets.errors import ConfigurationError, PushError, RegistryError
 from kaito_presets.tuning.config import TrainingConfig
 from kaito_presets.tuning.dataset import Dataset, load_dataset
@@ -60,6 +61,8 @@ def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress
         PresetError: the configuration or the data cannot be used.
     """
     config.bits(options.method)
+    source = options.model_source(config)
+    check_readable(Path(source))
     output = options.output(config)
     image = parse_reference(options.push_image) if options.push_image else None
     progress.set_phase("data")
@@ -74,7 +77,7 @@ def make_plan(options: TuningOptions, config: TrainingConfig, progress: Progress
         len(dataset.train), len(dataset.evaluate), dataset.shape,
         ", ".join(file.name for file in dataset.files), ", ".join(dataset.columns),
     )  # fmt: skip
-    return Plan(options.model_source(config), output, dataset, image)
+    return Plan(source, output, dataset, image)
 
 
 def run(options: TuningOptions, config: TrainingConfig, progress: Progress, stop: threading.Event) -> bool:
@@ -83,6 +86,7 @@ def run(options: TuningOptions, config: TrainingConfig, progress: Progress, stop
     Raises:
         PresetError: the job failed.
     """
+    check_temporary_directory()
     plan = make_plan(options, config, progress)
     claim_output_directory(plan.output, fingerprint(config, options.method, plan.source, plan.dataset))
     if is_completed(plan.output):
