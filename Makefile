@@ -204,5 +204,5 @@ lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(EXPORT) --package kaito --only-group build -o requirements/build.txt
 	@$(EXPORT) --package kaito --only-group release -o requirements/release.txt
 	@$(EXPORT) --package kaito --only-group docs -o requirements/docs.txt
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-package kaito-config \
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-package kaito-config --no-emit-package kaito-oci \
 		--upgrade presets/pyproject.toml requirements/vllm.in -o requirements/vllm.txt

@@ -3,6 +3,7 @@
 python -m hack.images build [IMAGE…]                     with Docker, or with Buildah as root
 python -m hack.images push [IMAGE…] --registry REGISTRY  as REGISTRY/IMAGE:VERSION and REGISTRY/IMAGE:COMMIT
 python -m hack.images export [IMAGE…] --output FOLDER    archives for `ctr images import` and `docker load`
+python -m hack.images export IMAGE --output -            the archive of one image on standard output
 python -m hack.images base                               a base image from a Debian mirror, for --base-image
 
 Without names, a command applies to every image. docs/guides/private-images.md describes the build arguments.
@@ -76,23 +77,27 @@ def push_images(
             print(f"{pushed}  pushed in {seconds:.0f} s")
 
 
-def export_images(engine: Engine, images: Sequence[Image], source: Source, folder: Path) -> list[Path]:
-    """Writes one archive for each image into `folder`; returns the files.
+def export_images(engine: Engine, images: Sequence[Image], source: Source, output: str) -> None:
+    """Writes one archive for each image into the folder `output`, or that of a single image to standard output (`-`).
 
     Raises:
         CalledProcessError: an export failed.
         EngineMissing: an image was not built.
+        ValueError: several images for standard output.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
+    if output == "-" and len(images) != 1:
+        raise ValueError("--output -: standard output takes one image; name it")
     for image in images:
-        name, archive = full_name(DEFAULT_REGISTRY, image, source.version), folder.resolve() / f"{image.name}.tar"
+        name = full_name(DEFAULT_REGISTRY, image, source.version)
         _require_built(engine, image, name)
+        if output == "-":
+            subprocess.run(engine.export(name, None), cwd=ROOT, check=True)
+            continue
+        archive = Path(output).resolve() / f"{image.name}.tar"
+        archive.parent.mkdir(parents=True, exist_ok=True)
         archive.unlink(missing_ok=True)  # Buildah does not replace an archive
         seconds = run(*engine.export(name, archive))
         print(f"{archive}  {archive.stat().st_size / 1e6:.0f} MB  written in {seconds:.0f} s")
-        written.append(archive)
-    return written
 
 
 def _require_built(engine: Engine, image: Image, name: str) -> None:
@@ -100,9 +105,9 @@ def _require_built(engine: Engine, image: Image, name: str) -> None:
         raise EngineMissing(f"{name} does not exist in the store of {engine.name}: make images IMAGES={image.name}")
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    root = argparse.ArgumentParser(
         prog="python -m hack.images", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     engine = argparse.ArgumentParser(add_help=False)
@@ -111,7 +116,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     engine.add_argument("--isolation", default="chroot", help="isolation of RUN (Buildah; default: chroot)")
     images = argparse.ArgumentParser(add_help=False, parents=[engine])
     images.add_argument("images", nargs="*", metavar="IMAGE", help="default: all")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = root.add_subparsers(dest="command", required=True)
 
     build = commands.add_parser("build", parents=[images], help="build images")
     build.add_argument("--base-image", metavar="IMAGE", help="Debian with Python 3.11 or newer and pip")
@@ -130,13 +135,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     push.add_argument("--no-compression", action="store_true", help="push layers as they are (Buildah)")
 
     export = commands.add_parser("export", parents=[images], help="write archives of images that were built before")
-    export.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where IMAGE.tar is written")
+    export.add_argument(
+        "--output", required=True, metavar="FOLDER", help="where IMAGE.tar is written; - for standard output"
+    )
 
     base = commands.add_parser("base", parents=[engine], help="make a base image from a Debian mirror")
     base.add_argument("--suite", default="bookworm", help="release of Debian (default: bookworm)")
     base.add_argument("--mirror", default="http://deb.debian.org/debian", help="Debian mirror")
     base.add_argument("--folder", type=Path, default=CACHE, help=f"where the file system is kept (default: {CACHE})")
-    return parser.parse_args(words)
+    return root
 
 
 def build_options(arguments: argparse.Namespace) -> BuildOptions:
@@ -172,7 +179,7 @@ def build_options(arguments: argparse.Namespace) -> BuildOptions:
 
 def main(words: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
-    arguments = parse(words)
+    arguments = parser().parse_args(words)
     try:
         if arguments.command == "base":
             engine = Buildah(arguments.storage, arguments.isolation)

@@ -55,8 +55,13 @@ class Engine(Protocol):
         """Returns the commands that push the local image `name` as `target`."""
         ...
 
-    def export(self, name: str, archive: Path) -> list[str]:
-        """Returns the command that writes an archive for `ctr images import`, `docker load` and `podman load`."""
+    def export(self, name: str, archive: Path | None) -> list[str]:
+        """Returns the command that writes an archive for `ctr images import`, `docker load` and `podman load`.
+
+        Args:
+            name: a local image.
+            archive: the file; None for standard output.
+        """
         ...
 
     def size_of(self, name: str) -> str:
@@ -99,9 +104,9 @@ class Docker:
         del plain_http, compress
         return [["docker", "tag", name, target], ["docker", "push", target]]
 
-    def export(self, name: str, archive: Path) -> list[str]:
+    def export(self, name: str, archive: Path | None) -> list[str]:
         """See `Engine.export`."""
-        return ["docker", "save", "--output", str(archive), name]
+        return ["docker", "save", *(["--output", str(archive)] if archive else []), name]
 
     def size_of(self, name: str) -> str:
         """See `Engine.size_of`."""
@@ -142,9 +147,9 @@ class Buildah:
         flags += [] if compress else ["--disable-compression"]
         return [[*self.command, "push", *flags, name, f"docker://{target}"]]
 
-    def export(self, name: str, archive: Path) -> list[str]:
+    def export(self, name: str, archive: Path | None) -> list[str]:
         """See `Engine.export`."""
-        return [*self.command, "push", name, f"docker-archive:{archive}:{name}"]
+        return [*self.command, "push", name, f"docker-archive:{archive or '/dev/stdout'}:{name}"]
 
     def size_of(self, name: str) -> str:
         """See `Engine.size_of`."""

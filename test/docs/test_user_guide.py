@@ -10,6 +10,7 @@ import pytest
 import yaml
 from kaito_config import INFERENCE_KEY, TRAINING_KEY, TrainingConfig, parse_inference, parse_training
 
+from hack.images.command import parser as images_parser
 from kaito.api.crds import manifests
 from kaito.api.workspace import Workspace
 from kaito.cli.main import parser as cli_parser
@@ -79,15 +80,19 @@ def test_configuration_files_in_manifests_are_valid() -> None:
     assert sorted(set(checked)) == [INFERENCE_KEY, TRAINING_KEY]
 
 
-def parsers() -> Iterator[argparse.ArgumentParser]:
-    yield workspace_parser()
-    yield provisioner_parser({})
-    root = cli_parser()
+def subcommands(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     for action in root._actions:  # argparse has no public list of actions
         choices: object = action.choices
         for command in cast("Mapping[str, object]", choices).values() if isinstance(choices, Mapping) else ():
             if isinstance(command, argparse.ArgumentParser):
                 yield command
+
+
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    yield workspace_parser()
+    yield provisioner_parser({})
+    yield from subcommands(images_parser())
+    yield from subcommands(cli_parser())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

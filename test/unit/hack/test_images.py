@@ -106,7 +106,9 @@ def test_secrets_and_the_cache_are_flags_of_the_build(tmp_path: Path) -> None:
     buildah = Buildah(tmp_path / "store").build("Dockerfile.workspace", ["a:1"], options)
     root = ["buildah", "--root", f"{tmp_path}/store/storage", "--runroot", f"{tmp_path}/store/run"]
     assert buildah[: len(root)] == root
-    assert ["--volume", f"{tmp_path}/uv:/run/uv-cache:rw", "--build-arg", "UV_CACHE_DIR=/run/uv-cache"] == buildah[-7:-3]
+    assert ["--volume", f"{tmp_path}/uv:/run/uv-cache:rw", "--build-arg", "UV_CACHE_DIR=/run/uv-cache"] == buildah[
+        -7:-3
+    ]
 
 
 def test_buildah_pushes_to_registries_without_tls() -> None:
@@ -162,6 +164,14 @@ def test_build_push_and_export_with_docker(
     assert f"{name}  202 MB  built in " in capsys.readouterr().out
 
 
+def test_an_archive_on_standard_output_is_only_the_archive(install: Install, capfd: pytest.CaptureFixture[str]) -> None:
+    install("docker", 'case "$1" in info) echo 29;; image) echo 1;; save) echo "archive of $2";; esac')
+    assert main(["export", "gpu-provisioner", "--output", "-"]) == 0
+    assert capfd.readouterr().out == f"archive of docker.io/kaito/gpu-provisioner:{VERSION}\n"
+    command = Buildah().export("a:1", None)
+    assert command == ["buildah", "push", "a:1", "docker-archive:/dev/stdout:a:1"]
+
+
 def test_the_size_of_an_image_of_buildah(install: Install) -> None:
     install("buildah", f"echo '{json.dumps([{'size': '202 MB'}])}'")
     assert Buildah().size_of("a:1") == "202 MB"
@@ -177,6 +187,7 @@ def test_the_size_of_an_image_of_buildah(install: Install) -> None:
         (["build", "--ca-file", "/absent/ca.pem"], "--ca-file: /absent/ca.pem does not exist"),
         (["push", "gpu-provisioner", "--registry", "r.example.com"], "make images IMAGES=gpu-provisioner"),
         (["export", "gpu-provisioner", "--output", "OUT"], "does not exist in the store of buildah"),
+        (["export", "--output", "-"], "--output -: standard output takes one image; name it"),
     ],
 )
 def test_a_wrong_call_ends_with_one_line(
