@@ -70,7 +70,7 @@ PROGRAMS = (
     _containerd("containerd"),
     _containerd("containerd-shim-runc-v2"),
     _containerd("ctr"),
-    Program("coredns", _HERE / "coredns", "github.com/coredns/coredns"),
+    Program("coredns", _HERE / "coredns", "."),
     _kubernetes("kube-proxy"),
     _kubernetes("kube-scheduler"),
     _kubernetes("kubelet"),

@@ -14,20 +14,6 @@ from hack.cluster.processes import Processes
 _START_SECONDS = 120.0
 _ETCD = "http://127.0.0.1:2379"
 
-_COREDNS = f"""\
-.:53 {{
-    bind {ADDRESS}
-    errors
-    health 127.0.0.1:8053
-    kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{
-        kubeconfig {{kubeconfig}}
-        ttl 5
-    }}
-    cache 5
-}}
-"""
-"""Other names are refused at once: nothing outside of the cluster is reachable."""
-
 _DNS_ROLE = """\
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -87,8 +73,24 @@ def start_dns(layout: Layout, processes: Processes) -> None:
         capture_output=True,
     )
     configuration = layout.state / "Corefile"
-    configuration.write_text(_COREDNS.format(kubeconfig=layout.kubeconfig_of("coredns")))
+    configuration.write_text(_corefile(layout))
     processes.start("coredns", [binaries.path("coredns"), "-conf", configuration])
+
+
+def _corefile(layout: Layout) -> str:
+    # There is no forwarding: names outside of the cluster are refused at once, because nothing there is reachable.
+    return f"""\
+.:53 {{
+    bind {ADDRESS}
+    errors
+    health 127.0.0.1:8053
+    kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{
+        kubeconfig {layout.kubeconfig_of("coredns")}
+        ttl 5
+    }}
+    cache 5
+}}
+"""
 
 
 def is_ready(layout: Layout) -> bool:

@@ -1,6 +1,7 @@
 """Fixtures of the tests on a real node: one cluster and one set of images for the whole run.
 
-KAITO_E2E_KEEP=1 leaves the cluster running at the end: look at it with `python -m hack.cluster --name kaito-e2e in …`.
+KAITO_E2E_KEEP=1 uses a cluster that runs, and leaves it running: look at it with
+`python -m hack.cluster --name kaito-e2e in …`. KAITO_E2E_BUILD=0 uses the images of an earlier run as they are.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.capture import CaptureManager
 
 from hack.cluster import Cluster, Unavailable, gpus, prerequisites
 from test.support.real_node import Diagnosis, Kubernetes
@@ -41,9 +43,21 @@ def pytest_runtest_makereport(
     return report
 
 
+_config: list[pytest.Config] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember where progress is printed."""
+    _config.append(config)
+
+
 def say(line: str) -> None:
-    """Print progress past pytest's capture."""
-    print(line, file=sys.__stderr__, flush=True)
+    """Print progress past pytest's capture: building images takes minutes."""
+    capture = _config[0].pluginmanager.getplugin("capturemanager")
+    assert isinstance(capture, CaptureManager)
+    with capture.global_and_fixture_disabled():
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +68,15 @@ def cluster() -> Iterator[Cluster]:
     except Unavailable as reason:
         pytest.exit(str(reason), returncode=1)
     running = Cluster(CLUSTER, say)
-    running.down()  # what an interrupted run left
+    keep = bool(os.environ.get("KAITO_E2E_KEEP"))
+    if not keep:
+        running.down()  # what an interrupted run left
     try:
         running.up()
         gpus.advertise(running, running.layout.name)
         yield running
     finally:
-        if os.environ.get("KAITO_E2E_KEEP"):
+        if keep:
             say(f"kept: python -m hack.cluster --name {CLUSTER} status")
         else:
             running.down()

@@ -31,7 +31,7 @@ def files(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def push(cluster: Cluster, archive: Path, reference: str) -> None:
     cluster.run("buildah", "pull", "-q", f"oci-archive:{archive}")
-    cluster.run("buildah", "push", "--tls-verify=false", f"oci-archive:{archive}", f"docker://{reference}")
+    cluster.run("buildah", "push", "--tls-verify=false", reference, f"docker://{reference}")
 
 
 def pod(name: str, image: str, script: str, **spec: object) -> dict[str, object]:
