@@ -66,6 +66,8 @@ class Plan:
     """ConfigMap that is mounted at `/mnt/config`; empty for none."""
     config_hash: str = ""
     """Digest of the ConfigMap's data, so that an edit replaces the pods."""
+    host_cache: bool = False
+    """Whether vLLM keeps a part of the key-value cache in the memory of the pod."""
     training_config: ConfigMap | None = None
     """ConfigMap that the controller creates: the method's defaults, for a tuning Workspace without a ConfigMap."""
     warnings: tuple[str, ...] = ()

@@ -79,10 +79,15 @@ class Place:
     """Mount path in the container to folder on this machine."""
 
     def localized(self, text: str) -> str:
-        """The text with every mount path replaced by its folder, longest paths first."""
-        for path in sorted(self.mounts, key=len, reverse=True):
-            text = re.sub(rf"(?<![\w./-]){re.escape(path.rstrip('/'))}(?![\w-])", str(self.mounts[path]), text)
-        return text
+        """The text with every mount path replaced by its folder, longest paths first.
+
+        Folders are not replaced again: the folder of one mount may be below the path of another, such as `/tmp`.
+        """
+        folders = {path.rstrip("/"): str(folder) for path, folder in self.mounts.items()}
+        if not folders:
+            return text
+        paths = "|".join(re.escape(path) for path in sorted(folders, key=len, reverse=True))
+        return re.sub(rf"(?<![\w./-])(?:{paths})(?![\w-])", lambda match: folders[match[0]], text)
 
 
 @final
@@ -100,7 +105,7 @@ class Images:
         Raises:
             NoLocalProgram: the image is neither one of Kaito's nor `local/...`.
         """
-        argv = [*container.command, *container.args]
+        argv = [place.localized(word) for word in (*container.command, *container.args)]
         image = container.image or ""
         address: dict[str, str] = {}
         if not image.startswith(LOCAL_PREFIX):
@@ -109,8 +114,7 @@ class Images:
             raise NoLocalProgram(f'"{image}": a local image has no entrypoint, so the container needs a command')
         path = f"{self._bin}:{self._environment.get('PATH', '/usr/bin:/bin')}"
         variables = address | {name: place.localized(value) for name, value in env.items()}
-        program = tuple(place.localized(word) for word in argv)
-        return Launch(program, self._environment | {"PATH": path} | variables, place.root)
+        return Launch(tuple(argv), self._environment | {"PATH": path} | variables, place.root)
 
     def _local_command(self, argv: Sequence[str], image: str, place: Place) -> tuple[list[str], dict[str, str]]:
         """The local command for a command of Kaito's images, and variables it needs here.

@@ -22,7 +22,8 @@ PULL_COMMAND = ("python3", "/workspace/oci/pull_adapter.py")
 
 _DEFAULT_STRENGTH = "1.0"
 _SHARED_VOLUME = "adapter-volume"
-_CREDENTIALS_DIR = "/root/.docker/config.d"
+CREDENTIALS_DIR = "/mnt/registry"
+"""Directory of registry credentials; not below `/root`, which an unprivileged user cannot enter."""
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -53,7 +54,7 @@ def _credentials(name: str, secrets: Sequence[str]) -> tuple[list[dict[str, Any]
     if not secrets:
         return [], [], []
     volume = part_name("docker-config", name)
-    directory = f"{_CREDENTIALS_DIR}/{volume}"
+    directory = f"{CREDENTIALS_DIR}/{volume}"
     sources = [
         {"secret": {"name": secret, "items": [{"key": ".dockerconfigjson", "path": f"{secret}.json"}]}}
         for secret in secrets

@@ -5,7 +5,6 @@ and only if an input changes.
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from kaito.api import Workspace, labels
@@ -13,15 +12,14 @@ from kaito.api.json_values import without_nulls
 from kaito.runtime.kinds import PodTemplateSpec, StatefulSet, StatefulSetSpec
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.digest import digest
-from kaito.workspace.manifests.adapters import PodParts, adapter_parts
+from kaito.workspace.manifests.adapters import adapter_parts
 from kaito.workspace.manifests.placement import affinity, tolerations
+from kaito.workspace.manifests.preset_pod import preset_template
 from kaito.workspace.manifests.service import SERVER_PORT, headless_name
 from kaito.workspace.ownership import pod_labels
-from kaito.workspace.plan import Hardware, ModelContainer, Plan
+from kaito.workspace.plan import ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
 
-CONFIG_DIR = "/mnt/config"
-WEIGHTS_DIR = "/workspace/weights"
 PROBE_PERIOD_SECONDS = 5
 """Period of the startup and readiness probes: the maximum delay until a ready server is noticed."""
 
@@ -56,42 +54,6 @@ def inference_stateful_set(workspace: Workspace, plan: Plan, settings: Workspace
     )
 
 
-def container_resources(hardware: Hardware, settings: WorkspaceSettings) -> dict[str, Any]:
-    """Returns requests and limits: all GPUs of a node, and CPU and memory so that the pod is not evicted first."""
-    gpus = {hardware.gpu_resource: str(hardware.gpus)} if hardware.gpus else {}
-    return {
-        "requests": {"cpu": settings.default_inference_cpu, "memory": settings.default_inference_memory, **gpus},
-        "limits": gpus,
-    }
-
-
-def access_token(model: ModelContainer) -> list[dict[str, Any]]:
-    """Returns the environment variable `HF_TOKEN` from the Workspace's Secret."""
-    if not model.access_secret:
-        return []
-    reference = {"name": model.access_secret, "key": "HF_TOKEN", "optional": True}
-    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}}]
-
-
-def pull_secret_names(*sources: Iterable[str]) -> list[dict[str, str]]:
-    """Returns `imagePullSecrets` without duplicates, in their order."""
-    return [{"name": name} for name in dict.fromkeys(name for source in sources for name in source)]
-
-
-def storage(plan: Plan) -> PodParts:
-    """Returns the volumes of every preset pod: shared memory, weights, configuration."""
-    parts = PodParts()
-    parts.volumes.append({"name": "dshm", "emptyDir": {"medium": "Memory"}})
-    parts.mounts.append({"name": "dshm", "mountPath": "/dev/shm"})  # noqa: S108 - shared memory of torch
-    if plan.container and plan.container.downloads:
-        parts.volumes.append({"name": "model-weights-volume", "emptyDir": {}})
-        parts.mounts.append({"name": "model-weights-volume", "mountPath": WEIGHTS_DIR})
-    if plan.config_map:
-        parts.volumes.append({"name": "config-volume", "configMap": {"name": plan.config_map}})
-        parts.mounts.append({"name": "config-volume", "mountPath": CONFIG_DIR, "readOnly": True})
-    return parts
-
-
 def _probe(*, period: int, failures: int, timeout: int) -> dict[str, Any]:
     return {
         "httpGet": {"path": "/health", "port": SERVER_PORT},
@@ -116,32 +78,8 @@ def _preset_template(
 ) -> dict[str, Any]:
     inference = workspace.inference
     adapters = adapter_parts(inference.adapters if inference else (), model)
-    volumes = storage(plan)
-    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
-    container = {
-        "name": workspace.name,
-        "image": model.image,
-        "command": list(model.command),
-        "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
-        "env": [*env, *access_token(model), *adapters.env],
-        "resources": container_resources(plan.hardware, settings),
-        "volumeMounts": [*volumes.mounts, *adapters.mounts],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        **_probes(model),
-    }
-    spec: dict[str, Any] = {
-        "containers": [container],
-        "initContainers": adapters.init_containers,
-        "volumes": [*volumes.volumes, *adapters.volumes],
-        "affinity": affinity(workspace, settings.node_api),
-        "tolerations": tolerations(),
-        "imagePullSecrets": pull_secret_names(model.pull_secrets, adapters.pull_secrets),
-    }
-    annotations = {labels.CONFIG_HASH: plan.config_hash} if plan.config_hash else {}
-    return {
-        "metadata": {"labels": pod_labels(workspace), "annotations": annotations},
-        "spec": {name: value for name, value in spec.items() if value},
-    }
+    container = {"ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}], **_probes(model)}
+    return preset_template(workspace, plan, model, settings, container=container, parts=[adapters])
 
 
 def _user_template(workspace: Workspace, given: dict[str, Any], settings: WorkspaceSettings) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from kaito.api.workspace import TuningSpec
 from kaito.runtime.kinds import ConfigMap, Job, JobSpec, PodTemplateSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.digest import digest
-from kaito.workspace.manifests.adapters import PodParts, add_image_source
-from kaito.workspace.manifests.inference import access_token, container_resources, pull_secret_names, storage
-from kaito.workspace.manifests.placement import affinity, tolerations
+from kaito.workspace.manifests.adapters import CREDENTIALS_DIR, PodParts, add_image_source
+from kaito.workspace.manifests.preset_pod import preset_template
 from kaito.workspace.manifests.service import SERVER_PORT
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import ModelContainer, Plan
@@ -25,7 +24,7 @@ from kaito.workspace.settings import WorkspaceSettings
 
 DATA_DIR = "/mnt/data"
 RESULTS_DIR = "/mnt/results"
-PUSH_CREDENTIALS_DIR = "/root/.docker"
+PUSH_CREDENTIALS_DIR = f"{CREDENTIALS_DIR}/push"
 PUSH_CREDENTIALS_FILE = f"{PUSH_CREDENTIALS_DIR}/config.json"
 
 IN_CLUSTER_ENV = "KAITO_ALLOW_IN_CLUSTER_DATA_URLS"
@@ -102,32 +101,10 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
 def _template(
     workspace: Workspace, tuning: TuningSpec, plan: Plan, model: ModelContainer, settings: WorkspaceSettings
 ) -> dict[str, Any]:
-    parts = [storage(plan), _data(tuning, model, settings), _results(tuning)]
-    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
-    container = {
-        "name": workspace.name,
-        "image": model.image,
-        "command": list(model.command),
-        "ports": [{"name": "metrics", "containerPort": SERVER_PORT, "protocol": "TCP"}],
-        "env": [*env, *access_token(model), *(variable for part in parts for variable in part.env)],
-        "resources": container_resources(plan.hardware, settings),
-        "volumeMounts": [mount for part in parts for mount in part.mounts],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-    spec: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "containers": [container],
-        "initContainers": [init for part in parts for init in part.init_containers],
-        "volumes": [volume for part in parts for volume in part.volumes],
-        "affinity": affinity(workspace, settings.node_api),
-        "tolerations": tolerations(),
-        "imagePullSecrets": pull_secret_names(model.pull_secrets, *(part.pull_secrets for part in parts)),
-    }
-    annotations = {labels.CONFIG_HASH: plan.config_hash} if plan.config_hash else {}
-    return {
-        "metadata": {"labels": pod_labels(workspace), "annotations": annotations},
-        "spec": {name: value for name, value in spec.items() if value},
-    }
+    container = {"ports": [{"name": "metrics", "containerPort": SERVER_PORT, "protocol": "TCP"}]}
+    parts = [_data(tuning, model, settings), _results(tuning)]
+    template = preset_template(workspace, plan, model, settings, container=container, parts=parts)
+    return {**template, "spec": {"restartPolicy": "Never", **template["spec"]}}
 
 
 def _data(tuning: TuningSpec, model: ModelContainer, settings: WorkspaceSettings) -> PodParts:

@@ -22,6 +22,9 @@ from kaito.workspace.preflight.finding import Finding
 
 _NO_OFFLOAD: Final = "--kaito-kv-cache-cpu-memory-utilization=0"
 
+_OFFLOAD_FLAGS: Final = frozenset({"kv-offloading-size", "kv-transfer-config"})
+"""Flags of vLLM that configure the offload directly."""
+
 _MAX_PROBLEMS: Final = 5
 """Number of problems of one file that are reported."""
 
@@ -78,6 +81,16 @@ async def effect(ctx: PreflightContext) -> Iterable[Finding]:
     if parsed.transformers and vllm:
         found.append(_ineffective("transformers", f"{plan.container.preset} runs on vllm here"))
     return found
+
+
+def keeps_host_cache(ctx: PreflightContext) -> bool:
+    """Whether the file makes vLLM keep a part of the key-value cache in the memory of the pod."""
+    if ctx.config is None or ctx.workspace.tuning is not None:
+        return False
+    parsed = _inference(ctx.config.data[INFERENCE_KEY])
+    return bool(parsed.kv_cache_cpu_memory_utilization) or any(
+        name.replace("_", "-") in _OFFLOAD_FLAGS for name in parsed.vllm
+    )
 
 
 def _ineffective(key: str, why: str) -> Finding:

@@ -11,6 +11,7 @@ from kaito.workspace.digest import config_digest
 from kaito.workspace.manifests.tuning import training_config
 from kaito.workspace.plan import Plan
 from kaito.workspace.planning import inference_plan, template_plan, tuning_plan
+from kaito.workspace.preflight.configuration import keeps_host_cache
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi
@@ -71,4 +72,9 @@ def _with_config(ctx: PreflightContext, planned: Plan) -> Plan:
         return replace(planned, config_map=defaults.name, config_hash=config_digest(defaults), training_config=defaults)
     if ctx.config is None:
         return planned
-    return replace(planned, config_map=ctx.config.name, config_hash=config_digest(ctx.config))
+    return replace(
+        planned,
+        config_map=ctx.config.name,
+        config_hash=config_digest(ctx.config),
+        host_cache=keeps_host_cache(ctx),
+    )

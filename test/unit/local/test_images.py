@@ -16,7 +16,7 @@ def images() -> Images:
     return Images(PRESETS, Path("/models/tiny"), base_environment={"PATH": "/usr/bin"})
 
 
-def launched(images: Images, *command: str, image: str = "registry.example/kaito-base:1") -> tuple[str, ...]:
+def launched(images: Images, *command: str, image: str = "registry.example/kaito-serving:1") -> tuple[str, ...]:
     return images.launch(Container(name="c", image=image, command=list(command)), PLACE, {}).argv
 
 
@@ -56,13 +56,26 @@ def test_a_tuning_job_takes_its_own_flags_and_the_local_model(images: Images) ->
 
 def test_a_tuning_job_listens_at_the_pods_own_address(images: Images) -> None:
     """08-local-tuning-beside-inference: it bound every address, and inference servers hold the port of some."""
-    container = Container(name="c", image="registry.example/kaito-base:1", command=["/workspace/tfs/fine_tuning.py"])
+    container = Container(name="c", image="registry.example/kaito-serving:1", command=["/workspace/tfs/fine_tuning.py"])
     assert images.launch(container, PLACE, {}).env["KAITO_METRICS_HOST"] == PLACE.ip
 
 
 def test_mount_paths_become_folders_and_longer_paths_win(images: Images) -> None:
     argv = launched(images, "cat", "/mnt/config/inference_config.yaml", "/mnt/data", "/mntx", image="local/tools")
     assert argv == ("cat", "/pods/a/volumes/config/inference_config.yaml", "/v/mnt/data", "/mntx")
+
+
+def test_folders_below_the_path_of_another_mount_are_not_replaced_again() -> None:
+    mounts = {"/tmp": Path("/tmp/pod/tmp"), "/workspace/weights": Path("/tmp/pod/weights")}
+    images = Images(Path("/tmp/presets"), Path("/tmp/models/tiny"), base_environment={})
+    command = ["python3", "/workspace/tfs/fine_tuning.py", "--model=/w", "--data-dir=/workspace/weights", "--x=/tmp/a"]
+    container = Container(name="c", image="registry.example/kaito-serving:1", command=command)
+    assert images.launch(container, Place("127.64.0.7", Path("/tmp/pod"), mounts), {}).argv == (
+        "/tmp/presets/bin/kaito-tuning",
+        "--model=/tmp/models/tiny",
+        "--data-dir=/tmp/pod/weights",
+        "--x=/tmp/pod/tmp/a",
+    )
 
 
 def test_environment_values_are_localized_and_keep_the_presets_first_on_the_path(images: Images) -> None:

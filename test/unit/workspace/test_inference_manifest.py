@@ -112,7 +112,7 @@ def test_image_adapters_are_pulled_and_their_strengths_passed(
     assert first["name"] == "puller-phi-3-adapter"
     assert first["image"] == "registry.example/kaito-base:0.5.0"
     assert first["command"][2:] == ["r.example/adapter:0.0.1", "/mnt/adapter/phi-3-adapter"]
-    assert second["command"][-2:] == ["--docker-config", "/root/.docker/config.d/docker-config-zeta/regcred.json"]
+    assert second["command"][-2:] == ["--docker-config", "/mnt/registry/docker-config-zeta/regcred.json"]
     (container,) = spec["containers"]
     assert {"name": "adapter-volume", "mountPath": "/mnt/adapter"} in container["volumeMounts"]
     env = {variable["name"]: variable.get("value") for variable in container["env"]}

@@ -12,8 +12,9 @@ from kaito.runtime.kinds import Taint, Toleration
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.adapters import part_name
 from kaito.workspace.manifests.claim import image_family, node_claim
-from kaito.workspace.manifests.inference import container_resources, inference_stateful_set, pull_secret_names
+from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.placement import affinity, tolerates, tolerations
+from kaito.workspace.manifests.preset_pod import container_resources, pull_secret_names
 from kaito.workspace.manifests.tuning import training_config, tuning_job
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -21,7 +22,24 @@ from kaito.workspace.settings import NodeApi, WorkspaceSettings
 NAME = "workspace-phi-3-mini"
 LABELS = {"kaito.sh/workspace": NAME}
 SETTINGS = WorkspaceSettings()
-SHARED_MEMORY = {"name": "dshm", "emptyDir": {"medium": "Memory"}}
+SHARED_MEMORY = {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}
+TEMPORARY = {"name": "tmp", "emptyDir": {}}
+TEMPORARY_MOUNT = {"name": "tmp", "mountPath": "/tmp"}
+HOME = {"name": "HOME", "value": "/tmp"}
+UNPRIVILEGED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "fsGroup": 65532,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+EVERY_POD = {"securityContext": POD_SECURITY, "automountServiceAccountToken": False, "enableServiceLinks": False}
 TOLERATIONS = [
     {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
@@ -72,21 +90,23 @@ def test_the_stateful_set_of_a_preset_has_these_fields_and_no_others(phi: Worksp
                             "image": "registry.example/kaito-phi-3-mini-4k-instruct:0.0.2",
                             "command": ["/bin/sh", "-c", "serve"],
                             "ports": [{"name": "http", "containerPort": 5000, "protocol": "TCP"}],
-                            "env": [],
+                            "env": [HOME],
                             "resources": {
                                 "requests": {"cpu": "1", "memory": "4Gi", "nvidia.com/gpu": "1"},
                                 "limits": {"nvidia.com/gpu": "1"},
                             },
-                            "volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm"}],
+                            "volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm"}, TEMPORARY_MOUNT],
+                            "securityContext": UNPRIVILEGED,
                             "terminationMessagePolicy": "FallbackToLogsOnError",
                             "startupProbe": probe(5, 360, 3),
                             "readinessProbe": probe(5, 3, 5),
                             "livenessProbe": probe(10, 3, 10),
                         }
                     ],
-                    "volumes": [SHARED_MEMORY],
+                    "volumes": [SHARED_MEMORY, TEMPORARY],
                     "affinity": AFFINITY,
                     "tolerations": TOLERATIONS,
+                    **EVERY_POD,
                 },
             },
         },
@@ -111,6 +131,7 @@ def test_environment_is_sorted_and_ends_with_the_token(phi: Workspace, plan: Pla
     found = container(phi, plan, env={"B": "2", "A": "1"}, access_secret="hf")
     reference = {"name": "hf", "key": "HF_TOKEN", "optional": True}
     assert found["env"] == [
+        HOME,
         {"name": "A", "value": "1"},
         {"name": "B", "value": "2"},
         {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}},
@@ -123,6 +144,7 @@ def test_weights_and_configuration_are_volumes(phi: Workspace, plan: Plan, model
     assert template["metadata"]["annotations"] == {"kaito.sh/config-hash": "aaaa"}
     assert template["spec"]["volumes"] == [
         SHARED_MEMORY,
+        TEMPORARY,
         {"name": "model-weights-volume", "emptyDir": {}},
         {"name": "config-volume", "configMap": {"name": "mine"}},
     ]
@@ -130,7 +152,9 @@ def test_weights_and_configuration_are_volumes(phi: Workspace, plan: Plan, model
         {"name": "dshm", "mountPath": "/dev/shm"},
         {"name": "model-weights-volume", "mountPath": "/workspace/weights"},
         {"name": "config-volume", "mountPath": "/mnt/config", "readOnly": True},
+        TEMPORARY_MOUNT,
     ]
+    assert {"name": "HF_HUB_CACHE", "value": "/workspace/weights"} in template["spec"]["containers"][0]["env"]
 
 
 def test_image_and_volume_adapters_word_for_word(phi: Workspace, plan: Plan) -> None:
@@ -141,7 +165,7 @@ def test_image_and_volume_adapters_word_for_word(phi: Workspace, plan: Plan) -> 
     ]
     adapted = phi.evolve(inference=phi.inference.to_dict() | {"adapters": adapters})
     spec = serving(adapted, plan)["spec"]["template"]["spec"]
-    directory = "/root/.docker/config.d/docker-config-zeta"
+    directory = "/mnt/registry/docker-config-zeta"
     assert spec["initContainers"] == [
         {
             "name": "puller-zeta",
@@ -159,8 +183,11 @@ def test_image_and_volume_adapters_word_for_word(phi: Workspace, plan: Plan) -> 
             "volumeMounts": [
                 {"name": "adapter-volume", "mountPath": "/mnt/adapter"},
                 {"name": "docker-config-zeta", "mountPath": directory, "readOnly": True},
+                TEMPORARY_MOUNT,
             ],
             "terminationMessagePolicy": "FallbackToLogsOnError",
+            "env": [HOME],
+            "securityContext": UNPRIVILEGED,
         }
     ]
     sources = [
@@ -168,17 +195,20 @@ def test_image_and_volume_adapters_word_for_word(phi: Workspace, plan: Plan) -> 
     ]
     assert spec["volumes"] == [
         SHARED_MEMORY,
+        TEMPORARY,
         {"name": "adapter-volume", "emptyDir": {}},
         {"persistentVolumeClaim": {"claimName": "pvc"}, "name": "adapter-volume-alpha"},
         {"name": "docker-config-zeta", "projected": {"sources": sources}},
     ]
     assert spec["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
     assert spec["containers"][0]["env"] == [
-        {"name": "KAITO_ADAPTER_STRENGTHS", "value": '{"alpha": "1.0", "zeta": "0.5"}'}
+        HOME,
+        {"name": "KAITO_ADAPTER_STRENGTHS", "value": '{"alpha": "1.0", "zeta": "0.5"}'},
     ]
     assert spec["containers"][0]["volumeMounts"][1:] == [
         {"name": "adapter-volume", "mountPath": "/mnt/adapter"},
         {"name": "adapter-volume-alpha", "mountPath": "/mnt/adapter/alpha", "readOnly": True},
+        TEMPORARY_MOUNT,
     ]
 
 
@@ -337,7 +367,8 @@ def test_the_job_of_a_tuning_workspace_has_these_fields_and_no_others(phi: Works
                             "command": ["/bin/sh", "-c", "serve"],
                             "ports": [{"name": "metrics", "containerPort": 5000, "protocol": "TCP"}],
                             "env": [
-                                {"name": "DATA_URLS", "value": '["https://data.example/a", "https://data.example/b"]'}
+                                HOME,
+                                {"name": "DATA_URLS", "value": '["https://data.example/a", "https://data.example/b"]'},
                             ],
                             "resources": {
                                 "requests": {"cpu": "1", "memory": "4Gi", "nvidia.com/gpu": "1"},
@@ -347,13 +378,16 @@ def test_the_job_of_a_tuning_workspace_has_these_fields_and_no_others(phi: Works
                                 {"name": "dshm", "mountPath": "/dev/shm"},
                                 {"name": "data-volume", "mountPath": "/mnt/data"},
                                 {"name": "results-volume", "mountPath": "/mnt/results"},
-                                {"name": "docker-config", "mountPath": "/root/.docker", "readOnly": True},
+                                {"name": "docker-config", "mountPath": "/mnt/registry/push", "readOnly": True},
+                                TEMPORARY_MOUNT,
                             ],
                             "terminationMessagePolicy": "FallbackToLogsOnError",
+                            "securityContext": UNPRIVILEGED,
                         }
                     ],
                     "volumes": [
                         SHARED_MEMORY,
+                        TEMPORARY,
                         {"emptyDir": {}, "name": "data-volume"},
                         {"emptyDir": {}, "name": "results-volume"},
                         {
@@ -366,6 +400,7 @@ def test_the_job_of_a_tuning_workspace_has_these_fields_and_no_others(phi: Works
                     ],
                     "affinity": AFFINITY,
                     "tolerations": TOLERATIONS,
+                    **EVERY_POD,
                 },
             },
         },
@@ -387,7 +422,7 @@ def test_data_of_an_image_is_unpacked_into_the_volume(phi: Workspace, plan: Plan
     assert init["command"][2:4] == ["r.example/data:1", "/mnt/data"]
     assert init["volumeMounts"][0] == {"name": "data-volume", "mountPath": "/mnt/data"}
     assert spec["imagePullSecrets"] == [{"name": "pull"}]
-    assert spec["containers"][0]["env"] == []
+    assert spec["containers"][0]["env"] == [HOME]
     assert {"persistentVolumeClaim": {"claimName": "out"}, "name": "results-volume"} in spec["volumes"]
     assert "docker-config" not in [volume["name"] for volume in spec["volumes"]]
 

@@ -327,3 +327,23 @@ def test_an_update_to_an_impossible_image_is_rejected(path: str, value: dict[str
         violation.field for violation in validate_workspace(new, old, WorkspaceSettings())
     ]
     assert validate_workspace(new, new, WorkspaceSettings()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "bounded"),
+    [
+        ("", True),
+        ("kv_cache_cpu_memory_utilization: 0", True),
+        ("kv_cache_cpu_memory_utilization: 0.5", False),
+        ("vllm: {kv-offloading-size: 8}", False),
+    ],
+)
+async def test_shared_memory_has_no_limit_of_its_own_if_vllm_keeps_a_cache_there(text: str, *, bounded: bool) -> None:
+    served_with = served(text, "mine", "phi-3-mini-4k-instruct")
+    workspace = Workspace.model_validate(Input("served", reason="", words="", size=SIZE, **served_with).manifest())
+    files = ManifestReader(config_maps={"mine": ConfigMap.model_validate(served_with["objects"][0])})
+    ctx = await run_checks(workspace, WorkspaceSettings(), files)
+    assert isinstance(ctx.workload, StatefulSet)
+    volume = ctx.workload.spec.template.spec.volumes[0]
+    assert volume.empty_dir is not None
+    assert (volume.empty_dir.size_limit is not None) is bounded

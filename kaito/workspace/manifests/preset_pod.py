@@ -1,0 +1,160 @@
+"""Builds the parts that the pods of all presets have: placement, volumes, resources, security settings.
+
+`inference` and `tuning` add their container and their data. The pods pass the Pod Security level `restricted`: they run
+as an unprivileged user, cannot write to their image, and have no token for the API server.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from kaito.api import Workspace, labels
+from kaito.runtime.meta import Quantity
+from kaito.workspace.manifests.adapters import PodParts
+from kaito.workspace.manifests.placement import affinity, tolerations
+from kaito.workspace.ownership import pod_labels
+from kaito.workspace.plan import Hardware, ModelContainer, Plan
+from kaito.workspace.settings import WorkspaceSettings
+
+CONFIG_DIR: Final = "/mnt/config"
+WEIGHTS_DIR: Final = "/workspace/weights"
+
+USER_ID: Final = 65532
+"""User and group of the containers: `nonroot`, as in distroless images. Kaito's images have no other user."""
+
+POD_SECURITY: Final[dict[str, Any]] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER_ID,
+    "runAsGroup": USER_ID,
+    "fsGroup": USER_ID,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of a pod. Without `OnRootMismatch`, the kubelet changes the group of every file of a large volume at
+each start."""
+
+CONTAINER_SECURITY: Final[dict[str, Any]] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Security context of every container, init containers included."""
+
+TEMPORARY_DIR: Final = "/tmp"  # noqa: S108 - a volume of the pod
+"""Directory for temporary files; with the mounted volumes, the only one that a container may write to. It is the home
+directory, because libraries keep caches and compiled kernels there."""
+
+SHARED_MEMORY_PER_GPU: Final = Quantity("2Gi")
+"""Limit of `/dev/shm` per GPU, and for a pod without GPU. vLLM's message queues between the processes of an engine and
+NCCL's buffers where GPUs have no direct link need a few hundred MiB per GPU; 2 GiB leaves a margin, and a defect cannot
+fill the memory of the node."""
+
+
+def preset_template(
+    workspace: Workspace,
+    plan: Plan,
+    model: ModelContainer,
+    settings: WorkspaceSettings,
+    *,
+    container: dict[str, Any],
+    parts: Sequence[PodParts],
+) -> dict[str, Any]:
+    """Returns the pod template of a preset.
+
+    Args:
+        workspace: the owner.
+        plan: nodes and configuration.
+        model: image and command.
+        settings: of the controller.
+        container: fields of the main container besides those that every preset has.
+        parts: what the features of the Workspace add to the pod.
+    """
+    everything = [storage(plan), *parts]
+    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
+    main = {
+        "name": workspace.name,
+        "image": model.image,
+        "command": list(model.command),
+        "env": [*env, *access_token(model), *(variable for part in everything for variable in part.env)],
+        "resources": container_resources(plan.hardware, settings),
+        "volumeMounts": [mount for part in everything for mount in part.mounts],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **container,
+    }
+    spec: dict[str, Any] = {
+        "containers": [_secured(main)],
+        "initContainers": [_secured(init) for part in everything for init in part.init_containers],
+        "volumes": [volume for part in everything for volume in part.volumes],
+        "affinity": affinity(workspace, settings.node_api),
+        "tolerations": tolerations(),
+        "imagePullSecrets": pull_secret_names(model.pull_secrets, *(part.pull_secrets for part in everything)),
+        "securityContext": POD_SECURITY,
+    }
+    annotations = {labels.CONFIG_HASH: plan.config_hash} if plan.config_hash else {}
+    return {
+        "metadata": {"labels": pod_labels(workspace), "annotations": annotations},
+        "spec": {
+            **{name: value for name, value in spec.items() if value},
+            "automountServiceAccountToken": False,
+            # vLLM reads variables named VLLM_*: a Service `vllm` in the namespace would set VLLM_PORT.
+            "enableServiceLinks": False,
+        },
+    }
+
+
+def container_resources(hardware: Hardware, settings: WorkspaceSettings) -> dict[str, Any]:
+    """Returns requests and limits: all GPUs of a node, and CPU and memory so that the pod is not evicted first."""
+    gpus = {hardware.gpu_resource: str(hardware.gpus)} if hardware.gpus else {}
+    return {
+        "requests": {"cpu": settings.default_inference_cpu, "memory": settings.default_inference_memory, **gpus},
+        "limits": gpus,
+    }
+
+
+def access_token(model: ModelContainer) -> list[dict[str, Any]]:
+    """Returns the environment variable `HF_TOKEN` from the Workspace's Secret."""
+    if not model.access_secret:
+        return []
+    reference = {"name": model.access_secret, "key": "HF_TOKEN", "optional": True}
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}}]
+
+
+def pull_secret_names(*sources: Iterable[str]) -> list[dict[str, str]]:
+    """Returns `imagePullSecrets` without duplicates, in their order."""
+    return [{"name": name} for name in dict.fromkeys(name for source in sources for name in source)]
+
+
+def shared_memory(plan: Plan) -> dict[str, Any]:
+    """Returns the volume for `/dev/shm`.
+
+    With a key-value cache in the memory of the pod, it has no limit of its own: vLLM keeps that cache in `/dev/shm`,
+    and the user chose its share of the memory. The kubelet then limits it to the memory of the pod or of the node.
+    """
+    source: dict[str, Any] = {"medium": "Memory"}
+    if not plan.host_cache:
+        source["sizeLimit"] = f"{int(SHARED_MEMORY_PER_GPU) // 2**30 * max(plan.hardware.gpus, 1)}Gi"
+    return {"name": "dshm", "emptyDir": source}
+
+
+def storage(plan: Plan) -> PodParts:
+    """Returns the volumes of every preset pod: shared memory, temporary files, weights, configuration."""
+    parts = PodParts()
+    parts.volumes.extend((shared_memory(plan), {"name": "tmp", "emptyDir": {}}))
+    parts.mounts.append({"name": "dshm", "mountPath": "/dev/shm"})  # noqa: S108 - shared memory of torch
+    if plan.container and plan.container.downloads:
+        parts.volumes.append({"name": "model-weights-volume", "emptyDir": {}})
+        parts.mounts.append({"name": "model-weights-volume", "mountPath": WEIGHTS_DIR})
+        parts.env.append({"name": "HF_HUB_CACHE", "value": WEIGHTS_DIR})
+    if plan.config_map:
+        parts.volumes.append({"name": "config-volume", "configMap": {"name": plan.config_map}})
+        parts.mounts.append({"name": "config-volume", "mountPath": CONFIG_DIR, "readOnly": True})
+    return parts
+
+
+def _secured(container: dict[str, Any]) -> dict[str, Any]:
+    """Returns the container without privileges, with a directory for temporary files."""
+    return {
+        **container,
+        "env": [{"name": "HOME", "value": TEMPORARY_DIR}, *container.get("env", ())],
+        "volumeMounts": [*container.get("volumeMounts", ()), {"name": "tmp", "mountPath": TEMPORARY_DIR}],
+        "securityContext": CONTAINER_SECURITY,
+    }
