@@ -221,6 +221,10 @@ that a restart keeps the backoff and creates no claim twice."""
 TEMPLATE_HASH: Final = "kaito.sh/template-hash"
 """Annotation on workloads: digest of the rendered pod template."""
 
+WEIGHTS: Final = "kaito.sh/weights"
+"""Annotation on workloads: JSON of the source of the weights. While the Workspace requests the same, the workload keeps
+it."""
+
 CONFIG_HASH: Final = "kaito.sh/config-hash"
 """Annotation on pod templates: digest of the ConfigMap that the pods mount, so that an edit replaces the pods."""
 

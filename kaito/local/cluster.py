@@ -181,7 +181,8 @@ async def _managers(
     common += [f"--node-api={options.node_api}"]
     webhook = LocalWebhook(logs.parent / "webhook", free_port())
     commands = {
-        "workspace-controller": [*common, *webhook.flags()],
+        # Pods serve the tiny model of this machine, so that no artifact is pulled unless a Workspace names one.
+        "workspace-controller": [*common, *webhook.flags(), "--weights-source=Download"],
         "gpu-provisioner": [*common, f"--arm-endpoint={arm_url}", "--azure-credential=fake", "--poll-interval=1s"],
     }
     async with contextlib.AsyncExitStack() as stack:

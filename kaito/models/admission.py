@@ -5,6 +5,7 @@ create and update, and the controller before it plans.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from kaito.api import labels
 from kaito.api.violation import Violation, introduced
@@ -16,10 +17,18 @@ from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import Cloud
 from kaito.models.planning import plan_inference, plan_tuning
 from kaito.models.preset import Preset, RuntimeName
+from kaito.models.weights import WeightsDefaults, WeightsUnavailable, select_weights
+
+_DEFAULTS: Final = WeightsDefaults()
 
 
 def check(
-    workspace: Workspace, old: Workspace | None = None, *, node_api: NodeApi = "machine", cloud: Cloud = "azure"
+    workspace: Workspace,
+    old: Workspace | None = None,
+    *,
+    node_api: NodeApi = "machine",
+    cloud: Cloud = "azure",
+    weights: WeightsDefaults = _DEFAULTS,
 ) -> list[Violation]:
     """Returns the violations of preset and instance type, or those that an update from `old` introduces.
 
@@ -27,11 +36,11 @@ def check(
     """
     if workspace.deleting:
         return []
-    found = list(_violations(workspace, node_api, cloud))
-    return found if old is None else introduced(_violations(old, node_api, cloud), found)
+    found = list(_violations(workspace, node_api, cloud, weights))
+    return found if old is None else introduced(_violations(old, node_api, cloud, weights), found)
 
 
-def _violations(workspace: Workspace, node_api: NodeApi, cloud: Cloud) -> Iterator[Violation]:
+def _violations(workspace: Workspace, node_api: NodeApi, cloud: Cloud, weights: WeightsDefaults) -> Iterator[Violation]:
     preset, instance = None, None
     try:
         preset = preset_of(workspace)
@@ -45,7 +54,7 @@ def _violations(workspace: Workspace, node_api: NodeApi, cloud: Cloud) -> Iterat
     if preset and instance:
         yield from _plan(workspace, preset, instance, cloud)
     if preset:
-        yield from _credentials(workspace, preset)
+        yield from _weights(workspace, preset, weights)
 
 
 def preset_of(workspace: Workspace) -> Preset | None:
@@ -132,13 +141,18 @@ def _inference_warnings(workspace: Workspace, preset: Preset, instance: Instance
     return plan.warnings
 
 
-def _credentials(workspace: Workspace, preset: Preset) -> Iterator[Violation]:
-    """Checks that a gated model that is downloaded has a token."""
+def _weights(workspace: Workspace, preset: Preset, defaults: WeightsDefaults) -> Iterator[Violation]:
+    """Checks that the source of the weights is known, and that a gated model that is downloaded has a token."""
     field = "inference.preset" if workspace.inference else "tuning.preset"
     spec = workspace.inference.preset if workspace.inference else workspace.tuning.preset if workspace.tuning else None
-    if spec is None or spec.access_mode == "private":
+    if spec is None:
         return
-    if preset.gated and not preset.image_tag and not spec.preset_options.model_access_secret:
+    try:
+        selected = select_weights(spec, preset, defaults, path=field, image_volumes=False)
+    except WeightsUnavailable as error:
+        yield error.violation()
+        return
+    if preset.gated and selected.downloads and not spec.preset_options.model_access_secret:
         yield Violation(
             f"{field}.presetOptions.modelAccessSecret",
             f"is empty, and {preset.repository} is gated: name a Secret whose key HF_TOKEN contains a token",

@@ -16,7 +16,7 @@ from kaito.runtime.errors import NotLeader
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.node_class_reads import NodeClassReads
-from kaito.workspace.preflight.live import AcceptedWorkloads
+from kaito.workspace.preflight.live import ClusterFacts
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.start_progress import StartMonitor
 from kaito.workspace.state import ReconcileState
@@ -34,8 +34,8 @@ class ReconcileContext:
     metrics: WorkspaceMetrics
     monitor: StartMonitor
     """Polls pods that start; shared by all reconciles of the process."""
-    accepted: AcceptedWorkloads = field(default_factory=AcceptedWorkloads)
-    """Workloads that the API server accepted in a dry run; shared by all reconciles of the process."""
+    facts: ClusterFacts = field(default_factory=ClusterFacts)
+    """What is known about the cluster; shared by all reconciles of the process."""
     node_classes: NodeClassReads = field(default_factory=NodeClassReads)
     """Node classes that were read recently; shared by all reconciles of the process."""
     state: ReconcileState = field(default_factory=ReconcileState)

@@ -39,7 +39,7 @@ from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPAC
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.node_class_reads import NodeClassReads
-from kaito.workspace.preflight.live import AcceptedWorkloads
+from kaito.workspace.preflight.live import ClusterFacts
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.start_progress import StartMonitor
 from kaito.workspace.state import can_place_pods
@@ -82,7 +82,7 @@ class WorkspaceReconciler:
         self.settings = settings
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
-        self.accepted = AcceptedWorkloads()
+        self.facts = ClusterFacts()
         self.node_classes = NodeClassReads()
 
     async def reconcile(self, request: Request[Workspace]) -> None:
@@ -91,7 +91,7 @@ class WorkspaceReconciler:
         Raises:
             Exception: what the first failed step raised, or an error that a step deferred.
         """
-        ctx = ReconcileContext(request, self.settings, self.metrics, self.monitor, self.accepted, self.node_classes)
+        ctx = ReconcileContext(request, self.settings, self.metrics, self.monitor, self.facts, self.node_classes)
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
             try:

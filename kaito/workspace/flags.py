@@ -70,6 +70,9 @@ SETTINGS_FIELDS: Final = (
     "image_registry",
     "serving_image",
     "vllm_image",
+    "model_registry",
+    "weights_source",
+    "node_cache_directory",
     "default_inference_cpu",
     "default_inference_memory",
     "installation_guard",
@@ -97,7 +100,9 @@ def parser() -> FlagParser:
     )
     flags.add_settings(NodeClassSettings)
     # Without a default: the environment is read if the flag is not set.
-    flags.add_settings(WorkspaceSettings, fields=SETTINGS_FIELDS, defaults={"image_registry": None})
+    flags.add_settings(
+        WorkspaceSettings, fields=SETTINGS_FIELDS, defaults={"image_registry": None, "model_registry": None}
+    )
     for flag in FLAGS:
         # Go programs accept boolean flags without a value.
         short = ("-v",) if flag.name == "--v" else ()
@@ -298,6 +303,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     args = flags.parse_args(argv)
     environment = {"cloud": environ["CLOUD_PROVIDER"]} if environ.get("CLOUD_PROVIDER") else {}
     environment["image_registry"] = args.image_registry or _image_registry(environ) or DEFAULT_REGISTRY
+    environment["model_registry"] = args.model_registry or environ.get("MODEL_REGISTRY", "")
     gates: dict[str, bool] = args.feature_gates
     try:
         _apply_log_flags(args)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from kaito.api import labels
+from kaito.models.weights import IN_IMAGE, Weights
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Quantity
 
@@ -50,8 +51,12 @@ class ModelContainer:
     """Secret whose key `HF_TOKEN` gives access to a gated model."""
     readiness_seconds: float = 1800.0
     """Time limit for loading the model."""
-    downloads: bool = False
-    """Whether the server downloads the weights into a volume when it starts; otherwise the image contains them."""
+    weights: Weights = IN_IMAGE
+    """Source of the weights."""
+    is_weights_provisional: bool = False
+    """Whether the source may be another one once the nodes are known. No workload is created before."""
+    weights_inputs: str = ""
+    """Digest of the fields that select the source. While it is the same, a workload keeps its source."""
 
 
 @final

@@ -19,12 +19,12 @@ from kaito.models.instance_types import cloud_name
 from kaito.models.planning import PresetPlan, plan_inference, plan_tuning
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import RUNTIME_FIELD
-from kaito.models.sources import Download, LocalWeights, ModelSource, download_of
 from kaito.runtime.meta import Quantity
 from kaito.workspace.images import runtime_image
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.weights import WeightsChoice, preset_spec
 
 _TEMPLATE_DISK = Quantity("1024Gi")
 """Disk for a pod template, because the sizes of its images are unknown (upstream Kaito v0.12)."""
@@ -48,9 +48,18 @@ def inference_plan(
     instance: InstanceType,
     settings: WorkspaceSettings,
     *,
+    choice: WeightsChoice,
     engine: EngineSettings = DEFAULT_ENGINE,
 ) -> Plan:
     """Returns the plan of a preset that is served.
+
+    Args:
+        workspace: the Workspace.
+        preset: the model to serve.
+        instance: the nodes' instance type.
+        settings: of the controller.
+        choice: source of the weights.
+        engine: settings of the user's configuration file.
 
     Raises:
         PlanError: the preset cannot be served with these settings.
@@ -70,7 +79,7 @@ def inference_plan(
         cloud=settings.cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )
-    source = _source(workspace, preset)
+    source = choice.weights.model_source(preset)
     config = bool(inference and inference.config)
     mode = workspace.annotations.get(labels.PERFORMANCE_MODE, "").strip().lower()
     if mode in PERFORMANCE_MODES and planned.runtime != "vllm":
@@ -78,7 +87,7 @@ def inference_plan(
         raise RuntimeUnsupported(f"metadata.annotations[{labels.PERFORMANCE_MODE}]", message)
     command = inference_command(planned, source=source, adapters=bool(adapters), config=config, performance_mode=mode)
     container = replace(
-        _container(workspace, preset, planned.runtime, settings, source, command),
+        _container(workspace, preset, planned.runtime, settings, choice, command),
         env=inference_environment(planned),
         readiness_seconds=planned.readiness_timeout.total_seconds(),
     )
@@ -90,7 +99,13 @@ def inference_plan(
 
 
 def tuning_plan(
-    workspace: Workspace, tuning: TuningSpec, preset: Preset, instance: InstanceType, settings: WorkspaceSettings
+    workspace: Workspace,
+    tuning: TuningSpec,
+    preset: Preset,
+    instance: InstanceType,
+    settings: WorkspaceSettings,
+    *,
+    choice: WeightsChoice,
 ) -> Plan:
     """Returns the plan of a preset that is tuned on one node.
 
@@ -98,11 +113,11 @@ def tuning_plan(
         PlanError: the preset cannot be tuned.
     """
     planned = plan_tuning(preset, instance, method=tuning.method)
-    source = _source(workspace, preset)
+    source = choice.weights.model_source(preset)
     command = tuning_command(
         planned, source=source, push_image=tuning.output.image, docker_config=PUSH_CREDENTIALS_FILE
     )
-    container = _container(workspace, preset, "transformers", settings, source, command)
+    container = _container(workspace, preset, "transformers", settings, choice, command)
     hardware = _hardware(workspace, planned, settings, count=1)
     return Plan(hardware=hardware, container=container, warnings=planned.warnings)
 
@@ -124,7 +139,7 @@ def _container(
     preset: Preset,
     runtime: RuntimeName,
     settings: WorkspaceSettings,
-    source: ModelSource,
+    choice: WeightsChoice,
     command: Sequence[str],
 ) -> ModelContainer:
     """Returns the container; a private image contains model and server, and the runtime's image the other programs."""
@@ -136,7 +151,9 @@ def _container(
         pull_secrets=_pull_secrets(workspace),
         command=tuple(command),
         access_secret=access_secret(workspace),
-        downloads=isinstance(source, Download),
+        weights=choice.weights,
+        is_weights_provisional=choice.is_provisional,
+        weights_inputs=choice.inputs,
     )
 
 
@@ -151,19 +168,14 @@ def _hardware(workspace: Workspace, planned: PresetPlan, settings: WorkspaceSett
 
 
 def _preset_spec(workspace: Workspace) -> PresetSpec | None:
-    if workspace.tuning is not None:
-        return workspace.tuning.preset
-    return workspace.inference.preset if workspace.inference else None
+    found = preset_spec(workspace)
+    return found[0] if found is not None else None
 
 
 def _private_image(workspace: Workspace) -> str:
     """Returns the image of a model with access mode `private`; empty for a public one."""
     given = _preset_spec(workspace)
     return given.preset_options.image if given is not None and given.access_mode == "private" else ""
-
-
-def _source(workspace: Workspace, preset: Preset) -> ModelSource:
-    return LocalWeights() if _private_image(workspace) else download_of(preset)
 
 
 def _pull_secrets(workspace: Workspace) -> tuple[str, ...]:

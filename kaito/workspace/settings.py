@@ -5,11 +5,14 @@ description is the help of its flag. Only `main` reads command line and environm
 """
 
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kaito.api.references import image_problem
+from kaito.api.workspace import WeightsSource
+from kaito.models.weights import WeightsDefaults
 from kaito.workspace.node_class import NodeClassSettings
 
 DEFAULT_REGISTRY: Final = "kaito"
@@ -48,6 +51,17 @@ class WorkspaceSettings(BaseModel):
     vllm_image: str = ""
     """Image of vLLM, instead of kaito-vllm in the image registry."""
 
+    model_registry: str = ""
+    """Registry and path of artifacts with weights, named after the preset (environment variable MODEL_REGISTRY). The
+    tag is that of the catalog, else `latest`."""
+
+    weights_source: WeightsSource = "Auto"
+    """Source of the weights for Workspaces that do not name one."""
+
+    node_cache_directory: str = ""
+    """Directory of the nodes that keeps weights for the source NodeCache. A hostPath volume, which Pod Security
+    `baseline` and `restricted` forbid."""
+
     vllm: bool = True
     """Allow the vLLM runtime (feature gate `vLLM`)."""
 
@@ -83,10 +97,31 @@ class WorkspaceSettings(BaseModel):
     installation_guard: bool = True
     """Reject the deletion of the installation while Workspaces or their claims exist."""
 
-    @field_validator("image_registry")
+    @property
+    def weights(self) -> WeightsDefaults:
+        """The settings that select the source of weights."""
+        return WeightsDefaults(
+            source=self.weights_source,
+            model_registry=self.model_registry,
+            cache_directory=self.node_cache_directory,
+        )
+
+    @field_validator("node_cache_directory")
+    @classmethod
+    def _directory(cls, directory: str) -> str:
+        path = PurePosixPath(directory)
+        if directory and (not path.is_absolute() or ".." in path.parts or len(path.parts) < 3):
+            raise ValueError(
+                f"{directory!r} is not a directory for the cache alone: use an absolute path such as /var/cache/kaito"
+            )
+        return directory and str(path)
+
+    @field_validator("image_registry", "model_registry")
     @classmethod
     def _registry(cls, registry: str) -> str:
         registry = registry.strip().rstrip("/")
+        if not registry:
+            return registry
         if problem := image_problem(f"{registry}/name:tag"):
             raise ValueError(
                 f"{registry!r} is not a registry with a path, such as registry.example.com/kaito: {problem}"

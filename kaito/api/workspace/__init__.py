@@ -3,7 +3,12 @@
 from kaito.api.workspace.data import DataDestination as DataDestination, DataSource as DataSource
 from kaito.api.workspace.inference import Adapter as Adapter, InferenceSpec as InferenceSpec
 from kaito.api.workspace.kind import Workspace as Workspace, WorkspaceV1Alpha1 as WorkspaceV1Alpha1
-from kaito.api.workspace.preset import PresetOptions as PresetOptions, PresetSpec as PresetSpec
+from kaito.api.workspace.preset import (
+    PresetOptions as PresetOptions,
+    PresetSpec as PresetSpec,
+    WeightsOptions as WeightsOptions,
+    WeightsSource as WeightsSource,
+)
 from kaito.api.workspace.resource import (
     NodeSelector as NodeSelector,
     Partition as Partition,

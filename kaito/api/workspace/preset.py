@@ -9,8 +9,39 @@ from kaito.runtime.crd import Rule
 from kaito.runtime.meta import Model
 
 AccessMode = Literal["public", "private"]
+WeightsSource = Literal["Auto", "ImageVolume", "Pull", "NodeCache", "Download"]
 
 _FIXED = "cannot be changed: delete the Workspace and create a new one"
+
+
+class WeightsOptions(Model):
+    """Source of the model's weights. A change replaces the pods."""
+
+    rules: ClassVar = [
+        Rule(
+            "self.source != 'Download' || !has(self.artifact) || self.artifact == ''",
+            "has no effect with source Download: remove it, or use another source",
+            field_path=".artifact",
+        ),
+        Rule(
+            "self.source == 'NodeCache' || !has(self.cacheClaim) || self.cacheClaim == ''",
+            "belongs to source NodeCache: set source to NodeCache, or remove it",
+            field_path=".cacheClaim",
+        ),
+    ]
+
+    source: WeightsSource = "Auto"
+    """`ImageVolume` mounts the artifact as an image volume. `Pull` pulls it in an init container. `NodeCache` pulls it
+    into a cache that pods share. `Download` downloads the model from Hugging Face. `Auto` uses the controller's
+    `--weights-source`, else an image volume or a pull if an artifact is known, else a download."""
+
+    artifact: ImageReference = ""
+    """OCI artifact with the weights: `registry/repository:tag` or `…@sha256:…`. Default: the artifact of the preset in
+    `--model-registry`, and for `Pull` and `NodeCache` also the one that upstream Kaito publishes."""
+
+    cache_claim: ObjectName = ""
+    """PersistentVolumeClaim (same namespace) that keeps the weights, for `NodeCache`. Default: the directory of the
+    node that `--node-cache-directory` names."""
 
 
 class PresetOptions(Model):
@@ -22,11 +53,14 @@ class PresetOptions(Model):
     image_pull_secrets: Annotated[list[ObjectName], Field(json_schema_extra={"maxItems": 16})] = Field(
         default_factory=list[str]
     )
-    """Secrets (same namespace, key `.dockerconfigjson`) for pulling `image`, or in access mode `public` for pulling the
-    preset's image from a private mirror. They must exist before a node is created."""
+    """Secrets (same namespace, key `.dockerconfigjson`) for pulling the images of the pod and the artifact with the
+    weights. They must exist before a node is created."""
 
     model_access_secret: ObjectName = ""
     """Secret (same namespace) whose key `HF_TOKEN` contains a Hugging Face token for a gated model."""
+
+    weights: WeightsOptions = Field(default_factory=WeightsOptions)
+    """Source of the weights in access mode `public`."""
 
 
 class PresetSpec(Model):
@@ -53,6 +87,13 @@ class PresetSpec(Model):
             "is public, but presetOptions.image is set: use private, or remove the image",
             field_path=".accessMode",
         ),
+        Rule(
+            "self.accessMode != 'private' || !has(self.presetOptions) || !has(self.presetOptions.weights) || "
+            "(self.presetOptions.weights.source == 'Auto' && (!has(self.presetOptions.weights.artifact) || "
+            "self.presetOptions.weights.artifact == ''))",
+            "have no effect with accessMode private, where presetOptions.image contains the weights: remove them",
+            field_path=".presetOptions.weights",
+        ),
     ]
 
     name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 128})]
@@ -63,4 +104,4 @@ class PresetSpec(Model):
     """`private` uses the model in `presetOptions.image`."""
 
     preset_options: PresetOptions = Field(default_factory=PresetOptions)
-    """Image, pull secrets and access token."""
+    """Image, pull secrets, access token, and source of the weights."""

@@ -49,7 +49,7 @@ def part_name(prefix: str, name: str) -> str:
     return f"{prefix}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
-def _credentials(name: str, secrets: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+def credentials(name: str, secrets: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     """Returns volume, mount and `--docker-config` arguments with the registry credentials of an init container."""
     if not secrets:
         return [], [], []
@@ -80,7 +80,7 @@ def add_image_source(
         mount: the mount of the volume that contains the directory.
         tools_image: image with the registry client.
     """
-    volumes, mounts, arguments = _credentials(name, source.image_pull_secrets)
+    volumes, mounts, arguments = credentials(name, source.image_pull_secrets)
     parts.init_containers.append(
         {
             "name": part_name("puller", name),

@@ -14,7 +14,7 @@ from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.digest import digest
 from kaito.workspace.manifests.adapters import adapter_parts
 from kaito.workspace.manifests.placement import affinity, tolerations
-from kaito.workspace.manifests.preset_pod import preset_template
+from kaito.workspace.manifests.preset_pod import preset_template, weights_annotation
 from kaito.workspace.manifests.service import SERVER_PORT, headless_name
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import ModelContainer, Plan
@@ -42,7 +42,7 @@ def inference_stateful_set(workspace: Workspace, plan: Plan, settings: Workspace
             name=workspace.name,
             namespace=workspace.namespace,
             labels=pod_labels(workspace),
-            annotations={labels.TEMPLATE_HASH: digest(template)},
+            annotations={labels.TEMPLATE_HASH: digest(template), **weights_annotation(plan)},
         ),
         spec=StatefulSetSpec(
             replicas=plan.hardware.count,

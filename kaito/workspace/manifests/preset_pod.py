@@ -11,12 +11,13 @@ from kaito.api import Workspace, labels
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.adapters import PodParts
 from kaito.workspace.manifests.placement import affinity, tolerations
+from kaito.workspace.manifests.weights import weights_parts
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.weights import WeightsChoice, weights_record
 
 CONFIG_DIR: Final = "/mnt/config"
-WEIGHTS_DIR: Final = "/workspace/weights"
 
 USER_ID: Final = 65532
 """User and group of the containers: `nonroot`, as in distroless images. Kaito's images have no other user."""
@@ -68,7 +69,7 @@ def preset_template(
         container: fields of the main container besides those that every preset has.
         parts: what the features of the Workspace add to the pod.
     """
-    everything = [storage(plan), *parts]
+    everything = [storage(plan), weights_parts(model), *parts]
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
     main = {
         "name": workspace.name,
@@ -99,6 +100,14 @@ def preset_template(
             "enableServiceLinks": False,
         },
     }
+
+
+def weights_annotation(plan: Plan) -> dict[str, str]:
+    """Returns the annotation of the workload with the source of its weights; none for a pod template."""
+    model = plan.container
+    if model is None or not model.weights_inputs:
+        return {}
+    return {labels.WEIGHTS: weights_record(WeightsChoice(weights=model.weights, inputs=model.weights_inputs))}
 
 
 def container_resources(hardware: Hardware, settings: WorkspaceSettings) -> dict[str, Any]:
@@ -136,14 +145,10 @@ def shared_memory(plan: Plan) -> dict[str, Any]:
 
 
 def storage(plan: Plan) -> PodParts:
-    """Returns the volumes of every preset pod: shared memory, temporary files, weights, configuration."""
+    """Returns the volumes of every preset pod: shared memory, temporary files, configuration."""
     parts = PodParts()
     parts.volumes.extend((shared_memory(plan), {"name": "tmp", "emptyDir": {}}))
     parts.mounts.append({"name": "dshm", "mountPath": "/dev/shm"})  # noqa: S108 - shared memory of torch
-    if plan.container and plan.container.downloads:
-        parts.volumes.append({"name": "model-weights-volume", "emptyDir": {}})
-        parts.mounts.append({"name": "model-weights-volume", "mountPath": WEIGHTS_DIR})
-        parts.env.append({"name": "HF_HUB_CACHE", "value": WEIGHTS_DIR})
     if plan.config_map:
         parts.volumes.append({"name": "config-volume", "configMap": {"name": plan.config_map}})
         parts.mounts.append({"name": "config-volume", "mountPath": CONFIG_DIR, "readOnly": True})
@@ -156,5 +161,5 @@ def _secured(container: dict[str, Any]) -> dict[str, Any]:
         **container,
         "env": [{"name": "HOME", "value": TEMPORARY_DIR}, *container.get("env", ())],
         "volumeMounts": [*container.get("volumeMounts", ()), {"name": "tmp", "mountPath": TEMPORARY_DIR}],
-        "securityContext": CONTAINER_SECURITY,
+        "securityContext": {**CONTAINER_SECURITY, **container.get("securityContext", {})},
     }

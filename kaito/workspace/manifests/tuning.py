@@ -16,7 +16,7 @@ from kaito.runtime.kinds import ConfigMap, Job, JobSpec, PodTemplateSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.digest import digest
 from kaito.workspace.manifests.adapters import CREDENTIALS_DIR, PodParts, add_image_source
-from kaito.workspace.manifests.preset_pod import preset_template
+from kaito.workspace.manifests.preset_pod import preset_template, weights_annotation
 from kaito.workspace.manifests.service import SERVER_PORT
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import ModelContainer, Plan
@@ -92,7 +92,7 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
             name=workspace.name,
             namespace=workspace.namespace,
             labels=pod_labels(workspace),
-            annotations={labels.TEMPLATE_HASH: digest(template)},
+            annotations={labels.TEMPLATE_HASH: digest(template), **weights_annotation(plan)},
         ),
         spec=JobSpec(backoff_limit=0, template=PodTemplateSpec.model_validate(template)),
     )

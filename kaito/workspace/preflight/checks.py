@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from kaito.api import Workspace
-from kaito.workspace.preflight import capacity, configuration, fields, objects, planning, template, workload
+from kaito.workspace.preflight import (
+    capacity,
+    configuration,
+    fields,
+    objects,
+    planning,
+    template,
+    weights,
+    workload,
+)
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
@@ -34,8 +43,10 @@ CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ObjectCheck("structure of the pod template and of volumes", template.structure),
     ClusterCheck("preset and instance type, or existing nodes", planning.hardware),
     ClusterCheck("configuration file", configuration.file),
+    ClusterCheck("source of the weights", weights.source),
     ClusterCheck("plan: runtime, memory, parallelism", planning.plan),
     ClusterCheck("settings of the file that have no effect", configuration.effect),
+    ClusterCheck("file of a tuning Workspace allows the download", configuration.download),
     ObjectCheck("catalog: sizes and credentials", fields.catalog),
     ClusterCheck("rendered workload", workload.render),
     ClusterCheck("resource requests of pods", capacity.requests),

@@ -83,6 +83,24 @@ async def effect(ctx: PreflightContext) -> Iterable[Finding]:
     return found
 
 
+async def download(ctx: PreflightContext) -> Iterable[Finding]:
+    """Checks that the user's file allows the download of a model that is tuned."""
+    plan = ctx.plan
+    if ctx.workspace.tuning is None or ctx.config is None or plan is None or plan.container is None:
+        return ()
+    if (
+        not plan.container.weights.downloads
+        or not _training(ctx.config.data[TRAINING_KEY]).ModelConfig.local_files_only
+    ):
+        return ()
+    message = (
+        "is true, but the model is downloaded: set it to false, or name an artifact in "
+        "tuning.preset.presetOptions.weights"
+    )
+    field = "tuning.config[ModelConfig.local_files_only]"
+    return (Finding(conditions.CONFIG_INVALID, field, message, resolved_by="watch"),)
+
+
 def keeps_host_cache(ctx: PreflightContext) -> bool:
     """Whether the file makes vLLM keep a part of the key-value cache in the memory of the pod."""
     if ctx.config is None or ctx.workspace.tuning is not None:

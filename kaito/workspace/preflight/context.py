@@ -1,8 +1,8 @@
 """Context of the preflight checks of one Workspace, and the interface through which the checks read the cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 from kaito.api import Workspace
 from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
@@ -12,6 +12,7 @@ from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Sec
 from kaito.workspace.plan import Plan
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.weights import WeightsChoice
 
 Workload = StatefulSet | Job
 
@@ -43,6 +44,18 @@ class ClusterReader(Protocol):
         """Returns the nodes that the Workspace's selector matches."""
         ...
 
+    async def own_nodes(self) -> Sequence[Node]:
+        """Returns the nodes that the Workspace has so far."""
+        ...
+
+    async def server_version(self) -> Mapping[str, Any]:
+        """Returns the version of the API server: the content of `GET /version`."""
+        ...
+
+    async def present_workload(self) -> Workload | None:
+        """Returns the workload of the Workspace; None if it does not exist or has another controller."""
+        ...
+
     async def find_rejection(self, workload: Workload) -> Finding | None:
         """Returns why the API server would reject the workload; None if it accepts it."""
         ...
@@ -66,6 +79,8 @@ class PreflightContext:
     """The ConfigMap that the Workspace names."""
     engine: EngineSettings = DEFAULT_ENGINE
     """The engine settings in that ConfigMap."""
+    weights: WeightsChoice | None = None
+    """Source of the weights; None for a pod template."""
     plan: Plan | None = None
     workload: Workload | None = None
     """The workload as it would be applied."""

@@ -28,6 +28,6 @@ def rules(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding
 
 def catalog(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
     """Applies the rules of `kaito.models.admission`, without warnings, because the plan contains them."""
-    for violation in check(workspace, node_api=settings.node_api.value, cloud=settings.cloud):
+    for violation in check(workspace, node_api=settings.node_api.value, cloud=settings.cloud, weights=settings.weights):
         if violation.severity == "error":
             yield Finding.from_violation(violation)

@@ -1,21 +1,27 @@
 """Reads the cluster for the checks of the controller: live reads of the objects a Workspace names, and dry runs."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Final, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, final
 
 from kaito.api import Workspace, conditions, labels
 from kaito.runtime import Api
+from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_rejection
+from kaito.workspace.indexes import NODES
 from kaito.workspace.ownership import is_controller_of, name_conflict_message
 from kaito.workspace.preflight.context import Workload
 from kaito.workspace.preflight.finding import Finding, workload_field
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 _MAX_ACCEPTED: Final = 4096
 """Number of accepted workloads that are stored, one digest each."""
+
+VERSION_SECONDS: Final = 300.0
+"""Time for which the version of the API server is taken as unchanged: an upgrade takes minutes."""
 
 
 @final
@@ -36,11 +42,33 @@ class AcceptedWorkloads:
 
 
 @final
+class ClusterFacts:
+    """What the process knows about its cluster; shared by all reconciles."""
+
+    def __init__(self) -> None:
+        self.accepted = AcceptedWorkloads()
+        self._version: Mapping[str, Any] = {}
+        self._read_at: float | None = None
+
+    async def server_version(self, api: Api) -> Mapping[str, Any]:
+        """Returns the content of `GET /version`.
+
+        Raises:
+            KaitoRuntimeError: the API server cannot be reached.
+        """
+        now = monotonic()
+        if self._read_at is None or now - self._read_at >= VERSION_SECONDS:
+            self._version = await api.client.raw("GET", "/version")
+            self._read_at = now
+        return self._version
+
+
+@final
 class LiveCluster:
     """Reads from the API server; see `ClusterReader`. Secrets are not cached, so they are read live."""
 
-    def __init__(self, api: Api, workspace: Workspace, accepted: AcceptedWorkloads) -> None:
-        self._api, self._workspace, self._accepted = api, workspace, accepted
+    def __init__(self, api: Api, workspace: Workspace, settings: WorkspaceSettings, facts: ClusterFacts) -> None:
+        self._api, self._workspace, self._settings, self._facts = api, workspace, settings, facts
 
     async def config_map(self, name: str) -> ConfigMap | None:
         """Reads the ConfigMap live, because the cache contains only its metadata."""
@@ -62,6 +90,27 @@ class LiveCluster:
         """Lists the matching nodes from the cache."""
         return await self._api.list(Node, labels=self._workspace.resource.label_selector)
 
+    async def own_nodes(self) -> Sequence[Node]:
+        """Lists the Workspace's nodes from the cache: by owner label, or by selector with existing nodes."""
+        if self._settings.node_api is NodeApi.BYO:
+            return [node for node in await self.existing_nodes() if not node.deleting]
+        nodes = await self._api.list(Node, index=NODES(str(self._workspace.key)))
+        return [node for node in nodes if not node.deleting]
+
+    async def server_version(self) -> Mapping[str, Any]:
+        """Reads the version live, at most every `VERSION_SECONDS`."""
+        return await self._facts.server_version(self._api)
+
+    async def present_workload(self) -> Workload | None:
+        """Reads the workload from the cache."""
+        name, namespace = self._workspace.name, self._workspace.namespace
+        present: Workload | None = (
+            await self._api.find(StatefulSet, name, namespace)
+            if self._workspace.tuning is None
+            else await self._api.find(Job, name, namespace)
+        )
+        return present if present is not None and is_controller_of(self._workspace, present) else None
+
     async def find_rejection(self, workload: Workload) -> Finding | None:
         """Runs a dry run, once for each content of the workload.
 
@@ -76,7 +125,7 @@ class LiveCluster:
             return Finding(
                 conditions.NAME_CONFLICT, "metadata.name", name_conflict_message(present), resolved_by="poll"
             )
-        if identity in self._accepted or (present is not None and _same_template(present, workload)):
+        if identity in self._facts.accepted or (present is not None and _same_template(present, workload)):
             return None
         try:
             await self._api.dry_run().ensure(_dry_run_object(workload, present), owner=self._workspace)
@@ -84,7 +133,7 @@ class LiveCluster:
             if not is_rejection(error):
                 raise
             return self._rejection(workload, error)
-        self._accepted.add(identity)
+        self._facts.accepted.add(identity)
         return None
 
     async def _present(self, workload: Workload) -> Workload | None:

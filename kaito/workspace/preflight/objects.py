@@ -96,6 +96,8 @@ def uses(workspace: Workspace) -> Iterator[Use]:
         if options.model_access_secret:
             yield Use(f"{path}.presetOptions.modelAccessSecret", "Secret", options.model_access_secret, TOKEN)
         yield from _pulls(f"{path}.presetOptions.imagePullSecrets", options.image_pull_secrets)
+        claim = options.weights.cache_claim
+        yield from _use(f"{path}.presetOptions.weights.cacheClaim", "PersistentVolumeClaim", claim)
     if inference is not None:
         for index, adapter in enumerate(inference.adapters):
             source = f"inference.adapters[{index}].source"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
@@ -66,6 +66,30 @@ class ManifestReader:
         if self.nodes is None:
             raise LookupUnavailable("nodes")
         return self.nodes
+
+    async def own_nodes(self) -> Sequence[Node]:
+        """Raises, because the nodes of a Workspace are known only in its cluster.
+
+        Raises:
+            LookupUnavailable: always.
+        """
+        raise LookupUnavailable("nodes")
+
+    async def server_version(self) -> Mapping[str, Any]:
+        """Raises, because there is no API server.
+
+        Raises:
+            LookupUnavailable: always.
+        """
+        raise LookupUnavailable("version")
+
+    async def present_workload(self) -> Workload | None:
+        """Raises, because workloads are not read from manifests.
+
+        Raises:
+            LookupUnavailable: always.
+        """
+        raise LookupUnavailable("workload")
 
     async def find_rejection(self, workload: Workload) -> Finding | None:
         """Raises, because only an API server can run a dry run.

@@ -52,12 +52,13 @@ async def plan(ctx: PreflightContext) -> Iterable[Finding]:
     """
     workspace, settings = ctx.workspace, ctx.settings
     preset, instance = ctx.preset, ctx.instance
-    if preset is None or instance is None:
+    choice = ctx.weights
+    if preset is None or instance is None or choice is None:
         planned = template_plan(workspace, instance, settings)
     elif workspace.tuning is not None:
-        planned = tuning_plan(workspace, workspace.tuning, preset, instance, settings)
+        planned = tuning_plan(workspace, workspace.tuning, preset, instance, settings, choice=choice)
     else:
-        planned = inference_plan(workspace, preset, instance, settings, engine=ctx.engine)
+        planned = inference_plan(workspace, preset, instance, settings, choice=choice, engine=ctx.engine)
     ctx.plan = _with_config(ctx, planned)
     return ()
 
@@ -66,7 +67,7 @@ def _with_config(ctx: PreflightContext, planned: Plan) -> Plan:
     """Adds the ConfigMap that the pods mount; a tuning Workspace without one gets the defaults of its method."""
     tuning = ctx.workspace.tuning
     if tuning is not None and not tuning.config:
-        downloads = planned.container is not None and planned.container.downloads
+        downloads = planned.container is not None and planned.container.weights.downloads
         revision = ctx.preset.revision if ctx.preset is not None else ""
         defaults = training_config(ctx.workspace, tuning, downloads=downloads, revision=revision)
         return replace(planned, config_map=defaults.name, config_hash=config_digest(defaults), training_config=defaults)

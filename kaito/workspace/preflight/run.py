@@ -48,5 +48,5 @@ def validate_workspace(workspace: Workspace, old: Workspace | None, settings: Wo
     return [
         *validate(workspace, old, policy=fields.policy(settings)),
         *structure,
-        *check(workspace, old, node_api=settings.node_api.value, cloud=settings.cloud),
+        *check(workspace, old, node_api=settings.node_api.value, cloud=settings.cloud, weights=settings.weights),
     ]

@@ -1,14 +1,18 @@
 """Checks of the whole workload: it can be rendered, and the API server accepts it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from kaito.api import conditions
+from kaito.models.weights import SOURCE
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding, workload_field
+from kaito.workspace.preflight.weights import FEATURE_DISABLED
+from kaito.workspace.weights import preset_spec
 
 
 async def render(ctx: PreflightContext) -> Iterable[Finding]:
@@ -35,4 +39,14 @@ async def dry_run(ctx: PreflightContext) -> Iterable[Finding]:
     if ctx.workload is None:
         return ()
     rejection = await ctx.cluster.find_rejection(ctx.workload)
-    return () if rejection is None else (rejection,)
+    return () if rejection is None else (_explained(ctx, rejection),)
+
+
+def _explained(ctx: PreflightContext, rejection: Finding) -> Finding:
+    """Returns the rejection of an image volume by an API server without the feature as a problem of that field."""
+    found = preset_spec(ctx.workspace)
+    is_mounted = ctx.weights is not None and ctx.weights.weights.method == "ImageVolume"
+    if found is None or not is_mounted or FEATURE_DISABLED not in rejection.message:
+        return rejection
+    message = "is ImageVolume, but the feature gate ImageVolume of the API server is off: use Pull, or turn it on"
+    return replace(rejection, field=f"{found[1]}.{SOURCE}", message=message)

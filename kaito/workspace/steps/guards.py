@@ -4,7 +4,7 @@ Both are recorded as the rejection of the reconcile, which the condition of the 
 """
 
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,8 +14,12 @@ from kaito.runtime.meta import Resource
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import format_error, is_rejection
 from kaito.workspace.ownership import is_controller_of, name_conflict_message
+from kaito.workspace.plan import Plan
 
 R = TypeVar("R", bound=Resource)
+
+UNDECIDED_SECONDS: Final = 1.0
+"""Delay of the reconcile that selects the source of the weights with the new nodes."""
 
 
 async def unless_rejected(ctx: ReconcileContext, what: str, write: Awaitable[R]) -> R | None:
@@ -39,6 +43,14 @@ async def unless_rejected(ctx: ReconcileContext, what: str, write: Awaitable[R])
 def record_rejection(ctx: ReconcileContext, reason: str, message: str) -> None:
     """Records the first rejection of a reconcile; later ones may be its consequence."""
     ctx.state.rejection = ctx.state.rejection or (reason, message)
+
+
+def is_undecided(ctx: ReconcileContext, plan: Plan | None) -> bool:
+    """Whether the source of the weights waits for nodes that appeared during this reconcile, which is then repeated."""
+    if plan is None or plan.container is None or not plan.container.is_weights_provisional:
+        return False
+    ctx.request.requeue_after(UNDECIDED_SECONDS, "the source of the weights depends on the new nodes")
+    return True
 
 
 def is_foreign(ctx: ReconcileContext, obj: Resource) -> bool:

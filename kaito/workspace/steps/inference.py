@@ -12,7 +12,7 @@ from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import Plan
 from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
-from kaito.workspace.steps.guards import is_foreign, record_rejection, unless_rejected
+from kaito.workspace.steps.guards import is_foreign, is_undecided, record_rejection, unless_rejected
 from kaito.workspace.steps.pod_events import find_event_fault
 
 RESYNC_SECONDS: Final = 60.0
@@ -35,6 +35,8 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
     pods: Sequence[Pod] = () if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
     ctx.state.workload = report = WorkloadReport(stateful_set=present, pods=pods, progress=_observe_start(ctx, pods))
     can_write = plan is not None and not ctx.is_read_only
+    if present is None and can_place and is_undecided(ctx, plan):
+        return report
     if plan is not None and can_write and (can_place or present is not None):
         report.stateful_set = present = await _apply(ctx, plan, present)
     if present is None:

@@ -19,7 +19,7 @@ POLL_SECONDS: Final = 10.0
 
 async def plan_workspace(ctx: ReconcileContext) -> Plan | None:
     """Returns the plan; None if the Workspace cannot be planned, with one event for each new reason."""
-    cluster = LiveCluster(ctx.api, ctx.workspace, ctx.accepted)
+    cluster = LiveCluster(ctx.api, ctx.workspace, ctx.settings, ctx.facts)
     preflight = await run_checks(ctx.workspace, ctx.settings, cluster)
     if not preflight.errors and preflight.plan is not None:
         warnings = tuple(str(finding) for finding in preflight.warnings)

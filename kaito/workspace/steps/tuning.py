@@ -14,7 +14,7 @@ from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import WorkloadReport
-from kaito.workspace.steps.guards import is_foreign, unless_rejected
+from kaito.workspace.steps.guards import is_foreign, is_undecided, unless_rejected
 from kaito.workspace.steps.pod_events import find_event_fault
 
 RESYNC_SECONDS: Final = 60.0
@@ -67,7 +67,7 @@ async def _apply(ctx: ReconcileContext, plan: Plan, present: Job | None, *, can_
     """Creates the Job, or deletes the present one if its template differs."""
     wanted = tuning_job(ctx.workspace, plan, ctx.settings)
     if present is None:
-        return await _create(ctx, plan, wanted) if can_place else None
+        return await _create(ctx, plan, wanted) if can_place and not is_undecided(ctx, plan) else None
     if present.deleting:
         ctx.request.requeue_after(DELETION_POLL_SECONDS, "the old tuning job is being deleted")
     elif not _has_template_of(present, wanted):

@@ -52,6 +52,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/streaming-service-account
     kaito.sh/template-hash
     kaito.sh/use-local-weights
+    kaito.sh/weights
     kaito.sh/workspace
     kaito.sh/workspace-uid
     kaito.sh/workspacenamespace

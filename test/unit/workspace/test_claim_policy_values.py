@@ -56,6 +56,9 @@ def test_settings_have_these_defaults() -> None:
         "image_registry": "kaito",
         "serving_image": "",
         "vllm_image": "",
+        "model_registry": "",
+        "weights_source": "Auto",
+        "node_cache_directory": "",
         "vllm": True,
         "default_node_image_family": "ubuntu",
         "node_class": {

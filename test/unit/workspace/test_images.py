@@ -7,13 +7,23 @@ import pytest
 
 from kaito.api import Workspace, labels
 from kaito.models import catalog, instance_types
+from kaito.models.weights import select_weights
 from kaito.workspace.images import runtime_image
 from kaito.workspace.plan import ModelContainer
 from kaito.workspace.planning import inference_plan, tuning_plan
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.weights import WeightsChoice, preset_spec
 
 VERSION = version("kaito")
 V100, A100 = "Standard_NC6s_v3", "Standard_NC24ads_A100_v4"
+
+
+def choice(workspace: Workspace, settings: WorkspaceSettings) -> WeightsChoice:
+    found = preset_spec(workspace)
+    assert found is not None
+    spec, path = found
+    preset = catalog.get(spec.name)
+    return WeightsChoice(weights=select_weights(spec, preset, settings.weights, path=path, image_volumes=False))
 
 
 def served(
@@ -23,7 +33,9 @@ def served(
     if runtime:
         workspace = workspace.with_metadata(annotations={labels.RUNTIME: runtime})
     found = catalog.get("phi-3-mini-4k-instruct")
-    container = inference_plan(workspace, found, instance_types.get(instance_type), settings).container
+    container = inference_plan(
+        workspace, found, instance_types.get(instance_type), settings, choice=choice(workspace, settings)
+    ).container
     assert container is not None
     return container
 
@@ -68,8 +80,9 @@ def test_tuning_runs_in_the_image_of_the_transformers_runtime(phi: Workspace) ->
     workspace = Workspace.model_validate(phi.to_dict() | {"inference": None, "tuning": tuning})
     assert workspace.tuning is not None
     preset = catalog.get("phi-3-mini-128k-instruct")
+    settings = WorkspaceSettings()
     container = tuning_plan(
-        workspace, workspace.tuning, preset, instance_types.get(A100), WorkspaceSettings()
+        workspace, workspace.tuning, preset, instance_types.get(A100), settings, choice=choice(workspace, settings)
     ).container
     assert container is not None
     assert container.image == f"kaito/kaito-serving:{VERSION}"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from kaito.api import Workspace
+from kaito.models.weights import Weights
 from kaito.runtime.kinds import Taint, Toleration
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.adapters import part_name
@@ -23,7 +24,7 @@ NAME = "workspace-phi-3-mini"
 LABELS = {"kaito.sh/workspace": NAME}
 SETTINGS = WorkspaceSettings()
 SHARED_MEMORY = {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}
-TEMPORARY = {"name": "tmp", "emptyDir": {}}
+TEMPORARY: dict[str, Any] = {"name": "tmp", "emptyDir": {}}
 TEMPORARY_MOUNT = {"name": "tmp", "mountPath": "/tmp"}
 HOME = {"name": "HOME", "value": "/tmp"}
 UNPRIVILEGED = {
@@ -139,19 +140,24 @@ def test_environment_is_sorted_and_ends_with_the_token(phi: Workspace, plan: Pla
 
 
 def test_weights_and_configuration_are_volumes(phi: Workspace, plan: Plan, model_container: ModelContainer) -> None:
-    loaded = replace(plan, container=replace(model_container, downloads=True), config_map="mine", config_hash="aaaa")
+    loaded = replace(
+        plan,
+        container=replace(model_container, weights=Weights(method="Download")),
+        config_map="mine",
+        config_hash="aaaa",
+    )
     template = serving(phi, loaded)["spec"]["template"]
     assert template["metadata"]["annotations"] == {"kaito.sh/config-hash": "aaaa"}
     assert template["spec"]["volumes"] == [
         SHARED_MEMORY,
         TEMPORARY,
-        {"name": "model-weights-volume", "emptyDir": {}},
         {"name": "config-volume", "configMap": {"name": "mine"}},
+        {"name": "weights", "emptyDir": {}},
     ]
     assert template["spec"]["containers"][0]["volumeMounts"] == [
         {"name": "dshm", "mountPath": "/dev/shm"},
-        {"name": "model-weights-volume", "mountPath": "/workspace/weights"},
         {"name": "config-volume", "mountPath": "/mnt/config", "readOnly": True},
+        {"name": "weights", "mountPath": "/workspace/weights"},
         TEMPORARY_MOUNT,
     ]
     assert {"name": "HF_HUB_CACHE", "value": "/workspace/weights"} in template["spec"]["containers"][0]["env"]

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from kaito.api import Workspace
+from kaito.models.weights import Weights
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
 
 SETTINGS = WorkspaceSettings()
+PULLED = Weights(method="Pull", artifact="r.example/models/phi:1")
 RESTRICTED_VOLUMES = {
     "configMap",
     "csi",
@@ -57,8 +59,8 @@ def serving(workspace: Workspace, plan: Plan) -> dict[str, Any]:
 
 @pytest.fixture(params=["inference", "tuning"])
 def spec(request: pytest.FixtureRequest, phi: Workspace, plan: Plan, model_container: ModelContainer) -> dict[str, Any]:
-    """A pod with everything that a Workspace can add: init containers, credentials, configuration, downloads."""
-    full = replace(plan, container=replace(model_container, downloads=True, pull_secrets=("pull",)), config_map="mine")
+    """A pod with everything that a Workspace can add: init containers, credentials, configuration, weights."""
+    full = replace(plan, container=replace(model_container, weights=PULLED, pull_secrets=("pull",)), config_map="mine")
     if request.param == "inference":
         source = {"name": "a", "image": "r.example/a:1", "imagePullSecrets": ["pull"]}
         inference = {"preset": {"name": "phi-3-mini-4k-instruct"}, "adapters": [{"source": source}]}

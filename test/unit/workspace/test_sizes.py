@@ -7,11 +7,13 @@ import pytest
 from kaito.api import Workspace, labels
 from kaito.models import catalog, instance_types
 from kaito.models.errors import RuntimeUnsupported
+from kaito.models.weights import IN_IMAGE
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import Plan
 from kaito.workspace.planning import inference_plan, node_count, template_plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.weights import WeightsChoice
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -28,7 +30,8 @@ def planned(workspace: Workspace, preset: str = "phi-4", **annotations: str) -> 
     annotated = workspace.with_metadata(annotations=annotations)
     settings = WorkspaceSettings()
     size = instance_types.get(workspace.resource.instance_type)
-    return inference_plan(annotated, catalog.get(preset), size, settings)
+    choice = WeightsChoice(weights=IN_IMAGE)
+    return inference_plan(annotated, catalog.get(preset), size, settings, choice=choice)
 
 
 def command(plan: Plan) -> tuple[str, ...]:

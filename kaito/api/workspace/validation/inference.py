@@ -61,6 +61,28 @@ def check_preset(preset: PresetSpec, path: str) -> Iterator[Violation]:
         )
 
 
+def weights_valid(workspace: Workspace) -> Iterator[Violation]:
+    """Checks that the fields of the weights belong to their source."""
+    if workspace.inference and workspace.inference.preset:
+        yield from _weights(workspace.inference.preset, "inference.preset")
+    if workspace.tuning:
+        yield from _weights(workspace.tuning.preset, "tuning.preset")
+
+
+def _weights(preset: PresetSpec, path: str) -> Iterator[Violation]:
+    weights, field = preset.preset_options.weights, f"{path}.presetOptions.weights"
+    if preset.access_mode == "private" and (weights.source != "Auto" or weights.artifact):
+        message = "have no effect with accessMode private, where presetOptions.image contains the weights: remove them"
+        yield Violation(field, message)
+        return
+    if weights.source == "Download" and weights.artifact:
+        message = "has no effect with source Download: remove it, or use another source"
+        yield Violation(f"{field}.artifact", message)
+    if weights.source != "NodeCache" and weights.cache_claim:
+        message = "belongs to source NodeCache: set source to NodeCache, or remove it"
+        yield Violation(f"{field}.cacheClaim", message)
+
+
 def adapters_valid(workspace: Workspace) -> Iterator[Violation]:
     """Checks that there are at most ten adapters, each with a unique name, one source and a strength from 0 to 1."""
     adapters = workspace.inference.adapters if workspace.inference else []
@@ -98,5 +120,6 @@ def _adapter(adapter: Adapter, path: str) -> Iterator[Violation]:
 RULES: Final = (
     Rule.always("preset-or-template", preset_or_template),
     Rule.always("preset-shape", preset_shape),
+    Rule.always("weights-valid", weights_valid),
     Rule.always("adapters-valid", adapters_valid),
 )

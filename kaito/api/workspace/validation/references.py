@@ -33,6 +33,7 @@ def _images(workspace: Workspace) -> Iterator[tuple[str, str, bool]]:
     """Returns field and reference of every image, and whether it is pushed."""
     for path, preset in _presets(workspace):
         yield f"{path}.presetOptions.image", preset.preset_options.image, False
+        yield f"{path}.presetOptions.weights.artifact", preset.preset_options.weights.artifact, False
     inference, tuning = workspace.inference, workspace.tuning
     if inference:
         for index, adapter in enumerate(inference.adapters):
@@ -70,6 +71,8 @@ def _objects(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
         yield from _secrets(f"{path}.presetOptions.imagePullSecrets", options.image_pull_secrets)
         if options.model_access_secret:
             yield f"{path}.presetOptions.modelAccessSecret", options.model_access_secret, "Secret"
+        if claim := options.weights.cache_claim:
+            yield f"{path}.presetOptions.weights.cacheClaim", claim, "PersistentVolumeClaim"
     inference, tuning = workspace.inference, workspace.tuning
     if inference:
         for index, adapter in enumerate(inference.adapters):
