@@ -13,7 +13,8 @@ import os
 import sys
 from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
@@ -53,20 +54,52 @@ def reconcile_context(controller: str, kind: str, key: object, *, group: str = "
 
     The fields have controller-runtime's names, for existing log queries. `kind` is empty for a controller without one.
     """
-    reconcile_id = _new_id()
-    values: dict[str, object] = {"controller": controller, "reconcileID": reconcile_id}
-    if kind:
-        values |= {"controllerGroup": group, "controllerKind": kind}
-    if isinstance(key, ObjectKey):
-        values |= {"namespace": key.namespace, "name": key.name}
-    else:
-        values["name"] = str(key)
-    # As `structlog.contextvars.bound_contextvars`, which also copies the whole context: too slow for every reconcile.
-    tokens = structlog.contextvars.bind_contextvars(**values)
+    reconcile = _Reconcile(controller, group, kind, key, _new_id())
+    if merge_reconcile in structlog.get_config()["processors"]:
+        token = _current.set(reconcile)
+        try:
+            yield reconcile.id
+        finally:
+            _current.reset(token)
+        return
+    # The program has a configuration of its own, or none. As `structlog.contextvars.bound_contextvars`, which also
+    # copies the whole context.
+    tokens = structlog.contextvars.bind_contextvars(**reconcile.fields())
     try:
-        yield reconcile_id
+        yield reconcile.id
     finally:
         structlog.contextvars.reset_contextvars(**tokens)
+
+
+class _Reconcile(NamedTuple):
+    """The reconcile that runs; its fields are made when a line is logged."""
+
+    controller: str
+    group: str
+    kind: str
+    key: object
+    id: str
+
+    def fields(self) -> dict[str, object]:
+        values: dict[str, object] = {"controller": self.controller, "reconcileID": self.id}
+        if self.kind:
+            values |= {"controllerGroup": self.group, "controllerKind": self.kind}
+        if isinstance(self.key, ObjectKey):
+            return values | {"namespace": self.key.namespace, "name": self.key.name}
+        return values | {"name": str(self.key)}
+
+
+_current: ContextVar[_Reconcile | None] = ContextVar("reconcile", default=None)
+"""One variable instead of one per field: setting seven takes 20 us."""
+
+
+def merge_reconcile(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Adds the fields of the current reconcile to a line: a processor of structlog, part of `configure`.
+
+    In a configuration of structlog without it, the fields are bound with `structlog.contextvars`.
+    """
+    reconcile = _current.get()
+    return event if reconcile is None else {**reconcile.fields(), **event}
 
 
 def configure(log_format: LogFormat = "json", level: LogLevel = "info") -> None:
@@ -101,6 +134,7 @@ def _configure_structlog(log_format: LogFormat, level: int) -> None:
 def _context() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        merge_reconcile,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         _stamp,

@@ -30,6 +30,7 @@ from kaito.runtime.client.sockets import keepalive_socket
 from kaito.runtime.client.tls import client_context, fingerprint
 from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, without_tracebacks
 from kaito.runtime.clock import monotonic
+from kaito.runtime.deadlines import Deadlines
 from kaito.runtime.errors import ConfigurationError, RequestTimeout, TransportError
 from kaito.runtime.logging import get_logger
 
@@ -180,6 +181,7 @@ class HttpTransport:
         self._opening = asyncio.Lock()
         self._closed = False
         self._past_connection_waits = 0
+        self._deadlines = Deadlines()
 
     @property
     def host(self) -> str:
@@ -203,7 +205,7 @@ class HttpTransport:
         """Send one request and read the complete response; raises the errors of `Transport.request`."""
         what = f"{method} {target}"
         try:
-            async with asyncio.timeout(timeout):
+            with self._deadlines.limit(timeout):
                 reply, sent = await self._unary(method, target, headers, body)
                 if reply.status == 401 and await self._config.credentials.renew(sent):
                     reply, _ = await self._unary(method, target, headers, body)
@@ -370,6 +372,7 @@ class HttpTransport:
         self._retired, self._pool = [], None
         for pool in pools:
             await pool.close()
+        self._deadlines.close()
         await asyncio.sleep(0)  # asyncio closes the sockets of its transports in the next turn of the loop
 
 

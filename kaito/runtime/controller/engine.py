@@ -15,6 +15,7 @@ from kaito.runtime.client.write_context import FieldContention, writing_as
 from kaito.runtime.clock import Clock, monotonic
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe
+from kaito.runtime.deadlines import Deadlines
 from kaito.runtime.errors import CacheNotSynced, InvariantError
 from kaito.runtime.logging import BoundLogger, get_logger, reconcile_context
 from kaito.runtime.meta import Resource
@@ -76,6 +77,7 @@ class Engine(Generic[K]):
         self._log: BoundLogger = get_logger(f"controller.{self.name}").bind()
         self._debugging = self._log.is_enabled_for(DEBUG)
         self._sources: list[StartedSource] = []
+        self._deadlines = Deadlines()
         self._ready = asyncio.Event()
         self._working = False
         metrics.start_controller(self.name, options.workers)
@@ -178,9 +180,9 @@ class Engine(Generic[K]):
                 self._seconds.observe(monotonic() - started)
 
     async def _run(self, item: Item[K]) -> Outcome:
-        limit = asyncio.timeout(self.options.deadline)
+        limit = self._deadlines.limit(self.options.deadline)
         try:
-            async with limit:
+            with limit:
                 result = await self._work(item)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -194,7 +196,7 @@ class Engine(Generic[K]):
         except InvariantError:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary between foreign code and the worker
-            if not limit.expired():
+            if not limit.expired:
                 return Outcome.of_error(error)
             return Outcome.of_error(self._deadline_error(error))
         return Outcome.of_result(result)
