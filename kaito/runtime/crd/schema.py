@@ -14,6 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from kaito.runtime.crd.declare import Rule
+from kaito.runtime.crd.docstrings import attribute_docstrings
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import Condition, Model, ObjectMeta, Resource
 
@@ -102,6 +103,8 @@ class _Generator(GenerateJsonSchema):
         if issubclass(model, ObjectMeta):
             return {"type": "object", PRESERVE: True}
         produced = super().model_schema(schema)
+        if issubclass(model, Model):
+            _describe(produced.get("properties", {}), model)
         if issubclass(model, Resource):
             produced["properties"] = _TYPE_META | produced.get("properties", {})
         if is_narrow(model):
@@ -116,6 +119,16 @@ class _Generator(GenerateJsonSchema):
     def any_schema(self, schema: core_schema.AnySchema) -> JsonSchemaValue:  # noqa: ARG002 -- pydantic's hook
         """Return the schema of any value."""
         return {PRESERVE: True}
+
+
+def _describe(properties: dict[str, Schema], model: type[Model]) -> None:
+    """Adds the docstrings of attributes as descriptions, unless a field has a description."""
+    docstrings = attribute_docstrings(model)
+    for name, field in model.model_fields.items():
+        text = docstrings.get(name, "")
+        found = properties.get(str(field.validation_alias or field.alias or name))
+        if text and found is not None:
+            found.setdefault("description", text)
 
 
 def structural_schema(model: type[Resource]) -> Schema:

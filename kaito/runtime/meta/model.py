@@ -83,7 +83,6 @@ class Model(BaseModel):
         populate_by_name=True,
         extra="allow",
         frozen=True,
-        use_attribute_docstrings=True,
         ser_json_inf_nan="strings",
         defer_build=True,  # schemas of unused kinds are not built, which keeps import time low
     )

@@ -147,7 +147,8 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     WorkloadRefused
     WorkspaceDeleting
     WorkspaceFailed
-    WorkspaceInferenceStatusPending
+    DownloadingWeights LoadingModel PullingWeights WarmingUp
+            WorkspaceInferenceStatusPending
     WorkspaceInferenceStatusSuccess
     WorkspacePending
     WorkspaceReady
