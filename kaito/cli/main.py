@@ -1,4 +1,4 @@
-"""The `kaito` command: a local cluster, and a demonstration.
+"""The `kaito` command: a local cluster, a demonstration, and model files.
 
 Called by the console script. Exit codes: 0 done, 1 failure (reported in one line), 2 wrong usage, 130 interrupted.
 """
@@ -13,10 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kaito.cli import model
+
 
 def parser() -> argparse.ArgumentParser:
     """Every command and flag."""
-    root = argparse.ArgumentParser(prog="kaito", description="Try Kaito on a single machine.")
+    root = argparse.ArgumentParser(prog="kaito", description="Try Kaito on a single machine, and pack model files.")
     root.add_argument("--version", action="version", version=f"kaito {version('kaito')}")
     commands = root.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="run a local cluster with Kaito until interrupted")
@@ -35,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--speed", type=float, default=60.0, help="simulated seconds per real second of the cloud")
         command.add_argument("--presets", type=Path, help="environment with the serving software")
+    model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
     return root
 
 
@@ -46,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = parser().parse_args(argv)
     try:
+        if arguments.command == "model":
+            sys.exit(model.run(arguments))
         asyncio.run(_run(arguments))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

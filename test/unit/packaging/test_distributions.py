@@ -206,7 +206,7 @@ def test_every_import_is_a_declared_dependency(distribution: Distribution) -> No
 def test_every_dependency_is_imported(distribution: Distribution) -> None:
     used = {provider_of(module) for path in distribution.modules() for module in imported(path)}
     started = {
-        "kaito": {"kaito-local", "kaito-oci"},  # the extras
+        "kaito": {"kaito-local"},  # the extra
         "kaito-azure-simulator": {"kaito"},  # the packages around it
         "kaito-local": {"kaito-azure-simulator"},  # as a program
         "kaito-runtime": {"kubernetes-asyncio"},  # by name, without its models

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import io
 import json
-import platform
 import shutil
 import tarfile
 import tempfile
@@ -18,11 +17,12 @@ from typing import IO, Any, Final
 
 from kaito_config.image_references import ImageReference
 
-from kaito_oci.credentials import Credentials, find_credentials
-from kaito_oci.errors import CredentialsRejected, NotAnAdapter, RegistryError
+from kaito_oci.credentials import find_credentials
+from kaito_oci.errors import NotAnAdapter, RegistryError
+from kaito_oci.image_manifest import open_image
 from kaito_oci.json_values import is_list
 from kaito_oci.layers import ImageTree, apply_layer
-from kaito_oci.registry import DOCKER_LIST, INDEX, MANIFEST, Registry
+from kaito_oci.registry import MANIFEST, FetchedManifest, Registry
 
 __all__ = ["apply_layer", "check_push", "pack", "pull_image", "push_adapter"]
 
@@ -120,8 +120,8 @@ def pull_image(
         CredentialsRejected: the registry rejects all credentials.
         RegistryError: the image cannot be pulled or unpacked.
     """
-    attempts: list[Credentials | None] = [*find_credentials(reference, docker_configs), None]
-    registry, layers = _authorized_registry(attempts, reference, plain_http=plain_http)
+    registry, manifest = open_image(reference, docker_configs, plain_http=plain_http)
+    layers = _layers(manifest, reference)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
         tree = Path(scratch) / "tree"
@@ -144,19 +144,11 @@ def pull_image(
     return names
 
 
-def _authorized_registry(
-    attempts: Sequence[Credentials | None], reference: ImageReference, *, plain_http: bool
-) -> tuple[Registry, list[dict[str, Any]]]:
-    """Returns the registry with the first credentials that it accepts, and the layers of the image."""
-    *others, last = attempts
-    for credentials in others:
-        registry = Registry(reference, credentials, plain_http=plain_http)
-        try:
-            return registry, _layers(registry, reference)
-        except CredentialsRejected:
-            continue
-    registry = Registry(reference, last, plain_http=plain_http)
-    return registry, _layers(registry, reference)
+def _layers(manifest: FetchedManifest, reference: ImageReference) -> list[dict[str, Any]]:
+    layers = manifest.document.get("layers")
+    if not is_list(layers):
+        raise RegistryError(f"{reference} has a manifest without layers ({manifest.media_type or 'unknown type'})")
+    return layers
 
 
 def _decompressed(blob: Path, media_type: str) -> IO[bytes]:
@@ -165,27 +157,6 @@ def _decompressed(blob: Path, media_type: str) -> IO[bytes]:
     with blob.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(blob, "rb") if packed else blob.open("rb")  # type: ignore[return-value]  # GzipFile is an IO[bytes]
-
-
-def _layers(registry: Registry, reference: ImageReference) -> list[dict[str, Any]]:
-    document, media_type = registry.manifest(reference.version)
-    if media_type in (INDEX, DOCKER_LIST) or "manifests" in document:
-        document, _ = registry.manifest(_choose_platform(document.get("manifests", []), reference))
-    layers = document.get("layers")
-    if not is_list(layers):
-        raise RegistryError(f"{reference} has a manifest without layers ({media_type or 'unknown type'})")
-    return layers
-
-
-def _choose_platform(manifests: Sequence[Mapping[str, Any]], reference: ImageReference) -> str:
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    # Build tools add attestations to an index, as manifests for an unknown platform.
-    images = [entry for entry in manifests if entry.get("platform", {}).get("os") != "unknown"]
-    matching = [entry for entry in images if entry.get("platform", {}).get("architecture") in (None, machine)]
-    if not images:
-        raise RegistryError(f"{reference} is an index without images")
-    # Data images are often built for one platform only, and their content does not depend on it.
-    return str((matching or images)[0]["digest"])
 
 
 def _move_into_place(tree: Path, directory: Path) -> None:

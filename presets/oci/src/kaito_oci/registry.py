@@ -1,6 +1,6 @@
 """Client of the registry protocol for pushes and pulls (OCI distribution specification 1.1).
 
-Used by `adapter_image`. Guarantees:
+Used by `adapter_image`, `model_push` and `download`. Threads may share a client. Guarantees:
 
 * Temporary failures (connection errors, 408, 425, 429, 5xx) are retried with exponential backoff, or after Retry-After.
 * Rejected credentials are a CredentialsRejected error and are not retried.
@@ -16,8 +16,11 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Final, final
@@ -55,7 +58,47 @@ class _Response:
     stream: IO[bytes] | None = None
 
 
-Body = bytes | Path | None
+BodyPieces = Callable[[], Iterable[bytes]]
+"""Opens the content of an upload; called again for each attempt."""
+Body = bytes | Path | BodyPieces | None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedManifest:
+    """A manifest or index with its digest."""
+
+    document: dict[str, Any]
+    media_type: str
+    digest: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BlobStream:
+    """The open download of a blob."""
+
+    stream: IO[bytes]
+    start: int
+    """Offset of the first byte; 0 if the registry ignores ranges."""
+
+    def read_exactly(self, count: int) -> bytes:
+        """Reads `count` bytes.
+
+        Raises:
+            ConnectionError: the connection ended before.
+        """
+        content = b""
+        while len(content) < count:
+            piece = self.stream.read(count - len(content))
+            if not piece:
+                raise ConnectionError("the connection ended early")
+            content += piece
+        return content
+
+    def skip(self, count: int) -> None:
+        """Reads `count` bytes without keeping them."""
+        while count > 0:
+            count -= len(self.read_exactly(min(count, CHUNK_BYTES)))
 
 
 @final
@@ -69,7 +112,7 @@ class Registry:
         *,
         plain_http: bool = False,
         tries: int = MAX_ATTEMPTS,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], Any] = time.sleep,
     ) -> None:
         scheme = "http" if plain_http or reference.is_loopback else "https"
         self._base = f"{scheme}://{reference.api_host}/v2/{reference.repository}/"
@@ -79,15 +122,24 @@ class Registry:
         self._tries = tries
         self._sleep = sleep
 
+    @property
+    def reference(self) -> ImageReference:
+        """The image of this client."""
+        return self._reference
+
     # Push.
 
-    def push_blob(self, content: bytes | Path, digest: str, size: int) -> None:
+    def has_blob(self, digest: str) -> bool:
+        """Returns whether the repository contains a blob."""
+        return self._send("HEAD", f"blobs/{digest}", accept_missing=True).status == 200
+
+    def push_blob(self, content: bytes | Path | BodyPieces, digest: str, size: int) -> None:
         """Uploads a blob unless the registry has it.
 
         Raises:
             RegistryError: the upload failed, after retries.
         """
-        if self._send("HEAD", f"blobs/{digest}", accept_missing=True).status == 200:
+        if self.has_blob(digest):
             return
         for attempt in range(self._tries):
             # A failed upload session is not resumed, because the part that the registry stored is unknown.
@@ -102,7 +154,7 @@ class Registry:
                 )
                 return
             except (RegistryError, OSError, HTTPException) as error:
-                if isinstance(error, CredentialsRejected) or attempt == self._tries - 1 or not _is_temporary(error):
+                if isinstance(error, CredentialsRejected) or attempt == self._tries - 1 or not is_temporary(error):
                     raise self._failed(f"upload of {digest[:19]}", error) from error
                 self._back_off(attempt, error)
 
@@ -123,26 +175,65 @@ class Registry:
             # Registries need not support cancellation (OCI distribution specification 1.1); empty uploads expire.
             log.debug("%s: canceling the trial upload failed: %s", self._reference, error)
 
-    def push_manifest(self, document: bytes, media_type: str) -> str:
-        """Uploads a manifest with the tag of the reference; returns its digest."""
+    def push_manifest(self, document: bytes, media_type: str, version: str = "") -> str:
+        """Uploads a manifest with the tag of the reference, or as `version`; returns its digest."""
         headers = {"Content-Type": media_type}
-        self._send("PUT", f"manifests/{self._reference.tag}", data=document, headers=headers, expected=(201, 200))
+        self._send(
+            "PUT", f"manifests/{version or self._reference.tag}", data=document, headers=headers, expected=(201, 200)
+        )
         return "sha256:" + hashlib.sha256(document).hexdigest()
 
     # Pull.
 
     def manifest(self, version: str) -> tuple[dict[str, Any], str]:
         """Downloads a manifest or index; returns the document and its media type."""
+        fetched = self.fetch_manifest(version)
+        return fetched.document, fetched.media_type
+
+    def fetch_manifest(self, version: str) -> FetchedManifest:
+        """Downloads a manifest or index by tag or digest.
+
+        Raises:
+            CredentialsRejected: the registry rejects the credentials.
+            RegistryError: the manifest does not exist, is malformed or has another digest.
+        """
         accept = f"{MANIFEST}, {INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
         response = self._send("GET", f"manifests/{version}", headers={"Accept": accept})
-        raw = response.content
-        if version.startswith("sha256:") and "sha256:" + hashlib.sha256(raw).hexdigest() != version:
+        digest = "sha256:" + hashlib.sha256(response.content).hexdigest()
+        if version.startswith("sha256:") and digest != version:
             raise RegistryError(f"{self._reference}: manifest {version} does not match its digest")
         try:
-            document: dict[str, Any] = json.loads(raw)
+            document = json.loads(response.content)
         except ValueError as error:
             raise RegistryError(f"{self._reference}: the manifest is not JSON") from error
-        return document, str(document.get("mediaType") or response.headers.get("content-type", ""))
+        if not is_object(document):
+            raise RegistryError(f"{self._reference}: the manifest is not a JSON object")
+        media_type = str(document.get("mediaType") or response.headers.get("content-type", ""))
+        return FetchedManifest(document, media_type, digest)
+
+    @contextmanager
+    def open_blob(self, digest: str, start: int) -> Generator[BlobStream]:
+        """Opens the download of a blob at the offset `start`. One attempt; `download` repeats it.
+
+        Raises:
+            CredentialsRejected: the registry rejects the credentials.
+            RegistryError: the registry responds with an error; `is_temporary` classifies it.
+            OSError, HTTPException: the connection failed.
+        """
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        response = self._once("GET", urljoin(self._base, f"blobs/{digest}"), headers, None, stream=True)
+        body = response.stream or io.BytesIO()
+        with body:
+            content_range = response.headers.get("content-range", "")
+            if response.status == 200:
+                yield BlobStream(body, 0)
+            elif response.status == 206 and content_range.startswith(f"bytes {start}-"):
+                yield BlobStream(body, start)
+            else:
+                raise RegistryError(
+                    f"{self._reference}: status {response.status} with the range {content_range[:80]!r} "
+                    f"for a download from byte {start}"
+                )
 
     def pull_blob(self, digest: str, target: Path) -> None:
         """Downloads a blob to `target` and verifies its digest.
@@ -186,7 +277,7 @@ class Registry:
                     method, urljoin(self._base, path), headers or {}, data, accept_missing=accept_missing, stream=stream
                 )
             except (OSError, HTTPException, RegistryError) as error:
-                if attempt == self._tries - 1 or not _is_temporary(error):
+                if attempt == self._tries - 1 or not is_temporary(error):
                     raise self._failed(f"{method} {path}", error) from error
                 self._back_off(attempt, error)
                 continue
@@ -214,8 +305,7 @@ class Registry:
             subject = f"user {self._credentials.user!r}" if self._credentials else "anonymous access"
             raise CredentialsRejected(f"{self._reference}: the registry rejects {subject} ({_reason(response)})")
         if response.status >= 400 and not (accept_missing and response.status == 404):
-            retry_after = response.headers.get("retry-after", "")
-            raise _Status(response.status, _reason(response), float(retry_after) if retry_after.isdigit() else None)
+            raise _Status(response.status, _reason(response), _retry_after(response.headers.get("retry-after", "")))
         return response
 
     def _authenticate(self, challenge: str) -> str:
@@ -257,9 +347,7 @@ class Registry:
         return f"Bearer {_token(response.content, realm)}"
 
     def _back_off(self, attempt: int, error: Exception) -> None:
-        retry_after = error.retry_after if isinstance(error, _Status) else None
-        backoff = INITIAL_BACKOFF_SECONDS * 2**attempt if retry_after is None else retry_after
-        seconds = min(MAX_BACKOFF_SECONDS, backoff)
+        seconds = backoff_seconds(attempt, error)
         log.warning("%s: %s; retrying in %.0f s", self._reference, error, seconds)
         self._sleep(seconds)
 
@@ -278,10 +366,27 @@ class _Status(RegistryError):
         self.retry_after = retry_after
 
 
-def _is_temporary(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
+    """Returns whether a repetition of the request may succeed."""
     if isinstance(error, _Status):
         return error.status in RETRYABLE_STATUSES
     return not isinstance(error, RegistryError)
+
+
+def backoff_seconds(attempt: int, error: Exception) -> float:
+    """Returns the delay before the next attempt: exponential, or the Retry-After of the registry, at most 30 s."""
+    retry_after = error.retry_after if isinstance(error, _Status) else None
+    return min(MAX_BACKOFF_SECONDS, INITIAL_BACKOFF_SECONDS * 2**attempt if retry_after is None else retry_after)
+
+
+def _retry_after(text: str) -> float | None:
+    """Reads Retry-After: seconds, or a date."""
+    if text.isdecimal() and text.isascii():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # missing, malformed, or a date without a zone
+        return None
 
 
 def _token(content: bytes, realm: str) -> str:
@@ -308,17 +413,22 @@ def _reason(response: _Response) -> str:
 def _open(
     method: str, url: str, headers: Mapping[str, str], data: Body, authorization: str | None, *, stream: bool = False
 ) -> _Response:
-    if isinstance(data, Path):
-        with data.open("rb") as file:
-            return _open_request(_request(method, url, headers, file, authorization), stream=stream)
-    return _open_request(_request(method, url, headers, data, authorization), stream=stream)
+    content = file_pieces(data) if isinstance(data, Path) else data() if callable(data) else data
+    return _open_request(_request(method, url, headers, content, authorization), stream=stream)
+
+
+def file_pieces(file: Path) -> Iterator[bytes]:
+    """Reads a file in large pieces; http.client would read 8 KiB at a time."""
+    with file.open("rb") as opened:
+        while piece := opened.read(CHUNK_BYTES):
+            yield piece
 
 
 def _request(
-    method: str, url: str, headers: Mapping[str, str], data: bytes | IO[bytes] | None, authorization: str | None
+    method: str, url: str, headers: Mapping[str, str], data: bytes | Iterable[bytes] | None, authorization: str | None
 ) -> urllib.request.Request:
-    # The data is an argument of the constructor because a later assignment removes the Content-Length header. A file
-    # would then be sent in chunks, which the specification does not allow for an upload.
+    # The data is an argument of the constructor because a later assignment removes the Content-Length header. It would
+    # then be sent in chunks, which the specification does not allow for an upload.
     request = urllib.request.Request(url, data, dict(headers), method=method)  # noqa: S310 - http(s) by construction
     if authorization:
         # urllib does not send this header to the target of a redirect.
