@@ -16,22 +16,19 @@ BASE_NAME = "localhost/kaito-base"
 PACKAGES = ("ca-certificates", "netbase", "python3", "python3-pip", "python3-venv", "tzdata")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 UNUSED = ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale")
-ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-    "PIP_CERT": str(CERTIFICATES),
-    "SSL_CERT_FILE": str(CERTIFICATES),
-}
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
 class BaseImageError(Exception):
     """The base image cannot be made; the message names what is missing."""
 
 
-def make_base_image(engine: Buildah, folder: Path, suite: str, mirror: str) -> str:
-    """Creates the base image in the engine's storage; returns its name.
+def make_base_image(engine: Buildah, folder: Path, suite: str, mirror: str, *, renew: bool = False) -> str:
+    """Creates the base image in the engine's storage unless it exists; returns its name.
 
-    The root file system stays in `folder` and is used again by the next call for the same suite.
+    An existing image is left unchanged, because every layer of the images on top of it would be built again. The root
+    file system stays in `folder` for the next storage. `renew` makes both again, with the current packages of the
+    mirror.
 
     Raises:
         BaseImageError: the process is not root, or a program is missing.
@@ -41,12 +38,15 @@ def make_base_image(engine: Buildah, folder: Path, suite: str, mirror: str) -> s
         raise BaseImageError("debootstrap needs root; run the command as root")
     if missing := [name for name in ("debootstrap", "buildah") if shutil.which(name) is None]:
         raise BaseImageError(f"not installed: {', '.join(missing)} (apt-get install {' '.join(missing)})")
+    name = f"{BASE_NAME}:{suite}"
+    if engine.size_of(name) and not renew:
+        return name
     root = folder / f"base-{suite}"
     complete = folder / f"base-{suite}.complete"
-    if not complete.exists():
+    if renew or not complete.exists():
+        complete.unlink(missing_ok=True)
         _debootstrap(root, suite, mirror)
         complete.touch()
-    name = f"{BASE_NAME}:{suite}"
     _commit(engine, root, name)
     return name
 

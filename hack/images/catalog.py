@@ -60,12 +60,6 @@ class Source:
     created: str
     """Time of the commit, RFC 3339, so that a rebuild of the same commit has the same label."""
 
-    @property
-    def tags(self) -> list[str]:
-        """The version and, if the files are those of a commit, the first twelve digits of its hash."""
-        is_commit = self.revision != "unknown" and not self.revision.endswith("-dirty")
-        return [self.version, *([self.revision[:12]] if is_commit else [])]
-
     def build_arguments(self) -> dict[str, str]:
         """Returns the build arguments that the labels of the images are made from."""
         return {"VERSION": self.version, "REVISION": self.revision, "CREATED": self.created}
@@ -81,6 +75,11 @@ def read_source(root: Path = ROOT) -> Source:
     dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
     created = datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Source(version, f"{revision}-dirty" if dirty else revision, created)
+
+
+def commit_tag(revision: str) -> str | None:
+    """Returns the first twelve digits of a commit hash; None if the files were not those of a commit."""
+    return None if revision in {"", "unknown"} or revision.endswith("-dirty") else revision[:12]
 
 
 def full_name(registry: str, image: Image, tag: str) -> str:

@@ -17,7 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hack.images.base import BaseImageError, make_base_image
-from hack.images.catalog import DEFAULT_REGISTRY, ROOT, Image, Source, UnknownImage, full_name, read_source, select
+from hack.images.catalog import (
+    DEFAULT_REGISTRY,
+    ROOT,
+    Image,
+    Source,
+    UnknownImage,
+    commit_tag,
+    full_name,
+    read_source,
+    select,
+)
 from hack.images.engine import Buildah, BuildOptions, Engine, EngineMissing, choose_engine
 
 CACHE = Path.home() / ".cache" / "kaito" / "images"
@@ -38,7 +48,7 @@ def run(*command: str) -> float:
 def build_images(
     engine: Engine, images: Sequence[Image], source: Source, options: BuildOptions, registry: str = DEFAULT_REGISTRY
 ) -> None:
-    """Builds images, tags each with the version and the commit, and prints sizes and times.
+    """Builds images, tags each with the version, and prints sizes and times.
 
     Raises:
         CalledProcessError: a build failed.
@@ -53,16 +63,16 @@ def build_images(
     )
     lines: list[str] = []
     for image in images:
-        names = [full_name(registry, image, tag) for tag in source.tags]
-        seconds = run(*engine.build(image.dockerfile, names, options))
-        lines.append(f"{names[0]}  {engine.size_of(names[0])}  built in {seconds:.0f} s")
+        name = full_name(registry, image, source.version)
+        seconds = run(*engine.build(image.dockerfile, name, options))
+        lines.append(f"{name}  {engine.size_of(name)}  built in {seconds:.0f} s")
     print("\n".join(lines))
 
 
 def push_images(
     engine: Engine, images: Sequence[Image], source: Source, target: str, *, plain_http: bool, compress: bool
 ) -> None:
-    """Pushes images that were built before as `target`/NAME, with the version and the commit as tags.
+    """Pushes images that were built before as `target`/NAME, with the version and the commit of the build as tags.
 
     Raises:
         CalledProcessError: a push failed, or an image was not built.
@@ -70,7 +80,8 @@ def push_images(
     for image in images:
         name = full_name(DEFAULT_REGISTRY, image, source.version)
         _require_built(engine, image, name)
-        for tag in source.tags:
+        commit = commit_tag(engine.revision_of(name))
+        for tag in [source.version, *([commit] if commit else [])]:
             pushed = full_name(target, image, tag)
             commands = engine.push(name, pushed, plain_http=plain_http, compress=compress)
             seconds = sum(run(*command) for command in commands)
@@ -142,6 +153,7 @@ def parser() -> argparse.ArgumentParser:
     base = commands.add_parser("base", parents=[engine], help="make a base image from a Debian mirror")
     base.add_argument("--suite", default="bookworm", help="release of Debian (default: bookworm)")
     base.add_argument("--mirror", default="http://deb.debian.org/debian", help="Debian mirror")
+    base.add_argument("--renew", action="store_true", help="make an existing base image again, with current packages")
     base.add_argument("--folder", type=Path, default=CACHE, help=f"where the file system is kept (default: {CACHE})")
     return root
 
@@ -183,7 +195,7 @@ def main(words: Sequence[str]) -> int:
     try:
         if arguments.command == "base":
             engine = Buildah(arguments.storage, arguments.isolation)
-            name = make_base_image(engine, arguments.folder, arguments.suite, arguments.mirror)
+            name = make_base_image(engine, arguments.folder, arguments.suite, arguments.mirror, renew=arguments.renew)
             print(f'{name}  {engine.size_of(name)}; use it with: make images ARGS="--base-image {name}"')
             return 0
         images, source = select(arguments.images), read_source()

@@ -1,19 +1,21 @@
 """Translates builds, pushes and exports into the commands of Docker or Buildah.
 
 Used by the command line and by `hack.release`. The command builders are pure functions of their arguments; only
-`choose_engine` and `size_of` start programs.
+`choose_engine`, `size_of` and `revision_of` start programs.
 """
 
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 CA_SECRET = "/run/secrets/ca"  # noqa: S105 - a path
 """Where the Dockerfiles mount the secret `ca`, a file of certificate authorities."""
+
+REVISION_LABEL = "org.opencontainers.image.revision"
 
 UV_CACHE = "/run/uv-cache"
 """Where Buildah mounts the cache of the machine; an empty directory of this name stays in the image."""
@@ -47,8 +49,8 @@ class Engine(Protocol):
         """The name of the program."""
         ...
 
-    def build(self, dockerfile: str, names: Sequence[str], options: BuildOptions) -> list[str]:
-        """Returns the command that builds the current directory and tags the result with `names`."""
+    def build(self, dockerfile: str, name: str, options: BuildOptions) -> list[str]:
+        """Returns the command that builds the current directory and names the result."""
         ...
 
     def push(self, name: str, target: str, *, plain_http: bool, compress: bool) -> list[list[str]]:
@@ -68,6 +70,10 @@ class Engine(Protocol):
         """Returns the size of a local image for people, or an empty string if it does not exist."""
         ...
 
+    def revision_of(self, name: str) -> str:
+        """Returns the commit that a local image was built from, according to its label."""
+        ...
+
 
 def _secrets(options: BuildOptions) -> list[str]:
     files = {"ca": options.ca_file, "netrc": options.netrc_file}
@@ -81,22 +87,18 @@ def _arguments(options: BuildOptions) -> list[str]:
     return [word for name, value in values.items() for word in ("--build-arg", f"{name}={value}")]
 
 
-def _tags(names: Sequence[str]) -> list[str]:
-    return [word for name in names for word in ("--tag", name)]
-
-
 @dataclass(frozen=True)
 class Docker:
     """Docker with BuildKit."""
 
     name: str = "docker"
 
-    def build(self, dockerfile: str, names: Sequence[str], options: BuildOptions) -> list[str]:
+    def build(self, dockerfile: str, name: str, options: BuildOptions) -> list[str]:
         """See `Engine.build`."""
         platform = ["--platform", options.platform] if options.platform else []
         return [
-            "docker", "build", "--file", dockerfile, *platform, *_arguments(options), *_secrets(options), *_tags(names),
-            ".",
+            "docker", "build", "--file", dockerfile, *platform, *_arguments(options), *_secrets(options),
+            "--tag", name, ".",
         ]  # fmt: skip
 
     def push(self, name: str, target: str, *, plain_http: bool, compress: bool) -> list[list[str]]:
@@ -112,6 +114,11 @@ class Docker:
         """See `Engine.size_of`."""
         found = _output("docker", "image", "inspect", "--format", "{{.Size}}", name)
         return f"{int(found) / 1e6:.0f} MB" if found else ""
+
+    def revision_of(self, name: str) -> str:
+        """See `Engine.revision_of`."""
+        template = f'{{{{index .Config.Labels "{REVISION_LABEL}"}}}}'
+        return _output("docker", "image", "inspect", "--format", template, name) or ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class Buildah:
             return ["buildah"]
         return ["buildah", "--root", str(self.storage / "storage"), "--runroot", str(self.storage / "run")]
 
-    def build(self, dockerfile: str, names: Sequence[str], options: BuildOptions) -> list[str]:
+    def build(self, dockerfile: str, name: str, options: BuildOptions) -> list[str]:
         """See `Engine.build`."""
         platform = ["--platform", options.platform] if options.platform else []
         cache: list[str] = []
@@ -138,7 +145,7 @@ class Buildah:
             cache = ["--volume", f"{options.uv_cache}:{UV_CACHE}:rw", "--build-arg", f"UV_CACHE_DIR={UV_CACHE}"]
         return [
             *self.command, "build", "--isolation", self.isolation, "--network", "host", "--layers",
-            "--file", dockerfile, *platform, *_arguments(options), *_secrets(options), *cache, *_tags(names), ".",
+            "--file", dockerfile, *platform, *_arguments(options), *_secrets(options), *cache, "--tag", name, ".",
         ]  # fmt: skip
 
     def push(self, name: str, target: str, *, plain_http: bool, compress: bool) -> list[list[str]]:
@@ -155,6 +162,11 @@ class Buildah:
         """See `Engine.size_of`."""
         found = _output(*self.command, "images", "--json", name)
         return str(json.loads(found)[0]["size"]) if found else ""
+
+    def revision_of(self, name: str) -> str:
+        """See `Engine.revision_of`."""
+        template = f'{{{{index .OCIv1.Config.Labels "{REVISION_LABEL}"}}}}'
+        return _output(*self.command, "inspect", "--type", "image", "--format", template, name) or ""
 
 
 def choose_engine(preference: str = "auto", storage: Path | None = None, isolation: str = "chroot") -> Engine:

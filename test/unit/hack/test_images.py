@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hack.images import base
-from hack.images.catalog import IMAGES, ROOT, Source, UnknownImage, full_name, read_source, select
+from hack.images.catalog import IMAGES, ROOT, Source, UnknownImage, commit_tag, full_name, read_source, select
 from hack.images.command import main
 from hack.images.engine import Buildah, BuildOptions, Docker, EngineMissing, choose_engine
 
@@ -55,15 +55,16 @@ def test_images_are_selected_by_name_in_the_order_of_the_catalog() -> None:
         select(["kaito-base"])
 
 
-def test_the_tags_are_the_version_and_a_commit_without_changes(tmp_path: Path) -> None:
+def test_the_tag_of_a_commit_exists_only_without_changes(tmp_path: Path) -> None:
     (tmp_path / "VERSION").write_text("1.2.3\n")
-    assert read_source(tmp_path).tags == ["1.2.3"], "no checkout"
-    assert read_source(tmp_path).revision == "unknown"
+    assert read_source(tmp_path).version == "1.2.3"
+    assert read_source(tmp_path).revision == "unknown", "no checkout"
+    assert commit_tag("unknown") is commit_tag("") is None
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "first", "--date", "2026-01-02T03:04:05Z")
     source = read_source(tmp_path)
-    assert source.tags == ["1.2.3", source.revision[:12]]
+    assert commit_tag(source.revision) == source.revision[:12]
     assert len(source.revision) == 40
     assert source.created.endswith("Z")
     (tmp_path / "untracked").touch()
@@ -71,7 +72,7 @@ def test_the_tags_are_the_version_and_a_commit_without_changes(tmp_path: Path) -
     (tmp_path / "VERSION").write_text("1.2.4\n")
     changed = read_source(tmp_path)
     assert changed.revision == f"{source.revision}-dirty"
-    assert changed.tags == ["1.2.4"], "the commit does not contain these files"
+    assert commit_tag(changed.revision) is None, "the commit does not contain these files"
 
 
 @pytest.mark.parametrize(
@@ -95,15 +96,15 @@ def test_secrets_and_the_cache_are_flags_of_the_build(tmp_path: Path) -> None:
         uv_cache=tmp_path / "uv",
         platform="linux/arm64",
     )
-    docker = Docker().build("Dockerfile.workspace", ["a:1", "a:2"], options)
+    docker = Docker().build("Dockerfile.workspace", "a:1", options)
     assert docker == [
         "docker", "build", "--file", "Dockerfile.workspace", "--platform", "linux/arm64",
         "--build-arg", "BASE_IMAGE=example.com/python:3.12",
         "--build-arg", "PIP_CERT=/run/secrets/ca", "--build-arg", "SSL_CERT_FILE=/run/secrets/ca",
         "--secret", f"id=ca,src={tmp_path}/ca.pem", "--secret", f"id=netrc,src={tmp_path}/netrc",
-        "--tag", "a:1", "--tag", "a:2", ".",
+        "--tag", "a:1", ".",
     ]  # fmt: skip
-    buildah = Buildah(tmp_path / "store").build("Dockerfile.workspace", ["a:1"], options)
+    buildah = Buildah(tmp_path / "store").build("Dockerfile.workspace", "a:1", options)
     root = ["buildah", "--root", f"{tmp_path}/store/storage", "--runroot", f"{tmp_path}/store/run"]
     assert buildah[: len(root)] == root
     assert ["--volume", f"{tmp_path}/uv:/run/uv-cache:rw", "--build-arg", "UV_CACHE_DIR=/run/uv-cache"] == buildah[
@@ -141,7 +142,8 @@ def test_build_push_and_export_with_docker(
     install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hack.images.command.read_source", lambda: Source("1.2.3", "a" * 40, "2026-01-01T00:00:00Z"))
-    body = 'case "$1" in info) echo 29;; image) echo 202000000;; save) echo archive > "$3";; esac'
+    inspect = f'[ "${{4%%index*}}" = "$4" ] && echo 202000000 || echo {"b" * 40}'
+    body = f'case "$1" in info) echo 29;; image) {inspect};; save) echo archive > "$3";; esac'
     log = install("docker", body)
     assert main(["build", "gpu-provisioner", "--index-url", "https://mirror.example.com/simple"]) == 0
     assert main(["push", "gpu-provisioner", "--registry", "registry.example.com/kaito"]) == 0
@@ -152,13 +154,13 @@ def test_build_push_and_export_with_docker(
     assert "--build-arg PIP_INDEX_URL=https://mirror.example.com/simple" in build
     assert "--build-arg UV_DEFAULT_INDEX=https://mirror.example.com/simple" in build
     name = "docker.io/kaito/gpu-provisioner:1.2.3"
-    assert build.endswith(f"--tag {name} --tag docker.io/kaito/gpu-provisioner:{'a' * 12} .")
+    assert build.endswith(f"--tag {name} .")
     pushed = "registry.example.com/kaito/gpu-provisioner"
     assert rest == [
         f"docker tag {name} {pushed}:1.2.3",
         f"docker push {pushed}:1.2.3",
-        f"docker tag {name} {pushed}:{'a' * 12}",
-        f"docker push {pushed}:{'a' * 12}",
+        f"docker tag {name} {pushed}:{'b' * 12}",
+        f"docker push {pushed}:{'b' * 12}",
         f"docker save --output {tmp_path}/out/gpu-provisioner.tar {name}",
     ]
     assert f"{name}  202 MB  built in " in capsys.readouterr().out
@@ -172,11 +174,14 @@ def test_an_archive_on_standard_output_is_only_the_archive(install: Install, cap
     assert command == ["buildah", "push", "a:1", "docker-archive:/dev/stdout:a:1"]
 
 
-def test_the_size_of_an_image_of_buildah(install: Install) -> None:
+def test_the_size_and_the_commit_of_an_image_of_buildah(install: Install) -> None:
     install("buildah", f"echo '{json.dumps([{'size': '202 MB'}])}'")
     assert Buildah().size_of("a:1") == "202 MB"
+    install("buildah", "echo abc")
+    assert Buildah().revision_of("a:1") == "abc"
     install("buildah", "exit 125")
     assert Buildah().size_of("a:1") == ""
+    assert Buildah().revision_of("a:1") == ""
 
 
 @pytest.mark.parametrize(
@@ -223,14 +228,25 @@ def test_the_base_image_is_bootstrapped_once(install: Install, tmp_path: Path, m
         f"$4/{name}" for name in ("usr/lib/python3.11", "usr/local/bin", "etc/ssl/certs", "var/lib/apt/lists/x")
     )
     install("debootstrap", f"/bin/mkdir -p {made}; : > $4/usr/lib/python3.11/EXTERNALLY-MANAGED")
-    log = install("buildah", "[ $1 != from ] || echo container-1")
-    folder = tmp_path / "base"
+    listed = json.dumps([{"size": "151 MB"}])
+    found = f"[ ! -e {tmp_path}/committed ] || echo '{listed}'"
+    script = f'case "$1" in from) echo container-1;; commit) : > {tmp_path}/committed;; images) {found};; esac'
+    log = install("buildah", script)
+    folder, mirror = tmp_path / "base", "http://mirror.example.com/debian"
+
+    def count() -> tuple[int, int]:
+        programs = [" ".join(call.split()[:2]) for call in log.read_text().splitlines()]
+        return programs.count("debootstrap --variant=minbase"), programs.count("buildah commit")
+
     for _ in range(2):
-        name = base.make_base_image(Buildah(), folder, "bookworm", "http://mirror.example.com/debian")
-        assert name == "localhost/kaito-base:bookworm"
-    calls = log.read_text().splitlines()
-    assert [call.split()[0] for call in calls].count("debootstrap") == 1
-    assert calls[-2:] == ["buildah commit --quiet container-1 localhost/kaito-base:bookworm", "buildah rm container-1"]
+        assert base.make_base_image(Buildah(), folder, "bookworm", mirror) == "localhost/kaito-base:bookworm"
+    assert count() == (1, 1)
+    assert log.read_text().splitlines()[-2] == "buildah rm container-1"
+    (tmp_path / "committed").unlink()  # another storage: the root file system is used again
+    base.make_base_image(Buildah(), folder, "bookworm", mirror)
+    assert count() == (1, 2)
+    base.make_base_image(Buildah(), folder, "bookworm", mirror, renew=True)
+    assert count() == (2, 3)
     root = folder / "base-bookworm"
     assert not (root / "usr/lib/python3.11/EXTERNALLY-MANAGED").exists()
     assert (root / "usr/local/bin/python").readlink() == Path("/usr/bin/python3")
