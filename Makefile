@@ -26,14 +26,16 @@ test: sync
 	@test -e test/unit/$(PACKAGE) || { echo "no such folder: test/unit/$(PACKAGE)"; exit 2; }
 	@$(PYTEST) -q -n 2 test/unit/$(PACKAGE) $(ARGS)
 else
-test: sync presets-env envtest ## Every test; with PACKAGE=runtime/cache the unit tests of one package
-	@$(PYTEST) -q -n 2 test/unit test/docs test/contract
+test: sync presets-env envtest tools ## Every test; with PACKAGE=runtime/cache the unit tests of one package
+	@$(PYTEST) -q -n 2 test/unit test/docs test/contract test/charts
 	@$(PYTEST) -q test/e2e
 	@presets/.venv/bin/python presets/test/real_registry.py
 	@presets/.venv/bin/python -m pytest -q presets/test
 endif
 
-.PHONY: test-contract test-e2e test-docs test-presets
+.PHONY: test-contract test-e2e test-docs test-presets test-charts
+test-charts: sync envtest tools ## The Helm charts against config/ and on a real kube-apiserver
+	@$(PYTEST) -q -n 2 test/charts $(ARGS)
 test-contract: sync envtest ## The same tests on the in-memory API server and on a real kube-apiserver
 	@$(PYTEST) -q -n 2 test/contract $(ARGS)
 test-e2e: sync presets-env envtest ## The programs as processes, from a Workspace to an answer of its model
@@ -145,6 +147,10 @@ format: sync ## Rewrite the code in the house format
 .PHONY: envtest
 envtest: sync ## Build the real kube-apiserver and etcd once (Go needed; about five minutes)
 	@.venv/bin/python -m hack.envtest --only-build
+
+.PHONY: tools
+tools: sync ## Build helm and promtool once, unless they are on PATH (Go needed; about ten minutes)
+	@.venv/bin/python -m hack.tools helm promtool >/dev/null || echo "tests of charts and alerts will be skipped"
 
 .PHONY: sync presets-env
 sync: .venv/.synced ## Install the development environment into .venv

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hack.generate import (
     api_page,
+    charts,
     configuration_files,
     conformance,
     flags,
@@ -41,9 +42,11 @@ def generated() -> dict[Path, str]:
         reasons = (*HEADER, *(f"{', '.join(r.resources)}: {r.why}" for r in (*program.cluster, *program.namespaced)))
         files[Path("config", "rbac", f"{program.name}.yaml")] = to_yaml(*program.manifests(), header=reasons)
     files[Path("config", "rbac", "users.yaml")] = to_yaml(*rbac.user_roles(), header=HEADER)
+    secure = [*rbac.WORKSPACE_CONTROLLER.metrics_auth(), *rbac.GPU_PROVISIONER.metrics_auth(), rbac.metrics_reader()]
+    files[Path("config", "components", "secure-metrics", "rbac.yaml")] = to_yaml(*secure, header=HEADER)
     for module in (configuration_files, flags, metrics_page, serving_api):
         files[module.PATH] = module.page()
-    return files | api_page.pages() | reference.pages()
+    return files | charts.files() | api_page.pages() | reference.pages()
 
 
 def drift(files: dict[Path, str]) -> list[str]:

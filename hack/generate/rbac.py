@@ -11,8 +11,8 @@ from typing import Any
 NAMESPACE = "kaito-system"
 INFORMER = ("get", "list", "watch")
 APPLY = ("create", "patch")
-LEASE = ("get", "list", "watch", "create", "update", "patch")
-"""Leader election: upstream Kaito's role lacks update and patch, so its leader can never renew."""
+LEASE = ("get", "create", "update")
+"""Leader election: upstream Kaito's role lacks update, so its leader can never renew."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Program:
     namespaced: tuple[Rule, ...]
     account_annotations: tuple[tuple[str, str], ...] = ()
 
+    def metrics_auth(self) -> list[dict[str, Any]]:
+        """Role and binding for `--metrics-secure`."""
+        name = f"{self.name}{METRICS_AUTH}"
+        return [_role("ClusterRole", name, _ACCESS_REVIEWS), self._binding("ClusterRole", name)]
+
     def manifests(self) -> list[dict[str, Any]]:
         """ServiceAccount, roles and bindings."""
         account: dict[str, Any] = {"name": self.name, "namespace": NAMESPACE}
@@ -55,13 +60,14 @@ class Program:
             self._binding("Role"),
         ]
 
-    def _binding(self, kind: str) -> dict[str, Any]:
-        metadata = {"name": self.name} | ({"namespace": NAMESPACE} if kind == "Role" else {})
+    def _binding(self, kind: str, name: str = "") -> dict[str, Any]:
+        name = name or self.name
+        metadata = {"name": name} | ({"namespace": NAMESPACE} if kind == "Role" else {})
         return {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": f"{kind}Binding",
             "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": self.name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": NAMESPACE}],
         }
 
@@ -78,19 +84,21 @@ def _role(kind: str, name: str, rules: Iterable[Rule], labels: dict[str, str] | 
     }
 
 
-_EVENTS = Rule("events on the objects they concern", ("", "events.k8s.io"), ("events",), ("create", "patch"))
+_EVENTS = Rule("events on the objects they concern", ("events.k8s.io",), ("events",), APPLY)
 _ELECTION = Rule("leader election", ("coordination.k8s.io",), ("leases",), LEASE)
 _ACCESS_REVIEWS = (
-    Rule("secured metrics: authenticate the client", ("authentication.k8s.io",), ("tokenreviews",), ("create",)),
-    Rule("secured metrics: authorize the client", ("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
+    Rule("authenticate the client of secured metrics", ("authentication.k8s.io",), ("tokenreviews",), ("create",)),
+    Rule("authorize the client", ("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
 )
+METRICS_AUTH = "-metrics-auth"
+"""Suffix of the role for secured metrics, which only installations with `--metrics-secure` have."""
 
 WORKSPACE_CONTROLLER = Program(
     "workspace-controller",
     cluster=(
-        Rule("the kind it reconciles; update and patch for the finalizer and revision", ("kaito.sh",), ("workspaces",),
-             (*INFORMER, "update", "patch")),
-        Rule("its status", ("kaito.sh",), ("workspaces/status",), ("get", "update", "patch")),
+        Rule("the kind it reconciles; patch for the finalizer and revision", ("kaito.sh",), ("workspaces",),
+             (*INFORMER, "patch")),
+        Rule("its status", ("kaito.sh",), ("workspaces/status",), ("patch",)),
         Rule("owner references that block deletion", ("kaito.sh",), ("workspaces/finalizers",), ("update",)),
         Rule("claims: one per node", ("karpenter.sh",), ("machines", "nodeclaims"), (*INFORMER, "create", "delete")),
         Rule("readiness and GPU capacity; patch labels them", ("",), ("nodes",), (*INFORMER, "patch")),
@@ -105,9 +113,9 @@ WORKSPACE_CONTROLLER = Program(
         Rule("presence of the Secrets a Workspace names; never listed", ("",), ("secrets",), ("get",)),
         Rule("presence of what a pod uses", ("",), ("persistentvolumeclaims", "serviceaccounts"), ("get",)),
         Rule("which webhook configurations point here", ("admissionregistration.k8s.io",),
-             ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"), INFORMER),
+             ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"), ("list",)),
         Rule("the CA bundle in ours", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),
-             ("update", "patch"), names=("validation.workspace.kaito.sh",)),
+             ("patch",), names=("validation.workspace.kaito.sh",)),
         Rule("the policy that protects an installation in use; its name cannot limit create",
              ("admissionregistration.k8s.io",),
              ("validatingadmissionpolicies", "validatingadmissionpolicybindings"), ("create",)),
@@ -115,12 +123,11 @@ WORKSPACE_CONTROLLER = Program(
              ("validatingadmissionpolicies", "validatingadmissionpolicybindings"), ("get", "patch", "delete"),
              names=("kaito-in-use",)),
         _EVENTS,
-        *_ACCESS_REVIEWS,
     ),
     namespaced=(
         _ELECTION,
-        Rule("the webhook's certificate", ("",), ("secrets",), (*INFORMER, "create")),
-        Rule("the same, rotated", ("",), ("secrets",), ("update", "patch"),
+        Rule("the webhook's certificate; its name cannot limit create", ("",), ("secrets",), ("create",)),
+        Rule("the same, rotated", ("",), ("secrets",), ("get", "update"),
              names=("workspace-controller-webhook-cert",)),
     ),
 )  # fmt: skip
@@ -129,24 +136,29 @@ GPU_PROVISIONER = Program(
     "gpu-provisioner",
     cluster=(
         Rule("the kinds it reconciles; delete replaces claims that cannot launch", ("karpenter.sh",),
-             ("machines", "nodeclaims"), (*INFORMER, "update", "patch", "delete")),
-        Rule("their status", ("karpenter.sh",), ("machines/status", "nodeclaims/status"), ("get", "update", "patch")),
+             ("machines", "nodeclaims"), (*INFORMER, "patch", "delete")),
+        Rule("their status", ("karpenter.sh",), ("machines/status", "nodeclaims/status"), ("patch",)),
         Rule("owner references that block deletion", ("karpenter.sh",),
              ("machines/finalizers", "nodeclaims/finalizers"), ("update",)),
-        Rule("registration, initialization, termination", ("",), ("nodes",), (*INFORMER, "update", "patch", "delete")),
+        Rule("registration, initialization, termination", ("",), ("nodes",), (*INFORMER, "patch", "delete")),
         Rule("draining a node; delete where the grace period is over", ("",), ("pods",), ("get", "list", "delete")),
         Rule("the same", ("",), ("pods/eviction",), ("create",)),
-        Rule("volumes that a node still holds", ("storage.k8s.io",), ("volumeattachments",), ("get", "list")),
+        Rule("volumes that a node still holds", ("storage.k8s.io",), ("volumeattachments",), ("list",)),
         Rule("whose volumes those are", ("",), ("persistentvolumeclaims",), ("get",)),
         Rule("the cluster's identity, its UID", ("",), ("namespaces",), ("get",), names=("kube-system",)),
         _EVENTS,
-        *_ACCESS_REVIEWS,
     ),
     namespaced=(_ELECTION,),
 )  # fmt: skip
 
 _WORKSPACES = Rule("", ("kaito.sh",), ("workspaces",), (*INFORMER, "create", "update", "patch", "delete"))
 _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
+
+
+def metrics_reader() -> dict[str, Any]:
+    """The role of a client of secured metrics, such as Prometheus."""
+    rules = [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    return _role("ClusterRole", "kaito-metrics-reader", ()) | {"rules": rules}
 
 
 def user_roles() -> list[dict[str, Any]]:

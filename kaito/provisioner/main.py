@@ -23,7 +23,8 @@ from kaito.runtime import Manager
 from kaito.runtime.logging import configure, get_logger
 
 NAME = "gpu-provisioner"
-"""Name of the lease, the field manager and the log entries."""
+"""Name of the lease, the field manager and the log entries. Must not change: during a rolling upgrade, the leader of
+the previous version would hold another lease than the new one, and both would act."""
 
 _log = get_logger(__name__)
 
@@ -69,10 +70,10 @@ def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager
     return manager
 
 
-def _claims_of_leader(manager: Manager, kinds: Sequence[type[Claim]]) -> list[Claim]:
-    """The cached claims for the gauge of phases; empty unless this replica leads, so that claims are counted once."""
+def _claims_of_leader(manager: Manager, kinds: Sequence[type[Claim]]) -> list[Claim] | None:
+    """The cached claims for the gauge of phases; None unless this replica leads, so that claims are counted once."""
     if not manager.is_leader:
-        return []
+        return None
     return [claim for kind in kinds for claim in manager.cache.list(kind) if is_managed(claim)]
 
 

@@ -72,8 +72,8 @@ class ProvisionerMetrics:
             "gpu_provisioner_orphan_pools", "Instances without a claim at the last garbage collection.", registry=None
         )
 
-    def register(self, registry: CollectorRegistry, claims: Callable[[], Iterable[Claim]]) -> None:
-        """Adds all metrics to a registry; `claims` is called at each scrape."""
+    def register(self, registry: CollectorRegistry, claims: Callable[[], Iterable[Claim] | None]) -> None:
+        """Adds all metrics to a registry; `claims` is called at each scrape and returns None on a standby."""
         registry.register(PhaseCollector(claims))
         for collector in (
             self.terminated,
@@ -108,9 +108,9 @@ def phase(claim: Claim) -> str:
 
 @final
 class PhaseCollector(Collector):
-    """Counts claims by phase at each scrape."""
+    """Counts claims by phase at each scrape, on the leader."""
 
-    def __init__(self, claims: Callable[[], Iterable[Claim]]) -> None:
+    def __init__(self, claims: Callable[[], Iterable[Claim] | None]) -> None:
         self._claims = claims
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -118,8 +118,11 @@ class PhaseCollector(Collector):
         return [_phases()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Counts the claims."""
-        counts = Tally(phase(claim) for claim in self._claims())
+        """Counts the claims; nothing is exported on a standby."""
+        claims = self._claims()
+        if claims is None:
+            return
+        counts = Tally(phase(claim) for claim in claims)
         family = _phases()
         for name in PHASES:
             family.add_metric([name], counts[name])

@@ -29,6 +29,8 @@ FIELD_MANAGER = "kaito-workspace-controller"
 """Field manager of all applied fields. Must not change: fields of the old manager would never be removed."""
 
 LEASE = "workspace-controller.kaito.sh"
+"""Name of the lease. Must not change: during a rolling upgrade, the leader of the previous version would hold another
+lease than the new one, and both would act."""
 
 _log = get_logger(__name__)
 
@@ -63,9 +65,9 @@ def workspace_manager(
     return manager
 
 
-def _known_workspaces(manager: Manager) -> Iterable[Workspace]:
-    """Returns the cached Workspaces on the leader. Other replicas return none, or the sum would be too high."""
-    return manager.cache.list(Workspace) if manager.is_leader else ()
+def _known_workspaces(manager: Manager) -> Iterable[Workspace] | None:
+    """Returns the cached Workspaces on the leader, and None on other replicas, which export no gauges."""
+    return manager.cache.list(Workspace) if manager.is_leader else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

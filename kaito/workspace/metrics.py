@@ -1,7 +1,8 @@
 """Prometheus metrics of the workspace controller, in the same registry as the framework's.
 
-The gauges are computed from the cache when Prometheus scrapes, without a request to the API server. Phases follow from
-`status.state`, so that a Workspace that is still starting is not counted as an error.
+The gauges are computed from the cache when Prometheus scrapes, without a request to the API server. Only the leader
+exports them: a standby that exported zeros would make every aggregation over replicas depend on the replica. Phases
+follow from `status.state`, so that a Workspace that is still starting is not counted as an error.
 """
 
 from collections import Counter as Tally
@@ -49,8 +50,8 @@ class WorkspaceMetrics:
             registry=None,
         )
 
-    def register(self, registry: CollectorRegistry, workspaces: Callable[[], Iterable[Workspace]]) -> None:
-        """Registers all metrics; `workspaces` is called at each scrape."""
+    def register(self, registry: CollectorRegistry, workspaces: Callable[[], Iterable[Workspace] | None]) -> None:
+        """Registers all metrics; `workspaces` is called at each scrape and returns None on a standby."""
         for collector in (self.claim_creates, self.claim_ready_seconds, self.time_to_ready_seconds):
             registry.register(collector)
         registry.register(WorkspaceCollector(workspaces))
@@ -60,7 +61,7 @@ class WorkspaceMetrics:
 class WorkspaceCollector(Collector):
     """Gauges of the Workspaces that exist at the time of a scrape."""
 
-    def __init__(self, workspaces: Callable[[], Iterable[Workspace]]) -> None:
+    def __init__(self, workspaces: Callable[[], Iterable[Workspace] | None]) -> None:
         self._workspaces = workspaces
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -68,8 +69,11 @@ class WorkspaceCollector(Collector):
         return [_count(), _presets(), _phases()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Returns the current gauges."""
-        workspaces = list(self._workspaces())
+        """Returns the current gauges; none on a standby."""
+        known = self._workspaces()
+        if known is None:
+            return
+        workspaces = list(known)
         count, presets, phases = _count(), _presets(), _phases()
         by_phase = Tally(phase(workspace) for workspace in workspaces)
         for name in ("succeeded", "error", "pending", "deleting"):
@@ -82,11 +86,11 @@ class WorkspaceCollector(Collector):
 
 
 def _count() -> GaugeMetricFamily:
-    return GaugeMetricFamily("kaito_workspace_count", "Workspaces by phase.", labels=["phase"])
+    return GaugeMetricFamily("kaito_workspaces", "Workspaces by phase.", labels=["phase"])
 
 
 def _presets() -> GaugeMetricFamily:
-    return GaugeMetricFamily("kaito_workspace_preset_count", "Inference Workspaces by preset.", labels=["preset_name"])
+    return GaugeMetricFamily("kaito_preset_workspaces", "Inference Workspaces by preset.", labels=["preset_name"])
 
 
 def _phases() -> GaugeMetricFamily:

@@ -130,7 +130,7 @@ def unknown(value: Any, schema: dict[str, Any], path: str) -> list[str]:
 
 
 def test_every_manifest_is_in_its_kustomization() -> None:
-    for folder in ("crd", "rbac", "manager", "webhook"):
+    for folder in ("crd", "rbac", "manager", "webhook", "network-policy", "components/secure-metrics"):
         listed = yaml.safe_load((CONFIG / folder / "kustomization.yaml").read_text())["resources"]
         present = {path.name for path in (CONFIG / folder).glob("*.yaml")} - {"kustomization.yaml"}
 
@@ -168,6 +168,38 @@ def test_no_role_has_wildcards() -> None:
         for name, role in named(kind, "rbac").items():
             for rule in role["rules"]:
                 assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], name
+
+
+@pytest.mark.parametrize("program", ["workspace-controller", "gpu-provisioner"])
+def test_a_program_survives_drains_and_reports_its_end(program: str) -> None:
+    pod = named("Deployment", "manager")[program]["spec"]["template"]["spec"]
+    budget = named("PodDisruptionBudget", "manager")[program]["spec"]
+
+    assert {"key": "CriticalAddonsOnly", "operator": "Exists"} in pod["tolerations"]
+    assert pod["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": {"app.kubernetes.io/name": program}}}
+
+
+@pytest.mark.parametrize("program", ["workspace-controller", "gpu-provisioner"])
+def test_metrics_are_limited_to_labeled_namespaces_and_the_webhook_is_not(program: str) -> None:
+    policy = named("NetworkPolicy", "network-policy")[program]["spec"]
+    container = named("Deployment", "manager")[program]["spec"]["template"]["spec"]["containers"][0]
+    ports = {port["name"] for port in container["ports"]}
+    allowed = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+
+    assert policy["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": program}}
+    assert allowed["metrics"] == [{"namespaceSelector": {"matchLabels": {"metrics": "enabled"}}}]
+    assert allowed.keys() == ports - {"health"}, "probes come from the node"
+    assert allowed.get("webhook") is None
+
+
+def test_access_reviews_are_granted_only_with_secure_metrics() -> None:
+    reviews = {"tokenreviews", "subjectaccessreviews"}
+    for name, role in named("ClusterRole", "rbac").items():
+        assert not reviews & {r for rule in role["rules"] for r in rule["resources"]}, name
+    granted = named("ClusterRole", "components/secure-metrics")
+    for program in ("workspace-controller", "gpu-provisioner"):
+        assert {r for rule in granted[f"{program}-metrics-auth"]["rules"] for r in rule["resources"]} == reviews
 
 
 @pytest.mark.parametrize("program", ["workspace-controller", "gpu-provisioner"])

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from kaito.provisioner.flags import parse
 from kaito.provisioner.main import manager_for
-from kaito.provisioner.metrics import phase
+from kaito.provisioner.metrics import ProvisionerMetrics, phase
 
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
@@ -55,6 +55,12 @@ async def test_gauge_counts_claims_by_phase(stage: "Stage") -> None:
     assert registry.get_sample_value("karpenter_nodes_created_total", {"nodepool": pool}) == 1
 
 
+def test_a_standby_exports_no_phases() -> None:
+    registry = CollectorRegistry()
+    ProvisionerMetrics().register(registry, lambda: None)
+    assert registry.get_sample_value("gpu_provisioner_nodeclaim_phase", {"phase": "ready"}) is None
+
+
 async def test_manager_exports_metrics_of_cloud_and_claims() -> None:
     environment = {"ARM_SUBSCRIPTION_ID": "s", "ARM_RESOURCE_GROUP": "g", "AZURE_CLUSTER_NAME": "c"}
     flags = ["--arm-endpoint=http://127.0.0.1:1", "--azure-credential=fake", "--metrics-bind-address=0"]
@@ -62,7 +68,6 @@ async def test_manager_exports_metrics_of_cloud_and_claims() -> None:
     names = {metric.name for metric in manager.metrics.registry.collect()}
     assert names >= {
         "gpu_provisioner_arm_requests",
-        "gpu_provisioner_nodeclaim_phase",
         "karpenter_nodeclaims_terminated",
         "karpenter_cloudprovider_errors",
         "controller_runtime_reconcile",

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from kaito.api import Workspace
-from kaito.workspace.metrics import phase
+from kaito.workspace.metrics import WorkspaceMetrics, phase
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -19,13 +19,19 @@ async def test_phases_presets_and_claims_are_counted(cluster: "Cluster", phi: Wo
         await cluster.until_serving()
         text = generate_latest(manager.metrics.registry).decode()
     kind = cluster.kind.kind
-    assert 'kaito_workspace_count{phase="succeeded"} 1.0' in text
-    assert 'kaito_workspace_count{phase="pending"} 0.0' in text
-    assert 'kaito_workspace_preset_count{preset_name="phi-3-mini-4k-instruct"} 1.0' in text
+    assert 'kaito_workspaces{phase="succeeded"} 1.0' in text
+    assert 'kaito_workspaces{phase="pending"} 0.0' in text
+    assert 'kaito_preset_workspaces{preset_name="phi-3-mini-4k-instruct"} 1.0' in text
     assert 'kaito_workspace_phase{name="workspace-phi-3-mini",namespace="default",phase="succeeded"} 1.0' in text
     assert f'kaito_nodeclaim_create_total{{kind="{kind}",result="success"}} 1.0' in text
     assert "kaito_workspace_time_to_ready_seconds_count 1.0" in text
     assert f'kaito_nodeclaim_ready_seconds_count{{kind="{cluster.settings.node_api.value}"}} 1.0' in text
+
+
+def test_a_standby_exports_no_gauges() -> None:
+    registry = CollectorRegistry()
+    WorkspaceMetrics().register(registry, lambda: None)
+    assert "kaito_workspaces" not in generate_latest(registry).decode()
 
 
 @pytest.mark.parametrize(

@@ -284,12 +284,10 @@ def test_metrics_of_many_workspaces(phi: Workspace) -> None:
     def value(metric: str, **labels: str) -> float | None:
         return registry.get_sample_value(metric, labels)
 
-    counts = {
-        name: value("kaito_workspace_count", phase=name) for name in ("succeeded", "error", "pending", "deleting")
-    }
+    counts = {name: value("kaito_workspaces", phase=name) for name in ("succeeded", "error", "pending", "deleting")}
     assert counts == {"succeeded": 1, "error": 1, "pending": 2, "deleting": 1}
-    assert value("kaito_workspace_preset_count", preset_name="phi-3-mini-4k-instruct") == 3
-    assert value("kaito_workspace_preset_count", preset_name="phi-4") == 1
+    assert value("kaito_preset_workspaces", preset_name="phi-3-mini-4k-instruct") == 3
+    assert value("kaito_preset_workspaces", preset_name="phi-4") == 1
     assert value("kaito_workspace_phase", namespace="default", name="b", phase="error") == 1
     metrics.claim_ready_seconds.labels("machine").observe(61)
     metrics.time_to_ready_seconds.observe(3601)

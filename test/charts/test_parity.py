@@ -1,0 +1,74 @@
+"""The charts contain what `config` contains: an object that is changed on one side only fails here."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from test.charts.rendering import CHARTS, NAMES, ROOT, Objects, comparable, kustomize, template
+
+CLAIM_CRDS = {
+    ("CustomResourceDefinition", "machines.karpenter.sh"),
+    ("CustomResourceDefinition", "nodeclaims.karpenter.sh"),
+}
+NOT_IN_CHARTS = {("Namespace", "kaito-system")}
+"""Helm installs into a namespace that exists."""
+
+
+def both(controller: dict[str, Any] | None = None, provisioner: dict[str, Any] | None = None) -> Objects:
+    """The objects of both charts."""
+    first, second = template("workspace-controller", values=controller), template("gpu-provisioner", values=provisioner)
+    assert first.keys() & second.keys() == set(), "Helm refuses an object that belongs to another release"
+    return first | second
+
+
+def expected(path: str) -> Objects:
+    """The objects of a kustomization that the charts must contain."""
+    found = kustomize(path).items()
+    return {key: value for key, value in found if key not in NOT_IN_CHARTS}
+
+
+def assert_same(charts: Objects, config: Objects) -> None:
+    assert sorted(charts) == sorted(config)
+    charts, config = comparable(charts), comparable(config)
+    for key, document in config.items():
+        assert charts[key] == document, key
+
+
+def test_the_defaults_are_the_default_installation() -> None:
+    charts, config = both(), expected("config/default")
+    config["ConfigMap", "gpu-provisioner-azure"]["data"] = {
+        "ARM_SUBSCRIPTION_ID": "s", "ARM_RESOURCE_GROUP": "g", "AZURE_CLUSTER_NAME": "c", "LOCATION": "l"
+    }  # fmt: skip
+    assert_same(charts, config)
+
+
+def test_the_values_for_aks_are_the_overlay() -> None:
+    files = {name: template(name, CHARTS / name / "values" / "aks.yaml") for name in NAMES}
+    assert_same(files["workspace-controller"] | files["gpu-provisioner"], expected("config/overlays/aks"))
+
+
+@pytest.mark.parametrize("name", ["existing-nodes", "karpenter"])
+def test_the_values_without_gpu_provisioner_are_the_overlay(name: str) -> None:
+    config = expected(f"config/overlays/{name}")
+    if name == "existing-nodes":  # the overlay keeps the CRDs of claims, which nothing uses
+        config = {key: value for key, value in config.items() if key not in CLAIM_CRDS}
+    chart = "workspace-controller"
+    assert_same(template(chart, CHARTS / chart / "values" / f"{name}.yaml"), config)
+
+
+def test_secure_metrics_are_the_component() -> None:
+    secure = both({"metrics": {"secure": True}}, {"controller": {"metrics": {"secure": True}}})
+    added = {key: secure[key] for key in sorted(secure.keys() - both().keys())}
+    component = yaml.safe_load_all((ROOT / "config/components/secure-metrics/rbac.yaml").read_text())
+    roles = {(d["kind"], d["metadata"]["name"]): d for d in component}
+    for role in roles.values():
+        role["metadata"]["labels"] = {"kaito.sh/installation": "true"}
+    assert_same(added, roles)
+
+
+def test_the_version_of_the_charts_is_that_of_the_repository() -> None:
+    version = (ROOT / "VERSION").read_text().strip()
+    for name in NAMES:
+        chart = yaml.safe_load((CHARTS / name / "Chart.yaml").read_text())
+        assert (chart["version"], chart["appVersion"]) == (version, version), name
