@@ -40,6 +40,10 @@ OTHER_PROGRAMS = {
 """Flags in the text that are not flags of the controllers or of the command `kaito`."""
 
 
+NODE_API = {"getting-started/existing-nodes.md": NodeApi.BYO, "guides/karpenter.md": NodeApi.NODECLAIM}
+"""Pages about an installation that does not create Machines."""
+
+
 def name(page: Path) -> str:
     return str(page.relative_to(DOCS))
 
@@ -57,8 +61,8 @@ WITH_MANIFESTS = [page for page in PAGES if documents(page)]
 async def test_manifests_are_admitted(page: Path, apply: Callable[..., Awaitable[None]], world: World) -> None:
     found = documents(page)
     await apply(world.transport(), [*manifests(), *found])
-    byo = name(page) == "getting-started/existing-nodes.md"
-    settings = WorkspaceSettings(node_api=NodeApi.BYO if byo else NodeApi.MACHINE)
+    node_api = NODE_API.get(name(page), NodeApi.MACHINE)
+    settings = WorkspaceSettings(node_api=node_api)
     for document in found:
         if document["kind"] == "Workspace":
             stored = world.get(Workspace, document["metadata"]["name"])
@@ -112,7 +116,7 @@ def test_commands_name_files_and_targets_that_exist(page: Path) -> None:
     paths |= set(re.findall(r"-f (Dockerfile\.\w+)", text))
     missing = [path for path in sorted(paths) if path.removesuffix("/kustomization.yaml") not in made]
     assert [path for path in missing if not (ROOT / path).exists()] == []
-    targets = set(re.findall(r"^([a-z-]+)(?: [a-z-]+)*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+)(?: [a-z0-9-]+)*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = {word for line in lines if line.startswith("make ") for word in line.split()[1:2]}
     named |= set(re.findall(r"`make ([a-z-]+)`", page.read_text()))
     assert sorted(named - targets) == []

@@ -130,12 +130,21 @@ class Stack:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl against the API server; its output."""
-        command = ["kubectl", f"--kubeconfig={self.kubeconfig}", *arguments]
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-        if check and result.returncode:
-            message = f"{' '.join(arguments)}: {result.stderr}"
-            raise RuntimeError(message)
-        return result.stdout + ("" if check else result.stderr)
+        return run_kubectl(self.kubeconfig, *arguments, stdin=stdin, check=check)
+
+
+def run_kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run kubectl; its output, with that on stderr unless checked.
+
+    Raises:
+        RuntimeError: kubectl failed, and `check` is set.
+    """
+    command = ["kubectl", f"--kubeconfig={kubeconfig}", *arguments]
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if check and result.returncode:
+        message = f"{' '.join(arguments)}: {result.stderr}"
+        raise RuntimeError(message)
+    return result.stdout + ("" if check else result.stderr)
 
 
 @contextlib.asynccontextmanager

@@ -252,11 +252,23 @@ def _known_cause(report: ClaimsReport, decision: ClaimDecision) -> str:
 
 def _with_condition_message(reason: str, claim: Claim) -> str:
     """Appends the message of the claim's failed condition to a reason."""
-    blocking = claim.blocking_condition()
-    message = (
-        "" if blocking is None or blocking.reason == AWAITING_RECONCILIATION else blocking.message or blocking.reason
-    )
+    failed = _failed_stage(claim)
+    message = "" if failed is None else failed.message or failed.reason
     return "; ".join(filter(None, (reason, shorten(message))))
+
+
+def _failed_stage(claim: Claim) -> Condition | None:
+    """Returns the first stage that is not True, if the provisioner has reported on it.
+
+    Karpenter deletes a claim that it cannot launch before it reports on the launch. The later stages then contain that
+    there is no node, which is not the cause.
+    """
+    for stage in claim.stages:
+        condition = claim.condition(stage)
+        if condition is not None and condition.is_true:
+            continue
+        return None if condition is None or condition.reason == AWAITING_RECONCILIATION else condition
+    return None
 
 
 async def _write_record(ctx: ReconcileContext, workspace: Workspace, attempts: ProvisionAttempts) -> None:

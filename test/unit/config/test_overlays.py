@@ -30,7 +30,9 @@ def test_it_refers_to_objects_containers_and_images_of_the_installation(overlay:
     kustomization: dict[str, Any] = yaml.safe_load((overlay / "kustomization.yaml").read_text())
     documents = installation()
     known = {(document["kind"], document["metadata"]["name"]) for document in documents}
-    assert [(overlay / path).resolve() for path in kustomization["resources"]] == [CONFIG / "default"]
+    base, *own = [(overlay / path).resolve() for path in kustomization["resources"]]
+    assert base == CONFIG / "default"
+    assert all(path.is_file() for path in own)
     images = {container["image"].rpartition(":")[0] for container in containers(documents).values()}
     assert {image["name"] for image in kustomization["images"]} <= images
     for entry in kustomization["patches"]:

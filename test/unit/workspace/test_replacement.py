@@ -161,6 +161,34 @@ async def test_the_backoff_grows_and_the_cause_is_reported(
             assert "5 times in a row" in message
 
 
+async def test_a_later_stage_is_not_the_cause_of_a_claim_that_was_not_launched(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    """Karpenter reports "node not registered" on a claim that it deletes because it cannot launch it."""
+
+    def delete_with_stages(life: Life, claim: Claim) -> None:
+        launched, _, initialized = claim.stages
+        if life.age(claim) < 1:
+            life.cluster.set_claim_status(
+                claim,
+                {"type": launched, "status": "Unknown", "reason": "AwaitingReconciliation"},
+                {"type": initialized, "status": "Unknown", "reason": "NodeNotFound", "message": "no node registered"},
+            )
+            life.cluster.world.patch(life.cluster.kind, claim.name, {"metadata": {"finalizers": ["example.com/f"]}})
+            tell(life.cluster, claim, "InsufficientCapacityError", QUOTA)
+            life.cluster.world.delete(life.cluster.kind, claim.name)
+        else:
+            life.cluster.world.patch(life.cluster.kind, claim.name, {"metadata": {"finalizers": []}})
+
+    cluster.apply(phi)
+    life = Life(cluster)
+    async with cluster.controller():
+        await life.run(100, delete_with_stages)
+        message = cluster.conditions()["WorkspaceReady"][2]
+        assert QUOTA in message
+        assert "no node registered" not in message
+
+
 async def test_the_cause_stays_while_the_replacement_is_on_its_way(cluster: "Cluster", phi: Workspace) -> None:
     cluster.apply(phi)
     life = Life(cluster)
