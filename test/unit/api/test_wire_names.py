@@ -147,8 +147,11 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     WorkloadRefused
     WorkspaceDeleting
     WorkspaceFailed
-    DownloadingWeights LoadingModel PullingWeights WarmingUp
-            WorkspaceInferenceStatusPending
+    DownloadingWeights
+    LoadingModel
+    PullingWeights
+    WarmingUp
+    WorkspaceInferenceStatusPending
     WorkspaceInferenceStatusSuccess
     WorkspacePending
     WorkspaceReady
