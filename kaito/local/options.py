@@ -20,3 +20,6 @@ class Options:
     """Seconds of the simulated cloud per real second; a pool takes five simulated minutes."""
     presets: Path | None = None
     """The environment with the serving software; detected in a checkout."""
+    model: str = ""
+    """Directory of the model that all pods serve, or `tiny` for a model with random weights. By default
+    SmolLM2-135M-Instruct if it is in the cache (`make demo` puts it there), else `tiny`."""

@@ -1,15 +1,21 @@
-"""Locates the environment of the serving software, and creates the tiny model that it serves locally.
+"""Locates the environment of the serving software, and the model that all pods serve locally.
 
 The environment is created by `make presets-env` in a checkout (`presets/.venv`), or named by `--presets`.
 """
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from kaito.local.processes import run
 
 ENVIRONMENT_VARIABLE = "KAITO_PRESETS"
+
+
+class ModelMissing(Exception):
+    """The directory of `--model` does not contain a model."""
 
 
 class PresetsMissing(Exception):
@@ -40,17 +46,46 @@ def find(named: Path | None) -> Path:
     raise PresetsMissing(candidates)
 
 
-async def tiny_model(presets: Path, folder: Path, progress: Callable[[str], None]) -> Path:
-    """The folder of the tiny model, created on first use (seeded, below 10 MB) in the user's cache.
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """The model that all pods serve, in place of the model of their preset."""
+
+    directory: Path
+    description: str
+    """What a reader of its answers has to know."""
+
+
+TINY: Final = "tiny"
+REAL: Final = "SmolLM2-135M-Instruct"
+COMPLETE: Final = "kaito-complete-2"
+"""Marker file of a complete directory; `hack.models.smollm2` writes it."""
+
+
+async def local_model(named: str, presets: Path, folder: Path, progress: Callable[[str], None]) -> LocalModel:
+    """Returns the model of `--model`. The tiny one is created on first use (seeded, below 10 MB) in the user's cache.
+
+    Args:
+        named: a directory, `tiny`, or empty for the default.
+        presets: environment with the serving software.
+        folder: for the log of the creation.
+        progress: called with a line for a long step.
 
     Raises:
-        ChildEnded: making it failed.
+        ModelMissing: the directory does not contain a model.
+        ChildEnded: creating the tiny model failed.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    model = cache / "kaito" / "models" / "tiny-phi-3"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaito" / "models"
+    if named and named != TINY:
+        directory = Path(named).resolve()
+        if not (directory / "config.json").is_file():
+            raise ModelMissing(f"--model: {directory} does not contain config.json")
+        return LocalModel(directory, f"{directory.name} in place of the preset's model")
+    if not named and (cache / REAL / COMPLETE).is_file():
+        return LocalModel(cache / REAL, f"{REAL}, 135 million parameters, in place of the preset's model")
+    model = cache / "tiny-phi-3"
     if not (model / "config.json").is_file():
         progress("creating a tiny model with random weights (once, about ten seconds)")
         log = folder / "tiny-model.log"
         model.parent.mkdir(parents=True, exist_ok=True)
         await run("kaito-tiny-model", [presets / "bin" / "kaito-tiny-model", model], log, env=dict(os.environ))
-    return model
+    return LocalModel(model, "a tiny model with random weights: the answer is meaningless, the pipeline is real")

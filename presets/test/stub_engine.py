@@ -24,6 +24,7 @@ class StubEngine:
         self.bodies: list[dict[str, Any]] = []
         self.cancelled = 0
         self.hold: asyncio.Event | None = None
+        self.has_chat_template = False
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -51,6 +52,9 @@ class StubEngine:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if "messages" in body and not self.has_chat_template and body["messages"][0]["content"] == "x":
+            message = "default chat template is no longer allowed, so you must provide a chat template"
+            return web.json_response({"error": {"message": message}}, status=400)
         text = body.get("prompt") or "".join(message["content"] for message in body["messages"])
         return web.json_response({"tokens": [ord(c) for c in text], "max_model_len": CONTEXT})
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from fake_model import FakeModel
@@ -137,3 +138,33 @@ async def test_wrong_method_and_unknown_path_are_json_errors(serve: Serve) -> No
     server = await serve()
     assert (await server.get("/chat"))[0] == 405
     assert (await server.get("/nowhere"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "result"),
+    [
+        ({"prompt": "hi"}, "hi\nHI"),
+        ({"prompt": "hi", "return_full_text": False}, "HI"),
+        ({"prompt": "hi", "prefix": "oh "}, "oh hi\nOH HI"),
+        ({"prompt": "hi", "apply_chat_template": True}, "hi\nHI"),
+        ({"prompt": "hi", "apply_chat_template": False}, "hiHI"),
+        ({"prompt": "<|user|>hi<|end|>"}, "<|user|>hi<|end|><|USER|>HI<|END|>"),
+        ({"prompt": "[INST] hi [/INST]"}, "[INST] hi [/INST][INST] HI [/INST]"),
+        ({"prompt": "<start_of_turn>user"}, "<start_of_turn>user<START_OF_TURN>USER"),
+        ({"prompt": "a <b> c | d"}, "a <b> c | d\nA <B> C | D"),
+    ],
+)
+async def test_a_bare_prompt_is_a_message_if_the_model_has_a_chat_template(
+    serve: Serve, body: dict[str, object], result: str
+) -> None:
+    model = FakeModel()
+    model.info = replace(model.info, has_chat_template=True)
+    server = await serve(model)
+    assert await server.post("/chat", body) == (200, {"Result": result})
+    assert len(model.conversations) == ("\n" in result or result == "HI")
+
+
+async def test_a_template_that_the_model_does_not_have_is_an_error(serve: Serve) -> None:
+    server = await serve()
+    status, body = await server.post("/chat", {"prompt": "hi", "apply_chat_template": True})
+    assert (status, "no chat template" in body["detail"]) == (400, True)

@@ -143,7 +143,7 @@ def test_completion_that_does_not_fit_the_context_is_rejected_by_hole() -> None:
 def test_defaults_of_a_chat_request() -> None:
     assert ChatRequest().model_dump() == {
         "prompt": None, "messages": None, "return_full_text": True, "clean_up_tokenization_spaces": False,
-        "prefix": None, "handle_long_generation": None, "generate_kwargs": None,
+        "prefix": None, "handle_long_generation": None, "generate_kwargs": None, "apply_chat_template": None,
     }  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def test_messages_have_text_fields_only() -> None:
 
 
 def test_number_of_keys_is_limited() -> None:
-    with pytest.raises(ValidationError, match="65 keys, of which at most 7 are known"):
+    with pytest.raises(ValidationError, match="65 keys, of which at most 8 are known"):
         ChatRequest.model_validate({f"k{number}": 1 for number in range(65)})
     with pytest.raises(ValidationError, match="k63"):
         ChatRequest.model_validate({f"k{number}": 1 for number in range(64)})

@@ -282,3 +282,26 @@ async def test_version_of_an_engine_that_does_not_report_one_is_empty(wrapped: W
     wrapped.proxy.state = "Loading"
     async with wrapped.session.get(wrapped.url + "/version") as response:
         assert (await response.json())["engine_version"] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "result"),
+    [
+        ({"prompt": "hi"}, "hi\nHI"),
+        ({"prompt": "hi", "return_full_text": False}, "HI"),
+        ({"prompt": "hi", "apply_chat_template": False}, "hiHI"),
+        ({"prompt": "<|user|>hi"}, "<|user|>hi<|USER|>HI"),
+    ],
+)
+async def test_a_bare_prompt_is_a_message_if_the_model_has_a_chat_template(
+    wrapped: Wrapped, body: dict[str, object], result: str
+) -> None:
+    wrapped.engine.has_chat_template = True
+    for _ in range(2):
+        assert await wrapped.chat(**body) == (200, {"Result": result})
+    assert ["messages" in sent for sent in wrapped.engine.bodies] == ["\n" in result or result == "HI"] * 2
+
+
+async def test_a_template_that_the_model_does_not_have_is_an_error(wrapped: Wrapped) -> None:
+    status, answer = await wrapped.chat(prompt="hi", apply_chat_template=True)
+    assert (status, "no chat template" in answer["detail"]) == (400, True)

@@ -80,6 +80,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         "up",
         f"--folder={folder}",
         f"--presets={PRESETS}",
+        "--model=tiny",  # the adapters of the tests belong to it
     ]
     with output.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)

@@ -13,6 +13,7 @@ from kaito_presets.inference.service import GenerationRequest, GenerationService
 from kaito_presets.serving.chat import (
     DEFAULT_NEW_TOKENS,
     DEFAULT_TOP_K,
+    TURN_SEPARATOR,
     ChatRequest,
     ChatResponse,
     LengthOptions,
@@ -37,12 +38,14 @@ async def answer(request: ChatRequest, service: GenerationService, *, conversati
     if request.messages or (conversational and not request.prompt):
         return await _converse(request, service)
     text = request.require_prompt()
-    tokens = await service.encode(text)
+    is_turn = request.is_turn(has_template=service.info.has_chat_template)
+    tokens = await service.encode([Message("user", text)] if is_turn else text)
     generation = _generation(request, tokens, service.info.context_tokens)
     completions = await service.complete(generation)
     head = ""
     if request.return_full_text:
         head = text if generation.prompt == tokens else service.decode(generation.prompt)
+        head += TURN_SEPARATOR if is_turn else ""
     return ChatResponse.of_prompt([completion.text for completion in completions], head=head)
 
 

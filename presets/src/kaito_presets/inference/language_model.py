@@ -51,6 +51,8 @@ class ModelInfo:
     source: str = ""
     device: str = "cpu"
     dtype: str = ""
+    has_chat_template: bool = False
+    """Whether conversations can be encoded."""
     unbatched_reasons: tuple[str, ...] = ()
     """Reasons for which every request runs outside the batch: options of the model's generation config, or its
     architecture. Empty if requests are batched."""

@@ -7,8 +7,11 @@ transformers server (v0.3), field by field, with these deliberate differences:
 * The answer to a conversation is the text of its last message, not the `repr` of a Python dict.
 * The default of 200 counts new tokens. (Upstream's 200 includes the prompt and truncates answers.) An explicit
   `max_length` keeps its meaning in transformers: prompt plus answer.
+* A prompt without the marks of a chat template is a message of the user, if the model has a template. (Instruct models
+  continue a bare text with nothing, or with noise.) `apply_chat_template` overrides this.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, final
@@ -30,6 +33,13 @@ MAX_LENGTH: Final = 2**31 - 1
 MAX_KEYS: Final = 64
 """Most keys of one JSON object in a body. Each unknown key is a validation error, so the number of keys bounds the
 size of the error response."""
+
+
+_TEMPLATE_MARKS: Final = re.compile(r"<\|[^|<>]{1,40}\|>|\[/?INST\]|<(?:start|end)_of_turn>|</?s>|<\uff5c")
+"""Marks of the chat templates of known model families, in a prompt that its caller formatted."""
+
+TURN_SEPARATOR: Final = "\n"
+"""Text between the message and the answer in a result with the whole text."""
 
 
 class _BoundedModel(BaseModel):
@@ -66,6 +76,24 @@ class ChatRequest(_BoundedModel):
     """"hole": truncate a prompt that does not fit, on the left."""
     generate_kwargs: dict[str, JsonValue] | None = None
     """Options of transformers' `GenerationConfig`."""
+    apply_chat_template: bool | None = None
+    """Whether the prompt is a message of the user, which the model's chat template formats. By default it is one if the
+    model has a template and the prompt contains no marks of one."""
+
+    def is_turn(self, *, has_template: bool) -> bool:
+        """Whether the prompt is a message of the user.
+
+        Args:
+            has_template: whether the model has a chat template.
+
+        Raises:
+            BadRequest: the request requests a template that the model does not have.
+        """
+        if self.apply_chat_template is None:
+            return has_template and not _TEMPLATE_MARKS.search(self.prompt or "")
+        if self.apply_chat_template and not has_template:
+            raise BadRequest("this model has no chat template; set --chat_template", param="apply_chat_template")
+        return self.apply_chat_template
 
     def require_prompt(self) -> str:
         """Returns the prompt with its prefix.

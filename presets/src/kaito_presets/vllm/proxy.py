@@ -19,9 +19,9 @@ from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from kaito_presets import __version__
-from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, Unavailable
+from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, RequestError, Unavailable
 from kaito_presets.json_values import is_object
-from kaito_presets.serving.chat import ChatRequest, ChatResponse, LengthOptions
+from kaito_presets.serving.chat import TURN_SEPARATOR, ChatMessage, ChatRequest, ChatResponse, LengthOptions
 from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
 from kaito_presets.serving.progress import StartProgress
@@ -64,6 +64,7 @@ class Proxy:
             )
         self._limit = in_flight_limit
         self._in_flight = 0
+        self._chat_template: bool | None = None
         self._session: aiohttp.ClientSession | None = None
         self.state: ServerState = "Loading"
         self.progress = progress or StartProgress()
@@ -153,12 +154,23 @@ class Proxy:
         require_healthy(self.state)
         body = await read_body(request, ChatRequest)
         with _ConcurrencySlot(self):
-            response = await (self._answer_messages(body) if body.messages else self._answer_prompt(body))
+            if body.messages:
+                response = await self._answer_messages(body, body.messages)
+            else:
+                response = await self._answer_prompt(body)
         return web.json_response(response.model_dump())
 
-    async def _answer_messages(self, body: ChatRequest) -> ChatResponse:
-        """Answers a conversation. The engine applies the chat template, so a long conversation is not truncated."""
-        messages = [message.model_dump() for message in body.messages or ()]
+    async def _answer_messages(
+        self, body: ChatRequest, conversation: Sequence[ChatMessage], *, head: str = ""
+    ) -> ChatResponse:
+        """Answers a conversation. The engine applies the chat template, so a long conversation is not truncated.
+
+        Args:
+            body: the request.
+            conversation: its messages, or its prompt as a message.
+            head: text in front of each answer to a prompt.
+        """
+        messages = [message.model_dump() for message in conversation]
         options = dict(body.generate_kwargs or {})
         lengths = LengthOptions.take_from(body, options)
         new_tokens = lengths.max_new_tokens
@@ -167,10 +179,25 @@ class Proxy:
             new_tokens = lengths.new_tokens(len(tokens))
         fields = translate.sampling_fields(options, max_new_tokens=new_tokens)
         document = await self._post("/v1/chat/completions", {"messages": messages, **fields})
-        return translate.chat_response(body, document, head="")
+        return translate.chat_response(body, document, head=head)
+
+    async def _has_chat_template(self) -> bool:
+        """Whether the engine's model has a chat template. The engine is queried once; it has no route for this."""
+        if self._chat_template is None:
+            try:
+                await self._tokenize({"messages": [{"role": "user", "content": "x"}]})
+                self._chat_template = True
+            except BadRequest:
+                self._chat_template = False
+            except RequestError:  # the engine fails, as the request itself will
+                return False
+        return self._chat_template
 
     async def _answer_prompt(self, body: ChatRequest) -> ChatResponse:
         text = body.require_prompt()
+        if body.apply_chat_template is not False and body.is_turn(has_template=await self._has_chat_template()):
+            head = text + TURN_SEPARATOR if body.return_full_text else ""
+            return await self._answer_messages(body, [ChatMessage(role="user", content=text)], head=head)
         options = dict(body.generate_kwargs or {})
         lengths = LengthOptions.take_from(body, options)
         prompt: str | list[int] = text

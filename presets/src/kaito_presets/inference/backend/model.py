@@ -123,6 +123,7 @@ class TransformersModel:
             source=options.pretrained_model_name_or_path,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
+            has_chat_template=bool(tokenizer.chat_template),
             unbatched_reasons=self.plan({}).unbatched_reasons,
         )
 
