@@ -221,6 +221,9 @@ that a restart keeps the backoff and creates no claim twice."""
 TEMPLATE_HASH: Final = "kaito.sh/template-hash"
 """Annotation on workloads: digest of the rendered pod template."""
 
+INPUTS_HASH: Final = "kaito.sh/inputs-hash"
+"""Annotation on tuning Jobs: digest of the fields of the Workspace. A Job is replaced if they change."""
+
 WEIGHTS: Final = "kaito.sh/weights"
 """Annotation on workloads: JSON of the source of the weights. While the Workspace requests the same, the workload keeps
 it."""

@@ -13,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from kaito.api.workspace import PodOptions
 from kaito.models.preset import UPSTREAM_REGISTRY
 from kaito.runtime.flags import FlagParser, boolean, comma_separated
 from kaito.runtime.manager import Settings
 from kaito.workspace.node_class import NodeClassSettings
+from kaito.workspace.pod_options import read_defaults
 from kaito.workspace.settings import DEFAULT_REGISTRY, NodeApi, WorkspaceSettings
 from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Flag, Support, log_level
 
@@ -102,6 +104,13 @@ def parser() -> FlagParser:
     # Without a default: the environment is read if the flag is not set.
     flags.add_settings(
         WorkspaceSettings, fields=SETTINGS_FIELDS, defaults={"image_registry": None, "model_registry": None}
+    )
+    flags.add_argument(
+        "--pod-defaults",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="YAML file with defaults of podOptions for the pods of all presets",
     )
     for flag in FLAGS:
         # Go programs accept boolean flags without a value.
@@ -307,6 +316,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     gates: dict[str, bool] = args.feature_gates
     try:
         _apply_log_flags(args)
+        pod_defaults = PodOptions() if args.pod_defaults is None else read_defaults(args.pod_defaults)
         webhook_port = _webhook_port(args.webhook_port, environ)
         nodes = node_api(
             chosen=args.node_api,
@@ -332,6 +342,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
         node_class=node_class,
         vllm=gates["vLLM"],
         default_node_image_family=args.default_node_image_family or "ubuntu",
+        pod_defaults=pod_defaults,
         **environment,
     )
     notes = (*_notes(args), *_environment_notes(environ), *class_notes)

@@ -1,12 +1,12 @@
 """Evaluates the nodes of a Workspace: which are usable, and what is wrong with the others."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
 from kaito.api import Workspace, labels
 from kaito.models.instance_types import same_size
-from kaito.runtime.kinds import Node
+from kaito.runtime.kinds import Node, Toleration
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.placement import TOLERATIONS, tolerates
 from kaito.workspace.ownership import is_node_of, owner_key
@@ -51,9 +51,14 @@ class NodesReport:
 
 
 def evaluate_nodes(
-    workspace: Workspace, hardware: Hardware, nodes: Iterable[Node], *, node_api: NodeApi
+    workspace: Workspace,
+    hardware: Hardware,
+    nodes: Iterable[Node],
+    *,
+    node_api: NodeApi,
+    tolerations: Sequence[Toleration] = TOLERATIONS,
 ) -> NodesReport:
-    """Evaluates the nodes that belong to the Workspace."""
+    """Evaluates the nodes that belong to the Workspace, whose pods have these tolerations."""
     by_name = {node.name: node for node in nodes}
     own = sorted(
         (node for node in by_name.values() if is_node_of(workspace, node, node_api=node_api)),
@@ -63,7 +68,7 @@ def evaluate_nodes(
     faults: list[str] = []
     gpu_faults: list[str] = []
     for node in own:
-        fault = _fault(node, hardware, any_type=labels.PREFERRED in node.labels)
+        fault = _fault(node, hardware, tolerations, any_type=labels.PREFERRED in node.labels)
         gpu_fault = None if fault else _gpu_fault(node, hardware)
         if fault:
             faults.append(f"node {node.name} {fault}")
@@ -83,7 +88,12 @@ def evaluate_nodes(
     )
 
 
-def find_free_preferred_nodes(workspace: Workspace, hardware: Hardware, nodes: Iterable[Node]) -> list[Node]:
+def find_free_preferred_nodes(
+    workspace: Workspace,
+    hardware: Hardware,
+    nodes: Iterable[Node],
+    tolerations: Sequence[Toleration] = TOLERATIONS,
+) -> list[Node]:
     """Returns the nodes of `preferredNodes` that are usable, match the selector, and belong to no Workspace."""
     position = {name: index for index, name in enumerate(workspace.resource.preferred_nodes)}
     free = [
@@ -92,13 +102,13 @@ def find_free_preferred_nodes(workspace: Workspace, hardware: Hardware, nodes: I
         if node.name in position
         and workspace.resource.label_selector.matches(node.labels)
         and owner_key(node) is None
-        and _fault(node, hardware, any_type=True) is None
+        and _fault(node, hardware, tolerations, any_type=True) is None
         and _gpu_fault(node, hardware) is None
     ]
     return sorted(free, key=lambda node: position[node.name])
 
 
-def _fault(node: Node, hardware: Hardware, *, any_type: bool = False) -> str | None:
+def _fault(node: Node, hardware: Hardware, tolerations: Sequence[Toleration], *, any_type: bool = False) -> str | None:
     """Returns why pods cannot be placed on the node; None if they can."""
     if node.deleting:
         return "is being deleted"
@@ -116,7 +126,7 @@ def _fault(node: Node, hardware: Hardware, *, any_type: bool = False) -> str | N
             for taint in node.spec.taints
             if taint.effect in _BLOCKING_EFFECTS
             and taint.key not in _DERIVED_TAINTS
-            and not tolerates(TOLERATIONS, taint)
+            and not tolerates(tolerations, taint)
         ),
         None,
     )

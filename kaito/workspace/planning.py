@@ -23,6 +23,7 @@ from kaito.runtime.meta import Quantity
 from kaito.workspace.images import runtime_image
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
+from kaito.workspace.pod_options import pod_options
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.weights import WeightsChoice, preset_spec
 
@@ -148,7 +149,7 @@ def _container(
         preset=preset.name,
         image=_private_image(workspace) or program_image,
         tools_image=program_image,
-        pull_secrets=_pull_secrets(workspace),
+        pull_secrets=_pull_secrets(workspace, settings),
         command=tuple(command),
         access_secret=access_secret(workspace),
         weights=choice.weights,
@@ -178,7 +179,8 @@ def _private_image(workspace: Workspace) -> str:
     return given.preset_options.image if given is not None and given.access_mode == "private" else ""
 
 
-def _pull_secrets(workspace: Workspace) -> tuple[str, ...]:
-    """Returns the pull secrets for either access mode: the registry of public images may be a private mirror."""
+def _pull_secrets(workspace: Workspace, settings: WorkspaceSettings) -> tuple[str, ...]:
+    """Returns the pull secrets of the pod: for its images, and for everything that it pulls."""
     given = _preset_spec(workspace)
-    return tuple(given.preset_options.image_pull_secrets) if given is not None else ()
+    own = given.preset_options.image_pull_secrets if given is not None else ()
+    return tuple(dict.fromkeys((*own, *pod_options(workspace, settings.pod_defaults).image_pull_secrets)))

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kaito.api.references import image_problem
-from kaito.api.workspace import WeightsSource
+from kaito.api.workspace import PodOptions, WeightsSource
 from kaito.models.weights import WeightsDefaults
 from kaito.workspace.node_class import NodeClassSettings
 
@@ -80,6 +80,9 @@ class WorkspaceSettings(BaseModel):
     deletion_timeout_seconds: float = Field(default=1200.0, gt=0)
     """Time that the deletion of a Workspace waits for its claims. After it the finalizer is removed, so that a
     provisioner that does not work cannot block the deletion indefinitely."""
+
+    pod_defaults: PodOptions = Field(default_factory=PodOptions)
+    """Defaults of `podOptions` for the pods of all presets (file of the flag `--pod-defaults`)."""
 
     default_inference_cpu: str = "1"
     """CPU request of preset workloads, so that their pods are not the first to be evicted."""

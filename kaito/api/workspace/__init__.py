@@ -3,6 +3,7 @@
 from kaito.api.workspace.data import DataDestination as DataDestination, DataSource as DataSource
 from kaito.api.workspace.inference import Adapter as Adapter, InferenceSpec as InferenceSpec
 from kaito.api.workspace.kind import Workspace as Workspace, WorkspaceV1Alpha1 as WorkspaceV1Alpha1
+from kaito.api.workspace.pod_options import PodOptions as PodOptions, PodResources as PodResources
 from kaito.api.workspace.preset import (
     PresetOptions as PresetOptions,
     PresetSpec as PresetSpec,

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from kaito.api.schema import ImageReference, ObjectName
+from kaito.api.workspace.pod_options import PodOptions
 from kaito.runtime.crd import Rule
 from kaito.runtime.meta import Model
 
@@ -102,6 +103,9 @@ class PresetSpec(Model):
 
     access_mode: AccessMode = "public"
     """`private` uses the model in `presetOptions.image`."""
+
+    pod_options: PodOptions = Field(default_factory=PodOptions)
+    """Fields of the preset's pods, such as resources, environment and tolerations."""
 
     preset_options: PresetOptions = Field(default_factory=PresetOptions)
     """Image, pull secrets, access token, and source of the weights."""

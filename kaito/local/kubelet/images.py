@@ -22,7 +22,7 @@ class LocalProgram:
 
     script: str
     model_flag: str = ""
-    """The flag of the model, which is set to the tiny model."""
+    """The flag of the model, which is set to the pulled weights or to the tiny model."""
     address_flag: str = ""
     """The flag of the listen address, if it listens: all pods share this machine and use the same port."""
     address_variable: str = ""
@@ -49,11 +49,15 @@ ENTRY_POINTS = {
     "/workspace/tfs/fine_tuning.py": LocalProgram("kaito-tuning", "--model", address_variable="KAITO_METRICS_HOST"),
     "/workspace/oci/push_adapter.py": LocalProgram("kaito-push-adapter"),
     "/workspace/oci/pull_adapter.py": LocalProgram("kaito-pull-adapter"),
+    "/workspace/oci/pull_model.py": LocalProgram("kaito-pull-model"),
 }
 """Programs in the commands of containers (presets/README.md) and their local replacements."""
 
-_OF_THE_REAL_MODEL = {"--revision", "--code-revision", "--download-dir"}
-"""Flags without effect for a model directory on this machine."""
+_WITHOUT_EFFECT = {"--revision", "--code-revision", "--download-dir", "--progress-port"}
+"""Flags without effect here: the model is a directory, and all pods share the ports of this machine."""
+
+_WEIGHTS = "/workspace/weights"
+"""Mount path of the weights. If they were pulled, they are served instead of the tiny model."""
 
 
 class NoLocalProgram(Exception):
@@ -127,17 +131,18 @@ class Images:
                 f'"{image}": kaito up pulls no images; it runs the presets\' programs and {LOCAL_PREFIX}* only'
             )
         program = ENTRY_POINTS[argv[index]]
-        words = [word for word in argv[index + 1 :] if word.partition("=")[0] not in _OF_THE_REAL_MODEL]
-        flags = [self._flag(word, program) for word in words]
+        words = [word for word in argv[index + 1 :] if word.partition("=")[0] not in _WITHOUT_EFFECT]
+        flags = [self._flag(word, program, place) for word in words]
         address = [f"{program.address_flag}={place.ip}"] if program.address_flag else []
         variables = {program.address_variable: place.ip} if program.address_variable else {}
         return [str(self._bin / program.script), *filter(None, flags), *address], variables
 
-    def _flag(self, word: str, program: LocalProgram) -> str | None:
+    def _flag(self, word: str, program: LocalProgram, place: Place) -> str | None:
         """The flag of the local program; None if it does not have it."""
         name, equals, value = word.partition("=")
         if name == program.model_flag:
-            value = str(self._model)
+            pulled = place.mounts.get(_WEIGHTS)
+            value = str(pulled if pulled is not None and (pulled / "config.json").is_file() else self._model)
         if program.flags is None:
             return f"{name}{equals}{value}"
         known = program.flags.get(name)

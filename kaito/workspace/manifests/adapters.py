@@ -68,7 +68,7 @@ def credentials(name: str, secrets: Sequence[str]) -> tuple[list[dict[str, Any]]
 
 
 def add_image_source(
-    parts: PodParts, source: DataSource, *, name: str, directory: str, mount: dict[str, Any], tools_image: str
+    parts: PodParts, source: DataSource, *, name: str, directory: str, mount: dict[str, Any], model: ModelContainer
 ) -> None:
     """Adds the init container that unpacks `/data` of the source's image into a directory, with its credentials.
 
@@ -78,13 +78,14 @@ def add_image_source(
         name: name of the data, which becomes part of the container's name.
         directory: where the files are unpacked.
         mount: the mount of the volume that contains the directory.
-        tools_image: image with the registry client.
+        model: image with the registry client, and the pull secrets of the pod, which are tried after the source's.
     """
-    volumes, mounts, arguments = credentials(name, source.image_pull_secrets)
+    secrets = [*dict.fromkeys((*source.image_pull_secrets, *model.pull_secrets))]
+    volumes, mounts, arguments = credentials(name, secrets)
     parts.init_containers.append(
         {
             "name": part_name("puller", name),
-            "image": tools_image,
+            "image": model.tools_image,
             "command": [*PULL_COMMAND, source.image, directory, *arguments],
             "volumeMounts": [mount, *mounts],
             "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -106,9 +107,7 @@ def adapter_parts(adapters: Iterable[Adapter], model: ModelContainer) -> PodPart
         source = adapter.source
         directory = f"{ADAPTERS_DIR}/{source.name}"
         if source.image:
-            add_image_source(
-                parts, source, name=source.name, directory=directory, mount=shared, tools_image=model.tools_image
-            )
+            add_image_source(parts, source, name=source.name, directory=directory, mount=shared, model=model)
         else:
             volume = part_name(_SHARED_VOLUME, source.name)
             parts.volumes.append({**(source.volume_source or {}), "name": volume})

@@ -1,12 +1,17 @@
 """Builds node affinity and tolerations of a Workspace's pods."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
+
 from kaito.api import Workspace, labels
+from kaito.api.json_values import json_list, json_object, without_nulls
 from kaito.runtime.kinds import Taint, Toleration
 from kaito.workspace.ownership import owner_labels
-from kaito.workspace.settings import NodeApi
+from kaito.workspace.pod_options import pod_options
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 _AZURE_SPOT = "kubernetes.azure.com/scalesetpriority"
 
@@ -16,6 +21,20 @@ TOLERATIONS = (
     Toleration(key=_AZURE_SPOT, operator="Equal", value="spot", effect="NoSchedule"),
 )
 """Tolerations of every workload for the taints of GPU nodes, as in upstream Kaito v0.12."""
+
+
+def pod_tolerations(workspace: Workspace, settings: WorkspaceSettings) -> tuple[Toleration, ...]:
+    """Returns the tolerations of the Workspace's pods: `TOLERATIONS`, and those of its options or its pod template."""
+    template = workspace.inference.template if workspace.inference is not None else None
+    if template is None:
+        given = [each.to_dict() for each in pod_options(workspace, settings.pod_defaults).tolerations]
+    else:
+        given = [json_object(each) for each in json_list(json_object(template.get("spec")).get("tolerations"))]
+    valid: list[Toleration] = []
+    for each in given:
+        with suppress(ValidationError):  # the checks of the template report it
+            valid.append(Toleration.model_validate(without_nulls(each)))
+    return (*TOLERATIONS, *valid)
 
 
 def tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:

@@ -4,16 +4,19 @@
 as an unprivileged user, cannot write to their image, and have no token for the API server.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from kaito.api import Workspace, labels
+from kaito.api.json_values import json_object, without_nulls
+from kaito.api.workspace import PodOptions, PodResources
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.adapters import PodParts
 from kaito.workspace.manifests.placement import affinity, tolerations
 from kaito.workspace.manifests.weights import weights_parts
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
+from kaito.workspace.pod_options import pod_options
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.weights import WeightsChoice, weights_record
 
@@ -50,6 +53,9 @@ NCCL's buffers where GPUs have no direct link need a few hundred MiB per GPU; 2 
 fill the memory of the node."""
 
 
+NO_RESOURCES: Final = PodResources()
+
+
 def preset_template(
     workspace: Workspace,
     plan: Plan,
@@ -69,30 +75,41 @@ def preset_template(
         container: fields of the main container besides those that every preset has.
         parts: what the features of the Workspace add to the pod.
     """
+    options = pod_options(workspace, settings.pod_defaults)
     everything = [storage(plan), weights_parts(model), *parts]
+    inits = [init for part in everything for init in part.init_containers]
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
     main = {
         "name": workspace.name,
         "image": model.image,
         "command": list(model.command),
         "env": [*env, *access_token(model), *(variable for part in everything for variable in part.env)],
-        "resources": container_resources(plan.hardware, settings),
+        "resources": container_resources(plan.hardware, settings, options.resources),
         "volumeMounts": [mount for part in everything for mount in part.mounts],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **container,
     }
     spec: dict[str, Any] = {
-        "containers": [_secured(main)],
-        "initContainers": [_secured(init) for part in everything for init in part.init_containers],
-        "volumes": [volume for part in everything for volume in part.volumes],
+        "containers": [_container(main, options)],
+        "initContainers": [{**_container(init, options), **_init_resources(options.resources)} for init in inits],
+        "volumes": [
+            *(volume for part in everything for volume in part.volumes),
+            *(without_nulls(volume) for volume in options.volumes),
+        ],
         "affinity": affinity(workspace, settings.node_api),
-        "tolerations": tolerations(),
+        "nodeSelector": dict(options.node_selector),
+        "tolerations": tolerations([toleration.to_dict() for toleration in options.tolerations]),
         "imagePullSecrets": pull_secret_names(model.pull_secrets, *(part.pull_secrets for part in everything)),
-        "securityContext": POD_SECURITY,
+        "securityContext": {**POD_SECURITY, **_fields(options.pod_security_context)},
+        "serviceAccountName": options.service_account_name,
+        "priorityClassName": options.priority_class_name,
     }
     annotations = {labels.CONFIG_HASH: plan.config_hash} if plan.config_hash else {}
     return {
-        "metadata": {"labels": pod_labels(workspace), "annotations": annotations},
+        "metadata": {
+            "labels": {**options.labels, **pod_labels(workspace)},
+            "annotations": {**options.annotations, **annotations},
+        },
         "spec": {
             **{name: value for name, value in spec.items() if value},
             "automountServiceAccountToken": False,
@@ -110,13 +127,39 @@ def weights_annotation(plan: Plan) -> dict[str, str]:
     return {labels.WEIGHTS: weights_record(WeightsChoice(weights=model.weights, inputs=model.weights_inputs))}
 
 
-def container_resources(hardware: Hardware, settings: WorkspaceSettings) -> dict[str, Any]:
-    """Returns requests and limits: all GPUs of a node, and CPU and memory so that the pod is not evicted first."""
+def container_resources(
+    hardware: Hardware, settings: WorkspaceSettings, given: PodResources = NO_RESOURCES
+) -> dict[str, Any]:
+    """Returns requests and limits: all GPUs of a node, and CPU and memory so that the pod is not evicted first.
+
+    Args:
+        hardware: the nodes.
+        settings: requests of CPU and memory by default.
+        given: requests and limits of `podOptions`; a default above a limit is lowered to the limit.
+    """
     gpus = {hardware.gpu_resource: str(hardware.gpus)} if hardware.gpus else {}
-    return {
-        "requests": {"cpu": settings.default_inference_cpu, "memory": settings.default_inference_memory, **gpus},
-        "limits": gpus,
+    requests = {
+        name: amount if (limit := given.limits.get(name)) is None or Quantity(amount) <= limit else str(limit)
+        for name, amount in (("cpu", settings.default_inference_cpu), ("memory", settings.default_inference_memory))
     }
+    return {
+        "requests": {**requests, **_amounts(given.requests), **gpus},
+        "limits": {**_amounts(given.limits), **gpus},
+    }
+
+
+def _init_resources(given: PodResources) -> dict[str, Any]:
+    """Returns the resources of init containers: those of `podOptions`, which a quota may require for every container.
+
+    The scheduler counts the larger of init containers and containers, so that they take nothing in addition.
+    """
+    both = {"requests": _amounts(given.requests), "limits": _amounts(given.limits)}
+    found = {name: amounts for name, amounts in both.items() if amounts}
+    return {"resources": found} if found else {}
+
+
+def _amounts(given: Mapping[str, Quantity]) -> dict[str, str]:
+    return {name: str(amount) for name, amount in given.items()}
 
 
 def access_token(model: ModelContainer) -> list[dict[str, Any]]:
@@ -155,11 +198,29 @@ def storage(plan: Plan) -> PodParts:
     return parts
 
 
-def _secured(container: dict[str, Any]) -> dict[str, Any]:
-    """Returns the container without privileges, with a directory for temporary files."""
+def _container(container: dict[str, Any], options: PodOptions) -> dict[str, Any]:
+    """Returns the container without privileges, with a directory for temporary files, and with the options.
+
+    What a container needs for its task takes precedence over the options.
+    """
+    given = [variable.to_dict() for variable in options.env]
+    replaced = {variable["name"] for variable in given}
+    env = [{"name": "HOME", "value": TEMPORARY_DIR}, *container.get("env", ())]
     return {
         **container,
-        "env": [{"name": "HOME", "value": TEMPORARY_DIR}, *container.get("env", ())],
-        "volumeMounts": [*container.get("volumeMounts", ()), {"name": "tmp", "mountPath": TEMPORARY_DIR}],
-        "securityContext": {**CONTAINER_SECURITY, **container.get("securityContext", {})},
+        "env": [*(variable for variable in env if variable["name"] not in replaced), *given],
+        "volumeMounts": [
+            *container.get("volumeMounts", ()),
+            {"name": "tmp", "mountPath": TEMPORARY_DIR},
+            *(without_nulls(mount) for mount in options.volume_mounts),
+        ],
+        "securityContext": {
+            **CONTAINER_SECURITY,
+            **_fields(options.security_context),
+            **container.get("securityContext", {}),
+        },
     }
+
+
+def _fields(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    return json_object(without_nulls(given))

@@ -2,7 +2,7 @@
 
 One container (`kaito-tuning`) does all three, so that no sidecar keeps the GPU after a failed run. The Job is not
 retried, because a new pod does not have the checkpoints. The termination message contains the error. The Job contains a
-digest of its inputs: if they change, the controller replaces it.
+digest of the user's inputs: if they change, the controller replaces it.
 """
 
 import json
@@ -92,10 +92,26 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
             name=workspace.name,
             namespace=workspace.namespace,
             labels=pod_labels(workspace),
-            annotations={labels.TEMPLATE_HASH: digest(template), **weights_annotation(plan)},
+            annotations={
+                labels.TEMPLATE_HASH: digest(template),
+                labels.INPUTS_HASH: tuning_inputs(workspace.tuning, plan),
+                **weights_annotation(plan),
+            },
         ),
         spec=JobSpec(backoff_limit=0, template=PodTemplateSpec.model_validate(template)),
     )
+
+
+def tuning_inputs(tuning: TuningSpec, plan: Plan) -> str:
+    """Returns a digest of what the user requests: the fields of the Workspace, and the user's configuration file.
+
+    The version and the settings of the controller are not part of it: an upgrade neither interrupts a run nor repeats
+    one that has ended. Fields with their default are left out, so that a new field does not change the digest.
+    """
+    fields = tuning.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    fields["method"] = tuning.method.lower()
+    fields["preset"] = {**fields.get("preset", {}), "name": tuning.preset.name.lower()}
+    return digest([fields, plan.config_hash if tuning.config else ""])
 
 
 def _template(
@@ -119,7 +135,7 @@ def _data(tuning: TuningSpec, model: ModelContainer, settings: WorkspaceSettings
             parts.env.append({"name": IN_CLUSTER_ENV, "value": "true"})
     if source.image:
         name = source.name or "data"
-        add_image_source(parts, source, name=name, directory=DATA_DIR, mount=mount, tools_image=model.tools_image)
+        add_image_source(parts, source, name=name, directory=DATA_DIR, mount=mount, model=model)
     return parts
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from kaito.models.sources import WEIGHTS_DIRECTORY
 from kaito.models.weights import Weights
 from kaito.workspace.manifests.adapters import PodParts, credentials
+from kaito.workspace.manifests.service import SERVER_PORT
 from kaito.workspace.plan import ModelContainer
 
 PULL_COMMAND: Final = ("python3", "/workspace/oci/pull_model.py")
@@ -98,7 +99,7 @@ def _downloaded(volume: dict[str, Any]) -> PodParts:
 def _add_puller(parts: PodParts, model: ModelContainer, *cache: dict[str, Any]) -> None:
     """Adds the init container that pulls the artifact with the pull secrets of the pod."""
     volumes, mounts, arguments = credentials(VOLUME, model.pull_secrets)
-    flags = ["--cache", CACHE_DIRECTORY] if cache else []
+    flags = [f"--progress-port={SERVER_PORT}", *(["--cache", CACHE_DIRECTORY] if cache else [])]
     parts.init_containers.append(
         {
             "name": PULLER,

@@ -11,11 +11,14 @@ from kaito.models.gpu import GIB
 from kaito.runtime.meta import Quantity
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware
+from kaito.workspace.pod_options import pod_options
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi
+from kaito.workspace.weights import preset_spec
 
 _TEMPLATE: Final = "inference.template.spec"
+_CONTAINERS: Final = f"{_TEMPLATE}.containers"
 _GPU_RESOURCES: Final = (labels.NVIDIA_GPU, labels.AMD_GPU, labels.NEURON_DEVICE)
 _GPU_PARTITIONS: Final = ("nvidia.com/mig-", "nvidia.com/gpu.shared")
 """Prefixes of resources that only nodes with partitioned GPUs advertise."""
@@ -27,20 +30,44 @@ _NODE_RESOURCES: Final = ("cpu", "memory", "ephemeral-storage", *_GPU_RESOURCES)
 
 
 async def requests(ctx: PreflightContext) -> Iterable[Finding]:
-    """Checks that a pod template requests no more than a node has, and selects labels that a node can have."""
+    """Checks that pods request no more than a node has, and select labels that a node can have."""
     inference, plan = ctx.workspace.inference, ctx.plan
-    if inference is None or inference.template is None or plan is None:
+    if plan is None:
         return ()
+    if inference is None or inference.template is None:
+        return tuple(_options(ctx, plan.hardware))
     spec = json_object(inference.template.get("spec"))
     wanted = pod_requests(spec)
     if ctx.settings.node_api is NodeApi.BYO:
-        return tuple(_beyond_existing_nodes(ctx, wanted))
+        return tuple(_beyond_existing_nodes(ctx, wanted, _CONTAINERS))
     known = ctx.instance is not None or _has_no_gpu(ctx)
-    found = [*_beyond_instance(wanted, plan.hardware, known=known), *_beyond_name(wanted, ctx)]
+    found = [*_beyond_instance(wanted, plan.hardware, known=known), *_beyond_name(wanted, ctx, _CONTAINERS)]
     found += _never_available(wanted, plan.hardware)
     preferred = bool(ctx.workspace.resource.preferred_nodes)
     known_labels = _node_labels(ctx.workspace, plan.hardware)
-    return (*found, *_contradictions(spec, known_labels, preferred=preferred))
+    return (*found, *_contradictions(spec, known_labels, _TEMPLATE, preferred=preferred))
+
+
+def _options(ctx: PreflightContext, hardware: Hardware) -> Iterator[Finding]:
+    """Checks the resources and the node selector of `podOptions`."""
+    found = preset_spec(ctx.workspace)
+    if found is None:
+        return
+    path = f"{found[1]}.podOptions"
+    options = pod_options(ctx.workspace, ctx.settings.pod_defaults)
+    wanted = {**options.resources.limits, **options.resources.requests}
+    selector = dict(options.node_selector)
+    if ctx.settings.node_api is NodeApi.BYO:
+        yield from _beyond_existing_nodes(ctx, wanted, f"{path}.resources")
+        if ctx.nodes and not any(selector.items() <= node.labels.items() for node in ctx.nodes):
+            shown = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
+            message = f"no node that resource.labelSelector matches has {shown}: label the nodes, or remove it"
+            yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector", message, resolved_by="watch")
+        return
+    yield from _beyond_name(wanted, ctx, f"{path}.resources")
+    preferred = bool(ctx.workspace.resource.preferred_nodes)
+    known = _node_labels(ctx.workspace, hardware)
+    yield from _contradictions({"nodeSelector": selector}, known, path, preferred=preferred)
 
 
 def _has_no_gpu(ctx: PreflightContext) -> bool:
@@ -114,7 +141,7 @@ def _beyond_instance(wanted: Mapping[str, Quantity], hardware: Hardware, *, know
                 f"requests {requested} {name}, a node of {hardware.instance_type} has {has}: request at most {has}, or "
                 f"choose a larger instance type"
             )
-            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+            yield Finding(conditions.INVALID_SPEC, _CONTAINERS, message)
 
 
 def _never_available(wanted: Mapping[str, Quantity], hardware: Hardware) -> Iterator[Finding]:
@@ -122,14 +149,14 @@ def _never_available(wanted: Mapping[str, Quantity], hardware: Hardware) -> Iter
     for name, requested in wanted.items():
         if name.startswith(_GPU_PARTITIONS) and requested > Quantity(0):
             message = f"requests {requested} {name}, but new nodes have whole GPUs: request {hardware.gpu_resource}"
-            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+            yield Finding(conditions.INVALID_SPEC, _CONTAINERS, message)
     disk = wanted.get("ephemeral-storage", Quantity(0))
     if disk > max(hardware.disk, _MAX_DISK):
         message = f"requests {disk} of ephemeral-storage, a node has at most {_MAX_DISK}: use a volume for more"
-        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+        yield Finding(conditions.INVALID_SPEC, _CONTAINERS, message)
 
 
-def _beyond_name(wanted: Mapping[str, Quantity], ctx: PreflightContext) -> Iterator[Finding]:
+def _beyond_name(wanted: Mapping[str, Quantity], ctx: PreflightContext, field: str) -> Iterator[Finding]:
     """Reports requests for more CPU or memory than the name of the instance type allows."""
     name, cloud = ctx.workspace.resource.instance_type, ctx.settings.cloud
     bounds = {"cpu": node_capacity.max_cpus(name, cloud), "memory": node_capacity.max_memory_bytes(name, cloud)}
@@ -142,10 +169,10 @@ def _beyond_name(wanted: Mapping[str, Quantity], ctx: PreflightContext) -> Itera
         else:
             much, bound = f"{requested} cpu", str(most)
         message = f"requests {much}, a node of {name} has {bound}: request less, or choose a larger instance type"
-        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message)
+        yield Finding(conditions.INVALID_SPEC, field, message)
 
 
-def _beyond_existing_nodes(ctx: PreflightContext, wanted: Mapping[str, Quantity]) -> Iterator[Finding]:
+def _beyond_existing_nodes(ctx: PreflightContext, wanted: Mapping[str, Quantity], field: str) -> Iterator[Finding]:
     """Reports requests for more than any existing node has (`--node-api byo`)."""
     if not ctx.nodes:
         return
@@ -160,7 +187,7 @@ def _beyond_existing_nodes(ctx: PreflightContext, wanted: Mapping[str, Quantity]
             continue
         if most is None or requested > most:
             message = f"requests {requested} {name}, the nodes that the selector matches have at most {most or 0}"
-            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.containers", message, resolved_by="watch")
+            yield Finding(conditions.INVALID_SPEC, field, message, resolved_by="watch")
 
 
 def _node_labels(workspace: Workspace, hardware: Hardware) -> dict[str, str]:
@@ -174,28 +201,30 @@ def _node_labels(workspace: Workspace, hardware: Hardware) -> dict[str, str]:
     }
 
 
-def _contradictions(spec: Mapping[str, Any], known: Mapping[str, str], *, preferred: bool) -> Iterator[Finding]:
+def _contradictions(
+    spec: Mapping[str, Any], known: Mapping[str, str], path: str, *, preferred: bool
+) -> Iterator[Finding]:
     """Reports selectors that no node of the Workspace can match.
 
     With `preferred`, existing nodes are used, which may have labels that new nodes lack.
     """
     if spec.get("nodeName"):
         message = "names a node, but the Workspace's nodes do not exist yet: remove it"
-        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.nodeName", message)
+        yield Finding(conditions.INVALID_SPEC, f"{path}.nodeName", message)
     for key, value in json_object(spec.get("nodeSelector")).items():
         if key in known and known[key] != value:
             message = f"is {value!r}, but the Workspace's nodes have {known[key]!r}: remove it"
-            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
+            yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector[{key}]", message)
         elif key not in known and not preferred and not labels.is_set_by_others(key):
             message = "is a label that no new node has: remove it, or add it to resource.labelSelector.matchLabels"
-            yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.nodeSelector[{key}]", message)
+            yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector[{key}]", message)
     node = json_object(json_object(spec.get("affinity")).get("nodeAffinity"))
     required = json_object(node.get("requiredDuringSchedulingIgnoredDuringExecution"))
     terms = json_list(required.get("nodeSelectorTerms"))
     excluded = [next(_excluding(term, known, preferred=preferred), None) for term in terms]
     if terms and all(excluded):
         message = f"no node of the Workspace can satisfy it: {excluded[0]}: remove it"
-        yield Finding(conditions.INVALID_SPEC, f"{_TEMPLATE}.affinity.nodeAffinity", message)
+        yield Finding(conditions.INVALID_SPEC, f"{path}.affinity.nodeAffinity", message)
 
 
 def _excluding(term: Any, known: Mapping[str, str], *, preferred: bool) -> Iterator[str]:

@@ -41,6 +41,7 @@ class ClusterCheck:
 CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ObjectCheck("fields, references and annotations", fields.rules),
     ObjectCheck("structure of the pod template and of volumes", template.structure),
+    ObjectCheck("mounts of podOptions", fields.mounts),
     ClusterCheck("preset and instance type, or existing nodes", planning.hardware),
     ClusterCheck("configuration file", configuration.file),
     ClusterCheck("source of the weights", weights.source),

@@ -6,8 +6,10 @@ from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
 from kaito.models.admission import check
 from kaito.workspace.node_class import KAITO
+from kaito.workspace.pod_options import mount_problems
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.weights import preset_spec
 
 
 def policy(settings: WorkspaceSettings) -> Policy:
@@ -24,6 +26,15 @@ def rules(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding
     """Applies the rules of `kaito.api.workspace.validation`."""
     for violation in validate(workspace, policy=policy(settings)):
         yield Finding.from_violation(violation)
+
+
+def mounts(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
+    """Checks that the mounts of `podOptions` name volumes."""
+    found = preset_spec(workspace)
+    if found is not None:
+        spec, path = found
+        for violation in mount_problems(spec.pod_options, f"{path}.podOptions", settings.pod_defaults):
+            yield Finding.from_violation(violation)
 
 
 def catalog(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:

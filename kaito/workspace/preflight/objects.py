@@ -13,8 +13,10 @@ from typing import Any, Final, Literal, cast, final
 from kaito.api import Workspace, conditions
 from kaito.api.json_values import json_list, json_object
 from kaito.api.references import matches_registry, registry_of
+from kaito.api.workspace import PodOptions
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.meta import Resource
+from kaito.workspace.pod_options import DEFAULTS
 from kaito.workspace.preflight.context import ClusterReader, LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
 
@@ -56,7 +58,7 @@ async def used(ctx: PreflightContext) -> Iterable[Finding]:
     found: dict[tuple[str, str], Resource | None] = {}
     problems: list[Finding] = []
     unknown: set[tuple[str, str]] = set()
-    for use in dict.fromkeys(uses(ctx.workspace)):
+    for use in dict.fromkeys(uses(ctx.workspace, ctx.settings.pod_defaults)):
         identity = (use.kind, use.name)
         if identity not in found and identity not in unknown:
             try:
@@ -86,8 +88,8 @@ async def _read(cluster: ClusterReader, use: Use) -> Resource | None:
             return await cluster.service_account(use.name)
 
 
-def uses(workspace: Workspace) -> Iterator[Use]:
-    """Returns every required use, with the field in which the user names the object."""
+def uses(workspace: Workspace, defaults: PodOptions) -> Iterator[Use]:
+    """Returns every required use, with the field or flag in which the object is named."""
     inference, tuning = workspace.inference, workspace.tuning
     preset = inference.preset if inference else tuning.preset if tuning else None
     path = "inference.preset" if inference else "tuning.preset"
@@ -98,6 +100,8 @@ def uses(workspace: Workspace) -> Iterator[Use]:
         yield from _pulls(f"{path}.presetOptions.imagePullSecrets", options.image_pull_secrets)
         claim = options.weights.cache_claim
         yield from _use(f"{path}.presetOptions.weights.cacheClaim", "PersistentVolumeClaim", claim)
+        yield from _of_options(preset.pod_options, f"{path}.podOptions")
+        yield from _of_options(defaults, DEFAULTS)
     if inference is not None:
         for index, adapter in enumerate(inference.adapters):
             source = f"inference.adapters[{index}].source"
@@ -131,6 +135,16 @@ def _of_template(spec: dict[str, Any]) -> Iterator[Use]:
     for part in ("initContainers", "containers"):
         for index, container in enumerate(json_list(spec.get(part))):
             yield from _environment(f"{path}.{part}[{index}]", json_object(container))
+
+
+def _of_options(options: PodOptions, path: str) -> Iterator[Use]:
+    """Returns what the options of a preset's pods use."""
+    yield from _pulls(f"{path}.imagePullSecrets", options.image_pull_secrets)
+    if options.service_account_name != "default":
+        yield from _use(f"{path}.serviceAccountName", "ServiceAccount", options.service_account_name)
+    for index, volume in enumerate(options.volumes):
+        yield from _volume(f"{path}.volumes[{index}]", volume)
+    yield from _environment(path, {"env": [variable.to_dict() for variable in options.env]})
 
 
 def _environment(path: str, container: dict[str, Any]) -> Iterator[Use]:

@@ -42,11 +42,16 @@ def validate_workspace(workspace: Workspace, old: Workspace | None, settings: Wo
     """
     if workspace.deleting:
         return []
-    structure = [finding.violation() for finding in template.structure(workspace, settings)]
+    structure = _structure(workspace, settings)
     if old is not None:
-        structure = introduced((finding.violation() for finding in template.structure(old, settings)), structure)
+        structure = introduced(_structure(old, settings), structure)
     return [
         *validate(workspace, old, policy=fields.policy(settings)),
         *structure,
         *check(workspace, old, node_api=settings.node_api.value, cloud=settings.cloud, weights=settings.weights),
     ]
+
+
+def _structure(workspace: Workspace, settings: WorkspaceSettings) -> list[Violation]:
+    found = (*template.structure(workspace, settings), *fields.mounts(workspace, settings))
+    return [finding.violation() for finding in found]

@@ -11,10 +11,22 @@ from pydantic import BaseModel, ValidationError
 
 from kaito.api import Workspace, conditions
 from kaito.api.json_values import json_list, json_object, without_nulls
-from kaito.runtime.kinds import Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, Volume
+from kaito.api.workspace import PodOptions
+from kaito.runtime.kinds import (
+    Container,
+    ContainerPort,
+    PodSecurityContext,
+    PodSpec,
+    PodTemplateSpec,
+    Probe,
+    SecurityContext,
+    Volume,
+    VolumeMount,
+)
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.preflight.pod_rules import pod_rules
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.weights import preset_spec
 
 _TEMPLATE: Final = "inference.template"
 
@@ -47,6 +59,10 @@ def structure(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Fin
         yield from _template(without_nulls(inference.template))
     for index, adapter in enumerate(inference.adapters if inference else ()):
         yield from _volume(f"inference.adapters[{index}].source.volumeSource", adapter.source.volume_source)
+    found = preset_spec(workspace)
+    if found is not None:
+        spec, path = found
+        yield from _pod_options(spec.pod_options, f"{path}.podOptions")
     if tuning is not None:
         yield from _volume("tuning.input.volumeSource", tuning.input.volume_source)
         yield from _volume("tuning.output.volumeSource", tuning.output.volume_source)
@@ -81,6 +97,21 @@ def _container(container: Mapping[str, Any], path: str) -> Iterator[Finding]:
         yield Finding(
             conditions.WORKLOAD_REFUSED, f"{path}.image", "is missing: name the image that the container runs"
         )
+
+
+def _pod_options(options: PodOptions, path: str) -> Iterator[Finding]:
+    """Checks the types of the objects in `podOptions`; its own fields have a schema."""
+    for index, volume in enumerate(options.volumes):
+        source = {name: value for name, value in volume.items() if name != "name"}
+        if source:
+            yield from _volume(f"{path}.volumes[{index}]", source)
+    for index, mount in enumerate(options.volume_mounts):
+        yield from _types(VolumeMount, without_nulls(mount), f"{path}.volumeMounts[{index}]")
+    for field, model, given in (
+        ("podSecurityContext", PodSecurityContext, options.pod_security_context),
+        ("securityContext", SecurityContext, options.security_context),
+    ):
+        yield from _types(model, without_nulls(given or {}), f"{path}.{field}")
 
 
 def _volume(path: str, source: Mapping[str, Any] | None) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Node
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.indexes import NODES
+from kaito.workspace.manifests.placement import pod_tolerations
 from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware, Plan
@@ -36,7 +37,13 @@ async def observe_nodes(ctx: ReconcileContext, plan: Plan | None) -> NodesReport
 
 def _report(ctx: ReconcileContext, hardware: Hardware, nodes: list[Node]) -> NodesReport:
     """Evaluates the nodes and stores the result before anything is written, because a write may fail."""
-    report = evaluate_nodes(ctx.workspace, hardware, nodes, node_api=ctx.settings.node_api)
+    report = evaluate_nodes(
+        ctx.workspace,
+        hardware,
+        nodes,
+        node_api=ctx.settings.node_api,
+        tolerations=pod_tolerations(ctx.workspace, ctx.settings),
+    )
     ctx.state.nodes = report
     if not report.is_sufficient:
         ctx.request.requeue_after(RESYNC_SECONDS, "nodes pending")
@@ -56,7 +63,9 @@ async def _adopt_preferred_nodes(ctx: ReconcileContext, hardware: Hardware, repo
     if missing <= 0 or not names:
         return []
     found = [await ctx.api.find(Node, name, consistency="live") for name in names]
-    free = find_free_preferred_nodes(ctx.workspace, hardware, [node for node in found if node is not None])
+    existing = [node for node in found if node is not None]
+    tolerations = pod_tolerations(ctx.workspace, ctx.settings)
+    free = find_free_preferred_nodes(ctx.workspace, hardware, existing, tolerations)
     node_labels = {**owner_labels(ctx.workspace), labels.PREFERRED: labels.TRUE}
     patch = MergePatch({"metadata": {"labels": node_labels}})
     return [await ctx.api.patch(node, patch) for node in free[:missing]]

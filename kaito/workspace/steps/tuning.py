@@ -56,21 +56,23 @@ async def is_tuning_ended(ctx: ReconcileContext, plan: Plan) -> bool:
     job = await ctx.api.find(Job, ctx.workspace.name, ctx.workspace.namespace)
     if job is None or job.deleting or not is_ended(job):
         return False
-    return _has_template_of(job, tuning_job(ctx.workspace, plan, ctx.settings))
+    return _has_inputs_of(job, tuning_job(ctx.workspace, plan, ctx.settings))
 
 
-def _has_template_of(present: Job, wanted: Job) -> bool:
-    return present.annotations.get(labels.TEMPLATE_HASH) == wanted.annotations[labels.TEMPLATE_HASH]
+def _has_inputs_of(present: Job, wanted: Job) -> bool:
+    """Whether the Job is for the current Workspace. One without the digest is of an older version and is kept."""
+    recorded = present.annotations.get(labels.INPUTS_HASH)
+    return recorded is None or recorded == wanted.annotations[labels.INPUTS_HASH]
 
 
 async def _apply(ctx: ReconcileContext, plan: Plan, present: Job | None, *, can_place: bool) -> Job | None:
-    """Creates the Job, or deletes the present one if its template differs."""
+    """Creates the Job, or deletes the present one if the Workspace requests another run."""
     wanted = tuning_job(ctx.workspace, plan, ctx.settings)
     if present is None:
         return await _create(ctx, plan, wanted) if can_place and not is_undecided(ctx, plan) else None
     if present.deleting:
         ctx.request.requeue_after(DELETION_POLL_SECONDS, "the old tuning job is being deleted")
-    elif not _has_template_of(present, wanted):
+    elif not _has_inputs_of(present, wanted):
         await ctx.api.delete(present, propagation="Foreground")
         ctx.request.event("Normal", "JobReplaced", f"deleted Job {present.name}: its inputs changed")
         ctx.request.requeue_after(DELETION_POLL_SECONDS, "the old tuning job is being deleted")

@@ -31,6 +31,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/creation-timestamp
     kaito.sh/disable-benchmark
     kaito.sh/enablelb
+    kaito.sh/inputs-hash
     kaito.sh/installation
     kaito.sh/launch-record
     kaito.sh/launch-started

@@ -78,6 +78,20 @@ def test_folders_below_the_path_of_another_mount_are_not_replaced_again() -> Non
     )
 
 
+def test_pulled_weights_are_served_instead_of_the_tiny_model(images: Images, tmp_path: Path) -> None:
+    place = Place("127.64.0.7", Path("/pods/a"), {"/workspace/weights": tmp_path})
+    serve = ["python3", "/workspace/vllm/inference_api.py", "--model=/workspace/weights"]
+    pull = ["python3", "/workspace/oci/pull_model.py", "r.example/a:1", "/workspace/weights", "--progress-port=5000"]
+
+    def argv(command: list[str]) -> tuple[str, ...]:
+        return images.launch(Container(name="c", image="kaito/kaito-vllm:1", command=command), place, {}).argv
+
+    assert argv(pull) == ("/presets/bin/kaito-pull-model", "r.example/a:1", str(tmp_path))
+    assert "--pretrained_model_name_or_path=/models/tiny" in argv(serve)
+    (tmp_path / "config.json").write_text("{}")
+    assert f"--pretrained_model_name_or_path={tmp_path}" in argv(serve)
+
+
 def test_environment_values_are_localized_and_keep_the_presets_first_on_the_path(images: Images) -> None:
     container = Container(name="c", image="local/x", command=["true"])
     env = images.launch(container, PLACE, {"DATA": "/mnt/config/data"}).env

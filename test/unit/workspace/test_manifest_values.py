@@ -356,6 +356,7 @@ def tuning_workspace(phi: Workspace, **part: Any) -> Workspace:
 def test_the_job_of_a_tuning_workspace_has_these_fields_and_no_others(phi: Workspace, plan: Plan) -> None:
     found = tuning_job(tuning_workspace(phi), plan, SETTINGS).to_dict()
     assert found["metadata"]["annotations"].pop("kaito.sh/template-hash")
+    assert found["metadata"]["annotations"].pop("kaito.sh/inputs-hash")
     assert found == {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -17,6 +17,7 @@ from kaito.api.workspace.validation import (
     annotations,
     immutability,
     inference,
+    pod_options,
     references,
     resource,
     tuning,
@@ -30,6 +31,7 @@ RULES: Final = (
     *inference.RULES,
     *tuning.RULES,
     *references.RULES,
+    *pod_options.RULES,
     *annotations.RULES,
 )
 """Rules for one state of a Workspace."""
