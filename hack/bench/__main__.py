@@ -47,6 +47,9 @@ BENCHMARKS = {
     "queue": Benchmark(
         "hack.bench.framework.queue_operations", "operations on the work queue", "--seconds 0.5 --runs 1"
     ),
+    "requests": Benchmark(
+        "hack.bench.framework.requests", "unary requests of the transport, beside aiohttp", "--seconds 0.5 --runs 1"
+    ),
     "idle": Benchmark("hack.bench.framework.idle", "an operator with nothing to do", "--seconds 5 --runs 1"),
     "reads": Benchmark(
         "hack.bench.framework.reads", "reads of the cache, and reads right after writes", "--seconds 0.5 --runs 1"
