@@ -206,7 +206,7 @@ presets/.venv/.synced: requirements/presets.txt VERSION presets/pyproject.toml p
 
 EXPORT := $(UV) export -q --frozen --no-emit-workspace --no-annotate
 .PHONY: lock
-lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
+lock: $(UV) ## Resolve the dependencies anew, write requirements/*.txt, and check the wheels of the images
 	@$(UV) lock
 	@mkdir -p requirements
 	@$(EXPORT) --package kaito --extra local -o requirements/dev.txt
@@ -221,3 +221,5 @@ lock: $(UV) ## Resolve the dependencies anew and write requirements/*.txt
 	@$(EXPORT) --package kaito --only-group docs -o requirements/docs.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-package kaito-config --no-emit-package kaito-oci \
 		--upgrade presets/pyproject.toml requirements/vllm.in -o requirements/vllm.txt
+	@$(MAKE) -s sync
+	@.venv/bin/python -m hack.check.wheels
