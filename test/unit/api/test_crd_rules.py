@@ -186,6 +186,54 @@ RULES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
         "inference.preset.accessMode",
         "is public, but presetOptions.image is set: use private, or remove the image",
     ),
+    (
+        SERVE,
+        {"inference.preset.presetOptions.weights": {"source": "Download", "artifact": "r.example/a:1"}},
+        "inference.preset.presetOptions.weights.artifact",
+        "has no effect with source Download: remove it, or use another source",
+    ),
+    *(
+        (
+            SERVE,
+            {"inference.preset.presetOptions.weights": {"cacheClaim": "models", **source}},
+            "inference.preset.presetOptions.weights.cacheClaim",
+            "belongs to source NodeCache: set source to NodeCache, or remove it",
+        )
+        for source in (EMPTY, {"source": "Pull"})
+    ),
+    *(
+        (
+            SERVE,
+            {
+                "inference.preset": {
+                    "name": "p",
+                    "accessMode": "private",
+                    "presetOptions": {"image": "i", "weights": weights},
+                }
+            },
+            "inference.preset.presetOptions.weights",
+            "have no effect with accessMode private, where presetOptions.image contains the weights: remove them",
+        )
+        for weights in ({"source": "Pull"}, {"artifact": "r.example/a:1"})
+    ),
+    *(
+        (
+            SERVE,
+            {"inference.preset.podOptions.env": [{"name": name, "value": "x"}]},
+            "inference.preset.podOptions.env",
+            (
+                "has a variable that the controller sets (KAITO_*, DATA_URLS, HF_HUB_CACHE, HF_TOKEN): remove it; "
+                "a token belongs into presetOptions.modelAccessSecret"
+            ),
+        )
+        for name in ("KAITO_X", "HF_TOKEN", "DATA_URLS")
+    ),
+    (
+        SERVE,
+        {"inference.preset.podOptions.env": [{"name": "A", "value": "x", "valueFrom": EMPTY}]},
+        "inference.preset.podOptions.env[0].valueFrom",
+        "has value and valueFrom: remove one",
+    ),
     (TUNE, {"tuning.method": "qloras"}, "tuning.method", "is not a method: use lora or qlora"),
     *(
         (TUNE, {"tuning.input": source}, "tuning.input", "set exactly one of urls, volumeSource and image")
@@ -289,6 +337,10 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (SERVE, {"inference.adapters": [{"source": {"name": "a", "volumeSource": VOLUME, "urls": []}}]}),
     (SERVE, {"inference.preset.presetOptions": {"image": ""}}),
     (SERVE, {"inference.preset": {"name": "p", "accessMode": "private", "presetOptions": {"image": "i"}}}),
+    (SERVE, {"inference.preset.presetOptions.weights": {"source": "NodeCache", "cacheClaim": "models"}}),
+    (SERVE, {"inference.preset.presetOptions.weights": {"artifact": "r.example/a:1"}}),
+    (SERVE, {"inference.preset.podOptions.env": [{"name": "HTTPS_PROXY", "value": ""}]}),
+    (SERVE, {"inference.preset.podOptions": {"resources": {"limits": {"memory": "1Gi", "cpu": 2}}}}),
     *((SERVE, {"inference.adapters": [{**ADAPTER, "strength": s}]}) for s in ("", "0", "1", "1.0", "1.", "0.25", ".5")),
     *((TUNE, {"tuning.method": method}) for method in ("LORA", "QLoRA", "lora", "qlora")),
     (TUNE, {"resource.count": 1}),
