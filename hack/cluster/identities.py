@@ -54,6 +54,7 @@ def issue(layout: Layout) -> None:
         names=("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"),
         addresses=("127.0.0.1", ADDRESS, KUBERNETES_SERVICE),
     )
+    authority.issue(folder / "registry", user="registry", group="kaito", addresses=(ADDRESS,))
     for identity in _IDENTITIES:
         authority.issue(folder / identity.component, user=identity.user, group=identity.group)
         _write_kubeconfig(layout, identity)

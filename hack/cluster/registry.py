@@ -1,10 +1,14 @@
-"""Starts an image registry on the node's address, over plain HTTP."""
+"""Starts an image registry on the node's address, with a certificate of the cluster's authority.
+
+That is how a registry inside of a company looks: containerd is configured to trust the authority, and pods that pull
+themselves need its certificate.
+"""
 
 import json
 import subprocess
 
 from hack.cluster import binaries
-from hack.cluster.layout import ADDRESS, REGISTRY, Layout
+from hack.cluster.layout import REGISTRY, Layout
 from hack.cluster.network import inside
 from hack.cluster.processes import Processes
 
@@ -15,6 +19,7 @@ storage:
   delete: {{enabled: true}}
 http:
   addr: {address}
+  tls: {{certificate: {certificates}/registry.crt, key: {certificates}/registry.key}}
 log: {{level: warn}}
 """
 _START_SECONDS = 30.0
@@ -29,7 +34,7 @@ def start(layout: Layout, processes: Processes) -> None:
     storage = layout.kept / "registry"
     storage.mkdir(parents=True, exist_ok=True)
     configuration = layout.state / "registry.yaml"
-    configuration.write_text(_CONFIGURATION.format(storage=storage, address=REGISTRY))
+    configuration.write_text(_CONFIGURATION.format(storage=storage, address=REGISTRY, certificates=layout.certificates))
     processes.start(
         "registry",
         [binaries.path("registry"), "serve", configuration],
@@ -45,15 +50,16 @@ def tags(layout: Layout, repository: str) -> list[str]:
     return names or []
 
 
-def hosts_file() -> str:
+def hosts_file(layout: Layout) -> str:
     """Return containerd's configuration of this registry (`hosts.toml`)."""
-    url = f"http://{ADDRESS}:{REGISTRY.rpartition(':')[2]}"
-    return f'server = "{url}"\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
+    url, authority = f"https://{REGISTRY}", layout.certificates / "ca.crt"
+    return f'server = "{url}"\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n  ca = "{authority}"\n'
 
 
 def _get(layout: Layout, path: str) -> str | None:
+    authority = str(layout.certificates / "ca.crt")
     result = subprocess.run(
-        [*inside(layout), "curl", "-sf", "--max-time", "10", f"http://{REGISTRY}{path}"],
+        [*inside(layout), "curl", "-sf", "--max-time", "10", "--cacert", authority, f"https://{REGISTRY}{path}"],
         capture_output=True,
         text=True,
         check=False,

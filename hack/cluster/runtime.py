@@ -140,7 +140,7 @@ def _write_configuration(layout: Layout) -> Path:
     host = hosts / REGISTRY
     for path in (host, cni):
         path.mkdir(parents=True, exist_ok=True)
-    (host / "hosts.toml").write_text(registry.hosts_file())
+    (host / "hosts.toml").write_text(registry.hosts_file(layout))
     (cni / "10-node.conflist").write_text(json.dumps(_network(layout)))
     configuration = folder / "config.toml"
     configuration.write_text(

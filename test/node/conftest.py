@@ -5,6 +5,7 @@ KAITO_E2E_KEEP=1 uses a cluster that runs, and leaves it running: look at it wit
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from _pytest.capture import CaptureManager
 
 from hack.cluster import Cluster, Unavailable, gpus, prerequisites
-from test.support.real_node import Diagnosis, Kubernetes
+from test.support.node_images import build_and_push, push_model, smollm2
+from test.support.real_node import MODELS, PREFIX, ROOT, Diagnosis, Kubernetes, leader
 
 CLUSTER = "kaito-e2e"
 LIMIT_SECONDS = 1800
 """Limit of one test with its fixtures: the first one builds images."""
-ORDER = ("test_node", "test_installation")
+ORDER = ("test_node", "test_installation", "test_serving", "test_operations", "test_uninstall")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,3 +88,40 @@ def cluster() -> Iterator[Cluster]:
 def kubernetes(cluster: Cluster) -> Kubernetes:
     """Access to the cluster in the namespace `default`."""
     return Kubernetes(cluster)
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The overlay for existing nodes with the cluster's registry, applied as docs/getting-started describes it."""
+    build_and_push(cluster, ["workspace-controller"], say)
+    folder = tmp_path_factory.mktemp("installation")
+    shutil.copytree(ROOT / "config", folder / "config")
+    overlay = folder / "config" / "overlays" / "existing-nodes"
+    kustomization = overlay / "kustomization.yaml"
+    text = kustomization.read_text().replace("registry.example.com/kaito", PREFIX)
+    line = next(line for line in text.splitlines() if "IMAGE_REGISTRY" in line)
+    models = line[: line.index("-")] + f"- {{name: MODEL_REGISTRY, value: {MODELS}}}"
+    kustomization.write_text(text.replace(line, f"{line}\n{models}"))
+    cluster.kubectl("apply", "--server-side", "-k", overlay)
+    return overlay
+
+
+@pytest.fixture
+def controllers(installation: Path, kubernetes: Kubernetes) -> Kubernetes:
+    kubernetes.rolled_out("workspace-controller")
+    kubernetes.until("the leader's lease", lambda: bool(leader(kubernetes)), 60)
+    return kubernetes
+
+
+@pytest.fixture(scope="session")
+def serving_image(cluster: Cluster) -> None:
+    """The image of the transformers server and of tuning, in the cluster's registry."""
+    build_and_push(cluster, ["kaito-serving"], say)
+
+
+@pytest.fixture(scope="session")
+def model(cluster: Cluster) -> str:
+    """SmolLM2-135M-Instruct in the model registry, as the artifact of the preset of the phi-3 sample; its reference."""
+    reference = f"{MODELS}/phi-3-mini-4k-instruct:0.2.0"
+    push_model(cluster, smollm2(say), reference, say)
+    return reference

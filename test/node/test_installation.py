@@ -1,54 +1,14 @@
 """An installation for existing nodes: manifests, roles, admission, certificates, failures of controllers."""
 
-import shutil
 from pathlib import Path
 
-import pytest
 import yaml
 
 from hack.cluster import Cluster
 from test.node.conftest import say
-from test.support.node_images import build_and_push
-from test.support.real_node import PREFIX, ROOT, SYSTEM, Kubernetes
+from test.support.real_node import SYSTEM, Kubernetes, leader, workspace
 
 CONTROLLER = "app.kubernetes.io/name=workspace-controller"
-
-
-@pytest.fixture(scope="session")
-def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The overlay for existing nodes with the cluster's registry, applied as docs/getting-started describes it."""
-    build_and_push(cluster, ["workspace-controller"], say)
-    folder = tmp_path_factory.mktemp("installation")
-    shutil.copytree(ROOT / "config", folder / "config")
-    overlay = folder / "config" / "overlays" / "existing-nodes"
-    kustomization = overlay / "kustomization.yaml"
-    kustomization.write_text(kustomization.read_text().replace("registry.example.com/kaito", PREFIX))
-    cluster.kubectl("apply", "--server-side", "-k", overlay)
-    return overlay
-
-
-@pytest.fixture
-def controllers(installation: Path, kubernetes: Kubernetes) -> Kubernetes:
-    kubernetes.rolled_out("workspace-controller")
-    kubernetes.until("the leader's lease", lambda: bool(leader(kubernetes)), 60)
-    return kubernetes
-
-
-def leader(kubernetes: Kubernetes) -> str:
-    """Return the name of the leading pod; empty without one."""
-    leases = kubernetes.items("leases", "-n", SYSTEM)
-    holders = [lease["spec"].get("holderIdentity", "") for lease in leases if "workspace" in lease["metadata"]["name"]]
-    return str(holders[0]).partition("_")[0] if holders and holders[0] else ""
-
-
-def workspace(name: str, **resource: object) -> dict[str, object]:
-    return {
-        "apiVersion": "kaito.sh/v1beta1",
-        "kind": "Workspace",
-        "metadata": {"name": name},
-        "resource": {"labelSelector": {"matchLabels": {"apps": name}}, **resource},
-        "inference": {"preset": {"name": "phi-3-mini-4k-instruct"}},
-    }
 
 
 def is_admitted(kubernetes: Kubernetes) -> bool:
@@ -114,10 +74,3 @@ def test_metrics_are_served(controllers: Kubernetes, cluster: Cluster) -> None:
         address = pod["status"]["podIP"]
         text = cluster.run("curl", "-sf", f"http://{address}:8080/metrics").stdout
         assert "leader_election_master_status" in text
-
-
-def test_uninstalled_without_a_trace(controllers: Kubernetes, installation: Path, cluster: Cluster) -> None:
-    cluster.kubectl("delete", "-k", installation, "--timeout=180s", timeout_seconds=200)
-    kinds = "crd,clusterroles,clusterrolebindings,namespaces,validatingwebhookconfigurations"
-    left = controllers.items(kinds, "-l", "kaito.sh/installation=true")
-    assert [item["metadata"]["name"] for item in left] == []

@@ -7,7 +7,9 @@ own code.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from hack.cluster import REGISTRY, Cluster, registry
 from test.support.real_node import PREFIX, ROOT, VERSION
@@ -40,6 +42,34 @@ def build_and_push(cluster: Cluster, names: Sequence[str], report: Callable[[str
     _run(report, *images, "build", *names, "--engine", "buildah", "--base-image", BASE, "--uv-cache", "~/.cache/uv")
     push = (*images, "push", *names, "--engine", "buildah", "--registry", PREFIX, "--plain-http", "--no-compression")
     _run(report, *cluster.command(*push))
+    for name in names:
+        refresh(cluster, name, report)
+
+
+def refresh(cluster: Cluster, name: str, report: Callable[[str], None]) -> None:
+    """Pull an image again: the node has one of an earlier run, and pods do not pull a tag that is there."""
+    begun = time.monotonic()
+    pod = f"pull-{name}"
+    words = ("--restart=Never", "--image-pull-policy=Always", "--command", "--", "true")
+    cluster.kubectl("run", pod, f"--image={PREFIX}/{name}:{VERSION}", *words)
+    try:
+        phase = "jsonpath={.status.phase}=Succeeded"
+        cluster.kubectl("wait", f"pod/{pod}", f"--for={phase}", "--timeout=900s", timeout_seconds=930)
+    finally:
+        cluster.kubectl("delete", "pod", pod, "--wait=false")
+    report(f"{name}: pulled and started in {time.monotonic() - begun:.0f} s")
+
+
+def smollm2(report: Callable[[str], None]) -> Path:
+    """Return the directory of SmolLM2-135M-Instruct; converts it on the first call."""
+    return Path(_run(report, sys.executable, "-m", "hack.models.smollm2").splitlines()[-1])
+
+
+def push_model(cluster: Cluster, directory: Path, reference: str, report: Callable[[str], None]) -> None:
+    """Pack a model directory and push it to the cluster's registry, as docs/guides/private-images.md describes it."""
+    authority = f"SSL_CERT_FILE={cluster.layout.certificates / 'ca.crt'}"
+    pack = (str(Path(sys.executable).with_name("kaito")), "model", "pack", str(directory), reference, "--push")
+    _run(report, *cluster.command("env", authority, *pack))
 
 
 def _tags(cluster: Cluster, name: str) -> list[str]:
@@ -53,9 +83,10 @@ def _has_image(name: str) -> bool:
     )
 
 
-def _run(report: Callable[[str], None], *command: str) -> None:
+def _run(report: Callable[[str], None], *command: str) -> str:
     report(f"+ {' '.join(command)}")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         report(result.stdout[-4000:] + result.stderr[-4000:])
         raise subprocess.CalledProcessError(result.returncode, command)
+    return result.stdout

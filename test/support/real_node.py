@@ -17,6 +17,8 @@ VERSION = (ROOT / "VERSION").read_text().strip()
 SYSTEM = "kaito-system"
 PREFIX = f"{REGISTRY}/kaito"
 """Registry and repository prefix of the images under test."""
+MODELS = f"{REGISTRY}/models"
+"""Registry and repository prefix of model artifacts."""
 _POLL_SECONDS = 1.0
 
 
@@ -131,6 +133,17 @@ class Kubernetes:
         conditions: list[dict[str, str]] = found.get("status", {}).get("conditions", [])
         return next((condition for condition in conditions if condition["type"] == kind), dict[str, str]())
 
+    def uid(self, *words: str) -> str:
+        """Return the UID of an object; empty if it does not exist."""
+        found: dict[str, Any] = self.get(*words) or {}
+        return str(found.get("metadata", {}).get("uid", ""))
+
+    def is_pod_ready(self, name: str) -> bool:
+        """Whether the containers of a pod are ready."""
+        found: dict[str, Any] = self.get("pod", name) or {}
+        conditions: list[dict[str, str]] = found.get("status", {}).get("conditions", [])
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
     def until_condition(self, workspace: str, kind: str, status: str = "True", seconds: float = 300) -> float:
         """Wait for a condition of a Workspace; return the seconds it took."""
         what = f"{kind}={status} of Workspace {workspace}"
@@ -151,3 +164,20 @@ class Kubernetes:
         header = ["-H", "Content-Type: application/json", "--data-binary", "@-"]
         result = self.cluster.run(*command, *header, url, stdin=json.dumps(body), timeout_seconds=seconds + 10)
         return json.loads(result.stdout)
+
+
+def leader(kubernetes: Kubernetes) -> str:
+    """Return the name of the leading pod; empty without one."""
+    leases = kubernetes.items("leases", "-n", SYSTEM)
+    holders = [lease["spec"].get("holderIdentity", "") for lease in leases if "workspace" in lease["metadata"]["name"]]
+    return str(holders[0]).partition("_")[0] if holders and holders[0] else ""
+
+
+def workspace(name: str, **resource: object) -> dict[str, Any]:
+    return {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": name},
+        "resource": {"labelSelector": {"matchLabels": {"apps": name}}, **resource},
+        "inference": {"preset": {"name": "phi-3-mini-4k-instruct"}},
+    }
