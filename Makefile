@@ -27,15 +27,15 @@ test: sync
 	@$(PYTEST) -q -n 2 test/unit/$(PACKAGE) $(ARGS)
 else
 test: sync presets-env envtest tools karpenter ## Every test; with PACKAGE=runtime/cache the unit tests of one package
-	@$(PYTEST) -q -n 2 test/unit test/docs test/contract test/charts
+	@$(PYTEST) -q -n 2 test/unit test/docs test/contract test/charts test/monitoring
 	@$(PYTEST) -q test/e2e
 	@presets/.venv/bin/python presets/test/real_registry.py
 	@presets/.venv/bin/python -m pytest -q presets/test
 endif
 
 .PHONY: test-contract test-e2e test-docs test-presets test-charts
-test-charts: sync envtest tools ## The Helm charts against config/ and on a real kube-apiserver
-	@$(PYTEST) -q -n 2 test/charts $(ARGS)
+test-charts: sync envtest tools ## The Helm charts against config/ and on a real kube-apiserver; the alerts
+	@$(PYTEST) -q -n 2 test/charts test/monitoring $(ARGS)
 test-contract: sync envtest ## The same tests on the in-memory API server and on a real kube-apiserver
 	@$(PYTEST) -q -n 2 test/contract $(ARGS)
 test-e2e: sync presets-env envtest karpenter ## The programs as processes, from a Workspace to an answer of its model

@@ -15,6 +15,7 @@ from hack.generate import (
     charts,
     configuration_files,
     conformance,
+    dashboard,
     flags,
     metrics_page,
     rbac,
@@ -44,7 +45,7 @@ def generated() -> dict[Path, str]:
     files[Path("config", "rbac", "users.yaml")] = to_yaml(*rbac.user_roles(), header=HEADER)
     secure = [*rbac.WORKSPACE_CONTROLLER.metrics_auth(), *rbac.GPU_PROVISIONER.metrics_auth(), rbac.metrics_reader()]
     files[Path("config", "components", "secure-metrics", "rbac.yaml")] = to_yaml(*secure, header=HEADER)
-    for module in (configuration_files, flags, metrics_page, serving_api):
+    for module in (configuration_files, dashboard, flags, metrics_page, serving_api):
         files[module.PATH] = module.page()
     return files | charts.files() | api_page.pages() | reference.pages()
 

@@ -67,6 +67,16 @@ def test_secure_metrics_are_the_component() -> None:
     assert_same(added, roles)
 
 
+def test_monitoring_is_that_of_config() -> None:
+    on = {"enabled": True}
+    controller = {"podMonitor": on, "models": on, "prometheusRule": on, "dashboard": on}
+    charts = both({"monitoring": controller}, {"monitoring": {"podMonitor": on, "prometheusRule": on}})
+    config = kustomize("config/monitoring")
+    for document in config.values():  # config/monitoring is not part of the installation
+        document["metadata"].setdefault("labels", {})["kaito.sh/installation"] = "true"
+    assert_same({key: charts[key] for key in charts.keys() - both().keys()}, config)
+
+
 def test_the_version_of_the_charts_is_that_of_the_repository() -> None:
     version = (ROOT / "VERSION").read_text().strip()
     for name in NAMES:

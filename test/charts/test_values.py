@@ -73,6 +73,8 @@ SHARED: dict[str, tuple[Any, str, Any]] = {
         POD + ".securityContext.seccompProfile.type",
         "Unconfined",
     ),
+    "monitoring.podMonitor.enabled": (True, "PodMonitor/{chart}:kind", "PodMonitor"),
+    "monitoring.prometheusRule.enabled": (True, "PrometheusRule/{chart}:kind", "PrometheusRule"),
     "crds.keep": (False, "CustomResourceDefinition/{crd}:metadata.annotations", None),
     "serviceAccount.annotations": ({"a": "b"}, "ServiceAccount/{chart}:metadata.annotations.a", "b"),
 }
@@ -98,6 +100,8 @@ EFFECTS: dict[str, dict[str, tuple[Any, str, Any]]] = {
         "webhook.timeoutSeconds": (9, WEBHOOK + "webhooks.0.timeoutSeconds", 9),
         "webhook.annotations": ({"a": "b"}, WEBHOOK + "metadata.annotations.a", "b"),
         "metrics.service.annotations": ({"a": "b"}, "Service/{chart}:metadata.annotations.a", "b"),
+        "monitoring.models.enabled": (True, "PodMonitor/kaito-models:kind", "PodMonitor"),
+        "monitoring.dashboard.enabled": (True, "ConfigMap/kaito-dashboard:kind", "ConfigMap"),
         "crds.enabled": (False, "CustomResourceDefinition/{crd}:", None),
         "userRoles.enabled": (False, "ClusterRole/workspace-editor:", None),
         "resources.requests.cpu": ("1", CONTAINER + ".resources.requests.cpu", "1"),
@@ -216,6 +220,45 @@ FLAGS: dict[str, dict[str, Any]] = {
 """Values that reach the command line or the environment; `test_the_program_receives_each_value` checks where."""
 
 
+MONITORING = {
+    "podMonitor": ("labels", "interval", "tokenSecret.name", "tokenSecret.key", "tlsConfig.insecureSkipVerify"),
+    "models": ("labels", "interval"),
+    "prometheusRule": ("labels",),
+    "dashboard": ("labels.grafana_dashboard", "annotations"),
+}
+"""Values of objects that are off by default; `test_monitoring_receives_each_value` checks them."""
+
+
+def monitoring(chart: str) -> set[str]:
+    parts = MONITORING if chart == CONTROLLER else {key: MONITORING[key] for key in ("podMonitor", "prometheusRule")}
+    return {f"monitoring.{part}.{name}" for part, names in parts.items() for name in names}
+
+
+@pytest.mark.parametrize("chart", NAMES)
+def test_monitoring_receives_each_value(chart: str) -> None:
+    token = {"name": "metrics-reader", "key": "jwt"}
+    common = {"enabled": True, "labels": {"release": "prometheus"}}
+    pods = common | {"interval": "5s", "tokenSecret": token, "tlsConfig": {"insecureSkipVerify": False}}
+    values: dict[str, Any] = {"podMonitor": pods, "prometheusRule": common}
+    secure: dict[str, Any] = {"controller": {"metrics": {"secure": True}}}
+    if chart == CONTROLLER:
+        values |= {"models": common | {"interval": "7s"}, "dashboard": common | {"annotations": {"folder": "AI"}}}
+        secure = {"metrics": {"secure": True}}
+    objects = template(chart, values={"monitoring": values} | secure)
+    endpoint = at(objects, f"PodMonitor/{chart}:spec.podMetricsEndpoints.0")
+    assert endpoint == {
+        "port": "metrics", "interval": "5s", "scheme": "https", "tlsConfig": {"insecureSkipVerify": False},
+        "authorization": {"credentials": token},
+    }  # fmt: skip
+    marked = {key for key, document in objects.items() if "release" in document["metadata"]["labels"]}
+    expected = {("PodMonitor", chart), ("PrometheusRule", chart)}
+    if chart == CONTROLLER:
+        expected |= {("PodMonitor", "kaito-models"), ("ConfigMap", "kaito-dashboard")}
+        assert at(objects, "PodMonitor/kaito-models:spec.podMetricsEndpoints.0.interval") == "7s"
+        assert at(objects, "ConfigMap/kaito-dashboard:metadata.annotations.folder") == "AI"
+    assert marked == expected
+
+
 def place(chart: str, path: str) -> str:
     crd = "workspaces~kaito~sh" if chart == CONTROLLER else "machines~karpenter~sh"
     head, colon, rest = path.format(chart=chart, crd=crd).partition(":")
@@ -233,7 +276,7 @@ def test_a_value_has_its_effect(chart: str, path: str) -> None:
 @pytest.mark.parametrize("chart", NAMES)
 def test_every_value_is_tested_and_described(chart: str) -> None:
     paths = set(leaves(defaults(chart)))
-    assert paths == EFFECTS[chart].keys() | FLAGS[chart].keys()
+    assert paths == EFFECTS[chart].keys() | FLAGS[chart].keys() | monitoring(chart)
     readme = (CHARTS / chart / "README.md").read_text()
     described = set(re.findall(r"^\| `([^`]+)`", readme, flags=re.MULTILINE))
     missing = [p for p in sorted(paths) if not any(p == d or p.startswith(f"{d}.") for d in described)]
@@ -339,6 +382,8 @@ def test_settings_of_upstream_in_the_environment_replace_the_values() -> None:
         (PROVISIONER, {"settings": {"azure": {"subscriptionId": "s", "resourceGroup": "g"}}},
          "settings.azure.clusterName is empty: set it to the AKS cluster that gets the nodes"),
         (PROVISIONER, {"controller": {"metrics": {"certSecret": "c"}}}, "controller.metrics.certSecret has no effect"),
+        (CONTROLLER, {"metrics": {"secure": True}, "monitoring": {"podMonitor": {"enabled": True}}},
+         "metrics.secure needs monitoring.podMonitor.tokenSecret.name"),
         (PROVISIONER, {"logLevel": "verbose"}, "logLevel"),
     ],
 )  # fmt: skip

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from hack.generate import dashboard
 from kaito.cloud.metrics import CloudMetrics
 from kaito.provisioner.metrics import ProvisionerMetrics
 from kaito.runtime.metrics import Metrics
 from kaito.workspace.metrics import WorkspaceMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = ROOT / "config" / "monitoring" / "rules.yaml"
+RULES = sorted((ROOT / "config" / "monitoring").glob("rules-*.yaml"))
 MONITORING = ROOT / "docs" / "operations" / "monitoring.md"
 TROUBLESHOOTING = ROOT / "docs" / "operations" / "troubleshooting.md"
 REASONS = (ROOT / "kaito" / "api" / "conditions.py", ROOT / "kaito" / "api" / "karpenter" / "conditions.py")
@@ -32,8 +33,17 @@ SUCCESS = {
 """Reasons of conditions that are True: nothing has to be done about them."""
 
 PROMQL_WORDS = {
-    "absent", "and", "by", "histogram_quantile", "increase", "le", "max", "on", "or", "rate", "sum", "unless",
+    "absent", "and", "avg", "by", "histogram_quantile", "increase", "le", "max", "min", "on", "or", "rate",
+    "sum", "unless",
 }  # fmt: skip
+PROCESS_METRICS = {"process_resident_memory_bytes"}
+"""Metrics of the Prometheus client library."""
+
+VLLM_METRICS = {
+    "vllm:generation_tokens_total", "vllm:time_to_first_token_seconds_bucket", "vllm:num_requests_waiting",
+}  # fmt: skip
+"""Metrics that vLLM exports and documents for production; its package is not installed here."""
+
 MODEL_METRICS = {
     "kaito_http_requests_total",
     "kaito_generation_tokens_total",
@@ -53,13 +63,13 @@ def controller_metrics() -> set[str]:
 
 
 def rules() -> list[dict[str, Any]]:
-    document = yaml.safe_load(RULES.read_text())
-    return [rule for group in document["spec"]["groups"] for rule in group["rules"]]
+    groups = [group for path in RULES for group in yaml.safe_load(path.read_text())["spec"]["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def metrics_of(expression: str) -> set[str]:
     """The identifiers of an expression that are not labels, functions or keywords."""
-    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|on) \([^)]*\)", " ", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|on) \([^)]*\)|offset \w+|#.*", " ", expression)
     return set(re.findall(r"[a-zA-Z_:][\w:]*", bare)) - PROMQL_WORDS
 
 
@@ -68,6 +78,15 @@ def test_the_metrics_of_an_alert_exist(rule: dict[str, Any]) -> None:
     named = metrics_of(rule["expr"])
     assert named
     assert named - controller_metrics() == set()
+
+
+@pytest.mark.parametrize("expression", sorted(set(dashboard.expressions())))
+def test_the_metrics_of_the_dashboard_exist(expression: str) -> None:
+    named = metrics_of(expression)
+    assert named
+    listed = set(re.findall(r"`(kaito_\w+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text()))
+    servers = {f"{name}{suffix}" for name in listed for suffix in ("", "_bucket")} | VLLM_METRICS
+    assert named - controller_metrics() - servers - PROCESS_METRICS == set()
 
 
 def test_the_expressions_of_the_page_use_existing_metrics() -> None:
@@ -83,7 +102,7 @@ def test_the_expressions_of_the_page_use_existing_metrics() -> None:
 def test_the_page_explains_exactly_the_alerts_of_the_rules() -> None:
     table = MONITORING.read_text().split("## Alerts")[1].split("## Logs")[0]
     explained = re.findall(r"\b(Kaito[A-Z]\w+)\b", table)
-    assert sorted(explained) == sorted(rule["alert"] for rule in rules())
+    assert sorted(explained) == sorted({rule["alert"] for rule in rules()})
 
 
 def reasons() -> set[str]:
