@@ -182,6 +182,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "installationGuard": False,
         "imageRegistry": "r.example.com/k",
         "presetRegistryName": "r.example.com/k",
+        "modelRegistry": "r.example.com/models",
+        "weightsSource": "Pull",
+        "nodeCacheDirectory": "/var/cache/kaito",
+        "podDefaults": {"priorityClassName": "high"},
         "servingImage": "r.example.com/serving:1",
         "vllmImage": "r.example.com/vllm:1",
         "karpenterNodeClass.group": "karpenter.k8s.aws",
@@ -321,6 +325,27 @@ def test_the_program_receives_each_value() -> None:
     assert controller({"extraArgs": ["--concurrency=7"]}).workspace.concurrency == 7
     extra = {"extraEnv": [{"name": "IMAGE_REGISTRY", "value": "r.example.com/k"}]}
     assert controller(extra).workspace.image_registry == "r.example.com/k"
+
+
+def test_the_program_receives_sources_of_weights_and_defaults_of_pods(tmp_path: Path) -> None:
+    weights = {"modelRegistry": "r.example.com/m", "weightsSource": "NodeCache", "nodeCacheDirectory": "/var/cache/k"}
+    parsed = controller(weights).workspace
+    assert (parsed.model_registry, parsed.weights_source) == ("r.example.com/m", "NodeCache")
+    assert str(parsed.node_cache_directory) == "/var/cache/k"
+
+    options = {"priorityClassName": "high", "nodeSelector": {"pool": "gpu"}}
+    objects = template(CONTROLLER, values={"podDefaults": options})
+    found = container(objects, CONTROLLER)
+    (mount,) = [mount for mount in found["volumeMounts"] if mount["name"] == "pod-defaults"]
+    (volume,) = [
+        v for v in at(objects, place(CONTROLLER, POD + ".volumes")) if v["name"] == "pod-defaults"
+    ]  # fmt: skip
+    data = objects["ConfigMap", volume["configMap"]["name"]]["data"]
+    for name, text in data.items():
+        (tmp_path / name).write_text(text)
+    arguments = [argument.replace(mount["mountPath"], str(tmp_path)) for argument in found["args"]]
+    defaults_of_pods = parse_controller(arguments, {}).workspace.pod_defaults
+    assert (defaults_of_pods.priority_class_name, defaults_of_pods.node_selector) == ("high", {"pool": "gpu"})
 
 
 @pytest.mark.parametrize("part", ["webhook", "metrics"])

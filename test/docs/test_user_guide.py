@@ -27,6 +27,8 @@ PAGES = sorted(page for name in ("getting-started", "guides", "operations") for 
 
 OTHER_PROGRAMS = {
     "--attach-acr": "az",
+    "--debug": "helm",
+    "--set": "helm",
     "--trust-remote-code": "vLLM",
     "--performance-mode": "vLLM",
     "--flag": "a placeholder",
@@ -112,7 +114,7 @@ def test_commands_name_files_and_targets_that_exist(page: Path) -> None:
     lines = [line for block in code_blocks(page) if block.language == "sh" for line in block.code.splitlines()]
     text = "\n".join(lines)
     made = set(re.findall(r"cp -r \S+ (\S+)", (DOCS / "getting-started" / "install-aks.md").read_text()))
-    paths = set(re.findall(r"\b(?:config|presets/images|hack|test)/[\w./-]+", text))
+    paths = set(re.findall(r"\b(?:config|charts|presets/images|hack|test)/[\w./-]+", text))
     paths |= set(re.findall(r"-f (Dockerfile\.\w+)", text))
     missing = [path for path in sorted(paths) if path.removesuffix("/kustomization.yaml") not in made]
     assert [path for path in missing if not (ROOT / path).exists()] == []

@@ -37,6 +37,18 @@ kaito.sh/installation: "true"
 - --karpenter-node-class-{{ $flag }}={{ . }}
 {{- end }}
 {{- end }}
+{{- with .Values.modelRegistry }}
+- --model-registry={{ . }}
+{{- end }}
+{{- with .Values.weightsSource }}
+- --weights-source={{ . }}
+{{- end }}
+{{- with .Values.nodeCacheDirectory }}
+- --node-cache-directory={{ . }}
+{{- end }}
+{{- if .Values.podDefaults }}
+- --pod-defaults=/etc/kaito/pod-defaults.yaml
+{{- end }}
 {{- with .Values.servingImage }}
 - --serving-image={{ . }}
 {{- end }}
