@@ -143,8 +143,8 @@ NEURON_DEVICE: Final = "aws.amazon.com/neuron"
 # ── Karpenter ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NODEPOOL: Final = "karpenter.sh/nodepool"
-"""Label and requirement of a NodeClaim. Kaito's claims have the value `kaito`, a NodePool that does not exist, so that
-a Karpenter in the same cluster ignores them."""
+"""Label and requirement of a NodeClaim. Kaito's claims have the value `kaito`: a NodePool that does not exist, or that
+has the limit 0, so that Karpenter creates no nodes for it."""
 
 NODEPOOL_KAITO: Final = "kaito"
 """Value of `karpenter.sh/nodepool` on Kaito's claims."""

@@ -22,6 +22,10 @@ _DERIVED_TAINTS: Final = frozenset(
 """Taints that Kubernetes derives, a moment later, from conditions and fields that are evaluated directly here."""
 
 
+MIN_DISK_SHARE: Final = 0.8
+"""Share of the planned disk below which a node is reported. A file system and reservations take a part of a disk."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodesReport:
@@ -41,6 +45,8 @@ class NodesReport:
     """One clause for each node that would be usable if it advertised its GPUs."""
     pressures: tuple[str, ...] = ()
     """Nodes that are short of disk, memory or process IDs."""
+    small_disks: tuple[str, ...] = ()
+    """One clause for each node whose disk is much smaller than planned."""
     by_name: Mapping[str, Node] = field(default_factory=dict[str, Node])
     """The evaluated nodes by name, including those whose labels do not match the Workspace."""
 
@@ -84,6 +90,7 @@ def evaluate_nodes(
         faults=tuple(faults),
         gpu_faults=tuple(gpu_faults),
         pressures=tuple(filter(None, map(_pressure, own))),
+        small_disks=tuple(filter(None, (_small_disk(node, hardware) for node in own))),
         by_name=by_name,
     )
 
@@ -143,6 +150,17 @@ def _gpu_fault(node: Node, hardware: Hardware) -> str | None:
     if advertised >= hardware.gpus:
         return None
     return f"advertises {advertised} of {hardware.gpus} {hardware.gpu_resource} (device plugin missing or starting)"
+
+
+def _small_disk(node: Node, hardware: Hardware) -> str:
+    """Describes a disk that is much smaller than planned; empty if it is not, or its size is unknown.
+
+    gpu-provisioner creates the disk in the planned size; with Karpenter, the node class determines it.
+    """
+    size = node.status.capacity.get("ephemeral-storage")
+    if size is None or float(size) >= MIN_DISK_SHARE * float(hardware.disk):
+        return ""
+    return f"node {node.name} has {size} of ephemeral-storage, less than the planned disk of {hardware.disk}"
 
 
 def _pressure(node: Node) -> str:

@@ -205,6 +205,8 @@ def _nodes(state: ReconcileState) -> ConditionUpdate | None:
         return ConditionUpdate.unknown(conditions.NODES_READY, conditions.NODE_NOT_READY, message)
     count = f"{len(report.usable)} of {report.wanted} nodes ready"
     warning = f"; warning: under pressure: {', '.join(report.pressures)}" if report.pressures else ""
+    if state.plan is not None and state.plan.container is not None:  # the disk of a pod template is a default
+        warning += "".join(f"; warning: {each}" for each in report.small_disks)
     if report.is_sufficient:
         return ConditionUpdate.true(conditions.NODES_READY, conditions.NODES_READY_REASON, count + warning)
     if report.gpu_faults and len(report.usable) + len(report.gpu_faults) >= report.wanted:

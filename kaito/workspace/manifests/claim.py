@@ -152,6 +152,7 @@ def _node_claim(
     ]
     node_class = settings.node_class.reference_for(workspace, settings.cloud)
     requirements.extend(_provider_requirements(hardware, settings, node_class))
+    family = image_family(workspace, settings)
     return NodeClaim(
         metadata=ObjectMeta(
             name=name,
@@ -159,7 +160,8 @@ def _node_claim(
             annotations={
                 labels.CLAIM_INDEX: str(index),
                 labels.DO_NOT_DISRUPT: labels.TRUE,
-                labels.NODE_IMAGE_FAMILY: image_family(workspace, settings),
+                # The node class of a Karpenter provider determines the image.
+                **({labels.NODE_IMAGE_FAMILY: family} if node_class.group == KAITO.group else {}),
             },
         ),
         spec=NodeClaimSpec(

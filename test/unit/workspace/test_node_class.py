@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from kaito.api import NodeClaim, Workspace, labels
 from kaito.api.karpenter import NodeClassRef
 from kaito.runtime.crd import Version, crd
-from kaito.runtime.kinds import Event
+from kaito.runtime.kinds import Event, Node
 from kaito.runtime.meta import Condition, Model, ObjectMeta, Resource
 from kaito.runtime.testing import World
 from kaito.workspace.flags import parse
@@ -24,6 +24,7 @@ from test.unit.workspace.test_replacement import Life, delete_at_once
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
 
+AKS = "karpenter.azure.com/AKSNodeClass"
 KWOK = NodeClassSettings(karpenter_node_class_group="karpenter.kwok.sh")
 MINE = NodeClassSettings(karpenter_node_class_group="mine.example.com", karpenter_node_class_kind="Recipe")
 
@@ -249,6 +250,30 @@ def test_a_claim_contains_only_what_its_provider_can_satisfy(
     assert spec["expireAfter"] == "Never"
 
 
+@pytest.mark.parametrize(
+    ("classes", "annotation", "expected"),
+    [
+        (NodeClassSettings(), "", True),
+        (KWOK, "", False),
+        (KWOK, "kaito.sh/KaitoNodeClass/default", True),
+        (NodeClassSettings(), f"{AKS}/default", False),
+    ],
+)
+def test_an_image_family_is_for_gpu_provisioner(
+    phi: Workspace,
+    hardware: Hardware,
+    classes: NodeClassSettings,
+    annotation: str,
+    expected: bool,
+) -> None:
+    """The node class of a Karpenter provider determines the image."""
+    chosen = annotated(phi, node_image_family="azurelinux", **({"node_class": annotation} if annotation else {}))
+    claim = node_claim(chosen, hardware, claims_of(classes), index=0, serial=0)
+    assert (claim.annotations.get(labels.NODE_IMAGE_FAMILY) == "azurelinux") is expected
+    found = validate_workspace(chosen, None, claims_of(classes))
+    assert [(v.severity, "has no effect" in v.message) for v in found] == ([] if expected else [("warning", True)])
+
+
 # ── before a claim is created ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -418,3 +443,25 @@ async def test_a_long_message_of_a_provisioner_is_in_one_condition(cluster: "Clu
         assert own.endswith("…")
         assert all(len(message) < 600 for message in found.values())
         assert all("(in full in condition NodeClaimReady)" in message for message in found.values())
+
+
+@pytest.mark.parametrize(("size", "is_reported"), [("100Gi", False), ("20Gi", True), ("", False)])
+async def test_a_disk_that_is_too_small_for_the_model_is_a_warning(
+    cluster: "Cluster",
+    phi: Workspace,
+    size: str,
+    is_reported: bool,
+) -> None:
+    """With Karpenter, the node class determines the size of the disk."""
+    cluster.world.install(crd([Version(model=KwokClass, storage=True)]))
+    put_class(cluster.world)
+    async with running(cluster, phi):
+        node = cluster.join(cluster.claim())
+        if size:
+            patch = {"status": {"capacity": {"ephemeral-storage": size, labels.NVIDIA_GPU: "1"}}}
+            cluster.world.patch(Node, node.name, patch, subresource="status")
+        cluster.world.patch(Workspace, phi.name, {"metadata": {"labels": {"again": "true"}}})
+        await cluster.world.settle()
+        status, _, message = cluster.conditions()["NodesReady"]
+        assert status == "True"
+        assert ("20Gi of ephemeral-storage, less than the planned disk of" in message) is is_reported

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from kaito.api import labels
-from kaito.api.karpenter.nodeclaim import NodeClassRef
+from kaito.api.karpenter.nodeclaim import KAITO_NODE_CLASS_GROUP, NodeClassRef
 from kaito.api.references import is_subdomain
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
@@ -105,6 +105,17 @@ def image_family_has_nodes(workspace: Workspace, policy: Policy) -> Iterator[Vio
     if policy.node_api == "byo" and labels.NODE_IMAGE_FAMILY in workspace.annotations:
         message = "has no effect: this controller uses existing nodes (--node-api byo)"
         yield Violation(field(labels.NODE_IMAGE_FAMILY), message, "warning")
+    elif labels.NODE_IMAGE_FAMILY in workspace.annotations and _has_own_image(workspace, policy):
+        message = "has no effect: the node class of a Karpenter provider determines the image of its nodes"
+        yield Violation(field(labels.NODE_IMAGE_FAMILY), message, "warning")
+
+
+def _has_own_image(workspace: Workspace, policy: Policy) -> bool:
+    """Whether the Workspace's node class determines the image of nodes, as those of Karpenter's providers do."""
+    text = workspace.annotations.get(labels.NODE_CLASS)
+    if policy.node_api != "nodeclaim" or text is None:
+        return policy.named_node_classes
+    return not text.strip().startswith(f"{KAITO_NODE_CLASS_GROUP}/")
 
 
 def node_class(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
