@@ -7,7 +7,7 @@ from typing import Any, Final, final
 from kaito.api import Workspace, conditions, labels
 from kaito.runtime import Api
 from kaito.runtime.clock import monotonic
-from kaito.runtime.errors import ApiError
+from kaito.runtime.errors import ApiError, Forbidden, NotFound
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_rejection
@@ -51,14 +51,17 @@ class ClusterFacts:
         self._read_at: float | None = None
 
     async def server_version(self, api: Api) -> Mapping[str, Any]:
-        """Returns the content of `GET /version`.
+        """Returns the content of `GET /version`; empty if the path is forbidden or not served.
 
         Raises:
             KaitoRuntimeError: the API server cannot be reached.
         """
         now = monotonic()
         if self._read_at is None or now - self._read_at >= VERSION_SECONDS:
-            self._version = await api.client.raw("GET", "/version")
+            try:
+                self._version = await api.client.raw("GET", "/version")
+            except (Forbidden, NotFound):
+                self._version = {}
             self._read_at = now
         return self._version
 

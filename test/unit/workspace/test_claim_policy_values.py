@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kaito.api import Claim, Machine
+from kaito.api.workspace import PodOptions
 from kaito.runtime.kinds import Node
 from kaito.workspace.claim_policy import ClaimDecision, ClaimState, ProvisionAttempts, decide, index_of
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -50,7 +51,7 @@ def decision(*claims: Claim, wanted: int = 1, settings: dict[str, Any] | None = 
 
 
 def test_settings_have_these_defaults() -> None:
-    assert WorkspaceSettings().model_dump() == {
+    assert WorkspaceSettings().model_dump(exclude={"pod_defaults"}) == {
         "node_api": NodeApi.MACHINE,
         "cloud": "azure",
         "image_registry": "kaito",
@@ -77,6 +78,7 @@ def test_settings_have_these_defaults() -> None:
         "concurrency": 32,
         "installation_guard": True,
     }
+    assert WorkspaceSettings().pod_defaults == PodOptions()
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,28 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
 from kaito.api import Workspace, labels
 from kaito.models.weights import Weights
+from kaito.runtime.errors import Forbidden, NotFound
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, StatefulSet
 from kaito.runtime.testing import builders
 from kaito.workspace.image_volumes import BY_DEFAULT, IF_ENABLED, Requirement, node_problem, server_problem
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import ModelContainer, Plan
 from kaito.workspace.preflight import run_checks, validate_workspace
+from kaito.workspace.preflight.live import VERSION_SECONDS, ClusterFacts
 from kaito.workspace.preflight.offline import ManifestReader
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from test.unit.workspace.input_cases import config, tuned
 
 if TYPE_CHECKING:
+    from kaito.runtime import Api
     from test.unit.workspace.conftest import Cluster
 
 NAME = "workspace-phi-3-mini"
@@ -69,6 +74,7 @@ def test_an_artifact_is_pulled_with_the_secrets_of_the_pod(
         "/workspace/oci/pull_model.py",
         ARTIFACT,
         "/workspace/weights",
+        "--progress-port=5000",
         "--docker-config",
         "/mnt/registry/docker-config-weights/pull.json",
     ]
@@ -83,7 +89,8 @@ def test_a_cache_is_filled_by_the_init_container_and_read_by_the_server(
 ) -> None:
     spec = pod(phi, plan, model_container, method="NodeCache", artifact=ARTIFACT, cache_claim="models")
     (puller,) = spec["initContainers"]
-    assert puller["command"][2:6] == [ARTIFACT, "/workspace/weights", "--cache", "/workspace/cache"]
+    assert puller["command"][2:4] == [ARTIFACT, "/workspace/weights"]
+    assert puller["command"][5:7] == ["--cache", "/workspace/cache"]
     assert mounts(puller)["/workspace/cache"] == ("weights-cache", False)
     assert mounts(spec["containers"][0])["/workspace/cache"] == ("weights-cache", True)
     assert volumes(spec)["weights-cache"] == {"persistentVolumeClaim": {"claimName": "models"}}
@@ -369,3 +376,15 @@ async def test_a_file_that_forbids_the_download_of_a_tuned_model_is_reported(
     found = await run_checks(workspace, WorkspaceSettings(), ManifestReader(config_maps={"mine": file}))
     fields = [finding.field for finding in found.errors]
     assert fields == ["tuning.config[ModelConfig.local_files_only]"] * rejected
+
+
+async def test_an_api_server_that_hides_its_version_has_no_image_volumes(cluster: "Cluster") -> None:
+    """Clusters may remove the right to read `/version` from authenticated users."""
+    raw = AsyncMock(side_effect=[Forbidden("no", code=403), NotFound("no", code=404)])
+    api = cast("Api", SimpleNamespace(client=SimpleNamespace(raw=raw)))
+    facts = ClusterFacts()
+    for reads in (1, 1, 2):
+        assert await facts.server_version(api) == {}
+        assert raw.await_count == reads
+        await cluster.world.advance(VERSION_SECONDS / 2)
+    assert server_problem({}, IF_ENABLED).startswith("the API server is Kubernetes of unknown version")
