@@ -105,37 +105,39 @@ def test_every_copied_file_is_in_the_build_context(image: Image) -> None:
                 assert any(re.match(rf"{pattern}(/|$)", file) for file in files), f"COPY {name}"
 
 
+SOURCES = {"kaito_config": "presets/config", "kaito_oci": "presets/oci"}
+"""The folders of the packages outside of kaito/."""
+
+
 @cache
-def kaito_imports(package: str) -> frozenset[str]:
-    """The top-level packages of Kaito that the modules of one of them import."""
+def repository_imports(folder: str) -> frozenset[str]:
+    """The folders of the repository whose packages the modules in one of them import."""
     found: set[str] = set()
-    for path in (ROOT / "kaito" / package).rglob("*.py"):
-        if {"testing", "simulator"} & set(path.relative_to(ROOT / "kaito").parts):
+    for path in (ROOT / folder).rglob("*.py"):
+        if {"testing", "simulator", ".venv"} & set(path.relative_to(ROOT).parts):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            found |= {name.split(".")[1] for name in names if name.startswith("kaito.")}
+            found |= {f"kaito/{name.split('.')[1]}" for name in names if name.startswith("kaito.")}
+            found |= {SOURCES[name.split(".")[0]] for name in names if name.split(".")[0] in SOURCES}
     return frozenset(found)
 
 
-@pytest.mark.parametrize(
-    ("file", "program"), [("Dockerfile.workspace", "workspace"), ("Dockerfile.provisioner", "provisioner")]
-)
-def test_a_controller_image_contains_the_packages_that_the_controller_imports(file: str, program: str) -> None:
-    needed = {program}
+@pytest.mark.parametrize("program", ["workspace", "provisioner"])
+def test_a_controller_image_contains_the_packages_that_the_controller_imports(program: str) -> None:
+    needed = {f"kaito/{program}"}
     while True:
-        further = needed.union(*(kaito_imports(package) for package in needed))
+        further = needed.union(*(repository_imports(folder) for folder in needed))
         if further == needed:
             break
         needed = further
-    copied = {
-        word.split("/")[1]
-        for copy in parse((ROOT / f"Dockerfile.{program}").read_text()).stages[0].all("COPY")
-        for word in copy.words[:-1]
-        if word.startswith("kaito/")
-    }
+    stage = parse((ROOT / f"Dockerfile.{program}").read_text()).stages[0]
+    copied = {word for copy in stage.all("COPY") for word in copy.words[:-1] if word.startswith(("kaito/", "presets/"))}
     assert copied == needed
+    (install,) = [run.rest for run in stage.all("RUN") if "pip install --python" in run.rest]
+    separate = {f"./{folder}" for folder in needed if (ROOT / folder / "pyproject.toml").exists()}
+    assert {word for word in install.partition("&&")[0].split() if word.startswith("./")} == separate
 
 
 @pytest.mark.parametrize("name", ["kaito-serving", "kaito-vllm"])
