@@ -100,7 +100,9 @@ class LayerDownload:
         """
         if not self.is_complete and not self._archive.exists():
             self._fetch()
-        if self._archive.exists():
+        if self.tree.exists():
+            self._archive.unlink(missing_ok=True)  # the process ended before it removed the archive
+        elif self._archive.exists():
             self._unpack()
         self._report(self._layer.size)
 

@@ -97,6 +97,7 @@ def fill_directory(
             marker = read_marker(directory)
             if marker is None or marker.digest != manifest.digest:
                 marker = _Pull(registry, manifest, layers, directory, progress, options).run(marker)
+            remove_tree(directory / _PARTIAL)
     except OSError as error:
         raise ProgramError(f"{directory} cannot be written: {error}") from error
     progress.set_phase(
@@ -152,7 +153,6 @@ class _Pull:
         sync(self._directory)
         marker = Marker(str(self._registry.reference), self._manifest.digest, files)
         write_marker(self._directory, marker)
-        remove_tree(self._partial)
         return marker
 
     def _transfer(self) -> None:

@@ -1,0 +1,239 @@
+"""Downloading a model from a local server with the HTTP API of Hugging Face."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from kaito_oci.errors import ConfigurationError, CredentialsRejected, InsufficientDisk, NotAModel, RegistryError
+from kaito_oci.hub import Hub, HubModel, download_model, find_model, is_model_id
+from kaito_oci.model_commands import Access, PackOptions, inspect, pack
+
+from test.support.model_registry import LOADED, model_directory, model_registry
+
+COMMIT = "c" * 40
+
+
+@dataclass
+class Repository:
+    """What the server has, has received and does wrong."""
+
+    folder: Path
+    address: str = ""
+    requests: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    """Path, Range and Authorization."""
+    answers: list[int] = field(default_factory=list[int])
+    cuts: list[int] = field(default_factory=list[int])
+    token: str = ""
+    description: Mapping[str, Any] | None = None
+    ranges: bool = True
+
+
+class Handler(BaseHTTPRequestHandler):
+    """`/api/models/ID/revision/REV` and `/ID/resolve/COMMIT/FILE`."""
+
+    protocol_version = "HTTP/1.1"
+    repository: Repository
+
+    def respond(self, status: int, body: bytes = b"", start: int = 0, end: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        self.wfile.write(body[start:end])
+        if end is not None and end < len(body):
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(2)
+
+    def do_GET(self) -> None:
+        hub, path = self.repository, urlsplit(self.path).path
+        wanted, authorization = self.headers.get("Range", ""), self.headers.get("Authorization", "")
+        hub.requests.append((path, wanted, authorization))
+        if hub.answers:
+            return self.respond(hub.answers.pop(0))
+        if hub.token and authorization != f"Bearer {hub.token}":
+            return self.respond(401)
+        if path == "/api/models/org/tiny/revision/main":
+            return self.respond(200, json.dumps(hub.description or self.describe()).encode())
+        prefix = f"/org/tiny/resolve/{COMMIT}/"
+        file = hub.folder / path.removeprefix(prefix)
+        if not path.startswith(prefix) or not file.is_file():
+            return self.respond(404)
+        start = int(wanted[6:-1]) if wanted and hub.ranges else 0
+        cut = start + hub.cuts.pop(0) if hub.cuts else None
+        return self.respond(206 if start else 200, file.read_bytes(), start, cut)
+
+    def describe(self) -> dict[str, Any]:
+        files = [path for path in sorted(self.repository.folder.rglob("*")) if path.is_file()]
+        siblings: list[dict[str, Any]] = []
+        for path in files:
+            entry: dict[str, Any] = {"rfilename": path.relative_to(self.repository.folder).as_posix()}
+            entry["size"] = path.stat().st_size
+            if path.suffix == ".safetensors":
+                entry["lfs"] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": entry["size"]}
+            siblings.append(entry)
+        return {"sha": COMMIT, "siblings": siblings, "cardData": {"license": "mit"}}
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+@contextmanager
+def serving(repository: Repository) -> Generator[None]:
+    handler = type("OneTest", (Handler,), {"repository": repository})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    repository.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Generator[Repository]:
+    found = Repository(model_directory(tmp_path / "hub", bytes_of_weights=100_000))
+    with serving(found):
+        yield found
+
+
+pauses: list[float] = []
+
+
+def hub(repository: Repository, token: str = "") -> Hub:
+    pauses.clear()
+    return Hub(repository.address, token, pauses.append)
+
+
+def ignore(_name: str, _done: int) -> None:
+    pass
+
+
+def found_model(repository: Repository) -> HubModel:
+    return find_model(hub(repository), "org/tiny")
+
+
+def test_only_the_files_that_an_engine_loads_are_downloaded(repository: Repository, tmp_path: Path) -> None:
+    model = found_model(repository)
+    assert (model.commit, model.license) == (COMMIT, "mit")
+    assert [file.name for file in model.files] == LOADED
+    download_model(hub(repository), model, tmp_path / "out", report=ignore)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == LOADED
+    for name in LOADED:
+        assert (tmp_path / "out" / name).read_bytes() == (repository.folder / name).read_bytes()
+    repository.requests.clear()
+    download_model(hub(repository), model, tmp_path / "out", report=ignore)
+    assert repository.requests == []
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_interrupted_download_continues(repository: Repository, tmp_path: Path, ranges: bool) -> None:
+    model = found_model(repository)
+    model = HubModel(model.name, model.commit, "", tuple(file for file in model.files if file.sha256))
+    repository.cuts, repository.ranges = [30_000, 20_000], ranges
+    repository.requests.clear()
+    download_model(hub(repository), model, tmp_path / "out", report=ignore)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
+        repository.folder / "model.safetensors"
+    ).read_bytes()
+    assert [wanted for _, wanted, _ in repository.requests][:2] == ["", "bytes=30000-"]
+
+
+def test_temporary_failures_are_retried_then_reported(repository: Repository) -> None:
+    repository.answers = [429, 503]
+    assert found_model(repository).commit == COMMIT
+    assert pauses == [1.0, 2.0]
+    repository.answers = [503] * 20
+    with pytest.raises(RegistryError, match="status 503"):
+        found_model(repository)
+
+
+def test_a_wrong_digest_is_reported_and_the_file_removed(repository: Repository, tmp_path: Path) -> None:
+    model = found_model(repository)
+    weights = repository.folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(RegistryError, match="differs from what the hub lists"):
+        download_model(hub(repository), model, tmp_path / "out", report=ignore)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_a_gated_model_needs_a_token(repository: Repository, tmp_path: Path) -> None:
+    repository.token = "hf_x"
+    with pytest.raises(CredentialsRejected, match="requires authentication: set HF_TOKEN"):
+        found_model(repository)
+    with pytest.raises(CredentialsRejected, match="the token has no access"):
+        find_model(hub(repository, "wrong"), "org/tiny")
+    assert find_model(hub(repository, "hf_x"), "org/tiny").commit == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("description", "error", "words"),
+    [
+        ({"sha": COMMIT, "siblings": [{"rfilename": "config.json"}]}, NotAModel, "org/tiny: the model has no weights"),
+        ({"sha": "../../x", "siblings": []}, RegistryError, "is not a commit"),
+        ({"error": "x"}, RegistryError, "not the description of a model"),
+        ({"sha": COMMIT, "siblings": 3}, RegistryError, "not the description of a model"),
+    ],
+)
+def test_wrong_descriptions_are_reported(
+    repository: Repository, description: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    repository.description = description
+    with pytest.raises(error, match=words):
+        found_model(repository)
+
+
+def test_unknown_models_and_endpoints_are_reported(repository: Repository) -> None:
+    with pytest.raises(ConfigurationError, match="has no org/other"):
+        find_model(hub(repository), "org/other")
+    with pytest.raises(ConfigurationError, match="neither a directory nor a model id"):
+        find_model(hub(repository), "a/b/c")
+    with pytest.raises(ConfigurationError, match="is not an http or https address"):
+        find_model(Hub("ftp://x", sleep=pauses.append), "org/tiny")
+    with pytest.raises(RegistryError, match="127"):
+        find_model(Hub("http://127.0.0.1:1", sleep=pauses.append), "org/tiny")
+    assert not is_model_id("../x")
+    assert not is_model_id("org/tiny/")
+
+
+def test_a_full_disk_is_refused_before_the_download(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Small:
+        f_bavail, f_frsize = 10, 1000
+
+    def small(_: Path) -> type[Small]:
+        return Small
+
+    model = found_model(repository)
+    repository.requests.clear()
+    monkeypatch.setattr("os.statvfs", small)
+    with pytest.raises(InsufficientDisk):
+        download_model(hub(repository), model, tmp_path / "out", report=ignore)
+    assert repository.requests == []
+
+
+def test_a_model_id_is_packed_with_its_commit_and_license(repository: Repository, tmp_path: Path) -> None:
+    with model_registry() as registry:
+        name = f"{registry.address}/m/x:1"
+        options = PackOptions(push=True, hub=hub(repository), download_dir=tmp_path / "downloads")
+        result = pack("org/tiny", name, options, Access())
+        assert result.startswith(f"pushed {name}@sha256:")
+        described = json.loads(inspect(name, Access(), store=tmp_path / "store", as_json=True))
+    assert described["annotations"]["org.opencontainers.image.revision"] == COMMIT
+    assert described["annotations"]["org.opencontainers.image.licenses"] == "mit"
+    assert described["annotations"]["org.opencontainers.image.source"] == f"{repository.address}/org/tiny"
+    assert described["annotations"]["sh.kaito.model.name"] == "org/tiny"
+    assert [file["name"] for file in described["files"]] == LOADED
