@@ -1,8 +1,9 @@
 """Generates `docs/reference/flags.md` from the argument parsers of the programs."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from kaito.cli.main import parser as cli_parser
 from kaito.provisioner.flags import parser as provisioner_parser
@@ -23,6 +24,12 @@ abbreviated. A flag with an unknown name or a wrong value ends the program with 
 Further flags are accepted for compatibility with upstream's charts: [flags of upstream](upstream-flags.md).
 """
 
+KAITO = """## kaito
+
+The command for [a cluster on one machine](../getting-started/try-it.md) and for
+[model files](../guides/model-artifacts.md).
+"""
+
 
 def page() -> str:
     """Returns the page."""
@@ -37,17 +44,26 @@ def page() -> str:
         _table(_own(workspace_parser(), without=shared)),
         "## gpu-provisioner\n",
         _table(_own(provisioner_parser({}), without=shared)),
-        "## kaito\n\nThe command for [a cluster on one machine](../getting-started/try-it.md).\n",
+        KAITO,
     ]
-    for name, command in _commands(cli_parser()):
+    for name, command in _leaves(cli_parser()):
         parts += [f"### kaito {name}\n", _table(_own(command))]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            yield from action.choices.items()
+        choices: object = action.choices  # argparse has no public list of commands
+        for name, command in cast("Mapping[str, object]", choices).items() if isinstance(choices, Mapping) else ():
+            if isinstance(command, argparse.ArgumentParser):
+                yield name, command
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yields the commands without further commands, such as `model pack`."""
+    for name, command in _commands(parser):
+        inner = [(f"{name} {each}", leaf) for each, leaf in _leaves(command)]
+        yield from inner or [(name, command)]
 
 
 def _own(parser: argparse.ArgumentParser, *, without: set[str] | frozenset[str] = frozenset()) -> list[argparse.Action]:
@@ -72,7 +88,7 @@ def _table(actions: list[argparse.Action]) -> str:
 def _value(action: argparse.Action) -> str:
     if action.choices:
         return " or ".join(f"`{choice}`" for choice in map(str, action.choices) if choice)
-    if action.metavar == "BOOL":
+    if action.metavar == "BOOL" or action.nargs == 0:
         return "boolean"
     if action.metavar == "DURATION":
         return "duration"
@@ -82,14 +98,15 @@ def _value(action: argparse.Action) -> str:
 
 def _default(action: argparse.Action) -> str:
     value = action.default
-    if value is None or value == "" or value == ():
+    if value is None or value == "" or value == () or value == []:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if action.metavar == "DURATION":
         return f"`{_duration(float(value))}`"
     if isinstance(value, dict):
-        return "`" + ",".join(f"{name}={str(on).lower()}" for name, on in value.items()) + "`"
+        flags = cast("dict[str, object]", value)
+        return "`" + ",".join(f"{name}={str(on).lower()}" for name, on in flags.items()) + "`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

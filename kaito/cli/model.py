@@ -7,18 +7,18 @@ import argparse
 import json
 import logging
 import sys
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaito.models import catalog
+from kaito.workspace.images import runtime_image
+from kaito.workspace.settings import WorkspaceSettings
 
 if TYPE_CHECKING:
     from kaito_oci.model_commands import Access
 
-IMAGE_REGISTRY = "kaito"
-"""Default of the controller's setting `--image-registry`."""
+IMAGE_REGISTRY = WorkspaceSettings().image_registry
 
 
 def add_arguments(model: argparse.ArgumentParser) -> None:
@@ -141,15 +141,16 @@ def images(name: str, model_registry: str = "", image_registry: str = IMAGE_REGI
         LookupError: the catalog has no such preset.
     """
     preset = catalog.get(name)
-    release = version("kaito")
+    settings = WorkspaceSettings(image_registry=image_registry)
+    vllm, transformers = runtime_image("vllm", settings), runtime_image("transformers", settings)
     found: dict[str, Any] = {
         "preset": preset.name,
         "repository": preset.repository,
         "revision": preset.revision,
         "artifact": preset.artifact(model_registry) if model_registry else preset.upstream_artifact,
-        "vllm": f"{image_registry}/kaito-vllm:{release}" if preset.vllm is not None else "",
-        "transformers": f"{image_registry}/kaito-serving:{release}" if preset.transformers is not None else "",
-        "tuning": f"{image_registry}/kaito-serving:{release}" if preset.tuning is not None else "",
+        "vllm": vllm if preset.vllm is not None else "",
+        "transformers": transformers if preset.transformers is not None else "",
+        "tuning": transformers if preset.tuning is not None else "",
     }
     if as_json:
         return json.dumps(found, indent=2)

@@ -36,6 +36,8 @@ OTHER_PROGRAMS = {
     "--enable-oidc-issuer": "az",
     "--enable-workload-identity": "az",
     "--docker-config": "kaito-push-adapter",
+    "--progress-file": "kaito-pull-model",
+    "--progress-port": "kaito-pull-model",
     "--help": "every program",
     "--previous": "kubectl",
 }
@@ -92,6 +94,7 @@ def subcommands(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
         for command in cast("Mapping[str, object]", choices).values() if isinstance(choices, Mapping) else ():
             if isinstance(command, argparse.ArgumentParser):
                 yield command
+                yield from subcommands(command)
 
 
 def parsers() -> Iterator[argparse.ArgumentParser]:

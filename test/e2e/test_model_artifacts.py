@@ -93,9 +93,9 @@ def test_a_packed_model_returns_unchanged_and_oras_reads_it(registry: str, oras:
         assert sorted(path.name for path in folder.iterdir()) == [f"{each}.tar" for each in LOADED]
         for each in LOADED:
             run("tar", "-xf", f"{each}.tar", cwd=folder)
-    for folder in ("out", "oras", "stored"):
+    for read in ("out", "oras", "stored"):
         for each in LOADED:
-            assert (tmp_path / folder / each).read_bytes() == (model / each).read_bytes(), f"{folder}/{each}"
+            assert (tmp_path / read / each).read_bytes() == (model / each).read_bytes(), f"{read}/{each}"
     manifest = json.loads(run(oras, "manifest", "fetch", "--plain-http", "--platform", "linux/arm64", name))
     assert manifest["annotations"]["sh.kaito.model.dtype"] == "bfloat16"
 

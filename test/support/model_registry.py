@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 import tarfile
 import threading
@@ -97,7 +98,10 @@ class Handler(BaseHTTPRequestHandler):
         if content.authorization and self.headers.get("Authorization") != content.authorization:
             challenge = f'Bearer realm="http://{content.address}/token",service="s"'
             return self.respond(401, headers={"WWW-Authenticate": challenge})
-        kind, _, name = url.path.removeprefix("/v2/m/x/").partition("/")
+        parts = re.fullmatch(r"(/v2/.+)/(blobs|manifests)/(.*)", url.path)
+        if parts is None:
+            return self.respond(404)
+        repository, kind, name = parts.groups()
         if kind == "manifests" and self.command == "PUT":
             stored = (self.headers["Content-Type"], received)
             content.manifests[name] = content.manifests[digest_of(received)] = stored
@@ -106,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             media_type, document = content.manifests[name]
             return self.respond(200, document, {"Content-Type": media_type})
         if kind == "blobs" and self.command == "POST":
-            return self.respond(202, headers={"Location": "/v2/m/x/blobs/uploads/7?state=s"})
+            return self.respond(202, headers={"Location": f"{repository}/blobs/uploads/7?state=s"})
         if kind == "blobs" and self.command == "DELETE":
             return self.respond(204)
         if kind == "blobs" and self.command == "PUT":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kaito_oci import download, marker as markers, model_pull
+from kaito_oci import download, marker as markers
 from kaito_oci.errors import CredentialsRejected, InsufficientDisk, NotAModel, ProgramError, RegistryError
 from kaito_oci.marker import MARKER, read_marker
 from kaito_oci.model_artifact import pack_model
@@ -587,7 +587,7 @@ def test_a_file_system_without_locks_is_accepted(
     def unsupported(*_: Any) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(model_pull.fcntl, "flock", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     pull(registry, tmp_path / "out")
     assert_model(tmp_path / "out", packed)
 

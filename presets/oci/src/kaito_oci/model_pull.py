@@ -75,7 +75,7 @@ def pull_model(
         if marker is None or marker.reference != str(reference):
             raise
         log.warning("%s; using the complete copy in %s", error, directory)
-        progress.set_phase("complete", f"{size_text(sum(marker.files.values()))} of {reference} are in {directory}")
+        _complete(marker, directory, reference, progress)
         return marker
     return fill_directory(registry, manifest, directory, progress, options)
 
@@ -91,6 +91,11 @@ def fill_directory(
 ) -> Marker:
     """Pulls the files of a manifest into `directory`, which only one process does at a time."""
     layers = read_layers(manifest.document, registry.reference)
+    marker = read_marker(directory)
+    if marker is not None and marker.digest == manifest.digest and not (directory / _PARTIAL).exists():
+        # Without the lock: a user that may only read the directory can use it.
+        _complete(marker, directory, registry.reference, progress)
+        return marker
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, progress):
@@ -100,10 +105,13 @@ def fill_directory(
             remove_tree(directory / _PARTIAL)
     except OSError as error:
         raise ProgramError(f"{directory} cannot be written: {error}") from error
-    progress.set_phase(
-        "complete", f"{size_text(sum(marker.files.values()))} of {registry.reference} are in {directory}"
-    )
+    _complete(marker, directory, registry.reference, progress)
     return marker
+
+
+def _complete(marker: Marker, directory: Path, reference: ImageReference, progress: Progress) -> None:
+    size = size_text(sum(marker.files.values()))
+    progress.set_phase("complete", f"{size} of {reference} are in {directory}")
 
 
 class _Pull:
