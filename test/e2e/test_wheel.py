@@ -151,6 +151,7 @@ def test_kaito_gets_three_commands_without_torch(wheels: dict[str, Path], enviro
     for extra, name, *arguments in (
         ("azure", "gpu-provisioner", *which),
         ("local", "kaito", "up", "--folder", str(environment.folder / "kaito")),
+        ("models", "kaito", "model", "inspect", str(environment.folder)),
     ):
         refused = attempt(environment.command(name), *arguments)
         assert refused.returncode == 1

@@ -295,7 +295,7 @@ def test_a_report_lists_the_files(model: Path) -> None:
     assert any("tokenizer.json" in line for line in found)
     artifact = pack_model(model)
     document = json.loads(artifact.manifests[0].read())
-    described = describe_manifest(document, "r.io/a:1", artifact.manifests[0].digest)
+    described = describe_manifest(document, "r.io/a:1", artifact.manifests[0].digest, location="r.io")
     assert [file["name"] for file in described["files"]] == LOADED
     assert described["size"] == artifact.facts.size
     assert lines(described)[-1] == f"size:        {artifact.facts.size} bytes in 5 files"

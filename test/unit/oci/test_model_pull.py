@@ -157,7 +157,7 @@ def test_a_status_during_the_download_is_retried(registry: Content, packed: Path
 
     pull(registry, tmp_path / "out", sleep=sleep, parallel=1)
     assert_model(tmp_path / "out", packed)
-    assert pauses == [1.0, 0.0]  # a date in the past is no delay
+    assert pauses == [1.0, 0.0]  # no delay for a date in the past
 
 
 def test_a_token_that_expires_is_renewed(registry: Content, packed: Path, tmp_path: Path) -> None:

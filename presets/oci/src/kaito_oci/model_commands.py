@@ -17,6 +17,7 @@ from kaito_oci.hub import Hub, download_model, find_model, is_model_id
 from kaito_oci.layout import default_store, is_layout, stored_artifact, write_layout
 from kaito_oci.model_artifact import Artifact, Identity, pack_model
 from kaito_oci.model_cache import pull_cached
+from kaito_oci.model_files import model_files
 from kaito_oci.model_pull import PARALLEL, PullOptions, pull_model
 from kaito_oci.model_push import push_model
 from kaito_oci.model_report import describe_manifest, inspect_artifact, inspect_directory, lines
@@ -57,7 +58,7 @@ def pack(source: str, reference: str, options: PackOptions, access: Access) -> s
     progress = Progress(str(image))
     with reporting(progress):
         directory, identity = _source(source, options, progress)
-        progress.start("hashing", sum(path.stat().st_size for path in directory.glob("*") if path.is_file()))
+        progress.start("hashing", sum(file.size for file in model_files(directory)))
         artifact = pack_model(directory, identity, report=progress.update, annotations=options.annotations)
         progress.start("pushing" if options.push else "packing", artifact.size)
         if options.push:
@@ -147,7 +148,7 @@ def _stored(image: ImageReference, store: Path) -> dict[str, Any] | None:
     except NotAModel:
         return None
     manifest = manifests[0] if manifests else top
-    return describe_manifest(json.loads(manifest.read()), str(image), manifest.digest)
+    return describe_manifest(json.loads(manifest.read()), str(image), manifest.digest, location=str(store))
 
 
 def _tagged(reference: str) -> ImageReference:

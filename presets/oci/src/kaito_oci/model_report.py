@@ -26,16 +26,17 @@ def inspect_artifact(
         RegistryError: the manifest cannot be fetched.
     """
     registry, manifest = open_image(reference, docker_configs, plain_http=plain_http)
-    return describe_manifest(manifest.document, str(registry.reference), manifest.digest)
+    return describe_manifest(manifest.document, str(reference), manifest.digest, location=registry.reference.registry)
 
 
-def describe_manifest(document: Mapping[str, Any], reference: str, digest: str) -> dict[str, Any]:
-    """Describes a manifest."""
+def describe_manifest(document: Mapping[str, Any], reference: str, digest: str, *, location: str) -> dict[str, Any]:
+    """Describes a manifest; `location` is the registry or the store that contains it."""
     layers = read_layers(document, reference)
     annotations = document.get("annotations")
     config = document.get("config")
     return {
         "reference": reference,
+        "location": location,
         "digest": digest,
         "type": str(document.get("artifactType") or (config.get("mediaType") if is_object(config) else "") or ""),
         "annotations": annotations if is_object(annotations) else {},
@@ -77,7 +78,7 @@ def lines(description: Mapping[str, Any]) -> list[str]:
     """Formats a description."""
     found = [
         f"{key + ':':<12} {description[key]}"
-        for key in ("reference", "directory", "digest", "type")
+        for key in ("reference", "location", "directory", "digest", "type")
         if key in description
     ]
     annotations = description.get("annotations")

@@ -40,6 +40,8 @@ MAX_BACKOFF_SECONDS: Final = 30.0
 TIMEOUT_SECONDS: Final = 120.0
 """Timeout of one socket operation, not of a whole transfer."""
 CHUNK_BYTES: Final = 2**20
+MAX_RESPONSE_BYTES: Final = 32 * 2**20
+"""Limit of a response that is held in memory, such as a manifest; registries accept manifests up to 4 MiB."""
 RETRYABLE_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -441,13 +443,16 @@ def _open_request(request: urllib.request.Request, *, stream: bool) -> _Response
         response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except urllib.error.HTTPError as error:
         with error:
-            return _Response(error.code, _lower(error.headers), error.read())
+            return _Response(error.code, _lower(error.headers), error.read(MAX_RESPONSE_BYTES))
     except urllib.error.URLError as error:
         raise ConnectionError(f"{urlsplit(request.full_url).netloc}: {error.reason}") from error
     if stream:
         return _Response(response.status, _lower(response.headers), stream=response)
     with response:
-        return _Response(response.status, _lower(response.headers), response.read())
+        content = response.read(MAX_RESPONSE_BYTES + 1)
+        if len(content) > MAX_RESPONSE_BYTES:
+            raise RegistryError(f"{request.full_url}: the response is larger than {MAX_RESPONSE_BYTES} bytes")
+        return _Response(response.status, _lower(response.headers), content)
 
 
 def _lower(headers: Any) -> dict[str, str]:
