@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
@@ -183,6 +184,52 @@ async def test_both_programs_work_with_exactly_their_roles(tmp_path: Path) -> No
 def informs(program: str, resource: str) -> bool:
     """Whether the program watches the resource: such a right includes list and get (`RELIST`)."""
     return any(r == resource and verb == "watch" for _, r, verb in granted(program))
+
+
+@pytest.mark.timeout(180)
+async def test_secure_metrics_are_readable_with_the_role_only(tmp_path: Path) -> None:
+    """The component adds the flag and the permission for reviews; the roles alone do not suffice."""
+    with ControlPlane() as control_plane:
+        running = Stack(control_plane.kubeconfig, control_plane.folder, "machine", free_port())
+        running.kubectl("create", "namespace", NAMESPACE)
+        for folder in ("crd", "rbac"):
+            running.kubectl("apply", "--server-side", f"--kustomize={ROOT / 'config' / folder}")
+        running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        for name in ("reader", "stranger"):
+            running.kubectl("create", "serviceaccount", name)
+        port = free_port()
+        program = running.programs["workspace-controller"]
+        program.command.remove("--metrics-bind-address=0")
+        run_as(running, program.name, "--webhook=false", "--metrics-secure", f"--metrics-bind-address=127.0.0.1:{port}")
+        program.start()
+        try:
+            tokens = {name: running.kubectl("create", "token", name).strip() for name in ("reader", "stranger")}
+
+            async def status(token: str) -> int:
+                headers = {"Authorization": f"Bearer {token}"} if token else {}
+                url = f"https://127.0.0.1:{port}/metrics"
+                try:
+                    async with (
+                        aiohttp.ClientSession() as session,
+                        session.get(url, headers=headers, ssl=False) as answer,
+                    ):
+                        return answer.status
+                except aiohttp.ClientError:
+                    return 0
+
+            async def answers(token: str, expected: int) -> bool:
+                return await status(token) == expected
+
+            await until(lambda: answers("", 401), "the metrics server to refuse anonymous requests")
+            assert await status(tokens["reader"]) == 500, "the roles of config/rbac do not contain reviews"
+            component = ROOT / "config" / "components" / "secure-metrics" / "rbac.yaml"
+            running.kubectl("apply", "--server-side", "-f", str(component))
+            await until(lambda: answers(tokens["stranger"], 403), "the stranger to be refused")
+            role = "--clusterrole=kaito-metrics-reader"
+            running.kubectl("create", "clusterrolebinding", "reader", role, "--serviceaccount=default:reader")
+            await until(lambda: answers(tokens["reader"], 200), "the reader to be admitted")
+        finally:
+            running.stop()
 
 
 def test_the_documented_rights_are_granted() -> None:
