@@ -98,5 +98,6 @@ def test_node_advertises_gpus(kubernetes: Kubernetes, cluster: Cluster, base: st
 
 
 def test_pods_are_deleted(kubernetes: Kubernetes) -> None:
-    kubernetes.delete("pods,services", "-l", "app", "--grace-period=1")
+    kubernetes.delete("service", "web")
+    kubernetes.delete("pods", "-l", "app", "--grace-period=1")
     assert kubernetes.items("pods") == []

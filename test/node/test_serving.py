@@ -100,5 +100,40 @@ def test_installation_in_use_is_protected(ready: Kubernetes, installation: Path,
 
 def test_deleted_workspace_leaves_nothing(ready: Kubernetes) -> None:
     ready.delete("workspace", NAME)
-    assert ready.items("statefulsets,pods") == []
+    # The pod ends after the Workspace: a model server finishes its requests first.
+    ready.until("the end of workload and pods", lambda: ready.items("statefulsets,pods") == [], 120)
     assert [item["metadata"]["name"] for item in ready.items("services")] == ["kubernetes"]
+
+
+def test_namespace_with_pod_security_restricted(ready: Kubernetes, cluster: Cluster) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    ready.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "restricted", "labels": labels}})
+    other = Kubernetes(cluster, "restricted")
+    try:
+        other.apply(document("phi"))
+        other.until_condition("phi", "WorkspaceReady", seconds=READY_SECONDS)
+        assert "Paris" in answer(other, "phi")
+    finally:
+        other.delete("workspace", "phi")
+        ready.delete("namespace", "restricted")
+
+
+def test_init_container_pulls_weights_from_a_registry_with_a_private_authority(
+    ready: Kubernetes, cluster: Cluster
+) -> None:
+    authority = (cluster.layout.certificates / "ca.crt").read_text()
+    metadata = {"name": "registry-authority"}
+    ready.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": authority}})
+    options = {
+        "env": [{"name": "SSL_CERT_FILE", "value": "/etc/registry/ca.crt"}],
+        "volumes": [{"name": "authority", "configMap": metadata}],
+        "volumeMounts": [{"name": "authority", "mountPath": "/etc/registry", "readOnly": True}],
+    }
+    ready.apply(document("pulled", presetOptions={"weights": {"source": "Pull"}}, podOptions=options))
+    try:
+        seconds = ready.until_condition("pulled", "WorkspaceReady", seconds=READY_SECONDS)
+        say(f"weights pulled by an init container: WorkspaceReady after {seconds:.0f} s")
+        assert not any("image" in volume for volume in pod_spec(ready, "pulled")["volumes"])
+        assert "Paris" in answer(ready, "pulled")
+    finally:
+        ready.delete("workspace", "pulled")
