@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from kaito.api import Workspace, labels
 from kaito.api.karpenter import NodeClassRef
 from kaito.api.karpenter.nodeclaim import KAITO_NODE_CLASS_GROUP, KAITO_NODE_CLASS_KIND, NODE_CLASS_KIND_PATTERN
-from kaito.api.references import is_subdomain
+from kaito.api.object_names import is_subdomain
 
 AZURE_GROUP: Final = "karpenter.azure.com"
 """API group of Azure's Karpenter provider."""

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from kaito.api.karpenter import conditions
 from kaito.api.karpenter.claim import Claim, ClaimSpec, ClaimStatus, Requirement
-from kaito.api.references import is_subdomain
+from kaito.api.object_names import is_subdomain
 from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import Model, Time
 

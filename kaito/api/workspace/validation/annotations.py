@@ -10,7 +10,7 @@ from typing import Final
 
 from kaito.api import labels
 from kaito.api.karpenter.nodeclaim import KAITO_NODE_CLASS_GROUP, NodeClassRef
-from kaito.api.references import is_subdomain
+from kaito.api.object_names import is_subdomain
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kaito.api import labels
 from kaito.api.json_values import json_object
-from kaito.api.references import object_name_problem
+from kaito.api.object_names import object_name_problem
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.pod_options import PodOptions, PodResources

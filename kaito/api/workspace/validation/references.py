@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kaito.api.json_values import json_list, json_object
-from kaito.api.references import image_problem, object_name_problem
+from kaito.api.object_names import object_name_problem
+from kaito.api.references import image_problem
 from kaito.api.violation import Violation
 from kaito.api.workspace.data import DataSource
 from kaito.api.workspace.kind import Workspace

@@ -1,0 +1,24 @@
+"""Validates names of Kubernetes objects."""
+
+import re
+from typing import Final
+
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+OBJECT_NAME_LIMIT: Final = 253
+"""Longest name of a Secret or ConfigMap (DNS-1123 subdomain)."""
+
+
+def is_subdomain(text: str) -> bool:
+    """Returns whether a text is a DNS-1123 subdomain, the form of API groups and of most names of objects."""
+    return bool(_SUBDOMAIN.fullmatch(text)) and len(text) <= OBJECT_NAME_LIMIT
+
+
+def object_name_problem(text: str, kind: str) -> str:
+    """Explains why no object of that kind can have the name, with the remedy; returns an empty text if one can."""
+    if is_subdomain(text):
+        return ""
+    return (
+        f"{text!r} cannot be the name of a {kind}: use lower-case letters, digits, '-' and '.', beginning and ending "
+        f"with a letter or digit"
+    )
