@@ -16,7 +16,7 @@ from typing import Any, Final, final
 import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Middleware
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
 from kaito_presets import __version__
 from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, RequestError, Unavailable
@@ -28,6 +28,8 @@ from kaito_presets.serving.progress import StartProgress
 from kaito_presets.vllm import translate
 
 log = logging.getLogger(__name__)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series double the counters and are not read
 
 HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length"}
