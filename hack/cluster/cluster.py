@@ -98,12 +98,13 @@ class Cluster:
             return
         with self._lock():
             node.remove(self.layout, self.processes)  # first, so that no container is started again
+            sockets = runtime.shim_sockets(self.layout)
             self._remove_containers()
             for name in _STOP_ORDER:
                 self.processes.stop(name)
             for name in self.processes.running():
                 self.processes.stop(name)
-            runtime.remove_leftovers(self.layout)
+            runtime.remove_leftovers(self.layout, sockets)
             network.delete(self.layout)
             shutil.rmtree(self.layout.state, ignore_errors=True)
             if purge:

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hack.cluster import binaries, image_archive, registry
@@ -105,13 +105,30 @@ def remove_containers(layout: Layout) -> None:
         _ctr(layout, "sandboxes", "remove", "--force", sandbox)
 
 
-def remove_leftovers(layout: Layout) -> None:
-    """Kill shims that containerd did not stop, unmount what lies below the state folder, remove files elsewhere."""
+def shim_sockets(layout: Layout) -> list[Path]:
+    """Return the sockets of the running shims; they lie outside of the state folder."""
+    found: list[Path] = []
+    for bundle in _bundles(layout):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            address: str = json.loads((bundle / "bootstrap.json").read_text())["address"]
+            found.append(Path(address.removeprefix("unix://")))
+    return found
+
+
+def remove_leftovers(layout: Layout, sockets: Iterable[Path] = ()) -> None:
+    """Kill shims that containerd did not stop, unmount what lies below the state folder, remove files elsewhere.
+
+    Args:
+        layout: Paths of the cluster.
+        sockets: Sockets of the shims that ran before containers were removed.
+    """
     for shim in list(_shims(layout)):
         _kill_with_descendants(shim)
     for mount in sorted(_mounts(layout.folder), reverse=True):
         subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
-    _remove_bundles(layout)
+    for socket in sockets:
+        socket.unlink(missing_ok=True)  # a shim that lost its containerd leaves it
+    _remove_cgroups(layout)
     for link in Path("/var/log/containers").glob("*"):  # kubelet's fixed folder of links to the logs of containers
         if link.is_symlink() and link.readlink().is_relative_to(layout.folder):
             link.unlink()
@@ -119,13 +136,14 @@ def remove_leftovers(layout: Layout) -> None:
         result.unlink()
 
 
-def _remove_bundles(layout: Layout) -> None:
-    """Remove the sockets and cgroups of containers whose shims were killed; both lie outside of the state folder."""
+def _bundles(layout: Layout) -> list[Path]:
+    return list((layout.state / "containerd" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*"))
+
+
+def _remove_cgroups(layout: Layout) -> None:
+    """Remove the cgroups of containers whose shims were killed."""
     cgroups = [Path("/sys/fs/cgroup/k8s.io"), *Path("/sys/fs/cgroup").glob("*/k8s.io")]
-    for bundle in (layout.state / "containerd" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*"):
-        with contextlib.suppress(OSError, ValueError):
-            address: str = json.loads((bundle / "bootstrap.json").read_text())["address"]
-            Path(address.removeprefix("unix://")).unlink(missing_ok=True)
+    for bundle in _bundles(layout):
         for cgroup in cgroups:
             with contextlib.suppress(OSError):
                 (cgroup / bundle.name).rmdir()
