@@ -20,6 +20,8 @@ class Benchmark(NamedTuple):
     module: str
     about: str
     quick: str
+    needs_node: bool = False
+    """Whether it measures a running cluster of `hack.cluster`; it is then run only by name."""
 
 
 BENCHMARKS = {
@@ -53,6 +55,9 @@ BENCHMARKS = {
     "idle": Benchmark("hack.bench.framework.idle", "an operator with nothing to do", "--seconds 5 --runs 1"),
     "reads": Benchmark(
         "hack.bench.framework.reads", "reads of the cache, and reads right after writes", "--seconds 0.5 --runs 1"
+    ),
+    "weights": Benchmark(
+        "hack.bench.weights", "a Workspace on a real node, by source of the weights", "--runs 1", needs_node=True
     ),
     "store": Benchmark(
         "hack.bench.framework.store", "what a cached object costs: text, models or dictionaries", "--objects 500"
@@ -94,7 +99,7 @@ def main() -> None:
         return
     rest += ["--help"] if chosen.help else []
     reports = list[Report]()
-    for name in [chosen.name] if chosen.name else BENCHMARKS:
+    for name in [chosen.name] if chosen.name else [name for name, each in BENCHMARKS.items() if not each.needs_node]:
         reports += run(name, [*(BENCHMARKS[name].quick.split() if chosen.quick else ()), *rest])
     for report in reports:
         print(f"\n**{report.name}**: {report.about}\n\n{report.as_markdown()}")
