@@ -46,8 +46,10 @@ def test_upgrade_and_rollback_leave_the_model_pod_alone(serving: Kubernetes, clu
 
 
 def test_model_answers_while_all_controllers_are_killed(serving: Kubernetes, cluster: Cluster) -> None:
-    pods = serving.items("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=workspace-controller")
-    for pod in pods:
+    words = ("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=workspace-controller")
+    # A replica of the rollback before may still be ending.
+    serving.until("two controllers", lambda: len(serving.items(*words)) == 2, 90)
+    for pod in serving.items(*words):
         cluster.kill_container(SYSTEM, pod["metadata"]["name"], "controller")
     assert "Paris" in answer(serving, NAME)
     serving.rolled_out("workspace-controller")
