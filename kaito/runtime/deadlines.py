@@ -76,7 +76,7 @@ class TimeLimit:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._expired = False
-        self.when = 0.0
+        self.when: float = 0.0
         """Deadline on the event loop's clock."""
 
     @property

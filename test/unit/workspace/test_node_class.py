@@ -39,7 +39,7 @@ class KwokClass(
     status: ClassStatus = Field(default_factory=ClassStatus)
 
 
-class Recipe(Resource, api="mine.example.com/v2", kind="Recipe", plural="recipies", namespaced=False):
+class Recipe(Resource, api="mine.example.com/v2", kind="Recipe", plural="recipebooks", namespaced=False):
     status: ClassStatus = Field(default_factory=ClassStatus)
 
 
@@ -117,11 +117,11 @@ def test_upstreams_four_flags_set_how_the_class_is_read(phi: Workspace) -> None:
         "--karpenter-node-class-group=mine.example.com",
         "--karpenter-node-class-kind=Recipe",
         "--karpenter-node-class-version=v2",
-        "--karpenter-node-class-resource-name=recipies",
+        "--karpenter-node-class-resource-name=recipebooks",
     ]
     classes = parse(["--node-api=nodeclaim", *argv], {}).workspace.node_class
     kind = classes.kind_of(classes.reference_for(phi, "azure"), "azure")
-    assert tuple(kind) == ("mine.example.com", "Recipe", "v2", "recipies")
+    assert tuple(kind) == ("mine.example.com", "Recipe", "v2", "recipebooks")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Connection:
         self._response: ResponseParser | None = None
         self._done: asyncio.Future[None] | None = None
         self._error: Exception | None = None
-        self.is_open = True
+        self.is_open: bool = True
         self._loop.add_reader(sock, self._read)
 
     async def exchange(self, method: str, data: bytes) -> Reply:

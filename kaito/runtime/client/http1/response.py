@@ -44,10 +44,10 @@ class ResponseParser:
     )
 
     def __init__(self, method: str) -> None:
-        self.started = False
+        self.started: bool = False
         """Whether a byte has arrived."""
-        self.complete = False
-        self.keeps_alive = False
+        self.complete: bool = False
+        self.keeps_alive: bool = False
         """Whether the connection can be used again. Valid when the response is complete."""
         self._method = method
         self._status = 0
