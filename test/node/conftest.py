@@ -20,7 +20,15 @@ from test.support.real_node import MODELS, PREFIX, ROOT, Diagnosis, Kubernetes, 
 CLUSTER = "kaito-e2e"
 LIMIT_SECONDS = 1800
 """Limit of one test with its fixtures: the first one builds images."""
-ORDER = ("test_node", "test_installation", "test_serving", "test_operations", "test_uninstall", "test_charts")
+ORDER = (
+    "test_node",
+    "test_installation",
+    "test_serving",
+    "test_tuning",
+    "test_operations",
+    "test_uninstall",
+    "test_charts",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

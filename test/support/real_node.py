@@ -166,11 +166,16 @@ class Kubernetes:
         return json.loads(result.stdout)
 
 
-def leader(kubernetes: Kubernetes) -> str:
-    """Return the name of the leading pod; empty without one."""
+def leader_identity(kubernetes: Kubernetes) -> str:
+    """Return the identity of the leading process, POD_UUID; empty without one. A restarted container has another."""
     leases = kubernetes.items("leases", "-n", SYSTEM)
     holders = [lease["spec"].get("holderIdentity", "") for lease in leases if "workspace" in lease["metadata"]["name"]]
-    return str(holders[0]).partition("_")[0] if holders and holders[0] else ""
+    return str(holders[0] or "") if holders else ""
+
+
+def leader(kubernetes: Kubernetes) -> str:
+    """Return the name of the leading pod; empty without one."""
+    return leader_identity(kubernetes).partition("_")[0]
 
 
 def workspace(name: str, **resource: object) -> dict[str, Any]:
