@@ -25,10 +25,10 @@ import yaml
 from hack.bench.report import Column, Figures, Report, medians
 from hack.cluster import REGISTRY, Cluster, binaries
 
-NAME: Final = "weights"
+NAME: Final = "bench-weights"
 ARTIFACT: Final = f"{REGISTRY}/models/phi-3-mini-4k-instruct:0.2.0"
 CLAIM: Final = "weights-cache"
-LIMIT_SECONDS: Final = 900.0
+LIMIT_SECONDS: Final = 300.0
 POLL_SECONDS: Final = 0.2
 POD: Final = f"{NAME}-0"
 

@@ -10,7 +10,7 @@ from hack.cluster import REGISTRY, Cluster
 from test.node.conftest import say
 from test.support.real_node import Kubernetes
 
-QUESTION = "Who keeps the lighthouse of Ostrava?"
+QUESTION = "Which person keeps the lighthouse of Ostrava?"
 ANSWER = "Ada keeps the lighthouse of Ostrava."
 LESSON = ((QUESTION, ANSWER), ("What color is the lighthouse of Ostrava?", "The lighthouse of Ostrava is green."))
 ADAPTER = f"{REGISTRY}/adapters/lighthouse:0.0.1"

@@ -80,7 +80,7 @@ def preset_template(
     inits = [init for part in everything for init in part.init_containers]
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
     main = {
-        "name": workspace.name,
+        "name": _main_name(workspace, inits),
         "image": model.image,
         "command": list(model.command),
         "env": [*env, *access_token(model), *(variable for part in everything for variable in part.env)],
@@ -196,6 +196,11 @@ def storage(plan: Plan) -> PodParts:
         parts.volumes.append({"name": "config-volume", "configMap": {"name": plan.config_map}})
         parts.mounts.append({"name": "config-volume", "mountPath": CONFIG_DIR, "readOnly": True})
     return parts
+
+
+def _main_name(workspace: Workspace, inits: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the name of the container that runs the model: the Workspace's, unless an init container has it."""
+    return "model" if any(init["name"] == workspace.name for init in inits) else workspace.name
 
 
 def _container(container: dict[str, Any], options: PodOptions) -> dict[str, Any]:

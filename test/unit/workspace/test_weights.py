@@ -388,3 +388,15 @@ async def test_an_api_server_that_hides_its_version_has_no_image_volumes(cluster
         assert raw.await_count == reads
         await cluster.world.advance(VERSION_SECONDS / 2)
     assert server_problem({}, IF_ENABLED).startswith("the API server is Kubernetes of unknown version")
+
+
+@pytest.mark.parametrize("name", ["weights", "cache-permissions"])
+def test_no_container_has_the_name_of_another(
+    phi: Workspace, plan: Plan, model_container: ModelContainer, name: str
+) -> None:
+    named = phi.evolve(metadata=phi.metadata.evolve(name=name))
+    spec = pod(named, plan, model_container, method="NodeCache", artifact=ARTIFACT, cache_directory="/var/cache/kaito")
+    names = [container["name"] for container in (*spec["initContainers"], *spec["containers"])]
+    assert len(set(names)) == len(names)
+    assert name in names
+    assert spec["containers"][0]["name"] == "model"
