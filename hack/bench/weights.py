@@ -165,7 +165,7 @@ def measure(cluster: Cluster, runs: int) -> Report:
         node.forget_artifact()
         folder = str(cluster.layout.state / f"weights-cache-{run}")
         node.apply(*cache_volume(folder))
-        cluster.run("sh", "-c", f"mkdir -p {folder} && chown 65532:65532 {folder}")
+        cluster.run("sh", "-c", f"rm -rf {folder} && mkdir -p {folder} && chown 65532:65532 {folder}")
         for row, source in (
             ("image volume", "ImageVolume"),
             ("image volume, second pod", "ImageVolume"),
