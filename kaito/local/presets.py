@@ -58,7 +58,15 @@ class LocalModel:
 TINY: Final = "tiny"
 REAL: Final = "SmolLM2-135M-Instruct"
 COMPLETE: Final = "kaito-complete-2"
-"""Marker file of a complete directory; `hack.models.smollm2` writes it."""
+"""Marker file of a complete directory of `REAL`; `hack.models.smollm2` writes it.
+
+The directory is renamed into place with it, so that an interrupted conversion is repeated. The number changes with the
+files, so that older conversions are repeated as well."""
+
+
+def models_cache() -> Path:
+    """Returns the folder of models in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaito" / "models"
 
 
 async def local_model(named: str, presets: Path, folder: Path, progress: Callable[[str], None]) -> LocalModel:
@@ -74,7 +82,7 @@ async def local_model(named: str, presets: Path, folder: Path, progress: Callabl
         ModelMissing: the directory does not contain a model.
         ChildEnded: creating the tiny model failed.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaito" / "models"
+    cache = models_cache()
     if named and named != TINY:
         directory = Path(named).resolve()
         if not (directory / "config.json").is_file():

@@ -82,8 +82,7 @@ class _Pool:
     def __init__(self, endpoint: Endpoint, tls_digest: bytes, *, direct: bool) -> None:
         self.tls_digest = tls_digest
         self.connection_waits = 0
-        self.direct = ConnectionPool(endpoint) if direct else None
-        self.unary = None if direct else self._session(endpoint.tls, endpoint.on_lookup)
+        self.unary = ConnectionPool(endpoint) if direct else self._session(endpoint.tls, endpoint.on_lookup)
         self.watches = self._session(endpoint.tls, endpoint.on_lookup)
         self.users = 0
         self._slots = asyncio.Semaphore(UNARY_CONNECTIONS)
@@ -121,9 +120,9 @@ class _Pool:
 
     async def close(self) -> None:
         """Close all connections at once; readers get an error."""
-        if self.direct is not None:
-            self.direct.close()
-        if self.unary is not None:
+        if isinstance(self.unary, ConnectionPool):
+            self.unary.close()
+        else:
             await self.unary.close()
         await self.watches.close()
 
@@ -223,21 +222,20 @@ class HttpTransport:
         pool.users += 1
         try:
             async with pool.slot():
-                if pool.direct is not None:
+                if isinstance(pool.unary, ConnectionPool):
                     data = request_bytes(method, self._prefix + target, self._host, sent, body)
-                    return await pool.direct.request(method, data), authorization
-                return await self._proxied(pool, method, target, sent, body), authorization
+                    return await pool.unary.request(method, data), authorization
+                return await self._proxied(pool.unary, method, target, sent, body), authorization
         except _REQUEST_ERRORS as error:
             raise self._connection_error(f"{method} {target}", error) from without_tracebacks(error)
         finally:
             pool.users -= 1
 
     async def _proxied(
-        self, pool: _Pool, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+        self, session: aiohttp.ClientSession, method: str, target: str, headers: Mapping[str, str], body: bytes | None
     ) -> Reply:
         """Sends a request with aiohttp, which supports proxies."""
         data = io.BytesIO(body) if body is not None and len(body) > WHOLE_BODY_BYTES else body
-        session = pool.unary or pool.watches
         async with session.request(
             method, self._url(target), headers=headers, data=data, **self._options()
         ) as response:

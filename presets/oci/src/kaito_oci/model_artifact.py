@@ -222,6 +222,18 @@ def json_blob(document: Mapping[str, Any]) -> Blob:
     return Blob(f"sha256:{hashlib.sha256(content).hexdigest()}", len(content), content)
 
 
+def fact_annotations(facts: ModelFacts) -> dict[str, str]:
+    """Returns the annotations for what the files of a model contain; unknown values are empty."""
+    return {
+        artifact_types.MODEL_ARCHITECTURE: facts.architecture,
+        artifact_types.MODEL_DTYPE: facts.dtype,
+        artifact_types.MODEL_QUANTIZATION: facts.quantization,
+        artifact_types.MODEL_PARAMETERS: str(facts.parameters or ""),
+        artifact_types.MODEL_CONTEXT: str(facts.context or ""),
+        artifact_types.MODEL_WEIGHTS: str(facts.weights_bytes),
+    }
+
+
 def _annotations(directory: Path, identity: Identity, facts: ModelFacts) -> dict[str, str]:
     name = identity.name or str(read_json(directory / CONFIG).get("_name_or_path") or "") or directory.resolve().name
     found = {
@@ -230,12 +242,7 @@ def _annotations(directory: Path, identity: Identity, facts: ModelFacts) -> dict
         artifact_types.LICENSES: identity.license or model_card_license(directory),
         artifact_types.SOURCE: identity.source,
         artifact_types.MODEL_NAME: name,
-        artifact_types.MODEL_ARCHITECTURE: facts.architecture,
-        artifact_types.MODEL_DTYPE: facts.dtype,
-        artifact_types.MODEL_QUANTIZATION: facts.quantization,
-        artifact_types.MODEL_PARAMETERS: str(facts.parameters or ""),
-        artifact_types.MODEL_CONTEXT: str(facts.context or ""),
-        artifact_types.MODEL_WEIGHTS: str(facts.weights_bytes),
+        **fact_annotations(facts),
         artifact_types.MODEL_SIZE: str(facts.size),
     }
     return {key: value for key, value in sorted(found.items()) if value}

@@ -13,6 +13,7 @@ from kaito_oci import artifact_types
 from kaito_oci.artifact_types import read_layers
 from kaito_oci.image_manifest import open_image
 from kaito_oci.json_values import is_list, is_object
+from kaito_oci.model_artifact import fact_annotations
 from kaito_oci.model_files import model_card_license, model_facts, model_files
 from kaito_oci.progress import size_text
 
@@ -59,12 +60,7 @@ def inspect_directory(directory: Path) -> dict[str, Any]:
     facts = model_facts(directory, files)
     annotations = {
         artifact_types.LICENSES: model_card_license(directory),
-        artifact_types.MODEL_ARCHITECTURE: facts.architecture,
-        artifact_types.MODEL_DTYPE: facts.dtype,
-        artifact_types.MODEL_QUANTIZATION: facts.quantization,
-        artifact_types.MODEL_PARAMETERS: str(facts.parameters or ""),
-        artifact_types.MODEL_CONTEXT: str(facts.context or ""),
-        artifact_types.MODEL_WEIGHTS: str(facts.weights_bytes),
+        **fact_annotations(facts),
     }
     return {
         "directory": str(directory),

@@ -87,7 +87,7 @@ class ChatRequest(_BoundedModel):
             has_template: whether the model has a chat template.
 
         Raises:
-            BadRequest: the request requests a template that the model does not have.
+            BadRequest: the request requires a template that the model does not have.
         """
         if self.apply_chat_template is None:
             return has_template and not _TEMPLATE_MARKS.search(self.prompt or "")
