@@ -122,13 +122,17 @@ def test_wrong_settings_are_reported(
         tune(options(tmp_path, tiny_model, method=method), config(**sections))
 
 
-def test_conversations_need_a_chat_template(tmp_path: Path, tiny_model: Path) -> None:
-    bare = tmp_path / "bare"
+def without_template(model: Path, folder: Path) -> Path:
+    bare = folder / "bare"
     bare.mkdir()
-    for file in tiny_model.iterdir():
+    for file in model.iterdir():
         if file.name != "chat_template.jinja":
             (bare / file.name).write_bytes(file.read_bytes())
-    chosen = options(tmp_path, bare)
+    return bare
+
+
+def test_conversations_need_a_chat_template(tmp_path: Path, tiny_model: Path) -> None:
+    chosen = options(tmp_path, without_template(tiny_model, tmp_path))
     row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     (tmp_path / "data" / "lesson.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match="no chat template"):
@@ -150,6 +154,64 @@ def test_only_completions_are_learned(tiny_model: Path) -> None:
     assert learned == ["yes<|end|>\nno<|end|>\n<|endoftext|>", "answer<|endoftext|>", "whole<|endoftext|>"]
     with pytest.raises(DataError, match="a token to learn within max_length 3"):
         tokenize(tokenizer, [Example("a long question here ", "answer")], 3)
+
+
+def test_question_and_answer_are_trained_as_the_chat_routes_ask(tiny_model: Path) -> None:
+    """An adapter for an instruct model changed the answers of /v1/chat/completions little: it had seen plain text."""
+    from kaito_presets.tuning.dataset import Example
+    from kaito_presets.tuning.examples import IGNORED, as_conversations, tokenize
+
+    transformers: Any = importlib.import_module("transformers")
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    [example] = as_conversations([Example("Why?", " So.")], has_template=True, apply_chat_template=None)
+    [tokens] = tokenize(tokenizer, [example], 100)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Why?"}], add_generation_prompt=True, return_dict=False
+    )
+    assert tokens.input_ids[: len(asked)] == asked
+    assert set(tokens.labels[: len(asked)]) == {IGNORED}
+    assert tokenizer.decode(tokens.labels[len(asked) :]).startswith("So.<|end|>")
+
+
+FORMATTED = "<|user|>\nWhy?<|end|>\n<|assistant|>\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "configured", "is_conversation"),
+    [
+        ("Why?", True, None, True),
+        ("Why?", True, True, True),
+        ("Why?", True, False, False),
+        ("Why?", False, None, False),
+        ("Why?", False, False, False),
+        (FORMATTED, True, None, False),
+        (FORMATTED, True, True, True),
+        ("", True, None, False),
+        ("", True, True, False),
+    ],
+)
+def test_when_a_prompt_is_a_turn(prompt: str, template: bool, configured: bool | None, is_conversation: bool) -> None:
+    from kaito_presets.tuning.dataset import Example
+    from kaito_presets.tuning.examples import as_conversations
+
+    example = Example(prompt, "So.")
+    [shaped] = as_conversations([example], has_template=template, apply_chat_template=configured)
+    assert bool(shaped.turns) == is_conversation
+    assert shaped == example or is_conversation
+
+
+def test_adapter_records_how_its_data_was_trained(tmp_path: Path, tiny_model: Path) -> None:
+    tune(options(tmp_path, tiny_model), config())
+    assert json.loads((tmp_path / "out" / "kaito_adapter.json").read_text())["examples_in_chat_template"] == 8
+    tune(options(tmp_path, tiny_model), config(DatasetConfig={"apply_chat_template": False}))
+    assert json.loads((tmp_path / "out" / "kaito_adapter.json").read_text())["examples_in_chat_template"] == 0
+
+
+def test_required_template_that_is_missing_is_reported(tmp_path: Path, tiny_model: Path) -> None:
+    chosen = options(tmp_path, without_template(tiny_model, tmp_path))
+    with pytest.raises(ConfigurationError, match=r"DatasetConfig\.apply_chat_template.*ModelConfig\.chat_template"):
+        tune(chosen, config(DatasetConfig={"apply_chat_template": True}))
+    tune(chosen, config())
 
 
 # As a process.

@@ -154,6 +154,11 @@ class DatasetSection(StrictModel):
     instruction_column: str | None = Field(default=None, description="put before the context, with a blank line")
     context_column: str | None = Field(default=None, description="the prompt; only the response is learned")
     response_column: str | None = Field(default=None, description="the answer; without a context column: plain text")
+    apply_chat_template: bool | None = Field(
+        default=None,
+        description="whether a question and its answer are trained as a conversation, in the model's chat template; "
+        "default: if the model has a template and the question contains no marks of one",
+    )
 
 
 class TrainingConfig(StrictModel):

@@ -11,7 +11,6 @@ transformers server (v0.3), field by field, with these deliberate differences:
   continue a bare text with nothing, or with noise.) `apply_chat_template` overrides this.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, final
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from kaito_presets.errors import BadRequest, PromptTooLong
 from kaito_presets.json_values import abbreviate, is_object
+from kaito_presets.serving.template_marks import has_template_marks
 
 DEFAULT_NEW_TOKENS: Final = 200
 """New tokens of an answer when neither `max_new_tokens` nor `max_length` is set (upstream's number)."""
@@ -33,10 +33,6 @@ MAX_LENGTH: Final = 2**31 - 1
 MAX_KEYS: Final = 64
 """Most keys of one JSON object in a body. Each unknown key is a validation error, so the number of keys bounds the
 size of the error response."""
-
-
-_TEMPLATE_MARKS: Final = re.compile(r"<\|[^|<>]{1,40}\|>|\[/?INST\]|<(?:start|end)_of_turn>|</?s>|<\uff5c")
-"""Marks of the chat templates of known model families, in a prompt that its caller formatted."""
 
 TURN_SEPARATOR: Final = "\n"
 """Text between the message and the answer in a result with the whole text."""
@@ -90,7 +86,7 @@ class ChatRequest(_BoundedModel):
             BadRequest: the request requires a template that the model does not have.
         """
         if self.apply_chat_template is None:
-            return has_template and not _TEMPLATE_MARKS.search(self.prompt or "")
+            return has_template and not has_template_marks(self.prompt or "")
         if self.apply_chat_template and not has_template:
             raise BadRequest("this model has no chat template; set --chat_template", param="apply_chat_template")
         return self.apply_chat_template

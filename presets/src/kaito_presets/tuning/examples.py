@@ -1,14 +1,17 @@
-"""From examples to tokens and labels: what of each example the model is to learn.
+"""Maps examples to token ids and labels.
 
 Called by `train`. Only answers are learned: the completion of a prompt, the assistant's turns of a
-conversation; plain text is learned whole. Works with any tokenizer object of transformers; imports none.
+conversation; plain text is learned whole. A prompt with its completion is a conversation of two turns if the model has
+a chat template, because the chat routes use the template as well; an adapter that was trained on plain text changes
+their answers little. Works with any tokenizer object of transformers; imports none.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kaito_presets.errors import DataError
+from kaito_presets.errors import ConfigurationError, DataError
+from kaito_presets.serving.template_marks import has_template_marks
 from kaito_presets.tuning.dataset import Example, Turn
 
 IGNORED: Final = -100
@@ -23,13 +26,47 @@ class TokenizedExample:
     labels: list[int]
 
 
+def as_conversations(
+    examples: Sequence[Example], *, has_template: bool, apply_chat_template: bool | None
+) -> list[Example]:
+    """Returns the examples with prompts and completions as conversations, where the chat template applies.
+
+    Args:
+        examples: the examples of the data set.
+        has_template: whether the model has a chat template.
+        apply_chat_template: the configured value. None: as for a prompt of `/chat`, if the model has a template and the
+            prompt contains no marks of one.
+
+    Raises:
+        ConfigurationError: the template is required and the model has none.
+    """
+    if apply_chat_template and not has_template:
+        raise ConfigurationError(
+            "DatasetConfig.apply_chat_template: the tokenizer has no chat template; set ModelConfig.chat_template"
+        )
+    if apply_chat_template is False or not has_template:
+        return list(examples)
+    return [
+        _as_conversation(example)
+        if example.prompt and (apply_chat_template or not has_template_marks(example.prompt))
+        else example
+        for example in examples
+    ]
+
+
+def _as_conversation(example: Example) -> Example:
+    # Data for completions starts answers with a space, which separates them from the prompt.
+    answer = example.completion.removeprefix(" ")
+    return Example(turns=(Turn("user", example.prompt), Turn("assistant", answer)))
+
+
 def tokenize(tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[TokenizedExample]:
     """Tokenizes the examples; drops those without a label within `max_length` tokens.
 
     Raises:
-        DataError: no example is left, or the examples are conversations and the tokenizer has no chat template.
+        DataError: no example is left, or an example is a conversation and the tokenizer has no chat template.
     """
-    if examples and examples[0].turns and not tokenizer.chat_template:
+    if any(example.turns for example in examples) and not tokenizer.chat_template:
         raise DataError(
             "the data contains conversations, but the tokenizer has no chat template; set ModelConfig.chat_template, "
             "or map the data with context_column and response_column"

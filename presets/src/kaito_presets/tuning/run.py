@@ -133,6 +133,7 @@ def _train(
         target_modules=list(outcome.targets),
         trainable_parameters=outcome.trainable,
         examples=len(plan.dataset.train),
+        examples_in_chat_template=outcome.templated,
         data_files=[file.name for file in plan.dataset.files],
         report={key: value for key, value in asdict(progress.report).items() if value not in (None, "")},
     )

@@ -12,6 +12,7 @@ Called by `run`; the only module of the job that imports torch, transformers and
 import dataclasses
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -34,8 +35,8 @@ from transformers.utils.logging import disable_progress_bar
 from kaito_presets.errors import ConfigurationError, DataError, InsufficientMemory, ModelLoadError
 from kaito_presets.machine import read_machine
 from kaito_presets.tuning.config import Method, ModelSection, TrainingConfig
-from kaito_presets.tuning.dataset import Dataset
-from kaito_presets.tuning.examples import IGNORED, TokenizedExample, tokenize
+from kaito_presets.tuning.dataset import Dataset, Example
+from kaito_presets.tuning.examples import IGNORED, TokenizedExample, as_conversations, tokenize
 from kaito_presets.tuning.memory import GIB, Dimensions, estimate_bytes
 from kaito_presets.tuning.progress import Progress, Report, TrainingRate
 
@@ -61,6 +62,8 @@ class Outcome:
     """Names of the layers with an adapter."""
     trainable: int
     """Number of trained parameters."""
+    templated: int
+    """Number of examples that were trained in the model's chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,8 @@ def train(job: Job, progress: Progress, stop: threading.Event) -> Outcome:
     set_seed(section.seed)
     progress.set_phase("loading")
     tokenizer = _tokenizer(job)
-    train_set = tokenize(tokenizer, job.dataset.train, section.max_length)
-    eval_set = tokenize(tokenizer, job.dataset.evaluate, section.max_length)
+    train_set, templated = _examples(job, tokenizer, job.dataset.train)
+    eval_set, _ = _examples(job, tokenizer, job.dataset.evaluate)
     if not train_set:
         raise DataError("no example with a token to learn is left for training")
     longest = max(len(tokens.input_ids) for tokens in (*train_set, *eval_set))
@@ -129,10 +132,25 @@ def train(job: Job, progress: Progress, stop: threading.Event) -> Outcome:
     result = trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
     steps = int(trainer.state.global_step)
     if callback.interrupted:
-        return Outcome(finished=False, steps=steps, loss=None, targets=targets, trainable=trainable)
+        return Outcome(
+            finished=False, steps=steps, loss=None, targets=targets, trainable=trainable, templated=templated
+        )
     progress.set_phase("saving")
     model.save_pretrained(str(job.output))
-    return Outcome(finished=True, steps=steps, loss=float(result.training_loss), targets=targets, trainable=trainable)
+    loss = float(result.training_loss)
+    return Outcome(finished=True, steps=steps, loss=loss, targets=targets, trainable=trainable, templated=templated)
+
+
+def _examples(job: Job, tokenizer: Any, examples: Sequence[Example]) -> tuple[list[TokenizedExample], int]:
+    """Returns the tokens of the examples, and how many of the examples are in the model's chat template."""
+    shaped = as_conversations(
+        examples,
+        has_template=bool(tokenizer.chat_template),
+        apply_chat_template=job.config.DatasetConfig.apply_chat_template,
+    )
+    templated = sum(bool(example.turns) for example in shaped)
+    log.info("%d of %d examples are trained in the model's chat template", templated, len(shaped))
+    return tokenize(tokenizer, shaped, job.config.TrainingArguments.max_length), templated
 
 
 def _tokenizer(job: Job) -> Any:
