@@ -9,7 +9,7 @@ from kaito.models.instance_types import same_size
 from kaito.runtime.kinds import Node, Toleration
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.placement import TOLERATIONS, tolerates
-from kaito.workspace.ownership import is_node_of, owner_key
+from kaito.workspace.ownership import is_node_of, owner_key, owner_labels
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi
 
@@ -113,6 +113,11 @@ def find_free_preferred_nodes(
         and _gpu_fault(node, hardware) is None
     ]
     return sorted(free, key=lambda node: position[node.name])
+
+
+def preferred_node_labels(workspace: Workspace) -> dict[str, str]:
+    """Returns the labels that make a preferred node the Workspace's, so that only this Workspace uses it."""
+    return {**owner_labels(workspace), labels.PREFERRED: labels.TRUE}
 
 
 def _fault(node: Node, hardware: Hardware, tolerations: Sequence[Toleration], *, any_type: bool = False) -> str | None:

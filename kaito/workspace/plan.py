@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from kaito.api import labels
+from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.weights import IN_IMAGE, Weights
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Quantity
@@ -67,6 +68,8 @@ class Plan:
     hardware: Hardware
     container: ModelContainer | None
     """None for a pod template."""
+    model: InferencePlan | TuningPlan | None = None
+    """How the preset runs on the nodes; None for a pod template."""
     config_map: str = ""
     """ConfigMap that is mounted at `/mnt/config`; empty for none."""
     config_hash: str = ""

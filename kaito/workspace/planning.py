@@ -95,6 +95,7 @@ def inference_plan(
     return Plan(
         hardware=_hardware(workspace, planned, settings, count=planned.nodes),
         container=container,
+        model=planned,
         warnings=planned.warnings,
     )
 
@@ -120,7 +121,7 @@ def tuning_plan(
     )
     container = _container(workspace, preset, "transformers", settings, choice, command)
     hardware = _hardware(workspace, planned, settings, count=1)
-    return Plan(hardware=hardware, container=container, warnings=planned.warnings)
+    return Plan(hardware=hardware, container=container, model=planned, warnings=planned.warnings)
 
 
 def node_count(workspace: Workspace) -> int:

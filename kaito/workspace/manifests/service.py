@@ -16,6 +16,13 @@ def headless_name(workspace: Workspace) -> str:
     return f"{workspace.name}-headless"
 
 
+def services(workspace: Workspace) -> tuple[Service, ...]:
+    """Returns the Services of a Workspace in the order in which they are applied; none for tuning."""
+    if workspace.inference is None:
+        return ()
+    return client_service(workspace), headless_service(workspace)
+
+
 def client_service(workspace: Workspace) -> Service:
     """Returns the Service for clients: port 80 for the server, port 29500 for torch.
 

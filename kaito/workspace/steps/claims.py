@@ -3,7 +3,6 @@
 `claim_policy` decides; this step reads the claims, writes the record, and carries out the decision.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,34 +12,20 @@ from kaito.api import Claim, Machine, Workspace, conditions, labels
 from kaito.api.karpenter.conditions import AWAITING_RECONCILIATION
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound
-from kaito.runtime.meta import Condition, find_condition
-from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, ClaimDecision, ClaimState, ProvisionAttempts, decide
+from kaito.runtime.meta import Condition
+from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, ClaimDecision, ProvisionAttempts, decide
+from kaito.workspace.claim_state import claim_state, last_claim_condition, wanted_claims
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.events import find_loss_cause
 from kaito.workspace.failure import shorten
 from kaito.workspace.indexes import claims_of
-from kaito.workspace.manifests.claim import claim_kind, claim_name, node_claim
+from kaito.workspace.manifests.claim import claim_kind, node_claim
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.ownership import owner_labels, owns_claim
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.state import ClaimsReport
-from kaito.workspace.status import claim_condition_type
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import is_tuning_ended
-
-_CREATION_REJECTED: Final = frozenset(
-    {
-        conditions.CLAIM_CREATE_FAILED,
-        conditions.CLAIM_KIND_MISSING,
-        conditions.NODE_CLASS_KIND_MISSING,
-        conditions.NODE_CLASS_NOT_FOUND,
-        conditions.NODE_CLASS_NOT_READY,
-    }
-)
-"""Reasons of the claims condition if the last reconcile could not create a claim."""
-
-_READY_COUNT: Final = re.compile(r"\d{1,6} of (\d{1,6}) (?:machines|node claims) ready")
-"""Start of the message of the claims condition if no claim is missing."""
 
 CAUSE_LOOKUP_SECONDS: Final = 10.0
 """Time after a loss for which its cause is looked up: an Event may arrive after the deletion that it explains."""
@@ -65,7 +50,7 @@ async def ensure_claims(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRe
         # Nothing will run on the node any more: a node that is lost now is not replaced.
         ctx.state.claims = report = ClaimsReport(wanted=len(existing), claims=existing, complete=True)
         return report
-    wanted = _wanted(plan.hardware, nodes, existing)
+    wanted = wanted_claims(plan.hardware, nodes, existing)
     ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=existing)
     decision = await _decide_and_record(ctx, report, kind, nodes)
     report.failures, report.loss_cause = decision.attempts.failures, decision.attempts.cause
@@ -104,7 +89,7 @@ def _report_existing(
     is_rejected = ctx.state.plan_failure is not None
     if is_rejected and not existing:
         return None
-    wanted = len(existing) if is_rejected else _wanted(ctx.state.hardware(ctx.workspace), nodes, existing)
+    wanted = len(existing) if is_rejected else wanted_claims(ctx.state.hardware(ctx.workspace), nodes, existing)
     ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=existing)
     return report
 
@@ -152,20 +137,6 @@ async def _list_claims(ctx: ReconcileContext, kind: type[Claim], *, live: bool =
     return [claim for claim in found if owns_claim(ctx.workspace, claim)]
 
 
-def _wanted(hardware: Hardware, nodes: NodesReport | None, existing: Sequence[Claim]) -> int:
-    """Returns the number of nodes to claim: the planned number, less the usable nodes that no claim created."""
-    if nodes is None:
-        return hardware.count
-    claimed = {claim.status.node_name for claim in existing}
-    provisioned = (labels.NODEPOOL, labels.PROVISIONER_NAME, labels.MANAGED_BY)
-    unclaimed = [
-        name
-        for name in nodes.usable
-        if name not in claimed and not any(key in nodes.by_name[name].labels for key in provisioned)
-    ]
-    return max(hardware.count - len(unclaimed), 0)
-
-
 def _decide(
     ctx: ReconcileContext,
     workspace: Workspace,
@@ -174,45 +145,20 @@ def _decide(
     *,
     confirmed: frozenset[str] = frozenset(),
 ) -> ClaimDecision:
-    last = _last_condition(ctx, workspace)
-    resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
-    attempts = ProvisionAttempts.from_annotations(workspace.annotations)
-    were_ready = last is not None and last.is_true and resources is not None and resources.is_true
-    state = ClaimState(
+    state = claim_state(
+        workspace,
+        ctx.settings,
         now=ctx.now,
         wanted=report.wanted,
         claims=report.claims,
-        nodes={} if nodes is None else nodes.by_name,
-        attempts=attempts,
-        expected=_expected(workspace, last, attempts.serial),
+        nodes=nodes,
         confirmed=confirmed,
-        creation_rejected=last is not None and last.reason in _CREATION_REJECTED,
-        ready_since=resources.last_transition_time if resources is not None and were_ready else None,
-        claim_name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
     )
     return decide(state, ctx.settings)
 
 
-def _expected(workspace: Workspace, last: Condition | None, serial: int) -> frozenset[str]:
-    """Returns the names of the claims that the last reconcile left in place.
-
-    A CRD of an earlier version drops `status.claims`. Then the number in the condition's message and the current serial
-    determine the names: without names, no loss would be counted.
-    """
-    if last is None:
-        return frozenset()
-    if workspace.status.claims:
-        return frozenset(workspace.status.claims)
-    counted = _READY_COUNT.match(last.message)
-    if counted is None or last.status == "Unknown" or last.reason == conditions.CLAIM_REPLACEMENT_PENDING:
-        return frozenset()
-    wanted = min(int(counted.group(1)), workspace.status.target_node_count)
-    return frozenset(claim_name(workspace, index=index, serial=serial) for index in range(wanted))
-
-
-def _last_condition(ctx: ReconcileContext, workspace: Workspace) -> Condition | None:
-    """Returns the condition of the claims as the last reconcile wrote it."""
-    return find_condition(workspace.status.conditions, claim_condition_type(ctx.settings.node_api))
+def _last_condition(ctx: ReconcileContext) -> Condition | None:
+    return last_claim_condition(ctx.workspace, ctx.settings)
 
 
 async def _with_cause(
@@ -310,7 +256,7 @@ async def _create_missing(
             reason = conditions.CLAIM_KIND_MISSING if isinstance(error, NotFound) else conditions.CLAIM_CREATE_FAILED
             message = f"{wanted.kind} {wanted.name} could not be created: {error.message}"
             report.failure = (reason, message)
-            last = _last_condition(ctx, ctx.workspace)
+            last = _last_condition(ctx)
             if last is None or last.reason != reason or not last.message.startswith(message):
                 ctx.request.event("Warning", f"{wanted.kind}CreationFailed", error.message)
             ctx.deferred_errors.append(error)

@@ -12,8 +12,7 @@ from kaito.runtime.kinds import Node
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.indexes import NODES
 from kaito.workspace.manifests.placement import pod_tolerations
-from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes
-from kaito.workspace.ownership import owner_labels
+from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, preferred_node_labels
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.settings import NodeApi
 
@@ -66,8 +65,7 @@ async def _adopt_preferred_nodes(ctx: ReconcileContext, hardware: Hardware, repo
     existing = [node for node in found if node is not None]
     tolerations = pod_tolerations(ctx.workspace, ctx.settings)
     free = find_free_preferred_nodes(ctx.workspace, hardware, existing, tolerations)
-    node_labels = {**owner_labels(ctx.workspace), labels.PREFERRED: labels.TRUE}
-    patch = MergePatch({"metadata": {"labels": node_labels}})
+    patch = MergePatch({"metadata": {"labels": preferred_node_labels(ctx.workspace)}})
     return [await ctx.api.patch(node, patch) for node in free[:missing]]
 
 

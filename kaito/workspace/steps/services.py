@@ -2,16 +2,16 @@
 
 from kaito.runtime.kinds import Service
 from kaito.workspace.context import ReconcileContext
-from kaito.workspace.manifests.service import client_service, headless_service
+from kaito.workspace.manifests.service import services
 from kaito.workspace.plan import Plan
 from kaito.workspace.steps.guards import is_foreign, unless_rejected
 
 
 async def ensure_services(ctx: ReconcileContext, plan: Plan | None, *, can_place: bool) -> None:
     """Applies both Services once a workload can be placed. A Service with another owner is left unchanged."""
-    if plan is None or ctx.is_read_only or ctx.workspace.inference is None or not can_place:
+    if plan is None or ctx.is_read_only or not can_place:
         return
-    for service in (client_service(ctx.workspace), headless_service(ctx.workspace)):
+    for service in services(ctx.workspace):
         present = await ctx.api.find(Service, service.name, service.namespace)
         if present is not None and is_foreign(ctx, present):
             continue

@@ -1,0 +1,107 @@
+"""Builds the input of the claim policy from a Workspace, its claims and its nodes.
+
+The claims step of a reconcile and `preview` use it, so that a plan decides about claims as the controller does.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from kaito.api import Claim, Workspace, conditions, labels
+from kaito.runtime.meta import Condition, find_condition
+from kaito.workspace.claim_policy import ClaimState, ProvisionAttempts
+from kaito.workspace.manifests.claim import claim_name
+from kaito.workspace.nodes import NodesReport
+from kaito.workspace.plan import Hardware
+from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.status import claim_condition_type
+
+_CREATION_REJECTED: Final = frozenset(
+    {
+        conditions.CLAIM_CREATE_FAILED,
+        conditions.CLAIM_KIND_MISSING,
+        conditions.NODE_CLASS_KIND_MISSING,
+        conditions.NODE_CLASS_NOT_FOUND,
+        conditions.NODE_CLASS_NOT_READY,
+    }
+)
+"""Reasons of the claims condition if the last reconcile could not create a claim."""
+
+_READY_COUNT: Final = re.compile(r"\d{1,6} of (\d{1,6}) (?:machines|node claims) ready")
+"""Start of the message of the claims condition if no claim is missing."""
+
+
+def wanted_claims(hardware: Hardware, nodes: NodesReport | None, existing: Sequence[Claim]) -> int:
+    """Returns the number of nodes to claim: the planned number, less the usable nodes that no claim created."""
+    if nodes is None:
+        return hardware.count
+    claimed = {claim.status.node_name for claim in existing}
+    provisioned = (labels.NODEPOOL, labels.PROVISIONER_NAME, labels.MANAGED_BY)
+    unclaimed = [
+        name
+        for name in nodes.usable
+        if name not in claimed and not any(key in nodes.by_name[name].labels for key in provisioned)
+    ]
+    return max(hardware.count - len(unclaimed), 0)
+
+
+def claim_state(
+    workspace: Workspace,
+    settings: WorkspaceSettings,
+    *,
+    now: datetime,
+    wanted: int,
+    claims: Sequence[Claim],
+    nodes: NodesReport | None,
+    confirmed: frozenset[str] = frozenset(),
+) -> ClaimState:
+    """Returns the input of `claim_policy.decide`.
+
+    Args:
+        workspace: the Workspace, whose status and annotations contain the record of earlier reconciles.
+        settings: of the controller.
+        now: the current time.
+        wanted: result of `wanted_claims`.
+        claims: the Workspace's claims, terminating ones included.
+        nodes: the Workspace's nodes; None if they were not observed.
+        confirmed: names of absent claims that existed according to an Event.
+    """
+    last = last_claim_condition(workspace, settings)
+    resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
+    attempts = ProvisionAttempts.from_annotations(workspace.annotations)
+    were_ready = last is not None and last.is_true and resources is not None and resources.is_true
+    return ClaimState(
+        now=now,
+        wanted=wanted,
+        claims=claims,
+        nodes={} if nodes is None else nodes.by_name,
+        attempts=attempts,
+        expected=_expected(workspace, last, attempts.serial),
+        confirmed=confirmed,
+        creation_rejected=last is not None and last.reason in _CREATION_REJECTED,
+        ready_since=resources.last_transition_time if resources is not None and were_ready else None,
+        claim_name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
+    )
+
+
+def last_claim_condition(workspace: Workspace, settings: WorkspaceSettings) -> Condition | None:
+    """Returns the condition of the claims as the last reconcile wrote it."""
+    return find_condition(workspace.status.conditions, claim_condition_type(settings.node_api))
+
+
+def _expected(workspace: Workspace, last: Condition | None, serial: int) -> frozenset[str]:
+    """Returns the names of the claims that the last reconcile left in place.
+
+    A CRD of an earlier version drops `status.claims`. Then the number in the condition's message and the current serial
+    determine the names: without names, no loss would be counted.
+    """
+    if last is None:
+        return frozenset()
+    if workspace.status.claims:
+        return frozenset(workspace.status.claims)
+    counted = _READY_COUNT.match(last.message)
+    if counted is None or last.status == "Unknown" or last.reason == conditions.CLAIM_REPLACEMENT_PENDING:
+        return frozenset()
+    wanted = min(int(counted.group(1)), workspace.status.target_node_count)
+    return frozenset(claim_name(workspace, index=index, serial=serial) for index in range(wanted))
