@@ -48,7 +48,7 @@ test-presets: presets-env ## The inference server and the tuning job, with a tin
 
 .PHONY: e2e
 e2e: sync presets-env ## Images and manifests on a real node: kubelet, containerd, kubectl, curl (root; docs/internals/real-node.md)
-	@.venv/bin/python -m hack.cluster check
+	@.venv/bin/python -m hack.cluster check --tests
 	@.venv/bin/python -m hack.cluster build
 	@$(PYTEST) -q -n 0 test/node $(ARGS)
 

@@ -24,9 +24,10 @@ def parser() -> argparse.ArgumentParser:
         help="name of the cluster, its node and its network namespace (default: %(default)s)",
     )
     commands = result.add_subparsers(dest="command", required=True)
-    commands.add_parser(
+    check = commands.add_parser(
         "check", help="print in one line what this machine lacks to run a cluster, and fail; nothing if it can"
     )
+    check.add_argument("--tests", action="store_true", help="check what the tests on the cluster need, too")
     commands.add_parser("build", help="build the programs that are missing")
     commands.add_parser("up", help="start what does not run and wait until the node is Ready")
     down = commands.add_parser("down", help="stop everything and remove its state; images are kept")
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     cluster = Cluster(options.name, report)
     match options.command:
         case "check":
-            prerequisites.check()
+            prerequisites.check(tests=options.tests)
         case "build":
             binaries.build(report)
         case "up":

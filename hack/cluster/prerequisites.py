@@ -19,6 +19,8 @@ _PACKAGES = {
     "mount": "mount",
 }
 """Programs that are not built here, and the Debian packages that contain them."""
+_TEST_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "curl": "curl"}
+"""Further programs that the tests on the cluster use: they build images and send requests."""
 
 
 def cni_folder() -> Path | None:
@@ -29,10 +31,15 @@ def cni_folder() -> Path | None:
     return None
 
 
-def obstacles() -> list[str]:
-    """Return what this machine lacks, each with its remedy; an empty list if a cluster can run."""
+def obstacles(*, tests: bool = False) -> list[str]:
+    """Return what this machine lacks, each with its remedy; an empty list if a cluster can run.
+
+    Args:
+        tests: Include what the tests on the cluster need.
+    """
     found: list[str] = []
-    packages = sorted(package for program, package in _PACKAGES.items() if shutil.which(program) is None)
+    needed = _PACKAGES | (_TEST_PACKAGES if tests else {})
+    packages = sorted(package for program, package in needed.items() if shutil.which(program) is None)
     if cni_folder() is None:
         packages.append("containernetworking-plugins")
     if packages:
@@ -51,12 +58,15 @@ def obstacles() -> list[str]:
     return found
 
 
-def check() -> None:
+def check(*, tests: bool = False) -> None:
     """Do nothing on a machine that can run a cluster.
+
+    Args:
+        tests: Check what the tests on the cluster need, too.
 
     Raises:
         Unavailable: something is missing; the message is one line.
     """
-    found = obstacles()
+    found = obstacles(tests=tests)
     if found:
         raise Unavailable(f"a cluster cannot run on this machine; it lacks: {'; '.join(found)}")

@@ -10,6 +10,7 @@ Without names, a command applies to every image. docs/guides/private-images.md d
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ from hack.images.catalog import (
 )
 from hack.images.engine import Buildah, BuildOptions, Engine, EngineMissing, choose_engine
 
-CACHE = Path.home() / ".cache" / "kaito" / "images"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaito" / "images"
 
 
 def run(*command: str) -> float:

@@ -74,7 +74,7 @@ def say(line: str) -> None:
 def cluster() -> Iterator[Cluster]:
     """A fresh cluster with four GPUs."""
     try:
-        prerequisites.check()
+        prerequisites.check(tests=True)
     except Unavailable as reason:
         pytest.exit(str(reason), returncode=1)
     running = Cluster(CLUSTER, say)

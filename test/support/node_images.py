@@ -39,7 +39,8 @@ def build_and_push(cluster: Cluster, names: Sequence[str], report: Callable[[str
     if not _has_image(BASE):
         _run(report, sys.executable, "-m", "hack.images", "base", "--engine", "buildah")
     images = (sys.executable, "-m", "hack.images")
-    _run(report, *images, "build", *names, "--engine", "buildah", "--base-image", BASE, "--uv-cache", "~/.cache/uv")
+    cache = ("--uv-cache", str(_uv_cache()))
+    _run(report, *images, "build", *names, "--engine", "buildah", "--base-image", BASE, *cache)
     push = (*images, "push", *names, "--engine", "buildah", "--registry", PREFIX, "--plain-http", "--no-compression")
     _run(report, *cluster.command(*push))
     for name in names:
@@ -70,6 +71,12 @@ def push_model(cluster: Cluster, directory: Path, reference: str, report: Callab
     authority = f"SSL_CERT_FILE={cluster.layout.certificates / 'ca.crt'}"
     pack = (str(Path(sys.executable).with_name("kaito")), "model", "pack", str(directory), reference, "--push")
     _run(report, *cluster.command("env", authority, *pack))
+
+
+def _uv_cache() -> Path:
+    """Return uv's cache of the machine, which has the packages of the presets environment."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("UV_CACHE_DIR") or root / "uv")
 
 
 def _tags(cluster: Cluster, name: str) -> list[str]:
