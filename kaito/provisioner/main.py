@@ -20,6 +20,7 @@ from kaito.provisioner.installation import Installation
 from kaito.provisioner.kinds import served_kinds
 from kaito.provisioner.nodes import is_managed
 from kaito.runtime import Manager
+from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.logging import configure, get_logger
 
 NAME = "gpu-provisioner"
@@ -41,8 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     configure(invocation.manager.log_format, invocation.manager.log_level)
     for note in invocation.notes:
         _log.warning("setting has no effect", setting=note)
-    kinds = asyncio.run(served_kinds(invocation.node_api, invocation.manager))
-    manager_for(invocation, kinds).run()
+    try:
+        kinds = asyncio.run(served_kinds(invocation.node_api, invocation.manager))
+        manager = manager_for(invocation, kinds)
+    except KaitoRuntimeError as error:
+        _log.error("stopped by a failure", error=f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    manager.run()
 
 
 def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager:

@@ -4,6 +4,8 @@
 which the simulator serves; `FakeCredential` and `FakeTokenPolicy` satisfy both.
 """
 
+import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -13,25 +15,43 @@ from azure.core.pipeline import PipelineRequest
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
 from kaito.cloud.azure.settings import CredentialMode
+from kaito.runtime.errors import ConfigurationError
 
 FAR_FUTURE = 4102444800
 """2100-01-01, in seconds since the epoch."""
 
 
 def make_credential(mode: CredentialMode, *, client_id: str = "", tenant_id: str = "") -> AsyncTokenCredential:
-    """Creates the credential for a mode; sends no request. Empty IDs are read from the environment."""
+    """Creates the credential for a mode; sends no request. Empty IDs are read from the environment.
+
+    Raises:
+        ConfigurationError: workload identity is not configured.
+    """
     from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential, WorkloadIdentityCredential
 
     ids = {name: value for name, value in (("client_id", client_id), ("tenant_id", tenant_id)) if value}
     match mode:
         case "workload":
-            return WorkloadIdentityCredential(**ids)
+            try:
+                return WorkloadIdentityCredential(**ids)
+            except ValueError as error:
+                raise ConfigurationError(_explain_missing_identity(ids)) from error
         case "managed":
             return ManagedIdentityCredential(client_id=client_id or None)
         case "default":
             return DefaultAzureCredential()
         case "fake":
             return FakeCredential()
+
+
+def _explain_missing_identity(ids: Mapping[str, str]) -> str:
+    settings = {"client_id": "AZURE_CLIENT_ID", "tenant_id": "AZURE_TENANT_ID", "": "AZURE_FEDERATED_TOKEN_FILE"}
+    missing = [variable for name, variable in settings.items() if name not in ids and not os.environ.get(variable)]
+    return (
+        f"workload identity is not configured: {', '.join(missing)} not set. AKS sets them in pods with the label "
+        "azure.workload.identity/use if workload identity is enabled on the cluster and the ServiceAccount has the "
+        "annotation azure.workload.identity/client-id. Elsewhere, select another credential with --azure-credential."
+    )
 
 
 @final

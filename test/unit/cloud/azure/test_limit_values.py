@@ -25,6 +25,7 @@ from kaito.cloud.errors import CloudUnavailable, OperationCanceled, OperationFai
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import Instance, InstanceOwner, InstanceSpec, OperationStatus, StartedOperation
 from kaito.runtime.clock import monotonic
+from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.tasks import TaskScope
 
 pytestmark = pytest.mark.virtual_time
@@ -105,8 +106,13 @@ def test_a_workload_identity_has_the_ids_of_the_settings(
     monkeypatch.delenv("AZURE_CLIENT_ID", raising=False)
     monkeypatch.delenv("AZURE_TENANT_ID", raising=False)
     assert type(make_credential("workload", client_id="c", tenant_id="t")).__name__ == "WorkloadIdentityCredential"
-    for ids in ({"client_id": "c"}, {"tenant_id": "t"}, {}):
-        with pytest.raises(ValueError, match=r"client_id|tenant_id"):
+    ids_and_missing: dict[str, dict[str, str]] = {
+        "AZURE_TENANT_ID not set": {"client_id": "c"},
+        "AZURE_CLIENT_ID not set": {"tenant_id": "t"},
+        "AZURE_CLIENT_ID, AZURE_TENANT_ID not set": {},
+    }
+    for missing, ids in ids_and_missing.items():
+        with pytest.raises(ConfigurationError, match=f"workload identity is not configured: {missing}"):
             make_credential("workload", **ids)
     monkeypatch.setenv("AZURE_CLIENT_ID", "c")
     monkeypatch.setenv("AZURE_TENANT_ID", "t")
