@@ -4,8 +4,6 @@ import base64
 import json
 import os
 import socket
-import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from kaito_oci.adapter_image import check_push, pull_image, push_adapter
 from kaito_oci.reference import parse_reference
 from kaito_oci.registry import MAX_ATTEMPTS, Registry
 from kaito_presets.errors import CredentialsRejected, NotAnAdapter, RegistryError
-from real_registry import registry_command
+from real_registry import registry_command, running as running_program
 from scripted_registry import NO_HEADERS, Answer, Scripted, scripted_registry
 
 # bcrypt of "secret"; the registry accepts nothing else.
@@ -33,27 +31,8 @@ def running(folder: Path, *, secured: bool) -> Generator[str]:
     if secured:
         htpasswd = folder / "htpasswd"
         htpasswd.write_text(HTPASSWD)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        program.command(port, folder, htpasswd),
-        env=os.environ | program.environment(port, folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with running_program(program, folder, htpasswd) as host:
+        yield host
 
 
 @pytest.fixture(scope="module")
