@@ -46,6 +46,7 @@ def merge_options(defaults: PodOptions, own: PodOptions) -> PodOptions:
         volumes=_by(lambda volume: str(volume.get("name")), defaults.volumes, own.volumes),
         volume_mounts=_by(lambda mount: str(mount.get("mountPath")), defaults.volume_mounts, own.volume_mounts),
         priority_class_name=own.priority_class_name or defaults.priority_class_name,
+        runtime_class_name=own.runtime_class_name or defaults.runtime_class_name,
         labels={**defaults.labels, **own.labels},
         annotations={**defaults.annotations, **own.annotations},
     )

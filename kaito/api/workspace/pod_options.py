@@ -125,6 +125,9 @@ class PodOptions(Model):
     priority_class_name: ObjectName = ""
     """PriorityClass of the pods."""
 
+    runtime_class_name: ObjectName = ""
+    """RuntimeClass of the pods, for example `nvidia` where the default runtime of the nodes provides no GPUs."""
+
     labels: Annotated[dict[str, LabelValue], Field(json_schema_extra={"maxProperties": 32})] = Field(
         default_factory=dict[str, str]
     )

@@ -103,6 +103,7 @@ def preset_template(
         "securityContext": {**POD_SECURITY, **_fields(options.pod_security_context)},
         "serviceAccountName": options.service_account_name,
         "priorityClassName": options.priority_class_name,
+        "runtimeClassName": options.runtime_class_name,
     }
     annotations = {labels.CONFIG_HASH: plan.config_hash} if plan.config_hash else {}
     return {

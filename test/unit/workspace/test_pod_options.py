@@ -35,6 +35,7 @@ EVERYTHING: dict[str, Any] = {
     "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "volumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/mine", "readOnly": True}],
     "priorityClassName": "high",
+    "runtimeClassName": "nvidia",
     "labels": {"team": "a", "kaito.sh/workspace": "other"},
     "annotations": {"note": "mine"},
 }
@@ -69,6 +70,7 @@ def test_every_option_reaches_the_pod(phi: Workspace, plan: Plan, model_containe
     assert spec["securityContext"]["fsGroup"] == 1000
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert (spec["serviceAccountName"], spec["priorityClassName"]) == ("model", "high")
+    assert spec["runtimeClassName"] == "nvidia"
     assert spec["automountServiceAccountToken"] is False
     assert EVERYTHING["volumes"][0] in spec["volumes"]
     (server,), (puller,) = spec["containers"], spec["initContainers"]
@@ -112,6 +114,7 @@ def test_the_workspace_takes_precedence_over_the_installation() -> None:
     assert merged["securityContext"] == {"readOnlyRootFilesystem": True}
     assert merged["volumes"] == [{"name": "ca", "secret": {"secretName": "ca"}}]
     assert (merged["priorityClassName"], merged["serviceAccountName"]) == ("low", "model")
+    assert merged["runtimeClassName"] == "nvidia"
     assert merged["labels"]["team"] == "b"
 
 
@@ -157,6 +160,7 @@ REJECTED: list[tuple[dict[str, Any], str, str]] = [
     ({"imagePullSecrets": ["A b"]}, "imagePullSecrets[0]", "cannot be the name of a Secret"),
     ({"serviceAccountName": "A b"}, "serviceAccountName", "cannot be the name of a ServiceAccount"),
     ({"priorityClassName": "A b"}, "priorityClassName", "cannot be the name of a PriorityClass"),
+    ({"runtimeClassName": "A b"}, "runtimeClassName", "cannot be the name of a RuntimeClass"),
 ]
 
 

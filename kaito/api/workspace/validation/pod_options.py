@@ -62,6 +62,7 @@ def check_pod_options(options: PodOptions, path: str) -> Iterator[Violation]:
     for field, name, kind in (
         ("serviceAccountName", options.service_account_name, "ServiceAccount"),
         ("priorityClassName", options.priority_class_name, "PriorityClass"),
+        ("runtimeClassName", options.runtime_class_name, "RuntimeClass"),
     ):
         if name and (problem := object_name_problem(name, kind)):
             yield Violation(f"{path}.{field}", problem)
