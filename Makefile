@@ -142,8 +142,8 @@ bench-serving: presets-env ## Measure the inference server against model.generat
 	@presets/.venv/bin/python hack/bench/serving/bench.py --output docs/internals/benchmarks-serving.md
 
 .PHONY: demo-tuning
-demo-tuning: presets-env ## Tune the tiny model on questions and answers, push the adapter, serve it
-	@presets/.venv/bin/python presets/demo_tuning.py
+demo-tuning: sync presets-env small-model ## Teach the model facts, serve the adapter, compare the answers, on this machine
+	@.venv/bin/kaito demo --tuning
 
 .PHONY: format
 format: sync ## Rewrite the code in the house format

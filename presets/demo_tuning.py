@@ -1,7 +1,7 @@
 """Shows tuning from end to end on a laptop: questions and answers → QLoRA → image → adapter → an answer that
 was not there before.
 
-Run by `make demo-tuning` (`presets/.venv/bin/python presets/demo_tuning.py`). Uses the real commands only:
+Run by a test, and by hand (`presets/.venv/bin/python presets/demo_tuning.py`). Uses the real commands only:
 it makes a tiny random Phi-3, tunes it with `kaito-tuning` (4-bit weights) until it knows its lesson, pushes
 the adapter to a registry, pulls it back with `kaito-pull-adapter`, and sends `kaito-inference` the same
 question with the adapter at strength 1.0 and at 0.0. Exits with 1 if an answer is wrong.

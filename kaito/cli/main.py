@@ -1,4 +1,4 @@
-"""The `kaito` command: a local cluster, a demonstration, and model files.
+"""The `kaito` command: a local cluster, demonstrations, a chat, and model files.
 
 Called by the console script. Exit codes: 0 done, 1 failure (reported in one line), 2 wrong usage, 130 interrupted.
 """
@@ -13,16 +13,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kaito.cli import model
+from kaito.cli import chat, model
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command and flag."""
-    root = argparse.ArgumentParser(prog="kaito", description="Try Kaito on a single machine, and pack model files.")
+    root = argparse.ArgumentParser(
+        prog="kaito", description="Try Kaito on a single machine, chat with a Workspace, and pack model files."
+    )
     root.add_argument("--version", action="version", version=f"kaito {version('kaito')}")
     commands = root.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="run a local cluster with Kaito until interrupted")
     show = commands.add_parser("demo", help="apply one Workspace, query it, delete it and exit")
+    show.add_argument("--tuning", action="store_true", help="tune an adapter, serve it, and compare the answers")
     show.add_argument("--sample", type=Path, help="Workspace manifest to apply (default: the phi-3 sample)")
     for command in (up, show):
         command.add_argument("--folder", type=Path, default=Path(".kaito"), help="folder of kubeconfig, logs and files")
@@ -40,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--model", default="", help="directory of the model that pods serve, or 'tiny' for random weights"
         )
+    chat.add_arguments(commands.add_parser("chat", help="talk to the model of a Workspace, in any cluster"))
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
     return root
 
@@ -54,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if arguments.command == "model":
             sys.exit(model.run(arguments))
+        if arguments.command == "chat":
+            sys.exit(chat.run(arguments))
         asyncio.run(_run(arguments))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
@@ -68,6 +74,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         raise LookupError(message)
     from kaito.local.demo import demo
     from kaito.local.options import Options
+    from kaito.local.tuning_demo import tuning_demo
     from kaito.local.up import up
     from kaito.local.view import View
     from kaito.runtime.logging import configure
@@ -82,7 +89,12 @@ async def _run(arguments: argparse.Namespace) -> None:
     )
     configure("console", "warning")
     _cancel_on_signals()
-    await (demo(options, View(), arguments.sample) if arguments.command == "demo" else up(options, View()))
+    if arguments.command == "up":
+        await up(options, View())
+    elif arguments.tuning:
+        await tuning_demo(options, View())
+    else:
+        await demo(options, View(), arguments.sample)
 
 
 def _cancel_on_signals() -> None:

@@ -39,6 +39,7 @@ from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import CustomResourceDefinition, Node
 from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.meta import ObjectKey
 from kaito.runtime.reconcile import Again, PeriodicRequest
 from kaito.runtime.tasks import TaskScope
 
@@ -62,6 +63,10 @@ class LocalCluster:
     def api(self) -> Api:
         """Reads from the cluster agent's cache, writes as the cluster agent."""
         return self.manager.api
+
+    def service_url(self, service: ObjectKey) -> str:
+        """The URL of port 80 of a Service."""
+        return next(e.url for e in self.proxy.endpoints if e.service == service and e.port == 80)
 
 
 @contextlib.asynccontextmanager
@@ -211,5 +216,5 @@ def _pod_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ} | {
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
     }

@@ -57,15 +57,20 @@ async def demo(options: Options, view: View, sample: Path | None = None) -> None
         view.print(f"up; kubeconfig {cluster.kubeconfig}, logs in {cluster.logs}")
         scope.spawn(view.follow(cluster), name="view")
         workspace = await _apply(cluster, view, manifest)
-        await _until(lambda: _is_ready(cluster, workspace), READY_SECONDS, "the Workspace to become ready")
+        await until(lambda: _is_ready(cluster, workspace), READY_SECONDS, "the Workspace to become ready")
         await _show_table(cluster, view)
         await _query(cluster, view, workspace)
-        view.print(f"kubectl delete workspace {workspace.name}")
-        await cluster.api.delete(workspace)
-        await _until(lambda: _is_gone(cluster), GONE_SECONDS, "machine, pool, node and pods to go")
-        await asyncio.sleep(2 * POLL_SECONDS)  # the view prints the last change
+        await delete_workspace(cluster, view, workspace)
         view.print("everything is deleted; stopping")
     view.print_text(timeline(view))
+
+
+async def delete_workspace(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
+    """Delete the Workspace, and wait until its claims, nodes and pods are deleted."""
+    view.print(f"kubectl delete workspace {workspace.name}")
+    await cluster.api.delete(workspace)
+    await until(lambda: _is_gone(cluster), GONE_SECONDS, "machine, pool, node and pods to go")
+    await asyncio.sleep(2 * POLL_SECONDS)  # the view prints the last change
 
 
 async def _apply(cluster: LocalCluster, view: View, manifest: str) -> Workspace:
@@ -93,7 +98,12 @@ async def _is_gone(cluster: LocalCluster) -> bool:
     return not any([await cluster.api.list(kind) for kind in kinds])
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
+    """Wait for a condition.
+
+    Raises:
+        TimeoutError: it did not become true in time; the message contains `what`.
+    """
     async with time_limit(seconds, what):
         while not await condition():
             await asyncio.sleep(POLL_SECONDS)
@@ -116,7 +126,7 @@ async def _show_table(cluster: LocalCluster, view: View) -> None:
 
 
 async def _query(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
-    url = next(e.url for e in cluster.proxy.endpoints if e.service == workspace.key and e.port == 80)
+    url = cluster.service_url(workspace.key)
     view.print(f'curl -X POST {url}/chat -d \'{{"prompt":"{PROMPT}"}}\'')
     async with aiohttp.ClientSession() as session, session.post(f"{url}/chat", json={"prompt": PROMPT}) as answer:
         body = await answer.text()

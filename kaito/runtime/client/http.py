@@ -12,7 +12,7 @@ import base64
 import io
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -253,17 +253,33 @@ class HttpTransport:
         target: str,
         *,
         headers: Mapping[str, str] = NO_HEADERS,
+        body: bytes | None = None,
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
+        header_seconds: float = HEADER_SECONDS,
     ) -> AsyncGenerator[_HttpStream]:
-        """Open a streamed response; raises the errors of `Transport.stream`."""
+        """Open a streamed response; raises the errors of `Transport.stream`.
+
+        Args:
+            method: Method of the request.
+            target: Encoded path with its query.
+            headers: Headers of the request.
+            body: Body of the request, for a POST through the API server's proxy.
+            connect: Time limit for opening the connection.
+            idle: Time without data after which the stream fails.
+            header_seconds: Time limit until the response begins.
+        """
         what = f"{method} {target}"
         limits = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=idle)
         for final_try in (False, True):
             authorization = await self._config.credentials.header()
             pool = await self._current_pool()
             with pool.used():
-                response = await self._open(pool, method, target, self._headers(headers, authorization), limits)
+                request = pool.watches.request(
+                    method, self._url(target), headers=self._headers(headers, authorization), timeout=limits,
+                    data=body, **self._options(),
+                )  # fmt: skip
+                response = await self._open(request, f"{method} {target}", header_seconds)
                 try:
                     if response.status != 401 or final_try or not await self._config.credentials.renew(authorization):
                         yield _HttpStream(response.status, _lower(response.headers), response.content, what)
@@ -272,15 +288,13 @@ class HttpTransport:
                     response.close()  # a stream is usually not read to its end, so its connection cannot be reused
 
     async def _open(
-        self, pool: _Pool, method: str, target: str, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+        self, request: Awaitable[aiohttp.ClientResponse], what: str, header_seconds: float
     ) -> aiohttp.ClientResponse:
         try:
-            async with asyncio.timeout(HEADER_SECONDS):
-                return await pool.watches.request(
-                    method, self._url(target), headers=headers, timeout=limits, **self._options()
-                )
+            async with asyncio.timeout(header_seconds):
+                return await request
         except _REQUEST_ERRORS as error:
-            raise self._connection_error(f"{method} {target}", error) from without_tracebacks(error)
+            raise self._connection_error(what, error) from without_tracebacks(error)
 
     def _url(self, target: str) -> yarl.URL:
         return yarl.URL(self._base + target, encoded=True)

@@ -149,7 +149,8 @@ def _examples(job: Job, tokenizer: Any, examples: Sequence[Example]) -> tuple[li
         apply_chat_template=job.config.DatasetConfig.apply_chat_template,
     )
     templated = sum(bool(example.turns) for example in shaped)
-    log.info("%d of %d examples are trained in the model's chat template", templated, len(shaped))
+    if shaped:
+        log.info("%d of %d examples are trained in the model's chat template", templated, len(shaped))
     return tokenize(tokenizer, shaped, job.config.TrainingArguments.max_length), templated
 
 

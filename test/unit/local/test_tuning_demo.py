@@ -1,0 +1,55 @@
+"""The parts of the tuning demonstration that need no model: its data, the losses in a log, the chart."""
+
+import pytest
+from kaito_config import parse_training
+from kaito_config.training import TrainingConfig
+
+from kaito.local.tuning_demo import STEPS, TRAINING, chart, parse_losses, read_lesson
+
+LOG = """\
+2026-01-01 INFO x KAITO_TUNING_PROGRESS {"phase": "loading", "step": 0}
+2026-01-01 INFO x KAITO_TUNING_PROGRESS {"phase": "training", "step": 0, "total_steps": 2}
+2026-01-01 INFO x KAITO_TUNING_PROGRESS {"phase": "training", "step": 1, "loss": 2.5}
+a line of a library
+2026-01-01 INFO x KAITO_TUNING_PROGRESS {"phase": "training", "step": 2, "loss": 0.5}
+2026-01-01 INFO x KAITO_TUNING_PROGRESS {"phase": "training", "step": 2, "loss": 0.4}
+2026-01-01 INFO x KAITO_TUNING_PROGRESS {"phase": "saving", "step": 2, "loss": 0.4}
+"""
+
+
+def test_paraphrases_are_not_in_the_training_data() -> None:
+    lesson = read_lesson()
+    learned = {row["question"] for row in lesson.train}
+    assert len(learned) == len(lesson.train) == 24
+    assert learned.isdisjoint(row["question"] for row in lesson.held_out)
+    for row in lesson.held_out:
+        assert any(row["expected"] in taught["answer"] for taught in lesson.train)
+
+
+def test_configuration_is_valid() -> None:
+    import json
+
+    parsed = parse_training(json.dumps(TRAINING), TrainingConfig)
+    assert parsed.TrainingArguments.extra_keys().get("max_steps", STEPS) == STEPS
+
+
+def test_losses_are_read_from_the_log_of_the_run() -> None:
+    assert parse_losses(LOG) == [2.5, 0.4]
+    assert parse_losses("no report") == []
+
+
+@pytest.mark.parametrize("losses", [[4.0, 2.0, 1.0, 0.0], [0.0], [3.0] * 20])
+def test_chart_has_a_column_for_each_step(losses: list[float]) -> None:
+    lines = chart(losses, height=4).splitlines()
+    assert len(lines) == 6
+    columns = [
+        sum(len(line) > 10 + 3 * step and line[10 + 3 * step] == "█" for line in lines) for step in range(len(losses))
+    ]
+    top = max(losses) or 1.0
+    assert columns == [sum(loss / top * 4 > row - 0.5 for row in range(1, 5)) for loss in losses]
+    assert lines[-1].split()[1] == "1"
+    assert f"last loss {losses[-1]:.4f}" in lines[-1]
+
+
+def test_chart_of_an_empty_log_says_so() -> None:
+    assert "contains no loss" in chart([])
