@@ -28,6 +28,9 @@ ROUTES = {
     "GET /v1/models/{name}": "One of them.",
     "GET /health": "200 when the model answers, else 503; the body contains the state.",
     "GET /healthz": "The same.",
+    "GET /adapters": "The adapters that the server loads and unloads without a restart: the `revision` of the list "
+    "that it has read, and for each adapter `name`, `image`, `digest`, `strength`, `message` and `state` (`Pulling`, "
+    "`Loading`, `Loaded`, `Failed` or `Unloading`).",
     "GET /progress": "What the server does: the field `phase` is `downloading` (with `bytes`), `loading`, `warming`, "
     "`ready` or `draining`.",
     "GET /version": "Versions of the server and the engine, and the model.",

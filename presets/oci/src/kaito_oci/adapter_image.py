@@ -110,9 +110,11 @@ def pull_image(
     docker_configs: Sequence[Path] = (),
     plain_http: bool = False,
     path: str = "/data",
+    digest_file: Path | None = None,
 ) -> list[str]:
     """Writes the files of the image below `path` to `directory`; returns their names.
 
+    `digest_file` receives the digest of the image after all files are written, so that it marks a complete directory.
     The credentials of each Docker configuration are tried in order, then anonymous access.
 
     Raises:
@@ -141,6 +143,10 @@ def pull_image(
         if not names:
             raise NotAnAdapter(f"{reference} contains no file below {path}")
         _move_into_place(tree, directory)
+    if digest_file is not None:
+        partial = digest_file.with_name(f".{digest_file.name}")
+        partial.write_text(f"{manifest.digest}\n", encoding="ascii")
+        partial.rename(digest_file)
     return names
 
 

@@ -45,6 +45,7 @@ def pull() -> int:
     parser.add_argument("directory", type=Path, help="target directory")
     parser.registry_flags()
     parser.flag("path", default="/data", help="path inside the image (default: /data)")
+    parser.flag("digest-file", type=Path, help="file for the digest of the image, written last")
     try:
         options = parser.parse_args(sys.argv[1:])
         names = pull_image(
@@ -53,6 +54,7 @@ def pull() -> int:
             docker_configs=options.docker_config,
             plain_http=options.plain_http,
             path=options.path,
+            digest_file=options.digest_file,
         )
     except ProgramError as error:
         return fail("kaito-pull-adapter", error)

@@ -4,11 +4,12 @@
 methods that compute; the service calls the text methods from any thread. Nothing here imports torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kaito_presets.errors import RequestError
+from kaito_presets.serving.adapters import Adapter
 
 Option = None | bool | int | float | str | Sequence["Option"] | Mapping[str, "Option"]
 """Value of a generation option: JSON."""
@@ -46,6 +47,10 @@ class ModelInfo:
     vocabulary: int = 0
     """Token ids are less than this number; 0 if it is unknown."""
     adapters: tuple[str, ...] = ()
+    adapter_versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Present version of each adapter, for `Row.adapter`; an adapter without one has its name as version."""
+    combined_version: str | None = None
+    """Present version of all adapters combined; None if it never changes."""
     engine: str = ""
     engine_version: str = ""
     source: str = ""
@@ -114,7 +119,7 @@ class Row:
     plan: SamplingPlan
     max_new_tokens: int
     adapter: str | None = None
-    """Name of the adapter, "" for the model without adapters, None for all adapters combined at their strengths."""
+    """Version of the adapter, "" for the model without adapters, None for all adapters combined at their strengths."""
     seed: int | None = None
     logprobs: int | None = None
     """Number of most probable tokens to report per position; None for no log probabilities."""
@@ -229,4 +234,27 @@ class LanguageModel(Protocol):
 
     def start_unbatched(self, row: Row) -> UnbatchedGeneration:
         """Starts a row outside the batch. It computes only inside `advance`, never at the same time as a step."""
+        ...
+
+
+class AdaptableModel(LanguageModel, Protocol):
+    """A model whose adapters change while it serves requests. These methods belong to those that compute."""
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        """Loads an adapter, or a new version of one with the same name; new requests select it.
+
+        Raises:
+            AdapterError: the adapter cannot be used; nothing has changed.
+        """
+        ...
+
+    def retire_adapter(self, name: str) -> None:
+        """Stops offering an adapter to new requests."""
+        ...
+
+    def release_adapters(self, used: Collection[str | None]) -> frozenset[str]:
+        """Deletes versions that are neither offered nor in `used`; returns the names of those that are still used.
+
+        The name of a combination is empty.
+        """
         ...

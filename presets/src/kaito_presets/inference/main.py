@@ -19,12 +19,14 @@ from aiohttp import web
 
 from kaito_presets.environment import check_temporary_directory
 from kaito_presets.errors import PresetError
-from kaito_presets.inference.language_model import LanguageModel
+from kaito_presets.inference.adapter_host import SchedulerAdapters
+from kaito_presets.inference.language_model import AdaptableModel, ModelInfo
 from kaito_presets.inference.metrics import Metrics
 from kaito_presets.inference.options import InferenceOptions, read_options
 from kaito_presets.inference.scheduler import Scheduler
 from kaito_presets.inference.server import Lifecycle, application
 from kaito_presets.inference.service import GenerationService
+from kaito_presets.serving.adapter_sync import sync_from_environment
 from kaito_presets.serving.adapters import Adapter, find_adapters
 from kaito_presets.serving.config import read_strengths
 from kaito_presets.serving.progress import StartProgress, download_cache
@@ -67,7 +69,9 @@ async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
     """Listens, loads the model, serves until SIGTERM, and drains; returns the exit code."""
     metrics = Metrics()
     source = options.pretrained_model_name_or_path
-    lifecycle = Lifecycle(options.name, StartProgress(download_cache(source, options.cache_dir)))
+    lifecycle = Lifecycle(
+        options.name, StartProgress(download_cache(source, options.cache_dir)), sync_from_environment()
+    )
     app = application(
         lifecycle,
         metrics,
@@ -109,7 +113,9 @@ async def _first_of(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
 
 
 async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycle: Lifecycle, metrics: Metrics) -> None:
-    def load() -> LanguageModel:
+    """Loads the model, and follows the list of adapters until it is canceled, if there is one."""
+
+    def load() -> AdaptableModel:
         # The import takes seconds. On this thread, it does not delay the health responses.
         from kaito_presets.inference.backend.model import open_model
 
@@ -130,9 +136,16 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
     # the event loop for tens of milliseconds each.
     gc.collect()
     gc.freeze()
-    lifecycle.set_ready(GenerationService(model, scheduler, metrics))
-    info = model.info
-    seconds = asyncio.get_running_loop().time() - started
+    async with asyncio.TaskGroup() as group:
+        if lifecycle.adapters is not None:
+            host = SchedulerAdapters(model, scheduler, metrics)
+            group.create_task(lifecycle.adapters.run(host), name="adapters")
+            await lifecycle.adapters.wait_until_loaded()
+        lifecycle.set_ready(GenerationService(model, scheduler, metrics))
+        _log_start(model.info, options, asyncio.get_running_loop().time() - started)
+
+
+def _log_start(info: ModelInfo, options: InferenceOptions, seconds: float) -> None:
     log.info(
         "ready after %.1f s: %s on %s (%s), context %d tokens, adapters: %s",
         seconds, info.name, info.device, info.dtype, info.context_tokens, ", ".join(info.adapters) or "none",
@@ -146,15 +159,15 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
         log.info("requests are batched: up to %d sequences", options.max_batch_size)
 
 
-async def _on_daemon_thread(work: Callable[[], LanguageModel]) -> LanguageModel:
+async def _on_daemon_thread(work: Callable[[], AdaptableModel]) -> AdaptableModel:
     """Runs `work` on a daemon thread.
 
     A thread of the default executor would keep the process alive until the model is loaded, even after SIGTERM.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[LanguageModel] = loop.create_future()
+    future: asyncio.Future[AdaptableModel] = loop.create_future()
 
-    def finish(result: LanguageModel | None, error: BaseException | None) -> None:
+    def finish(result: AdaptableModel | None, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is not None:

@@ -13,13 +13,14 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, final
+from typing import Final, Protocol, TypeVar, cast, final
 
 from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, RequestError, Unavailable
 from kaito_presets.inference.language_model import (
@@ -39,6 +40,7 @@ MAX_JOINING_TOKENS: Final = 4096
 longer prompt is admitted alone."""
 
 Clock = Callable[[], float]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Scheduler:
         self._observer = observer
         self._clock = clock
         self._wake = threading.Condition()
+        self._commands: deque[Callable[[], None]] = deque()
         self._waiting: deque[RowHandle] = deque()
         self._live: dict[Row, RowHandle] = {}
         self._waiting_unbatched: deque[RowHandle] = deque()
@@ -191,6 +194,39 @@ class Scheduler:
                 param="prompt",
             )
 
+    async def run_between_steps(self, command: Callable[[], Result]) -> Result:
+        """Runs a command on the thread, between two steps of the model, and returns its result.
+
+        Raises:
+            Unavailable: the thread ended before it.
+            Exception: what the command raised.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def run() -> None:
+            try:
+                if self._stopping:
+                    raise Unavailable("the server is shutting down")
+                result = command()
+            except Exception as error:  # noqa: BLE001 - raised by the waiting task
+                _settle(loop, future, error=error)
+            else:
+                _settle(loop, future, result)
+
+        with self._wake:
+            if self._stopping:
+                raise Unavailable("the server is shutting down")
+            self._commands.append(run)
+            self._wake.notify()
+        return await future
+
+    def adapters_in_use(self) -> set[str | None]:
+        """Returns the versions of adapters that waiting and running rows use; for commands between steps."""
+        with self._wake:
+            handles = [*self._waiting, *self._waiting_unbatched, *([self._unbatched] if self._unbatched else [])]
+            return {handle.row.adapter for handle in (*handles, *self._live.values())}
+
     @property
     def is_busy(self) -> bool:
         """Whether a row is waiting or running."""
@@ -224,10 +260,14 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not (self.is_busy or self._stopping):
+                while not (self.is_busy or self._stopping or self._commands):
                     self._wake.wait()
-                if self._stopping:
-                    break
+                commands = [*self._commands]
+                self._commands.clear()
+            for command in commands:
+                command()
+            if self._stopping:
+                break
             try:
                 self._run_iteration()
             except Exception as error:
@@ -482,6 +522,27 @@ class Scheduler:
         if self._observer:
             waiting = len(self._waiting) + len(self._waiting_unbatched)
             self._observer.queue_changed(waiting, len(self._live) + (self._unbatched is not None))
+
+
+def _settle(
+    loop: asyncio.AbstractEventLoop,
+    future: "asyncio.Future[Result]",
+    result: Result | None = None,
+    *,
+    error: Exception | None = None,
+) -> None:
+    """Completes a future of the event loop from another thread."""
+
+    def complete() -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast("Result", result))
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+        loop.call_soon_threadsafe(complete)
 
 
 def _hand_over(events: Sequence[tuple[RowHandle, TokenEvent | RequestError]]) -> None:

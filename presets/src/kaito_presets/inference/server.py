@@ -20,6 +20,7 @@ from kaito_presets import __version__
 from kaito_presets.inference import chat, openai_routes
 from kaito_presets.inference.metrics import Metrics
 from kaito_presets.inference.service import GenerationService
+from kaito_presets.serving.adapter_sync import AdapterSync, adapters_document
 from kaito_presets.serving.chat import ChatRequest
 from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
@@ -34,8 +35,10 @@ DRAIN_POLL_SECONDS: Final = 0.02
 class Lifecycle:
     """State of the server, and the service once the model is loaded."""
 
-    def __init__(self, name: str, progress: StartProgress | None = None) -> None:
+    def __init__(self, name: str, progress: StartProgress | None = None, adapters: AdapterSync | None = None) -> None:
         self.name = name
+        self.adapters = adapters
+        """The list of adapters that the server follows; None if its adapters do not change."""
         self.state: ServerState = "Loading"
         self.progress = progress or StartProgress()
         self._service: GenerationService | None = None
@@ -98,6 +101,9 @@ def application(
     async def progress(_: web.Request) -> web.Response:
         return web.json_response(lifecycle.progress.document(lifecycle.state))
 
+    async def adapters(_: web.Request) -> web.Response:
+        return web.json_response(adapters_document(lifecycle.adapters))
+
     async def version(_: web.Request) -> web.Response:
         document = {"version": __version__, "engine": "transformers", "engine_version": "", "model": lifecycle.name}
         if lifecycle.state == "Healthy":
@@ -122,6 +128,7 @@ def application(
             web.get("/health", health),
             web.get("/healthz", health),
             web.get("/progress", progress),
+            web.get("/adapters", adapters),
             web.get("/version", version),
             web.get("/metrics", metrics_page),
             web.post("/chat", chat_route),

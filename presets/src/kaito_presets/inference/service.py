@@ -137,11 +137,12 @@ class GenerationService:
         Raises:
             UnknownModel: `model` is not one of `model_names`.
         """
-        if model is None or model == self.info.name:
-            return None
-        if model in self.info.adapters:
-            return model
-        if self.info.adapters and model == self.base_name:
+        info = self.info  # replaced as a whole when adapters change
+        if model is None or model == info.name:
+            return info.combined_version
+        if model in info.adapters:
+            return info.adapter_versions.get(model, model)
+        if info.adapters and model == self.base_name:
             return ""
         raise UnknownModel(
             f"the model {abbreviate(model)} does not exist; this server has: {', '.join(self.model_names())}",

@@ -44,15 +44,20 @@ def find_adapters(directory: Path, strengths: Mapping[str, float]) -> tuple[Adap
         for entry in entries
         if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _IGNORED_DIRECTORIES
     ]
-    adapters = tuple(_read_adapter(folder, strengths.get(folder.name, 1.0)) for folder in folders)
+    adapters = tuple(read_adapter(folder, strengths.get(folder.name, 1.0)) for folder in folders)
     missing = sorted(set(strengths) - {adapter.name for adapter in adapters})
     if missing:
         raise AdapterError(missing[0], f"has a strength, but {directory / missing[0]} does not exist")
     return adapters
 
 
-def _read_adapter(folder: Path, strength: float) -> Adapter:
-    name = folder.name
+def read_adapter(folder: Path, strength: float, *, name: str = "") -> Adapter:
+    """Returns the adapter in a directory; its name is by default that of the directory.
+
+    Raises:
+        AdapterError: the directory is not a readable adapter.
+    """
+    name = name or folder.name
     try:
         check_readable(folder)
     except ModelLoadError as error:

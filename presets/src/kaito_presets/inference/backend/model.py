@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast, final
 
@@ -19,8 +19,8 @@ import transformers
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import get_layer_types_and_kwargs
 
-from kaito_presets.errors import BadRequest, ConfigurationError
-from kaito_presets.inference.backend.adapters import LoadedAdapters
+from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError
+from kaito_presets.inference.backend.adapters import LoadedAdapters, weight_bytes
 from kaito_presets.inference.backend.batch import Batch
 from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
 from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
@@ -37,6 +37,7 @@ from kaito_presets.inference.language_model import (
     TemplateOptions,
 )
 from kaito_presets.inference.options import InferenceOptions
+from kaito_presets.machine import read_machine
 from kaito_presets.serving.adapters import Adapter
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ def open_model(
         torch.set_num_threads(options.threads)
     tokenizer = load_tokenizer(options)
     model = load_model(options)
-    loaded = None
-    if adapters:
-        loaded = LoadedAdapters(model, adapters, options.combination_type, options.pretrained_model_name_or_path)
+    loaded = LoadedAdapters(model, adapters, options.combination_type, options.pretrained_model_name_or_path)
     result = TransformersModel(options, model, tokenizer, loaded)
     on_loaded()
     result.warm_up(choose_threads=options.threads == 0)
@@ -86,7 +85,7 @@ def open_model(
 class TransformersModel:
     """Implements `language_model.LanguageModel`."""
 
-    def __init__(self, options: InferenceOptions, model: Any, tokenizer: Any, adapters: LoadedAdapters | None) -> None:
+    def __init__(self, options: InferenceOptions, model: Any, tokenizer: Any, adapters: LoadedAdapters) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._adapters = adapters
@@ -117,7 +116,9 @@ class TransformersModel:
             context_tokens=_context(options, text_config, self._budget_tokens),
             created=round(time.time()),  # noqa: TID251 - a wall-clock stamp on the wire
             vocabulary=embeddings,
-            adapters=adapters.names if adapters else (),
+            adapters=adapters.names,
+            adapter_versions=adapters.versions,
+            combined_version=adapters.combined,
             engine="transformers",
             engine_version=transformers.__version__,
             source=options.pretrained_model_name_or_path,
@@ -171,6 +172,35 @@ class TransformersModel:
             list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=clean_up_spaces
         )
         return str(text)
+
+    # Adapters. Like the methods that compute, called by one thread only.
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        """Loads an adapter, or a new version of one; requests select it from now on.
+
+        Raises:
+            AdapterError: the adapter cannot be used with this model, or the memory does not suffice.
+        """
+        _check_adapter_memory(adapter, self._model.device)
+        self._adapters.load(adapter)
+        self._update_adapters()
+
+    def retire_adapter(self, name: str) -> None:
+        """Stops offering an adapter to requests."""
+        self._adapters.retire(name)
+        self._update_adapters()
+
+    def release_adapters(self, used: Collection[str | None]) -> frozenset[str]:
+        """Deletes versions that are neither offered nor in `used`; returns the names of those that are still used."""
+        return self._adapters.release(used)
+
+    def _update_adapters(self) -> None:
+        self.info = dataclasses.replace(
+            self.info,
+            adapters=self._adapters.names,
+            adapter_versions=self._adapters.versions,
+            combined_version=self._adapters.combined,
+        )
 
     # Computation.
 
@@ -390,8 +420,7 @@ class TransformersModel:
     def _activate(self, key: BatchKey) -> None:
         """Activates the adapter and rotary mode of a batch."""
         adapter, long = key
-        if self._adapters:
-            self._adapters.activate(adapter)
+        self._adapters.activate(adapter)
         self._rope.use(long=long)
 
 
@@ -443,3 +472,24 @@ def _context(options: InferenceOptions, config: Any, budget_tokens: int) -> int:
     if context < min(options.max_model_len or model_limit, model_limit):
         log.warning("memory allows a context of %d tokens (the model has %d)", context, model_limit)
     return context
+
+
+def _check_adapter_memory(adapter: Adapter, device: torch.device) -> None:
+    """Rejects an adapter that does not fit: its weights, and its part of the combination.
+
+    Raises:
+        AdapterError: the message contains the needed and the free memory.
+    """
+    needed = 2 * weight_bytes(adapter)
+    if device.type == "cuda":
+        free = int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
+        free -= torch.cuda.memory_allocated(device)
+    else:
+        machine = read_machine()
+        free = machine.available_bytes if machine else needed
+    if needed > free:
+        raise AdapterError(
+            adapter.name,
+            f"needs {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free: remove an adapter, or use a larger "
+            "instance type",
+        )
