@@ -1,4 +1,4 @@
-"""The `kaito` command: a local cluster, demonstrations, a chat, and model files.
+"""The `kaito` command: a local cluster, demonstrations, plans of Workspaces, a chat, and model files.
 
 Called by the console script. Exit codes: 0 done, 1 failure (reported in one line), 2 wrong usage, 130 interrupted.
 """
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from kaito.cli import chat, model
+from kaito.cli.plan import command as plan
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command and flag."""
     root = argparse.ArgumentParser(
-        prog="kaito", description="Try Kaito on a single machine, chat with a Workspace, and pack model files."
+        prog="kaito",
+        description="Try Kaito on a single machine, plan Workspaces, chat with their models, and pack model files.",
     )
     root.add_argument("--version", action="version", version=f"kaito {version('kaito')}")
     commands = root.add_subparsers(dest="command", required=True)
@@ -45,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         )
     chat.add_arguments(commands.add_parser("chat", help="talk to the model of a Workspace, in any cluster"))
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
+    plan.add_arguments(commands.add_parser("plan", help="print what the controller would do about Workspaces"))
     return root
 
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(model.run(arguments))
         if arguments.command == "chat":
             sys.exit(chat.run(arguments))
+        if arguments.command == "plan":
+            sys.exit(plan.run(arguments))
         asyncio.run(_run(arguments))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

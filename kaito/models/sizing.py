@@ -62,6 +62,9 @@ TRANSFORMERS_OVERHEAD: Final = 1 * GIB
 _MOST_NODES: Final = 64
 """Upper limit of the search for a number of nodes."""
 
+TUNING_OVERHEAD: Final = 6 * GIB
+"""Adapter, optimizer and activations of tuning, over all GPUs of the node."""
+
 
 class GpuTooSmall(ValueError):
     """The overhead exceeds the memory of one GPU, so that no number of GPUs is sufficient. Sizes are in bytes."""
@@ -280,4 +283,4 @@ def tuning_need(preset: Preset, method: str) -> float:
     embeddings and head at 16 bits: about 0.3 of the files' size. Adapter, optimizer and activations need about 6 GiB.
     """
     share = 0.30 if method.lower() == "qlora" else WEIGHTS_IN_MEMORY
-    return preset.weights_bytes * share + 6 * GIB
+    return preset.weights_bytes * share + TUNING_OVERHEAD

@@ -1,5 +1,5 @@
 """README.md: its manifests are admitted, its make targets and files exist. Its python blocks run in
-`test_docs_code_blocks`, its `kubectl` and `curl` lines in `test/e2e`."""
+`test_docs_code_blocks`, its `kubectl` and `curl` lines in `test/e2e`, its `kaito plan` in `test_plan_page`."""
 
 import re
 from collections.abc import Awaitable, Callable

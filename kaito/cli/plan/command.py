@@ -1,0 +1,192 @@
+"""Runs `kaito plan`. Exit codes: 0 every Workspace is planned, 1 one is refused, 2 wrong usage or input."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from kaito.api import conditions
+from kaito.cli.plan.comparison import Change, LiveComparison, connected, merged
+from kaito.cli.plan.documents import Documents, InputError, Source, read_documents, to_yaml
+from kaito.cli.plan.reader import PlanReader
+from kaito.cli.plan.report import PlanReport, PriceQuestion, as_data, ask_price
+from kaito.cli.plan.text import Style, render
+from kaito.prices.azure_retail import AzureRetailPrices
+from kaito.prices.book import PriceBook
+from kaito.prices.cache import PriceCache, default_path
+from kaito.prices.http import fetcher
+from kaito.prices.table import PriceTableError, read_table
+from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.errors import KaitoRuntimeError
+from kaito.workspace.flags import parse
+from kaito.workspace.preflight import Finding
+from kaito.workspace.preview import Observed, Preview, identified, preview
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+PLANNED: Final = 0
+REFUSED: Final = 1
+USAGE: Final = 2
+
+
+def add_arguments(plan: argparse.ArgumentParser) -> None:
+    """Adds the flags to the parser of the command."""
+    plan.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="file or directory with Workspaces and the ConfigMaps, Secrets and Nodes that they use; - reads stdin",
+    )
+    plan.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="format of the output")
+    plan.add_argument("--cluster", action="store_true", help="compare with the cluster of the kubeconfig")
+    plan.add_argument("--kubeconfig", type=Path, help="kubeconfig file (default: KUBECONFIG, else ~/.kube/config)")
+    plan.add_argument("--context", default="", help="context of the kubeconfig (default: its current context)")
+    plan.add_argument("--region", default="", help="region of the nodes, for prices (default: that of the cluster)")
+    plan.add_argument(
+        "--capacity-type", choices=("on-demand", "spot"), default="on-demand", help="kind of price to print"
+    )
+    plan.add_argument("--prices", type=Path, metavar="FILE", help="table of prices, which has precedence")
+    plan.add_argument("--live-prices", action="store_true", help="read Azure's public price API, with a cache of a day")
+    plan.add_argument("--currency", default="USD", help="currency of the price API (default: USD)")
+    plan.add_argument("controller_flags", nargs="*", metavar="FLAG", help="after --: flags of the workspace-controller")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the plans; returns the exit code."""
+    try:
+        flags: list[str] = arguments.controller_flags
+        if flags and not flags[0].startswith("-"):
+            raise InputError(f"unexpected argument {flags[0]!r}: name files with -f")
+        settings = parse(flags, {}).workspace
+        documents = read_documents(arguments.filename, sys.stdin)
+        _check(documents, settings, arguments)
+        reports = asyncio.run(plan_documents(documents, settings, arguments))
+    except (InputError, PriceTableError) as error:
+        sys.stderr.write(f"kaito plan: {error}\n")
+        return USAGE
+    except KaitoRuntimeError as error:
+        sys.stderr.write(f"kaito plan: the cluster cannot be read: {error}\n")
+        return USAGE
+    write(reports, arguments.output, sys.stdout, compared=arguments.cluster)
+    return REFUSED if any(report.is_refused for report in reports) else PLANNED
+
+
+def _check(documents: Documents, settings: WorkspaceSettings, arguments: argparse.Namespace) -> None:
+    """Checks that there is something to plan.
+
+    Raises:
+        InputError: there is not.
+    """
+    if not documents.workspaces:
+        found = f"; found {', '.join(documents.ignored[:5])}" if documents.ignored else ""
+        raise InputError(f"the files contain no Workspace{found}")
+    if settings.node_api is NodeApi.BYO and not documents.nodes and not arguments.cluster:
+        raise InputError(
+            "--node-api=byo plans for existing nodes, and the files contain none: add the output of `kubectl get nodes "
+            "-o yaml`, or use --cluster"
+        )
+    if (arguments.kubeconfig or arguments.context) and not arguments.cluster:
+        raise InputError("--kubeconfig and --context have an effect only with --cluster")
+
+
+async def plan_documents(
+    documents: Documents, settings: WorkspaceSettings, arguments: argparse.Namespace, clock: Clock | None = None
+) -> list[PlanReport]:
+    """Plans every Workspace of the files.
+
+    Raises:
+        PriceTableError: the user's table of prices is not valid.
+        KaitoRuntimeError: the cluster cannot be read.
+    """
+    async with AsyncExitStack() as stack:
+        book = await stack.enter_async_context(_book(arguments))
+        live = (
+            await stack.enter_async_context(connected(arguments.kubeconfig, arguments.context, settings))
+            if arguments.cluster
+            else None
+        )
+        question = PriceQuestion(book=book, region=arguments.region, capacity_type=arguments.capacity_type)
+        return [
+            await plan_workspace(source, documents, settings, question, live=live, clock=clock or SystemClock())
+            for source in documents.workspaces
+        ]
+
+
+@asynccontextmanager
+async def _book(arguments: argparse.Namespace) -> AsyncGenerator[PriceBook]:
+    own = read_table(arguments.prices) if arguments.prices is not None else None
+    if not arguments.live_prices:
+        yield PriceBook(own=own)
+        return
+    async with fetcher() as fetch:
+        living = AzureRetailPrices(fetch, PriceCache(default_path("azure")), currency=arguments.currency.upper())
+        yield PriceBook(own=own, living=living)
+
+
+async def plan_workspace(
+    source: Source,
+    documents: Documents,
+    settings: WorkspaceSettings,
+    question: PriceQuestion,
+    *,
+    live: LiveComparison | None,
+    clock: Clock,
+) -> PlanReport:
+    """Plans one Workspace.
+
+    Raises:
+        KaitoRuntimeError: the cluster cannot be read.
+    """
+    workspace, old, observed = identified(source.workspace), None, None
+    if source.errors:
+        errors = tuple(Finding(conditions.INVALID_SPEC, field, message) for field, message in source.errors)
+        refused = Preview(workspace=workspace, errors=errors)
+        return PlanReport(preview=refused, origin=source.origin, settings=settings, changes=())
+    if live is not None:
+        old = await live.stored(workspace)
+        workspace = merged(workspace, old) if old is not None else workspace
+        observed = await live.observe(workspace)
+        question = replace(question, region=question.region or live.region)
+    reader = PlanReader(documents, workspace.namespace, live.reader(workspace) if live is not None else None)
+    found = await preview(workspace, settings, reader, now=clock.now(), old=old, observed=observed or Observed())
+    if live is not None and not found.errors and (error := await live.admission_error(workspace, old)) is not None:
+        found = Preview(workspace=found.workspace, errors=(error,), warnings=found.warnings)
+    price = await ask_price(found, settings, question)
+    changes = (
+        await live.changes(found, old)
+        if live is not None and found.plan is not None
+        else [Change(action="create", object=each) for each in found.objects.all()]
+    )
+    notes = [f"{what} was not checked: {why}" for what, why in reader.unknown.items()]
+    notes += list(price.notes) if price is not None else []
+    notes += live.notes if live is not None else []
+    return PlanReport(
+        preview=found,
+        origin=source.origin,
+        settings=settings,
+        changes=changes,
+        price=price,
+        warnings=(*map(_unknown_field, source.unknown_fields), *found.warnings),
+        notes=notes,
+    )
+
+
+def _unknown_field(name: str) -> Finding:
+    message = "is not a field of a Workspace: kubectl rejects it, and other clients drop it: correct or remove it"
+    return Finding(conditions.INVALID_SPEC, name, message, "warning")
+
+
+def write(reports: Sequence[PlanReport], output: str, out: TextIO, *, compared: bool) -> None:
+    """Writes the plans in the format."""
+    if output == "text":
+        style = Style.of(out)
+        out.write("\n\n".join(render(report, style, compared=compared) for report in reports) + "\n")
+        return
+    data: dict[str, Any] = {"plans": [as_data(report) for report in reports]}
+    out.write(json.dumps(data, indent=2) + "\n" if output == "json" else to_yaml(data))

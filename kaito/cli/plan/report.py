@@ -1,0 +1,216 @@
+"""Collects the result of a plan as data, in the form that `-o json` and `-o yaml` print.
+
+Sizes are in bytes, prices in the currency that the report names. What is unknown is absent or has a reason; it is never
+0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, final
+
+from kaito.api import Claim
+from kaito.cli.plan.comparison import Change, bare
+from kaito.models.memory import GpuMemory, gpu_memory
+from kaito.models.planning import InferencePlan
+from kaito.prices.book import PriceBook
+from kaito.prices.price import CapacityType, Price
+from kaito.runtime.meta import Resource
+from kaito.workspace.cost import Cost, offering
+from kaito.workspace.preflight import Finding
+from kaito.workspace.preview import PLACEHOLDER_UID, Preview
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+UNNAMED: Final = "ws"
+"""Prefix of the names of claims. Their rest depends on the UID, which the API server assigns."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceQuestion:
+    """How the price of nodes is looked up."""
+
+    book: PriceBook
+    region: str = ""
+    capacity_type: CapacityType = "on-demand"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceAnswer:
+    """The price of the planned nodes, or why there is none."""
+
+    cost: Cost | None = None
+    region: str = ""
+    unknown: str = ""
+    """Why the price is unknown; empty if it is known."""
+    regions: Mapping[str, Price] | None = None
+    """Prices of one node in other regions, if no region is known."""
+    notes: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """The plan of one Workspace with everything that is printed about it."""
+
+    preview: Preview
+    origin: str
+    settings: WorkspaceSettings
+    changes: Sequence[Change]
+    """Objects with what would happen to them."""
+    price: PriceAnswer | None = None
+    """None if nothing is bought."""
+    warnings: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
+    """What the plan does not contain, and why."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the Workspace would be rejected or get no node."""
+        return bool(self.preview.errors)
+
+    @property
+    def memory(self) -> GpuMemory | None:
+        """Memory of one GPU; None for a pod template."""
+        plan, inference = self.preview.plan, self.preview.workspace.inference
+        if plan is None or plan.model is None:
+            return None
+        return gpu_memory(plan.model, adapters=len(inference.adapters) if inference is not None else 0)
+
+
+async def ask_price(found: Preview, settings: WorkspaceSettings, question: PriceQuestion) -> PriceAnswer | None:
+    """Looks up the price of the planned nodes; None for existing nodes, and if nothing is planned."""
+    if found.plan is None or settings.node_api is NodeApi.BYO or found.wanted_claims == 0:
+        return None
+    wanted = offering(
+        found.plan.hardware, cloud=settings.cloud, region=question.region, capacity_type=question.capacity_type
+    )
+    quote = await question.book.find(wanted)
+    if quote.price is not None:
+        cost = Cost(nodes=found.wanted_claims, price=quote.price)
+        return PriceAnswer(cost=cost, region=question.region, notes=quote.notes)
+    if not question.region:
+        regions = question.book.regions(wanted.cloud, wanted.instance_type, wanted.capacity_type)
+        return PriceAnswer(unknown="no region is named", regions=regions, notes=quote.notes)
+    unknown = f"no source has a price of {wanted.instance_type} in {question.region} ({wanted.capacity_type})"
+    return PriceAnswer(region=question.region, unknown=unknown, notes=quote.notes)
+
+
+def as_data(report: PlanReport) -> dict[str, Any]:
+    """Returns the report as JSON values."""
+    found = report.preview
+    workspace = found.workspace
+    data: dict[str, Any] = {
+        "workspace": {"name": workspace.name, "namespace": workspace.namespace, "origin": report.origin},
+        "result": "refused" if report.is_refused else "planned",
+        "errors": [_finding(finding) for finding in found.errors],
+        "warnings": [_finding(finding) for finding in report.warnings],
+        "notes": list(report.notes),
+    }
+    if found.plan is not None:
+        data["model"] = _model(report)
+        data["nodes"] = _nodes(report)
+        if report.memory is not None:
+            data["memoryPerGPU"] = _memory(report.memory)
+        data["price"] = _price(report.price)
+        data["objects"] = [_change(change, workspace.uid) for change in report.changes]
+    return {name: value for name, value in data.items() if value not in (None, {}, [])}
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {"reason": finding.reason, "field": finding.field, "message": finding.message}
+
+
+def _model(report: PlanReport) -> dict[str, Any] | None:
+    plan = report.preview.plan
+    if plan is None or plan.model is None or plan.container is None:
+        return None
+    data: dict[str, Any] = {"preset": plan.container.preset, "image": plan.container.image}
+    data["weights"] = plan.container.weights.method
+    data["weightsProvisional"] = plan.container.is_weights_provisional
+    model = plan.model
+    if not isinstance(model, InferencePlan):
+        return {**data, "task": "tuning", "method": model.method}
+    divided = model.parallelism
+    sizes = {"tensor": divided.tensor, "pipeline": divided.pipeline, "data": divided.data}
+    return {**data, "task": "inference", "runtime": model.runtime, "dtype": model.dtype, "parallelism": sizes}
+
+
+def _nodes(report: PlanReport) -> dict[str, Any]:
+    found = report.preview
+    if found.plan is None:
+        return {}
+    hardware = found.plan.hardware
+    data: dict[str, Any] = {"count": hardware.count, "instanceType": hardware.instance_type, "gpus": hardware.gpus}
+    if found.plan.model is not None:
+        instance = found.plan.model.instance
+        data |= {"gpu": instance.gpu.name, "memoryPerGPU": instance.memory_per_gpu}
+    disk = str(hardware.disk)
+    data |= {"disk": disk} if disk != "0" and report.settings.node_api is not NodeApi.BYO else {}
+    data["toCreate"] = len(found.objects.claims)
+    data |= {"adopted": list(found.adopted)} if found.adopted else {}
+    if found.decision.next_creation_at is not None:
+        data["nextCreationAt"] = found.decision.next_creation_at.isoformat()
+    return data
+
+
+def _memory(memory: GpuMemory) -> dict[str, Any]:
+    sizes = {
+        "total": memory.total,
+        "usable": memory.usable,
+        "weights": memory.weights,
+        "adapters": memory.adapters,
+        "state": memory.state,
+        "keyValueCache": memory.cache,
+        "overhead": memory.overhead,
+        "free": memory.free,
+    }
+    tokens = {"keyValueCacheTokens": memory.context} if memory.context else {}
+    return {name: round(size) for name, size in sizes.items()} | tokens
+
+
+def _price(answer: PriceAnswer | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    if answer.cost is None:
+        regions = {region: _number(price.per_hour) for region, price in sorted((answer.regions or {}).items())}
+        return {"unknown": answer.unknown, "region": answer.region or None, "nodePerHourByRegion": regions or None}
+    price = answer.cost.price
+    return {
+        "perHour": _number(answer.cost.per_hour),
+        "perMonth": _number(answer.cost.per_month),
+        "nodePerHour": _number(price.per_hour),
+        "nodes": answer.cost.nodes,
+        "currency": price.currency,
+        "capacityType": price.capacity_type,
+        "region": answer.region,
+        "source": price.source,
+        "asOf": str(price.as_of) if price.as_of is not None else None,
+    }
+
+
+def _number(amount: Decimal) -> float:
+    return round(float(amount), 6)
+
+
+def _change(change: Change, uid: str) -> dict[str, Any]:
+    data: dict[str, Any] = {"action": change.action, "object": manifest(change.object, uid)}
+    return {**data, **({"note": change.note} if change.note else {}), **({"diff": change.diff} if change.diff else {})}
+
+
+def manifest(obj: Resource, uid: str) -> dict[str, Any]:
+    """Returns an object as it would be created; without the names and labels that depend on an unknown UID."""
+    document = bare(obj)
+    if uid == PLACEHOLDER_UID and isinstance(obj, Claim):
+        metadata: dict[str, Any] = document["metadata"]
+        own_labels = {name: value for name, value in metadata.get("labels", {}).items() if value != PLACEHOLDER_UID}
+        document["metadata"] = {**metadata, "generateName": UNNAMED, "labels": own_labels}
+        del document["metadata"]["name"]
+        _without_template_name(document)
+    return document
+
+
+def _without_template_name(document: dict[str, Any]) -> None:
+    """Removes the name of a Machine's template, which is that of the Machine."""
+    document.get("spec", {}).pop("machineTemplateRef", None)

@@ -1,0 +1,223 @@
+"""Prints plans for people: a table of facts, the memory of a GPU as bars, and the refusals.
+
+On a terminal, bars are drawn with block characters and colors; otherwise the output is plain ASCII.
+"""
+
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TextIO, final
+
+from kaito.api import Claim
+from kaito.cli.plan.comparison import Change
+from kaito.cli.plan.report import PlanReport, PriceAnswer
+from kaito.models.gpu import GIB
+from kaito.models.memory import GpuMemory
+from kaito.models.planning import InferencePlan
+from kaito.prices.price import amount
+from kaito.runtime.kinds import StatefulSet
+from kaito.workspace.preview import PLACEHOLDER_UID
+from kaito.workspace.settings import NodeApi
+
+BAR_WIDTH: Final = 30
+"""Characters of a bar that stands for the whole memory of a GPU."""
+
+WIDTH: Final = 100
+"""Width at which messages are wrapped."""
+
+_COLORS: Final[Mapping[str, str]] = {"green": "\033[32m", "yellow": "\033[33m", "red": "\033[31m", "dim": "\033[2m"}
+_RESET: Final = "\033[0m"
+_MARKS: Final[Mapping[str, str]] = {
+    "create": "+",
+    "update": "~",
+    "replace": "~",
+    "delete": "-",
+    "conflict": "!",
+    "unchanged": " ",
+    "unknown": "?",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What the output can show."""
+
+    colors: bool = False
+    blocks: bool = False
+
+    @classmethod
+    def of(cls, out: TextIO, environment: Mapping[str, str] = os.environ) -> "Style":
+        """Returns the style of a stream: colors and blocks on a terminal, unless NO_COLOR or the encoding forbid it."""
+        terminal = out.isatty() and environment.get("TERM", "") != "dumb"
+        unicode = (getattr(out, "encoding", "") or "").lower().replace("-", "") == "utf8"
+        return cls(colors=terminal and not environment.get("NO_COLOR"), blocks=terminal and unicode)
+
+    def paint(self, text: str, color: str) -> str:
+        """Returns the text in a color."""
+        return f"{_COLORS[color]}{text}{_RESET}" if self.colors else text
+
+    def bar(self, share: float) -> str:
+        """Returns a bar for a share of the whole; a share above 0 has at least one character."""
+        filled = max(round(share * BAR_WIDTH), 1) if share > 0 else 0
+        return ("█" if self.blocks else "#") * min(filled, BAR_WIDTH)
+
+
+def render(report: PlanReport, style: Style, *, compared: bool) -> str:
+    """Returns the text of one plan.
+
+    Args:
+        report: the plan.
+        style: what the output can show.
+        compared: whether the objects were compared with a cluster.
+    """
+    return "\n".join(_lines(report, style, compared=compared))
+
+
+def _lines(report: PlanReport, style: Style, *, compared: bool) -> Iterator[str]:
+    workspace = report.preview.workspace
+    name = f"Workspace {workspace.namespace}/{workspace.name or workspace.metadata.generate_name}"
+    if report.is_refused:
+        yield style.paint(f"{name}: refused", "red")
+        yield ""
+        for finding in report.preview.errors:
+            yield from _wrapped(f"{finding.field}: {finding.message}", style.paint(f"{'error':<9}", "red"))
+    else:
+        yield style.paint(f"{name}: planned", "green")
+        yield ""
+        yield from _facts(report, style)
+        yield from _objects(report.changes, workspace.uid, style, compared=compared)
+    for finding in report.warnings:
+        yield from _wrapped(str(finding), style.paint(f"{'warning':<9}", "yellow"))
+    for note in report.notes:
+        yield from _wrapped(note, style.paint(f"{'note':<9}", "dim"))
+
+
+def _facts(report: PlanReport, style: Style) -> Iterator[str]:
+    plan = report.preview.plan
+    if plan is None:
+        return
+    hardware = plan.hardware
+    model = plan.model
+    if plan.container is not None and model is not None:
+        if isinstance(model, InferencePlan):
+            sizes = (("tensor", model.parallelism.tensor), ("pipeline", model.parallelism.pipeline))
+            shown = [f"{name} parallel {size}" for name, size in (*sizes, ("data", model.parallelism.data)) if size > 1]
+            what = f"inference, {', '.join((f'{model.runtime} in {model.dtype}', *shown))}"
+        else:
+            what = f"tuning with {model.method}"
+        yield f"model    {plan.container.preset}: {what}"
+        mounted = ", or ImageVolume if all nodes support it" if plan.container.is_weights_provisional else ""
+        yield f"weights  {plan.container.weights.method}{mounted}"
+        kind = str(model.instance)
+    else:
+        kind = hardware.instance_type or "existing nodes"
+    disk = "" if report.settings.node_api is NodeApi.BYO else f", {hardware.disk} of disk each"
+    yield f"nodes    {hardware.count} x {kind}{disk}"
+    yield from _node_notes(report)
+    if report.memory is not None:
+        yield from _memory(report.memory, style)
+    if report.price is not None:
+        yield from _price(report.price)
+
+
+def _node_notes(report: PlanReport) -> Iterator[str]:
+    found = report.preview
+    if found.adopted:
+        yield f"         preferred nodes that are free: {', '.join(found.adopted)}"
+    existing = found.wanted_claims - len(found.objects.claims)
+    if existing > 0:
+        yield f"         {existing} of {found.wanted_claims} claims exist, or wait for a replacement"
+    if found.decision.next_creation_at is not None:
+        yield f"         the next claim is created at {found.decision.next_creation_at:%Y-%m-%dT%H:%M:%SZ} (backoff)"
+
+
+def _memory(memory: GpuMemory, style: Style) -> Iterator[str]:
+    tokens = f"  {memory.context} tokens" if memory.context else ""
+    parts = (
+        ("weights", memory.weights, "", ""),
+        ("adapters", memory.adapters, "", ""),
+        ("state", memory.state, "", ""),
+        ("KV cache", memory.cache, tokens, ""),
+        ("overhead", memory.overhead, "", ""),
+        ("free", max(memory.free, 0.0), "", "dim"),
+        ("reserved", memory.total - memory.usable, "", "dim"),
+        ("missing", max(-memory.free, 0.0), "", "red"),
+    )
+    yield f"memory   {_gib(memory.total)} on each GPU"
+    for name, size, note, color in parts:
+        if size > 0:
+            bar = style.bar(size / memory.total)
+            padding = " " * (BAR_WIDTH - len(bar))
+            painted = style.paint(bar, color) if color else style.paint(bar, "green")
+            yield f"         {name:<9}{painted}{padding}{_gib(size):>10}{note}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"
+
+
+def _price(answer: PriceAnswer) -> Iterator[str]:
+    if answer.cost is None:
+        yield from _wrapped(f"unknown: {answer.unknown}{_range(answer)}", "price    ")
+        return
+    cost, price = answer.cost, answer.cost.price
+    yield f"price    {cost}"
+    nodes = f"{cost.nodes} nodes at {amount(price.per_hour)}" if cost.nodes > 1 else "1 node"
+    place = f" in {answer.region}" if answer.region else ""
+    spot = " (changes often)" if price.capacity_type == "spot" else ""
+    as_of = f", {price.as_of}" if price.as_of is not None else ""
+    yield f"         {nodes}, {price.capacity_type}{place}{spot}; {price.source}{as_of}"
+
+
+def _range(answer: PriceAnswer) -> str:
+    """Describes the prices of the regions that a table contains."""
+    if answer.region:
+        return ""
+    prices = sorted((answer.regions or {}).values(), key=lambda price: price.per_hour)
+    if not prices:
+        return "; name it with --region"
+    low, high = prices[0], prices[-1]
+    between = " to ".join(dict.fromkeys(amount(price.per_hour) for price in (low, high)))
+    count = f"{len(prices)} region{'s' if len(prices) > 1 else ''}"
+    return (
+        f"; name it with --region. One {low.capacity_type} node costs {between} {low.currency} per hour in "
+        f"{count} ({low.source})"
+    )
+
+
+def _objects(changes: Sequence[Change], uid: str, style: Style, *, compared: bool) -> Iterator[str]:
+    heading = "changes" if compared else "creates"
+    for number, change in enumerate(changes):
+        color = {"create": "green", "delete": "red", "conflict": "red", "unchanged": "dim"}.get(change.action, "yellow")
+        line = f"{_MARKS[change.action]} " if compared else ""
+        line += f"{change.object.kind} {_name(change, uid)}"
+        details: list[str] = [change.action] if compared and change.action not in {"create", "update"} else []
+        details += [change.note] if change.note else _details(change)
+        text = style.paint(line, color) if compared else line
+        yield f"{heading if number == 0 else '':<9}{text}{f' ({chr(44).join(details)})' if details else ''}"
+        for diff_line in change.diff.splitlines()[2:]:
+            mark = {"+": "green", "-": "red"}.get(diff_line[:1], "dim")
+            yield f"           {style.paint(diff_line, mark)}"
+
+
+def _name(change: Change, uid: str) -> str:
+    if uid == PLACEHOLDER_UID and isinstance(change.object, Claim):
+        return "ws*"
+    return change.object.name or f"{change.object.metadata.generate_name}*"
+
+
+def _details(change: Change) -> list[str]:
+    if isinstance(change.object, Claim):
+        return [change.object.instance_type]
+    if isinstance(change.object, StatefulSet):
+        replicas = change.object.spec.replicas or 0
+        return [f"{replicas} pod{'s' if replicas != 1 else ''}"]
+    return []
+
+
+def _wrapped(text: str, heading: str) -> Iterator[str]:
+    lines = textwrap.wrap(text, WIDTH - 9, break_long_words=False, break_on_hyphens=False) or [""]
+    yield f"{heading}{lines[0]}"
+    yield from (f"         {line}" for line in lines[1:])

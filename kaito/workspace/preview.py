@@ -1,0 +1,186 @@
+"""Previews a Workspace: what the controller would do about it, without doing it.
+
+`kaito plan` and the admission webhook call this module. It runs the functions that the controller runs: the rules of
+admission, the preflight checks, the claim policy, and the builders in `manifests`. A test compares a preview with what
+the controller creates on the API server.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, final
+
+from kaito.api import Claim, Workspace, conditions
+from kaito.runtime.kinds import ConfigMap, Node, Service
+from kaito.workspace.claim_policy import ClaimDecision, decide
+from kaito.workspace.claim_state import claim_state, wanted_claims
+from kaito.workspace.manifests.claim import claim_kind, node_claim
+from kaito.workspace.manifests.placement import pod_tolerations
+from kaito.workspace.manifests.service import services
+from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, preferred_node_labels
+from kaito.workspace.plan import Plan
+from kaito.workspace.preflight import ClusterReader, Finding, PreflightContext, run_checks, validate_workspace
+from kaito.workspace.preflight.context import Workload
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+PLACEHOLDER_UID: Final = "00000000-0000-4000-8000-000000000000"
+"""UID of a Workspace that the API server has not stored. The names of claims depend on the UID, so that names with this
+one are not those that the controller would choose."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Claims and nodes of a cluster. Without a cluster there are none."""
+
+    claims: Sequence[Claim] = ()
+    """Claims of the Workspace, terminating ones included."""
+    nodes: Sequence[Node] = ()
+    """Nodes of the Workspace."""
+    preferred: Sequence[Node] = ()
+    """Existing nodes that `resource.preferredNodes` names."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedObjects:
+    """Objects of a Workspace as the controller applies them."""
+
+    claims: tuple[Claim, ...] = ()
+    """Claims to create now."""
+    configuration: ConfigMap | None = None
+    """Defaults of the tuning method, for a tuning Workspace without a ConfigMap."""
+    workload: Workload | None = None
+    services: tuple[Service, ...] = ()
+
+    def all(self) -> list[Claim | ConfigMap | Workload | Service]:
+        """Returns the objects in the order in which the controller applies them."""
+        rest = (self.configuration, self.workload)
+        return [*self.claims, *self.services, *(each for each in rest if each is not None)]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What the controller would do about a Workspace."""
+
+    workspace: Workspace
+    errors: tuple[Finding, ...] = ()
+    """Why the Workspace is rejected, or gets no node; each names the field and the remedy."""
+    warnings: tuple[Finding, ...] = ()
+    plan: Plan | None = None
+    """None if there are errors."""
+    decision: ClaimDecision = field(default_factory=ClaimDecision)
+    wanted_claims: int = 0
+    """Number of nodes that need a claim, existing claims included."""
+    adopted: tuple[str, ...] = ()
+    """Preferred nodes that the Workspace would use."""
+    objects: PlannedObjects = field(default_factory=PlannedObjects)
+
+
+async def preview(
+    workspace: Workspace,
+    settings: WorkspaceSettings,
+    cluster: ClusterReader,
+    *,
+    now: datetime,
+    old: Workspace | None = None,
+    observed: Observed | None = None,
+) -> Preview:
+    """Returns what the controller would do about a Workspace.
+
+    Args:
+        workspace: the Workspace; one that is not stored gets `PLACEHOLDER_UID`.
+        settings: of the controller.
+        cluster: reads the objects that the Workspace names.
+        now: the current time, for the backoff of lost claims.
+        old: the stored Workspace that `workspace` would replace.
+        observed: claims and nodes that exist.
+
+    Raises:
+        ApiError: the cluster could not be read.
+    """
+    workspace = identified(workspace)
+    violations = [Finding.from_violation(violation) for violation in validate_workspace(workspace, old, settings)]
+    checked = await run_checks(workspace, settings, cluster)
+    planned = tuple(map(_from_text, checked.plan.warnings if checked.plan is not None else ()))
+    errors = _unique(finding for finding in (*checked.errors, *violations) if finding.severity == "error")
+    warnings = _unique(
+        finding for finding in (*violations, *checked.warnings, *planned) if finding.severity == "warning"
+    )
+    if errors or checked.plan is None:
+        return Preview(workspace=workspace, errors=errors, warnings=warnings)
+    return _planned(checked, settings, warnings, now, observed or Observed())
+
+
+def identified(workspace: Workspace) -> Workspace:
+    """Returns the Workspace with a UID: its own, else `PLACEHOLDER_UID`."""
+    return workspace if workspace.uid else workspace.with_metadata(uid=PLACEHOLDER_UID)
+
+
+def _planned(
+    checked: PreflightContext,
+    settings: WorkspaceSettings,
+    warnings: tuple[Finding, ...],
+    now: datetime,
+    observed: Observed,
+) -> Preview:
+    """Returns the preview of a Workspace without errors, from the plan that the checks computed."""
+    workspace, plan = checked.workspace, checked.plan
+    if plan is None:
+        raise AssertionError  # pragma: no cover -- the caller checked it
+    nodes, adopted = _nodes(workspace, plan, settings, observed)
+    decision, wanted = ClaimDecision(), 0
+    if claim_kind(settings.node_api) is not None:
+        wanted = wanted_claims(plan.hardware, nodes, observed.claims)
+        state = claim_state(workspace, settings, now=now, wanted=wanted, claims=observed.claims, nodes=nodes)
+        decision = decide(state, settings)
+    claims = tuple(
+        node_claim(workspace, plan.hardware, settings, index=index, serial=serial) for index, serial in decision.create
+    )
+    return Preview(
+        workspace=workspace,
+        warnings=warnings,
+        plan=plan,
+        decision=decision,
+        wanted_claims=wanted,
+        adopted=adopted,
+        objects=PlannedObjects(
+            claims=claims,
+            configuration=plan.training_config,
+            workload=checked.workload,
+            services=services(workspace),
+        ),
+    )
+
+
+def _nodes(
+    workspace: Workspace, plan: Plan, settings: WorkspaceSettings, observed: Observed
+) -> tuple[NodesReport, tuple[str, ...]]:
+    """Evaluates the nodes as `steps.nodes` does, with the preferred nodes that it would label as the Workspace's."""
+    tolerations = pod_tolerations(workspace, settings)
+
+    def report(nodes: Sequence[Node]) -> NodesReport:
+        return evaluate_nodes(workspace, plan.hardware, nodes, node_api=settings.node_api, tolerations=tolerations)
+
+    found = report(observed.nodes)
+    missing = plan.hardware.count - len(found.usable)
+    if settings.node_api is NodeApi.BYO or missing <= 0:
+        return found, ()
+    free = find_free_preferred_nodes(workspace, plan.hardware, observed.preferred, tolerations)[:missing]
+    labeled = [node.with_metadata(labels={**node.labels, **preferred_node_labels(workspace)}) for node in free]
+    return report([*observed.nodes, *labeled]), tuple(node.name for node in free)
+
+
+def _unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Returns the findings without those whose field and message were reported before."""
+    found: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        found.setdefault((finding.field, finding.message), finding)
+    return tuple(found.values())
+
+
+def _from_text(warning: str) -> Finding:
+    """Returns the finding of a warning of a plan, which has the form `field: message`."""
+    name, _, message = warning.partition(": ")
+    return Finding(conditions.INVALID_SPEC, name, message, "warning")
