@@ -84,8 +84,10 @@ The keys of `generate_kwargs` are those of transformers' `GenerationConfig`, for
 
 OPENAI = """## OpenAI routes
 
-A field is honored, or accepted at values that request nothing (null, empty, its documented default), or refused by
-name. Unknown fields are refused too.
+A field is honored, or has no effect because it cannot change the text (`user`, `store`, `metadata`, `service_tier`,
+`verbosity`, `priority`, ...), or is refused by name if it would change the text, except at values that request nothing
+(null, empty, its default). Unknown fields are ignored: the header `X-Kaito-Ignored-Fields` of the response lists their
+names, and the metric `kaito_requests_with_ignored_fields_total` counts such requests.
 
 ### Fields of both routes
 

@@ -51,7 +51,9 @@ class FakeModel:
         context: int = 1000,
         adapters: tuple[str, ...] = (),
         room: int = 1000,
+        end_tokens: frozenset[int] = frozenset({END}),
     ) -> None:
+        self._end_tokens = end_tokens
         self.info = ModelInfo(
             name="fake",
             context_tokens=context,
@@ -74,6 +76,7 @@ class FakeModel:
         self.fail_rows_of: str | None = None
         self.options_of_every_request: dict[str, Option] = {}
         self.alone_runs: list[FakeAlone] = []
+        self.unbatched_rows: list[Row] = []
         self.conversations: list[tuple[list[Message], TemplateOptions]] = []
 
     # Script.
@@ -97,7 +100,10 @@ class FakeModel:
             raise BadRequest("generate_kwargs.nonsense: not an option", param="nonsense")
         merged = {**defaults, **options, **self.options_of_every_request}
         unbatched = merged.get("num_beams", 1) != 1
-        return FakePlan(is_unbatched=unbatched, unbatched_reasons=("num_beams",) if unbatched else (), options=merged)
+        ends = self._end_tokens
+        return FakePlan(
+            ends, is_unbatched=unbatched, unbatched_reasons=("num_beams",) if unbatched else (), options=merged
+        )
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         return [ord(character) for character in text]
@@ -122,6 +128,10 @@ class FakeModel:
         self.seen += rows
         for row in rows:
             self._maybe_fail(row)
+            if row.prompt_logprobs is not None:
+                top = [((token + 1, -0.125),) if row.prompt_logprobs else () for token in row.prompt]
+                scored = [TokenLogprob(row.prompt[at], -0.25, top[at], 2) for at in range(1, len(row.prompt))]
+                row.prompt_token_logprobs = [None, *scored]
         self._live += rows
         return [self._next(row) for row in rows]
 
@@ -151,6 +161,7 @@ class FakeModel:
             raise BadRequest("too many tokens side by side", param="num_beams")
 
     def start_unbatched(self, row: Row) -> "FakeAlone":
+        self.unbatched_rows.append(row)
         self._maybe_fail(row)
         answer = self.encode(self._answer(row))[: row.max_new_tokens]
         run = FakeAlone(self, answer)

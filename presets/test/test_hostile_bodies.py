@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from fake_model import FakeModel
-from kaito_presets.inference.completions import CompletionChoices
 from kaito_presets.inference.language_model import Message, TemplateOptions
 from kaito_presets.inference.service import Completion
+from kaito_presets.inference.text_completions import CompletionChoices
 from running_server import RunningServer, Serve
 
 CHAT = "/v1/chat/completions"
@@ -40,7 +40,7 @@ LARGE: list[tuple[str, dict[str, Any], str]] = [
     (TEXT, {"prompt": "a", "stop_token_ids": [1] * MANY}, "stop_token_ids"),
     (TEXT, {"prompt": "a", "stop": [1] * MANY}, "stop"),
     (TEXT, {"prompt": "a", "logit_bias": {str(token): "x" for token in range(MANY)}}, "logit_bias"),
-    (TEXT, {"prompt": "a", **{f"unknown{number}": 1 for number in range(MANY)}}, "unknown0"),
+    (TEXT, {"prompt": 5, **{f"unknown{number}": 1 for number in range(MANY)}}, "prompt"),
     (CHAT, {"messages": [1] * MANY}, "messages"),
     (CHAT, {"messages": [{"role": "user", "content": [1] * MANY}]}, "messages"),
     (CHAT, {"messages": [{"role": "assistant", "tool_calls": [1] * MANY}]}, "tool_calls"),
@@ -87,14 +87,15 @@ NAMED: list[tuple[str, dict[str, Any], str]] = [
     (TEXT, {"prompt": "a", "best_of": 3}, "best_of"),
     (TEXT, {"prompt": "a", "suffix": "x"}, "suffix"),
     (TEXT, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
-    (TEXT, {"prompt": "a", "no_such_field": 1}, "no_such_field"),
+    (TEXT, {"prompt": "a", "prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+    (TEXT, {"prompt": "a", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+    (TEXT, {"prompt": "a", "use_beam_search": True, "stop": "x"}, "stop"),
     (TEXT, {"prompt": [1.5]}, "prompt"),
     (TEXT, {}, "prompt"),
-    (CHAT, {"messages": [USER], "verbosity": "low"}, "verbosity"),
+    (CHAT, {"messages": [USER], "chat_template": "x"}, "chat_template"),
     (CHAT, {"messages": [USER], "tools": [{}]}, "tools"),
     (CHAT, {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
     (CHAT, {"messages": [USER], "stream_options": {"include_usage": True}}, "stream_options"),
-    (CHAT, {"messages": [USER], "stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
     (CHAT, {"messages": [USER], "top_logprobs": 2}, "top_logprobs"),
 ]
 
@@ -106,6 +107,16 @@ async def test_rejected_field_is_named_in_param(serve: Serve, path: str, body: d
     status, answer = await server.post(path, body)
     assert (status, answer["error"]["param"]) == (400, field)
     assert "Value error" not in answer["error"]["message"]
+
+
+async def test_header_with_many_ignored_fields_is_short(serve: Serve) -> None:
+    server = await serve(FakeModel(), max_request_bytes=LIMIT)
+    body = {"prompt": "a", **{f"unknown\r\n{number}é": 1 for number in range(MANY // 2)}}
+    async with server.session.post(server.url + TEXT, data=io.BytesIO(json.dumps(body).encode())) as response:
+        assert response.status == 200
+        header = response.headers["X-Kaito-Ignored-Fields"]
+    assert header.startswith("unknown%0D%0A0%C3%A9, ")
+    assert len(header) < 1_000
 
 
 @pytest.mark.parametrize("body", ['{"prompt":1e999}', '{"prompt":[NaN]}', '{"messages":-1e999}'])

@@ -21,7 +21,8 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"modalities": ["text"]}),
     (CHAT, {"functions": [], "function_call": "none", "audio": None}),
     (CHAT, {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}),
-    (CHAT, {"verbosity": "medium", "prompt_cache_retention": "24h", "prediction": {"type": "content"}}),
+    (CHAT, {"stream": True, "stream_options": {"include_obfuscation": True}}),
+    (CHAT, {"verbosity": "low", "prompt_cache_retention": "24h", "prediction": {"type": "content"}}),
     # Bodies that clients send.
     (TEXT, {"ignore_eos": True, "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
@@ -50,28 +51,28 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHAT, {"tool_choice": "required"}, "tool_choice"),
     (CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
     (CHAT, {"modalities": ["text", "audio"]}, "modalities"),
-    (CHAT, {"verbosity": "low"}, "verbosity"),
+    (CHAT, {"chat_template": "{{ messages }}"}, "chat_template"),
+    (CHAT, {"options": {"num_ctx": 5}}, "options"),
+    (CHAT, {"function_call": {"name": "f"}}, "tool_choice"),
     (CHAT, {"guided_json": {"type": "object"}}, "guided_json"),
     (CHAT, {"functions": [{"name": "f"}]}, "functions"),
-    (TEXT, {"prompt_logprobs": 1}, "prompt_logprobs"),
-    (TEXT, {"use_beam_search": True}, "use_beam_search"),
+    (TEXT, {"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+    (TEXT, {"prompt_logprobs": 21}, "prompt_logprobs"),
+    (TEXT, {"use_beam_search": True, "stream": True}, "use_beam_search"),
+    (TEXT, {"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
     (TEXT, {"best_of": 3}, "best_of"),
     (TEXT, {"suffix": "x"}, "suffix"),
     (TEXT, {"max_tokens": 0}, "max_tokens"),
-    (TEXT, {"include_stop_str_in_output": True}, "include_stop_str_in_output"),
     (TEXT, {"repeat_penalty": 1.2}, "repeat_penalty"),
     (TEXT, {"length_penalty": True}, "length_penalty"),
-    (CHAT, {"unheard_of": 0}, "unheard_of"),
     (CHAT, {"chat_template_kwargs": {"tokenize": False}}, "tokenize"),
     (CHAT, {"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
     (CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
-    (CHAT, {"stream": True, "stream_options": {"include_obfuscation": True}}, "include_obfuscation"),
     (CHAT, {"n": True}, "n"),
     (CHAT, {"temperature": True}, "temperature"),
     (CHAT, {"seed": 2**63}, "seed"),
     (TEXT, {"prompt": [True, False]}, "prompt"),
     (TEXT, {"stop_token_ids": [True]}, "stop_token_ids"),
-    (CHAT, {"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "mood"),
     (CHAT, {"messages": [{"role": "assistant", "tool_calls": [{"type": "function"}]}]}, "tool_calls"),
 ]
 
@@ -96,6 +97,109 @@ async def test_unsupported_field_is_rejected_by_name(
     status, answer = await server.post(route, body_for(route, fields))
     assert status == 400
     assert name in json.dumps(answer["error"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"unheard_of": 0, "temprature": 0.5, "user": "eva"}, "unheard_of, temprature"),
+        ({"stream": True, "stream_options": {"include_usage": True, "x": 1}}, "stream_options.x"),
+        ({"messages": [{"role": "user", "content": "x", "mood": "good", "audio": None}]}, "messages.mood"),
+        ({"top_k": 1, "priority": 3, "store": True}, None),
+    ],
+)
+async def test_unknown_fields_are_ignored_and_listed_in_a_header(
+    serve: Serve, fields: dict[str, Any], names: str | None
+) -> None:
+    server = await serve()
+    async with server.session.post(server.url + CHAT, json=body_for(CHAT, fields)) as response:
+        assert response.status == 200, await response.text()
+        assert response.headers.get("X-Kaito-Ignored-Fields") == names
+    counted = server.metrics.registry.get_sample_value("kaito_requests_with_ignored_fields_total")
+    assert counted == (names is not None)
+
+
+def events_of(raw: str) -> list[dict[str, Any]]:
+    """The documents of a stream, or the one document of a whole answer."""
+    if not raw.startswith("data: "):
+        return [json.loads(raw)]
+    return [json.loads(line[6:]) for line in raw.split("\n\n") if line.startswith("data: {")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_stop_string_is_included_on_request(serve: Serve, stream: bool) -> None:
+    server = await serve()
+    body = {"prompt": "hello", "max_tokens": 9, "stop": "LL", "include_stop_str_in_output": True, "stream": stream}
+    async with server.session.post(server.url + TEXT, json=body) as response:
+        choices = [event["choices"][0] for event in events_of(await response.text())]
+    assert "".join(choice["text"] for choice in choices) == "HELL"
+    assert (choices[-1]["finish_reason"], choices[-1]["stop_reason"]) == ("stop", "LL")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("include", [False, True])
+async def test_stop_token_is_reported_and_its_text_is_not_part_of_the_answer(
+    serve: Serve, include: bool, stream: bool
+) -> None:
+    server = await serve(FakeModel(end_tokens=frozenset({0, ord("L")})))
+    body = {"prompt": "hello", "max_tokens": 9, "stop_token_ids": [ord("L")], "stream": stream}
+    async with server.session.post(server.url + TEXT, json=body | {"include_stop_str_in_output": include}) as response:
+        choices = [event["choices"][0] for event in events_of(await response.text())]
+    assert "".join(choice["text"] for choice in choices) == ("HEL" if include else "HE")
+    assert (choices[-1]["finish_reason"], choices[-1]["stop_reason"]) == ("stop", ord("L"))
+
+
+async def test_token_ids_are_returned_on_request(serve: Serve) -> None:
+    server = await serve()
+    fields = {"return_token_ids": True, "logprobs": 1, "return_tokens_as_token_ids": True}
+    _, text = await server.post(TEXT, {"prompt": "ab", **fields})
+    choice = text["choices"][0]
+    assert (choice["prompt_token_ids"], choice["token_ids"]) == ([97, 98], [65, 66, 0])
+    assert choice["logprobs"]["tokens"] == ["token_id:65", "token_id:66", "token_id:0"]
+    body = {"messages": [{"role": "user", "content": "ab"}], "return_token_ids": True}
+    _, chat = await server.post(CHAT, body)
+    assert (chat["prompt_token_ids"], chat["choices"][0]["token_ids"]) == ([97, 98], [65, 66, 0])
+    async with server.session.post(server.url + CHAT, json=body | {"stream": True}) as response:
+        events = events_of(await response.text())
+    assert [event.get("prompt_token_ids") for event in events[:2]] == [[97, 98], None]
+    assert [token for event in events for token in event["choices"][0].get("token_ids", [])] == [65, 66, 0]
+
+
+async def test_prompt_logprobs_have_vllms_format(serve: Serve) -> None:
+    server = await serve()
+    _, text = await server.post(TEXT, {"prompt": "ab", "max_tokens": 0, "prompt_logprobs": 1})
+    token = {"logprob": -0.25, "rank": 2, "decoded_token": "b"}
+    best = {"logprob": -0.125, "rank": 1, "decoded_token": "c"}
+    assert text["choices"][0]["prompt_logprobs"] == [None, {"98": token, "99": best}]
+    assert text["usage"]["completion_tokens"] == 0
+    body = {"messages": [{"role": "user", "content": "ab"}], "prompt_logprobs": 0}
+    _, chat = await server.post(CHAT, body)
+    assert chat["prompt_logprobs"] == [None, {"98": token}]
+
+
+async def test_prompt_is_truncated_on_the_left(serve: Serve) -> None:
+    server = await serve(FakeModel(context=8))
+    for limit, prompt in ((3, "fgh"), (-1, "bcdefgh")):
+        body = {"prompt": "abcdefgh", "max_tokens": 1, "truncate_prompt_tokens": limit, "echo": True}
+        _, text = await server.post(TEXT, body)
+        assert text["choices"][0]["text"] == prompt + prompt[0].upper()
+
+
+async def test_chat_echo_repeats_the_begun_answer(serve: Serve) -> None:
+    server = await serve()
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "so "}]
+    _, chat = await server.post(CHAT, {"messages": messages, "continue_final_message": True, "echo": True})
+    assert chat["choices"][0]["message"]["content"] == "so SO "
+
+
+async def test_beam_search_returns_n_beams(serve: Serve) -> None:
+    model = FakeModel()
+    server = await serve(model)
+    status, text = await server.post(TEXT, {"prompt": "ab", "use_beam_search": True, "n": 2, "temperature": 0})
+    assert status == 200
+    assert [choice["index"] for choice in text["choices"]] == [0, 1]
+    options = getattr(model.unbatched_rows[0].plan, "options")  # noqa: B009 - the fake's own attribute
+    assert (options["num_beams"], options["num_return_sequences"], options["do_sample"]) == (2, 2, False)
 
 
 async def test_message_fields_reach_the_chat_template(serve: Serve) -> None:

@@ -34,11 +34,11 @@ def test_stop_strings_are_found_across_chunks() -> None:
         stopper = StopStrings(stops)
         found = ""
         for character in text:
-            if not stopper.found:
+            if stopper.found is None:
                 found += stopper.push(character)
-        if not stopper.found:
+        if stopper.found is None:
             found += stopper.flush()
-        assert stopper.found == bool(positions)
+        assert (stopper.found in stops) == bool(positions)
         # Of two stop strings the one that is complete first ends the text, as in OpenAI's API.
         ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
         assert found == (text[: min(ends)[1]] if ends else text)

@@ -8,7 +8,7 @@ from typing import Final
 
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.language_model import Message, Option
-from kaito_presets.inference.openai_schema import SEED_LIMIT
+from kaito_presets.inference.request_fields import SEED_LIMIT
 from kaito_presets.inference.service import GenerationRequest, GenerationService
 from kaito_presets.serving.chat import (
     DEFAULT_NEW_TOKENS,
@@ -71,4 +71,5 @@ def _generation(request: ChatRequest, tokens: list[int], context_tokens: int) ->
         default_new_tokens=DEFAULT_NEW_TOKENS,
         seed=take_integer(options, "seed", minimum=-SEED_LIMIT, maximum=SEED_LIMIT - 1),
         clean_up_spaces=request.clean_up_tokenization_spaces,
+        include_end_token=True,
     )

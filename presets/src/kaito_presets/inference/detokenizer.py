@@ -1,8 +1,8 @@
 """Converts a stream of token ids to text: incremental detokenization and stop strings.
 
 Used by the service for streams and for requests with stop strings. Guarantees that the concatenated texts are equal to
-the text of all tokens decoded together, that incomplete characters are held back, and that neither a stop string nor
-anything after it is emitted.
+the text of all tokens decoded together, that incomplete characters are held back, and that nothing after a stop
+string is emitted, nor the stop string itself unless it is requested.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,22 +60,25 @@ class IncrementalDetokenizer:
 
 @final
 class StopStrings:
-    """Truncates a stream of text before the first stop string; holds back text that may be the start of one."""
+    """Truncates a stream of text at the first stop string; holds back text that may be the start of one."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         self._stops = [stop for stop in stops if stop]
+        self._include = include
         self._held = ""
-        self.found = False
+        self.found: str | None = None
+        """The stop string that ended the text."""
 
     def push(self, piece: str) -> str:
         """Appends text; returns what can be emitted. Sets `found` at a stop string, after which nothing is emitted."""
         if not self._stops:
             return piece
         text = self._held + piece
-        positions = [position for stop in self._stops if (position := text.find(stop)) >= 0]
-        if positions:
-            self.found, self._held = True, ""
-            return text[: min(positions)]
+        found = min(((at, stop) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
+        if found is not None:
+            at, self.found = found
+            self._held = ""
+            return text[: at + len(self.found) if self._include else at]
         keep = max(self._overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

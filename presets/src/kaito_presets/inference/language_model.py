@@ -70,6 +70,8 @@ class TokenLogprob:
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 1
+    """Position of the token among all tokens, by probability."""
 
 
 class SamplingPlan(Protocol):

@@ -48,6 +48,9 @@ class Metrics:
             "kaito_generation_unbatched", "Requests that ran outside the batch, by the option that requires it.",
             ("option",), registry=registry,
         )  # fmt: skip
+        self._ignored_fields = Counter(
+            "kaito_requests_with_ignored_fields", "Requests with unknown fields, which were ignored.", registry=registry
+        )
         self.model_unbatched = Gauge(
             "kaito_model_unbatched",
             "1 for each option of the model's generation config (or model_architecture) because of which every request "
@@ -97,6 +100,10 @@ class Metrics:
         """See `service.Observer`."""
         if tokens and seconds > 0:
             self._rate.observe(tokens / seconds)
+
+    def fields_ignored(self) -> None:
+        """See `service.Observer`."""
+        self._ignored_fields.inc()
 
     def prometheus(self) -> bytes:
         """Renders Prometheus' text format."""

@@ -1,143 +1,37 @@
 """Schemas of the requests to OpenAI's routes.
 
-Used by `openai_routes`. Each field is implemented, or cannot affect the text by definition (`user`, `metadata`), or is
-rejected by name. A field of a missing feature (tools, structured output) is accepted at its neutral values: null, an
-empty value, and its documented default. Unknown fields are rejected unless they are null or empty, because a client
-would otherwise not notice a misspelled or unsupported option. Sources: OpenAI API reference, chat and completions;
-requests of vLLM 0.32 (`top_k`, `min_p`, `ignore_eos`).
+Used by `openai_routes`. Each field is implemented, or follows the rules of `request_fields`: it is ignored if it cannot
+change the text, and rejected by name if it would. Sources: OpenAI API reference, chat and completions; requests of vLLM
+0.32 (`top_k`, `min_p`, `ignore_eos`).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
-from kaito_presets.json_values import abbreviate, is_list, is_object
+from kaito_presets.inference.request_fields import (
+    MAX_LENGTH,
+    SEED_LIMIT,
+    Biases,
+    Integer,
+    Number,
+    StopTokens,
+    Strings,
+    field_error,
+    ignored_fields,
+    is_empty,
+    parse_prompts,
+    reject_text_changing_fields,
+)
+from kaito_presets.json_values import is_object
 
-
-def field_error(field: str, message: str) -> PydanticCustomError:
-    """Builds the error of a field that a validator of the whole body rejects; the response names it in `param`."""
-    return PydanticCustomError("refused", "{message}", {"message": message, "field": field})
-
-
-def _not_a_boolean(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic reports a ValueError
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_not_a_boolean)]
-Number = Annotated[float, BeforeValidator(_not_a_boolean)]
-"""pydantic's own `int` and `float` accept true as 1."""
-
-# A list in a body may contain a million items. Validation stops at the first wrong item (`fail_fast`): an error for
-# each would take seconds of the event loop and megabytes of the response.
-StopTokens = Annotated[list[Integer], Field(max_length=1024, fail_fast=True)]
-Strings = Annotated[list[str], Field(fail_fast=True)]
-
-MAX_BIASES: Final = 1024
-"""Most tokens with a bias in one request."""
-
-
-def _few_biases(value: object) -> object:
-    if is_object(value) and len(value) > MAX_BIASES:
-        raise ValueError(f"at most {MAX_BIASES} tokens can have a bias, not {len(value)}")
-    return value
-
-
-Biases = Annotated[dict[str, Number], BeforeValidator(_few_biases)]
-
-PROMPT_SHAPES: Final = "must be text, a list of texts, a list of token ids, or a list of such lists"
-
-
-def _prompts(value: object) -> list[str | list[int]]:
-    """Parses the prompts of a request.
-
-    pydantic would try a union of the four shapes one after the other and report the errors of each.
-    """
-    if isinstance(value, str):
-        return [value]
-    if not is_list(value):
-        raise ValueError(f"{PROMPT_SHAPES}, not {abbreviate(value)}")
-    if value and _number_of(value[0]) is not None:
-        return [_token_ids(value, "")]
-    return [item if isinstance(item, str) else _token_ids(item, f"[{index}]") for index, item in enumerate(value)]
-
-
-def _token_ids(value: object, where: str) -> list[int]:
-    if not is_list(value):
-        raise ValueError(f"{PROMPT_SHAPES}; prompt{where} is {abbreviate(value)}")
-    result: list[int] = []
-    for index, item in enumerate(value):
-        token = _number_of(item)
-        if token is None:
-            raise ValueError(f"{PROMPT_SHAPES}; prompt{where}[{index}] is {abbreviate(item)}")
-        result.append(token)
-    return result
-
-
-def _number_of(value: object) -> int | None:
-    """Returns an integer, or None for another value; in JSON, 1.0 is an integer too."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-MAX_LENGTH: Final = 2**31 - 1
-SEED_LIMIT: Final = 2**63
-"""Seeds are signed 64-bit numbers, as in vLLM and torch."""
-
-ANY: Final = object()
-"""Marks a field that is accepted at every value."""
-
-NEUTRAL_VALUES: Final[Mapping[str, tuple[object, ...]]] = {
-    # OpenAI: billing, storage, caching and speed.
-    "user": (ANY,), "metadata": (ANY,), "store": (ANY,), "service_tier": (ANY,), "safety_identifier": (ANY,),
-    "prompt_cache_key": (ANY,), "prompt_cache_retention": (ANY,), "prediction": (ANY,),
-    # OpenAI: features.
-    "modalities": (["text"],), "verbosity": ("medium",), "function_call": ("none", "auto"),
-    # vLLM.
-    "use_beam_search": (False,), "length_penalty": (1,), "priority": (0,), "early_stopping": (False,),
-    "include_stop_str_in_output": (False,), "spaces_between_special_tokens": (True,), "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,), "detokenize": (True,), "cache_salt": (ANY,), "request_id": (ANY,),
-    "include_reasoning": (True,), "echo": (False,), "best_of": (1,),
-    # Other servers and their clients (llama.cpp, text-generation-webui, Ollama, KoboldCpp).
-    "add_bos_token": (True,), "ban_eos_token": (False,), "cache_prompt": (ANY,), "keep_alive": (ANY,),
-    "repeat_penalty": (1,), "rep_pen": (1,), "tfs": (1,), "tfs_z": (1,), "top_a": (0,), "mirostat": (0,),
-    "mirostat_mode": (0,), "penalty_alpha": (0,), "num_beams": (1,), "encoder_repetition_penalty": (1,),
-    "no_repeat_ngram_size": (0,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "guidance_scale": (1,),
-    "dry_multiplier": (0,), "xtc_probability": (0,), "smoothing_factor": (0,), "dynamic_temperature": (False,),
-    "min_length": (0,), "temperature_last": (False,),
-}  # fmt: skip
-"""Neutral values, besides null and empty ones, of fields that the models below do not declare."""
-
-UNSUPPORTED_FIELDS: Final[Mapping[str, str]] = {
-    "functions": "functions are not supported by the transformers runtime; the vLLM runtime has tools",
-    "prompt_logprobs": "prompt_logprobs is not supported by this server; /v1/completions with echo and logprobs is",
-}
-"""Messages for unsupported fields that clients use often."""
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or (isinstance(value, str | list | dict) and not value)
-
-
-def _is_neutral(name: str, value: object) -> bool:
-    if _is_empty(value):
-        return True
-    return any(
-        accepted is ANY or (accepted == value and isinstance(accepted, bool) == isinstance(value, bool))
-        for accepted in NEUTRAL_VALUES.get(name, ())
-    )
-
-
-def _reject_extra_fields(body: BaseModel) -> None:
-    for name, value in (body.model_extra or {}).items():
-        if not _is_neutral(name, value):
-            unknown = f"{name[:80]}: not a field of this server (accepted only at null or an empty value)"
-            raise field_error(name[:80], UNSUPPORTED_FIELDS.get(name, unknown))
+MAX_LISTED_FIELDS: Final = 20
+"""Most names of ignored fields in the header of a response."""
+MAX_LOGPROBS: Final = 20
+"""Most alternatives per token with log probabilities (OpenAI API reference)."""
 
 
 class StreamOptions(BaseModel):
@@ -148,12 +42,6 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = False
     continuous_usage_stats: bool | None = False
     """Whether each chunk contains the token counts so far (vLLM)."""
-    include_obfuscation: Literal[False] | None = None
-
-    @model_validator(mode="after")
-    def _known(self) -> "StreamOptions":
-        _reject_extra_fields(self)
-        return self
 
 
 class SamplingRequest(BaseModel):
@@ -182,7 +70,21 @@ class SamplingRequest(BaseModel):
     ignore_eos: bool | None = False
     stop_token_ids: StopTokens | None = None
     skip_special_tokens: bool | None = True
+    include_stop_str_in_output: bool | None = False
+    """Whether the text ends with the stop string or the stop token that ended it."""
     add_special_tokens: bool | None = None
+    truncate_prompt_tokens: Integer | None = Field(default=None, ge=-1, le=MAX_LENGTH)
+    """Number of tokens at the end of the prompt that are kept; -1 is the context length."""
+    prompt_logprobs: Integer | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    """Number of alternatives per token of the prompt with log probabilities; not for streams."""
+    return_token_ids: bool | None = False
+    """Whether the response contains `prompt_token_ids`, and `token_ids` in each choice."""
+    return_tokens_as_token_ids: bool | None = False
+    """Whether log probabilities name tokens by `token_id:NUMBER` instead of their text."""
+    use_beam_search: bool | None = False
+    """Whether `n` beams are searched and returned; runs outside the batch, and not as a stream."""
+    length_penalty: Number | None = Field(default=1, ge=-100, le=100)
+    """Exponent of the length that scores of beams are divided by."""
 
     @field_validator("stop")
     @classmethod
@@ -193,10 +95,26 @@ class SamplingRequest(BaseModel):
 
     @model_validator(mode="after")
     def _reject_unsupported(self) -> "SamplingRequest":
-        _reject_extra_fields(self)
+        reject_text_changing_fields(self)
         if self.stream_options is not None and not self.stream:
             raise field_error("stream_options", "stream_options needs stream=true")
+        if self.prompt_logprobs is not None and self.stream:
+            raise field_error("prompt_logprobs", "prompt_logprobs is not available with stream=true")
+        if self.truncate_prompt_tokens == 0:
+            raise field_error("truncate_prompt_tokens", "truncate_prompt_tokens must be -1 or at least 1")
+        self._check_beams()
         return self
+
+    def _check_beams(self) -> None:
+        if not self.use_beam_search:
+            if self.length_penalty not in (None, 1):
+                raise field_error("length_penalty", "length_penalty needs use_beam_search=true")
+            return
+        if self.stream:
+            raise field_error("use_beam_search", "use_beam_search is not available with stream=true")
+        for name in ("stop", "frequency_penalty", "presence_penalty", "logit_bias"):
+            if getattr(self, name):
+                raise field_error(name, f"{name} cannot be combined with use_beam_search")
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -204,6 +122,16 @@ class SamplingRequest(BaseModel):
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of unknown fields, which are ignored; at most `MAX_LISTED_FIELDS`."""
+        return list(islice(self._ignored(), MAX_LISTED_FIELDS))
+
+    def _ignored(self) -> Iterable[str]:
+        yield from ignored_fields(self)
+        if self.stream_options is not None:
+            yield from ignored_fields(self.stream_options, "stream_options.")
 
     @property
     def include_usage(self) -> bool:
@@ -242,7 +170,7 @@ class ChatCompletionMessage(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> "ChatCompletionMessage":
-        _reject_extra_fields(self)
+        reject_text_changing_fields(self)
         for call in self.tool_calls or []:
             function = call.get("function")
             if not is_object(function) or not isinstance(function.get("name"), str):
@@ -260,7 +188,7 @@ class ChatCompletionMessage(BaseModel):
     @property
     def extra(self) -> dict[str, Any]:
         """The fields for the chat template besides role and content."""
-        return {name: value for name in TEMPLATE_FIELDS if not _is_empty(value := getattr(self, name))}
+        return {name: value for name in TEMPLATE_FIELDS if not is_empty(value := getattr(self, name))}
 
 
 def _decode_arguments(function: dict[str, Any]) -> None:
@@ -280,7 +208,7 @@ class ChatCompletionRequest(SamplingRequest):
     max_tokens: Integer | None = Field(default=None, ge=1, le=MAX_LENGTH)
     max_completion_tokens: Integer | None = Field(default=None, ge=1, le=MAX_LENGTH)
     logprobs: bool | None = False
-    top_logprobs: Integer | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Integer | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
@@ -290,6 +218,8 @@ class ChatCompletionRequest(SamplingRequest):
     add_generation_prompt: bool | None = True
     continue_final_message: bool | None = False
     chat_template_kwargs: dict[str, Any] | None = None
+    echo: bool | None = False
+    """Whether the answer starts with the content of the last message, if that is the assistant's."""
 
     @model_validator(mode="after")
     def _reject_unsupported_chat(self) -> "ChatCompletionRequest":
@@ -323,6 +253,11 @@ class ChatCompletionRequest(SamplingRequest):
             raise ValueError(f"{taken[0]} cannot be set here")
         return value
 
+    def _ignored(self) -> Iterable[str]:
+        yield from super()._ignored()
+        for message in self.messages:
+            yield from ignored_fields(message, "messages.")
+
     @property
     def new_tokens(self) -> int | None:
         """Most new tokens of the completion."""
@@ -348,18 +283,16 @@ RESERVED_TEMPLATE_NAMES: Final = frozenset(
 class CompletionRequest(SamplingRequest):
     """Body of `/v1/completions`."""
 
-    prompts: Annotated[list[str | list[int]], PlainValidator(_prompts), Field(alias="prompt")]
+    prompts: Annotated[list[str | list[int]], PlainValidator(parse_prompts), Field(alias="prompt")]
     echo: bool | None = False
-    logprobs: Integer | None = Field(default=None, ge=0, le=20)
-    suffix: str | None = None
+    logprobs: Integer | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     best_of: Integer | None = None
+    """Accepted at the value of `n`."""
 
     @model_validator(mode="after")
     def _reject_unsupported_completion(self) -> "CompletionRequest":
-        if self.suffix:
-            raise field_error("suffix", "suffix is not supported by this server")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise field_error("best_of", "best_of other than n is not supported by this server")
-        if self.max_tokens == 0 and not self.echo:
-            raise field_error("max_tokens", "max_tokens 0 generates nothing; it needs echo=true")
+        if self.max_tokens == 0 and not self.echo and self.prompt_logprobs is None:
+            raise field_error("max_tokens", "max_tokens 0 generates nothing; it needs echo=true or prompt_logprobs")
         return self

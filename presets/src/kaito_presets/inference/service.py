@@ -10,6 +10,7 @@ Used by the `/chat` and OpenAI routes. Guarantees:
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,10 +32,14 @@ from kaito_presets.inference.language_model import (
 from kaito_presets.inference.scheduler import RowHandle, Scheduler
 from kaito_presets.json_values import abbreviate
 
+log = logging.getLogger(__name__)
+
 INLINE_CHARACTERS: Final = 8_000
 """Shorter prompts are tokenized on the event loop, which takes less than a millisecond; longer ones on a thread."""
 INLINE_MESSAGES: Final = 50
 """Conversations of at most as many messages are rendered on the event loop."""
+
+MAX_LOGGED_FIELDS: Final = 100
 
 PromptLogprobs = Sequence[TokenLogprob | None]
 
@@ -61,6 +66,10 @@ class GenerationRequest:
     clean_up_spaces: bool = False
     special_tokens: bool = False
     """Whether the text contains special tokens."""
+    include_stop_string: bool = False
+    """Whether the text ends with the stop string that ended it."""
+    include_end_token: bool = False
+    """Whether the text contains the text of the token that ended it (unless that is a special token)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +80,16 @@ class CompletionChunk:
     text: str
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
-    new_tokens: int = 0
+    tokens: tuple[int, ...] = ()
+    stop_reason: str | int | None = None
+    """The stop string or the token of `stop_token_ids` that ended the completion."""
     prompt_token_logprobs: "PromptLogprobs" = ()
     """Log probabilities of the prompt, if requested; only in the first chunk of a completion."""
+
+    @property
+    def new_tokens(self) -> int:
+        """Number of tokens of the chunk."""
+        return len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +98,16 @@ class Completion:
 
     text: str
     finish_reason: str
-    new_tokens: int
+    tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_token_logprobs: "PromptLogprobs" = ()
+    stop_reason: str | int | None = None
+    """The stop string or the token of `stop_token_ids` that ended the completion."""
+
+    @property
+    def new_tokens(self) -> int:
+        """Number of generated tokens, with the token that ended the completion."""
+        return len(self.tokens)
 
 
 class Observer(Protocol):
@@ -102,6 +125,10 @@ class Observer(Protocol):
         """Called when a row has ended, `seconds` after the request."""
         ...
 
+    def fields_ignored(self) -> None:
+        """Called for a request with unknown fields."""
+        ...
+
 
 @final
 class GenerationService:
@@ -112,6 +139,7 @@ class GenerationService:
         self.scheduler = scheduler
         self._observer = observer
         self._token_texts: dict[int, str] = {}
+        self._logged_fields: set[str] = set()
         # One thread, because tokenizers of the tokenizers library change their padding and truncation state in a call.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
@@ -182,6 +210,21 @@ class GenerationService:
         if few and sum(len(message.content) for message in prompt) < INLINE_CHARACTERS:
             return self._model.encode_chat(prompt, template)
         return await self._on_thread(lambda: self._model.encode_chat(prompt, template))
+
+    def truncated(self, prompt: Sequence[int], limit: int | None) -> Sequence[int]:
+        """Returns the last `limit` tokens of a prompt; -1 stands for the context less one token."""
+        if limit is None:
+            return prompt
+        return prompt[-(self.info.context_tokens - 1 if limit == -1 else limit) :]
+
+    def note_ignored_fields(self, names: Sequence[str]) -> None:
+        """Counts a request with unknown fields, and logs each of the first `MAX_LOGGED_FIELDS` names once."""
+        if names:
+            self._observer.fields_ignored()
+        for name in names:
+            if name not in self._logged_fields and len(self._logged_fields) < MAX_LOGGED_FIELDS:
+                self._logged_fields.add(name)
+                log.info("requests contain the unknown field %s, which is ignored", abbreviate(name))
 
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
         """Converts token ids to text."""
@@ -356,30 +399,42 @@ class GenerationService:
         self._observer.generated(len(event.tokens), time.monotonic() - started)
         scores = handle.row.prompt_token_logprobs
         if request.max_new_tokens == 0:
-            return [Completion("", "length", 0, (), scores)]
+            return [Completion("", "length", (), (), scores)]
         finish_reason = event.finish_reason or "length"
+        plan = handle.row.plan
         return [
-            Completion(self._text(request, tokens), finish_reason, len(tokens), tuple(event.logprobs), scores)
+            Completion(
+                self._text(request, _visible(request, plan, tokens)),
+                finish_reason,
+                tuple(tokens),
+                tuple(event.logprobs),
+                scores,
+                _stop_token(request, tokens),
+            )
             for tokens in (event.sequences or [event.tokens])
         ]
 
     async def _complete_incrementally(
         self, request: GenerationRequest, handle: RowHandle, started: float
     ) -> Completion:
-        text, count, finish_reason = "", 0, "length"
+        text, finish_reason, stop_reason = "", "length", None
+        tokens: list[int] = []
         logprobs: list[TokenLogprob] = []
         async for piece in self._chunks(request, handle, 0, started):
             text += piece.text
-            count += piece.new_tokens
+            tokens.extend(piece.tokens)
             logprobs.extend(piece.logprobs)
             finish_reason = piece.finish_reason or finish_reason
-        return Completion(text, finish_reason, count, tuple(logprobs), handle.row.prompt_token_logprobs)
+            stop_reason = piece.stop_reason
+        scores = handle.row.prompt_token_logprobs
+        return Completion(text, finish_reason, tuple(tokens), tuple(logprobs), scores, stop_reason)
 
     async def _chunks(
         self, request: GenerationRequest, handle: RowHandle, index: int, started: float
     ) -> AsyncGenerator[CompletionChunk, None]:
         decoder = IncrementalDetokenizer(lambda tokens: self._text(request, tokens))
-        stops = StopStrings((*request.stop, *handle.row.plan.stop_strings))
+        plan = handle.row.plan
+        stops = StopStrings((*request.stop, *plan.stop_strings), include=request.include_stop_string)
         total = 0
         finish_reason: str | None = None
         while finish_reason is None:
@@ -388,18 +443,27 @@ class GenerationService:
             if not total and event.tokens:
                 self._observer.first_token(event.at - started)
             if request.max_new_tokens == 0:
-                yield CompletionChunk(index, "", "length", (), 0, scores)
+                yield CompletionChunk(index, "", "length", prompt_token_logprobs=scores)
                 return
             total += len(event.tokens)
-            text = stops.push("".join(decoder.push(token) for token in event.tokens))
             finish_reason = event.finish_reason
-            if finish_reason and not stops.found:
+            tokens = event.tokens if finish_reason is None else _visible(request, plan, event.tokens)
+            text = stops.push("".join(decoder.push(token) for token in tokens))
+            if finish_reason and stops.found is None:
                 text += stops.push(decoder.flush())
                 text += stops.flush()
-            if stops.found:
+            if stops.found is not None:
                 handle.cancel()
                 finish_reason = "stop"
-            yield CompletionChunk(index, text, finish_reason, tuple(event.logprobs), len(event.tokens), scores)
+            yield CompletionChunk(
+                index,
+                text,
+                finish_reason,
+                tuple(event.logprobs),
+                tuple(event.tokens),
+                stops.found or (_stop_token(request, event.tokens) if finish_reason else None),
+                scores,
+            )
         self._observer.generated(total, time.monotonic() - started)
 
     def _text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
@@ -412,6 +476,18 @@ def _cancel(groups: Sequence[Sequence[RowHandle]]) -> None:
     for handles in groups:
         for handle in handles:
             handle.cancel()
+
+
+def _visible(request: GenerationRequest, plan: SamplingPlan, tokens: Sequence[int]) -> Sequence[int]:
+    """Returns the tokens whose text belongs to the completion: without the one that ended it, unless requested."""
+    hidden = tokens and tokens[-1] in plan.end_tokens and not request.include_end_token
+    return tokens[:-1] if hidden else tokens
+
+
+def _stop_token(request: GenerationRequest, tokens: Sequence[int]) -> int | None:
+    """Returns the token of `stop_token_ids` that ended the completion."""
+    stops = request.options.get("stop_token_ids")
+    return tokens[-1] if tokens and isinstance(stops, Sequence) and tokens[-1] in stops else None
 
 
 def _signed_64_bits(seed: int) -> int:

@@ -186,7 +186,8 @@ def token_logprobs(values: torch.Tensor, token: int, count: int) -> TokenLogprob
     if count:
         best, tokens = values.topk(min(count, len(values)))
         top = tuple(zip(tokens.tolist(), best.tolist(), strict=True))
-    return TokenLogprob(token, float(values[token]), top)
+    rank = int((values > values[token]).sum()) + 1
+    return TokenLogprob(token, float(values[token]), top, rank)
 
 
 def _transformers_plan(row: Row) -> TransformersPlan:

@@ -1,0 +1,226 @@
+"""Serves `POST /v1/completions`: generates, and renders the choices with echoed prompts and legacy log probabilities.
+
+Called by `openai_routes`. With `echo`, tokens and log probabilities of the prompt precede those of the completion, and
+the first one is null, as in vLLM and OpenAI's API. `text_offset` is the position in the text of the whole choice, also
+in a stream.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from aiohttp import web
+
+from kaito_presets.errors import BadRequest
+from kaito_presets.inference.detokenizer import IncrementalDetokenizer
+from kaito_presets.inference.language_model import TokenLogprob
+from kaito_presets.inference.openai_response import Document, EventStream, ResponseEnvelope, TokenNames, usage_of
+from kaito_presets.inference.openai_schema import CompletionRequest
+from kaito_presets.inference.sampling_options import DEFAULT_OPTIONS, row_count, sampling_options
+from kaito_presets.inference.service import Completion, CompletionChunk, GenerationRequest, GenerationService
+
+DEFAULT_COMPLETION_TOKENS: Final = 16
+"""`max_tokens` when absent (OpenAI API reference)."""
+
+
+async def text_completion(
+    request: web.Request, body: CompletionRequest, service: GenerationService
+) -> web.StreamResponse:
+    """Answers one request, whole or as a stream.
+
+    Raises:
+        RequestError: the request is rejected, or the model failed before the first token.
+    """
+    adapter = service.resolve_adapter(body.model)
+    if not body.prompts:
+        raise BadRequest("prompt is empty", param="prompt")
+    count = row_count(body)
+    prompts = await service.encode_all(body.prompts, count=count, special=body.add_special_tokens is not False)
+    options = sampling_options(body)
+    counts = [value for value in (body.prompt_logprobs, body.logprobs if body.echo else None) if value is not None]
+    generations = [
+        GenerationRequest(
+            prompt=service.truncated(prompt, body.truncate_prompt_tokens),
+            options=options,
+            defaults=DEFAULT_OPTIONS,
+            max_new_tokens=body.max_tokens,
+            default_new_tokens=DEFAULT_COMPLETION_TOKENS,
+            stop=body.stops,
+            count=count,
+            seed=body.seed,
+            logprobs=body.logprobs,
+            prompt_logprobs=max(counts, default=None),
+            adapter=adapter,
+            special_tokens=body.skip_special_tokens is False,
+            include_stop_string=bool(body.include_stop_str_in_output),
+            include_end_token=bool(body.include_stop_str_in_output),
+        )
+        for prompt in prompts
+    ]
+    envelope = ResponseEnvelope("text_completion", "cmpl", request, body, service.info.name)
+    renderer = CompletionChoices(service, generations, body)
+    if body.stream:
+        return await EventStream(request, envelope, body).run(service, generations, renderer)
+    groups = await service.complete_all(generations)
+    choices = (
+        renderer.choice(group, index, answer)
+        for group, completions in enumerate(groups)
+        for index, answer in enumerate(completions)
+    )
+    answers = [answer for completions in groups for answer in completions]
+    return await envelope.response(choices, usage_of((generation.prompt for generation in generations), answers))
+
+
+@final
+class CompletionChoices:
+    """Renders the choices of one request."""
+
+    def __init__(
+        self, service: GenerationService, generations: Sequence[GenerationRequest], body: CompletionRequest
+    ) -> None:
+        self._service = service
+        self._names = TokenNames(service, body)
+        self._generations = generations
+        self._per_prompt = body.n or 1
+        self._echo = bool(body.echo)
+        self._logprobs = body.logprobs
+        self._prompt_logprobs = body.prompt_logprobs
+        self._token_ids = bool(body.return_token_ids)
+        self._open: dict[int, _LogprobsRenderer] = {}
+        self._echoed: dict[int, _EchoedPrompt] = {}
+
+    def choice(self, group: int, index: int, answer: Completion) -> Document:
+        """Renders a whole choice; `group` is the index of the prompt, `index` that of its completion."""
+        generation = self._generations[group]
+        tokens = self._renderer(generation)
+        scored = self._logprobs is not None
+        head = self._prompt(group, tokens, answer.prompt_token_logprobs) if self._echo and scored else {}
+        document: Document = {
+            "index": group * self._per_prompt + index,
+            "text": self._head(generation) + answer.text,
+            "logprobs": _joined(head, tokens.push(answer.logprobs)) if scored else None,
+            "finish_reason": answer.finish_reason,
+            "stop_reason": answer.stop_reason,
+        }
+        if self._prompt_logprobs is not None:
+            scores = answer.prompt_token_logprobs
+            document["prompt_logprobs"] = self._names.prompt_logprobs(scores, self._prompt_logprobs)
+        if self._token_ids:
+            document |= {"prompt_token_ids": list(generation.prompt), "token_ids": list(answer.tokens)}
+        return document
+
+    def chunks(self, group: int, piece: CompletionChunk) -> Iterable[Document]:
+        """Renders a chunk of a stream; the first one of a choice is preceded by the prompt if `echo` is set."""
+        number = group * self._per_prompt + piece.index
+        first = number not in self._open
+        yield from self._heads(group, number, piece)
+        if piece.text or piece.finish_reason or piece.logprobs or (self._token_ids and piece.tokens):
+            document = self._chunk(number, piece)
+            if first and self._token_ids:
+                document["prompt_token_ids"] = list(self._generations[group].prompt)
+            yield document
+
+    def _heads(self, group: int, number: int, piece: CompletionChunk) -> Iterable[Document]:
+        if number in self._open:
+            return
+        generation = self._generations[group]
+        tokens = self._open[number] = self._renderer(generation)
+        if self._echo:
+            scored = self._logprobs is not None
+            logprobs = self._prompt(group, tokens, piece.prompt_token_logprobs) if scored else None
+            yield {"index": number, "text": self._head(generation), "logprobs": logprobs, "finish_reason": None}
+
+    def _chunk(self, number: int, piece: CompletionChunk) -> Document:
+        document: Document = {
+            "index": number,
+            "text": piece.text,
+            "logprobs": self._open[number].push(piece.logprobs) if self._logprobs is not None else None,
+            "finish_reason": piece.finish_reason,
+        }
+        if piece.finish_reason:
+            document["stop_reason"] = piece.stop_reason
+        if self._token_ids:
+            document["token_ids"] = list(piece.tokens)
+        return document
+
+    def _renderer(self, generation: GenerationRequest) -> "_LogprobsRenderer":
+        return _LogprobsRenderer(self._service, self._names, generation, self._logprobs or 0)
+
+    def _prompt(self, group: int, tokens: "_LogprobsRenderer", scores: Sequence[TokenLogprob | None]) -> Document:
+        """Renders the tokens of the prompt, once for all of its completions."""
+        echo = self._echoed.get(group)
+        if echo is None:
+            echo = self._echoed[group] = tokens.prompt(scores)
+        else:
+            tokens.skip(echo)
+        return echo.document
+
+    def _head(self, generation: GenerationRequest) -> str:
+        if not self._echo:
+            return ""
+        return self._service.decode(generation.prompt, special=generation.special_tokens)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _EchoedPrompt:
+    """The rendered tokens of a prompt, and the state from which its completions continue."""
+
+    document: Document
+    decoder: IncrementalDetokenizer
+    """Detokenizer after the prompt."""
+    position: int
+    """Length of the prompt's text."""
+
+
+@final
+class _LogprobsRenderer:
+    """Renders the tokens of one choice with log probabilities and positions in its text."""
+
+    def __init__(
+        self, service: GenerationService, names: TokenNames, generation: GenerationRequest, count: int
+    ) -> None:
+        self._names = names
+        self._count = count
+        self._prompt = generation.prompt
+        self._decoder = IncrementalDetokenizer(
+            lambda tokens: service.decode(tokens, special=generation.special_tokens)
+        )  # fmt: skip
+        self._position = 0
+
+    def prompt(self, scores: Sequence[TokenLogprob | None]) -> "_EchoedPrompt":
+        """Renders the tokens of the prompt."""
+        document = self._document(self._prompt, scores)
+        return _EchoedPrompt(document, self._decoder.copy(), self._position)
+
+    def skip(self, echo: "_EchoedPrompt") -> None:
+        """Continues after a prompt that was rendered for another choice."""
+        self._decoder, self._position = echo.decoder.copy(), echo.position
+
+    def push(self, logprobs: Sequence[TokenLogprob]) -> Document:
+        """Renders the next tokens of the completion."""
+        return self._document([item.token for item in logprobs], logprobs)
+
+    def _document(self, tokens: Sequence[int], scores: Sequence[TokenLogprob | None]) -> Document:
+        offsets: list[int] = []
+        for token in tokens:
+            offsets.append(self._position)
+            self._position += len(self._decoder.push(token))
+        return {
+            "tokens": [self._names(token) for token in tokens],
+            "token_logprobs": [None if item is None else item.logprob for item in scores],
+            "top_logprobs": [None if item is None else self._top(item) for item in scores],
+            "text_offset": offsets,
+        }
+
+    def _top(self, item: TokenLogprob) -> Mapping[str, float]:
+        """Renders the sampled token and the most probable ones: up to `logprobs + 1`, as in OpenAI's API."""
+        found = {self._names(item.token): item.logprob}
+        for token, logprob in item.top[: self._count]:
+            # Different tokens may have the same text (parts of characters); the more probable one comes first.
+            found.setdefault(self._names(token), logprob)
+        return found
+
+
+def _joined(first: Document, second: Document) -> Document:
+    return {name: [*first.get(name, []), *values] for name, values in second.items()}
