@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.language_model import (
+    Grammar,
     Message,
     ModelInfo,
     Option,
@@ -117,6 +118,11 @@ class FakeModel:
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
         text = "".join(chr(token) if token != END else "<end>" * special for token in tokens)
         return text.replace(" ,", ",") if clean_up_spaces else text
+
+    def compile_grammar(self, grammar: Grammar) -> object:
+        if "unsupported" in grammar.source:
+            raise BadRequest(f"{grammar.field} is not supported: scripted", param=grammar.field)
+        return grammar
 
     # Stepping.
 

@@ -22,7 +22,7 @@ def open_tiny(directory: Path, adapters: Sequence[Adapter] = (), **options: Any)
 
 
 def row(model: "TransformersModel", prompt: str, length: int = 24, **options: Any) -> Row:
-    names = ("seed", "adapter", "logprobs", "prompt_logprobs")
+    names = ("seed", "adapter", "logprobs", "prompt_logprobs", "grammar")
     fields = {name: options.pop(name) for name in names if name in options}
     plan = model.plan({**GREEDY, **options})
     return Row(prompt=model.encode(prompt), plan=plan, max_new_tokens=length, **fields)

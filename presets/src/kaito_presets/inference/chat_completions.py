@@ -38,6 +38,7 @@ async def chat_completion(
     )
     messages = [Message(message.role, message.text, message.extra) for message in body.messages]
     prompt = service.truncated(await service.encode(messages, template=template), body.truncate_prompt_tokens)
+    grammar = None if body.grammar is None else await service.compile(body.grammar)
     generation = GenerationRequest(
         prompt=prompt,
         options=sampling_options(body),
@@ -49,6 +50,7 @@ async def chat_completion(
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
         adapter=adapter,
+        grammar=grammar,
         special_tokens=body.skip_special_tokens is False,
         include_stop_string=bool(body.include_stop_str_in_output),
         include_end_token=bool(body.include_stop_str_in_output),
@@ -88,7 +90,7 @@ class _ChatChoices:
             "stop_reason": answer.stop_reason,
         } | ({"token_ids": list(answer.tokens)} if self._token_ids else {})
 
-    def chunks(self, _: int, piece: CompletionChunk) -> Iterable[Document]:
+    def chunks(self, group: int, piece: CompletionChunk) -> Iterable[Document]:  # noqa: ARG002 - a single prompt
         """Renders a chunk of a stream; the first one of a choice is preceded by the role."""
         if piece.index not in self._begun:
             self._begun.add(piece.index)

@@ -74,11 +74,11 @@ class StopStrings:
         if not self._stops:
             return piece
         text = self._held + piece
-        found = min(((at, stop) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
+        found = min(((text.find(stop), stop) for stop in self._stops if stop in text), default=None)
         if found is not None:
-            at, self.found = found
+            position, self.found = found
             self._held = ""
-            return text[: at + len(self.found) if self._include else at]
+            return text[: position + len(self.found) if self._include else position]
         keep = max(self._overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

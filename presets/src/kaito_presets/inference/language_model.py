@@ -6,7 +6,7 @@ methods that compute; the service calls the text methods from any thread. Nothin
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from kaito_presets.errors import RequestError
 from kaito_presets.serving.adapters import Adapter
@@ -33,6 +33,17 @@ class TemplateOptions:
     continue_final_message: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """`chat_template_kwargs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A language to which a completion is restricted."""
+
+    kind: Literal["json_schema", "regex", "choice", "lark"]
+    source: str
+    """The JSON schema, the regular expression, the texts (a JSON list) or the Lark grammar."""
+    field: str
+    """Field of the request that contains it, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,8 @@ class Row:
     """Number of most probable tokens to report per position; None for no log probabilities."""
     prompt_logprobs: int | None = None
     """The same for the tokens of the prompt."""
+    grammar: object | None = None
+    """Result of `LanguageModel.compile_grammar` to which the tokens of the row are restricted."""
     prompt_token_logprobs: "Sequence[TokenLogprob | None]" = ()
     """Result of `prompt_logprobs`, set by the prefill; None for the first token, which has no probability."""
     output_tokens: list[int] = field(default_factory=list[int])
@@ -201,6 +214,14 @@ class LanguageModel(Protocol):
 
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
         """Converts token ids to text; `special` includes special tokens."""
+        ...
+
+    def compile_grammar(self, grammar: Grammar) -> object:
+        """Compiles a grammar for `Row.grammar`; takes milliseconds to a second, and may be called on any thread.
+
+        Raises:
+            BadRequest: the grammar is invalid, not supported or too complex.
+        """
         ...
 
     def can_admit(self, live: Sequence[Row], candidate: Row) -> bool:

@@ -7,11 +7,13 @@ change the text, and rejected by name if it would. Sources: OpenAI API reference
 
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
+from kaito_presets.inference.language_model import Grammar
 from kaito_presets.inference.request_fields import (
     MAX_LENGTH,
     SEED_LIMIT,
@@ -26,6 +28,7 @@ from kaito_presets.inference.request_fields import (
     parse_prompts,
     reject_text_changing_fields,
 )
+from kaito_presets.inference.structured_outputs import ResponseFormat, StructuredOutputs
 from kaito_presets.json_values import is_object
 
 MAX_LISTED_FIELDS: Final = 20
@@ -81,6 +84,15 @@ class SamplingRequest(BaseModel):
     """Whether the response contains `prompt_token_ids`, and `token_ids` in each choice."""
     return_tokens_as_token_ids: bool | None = False
     """Whether log probabilities name tokens by `token_id:NUMBER` instead of their text."""
+    response_format: ResponseFormat | None = None
+    """`text`, `json_object`, or `json_schema` with a schema that the completion follows."""
+    structured_outputs: StructuredOutputs | None = None
+    """One of `json` (a schema), `json_object`, `regex`, `choice` (a list of texts) and `grammar` (Lark)."""
+    guided_json: dict[str, Any] | str | None = None
+    """The same as `structured_outputs.json`; likewise the next three."""
+    guided_regex: str | None = None
+    guided_choice: Strings | None = None
+    guided_grammar: str | None = None
     use_beam_search: bool | None = False
     """Whether `n` beams are searched and returned; runs outside the batch, and not as a stream."""
     length_penalty: Number | None = Field(default=1, ge=-100, le=100)
@@ -103,6 +115,11 @@ class SamplingRequest(BaseModel):
         if self.truncate_prompt_tokens == 0:
             raise field_error("truncate_prompt_tokens", "truncate_prompt_tokens must be -1 or at least 1")
         self._check_beams()
+        grammar = self.grammar
+        if grammar is not None:
+            for name in ("ignore_eos", "min_tokens", "use_beam_search"):
+                if getattr(self, name):
+                    raise field_error(name, f"{name} cannot be combined with {grammar.field}")
         return self
 
     def _check_beams(self) -> None:
@@ -115,6 +132,27 @@ class SamplingRequest(BaseModel):
         for name in ("stop", "frequency_penalty", "presence_penalty", "logit_bias"):
             if getattr(self, name):
                 raise field_error(name, f"{name} cannot be combined with use_beam_search")
+
+    @cached_property
+    def grammar(self) -> Grammar | None:
+        """The grammar that the completion follows.
+
+        Raises:
+            PydanticCustomError: the request contains several.
+        """
+        found: list[Grammar] = []
+        if self.response_format is not None and (requested := self.response_format.grammar()) is not None:
+            found.append(requested)
+        if self.structured_outputs is not None:
+            found.append(self.structured_outputs.to_grammar("structured_outputs"))
+        found.extend(
+            StructuredOutputs.model_validate({kind: value}).to_grammar(f"guided_{kind}")
+            for kind in ("json", "regex", "choice", "grammar")
+            if not is_empty(value := getattr(self, f"guided_{kind}"))
+        )
+        if len(found) > 1:
+            raise field_error(found[1].field, f"{found[1].field} cannot be combined with {found[0].field}")
+        return found[0] if found else None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -209,7 +247,6 @@ class ChatCompletionRequest(SamplingRequest):
     max_completion_tokens: Integer | None = Field(default=None, ge=1, le=MAX_LENGTH)
     logprobs: bool | None = False
     top_logprobs: Integer | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
-    response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
@@ -231,8 +268,6 @@ class ChatCompletionRequest(SamplingRequest):
             )
         if self.tool_choice not in (None, "none", "auto"):
             raise field_error("tool_choice", "tool_choice: tools are not supported by the transformers runtime")
-        if self.response_format and self.response_format.get("type") != "text":
-            raise field_error("response_format", "response_format other than text is not supported by this server")
         if self.top_logprobs and not self.logprobs:
             raise field_error("top_logprobs", "top_logprobs needs logprobs=true")
         if (

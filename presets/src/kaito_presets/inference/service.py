@@ -15,11 +15,13 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol, final
 
-from kaito_presets.errors import BadRequest, PromptTooLong, UnknownModel
+from kaito_presets.errors import BadRequest, Overloaded, PromptTooLong, UnknownModel
 from kaito_presets.inference.detokenizer import IncrementalDetokenizer, StopStrings
 from kaito_presets.inference.language_model import (
+    Grammar,
     LanguageModel,
     Message,
     ModelInfo,
@@ -30,7 +32,7 @@ from kaito_presets.inference.language_model import (
     TokenLogprob,
 )
 from kaito_presets.inference.scheduler import RowHandle, Scheduler
-from kaito_presets.json_values import abbreviate
+from kaito_presets.json_values import abbreviate, is_list
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ INLINE_MESSAGES: Final = 50
 """Conversations of at most as many messages are rendered on the event loop."""
 
 MAX_LOGGED_FIELDS: Final = 100
+MAX_COMPILATIONS: Final = 64
+"""Most grammars that are being compiled or wait for it."""
 
 PromptLogprobs = Sequence[TokenLogprob | None]
 
@@ -64,6 +68,8 @@ class GenerationRequest:
     prompt_logprobs: int | None = None
     adapter: str | None = None
     clean_up_spaces: bool = False
+    grammar: object | None = None
+    """Result of `GenerationService.compile` to which the completions are restricted."""
     special_tokens: bool = False
     """Whether the text contains special tokens."""
     include_stop_string: bool = False
@@ -142,6 +148,9 @@ class GenerationService:
         self._logged_fields: set[str] = set()
         # One thread, because tokenizers of the tokenizers library change their padding and truncation state in a call.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        # A thread of their own, so that a slow grammar delays only requests with grammars.
+        self._compiling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+        self._open_compilations = 0
 
     @property
     def info(self) -> ModelInfo:
@@ -225,6 +234,22 @@ class GenerationService:
             if name not in self._logged_fields and len(self._logged_fields) < MAX_LOGGED_FIELDS:
                 self._logged_fields.add(name)
                 log.info("requests contain the unknown field %s, which is ignored", abbreviate(name))
+
+    async def compile(self, grammar: Grammar) -> object:
+        """Compiles a grammar for `GenerationRequest.grammar`.
+
+        Raises:
+            BadRequest: the grammar is invalid, not supported or too complex.
+            Overloaded: too many compilations are waiting.
+        """
+        if self._open_compilations >= MAX_COMPILATIONS:
+            raise Overloaded("too many grammars are being compiled", retry_after_seconds=1)
+        self._open_compilations += 1
+        try:
+            work = partial(self._model.compile_grammar, grammar)
+            return await asyncio.get_running_loop().run_in_executor(self._compiling, work)
+        finally:
+            self._open_compilations -= 1
 
     def decode(self, tokens: Sequence[int], *, clean_up_spaces: bool = False, special: bool = False) -> str:
         """Converts token ids to text."""
@@ -321,8 +346,9 @@ class GenerationService:
             _cancel(groups)
 
     def close(self) -> None:
-        """Stops the tokenizer thread."""
+        """Stops the threads for tokenization and grammars."""
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        self._compiling.shutdown(wait=False, cancel_futures=True)
 
     async def _on_thread(self, work: "TokenizeCall") -> list[int]:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
@@ -365,6 +391,11 @@ class GenerationService:
             raise BadRequest(
                 f"log probabilities are not available with {', '.join(plan.unbatched_reasons)}", param="logprobs"
             )
+        if request.grammar is not None:
+            if plan.is_unbatched:
+                raise BadRequest(f"structured outputs are not available with {', '.join(plan.unbatched_reasons)}")
+            if not plan.end_tokens:
+                raise BadRequest("structured outputs need an end token", param="ignore_eos")
         if requested is None:
             requested = min(remaining, plan.length or request.default_new_tokens or remaining)
         return [
@@ -377,6 +408,7 @@ class GenerationService:
                 seed=None if request.seed is None else _signed_64_bits(request.seed + index),
                 logprobs=request.logprobs,
                 prompt_logprobs=request.prompt_logprobs,
+                grammar=request.grammar,
             )
             for index in range(request.count * plan.sequences)
         ]
@@ -487,7 +519,7 @@ def _visible(request: GenerationRequest, plan: SamplingPlan, tokens: Sequence[in
 def _stop_token(request: GenerationRequest, tokens: Sequence[int]) -> int | None:
     """Returns the token of `stop_token_ids` that ended the completion."""
     stops = request.options.get("stop_token_ids")
-    return tokens[-1] if tokens and isinstance(stops, Sequence) and tokens[-1] in stops else None
+    return tokens[-1] if tokens and is_list(stops) and tokens[-1] in stops else None
 
 
 def _signed_64_bits(seed: int) -> int:

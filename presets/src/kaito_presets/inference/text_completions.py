@@ -36,6 +36,7 @@ async def text_completion(
         raise BadRequest("prompt is empty", param="prompt")
     count = row_count(body)
     prompts = await service.encode_all(body.prompts, count=count, special=body.add_special_tokens is not False)
+    grammar = None if body.grammar is None else await service.compile(body.grammar)
     options = sampling_options(body)
     counts = [value for value in (body.prompt_logprobs, body.logprobs if body.echo else None) if value is not None]
     generations = [
@@ -51,6 +52,7 @@ async def text_completion(
             logprobs=body.logprobs,
             prompt_logprobs=max(counts, default=None),
             adapter=adapter,
+            grammar=grammar,
             special_tokens=body.skip_special_tokens is False,
             include_stop_string=bool(body.include_stop_str_in_output),
             include_end_token=bool(body.include_stop_str_in_output),

@@ -22,12 +22,14 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError
 from kaito_presets.inference.backend.adapters import LoadedAdapters, weight_bytes
 from kaito_presets.inference.backend.batch import Batch
+from kaito_presets.inference.backend.grammar import GrammarCompiler
 from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
 from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
 from kaito_presets.inference.backend.plan import TransformersPlan, make_plan, usable_config
 from kaito_presets.inference.backend.sampling import Choice, RequireToken, Sampler
 from kaito_presets.inference.backend.unbatched import UnbatchedRun
 from kaito_presets.inference.language_model import (
+    Grammar,
     Message,
     ModelInfo,
     Option,
@@ -101,6 +103,11 @@ class TransformersModel:
             end=tokenizer.eos_token_id,
             pad=tokenizer.pad_token_id,
             vocabulary=self._vocabulary,
+        )
+        self._grammars = GrammarCompiler(
+            tokenizer,
+            vocabulary=self._vocabulary,
+            end_tokens=sorted(make_plan(self._generation_config, {}, {}).end_tokens),
         )
         text_config = model.config.get_text_config(decoder=True)
         kinds = set(get_layer_types_and_kwargs(text_config)[0])
@@ -201,6 +208,10 @@ class TransformersModel:
             adapter_versions=self._adapters.versions,
             combined_version=self._adapters.combined,
         )
+
+    def compile_grammar(self, grammar: Grammar) -> object:
+        """See `LanguageModel.compile_grammar`."""
+        return self._grammars.compile(grammar)
 
     # Computation.
 

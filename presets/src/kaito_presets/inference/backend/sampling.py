@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
 import torch
+from llguidance import LLMatcher
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from kaito_presets.errors import BadRequest, GenerationFailed, RequestError
+from kaito_presets.inference.backend.grammar import GrammarState
 from kaito_presets.inference.backend.plan import (
     TransformersPlan,
     build_processors,
@@ -83,6 +85,7 @@ class Sampler:
     def __init__(self) -> None:
         self._warpers: dict[str, LogitsProcessorList] = {}
         self._states: dict[int, _RowState] = {}
+        self._grammars: dict[int, GrammarState] = {}
 
     @torch.inference_mode()
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> Choice:
@@ -97,10 +100,12 @@ class Sampler:
         }
         _forbid_early_ends(rows, plans, logits)
         errors: dict[int, RequestError] = {}
+        self._apply_grammars(rows, logits, errors)
         if all(plan.greedy and not plan.needs_history for plan in plans):
             tokens = logits.argmax(dim=-1)
         else:
             tokens = self._choose_by_group(rows, plans, logits, errors)
+        self._advance_grammars(rows, tokens, errors)
         logprobs: list[TokenLogprob | None] = [None] * len(rows)
         for index, values in reported.items():
             logprobs[index] = token_logprobs(values, int(tokens[index]), rows[index].logprobs or 0)
@@ -110,6 +115,43 @@ class Sampler:
         """Drops the state of rows that ended."""
         for row in rows:
             self._states.pop(id(row), None)
+            self._grammars.pop(id(row), None)
+
+    def _apply_grammars(self, rows: Sequence[Row], logits: torch.Tensor, errors: dict[int, RequestError]) -> None:
+        """Excludes the tokens that the grammars of the rows do not allow."""
+        masks: dict[int, torch.Tensor] = {}
+        for index, row in enumerate(rows):
+            if row.grammar is None:
+                continue
+            state = self._grammars.get(id(row))
+            if state is None:
+                state = self._grammars[id(row)] = GrammarState(cast("LLMatcher", row.grammar))
+            try:
+                masks[index] = state.allowed(logits.shape[1])
+            except BadRequest as error:
+                errors[index] = error
+        if not masks:
+            return
+        indexes = list(masks)
+        excluded = ~torch.stack(list(masks.values())).to(logits.device)
+        values = logits[indexes].masked_fill(excluded, -torch.inf)
+        logits[indexes] = values
+        for index, best in zip(indexes, values.max(dim=-1).values.tolist(), strict=True):
+            if best == -torch.inf:
+                errors[index] = BadRequest("the grammar of this request allows no token that its options allow")
+
+    def _advance_grammars(self, rows: Sequence[Row], tokens: torch.Tensor, errors: dict[int, RequestError]) -> None:
+        for index, row in enumerate(rows):
+            state = self._grammars.get(id(row)) if row.grammar is not None else None
+            if state is None or index in errors:
+                continue
+            token = int(tokens[index])
+            if token in row.plan.end_tokens:
+                continue
+            try:
+                state.accept(token)
+            except BadRequest as error:
+                errors[index] = error
 
     def _choose_by_group(
         self,
