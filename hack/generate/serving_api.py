@@ -26,11 +26,19 @@ ROUTES = {
     "POST /v1/completions": "OpenAI's completions, whole or streamed.",
     "GET /v1/models": "Names that the field `model` accepts.",
     "GET /v1/models/{name}": "One of them.",
+    "POST /v1/embeddings": "400: the models of this runtime generate text. vLLM serves embedding models.",
+    "POST /tokenize": "Token ids of a prompt or a conversation.",
+    "POST /detokenize": "Text of token ids.",
+    "POST /invocations": "A chat or a text completion, by the fields of the body.",
     "GET /health": "200 when the model answers, else 503; the body contains the state.",
     "GET /healthz": "The same.",
     "GET /adapters": "The adapters that the server loads and unloads without a restart: the `revision` of the list "
     "that it has read, and for each adapter `name`, `image`, `digest`, `strength`, `message` and `state` (`Pulling`, "
     "`Loading`, `Loaded`, `Failed` or `Unloading`).",
+    "GET /ping": "The same.",
+    "POST /ping": "The same.",
+    "GET /load": "Number of sequences that wait or are being generated, as `server_load`.",
+    "GET /openapi.json": "Description of the routes in the OpenAPI format.",
     "GET /progress": "What the server does: the field `phase` is `downloading` (with `bytes`), `loading`, `warming`, "
     "`ready` or `draining`.",
     "GET /version": "Versions of the server and the engine, and the model.",
@@ -100,9 +108,24 @@ names, and the metric `kaito_requests_with_ignored_fields_total` counts such req
 Each message has `role` and `content` (text, or a list of text parts). `name`, `tool_calls`, `tool_call_id`,
 `reasoning_content` and `reasoning` are given to the chat template.
 
+**Tools.** The chat template renders the tools; for a template without tools, they become a system message. With
+`tool_choice: auto`, the calls are read in the format that the model was trained for, which is recognized by the chat
+template, or set with the flag `--tool_call_parser`. `required` and a named function restrict the completion by a
+grammar, so that the call is valid for every model.
+
+**Structured outputs.** The completion follows the schema, expression or grammar; the request is batched with others.
+A schema that is not supported (`not`, look-around in `pattern`, a reference to another document) is a 400 that names
+the reason. A completion that reaches `max_tokens` is incomplete.
+
 ### POST /v1/completions
 
 {completions}
+
+### POST /tokenize, POST /detokenize
+
+{tokenize}
+
+`/detokenize` takes `tokens`, a list of token ids, and returns `prompt`.
 
 ### Streaming
 
@@ -131,6 +154,7 @@ def page() -> str:
             OPENAI.format(
                 shared=_fields(shared),
                 chat=_fields(openai_schema.ChatCompletionRequest, without=set(shared.model_fields) - {"max_tokens"}),
+                tokenize=_fields(openai_schema.TokenizeRequest),
                 completions=_fields(openai_schema.CompletionRequest, without=set(shared.model_fields)),
             ),
         )

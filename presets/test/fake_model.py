@@ -53,6 +53,8 @@ class FakeModel:
         adapters: tuple[str, ...] = (),
         room: int = 1000,
         end_tokens: frozenset[int] = frozenset({END}),
+        tool_format: str | None = "hermes",
+        renders_tools: bool = True,
     ) -> None:
         self._end_tokens = end_tokens
         self.info = ModelInfo(
@@ -62,6 +64,9 @@ class FakeModel:
             vocabulary=0x110000,
             adapters=adapters,
             engine="fake",
+            tool_format=tool_format,
+            renders_tools=renders_tools,
+            renders_tool_calls=renders_tools,
         )
         self._reply = reply
         self._room = room

@@ -93,7 +93,7 @@ NAMED: list[tuple[str, dict[str, Any], str]] = [
     (TEXT, {"prompt": [1.5]}, "prompt"),
     (TEXT, {}, "prompt"),
     (CHAT, {"messages": [USER], "chat_template": "x"}, "chat_template"),
-    (CHAT, {"messages": [USER], "tools": [{}]}, "tools"),
+    (CHAT, {"messages": [USER], "tools": [{}]}, "tools.0.type"),
     (CHAT, {"messages": [USER], "response_format": {"type": "json_schema"}}, "response_format"),
     (CHAT, {"messages": [USER], "stream_options": {"include_usage": True}}, "stream_options"),
     (CHAT, {"messages": [USER], "top_logprobs": 2}, "top_logprobs"),

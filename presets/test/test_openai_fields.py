@@ -29,6 +29,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"reasoning_effort": "low"}),
     (CHAT, {"frequency_penalty": 0.5, "presence_penalty": 0.1}),
     (CHAT, {"tools": [TOOL], "tool_choice": "none"}),
+    (CHAT, {"tools": [TOOL], "tool_choice": "none", "response_format": {"type": "json_object"}}),
     (TEXT, {"typical_p": 1, "skip_special_tokens": True, "add_bos_token": True}),
     (CHAT, {"stop_token_ids": [2], "skip_special_tokens": True, "add_generation_prompt": True,
             "chat_template_kwargs": {"enable_thinking": False}}),
@@ -46,9 +47,13 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    (CHAT, {"tools": [TOOL]}, "tools"),
-    (CHAT, {"tools": [TOOL], "tool_choice": "auto"}, "tools"),
     (CHAT, {"tool_choice": "required"}, "tool_choice"),
+    (CHAT, {"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
+    (CHAT, {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+    (CHAT, {"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format"),
+    (CHAT, {"tools": [TOOL] * 129}, "tools"),
+    (CHAT, {"tools": [{"type": "web_search"}]}, "tools"),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
     (CHAT, {"response_format": {"type": "yaml"}}, "response_format"),
     (CHAT, {"modalities": ["text", "audio"]}, "modalities"),
     (CHAT, {"chat_template": "{{ messages }}"}, "chat_template"),
@@ -261,3 +266,61 @@ async def test_loading_and_draining_servers_return_retry_after(serve: Serve) -> 
     async with server.session.post(server.url + TEXT, json={"prompt": "x"}) as response:
         assert response.status == 503
         assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_tokens_of_a_prompt_and_of_a_conversation(serve: Serve) -> None:
+    model = FakeModel()
+    server = await serve(model)
+    status, answer = await server.post("/tokenize", {"prompt": "ab", "return_token_strs": True})
+    assert (status, answer) == (200, {"count": 2, "max_model_len": 1000, "tokens": [97, 98], "token_strs": ["a", "b"]})
+    body = {"messages": [{"role": "user", "content": "abc"}], "add_generation_prompt": False, "tools": [TOOL]}
+    status, answer = await server.post("/tokenize", body)
+    assert (status, answer["tokens"], answer["token_strs"]) == (200, [97, 98, 99], None)
+    (_, template) = model.conversations[-1]
+    assert (template.add_generation_prompt, len(template.tools)) == (False, 1)
+    assert await server.post("/detokenize", {"tokens": [104, 105]}) == (200, {"prompt": "hi"})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": "a", "model": "gpt-4"}, "model"),
+        ("/tokenize", {"messages": []}, "messages"),
+        ("/detokenize", {"tokens": [0x110000]}, "tokens"),
+        ("/detokenize", {"tokens": "abc"}, "tokens"),
+        ("/invocations", {"prompt": 5}, "prompt"),
+        ("/v1/embeddings", {"input": "x"}, None),
+    ],
+)
+async def test_errors_of_further_routes_have_openais_form(
+    serve: Serve, path: str, body: dict[str, Any], param: str | None
+) -> None:
+    server = await serve()
+    status, answer = await server.post(path, body)
+    assert status in (400, 404)
+    assert answer["error"]["param"] == param
+    if param is None:
+        return
+    async with server.session.post(server.url + path, data=b"[" * 10_000) as response:
+        assert response.status == 400
+
+
+async def test_invocations_are_chat_or_text_completions(serve: Serve) -> None:
+    server = await serve()
+    _, chat = await server.post("/invocations", {"messages": [{"role": "user", "content": "hi"}]})
+    _, text = await server.post("/invocations", {"prompt": "hi"})
+    assert (chat["choices"][0]["message"]["content"], text["choices"][0]["text"]) == ("HI", "HI")
+
+
+async def test_ping_load_and_openapi(serve: Serve) -> None:
+    model = FakeModel()
+    server = await serve(model, ready=False)
+    assert (await server.get("/ping"))[0] == 503
+    assert await server.get("/load") == (200, {"server_load": 0})
+    status, document = await server.get("/openapi.json")
+    assert status == 200
+    schema = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    named = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    assert "temperature" in named["properties"]
+    assert set(document["paths"]["/ping"]) == {"get", "post"}

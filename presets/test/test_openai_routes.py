@@ -175,7 +175,7 @@ async def test_models_are_listed_with_their_adapters_and_selectable(serve: Serve
         ({"n": 0}, openai.BadRequestError, "body.n"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"messages": [{"role": "pope", "content": "x"}]}, openai.BadRequestError, "roles must be"),
-        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools are not supported"),
+        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools.0.function"),
         ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format"),
         ({"frequency_penalty": 3}, openai.BadRequestError, "frequency_penalty"),
         ({"options": {"temperature": 1}}, openai.BadRequestError, "options"),

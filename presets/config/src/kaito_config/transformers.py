@@ -13,6 +13,9 @@ CombinationType = Literal[
 ]  # fmt: skip
 
 
+ToolCallParser = Literal["auto", "none", "hermes", "llama3_json", "mistral", "phi4_mini_json", "qwen3_coder"]
+
+
 class InferenceOptions(StrictModel):
     """Serve a model directory or a Hugging Face model over HTTP."""
 
@@ -36,6 +39,9 @@ class InferenceOptions(StrictModel):
     load_in_8bit: bool = Field(default=False, description="quantize the weights to 8 bits at load (bitsandbytes)")
     chat_template: str | None = Field(
         default=None, description="file, or the template itself if it contains '{' or a line break"
+    )
+    tool_call_parser: Literal["auto", "none", "hermes", "llama3_json", "mistral", "phi4_mini_json", "qwen3_coder"] = (
+        Field(default="auto", description="format of the model's tool calls; auto recognizes it by the chat template")
     )
     pipeline: Literal["text-generation", "conversational"] = Field(
         default="text-generation",

@@ -33,6 +33,7 @@ class TemplateOptions:
     continue_final_message: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """`chat_template_kwargs`."""
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,12 @@ class ModelInfo:
     dtype: str = ""
     has_chat_template: bool = False
     """Whether conversations can be encoded."""
+    tool_format: str | None = None
+    """Format in which the model writes calls of tools, one of `tool_calls.FORMATS`; None if it is not known."""
+    renders_tools: bool = False
+    """Whether the chat template renders tools."""
+    renders_tool_calls: bool = False
+    """Whether the chat template renders the calls of earlier messages."""
     unbatched_reasons: tuple[str, ...] = ()
     """Reasons for which every request runs outside the batch: options of the model's generation config, or its
     architecture. Empty if requests are batched."""

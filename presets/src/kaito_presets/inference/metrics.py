@@ -64,6 +64,8 @@ class Metrics:
         self._gpu_used = Gauge("kaito_gpu_memory_used_bytes", "GPU memory in use.", ("gpu",), registry=registry)
         self._gpu_total = Gauge("kaito_gpu_memory_total_bytes", "GPU memory.", ("gpu",), registry=registry)
         self._gpu_load = Gauge("kaito_gpu_utilization_ratio", "GPU load, 0 to 1.", ("gpu",), registry=registry)
+        self.open_sequences = 0
+        """Sequences that wait or are being generated."""
         self._resident = Gauge("process_resident_memory_bytes", "Resident memory of the server.", registry=registry)
 
     # Observer protocols of the scheduler and the service.
@@ -72,6 +74,7 @@ class Metrics:
         """See `scheduler.Observer`."""
         self._queued.set(waiting)
         self._in_flight.set(live)
+        self.open_sequences = waiting + live
 
     def step_done(self, rows: int, seconds: float) -> None:
         """See `scheduler.Observer`."""

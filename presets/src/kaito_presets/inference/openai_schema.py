@@ -29,10 +29,13 @@ from kaito_presets.inference.request_fields import (
     reject_text_changing_fields,
 )
 from kaito_presets.inference.structured_outputs import ResponseFormat, StructuredOutputs
+from kaito_presets.inference.tools import Tool, ToolChoice, Tools, forced_grammar
 from kaito_presets.json_values import is_object
 
 MAX_LISTED_FIELDS: Final = 20
 """Most names of ignored fields in the header of a response."""
+MAX_DETOKENIZED: Final = 2**20
+"""Most tokens of a request to `/detokenize`."""
 MAX_LOGPROBS: Final = 20
 """Most alternatives per token with log probabilities (OpenAI API reference)."""
 
@@ -135,10 +138,14 @@ class SamplingRequest(BaseModel):
 
     @cached_property
     def grammar(self) -> Grammar | None:
-        """The grammar that the completion follows.
+        """The grammar that the completion follows."""
+        return self.requested_grammar()
+
+    def requested_grammar(self) -> Grammar | None:
+        """Returns the grammar that the fields of both routes request.
 
         Raises:
-            PydanticCustomError: the request contains several.
+            PydanticCustomError: they request several, or a wrong one.
         """
         found: list[Grammar] = []
         if self.response_format is not None and (requested := self.response_format.grammar()) is not None:
@@ -247,9 +254,13 @@ class ChatCompletionRequest(SamplingRequest):
     max_completion_tokens: Integer | None = Field(default=None, ge=1, le=MAX_LENGTH)
     logprobs: bool | None = False
     top_logprobs: Integer | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
+    tools: Tools | None = None
+    """Functions that the model may call: `{"type": "function", "function": {"name", "description", "parameters"}}`."""
+    tool_choice: ToolChoice | None = None
+    """`auto` (default), `none`, `required`, or `{"type": "function", "function": {"name"}}`. The last two restrict the
+    completion by a grammar."""
+    parallel_tool_calls: bool | None = True
+    """Whether `required` allows several calls."""
     # Options of the chat template.
     reasoning_effort: str | None = None
     add_generation_prompt: bool | None = True
@@ -260,14 +271,12 @@ class ChatCompletionRequest(SamplingRequest):
 
     @model_validator(mode="after")
     def _reject_unsupported_chat(self) -> "ChatCompletionRequest":
-        if self.tools and self.tool_choice != "none":
-            raise field_error(
-                "tools",
-                "tools are not supported by the transformers runtime (the vLLM runtime has them); tool_choice=none "
-                "switches them off",
-            )
-        if self.tool_choice not in (None, "none", "auto"):
-            raise field_error("tool_choice", "tool_choice: tools are not supported by the transformers runtime")
+        if not self.tools and self.tool_choice not in (None, "none", "auto"):
+            raise field_error("tool_choice", "tool_choice needs tools")
+        grammar = self.requested_grammar()
+        if self.active_tools and grammar is not None:
+            # No grammar describes both a call and an answer.
+            raise field_error(grammar.field, f"{grammar.field} cannot be combined with tools, except tool_choice none")
         if self.top_logprobs and not self.logprobs:
             raise field_error("top_logprobs", "top_logprobs needs logprobs=true")
         if (
@@ -294,6 +303,25 @@ class ChatCompletionRequest(SamplingRequest):
             yield from ignored_fields(message, "messages.")
 
     @property
+    def active_tools(self) -> list[Tool]:
+        """The tools that the model may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    @cached_property
+    def forced(self) -> Grammar | None:
+        """The grammar of a call that the model has to make."""
+        if not self.active_tools or self.tool_choice is None:
+            return None
+        return forced_grammar(
+            self.active_tools, self.tool_choice, parallel=self.parallel_tool_calls is not False
+        )  # fmt: skip
+
+    @cached_property
+    def grammar(self) -> Grammar | None:
+        """The grammar that the completion follows, of a forced call or of the other fields."""
+        return self.forced or self.requested_grammar()
+
+    @property
     def new_tokens(self) -> int | None:
         """Most new tokens of the completion."""
         return self.max_completion_tokens or self.max_tokens
@@ -313,6 +341,36 @@ RESERVED_TEMPLATE_NAMES: Final = frozenset(
     }
 )  # fmt: skip
 """Arguments of `apply_chat_template`, which `chat_template_kwargs` must not replace."""
+
+
+class TokenizeChatRequest(ChatCompletionRequest):
+    """Body of `/tokenize` with a conversation."""
+
+    return_token_strs: bool | None = False
+    """Whether the response contains the text of each token."""
+
+
+class TokenizeRequest(BaseModel):
+    """Body of `/tokenize` with a prompt."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: str
+    """Text; instead of it, `messages` and the fields of the chat template."""
+    model: str | None = None
+    add_special_tokens: bool | None = True
+    """Whether the special tokens of the tokenizer, such as a start token, are added."""
+    return_token_strs: bool | None = False
+    """Whether the response contains the text of each token."""
+
+
+class DetokenizeRequest(BaseModel):
+    """Body of `/detokenize`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    tokens: Annotated[list[Integer], Field(max_length=MAX_DETOKENIZED, fail_fast=True)]
+    model: str | None = None
 
 
 class CompletionRequest(SamplingRequest):

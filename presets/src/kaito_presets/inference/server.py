@@ -17,8 +17,9 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from kaito_presets import __version__
-from kaito_presets.inference import chat, openai_routes
+from kaito_presets.inference import auxiliary_routes, chat, openai_routes
 from kaito_presets.inference.metrics import Metrics
+from kaito_presets.inference.openapi import openapi_document
 from kaito_presets.inference.service import GenerationService
 from kaito_presets.serving.adapter_sync import AdapterSync, adapters_document
 from kaito_presets.serving.chat import ChatRequest
@@ -130,12 +131,30 @@ def application(
             web.get("/progress", progress),
             web.get("/adapters", adapters),
             web.get("/version", version),
+            web.get("/ping", health),
+            web.post("/ping", health),
             web.get("/metrics", metrics_page),
             web.post("/chat", chat_route),
             *openai_routes.routes(lambda: lifecycle.service),
+            *auxiliary_routes.routes(lambda: lifecycle.service),
+            *_description_routes(app, metrics),
         ]
     )
     return app
+
+
+def _description_routes(app: web.Application, metrics: Metrics) -> list[web.RouteDef]:
+    async def load(_: web.Request) -> web.Response:
+        return web.json_response({"server_load": metrics.open_sequences})
+
+    async def openapi(_: web.Request) -> web.Response:
+        served: dict[str, list[str]] = {}
+        for route in app.router.routes():
+            if route.resource is not None and route.method != "HEAD":
+                served.setdefault(route.resource.canonical, []).append(route.method)
+        return web.json_response(openapi_document(__version__, served))
+
+    return [web.get("/load", load), web.get("/openapi.json", openapi)]
 
 
 def _measuring(metrics: Metrics) -> Middleware:

@@ -255,6 +255,18 @@ class GenerationService:
         """Converts token ids to text."""
         return self._model.decode(tokens, clean_up_spaces=clean_up_spaces, special=special)
 
+    async def decode_tokens(self, tokens: Sequence[int]) -> str:
+        """Converts token ids of a request to text, with special tokens.
+
+        Raises:
+            BadRequest: a token is outside the vocabulary.
+        """
+        self._check_tokens(tokens, "tokens")
+        work = partial(self._model.decode, tokens, special=True)
+        if len(tokens) < INLINE_CHARACTERS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+
     def token_text(self, token: int) -> str:
         """Returns the text of one token.
 
@@ -413,7 +425,7 @@ class GenerationService:
             for index in range(request.count * plan.sequences)
         ]
 
-    def _check_tokens(self, prompt: Sequence[int]) -> None:
+    def _check_tokens(self, prompt: Sequence[int], param: str = "prompt") -> None:
         """Rejects token ids outside the vocabulary.
 
         The embedding lookup of such an id is an assertion failure of the GPU, after which the process is unusable.
@@ -421,7 +433,7 @@ class GenerationService:
         limit = self.info.vocabulary
         wrong = next((token for token in prompt if token < 0 or token >= limit), None) if limit else None
         if wrong is not None:
-            raise BadRequest(f"token id {wrong} is outside the vocabulary of {limit}", param="prompt")
+            raise BadRequest(f"token id {wrong} is outside the vocabulary of {limit}", param=param)
 
     async def _complete_one(self, request: GenerationRequest, handle: RowHandle, started: float) -> list[Completion]:
         if handle.incremental:

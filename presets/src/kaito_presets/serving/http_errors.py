@@ -1,4 +1,4 @@
-"""Converts exceptions to JSON responses: `{"detail": …}` for Kaito's routes, OpenAI's error object for `/v1/…`.
+"""Converts exceptions to JSON responses: `{"detail": …}` for Kaito's routes, OpenAI's error object for the others.
 
 `errors_as_json` is the middleware of both servers. Guarantees that every error response is JSON with the status of the
 exception (see `kaito_presets.errors`), that 429 and 503 have `Retry-After`, and that an unexpected exception is logged
@@ -76,7 +76,7 @@ def _rejected_field(detail: ErrorDetails) -> list[str]:
 
 def is_openai_route(request: web.Request) -> bool:
     """Returns whether the error responses of a route are OpenAI error objects."""
-    return request.path.startswith("/v1/")
+    return request.path.startswith("/v1/") or request.path in ("/tokenize", "/detokenize", "/invocations")
 
 
 def openai_error(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, object]:

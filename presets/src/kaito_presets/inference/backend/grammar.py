@@ -35,7 +35,7 @@ _LIMITS: Final = LLParserLimits(
     verbose_errors=False,
 )
 _JSON_OPTIONS: "JsonCompileOptions" = {
-    # One space, or a line break with indentation. Small models repeat unlimited white space for ever.
+    # One space, or a line break with indentation. Small models repeat white space until their length limit.
     "whitespace_pattern": r"( |\n[ \t]{0,40})?",
 }
 _BITS: Final = torch.arange(8, dtype=torch.uint8)

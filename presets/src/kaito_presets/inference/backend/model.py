@@ -22,6 +22,7 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError
 from kaito_presets.inference.backend.adapters import LoadedAdapters, weight_bytes
 from kaito_presets.inference.backend.batch import Batch
+from kaito_presets.inference.backend.chat_template import template_facts
 from kaito_presets.inference.backend.grammar import GrammarCompiler
 from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
 from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
@@ -131,7 +132,7 @@ class TransformersModel:
             source=options.pretrained_model_name_or_path,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
-            has_chat_template=bool(tokenizer.chat_template),
+            **template_facts(tokenizer, options.tool_call_parser),
             unbatched_reasons=self.plan({}).unbatched_reasons,
         )
 
@@ -164,6 +165,7 @@ class TransformersModel:
         try:
             encoded = self._tokenizer.apply_chat_template(
                 turns,
+                tools=[*template.tools] or None,
                 add_generation_prompt=template.add_generation_prompt,
                 continue_final_message=template.continue_final_message,
                 return_dict=True,
