@@ -107,7 +107,7 @@ async def test_unsupported_field_is_rejected_by_name(
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"unheard_of": 0, "temprature": 0.5, "user": "eva"}, "unheard_of, temprature"),
+        ({"unheard_of": 0, "my_option": 0.5, "user": "eva"}, "unheard_of, my_option"),
         ({"stream": True, "stream_options": {"include_usage": True, "x": 1}}, "stream_options.x"),
         ({"messages": [{"role": "user", "content": "x", "mood": "good", "audio": None}]}, "messages.mood"),
         ({"top_k": 1, "priority": 3, "store": True}, None),
