@@ -127,6 +127,30 @@ SECRET_NOT_FOUND: Final = "SecretNotFound"  # noqa: S105 - the reason's name, no
 MODEL_RESOLVED: Final = "ModelResolved"
 """Type and reason: the preset is in the catalog and fits the instance type."""
 
+MODEL_PENDING: Final = "ReadingModel"
+"""The controller is reading the facts of a model outside the catalog. No node is claimed before."""
+
+MODEL_UNREACHABLE: Final = "HubUnreachable"
+"""The facts of a model could not be read because Hugging Face, the mirror or the registry does not answer; retried."""
+
+MODEL_NOT_FOUND: Final = "ModelNotFound"
+"""Hugging Face, or the mirror, has no such model or revision, or the token has no access to it; retried."""
+
+MODEL_GATED: Final = "ModelGated"
+"""The model requires a token that has access to it; the message contains what is missing. Retried."""
+
+MODEL_INVALID: Final = "ModelInvalid"
+"""The repository is not a model that can be served; the message contains the reason."""
+
+MODEL_WITHOUT_SAFETENSORS: Final = "NoSafetensors"
+"""The repository has no weights as safetensors."""
+
+MODEL_UNSUPPORTED: Final = "UnsupportedArchitecture"
+"""The engine does not serve the architecture or the quantization of the model."""
+
+MODEL_NEEDS_REMOTE_CODE: Final = "RemoteCodeRequired"
+"""The model needs Python code of its repository: set `presetOptions.trustRemoteCode` to allow it."""
+
 # ── reasons: inference ───────────────────────────────────────────────────────────────────────────────────────────────
 
 INFERENCE_SERVING: Final = "WorkspaceInferenceStatusSuccess"

@@ -1,4 +1,4 @@
-"""A model of the catalog: the typed form of an entry of `data/presets.yaml`."""
+"""A model that can be served: an entry of `data/presets.yaml`, or a model outside the catalog with its facts."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -56,6 +56,12 @@ class Architecture(_Entry):
     window: int = 0
     """Tokens that the other layers cache (sliding window); 0 if they have no cache per token."""
 
+    window_layers: int = 0
+    """Number of layers with a window; 0 for all layers that are not full ones."""
+
+    window_layer_bytes: int = 0
+    """Bytes of cache per token of one layer with a window; 0 if equal to those of a full layer."""
+
     state_layers: int = 0
     """Hybrid models only: number of layers with a recurrent state instead of a cache (Mamba-2, gated delta net)."""
 
@@ -102,7 +108,7 @@ class Requirement(_Entry):
 
 
 class Preset(_Entry):
-    """One model of the catalog."""
+    """One model: of the catalog, or built from its facts (`kaito.models.facts`)."""
 
     name: str
     """Short name in lower case."""
@@ -135,7 +141,7 @@ class Preset(_Entry):
 
     architecture: Architecture | None = None
     kv_bytes_per_token: int = 0
-    """Bytes of key-value cache per token if all layers had a cache; see `cache_bytes`."""
+    """Bytes of key-value cache per token if all layers cached the whole context; see `cache_bytes`."""
 
     context: int = 0
     """Maximum context length in tokens."""
@@ -148,6 +154,15 @@ class Preset(_Entry):
     tuning: Tuning | None = None
     requirement: Requirement | None = None
 
+    is_in_catalog: bool = True
+    """False for a model whose facts were read from its files."""
+
+    float_type: str = ""
+    """Number format of the weights if it is not bfloat16; for a model without quantization."""
+
+    load_ratio: float = 1.0
+    """Size of the loaded weights relative to their files: 0.5 if files with 32 bits are loaded at 16 bits."""
+
     @property
     def supported(self) -> bool:
         """Whether the preset can be run."""
@@ -155,8 +170,8 @@ class Preset(_Entry):
 
     @property
     def weights_bytes(self) -> int:
-        """Size of the weight files in bytes."""
-        return int(self.weights)
+        """Size of the loaded weights in bytes."""
+        return int(int(self.weights) * self.load_ratio)
 
     @property
     def state_bytes(self) -> int:
@@ -167,11 +182,12 @@ class Preset(_Entry):
     def cache_bytes(self, context: int) -> float:
         """Returns the bytes of key-value cache of one request over all layers, at 16 bits per number."""
         shape = self.architecture
-        if shape is None or not shape.full_layers:
+        if shape is None or not (shape.full_layers or shape.window_layers):
             return float(context * self.kv_bytes_per_token)
+        full_bytes = self.kv_bytes_per_token / shape.layers
         cached_tokens = min(context, shape.window + WINDOW_BATCH) if shape.window else 0
-        others = (shape.layers - shape.full_layers) * cached_tokens
-        return self.kv_bytes_per_token / shape.layers * (shape.full_layers * context + others)
+        windows = (shape.window_layers or shape.layers - shape.full_layers) * cached_tokens
+        return full_bytes * shape.full_layers * context + (shape.window_layer_bytes or full_bytes) * windows
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -193,7 +209,7 @@ class Preset(_Entry):
     @property
     def dtype(self) -> str:
         """Number format of the weights; with `auto` the server reads it from a quantized model's configuration."""
-        return "auto" if self.quantization else "bfloat16"
+        return "auto" if self.quantization else self.float_type or "bfloat16"
 
     @property
     def upstream_artifact(self) -> str:
@@ -201,5 +217,9 @@ class Preset(_Entry):
         return f"{UPSTREAM_REGISTRY}/kaito-{self.name}:{self.image_tag}" if self.image_tag else ""
 
     def artifact(self, registry: str) -> str:
-        """Returns the reference of the OCI artifact with the weights in a registry of the user's."""
-        return f"{registry}/{self.name}:{self.image_tag or 'latest'}"
+        """Returns the reference of the OCI artifact with the weights in a registry of the user's.
+
+        Outside the catalog it contains the organization, because several may have a model of that name.
+        """
+        name = self.name if self.is_in_catalog else self.repository.lower()
+        return f"{registry}/{name}:{self.image_tag or 'latest'}"

@@ -210,13 +210,14 @@ def test_a_hybrid_models_state_decides_on_a_small_gpu() -> None:
 @pytest.mark.parametrize(
     ("name", "context", "share"),
     [
-        ("gemma-4-31b-it", 262144, (10 * 262144 + 50 * 9216) / (60 * 262144)),
+        ("gemma-4-31b-it", 262144, (10 * 262144 + 50 * 2 * 9216) / (60 * 262144)),
         ("gemma-3-27b-instruct", 131072, (10 * 131072 + 52 * 9216) / (62 * 131072)),
         ("gpt-oss-120b", 131072, (18 * 131072 + 18 * 8320) / (36 * 131072)),
         ("nvidia-nemotron-nano-9b-v2", 131072, 4 / 56),
         ("qwen3.6-27b", 262144, 1 / 4),
         ("llama-3.3-70b-instruct", 131072, 1.0),
-        ("gemma-4-31b-it", 2048, 1.0),
+        ("gemma-4-31b-it", 2048, (10 + 50 * 2) / 60),
+        ("gemma-4-e2b-it", 131072, (3 * 131072 + 12 * 8704 / 2) / (35 * 131072)),
     ],
 )
 def test_layers_that_keep_a_window_or_a_state_do_not_count_as_full(name: str, context: int, share: float) -> None:
@@ -226,7 +227,7 @@ def test_layers_that_keep_a_window_or_a_state_do_not_count_as_full(name: str, co
 
 
 def test_a_long_context_of_a_model_with_windows_fits_where_it_does() -> None:
-    """Counting all 60 layers in full would need 30 GiB of cache, and the model would not fit."""
+    """Counting all 60 layers like those with a window would need 15 GiB at 8 bits, and the model would not fit."""
     a100 = instance_types.get("Standard_NC24ads_A100_v4")
 
     assert (

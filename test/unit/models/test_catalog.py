@@ -19,7 +19,12 @@ def test_every_supported_preset_can_be_sized_and_run(preset: Preset) -> None:
     assert preset.vllm is not None
 
 
-PLAIN = [p for p in catalog.presets() if p.family in {"phi", "mistral", "llama", "qwen", "deepseek"}]
+PLAIN = [
+    p
+    for p in catalog.presets()
+    if p.family in {"phi", "mistral", "llama", "qwen", "deepseek"}
+    and not p.name.startswith(("deepseek-v3.2", "deepseek-v4"))  # sparse attention: `test_facts`
+]
 
 
 @pytest.mark.parametrize("preset", PLAIN, ids=lambda preset: preset.name)
