@@ -170,7 +170,7 @@ def defaults() -> dict[str, Any]:
 def _entry(text: Any) -> dict[str, Any]:
     """Returns names and defaults; a value that the class computes from other fields is not a default."""
     names: Mapping[str, str] = text.attribute_map
-    declared = {name: field.default for name, field in vars(type(text))["__dataclass_fields__"].items()}
+    declared = {name: field.default for name, field in text.__dataclass_fields__.items()}
     aliases = {field: names[field] for field in FIELDS if field in names}
     values = {field: declared.get(aliases.get(field, field)) for field in FIELDS}
     if not values["hidden_size"] or not values["num_hidden_layers"]:
