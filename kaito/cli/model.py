@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaito.cli import model_facts
 from kaito.models import catalog
 from kaito.workspace.images import runtime_image
 from kaito.workspace.settings import WorkspaceSettings
@@ -40,9 +41,22 @@ def add_arguments(model: argparse.ArgumentParser) -> None:
     push = actions.add_parser("push", help="push a packed model")
     push.add_argument("reference", help="image reference that was packed")
 
-    inspect = actions.add_parser("inspect", help="print annotations, files and sizes")
-    inspect.add_argument("source", help="image reference, or model directory")
+    inspect = actions.add_parser("inspect", help="print what is known of a model: facts, annotations, files")
+    inspect.add_argument("source", help="image reference, model directory, or model id organization/name[@revision]")
     inspect.add_argument("--json", action="store_true", help="print JSON")
+    inspect.add_argument(
+        "--facts", metavar="NAME", default="", help="print a ConfigMap of that name for presetOptions.modelFacts"
+    )
+
+    check = actions.add_parser("catalog", help="list the catalog, or compare it with the files of its models")
+    check.add_argument("presets", nargs="*", help="names of presets (default: all)")
+    check.add_argument("--check", action="store_true", help="compare; exit with 1 if a figure differs")
+    check.add_argument("--directory", type=Path, help="models or descriptions in files, instead of the hub")
+    for action in (inspect, check):
+        action.add_argument("--token", default="", help="token of Hugging Face (default: HF_TOKEN)")
+        action.add_argument(
+            "--endpoint", default="", help="address of Hugging Face or of a mirror (default: HF_ENDPOINT)"
+        )
 
     pull = actions.add_parser("pull", help="pull the files of a model into a directory")
     pull.add_argument("reference", help="image reference: registry/repository:tag")
@@ -80,6 +94,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "image":
         _print(images(arguments.preset, arguments.model_registry, arguments.image_registry, as_json=arguments.json))
         return 0
+    if arguments.action == "catalog":
+        return _catalog(arguments)
+    if arguments.action == "inspect" and (arguments.facts or model_facts.is_model(arguments.source)):
+        _print(_facts(arguments))
+        return 0
     if find_spec("kaito_oci") is None:
         message = "the client of registries is not installed: pip install 'kaito[models]'"
         raise LookupError(message)
@@ -92,6 +111,25 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"kaito: {error}\n")
         return error.exit_code
     return 0
+
+
+def _catalog(arguments: argparse.Namespace) -> int:
+    if not arguments.check:
+        _print("\n".join(f"{preset.name:<42} {preset.repository}" for preset in catalog.presets()))
+        return 0
+    report, wrong = model_facts.check_catalog(
+        arguments.presets, arguments.directory, endpoint=arguments.endpoint, token=arguments.token
+    )
+    _print(report)
+    return 1 if wrong else 0
+
+
+def _facts(arguments: argparse.Namespace) -> str:
+    """Returns the facts of a model directory or of a Hugging Face ID."""
+    facts = model_facts.facts_of(arguments.source, endpoint=arguments.endpoint, token=arguments.token)
+    if arguments.facts:
+        return model_facts.config_map(facts, arguments.facts).rstrip("\n")
+    return facts.model_dump_json(indent=2) if arguments.json else "\n".join(model_facts.lines(facts))
 
 
 def _transfer(arguments: argparse.Namespace) -> str:

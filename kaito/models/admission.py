@@ -29,21 +29,27 @@ def check(
     node_api: NodeApi = "machine",
     cloud: Cloud = "azure",
     weights: WeightsDefaults = _DEFAULTS,
+    preset: Preset | None = None,
 ) -> list[Violation]:
     """Returns the violations of preset and instance type, or those that an update from `old` introduces.
 
-    With existing nodes (`byo`) the instance type is not checked: the controller reads the nodes' labels.
+    With existing nodes (`byo`) the instance type is not checked: the controller reads the nodes' labels. A model that
+    is not in the catalog is checked only if `preset` contains its facts.
     """
     if workspace.deleting:
         return []
-    found = list(_violations(workspace, node_api, cloud, weights))
-    return found if old is None else introduced(_violations(old, node_api, cloud, weights), found)
+    found = list(_violations(workspace, node_api, cloud, weights, preset))
+    return found if old is None else introduced(_violations(old, node_api, cloud, weights, preset), found)
 
 
-def _violations(workspace: Workspace, node_api: NodeApi, cloud: Cloud, weights: WeightsDefaults) -> Iterator[Violation]:
-    preset, instance = None, None
+def _violations(
+    workspace: Workspace, node_api: NodeApi, cloud: Cloud, weights: WeightsDefaults, preset: Preset | None
+) -> Iterator[Violation]:
+    instance = None
     try:
-        preset = preset_of(workspace)
+        if preset is None:
+            preset = preset_of(workspace)
+            yield from _outside(workspace)
     except PlanError as error:
         yield error.violation()
     if node_api != "byo" and workspace.resource.instance_type:
@@ -58,16 +64,37 @@ def _violations(workspace: Workspace, node_api: NodeApi, cloud: Cloud, weights: 
 
 
 def preset_of(workspace: Workspace) -> Preset | None:
-    """Returns the preset of the Workspace; None for a pod template.
+    """Returns the catalog's preset of the Workspace; None for a pod template, and for a model outside the catalog.
 
     Raises:
-        UnknownPreset: the catalog does not contain it.
+        UnknownPreset: the name is neither in the catalog nor a Hugging Face ID.
     """
+    named = _named(workspace)
+    if named is None:
+        return None
+    name, field = named
+    return None if catalog.outside(name, field=field) else catalog.get(name, field=field)
+
+
+def _named(workspace: Workspace) -> tuple[str, str] | None:
+    """Returns the name of the preset and its field; None for a pod template."""
     if workspace.inference and workspace.inference.preset:
-        return catalog.get(workspace.inference.preset.name)
-    if workspace.tuning:
-        return catalog.get(workspace.tuning.preset.name, field=catalog.TUNING_FIELD)
-    return None
+        return workspace.inference.preset.name, catalog.INFERENCE_FIELD
+    return (workspace.tuning.preset.name, catalog.TUNING_FIELD) if workspace.tuning else None
+
+
+def _outside(workspace: Workspace) -> Iterator[Violation]:
+    """Warns that a model outside the catalog is not checked at admission."""
+    named = _named(workspace)
+    if named is None or "/" not in named[0] or catalog.find(named[0]) is not None:
+        return
+    name, field = named
+    yield Violation(
+        field,
+        f"{name!r} is not in the catalog{catalog.near(name)}: the controller reads its size and dimensions before it "
+        "creates a node, and reports in the condition ModelResolved whether it can be served",
+        "warning",
+    )
 
 
 def instance_type_of(workspace: Workspace, cloud: Cloud) -> InstanceType | None:

@@ -1,7 +1,7 @@
 """The preset catalog: finds a model by short name, alias or Hugging Face ID, in any case.
 
-An ID that is not in the catalog is rejected. Its size is unknown, so nothing can be planned, and a request to Hugging
-Face at admission would delay the API server.
+`outside` recognizes the Hugging Face ID of a model that is not in the catalog. Its facts are read from its files before
+it is planned (`kaito.models.facts`); a request to Hugging Face at admission would delay the API server.
 """
 
 import difflib
@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from kaito.models.errors import UnknownPreset
+from kaito.models.facts.reference import InvalidReference, ModelReference, is_reference
 from kaito.models.preset import Preset
 
 INFERENCE_FIELD = "inference.preset.name"
@@ -45,9 +46,38 @@ def presets() -> tuple[Preset, ...]:
 
 
 def find(name: str) -> Preset | None:
-    """Returns the supported preset of that name, or None."""
-    preset = _by_name().get(name.strip().lower())
-    return preset if preset and preset.supported else None
+    """Returns the supported preset of that name, or None; `@revision` must be that of the catalog."""
+    base, separator, revision = name.strip().lower().partition("@")
+    preset = _by_name().get(base)
+    if preset is None or not preset.supported or (separator and ("/" not in base or revision != preset.revision)):
+        return None
+    return preset
+
+
+def of_repository(name: str) -> Preset | None:
+    """Returns the supported preset of a Hugging Face ID at any revision, or None."""
+    preset = find(name.partition("@")[0])
+    return preset if preset is not None and "/" in name else None
+
+
+def outside(name: str, *, field: str = INFERENCE_FIELD) -> ModelReference | None:
+    """Returns the reference of a model outside the catalog; None if the catalog decides about the name.
+
+    Raises:
+        UnknownPreset: the name contains a slash and is not a Hugging Face ID.
+    """
+    if not is_reference(name) or find(name) is not None:
+        return None
+    try:
+        return ModelReference.parse(name)
+    except InvalidReference as error:
+        raise UnknownPreset(field, f"{name!r} {error}: write for example {presets()[0].repository}") from error
+
+
+def near(name: str) -> str:
+    """Returns the names of the catalog that are similar, as a question in parentheses; empty if there are none."""
+    found = _did_you_mean(name.partition("@")[0])
+    return found if found.startswith(" (did") else ""
 
 
 def get(name: str, *, field: str = INFERENCE_FIELD) -> Preset:

@@ -88,6 +88,8 @@ def select_weights(
     given = spec.preset_options.weights
     source: WeightsSource = defaults.source if given.source == "Auto" else given.source
     own = given.artifact or (preset.artifact(defaults.model_registry) if defaults.model_registry else "")
+    if source == "Auto" and not preset.is_in_catalog:
+        own = given.artifact  # the registry is not known to contain models outside the catalog
     pulled = own or preset.upstream_artifact
     match source:
         case "Auto":

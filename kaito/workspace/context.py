@@ -14,6 +14,8 @@ from kaito.api import Workspace
 from kaito.runtime import Api, Request
 from kaito.runtime.errors import NotLeader
 from kaito.workspace.failure import Step, StepFailure
+from kaito.workspace.hub.client import HubClient
+from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.node_class_reads import NodeClassReads
 from kaito.workspace.preflight.live import ClusterFacts
@@ -36,6 +38,8 @@ class ReconcileContext:
     """Polls pods that start; shared by all reconciles of the process."""
     facts: ClusterFacts = field(default_factory=ClusterFacts)
     """What is known about the cluster; shared by all reconciles of the process."""
+    models: ModelReads = field(default_factory=lambda: ModelReads(HubClient("").read))
+    """Reads models outside the catalog; shared by all reconciles of the process."""
     node_classes: NodeClassReads = field(default_factory=NodeClassReads)
     """Node classes that were read recently; shared by all reconciles of the process."""
     state: ReconcileState = field(default_factory=ReconcileState)

@@ -35,6 +35,8 @@ from kaito.runtime.source import FunctionSource
 from kaito.workspace import triggers
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import Step, StepFailure
+from kaito.workspace.hub.client import HubClient
+from kaito.workspace.hub.reads import ModelReads, ReadModel
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
@@ -78,11 +80,13 @@ class WorkspaceReconciler:
         settings: WorkspaceSettings,
         metrics: WorkspaceMetrics | None = None,
         monitor: StartMonitor | None = None,
+        read_model: ReadModel | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
         self.facts = ClusterFacts()
+        self.models = ModelReads(read_model or HubClient(settings.hub_endpoint).read)
         self.node_classes = NodeClassReads()
 
     async def reconcile(self, request: Request[Workspace]) -> None:
@@ -91,7 +95,9 @@ class WorkspaceReconciler:
         Raises:
             Exception: what the first failed step raised, or an error that a step deferred.
         """
-        ctx = ReconcileContext(request, self.settings, self.metrics, self.monitor, self.facts, self.node_classes)
+        ctx = ReconcileContext(
+            request, self.settings, self.metrics, self.monitor, self.facts, self.models, self.node_classes
+        )
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
             try:
@@ -148,6 +154,7 @@ def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspac
         .watches(Pod, to=triggers.owner_of_pod, when=triggers.POD_CHANGED)
         .watches(ConfigMap, to=triggers.users_of_config)
         .receives(FunctionSource(reconciler.monitor.run, name="start-progress"))
+        .receives(FunctionSource(reconciler.models.run, name="models"))
         .finalizes(labels.WORKSPACE_FINALIZER, reconciler.finalize)
     )
     kind = claim_kind(settings.node_api)

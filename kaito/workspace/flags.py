@@ -19,7 +19,7 @@ from kaito.runtime.flags import FlagParser, boolean, comma_separated
 from kaito.runtime.manager import Settings
 from kaito.workspace.node_class import NodeClassSettings
 from kaito.workspace.pod_options import read_defaults
-from kaito.workspace.settings import DEFAULT_REGISTRY, NodeApi, WorkspaceSettings
+from kaito.workspace.settings import DEFAULT_HUB, DEFAULT_REGISTRY, NodeApi, WorkspaceSettings
 from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Flag, Support, log_level
 
 _WEBHOOK_PORT = 9443
@@ -73,6 +73,7 @@ SETTINGS_FIELDS: Final = (
     "serving_image",
     "vllm_image",
     "model_registry",
+    "hub_endpoint",
     "weights_source",
     "node_cache_directory",
     "default_inference_cpu",
@@ -103,7 +104,9 @@ def parser() -> FlagParser:
     flags.add_settings(NodeClassSettings)
     # Without a default: the environment is read if the flag is not set.
     flags.add_settings(
-        WorkspaceSettings, fields=SETTINGS_FIELDS, defaults={"image_registry": None, "model_registry": None}
+        WorkspaceSettings,
+        fields=SETTINGS_FIELDS,
+        defaults={"image_registry": None, "model_registry": None, "hub_endpoint": None},
     )
     flags.add_argument(
         "--pod-defaults",
@@ -312,6 +315,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     args = flags.parse_args(argv)
     environment = {"cloud": environ["CLOUD_PROVIDER"]} if environ.get("CLOUD_PROVIDER") else {}
     environment["image_registry"] = args.image_registry or _image_registry(environ) or DEFAULT_REGISTRY
+    environment["hub_endpoint"] = (
+        (environ.get("HF_ENDPOINT") or DEFAULT_HUB) if args.hub_endpoint is None else args.hub_endpoint
+    )
     environment["model_registry"] = args.model_registry or environ.get("MODEL_REGISTRY", "")
     gates: dict[str, bool] = args.feature_gates
     try:

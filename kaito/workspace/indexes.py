@@ -21,9 +21,12 @@ def _by_pod_owner(obj: Resource) -> list[str]:
 
 
 def _by_config(workspace: Workspace) -> list[str]:
-    """Returns `namespace/name` of the ConfigMap that the Workspace names."""
+    """Returns `namespace/name` of the ConfigMaps that the Workspace names."""
     part = workspace.inference or workspace.tuning
-    return [f"{workspace.namespace}/{part.config}"] if part and part.config else []
+    if part is None:
+        return []
+    facts = part.preset.preset_options.model_facts if part.preset is not None else ""
+    return [f"{workspace.namespace}/{name}" for name in (part.config, facts) if name]
 
 
 MACHINES = Index(Machine, _by_owner, name="by-workspace")

@@ -15,6 +15,7 @@ from kaito.runtime.manager import Manager, Settings
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
 from kaito.workspace.flags import parse
+from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.in_use_policy import POLICY_KINDS, installation_guard
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
@@ -42,10 +43,11 @@ def workspace_manager(
     webhook: bool = False,
     transport: Transport | None = None,
     clock: Clock | None = None,
+    read_model: ReadModel | None = None,
 ) -> Manager:
-    """Returns the manager with all controllers, ready to start. Tests pass a transport and a clock."""
+    """Returns the manager with all controllers, ready to start. Tests pass the last three arguments."""
     metrics = WorkspaceMetrics()
-    reconciler = WorkspaceReconciler(workspace, metrics)
+    reconciler = WorkspaceReconciler(workspace, metrics, read_model=read_model)
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind)]
     guards = [installation_guard(workspace)] if workspace.installation_guard else []

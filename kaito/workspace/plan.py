@@ -13,6 +13,7 @@ from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.weights import IN_IMAGE, Weights
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Quantity
+from kaito.workspace.hub.record import FactsRecord
 
 
 @final
@@ -78,6 +79,8 @@ class Plan:
     """Whether vLLM keeps a part of the key-value cache in the memory of the pod."""
     training_config: ConfigMap | None = None
     """ConfigMap that the controller creates: the method's defaults, for a tuning Workspace without a ConfigMap."""
+    facts: FactsRecord | None = None
+    """Facts of a model outside the catalog, and where they are from."""
     warnings: tuple[str, ...] = ()
     """Messages for the condition, such as bypassed resource checks."""
 

@@ -24,7 +24,7 @@ from kaito.workspace.images import runtime_image
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
 from kaito.workspace.pod_options import pod_options
-from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.settings import DEFAULT_HUB, WorkspaceSettings
 from kaito.workspace.weights import WeightsChoice, preset_spec
 
 _TEMPLATE_DISK = Quantity("1024Gi")
@@ -89,7 +89,7 @@ def inference_plan(
     command = inference_command(planned, source=source, adapters=bool(adapters), config=config, performance_mode=mode)
     container = replace(
         _container(workspace, preset, planned.runtime, settings, choice, command),
-        env=inference_environment(planned),
+        env={**_hub_environment(settings, choice), **inference_environment(planned)},
         readiness_seconds=planned.readiness_timeout.total_seconds(),
     )
     return Plan(
@@ -119,7 +119,10 @@ def tuning_plan(
     command = tuning_command(
         planned, source=source, push_image=tuning.output.image, docker_config=PUSH_CREDENTIALS_FILE
     )
-    container = _container(workspace, preset, "transformers", settings, choice, command)
+    container = replace(
+        _container(workspace, preset, "transformers", settings, choice, command),
+        env=_hub_environment(settings, choice),
+    )
     hardware = _hardware(workspace, planned, settings, count=1)
     return Plan(hardware=hardware, container=container, model=planned, warnings=planned.warnings)
 
@@ -157,6 +160,12 @@ def _container(
         is_weights_provisional=choice.is_provisional,
         weights_inputs=choice.inputs,
     )
+
+
+def _hub_environment(settings: WorkspaceSettings, choice: WeightsChoice) -> dict[str, str]:
+    """Returns the address from which a pod downloads, if it is a mirror."""
+    is_mirror = settings.hub_endpoint not in {"", DEFAULT_HUB}
+    return {"HF_ENDPOINT": settings.hub_endpoint} if is_mirror and choice.weights.downloads else {}
 
 
 def _hardware(workspace: Workspace, planned: PresetPlan, settings: WorkspaceSettings, *, count: int) -> Hardware:

@@ -7,6 +7,7 @@ description is the help of its flag. Only `main` reads command line and environm
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,6 +15,8 @@ from kaito.api.references import image_problem
 from kaito.api.workspace import PodOptions, WeightsSource
 from kaito.models.weights import WeightsDefaults
 from kaito.workspace.node_class import NodeClassSettings
+
+DEFAULT_HUB: Final = "https://huggingface.co"
 
 DEFAULT_REGISTRY: Final = "kaito"
 """Registry and path of the images if none is named."""
@@ -54,6 +57,10 @@ class WorkspaceSettings(BaseModel):
     model_registry: str = ""
     """Registry and path of artifacts with weights, named after the preset (environment variable MODEL_REGISTRY). The
     tag is that of the catalog, else `latest`."""
+
+    hub_endpoint: str = DEFAULT_HUB
+    """Address of Hugging Face, or of a mirror, for models outside the catalog (environment variable HF_ENDPOINT). Pods
+    download from it, too. Empty forbids the controller to read models."""
 
     weights_source: WeightsSource = "Auto"
     """Source of the weights for Workspaces that do not name one."""
@@ -118,6 +125,15 @@ class WorkspaceSettings(BaseModel):
                 f"{directory!r} is not a directory for the cache alone: use an absolute path such as /var/cache/kaito"
             )
         return directory and str(path)
+
+    @field_validator("hub_endpoint")
+    @classmethod
+    def _endpoint(cls, endpoint: str) -> str:
+        endpoint = endpoint.strip().rstrip("/")
+        parts = urlsplit(endpoint)
+        if endpoint and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username):
+            raise ValueError(f"{endpoint!r} is not the address of a hub: use one such as {DEFAULT_HUB}")
+        return endpoint
 
     @field_validator("image_registry", "model_registry")
     @classmethod

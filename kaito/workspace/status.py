@@ -11,10 +11,12 @@ from typing import Final
 
 from kaito.api import NodeClaim, Workspace, conditions
 from kaito.api.workspace import WorkspaceState
+from kaito.models.sizing import gib
 from kaito.runtime.client import ConditionUpdate
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.failure import StepFailure, shorten
 from kaito.workspace.nodes import NodesReport
+from kaito.workspace.plan import Plan
 from kaito.workspace.pod_faults import find_fault, has_started
 from kaito.workspace.settings import NodeApi
 from kaito.workspace.state import ClaimsReport, ReconcileState, WorkloadReport
@@ -129,8 +131,19 @@ def _model(workspace: Workspace, state: ReconcileState) -> ConditionUpdate | Non
     instance_type = f" of {hardware.instance_type}" if hardware.instance_type else ""
     warnings = "".join(f"; {warning}" for warning in state.plan.warnings)
     nodes = f"{hardware.count} node{'s' if hardware.count != 1 else ''}"
-    message = f"{workspace.preset_name} on {nodes}{instance_type}{warnings}"
+    message = f"{workspace.preset_name}{_facts(state.plan)} on {nodes}{instance_type}{warnings}"
     return ConditionUpdate.true(conditions.MODEL_RESOLVED, conditions.MODEL_RESOLVED, message)
+
+
+def _facts(plan: Plan) -> str:
+    """Returns what was found about a model outside the catalog, and where; empty for one of the catalog."""
+    if plan.facts is None:
+        return ""
+    facts = plan.facts.facts
+    numbers = f"{facts.parameters / 1e9:.2f} billion parameters, {gib(facts.weights_bytes)}, {facts.context} tokens"
+    revision = f" at {facts.revision[:12]}" if facts.revision else ""
+    kind = " ".join(word for word in (facts.architecture, facts.quantization or facts.dtype) if word)
+    return f" ({kind}, {numbers}{revision}, from {plan.facts.source})"
 
 
 def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:

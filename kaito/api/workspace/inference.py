@@ -74,7 +74,7 @@ class InferenceSpec(Model):
     ]
 
     preset: PresetSpec | None = None
-    """A model of the catalog. Cannot be changed."""
+    """The model to serve. Cannot be changed."""
 
     template: RawObject | None = None
     """A core/v1 PodTemplateSpec to run instead of a preset. It can be changed, which replaces the pods. The API server

@@ -63,9 +63,16 @@ class PresetOptions(Model):
     weights: WeightsOptions = Field(default_factory=WeightsOptions)
     """Source of the weights in access mode `public`."""
 
+    model_facts: ObjectName = ""
+    """ConfigMap (same namespace, key `facts.json`) with the facts of a model outside the catalog, which the controller
+    then does not read from Hugging Face. `kaito model inspect --facts` writes it."""
+
+    trust_remote_code: bool = False
+    """Whether Python code of the model's repository may run in the pod; for models outside the catalog."""
+
 
 class PresetSpec(Model):
-    """A model of the catalog, by name."""
+    """A model, by its name in the catalog or its Hugging Face ID."""
 
     rules: ClassVar = [
         Rule("self.name == oldSelf.name", _FIXED, field_path=".name"),
@@ -97,9 +104,10 @@ class PresetSpec(Model):
         ),
     ]
 
-    name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 128})]
-    """Name of a preset such as `phi-3-mini-4k-instruct`, or a Hugging Face ID `org/model` of the catalog. Case does not
-    matter."""
+    name: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 256})]
+    """Name of a preset such as `phi-3-mini-4k-instruct`, or a Hugging Face ID `org/model` or `org/model@revision`. The
+    controller reads the size and the dimensions of a model outside the catalog from Hugging Face, or from
+    `presetOptions.modelFacts`, and pins the commit. Case does not matter for names of the catalog."""
 
     access_mode: AccessMode = "public"
     """`private` uses the model in `presetOptions.image`."""

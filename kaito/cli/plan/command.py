@@ -24,6 +24,7 @@ from kaito.prices.table import PriceTableError, read_table
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.workspace.flags import parse
+from kaito.workspace.hub.client import HubClient
 from kaito.workspace.preflight import Finding
 from kaito.workspace.preview import Observed, Preview, identified, preview
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -153,7 +154,12 @@ async def plan_workspace(
         workspace = merged(workspace, old) if old is not None else workspace
         observed = await live.observe(workspace)
         question = replace(question, region=question.region or live.region)
-    reader = PlanReader(documents, workspace.namespace, live.reader(workspace) if live is not None else None)
+    reader = PlanReader(
+        documents,
+        workspace.namespace,
+        live.reader(workspace) if live is not None else None,
+        read_model=HubClient(settings.hub_endpoint).read,
+    )
     found = await preview(workspace, settings, reader, now=clock.now(), old=old, observed=observed or Observed())
     if live is not None and not found.errors and (error := await live.admission_error(workspace, old)) is not None:
         found = Preview(workspace=found.workspace, errors=(error,), warnings=found.warnings)

@@ -28,6 +28,8 @@ from kaito.runtime.kinds import (
 )
 from kaito.runtime.meta import Resource
 from kaito.runtime.ownership import controlled_by
+from kaito.workspace.hub.client import HubClient
+from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.main import FIELD_MANAGER
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.ownership import is_controller_of, is_node_of, name_conflict_message, owner_labels, owns_claim
@@ -119,7 +121,7 @@ class LiveComparison:
 
     def reader(self, workspace: Workspace) -> LiveCluster:
         """Returns the reader of the preflight checks for a Workspace."""
-        return LiveCluster(self._api, workspace, self._settings, self._facts)
+        return LiveCluster(self._api, workspace, self._settings, self._facts, ModelReads(HubClient("").read))
 
     async def observe(self, workspace: Workspace) -> Observed:
         """Returns the Workspace's claims and nodes.

@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, final
 
 from kaito.cli.plan.documents import Documents
+from kaito.models.facts.derive import ModelFacts
 from kaito.runtime.errors import Forbidden
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.runtime.meta import Resource
+from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.reads import ReadModel
+from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.preflight import ClusterReader, Finding
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
 
@@ -22,8 +26,16 @@ R = TypeVar("R", bound=Resource)
 class PlanReader:
     """Implements `ClusterReader` for one Workspace."""
 
-    def __init__(self, documents: Documents, namespace: str, cluster: ClusterReader | None = None) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        namespace: str,
+        cluster: ClusterReader | None = None,
+        *,
+        read_model: ReadModel | None = None,
+    ) -> None:
         self._documents, self._namespace, self._cluster = documents, namespace, cluster
+        self._read_model = read_model
         self.unknown: dict[str, str] = {}
         """What could not be read, with the reason."""
 
@@ -46,6 +58,24 @@ class PlanReader:
         """Returns the ServiceAccount of the files, else of the cluster."""
         found = self._of_files(self._documents.service_accounts, name)
         return found or await self._read(f"ServiceAccount {name!r}", lambda cluster: cluster.service_account(name))
+
+    async def kept_facts(self, reference: str) -> FactsRecord | None:
+        """Returns the facts that the controller keeps for the Workspace; None without a cluster."""
+        try:
+            return await self._read("", lambda cluster: cluster.kept_facts(reference))
+        except LookupUnavailable:
+            return None
+
+    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
+        """Reads the facts of a model outside the catalog from Hugging Face.
+
+        Raises:
+            ModelUnavailable: they cannot be read.
+            LookupUnavailable: the network must not be used.
+        """
+        if self._read_model is None:
+            raise LookupUnavailable(str(query.reference))
+        return await self._read_model(query)
 
     async def existing_nodes(self) -> Sequence[Node]:
         """Returns the nodes of the cluster; without a cluster, those of the files."""

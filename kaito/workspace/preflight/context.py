@@ -6,9 +6,12 @@ from typing import Any, Protocol, final
 
 from kaito.api import Workspace
 from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
+from kaito.models.facts.derive import ModelFacts
 from kaito.models.gpu import InstanceType
 from kaito.models.preset import Preset
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
+from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.plan import Plan
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
@@ -38,6 +41,18 @@ class ClusterReader(Protocol):
 
     async def service_account(self, name: str) -> ServiceAccount | None:
         """Returns a ServiceAccount of the Workspace's namespace; None if it does not exist."""
+        ...
+
+    async def kept_facts(self, reference: str) -> FactsRecord | None:
+        """Returns the facts that the controller keeps for the Workspace; None if there are none for this model."""
+        ...
+
+    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
+        """Returns the facts of a model from Hugging Face; None while they are being read.
+
+        Raises:
+            ModelUnavailable: they cannot be read.
+        """
         ...
 
     async def existing_nodes(self) -> Sequence[Node]:
@@ -71,6 +86,8 @@ class PreflightContext:
     cluster: ClusterReader
     preset: Preset | None = None
     """None for a pod template."""
+    facts: FactsRecord | None = None
+    """Facts of a model outside the catalog."""
     instance: InstanceType | None = None
     """None for a pod template on an instance type that the table does not contain."""
     nodes: Sequence[Node] = ()

@@ -1,12 +1,13 @@
 """Checks that need the object alone: fields, annotations and references, and preset and size by the catalog."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
 from kaito.models.admission import check
 from kaito.workspace.node_class import KAITO
 from kaito.workspace.pod_options import mount_problems
+from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.weights import preset_spec
@@ -37,8 +38,14 @@ def mounts(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Findin
             yield Finding.from_violation(violation)
 
 
-def catalog(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:
+async def catalog(ctx: PreflightContext) -> Iterable[Finding]:
     """Applies the rules of `kaito.models.admission`, without warnings, because the plan contains them."""
-    for violation in check(workspace, node_api=settings.node_api.value, cloud=settings.cloud, weights=settings.weights):
-        if violation.severity == "error":
-            yield Finding.from_violation(violation)
+    settings = ctx.settings
+    found = check(
+        ctx.workspace,
+        node_api=settings.node_api.value,
+        cloud=settings.cloud,
+        weights=settings.weights,
+        preset=ctx.preset,
+    )
+    return [Finding.from_violation(violation) for violation in found if violation.severity == "error"]

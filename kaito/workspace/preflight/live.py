@@ -5,12 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
 from kaito.api import Workspace, conditions, labels
+from kaito.models.facts.derive import ModelFacts
 from kaito.runtime import Api
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, Forbidden, NotFound
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_rejection
+from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.reads import ModelReads
+from kaito.workspace.hub.record import FactsRecord, InvalidFacts, read_record, record_name
 from kaito.workspace.indexes import NODES
 from kaito.workspace.ownership import is_controller_of, name_conflict_message
 from kaito.workspace.preflight.context import Workload
@@ -47,6 +51,8 @@ class ClusterFacts:
 
     def __init__(self) -> None:
         self.accepted = AcceptedWorkloads()
+        self.kept: OrderedDict[str, FactsRecord] = OrderedDict()
+        """Facts of models outside the catalog by UID of the Workspace, so that they are read once."""
         self._version: Mapping[str, Any] = {}
         self._read_at: float | None = None
 
@@ -70,8 +76,11 @@ class ClusterFacts:
 class LiveCluster:
     """Reads from the API server; see `ClusterReader`. Secrets are not cached, so they are read live."""
 
-    def __init__(self, api: Api, workspace: Workspace, settings: WorkspaceSettings, facts: ClusterFacts) -> None:
+    def __init__(
+        self, api: Api, workspace: Workspace, settings: WorkspaceSettings, facts: ClusterFacts, models: ModelReads
+    ) -> None:
         self._api, self._workspace, self._settings, self._facts = api, workspace, settings, facts
+        self._models = models
 
     async def config_map(self, name: str) -> ConfigMap | None:
         """Reads the ConfigMap live, because the cache contains only its metadata."""
@@ -88,6 +97,30 @@ class LiveCluster:
     async def service_account(self, name: str) -> ServiceAccount | None:
         """Reads the ServiceAccount live."""
         return await self._api.find(ServiceAccount, name, self._workspace.namespace, consistency="live")
+
+    async def kept_facts(self, reference: str) -> FactsRecord | None:
+        """Reads the ConfigMap of the Workspace, once in the life of the process."""
+        kept = self._facts.kept.get(self._workspace.uid)
+        if kept is None:
+            found = await self.config_map(record_name(self._workspace))
+            if found is None or not is_controller_of(self._workspace, found):
+                return None
+            try:
+                kept = read_record(found)
+            except InvalidFacts:
+                return None  # it is read from the hub again and replaced
+            self.keep_facts(kept)
+        return kept if kept.reference == reference else None
+
+    def keep_facts(self, record: FactsRecord) -> None:
+        """Remembers the facts that the ConfigMap of the Workspace contains."""
+        self._facts.kept[self._workspace.uid] = record
+        while len(self._facts.kept) > _MAX_ACCEPTED:
+            self._facts.kept.popitem(last=False)
+
+    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
+        """Returns the result of a read in the background."""
+        return self._models.find(self._workspace.key, query)
 
     async def existing_nodes(self) -> Sequence[Node]:
         """Lists the matching nodes from the cache."""

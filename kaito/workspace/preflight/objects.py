@@ -95,6 +95,7 @@ def uses(workspace: Workspace, defaults: PodOptions) -> Iterator[Use]:
     path = "inference.preset" if inference else "tuning.preset"
     if preset is not None:
         options = preset.preset_options
+        yield from _use(f"{path}.presetOptions.modelFacts", "ConfigMap", options.model_facts)
         if options.model_access_secret:
             yield Use(f"{path}.presetOptions.modelAccessSecret", "Secret", options.model_access_secret, TOKEN)
         yield from _pulls(f"{path}.presetOptions.imagePullSecrets", options.image_pull_secrets)
@@ -224,6 +225,12 @@ def _not_usable(use: Use, encoded: str) -> str:
     if use.key == TOKEN and not _decoded(encoded).strip():
         return "is empty: store the token of an account that has access to the model"
     return ""
+
+
+def token_of(secret: Secret) -> str:
+    """Returns the Hugging Face token in a Secret; empty if it has none, or one that a header cannot contain."""
+    text = _decoded(secret.data.get(TOKEN, "")).strip().decode("latin-1")
+    return text if text.isascii() and text.isprintable() and " " not in text else ""
 
 
 def _decoded(encoded: str) -> bytes:

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from kaito.models.facts.derive import ModelFacts
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
+from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
 from kaito.workspace.preflight.finding import Finding
 
@@ -56,6 +59,18 @@ class ManifestReader:
             LookupUnavailable: always.
         """
         raise LookupUnavailable(name)
+
+    async def kept_facts(self, reference: str) -> FactsRecord | None:  # noqa: ARG002 - of the interface
+        """Returns None, because only a controller keeps facts."""
+        return None
+
+    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
+        """Raises, because tools do not read models.
+
+        Raises:
+            LookupUnavailable: always.
+        """
+        raise LookupUnavailable(str(query.reference))
 
     async def existing_nodes(self) -> Sequence[Node]:
         """Returns the nodes from the manifests.

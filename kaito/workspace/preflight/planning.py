@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from kaito.api import conditions
-from kaito.models.admission import instance_type_of, preset_of
+from kaito.models.admission import instance_type_of
 from kaito.models.errors import PlanError
 from kaito.models.nodes import UnknownGpus, uniform_instance_type
 from kaito.workspace.digest import config_digest
@@ -18,12 +18,11 @@ from kaito.workspace.settings import NodeApi
 
 
 async def hardware(ctx: PreflightContext) -> Iterable[Finding]:
-    """Checks preset and instance type, or determines the GPUs of the existing nodes.
+    """Checks the instance type, or determines the GPUs of the existing nodes.
 
     Raises:
-        PlanError: the preset or the instance type is unknown, or nothing can be planned for the nodes.
+        PlanError: the instance type is unknown, or nothing can be planned for the nodes.
     """
-    ctx.preset = preset_of(ctx.workspace)
     if ctx.settings.node_api is not NodeApi.BYO:
         ctx.instance = instance_type_of(ctx.workspace, ctx.settings.cloud)
         return ()
@@ -59,7 +58,8 @@ async def plan(ctx: PreflightContext) -> Iterable[Finding]:
         planned = tuning_plan(workspace, workspace.tuning, preset, instance, settings, choice=choice)
     else:
         planned = inference_plan(workspace, preset, instance, settings, choice=choice, engine=ctx.engine)
-    ctx.plan = _with_config(ctx, planned)
+    planned = _with_config(ctx, planned)
+    ctx.plan = planned if ctx.facts is None else replace(planned, facts=ctx.facts)
     return ()
 
 

@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import Final
 
 from kaito.api import conditions
+from kaito.models.sizing import gib
 from kaito.runtime.meta import find_condition
 from kaito.workspace.context import ReconcileContext
+from kaito.workspace.hub.record import facts_config_map
 from kaito.workspace.plan import Plan, PlanFailure
 from kaito.workspace.preflight import PreflightContext, run_checks
 from kaito.workspace.preflight.live import LiveCluster
+from kaito.workspace.weights import preset_spec
 
 POLL_SECONDS: Final = 10.0
 """Interval at which a missing Secret, or a rejection by the API server, is checked again: neither is watched."""
@@ -19,8 +22,9 @@ POLL_SECONDS: Final = 10.0
 
 async def plan_workspace(ctx: ReconcileContext) -> Plan | None:
     """Returns the plan; None if the Workspace cannot be planned, with one event for each new reason."""
-    cluster = LiveCluster(ctx.api, ctx.workspace, ctx.settings, ctx.facts)
+    cluster = LiveCluster(ctx.api, ctx.workspace, ctx.settings, ctx.facts, ctx.models)
     preflight = await run_checks(ctx.workspace, ctx.settings, cluster)
+    await _keep_facts(ctx, cluster, preflight)
     if not preflight.errors and preflight.plan is not None:
         warnings = tuple(str(finding) for finding in preflight.warnings)
         ctx.state.plan = plan = replace(
@@ -32,6 +36,21 @@ async def plan_workspace(ctx: ReconcileContext) -> Plan | None:
     if any(finding.resolved_by == "poll" for finding in preflight.errors):
         ctx.request.requeue_after(POLL_SECONDS, failure.reason)
     return None
+
+
+async def _keep_facts(ctx: ReconcileContext, cluster: LiveCluster, preflight: PreflightContext) -> None:
+    """Stores the facts that were read from the hub, before a claim is created: a restart must not read other ones."""
+    record = preflight.facts
+    given = preset_spec(ctx.workspace)
+    if record is None or given is None or given[0].preset_options.model_facts:
+        return
+    if ctx.facts.kept.get(ctx.workspace.uid) == record:
+        return
+    await ctx.api.ensure(facts_config_map(ctx.workspace, record), owner=ctx.workspace)
+    cluster.keep_facts(record)
+    facts = record.facts
+    found = f"{facts.model} at {facts.revision[:12]} is a {facts.architecture} of {gib(facts.weights_bytes)}"
+    ctx.request.event("Normal", conditions.MODEL_RESOLVED, f"{found}, read from {record.source}")
 
 
 def _plan_failure(preflight: PreflightContext) -> PlanFailure:

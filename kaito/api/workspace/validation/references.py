@@ -72,6 +72,8 @@ def _objects(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
         yield from _secrets(f"{path}.presetOptions.imagePullSecrets", options.image_pull_secrets)
         if options.model_access_secret:
             yield f"{path}.presetOptions.modelAccessSecret", options.model_access_secret, "Secret"
+        if options.model_facts:
+            yield f"{path}.presetOptions.modelFacts", options.model_facts, "ConfigMap"
         if claim := options.weights.cache_claim:
             yield f"{path}.presetOptions.weights.cacheClaim", claim, "PersistentVolumeClaim"
     inference, tuning = workspace.inference, workspace.tuning
