@@ -1,13 +1,16 @@
 """Validating admission webhook of Workspaces.
 
 Runs the checks of `preflight` that need only the object, on create and update. It reads neither cluster nor network.
-The controller runs the same checks again, because a Workspace may be stored while the webhook is off.
+The controller runs the same checks again, because a Workspace may be stored while the webhook is off. Warnings contain
+the planned nodes and, if a table contains it, their price.
 """
 
 from typing import Final
 
 from kaito.api import Workspace
+from kaito.prices.book import PriceBook
 from kaito.runtime.webhook import Admission, Webhook
+from kaito.workspace.plan_warnings import plan_warnings
 from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import WorkspaceSettings
 
@@ -15,10 +18,11 @@ VALIDATE_PATH: Final = "/validate/workspace.kaito.sh"
 """Path of the webhook in the ValidatingWebhookConfiguration of `config/webhook`, as in upstream Kaito."""
 
 
-def workspace_webhook(settings: WorkspaceSettings) -> Webhook[Workspace]:
+def workspace_webhook(settings: WorkspaceSettings, prices: PriceBook | None = None) -> Webhook[Workspace]:
     """Returns the webhook. Deletions are allowed; an update is rejected only for violations that it introduces."""
+    book = prices or PriceBook()
 
-    def review(admission: Admission[Workspace]) -> None:
+    async def review(admission: Admission[Workspace]) -> None:
         if admission.object is None:
             return
         for violation in validate_workspace(admission.object, admission.old, settings):
@@ -26,5 +30,8 @@ def workspace_webhook(settings: WorkspaceSettings) -> Webhook[Workspace]:
                 admission.deny(violation.field, violation.message)
             else:
                 admission.warn(str(violation))
+        if not admission.problems:
+            for warning in await plan_warnings(admission.object, admission.old, settings, book):
+                admission.warn(warning)
 
     return Webhook(Workspace, validate=review, validate_path=VALIDATE_PATH)

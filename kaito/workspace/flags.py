@@ -15,6 +15,7 @@ from typing import Final
 
 from kaito.api.workspace import PodOptions
 from kaito.models.preset import UPSTREAM_REGISTRY
+from kaito.prices.table import PriceTable, read_table
 from kaito.runtime.flags import FlagParser, boolean, comma_separated
 from kaito.runtime.manager import Settings
 from kaito.workspace.node_class import NodeClassSettings
@@ -38,6 +39,8 @@ class Invocation:
     """Settings of its manager."""
     webhook: bool
     """Whether to serve the admission webhook."""
+    prices: PriceTable | None = None
+    """The user's table of prices."""
     notes: tuple[str, ...] = ()
     """Upstream's flags and feature gates that are set and have no effect, each with the reason."""
 
@@ -69,6 +72,7 @@ def feature_gates(text: str) -> dict[str, bool]:
 
 
 SETTINGS_FIELDS: Final = (
+    "region",
     "image_registry",
     "serving_image",
     "vllm_image",
@@ -114,6 +118,13 @@ def parser() -> FlagParser:
         default=None,
         metavar="FILE",
         help="YAML file with defaults of podOptions for the pods of all presets",
+    )
+    flags.add_argument(
+        "--price-table",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="YAML file with prices of nodes, which have precedence over those that Kaito contains",
     )
     for flag in FLAGS:
         # Go programs accept boolean flags without a value.
@@ -322,6 +333,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     gates: dict[str, bool] = args.feature_gates
     try:
         _apply_log_flags(args)
+        prices = None if args.price_table is None else read_table(args.price_table)
         pod_defaults = PodOptions() if args.pod_defaults is None else read_defaults(args.pod_defaults)
         webhook_port = _webhook_port(args.webhook_port, environ)
         nodes = node_api(
@@ -352,4 +364,4 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
         **environment,
     )
     notes = (*_notes(args), *_environment_notes(environ), *class_notes)
-    return Invocation(workspace=workspace, manager=manager, webhook=args.webhook, notes=notes)
+    return Invocation(workspace=workspace, manager=manager, webhook=args.webhook, prices=prices, notes=notes)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from kaito.api import Workspace
+from kaito.prices.book import PriceBook
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.logging import configure, get_logger
@@ -41,6 +42,7 @@ def workspace_manager(
     settings: Settings,
     *,
     webhook: bool = False,
+    prices: PriceBook | None = None,
     transport: Transport | None = None,
     clock: Clock | None = None,
     read_model: ReadModel | None = None,
@@ -57,7 +59,7 @@ def workspace_manager(
         cache=cached_kinds(workspace),
         live=[*live_kinds(workspace), *POLICY_KINDS],
         lease=LEASE,
-        webhooks=[workspace_webhook(workspace)] if webhook else (),
+        webhooks=[workspace_webhook(workspace, prices)] if webhook else (),
         transport=transport,
         clock=clock or SystemClock(),
         field_manager=FIELD_MANAGER,
@@ -78,4 +80,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     configure(invocation.manager.log_format, invocation.manager.log_level)
     for note in invocation.notes:
         _log.warning("setting has no effect", setting=note)
-    workspace_manager(invocation.workspace, invocation.manager, webhook=invocation.webhook).run()
+    prices = PriceBook(own=invocation.prices)
+    workspace_manager(invocation.workspace, invocation.manager, webhook=invocation.webhook, prices=prices).run()

@@ -44,6 +44,9 @@ class WorkspaceSettings(BaseModel):
     cloud: Literal["azure", "aws", "arc"] = "azure"
     """Cloud whose instance types `resource.instanceType` names (environment variable CLOUD_PROVIDER)."""
 
+    region: str = ""
+    """Region of the cluster's nodes, for the prices in warnings of admission and in `kaito plan`."""
+
     image_registry: str = DEFAULT_REGISTRY
     """Registry and path of the images kaito-serving and kaito-vllm (environment variable IMAGE_REGISTRY, else kaito).
     Their tag is the version of the controller."""

@@ -186,6 +186,8 @@ FLAGS: dict[str, dict[str, Any]] = {
         "weightsSource": "Pull",
         "nodeCacheDirectory": "/var/cache/kaito",
         "podDefaults": {"priorityClassName": "high"},
+        "region": "eastus",
+        "priceTable": {"prices": [{"region": "eastus", "instanceType": "a", "onDemand": 1}]},
         "servingImage": "r.example.com/serving:1",
         "vllmImage": "r.example.com/vllm:1",
         "karpenterNodeClass.group": "karpenter.k8s.aws",
@@ -327,6 +329,30 @@ def test_the_program_receives_each_value() -> None:
     assert controller(extra).workspace.image_registry == "r.example.com/k"
 
 
+def mounted(values: dict[str, Any], name: str, folder: Path) -> list[str]:
+    """The arguments of the controller, with the files of a mounted ConfigMap in a folder."""
+    objects = template(CONTROLLER, values=values)
+    found = container(objects, CONTROLLER)
+    (mount,) = [mount for mount in found["volumeMounts"] if mount["name"] == name]
+    (volume,) = [v for v in at(objects, place(CONTROLLER, POD + ".volumes")) if v["name"] == name]  # fmt: skip
+    for key, text in objects["ConfigMap", volume["configMap"]["name"]]["data"].items():
+        (folder / key).write_text(text)
+    return [argument.replace(mount["mountPath"], str(folder)) for argument in found["args"]]
+
+
+def test_the_program_receives_region_and_prices(tmp_path: Path) -> None:
+    table = {
+        "currency": "EUR",
+        "prices": [{"region": "westeurope", "instanceType": "Standard_NC6s_v3", "onDemand": 2.5}],
+    }
+    parsed = parse_controller(mounted({"region": "westeurope", "priceTable": table}, "prices", tmp_path), {})
+    assert parsed.workspace.region == "westeurope"
+    assert parsed.prices is not None
+    (price,) = parsed.prices.prices.values()
+    assert str(price) == "2.50 EUR per hour"
+    assert controller({}).prices is None
+
+
 def test_the_program_receives_sources_of_weights_and_defaults_of_pods(tmp_path: Path) -> None:
     weights = {"modelRegistry": "r.example.com/m", "weightsSource": "NodeCache", "nodeCacheDirectory": "/var/cache/k"}
     parsed = controller(weights).workspace
@@ -334,16 +360,7 @@ def test_the_program_receives_sources_of_weights_and_defaults_of_pods(tmp_path: 
     assert str(parsed.node_cache_directory) == "/var/cache/k"
 
     options = {"priorityClassName": "high", "nodeSelector": {"pool": "gpu"}}
-    objects = template(CONTROLLER, values={"podDefaults": options})
-    found = container(objects, CONTROLLER)
-    (mount,) = [mount for mount in found["volumeMounts"] if mount["name"] == "pod-defaults"]
-    (volume,) = [
-        v for v in at(objects, place(CONTROLLER, POD + ".volumes")) if v["name"] == "pod-defaults"
-    ]  # fmt: skip
-    data = objects["ConfigMap", volume["configMap"]["name"]]["data"]
-    for name, text in data.items():
-        (tmp_path / name).write_text(text)
-    arguments = [argument.replace(mount["mountPath"], str(tmp_path)) for argument in found["args"]]
+    arguments = mounted({"podDefaults": options}, "pod-defaults", tmp_path)
     defaults_of_pods = parse_controller(arguments, {}).workspace.pod_defaults
     assert (defaults_of_pods.priority_class_name, defaults_of_pods.node_selector) == ("high", {"pool": "gpu"})
 

@@ -49,6 +49,12 @@ kaito.sh/installation: "true"
 {{- if .Values.podDefaults }}
 - --pod-defaults=/etc/kaito/pod-defaults.yaml
 {{- end }}
+{{- with .Values.region }}
+- --region={{ . }}
+{{- end }}
+{{- if .Values.priceTable }}
+- --price-table=/etc/kaito-prices/prices.yaml
+{{- end }}
 {{- with .Values.servingImage }}
 - --serving-image={{ . }}
 {{- end }}

@@ -20,7 +20,7 @@ from kaito.prices.azure_retail import AzureRetailPrices
 from kaito.prices.book import PriceBook
 from kaito.prices.cache import PriceCache, default_path
 from kaito.prices.http import fetcher
-from kaito.prices.table import PriceTableError, read_table
+from kaito.prices.table import PriceTable, PriceTableError, read_table
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.workspace.flags import parse
@@ -64,10 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
         flags: list[str] = arguments.controller_flags
         if flags and not flags[0].startswith("-"):
             raise InputError(f"unexpected argument {flags[0]!r}: name files with -f")
-        settings = parse(flags, {}).workspace
+        invocation = parse(flags, {})
+        settings = invocation.workspace
         documents = read_documents(arguments.filename, sys.stdin)
         _check(documents, settings, arguments)
-        reports = asyncio.run(plan_documents(documents, settings, arguments))
+        reports = asyncio.run(plan_documents(documents, settings, arguments, own_prices=invocation.prices))
     except (InputError, PriceTableError) as error:
         sys.stderr.write(f"kaito plan: {error}\n")
         return USAGE
@@ -97,22 +98,28 @@ def _check(documents: Documents, settings: WorkspaceSettings, arguments: argpars
 
 
 async def plan_documents(
-    documents: Documents, settings: WorkspaceSettings, arguments: argparse.Namespace, clock: Clock | None = None
+    documents: Documents,
+    settings: WorkspaceSettings,
+    arguments: argparse.Namespace,
+    *,
+    own_prices: PriceTable | None = None,
+    clock: Clock | None = None,
 ) -> list[PlanReport]:
-    """Plans every Workspace of the files.
+    """Plans every Workspace of the files. `own_prices` are those of the controller's flag `--price-table`.
 
     Raises:
         PriceTableError: the user's table of prices is not valid.
         KaitoRuntimeError: the cluster cannot be read.
     """
     async with AsyncExitStack() as stack:
-        book = await stack.enter_async_context(_book(arguments))
+        book = await stack.enter_async_context(_book(arguments, own_prices))
         live = (
             await stack.enter_async_context(connected(arguments.kubeconfig, arguments.context, settings))
             if arguments.cluster
             else None
         )
-        question = PriceQuestion(book=book, region=arguments.region, capacity_type=arguments.capacity_type)
+        region: str = arguments.region or settings.region
+        question = PriceQuestion(book=book, region=region, capacity_type=arguments.capacity_type)
         return [
             await plan_workspace(source, documents, settings, question, live=live, clock=clock or SystemClock())
             for source in documents.workspaces
@@ -120,8 +127,8 @@ async def plan_documents(
 
 
 @asynccontextmanager
-async def _book(arguments: argparse.Namespace) -> AsyncGenerator[PriceBook]:
-    own = read_table(arguments.prices) if arguments.prices is not None else None
+async def _book(arguments: argparse.Namespace, own: PriceTable | None) -> AsyncGenerator[PriceBook]:
+    own = read_table(arguments.prices) if arguments.prices is not None else own
     if not arguments.live_prices:
         yield PriceBook(own=own)
         return

@@ -221,6 +221,19 @@ def test_flags_of_the_controller_change_the_plan(written: Any, capsys: pytest.Ca
     assert plan["model"]["image"].startswith("registry.example.com/k/kaito-vllm:")
 
 
+def test_region_and_prices_of_the_controller_are_used(
+    written: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table"
+    table.write_text(f"prices: [{{region: eastus, instanceType: {A100}, onDemand: 2}}]")
+    given = written(workspace())
+    assert run("-f", given, "-o", "json", "--", "--region=eastus", f"--price-table={table}") == 0
+    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    assert (plan["price"]["perHour"], plan["price"]["source"]) == (2.0, str(table))
+    assert run("-f", given, "--", "--price-table=/absent") == 2
+    assert "/absent: cannot be read" in capsys.readouterr().err
+
+
 def test_existing_nodes_come_from_the_files_and_cost_nothing_new(
     written: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,7 +292,7 @@ def test_a_price_api_that_fails_is_noted_and_the_table_is_used(
     written: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def book(_: Any) -> AsyncGenerator[PriceBook]:
+    async def book(_: Any, __: Any) -> AsyncGenerator[PriceBook]:
         yield PriceBook(living=FailingSource())
 
     monkeypatch.setattr(command, "_book", book)

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.webhook import Admission
+from kaito.prices.book import PriceBook
+from kaito.prices.table import parse_table
+from kaito.runtime.webhook import Admission, Webhook
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -82,17 +84,74 @@ def test_bypassing_the_size_check_is_a_warning(phi: Workspace) -> None:
     assert any("too small" in str(violation) for violation in validate_workspace(bypassed, None, SETTINGS))
 
 
-def test_the_webhook_denies_errors_and_allows_warnings(phi: Workspace) -> None:
-    validate = workspace_webhook(SETTINGS).validate
+async def reviewed(admission: Admission[Workspace], webhook: Webhook[Workspace] | None = None) -> Admission[Workspace]:
+    validate = (webhook or workspace_webhook(SETTINGS)).validate
     assert validate is not None
+    result = validate(admission)
+    if result is not None:
+        await result
+    return admission
+
+
+async def test_the_webhook_denies_errors_and_allows_warnings(phi: Workspace) -> None:
     large = changed(phi, inference={"preset": {"name": "phi-3-medium-4k-instruct"}})
-    refused = Admission("CREATE", large)
-    validate(refused)
+    refused = await reviewed(Admission("CREATE", large))
     assert [problem.field for problem in refused.problems] == ["resource.instanceType"]
-    bypassed = Admission("CREATE", large.with_metadata(annotations={labels.BYPASS_RESOURCE_CHECKS: "true"}))
-    validate(bypassed)
+    assert refused.warnings == []
+    bypassed = await reviewed(
+        Admission("CREATE", large.with_metadata(annotations={labels.BYPASS_RESOURCE_CHECKS: "true"}))
+    )
     assert bypassed.problems == []
-    assert bypassed.warnings
-    gone: Admission[Workspace] = Admission("DELETE", None, large)
-    validate(gone)
-    assert gone.problems == []
+    assert any("too small" in warning for warning in bypassed.warnings)
+    gone = await reviewed(Admission("DELETE", None, large))
+    assert (gone.problems, gone.warnings) == ([], [])
+
+
+def priced(table: str = "") -> Webhook[Workspace]:
+    own = parse_table(table, "mine") if table else None
+    return workspace_webhook(WorkspaceSettings(region="eastus"), PriceBook(own=own))
+
+
+async def test_a_new_workspace_is_warned_with_nodes_and_price(phi: Workspace) -> None:
+    two = changed(phi, resource={"count": 2})
+    (several, warning) = (await reviewed(Admission("CREATE", two), priced())).warnings
+    assert several.startswith("resource.count: is 2")
+    assert warning == (
+        "resource: the plan is 2 nodes of Standard_NC6s_v3: 6.12 USD per hour, 4,467.60 USD per month, on-demand in "
+        "eastus (snapshot of skypilot-catalog, undated)"
+    )
+    own = "{currency: EUR, asOf: 2026-11-01, prices: [{region: '*', instanceType: standard_nc6s_v3, onDemand: 2}]}"
+    (mine,) = (await reviewed(Admission("CREATE", phi), priced(own))).warnings
+    assert "1 node of Standard_NC6s_v3: 2.00 EUR per hour, 1,460.00 EUR per month" in mine
+    assert "(mine, 2026-11-01)" in mine
+
+
+async def test_an_unknown_price_is_stated(phi: Workspace) -> None:
+    (warning,) = (await reviewed(Admission("CREATE", phi))).warnings
+    assert warning.endswith("1 node of Standard_NC6s_v3: price unknown, because the controller has no --region")
+    newer = changed(phi, resource={"instanceType": "Standard_ND96isr_H200_v5"})
+    (unknown,) = (await reviewed(Admission("CREATE", newer), priced())).warnings
+    assert unknown.endswith("price in eastus unknown")
+
+
+async def test_an_update_is_warned_only_if_the_nodes_change(phi: Workspace) -> None:
+    labeled = phi.with_metadata(labels={"team": "a"})
+    assert (await reviewed(Admission("UPDATE", labeled, phi), priced())).warnings == []
+    more = phi.with_metadata(annotations={labels.NODE_COUNT_OVERRIDE: "3"})
+    (warning,) = (await reviewed(Admission("UPDATE", more, phi), priced())).warnings
+    assert "3 nodes of Standard_NC6s_v3: 9.18 USD per hour" in warning
+
+
+async def test_existing_nodes_and_deletions_have_no_price(phi: Workspace) -> None:
+    own = workspace_webhook(WorkspaceSettings(node_api=NodeApi.BYO, region="eastus"))
+    byo = changed(phi, resource={"instanceType": ""})
+    assert (await reviewed(Admission("CREATE", byo), own)).warnings == []
+    leaving = phi.with_metadata(deletion_timestamp="2030-01-01T00:00:00Z")
+    assert (await reviewed(Admission("UPDATE", leaving, phi), priced())).warnings == []
+
+
+async def test_a_configuration_that_is_not_read_is_named(phi: Workspace) -> None:
+    given = changed(phi, inference={"config": "mine"})
+    (warning,) = (await reviewed(Admission("CREATE", given), priced())).warnings
+    assert "3.06 USD per hour" in warning
+    assert warning.endswith("; ConfigMap 'mine' is read later")

@@ -1,0 +1,53 @@
+"""Builds the warnings with which admission reports nodes and price of a Workspace.
+
+`kubectl apply` prints them, also with `--dry-run=server`. The plan is the one that `kaito plan` prints without a
+cluster, and the price is from a table: admission sends no request. Objects that the Workspace names are not read, so
+that a configuration file may change the plan later.
+"""
+
+from kaito.api import Workspace
+from kaito.prices.book import PriceBook
+from kaito.workspace.cost import Cost, offering
+from kaito.workspace.plan import Plan
+from kaito.workspace.preflight import run_checks
+from kaito.workspace.preflight.offline import ManifestReader
+from kaito.workspace.preview import identified
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+
+async def plan_warnings(
+    workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings, prices: PriceBook
+) -> list[str]:
+    """Returns the warnings for a valid Workspace; none for existing nodes, and for updates with the same nodes."""
+    if settings.node_api is NodeApi.BYO or workspace.deleting:
+        return []
+    plan = await _plan(workspace, settings)
+    if plan is None:
+        return []
+    if old is not None and (before := await _plan(old, settings)) is not None and before.hardware == plan.hardware:
+        return []
+    count, instance_type = plan.hardware.count, plan.hardware.instance_type
+    nodes = f"{count} node{'s' if count > 1 else ''} of {instance_type}"
+    return [f"resource: the plan is {nodes}: {_price(plan, settings, prices)}{_unread(workspace)}"]
+
+
+async def _plan(workspace: Workspace, settings: WorkspaceSettings) -> Plan | None:
+    """Returns the plan from the object alone; None if there is an error, which other checks report."""
+    checked = await run_checks(identified(workspace), settings, ManifestReader())
+    return None if checked.errors else checked.plan
+
+
+def _price(plan: Plan, settings: WorkspaceSettings, prices: PriceBook) -> str:
+    if not settings.region:
+        return "price unknown, because the controller has no --region"
+    price = prices.find_offline(offering(plan.hardware, cloud=settings.cloud, region=settings.region))
+    if price is None:
+        return f"price in {settings.region} unknown"
+    as_of = f", {price.as_of}" if price.as_of is not None else ""
+    cost = Cost(nodes=plan.hardware.count, price=price)
+    return f"{cost}, {price.capacity_type} in {settings.region} ({price.source}{as_of})"
+
+
+def _unread(workspace: Workspace) -> str:
+    part = workspace.inference or workspace.tuning
+    return f"; ConfigMap {part.config!r} is read later" if part is not None and part.config else ""
