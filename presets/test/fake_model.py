@@ -15,6 +15,7 @@ from kaito_presets.inference.language_model import (
     ModelInfo,
     Option,
     OutOfMemory,
+    PrefixUsage,
     Row,
     RowOutput,
     TemplateOptions,
@@ -74,6 +75,8 @@ class FakeModel:
         self._permits: threading.Semaphore | None = None
         self.batch_sizes: list[int] = []
         self.begun: list[str] = []
+        self.calls: list[str] = []
+        """`slice` and `step`, in the order of the calls."""
         self.resets = 0
         self.seen: list[Row] = []
         self.fail_next_step = False
@@ -134,20 +137,35 @@ class FakeModel:
     def can_admit(self, live: Sequence[Row], candidate: Row) -> bool:
         return len(live) < self._room
 
-    def prefill(self, rows: Sequence[Row]) -> list[RowOutput]:
-        self.begun += [self.decode(row.prompt) for row in rows]
-        self.seen += rows
+    @property
+    def prefix_usage(self) -> PrefixUsage:
+        return PrefixUsage()
+
+    def prefill(self, rows: Sequence[Row], limit: int | None = None) -> list[RowOutput]:
+        remaining = limit
+        self.calls.append("slice")
+        complete: list[Row] = []
         for row in rows:
+            if not row.prompt_tokens_read:
+                self.begun.append(self.decode(row.prompt))
+                self.seen.append(row)
             self._maybe_fail(row)
             if row.prompt_logprobs is not None:
                 top = [((token + 1, -0.125),) if row.prompt_logprobs else () for token in row.prompt]
                 scored = [TokenLogprob(row.prompt[at], -0.25, top[at], 2) for at in range(1, len(row.prompt))]
                 row.prompt_token_logprobs = [None, *scored]
-        self._live += rows
-        return [self._next(row) for row in rows]
+            rest = len(row.prompt) - row.prompt_tokens_read
+            taken = rest if remaining is None else min(rest, remaining)
+            row.prompt_tokens_read += taken
+            remaining = None if remaining is None else remaining - taken
+            if row.prompt_tokens_read == len(row.prompt):
+                complete.append(row)
+        self._live += complete
+        return [self._next(row) for row in complete]
 
     def step(self) -> list[RowOutput]:
         self.wait_for_permit()
+        self.calls.append("step")
         if self.fail_next_step:
             self.fail_next_step = False
             raise RuntimeError("scripted failure")
@@ -159,7 +177,8 @@ class FakeModel:
             self.fail_next_leave = False
             raise RuntimeError("scripted failure")
         for row in rows:
-            self._live.remove(row)
+            if row in self._live:
+                self._live.remove(row)
 
     def reset(self) -> None:
         self.resets += 1

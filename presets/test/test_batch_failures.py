@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.model
 
-MODULES = ("backend/batch.py", "backend/model.py", "backend/sampling.py")
+MODULES = (
+    "backend/batch.py", "backend/key_values.py", "backend/model.py", "backend/prefix_cache.py", "backend/prompts.py",
+    "backend/sampling.py",
+)  # fmt: skip
 CANNOT_RAISE = frozenset({"_commit", "_move_back", "shift_back"})
 """Assignments, and copies within allocated memory: the code that undoes a failure relies on them."""
 CANNOT_RAISE_LINES = ("moved.append(", "= copy", "buffer[:, :, :distance] = 0")
@@ -91,6 +94,7 @@ SCENES: dict[str, tuple[list[str], Joining]] = {
 }
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("scene", SCENES)
 def test_prefill_that_fails_at_any_line_leaves_the_batch_unchanged(shallow: "TransformersModel", scene: str) -> None:
     """`prefill` keeps its guarantee for an exception at every line."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from fake_model import FakeModel
+from kaito_presets.inference import scheduler
 from running_server import RunningServer, Serve
 
 
@@ -40,6 +41,66 @@ async def test_row_is_added_to_a_running_batch_and_removed_before_the_others(ser
     assert not long.done()
     model.release()
     assert (await long)[0] == 200
+
+
+async def test_long_prompt_does_not_stop_running_rows(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prompt is computed in slices, with a step of the batch after each."""
+    monkeypatch.setattr(scheduler, "MAX_SLICE_TOKENS", 50)
+    monkeypatch.setattr(scheduler, "FIRST_SLICE_TOKENS", 50)
+    model = FakeModel(reply=lambda prompt: "x" * 40 if prompt == "running" else "done")
+    server = await serve(model)
+    model.hold()
+    running = chat(server, "running")
+    await server.until(lambda: "running" in model.begun)
+    long = chat(server, "p" * 500)
+    await server.queued(1)
+    model.calls.clear()
+    model.release()
+    assert (await running, await long) == ((200, {"Result": "x" * 40}), (200, {"Result": "done"}))
+    assert model.calls.count("slice") == 10
+    first = model.calls.index("slice")
+    assert model.calls[first : first + 20] == ["slice", "step"] * 10
+
+
+async def test_short_prompt_does_not_wait_for_a_long_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second slice is for the shortest prompt; the long one gets the others."""
+    monkeypatch.setattr(scheduler, "MAX_SLICE_TOKENS", 50)
+    monkeypatch.setattr(scheduler, "FIRST_SLICE_TOKENS", 50)
+    model = FakeModel(reply=lambda prompt: "x" * 60 if prompt == "first" else prompt[:1])
+    server = await serve(model)
+    model.hold()
+    first = chat(server, "first")
+    await server.until(lambda: "first" in model.begun)
+    long, short = chat(server, "l" * 900), chat(server, "s" * 60)
+    await server.queued(2)
+    model.allow(6)
+    assert await short == (200, {"Result": "s"})
+    assert not long.done()
+    model.release()
+    assert [(await task)[0] for task in (first, long)] == [200, 200]
+
+
+async def test_canceled_row_leaves_in_the_middle_of_its_prompt(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "MAX_SLICE_TOKENS", 50)
+    monkeypatch.setattr(scheduler, "FIRST_SLICE_TOKENS", 50)
+    model = FakeModel(reply=lambda _: "x" * 100)
+    server = await serve(model)
+    model.hold()
+    running = chat(server, "running")
+    await server.until(lambda: "running" in model.begun)
+    long = chat(server, "l" * 900)
+    await server.queued(1)
+    model.allow(3)
+    await server.until(lambda: len(model.seen) == 2)
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+    await server.until(lambda: model.seen[1].cancelled)
+    model.release()
+    assert (await running)[0] == 200
+    await server.until(lambda: not server.scheduler.is_busy)
+    assert model.seen[1].prompt_tokens_read < 900
+    assert model.seen[1].output_tokens == []
 
 
 async def test_full_queue_is_a_429_with_retry_after(serve: Serve) -> None:
@@ -129,6 +190,26 @@ async def test_failed_step_fails_its_rows_and_the_server_continues(serve: Serve)
     )
     assert model.resets == 1
     assert (await server.post("/chat", {"prompt": "abc"}))[0] == 200
+
+
+async def test_failed_step_does_not_affect_rows_whose_prompts_are_being_computed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "MAX_SLICE_TOKENS", 50)
+    monkeypatch.setattr(scheduler, "FIRST_SLICE_TOKENS", 50)
+    model = FakeModel(reply=lambda prompt: "x" * 60 if prompt == "running" else "done")
+    server = await serve(model)
+    model.hold()
+    running = chat(server, "running")
+    await server.until(lambda: "running" in model.begun)
+    long = chat(server, "p" * 500)
+    await server.queued(1)
+    model.allow(2)
+    await server.until(lambda: len(model.seen) == 2)
+    model.fail_next_step = True
+    model.release()
+    assert (await running)[0] == 500
+    assert await long == (200, {"Result": "done"})
 
 
 async def test_out_of_memory_is_an_error_with_a_remedy(serve: Serve) -> None:

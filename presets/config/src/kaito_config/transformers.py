@@ -62,6 +62,9 @@ class InferenceOptions(StrictModel):
     max_model_len: int | None = Field(
         default=None, ge=16, description="most tokens of prompt and completion; default: what model and memory allow"
     )
+    enable_prefix_caching: bool = Field(
+        default=True, description="keep keys and values of prompts, so that a common prefix is computed once"
+    )
     max_request_bytes: int = Field(
         default=4 * 2**20, ge=1024, description="larger request bodies are rejected with 413"
     )

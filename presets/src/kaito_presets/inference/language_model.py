@@ -149,8 +149,23 @@ class Row:
     """Result of `LanguageModel.compile_grammar` to which the tokens of the row are restricted."""
     prompt_token_logprobs: "Sequence[TokenLogprob | None]" = ()
     """Result of `prompt_logprobs`, set by the prefill; None for the first token, which has no probability."""
+    prompt_tokens_read: int = 0
+    """Tokens of the prompt that have been computed or reused, set by the prefill."""
+    cached_tokens: int = 0
+    """Tokens of the prompt whose keys and values were reused, set by the prefill."""
     output_tokens: list[int] = field(default_factory=list[int])
     cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixUsage:
+    """Use of stored prompt prefixes since the start; all 0 if the model stores none."""
+
+    hits: int = 0
+    """Prompts that began with a stored prefix."""
+    reused_tokens: int = 0
+    """Tokens of prompts that were not computed because of it."""
+    stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +250,17 @@ class LanguageModel(Protocol):
         """Returns whether the memory suffices for `candidate` and the running rows, in and outside the batch."""
         ...
 
-    def prefill(self, rows: Sequence[Row]) -> list[RowOutput]:
-        """Computes the prompts of `rows`, adds the rows to the batch, and returns the first token of each.
+    @property
+    def prefix_usage(self) -> PrefixUsage:
+        """Use of stored prompt prefixes."""
+        ...
 
-        If it raises, the batch is unchanged.
+    def prefill(self, rows: Sequence[Row], limit: int | None = None) -> list[RowOutput]:
+        """Computes the prompts of `rows`, at most `limit` tokens of them; None for all.
+
+        Each row whose prompt is complete is added to the batch, and its first token is returned. The others continue
+        with the next call. The first rows take precedence. If it raises, the batch and the computed part of each prompt
+        are unchanged.
         """
         ...
 
@@ -247,7 +269,7 @@ class LanguageModel(Protocol):
         ...
 
     def remove(self, rows: Sequence[Row]) -> None:
-        """Removes rows from the batch."""
+        """Removes rows from the batch, or drops the computed part of their prompts."""
         ...
 
     def reset(self) -> None:

@@ -9,6 +9,7 @@ from typing import Final, final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from kaito_presets.inference.language_model import PrefixUsage
 from kaito_presets.machine import GpuReading, read_gpus, read_machine
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series double the counters and are not read
@@ -44,6 +45,14 @@ class Metrics:
         )  # fmt: skip
         self._in_flight = Gauge("kaito_generation_in_flight", "Sequences in the batch.", registry=registry)
         self._queued = Gauge("kaito_generation_queue_length", "Sequences waiting.", registry=registry)
+        self._prefix_hits = Counter(
+            "kaito_prefix_cache_hits", "Prompts that began with a stored prefix.", registry=registry
+        )
+        self._prefix_tokens = Counter(
+            "kaito_prefix_cache_reused_tokens", "Tokens of prompts that were not computed again.", registry=registry
+        )
+        self._prefix_bytes = Gauge("kaito_prefix_cache_bytes", "Memory of stored prefixes.", registry=registry)
+        self._prefix_usage = PrefixUsage()
         self._unbatched = Counter(
             "kaito_generation_unbatched", "Requests that ran outside the batch, by the option that requires it.",
             ("option",), registry=registry,
@@ -71,23 +80,30 @@ class Metrics:
     # Observer protocols of the scheduler and the service.
 
     def queue_changed(self, waiting: int, live: int) -> None:
-        """See `scheduler.Observer`."""
+        """See `events.Observer`."""
         self._queued.set(waiting)
         self._in_flight.set(live)
         self.open_sequences = waiting + live
 
     def step_done(self, rows: int, seconds: float) -> None:
-        """See `scheduler.Observer`."""
+        """See `events.Observer`."""
         self._generation_tokens.inc(rows)
         self._step.observe(seconds)
 
+    def prefix_cache_changed(self, usage: PrefixUsage) -> None:
+        """See `events.Observer`."""
+        before, self._prefix_usage = self._prefix_usage, usage
+        self._prefix_hits.inc(max(0, usage.hits - before.hits))
+        self._prefix_tokens.inc(max(0, usage.reused_tokens - before.reused_tokens))
+        self._prefix_bytes.set(usage.stored_bytes)
+
     def unbatched_started(self, reasons: Sequence[str]) -> None:
-        """See `scheduler.Observer`."""
+        """See `events.Observer`."""
         for option in reasons:
             self._unbatched.labels(option).inc()
 
     def unbatched_finished(self, tokens: int) -> None:
-        """See `scheduler.Observer`; the first token is not counted here, but by `first_token`."""
+        """See `events.Observer`; the first token is not counted here, but by `first_token`."""
         self._generation_tokens.inc(max(0, tokens - 1))
 
     def started(self, prompt_tokens: int) -> None:

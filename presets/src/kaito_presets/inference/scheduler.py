@@ -4,8 +4,11 @@
 
 * At most `queue_limit` rows wait. A request for more is rejected with 429, or with 400 if it exceeds what an idle
   server accepts. The rows of one request are accepted together or not at all.
-* A row is added to the batch between two steps as soon as the memory suffices, and removed as soon as it ends or its
-  client disconnects.
+* A row is admitted between two steps as soon as the memory suffices, and removed as soon as it ends or its client
+  disconnects.
+* Prompts are computed in slices, and the batch makes a step after each: running rows wait for about `SLICE_SECONDS` at
+  most, however long a prompt is. Every second slice is for the shortest prompt, so that a short one does not wait for
+  the end of a long one.
 * A row that fails does not affect other rows. A step that fails affects the rows of the batch only.
 * One row at a time runs outside the batch; the thread alternates between it and the batch, one token each.
 * A slow reader does not delay other requests: tokens are delivered to unbounded queues. (A row produces at most
@@ -19,92 +22,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar, cast, final
+from typing import Final, TypeVar, cast, final
 
 from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, RequestError, Unavailable
+from kaito_presets.inference.events import Observer, RowHandle, TokenEvent
 from kaito_presets.inference.language_model import (
     LanguageModel,
     OutOfMemory,
     Row,
     RowOutput,
-    TokenLogprob,
     UnbatchedGeneration,
     UnbatchedProgress,
 )
 
 log = logging.getLogger(__name__)
 
-MAX_JOINING_TOKENS: Final = 4096
-"""Maximum number of prompt tokens that are prefilled between two steps, because the running rows wait meanwhile. A
-longer prompt is admitted alone."""
+SLICE_SECONDS: Final = 0.4
+"""Time that one slice of a prompt should take. Shorter slices make the stream of running rows smoother, longer ones
+use the device better."""
+STEPS_PER_SLICE: Final = 3.0
+"""A slice may take as long as this many steps of the batch, if that is more than `SLICE_SECONDS`."""
+MIN_SLICE_TOKENS: Final = 32
+MAX_SLICE_TOKENS: Final = 2048
+FIRST_SLICE_TOKENS: Final = 256
+"""Length of a slice before the duration of one is known."""
 
 Clock = Callable[[], float]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """New tokens of a row; `finish_reason` is "stop", "length" or "abort" in the last event of a row, else None."""
-
-    tokens: Sequence[int]
-    logprobs: Sequence[TokenLogprob] = ()
-    finish_reason: str | None = None
-    sequences: Sequence[Sequence[int]] = ()
-    """All returned sequences of a row that ran outside the batch."""
-    at: float = 0.0
-    """Clock reading of the first token in `tokens`."""
-
-
-class Observer(Protocol):
-    """Receives measurements; `Metrics` implements it. The scheduler's thread calls it, so it must not block."""
-
-    def queue_changed(self, waiting: int, live: int) -> None:
-        """Called when the number of waiting or running rows has changed."""
-        ...
-
-    def step_done(self, rows: int, seconds: float) -> None:
-        """Called after a decode step, which produced one token for each of `rows` rows."""
-        ...
-
-    def unbatched_started(self, reasons: Sequence[str]) -> None:
-        """Called when a row starts outside the batch; `reasons` are the options that require it."""
-        ...
-
-    def unbatched_finished(self, tokens: int) -> None:
-        """Called when a row outside the batch ends; `tokens` counts the tokens of all its sequences."""
-        ...
-
-
-@final
-@dataclass(slots=True, eq=False)
-class RowHandle:
-    """Connects a submitted row with its request: delivers the token events and cancels the row."""
-
-    row: Row
-    incremental: bool
-    """Whether each token is delivered immediately (for streams and stop strings) or all of them at the end."""
-    loop: asyncio.AbstractEventLoop
-    events: asyncio.Queue[TokenEvent | RequestError] = field(default_factory=asyncio.Queue[TokenEvent | RequestError])
-    order: int = 0
-    """Sequence number of the submission."""
-    first_token_at: float | None = None
-    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-
-    def cancel(self) -> None:
-        """Requests that the row ends; the scheduler removes it before the next step."""
-        self.row.cancelled = True
-
-    async def next(self) -> TokenEvent:
-        """Waits for the next tokens of the row.
-
-        Raises:
-            RequestError: the row failed.
-        """
-        event = await self.events.get()
-        if isinstance(event, RequestError):
-            raise event
-        return event
 
 
 @final
@@ -128,6 +72,8 @@ class Scheduler:
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
         self._waiting: deque[RowHandle] = deque()
+        self._joining: dict[Row, RowHandle] = {}
+        """Admitted rows whose prompts are not complete."""
         self._live: dict[Row, RowHandle] = {}
         self._waiting_unbatched: deque[RowHandle] = deque()
         self._unbatched: RowHandle | None = None
@@ -139,6 +85,9 @@ class Scheduler:
         self._closed = False
         self._stopping = False
         self._step_seconds = 0.0
+        self._prompt_token_seconds = 0.0
+        """Measured time of one prompt token; 0 before the first slice."""
+        self._slices = 0
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
 
     def start(self) -> None:
@@ -167,9 +116,10 @@ class Scheduler:
             if self.is_broken:
                 raise Unavailable("the model failed and could not be reset; the server has to be restarted")
             waiting = len(self._waiting) + len(self._waiting_unbatched)
-            if len(rows) > limit - len(self._live) - waiting - (self._unbatched is not None):
+            running = len(self._joining) + len(self._live) + (self._unbatched is not None)
+            if len(rows) > limit - running - waiting:
                 raise Overloaded(
-                    f"the queue is full ({waiting} waiting, {len(self._live)} being generated)",
+                    f"the queue is full ({waiting} waiting, {running} being generated)",
                     retry_after_seconds=self._retry_after(),
                 )
             for handle in handles:
@@ -225,12 +175,13 @@ class Scheduler:
         """Returns the versions of adapters that waiting and running rows use; for commands between steps."""
         with self._wake:
             handles = [*self._waiting, *self._waiting_unbatched, *([self._unbatched] if self._unbatched else [])]
-            return {handle.row.adapter for handle in (*handles, *self._live.values())}
+            return {handle.row.adapter for handle in (*handles, *self._joining.values(), *self._live.values())}
 
     @property
     def is_busy(self) -> bool:
         """Whether a row is waiting or running."""
-        return bool(self._waiting or self._live or self._waiting_unbatched or self._unbatched)
+        running = self._joining or self._live or self._unbatched
+        return bool(running or self._waiting or self._waiting_unbatched)
 
     def close(self) -> None:
         """Rejects new rows; accepted rows continue."""
@@ -241,7 +192,7 @@ class Scheduler:
         """Ends the thread; rows that are still waiting or running fail with 503."""
         with self._wake:
             self._closed = self._stopping = True
-            for row in self._live:
+            for row in (*self._joining, *self._live):
                 row.cancelled = True
             if self._unbatched:
                 self._unbatched.cancel()
@@ -253,9 +204,9 @@ class Scheduler:
         longest = max((row.max_new_tokens - len(row.output_tokens) for row in self._live), default=0)
         return max(1, min(60, round(longest * self._step_seconds)))
 
-    # The thread. Only the thread changes `_live` and calls the methods of the model that compute, so these need no
-    # lock. `_wake` protects the queues and the flags, and is never held while the model computes: `submit` runs on the
-    # event loop and must not wait for a step.
+    # The thread. Only the thread changes `_joining` and `_live` and calls the methods of the model that compute, so
+    # these need no lock. `_wake` protects the queues and the flags, and is never held while the model computes, because
+    # `submit` runs on the event loop and must not wait for a step.
 
     def _run(self) -> None:
         while True:
@@ -282,23 +233,25 @@ class Scheduler:
         self._fail(waiting, Unavailable("the server is shutting down"))
 
     def _run_iteration(self) -> None:
-        """Removes canceled rows, admits waiting ones, advances the batch by one token, then the row outside it.
+        """Removes canceled rows, admits waiting ones, computes a slice of their prompts, and advances the batch by one
+        token, then the row outside it.
 
         Canceled rows are removed first, so that their memory is available to waiting rows.
         """
         self._remove_cancelled()
-        admitted = self._next_admitted()
-        if admitted:
-            self._prefill(admitted)
+        self._admit()
+        if self._joining:
+            self._prefill(self._next_joining())
         if self._live:
             self._step()
         self._advance_unbatched()
 
-    def _fail_running(self, error: RequestError) -> None:
-        """Fails all running rows and resets the model."""
-        failed = list(self._live.values())
+    def _fail_running(self, error: RequestError, *, keep_joining: bool = False) -> None:
+        """Fails all running rows and resets the model; with `keep_joining`, prompts begin again if that succeeds."""
+        joining, failed = dict(self._joining), list(self._live.values())
         unbatched, run = self._unbatched, self._unbatched_run
         with self._wake:
+            self._joining.clear()
             self._live.clear()
             self._unbatched = self._unbatched_run = None
         try:
@@ -308,28 +261,33 @@ class Scheduler:
         except Exception:
             log.exception("resetting the model failed; the server has to be restarted")
             self.is_broken = True
+        if keep_joining and not self.is_broken:
+            for row in joining:
+                row.prompt_tokens_read = row.cached_tokens = 0
+            with self._wake:
+                self._joining.update(joining)
+        else:
+            failed += joining.values()
         self._report_queue()
         self._fail([*failed, *([unbatched] if unbatched else [])], error)
 
-    def _next_admitted(self) -> list[RowHandle]:
-        """Takes the waiting rows that can be added to the batch now, in the order of their submission.
+    def _admit(self) -> None:
+        """Admits the waiting rows for which the memory suffices now, in the order of their submission.
 
         Only the head of the queue is considered: a smaller row behind it would be faster, but a large row could wait
         indefinitely.
         """
-        admitted: list[RowHandle] = []
-        tokens = 0
         beside = [self._unbatched.row] if self._unbatched else []
+        admitted = False
         with self._wake:
             while self._waiting:
                 handle = self._waiting[0]
-                live = [*self._live, *(other.row for other in admitted)]
+                live = [*self._live, *self._joining]
                 if handle.row.cancelled:
                     self._waiting.popleft()
                     self._deliver([(handle, TokenEvent((), finish_reason="abort"))])
                     continue
-                tokens += len(handle.row.prompt)
-                if len(live) >= self._batch_limit or (admitted and tokens > MAX_JOINING_TOKENS):
+                if len(live) >= self._batch_limit:
                     break
                 # A row alone in memory always fits, because its length was checked against the context on submission.
                 # Without this exception a pessimistic estimate could keep the row in the queue indefinitely.
@@ -337,8 +295,25 @@ class Scheduler:
                     break
                 if live and self._must_wait_for_unbatched(handle, live):
                     break
-                admitted.append(self._waiting.popleft())
-        return admitted
+                self._joining[handle.row] = self._waiting.popleft()
+                admitted = True
+        if admitted:
+            self._report_queue()
+
+    def _next_joining(self) -> list[RowHandle]:
+        """Returns the admitted rows in the order in which their prompts are computed."""
+        self._slices += 1
+        joining = list(self._joining.values())
+        if self._slices % 2 == 0:
+            joining.sort(key=lambda handle: len(handle.row.prompt) - handle.row.prompt_tokens_read)
+        return joining
+
+    def _slice_tokens(self) -> int:
+        """Computes how many prompt tokens the next slice may have."""
+        if not self._prompt_token_seconds:
+            return FIRST_SLICE_TOKENS
+        seconds = max(SLICE_SECONDS, STEPS_PER_SLICE * self._step_seconds * bool(self._live))
+        return max(MIN_SLICE_TOKENS, min(MAX_SLICE_TOKENS, round(seconds / self._prompt_token_seconds)))
 
     def _must_wait_for_unbatched(self, handle: RowHandle, live: Sequence[Row]) -> bool:
         """Returns whether a row outside the batch was submitted before `handle` and still lacks memory.
@@ -350,21 +325,35 @@ class Scheduler:
         first = self._waiting_unbatched[0]
         return first.order < handle.order and not self._model.can_admit(live, first.row)
 
-    def _prefill(self, admitted: Sequence[RowHandle]) -> None:
+    def _prefill(self, joining: Sequence[RowHandle]) -> None:
+        """Computes one slice of prompts."""
+        rows = [handle.row for handle in joining]
+        before = sum(row.prompt_tokens_read - row.cached_tokens for row in rows)
+        started = self._clock()
         try:
-            outputs = self._model.prefill([handle.row for handle in admitted])
+            outputs = self._model.prefill(rows, self._slice_tokens())
         except Exception as error:
-            # A failed prefill leaves the batch unchanged (`LanguageModel.prefill`), so only these rows are affected.
-            if len(admitted) > 1:
+            # A failed prefill changes nothing (`LanguageModel.prefill`), so only these rows are affected.
+            if len(joining) > 1:
                 # One row is the cause, for example a prompt that exceeds the memory. The others succeed separately.
-                for handle in admitted:
+                for handle in joining:
                     self._prefill([handle])
                 return
             log.exception("prefill failed")
-            self._fail(admitted, _failure(error))
+            self._model.remove(rows)
+            with self._wake:
+                del self._joining[joining[0].row]
+            self._report_queue()
+            self._fail(joining, _failure(error))
             return
-        self._live.update((handle.row, handle) for handle in admitted)
-        self._report_queue()
+        computed = sum(row.prompt_tokens_read - row.cached_tokens for row in rows) - before
+        if computed >= MIN_SLICE_TOKENS:
+            self._prompt_token_seconds = (self._clock() - started) / computed
+        with self._wake:
+            for output in outputs:
+                self._live[output.row] = self._joining.pop(output.row)
+        if self._observer:
+            self._observer.prefix_cache_changed(self._model.prefix_usage)
         self._process_outputs(outputs)
 
     def _step(self) -> None:
@@ -375,7 +364,7 @@ class Scheduler:
         except Exception as error:
             # A step that fails half way leaves rows with different numbers of tokens: the batch cannot be continued.
             log.exception("decode step failed; %d rows fail", count)
-            self._fail_running(_failure(error))
+            self._fail_running(_failure(error), keep_joining=True)
             return
         self._step_seconds = self._clock() - started
         if self._observer:
@@ -414,9 +403,10 @@ class Scheduler:
             self._deliver(events)
 
     def _remove_cancelled(self) -> None:
-        cancelled = [row for row in self._live if row.cancelled]
+        running = self._joining | self._live
+        cancelled = [row for row in running if row.cancelled]
         if cancelled:
-            handles = [self._live[row] for row in cancelled]
+            handles = [running[row] for row in cancelled]
             self._remove(cancelled)
             self._deliver([(handle, TokenEvent((), finish_reason="abort")) for handle in handles])
 
@@ -424,7 +414,8 @@ class Scheduler:
         self._model.remove(rows)
         with self._wake:
             for row in rows:
-                del self._live[row]
+                self._joining.pop(row, None)
+                self._live.pop(row, None)
         self._report_queue()
 
     # The row outside the batch.
@@ -458,7 +449,7 @@ class Scheduler:
             if not self._waiting_unbatched:
                 return False
             handle = self._waiting_unbatched[0]
-            live = [*self._live]
+            live = [*self._live, *self._joining]
             if live and not handle.row.cancelled and not self._model.can_admit(live, handle.row):
                 return False
             self._unbatched = self._waiting_unbatched.popleft()
@@ -521,7 +512,8 @@ class Scheduler:
     def _report_queue(self) -> None:
         if self._observer:
             waiting = len(self._waiting) + len(self._waiting_unbatched)
-            self._observer.queue_changed(waiting, len(self._live) + (self._unbatched is not None))
+            running = len(self._live) + len(self._joining) + (self._unbatched is not None)
+            self._observer.queue_changed(waiting, running)
 
 
 def _settle(

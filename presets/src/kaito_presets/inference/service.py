@@ -20,6 +20,7 @@ from typing import Final, Protocol, final
 
 from kaito_presets.errors import BadRequest, Overloaded, PromptTooLong, UnknownModel
 from kaito_presets.inference.detokenizer import IncrementalDetokenizer, StopStrings
+from kaito_presets.inference.events import RowHandle
 from kaito_presets.inference.language_model import (
     Grammar,
     LanguageModel,
@@ -31,7 +32,7 @@ from kaito_presets.inference.language_model import (
     TemplateOptions,
     TokenLogprob,
 )
-from kaito_presets.inference.scheduler import RowHandle, Scheduler
+from kaito_presets.inference.scheduler import Scheduler
 from kaito_presets.json_values import abbreviate, is_list
 
 log = logging.getLogger(__name__)

@@ -106,7 +106,9 @@ class LoadedAdapters:
 
     def fingerprint(self, adapter: str | None) -> Hashable:
         """Returns a value that differs if the active weights do. Versions have different names and never change."""
-        return self._combined if adapter is None else adapter
+        if adapter is None:
+            return self._combined
+        return self._current[adapter][1] if adapter in self._current else adapter
 
     def activate(self, adapter: str | None) -> None:
         """Activates a version, or the present one of a name; `BASE` deactivates all, None activates the combination.

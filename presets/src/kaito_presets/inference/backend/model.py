@@ -6,17 +6,18 @@ in them cannot share a forward pass: there is one batch per combination, and a s
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
+import copy
 import dataclasses
 import inspect
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeVar, cast, final
 
 import torch
 import transformers
-from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError
@@ -27,14 +28,17 @@ from kaito_presets.inference.backend.grammar import GrammarCompiler
 from kaito_presets.inference.backend.load import check_source, load_model, load_tokenizer
 from kaito_presets.inference.backend.memory import cache_budget_bytes, cache_bytes_per_token
 from kaito_presets.inference.backend.plan import TransformersPlan, make_plan, usable_config
+from kaito_presets.inference.backend.prefix_cache import PrefixCache, token_blocks
+from kaito_presets.inference.backend.prompts import SLICE_TOKENS as PROMPT_SLICE_TOKENS, BatchKey, PromptReader
 from kaito_presets.inference.backend.sampling import Choice, RequireToken, Sampler
-from kaito_presets.inference.backend.unbatched import UnbatchedRun
+from kaito_presets.inference.backend.unbatched import GPU_SLICE_TOKENS, SLICE_TOKENS, Pauses, UnbatchedRun
 from kaito_presets.inference.language_model import (
     Grammar,
     Message,
     ModelInfo,
     Option,
     OutOfMemory,
+    PrefixUsage,
     Row,
     RowOutput,
     TemplateOptions,
@@ -54,9 +58,10 @@ MIN_UNBATCHED_TOKENS: Final = 8192
 """Tokens that a row outside the batch may use even if the context of the model is shorter: four beams of 2048
 tokens."""
 WARM_UP_TOKENS: Final = 8
+PREFIX_CACHE_SHARE: Final = 0.25
+"""Share of the memory for keys and values that stored prefixes may use. Running rows take precedence."""
+Result = TypeVar("Result")
 _NO_DEFAULTS: Final[Mapping[str, Option]] = {}
-
-BatchKey = tuple[str | None, bool]
 
 
 def open_model(
@@ -114,11 +119,22 @@ class TransformersModel:
         kinds = set(get_layer_types_and_kwargs(text_config)[0])
         self._batchable = kinds <= BATCHABLE_LAYERS
         self._windowed = kinds != {"full_attention"}
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._rope = _LongRope(text_config)
         self._layers: int = text_config.num_hidden_layers
         self._token_bytes = cache_bytes_per_token(model.config, model.dtype)
         self._budget_tokens = max(64, cache_budget_bytes(model.device) // self._token_bytes)
+        self._prefixes: PrefixCache | None = None
+        if options.enable_prefix_caching and self._batchable:
+            self._prefixes = PrefixCache(int(self._budget_tokens * self._token_bytes * PREFIX_CACHE_SHARE))
+        self._prompts = PromptReader(
+            model,
+            layers=self._layers,
+            pad_token=tokenizer.pad_token_id or 0,
+            keep_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
+            prefixes=self._prefixes,
+            batch_key=self._key_of,
+            prefix_key=self._prefix_key,
+        )
         self.info = ModelInfo(
             name=options.name,
             context_tokens=_context(options, text_config, self._budget_tokens),
@@ -219,32 +235,47 @@ class TransformersModel:
 
     def can_admit(self, live: Sequence[Row], candidate: Row) -> bool:
         """See `LanguageModel.can_admit`; in the batch, every row uses as many columns as the longest one."""
-        batched = [row for row in (*live, candidate) if not row.plan.is_unbatched]
-        longest = max((len(row.prompt) + row.max_new_tokens for row in batched), default=0)
-        unbatched = sum(unbatched_cache_tokens(row) for row in (*live, candidate) if row.plan.is_unbatched)
-        return len(batched) * longest + unbatched <= self._budget_tokens
+        return _reserved_tokens([*live, candidate]) <= self._budget_tokens
 
-    def prefill(self, rows: Sequence[Row]) -> list[RowOutput]:
+    def prefill(self, rows: Sequence[Row], limit: int | None = None) -> list[RowOutput]:
         """See `LanguageModel.prefill`."""
-        groups: dict[BatchKey, list[Row]] = {}
-        for row in rows:
-            groups.setdefault((row.adapter, self._rope.is_long(row)), []).append(row)
+        reserved = _reserved_tokens([*self._place, *rows])
+        if self._prefixes is not None:
+            self._prefixes.shrink((self._budget_tokens - reserved) * self._token_bytes)
         try:
-            return [output for key, members in groups.items() for output in self._prefill_group(key, members)]
+            outputs = self._prefill_slice(rows, limit or PROMPT_SLICE_TOKENS)
+            while limit is None and len(outputs) < len(rows):
+                rest = [row for row in rows if row not in self._place]
+                outputs += self._prefill_slice(rest, PROMPT_SLICE_TOKENS)
+            order = {row: index for index, row in enumerate(rows)}
+            return sorted(outputs, key=lambda output: order[output.row])
         except BaseException:
-            # Rows of one group may be in their batch already when the next group fails.
+            # Prompts that are complete may be in their batch already when the next ones fail.
             self._revert_prefill(rows)
+            if limit is None:
+                self._prompts.drop(rows)
             raise
 
-    def _prefill_group(self, key: BatchKey, members: list[Row]) -> list[RowOutput]:
+    def _prefill_slice(self, rows: Sequence[Row], limit: int) -> list[RowOutput]:
+        """Computes one slice of prompts; adds rows whose prompts are complete to their batch."""
+        if not rows:
+            return []
+        reading = self._prompts.select(rows, limit)
+        key, members = reading.key, reading.rows
+        logits = self._forward(key, lambda: self._prompts.advance(reading, limit))
+        if logits is None:
+            return []
         batch = self._batches.get(key)
         if batch is None:
-            batch = self._batches[key] = self._new_batch()
-        logits = self._forward(key, lambda: batch.add(members))
+            batch = self._batches[key] = Batch(self._model, layers=self._layers, needs_window_mask=self._windowed)
+        batch.add(members, reading.starts, reading.width, reading.layers)
         choice = self._sampler.choose(members, logits)
         before = self._newest.get(key)
         self._newest[key] = choice.tokens if before is None else torch.cat([before, choice.tokens])
         self._place.update((row, key) for row in members)
+        self._prompts.drop(members)
+        for row in members:
+            row.prompt_tokens_read = len(row.prompt)
         return _row_outputs(members, choice)
 
     def _revert_prefill(self, rows: Sequence[Row]) -> None:
@@ -282,10 +313,13 @@ class TransformersModel:
         """See `LanguageModel.remove`."""
         groups: dict[BatchKey, list[Row]] = {}
         for row in rows:
-            groups.setdefault(self._place.pop(row), []).append(row)
+            if row in self._place:
+                groups.setdefault(self._place.pop(row), []).append(row)
+        self._prompts.drop(rows)
         self._sampler.forget(rows)
         for key, members in groups.items():
             batch = self._batches[key]
+            self._remember(key, batch, members)
             position = {id(row): index for index, row in enumerate(batch.rows)}
             batch.remove(members)
             if batch.rows:
@@ -297,8 +331,25 @@ class TransformersModel:
                 if len(self._batches) > 1:
                     del self._batches[key]
 
+    def _remember(self, key: BatchKey, batch: Batch, rows: Sequence[Row]) -> None:
+        """Stores prompt and completion of ended rows, because the next turn of a conversation begins with them."""
+        if self._prefixes is None:
+            return
+        for row in rows:
+            index, start, columns = batch.start_of(row)
+            # The newest token has no keys and values yet.
+            tokens = [*row.prompt, *row.output_tokens][:columns]
+            self._prompts.remember(key, token_blocks(tokens), batch.layers, index, start)
+
+    @property
+    def prefix_usage(self) -> PrefixUsage:
+        """See `LanguageModel.prefix_usage`."""
+        cache = self._prefixes
+        return PrefixUsage(cache.hits, cache.reused_tokens, cache.used_bytes) if cache is not None else PrefixUsage()
+
     def reset(self) -> None:
         """See `LanguageModel.reset`."""
+        self._prompts.clear()
         self._batches.clear()
         self._newest.clear()
         self._sampler.forget(list(self._place))
@@ -314,20 +365,29 @@ class TransformersModel:
         """
         plan = cast("TransformersPlan", row.plan)
         self.check_unbatched(row)
+        if self._prefixes is not None:
+            reserved = _reserved_tokens([*self._place, row])
+            self._prefixes.shrink((self._budget_tokens - reserved) * self._token_bytes)
 
-        def generate(pause: StoppingCriteria) -> list[list[int]]:
+        config = copy.copy(plan.config)
+        if self._batchable:
+            size = SLICE_TOKENS if self._model.device.type == "cpu" else GPU_SLICE_TOKENS
+            config.prefill_chunk_size = max(32, size // plan.width)
+
+        def generate(pauses: Pauses) -> list[list[int]]:
             tokens = torch.tensor([list(row.prompt)], device=self._model.device)
             try:
-                output: torch.Tensor = self._model.generate(  # disables gradients
-                    input_ids=tokens,
-                    attention_mask=torch.ones_like(tokens),
-                    generation_config=plan.config,
-                    max_new_tokens=row.max_new_tokens,
-                    max_length=None,
-                    tokenizer=self._tokenizer,
-                    stopping_criteria=StoppingCriteriaList([pause]),
-                    logits_processor=LogitsProcessorList([RequireToken()]),
-                )
+                with pauses.between_slices(self._model):
+                    output: torch.Tensor = self._model.generate(  # disables gradients
+                        input_ids=tokens,
+                        attention_mask=torch.ones_like(tokens),
+                        generation_config=config,
+                        max_new_tokens=row.max_new_tokens,
+                        max_length=None,
+                        tokenizer=self._tokenizer,
+                        stopping_criteria=StoppingCriteriaList([pauses.after_token]),
+                        logits_processor=LogitsProcessorList([RequireToken()]),
+                    )
             except torch.OutOfMemoryError as error:
                 raise OutOfMemory(str(error)) from error
             except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
@@ -414,21 +474,19 @@ class TransformersModel:
         self.remove([row])
         return seconds
 
-    def _new_batch(self) -> Batch:
-        return Batch(
-            self._model,
-            layers=self._layers,
-            pad_token=self._tokenizer.pad_token_id or 0,
-            needs_window_mask=self._windowed,
-            keep_logits=self._keeps_logits,
-        )
-
-    def _forward(self, key: BatchKey, work: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def _forward(self, key: BatchKey, work: Callable[[], Result]) -> Result:
         self._activate(key)
         try:
             return work()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(str(error)) from error
+
+    def _key_of(self, row: Row) -> BatchKey:
+        return row.adapter, self._rope.is_long(row)
+
+    def _prefix_key(self, key: BatchKey) -> Hashable:
+        adapter, long = key
+        return self._adapters.fingerprint(adapter), long
 
     def _activate(self, key: BatchKey) -> None:
         """Activates the adapter and rotary mode of a batch."""
@@ -461,6 +519,13 @@ class _LongRope:
         if self._parameters is not None:
             # In each pass, the rotary module compares the highest position with this number.
             self._parameters["original_max_position_embeddings"] = 0 if long else self._limit
+
+
+def _reserved_tokens(rows: Sequence[Row]) -> int:
+    """Computes the tokens of cache that rows may use; in the batch, every row uses as many as the longest one."""
+    batched = [row for row in rows if not row.plan.is_unbatched]
+    longest = max((len(row.prompt) + row.max_new_tokens for row in batched), default=0)
+    return len(batched) * longest + sum(unbatched_cache_tokens(row) for row in rows if row.plan.is_unbatched)
 
 
 def unbatched_cache_tokens(row: Row) -> int:

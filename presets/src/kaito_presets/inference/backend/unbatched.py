@@ -1,7 +1,7 @@
 """Runs `model.generate` step by step, for rows with options that only `generate` implements, such as beam search.
 
-Used by `model`. `generate` runs on a separate thread that pauses after every token, so that the scheduler can alternate
-between this row and the batch. Guarantees:
+Used by `model`. `generate` runs on a separate thread that pauses after every token and every slice of the prompt, so
+that the scheduler can alternate between this row and the batch. Guarantees:
 
 * The thread computes only while `advance` waits for it: two threads never use the model at the same time.
 * A seeded run neither changes nor sees the global random state of the batch.
@@ -12,7 +12,8 @@ between this row and the batch. Guarantees:
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Final, final
 
 import torch
@@ -20,10 +21,42 @@ from transformers import StoppingCriteria
 
 from kaito_presets.inference.language_model import UnbatchedProgress
 
+SLICE_TOKENS: Final = 256
+"""Tokens of all sequences that one forward pass computes of a prompt on a CPU."""
+GPU_SLICE_TOKENS: Final = 2048
 MAX_SECONDS: Final = 600.0
 """Maximum computing time of one run, without its pauses."""
 
-Generate = Callable[[StoppingCriteria], list[list[int]]]
+Generate = Callable[["Pauses"], list[list[int]]]
+
+
+class _Stopped(Exception):
+    """The run ends before its prompt is complete."""
+
+
+@final
+class Pauses:
+    """Callbacks of a running `generate`."""
+
+    def __init__(self, after_token: Callable[[torch.Tensor], bool], before_pass: Callable[[int], None]) -> None:
+        self.after_token: StoppingCriteria = _Pause(after_token)
+        self._before_pass = before_pass
+
+    @contextmanager
+    def between_slices(self, model: Any) -> Generator[None]:
+        """Pauses before every forward pass of `model` on this thread that continues a prompt."""
+        thread = threading.current_thread()
+
+        def before_pass(_: Any, __: Any, arguments: dict[str, Any]) -> None:
+            tokens = arguments.get("input_ids")
+            if tokens is not None and threading.current_thread() is thread:
+                self._before_pass(int(tokens.shape[1]))
+
+        hook = model.register_forward_pre_hook(before_pass, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 @final
@@ -54,6 +87,7 @@ class UnbatchedRun:
         self._random = _random_state_of(seed)
         self._seconds = 0.0
         self._cancelled = False
+        self._passes = 0
         self._new: list[int] = []
         self._result: list[list[int]] | None = None
         self._error: BaseException | None = None
@@ -61,7 +95,7 @@ class UnbatchedRun:
         self._thread.start()
 
     def advance(self) -> UnbatchedProgress:
-        """Computes one more token.
+        """Computes one more token, or a slice of the prompt.
 
         Raises:
             BadRequest: `generate` rejects the options.
@@ -99,7 +133,9 @@ class UnbatchedRun:
     def _run(self) -> None:
         self._turn.acquire()
         try:
-            self._result = self._generate(_Pause(self._pause))
+            self._result = self._generate(Pauses(self._pause, self._pause_in_prompt))
+        except _Stopped:
+            self._result = [[]]
         except BaseException as error:  # noqa: BLE001 - raised by `advance` on the scheduler's thread
             self._error = error
         self._paused.release()
@@ -109,6 +145,16 @@ class UnbatchedRun:
         if self._single:
             self._new += tokens[0, self._prompt_length :].tolist()
             self._prompt_length = tokens.shape[1]
+        return self._yield_turn()
+
+    def _pause_in_prompt(self, columns: int) -> None:
+        """Passes control to `advance` before a slice of the prompt, except the first one."""
+        self._passes += 1
+        if columns > 1 and self._passes > 1 and self._yield_turn():
+            raise _Stopped
+
+    def _yield_turn(self) -> bool:
+        """Lets `advance` return and waits for the next one; returns whether the run has to end."""
         self._paused.release()
         self._turn.acquire()
         return self._cancelled or self._seconds > MAX_SECONDS
