@@ -254,7 +254,7 @@ def test_monitoring_receives_each_value(chart: str) -> None:
     endpoint = at(objects, f"PodMonitor/{chart}:spec.podMetricsEndpoints.0")
     assert endpoint == {
         "port": "metrics", "interval": "5s", "scheme": "https", "tlsConfig": {"insecureSkipVerify": False},
-        "authorization": {"credentials": token},
+        "authorization": {"credentials": token}, **({"honorLabels": True} if chart == CONTROLLER else {}),
     }  # fmt: skip
     marked = {key for key, document in objects.items() if "release" in document["metadata"]["labels"]}
     expected = {("PodMonitor", chart), ("PrometheusRule", chart)}

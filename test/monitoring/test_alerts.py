@@ -34,6 +34,14 @@ def promtool(*arguments: str, folder: Path) -> str:
     return result.stdout
 
 
+def test_the_namespace_of_a_workspace_is_not_renamed() -> None:
+    # The PodMonitor's own label is that of the controller's pod.
+    documents = yaml.safe_load_all((MONITORING / "pod-monitors.yaml").read_text())
+    monitors = {document["metadata"]["name"]: document for document in documents}
+    (endpoint,) = monitors["workspace-controller"]["spec"]["podMetricsEndpoints"]
+    assert endpoint["honorLabels"] is True
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_rules_are_valid(path: Path, tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups(path)}))
