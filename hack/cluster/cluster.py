@@ -88,6 +88,30 @@ class Cluster:
             node.remove(self.layout, self.processes)
             runtime.remove_containers(self.layout)
 
+    def join_system_node(self) -> None:
+        """Start a second node for controllers, with kubelet, containerd and pod network of its own and without GPUs.
+
+        Raises:
+            StartFailed: a process ended, or the node did not become Ready.
+        """
+        system = self.layout.system
+        with self._lock():
+            system.make_folders()
+            self._report("starting the system node")
+            runtime.start(system, self.processes)
+            node.start(system, self.processes)
+
+    def leave_system_node(self) -> None:
+        """Stop the second node and its containerd, and delete its Node object."""
+        system = self.layout.system
+        if not system.node_state.exists():
+            return
+        self.run("kubectl", "delete", "node", system.node_name, "--ignore-not-found", check=False)
+        with self._lock():
+            node.remove(system, self.processes)
+            self._remove_containers(system)
+            self.processes.stop(system.containerd)
+
     def down(self, *, purge: bool = False) -> None:
         """Stop every process, delete containers, mounts, the network namespace and the state.
 
@@ -97,27 +121,31 @@ class Cluster:
         if not self.layout.folder.exists():
             return
         with self._lock():
-            node.remove(self.layout, self.processes)  # first, so that no container is started again
-            sockets = runtime.shim_sockets(self.layout)
-            self._remove_containers()
+            nodes = (self.layout, self.layout.system)
+            for layout in nodes:
+                node.remove(layout, self.processes)  # first, so that no container is started again
+            sockets = [socket for layout in nodes for socket in runtime.shim_sockets(layout)]
+            for layout in nodes:
+                self._remove_containers(layout)
             for name in _STOP_ORDER:
                 self.processes.stop(name)
             for name in self.processes.running():
                 self.processes.stop(name)
-            runtime.remove_leftovers(self.layout, sockets)
+            for layout in nodes:
+                runtime.remove_leftovers(layout, sockets)
             network.delete(self.layout)
             shutil.rmtree(self.layout.state, ignore_errors=True)
             if purge:
                 runtime.remove_images(self.layout)
 
-    def _remove_containers(self) -> None:
-        configured = (self.layout.state / "containerd-config" / "config.toml").exists()
-        if configured and not self.processes.is_running("containerd") and not binaries.missing():
+    def _remove_containers(self, layout: Layout) -> None:
+        configured = (layout.node_state / "containerd-config" / "config.toml").exists()
+        if configured and not self.processes.is_running(layout.containerd) and not binaries.missing():
             # It crashed: only containerd can remove containers and snapshots from the folder of images.
-            network.create(self.layout)
-            runtime.start(self.layout, self.processes)
-        if self.processes.is_running("containerd"):
-            runtime.remove_containers(self.layout)
+            network.create(layout)
+            runtime.start(layout, self.processes)
+        if self.processes.is_running(layout.containerd):
+            runtime.remove_containers(layout)
 
     def command(self, *words: str | Path) -> list[str]:
         """Return a command that runs in the cluster's network."""

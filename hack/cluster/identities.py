@@ -66,13 +66,13 @@ def issue_kubelet(layout: Layout, node: str) -> None:
     The Node authorizer and NodeRestriction let a kubelet act only for the node that its certificate names.
     """
     authority = _Authority(layout.certificates)
-    identity = Identity("kubelet", f"system:node:{node}", _KUBELET_GROUP)
-    server = layout.certificates / "kubelet-server"
+    identity = Identity(layout.kubelet, f"system:node:{node}", _KUBELET_GROUP)
+    server = layout.certificates / f"{layout.kubelet}-server"
     for path in (layout.certificates / identity.component, server):
         if _common_name(path.with_suffix(".crt")) != identity.user:
             path.with_suffix(".crt").unlink(missing_ok=True)
     authority.issue(layout.certificates / identity.component, user=identity.user, group=identity.group)
-    authority.issue(server, user=identity.user, group=identity.group, names=(node,), addresses=(ADDRESS,))
+    authority.issue(server, user=identity.user, group=identity.group, names=(node,), addresses=(layout.node_address,))
     _write_kubeconfig(layout, identity)
 
 

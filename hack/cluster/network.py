@@ -7,7 +7,7 @@ has to see the mounts of kubelet.
 
 import subprocess
 
-from hack.cluster.layout import ADDRESS, SERVICES, Layout
+from hack.cluster.layout import ADDRESS, SERVICES, SYSTEM_ADDRESS, Layout
 
 _BRIDGE = "node0"
 
@@ -31,7 +31,8 @@ def create(layout: Layout) -> None:
     _run(*within, "ip", "link", "set", "lo", "up")
     if not _succeeds(*within, "ip", "link", "show", _BRIDGE):
         _run(*within, "ip", "link", "add", _BRIDGE, "type", "bridge")  # a dummy would do; some kernels have none
-    _run(*within, "ip", "address", "replace", f"{ADDRESS}/32", "dev", _BRIDGE)
+    for address in (ADDRESS, SYSTEM_ADDRESS):
+        _run(*within, "ip", "address", "replace", f"{address}/32", "dev", _BRIDGE)
     _run(*within, "ip", "link", "set", _BRIDGE, "up")
     # kube-proxy rewrites service addresses before they are routed, but a route has to exist.
     _run(*within, "ip", "route", "replace", SERVICES, "dev", _BRIDGE)

@@ -42,20 +42,20 @@ def start(layout: Layout, processes: Processes, options: NodeOptions = NodeOptio
     Raises:
         StartFailed: a process ended, or the node did not become Ready.
     """
-    name = options.name or layout.name
+    name = options.name or layout.node_name
     identities.issue_kubelet(layout, name)
     configuration = write_configuration(layout, options)
     flags = [f"--node-labels={','.join(f'{key}={value}' for key, value in options.labels.items())}"]
     processes.start(
-        "kubelet",
+        layout.kubelet,
         [
             binaries.path("kubelet"),
             f"--config={configuration}",
-            f"--kubeconfig={layout.kubeconfig_of('kubelet')}",
+            f"--kubeconfig={layout.kubeconfig_of(layout.kubelet)}",
             f"--hostname-override={name}",
-            f"--node-ip={ADDRESS}",
-            f"--root-dir={layout.state / 'kubelet'}",
-            f"--cert-dir={layout.state / 'kubelet-pki'}",
+            f"--node-ip={layout.node_address}",
+            f"--root-dir={layout.node_state / 'kubelet'}",
+            f"--cert-dir={layout.node_state / 'kubelet-pki'}",
             *(flags if options.labels else ()),
         ],
     )
@@ -64,10 +64,11 @@ def start(layout: Layout, processes: Processes, options: NodeOptions = NodeOptio
 
 
 def remove(layout: Layout, processes: Processes) -> None:
-    """Stop kubelet and kube-proxy; pods keep running until `runtime.remove_containers`."""
-    processes.stop("kube-proxy")
-    processes.stop("kubelet")
-    layout.kubeconfig_of("kubelet").unlink(missing_ok=True)
+    """Stop kubelet, and kube-proxy with the last one; pods keep running until `runtime.remove_containers`."""
+    processes.stop(layout.kubelet)
+    layout.kubeconfig_of(layout.kubelet).unlink(missing_ok=True)
+    if not any(name.startswith("kubelet") for name in processes.running()):
+        processes.stop("kube-proxy")
 
 
 def _proxy_flags(layout: Layout, name: str) -> list[str]:
@@ -91,12 +92,14 @@ def write_configuration(layout: Layout, options: NodeOptions) -> Path:
     document: dict[str, object] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
+        "address": layout.node_address,  # the nodes of a cluster share its network namespace, and so the ports
+        "healthzBindAddress": layout.node_address,
         "containerRuntimeEndpoint": f"unix://{layout.containerd_socket}",
         "clusterDNS": [ADDRESS],
         "clusterDomain": CLUSTER_DOMAIN,
         "resolvConf": str(resolver),
-        "tlsCertFile": str(certificates / "kubelet-server.crt"),
-        "tlsPrivateKeyFile": str(certificates / "kubelet-server.key"),
+        "tlsCertFile": str(certificates / f"{layout.kubelet}-server.crt"),
+        "tlsPrivateKeyFile": str(certificates / f"{layout.kubelet}-server.key"),
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
@@ -111,8 +114,8 @@ def write_configuration(layout: Layout, options: NodeOptions) -> Path:
         "failSwapOn": False,
         "evictionHard": {},
         "imageGCHighThresholdPercent": 100,
-        "podLogsDir": str(layout.state / "pod-logs"),
-        "volumePluginDir": str(layout.state / "volume-plugins"),
+        "podLogsDir": str(layout.node_state / "pod-logs"),
+        "volumePluginDir": str(layout.node_state / "volume-plugins"),
         # Pulls of several images run side by side, and a restart after a failure does not wait for minutes.
         "serializeImagePulls": False,
         "crashLoopBackOff": {"maxContainerRestartPeriod": "20s"},
@@ -122,7 +125,7 @@ def write_configuration(layout: Layout, options: NodeOptions) -> Path:
         document["providerID"] = options.provider_id
     if options.taints:
         document["registerWithTaints"] = [_taint(text) for text in options.taints]
-    path = layout.state / "kubelet.yaml"
+    path = layout.node_state / "kubelet.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
 
@@ -140,8 +143,8 @@ def _wait_until_ready(layout: Layout, processes: Processes, name: str) -> None:
         return subprocess.run([*kubectl, *words], capture_output=True, check=False).returncode == 0
 
     condition = ("wait", "--for=condition=Ready", f"node/{name}", "--timeout=2s")
-    processes.wait("kubelet", lambda: succeeds(*condition), _READY_SECONDS)
+    processes.wait(layout.kubelet, lambda: succeeds(*condition), _READY_SECONDS)
     # No pod is admitted before its ServiceAccount exists.
-    processes.wait("kubelet", lambda: succeeds("get", "serviceaccount", "default"), _READY_SECONDS)
+    processes.wait(layout.kubelet, lambda: succeeds("get", "serviceaccount", "default"), _READY_SECONDS)
     if not processes.is_running("kube-proxy"):
         raise StartFailed(f"kube-proxy ended; the end of its log:\n{processes.log_end('kube-proxy')}")

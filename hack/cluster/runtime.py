@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hack.cluster import binaries, image_archive, registry
-from hack.cluster.layout import PAUSE_IMAGE, PODS, REGISTRY, Layout
+from hack.cluster.layout import PAUSE_IMAGE, REGISTRY, Layout
 from hack.cluster.prerequisites import cni_folder
 from hack.cluster.processes import Processes, Record, ended, send, start_time
 
@@ -59,11 +59,11 @@ def start(layout: Layout, processes: Processes) -> None:
     """
     configuration = _write_configuration(layout)
     processes.start(
-        "containerd",
+        layout.containerd,
         [binaries.path("containerd"), "--config", configuration],
         environment={"PATH": f"{binaries.path('containerd').parent}:{os.environ['PATH']}"},
     )
-    processes.wait("containerd", lambda: _ctr(layout, "version").returncode == 0, _START_SECONDS)
+    processes.wait(layout.containerd, lambda: _ctr(layout, "version").returncode == 0, _START_SECONDS)
     if PAUSE_IMAGE not in images(layout):
         _import_pause_image(layout)
 
@@ -137,7 +137,7 @@ def remove_leftovers(layout: Layout, sockets: Iterable[Path] = ()) -> None:
 
 
 def _bundles(layout: Layout) -> list[Path]:
-    return list((layout.state / "containerd" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*"))
+    return list((layout.node_state / "containerd" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*"))
 
 
 def _remove_cgroups(layout: Layout) -> None:
@@ -153,7 +153,7 @@ def _remove_cgroups(layout: Layout) -> None:
 
 
 def _write_configuration(layout: Layout) -> Path:
-    folder = layout.state / "containerd-config"
+    folder = layout.node_state / "containerd-config"
     hosts, cni = folder / "hosts", folder / "cni"
     host = hosts / REGISTRY
     for path in (host, cni):
@@ -163,8 +163,8 @@ def _write_configuration(layout: Layout) -> Path:
     configuration = folder / "config.toml"
     configuration.write_text(
         _CONFIGURATION.format(
-            root=layout.kept / "containerd",
-            state=layout.state / "containerd",
+            root=layout.kept / layout.containerd,
+            state=layout.node_state / "containerd",
             socket=layout.containerd_socket,
             pause=PAUSE_IMAGE,
             hosts=hosts,
@@ -178,17 +178,17 @@ def _write_configuration(layout: Layout) -> Path:
 def _network(layout: Layout) -> dict[str, object]:
     ipam = {
         "type": "host-local",
-        "dataDir": str(layout.state / "ipam"),
-        "ranges": [[{"subnet": PODS}]],
+        "dataDir": str(layout.node_state / "ipam"),
+        "ranges": [[{"subnet": layout.node_pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
-    bridge = {"type": "bridge", "bridge": "pods0", "isGateway": True, "hairpinMode": True, "ipam": ipam}
+    bridge = {"type": "bridge", "bridge": layout.pod_bridge, "isGateway": True, "hairpinMode": True, "ipam": ipam}
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
-    return {"cniVersion": "1.0.0", "name": layout.name, "plugins": [bridge, ports]}
+    return {"cniVersion": "1.0.0", "name": layout.node_name, "plugins": [bridge, ports]}
 
 
 def _import_pause_image(layout: Layout) -> None:
-    archive = layout.state / "pause.tar"
+    archive = layout.node_state / "pause.tar"
     with archive.open("wb") as target:
         image_archive.write(target, PAUSE_IMAGE, {"pause": binaries.path("pause").read_bytes()}, ["/pause"])
     load(layout, archive)

@@ -6,6 +6,7 @@ KAITO_E2E_KEEP=1 uses a cluster that runs, and leaves it running: look at it wit
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ ORDER = (
     "test_operations",
     "test_uninstall",
     "test_charts",
+    "test_machine_path",
 )
 
 
@@ -98,6 +100,11 @@ def kubernetes(cluster: Cluster) -> Kubernetes:
     return Kubernetes(cluster)
 
 
+def model_cache(cluster: Cluster) -> Path:
+    """Folder of this machine, and so of the node, that keeps weights for the source NodeCache."""
+    return cluster.layout.state / "model-cache"
+
+
 @pytest.fixture(scope="session")
 def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The overlay for existing nodes with the cluster's registry, applied as docs/getting-started describes it."""
@@ -107,6 +114,7 @@ def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
     overlay = folder / "config" / "overlays" / "existing-nodes"
     kustomization = overlay / "kustomization.yaml"
     text = kustomization.read_text().replace("registry.example.com/kaito", PREFIX)
+    text = text.replace("[--node-api=byo]", f"[--node-api=byo, --node-cache-directory={model_cache(cluster)}]")
     line = next(line for line in text.splitlines() if "IMAGE_REGISTRY" in line)
     models = line[: line.index("-")] + f"- {{name: MODEL_REGISTRY, value: {MODELS}}}"
     kustomization.write_text(text.replace(line, f"{line}\n{models}"))
@@ -119,6 +127,13 @@ def controllers(installation: Path, kubernetes: Kubernetes) -> Kubernetes:
     kubernetes.rolled_out("workspace-controller")
     kubernetes.until("the leader's lease", lambda: bool(leader(kubernetes)), 60)
     return kubernetes
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """Path of helm: on PATH, or built once."""
+    command = (sys.executable, "-m", "hack.tools", "helm")
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """The chart of workspace-controller on a real node: install, upgrade, roll back, uninstall."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,13 +14,6 @@ from test.support.real_node import MODELS, PREFIX, ROOT, SYSTEM, Kubernetes
 
 RELEASE = "workspace-controller"
 CHART = ROOT / "charts" / RELEASE
-
-
-@pytest.fixture(scope="module")
-def helm(cluster: Cluster) -> str:
-    """Path of helm: on PATH, or built once."""
-    command = (sys.executable, "-m", "hack.tools", "helm")
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")

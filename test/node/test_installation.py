@@ -11,9 +11,9 @@ from test.support.real_node import SYSTEM, Kubernetes, leader, leader_identity, 
 CONTROLLER = "app.kubernetes.io/name=workspace-controller"
 
 
-def is_admitted(kubernetes: Kubernetes) -> bool:
+def is_admitted(kubernetes: Kubernetes, **resource: object) -> bool:
     """Whether the webhook answers: a valid Workspace passes a dry run."""
-    text = yaml.safe_dump(workspace("probe"))
+    text = yaml.safe_dump(workspace("probe", **resource))
     result = kubernetes.cluster.run("kubectl", "create", "--dry-run=server", "-f", "-", stdin=text, check=False)
     return result.returncode == 0
 

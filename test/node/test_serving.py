@@ -118,18 +118,22 @@ def test_namespace_with_pod_security_restricted(ready: Kubernetes, cluster: Clus
         ready.delete("namespace", "restricted")
 
 
-def test_init_container_pulls_weights_from_a_registry_with_a_private_authority(
-    ready: Kubernetes, cluster: Cluster
-) -> None:
+def trust(kubernetes: Kubernetes, cluster: Cluster) -> dict[str, Any]:
+    """Return podOptions with which the pods trust the registry."""
     authority = (cluster.layout.certificates / "ca.crt").read_text()
     metadata = {"name": "registry-authority"}
-    ready.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": authority}})
-    options = {
+    kubernetes.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": authority}})
+    return {
         "env": [{"name": "SSL_CERT_FILE", "value": "/etc/registry/ca.crt"}],
         "volumes": [{"name": "authority", "configMap": metadata}],
         "volumeMounts": [{"name": "authority", "mountPath": "/etc/registry", "readOnly": True}],
     }
-    ready.apply(document("pulled", presetOptions={"weights": {"source": "Pull"}}, podOptions=options))
+
+
+def test_init_container_pulls_weights_from_a_registry_with_a_private_authority(
+    ready: Kubernetes, cluster: Cluster
+) -> None:
+    ready.apply(document("pulled", presetOptions={"weights": {"source": "Pull"}}, podOptions=trust(ready, cluster)))
     try:
         seconds = ready.until_condition("pulled", "WorkspaceReady", seconds=READY_SECONDS)
         say(f"weights pulled by an init container: WorkspaceReady after {seconds:.0f} s")
@@ -137,3 +141,39 @@ def test_init_container_pulls_weights_from_a_registry_with_a_private_authority(
         assert "Paris" in answer(ready, "pulled")
     finally:
         ready.delete("workspace", "pulled")
+
+
+def test_second_pod_finds_the_weights_in_the_node_cache(ready: Kubernetes, cluster: Cluster) -> None:
+    runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "plain"}, "handler": "runc"}
+    ready.apply(runtime)
+    options = trust(ready, cluster) | {"runtimeClassName": "plain"}
+    ready.apply(document("cached", presetOptions={"weights": {"source": "NodeCache"}}, podOptions=options))
+    try:
+        seconds = ready.until_condition("cached", "WorkspaceReady", seconds=READY_SECONDS)
+        say(f"weights pulled into the node cache: WorkspaceReady after {seconds:.0f} s")
+        assert pod_spec(ready, "cached")["runtimeClassName"] == "plain"
+        pod = ready.uid("pod", "cached-0")
+        cluster.processes.stop("registry")  # nothing can be transferred
+        try:
+            ready.delete("pod", "cached-0")
+            ready.until("a new pod", lambda: ready.uid("pod", "cached-0") not in {"", pod}, 60)
+            seconds = ready.until("its container", lambda: ready.is_pod_ready("cached-0"), 300)
+        finally:
+            cluster.up()
+        say(f"second pod with the node cache ready after {seconds:.0f} s, without a registry")
+        assert "Paris" in answer(ready, "cached")
+    finally:
+        ready.delete("workspace", "cached")
+        ready.delete("runtimeclass", "plain")
+
+
+def test_missing_runtime_class_is_reported(ready: Kubernetes) -> None:
+    ready.apply(document("no-runtime", podOptions={"runtimeClassName": "missing"}))
+    try:
+        ready.until(
+            "the cause in InferenceReady",
+            lambda: 'RuntimeClass "missing" not found' in ready.condition("no-runtime", "InferenceReady")["message"],
+            120,
+        )
+    finally:
+        ready.delete("workspace", "no-runtime")

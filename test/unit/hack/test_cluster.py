@@ -97,6 +97,26 @@ def test_kubelet_registers_with_the_identity_of_an_instance(layout: Layout) -> N
     assert "providerID" not in yaml.safe_load(node.write_configuration(layout, NodeOptions()).read_text())
 
 
+def test_system_node_shares_the_cluster_but_no_file_port_or_pod_address(layout: Layout) -> None:
+    system = layout.system
+    assert (system.kubeconfig, system.certificates, system.namespace_file) == (
+        layout.kubeconfig,
+        layout.certificates,
+        layout.namespace_file,
+    )
+    own = ("node_name", "node_address", "node_pods", "pod_bridge", "node_state", "containerd_socket", "kubelet")
+    assert all(getattr(system, name) != getattr(layout, name) for name in own)
+    system.make_folders()
+    identities.issue(layout)
+    for each in (layout, system):
+        identities.issue_kubelet(each, each.node_name)
+        document = yaml.safe_load(node.write_configuration(each, NodeOptions()).read_text())
+        assert document["address"] == document["healthzBindAddress"] == each.node_address
+        server = x509.load_pem_x509_certificate(Path(document["tlsCertFile"]).read_bytes())
+        alternatives = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert str(alternatives.get_values_for_type(x509.IPAddress)[0]) == each.node_address
+
+
 def test_image_archive_is_an_oci_layout_with_matching_digests() -> None:
     target = io.BytesIO()
     image_archive.write(target, "node.local/x:1", {"x": b"program"}, ["/x"])

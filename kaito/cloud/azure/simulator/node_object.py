@@ -26,6 +26,27 @@ MEMORY_RESERVED = 0.07
 DEFAULT_DISK_GIB = 128
 
 
+def node_name(pool: Pool, number: int) -> str:
+    """The name of a node: that of its virtual machine."""
+    return f"{pool.scale_set}{number:06d}"
+
+
+def provider_id(pool: Pool, number: int, settings: SimulatorSettings, *, lowercase: bool = False) -> str:
+    """The providerID of a node.
+
+    Args:
+        pool: The node's pool.
+        number: The node's number in it.
+        settings: Names of subscription and cluster.
+        lowercase: Whether the resource group is in lower case, as some versions of AKS write it.
+    """
+    group = settings.node_resource_group.lower() if lowercase else settings.node_resource_group
+    return (
+        f"azure:///subscriptions/{settings.subscription_id}/resourceGroups/{group}/providers/Microsoft.Compute"
+        f"/virtualMachineScaleSets/{pool.scale_set}/virtualMachines/{number}"
+    )
+
+
 def registered(name: str, pool: Pool, settings: SimulatorSettings) -> Node:
     """The Node that the kubelet registers: with labels and taints of the pool, without providerID, not Ready."""
     texts: list[str] = pool.properties.get("nodeTaints") or []

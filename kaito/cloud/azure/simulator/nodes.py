@@ -127,7 +127,7 @@ class SimulatedNode:
         self._overrides = knobs
         self._client = client
         self._clock = clock
-        self.name = f"{pool.scale_set}{number:06d}"
+        self.name = node_object.node_name(pool, number)
 
     async def run(self) -> None:
         """Runs the node from its boot until cancelled."""
@@ -258,13 +258,8 @@ class SimulatedNode:
         return self._overrides.of(self._pool.name)
 
     def _provider_id(self) -> str:
-        group = self._settings.node_resource_group
-        if self._knobs.lowercase_resource_group:
-            group = group.lower()
-        return (
-            f"azure:///subscriptions/{self._settings.subscription_id}/resourceGroups/{group}/providers/Microsoft.Compute"
-            f"/virtualMachineScaleSets/{self._pool.scale_set}/virtualMachines/{self._number}"
-        )
+        lowercase = self._knobs.lowercase_resource_group
+        return node_object.provider_id(self._pool, self._number, self._settings, lowercase=lowercase)
 
     async def _sleep(self, simulated: float) -> None:
         await asyncio.sleep(self._settings.seconds(simulated))
