@@ -116,6 +116,8 @@ WORKSPACE_CONTROLLER = Program(
              ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"), ("list",)),
         Rule("the CA bundle in ours", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),
              ("patch",), names=("validation.workspace.kaito.sh",)),
+        Rule("the same", ("admissionregistration.k8s.io",), ("mutatingwebhookconfigurations",),
+             ("patch",), names=("defaulting.workspace.kaito.sh",)),
         Rule("the policy that protects an installation in use; its name cannot limit create",
              ("admissionregistration.k8s.io",),
              ("validatingadmissionpolicies", "validatingadmissionpolicybindings"), ("create",)),

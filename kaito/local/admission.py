@@ -3,13 +3,13 @@ Service."""
 
 import base64
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from kaito.local.certificate import certificate_of, key_of, write_certificate
-from kaito.runtime.kinds import ValidatingWebhookConfiguration
+from kaito.runtime.kinds import MutatingWebhookConfiguration, ValidatingWebhookConfiguration
 
-NAME = "validation.workspace.kaito.sh"
-PATH = "/validate/workspace.kaito.sh"
+VALIDATION = "validation.workspace.kaito.sh"
+DEFAULTING = "defaulting.workspace.kaito.sh"
 
 
 @final
@@ -30,20 +30,28 @@ class LocalWebhook:
         """The flags of the workspace controller."""
         return [f"--webhook-port={self.port}", f"--webhook-cert-dir={self._folder}"]
 
-    def configuration(self) -> ValidatingWebhookConfiguration:
-        """The webhook configuration; the rules are those of `config/webhook`."""
-        rule = {"apiGroups": ["kaito.sh"], "apiVersions": ["v1beta1"], "operations": ["CREATE", "UPDATE"]}
+    def configurations(self) -> tuple[ValidatingWebhookConfiguration, MutatingWebhookConfiguration]:
+        """The webhook configurations; the rules are those of `config/webhook`."""
+        validation = self._webhook(VALIDATION, "/validate/workspace.kaito.sh", "Fail", "CREATE", "UPDATE")
+        defaulting = self._webhook(DEFAULTING, "/default/workspace.kaito.sh", "Ignore", "CREATE")
+        return (
+            ValidatingWebhookConfiguration.model_validate(validation),
+            MutatingWebhookConfiguration.model_validate(defaulting),
+        )
+
+    def _webhook(self, name: str, path: str, failure_policy: str, *operations: str) -> dict[str, Any]:
+        rule = {"apiGroups": ["kaito.sh"], "apiVersions": ["v1beta1"], "operations": list(operations)}
         webhook = {
-            "name": NAME,
+            "name": name,
             "admissionReviewVersions": ["v1"],
             "clientConfig": {
-                "url": f"https://127.0.0.1:{self.port}{PATH}",
+                "url": f"https://127.0.0.1:{self.port}{path}",
                 "caBundle": base64.b64encode(self._certificate.encode()).decode(),
             },
-            "failurePolicy": "Fail",
+            "failurePolicy": failure_policy,
             "matchPolicy": "Equivalent",
             "rules": [rule | {"resources": ["workspaces"], "scope": "Namespaced"}],
             "sideEffects": "None",
             "timeoutSeconds": 5,
         }
-        return ValidatingWebhookConfiguration.model_validate({"metadata": {"name": NAME}, "webhooks": [webhook]})
+        return {"metadata": {"name": name}, "webhooks": [webhook]}

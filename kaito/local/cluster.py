@@ -202,7 +202,8 @@ async def _managers(
             stack.enter_context(watched(scope, name, process, log))
         await wait_until_listening(webhook.port, "workspace-controller")
         async with connect(plane.kubeconfig, field_manager="kaito-local") as client:
-            await client.apply(webhook.configuration())
+            for configuration in webhook.configurations():
+                await client.apply(configuration)
         yield
 
 

@@ -1,10 +1,11 @@
 """Adds and removes finalizers, so that the cleanup of an object runs before its deletion.
 
-The controller calls `add_finalizer` before the first reconcile of an object, so that no side effect precedes it, and
-`remove_finalizer` after the cleanup. Both change only the list of finalizers, and neither removes or restores an entry
-of another controller.
+A webhook with `finalizer=` adds the finalizer when an object is created. For other objects the controller calls
+`add_finalizer` before the first reconcile, so that no side effect precedes it, and `remove_finalizer` after the
+cleanup. Both change only the list of finalizers, and neither removes or restores an entry of another controller.
 """
 
+import re
 from typing import TypeVar
 
 from kaito.runtime.client.api import Api
@@ -16,6 +17,14 @@ R = TypeVar("R", bound=Resource)
 
 ATTEMPTS = 5
 """Attempts while the object changes concurrently (client-go's `DefaultRetry`)."""
+
+
+_NAME = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)/([A-Za-z0-9][-A-Za-z0-9_.]*)")
+
+
+def is_finalizer_name(name: str) -> bool:
+    """Whether the API server accepts a finalizer with this name (`domain/name`)."""
+    return _NAME.fullmatch(name) is not None
 
 
 def has_finalizer(obj: Resource, finalizer: str) -> bool:

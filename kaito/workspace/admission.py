@@ -1,13 +1,14 @@
-"""Validating admission webhook of Workspaces.
+"""Admission webhook of Workspaces.
 
-Runs the checks of `preflight` that need only the object, on create and update. It reads neither cluster nor network.
-The controller runs the same checks again, because a Workspace may be stored while the webhook is off. Warnings contain
-the planned nodes and, if a table contains it, their price.
+Validates with the checks of `preflight` that need only the object, on create and update, and adds the finalizer of the
+controller to new Workspaces. It reads neither cluster nor network. The controller does both again where necessary,
+because a Workspace may be stored while the webhook is off. Warnings contain the planned nodes and, if a table contains
+it, their price.
 """
 
 from typing import Final
 
-from kaito.api import Workspace
+from kaito.api import Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.runtime.webhook import Admission, Webhook
 from kaito.workspace.plan_warnings import plan_warnings
@@ -16,6 +17,9 @@ from kaito.workspace.settings import WorkspaceSettings
 
 VALIDATE_PATH: Final = "/validate/workspace.kaito.sh"
 """Path of the webhook in the ValidatingWebhookConfiguration of `config/webhook`, as in upstream Kaito."""
+
+DEFAULT_PATH: Final = "/default/workspace.kaito.sh"
+"""Path of the webhook in the MutatingWebhookConfiguration of `config/webhook`."""
 
 
 def workspace_webhook(settings: WorkspaceSettings, prices: PriceBook | None = None) -> Webhook[Workspace]:
@@ -34,4 +38,10 @@ def workspace_webhook(settings: WorkspaceSettings, prices: PriceBook | None = No
             for warning in await plan_warnings(admission.object, admission.old, settings, book):
                 admission.warn(warning)
 
-    return Webhook(Workspace, validate=review, validate_path=VALIDATE_PATH)
+    return Webhook(
+        Workspace,
+        validate=review,
+        finalizer=labels.WORKSPACE_FINALIZER,
+        mutate_path=DEFAULT_PATH,
+        validate_path=VALIDATE_PATH,
+    )

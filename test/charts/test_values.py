@@ -375,8 +375,9 @@ def test_certificates_are_mounted_where_the_flag_points(part: str) -> None:
     (mount,) = [mount for mount in found["volumeMounts"] if mount["mountPath"] == str(folder)]
     volumes = objects["Deployment", CONTROLLER]["spec"]["template"]["spec"]["volumes"]
     assert {"name": mount["name"], "secret": {"secretName": "cert"}} in volumes
-    bundle = objects["ValidatingWebhookConfiguration", "validation.workspace.kaito.sh"]["webhooks"][0]["clientConfig"]
-    assert bundle.get("caBundle") == ("Y2E=" if part == "webhook" else None)
+    for kind, name in (("Validating", "validation"), ("Mutating", "defaulting")):
+        bundle = objects[f"{kind}WebhookConfiguration", f"{name}.workspace.kaito.sh"]["webhooks"][0]["clientConfig"]
+        assert bundle.get("caBundle") == ("Y2E=" if part == "webhook" else None)
 
 
 def test_the_provisioner_receives_each_value() -> None:

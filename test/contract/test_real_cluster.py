@@ -80,6 +80,51 @@ async def test_webhooks_are_asked_over_tls(cluster: RealCluster) -> None:
         await cluster.client.create(Bell(metadata=ObjectMeta(name="b", namespace=cluster.namespace)))
 
 
+async def test_the_finalizer_of_an_admitted_object_stays_and_costs_no_request(cluster: RealCluster) -> None:
+    finalizer = "real.contract.dev/cleanup"
+
+    async def nothing(request: Request[Bell]) -> None:
+        """A reconcile and a cleanup without effect."""
+
+    webhook = Webhook(Bell, finalizer=finalizer)
+    await cluster.install(Bell)
+    before = Bell(metadata=ObjectMeta(name="before", namespace=cluster.namespace))
+    await cluster.client.create(before)
+    await cluster.admit(webhook)
+
+    async def finalizers(name: str) -> list[str]:
+        return (await cluster.client.get(Bell, name, cluster.namespace)).metadata.finalizers
+
+    async def is_admitted() -> bool:
+        probe = Bell(metadata=ObjectMeta(generate_name="probe-", namespace=cluster.namespace))
+        return (await cluster.client.create(probe, dry_run=True)).metadata.finalizers == [finalizer]
+
+    async with cluster.manager(webhooks=[webhook]):
+        await cluster.eventually(is_admitted, within=20)
+        applied = Bell(metadata=ObjectMeta(name="applied", namespace=cluster.namespace), spec=BellSpec(tone="a"))
+        first = await cluster.client.apply(applied)
+        await cluster.client.create(applied.with_metadata(name="created"))
+        assert first.metadata.finalizers == [finalizer]
+        changed = await cluster.client.apply(applied.evolve(spec=BellSpec(tone="b")))
+        assert changed.metadata.finalizers == [finalizer], "an apply without the finalizer does not remove it"
+        version = (await cluster.client.get(Bell, "created", cluster.namespace)).metadata.resource_version
+        async with cluster.manager(Controller(Bell, nothing).finalizes(finalizer, nothing), name="owner"):
+
+            async def complete() -> bool:
+                return await finalizers("before") == [finalizer]
+
+            await cluster.eventually(complete)
+            created = await cluster.client.get(Bell, "created", cluster.namespace)
+            assert created.metadata.resource_version == version, "the controller had nothing to write"
+            for name in ("before", "applied", "created"):
+                await cluster.client.delete(await cluster.client.get(Bell, name, cluster.namespace))
+
+            async def deleted() -> bool:
+                return not await cluster.client.list(Bell, namespace=cluster.namespace)
+
+            await cluster.eventually(deleted)
+
+
 async def test_stand_ins_make_workloads_ready(cluster: RealCluster) -> None:
     await cluster.start(*workloads())
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}

@@ -57,7 +57,7 @@ def test_release_is_upgraded_and_rolled_back(cluster: Cluster, kubernetes: Kuber
 def test_release_is_uninstalled(cluster: Cluster, kubernetes: Kubernetes, helm: str) -> None:
     run(cluster, helm, "uninstall", RELEASE, "--wait", "--timeout", "200s")
     assert names(kubernetes, "deployments,services,serviceaccounts", "-n", SYSTEM) == ["default"]
-    assert names(kubernetes, "validatingwebhookconfigurations") == []
+    assert names(kubernetes, "validatingwebhookconfigurations,mutatingwebhookconfigurations") == []
     # The CRD stays: deleting it would delete all Workspaces.
     assert "workspaces.kaito.sh" in names(kubernetes, "crds")
     kubernetes.delete("namespace", SYSTEM)

@@ -8,6 +8,7 @@ from test.support.real_node import Kubernetes
 
 def test_uninstalled_without_a_trace(controllers: Kubernetes, installation: Path, cluster: Cluster) -> None:
     cluster.kubectl("delete", "-k", installation, "--timeout=180s", timeout_seconds=200)
-    kinds = "crd,clusterroles,clusterrolebindings,namespaces,validatingwebhookconfigurations"
+    webhooks = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
+    kinds = f"crd,clusterroles,clusterrolebindings,namespaces,{webhooks}"
     left = controllers.items(kinds, "-l", "kaito.sh/installation=true")
     assert [item["metadata"]["name"] for item in left] == []

@@ -14,13 +14,11 @@ from typing import Any, Final, NoReturn, cast, get_args, get_origin, get_type_hi
 
 from kaito.runtime.cache import Cached
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.finalizer import is_finalizer_name
 from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import KeyedRequest, PeriodicRequest, Request
 from kaito.runtime.source import Channel, Source
 
-_FINALIZER: Final = re.compile(
-    r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)/([A-Za-z0-9][-A-Za-z0-9_.]*)"
-)
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?")
 
 
@@ -45,7 +43,7 @@ def check_name(name: object, what: str = "controller") -> None:
 
 def check_finalizer(controller: str, finalizer: object) -> None:
     """Raise ConfigurationError unless the API server accepts the finalizer."""
-    if not isinstance(finalizer, str) or not _FINALIZER.fullmatch(finalizer):
+    if not isinstance(finalizer, str) or not is_finalizer_name(finalizer):
         reject(f"controller {controller}: finalizer {finalizer!r} is not of the form domain/name")
 
 

@@ -29,11 +29,11 @@ class InProcessWebhooks:
 
     def add(self, webhook: AnyWebhook) -> list[dict[str, Any]]:
         """Add a webhook; returns the webhook configurations to create in the server."""
-        if webhook.defaults:
+        if webhook.mutates:
             self._handlers[webhook.mutate_path] = defaulting_handler(webhook)
         if webhook.validate is not None:
             self._handlers[webhook.validate_path] = validating_handler(webhook)
-        path = webhook.mutate_path if webhook.defaults else webhook.validate_path
+        path = webhook.mutate_path if webhook.mutates else webhook.validate_path
         return admission_manifests(
             webhook,
             name=path.strip("/"),

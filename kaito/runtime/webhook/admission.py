@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from kaito.runtime.client import codec
+from kaito.runtime.client.patch import is_object
 from kaito.runtime.errors import ApiError, UnreadableObject
 from kaito.runtime.meta import Resource
 from kaito.runtime.webhook.declaration import Admission, AnyWebhook, Operation
@@ -27,8 +28,12 @@ def defaulting_handler(webhook: AnyWebhook) -> AdmissionHandler:
     """The handler of the mutating path."""
 
     async def handle(review: AdmissionReview) -> AdmissionResponse:
-        if review.request.get("operation") == "DELETE":
+        operation = review.request.get("operation")
+        if operation == "DELETE":
             return AdmissionResponse(allowed=True)
+        finalizer = webhook.finalizer if operation == "CREATE" else ""
+        if not webhook.defaults:  # an object that does not fit the model gets the finalizer, too
+            return AdmissionResponse(allowed=True, patch=_finalizer_patch(review.request.get("object"), finalizer))
         try:
             given = _decode(webhook.kind, review.request.get("object"))
         except UnreadableObject as error:
@@ -42,11 +47,26 @@ def defaulting_handler(webhook: AnyWebhook) -> AdmissionHandler:
                 obj = await result if isawaitable(result) else cast("Resource", result)
         except ApiError as error:
             return denial_of_error(error)
+        if finalizer and finalizer not in obj.metadata.finalizers:
+            obj = obj.with_metadata(finalizers=[*obj.metadata.finalizers, finalizer])
         # Both sides of the comparison are encoded by the model. The patch therefore contains only what the functions
         # changed; unknown fields, nulls and other encodings of the request stay as they are.
         return AdmissionResponse(allowed=True, patch=json_patch(given.to_dict(), obj.to_dict()))
 
     return handle
+
+
+def _finalizer_patch(document: object, finalizer: str) -> list[dict[str, Any]]:
+    """The operations that add the finalizer to an object of a request; empty if it has it, or without a finalizer."""
+    metadata: object = document.get("metadata") if is_object(document) else None
+    if not finalizer or not is_object(metadata):
+        return []
+    present: object = metadata.get("finalizers")
+    if not present:
+        return [{"op": "add", "path": "/metadata/finalizers", "value": [finalizer]}]
+    if finalizer in cast("list[object]", present):
+        return []
+    return [{"op": "add", "path": "/metadata/finalizers/-", "value": finalizer}]
 
 
 def validating_handler(webhook: AnyWebhook) -> AdmissionHandler:

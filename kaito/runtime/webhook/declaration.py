@@ -6,6 +6,8 @@
 
     Manager(settings, webhooks=[Webhook(Memcached, default=fill_in, validate=check)])
 
+`finalizer=` adds the finalizer of a controller to new objects, which saves the controller one request for each of them.
+
 The functions must not have side effects, because the request may be a dry run. They may be async. Their deadline is one
 second before the API server's timeout.
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, final
 
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.finalizer import is_finalizer_name
 from kaito.runtime.meta import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -82,11 +85,14 @@ class Webhook(Generic[R]):
         kind: the kind, in the version of the functions.
         default: one function or several; each gets the result of the one before it.
         validate: validates creations, updates and deletions.
+        finalizer: added to every created object, so that the controller with this finalizer sends no request to add it.
+            The controller still adds it to objects that were created while the webhook was not called.
         mutate_path: path of the defaulting webhook; `/mutate-<group>-<version>-<kind>` by default.
         validate_path: path of the validating webhook; `/validate-<group>-<version>-<kind>` by default.
 
     Raises:
-        ConfigurationError: neither default nor validate, or a path that the API server rejects.
+        ConfigurationError: none of default, validate and finalizer, or a path or a finalizer that the API server
+            rejects.
     """
 
     def __init__(
@@ -95,17 +101,27 @@ class Webhook(Generic[R]):
         *,
         default: Default[R] | Sequence[Default[R]] = (),
         validate: Validate[R] | None = None,
+        finalizer: str = "",
         mutate_path: str = "",
         validate_path: str = "",
     ) -> None:
         self.kind = kind
         self.defaults: Sequence[Default[R]] = (default,) if callable(default) else tuple(default)
         self.validate = validate
-        if not self.defaults and validate is None:
-            message = f"Webhook({kind.kind}) has nothing to do: give default= or validate="
+        if finalizer and not is_finalizer_name(finalizer):
+            message = f"Webhook({kind.kind}): finalizer {finalizer!r} is not of the form domain/name"
+            raise ConfigurationError(message)
+        self.finalizer = finalizer
+        if not self.mutates and validate is None:
+            message = f"Webhook({kind.kind}) has nothing to do: give default=, validate= or finalizer="
             raise ConfigurationError(message)
         self.mutate_path: str = checked_path(mutate_path or _path("mutate", kind))
         self.validate_path: str = checked_path(validate_path or _path("validate", kind))
+
+    @property
+    def mutates(self) -> bool:
+        """Whether the webhook has a mutating path."""
+        return bool(self.defaults or self.finalizer)
 
     def __repr__(self) -> str:
         return f"Webhook({self.kind.gvk()})"

@@ -26,7 +26,7 @@ def admission_manifests(
     failure_policy: FailurePolicy = "Fail",
     timeout_seconds: int = 10,
 ) -> list[dict[str, Any]]:
-    """Render a MutatingWebhookConfiguration for the defaults and a ValidatingWebhookConfiguration for the validations.
+    """Render the MutatingWebhookConfiguration (defaults, finalizers) and the ValidatingWebhookConfiguration.
 
     Args:
         webhooks: the webhooks of the manager.
@@ -38,7 +38,8 @@ def admission_manifests(
             needs the host in `webhook_hosts`.
         operations: operations that are validated; defaults apply to creations and updates only. With `DELETE` and
             `Fail` no object of the kind can be deleted while the operator is down.
-        failure_policy: whether requests are allowed (`Ignore`) or denied (`Fail`) while the operator is unavailable.
+        failure_policy: whether requests are allowed (`Ignore`) or denied (`Fail`) while the operator is unavailable. A
+            webhook that only adds a finalizer has `Ignore`, because the controller adds it otherwise.
         timeout_seconds: timeout of the API server.
 
     Raises:
@@ -59,6 +60,12 @@ def admission_manifests(
         _entry("default", webhook, _client(namespace, service or name, url, webhook.mutate_path), changes) | common
         for webhook in webhooks
         if webhook.defaults
+    ] + [
+        _entry("finalizer", webhook, _client(namespace, service or name, url, webhook.mutate_path), ["CREATE"])
+        | common
+        | {"failurePolicy": "Ignore"}
+        for webhook in webhooks
+        if webhook.finalizer and not webhook.defaults and "CREATE" in operations
     ]
     validations = [
         _entry("validate", webhook, _client(namespace, service or name, url, webhook.validate_path), operations)

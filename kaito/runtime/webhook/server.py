@@ -81,7 +81,7 @@ class WebhookServer:
         paths: set[str] = set()
         for webhook in webhooks:
             handlers: dict[str, AdmissionHandler] = {}
-            if webhook.defaults:
+            if webhook.mutates:
                 handlers[webhook.mutate_path] = defaulting_handler(webhook)
             if webhook.validate is not None:
                 if webhook.validate_path in handlers:

@@ -14,7 +14,10 @@ import yaml
 from kaito.api import Machine, NodeClaim, Workspace
 from kaito.api.crds import manifests
 from kaito.api.workspace.validation import Policy, validate
+from kaito.local.admission import LocalWebhook
 from kaito.models.admission import check
+from kaito.workspace.admission import workspace_webhook
+from kaito.workspace.settings import WorkspaceSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "config"
@@ -217,21 +220,38 @@ def test_secrets_are_never_listed_in_the_cluster() -> None:
 
 
 def test_the_webhook_reaches_the_controller_and_may_be_rewritten_by_it() -> None:
-    (configuration,) = documents("webhook")
-    (webhook,) = configuration["webhooks"]
-    service = webhook["clientConfig"]["service"]
-    target = named("Service", "manager")[service["name"]]
-    port = next(port for port in target["spec"]["ports"] if port["port"] == service["port"])
+    declared = workspace_webhook(WorkspaceSettings())
     container = named("Deployment", "manager")["workspace-controller"]["spec"]["template"]["spec"]["containers"][0]
-    writable = [
-        rule["resourceNames"]
-        for rule in named("ClusterRole", "rbac")["workspace-controller"]["rules"]
-        if "validatingwebhookconfigurations" in rule["resources"] and "resourceNames" in rule
-    ]
+    expected = {
+        "ValidatingWebhookConfiguration": (declared.validate_path, "Fail", ["CREATE", "UPDATE"]),
+        "MutatingWebhookConfiguration": (declared.mutate_path, "Ignore", ["CREATE"]),
+    }
+    configurations = {document["kind"]: document for document in documents("webhook")}
+    assert configurations.keys() == expected.keys()
+    for kind, configuration in configurations.items():
+        (webhook,) = configuration["webhooks"]
+        service = webhook["clientConfig"]["service"]
+        target = named("Service", "manager")[service["name"]]
+        port = next(port for port in target["spec"]["ports"] if port["port"] == service["port"])
+        writable = [
+            rule["resourceNames"]
+            for rule in named("ClusterRole", "rbac")["workspace-controller"]["rules"]
+            if f"{kind.lower()}s" in rule["resources"] and "resourceNames" in rule
+        ]
+        assert {"name": port["targetPort"], "containerPort": 9443} in container["ports"]
+        assert writable == [[configuration["metadata"]["name"]]]
+        assert webhook["rules"][0]["resources"] == ["workspaces"], "a status write must never be refused"
+        found = (service["path"], webhook["failurePolicy"], webhook["rules"][0]["operations"])
+        assert found == expected[kind]
 
-    assert {"name": port["targetPort"], "containerPort": 9443} in container["ports"]
-    assert writable == [[configuration["metadata"]["name"]]]
-    assert webhook["rules"][0]["resources"] == ["workspaces"], "a status write must never be refused"
+
+def test_the_local_cluster_has_the_rules_of_the_installation(tmp_path: Path) -> None:
+    configured = {document["kind"]: document["webhooks"][0] for document in documents("webhook")}
+    for configuration in LocalWebhook(tmp_path, 9).configurations():
+        local, shipped = configuration.to_dict()["webhooks"][0], configured[configuration.kind]
+        assert local["clientConfig"]["url"].endswith(shipped["clientConfig"]["service"]["path"])
+        for name in ("name", "rules", "failurePolicy", "sideEffects", "timeoutSeconds", "matchPolicy"):
+            assert local[name] == shipped[name]
 
 
 @pytest.mark.parametrize("program", ["workspace", "provisioner"])

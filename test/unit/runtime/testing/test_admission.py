@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from kaito.apiserver import RequestRecord
+from kaito.runtime import Controller, Request
 from kaito.runtime.client import Client
 from kaito.runtime.errors import Invalid
 from kaito.runtime.kinds import ConfigMap
@@ -56,3 +58,35 @@ async def test_what_waits_is_asked_through_a_client_only(world: World) -> None:
     client = Client(world.transport(), field_manager="test")
     with pytest.raises(Invalid, match="too large"):
         await client.create(vase("a", 10), dry_run=True)
+
+
+FINALIZER = "admit.test.dev/cleanup"
+
+
+async def nothing(request: Request[Vase]) -> None:
+    """A reconcile without effect, and a cleanup without effect."""
+
+
+def is_write_of_manager(request: RequestRecord) -> bool:
+    return request.verb == "patch" and request.kind == "Vase" and not request.user_agent.startswith("user/")
+
+
+async def test_a_controller_writes_the_finalizer_only_of_objects_that_no_webhook_saw(world: World) -> None:
+    world.install(Vase)
+    world.put(vase("before"))
+    world.admit(Webhook(Vase, finalizer=FINALIZER))
+    world.put(vase("admitted"))
+    client = Client(world.transport(), field_manager="user")
+    await client.apply(vase("applied", 1))
+    async with world.manager(Controller(Vase, nothing).finalizes(FINALIZER, nothing)):
+        await world.settle()
+        patched = {request.name for request in world.requests if is_write_of_manager(request)}
+        assert patched == {"before"}
+        await client.apply(vase("applied", 2))
+        await world.settle()
+        for name in ("before", "admitted", "applied"):
+            assert world.get(Vase, name).metadata.finalizers == [FINALIZER]
+        for name in ("before", "admitted", "applied"):
+            world.delete(Vase, name)
+        await world.settle()
+    assert world.list(Vase) == []

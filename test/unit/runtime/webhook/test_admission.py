@@ -221,5 +221,58 @@ def test_paths_follow_the_convention_and_wrong_ones_are_refused() -> None:
     assert webhook.validate_path == "/validate-test-example-com-v1-gadget"
     with pytest.raises(ConfigurationError, match="webhook path"):
         Webhook(Gadget, validate=judge, validate_path="no slash")
+    with pytest.raises(ConfigurationError, match="domain/name"):
+        Webhook(Gadget, finalizer="no-domain")
     with pytest.raises(ConfigurationError, match="nothing to do"):
         Webhook(Gadget)
+
+
+FINALIZER = "test.example.com/cleanup"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, [FINALIZER]),
+        ({"finalizers": None}, [FINALIZER]),
+        ({"finalizers": []}, [FINALIZER]),
+        ({"finalizers": ["other.dev/a"]}, ["other.dev/a", FINALIZER]),
+        ({"finalizers": [FINALIZER, "other.dev/a"]}, [FINALIZER, "other.dev/a"]),
+    ],
+)
+@pytest.mark.parametrize("with_default", [False, True])
+async def test_a_created_object_gets_the_finalizer_once(
+    metadata: dict[str, Any], expected: list[str], *, with_default: bool
+) -> None:
+    webhook = Webhook(Gadget, default=fill_in if with_default else (), finalizer=FINALIZER)
+    document = gadget(unknown=1)
+    document["metadata"] |= metadata
+    response = await defaulting_handler(webhook)(review(object=document))
+    result = with_appended(document, response)
+    assert result["metadata"]["finalizers"] == expected
+    assert result["spec"] == {"unknown": 1} | ({"size": 3} if with_default else {})
+
+
+def with_appended(document: Any, response: AdmissionResponse) -> Any:
+    """The document after a patch that may append one finalizer."""
+    appended = [operation["value"] for operation in response.patch if operation["path"] == "/metadata/finalizers/-"]
+    rest = [operation for operation in response.patch if operation["path"] != "/metadata/finalizers/-"]
+    result = applied(document, AdmissionResponse(allowed=True, patch=rest))
+    for name in appended:
+        result["metadata"]["finalizers"].append(name)
+    return result
+
+
+@pytest.mark.parametrize("operation", ["UPDATE", "DELETE", "CONNECT"])
+async def test_only_creations_get_the_finalizer(operation: str) -> None:
+    """An update may remove the last finalizer of an object that is being deleted."""
+    response = await defaulting_handler(Webhook(Gadget, finalizer=FINALIZER))(review(operation, object=gadget()))
+    assert (response.allowed, list(response.patch)) == (True, [])
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"metadata": "x"}, {"metadata": {"name": "g"}, "spec": "wrong"}])
+async def test_an_object_that_does_not_fit_the_model_is_not_denied_for_a_finalizer(document: Any) -> None:
+    response = await defaulting_handler(Webhook(Gadget, finalizer=FINALIZER))(review(object=document))
+    assert response.allowed
+    has_metadata = isinstance(document, dict) and isinstance(document.get("metadata"), dict)
+    assert bool(response.patch) == has_metadata

@@ -54,6 +54,21 @@ def test_what_is_not_declared_has_no_configuration() -> None:
     assert only["kind"] == "ValidatingWebhookConfiguration"
 
 
+def test_a_webhook_that_only_adds_a_finalizer_is_called_for_creations_and_may_fail() -> None:
+    (only,) = admission_manifests(Webhook(Lamp, finalizer="test.dev/f"), name="lamps", namespace="lighting")
+    (entry,) = only["webhooks"]
+    assert only["kind"] == "MutatingWebhookConfiguration"
+    assert (entry["rules"][0]["operations"], entry["failurePolicy"]) == (["CREATE"], "Ignore")
+    both_kinds = Webhook(Lamp, default=fill_in, finalizer="test.dev/f")
+    ((with_default,),) = (
+        manifest["webhooks"] for manifest in admission_manifests(both_kinds, name="lamps", namespace="lighting")
+    )
+    assert (with_default["rules"][0]["operations"], with_default["failurePolicy"]) == (["CREATE", "UPDATE"], "Fail")
+    updates = Webhook(Lamp, validate=judge, finalizer="test.dev/f")
+    found = admission_manifests(updates, name="lamps", namespace="lighting", operations=("UPDATE",))
+    assert [manifest["kind"] for manifest in found] == ["ValidatingWebhookConfiguration"]
+
+
 def test_defaults_are_not_asked_about_deletions() -> None:
     mutating, validating = admission_manifests(
         both, name="lamps", url="https://127.0.0.1:9443/", operations=("CREATE", "DELETE")
