@@ -15,7 +15,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 
 import aiohttp
 
+from hack.bench.compare import ROOT, checked_out, ratios
 from hack.bench.process import cost_of
 from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
@@ -36,7 +36,6 @@ from kaito.runtime.client import Client, connect
 from kaito.runtime.kinds import CustomResourceDefinition
 from kaito.runtime.tasks import together
 
-ROOT = Path(__file__).resolve().parents[2]
 BASELINE = "7fb0ead"
 SPEED = 60
 PROVISION_SECONDS, DELETE_SECONDS, RETRY_AFTER_SECONDS = 300, 120, 10
@@ -60,18 +59,6 @@ class Peer:
     name: str
     tree: Path
     flags: Sequence[str] = ()
-
-
-@contextmanager
-def checked_out(commit: str) -> Generator[Path]:
-    """A working tree of the commit in a temporary folder, for the length of the body."""
-    with tempfile.TemporaryDirectory(prefix="kaito-bench-") as folder:
-        tree = Path(folder) / "tree"
-        subprocess.run(["git", "worktree", "add", "-q", "--detach", str(tree), commit], cwd=ROOT, check=True)
-        try:
-            yield tree
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
 
 
 def claim(index: int) -> NodeClaim:
@@ -283,21 +270,6 @@ def with_calls(row: Figures) -> Figures:
     return {**row, "ready_calls": text("ready "), "deleted_calls": text("deleted ")}
 
 
-def ratios(turns: Mapping[str, Sequence[Figures]], peer: str, baseline: str) -> Figures:
-    """Of each figure, the median over the rounds of peer divided by baseline, and the spread."""
-    row: dict[str, float | int | str | None] = {}
-    for column in RATIO_COLUMNS:
-        pairs = zip(turns[peer], turns[baseline], strict=True)
-        found = sorted(_number(ours, column.key) / max(_number(theirs, column.key), 0.01) for ours, theirs in pairs)
-        row[column.key] = f"{found[len(found) // 2]:.2f} ({found[0]:.2f} to {found[-1]:.2f})"
-    return row
-
-
-def _number(row: Figures, key: str) -> float:
-    value = row.get(key)
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
 def benchmark(arguments: Sequence[str]) -> list[Report]:
     """Run every peer for each count, in turn."""
     parser = argparse.ArgumentParser(
@@ -332,7 +304,7 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
                 rows[f"{count} claims, {name}"] = with_calls(row)
                 all_turns[f"{count} claims, {name}"] = turns[name]
                 if name != baseline:
-                    compared[f"{count} claims, {name}"] = ratios(turns, name, baseline)
+                    compared[f"{count} claims, {name}"] = ratios(turns, name, baseline, RATIO_COLUMNS)
     settings = {"counts": options.count, "runs": options.runs, "baseline": options.baseline, "speed": SPEED}
     return [
         Report(

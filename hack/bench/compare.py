@@ -1,0 +1,47 @@
+"""Compares this tree with an earlier commit: a working tree of the commit, and ratios of rows of one round."""
+
+import subprocess
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hack.bench.report import Column, Figures
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def checked_out(commit: str) -> Generator[Path]:
+    """A working tree of the commit in a temporary folder, for the length of the body.
+
+    Raises:
+        SystemExit: the commit is not in this repository.
+    """
+    known = subprocess.run(
+        ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=ROOT, check=False, capture_output=True
+    )
+    if known.returncode:
+        raise SystemExit(f"commit {commit} is not in this repository: name another with --baseline")
+    with tempfile.TemporaryDirectory(prefix="kaito-bench-") as folder:
+        tree = Path(folder) / "tree"
+        subprocess.run(["git", "worktree", "add", "-q", "--detach", str(tree), commit], cwd=ROOT, check=True)
+        try:
+            yield tree
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
+
+
+def ratios(turns: Mapping[str, Sequence[Figures]], peer: str, baseline: str, columns: Sequence[Column]) -> Figures:
+    """Of each figure, the median over the rounds of peer divided by baseline, and the spread."""
+    row: dict[str, float | int | str | None] = {}
+    for column in columns:
+        pairs = zip(turns[peer], turns[baseline], strict=True)
+        found = sorted(_number(ours, column.key) / max(_number(theirs, column.key), 0.01) for ours, theirs in pairs)
+        row[column.key] = f"{found[len(found) // 2]:.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+    return row
+
+
+def _number(row: Figures, key: str) -> float:
+    value = row.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
