@@ -51,7 +51,7 @@ from kaito.workspace.steps.inference import ensure_inference
 from kaito.workspace.steps.nodes import observe_nodes
 from kaito.workspace.steps.plan import plan_workspace
 from kaito.workspace.steps.services import ensure_services
-from kaito.workspace.steps.status import set_all_unknown, update_status
+from kaito.workspace.steps.status import defers_status, set_all_unknown, update_status
 from kaito.workspace.steps.surplus import delete_surplus_claims
 from kaito.workspace.steps.tuning import ensure_tuning
 
@@ -90,7 +90,7 @@ class WorkspaceReconciler:
         self.node_classes = NodeClassReads()
 
     async def reconcile(self, request: Request[Workspace]) -> None:
-        """Runs the steps and writes the status, also if a step failed.
+        """Runs the steps and writes the status, also if a step failed; see `steps.status` for when it is deferred.
 
         Raises:
             Exception: what the first failed step raised, or an error that a step deferred.
@@ -101,7 +101,8 @@ class WorkspaceReconciler:
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
             try:
-                update_status(ctx, status)
+                if not defers_status(ctx, status):
+                    update_status(ctx, status)
             except Exception as error:  # noqa: BLE001 - reported in every condition, and raised below
                 ctx.failures.append(StepFailure(STATUS_STEP, error))
                 set_all_unknown(ctx, status)

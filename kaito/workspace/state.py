@@ -82,6 +82,8 @@ class ReconcileState:
     nodes: NodesReport | None = None
     claims: ClaimsReport | None = None
     workload: WorkloadReport | None = None
+    workload_created: bool = False
+    """Whether this reconcile created the workload."""
     rejection: tuple[str, str] | None = None
     """Reason and message of the first obstacle to applying the workload."""
 

@@ -79,20 +79,17 @@ class KarpenterStack:
         return {each["type"]: (each["status"], each["reason"], each.get("message", "")) for each in listed}
 
     def created(self, workspace: str) -> list[str]:
-        """Returns the names of the NodeClaims that the controller created for a Workspace, from its Events."""
-        return [event["note"].split()[2] for event in self._creations(workspace)]
+        """Returns the names of the NodeClaims that the controller created for a Workspace, from its log."""
+        return [line["claim"] for line in self._creations(workspace)]
 
     def creation_times(self, workspace: str) -> list[float]:
         """Returns when these NodeClaims were created, in seconds since the epoch."""
-        return [datetime.fromisoformat(event["eventTime"]).timestamp() for event in self._creations(workspace)]
+        return [datetime.fromisoformat(line["ts"]).timestamp() for line in self._creations(workspace)]
 
     def _creations(self, workspace: str) -> list[dict[str, Any]]:
-        found = [
-            event
-            for event in self.items("events.events.k8s.io")
-            if event["reason"] == "NodeClaimCreated" and event["regarding"]["name"] == workspace
-        ]
-        return sorted(found, key=lambda event: event["eventTime"])
+        log = (self.folder / "workspace-controller.log").read_text()
+        lines = [json.loads(line) for line in log.splitlines() if '"claim created"' in line]
+        return [line for line in lines if line["name"] == workspace]
 
     def until(self, found: Callable[[], T], what: str, seconds: float = 90.0) -> T:
         """Polls until the function returns something true, and returns it.

@@ -8,7 +8,7 @@ from kaito.api import Workspace, conditions, labels
 from kaito.models.facts.derive import ModelFacts
 from kaito.runtime import Api
 from kaito.runtime.clock import monotonic
-from kaito.runtime.errors import ApiError, Forbidden, NotFound
+from kaito.runtime.errors import AlreadyExists, ApiError, Forbidden, NotFound
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_rejection
@@ -164,13 +164,25 @@ class LiveCluster:
         if identity in self._facts.accepted or (present is not None and _same_template(present, workload)):
             return None
         try:
-            await self._api.dry_run().ensure(_dry_run_object(workload, present), owner=self._workspace)
+            await self._dry_run(_dry_run_object(workload, present), exists=present is not None)
         except ApiError as error:
             if not is_rejection(error):
                 raise
             return self._rejection(workload, error)
         self._facts.accepted.add(identity)
         return None
+
+    async def _dry_run(self, workload: Workload, *, exists: bool) -> None:
+        """Runs a dry run as a create request if the workload is new: it costs the server half of an apply request."""
+        api = self._api.dry_run()
+        if not exists:
+            try:
+                await api.create(workload, owner=self._workspace)
+            except AlreadyExists:  # the cache does not contain it yet
+                pass
+            else:
+                return
+        await api.ensure(workload, owner=self._workspace)
 
     async def _present(self, workload: Workload) -> Workload | None:
         if isinstance(workload, Job):

@@ -246,29 +246,50 @@ async def _create_missing(
     ctx: ReconcileContext, report: ClaimsReport, decision: ClaimDecision, hardware: Hardware
 ) -> None:
     """Creates the decided claims. A rejection is reported in the condition, and the reconcile is retried."""
+    present: list[Claim] = []
     created: list[Claim] = []
-    for index, serial in decision.create:
-        wanted = node_claim(ctx.workspace, hardware, ctx.settings, index=index, serial=serial)
-        try:
-            created.append(await _create(ctx, wanted))
-        except ApiError as error:
-            ctx.metrics.claim_creates.labels(wanted.kind, "error").inc()
-            reason = conditions.CLAIM_KIND_MISSING if isinstance(error, NotFound) else conditions.CLAIM_CREATE_FAILED
-            message = f"{wanted.kind} {wanted.name} could not be created: {error.message}"
-            report.failure = (reason, message)
-            last = _last_condition(ctx)
-            if last is None or last.reason != reason or not last.message.startswith(message):
-                ctx.request.event("Warning", f"{wanted.kind}CreationFailed", error.message)
-            ctx.deferred_errors.append(error)
-            break
-    if created:
-        names = {claim.name for claim in created}
+    try:
+        for index, serial in decision.create:
+            wanted = node_claim(ctx.workspace, hardware, ctx.settings, index=index, serial=serial)
+            try:
+                claim, is_new = await _create(ctx, wanted)
+            except ApiError as error:
+                ctx.metrics.claim_creates.labels(wanted.kind, "error").inc()
+                _record_creation_failure(ctx, report, wanted, error)
+                break
+            present.append(claim)
+            created += [claim] if is_new else []
+    finally:
+        _record_created(ctx, created)
+    if present:
+        names = {claim.name for claim in present}
         others = [claim for claim in report.claims if claim.name not in names]
-        report.claims = sorted([*others, *created], key=lambda claim: claim.name)
+        report.claims = sorted([*others, *present], key=lambda claim: claim.name)
 
 
-async def _create(ctx: ReconcileContext, wanted: Machine | Claim) -> Claim:
-    """Creates a claim, or returns the one that an earlier attempt created.
+def _record_creation_failure(ctx: ReconcileContext, report: ClaimsReport, wanted: Claim, error: ApiError) -> None:
+    """Reports the rejection of a claim, with an event unless the status already reports it."""
+    reason = conditions.CLAIM_KIND_MISSING if isinstance(error, NotFound) else conditions.CLAIM_CREATE_FAILED
+    message = f"{wanted.kind} {wanted.name} could not be created: {error.message}"
+    report.failure = (reason, message)
+    last = _last_condition(ctx)
+    if last is None or last.reason != reason or not last.message.startswith(message):
+        ctx.request.event("Warning", f"{wanted.kind}CreationFailed", error.message)
+    ctx.deferred_errors.append(error)
+
+
+def _record_created(ctx: ReconcileContext, created: Sequence[Claim]) -> None:
+    """Records one event for the claims that replace or follow others. The status reports the first ones."""
+    if not created or _last_condition(ctx) is None:
+        return
+    kind, names = created[0].kind, ", ".join(claim.name for claim in created)
+    nodes = "a node" if len(created) == 1 else "nodes"
+    note = f"created {kind} {names} for {nodes} of type {created[0].instance_type}"
+    ctx.request.event("Normal", f"{kind}Created", note)
+
+
+async def _create(ctx: ReconcileContext, wanted: Machine | Claim) -> tuple[Claim, bool]:
+    """Creates a claim, or returns the one that an earlier attempt created, and whether it was created now.
 
     Raises:
         ApiError: the API server rejected the claim, or a claim of that name has another owner.
@@ -279,9 +300,7 @@ async def _create(ctx: ReconcileContext, wanted: Machine | Claim) -> Claim:
         present = await ctx.api.get(type(wanted), wanted.name, consistency="live")
         if not owns_claim(ctx.workspace, present):
             raise
-        return present
+        return present, False
     ctx.metrics.claim_creates.labels(created.kind, "success").inc()
     ctx.request.log.info("claim created", claim=created.name, instance_type=created.instance_type)
-    note = f"created {created.kind} {created.name} for a node of type {created.instance_type}"
-    ctx.request.event("Normal", f"{created.kind}Created", note)
-    return created
+    return created, True

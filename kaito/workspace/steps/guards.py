@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kaito.api import conditions
 from kaito.runtime.errors import ApiError
-from kaito.runtime.meta import Resource
+from kaito.runtime.meta import Resource, find_condition
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import format_error, is_rejection
 from kaito.workspace.ownership import is_controller_of, name_conflict_message
@@ -51,6 +51,15 @@ def is_undecided(ctx: ReconcileContext, plan: Plan | None) -> bool:
         return False
     ctx.request.requeue_after(UNDECIDED_SECONDS, "the source of the weights depends on the new nodes")
     return True
+
+
+def was_published_ready(ctx: ReconcileContext) -> bool:
+    """Whether the status reports that nodes are ready, so that a workload which is created now replaces another one.
+
+    The creation of the first workload has no event: the conditions report it.
+    """
+    last = find_condition(ctx.workspace.status.conditions, conditions.RESOURCE_READY)
+    return last is not None and last.is_true
 
 
 def is_foreign(ctx: ReconcileContext, obj: Resource) -> bool:

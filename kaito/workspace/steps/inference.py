@@ -12,7 +12,13 @@ from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import Plan
 from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
-from kaito.workspace.steps.guards import is_foreign, is_undecided, record_rejection, unless_rejected
+from kaito.workspace.steps.guards import (
+    is_foreign,
+    is_undecided,
+    record_rejection,
+    unless_rejected,
+    was_published_ready,
+)
 from kaito.workspace.steps.pod_events import find_event_fault
 
 RESYNC_SECONDS: Final = 60.0
@@ -68,8 +74,10 @@ async def _apply(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None)
     if applied is None:
         return present
     if present is None:
+        ctx.state.workload_created = True
         ctx.request.log.info("workload created", replicas=applied.spec.replicas)
-        ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
+        if was_published_ready(ctx):
+            ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
     elif applied.metadata.generation != present.metadata.generation:
         ctx.request.log.info("workload updated", generation=applied.metadata.generation)
         ctx.request.event("Normal", "StatefulSetUpdated", f"updated StatefulSet {applied.name}; its pods are replaced")

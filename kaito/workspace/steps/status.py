@@ -1,14 +1,21 @@
 """Sets the status of a Workspace from what the steps observed, and records events for conditions that changed.
 
-The framework writes the status once, at the end of the reconcile, if it differs.
+The framework writes the status once, at the end of the reconcile, if it differs. The reconcile that creates the
+workload does not write it: the next one does, after `NEW_WORKLOAD_SECONDS` at the latest, so that a Workspace whose
+pods become ready at once gets one write instead of two.
+
+An event reports what the conditions alone do not: a failure, a repair, the end of a start that took longer. A condition
+that has its first value, and conditions that become True together without an earlier problem, have no event.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from kaito.api import Workspace, conditions
 from kaito.runtime.client import ConditionUpdate, StatusScope
+from kaito.runtime.meta import Condition
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.status import claim_condition_type, condition_updates, workspace_state
 
@@ -36,6 +43,21 @@ MAX_MESSAGE_CHARACTERS: Final = 8192
 
 _MAX_REASON_CHARACTERS: Final = 1024
 
+_NEW_REASONS: Final = frozenset(
+    {
+        conditions.MACHINE_NOT_READY,
+        conditions.CLAIM_NOT_READY,
+        conditions.NODE_NOT_READY,
+        conditions.RESOURCES_NOT_READY,
+        conditions.WAITING_FOR_RESOURCES,
+        conditions.PENDING,
+    }
+)
+"""Reasons of conditions of a new Workspace for which no work has been reported yet."""
+
+NEW_WORKLOAD_SECONDS: Final = 1.0
+"""Time after the creation of the workload until the status is written, unless something changes before."""
+
 OWNED_CONDITIONS: Final = frozenset(
     {
         conditions.MODEL_RESOLVED,
@@ -52,11 +74,33 @@ OWNED_CONDITIONS: Final = frozenset(
 """Conditions that only this controller writes. It does not change others."""
 
 
+def defers_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> bool:
+    """Whether the next reconcile writes the status, because this one only created the workload; requeues for it.
+
+    Claims are always recorded by the reconcile that created them: without the record no loss would be counted.
+    """
+    state = ctx.state
+    has_problem = bool(ctx.failures or ctx.deferred_errors or state.rejection or state.plan_failure)
+    if not state.workload_created or has_problem:
+        return False
+    recorded = ctx.workspace.status.claims
+    if state.claims is not None and sorted(claim.name for claim in state.claims.live) != recorded:
+        return False
+    if any(condition.is_true for condition in status.conditions if condition.type in _WORKLOAD_CONDITIONS):
+        return False  # the workload was lost, which is reported at once
+    ctx.request.requeue_after(NEW_WORKLOAD_SECONDS, "the status of the new workload")
+    return True
+
+
+_WORKLOAD_CONDITIONS: Final = frozenset({conditions.INFERENCE_READY, conditions.JOB_STARTED})
+
+
 def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
     """Sets every condition and field from this reconcile, and removes conditions that do not apply any more."""
     state = ctx.state
     updates = condition_updates(ctx.workspace, state, ctx.settings.node_api, ctx.failures)
     _record_failures(ctx, status)
+    _record_ready(ctx, status, updates)
     for update in map(_truncated, updates):
         _record_change(ctx, status, update)
         status.set_condition(update)
@@ -116,12 +160,27 @@ def _record_change(ctx: ReconcileContext, status: StatusScope[Workspace], update
         _observe_duration(ctx, update.type)
     if update.type == conditions.WORKSPACE_SUCCEEDED and ctx.workspace.tuning is not None and update.is_true:
         ctx.request.event("Normal", "TuningSucceeded", update.message)
-    if update.type in _EVENT_REASONS:
-        became_true, ceased = _EVENT_REASONS[update.type]
-        if update.is_true:
-            ctx.request.event("Normal", became_true, update.message)
-        else:
-            ctx.request.event("Warning", ceased, update.message)
+    if update.type in _EVENT_REASONS and not update.is_true:
+        ctx.request.event("Warning", _EVENT_REASONS[update.type][1], update.message)
+
+
+def _record_ready(ctx: ReconcileContext, status: StatusScope[Workspace], updates: Sequence[ConditionUpdate]) -> None:
+    """Records one event for all conditions that become True in this reconcile, with the reason of the last one.
+
+    There is none if the Workspace becomes ready at once: its conditions, all of the same time, report the same.
+    """
+    ready = [update for update in map(_truncated, updates) if update.type in _EVENT_REASONS and update.is_true]
+    became = [update for update in ready if update.differs_from(status.find(update.type), on="status")]
+    is_new = ctx.workspace.status.state in {None, "Pending"} and all(_is_new(status.find(each.type)) for each in became)
+    if not became or (len(became) > 1 and is_new):
+        return
+    note = "; ".join(update.message for update in became)
+    ctx.request.event("Normal", _EVENT_REASONS[became[-1].type][0], note)
+
+
+def _is_new(before: Condition | None) -> bool:
+    """Whether nothing had been reported about a condition."""
+    return before is None or before.reason in _NEW_REASONS
 
 
 def _observe_duration(ctx: ReconcileContext, condition_type: str) -> None:

@@ -14,7 +14,7 @@ from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import WorkloadReport
-from kaito.workspace.steps.guards import is_foreign, is_undecided, unless_rejected
+from kaito.workspace.steps.guards import is_foreign, is_undecided, unless_rejected, was_published_ready
 from kaito.workspace.steps.pod_events import find_event_fault
 
 RESYNC_SECONDS: Final = 60.0
@@ -86,6 +86,8 @@ async def _create(ctx: ReconcileContext, plan: Plan, wanted: Job) -> Job | None:
             return None
     created = await unless_rejected(ctx, "the job", ctx.api.ensure(wanted, owner=ctx.workspace))
     if created is not None:
+        ctx.state.workload_created = True
         ctx.request.log.info("tuning job created")
-        ctx.request.event("Normal", "JobCreated", f"created Job {created.name}")
+        if was_published_ready(ctx):
+            ctx.request.event("Normal", "JobCreated", f"created Job {created.name}")
     return created

@@ -8,6 +8,7 @@ from kaito.api import Workspace, labels
 from kaito.runtime.kinds import Node, StatefulSet
 from kaito.runtime.testing import World, builders
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.steps.status import NEW_WORKLOAD_SECONDS
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -39,7 +40,7 @@ async def test_a_workspace_waits_for_a_node_that_matches(cluster: "Cluster", own
         assert "apps" in cluster.conditions()["ResourceReady"][2]
 
         gpu_node(cluster.world, "mine")
-        await cluster.world.settle()
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
         assert cluster.columns()[0] == "True"
         cluster.serve()
         await cluster.world.settle()

@@ -7,6 +7,7 @@ import pytest
 from kaito.api import Workspace, labels
 from kaito.runtime.kinds import Node, Pod, Service, StatefulSet
 from kaito.workspace.status import claim_condition_type
+from kaito.workspace.steps.status import NEW_WORKLOAD_SECONDS
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -144,7 +145,7 @@ async def test_gpus_missing_on_a_ready_node(cluster: "Cluster", phi: Workspace) 
         assert cluster.world.find(StatefulSet, phi.name) is None
         gpus = {"status": {"capacity": {labels.NVIDIA_GPU: "1"}}}
         cluster.world.patch(Node, node.name, gpus, subresource="status")
-        await cluster.world.settle()
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
         assert cluster.columns()[0] == "True"
         assert cluster.world.find(StatefulSet, phi.name) is not None
 

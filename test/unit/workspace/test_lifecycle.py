@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from kaito.api import Workspace, labels
 from kaito.runtime.kinds import Service, StatefulSet
+from kaito.workspace.steps.status import NEW_WORKLOAD_SECONDS
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
@@ -20,7 +21,7 @@ async def test_a_workspace_becomes_ready(cluster: "Cluster", phi: Workspace) -> 
         assert cluster.workspace().status.state == "Pending"
 
         node = cluster.join(claim)
-        await world.settle()
+        await world.advance(NEW_WORKLOAD_SECONDS)
         assert cluster.columns() == ("True", "False", "False")
         assert cluster.workspace().status.worker_nodes == [node.name]
         workload = world.get(StatefulSet, phi.name)
@@ -55,10 +56,76 @@ async def test_a_workspace_causes_few_requests(cluster: "Cluster", phi: Workspac
         world = cluster.world
         assert world.count("create", cluster.kind) == 1
         assert world.count("patch", Service) == 2
-        assert world.count("patch", StatefulSet) == 2  # the dry run before the claim, and the workload
-        assert world.count("patch", Workspace, subresource="status") <= 3
+        assert world.count("create", StatefulSet) == 1  # the dry run before the claim
+        assert world.count("patch", StatefulSet) == 1
+        assert world.count("patch", Workspace, subresource="status") == 2
+        assert world.events() == []
         assert world.count("patch", Workspace, subresource="") == 1  # the finalizer
         assert [r for r in world.requests if r.status == 409] == []
+
+
+async def test_a_start_that_takes_longer_is_reported_within_a_second_and_by_events(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    world = cluster.world
+    cluster.apply(phi)
+    async with cluster.controller():
+        await world.settle()
+        cluster.join(cluster.claim())
+        await world.settle()
+        assert cluster.columns()[0] == "False", "deferred"
+        await world.advance(NEW_WORKLOAD_SECONDS)
+        assert cluster.columns() == ("True", "False", "False")
+        assert [event.reason for event in world.events()] == ["ResourcesReady"]
+        await world.advance(600)
+        cluster.serve()
+        await world.settle()
+        assert cluster.columns() == ("True", "True", "True")
+        assert [event.reason for event in world.events()] == ["ResourcesReady", "InferenceReady"]
+
+
+async def test_a_restart_after_the_creation_of_the_workload_writes_the_status(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    world = cluster.world
+    cluster.apply(phi)
+    async with cluster.controller():
+        await world.settle()
+        cluster.join(cluster.claim())
+        await world.settle()
+        assert world.get(StatefulSet, phi.name)
+        assert cluster.columns()[0] == "False"
+    async with cluster.controller():
+        await world.settle()
+        assert cluster.columns()[0] == "True"
+
+
+async def test_a_deleted_workload_is_created_again_with_an_event(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        world.delete(StatefulSet, phi.name)
+        await world.settle()
+        assert cluster.columns() == ("True", "False", "False"), "reported at once"
+        assert {"StatefulSetCreated", "InferenceNotReady"} <= {event.reason for event in world.events()}
+
+
+async def test_conditions_that_recover_together_have_one_event(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        (node,) = cluster.workspace().status.worker_nodes
+        cluster.node_ready(node, "False", "kubelet stopped")
+        await world.settle()
+        assert cluster.columns()[0] == "False"
+        cluster.node_ready(node, "True")
+        await world.settle()
+        assert cluster.columns()[0] == "True"
+        normal = [event for event in world.events() if event.type == "Normal"]
+        assert len(normal) == 1
+        assert "1 of 1 nodes ready" in normal[0].note
 
 
 async def test_deletion_removes_workload_then_claims_then_the_workspace(cluster: "Cluster", phi: Workspace) -> None:
