@@ -1,38 +1,34 @@
 """HTTP transport for processes that run for months.
 
 The manager creates one per process (leader election a second one, in a separate event loop). Requests and watches use
-separate connection pools, so that requests never wait for watches: requests use the connections of `http1`, watches and
-requests through a proxy those of aiohttp. Every request has a time limit, every stream an idle limit. Credentials are
-read per request and renewed on 401. When a CA or client certificate changes on disk, new requests use a new pool, and
-the old one closes after its last response. Exceptions of connections are converted to `TransportError`.
+the connections of `http1`; through a proxy they use aiohttp, which is imported only then. A watch has a connection of
+its own, so that requests never wait for watches. Every request has a time limit, every stream an idle limit.
+Credentials are read per request and renewed on 401. When a CA or client certificate changes on disk, new requests use a
+new pool, and the old one closes after its last response. Exceptions of connections are converted to `TransportError`.
 """
 
 import asyncio
 import base64
-import io
-import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, final
-
-import aiohttp
-import yarl
-from aiohttp.abc import ResolveResult
-from multidict import CIMultiDict
+from typing import TYPE_CHECKING, final
+from urllib.parse import unquote, urlsplit
 
 from kaito.runtime.client.config import ClusterConfig
-from kaito.runtime.client.fencing import FencedConnector
-from kaito.runtime.client.http1 import ConnectionPool, Endpoint
+from kaito.runtime.client.http1 import ConnectionPool, Endpoint, ResponseStream
 from kaito.runtime.client.http1.request import request_bytes
-from kaito.runtime.client.sockets import keepalive_socket
+from kaito.runtime.client.server_address import ServerAddress
 from kaito.runtime.client.tls import client_context, fingerprint
 from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, without_tracebacks
 from kaito.runtime.clock import monotonic
 from kaito.runtime.deadlines import Deadlines
 from kaito.runtime.errors import ConfigurationError, RequestTimeout, TransportError
 from kaito.runtime.logging import get_logger
+
+if TYPE_CHECKING:
+    from kaito.runtime.client.proxied import ProxiedSession, ProxiedStream
 
 UNARY_CONNECTIONS = 64
 """Maximum number of connections for requests; further requests wait for one, within their time limit."""
@@ -46,63 +42,25 @@ KEEPALIVE_SECONDS = 90.0
 TLS_CHECK_SECONDS = 60.0
 """Interval of checking certificate files for changes."""
 
-WHOLE_BODY_BYTES = 2**16
-"""Longest body that is written in one call; longer ones are split, so that writing does not block the event loop."""
-
 DIRECT = True
-"""Whether requests without a proxy use `http1`, which takes less CPU than aiohttp. Tests run with both."""
-
-_REQUEST_ERRORS = (aiohttp.ClientError, OSError)
-"""Exceptions of failed requests; `TimeoutError` and `ssl.SSLError` are `OSError`s."""
+"""Whether requests and streams without a proxy use `http1`, which takes less CPU than aiohttp. Tests run with both."""
 
 _log = get_logger(__name__)
 
 
-class _TimedResolver(aiohttp.ThreadedResolver):
-    """Resolver that reports the duration of lookups. Numeric hosts, as in pods, are not resolved."""
-
-    def __init__(self, on_lookup: Callable[[str, float], None]) -> None:
-        super().__init__()
-        self._on_lookup = on_lookup
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AddressFamily.AF_INET
-    ) -> list[ResolveResult]:
-        began = monotonic()
-        try:
-            return await super().resolve(host, port, family)
-        finally:
-            self._on_lookup(host, monotonic() - began)
+_Headers = Sequence[tuple[str, str]]
 
 
 @final
 class _Pool:
-    """The sessions for requests and watches that use one version of the certificates."""
+    """The connections that use one version of the certificates."""
 
-    def __init__(self, endpoint: Endpoint, tls_digest: bytes, *, direct: bool) -> None:
+    def __init__(self, connections: "ConnectionPool | ProxiedSession", tls_digest: bytes) -> None:
         self.tls_digest = tls_digest
         self.connection_waits = 0
-        self.unary = ConnectionPool(endpoint) if direct else self._session(endpoint.tls, endpoint.on_lookup)
-        self.watches = self._session(endpoint.tls, endpoint.on_lookup)
+        self.connections = connections
         self.users = 0
         self._slots = asyncio.Semaphore(UNARY_CONNECTIONS)
-
-    @staticmethod
-    def _session(context: ssl.SSLContext | None, on_lookup: Callable[[str, float], None]) -> aiohttp.ClientSession:
-        connector = FencedConnector(
-            limit=0,  # `slot` limits requests; watches are not limited
-            ssl=context if context is not None else True,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            socket_factory=keepalive_socket,
-            resolver=_TimedResolver(on_lookup),
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,  # would read ~/.netrc in a thread for every request; `ClusterConfig` names the proxy
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            read_bufsize=2**18,
-        )
 
     def slot(self) -> asyncio.Semaphore:
         """Return the semaphore that limits connections for requests; hold it during a request."""
@@ -120,11 +78,10 @@ class _Pool:
 
     async def close(self) -> None:
         """Close all connections at once; readers get an error."""
-        if isinstance(self.unary, ConnectionPool):
-            self.unary.close()
+        if isinstance(self.connections, ConnectionPool):
+            self.connections.close()
         else:
-            await self.unary.close()
-        await self.watches.close()
+            await self.connections.close()
 
 
 @final
@@ -134,15 +91,15 @@ class _HttpStream:
 
     status: int
     headers: Mapping[str, str]
-    _content: aiohttp.StreamReader
+    _source: "ResponseStream | ProxiedStream"
     _what: str
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives."""
         while True:
             try:
-                chunk = await self._content.readany()
-            except _REQUEST_ERRORS as error:
+                chunk = await self._source.next_chunk()
+            except OSError as error:
                 raise _translated(self._what, error) from without_tracebacks(error)
             if not chunk:
                 return
@@ -166,14 +123,9 @@ class HttpTransport:
         """Create a transport without connecting. It is bound to the event loop of its first request."""
         self._config = config
         self._on_lookup = on_lookup
-        self._base = config.server.rstrip("/")
-        self._server = yarl.URL(self._base)
-        self._prefix = self._server.raw_path.rstrip("/")
-        self._host = self._server.host_port_subcomponent or ""
-        self._secure = self._base.startswith("https:")
-        proxy = yarl.URL(config.proxy)
-        self._proxy = proxy.with_user(None) if config.proxy else None  # aiohttp shows it in errors
-        self._proxy_login = _proxy_login(proxy)
+        self._address = ServerAddress.parse(config.server)
+        self._secure = self._address.secure
+        self._proxy_login = _proxy_login(config.proxy)
         self._pool: _Pool | None = None
         self._retired: list[_Pool] = []
         self._checked_at = 0.0
@@ -185,7 +137,7 @@ class HttpTransport:
     @property
     def host(self) -> str:
         """Host and port of the server."""
-        return self._server.authority
+        return self._address.authority
 
     @property
     def connection_waits(self) -> int:
@@ -222,24 +174,17 @@ class HttpTransport:
         pool.users += 1
         try:
             async with pool.slot():
-                if isinstance(pool.unary, ConnectionPool):
-                    data = request_bytes(method, self._prefix + target, self._host, sent, body)
-                    return await pool.unary.request(method, data), authorization
-                return await self._proxied(pool.unary, method, target, sent, body), authorization
-        except _REQUEST_ERRORS as error:
+                if isinstance(pool.connections, ConnectionPool):
+                    data = self._request_bytes(method, target, sent, body)
+                    return await pool.connections.request(method, data), authorization
+                return await pool.connections.request(method, target, sent, body), authorization
+        except OSError as error:  # also `TimeoutError` and `ssl.SSLError`
             raise self._connection_error(f"{method} {target}", error) from without_tracebacks(error)
         finally:
             pool.users -= 1
 
-    async def _proxied(
-        self, session: aiohttp.ClientSession, method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Reply:
-        """Sends a request with aiohttp, which supports proxies."""
-        data = io.BytesIO(body) if body is not None and len(body) > WHOLE_BODY_BYTES else body
-        async with session.request(
-            method, self._url(target), headers=headers, data=data, **self._options()
-        ) as response:
-            return Reply(response.status, _lower(response.headers), await response.read())
+    def _request_bytes(self, method: str, target: str, headers: _Headers, body: bytes | None = None) -> bytes:
+        return request_bytes(method, self._address.prefix + target, self._address.host_header, headers, body)
 
     def _connection_error(self, what: str, error: Exception) -> TransportError:
         """Convert the error, and check the certificate files before the next connection, in case the CA was rotated."""
@@ -270,54 +215,52 @@ class HttpTransport:
             header_seconds: Time limit until the response begins.
         """
         what = f"{method} {target}"
-        limits = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=idle)
         for final_try in (False, True):
             authorization = await self._config.credentials.header()
             pool = await self._current_pool()
             with pool.used():
-                request = pool.watches.request(
-                    method, self._url(target), headers=self._headers(headers, authorization), timeout=limits,
-                    data=body, **self._options(),
-                )  # fmt: skip
-                response = await self._open(request, f"{method} {target}", header_seconds)
+                sent = self._headers(headers, authorization)
+                begun = self._begin(pool, method, target, sent, body, connect=connect, idle=idle)
+                response = await self._open(begun, what, header_seconds)
                 try:
                     if response.status != 401 or final_try or not await self._config.credentials.renew(authorization):
-                        yield _HttpStream(response.status, _lower(response.headers), response.content, what)
+                        yield _HttpStream(response.status, response.headers, response, what)
                         return
                 finally:
                     response.close()  # a stream is usually not read to its end, so its connection cannot be reused
 
     async def _open(
-        self, request: Awaitable[aiohttp.ClientResponse], what: str, header_seconds: float
-    ) -> aiohttp.ClientResponse:
+        self, begun: Awaitable["ResponseStream | ProxiedStream"], what: str, header_seconds: float
+    ) -> "ResponseStream | ProxiedStream":
         try:
             async with asyncio.timeout(header_seconds):
-                return await request
-        except _REQUEST_ERRORS as error:
+                return await begun
+        except OSError as error:
             raise self._connection_error(what, error) from without_tracebacks(error)
 
-    def _url(self, target: str) -> yarl.URL:
-        return yarl.URL(self._base + target, encoded=True)
+    async def _begin(
+        self,
+        pool: _Pool,
+        method: str,
+        target: str,
+        headers: _Headers,
+        body: bytes | None,
+        *,
+        connect: float,
+        idle: float | None,
+    ) -> "ResponseStream | ProxiedStream":
+        if isinstance(pool.connections, ConnectionPool):
+            data = self._request_bytes(method, target, headers, body)
+            return await pool.connections.stream(method, data, connect=connect, idle=idle)
+        return await pool.connections.stream(method, target, headers, body, connect=connect, idle=idle)
 
-    def _headers(self, headers: Mapping[str, str], authorization: str) -> Mapping[str, str]:
+    def _headers(self, headers: Mapping[str, str], authorization: str) -> _Headers:
         made = {"accept-encoding": "identity", **self._config.headers, **headers}
         if authorization:
             made["authorization"] = authorization
         if not self._secure:
             made |= self._proxy_login  # without TLS there is no tunnel: the proxy reads the headers of the request
-        if self._config.impersonation:
-            return CIMultiDict([*made.items(), *self._config.impersonation])
-        return made
-
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"allow_redirects": False}
-        if self._proxy is not None:
-            options["proxy"] = self._proxy
-            if self._secure and self._proxy_login:
-                options["proxy_headers"] = self._proxy_login  # of the CONNECT request
-        if self._config.tls.server_name and self._secure:
-            options["server_hostname"] = self._config.tls.server_name
-        return options
+        return [*made.items(), *self._config.impersonation]
 
     async def _current_pool(self) -> _Pool:
         self._check_open()
@@ -357,7 +300,7 @@ class HttpTransport:
             _log.warning("changed certificates are invalid, keeping the previous ones", error=str(error))
             return pool
         self._check_open()
-        renewed = _Pool(self._endpoint(context), tls_digest, direct=DIRECT and self._proxy is None)
+        renewed = _Pool(self._connections(self._endpoint(context)), tls_digest)
         self._pool = renewed
         if pool is not None:
             self._retired.append(pool)
@@ -365,13 +308,19 @@ class HttpTransport:
             _log.info("certificates changed, using new connections", host=self.host)
         return renewed
 
+    def _connections(self, endpoint: Endpoint) -> "ConnectionPool | ProxiedSession":
+        if DIRECT and not self._config.proxy:
+            return ConnectionPool(endpoint)
+        from kaito.runtime.client.proxied import ProxiedSession
+
+        return ProxiedSession(self._config, endpoint, self._proxy_login)
+
     def _endpoint(self, context: ssl.SSLContext | None) -> Endpoint:
-        host = self._server.host or ""
         return Endpoint(
-            host=host,
-            port=self._server.port or (443 if self._secure else 80),
+            host=self._address.host,
+            port=self._address.port,
             tls=context,
-            server_name=self._config.tls.server_name or host,
+            server_name=self._config.tls.server_name or self._address.host,
             connect_seconds=CONNECT_SECONDS,
             idle_seconds=KEEPALIVE_SECONDS,
             on_lookup=self._on_lookup,
@@ -388,24 +337,17 @@ class HttpTransport:
         await asyncio.sleep(0)  # asyncio closes the sockets of its transports in the next turn of the loop
 
 
-def _proxy_login(proxy: yarl.URL) -> dict[str, str]:
+def _proxy_login(url: str) -> dict[str, str]:
     """Return the header for the credentials in the URL of a proxy, if it contains any."""
-    if proxy.user is None and proxy.password is None:
+    proxy = urlsplit(url)
+    if proxy.username is None and proxy.password is None:
         return {}
-    login = base64.b64encode(f"{proxy.user or ''}:{proxy.password or ''}".encode()).decode()
+    login = base64.b64encode(f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}".encode()).decode()
     return {"proxy-authorization": f"Basic {login}"}
 
 
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    lowered: dict[str, str] = {}
-    for name, value in headers.items():
-        key = name.lower()
-        lowered[key] = f"{lowered[key]}, {value}" if key in lowered else value
-    return lowered
-
-
 def _translated(what: str, error: Exception) -> TransportError:
-    """Convert an exception of aiohttp or the operating system."""
-    if isinstance(error, TimeoutError):  # also aiohttp's ServerTimeoutError: connect, sock_read
+    """Convert an exception of a connection."""
+    if isinstance(error, TimeoutError):
         return RequestTimeout(f"{what}: {str(error) or 'timed out'}")
     return TransportError(f"{what}: {str(error) or type(error).__name__}")

@@ -198,7 +198,10 @@ class Manager:
         """
         from kaito.runtime.manager.http.routes import Routes
 
-        self._routes = self._routes or Routes()
+        if self._routes is None:
+            self._routes = Routes()
+            if self._is_used:  # started without servers, so that nothing sealed the routes
+                self._routes.seal()
         self._routes.add(path, handler, on)
 
     async def remove(self, name: str) -> None:
@@ -391,6 +394,8 @@ class Manager:
     # -- starting ----------------------------------------------------------------------------------------------------
 
     async def _start_endpoints(self) -> None:
+        if self._routes is None and not self.settings.serves_http:
+            return  # nothing imports the HTTP server
         from kaito.runtime.manager.http.routes import Debugging, Routes
         from kaito.runtime.manager.http.servers import Endpoints
 

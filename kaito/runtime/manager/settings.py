@@ -117,6 +117,12 @@ class Settings(BaseModel):
             raise ValueError(message)
         return self
 
+    @property
+    def serves_http(self) -> bool:
+        """Whether a server for probes or metrics runs."""
+        addresses = (self.metrics_bind_address, self.health_probe_bind_address)
+        return any(parse_bind_address(address) is not None for address in addresses)
+
     @classmethod
     def from_env(cls, prefix: str = "KAITO_", environment: Mapping[str, str] | None = None) -> Self:
         """Read `<PREFIX><FIELD>` for every field, for example `KAITO_METRICS_BIND_ADDRESS`.

@@ -19,6 +19,7 @@ from kaito.workspace.node_class import NodeClassSettings
 from kaito.workspace.plan import Hardware
 from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.steps.status import NEW_WORKLOAD_SECONDS
 from test.unit.workspace.test_replacement import Life, delete_at_once
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ async def test_readiness_that_the_provider_does_not_know(cluster: "Cluster", phi
         assert len(cluster.claims()) == 1
         assert words in cluster.conditions()["NodeClaimReady"][2]
         cluster.join(cluster.claim())
-        await cluster.world.settle()
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
         assert words not in cluster.conditions()["NodeClaimReady"][2]
 
 
@@ -421,7 +422,7 @@ async def test_a_claim_that_no_provisioner_reports_on(cluster: "Cluster", phi: W
             "node class karpenter.kwok.sh/KWOKNodeClass/default runs"
         )
         cluster.join(cluster.claim())
-        await cluster.world.settle()
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
         assert "no provisioner" not in cluster.conditions()["WorkspaceReady"][2]
 
 
@@ -461,7 +462,7 @@ async def test_a_disk_that_is_too_small_for_the_model_is_a_warning(
             patch = {"status": {"capacity": {"ephemeral-storage": size, labels.NVIDIA_GPU: "1"}}}
             cluster.world.patch(Node, node.name, patch, subresource="status")
         cluster.world.patch(Workspace, phi.name, {"metadata": {"labels": {"again": "true"}}})
-        await cluster.world.settle()
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
         status, _, message = cluster.conditions()["NodesReady"]
         assert status == "True"
         assert ("20Gi of ephemeral-storage, less than the planned disk of" in message) is is_reported

@@ -175,7 +175,7 @@ class Connection:
             try:
                 position += self._sock.send(view[position : position + WRITE_BYTES])
             except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError):
-                await _until_writable(self._loop, self._sock, done)
+                await until_writable(self._loop, self._sock, done)
             except ssl.SSLWantReadError:  # a renegotiation: the reader's callback continues it
                 await asyncio.sleep(0)
             except OSError as error:
@@ -214,7 +214,7 @@ async def handshake(sock: socket.socket, context: ssl.SSLContext, server_name: s
             except ssl.SSLWantReadError:
                 await _until_readable(loop, secure)
             except ssl.SSLWantWriteError:
-                await _until_writable(loop, secure)
+                await until_writable(loop, secure)
             else:
                 return secure
     except BaseException:
@@ -231,7 +231,7 @@ async def _until_readable(loop: asyncio.AbstractEventLoop, sock: socket.socket) 
         loop.remove_reader(sock)
 
 
-async def _until_writable(
+async def until_writable(
     loop: asyncio.AbstractEventLoop, sock: socket.socket, done: "asyncio.Future[None] | None" = None
 ) -> None:
     """Waits until the socket is writable, or `done` is."""

@@ -13,6 +13,7 @@ from typing import Any, Final, final
 import aiohappyeyeballs
 
 from kaito.runtime.client.http1.connection import Connection, Disconnected, handshake
+from kaito.runtime.client.http1.stream import ResponseStream
 from kaito.runtime.client.sockets import keepalive_socket
 from kaito.runtime.client.transport import Reply, check_send_guard, without_tracebacks
 from kaito.runtime.clock import monotonic
@@ -54,6 +55,7 @@ class ConnectionPool:
         self._endpoint = endpoint
         self._idle: list[tuple[float, Connection]] = []
         self._open: set[Connection] = set()
+        self._streams: set[ResponseStream] = set()
         self._expiry: asyncio.TimerHandle | None = None
 
     async def request(self, method: str, data: bytes) -> Reply:
@@ -73,7 +75,8 @@ class ConnectionPool:
             connection = self._take_idle()
             was_idle = connection is not None
             if connection is None:
-                connection = await self._connect()
+                connection = Connection(await self._connect(self._endpoint.connect_seconds), self._open.discard)
+                self._open.add(connection)
             try:
                 # Waiting for DNS and TLS may take seconds, and the process may be suspended meanwhile.
                 check_send_guard()
@@ -89,9 +92,34 @@ class ConnectionPool:
             self._put_idle(connection)
             return reply
 
+    async def stream(self, method: str, data: bytes, *, connect: float, idle: float | None) -> ResponseStream:
+        """Sends a request on a new connection and returns the response once its head has arrived.
+
+        Args:
+            method: method of the request.
+            data: the whole request.
+            connect: time limit of the connection in seconds.
+            idle: time in seconds without data after which the stream fails; None for no limit.
+
+        Raises:
+            OSError: the connection could not be opened or failed, or the response is malformed.
+        """
+        sock = await self._connect(connect)
+        try:
+            check_send_guard()
+        except BaseException:
+            sock.close()
+            raise
+        stream = ResponseStream(sock, method, idle=idle, on_close=self._streams.discard)
+        self._streams.add(stream)
+        await stream.begin(data)
+        return stream
+
     def close(self) -> None:
         """Closes all connections; requests that are under way fail."""
         self._idle.clear()
+        for stream in list(self._streams):
+            stream.abort()
         for connection in list(self._open):
             connection.close()
         if self._expiry is not None:
@@ -126,20 +154,16 @@ class ConnectionPool:
         if self._idle:
             self._schedule_expiry(self._idle[0][0] - oldest)
 
-    async def _connect(self) -> Connection:
-        seconds = self._endpoint.connect_seconds
+    async def _connect(self, seconds: float) -> socket.socket:
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                sock = await self._connected_socket()
+                return await self._connected_socket()
         except TimeoutError as error:
             if not limit.expired():  # the operating system's
                 raise
             message = f"no connection to {self._endpoint.host}:{self._endpoint.port} within {seconds:g} s"
             raise TimeoutError(message) from without_tracebacks(error)
-        connection = Connection(sock, self._open.discard)
-        self._open.add(connection)
-        return connection
 
     async def _connected_socket(self) -> socket.socket:
         addresses = await self._resolve()

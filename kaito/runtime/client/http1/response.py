@@ -99,6 +99,30 @@ class ResponseParser:
                 f"the server closed the connection in the {part} of the response" if part else "server disconnected"
             )
 
+    def stop(self) -> None:
+        """Drops the parser, which refers to this object."""
+        self._parser = None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether status and headers are known."""
+        return self._in_body
+
+    @property
+    def status(self) -> int:
+        """HTTP status, once the head has arrived."""
+        return self._status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers with lower-case names, once the head has arrived."""
+        return self._headers
+
+    def take_body(self) -> list[bytes]:
+        """Returns the parts of the body that arrived since the last call, and forgets them."""
+        body, self._body = self._body, []
+        return body
+
     def reply(self) -> Reply:
         """Returns the complete response, with a compressed body unpacked.
 
