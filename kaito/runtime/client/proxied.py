@@ -101,10 +101,9 @@ class ProxiedSession:
 
     async def request(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes | None) -> Reply:
         """Sends a request and returns the complete response. Raises `OSError`."""
-        data = io.BytesIO(body) if body is not None and len(body) > WHOLE_BODY_BYTES else body
         try:
             async with self._session.request(
-                method, self._url(target), headers=CIMultiDict(headers), data=data, **self._options
+                method, self._url(target), headers=CIMultiDict(headers), data=_payload(body), **self._options
             ) as response:
                 return Reply(response.status, _lower(response.headers), await response.read())
         except aiohttp.ClientError as error:
@@ -124,7 +123,12 @@ class ProxiedSession:
         limits = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=idle)
         try:
             response = await self._session.request(
-                method, self._url(target), headers=CIMultiDict(headers), data=body, timeout=limits, **self._options
+                method,
+                self._url(target),
+                headers=CIMultiDict(headers),
+                data=_payload(body),
+                timeout=limits,
+                **self._options,
             )
         except aiohttp.ClientError as error:
             raise _as_os_error(error) from without_tracebacks(error)
@@ -136,6 +140,10 @@ class ProxiedSession:
 
     def _url(self, target: str) -> yarl.URL:
         return yarl.URL(self._base + target, encoded=True)
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    return io.BytesIO(body) if body is not None and len(body) > WHOLE_BODY_BYTES else body
 
 
 def _as_os_error(error: aiohttp.ClientError) -> OSError:

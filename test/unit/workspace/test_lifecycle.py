@@ -93,7 +93,7 @@ async def test_a_restart_after_the_creation_of_the_workload_writes_the_status(
         await world.settle()
         cluster.join(cluster.claim())
         await world.settle()
-        assert world.get(StatefulSet, phi.name)
+        assert world.find(StatefulSet, phi.name) is not None
         assert cluster.columns()[0] == "False"
     async with cluster.controller():
         await world.settle()

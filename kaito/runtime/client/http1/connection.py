@@ -246,7 +246,8 @@ async def until_writable(
     try:
         await ready
     finally:
-        loop.remove_writer(sock)
+        if sock.fileno() >= 0:  # a closed socket has no writer any more
+            loop.remove_writer(sock)
         if done is not None:
             done.remove_done_callback(end)
 

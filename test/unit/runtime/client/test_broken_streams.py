@@ -284,3 +284,24 @@ async def test_events_over_tls_arrive_one_by_one(tmp_path: Path) -> None:
             found.append(chunk)
             acknowledged.release()
     assert found == [b"%03d\n" % number for number in range(20)]
+
+
+async def test_a_stream_may_send_a_body_and_is_rejected_before_it_was_read() -> None:
+    server = Server([CHUNKED, None])
+    async with client_of(server.handle) as transport, transport.stream("POST", "/chat", body=b'{"q": 1}') as stream:
+        assert await stream.read() == BODY
+    assert server.requests[0].startswith(b"POST /chat HTTP/1.1\r\n")
+    assert server.requests[0].endswith(b'{"q": 1}')
+
+    async def rejects(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbig")
+        await writer.drain()
+        await asyncio.sleep(60)
+
+    async with (
+        client_of(rejects) as transport,
+        transport.stream("POST", "/chat", body=b"x" * 30_000_000) as stream,
+    ):
+        assert stream.status == 413
+        assert await stream.read() == b"big"
