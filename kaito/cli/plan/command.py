@@ -13,6 +13,7 @@ from typing import Any, Final, TextIO
 from kaito.api import conditions
 from kaito.cli.plan.comparison import Change, LiveComparison, connected, merged
 from kaito.cli.plan.documents import Documents, InputError, Source, read_documents, to_yaml
+from kaito.cli.plan.installed import installed_settings
 from kaito.cli.plan.reader import PlanReader
 from kaito.cli.plan.report import PlanReport, PriceQuestion, as_data, ask_price
 from kaito.cli.plan.text import Style, render
@@ -23,7 +24,7 @@ from kaito.prices.http import fetcher
 from kaito.prices.table import PriceTable, PriceTableError, read_table
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import KaitoRuntimeError
-from kaito.workspace.flags import parse
+from kaito.workspace.flags import Invocation, parse
 from kaito.workspace.hub.client import HubClient
 from kaito.workspace.preflight import Finding
 from kaito.workspace.preview import Observed, Preview, identified, preview
@@ -64,11 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         flags: list[str] = arguments.controller_flags
         if flags and not flags[0].startswith("-"):
             raise InputError(f"unexpected argument {flags[0]!r}: name files with -f")
-        invocation = parse(flags, {})
-        settings = invocation.workspace
+        given = parse(flags, {})
         documents = read_documents(arguments.filename, sys.stdin)
-        _check(documents, settings, arguments)
-        reports = asyncio.run(plan_documents(documents, settings, arguments, own_prices=invocation.prices))
+        _check(documents, given.workspace, arguments)
+        reports = asyncio.run(plan_documents(documents, given, arguments))
     except (InputError, PriceTableError) as error:
         sys.stderr.write(f"kaito plan: {error}\n")
         return USAGE
@@ -98,26 +98,29 @@ def _check(documents: Documents, settings: WorkspaceSettings, arguments: argpars
 
 
 async def plan_documents(
-    documents: Documents,
-    settings: WorkspaceSettings,
-    arguments: argparse.Namespace,
-    *,
-    own_prices: PriceTable | None = None,
-    clock: Clock | None = None,
+    documents: Documents, given: Invocation, arguments: argparse.Namespace, clock: Clock | None = None
 ) -> list[PlanReport]:
-    """Plans every Workspace of the files. `own_prices` are those of the controller's flag `--price-table`.
+    """Plans every Workspace of the files.
+
+    With a cluster, and without flags of the controller, the settings are those of the controller in the cluster.
 
     Raises:
+        InputError: the flags of the controller in the cluster are not those of this version.
         PriceTableError: the user's table of prices is not valid.
         KaitoRuntimeError: the cluster cannot be read.
     """
     async with AsyncExitStack() as stack:
-        book = await stack.enter_async_context(_book(arguments, own_prices))
-        live = (
-            await stack.enter_async_context(connected(arguments.kubeconfig, arguments.context, settings))
-            if arguments.cluster
-            else None
-        )
+        live: LiveComparison | None = None
+        notes: tuple[str, ...] = ()
+        if arguments.cluster:
+            client = await stack.enter_async_context(connected(arguments.kubeconfig, arguments.context))
+            if not arguments.controller_flags:
+                installed = await installed_settings(client)
+                given, notes = installed.invocation, installed.notes
+            live = LiveComparison(client, given.workspace)
+            live.notes.extend(notes)
+        settings = given.workspace
+        book = await stack.enter_async_context(_book(arguments, given.prices))
         region: str = arguments.region or settings.region
         question = PriceQuestion(book=book, region=region, capacity_type=arguments.capacity_type)
         return [

@@ -4,8 +4,8 @@ Writes are dry runs. Reads and dry runs that the user's permissions do not allow
 """
 
 import difflib
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast, final
@@ -200,17 +200,9 @@ class LiveComparison:
             self.notes.append(text)
 
 
-@asynccontextmanager
-async def connected(
-    kubeconfig: Path | None, context: str, settings: WorkspaceSettings
-) -> AsyncGenerator[LiveComparison]:
-    """Connects to the cluster of a kubeconfig.
-
-    Raises:
-        ConfigurationError: there is no valid kubeconfig.
-    """
-    async with connect(kubeconfig, context=context, field_manager=CONTROLLER, user_agent="kaito-plan") as client:
-        yield LiveComparison(client, settings)
+def connected(kubeconfig: Path | None, context: str) -> AbstractAsyncContextManager[Client]:
+    """Connects to the cluster of a kubeconfig."""
+    return connect(kubeconfig, context=context, field_manager=CONTROLLER, user_agent="kaito-plan")
 
 
 def merged(given: Workspace, old: Workspace) -> Workspace:

@@ -227,4 +227,4 @@ def _check_unique(workspaces: Sequence[Source]) -> None:
 
 def to_yaml(document: Mapping[str, Any]) -> str:
     """Formats an object as YAML."""
-    return yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False, width=120)
+    return yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False, width=100_000)

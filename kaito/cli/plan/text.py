@@ -128,9 +128,10 @@ def _node_notes(report: PlanReport) -> Iterator[str]:
         yield f"         preferred nodes that are free: {', '.join(found.adopted)}"
     existing = found.wanted_claims - len(found.objects.claims)
     if existing > 0:
-        yield f"         {existing} of {found.wanted_claims} claims exist, or wait for a replacement"
+        what = "exist" if found.decision.next_creation_at is None else "exist or wait for the end of the backoff"
+        yield f"         {existing} of {found.wanted_claims} claims {what}"
     if found.decision.next_creation_at is not None:
-        yield f"         the next claim is created at {found.decision.next_creation_at:%Y-%m-%dT%H:%M:%SZ} (backoff)"
+        yield f"         the next claim is created at {found.decision.next_creation_at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _memory(memory: GpuMemory, style: Style) -> Iterator[str]:
@@ -195,8 +196,9 @@ def _objects(changes: Sequence[Change], uid: str, style: Style, *, compared: boo
         line += f"{change.object.kind} {_name(change, uid)}"
         details: list[str] = [change.action] if compared and change.action not in {"create", "update"} else []
         details += [change.note] if change.note else _details(change)
+        shown = f" ({', '.join(details)})" if details else ""
         text = style.paint(line, color) if compared else line
-        yield f"{heading if number == 0 else '':<9}{text}{f' ({chr(44).join(details)})' if details else ''}"
+        yield f"{heading if number == 0 else '':<9}{text}{shown}"
         for diff_line in change.diff.splitlines()[2:]:
             mark = {"+": "green", "-": "red"}.get(diff_line[:1], "dim")
             yield f"           {style.paint(diff_line, mark)}"

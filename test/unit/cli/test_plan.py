@@ -14,14 +14,14 @@ import yaml
 from kaito.api import Workspace, crds
 from kaito.cli.main import main
 from kaito.cli.plan import command
-from kaito.cli.plan.comparison import CONTROLLER, LiveComparison
+from kaito.cli.plan.comparison import CONTROLLER
 from kaito.cli.plan.documents import InputError, read_documents
 from kaito.cli.plan.text import Style
 from kaito.prices.azure_retail import Found, PricesUnavailable
 from kaito.prices.book import PriceBook
 from kaito.prices.price import Offering, Price
 from kaito.runtime.client import Client
-from kaito.runtime.kinds import ConfigMap, Node, Service, ServicePort, ServiceSpec
+from kaito.runtime.kinds import ConfigMap, Deployment, Node, Service, ServicePort, ServiceSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World, builders
 
@@ -148,10 +148,10 @@ def _plan_with(documents: Any) -> list[dict[str, Any]]:
 
     from kaito.cli.main import parser
     from kaito.cli.plan.report import as_data
-    from kaito.workspace.settings import WorkspaceSettings
+    from kaito.workspace.flags import parse
 
     arguments = parser().parse_args(["plan", "-f", "-"])
-    reports = asyncio.run(command.plan_documents(documents, WorkspaceSettings(), arguments))
+    reports = asyncio.run(command.plan_documents(documents, parse([], {}), arguments))
     found = [as_data(report) for report in reports]
     assert "--max-model-len=4096" in json.dumps(found)
     return found
@@ -359,8 +359,8 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         world.install(definition)
 
     @asynccontextmanager
-    async def connected(_: Any, __: str, settings: Any) -> AsyncGenerator[LiveComparison]:
-        yield LiveComparison(Client(world.transport(), field_manager=CONTROLLER), settings)
+    async def connected(_: Any, __: str) -> AsyncGenerator[Client]:
+        yield Client(world.transport(), field_manager=CONTROLLER)
 
     monkeypatch.setattr(command, "connected", connected)
     return world
@@ -369,12 +369,12 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 async def compare(*documents: dict[str, Any], region: str = "") -> dict[str, Any]:
     from kaito.cli.main import parser
     from kaito.cli.plan.report import as_data
-    from kaito.workspace.settings import WorkspaceSettings
+    from kaito.workspace.flags import parse
 
     text = yaml.safe_dump_all(documents)
     arguments = parser().parse_args(["plan", "-f", "-", "--cluster", "--region", region])
     given = read_documents(["-"], io.StringIO(text))
-    (report,) = await command.plan_documents(given, WorkspaceSettings(), arguments)
+    (report,) = await command.plan_documents(given, parse([], {}), arguments)
     return as_data(report)
 
 
@@ -449,3 +449,40 @@ async def test_nodes_in_two_regions_leave_the_region_unknown(live: World) -> Non
         live.put(builders.node(name, labels={"topology.kubernetes.io/region": name}))
     assert (await compare(workspace()))["price"]["unknown"] == "no region is named"
     assert len(live.list(Node)) == 2
+
+
+def deployment(*arguments: str, name: str = "workspace-controller", image_registry: str = "") -> dict[str, Any]:
+    own = {"app.kubernetes.io/name": "workspace-controller"}
+    environment = [{"name": "IMAGE_REGISTRY", "value": image_registry}] if image_registry else []
+    container = {"name": "controller", "image": "c:1", "args": list(arguments), "env": environment}
+    pods = {"metadata": {"labels": own}, "spec": {"containers": [container]}}
+    return {
+        "metadata": {"name": name, "namespace": "default", "labels": own},
+        "spec": {"selector": {"matchLabels": own}, "template": pods},
+    }
+
+
+async def test_the_settings_are_those_of_the_controller_in_the_cluster(live: World) -> None:
+    flags = ("--node-api=nodeclaim", "--region", "eastus", "--pod-defaults", "/etc/kaito/d.yaml", "--log-level=debug")
+    live.put(Deployment.model_validate(deployment(*flags, image_registry="r.example.com/k")))
+    data = await compare(workspace())
+    assert "create NodeClaim" in actions(data)
+    assert data["model"]["image"].startswith("r.example.com/k/")
+    assert data["price"]["region"] == "eastus"
+    assert data["notes"] == ["--pod-defaults of the controller names a file of its pod, which was not read"]
+
+
+async def test_without_one_controller_the_defaults_are_assumed_with_a_note(live: World) -> None:
+    (note,) = (await compare(workspace()))["notes"]
+    assert note.startswith(
+        "the defaults of the controller's settings are assumed, because no Deployments have the label"
+    )
+    for name in ("a", "b"):
+        live.put(Deployment.model_validate(deployment(name=name)))
+    assert "because 2 Deployments have the label" in (await compare(workspace()))["notes"][0]
+
+
+async def test_flags_of_another_version_are_an_error(live: World) -> None:
+    live.put(Deployment.model_validate(deployment("--flag-of-next-year")))
+    with pytest.raises(InputError, match="Deployment default/workspace-controller are not those of this version"):
+        await compare(workspace())
